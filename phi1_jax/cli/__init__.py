@@ -1,0 +1,1 @@
+"""What the commands share: flags, gin, progress bars, errors to exit codes."""
