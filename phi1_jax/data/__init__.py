@@ -1,0 +1,1 @@
+"""Data: corpora, seqio tasks and mixtures, the token store, the loader."""

@@ -1,0 +1,271 @@
+"""Batches of token windows: a pure function of (store digest, seed, rates, step).
+
+A task's stream is cut into windows of sequence_length + 1 tokens every
+sequence_length tokens; labels are the inputs shifted by one, so neighbours share one
+token and every token but the first is a target once:
+
+    stream           a b c d e f g h i j      sequence_length 3
+    window 0         a b c d                  inputs a b c, targets b c d
+    window 1               d e f g
+    window 2                     g h i j
+
+Nothing is remembered between batches. Grain's index shuffle computes the permutation
+of an epoch entry by entry and closed arithmetic says which task comes next, so batch
+k costs the same whether it is the first one or the millionth, resuming needs only
+the step, and a host asks for its own rows of the same global batch, however many
+hosts there are.
+
+Grain's element here is a whole batch, and its shuffle is called per row. A Grain
+pipeline per row (MapDataset.shuffle, mix, map, batch) gives the same order at a
+third of the speed, and rounds rates to 1% of the smallest (benchmarks/loader.py).
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+import grain
+import numpy as np
+from grain.experimental import index_shuffle
+
+from phi1_jax import InputError
+from phi1_jax.data.token_store import TokenStore, TokenStream
+
+
+def train_batches(
+  store: TokenStore,
+  *,
+  batch_size: int,
+  sequence_length: int,
+  seed: int,
+  rates: Mapping[str, float] | None = None,
+  rows: slice | None = None,
+  start_step: int = 0,
+  prefetch: int = 4,
+) -> Iterator[np.ndarray]:
+  """Endless training batches, from `start_step` on.
+
+  With no rates (or all of them "by_size") the windows of all tasks form one sequence,
+  visited in a new order every epoch. With rates, tasks are interleaved as evenly as
+  their shares of windows allow, and each is shuffled and repeated on its own.
+
+  Up to sequence_length tokens at the end of a task's stream fill no window and are
+  left out.
+
+  Args:
+    store: where the tokens come from.
+    batch_size: windows per global batch.
+    sequence_length: input tokens per window.
+    seed: another seed, another order. The store's digest enters too.
+    rates: share of windows per task; tasks left out are not read. None takes the
+      rates that the mixture registered.
+    rows: the rows of the global batch that this host needs; None is all of them.
+    start_step: step of the first batch.
+    prefetch: batches prepared ahead by a thread; 0 prepares them in `next`.
+
+  Returns:
+    An iterator of int32 [rows, sequence_length + 1]. Its thread ends with it, or at
+    its `close()`.
+
+  Raises:
+    InputError: an unknown task, a rate that is not positive, or a task (or store)
+      without a single window.
+  """
+  _check_positive(batch_size=batch_size, sequence_length=sequence_length)
+  shares, sources = _sources(store, sequence_length, seed, rates)
+  wanted = _rows(batch_size, rows)
+
+  def batch(step: int) -> np.ndarray:
+    out = np.empty((len(wanted), sequence_length + 1), np.int32)
+    which, nth = interleave(step * batch_size + wanted, shares)
+    for row, (source, n) in enumerate(zip(which.tolist(), nth.tolist(), strict=True)):
+      out[row] = sources[source].window(n)
+    return out
+
+  # One thread is enough for a memory map, and leaves the interpreter to the train loop.
+  options = grain.ReadOptions(
+    num_threads=min(prefetch, 1), prefetch_buffer_size=prefetch
+  )
+  steps = grain.MapDataset.range(start_step, sys.maxsize)
+  return iter(steps.map(batch).to_iter_dataset(options))
+
+
+def held_out_batches(
+  store: TokenStore,
+  task: str,
+  *,
+  batch_size: int,
+  sequence_length: int,
+  rows: slice | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """One pass over a task's held-out tokens, every target exactly once.
+
+  The last window and the last batch are filled up with id 0 and weight 0, so every
+  batch has the same shape and every host sees the same number of batches. A task
+  with fewer than two held-out tokens gives no batch.
+
+  Args:
+    store: where the tokens come from.
+    task: name of the task.
+    batch_size: windows per global batch.
+    sequence_length: input tokens per window.
+    rows: the rows of the global batch that this host needs; None is all of them.
+
+  Returns:
+    An iterator of (tokens int32 [rows, sequence_length + 1], weights float32
+    [rows, sequence_length]); weights[i, t] belongs to the target tokens[i, t + 1].
+
+  Raises:
+    InputError: the store has no such task.
+  """
+  _check_positive(batch_size=batch_size, sequence_length=sequence_length)
+  stream = store.stream(task, "held_out")
+  wanted = _rows(batch_size, rows)
+  num_windows = math.ceil(max(len(stream) - 1, 0) / sequence_length)
+
+  def batch(index: int) -> tuple[np.ndarray, np.ndarray]:
+    tokens = np.zeros((len(wanted), sequence_length + 1), np.int32)
+    weights = np.zeros((len(wanted), sequence_length), np.float32)
+    for i, row in enumerate(wanted.tolist()):
+      start = (index * batch_size + row) * sequence_length
+      window = stream.read(
+        min(start, len(stream)), min(start + sequence_length + 1, len(stream))
+      )
+      tokens[i, : len(window)] = window
+      weights[i, : max(len(window) - 1, 0)] = 1.0
+    return tokens, weights
+
+  return (batch(index) for index in range(math.ceil(num_windows / batch_size)))
+
+
+def interleave(
+  positions: np.ndarray, shares: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+  """Which source each position of a mixture reads, and which of its windows.
+
+  Source 0 takes the positions where floor(k * share) grows; the next source does
+  the same with what is left, counted through. Shares [0.5, 0.25, 0.25]:
+
+      position   0 1 2 3 4 5 6 7
+      source     2 0 1 0 2 0 1 0
+      window     0 0 0 1 1 2 1 3
+
+  Args:
+    positions: int64 [N], not negative.
+    shares: positive, adding up to 1.
+
+  Returns:
+    (source [N], window [N]). Every source gets its windows in order, without gaps,
+    and over the first k positions its share of k to within one or two windows.
+  """
+  source = np.full(len(positions), len(shares) - 1)
+  window = rest = positions
+  undecided = np.ones(len(positions), bool)
+  for i, share in enumerate(shares[:-1]):
+    fraction = share / sum(shares[i:])
+    before = np.floor(rest * fraction).astype(np.int64)
+    here = undecided & (np.floor((rest + 1) * fraction) > before)
+    source = np.where(here, i, source)
+    rest = rest - before
+    window = np.where(here, before, np.where(undecided, rest, window))
+    undecided &= ~here
+  return source, window
+
+
+class _Source:
+  """The full windows of some streams, in a new order every epoch."""
+
+  def __init__(self, streams: Sequence[TokenStream], sequence_length: int, seed: int):
+    self._streams, self._stride, self._seed = streams, sequence_length, seed
+    counts = [max(len(s) - 1, 0) // sequence_length for s in streams]
+    self._ends = np.cumsum(counts, dtype=int).tolist()
+    self._starts = [end - count for end, count in zip(self._ends, counts, strict=True)]
+    self.num_windows = sum(counts)
+
+  def window(self, n: int) -> np.ndarray:
+    """The n-th window to visit, counted over all epochs: uint16 [stride + 1]."""
+    epoch, index = divmod(n, self.num_windows)
+    # The definition of grain.MapDataset.shuffle(seed).repeat(); arguments: index,
+    # largest index, seed, rounds.
+    seed = (self._seed + epoch) % 2**32
+    index = index_shuffle(index, self.num_windows - 1, seed, 4)
+    which = bisect.bisect_right(self._ends, index)
+    start = (index - self._starts[which]) * self._stride
+    return self._streams[which].read(start, start + self._stride + 1)
+
+
+def _sources(
+  store: TokenStore,
+  sequence_length: int,
+  seed: int,
+  rates: Mapping[str, float] | None,
+) -> tuple[list[float], list[_Source]]:
+  """What is mixed, with shares that add up to 1: all tasks as one, or each task."""
+  resolved = _resolve_rates(store, rates)
+  groups = [store.tasks] if resolved is None else [(task,) for task in sorted(resolved)]
+  sources = []
+  for tasks in groups:
+    # The whole name enters the seed: tasks of one size must not share an order.
+    entropy = hashlib.sha256(f"{store.digest}/{seed}/{' '.join(tasks)}".encode())
+    streams = [store.stream(task, "train") for task in tasks]
+    seed32 = int.from_bytes(entropy.digest()[:4], "big")  # what index_shuffle takes
+    source = _Source(streams, sequence_length, seed32)
+    if not source.num_windows:
+      sizes = ", ".join(f"{t}: {len(s):,}" for t, s in zip(tasks, streams, strict=True))
+      raise InputError(
+        f"token store {store.directory} is too small for one window of "
+        f"{sequence_length + 1:,} tokens (sequence_length + 1); train tokens: {sizes}; "
+        "use a shorter sequence_length or more data"
+      )
+    sources.append(source)
+  if resolved is None:
+    return [1.0], sources
+  total = math.fsum(resolved.values())
+  return [resolved[task] / total for task in sorted(resolved)], sources
+
+
+def _resolve_rates(
+  store: TokenStore, rates: Mapping[str, float] | None
+) -> dict[str, float] | None:
+  """Checked rates per task, or None to visit all windows by size."""
+  if rates is None:
+    registered = {t: fields["rate"] for t, fields in store.manifest["tasks"].items()}
+    if all(rate == "by_size" for rate in registered.values()):
+      return None
+    rates = registered
+  if not rates:
+    raise InputError(
+      f"rates are empty: name at least one of the tasks {', '.join(store.tasks)}"
+    )
+  for task, rate in rates.items():
+    if task not in store.tasks:
+      raise InputError(
+        f'rates name the task "{task}", which token store {store.directory} does not '
+        f"hold; its tasks: {', '.join(store.tasks)}"
+      )
+    if rate == "by_size":
+      raise InputError(
+        f'task "{task}" is registered "by_size" beside tasks with a rate; '
+        "give every task a number in Data.rates"
+      )
+    if not 0 < rate < math.inf:
+      raise InputError(
+        f'rate of task "{task}" is {rate}; expected a positive number (leave the '
+        "task out of Data.rates to skip it)"
+      )
+  return dict(rates)
+
+
+def _rows(batch_size: int, rows: slice | None) -> np.ndarray:
+  """Row numbers within the global batch, int64."""
+  return np.arange(batch_size)[slice(None) if rows is None else rows]
+
+
+def _check_positive(**values: int) -> None:
+  for name, value in values.items():
+    if value < 1:
+      raise InputError(f"{name} is {value}; expected at least 1")

@@ -1,0 +1,395 @@
+"""The token store: a folder of memory-mapped uint16 tokens with a digest.
+
+    tokens-00000-of-00016.npy      uint16 [tokens]     np.load(..., mmap_mode="r")
+    documents-00000-of-00016.npy   int64 [documents]   offset where each one starts
+    tokenizer.json                 the tokenizer that made the tokens
+    manifest.json                  what is inside, with a sha256 for every file
+    COMPLETED                      sha256 of manifest.json; written last
+
+One shard is one (task, source shard) unit. It holds the documents to train on in
+source order, then the held-out documents in source order; the caller ends every
+document with the end-of-text id. The sha256 of manifest.json is the digest of the
+store: it names every token in it, because the manifest holds the digest of every
+shard and nothing about the time or the machine.
+
+A file appears under its own name only when it is whole and on the disk, and a shard
+is done once its record exists (shard-00000-of-00016.json, removed by `finish`). So a
+build that is killed goes on from the last finished shard.
+
+Only numpy is needed here: a trainer opens a store without TensorFlow.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from phi1_jax import InputError
+
+FORMAT = 1
+SPLITS = ("train", "held_out")
+_BUILD_AGAIN = "run `python -m phi1_jax.prepare` again with the same --gin_file"
+_REBUILD = "delete the folder and build it again with `python -m phi1_jax.prepare`"
+
+
+class ShardWriter:
+  """Collects the documents of one shard in memory and writes them at `close`.
+
+  Args:
+    directory: folder of the store; created if missing.
+    index: number of this shard, 0 <= index < count.
+    count: number of shards in the store.
+    task: name of the task whose documents these are.
+  """
+
+  def __init__(self, directory: str | Path, index: int, count: int, task: str):
+    if not 0 <= index < count:
+      raise ValueError(f"shard index {index} is not in [0, {count})")
+    self._directory = Path(directory)
+    self._index, self._count, self._task = index, count, task
+    self._documents: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+    self._num_bytes = dict.fromkeys(SPLITS, 0)
+
+  def add(
+    self, tokens: np.ndarray | Sequence[int], *, num_bytes: int, held_out: bool
+  ) -> None:
+    """Appends one document.
+
+    Args:
+      tokens: [T] ids below 65,536; the last one is the end-of-text id.
+      num_bytes: length of the document's text in UTF-8, for bytes per token.
+      held_out: whether it belongs to the held-out split.
+
+    Raises:
+      InputError: an id does not fit into uint16.
+    """
+    ids = np.asarray(tokens)
+    if ids.ndim != 1 or ids.dtype.kind not in "iu" or ids.size == 0:
+      raise TypeError(f"a document is 1-D integers, got {ids.dtype}{ids.shape}")
+    if int(ids.min()) < 0 or int(ids.max()) >= 1 << 16:
+      raise InputError(
+        f"task {self._task}: token ids {ids.min()}..{ids.max()} do not fit into "
+        "uint16; use a tokenizer with at most 65,536 ids"
+      )
+    split = "held_out" if held_out else "train"
+    # A view would pin a caller's whole batch of documents; a copy is two bytes a token.
+    self._documents[split].append(np.array(ids, dtype=np.uint16))
+    self._num_bytes[split] += num_bytes
+
+  def close(self) -> dict[str, Any]:
+    """Writes the shard to the disk and returns its entry for the manifest."""
+    documents = [ids for split in SPLITS for ids in self._documents[split]]
+    lengths = np.array([len(ids) for ids in documents], dtype=np.int64)
+    tokens = np.concatenate([np.zeros(0, np.uint16), *documents])
+    suffix = _suffix(self._index, self._count)
+    entry: dict[str, Any] = {
+      "file": f"tokens-{suffix}.npy",
+      "task": self._task,
+      "documents_file": f"documents-{suffix}.npy",
+    }
+    self._directory.mkdir(parents=True, exist_ok=True)
+    entry["sha256"] = _save(self._directory / entry["file"], tokens)
+    entry["documents_sha256"] = _save(
+      self._directory / entry["documents_file"], np.cumsum(lengths) - lengths
+    )
+    for split in SPLITS:
+      entry[split] = {
+        "documents": len(self._documents[split]),
+        "tokens": sum(map(len, self._documents[split])),
+        "bytes": self._num_bytes[split],
+      }
+    _write(_record(self._directory, self._index, self._count), _canonical(entry))
+    return entry
+
+
+def finished_shard(directory: str | Path, index: int, count: int) -> dict | None:
+  """Manifest entry of a shard that an earlier, interrupted build has finished.
+
+  Returns:
+    What `ShardWriter.close` returned, or None if the shard has to be written.
+  """
+  directory = Path(directory)
+  record = _record(directory, index, count)
+  if not record.exists():
+    return None
+  entry = json.loads(record.read_bytes())
+  files = (directory / entry["file"], directory / entry["documents_file"])
+  return entry if all(file.exists() for file in files) else None
+
+
+def finish(directory: str | Path, manifest_fields: dict, shards: list[dict]) -> str:
+  """Writes manifest.json and COMPLETED, and removes the shards' records.
+
+  Args:
+    directory: folder of the store.
+    manifest_fields: "mixture", "tasks", "tokenizer", "held_out_fraction" and any
+      other fact that depends on the inputs alone.
+    shards: the entries that `ShardWriter.close` returned, in shard order.
+
+  Returns:
+    The digest of the store.
+  """
+  directory = Path(directory)
+  expected = [f"tokens-{_suffix(i, len(shards))}.npy" for i in range(len(shards))]
+  if [shard["file"] for shard in shards] != expected:
+    raise ValueError(f"shards are not the {len(shards)} of this store, in order")
+  totals = {
+    unit: sum(shard[split][unit] for shard in shards for split in SPLITS)
+    for unit in ("documents", "tokens", "bytes")
+  }
+  manifest = _canonical(
+    {**manifest_fields, **totals, "format": FORMAT, "shards": shards}
+  )
+  digest = hashlib.sha256(manifest).hexdigest()
+  _write(directory / "manifest.json", manifest)
+  _write(directory / "COMPLETED", _canonical({"manifest_sha256": digest}))
+  for index in range(len(shards)):
+    _record(directory, index, len(shards)).unlink(missing_ok=True)
+  return digest
+
+
+def _suffix(index: int, count: int) -> str:
+  return f"{index:05d}-of-{count:05d}"
+
+
+def _record(directory: Path, index: int, count: int) -> Path:
+  return directory / f"shard-{_suffix(index, count)}.json"
+
+
+def _canonical(value: Any) -> bytes:
+  """One byte string per value, whatever order the keys were put in."""
+  return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _save(path: Path, array: np.ndarray) -> str:
+  """Saves an array as .npy and returns the sha256 of the file."""
+  _write_atomically(path, lambda file: np.save(file, array))
+  return _sha256(path)
+
+
+def _write(path: Path, content: bytes) -> None:
+  _write_atomically(path, lambda file: file.write(content))
+
+
+def _write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+  """The file is whole under its name and on the disk, or it is not there."""
+  temporary = path.with_name(f".{path.name}.partial")
+  with temporary.open("wb") as file:
+    write(file)
+    file.flush()
+    os.fsync(file.fileno())
+  temporary.replace(path)
+  # The rename itself is on the disk only when the folder is.
+  folder = os.open(path.parent, os.O_RDONLY)
+  try:
+    os.fsync(folder)
+  finally:
+    os.close(folder)
+
+
+def _sha256(path: Path) -> str:
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class TokenStream:
+  """Ranges of memory-mapped shards read as one sequence of uint16 tokens."""
+
+  def __init__(self, parts: Sequence[np.ndarray]):
+    self._parts = [part for part in parts if len(part)]
+    self._ends = np.cumsum([len(part) for part in self._parts], dtype=int).tolist()
+
+  def __len__(self) -> int:
+    return self._ends[-1] if self._ends else 0
+
+  def read(self, start: int, stop: int) -> np.ndarray:
+    """Tokens [start, stop) as uint16 [stop - start].
+
+    Inside one shard this is a view on the memory map, so nothing is copied until the
+    caller does; across a border it is a new array.
+
+    Raises:
+      IndexError: the range is not within the stream.
+    """
+    if not 0 <= start <= stop <= len(self):
+      raise IndexError(f"[{start}, {stop}) is not within [0, {len(self)})")
+    if start == stop:
+      return np.zeros(0, np.uint16)
+    first = bisect.bisect_right(self._ends, start)
+    offset = self._ends[first] - len(self._parts[first])
+    if stop <= self._ends[first]:
+      return self._parts[first][start - offset : stop - offset]
+    pieces = []
+    for part, end in zip(self._parts[first:], self._ends[first:], strict=True):
+      begin = end - len(part)
+      pieces.append(part[max(start - begin, 0) : stop - begin])
+      if stop <= end:
+        break
+    return np.concatenate(pieces)
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenStore:
+  """A finished token store, opened for reading. Made by `TokenStore.open`.
+
+  Attributes:
+    directory: the folder.
+    digest: sha256 (hex) of manifest.json, which names every token in the store.
+    manifest: the parsed manifest.json.
+  """
+
+  directory: Path
+  digest: str
+  manifest: dict[str, Any]
+  _shards: tuple[np.ndarray, ...] = dataclasses.field(repr=False)
+
+  @classmethod
+  def open(cls, directory: str | Path, *, verify: bool = True) -> TokenStore:
+    """Opens a store and checks that it is whole.
+
+    Args:
+      directory: folder written by `python -m phi1_jax.prepare`.
+      verify: hash every shard too (about a second per GB). Without it only the
+        manifest's digest and the type and length of every shard are checked.
+
+    Raises:
+      InputError: names the file that is missing or wrong, and what to do.
+    """
+    directory = Path(directory)
+    digest, manifest = _read_manifest(directory)
+    try:
+      shards = tuple(_open_shard(directory, s, verify) for s in manifest["shards"])
+      store = cls(directory, digest, manifest, shards)
+      _ = store.tasks, store.eos_id, store.vocabulary_size
+    except (KeyError, TypeError) as error:
+      raise InputError(
+        f"{directory / 'manifest.json'}: field {error} is missing or malformed; "
+        f"{_REBUILD}"
+      ) from error
+    return store
+
+  @property
+  def tasks(self) -> tuple[str, ...]:
+    """Names of the tasks, sorted."""
+    return tuple(sorted(self.manifest["tasks"]))
+
+  @property
+  def eos_id(self) -> int:
+    """The id that ends every document."""
+    return self.manifest["tokenizer"]["eos_id"]
+
+  @property
+  def vocabulary_size(self) -> int:
+    """Number of ids in use; every token is below it."""
+    return self.manifest["tokenizer"]["vocabulary_size"]
+
+  def stream(self, task: str, split: str) -> TokenStream:
+    """The tokens of one task's "train" or "held_out" split, shard after shard.
+
+    Raises:
+      InputError: the store has no such task.
+    """
+    if split not in SPLITS:
+      raise ValueError(f'split is one of {SPLITS}, got "{split}"')
+    if task not in self.tasks:
+      raise InputError(
+        f'token store {self.directory} has no task "{task}"; it holds: '
+        f"{', '.join(self.tasks)}"
+      )
+    parts = []
+    for entry, tokens in zip(self.manifest["shards"], self._shards, strict=True):
+      if entry["task"] == task:
+        border = entry["train"]["tokens"]
+        parts.append(tokens[:border] if split == "train" else tokens[border:])
+    return TokenStream(parts)
+
+  def bytes_per_token(self, task: str, split: str) -> float:
+    """UTF-8 bytes of text behind each token of a split, ends of documents included."""
+    counts = [s[split] for s in self.manifest["shards"] if s["task"] == task]
+    tokens = sum(count["tokens"] for count in counts)
+    return sum(count["bytes"] for count in counts) / max(tokens, 1)
+
+
+def _read_manifest(directory: Path) -> tuple[str, dict[str, Any]]:
+  """Digest and content of manifest.json, if COMPLETED vouches for it."""
+  if not directory.is_dir():
+    raise InputError(
+      f"token store {directory}: no such folder; build it with "
+      "`python -m phi1_jax.prepare`, or correct Data.store"
+    )
+  if not (directory / "COMPLETED").exists():
+    raise InputError(
+      f"token store {directory} has no COMPLETED: its build did not finish; "
+      f"{_BUILD_AGAIN} to go on"
+    )
+  completed = _parse_json(directory / "COMPLETED")
+  manifest_path = directory / "manifest.json"
+  if not manifest_path.exists():
+    raise InputError(f"{manifest_path} is missing; {_BUILD_AGAIN}")
+  digest, expected = _sha256(manifest_path), completed.get("manifest_sha256")
+  if digest != expected:
+    raise InputError(
+      f"{manifest_path} has sha256 {digest}, but COMPLETED says {expected}: it was "
+      f"changed after the build; {_REBUILD}"
+    )
+  manifest = _parse_json(manifest_path)
+  if manifest.get("format") != FORMAT:
+    raise InputError(
+      f"{manifest_path} has format {manifest.get('format')}, this version reads "
+      f"format {FORMAT}; {_REBUILD}"
+    )
+  return digest, manifest
+
+
+def _parse_json(path: Path) -> dict[str, Any]:
+  try:
+    value = json.loads(path.read_bytes())
+  except ValueError as error:
+    raise InputError(f"{path} is not JSON ({error}); {_BUILD_AGAIN}") from error
+  if not isinstance(value, dict):
+    raise InputError(f"{path} holds no JSON object; {_BUILD_AGAIN}")
+  return value
+
+
+def _open_shard(directory: Path, entry: dict[str, Any], verify: bool) -> np.ndarray:
+  """Memory-maps one shard's tokens after checking both of its files."""
+  tokens, documents = (
+    sum(entry[split][unit] for split in SPLITS) for unit in ("tokens", "documents")
+  )
+  mapped = _map(directory / entry["file"], np.dtype(np.uint16), tokens)
+  _map(directory / entry["documents_file"], np.dtype(np.int64), documents)
+  for file, sha256 in (("file", "sha256"), ("documents_file", "documents_sha256")):
+    path = directory / entry[file]
+    if verify and (digest := _sha256(path)) != entry[sha256]:
+      raise InputError(
+        f"{path} has sha256 {digest}, but the manifest says {entry[sha256]}: its "
+        f"bytes changed after the build; {_REBUILD}"
+      )
+  return mapped
+
+
+def _map(path: Path, dtype: np.dtype, length: int) -> np.ndarray:
+  """Memory-maps a 1-D .npy file of the expected type and length."""
+  if not path.exists():
+    raise InputError(f"{path} is missing, but the manifest lists it; {_REBUILD}")
+  try:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+  except (ValueError, EOFError, OSError) as error:
+    raise InputError(
+      f"{path} is truncated or no .npy file ({error}); {_REBUILD}"
+    ) from error
+  if array.dtype != dtype or array.shape != (length,):
+    raise InputError(
+      f"{path} holds {array.dtype}{list(array.shape)}, the manifest says "
+      f"{dtype}[{length}]; {_REBUILD}"
+    )
+  # As a plain array, slices cost a fifth of what np.memmap's do.
+  return np.asarray(array)

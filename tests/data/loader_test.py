@@ -1,0 +1,303 @@
+import gc
+import hashlib
+import itertools
+import subprocess
+import sys
+import threading
+import time
+
+import grain
+import numpy as np
+import pytest
+
+from phi1_jax import InputError
+from phi1_jax.data.loader import held_out_batches, interleave, train_batches
+from phi1_jax.data.token_store import ShardWriter, TokenStore, finish
+
+T = 5
+# Stream lengths (train shards, held-out tokens) of each task. Tokens count upwards
+# from the task's own origin, so a window tells where it was cut. 35 tokens are one
+# short of seven windows.
+TASKS = {
+  "code": (0, [61, 40], 23),
+  "exercises": (20_000, [35], 16),
+  "textbook": (40_000, [24, 11], 1),
+}
+NUM_WINDOWS = {"code": 20, "exercises": 6, "textbook": 6}
+
+
+def build(directory, rate="by_size", offset=0) -> TokenStore:
+  shards = []
+  count = sum(len(lengths) for _, lengths, _ in TASKS.values())
+  for task, (origin, lengths, held_out) in TASKS.items():
+    start = origin + offset
+    for i, length in enumerate(lengths):
+      writer = ShardWriter(directory, len(shards), count, task)
+      writer.add(np.arange(start, start + length), num_bytes=length, held_out=False)
+      if i == 0:
+        ids = np.arange(origin + 9_000, origin + 9_000 + held_out)
+        writer.add(ids, num_bytes=held_out, held_out=True)
+      start += length
+      shards.append(writer.close())
+  fields = {
+    "tasks": {task: {"rate": rate} for task in TASKS},
+    "tokenizer": {"eos_id": 0, "vocabulary_size": 65_536},
+  }
+  finish(directory, fields, shards)
+  return TokenStore.open(directory)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> TokenStore:
+  return build(tmp_path_factory.mktemp("store"))
+
+
+def batches(store, count, **arguments):
+  arguments = {"batch_size": 4, "sequence_length": T, "seed": 0} | arguments
+  iterator = train_batches(store, **arguments)
+  drawn = list(itertools.islice(iterator, count))
+  iterator.close()
+  return np.stack(drawn)
+
+
+def origins(windows, task):
+  """Numbers of a task's windows among rows [N, T + 1], in order."""
+  origin = TASKS[task][0]
+  first = windows.reshape(-1, T + 1)[:, 0] - origin
+  return (first[(first >= 0) & (first < 20_000)] // T).tolist()
+
+
+def test_rows_are_consecutive_tokens_as_int32(store):
+  drawn = batches(store, 3)
+  assert drawn.shape == (3, 4, T + 1)
+  assert drawn.dtype == np.int32
+  assert (np.diff(drawn, axis=-1) == 1).all()  # across shard borders too
+
+
+def test_each_epoch_visits_every_window_once(store):
+  total = sum(NUM_WINDOWS.values())
+  drawn = batches(store, 3 * total, batch_size=1).reshape(3, total, T + 1)
+  for epoch in drawn:
+    for task, count in NUM_WINDOWS.items():
+      assert sorted(origins(epoch, task)) == list(range(count))
+  assert not np.array_equal(drawn[0], drawn[1])
+  assert not np.array_equal(drawn[1], drawn[2])
+
+
+def test_every_token_but_the_first_is_a_target_once_per_epoch(store):
+  drawn = batches(store, sum(NUM_WINDOWS.values()), batch_size=1)
+  targets = np.sort(drawn[..., 1:].ravel())
+  expected = [
+    np.arange(origin + 1, origin + NUM_WINDOWS[task] * T + 1)
+    for task, (origin, _, _) in TASKS.items()
+  ]
+  np.testing.assert_array_equal(targets, np.concatenate(expected))
+
+
+def test_order_is_the_one_of_grains_map_dataset(store):
+  """Pins the order: a Grain that shuffles differently would change old runs."""
+  total = sum(NUM_WINDOWS.values())
+  drawn = batches(store, 2 * total, batch_size=1)[:, 0, 0]
+  tables = [
+    origin + T * np.arange(NUM_WINDOWS[t]) for t, (origin, _, _) in TASKS.items()
+  ]
+  starts = np.concatenate(tables)
+  entropy = f"{store.digest}/0/code exercises textbook".encode()
+  seed = int.from_bytes(hashlib.sha256(entropy).digest()[:4], "big")
+  windows = grain.MapDataset.range(total).shuffle(seed=seed).repeat(2)
+  np.testing.assert_array_equal(drawn, starts[[windows[i] for i in range(2 * total)]])
+
+
+def test_seed_and_digest_change_the_order(store, tmp_path):
+  same = batches(store, 5)
+  np.testing.assert_array_equal(same, batches(store, 5))
+  assert not np.array_equal(same, batches(store, 5, seed=1))
+  other = build(tmp_path, offset=1)
+  assert other.digest != store.digest
+  assert not np.array_equal(same, batches(other, 5) - 1)
+
+
+@pytest.mark.parametrize("rates", [None, {"code": 3, "textbook": 1}])
+def test_resuming_equals_never_having_stopped(store, rates):
+  straight = batches(store, 30, rates=rates)
+  for step in (1, 7, 29):
+    resumed = batches(store, 30 - step, rates=rates, start_step=step)
+    np.testing.assert_array_equal(straight[step:], resumed)
+
+
+def test_a_far_step_costs_no_replay(store):
+  started = time.perf_counter()
+  batches(store, 1, start_step=10**12)
+  assert time.perf_counter() - started < 1.0
+
+
+@pytest.mark.parametrize("rates", [None, {"code": 3, "textbook": 1}])
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_rows_of_all_hosts_make_the_global_batch(store, hosts, rates):
+  whole = batches(store, 12, batch_size=8, rates=rates)
+  size = 8 // hosts
+  parts = [
+    batches(store, 12, batch_size=8, rates=rates, rows=slice(h * size, (h + 1) * size))
+    for h in range(hosts)
+  ]
+  np.testing.assert_array_equal(whole, np.concatenate(parts, axis=1))
+
+
+def test_prefetching_changes_nothing(store):
+  np.testing.assert_array_equal(
+    batches(store, 20, prefetch=0), batches(store, 20, prefetch=8)
+  )
+
+
+def test_rates_are_shares_of_windows(store):
+  rates = {"code": 60, "exercises": 15, "textbook": 25}  # a cycle of 20 windows
+  drawn = batches(store, 42, batch_size=20, rates=rates)
+  for batch in drawn:
+    counts = [len(origins(batch, task)) for task in rates]
+    assert np.abs(np.array(counts) - [12, 3, 5]).max() <= 1
+  for task, rate in rates.items():
+    # Every task goes through its own epochs.
+    visited = origins(drawn, task)
+    assert abs(len(visited) - rate * 8.4) <= 1
+    for epoch in range(len(visited) // NUM_WINDOWS[task]):
+      part = visited[epoch * NUM_WINDOWS[task] : (epoch + 1) * NUM_WINDOWS[task]]
+      assert sorted(part) == list(range(NUM_WINDOWS[task]))
+
+
+def test_tasks_of_one_size_have_their_own_order(store):
+  drawn = batches(store, 12, batch_size=1, rates={"exercises": 1, "textbook": 1})
+  assert origins(drawn, "exercises") != origins(drawn, "textbook")
+
+
+def test_registered_rates_are_the_default(store, tmp_path):
+  registered = build(tmp_path, rate=2.0)
+  counts = [len(origins(batches(registered, 10), task)) for task in TASKS]
+  assert np.abs(np.array(counts) - 40 / 3).max() < 2
+
+
+def test_tasks_without_a_rate_are_not_read(store):
+  drawn = batches(store, 10, rates={"textbook": 0.1})
+  assert len(origins(drawn, "textbook")) == 40
+
+
+def test_interleave_example():
+  source, window = interleave(np.arange(8), [0.5, 0.25, 0.25])
+  assert source.tolist() == [2, 0, 1, 0, 2, 0, 1, 0]
+  assert window.tolist() == [0, 0, 0, 1, 1, 2, 1, 3]
+
+
+@pytest.mark.parametrize("shares", [[0.7, 0.3], [0.001, 0.299, 0.7], [0.2] * 5])
+def test_interleave_leaves_no_gap_and_keeps_to_the_shares(shares):
+  positions = np.arange(20_000)
+  source, window = interleave(positions, shares)
+  for i, share in enumerate(shares):
+    mine = source == i
+    assert window[mine].tolist() == list(range(mine.sum()))
+    assert np.abs(np.cumsum(mine) - share * (positions + 1)).max() <= 2
+  # Any part computed alone is the same: nothing is carried over.
+  np.testing.assert_array_equal(interleave(positions[777:], shares)[0], source[777:])
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+@pytest.mark.parametrize("batch_size", [2, 4])
+def test_held_out_covers_every_target_once(store, batch_size, hosts):
+  for task, (origin, _, held_out) in TASKS.items():
+    size = batch_size // hosts
+    seen = []
+    counts = set()
+    for host in range(hosts):
+      drawn = list(
+        held_out_batches(
+          store,
+          task,
+          batch_size=batch_size,
+          sequence_length=T,
+          rows=slice(host * size, (host + 1) * size),
+        )
+      )
+      counts.add(len(drawn))
+      for tokens, weights in drawn:
+        assert tokens.shape == (size, T + 1)
+        assert weights.shape == (size, T)
+        assert (tokens.dtype, weights.dtype) == (np.int32, np.float32)
+        counted = weights == 1.0
+        assert (weights[~counted] == 0.0).all()
+        assert (tokens[:, 1:][counted] == tokens[:, :-1][counted] + 1).all()
+        seen += tokens[:, 1:][counted].tolist()
+    assert sorted(seen) == list(range(origin + 9_001, origin + 9_000 + held_out))
+    assert len(counts) == 1
+
+
+def test_threads_end_with_the_iterator(store):
+  def grain_threads():
+    return [t for t in threading.enumerate() if "grain-prefetch" in t.name]
+
+  def wait_for_none():
+    deadline = time.monotonic() + 5
+    while grain_threads() and time.monotonic() < deadline:
+      time.sleep(0.01)
+    return grain_threads()
+
+  arguments = {"batch_size": 4, "sequence_length": T, "seed": 0}
+  iterator = train_batches(store, **arguments)
+  next(iterator)
+  assert grain_threads()
+  iterator.close()
+  assert not wait_for_none()
+  iterator = train_batches(store, **arguments)
+  next(iterator)
+  del iterator
+  gc.collect()
+  assert not wait_for_none()
+
+
+@pytest.mark.parametrize(
+  ("rates", "message"),
+  [
+    ({"cod": 1.0}, r'"cod".*code, exercises, textbook'),
+    ({"code": 0.0}, r'rate of task "code" is 0.0'),
+    ({"code": 1.0, "textbook": -1}, r'"textbook" is -1'),
+    ({"code": float("nan")}, r"is nan"),
+    ({}, r"rates are empty.*code"),
+  ],
+)
+def test_bad_rates_are_refused_at_once(store, rates, message):
+  with pytest.raises(InputError, match=message):
+    train_batches(store, batch_size=1, sequence_length=T, seed=0, rates=rates)
+
+
+def test_by_size_beside_numbers_is_refused(tmp_path):
+  store = build(tmp_path)
+  store.manifest["tasks"]["code"]["rate"] = 0.5
+  with pytest.raises(InputError, match=r'"exercises" is registered "by_size"'):
+    train_batches(store, batch_size=1, sequence_length=T, seed=0)
+
+
+def test_a_store_too_small_names_its_sizes(store):
+  with pytest.raises(InputError, match=r"2,001 tokens.*code: 101, exercises: 35"):
+    train_batches(store, batch_size=1, sequence_length=2_000, seed=0)
+  rates = {"code": 1, "textbook": 1}
+  with pytest.raises(InputError, match=r"train tokens: textbook: 35;"):
+    train_batches(store, batch_size=1, sequence_length=50, seed=0, rates=rates)
+
+
+def test_sizes_below_one_are_refused(store):
+  with pytest.raises(InputError, match="batch_size is 0"):
+    train_batches(store, batch_size=0, sequence_length=T, seed=0)
+  with pytest.raises(InputError, match="sequence_length is 0"):
+    held_out_batches(store, "code", batch_size=1, sequence_length=0)
+
+
+def test_loading_needs_no_tensorflow(store):
+  program = (
+    "import sys; from phi1_jax.data import loader, token_store;"
+    f"store = token_store.TokenStore.open({str(store.directory)!r});"
+    "it = loader.train_batches(store, batch_size=2, sequence_length=5, seed=0);"
+    "assert next(it).shape == (2, 6);"
+    "print([m for m in ('tensorflow', 'seqio', 'tensorflow_datasets', 'torch', 'gin')"
+    " if m in sys.modules])"
+  )
+  result = subprocess.run(
+    [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+  )
+  assert result.stdout.strip() == "[]", result.stderr
