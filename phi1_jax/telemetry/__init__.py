@@ -1,0 +1,1 @@
+"""Telemetry: throughput and MFU, metric rows on disk and on the terminal, the plot."""

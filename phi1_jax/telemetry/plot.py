@@ -1,0 +1,174 @@
+"""loss.png: training and held-out loss of a run, drawn from its metrics.jsonl."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from phi1_jax import InputError
+from phi1_jax.telemetry.terminal import human
+from phi1_jax.telemetry.writers import read_metrics
+
+_TRAIN = "#2a6f97"
+_HELD_OUT = ("#d1495b", "#edae49", "#66a182", "#8d6a9f", "#5c4742", "#30323d")
+_QUIET = "#6b7280"
+
+
+def plot_loss(
+  metrics: str | Path,
+  png: str | Path,
+  *,
+  name: str,
+  num_parameters: int | None = None,
+) -> None:
+  """Draws train loss (raw and smoothed), held-out losses and the learning rate.
+
+  Args:
+    metrics: the run's metrics.jsonl.
+    png: the picture to write.
+    name: name of the run, for the title.
+    num_parameters: for the title.
+
+  Raises:
+    InputError: the file is no metrics.jsonl, or holds no loss yet.
+  """
+  rows = read_metrics(metrics)
+  steps, losses = _series(rows, "loss")
+  names = {key for row in rows for key in row if _is_held_out_loss(key)}
+  # The loss over everything comes first, then by task.
+  held_out = {key: _series(rows, key) for key in sorted(names, key=_depth)}
+  held_out = {key: (x, y) for key, (x, y) in held_out.items() if len(x)}
+  if not len(steps) and not held_out:
+    raise InputError(f"{metrics} holds no loss to draw yet")
+  token_steps, tokens = _series(rows, "tokens_seen")
+
+  figure = Figure(figsize=(8, 5.6), dpi=150, layout="constrained")
+  FigureCanvasAgg(figure)  # draws without a display and leaves pyplot alone
+  top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+  _draw_losses(top, steps, losses, held_out)
+  _draw_learning_rate(bottom, *_series(rows, "learning_rate"))
+  facts = [name]
+  if num_parameters:
+    facts.append(f"{human(num_parameters)} parameters")
+  if len(tokens):
+    facts.append(f"{human(tokens[-1])} tokens")
+    _add_token_axis(top, token_steps, tokens)
+  figure.suptitle(" · ".join(facts), fontsize=12, fontweight="bold")
+  figure.savefig(png)
+
+
+def smooth(values: np.ndarray, window: int) -> np.ndarray:
+  """Median over `window` values around each one, fewer at the ends; [N] to [N].
+
+  A median, because the mean would draw a lone spike as wide as the window.
+  """
+  half = window // 2
+  near = (values[max(i - half, 0) : i + half + 1] for i in range(len(values)))
+  return np.array([np.median(part) for part in near])
+
+
+def _is_held_out_loss(name: str) -> bool:
+  return name.startswith("eval/") and name.endswith("loss")
+
+
+def _depth(name: str) -> tuple[int, str]:
+  return name.count("/"), name
+
+
+def _series(rows: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
+  """(steps, values) of the rows where `name` is a number."""
+  known = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+  array = np.array(known, dtype=float).reshape(-1, 2)
+  return array[:, 0], array[:, 1]
+
+
+def _draw_losses(
+  axes: Axes,
+  steps: np.ndarray,
+  losses: np.ndarray,
+  held_out: dict[str, tuple[np.ndarray, np.ndarray]],
+) -> None:
+  if len(steps):
+    window = max(1, len(losses) // 50)
+    smoothed = smooth(losses, window)
+    if window > 1:
+      axes.plot(steps, losses, color=_TRAIN, alpha=0.25, linewidth=0.8)
+    axes.plot(
+      steps, smoothed, color=_TRAIN, linewidth=1.8, label=f"train  {smoothed[-1]:.3f}"
+    )
+  for i, (name, (x, y)) in enumerate(held_out.items()):
+    label = name.removeprefix("eval/").removesuffix("loss").strip("/_")
+    axes.plot(
+      *(x, y),
+      color=_HELD_OUT[i % len(_HELD_OUT)],
+      linewidth=1.0,
+      marker="o",
+      markersize=3.5 if len(x) < 60 else 0,
+      label=f"held out{', ' + label if label else ''}  {y[-1]:.3f}",
+    )
+  low, high = _loss_limits([losses, *(y for _, y in held_out.values())])
+  axes.set_ylim(low, high)
+  axes.set_ylabel("loss (nats per token)")
+  axes.legend(frameon=False, loc="upper right")
+  _tidy(axes)
+
+
+def _loss_limits(series: Sequence[np.ndarray]) -> tuple[float, float]:
+  """Room for everything but a few spikes above the first losses."""
+  values = np.concatenate(series)
+  low, high = float(values.min()), float(values.max())
+  # One spike to 1e4 must not flatten the curve.
+  high = min(high, max(float(np.percentile(values, 99)) * 1.2, values[0] * 1.05))
+  margin = 0.05 * (high - low) or 0.1
+  return low - margin, high + margin
+
+
+def _draw_learning_rate(axes: Axes, steps: np.ndarray, rates: np.ndarray) -> None:
+  axes.plot(steps, rates, color=_QUIET, linewidth=1.4)
+  axes.set_ylim(bottom=0)
+  axes.set_ylabel("learning\nrate")
+  axes.set_xlabel("step")
+  axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2), useMathText=True)
+  axes.yaxis.set_major_locator(MaxNLocator(3))
+  axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
+  axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+  _tidy(axes)
+
+
+def _add_token_axis(axes: Axes, steps: np.ndarray, tokens: np.ndarray) -> None:
+  """Tokens on top. Every step sees as many, so one factor converts."""
+  per_step = tokens[-1] / steps[-1] if steps[-1] > 0 else math.nan
+  if not per_step > 0:
+    return
+
+  def to_tokens(step: Any) -> Any:
+    return step * per_step
+
+  def to_steps(tokens: Any) -> Any:
+    return tokens / per_step
+
+  top = axes.secondary_xaxis("top", functions=(to_tokens, to_steps))
+  top.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _round_number(x)))
+  top.set_xlabel("tokens", color=_QUIET)
+  top.tick_params(colors=_QUIET)
+  top.spines["top"].set_visible(False)
+
+
+def _round_number(value: float) -> str:
+  """A tick: 10M where a column of figures would say 10.0M."""
+  text = human(value)
+  return text if text[-1].isdigit() else f"{float(text[:-1]):g}{text[-1]}"
+
+
+def _tidy(axes: Axes) -> None:
+  axes.grid(alpha=0.25, linewidth=0.6)
+  axes.spines[["top", "right"]].set_visible(False)
+  axes.margins(x=0.01)

@@ -1,0 +1,178 @@
+"""Where a run's numbers go: metrics.jsonl, TensorBoard, the terminal, summary.json.
+
+A row of metrics.jsonl is one JSON object. Training rows: step, loss, grad_norm,
+learning_rate, tokens_seen, tokens_per_second, mfu, step_seconds, input_wait_seconds.
+Evaluation rows: step and eval/<name>. What is not finite is null: NaN is not JSON.
+
+A run that resumes at step k drops the rows after k, which the run before it wrote and
+this one writes again. So no step is there twice, whenever the process was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from phi1_jax import InputError
+from phi1_jax.telemetry.terminal import format_row
+
+
+class Recorder:
+  """Writes scalars to every place at once, on process 0 only.
+
+  Args:
+    workdir: folder of the run; metrics.jsonl and tensorboard/ go there.
+    resumed_at: step of the checkpoint the run goes on from, None for a new run.
+    num_steps: last step of the run, for the terminal.
+    process_index: `jax.process_index()`; any other than 0 writes nothing.
+    emit: prints a line; `tqdm.write` where a progress bar is on the terminal.
+  """
+
+  def __init__(
+    self,
+    workdir: str | Path,
+    *,
+    resumed_at: int | None = None,
+    num_steps: int | None = None,
+    process_index: int = 0,
+    emit: Callable[[str], object] = print,
+  ):
+    self._num_steps, self._emit = num_steps, emit
+    self._file = self._board = None
+    if process_index == 0:
+      # Here, because it imports torch where there is one; only a run pays for that.
+      from tensorboardX import SummaryWriter
+
+      workdir = Path(workdir)
+      self._file = MetricsFile(workdir / "metrics.jsonl", resumed_at=resumed_at)
+      # TensorBoard hides what earlier processes wrote at purge_step and later.
+      purge_step = 0 if resumed_at is None else resumed_at + 1
+      # Without a suffix, two starts within one second would share a file.
+      self._board = SummaryWriter(
+        str(workdir / "tensorboard"),
+        purge_step=purge_step,
+        filename_suffix=f".{purge_step}",
+      )
+
+  def write(self, step: int, scalars: Mapping[str, Any]) -> None:
+    """Records numbers (Python, NumPy or JAX scalars, or None) of one step."""
+    if self._file is None or self._board is None:
+      return
+    values = {name: _number(value) for name, value in scalars.items()}
+    self._file.write(step, values)
+    for name, value in values.items():
+      if value is not None:
+        group = name if "/" in name else f"train/{name}"
+        self._board.add_scalar(group, value, step)
+    self._emit(format_row(step, values, self._num_steps))
+
+  def close(self) -> None:
+    """Flushes and closes the files."""
+    if self._file is not None and self._board is not None:
+      self._file.close()
+      self._board.close()
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self.close()
+
+
+class MetricsFile:
+  """Appends rows to metrics.jsonl; a row is on the disk when `write` returns.
+
+  Args:
+    path: the file; its folder is created if missing.
+    resumed_at: rows after this step are dropped; None drops all of them.
+
+  Raises:
+    InputError: the file holds something else than rows.
+  """
+
+  def __init__(self, path: str | Path, *, resumed_at: int | None = None):
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    truncate_after(path, -1 if resumed_at is None else resumed_at)
+    self._file = path.open("a", encoding="utf-8")
+
+  def write(self, step: int, scalars: Mapping[str, Any]) -> None:
+    """Appends one row."""
+    self._file.write(json.dumps(_jsonable({"step": step, **scalars})) + "\n")
+    self._file.flush()
+    os.fsync(self._file.fileno())
+
+  def close(self) -> None:
+    """Closes the file."""
+    self._file.close()
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+  """The rows of a metrics.jsonl; a last line that a kill cut short is left out.
+
+  Raises:
+    InputError: the file is missing, or a line is not a row.
+  """
+  path = Path(path)
+  if not path.is_file():
+    raise InputError(f"{path}: no such file; expected the metrics.jsonl of a run")
+  # A row ends with its newline, so what follows the last one is no row.
+  lines = path.read_bytes().split(b"\n")[:-1]
+  rows = []
+  for number, line in enumerate(lines, 1):
+    try:
+      row = json.loads(line)
+      row["step"] = int(row["step"])
+    except (ValueError, KeyError, TypeError) as error:
+      raise InputError(
+        f"{path} line {number} is not a JSON object with a step: {line[:60]!r}; "
+        "move the file away, or use another --workdir"
+      ) from error
+    rows.append(row)
+  return rows
+
+
+def truncate_after(path: str | Path, step: int) -> None:
+  """Drops the rows after `step`, and a torn last line, in one atomic step."""
+  path = Path(path)
+  if path.exists():
+    rows = [row for row in read_metrics(path) if row["step"] <= step]
+    _write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_summary(path: str | Path, summary: Mapping[str, Any]) -> None:
+  """Writes summary.json: the whole file or none of it; what is not finite is null."""
+  _write_atomically(Path(path), json.dumps(_jsonable(summary), indent=2) + "\n")
+
+
+def _write_atomically(path: Path, text: str) -> None:
+  temporary = path.with_name(f".{path.name}.partial")
+  with temporary.open("w", encoding="utf-8") as file:
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())
+  temporary.replace(path)
+
+
+def _number(value: Any) -> int | float | None:
+  """A Python number from a scalar of any library."""
+  if value is None or isinstance(value, (int, float)):
+    return value
+  number = value.item()  # NumPy and JAX scalars, and arrays of one element
+  return number if isinstance(number, int) else float(number)
+
+
+def _jsonable(value: Any) -> Any:
+  """The same value in what JSON knows."""
+  if isinstance(value, Mapping):
+    return {str(key): _jsonable(item) for key, item in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_jsonable(item) for item in value]
+  if value is None or isinstance(value, (str, bool)):
+    return value
+  number = _number(value)
+  return number if number is None or math.isfinite(number) else None

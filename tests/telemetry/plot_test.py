@@ -1,0 +1,90 @@
+import json
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from phi1_jax import InputError
+from phi1_jax.telemetry import plot
+from phi1_jax.telemetry.plot import plot_loss, smooth
+
+
+def write(path, rows):
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  return path
+
+
+def rows(count):
+  for step in range(1, count + 1):
+    yield {
+      "step": step,
+      "loss": 10 / step if step != 3 else None,
+      "learning_rate": 1e-3,
+      "tokens_seen": 100 * step,
+    }
+    if step % 5 == 0:
+      yield {"step": step, "eval/loss": 11 / step, "eval/code/loss": 9 / step}
+
+
+def draw(monkeypatch, metrics, png):
+  """Draws, and hands back the figure that was saved."""
+  figures = []
+
+  class Figure(plot.Figure):
+    def __init__(self, *args, **kwargs):
+      super().__init__(*args, **kwargs)
+      figures.append(self)
+
+  monkeypatch.setattr(plot, "Figure", Figure)
+  plot_loss(metrics, png, name="phi-1", num_parameters=1_418_270_720)
+  return figures[0]
+
+
+def test_the_picture_holds_the_numbers(tmp_path, monkeypatch):
+  metrics = write(tmp_path / "metrics.jsonl", rows(200))
+  figure = draw(monkeypatch, metrics, tmp_path / "loss.png")
+  assert matplotlib.image.imread(tmp_path / "loss.png").shape == (840, 1200, 4)
+  assert figure.get_suptitle() == "phi-1 · 1.42B parameters · 20.0k tokens"
+  top, bottom = figure.axes
+  raw, smoothed, held_out, code = top.lines
+  assert len(raw.get_xdata()) == 199  # the null is left out
+  assert len(smoothed.get_xdata()) == 199
+  np.testing.assert_allclose(held_out.get_ydata(), 11 / np.arange(5, 201, 5))
+  np.testing.assert_allclose(code.get_ydata(), 9 / np.arange(5, 201, 5))
+  labels = [text.get_text() for text in top.get_legend().get_texts()]
+  assert labels == ["train  0.050", "held out  0.055", "held out, code  0.045"]
+  assert bottom.lines[0].get_ydata().tolist() == [1e-3] * 200
+  (tokens,) = top.child_axes
+  low, high = top.get_xlim()
+  np.testing.assert_allclose(tokens.get_xlim(), (100 * low, 100 * high))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_short_runs_can_be_drawn(tmp_path, count):
+  metrics = write(tmp_path / "metrics.jsonl", rows(count))
+  plot_loss(metrics, tmp_path / "loss.png", name="x")
+  assert (tmp_path / "loss.png").stat().st_size > 1000
+
+
+def test_one_spike_does_not_flatten_the_curve(tmp_path, monkeypatch):
+  losses = np.linspace(9, 2, 400)
+  losses[200] = 1e4
+  metrics = write(
+    tmp_path / "metrics.jsonl",
+    [{"step": i, "loss": float(loss)} for i, loss in enumerate(losses)],
+  )
+  figure = draw(monkeypatch, metrics, tmp_path / "loss.png")
+  assert figure.axes[0].get_ylim()[1] < 13
+  assert figure.axes[0].lines[1].get_ydata().max() < 10
+
+
+def test_smooth_is_a_median_of_neighbours():
+  values = np.array([1.0, 2.0, 100.0, 3.0, 4.0])
+  assert smooth(values, 3).tolist() == [1.5, 2.0, 3.0, 4.0, 3.5]
+  assert smooth(values, 1).tolist() == values.tolist()
+
+
+def test_a_file_without_a_loss_is_refused(tmp_path):
+  metrics = write(tmp_path / "metrics.jsonl", [{"step": 1, "loss": None}])
+  with pytest.raises(InputError, match="holds no loss to draw yet"):
+    plot_loss(metrics, tmp_path / "loss.png", name="x")

@@ -1,0 +1,197 @@
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+from phi1_jax import InputError
+from phi1_jax.telemetry import writers
+from phi1_jax.telemetry.writers import (
+  MetricsFile,
+  Recorder,
+  read_metrics,
+  truncate_after,
+  write_summary,
+)
+
+
+def strict(line):
+  """Parses JSON and nothing else: Python's parser would take NaN."""
+
+  def refuse(name):
+    raise AssertionError(name)
+
+  return json.loads(line, parse_constant=refuse)
+
+
+def fill(path, steps, **arguments):
+  metrics = MetricsFile(path, **arguments)
+  for step in steps:
+    metrics.write(step, {"loss": float(step)})
+  metrics.close()
+
+
+def steps(path):
+  return [row["step"] for row in read_metrics(path)]
+
+
+def test_a_row_is_on_the_disk_when_write_returns(tmp_path):
+  metrics = MetricsFile(tmp_path / "run" / "metrics.jsonl")
+  metrics.write(3, {"loss": 1.5, "tokens_seen": 10})
+  content = (tmp_path / "run" / "metrics.jsonl").read_text()
+  assert content == '{"step": 3, "loss": 1.5, "tokens_seen": 10}\n'
+  metrics.close()
+
+
+def test_what_is_not_finite_is_null(tmp_path):
+  path = tmp_path / "metrics.jsonl"
+  metrics = MetricsFile(path)
+  values = {"loss": math.nan, "grad_norm": np.float32(np.inf), "mfu": None}
+  metrics.write(1, values | {"steps": np.int64(4), "lr": np.float32(0.5)})
+  metrics.close()
+  expected = {"step": 1, "loss": None, "grad_norm": None, "mfu": None}
+  assert strict(path.read_text()) == expected | {"steps": 4, "lr": 0.5}
+
+
+def test_resuming_drops_later_rows(tmp_path):
+  path = tmp_path / "metrics.jsonl"
+  fill(path, range(1, 8))
+  fill(path, range(5, 7), resumed_at=4)
+  assert steps(path) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_new_run_starts_an_empty_file(tmp_path):
+  path = tmp_path / "metrics.jsonl"
+  fill(path, range(3))
+  fill(path, [0])
+  assert steps(path) == [0]
+
+
+@pytest.mark.parametrize("torn", ['{"step": 4, "lo', '{"step": 4}', "\x00\x00"])
+def test_a_torn_last_line_is_dropped(tmp_path, torn):
+  path = tmp_path / "metrics.jsonl"
+  fill(path, range(1, 4))
+  with path.open("a") as file:
+    file.write(torn)
+  assert steps(path) == [1, 2, 3]
+  fill(path, [4], resumed_at=3)
+  assert steps(path) == [1, 2, 3, 4]
+  assert path.read_text().endswith('{"step": 4, "loss": 4.0}\n')
+
+
+def test_a_crash_while_truncating_keeps_the_rows(tmp_path, monkeypatch):
+  path = tmp_path / "metrics.jsonl"
+  fill(path, range(1, 8))
+
+  def fsync(_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(writers.os, "fsync", fsync)
+  with pytest.raises(KeyboardInterrupt):
+    truncate_after(path, 2)
+  assert steps(path) == list(range(1, 8))
+
+
+@pytest.mark.parametrize("line", ["loss 3.2", "[1]", '{"loss": 1}', '{"step": "a"}'])
+def test_a_file_of_something_else_is_refused(tmp_path, line):
+  path = tmp_path / "metrics.jsonl"
+  path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n')
+  with pytest.raises(InputError, match=r"metrics.jsonl line 2 is not a JSON object"):
+    MetricsFile(path)
+  assert line in path.read_text()
+
+
+def test_reading_a_missing_file(tmp_path):
+  with pytest.raises(InputError, match="no such file"):
+    read_metrics(tmp_path / "metrics.jsonl")
+
+
+def test_summary_is_strict_json_and_whole(tmp_path, monkeypatch):
+  path = tmp_path / "summary.json"
+  summary = {"loss": math.nan, "devices": {"kind": "cpu", "count": 8}, "x": (1, 2.5)}
+  write_summary(path, summary | {"done": True, "steps": np.int32(3)})
+  first = strict(path.read_text())
+  assert first == {
+    "loss": None,
+    "devices": {"kind": "cpu", "count": 8},
+    "x": [1, 2.5],
+    "done": True,
+    "steps": 3,
+  }
+
+  def fsync(_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(writers.os, "fsync", fsync)
+  with pytest.raises(KeyboardInterrupt):
+    write_summary(path, {"loss": 1.0})
+  assert strict(path.read_text()) == first
+
+
+def events(directory):
+  """Events of all files in the order of their names: length, CRC, payload, CRC."""
+  found = []
+  for path in sorted(directory.iterdir()):
+    content, position = path.read_bytes(), 0
+    while position < len(content):
+      length = int.from_bytes(content[position : position + 8], "little")
+      found.append(Event.FromString(content[position + 12 : position + 12 + length]))
+      position += length + 16
+  return found
+
+
+def test_recorder_writes_everywhere(tmp_path):
+  lines = []
+  with Recorder(tmp_path, num_steps=10, emit=lines.append) as recorder:
+    recorder.write(5, {"loss": np.float32(2.5), "mfu": None})
+    recorder.write(5, {"eval/loss": 3.0})
+  assert read_metrics(tmp_path / "metrics.jsonl") == [
+    {"step": 5, "loss": 2.5, "mfu": None},
+    {"step": 5, "eval/loss": 3.0},
+  ]
+  scalars = [
+    (value.tag, event.step, value.simple_value)
+    for event in events(tmp_path / "tensorboard")
+    for value in event.summary.value
+  ]
+  assert scalars == [("train/loss", 5, 2.5), ("eval/loss", 5, 3.0)]
+  assert lines == ["step  5/10  loss  2.5000", "step  5/10  eval/loss 3"]
+
+
+def test_recorder_resumes_after_a_step(tmp_path):
+  for resumed_at, written in ((None, range(1, 7)), (4, [5])):
+    with Recorder(tmp_path, resumed_at=resumed_at, emit=lambda _: None) as recorder:
+      for step in written:
+        recorder.write(step, {"loss": 1.0})
+  assert steps(tmp_path / "metrics.jsonl") == [1, 2, 3, 4, 5]
+  starts = [
+    event.step
+    for event in events(tmp_path / "tensorboard")
+    if event.session_log.status == SessionLog.START
+  ]
+  assert sorted(starts) == [0, 5]  # TensorBoard purges from step 5 on
+
+
+def test_other_processes_write_nothing(tmp_path, capsys):
+  with Recorder(tmp_path / "run", process_index=1) as recorder:
+    recorder.write(1, {"loss": 1.0})
+  assert not (tmp_path / "run").exists()
+  assert capsys.readouterr().out == ""
+
+
+def test_no_tensorflow_and_no_jax(tmp_path):
+  program = (
+    "import sys; from phi1_jax.telemetry import plot, throughput, writers;"
+    f"r = writers.Recorder({str(tmp_path)!r}); r.write(1, {{'loss': 2.0}}); r.close();"
+    f"plot.plot_loss({str(tmp_path / 'metrics.jsonl')!r}, {str(tmp_path / 'p.png')!r},"
+    " name='x');"
+    "print([m for m in ('tensorflow', 'tensorboard', 'jax', 'matplotlib.pyplot')"
+    " if m in sys.modules])"
+  )
+  result = subprocess.run(
+    [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+  )
+  assert result.stdout.splitlines()[-1] == "[]", result.stderr
