@@ -1,0 +1,1 @@
+"""Checkpoints with Orbax: what is saved, and what is believed on restore."""

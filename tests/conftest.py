@@ -1,0 +1,16 @@
+"""Every test runs on the CPU with eight simulated devices and without network."""
+
+import os
+import sys
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+  os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from absl import flags  # noqa: E402  (the environment must be set first)
+
+# Grain and seqio read absl flags, which only absl's own `app.run` would parse.
+flags.FLAGS(sys.argv[:1])
