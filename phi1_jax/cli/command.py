@@ -84,7 +84,8 @@ def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
   any other exception keeps its traceback and exits with 1.
   """
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anybody loads it
-  logging.basicConfig(format="%(message)s", level=logging.WARNING)
+  # Libraries may have put a handler there when they were imported.
+  logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
   logging.getLogger("phi1_jax").setLevel(logging.INFO)
   try:
     code = main(None)

@@ -18,7 +18,7 @@ class Progress:
     total: how much there is to do, in `unit`s; None when unknown.
     unit: what is counted, e.g. "tokens".
     description: what is being done, e.g. "writing stores/quickstart".
-    interval: seconds between plain lines.
+    interval: seconds between plain lines; None prints none.
     stream: where to; standard error by default.
   """
 
@@ -29,7 +29,7 @@ class Progress:
     description: str,
     *,
     initial: int = 0,
-    interval: float = 10.0,
+    interval: float | None = 10.0,
     stream: TextIO | None = None,
   ):
     self._stream = stream or sys.stderr
@@ -56,9 +56,20 @@ class Progress:
       if figures:
         self._bar.set_postfix(figures, refresh=False)
       self._bar.update(count)
-    elif time.monotonic() - self._shown >= self._interval:
+    elif self._interval is not None and (
+      time.monotonic() - self._shown >= self._interval
+    ):
       self._shown = time.monotonic()
       self._print(figures)
+
+  def skip(self, count: int) -> None:
+    """Counts work that an earlier run did: done, but no part of the rate."""
+    self._count += count
+    self._initial += count
+    if not self._bar.disable:
+      self._bar.initial += count
+      self._bar.n += count
+      self._bar.refresh()
 
   def write(self, line: str) -> None:
     """Prints a line without tearing the bar."""
@@ -83,7 +94,7 @@ class Progress:
 
   def close(self) -> None:
     """Leaves the finished bar, or a last plain line, behind."""
-    if self._bar.disable:
+    if self._bar.disable and self._interval is not None:
       self._print({})
     self._bar.close()
 

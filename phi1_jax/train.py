@@ -1,0 +1,315 @@
+"""Trains a phi model.
+
+    python -m phi1_jax.train --gin_file=gin/quickstart.gin
+
+Builds the token store first if it is missing, goes on from the work directory's last
+checkpoint if there is one, and leaves in it: config.gin, metrics.jsonl, checkpoints/,
+tensorboard/, tokenizer.json, loss.png and summary.json.
+"""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from phi1_jax import InputError
+from phi1_jax.checkpoint import manager
+from phi1_jax.checkpoint.manager import CheckpointConfig
+from phi1_jax.cli import command, gin_config
+from phi1_jax.cli.progress import Progress
+from phi1_jax.data.config import DataConfig
+from phi1_jax.data.token_store import TokenStore
+from phi1_jax.model.config import ModelConfig
+from phi1_jax.optim.config import OptimizerConfig
+from phi1_jax.parallel import sharding
+from phi1_jax.parallel.mesh import MeshConfig
+from phi1_jax.telemetry import plot, writers
+from phi1_jax.text import tokenizer
+from phi1_jax.training import describe, hooks, loop, memory, setup
+from phi1_jax.training.config import RuntimeConfig, TrainConfig
+from phi1_jax.training.metrics import DivergedError
+from phi1_jax.training.preemption import StopSignal
+from phi1_jax.training.step import make_train_step
+
+log = logging.getLogger("phi1_jax.train")
+
+CONFIGURABLES = {
+  "Checkpoint": CheckpointConfig,
+  "Data": DataConfig,
+  "Mesh": MeshConfig,
+  "Model": ModelConfig,
+  "Optimizer": OptimizerConfig,
+  "Runtime": RuntimeConfig,
+  "Train": TrainConfig,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Reads the configuration, prepares what is missing, trains, sums up."""
+  arguments = _parser().parse(argv)
+  parts = gin_config.load(arguments.gin_files, arguments.gin_bindings, CONFIGURABLES)
+  config = setup.RunConfig(**{name.lower(): part for name, part in parts.items()})
+  workdir = arguments.workdir or command.default_workdir(arguments.gin_files)
+  if arguments.simulated_devices:
+    _simulate(arguments.simulated_devices)
+  run = setup.make_setup(config, workdir)
+  print(describe.describe(run), flush=True)
+  if arguments.dry_run:
+    return dry_run(run)
+  stop = StopSignal()
+  with _held(workdir):
+    _use_cache(config.runtime)
+    store = open_store(config, stop)
+    if store is None:
+      return command.PREEMPTED
+    _write_config(workdir, gin_config.text(parts))
+    (workdir / "tokenizer.json").write_bytes(
+      (store.directory / "tokenizer.json").read_bytes()
+    )
+    return _train(run, store, stop)
+
+
+def _parser() -> command.Parser:
+  parser = command.Parser(
+    "train",
+    "Trains a phi model; the same command on the same --workdir goes on.",
+    "python -m phi1_jax.train --gin_file=gin/quickstart.gin --workdir=runs/quickstart",
+  )
+  parser.add_argument(
+    "--workdir",
+    type=Path,
+    help="where the run lives (default: runs/<name of the gin file>)",
+  )
+  parser.add_argument(
+    "--dry_run",
+    action="store_true",
+    help="check everything, compile one step, say what the run needs, and stop",
+  )
+  parser.add_argument(
+    "--simulated_devices",
+    type=int,
+    metavar="N",
+    help="run on N simulated CPU devices",
+  )
+  return parser
+
+
+def _simulate(number: int) -> None:
+  if number < 1:
+    raise InputError(f"--simulated_devices: got {number}, expected at least 1")
+  jax.config.update("jax_platforms", "cpu")
+  jax.config.update("jax_num_cpu_devices", number)
+
+
+def dry_run(run: setup.Setup) -> int:
+  """Says what a run would need without taking it."""
+  data = run.config.data
+  started = time.perf_counter()
+  with sharding.layout(run.mesh):
+    step = make_train_step(
+      run.model, run.optimizer, run.schedule, run.config.train, run.mesh, 0
+    )
+  compiled = memory.compile_step(step, run)
+  need = memory.step_memory(compiled, run)
+  print(describe.describe_memory(need, memory.device_memory()))
+  print(describe.estimate(run))
+  if (Path(data.store) / "COMPLETED").exists():
+    store = TokenStore.open(data.store, verify=data.verify)
+    check_store(store, run.config)
+    print(f"store    {data.store}: {store.manifest['tokens']:,} tokens")
+  else:
+    print(f"store    {data.store}: not there; would be built from {data.mixture}")
+  print(f"one step compiled in {time.perf_counter() - started:.1f} s; nothing was run")
+  return command.DONE
+
+
+def open_store(config: setup.RunConfig, stop: StopSignal) -> TokenStore | None:
+  """Opens the run's token store, which a child process builds if it is missing.
+
+  The child is what loads TensorFlow; this process never does.
+
+  Returns:
+    The store, or None when the machine was taken away while it was being built.
+
+  Raises:
+    InputError: it cannot be built, is damaged, or does not suit the model.
+  """
+  data = config.data
+  if not (Path(data.store) / "COMPLETED").exists() and not _build_store(data, stop):
+    return None
+  store = TokenStore.open(data.store, verify=data.verify)
+  check_store(store, config)
+  return store
+
+
+def _build_store(data: DataConfig, stop: StopSignal) -> bool:
+  if importlib.util.find_spec("seqio") is None:
+    raise InputError(
+      f"Data.store: {data.store} is not built, and building it needs seqio: "
+      "pip install 'phi1_jax[data]', or copy a store here"
+    )
+  bindings = gin_config.text({"Data": data}).split("\n")
+  flags = [f"--gin.{line.replace(' = ', '=', 1)}" for line in bindings if line]
+  print(f"building the token store {data.store} from {data.mixture}", flush=True)
+  child = subprocess.Popen([sys.executable, "-m", "phi1_jax.prepare", *flags])
+  while True:
+    try:
+      code = child.wait(timeout=0.2)
+      break
+    except subprocess.TimeoutExpired:
+      if stop.received:
+        child.terminate()
+  if stop.received and code:
+    return False
+  if code == command.WRONG_INPUT:
+    raise InputError(f"the token store {data.store} cannot be built (see above)")
+  if code:
+    raise RuntimeError(f"building the token store {data.store} failed: exit {code}")
+  return True
+
+
+def check_store(store: TokenStore, config: setup.RunConfig) -> None:
+  """Refuses a store of another mixture or tokenizer, or with ids beyond the model.
+
+  Raises:
+    InputError: names both sides.
+  """
+  data, manifest = config.data, store.manifest
+  if manifest["mixture"] != data.mixture:
+    raise InputError(
+      f"Data.store: {data.store} holds the mixture {manifest['mixture']!r}, expected "
+      f"{data.mixture!r}; name another folder"
+    )
+  theirs = manifest["tokenizer"]
+  if data.tokenizer == "train":
+    same = theirs["name"] == "train" and (
+      theirs["vocabulary_size"] <= (data.trained_vocabulary_size or 0)
+    )
+    wanted = f"one trained on it with {data.trained_vocabulary_size} ids"
+  else:
+    same = theirs["digest"] == tokenizer.load(data.tokenizer).digest
+    wanted = repr(data.tokenizer)
+  if not same:
+    raise InputError(
+      f"Data.store: {data.store} was made with another tokenizer: got "
+      f"{theirs['name']!r} with {theirs['vocabulary_size']} ids, expected {wanted}"
+    )
+  if store.vocabulary_size > config.model.vocabulary_size:
+    raise InputError(
+      f"Model.vocabulary_size: got {config.model.vocabulary_size}, but the store "
+      f"{data.store} holds ids up to {store.vocabulary_size - 1}; expected at least "
+      f"{store.vocabulary_size}"
+    )
+
+
+@contextlib.contextmanager
+def _held(workdir: Path) -> Iterator[None]:
+  """Makes the work directory and keeps other runs out of it while this one lasts."""
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    lock = (workdir / ".lock").open("w")
+  except OSError as error:
+    raise InputError(
+      f"--workdir: cannot write to {workdir} ({error.strerror}); name another folder"
+    ) from None
+  with lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise InputError(
+        f"--workdir: another process is training in {workdir}; wait for it, or name "
+        "another folder"
+      ) from None
+    yield
+
+
+def _use_cache(runtime: RuntimeConfig) -> None:
+  if runtime.compilation_cache:
+    path = os.path.expanduser(runtime.compilation_cache)
+    jax.config.update("jax_compilation_cache_dir", path)
+
+
+def _write_config(workdir: Path, text: str) -> None:
+  """Writes config.gin; says what has changed since the run was last started."""
+  path = workdir / "config.gin"
+  before = set(path.read_text().splitlines()) if path.exists() else None
+  if before is not None:
+    for line in text.splitlines():
+      if line not in before:
+        log.warning("changed since this run was last started: %s", line)
+  path.write_text(text)
+
+
+def _train(run: setup.Setup, store: TokenStore, stop: StopSignal) -> int:
+  for place in (run.config.checkpoint.resume_from, run.config.checkpoint.init_from):
+    if place:
+      manager.find(place)  # refuses a path without a checkpoint before the work
+  started = time.perf_counter()
+  last = run.config.train.last_step
+  # Rows of metrics are lines enough where there is no terminal.
+  with Progress(last, "steps", "training", interval=None) as progress:
+    try:
+      done = loop.train(
+        run,
+        store,
+        [hooks.held_out_loss(run, store), hooks.profile(run)],
+        stop,
+        progress,
+      )
+    except DivergedError as error:
+      print(f"error: {error}", file=sys.stderr)
+      return 1
+  if not done:
+    print(f"stopped after saving; run the same command to go on ({run.workdir})")
+    return command.PREEMPTED
+  if jax.process_index() == 0:
+    _sum_up(run, store, time.perf_counter() - started)
+  return command.DONE
+
+
+def _sum_up(run: setup.Setup, store: TokenStore, seconds: float) -> None:
+  """Leaves loss.png and summary.json behind and says where."""
+  metrics = run.workdir / "metrics.jsonl"
+  final: dict[str, Any] = {}
+  for row in writers.read_metrics(metrics):
+    final.update(row)
+  parameters = run.config.model.num_parameters()
+  plot.plot_loss(
+    metrics,
+    run.workdir / "loss.png",
+    name=run.workdir.name,
+    num_parameters=parameters,
+  )
+  versions = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+  writers.write_summary(
+    run.workdir / "summary.json",
+    {
+      **final,
+      "parameters": parameters,
+      "wall_seconds": seconds,
+      "store": store.digest,
+      **describe.devices(),
+      "versions": {name: importlib.metadata.version(name) for name in versions},
+      "python": sys.version.split()[0],
+    },
+  )
+  held_out = final.get("eval/loss")
+  print(
+    f"done: loss {final['loss']:.4f}"
+    + (f", held out {held_out:.4f}" if held_out is not None else "")
+    + f", {seconds:.0f} s; see {run.workdir}/loss.png and {run.workdir}/summary.json"
+  )
+
+
+if __name__ == "__main__":
+  command.run(main)

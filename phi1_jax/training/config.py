@@ -1,0 +1,114 @@
+"""What a training run is told, apart from its model, data, mesh and optimizer."""
+
+import dataclasses
+
+from phi1_jax import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+  """The run (gin name: `Train`).
+
+  Attributes:
+    total_steps: length of the run, which the learning rate schedule spans.
+    batch_size: sequences per step, over all devices and accumulation steps.
+    sequence_length: tokens per sequence that the model reads.
+    sequences_per_device: sequences that one device holds at a time; the rest of its
+      share of the batch is accumulated. None holds the whole share at once.
+    seed: decides the initial parameters, the order of the data and the dropout.
+    stop_at_step: end here although the schedule goes on (the paper kept step 24,000
+      of 36,000); None runs to `total_steps`.
+    log_every: steps between rows of metrics.
+    evaluate_every: steps between evaluations on held-out text; None only at the end.
+    evaluation_batches: batches per task of one evaluation; None reads all of them.
+    head_chunks: pieces that the head's logits are computed in; None holds them all.
+    document_mask: attend only within a document. The paper did not.
+  """
+
+  total_steps: int
+  batch_size: int
+  sequence_length: int
+  sequences_per_device: int | None = None
+  seed: int = 0
+  stop_at_step: int | None = None
+  log_every: int = 10
+  evaluate_every: int | None = None
+  evaluation_batches: int | None = None
+  head_chunks: int | None = None
+  document_mask: bool = False
+
+  def __post_init__(self):
+    """Refuses counts below one and a stop after the end."""
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if type(value) is int and value < 1 and field.name != "seed":
+        raise InputError(f"Train.{field.name}: got {value}, expected at least 1")
+    if not 0 <= self.seed < 2**32:
+      raise InputError(f"Train.seed: got {self.seed}, expected 0 to {2**32 - 1}")
+    if self.stop_at_step and self.stop_at_step > self.total_steps:
+      raise InputError(
+        f"Train.stop_at_step: got {self.stop_at_step}, expected at most "
+        f"Train.total_steps={self.total_steps}"
+      )
+    if self.head_chunks and self.sequence_length % self.head_chunks:
+      raise InputError(
+        f"Train.head_chunks: got {self.head_chunks}, expected a divisor of "
+        f"Train.sequence_length={self.sequence_length}"
+      )
+
+  @property
+  def last_step(self) -> int:
+    """The step after which the run ends."""
+    return self.stop_at_step or self.total_steps
+
+  @property
+  def tokens_per_step(self) -> int:
+    """Tokens that one step learns to predict."""
+    return self.batch_size * self.sequence_length
+
+  def accumulation_steps(self, batch_shards: int) -> int:
+    """Into how many parts a step cuts its batch, one after the other.
+
+    Args:
+      batch_shards: devices that hold different sequences (data x fsdp).
+
+    Raises:
+      InputError: the batch does not divide, with the numbers.
+    """
+    if self.batch_size % batch_shards:
+      raise InputError(
+        f"Train.batch_size: got {self.batch_size}, expected a multiple of the "
+        f"{batch_shards} devices that the mesh (data x fsdp) splits a batch over"
+      )
+    share = self.batch_size // batch_shards
+    at_once = min(self.sequences_per_device or share, share)
+    if share % at_once:
+      raise InputError(
+        f"Train.sequences_per_device: got {at_once}, expected a divisor of {share}, "
+        f"one device's share of Train.batch_size={self.batch_size}"
+      )
+    return share // at_once
+
+
+@dataclasses.dataclass(frozen=True)
+class RuntimeConfig:
+  """What changes how a run is watched, never what it computes (gin: `Runtime`).
+
+  Attributes:
+    compilation_cache: folder that keeps compiled steps for the next start; None keeps
+      none.
+    profile_at: step at which a profile starts, into the work directory's `profile/`
+      (TensorBoard and XProf open it); None takes none.
+    profile_steps: how many steps it lasts.
+  """
+
+  compilation_cache: str | None = "~/.cache/phi1_jax/compilation"
+  profile_at: int | None = None
+  profile_steps: int = 5
+
+  def __post_init__(self):
+    """Refuses a profile of no steps."""
+    for name in ("profile_at", "profile_steps"):
+      value = getattr(self, name)
+      if value is not None and value < 1:
+        raise InputError(f"Runtime.{name}: got {value}, expected at least 1")

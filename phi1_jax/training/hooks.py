@@ -1,0 +1,124 @@
+"""What happens every so many steps beside training itself.
+
+The loop knows no sampler and no benchmark: it calls hooks, and writes down the
+(name, value) pairs that they yield.
+"""
+
+import dataclasses
+import logging
+import math
+from collections.abc import Callable, Iterable
+
+import jax
+
+from phi1_jax.data.loader import held_out_batches
+from phi1_jax.data.token_store import TokenStore
+from phi1_jax.parallel import sharding
+from phi1_jax.training.setup import Setup
+from phi1_jax.training.state import TrainState
+from phi1_jax.training.step import make_evaluation_step
+
+log = logging.getLogger(__name__)
+
+Values = Iterable[tuple[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Hook:
+  """Something to do with the state now and then, and after the last step.
+
+  Attributes:
+    name: for logs.
+    run: (step, state) -> pairs to write as metrics of that step.
+    every: period in steps; None for none.
+    steps: further steps at which to run.
+  """
+
+  name: str
+  run: Callable[[int, TrainState], Values]
+  every: int | None = None
+  steps: tuple[int, ...] = ()
+
+  def due(self, step: int, last_step: int) -> bool:
+    """Whether to run on the state after `step` updates."""
+    periodic = bool(self.every) and step > 0 and step % (self.every or 1) == 0
+    return periodic or step in self.steps or step == last_step
+
+
+def held_out_loss(setup: Setup, store: TokenStore) -> Hook:
+  """Loss on text that is never trained on: `eval/loss` and one per task.
+
+  Every held-out token counts once and weighs the same; `eval/bits_per_byte` compares
+  models with different tokenizers.
+  """
+  train = setup.config.train
+  # As many sequences as one accumulation part of a training step holds.
+  size = train.batch_size // setup.accumulation_steps
+  rows = sharding.host_rows(setup.mesh, size)
+  with sharding.layout(setup.mesh):
+    evaluate = make_evaluation_step(setup.model, train, store.eos_id)
+
+  def task_loss(task: str, state: TrainState) -> tuple[float, float]:
+    total = weight = 0.0
+    batches = held_out_batches(
+      store,
+      task,
+      batch_size=size,
+      sequence_length=train.sequence_length,
+      rows=rows,
+    )
+    for number, (tokens, weights_BT) in enumerate(batches):
+      if number == train.evaluation_batches:
+        break
+      sums = evaluate(
+        state.params,
+        sharding.put_batch(tokens, setup.mesh, size),
+        sharding.put_batch(weights_BT, setup.mesh, size),
+      )
+      part_loss, part_weight = jax.device_get(sums)
+      total += float(part_loss)
+      weight += float(part_weight)
+    return total, weight
+
+  def run(step: int, state: TrainState) -> Values:
+    totals = {task: task_loss(task, state) for task in store.tasks}
+    totals = {task: sums for task, sums in totals.items() if sums[1]}
+    if not totals:
+      log.warning("no held-out text in %s: no evaluation loss", store.directory)
+      return
+    loss = sum(task_sum for task_sum, _ in totals.values())
+    weight = sum(task_weight for _, task_weight in totals.values())
+    yield "eval/loss", loss / weight
+    if len(totals) > 1:
+      for task, (task_sum, task_weight) in totals.items():
+        yield f"eval/{task}_loss", task_sum / task_weight
+    num_bytes = sum(
+      task_weight * store.bytes_per_token(task, "held_out")
+      for task, (_, task_weight) in totals.items()
+    )
+    yield "eval/bits_per_byte", loss / num_bytes / math.log(2)
+
+  return Hook("held-out loss", run, train.evaluate_every)
+
+
+def profile(setup: Setup) -> Hook:
+  """Opens a profiler window at one step and closes it some steps later."""
+  runtime = setup.config.runtime
+  folder = setup.workdir / "profile"
+  opens = runtime.profile_at
+  running = False
+
+  def window(step: int, state: TrainState) -> Values:
+    nonlocal running
+    jax.block_until_ready(state.params)  # else its work would be in the picture
+    if step == opens:
+      jax.profiler.start_trace(str(folder))
+      running = True
+    elif running:
+      jax.profiler.stop_trace()
+      running = False
+      log.info("profile of steps %d to %d: %s", opens, step, folder)
+    return ()
+
+  steps = () if opens is None else (opens, opens + runtime.profile_steps)
+  return Hook("profile", window, steps=steps)

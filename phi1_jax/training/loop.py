@@ -1,0 +1,193 @@
+"""The train loop. It knows no feature: what is periodic is a hook.
+
+`last` passes train, and one more lets the hooks and the save see the final state.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import jax
+
+from phi1_jax import InputError
+from phi1_jax.checkpoint import manager
+from phi1_jax.checkpoint.manager import Checkpoints
+from phi1_jax.data.loader import train_batches
+from phi1_jax.data.token_store import TokenStore
+from phi1_jax.parallel import sharding
+from phi1_jax.telemetry.writers import Recorder
+from phi1_jax.training import memory
+from phi1_jax.training import state as train_state
+from phi1_jax.training.hooks import Hook
+from phi1_jax.training.metrics import MetricsReader
+from phi1_jax.training.preemption import StopSignal
+from phi1_jax.training.setup import Setup
+from phi1_jax.training.state import TrainState
+from phi1_jax.training.step import make_train_step
+
+log = logging.getLogger(__name__)
+
+
+class Watcher(Protocol):
+  """Shows a person how far the run is."""
+
+  def skip(self, count: int) -> None:
+    """Counts steps that an earlier start of the run did."""
+
+  def update(self, count: int) -> None:
+    """Counts steps done."""
+
+  def write(self, line: str) -> None:
+    """Shows a line."""
+
+
+def train(
+  setup: Setup,
+  store: TokenStore,
+  hooks: Sequence[Hook],
+  stop: StopSignal,
+  watcher: Watcher,
+) -> bool:
+  """Trains until the last step, or until it is told to stop.
+
+  Args:
+    setup: the run on its mesh.
+    store: the tokens.
+    hooks: what to do beside training.
+    stop: says when the machine is taken away.
+    watcher: shows lines and progress to a person.
+
+  Returns:
+    True when the last step is done; False when it saved and stopped before.
+
+  Raises:
+    DivergedError: a step's loss or gradient was not finite; nothing after the step
+      before it was kept.
+    InputError: a checkpoint or the memory does not suit the run.
+  """
+  config = setup.config.train
+  last = config.last_step
+
+  # ---- Compiled step: before anything is allocated, so that a model that is too
+  # large for its device is refused with the sizes.
+  started = time.perf_counter()
+  with sharding.layout(setup.mesh):
+    step_function = make_train_step(
+      setup.model, setup.optimizer, setup.schedule, config, setup.mesh, store.eos_id
+    )
+  compiled = memory.compile_step(step_function, setup)
+  memory.check_fits(compiled, setup)
+  log.info("compiled the step in %.1f s", time.perf_counter() - started)
+
+  # ---- State: restored or made, in the order that checkpoint.manager writes down.
+  checkpoints = Checkpoints(setup.workdir / "checkpoints", setup.config.checkpoint)
+  state, tokens_before = restore_or_initialise(setup, store, checkpoints)
+  first = int(state.step)
+  watcher.skip(first)
+
+  # ---- Data: batch k is a function of the store, the seed and k.
+  batches = train_batches(
+    store,
+    batch_size=config.batch_size,
+    sequence_length=config.sequence_length,
+    seed=config.seed,
+    rates=setup.config.data.rates,
+    rows=sharding.host_rows(setup.mesh, config.batch_size),
+    start_step=first,
+  )
+
+  # ---- Loop: at each pass `state` has seen `step` updates.
+  recorder = Recorder(
+    setup.workdir,
+    resumed_at=first or None,
+    num_steps=last,
+    process_index=jax.process_index(),
+    emit=watcher.write,
+  )
+  reader = MetricsReader(setup, recorder, first, tokens_before)
+  for step in range(first, last + 1):
+    stopping = stop.requested(step)
+    # What was due at the step of a stop runs after the restart instead.
+    due = [] if stopping else [hook for hook in hooks if hook.due(step, last)]
+    saving = stopping or checkpoints.due(step, last)
+    if due or saving:
+      with reader.paused():
+        for hook in due:
+          if values := dict(hook.run(step, state)):
+            recorder.write(step, values)
+        if saving:
+          checkpoints.save(step, state, _meta(setup, store, reader.tokens_seen(step)))
+    if stopping or step == last:
+      break
+    with reader.waiting_for_input():
+      rows = next(batches)
+    batch = sharding.put_batch(rows, setup.mesh, config.batch_size)
+    with jax.profiler.StepTraceAnnotation("train", step_num=step):
+      state, metrics = compiled(state, batch)
+    watcher.update(1)
+    reader.follow(step + 1, metrics)  # reads the step before, while this one runs
+
+  # ---- Close, in reverse.
+  recorder.close()
+  checkpoints.close()
+  return not stopping
+
+
+def restore_or_initialise(
+  setup: Setup, store: TokenStore, checkpoints: Checkpoints
+) -> tuple[TrainState, int]:
+  """The state to start from, and the tokens it has seen.
+
+  Follows the order in `checkpoint.manager`: own work directory, `resume_from`,
+  `init_from`, scratch.
+  """
+  config = setup.config.checkpoint
+  expected = {
+    "model_shape": model_shape(setup),
+    "tokenizer": store.manifest["tokenizer"]["digest"],
+  }
+  same_run = {**expected, "store": store.digest}
+  try:
+    found = checkpoints.restore_latest(setup.abstract_state, same_run)
+    if found is None and config.resume_from:
+      path = manager.find(config.resume_from)
+      found = manager.restore(path, setup.abstract_state, same_run)
+    if found is not None:
+      state, meta = found
+      log.info("going on from step %d", int(state.step))
+      return state, meta["tokens_seen"]
+    with sharding.layout(setup.mesh):
+      state = train_state.initialise(
+        setup.model, setup.optimizer, setup.mesh, setup.config.train.seed
+      )
+    if config.init_from:
+      path = manager.find(config.init_from)
+      abstract = {"params": setup.abstract_state.params}
+      restored, meta = manager.restore(path, abstract, expected)
+      log.info("starting from the parameters of %s", path)
+      return state.replace(params=restored["params"]), 0
+  except manager.DamagedError as error:
+    raise InputError(
+      f"{config.resume_from or config.init_from}: damaged checkpoint ({error}); "
+      "name an earlier one"
+    ) from None
+  return state, 0
+
+
+def model_shape(setup: Setup) -> dict[str, Any]:
+  """What two models must share for one to take the other's parameters."""
+  model = setup.config.model
+  names = ("vocabulary_size", "num_layers", "num_heads", "head_dim", "embed_dim")
+  names += ("mlp_dim", "rotary_dim", "rope_base", "param_dtype")
+  return {name: getattr(model, name) for name in names}
+
+
+def _meta(setup: Setup, store: TokenStore, tokens_seen: int) -> dict[str, Any]:
+  return {
+    "config": setup.config.asdict(),
+    "model_shape": model_shape(setup),
+    "store": store.digest,
+    "tokenizer": store.manifest["tokenizer"]["digest"],
+    "tokens_seen": tokens_seen,
+  }

@@ -1,0 +1,105 @@
+"""What a step needs of a device, asked from the compiler before it is taken."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from phi1_jax import InputError
+from phi1_jax.parallel import sharding
+from phi1_jax.training.setup import Setup
+from phi1_jax.training.state import bytes_per_device
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class StepMemory:
+  """Bytes on one device while a step runs.
+
+  Attributes:
+    state: parameters and optimizer state; updated in place.
+    batch: the token windows.
+    temporary: activations, gradients and whatever else the compiler keeps.
+  """
+
+  state: int
+  batch: int
+  temporary: int
+
+  @property
+  def total(self) -> int:
+    """All of it."""
+    return self.state + self.batch + self.temporary
+
+
+def compile_step(step: Callable[..., Any], setup: Setup) -> jax.stages.Compiled:
+  """Compiles the train step from shapes alone.
+
+  Raises:
+    InputError: the compiler itself says that the step does not fit the device.
+  """
+  try:
+    with sharding.layout(setup.mesh):
+      return step.lower(setup.abstract_state, setup.abstract_batch).compile()
+  except jax.errors.JaxRuntimeError as error:
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    line = str(error).split("\n")[0]
+    raise InputError(f"{_too_large(setup)}: {line}") from None
+
+
+def step_memory(compiled: jax.stages.Compiled, setup: Setup) -> StepMemory:
+  """Reads the compiler's accounts of one device's memory."""
+  analysis = compiled.memory_analysis()
+  return StepMemory(
+    state=bytes_per_device(setup.abstract_state),
+    batch=bytes_per_device(setup.abstract_batch),
+    temporary=analysis.temp_size_in_bytes if analysis else 0,
+  )
+
+
+def device_memory() -> int | None:
+  """Bytes that one local device may use; simulated devices share the host's."""
+  device = jax.local_devices()[0]
+  stats = device.memory_stats()
+  if stats and "bytes_limit" in stats:
+    return stats["bytes_limit"]
+  if device.platform != "cpu":
+    return None
+  return host_memory() // jax.local_device_count()
+
+
+def host_memory() -> int:
+  """Bytes of memory of this host, or of the container around it."""
+  limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+  for name in ("memory.max", "memory/memory.limit_in_bytes"):
+    path = Path("/sys/fs/cgroup") / name
+    if path.is_file() and (text := path.read_text().strip()).isdigit():
+      limits.append(int(text))
+  return min(limits)
+
+
+def check_fits(compiled: jax.stages.Compiled, setup: Setup) -> None:
+  """Refuses a run that its devices cannot hold, with the sizes.
+
+  Raises:
+    InputError: state and temporaries exceed the device's memory.
+  """
+  need, have = step_memory(compiled, setup), device_memory()
+  if have is not None and need.total > have:
+    raise InputError(
+      f"{_too_large(setup)}: state {need.state / GIB:.1f} GiB + temporary "
+      f"{need.temporary / GIB:.1f} GiB exceed its {have / GIB:.1f} GiB; lower "
+      "Train.sequences_per_device, use more devices (Mesh.fsdp), Model.remat or "
+      "Train.head_chunks"
+    )
+
+
+def _too_large(setup: Setup) -> str:
+  device = setup.mesh.devices.flat[0].device_kind
+  parameters = setup.config.model.num_parameters()
+  return f"Model: {parameters:,} parameters are too large for one {device} device"

@@ -1,0 +1,41 @@
+"""Stopping when the machine is taken away, or the user presses Ctrl-C."""
+
+import signal
+import types
+
+import jax
+from jax.experimental import multihost_utils
+
+
+class StopSignal:
+  """Notes SIGTERM and SIGINT so that the loop can save before it ends.
+
+  The second signal acts as if this were not here: a save that hangs can be killed.
+  Handlers are installed at once and can only be installed in the main thread.
+  """
+
+  def __init__(self) -> None:
+    self.received = False
+    self._before = {
+      number: signal.signal(number, self._note)
+      for number in (signal.SIGTERM, signal.SIGINT)
+    }
+
+  def _note(self, number: int, frame: types.FrameType | None) -> None:
+    self.received = True
+    self.restore()
+
+  def restore(self) -> None:
+    """Puts back the handlers that were there before."""
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
+
+  def requested(self, step: int) -> bool:
+    """Whether to stop after `step` updates; the same answer on every host.
+
+    With several hosts the coordination service picks one step that all of them have
+    still to reach, so that they save the same state.
+    """
+    if jax.process_count() > 1:
+      return multihost_utils.reached_preemption_sync_point(step)
+    return self.received

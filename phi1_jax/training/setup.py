@@ -1,0 +1,113 @@
+"""From a run's configuration to what its loop needs, with nothing allocated yet."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from phi1_jax import InputError
+from phi1_jax.checkpoint.manager import CheckpointConfig
+from phi1_jax.data.config import DataConfig
+from phi1_jax.model.config import ModelConfig
+from phi1_jax.model.decoder import Decoder
+from phi1_jax.optim.config import OptimizerConfig
+from phi1_jax.optim.optimizer import make_optimizer
+from phi1_jax.optim.schedule import linear_warmup_linear_decay
+from phi1_jax.parallel import sharding
+from phi1_jax.parallel.mesh import MeshConfig, make_mesh
+from phi1_jax.training import state as train_state
+from phi1_jax.training.config import RuntimeConfig, TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+  """Everything that gin says about a run, one object per part."""
+
+  model: ModelConfig
+  data: DataConfig
+  mesh: MeshConfig
+  optimizer: OptimizerConfig
+  train: TrainConfig
+  checkpoint: CheckpointConfig
+  runtime: RuntimeConfig
+
+  def __post_init__(self):
+    """Refuses what no part can see alone."""
+    if self.train.sequence_length > self.model.max_length:
+      raise InputError(
+        f"Train.sequence_length: got {self.train.sequence_length}, expected at most "
+        f"Model.max_length={self.model.max_length}"
+      )
+
+  def asdict(self) -> dict[str, Any]:
+    """Plain nested dicts, for a checkpoint's meta."""
+    return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """A run laid out on its mesh.
+
+  Attributes:
+    config: what it was made from.
+    workdir: where the run lives.
+    mesh: the devices.
+    model: the decoder.
+    schedule: learning rate of each step.
+    optimizer: the optax transformation.
+    abstract_state: shapes and shardings of the train state.
+    accumulation_steps: parts that a step cuts its batch into.
+  """
+
+  config: RunConfig
+  workdir: Path
+  mesh: Mesh
+  model: Decoder
+  schedule: optax.Schedule
+  optimizer: optax.GradientTransformation
+  abstract_state: train_state.TrainState
+  accumulation_steps: int
+
+  @property
+  def abstract_batch(self) -> jax.ShapeDtypeStruct:
+    """The token windows of one step: int32 [B, T + 1]."""
+    train = self.config.train
+    return jax.ShapeDtypeStruct(
+      (train.batch_size, train.sequence_length + 1),
+      "int32",
+      sharding=sharding.batch_sharding(self.mesh),
+    )
+
+  @property
+  def flops_per_token(self) -> float:
+    """Training FLOPs per token by formula (see `ModelConfig.flops_per_token`)."""
+    return self.config.model.flops_per_token(self.config.train.sequence_length)
+
+
+def make_setup(config: RunConfig, workdir: Path) -> Setup:
+  """Lays a run out over all devices.
+
+  Raises:
+    InputError: mesh, batch and model do not divide over the devices.
+  """
+  mesh = make_mesh(config.mesh)
+  model = Decoder(config.model)
+  steps = config.train.total_steps
+  with sharding.layout(mesh):
+    optimizer = make_optimizer(
+      config.optimizer, steps, train_state.abstract_params(model)
+    )
+    abstract_state = train_state.abstract(model, optimizer, mesh)
+  return Setup(
+    config=config,
+    workdir=workdir,
+    mesh=mesh,
+    model=model,
+    schedule=linear_warmup_linear_decay(config.optimizer, steps),
+    optimizer=optimizer,
+    abstract_state=abstract_state,
+    accumulation_steps=config.train.accumulation_steps(sharding.batch_shards(mesh)),
+  )

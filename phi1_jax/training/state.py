@@ -1,0 +1,79 @@
+"""What training changes: step, parameters, optimizer state. Abstract first."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import Mesh
+
+from phi1_jax.model.decoder import Decoder
+from phi1_jax.parallel import sharding
+
+
+@struct.dataclass
+class TrainState:
+  """The state of a run after `step` updates.
+
+  Attributes:
+    step: int32 scalar.
+    params: the model's parameters.
+    optimizer: the optimizer's state.
+  """
+
+  step: jax.Array
+  params: Any
+  optimizer: Any
+
+
+def abstract(
+  model: Decoder, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+  """The state as shapes with shardings; nothing is allocated."""
+  boxed = jax.eval_shape(lambda: _init(model, optimizer, jax.random.key(0)))
+  return jax.tree.map(
+    lambda shape, place: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place),
+    sharding.unbox(boxed),
+    sharding.shardings(boxed, mesh),
+  )
+
+
+def initialise(
+  model: Decoder,
+  optimizer: optax.GradientTransformation,
+  mesh: Mesh,
+  seed: int,
+) -> TrainState:
+  """Makes the initial state where it is to live: each device its own part only."""
+  places = jax.tree.map(lambda leaf: leaf.sharding, abstract(model, optimizer, mesh))
+  make = jax.jit(
+    lambda key: sharding.unbox(_init(model, optimizer, key)), out_shardings=places
+  )
+  return make(jax.random.key(seed))
+
+
+def abstract_params(model: Decoder) -> Any:
+  """The parameters as shapes, without shardings."""
+  return sharding.unbox(jax.eval_shape(lambda: _init_params(model, jax.random.key(0))))
+
+
+def _init_params(model: Decoder, key: jax.Array) -> Any:
+  tokens_BT = jnp.zeros((1, 1), jnp.int32)
+  return model.init(key, tokens_BT)["params"]
+
+
+def _init(model, optimizer, key) -> TrainState:
+  params = _init_params(model, key)
+  return TrainState(
+    step=jnp.zeros((), jnp.int32), params=params, optimizer=optimizer.init(params)
+  )
+
+
+def bytes_per_device(tree: Any) -> int:
+  """Bytes that one device holds of an abstract tree with shardings."""
+  return sum(
+    math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    for leaf in jax.tree.leaves(tree)
+  )
