@@ -1,0 +1,1 @@
+"""Other projects' checkpoints: tables between their parameter names and ours."""

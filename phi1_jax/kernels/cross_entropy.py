@@ -1,0 +1,173 @@
+"""The head and its cross-entropy as one operation, so that logits need not be stored.
+
+With 51200 classes the logits of a batch are the largest array of a training step.
+Chunked, they exist for one stretch of positions at a time. The loss is a scalar, so the
+forward pass can already compute the gradients that the backward pass only scales:
+nothing is computed twice.
+
+B batch, T length, D embed, V vocabulary, C one chunk of the length.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from phi1_jax import InputError
+
+
+def cross_entropy(
+  hidden_BTD: jax.Array,
+  head_kernel_DV: jax.Array,
+  head_bias_V: jax.Array,
+  targets_BT: jax.Array,
+  weights_BT: jax.Array,
+  *,
+  chunks: int | None,
+  compute_dtype: str,
+) -> tuple[jax.Array, jax.Array]:
+  """Weighted sum of -log softmax(hidden · kernel + bias)[target].
+
+  Padding rows of the vocabulary are classes like any other, as in the paper's model.
+
+  Args:
+    hidden_BTD: what the head reads.
+    head_kernel_DV: the head's kernel, in the parameters' dtype.
+    head_bias_V: the head's bias.
+    targets_BT: class ids, integer.
+    weights_BT: weight of each position, 0 to leave it out.
+    chunks: number of stretches the length is cut into; None keeps all logits.
+    compute_dtype: dtype of the factors of the matrix products; their sums, and all
+      else, are float32.
+
+  Returns:
+    The sum of the weighted losses and the sum of the weights, float32.
+
+  Raises:
+    InputError: `chunks` does not divide the length.
+  """
+  weights_BT = weights_BT.astype(jnp.float32)
+  operands = (hidden_BTD, head_kernel_DV, head_bias_V, targets_BT, weights_BT)
+  if chunks is None:
+    losses_BT = _losses(_logits(*operands[:3], compute_dtype), targets_BT)
+    return jnp.sum(losses_BT * weights_BT), jnp.sum(weights_BT)
+  length = hidden_BTD.shape[1]
+  if chunks < 1 or length % chunks:
+    raise InputError(
+      f"cross_entropy: got chunks={chunks}, expected a divisor of the length {length}."
+    )
+  return _chunked(chunks, compute_dtype, *operands), jnp.sum(weights_BT)
+
+
+def _logits(hidden_BTD, kernel_DV, bias_V, dtype) -> jax.Array:
+  """BTV float32."""
+  product_BTV = jnp.einsum(
+    "BTD,DV->BTV",
+    hidden_BTD.astype(dtype),
+    kernel_DV.astype(dtype),
+    preferred_element_type=jnp.float32,
+  )
+  return product_BTV + bias_V.astype(jnp.float32)
+
+
+def _losses(logits_BTV, targets_BT) -> jax.Array:
+  """-log softmax(logits)[target], BT.
+
+  The target's logit is picked by comparison rather than by gather: it stays local to
+  each shard of a vocabulary that is split over devices.
+  """
+  at_target_BTV = _one_hot(targets_BT, logits_BTV.shape[-1])
+  target_BT = jnp.sum(jnp.where(at_target_BTV, logits_BTV, 0.0), axis=-1)
+  return jax.nn.logsumexp(logits_BTV, axis=-1) - target_BT
+
+
+def _one_hot(targets_BT, num_classes) -> jax.Array:
+  classes_V = jnp.arange(num_classes, dtype=targets_BT.dtype)
+  return targets_BT[..., None] == classes_V
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _chunked(chunks, dtype, hidden_BTD, kernel_DV, bias_V, targets_BT, weights_BT):
+  """The sum of weighted losses, chunk by chunk."""
+
+  def step(total, chunk):
+    hidden_BCD, targets_BC, weights_BC = chunk
+    logits_BCV = _logits(hidden_BCD, kernel_DV, bias_V, dtype)
+    return total + jnp.sum(_losses(logits_BCV, targets_BC) * weights_BC), None
+
+  by_position = _split((hidden_BTD, targets_BT, weights_BT), chunks)
+  return jax.lax.scan(step, jnp.zeros((), jnp.float32), by_position)[0]
+
+
+def _chunked_forward(
+  chunks, dtype, hidden_BTD, kernel_DV, bias_V, targets_BT, weights_BT
+):
+  """The sum, and its gradients for a cotangent of one."""
+
+  def step(carry, chunk):
+    total, d_kernel_DV, d_bias_V = carry
+    hidden_BCD, targets_BC, weights_BC = chunk
+    logits_BCV = _logits(hidden_BCD, kernel_DV, bias_V, dtype)
+    losses_BC = _losses(logits_BCV, targets_BC)
+    one_hot_BCV = _one_hot(targets_BC, logits_BCV.shape[-1])
+    log_z_BC1 = jax.nn.logsumexp(logits_BCV, axis=-1, keepdims=True)
+    d_logits_BCV = jnp.exp(logits_BCV - log_z_BC1) - one_hot_BCV
+    d_logits_BCV *= weights_BC[..., None]
+    factor_BCV = d_logits_BCV.astype(dtype)
+    d_hidden_BCD = jnp.einsum("BCV,DV->BCD", factor_BCV, kernel_DV.astype(dtype))
+    d_kernel_DV += jnp.einsum(
+      "BCD,BCV->DV",
+      hidden_BCD.astype(dtype),
+      factor_BCV,
+      preferred_element_type=jnp.float32,
+    )
+    d_bias_V += jnp.sum(d_logits_BCV, axis=(0, 1))
+    total += jnp.sum(losses_BC * weights_BC)
+    return (total, d_kernel_DV, d_bias_V), (d_hidden_BCD, losses_BC)
+
+  zeros = (
+    jnp.zeros((), jnp.float32),
+    jnp.zeros(kernel_DV.shape, jnp.float32),
+    jnp.zeros(bias_V.shape, jnp.float32),
+  )
+  by_position = _split((hidden_BTD, targets_BT, weights_BT), chunks)
+  (total, d_kernel_DV, d_bias_V), by_position = jax.lax.scan(step, zeros, by_position)
+  d_hidden_BTD, losses_BT = _join(by_position)
+  return total, (
+    d_hidden_BTD.astype(hidden_BTD.dtype),
+    d_kernel_DV.astype(kernel_DV.dtype),
+    d_bias_V.astype(bias_V.dtype),
+    losses_BT,
+  )
+
+
+def _chunked_backward(chunks, dtype, residuals, cotangent):
+  d_hidden_BTD, d_kernel_DV, d_bias_V, losses_BT = (
+    x * cotangent.astype(x.dtype) for x in residuals
+  )
+  return d_hidden_BTD, d_kernel_DV, d_bias_V, None, losses_BT
+
+
+_chunked.defvjp(_chunked_forward, _chunked_backward)
+
+
+def _split(tree, chunks):
+  """[B, T, ...] to [chunks, B, T / chunks, ...]: the batch keeps its sharding."""
+
+  def split(x):
+    batch, length = x.shape[:2]
+    return jnp.moveaxis(
+      x.reshape(batch, chunks, length // chunks, *x.shape[2:]), 1, 0
+    )
+
+  return jax.tree.map(split, tree)
+
+
+def _join(tree):
+  """The inverse of `_split`."""
+
+  def join(x):
+    chunks, batch, length = x.shape[:3]
+    return jnp.moveaxis(x, 0, 1).reshape(batch, chunks * length, *x.shape[3:])
+
+  return jax.tree.map(join, tree)

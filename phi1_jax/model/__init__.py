@@ -1,0 +1,1 @@
+"""The phi decoder: its sizes, its layers and their composition, in Flax Linen."""

@@ -1,0 +1,137 @@
+"""The sizes of a phi model, what follows from them, and what is allowed."""
+
+import dataclasses
+
+from phi1_jax import InputError
+from phi1_jax.kernels import attention
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+# What the backward pass finds in memory; the rest of a block is computed again.
+#   none         everything
+#   full         only the input of each block
+#   dots         the results of the matrix products that have no batch dimension
+#   qkv_context  queries, keys, values and the attention's output, so that the
+#                attention itself never runs twice in a fused implementation
+REMAT_POLICIES = ("none", "full", "dots", "qkv_context")
+
+_SIZES = (
+  "vocabulary_size",
+  "num_layers",
+  "num_heads",
+  "head_dim",
+  "rotary_dim",
+  "embed_dim",
+  "mlp_dim",
+  "max_length",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """A phi decoder (gin name: `Model`).
+
+  Attributes:
+    vocabulary_size: rows of the embedding and columns of the head, padding rows
+      included (phi-1: 51200, of which its tokenizer uses 50295).
+    num_layers: number of blocks.
+    num_heads: attention heads per block.
+    head_dim: width of one head.
+    rotary_dim: how many leading dims of each head are rotated; even.
+    embed_dim: width of the residual stream.
+    mlp_dim: width of the MLP's hidden layer.
+    max_length: the longest sequence in tokens.
+    dropout_rate: dropout on both branches of a block, in training.
+    attention_dropout_rate: dropout on the attention weights, in training.
+    layer_norm_epsilon: added to the variance.
+    rope_base: wavelength base of the rotary embedding.
+    initializer_range: standard deviation of initial kernels and embeddings.
+    dtype: dtype of the computation.
+    param_dtype: dtype of the parameters.
+    remat: what the backward pass recomputes; one of `REMAT_POLICIES`.
+    scan_layers: compile one block and loop over it, or compile every block. The
+      parameters are the same: stacked over layers.
+    attention: an implementation named in `kernels.attention`, or "auto".
+  """
+
+  vocabulary_size: int
+  num_layers: int
+  num_heads: int
+  head_dim: int
+  rotary_dim: int
+  embed_dim: int
+  mlp_dim: int
+  max_length: int
+  dropout_rate: float = 0.1
+  attention_dropout_rate: float = 0.1
+  layer_norm_epsilon: float = 1e-5
+  rope_base: float = 10000.0
+  initializer_range: float = 0.02
+  dtype: str = "bfloat16"
+  param_dtype: str = "float32"
+  remat: str = "none"
+  scan_layers: bool = True
+  attention: str = "auto"
+
+  def __post_init__(self):
+    for name in _SIZES:
+      value = getattr(self, name)
+      if type(value) is not int or value <= 0:
+        raise _error(name, value, "a positive integer")
+    if self.rotary_dim % 2 or self.rotary_dim > self.head_dim:
+      raise _error(
+        "rotary_dim", self.rotary_dim, f"an even number <= head_dim={self.head_dim}"
+      )
+    for name in ("dropout_rate", "attention_dropout_rate"):
+      if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) < 1:
+        raise _error(name, getattr(self, name), "a number in [0, 1)")
+    for name in ("layer_norm_epsilon", "rope_base", "initializer_range"):
+      if not _is_number(getattr(self, name)) or getattr(self, name) <= 0:
+        raise _error(name, getattr(self, name), "a positive number")
+    if type(self.scan_layers) is not bool:
+      raise _error("scan_layers", self.scan_layers, "True or False")
+    choices = {
+      "dtype": DTYPES,
+      "param_dtype": DTYPES,
+      "remat": REMAT_POLICIES,
+      "attention": attention.NAMES,
+    }
+    for name, allowed in choices.items():
+      if getattr(self, name) not in allowed:
+        raise _error(name, getattr(self, name), f"one of {', '.join(allowed)}")
+
+  def num_parameters(self) -> int:
+    """The number of trained scalars (phi-1: 1,418,270,720)."""
+    heads_dim = self.num_heads * self.head_dim
+    biases = 3 * heads_dim + self.embed_dim + self.mlp_dim + self.embed_dim
+    norm = 2 * self.embed_dim
+    block = self._block_matrices() + biases + norm
+    embedding = self.vocabulary_size * self.embed_dim
+    head = embedding + self.vocabulary_size
+    return embedding + self.num_layers * block + norm + head
+
+  def flops_per_token(self, sequence_length: int) -> float:
+    """Floating point operations to train on one token, forward and backward.
+
+    Counts the matrix products and, in the attention, only the causal half: 8.48e9
+    for phi-1 at 2048 tokens. Recomputation is not counted, so that utilisation
+    means useful work.
+    """
+    matrices = self.num_layers * self._block_matrices()
+    matrices += self.vocabulary_size * self.embed_dim  # the head
+    # Scores and context: 2 products of 2·length·heads·head_dim, halved by causality.
+    attended = 2 * sequence_length * self.num_heads * self.head_dim * self.num_layers
+    return 3.0 * (2 * matrices + attended)
+
+  def _block_matrices(self) -> int:
+    """Entries in the matrices of one block."""
+    attention_entries = 4 * self.embed_dim * self.num_heads * self.head_dim
+    return attention_entries + 2 * self.embed_dim * self.mlp_dim
+
+
+def _is_number(value) -> bool:
+  return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _error(name: str, got, expected: str) -> InputError:
+  return InputError(f"Model.{name}: got {got!r}, expected {expected}.")

@@ -1,0 +1,115 @@
+"""The phi decoder of "Textbooks Are All You Need" (Gunasekar et al. 2023).
+
+Parallel blocks with one LayerNorm each, partial rotary positions, biases everywhere,
+and a head that is not tied to the embedding.
+
+B batch, T length, D embed, V vocabulary.
+
+The parameters, with L layers stacked on the first axis of everything below "layers":
+
+  embedding/embedding                     V D
+  layers/norm/{scale,bias}                L D
+  layers/attention/qkv/{kernel,bias}      L D 3 N H    L 3 N H
+  layers/attention/out/{kernel,bias}      L N H D      L D
+  layers/mlp/up/{kernel,bias}             L D F        L F
+  layers/mlp/down/{kernel,bias}           L F D        L D
+  final_norm/{scale,bias}                 D
+  head/{kernel,bias}                      D V          V
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from phi1_jax.model import layers
+from phi1_jax.model.config import ModelConfig
+
+_SAVED = {
+  "full": jax.checkpoint_policies.nothing_saveable,
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "qkv_context": jax.checkpoint_policies.save_only_these_names("qkv", "context"),
+}
+
+
+class Decoder(nn.Module):
+  """Tokens in, logits out.
+
+  `init` gives parameters boxed with their logical names; `flax.linen.unbox` makes
+  them plain arrays. With `deterministic=False`, `apply` needs `rngs={"dropout": key}`.
+  """
+
+  config: ModelConfig
+
+  def setup(self):
+    config = self.config
+    self.embedding = layers.Embedding(config)
+    self.layers = _stacked_blocks(config)(config)
+    self.final_norm = layers.LayerNorm(config)
+    self.head = layers.Projection(
+      config,
+      (config.embed_dim,),
+      (config.vocabulary_size,),
+      ("embed", "vocab"),
+      output_dtype="float32",
+    )
+
+  def __call__(
+    self,
+    tokens_BT: jax.Array,
+    *,
+    segment_ids_BT: jax.Array | None = None,
+    deterministic: bool = True,
+  ) -> jax.Array:
+    """The logits of the next token, BTV float32.
+
+    Args:
+      tokens_BT: token ids, integer.
+      segment_ids_BT: documents packed in one row; attention stays within equal ids.
+      deterministic: False drops out, as in training.
+    """
+    hidden_BTD = self.hidden(
+      tokens_BT, segment_ids_BT=segment_ids_BT, deterministic=deterministic
+    )
+    return self.head(hidden_BTD)
+
+  def hidden(
+    self,
+    tokens_BT: jax.Array,
+    *,
+    segment_ids_BT: jax.Array | None = None,
+    deterministic: bool = True,
+  ) -> jax.Array:
+    """What the head reads: BTD after the final LayerNorm. Arguments as for call."""
+    x_BTD = self.embedding(tokens_BT)
+    x_BTD, _ = self.layers(x_BTD, segment_ids_BT, deterministic)
+    return self.final_norm(x_BTD)
+
+
+def parameter_shapes(config: ModelConfig) -> dict:
+  """The tree of parameters as `jax.ShapeDtypeStruct`; nothing is allocated."""
+  tokens_BT = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+  variables = jax.eval_shape(Decoder(config).init, jax.random.key(0), tokens_BT)
+  return nn.unbox(variables)["params"]
+
+
+def _stacked_blocks(config: ModelConfig):
+  """The Block class, rematerialised and repeated as the config says."""
+  block = layers.Block
+  if config.remat != "none":
+    block = nn.remat(
+      block,
+      policy=_SAVED[config.remat],
+      # Inside a loop the compiler cannot merge the recomputation with the original.
+      prevent_cse=not config.scan_layers,
+      static_argnums=(3,),  # deterministic
+    )
+  return nn.scan(
+    block,
+    length=config.num_layers,
+    # Unrolled is the same loop with as many blocks per turn as there are layers.
+    unroll=1 if config.scan_layers else config.num_layers,
+    in_axes=nn.broadcast,
+    variable_axes={"params": 0},
+    split_rngs={"params": True, "dropout": True},
+    metadata_params={nn.PARTITION_NAME: "layers"},
+  )

@@ -1,0 +1,204 @@
+"""The layers of a phi block, with logical names on parameters and activations.
+
+B batch, T length, D embed, N heads, H head_dim, F mlp, V vocabulary.
+
+Logical names: "vocab", "embed", "heads", "head_dim", "mlp", "norm" on parameters
+("layers" is added where blocks are stacked); "batch", "length", "embed", "heads",
+"mlp" on activations. `parallel` maps them to mesh axes.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from phi1_jax.kernels import attention, dropout
+from phi1_jax.model import rotary
+from phi1_jax.model.config import ModelConfig
+
+
+class LayerNorm(nn.Module):
+  """Normalisation over the last dim, in float32, with scale and bias."""
+
+  config: ModelConfig
+
+  @nn.compact
+  def __call__(self, x_BTD: jax.Array) -> jax.Array:
+    """Returns BTD in the dtype of the computation."""
+    config = self.config
+    shape, dtype = x_BTD.shape[-1:], jnp.dtype(config.param_dtype)
+    named = nn.with_logical_partitioning
+    scale_D = self.param("scale", named(nn.initializers.ones, ("norm",)), shape, dtype)
+    bias_D = self.param("bias", named(nn.initializers.zeros, ("norm",)), shape, dtype)
+    x_BTD = x_BTD.astype(jnp.float32)
+    centred_BTD = x_BTD - jnp.mean(x_BTD, axis=-1, keepdims=True)
+    variance_BT1 = jnp.mean(jnp.square(centred_BTD), axis=-1, keepdims=True)
+    normal_BTD = centred_BTD * jax.lax.rsqrt(variance_BT1 + config.layer_norm_epsilon)
+    return (normal_BTD * scale_D + bias_D).astype(config.dtype)
+
+
+class Embedding(nn.Module):
+  """Token ids to vectors."""
+
+  config: ModelConfig
+
+  @nn.compact
+  def __call__(self, tokens_BT: jax.Array) -> jax.Array:
+    """Returns BTD in the dtype of the computation."""
+    config = self.config
+    embedding_VD = self.param(
+      "embedding",
+      nn.with_logical_partitioning(
+        nn.initializers.normal(config.initializer_range), ("vocab", "embed")
+      ),
+      (config.vocabulary_size, config.embed_dim),
+      jnp.dtype(config.param_dtype),
+    )
+    x_BTD = jnp.take(embedding_VD.astype(config.dtype), tokens_BT, axis=0)
+    return nn.with_logical_constraint(x_BTD, ("batch", "length", "embed"))
+
+
+class Projection(nn.Module):
+  """x · kernel + bias.
+
+  Attributes:
+    config: the model.
+    inputs: sizes of the trailing dims of x that are contracted.
+    outputs: sizes of the dims that take their place.
+    names: logical names of inputs then outputs.
+    output_dtype: dtype of the result; None is the dtype of the computation.
+  """
+
+  config: ModelConfig
+  inputs: tuple[int, ...]
+  outputs: tuple[int, ...]
+  names: tuple[str | None, ...]
+  output_dtype: str | None = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Returns [..., *outputs]."""
+    config, num_inputs = self.config, len(self.inputs)
+    kernel = self.param(
+      "kernel",
+      nn.with_logical_partitioning(
+        nn.initializers.normal(config.initializer_range), self.names
+      ),
+      (*self.inputs, *self.outputs),
+      jnp.dtype(config.param_dtype),
+    )
+    bias = self.param(
+      "bias",
+      nn.with_logical_partitioning(nn.initializers.zeros, self.names[num_inputs:]),
+      self.outputs,
+      jnp.dtype(config.param_dtype),
+    )
+    dtype = self.output_dtype or config.dtype
+    product = jax.lax.dot_general(
+      x.astype(config.dtype),
+      kernel.astype(config.dtype),
+      (
+        (tuple(range(x.ndim - num_inputs, x.ndim)), tuple(range(num_inputs))),
+        ((), ()),
+      ),
+      preferred_element_type=jnp.dtype(dtype),
+    )
+    return product + bias.astype(dtype)
+
+
+class Attention(nn.Module):
+  """Causal self-attention with rotary positions and fused q, k, v."""
+
+  config: ModelConfig
+
+  @nn.compact
+  def __call__(
+    self,
+    x_BTD: jax.Array,
+    segment_ids_BT: jax.Array | None,
+    deterministic: bool,
+  ) -> jax.Array:
+    """Returns BTD."""
+    config = self.config
+    heads = (config.num_heads, config.head_dim)
+    qkv_BT3NH = Projection(
+      config,
+      (config.embed_dim,),
+      (3, *heads),
+      ("embed", None, "heads", "head_dim"),
+      name="qkv",
+    )(x_BTD)
+    cos_TR, sin_TR = rotary.tables(
+      x_BTD.shape[1], config.rotary_dim, config.rope_base
+    )
+    q_BTNH = rotary.rotate(qkv_BT3NH[:, :, 0], cos_TR, sin_TR)
+    k_BTNH = rotary.rotate(qkv_BT3NH[:, :, 1], cos_TR, sin_TR)
+    q_BTNH, k_BTNH, v_BTNH = (
+      checkpoint_name(
+        nn.with_logical_constraint(y, ("batch", "length", "heads", "head_dim")), "qkv"
+      )
+      for y in (q_BTNH, k_BTNH, qkv_BT3NH[:, :, 2])
+    )
+    rate = 0.0 if deterministic else config.attention_dropout_rate
+    context_BTNH = attention.attention(
+      q_BTNH,
+      k_BTNH,
+      v_BTNH,
+      segment_ids_BT=segment_ids_BT,
+      dropout_rate=rate,
+      dropout_key=self.make_rng("dropout") if rate else None,
+      implementation=config.attention,
+    )
+    context_BTNH = checkpoint_name(context_BTNH, "context")
+    return Projection(
+      config,
+      heads,
+      (config.embed_dim,),
+      ("heads", "head_dim", "embed"),
+      name="out",
+    )(context_BTNH)
+
+
+class MLP(nn.Module):
+  """Two projections with tanh-approximated GELU ("gelu_new") between them."""
+
+  config: ModelConfig
+
+  @nn.compact
+  def __call__(self, x_BTD: jax.Array) -> jax.Array:
+    """Returns BTD."""
+    config = self.config
+    wide, narrow = (config.mlp_dim,), (config.embed_dim,)
+    x_BTF = Projection(config, narrow, wide, ("embed", "mlp"), name="up")(x_BTD)
+    x_BTF = nn.with_logical_constraint(x_BTF, ("batch", "length", "mlp"))
+    x_BTF = jax.nn.gelu(x_BTF, approximate=True)
+    return Projection(config, wide, narrow, ("mlp", "embed"), name="down")(x_BTF)
+
+
+class Block(nn.Module):
+  """x + dropout(attention(n)) + dropout(mlp(n)) with n = norm(x).
+
+  Returns a pair as a scan over layers wants it: the new x, and nothing.
+  """
+
+  config: ModelConfig
+
+  @nn.compact
+  def __call__(
+    self,
+    x_BTD: jax.Array,
+    segment_ids_BT: jax.Array | None,
+    deterministic: bool,
+  ) -> tuple[jax.Array, None]:
+    """Returns BTD and None."""
+    config = self.config
+    normal_BTD = LayerNorm(config, name="norm")(x_BTD)
+    branches = (
+      Attention(config, name="attention")(normal_BTD, segment_ids_BT, deterministic),
+      MLP(config, name="mlp")(normal_BTD),
+    )
+    rate = 0.0 if deterministic else config.dropout_rate
+    for branch_BTD in branches:
+      key = self.make_rng("dropout") if rate else None
+      x_BTD = x_BTD + dropout.dropout(branch_BTD, rate, key)
+    return nn.with_logical_constraint(x_BTD, ("batch", "length", "embed")), None

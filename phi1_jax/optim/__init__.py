@@ -1,0 +1,1 @@
+"""AdamW as phi-1 was trained with it: configuration, learning rate, optimizer."""

@@ -1,0 +1,136 @@
+"""Hugging Face's PhiForCausalLM as a twin: logits, gradients, round trips."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from transformers import PhiConfig, PhiForCausalLM
+
+from phi1_jax import InputError
+from phi1_jax.interop import phi
+from phi1_jax.model import decoder
+from phi1_jax.model.config import ModelConfig
+
+# vocabulary, layers, heads, head_dim, rotary_dim, embed, mlp, length
+_SIZES = [
+  (97, 3, 2, 11, 6, 13, 31, 19),
+  (53, 1, 5, 4, 4, 20, 17, 7),
+  (61, 2, 3, 16, 8, 48, 29, 23),
+  (31, 5, 1, 7, 2, 7, 11, 5),
+]
+
+
+def _config(sizes, **changes):
+  return ModelConfig(*sizes, dtype="float32", **changes)
+
+
+def _twin(config):
+  torch.manual_seed(0)
+  model = PhiForCausalLM(
+    PhiConfig(
+      vocab_size=config.vocabulary_size,
+      hidden_size=config.embed_dim,
+      intermediate_size=config.mlp_dim,
+      num_hidden_layers=config.num_layers,
+      num_attention_heads=config.num_heads,
+      head_dim=config.head_dim,
+      max_position_embeddings=config.max_length,
+      initializer_range=0.2,
+      resid_pdrop=0.0,
+      attention_dropout=0.0,
+      rope_parameters={
+        "rope_type": "default",
+        "rope_theta": config.rope_base,
+        "partial_rotary_factor": config.rotary_dim / config.head_dim,
+      },
+    )
+  )
+  with torch.no_grad():
+    for name, parameter in model.named_parameters():
+      if name.endswith("bias") or "norm" in name:
+        parameter += 0.2 * torch.randn_like(parameter)
+  return model
+
+
+def _arrays(model):
+  return {name: x.detach().numpy() for name, x in model.state_dict().items()}
+
+
+def _tokens(config, rows=3):
+  generator = np.random.default_rng(1)
+  return generator.integers(0, config.vocabulary_size, (rows, config.max_length))
+
+
+@pytest.mark.parametrize("sizes", _SIZES)
+def test_logits_and_every_gradient_equal_the_twin(sizes):
+  config = _config(sizes, rope_base=500.0)
+  model = _twin(config)
+  tokens = _tokens(config)
+  targets = np.roll(tokens, -1, axis=1)
+
+  def loss(params):
+    logits = decoder.Decoder(config).apply({"params": params}, tokens)
+    log_p = jax.nn.log_softmax(logits)
+    picked = jnp.take_along_axis(log_p, jnp.asarray(targets)[..., None], -1)
+    return -jnp.mean(picked), logits
+
+  params = phi.from_hf(_arrays(model), config)
+  (_, logits), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+  their_logits = model(torch.tensor(tokens)).logits
+  torch.nn.functional.cross_entropy(
+    their_logits.flatten(0, 1), torch.tensor(targets).flatten()
+  ).backward()
+  np.testing.assert_allclose(logits, their_logits.detach().numpy(), atol=2e-5)
+  ours = phi.to_hf(gradients, config)
+  theirs = {name: x.grad.numpy() for name, x in model.named_parameters()}
+  assert ours.keys() == theirs.keys()
+  for name in theirs:
+    np.testing.assert_allclose(ours[name], theirs[name], atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("sizes", _SIZES)
+def test_round_trips_are_exact(sizes):
+  config = _config(sizes)
+  theirs = _arrays(_twin(config))
+  params = phi.from_hf(theirs, config)
+  again = phi.to_hf(params, config)
+  assert theirs.keys() == again.keys()
+  jax.tree.map(np.testing.assert_array_equal, again, theirs)
+  jax.tree.map(np.testing.assert_array_equal, phi.from_hf(again, config), params)
+
+
+def test_names_and_shapes_of_phi1():
+  """341 tensors, 24 × 14 + 5, without allocating one."""
+  config = ModelConfig(51200, 24, 32, 64, 32, 2048, 8192, 2048)
+  hollow = jax.tree.map(
+    lambda x: np.broadcast_to(np.float32(0), x.shape), decoder.parameter_shapes(config)
+  )
+  ours = {tensor.name: tensor.shape for tensor in phi.tensors(hollow, config)}
+  with torch.device("meta"):
+    theirs = _twin(config).state_dict()
+  assert len(ours) == 341
+  assert ours == {name: tuple(x.shape) for name, x in theirs.items()}
+
+
+def test_imports_into_the_parameters_dtype():
+  config = _config(_SIZES[0], param_dtype="bfloat16")
+  halves = {
+    name: x.astype(np.float16) for name, x in _arrays(_twin(config)).items()
+  }
+  halves["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.zeros(3, np.float16)
+  leaves = jax.tree.leaves(phi.from_hf(halves, config))
+  assert {leaf.dtype for leaf in leaves} == {jnp.dtype("bfloat16")}
+
+
+def test_refuses_what_does_not_fit():
+  config = _config(_SIZES[0])
+  good = _arrays(_twin(config))
+  lacking = {name: x for name, x in good.items() if "layers.2" not in name}
+  with pytest.raises(InputError, match=r"lacks 'model.layers.2.*' \(14 such\)"):
+    phi.from_hf(lacking, config)
+  with pytest.raises(InputError, match=r"has unknown 'extra' \(1 such\)"):
+    phi.from_hf({**good, "extra": np.zeros(3)}, config)
+  wrong = {**good, "lm_head.bias": np.zeros(5)}
+  with pytest.raises(InputError, match=r"shape \(5,\), expected \(97,\)"):
+    phi.from_hf(wrong, config)

@@ -1,0 +1,109 @@
+"""The chunked loss against the plain one, and its memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from phi1_jax import InputError
+from phi1_jax.kernels.cross_entropy import cross_entropy
+
+
+def _operands(batch=2, length=12, embed=5, vocabulary=31, dtype="float32"):
+  keys = jax.random.split(jax.random.key(0), 5)
+  return (
+    jax.random.normal(keys[0], (batch, length, embed), dtype),
+    jax.random.normal(keys[1], (embed, vocabulary)),
+    jax.random.normal(keys[2], (vocabulary,)),
+    jax.random.randint(keys[3], (batch, length), 0, vocabulary),
+    jax.random.uniform(keys[4], (batch, length)) * (jnp.arange(length) != 4),
+  )
+
+
+def _mean_and_gradients(chunks, compute_dtype="float32", **sizes):
+  hidden, kernel, bias, targets, weights = _operands(**sizes)
+
+  def mean(hidden, kernel, bias, weights):
+    loss, weight = cross_entropy(
+      *(hidden, kernel, bias, targets, weights),
+      chunks=chunks,
+      compute_dtype=compute_dtype,
+    )
+    return 3 * loss / weight
+
+  return jax.jit(jax.value_and_grad(mean, argnums=(0, 1, 2, 3)))(
+    hidden, kernel, bias, weights
+  )
+
+
+def test_plain_by_log_softmax():
+  hidden, kernel, bias, targets, weights = _operands()
+  logits = np.asarray(hidden @ kernel + bias, np.float64)
+  log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  picked = np.take_along_axis(log_p, np.asarray(targets)[..., None], -1)[..., 0]
+  loss, weight = cross_entropy(
+    *(hidden, kernel, bias, targets, weights), chunks=None, compute_dtype="float32"
+  )
+  np.testing.assert_allclose(loss, -(picked * weights).sum(), rtol=1e-6)
+  np.testing.assert_allclose(weight, weights.sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("chunks", [1, 3, 12])
+def test_chunked_equals_plain_in_value_and_gradients(chunks):
+  loss, gradients = _mean_and_gradients(chunks)
+  expected_loss, expected = _mean_and_gradients(None)
+  np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
+  for ours, plain in zip(gradients, expected, strict=True):
+    assert ours.dtype == plain.dtype
+    np.testing.assert_allclose(ours, plain, atol=3e-7)
+
+
+def test_chunked_equals_plain_without_gradient():
+  values = [
+    cross_entropy(*_operands(), chunks=chunks, compute_dtype="float32")
+    for chunks in (None, 4)
+  ]
+  np.testing.assert_allclose(values[0], values[1], rtol=1e-6)
+
+
+def test_bfloat16_factors_sum_in_float32():
+  loss, gradients = _mean_and_gradients(3, "bfloat16", dtype="bfloat16")
+  expected_loss, expected = _mean_and_gradients(None, "bfloat16", dtype="bfloat16")
+  np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
+  assert [x.dtype for x in gradients] == [jnp.bfloat16, *[jnp.float32] * 3]
+  for ours, plain in zip(gradients, expected, strict=True):
+    ours, plain = (np.asarray(x, np.float32) for x in (ours, plain))
+    np.testing.assert_allclose(ours, plain, atol=1e-2 * np.abs(plain).max())
+
+
+def test_large_logits_stay_finite():
+  hidden, kernel, bias, targets, weights = _operands()
+  loss, _ = cross_entropy(
+    *(hidden * 1e4, kernel, bias, targets, weights), chunks=4, compute_dtype="float32"
+  )
+  assert np.isfinite(loss)
+
+
+def test_chunked_never_holds_the_logits():
+  sizes = {"batch": 4, "length": 64, "embed": 8, "vocabulary": 4096}
+  logits_bytes = 4 * 64 * 4096 * 4
+
+  def temporaries(chunks):
+    def loss(hidden, kernel, bias, targets, weights):
+      return cross_entropy(
+        *(hidden, kernel, bias, targets, weights),
+        chunks=chunks,
+        compute_dtype="float32",
+      )[0]
+
+    compiled = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(*_operands(**sizes))
+    return compiled.compile().memory_analysis().temp_size_in_bytes
+
+  assert temporaries(None) > logits_bytes
+  assert temporaries(16) < logits_bytes / 4
+
+
+@pytest.mark.parametrize("chunks", [0, 5, 24])
+def test_refuses_chunks_that_do_not_divide(chunks):
+  with pytest.raises(InputError, match=f"got chunks={chunks}, expected a divisor"):
+    cross_entropy(*_operands(), chunks=chunks, compute_dtype="float32")

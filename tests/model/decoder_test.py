@@ -1,0 +1,223 @@
+"""The decoder's properties: causality, dropout, scan, remat, packing, names."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from phi1_jax.model.config import REMAT_POLICIES, ModelConfig
+from phi1_jax.model.decoder import Decoder, parameter_shapes
+
+_CONFIG = ModelConfig(
+  vocabulary_size=31,
+  num_layers=3,
+  num_heads=2,
+  head_dim=11,
+  rotary_dim=6,
+  embed_dim=13,
+  mlp_dim=17,
+  max_length=19,
+  dtype="float32",
+  initializer_range=0.3,
+)
+_TOKENS = jax.random.randint(jax.random.key(1), (2, 7), 0, 31)
+
+
+@functools.cache
+def _params():
+  variables = jax.jit(Decoder(_CONFIG).init)(jax.random.key(0), _TOKENS)
+  return nn.unbox(variables)["params"]
+
+
+def _apply(tokens=_TOKENS, params=None, config=_CONFIG, **arguments):
+  variables = {"params": _params() if params is None else params}
+  arrays = {
+    name: arguments.pop(name) for name in ("segment_ids_BT", "rngs") if name in arguments
+  }
+
+  @jax.jit
+  def run(variables, tokens, arrays):
+    return Decoder(config).apply(variables, tokens, **arrays, **arguments)
+
+  return run(variables, tokens, arrays)
+
+
+def _loss_and_gradients(config, deterministic=False):
+  def loss(params):
+    rngs = {"dropout": jax.random.key(5)}
+    logits = _apply(
+      params=params, config=config, deterministic=deterministic, rngs=rngs
+    )
+    return jnp.mean(jax.nn.logsumexp(logits, -1) - logits[..., 3])
+
+  return jax.jit(jax.value_and_grad(loss))(_params())
+
+
+def test_logits_shape_and_dtype():
+  logits = _apply(config=dataclasses.replace(_CONFIG, dtype="bfloat16"))
+  assert logits.shape == (2, 7, 31)
+  assert logits.dtype == jnp.float32
+
+
+def test_bfloat16_is_close_to_float32():
+  coarse = _apply(config=dataclasses.replace(_CONFIG, dtype="bfloat16"))
+  exact = _apply()
+  assert float(jnp.max(jnp.abs(coarse - exact))) < 0.05 * float(jnp.std(exact))
+
+
+@pytest.mark.parametrize("position", [0, 3, 6])
+def test_gradient_reaches_the_past_and_no_further(position):
+  def loss(offset_BTD):
+    module = Decoder(_CONFIG).bind({"params": _params()})
+    x = module.embedding(_TOKENS) + offset_BTD
+    x, _ = module.layers(x, None, True)
+    return jnp.sum(module.head(module.final_norm(x))[:, position] ** 2)
+
+  gradient = jax.jit(jax.grad(loss))(jnp.zeros((2, 7, 13)))
+  reached = np.asarray(jnp.any(gradient != 0, axis=(0, 2)))
+  np.testing.assert_array_equal(reached, np.arange(7) <= position)
+
+
+def test_dropout_drops_and_follows_its_key():
+  run = functools.partial(_apply, deterministic=False)
+  first = run(rngs={"dropout": jax.random.key(3)})
+  np.testing.assert_array_equal(first, run(rngs={"dropout": jax.random.key(3)}))
+  assert not np.allclose(first, run(rngs={"dropout": jax.random.key(4)}))
+  assert not np.allclose(first, _apply())
+
+
+@pytest.mark.parametrize("rate", ["dropout_rate", "attention_dropout_rate"])
+def test_each_rate_acts_alone(rate):
+  config = dataclasses.replace(_CONFIG, dropout_rate=0.0, attention_dropout_rate=0.0)
+  plain = _apply(config=config, deterministic=False)
+  np.testing.assert_array_equal(plain, _apply())
+  config = dataclasses.replace(config, **{rate: 0.2})
+  dropped = _apply(
+    config=config, deterministic=False, rngs={"dropout": jax.random.key(3)}
+  )
+  assert not np.allclose(dropped, plain)
+
+
+def test_each_layer_draws_its_own_mask():
+  """With equal layers and one token, only the masks tell the layers apart."""
+  # No branch changes x but for its bias, so that each layer adds one dropped 1.
+  params = jax.tree.map(jnp.zeros_like, _params())
+  params["layers"]["mlp"]["down"]["bias"] = jnp.ones((3, 13))
+  config = dataclasses.replace(_CONFIG, dropout_rate=0.5, attention_dropout_rate=0.0)
+  rngs = {"dropout": jax.random.key(3)}
+  module = Decoder(config).bind({"params": params}, rngs=rngs)
+  x, _ = module.layers(module.embedding(_TOKENS), None, False)
+  assert set(np.unique(x)) == {0.0, 2.0, 4.0, 6.0}
+
+
+@pytest.mark.parametrize("scan_layers", [True, False])
+@pytest.mark.parametrize("remat", REMAT_POLICIES)
+def test_remat_and_unrolling_change_no_number(remat, scan_layers):
+  config = dataclasses.replace(_CONFIG, remat=remat, scan_layers=scan_layers)
+  loss, gradients = _loss_and_gradients(config)
+  expected_loss, expected = _loss_and_gradients(_CONFIG)
+  np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), gradients, expected
+  )
+
+
+def _saved_shapes(remat):
+  config = dataclasses.replace(_CONFIG, remat=remat)
+  rngs = {"dropout": jax.random.key(5)}
+
+  def forward(params):
+    return _apply(params=params, config=config, deterministic=False, rngs=rngs)
+
+  residuals = jax.eval_shape(lambda p: jax.vjp(forward, p)[1], _params())
+  return [leaf.shape for leaf in jax.tree.leaves(residuals)]
+
+
+def test_remat_saves_what_its_name_says():
+  per_layer = (3, 2, 7)  # layers, batch, length
+  full, qkv, none = (_saved_shapes(name) for name in ("full", "qkv_context", "none"))
+  heads = (*per_layer, 2, 11)
+  assert heads not in full
+  assert qkv.count(heads) == 4  # q, k, v and the context
+  assert (*per_layer, 17) not in full + qkv  # the MLP's hidden layer
+  assert (*per_layer, 17) in none
+
+
+def test_unrolling_keeps_the_parameters():
+  unrolled = dataclasses.replace(_CONFIG, scan_layers=False)
+  assert parameter_shapes(unrolled) == parameter_shapes(_CONFIG)
+  assert parameter_shapes(_CONFIG) == jax.eval_shape(lambda: _params())
+
+
+def test_packed_documents_do_not_see_each_other():
+  first, second = _TOKENS[:1, :4], _TOKENS[1:, :3]
+  packed = jnp.concatenate([first, second], axis=1)
+  segments = jnp.asarray([[1, 1, 1, 1, 2, 2, 2]])
+  logits = _apply(packed, segment_ids_BT=segments)
+  np.testing.assert_allclose(logits[:, :4], _apply(first), atol=2e-6)
+  # Positions go on counting; only their differences matter.
+  np.testing.assert_allclose(logits[:, 4:], _apply(second), atol=2e-6)
+  assert not np.allclose(_apply(packed)[:, 4:], _apply(second), atol=1e-3)
+
+
+def test_hidden_is_what_the_head_reads():
+  hidden = _apply(method="hidden")
+  head = _params()["head"]
+  np.testing.assert_allclose(
+    hidden @ head["kernel"] + head["bias"], _apply(), atol=2e-6
+  )
+
+
+def test_logical_names():
+  boxed = jax.eval_shape(Decoder(_CONFIG).init, jax.random.key(0), _TOKENS)
+  names = nn.get_partition_spec(boxed)["params"]
+  assert names["embedding"]["embedding"] == PartitionSpec("vocab", "embed")
+  assert names["head"]["kernel"] == PartitionSpec("embed", "vocab")
+  block = names["layers"]
+  assert block["norm"]["scale"] == PartitionSpec("layers", "norm")
+  assert block["attention"]["qkv"]["kernel"] == PartitionSpec(
+    "layers", "embed", None, "heads", "head_dim"
+  )
+  assert block["attention"]["out"]["kernel"] == PartitionSpec(
+    "layers", "heads", "head_dim", "embed"
+  )
+  assert block["mlp"]["up"]["kernel"] == PartitionSpec("layers", "embed", "mlp")
+  assert block["mlp"]["down"]["bias"] == PartitionSpec("layers", "embed")
+
+
+def test_sharded_over_eight_devices_equals_one():
+  mesh = jax.make_mesh(
+    (2, 2, 2),
+    ("data", "fsdp", "tensor"),
+    axis_types=(jax.sharding.AxisType.Auto,) * 3,
+  )
+  config = dataclasses.replace(
+    _CONFIG, vocabulary_size=32, embed_dim=14, mlp_dim=18, num_heads=4
+  )
+  tokens = jax.random.randint(jax.random.key(1), (4, 7), 0, 32)
+  rules = (
+    ("batch", ("data", "fsdp")),
+    ("embed", "fsdp"),
+    ("vocab", "tensor"),
+    ("heads", "tensor"),
+    ("mlp", "tensor"),
+  )
+  boxed = jax.jit(Decoder(config).init)(jax.random.key(0), tokens)
+  # An activation's "embed" stays whole: its batch already uses the fsdp axis.
+  specs = nn.get_partition_spec(boxed)
+  shardings = nn.logical_to_mesh_sharding(specs, mesh, rules)
+  variables = nn.unbox(boxed)
+
+  def run(variables, tokens):
+    rngs = {"dropout": jax.random.key(2)}
+    return Decoder(config).apply(variables, tokens, deterministic=False, rngs=rngs)
+
+  expected = run(variables, tokens)
+  with jax.set_mesh(mesh), nn.logical_axis_rules(rules):
+    logits = jax.jit(run)(jax.device_put(variables, shardings), tokens)
+  np.testing.assert_allclose(logits, expected, atol=2e-5)

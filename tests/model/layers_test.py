@@ -1,0 +1,84 @@
+"""LayerNorm and projections against their formulas."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from phi1_jax.model import layers
+from phi1_jax.model.config import ModelConfig
+
+
+def _config(**changes):
+  sizes = (31, 2, 3, 5, 4, 7, 11, 13)
+  return ModelConfig(*sizes, **{"dtype": "float32", **changes})
+
+
+def _init(module, *inputs):
+  return nn.unbox(module.init(jax.random.key(0), *inputs))
+
+
+def test_layer_norm_is_mean_and_variance_in_float32():
+  x = 100 + jax.random.normal(jax.random.key(1), (2, 3, 7), jnp.bfloat16)
+  module = layers.LayerNorm(_config(dtype="bfloat16", layer_norm_epsilon=0.01))
+  params = {"params": {"scale": jnp.arange(7.0), "bias": jnp.arange(7.0) - 3}}
+  wide = np.asarray(x, np.float64)
+  normal = wide - wide.mean(-1, keepdims=True)
+  normal /= np.sqrt(wide.var(-1, keepdims=True) + 0.01)
+  expected = normal * np.arange(7) + np.arange(7) - 3
+  output = module.apply(params, x)
+  assert output.dtype == jnp.bfloat16
+  np.testing.assert_allclose(np.asarray(output, np.float64), expected, rtol=8e-3)
+
+
+def test_layer_norm_gradients_equal_those_of_the_formula():
+  module = layers.LayerNorm(_config())
+  x = jax.random.normal(jax.random.key(1), (2, 3, 7))
+  probe = jax.random.normal(jax.random.key(2), x.shape)
+  params = {"scale": 1 + jnp.arange(7.0), "bias": jnp.arange(7.0)}
+
+  def plain(params, x):
+    normal = (x - x.mean(-1, keepdims=True)) / jnp.sqrt(
+      x.var(-1, keepdims=True) + 1e-5
+    )
+    return jnp.sum(probe * (normal * params["scale"] + params["bias"]))
+
+  def ours(params, x):
+    return jnp.sum(probe * module.apply({"params": params}, x))
+
+  expected = jax.grad(plain, argnums=(0, 1))(params, x)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5),
+    jax.grad(ours, argnums=(0, 1))(params, x),
+    expected,
+  )
+
+
+def test_projection_contracts_several_dims():
+  module = layers.Projection(_config(), (3, 5), (2, 7), ("heads", None, None, None))
+  x = jax.random.normal(jax.random.key(1), (2, 13, 3, 5))
+  params = _init(module, x)
+  params["params"]["bias"] = jnp.arange(14.0).reshape(2, 7)
+  expected = np.einsum("btnh,nhij->btij", x, params["params"]["kernel"])
+  np.testing.assert_allclose(
+    module.apply(params, x), expected + np.arange(14).reshape(2, 7), atol=1e-6
+  )
+
+
+def test_initial_values():
+  module = layers.Projection(_config(), (97,), (101,), ("embed", "mlp"))
+  params = _init(module, jnp.ones((1, 97)))["params"]
+  assert abs(float(jnp.std(params["kernel"])) - 0.02) < 5e-4
+  assert not params["bias"].any()
+
+
+def test_mlp_uses_the_tanh_gelu():
+  config = _config()
+  x = jax.random.normal(jax.random.key(1), (2, 3, 7)) * 50
+  params = _init(layers.MLP(config), x)
+  up, down = params["params"]["up"], params["params"]["down"]
+  u = x @ up["kernel"]
+  gelu = 0.5 * u * (1 + np.tanh(np.sqrt(2 / np.pi) * (u + 0.044715 * u**3)))
+  np.testing.assert_allclose(
+    layers.MLP(config).apply(params, x), gelu @ down["kernel"], atol=1e-6
+  )
