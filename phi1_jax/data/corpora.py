@@ -1,0 +1,257 @@
+"""Real text with a licence that a machine without network already has.
+
+The Python standard library is on every host; four pure-Python packages come with
+`pip install phi1_jax[data]`. Their files, in the order of their names, give
+
+- code: whole modules, as the stand-in for filtered web code,
+- textbooks: long docstrings and the language reference that `help()` shows, which is
+  prose with snippets of code in between,
+- exercises: documented functions that stand alone (exercises.py).
+
+Every text carries the hash of the file it comes from as its `group`: a function that
+is held out from one task is then held out from all of them.
+
+Left out: tests and generated tables, which teach little; benchmarks (HumanEval, MBPP)
+are not part of any of these packages.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import inspect
+import platform
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from phi1_jax import InputError
+from phi1_jax.data import exercises
+
+# distribution -> (import name, licence as SPDX, home)
+_PACKAGES = {
+  "algorithms": ("algorithms", "MIT", "https://github.com/keon/algorithms"),
+  "more-itertools": (
+    "more_itertools",
+    "MIT",
+    "https://github.com/more-itertools/more-itertools",
+  ),
+  "networkx": ("networkx", "BSD-3-Clause", "https://networkx.org"),
+  "sympy": ("sympy", "BSD-3-Clause", "https://sympy.org"),
+}
+_LEFT_OUT_FOLDERS = frozenset(
+  (
+    "__pycache__",
+    "__phello__",
+    "_antlr",
+    "benchmarks",
+    "dist-packages",
+    "encodings",
+    "ensurepip",
+    "idlelib",
+    "lib-dynload",
+    "lib2to3",
+    "site-packages",
+    "test",
+    "tests",
+    "turtledemo",
+  )
+)
+_TOPICS = "pydoc_data/topics.py"
+# Codex (arXiv 2107.03374, section 3.1) drops files with longer lines as generated.
+_MAXIMUM_LINE, _MAXIMUM_MEAN_LINE = 1000, 100
+_MINIMUM_PASSAGE = 400  # characters; shorter docstrings explain little
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+  """The Python files of one installed distribution.
+
+  Attributes:
+    name: name of the distribution.
+    version: its version.
+    licence: SPDX identifier.
+    home: where it is published.
+    root: folder that holds its files.
+    paths: its files, relative to `root`, sorted.
+  """
+
+  name: str
+  version: str
+  licence: str
+  home: str
+  root: Path
+  paths: tuple[str, ...]
+
+  def describe(self) -> dict[str, str]:
+    """What a manifest records: origin, licence, and a hash of every byte."""
+    hasher = hashlib.sha256()
+    for path in self.paths:
+      content = (self.root / path).read_bytes()
+      hasher.update(f"{path}\0{len(content)}\0".encode() + content)
+    facts = {name: getattr(self, name) for name in ("name", "version", "licence")}
+    return {**facts, "home": self.home, "sha256": hasher.hexdigest()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+  """One text, and the hash of the file that it comes from."""
+
+  text: str
+  group: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Drop:
+  """Why a file gives no documents."""
+
+  reason: str
+
+
+@functools.cache
+def embedded() -> tuple[Corpus, ...]:
+  """The standard library and the packages, in the order of their names.
+
+  Raises:
+    InputError: a package is not installed, or holds no Python files.
+  """
+  home = "https://github.com/python/cpython"
+  library = Path(sysconfig.get_path("stdlib"))
+  corpora = [
+    _corpus("cpython", platform.python_version(), "PSF-2.0", home, library, "*")
+  ]
+  for name, (module, licence, home) in _PACKAGES.items():
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+      raise InputError(
+        f'the embedded corpora need the package "{name}": '
+        "pip install 'phi1_jax[data]', or set Data.curated_directory"
+      )
+    root = Path(spec.submodule_search_locations[0])
+    version = importlib.metadata.version(name)
+    corpora.append(_corpus(name, version, licence, home, root.parent, root.name))
+  return tuple(sorted(corpora, key=lambda corpus: corpus.name))
+
+
+def _corpus(
+  name: str, version: str, licence: str, home: str, root: Path, pattern: str
+) -> Corpus:
+  files = [path for top in root.glob(pattern) for path in _python_files(top, root)]
+  if not files:
+    raise InputError(
+      f'the package "{name}" has no Python files in {root}; '
+      "install it again: pip install --force-reinstall 'phi1_jax[data]'"
+    )
+  return Corpus(name, version, licence, home, root, tuple(sorted(files)))
+
+
+def _python_files(top: Path, root: Path) -> Iterator[str]:
+  for path in [top] if top.is_file() else top.rglob("*.py"):
+    relative = path.relative_to(root)
+    # _sysconfigdata holds the paths of the machine that compiled this Python.
+    if (
+      path.suffix == ".py"
+      and not _LEFT_OUT_FOLDERS.intersection(relative.parts)
+      and not path.name.startswith(("test_", "_sysconfigdata"))
+      and not relative.parts[0].startswith("config-")
+    ):
+      yield relative.as_posix()
+
+
+# What a file gives. Each of the three maps one file to documents or to a reason.
+
+
+def code(corpus: Corpus, path: str) -> list[Document] | Drop:
+  """The whole file."""
+  if path == _TOPICS:
+    return []  # prose in a dictionary: `textbooks` takes it
+  parsed = _parse(corpus.root / path)
+  return parsed if isinstance(parsed, Drop) else [Document(parsed[0], parsed[2])]
+
+
+def mined_exercises(corpus: Corpus, path: str) -> list[Document] | Drop:
+  """The functions of a file that stand alone."""
+  parsed = _parse(corpus.root / path)
+  if isinstance(parsed, Drop):
+    return parsed
+  text, _, group = parsed
+  return [Document(exercise.text, group) for exercise in exercises.mine(text)]
+
+
+def textbooks(corpus: Corpus, path: str) -> list[Document] | Drop:
+  """The long docstrings of a file, or the topics that `help()` knows."""
+  parsed = _parse(corpus.root / path)
+  if isinstance(parsed, Drop):
+    return parsed
+  _, tree, group = parsed
+  if path == _TOPICS:
+    return [Document(text, _sha256(text.encode())) for text in _topics(tree)]
+  module = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+  return [Document(text, group) for text in _passages(tree, module)]
+
+
+def _parse(path: Path) -> tuple[str, ast.Module, str] | Drop:
+  """Text, syntax tree and hash of a file, or why it is not taken."""
+  content = path.read_bytes()
+  try:
+    text = content.decode("utf-8")
+  except UnicodeDecodeError:
+    return Drop("not UTF-8")
+  lines = text.splitlines()
+  if path.as_posix().endswith(_TOPICS):
+    pass  # its lines are long because each is a page
+  elif max(map(len, lines), default=0) > _MAXIMUM_LINE:
+    return Drop("a line over 1000 characters")
+  elif len(text) > _MAXIMUM_MEAN_LINE * max(len(lines), 1):
+    return Drop("lines over 100 characters on average")
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore")  # such as invalid escapes in old code
+      tree = ast.parse(text)
+  except (SyntaxError, ValueError, RecursionError, MemoryError):
+    return Drop("does not parse")
+  return text, tree, _sha256(content)
+
+
+def _topics(tree: ast.Module) -> Iterator[str]:
+  for statement in tree.body:
+    if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
+      pages: dict[str, str] = ast.literal_eval(statement.value)
+      yield from (pages[title].strip() + "\n" for title in sorted(pages))
+
+
+def _passages(tree: ast.Module, module: str) -> Iterator[str]:
+  """Docstrings worth reading: those of modules and classes, and those with examples."""
+  for name, node in [(module, tree), *_definitions(tree, module)]:
+    docstring = ast.get_docstring(node, clean=False)
+    if docstring is None:
+      continue
+    text = inspect.cleandoc(docstring)
+    if len(text) < _MINIMUM_PASSAGE or any("\ud800" <= c <= "\udfff" for c in text):
+      continue
+    if ">>>" in text or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+      yield f"{name}\n{'=' * len(name)}\n\n{text}\n"
+
+
+_Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def _definitions(
+  node: ast.Module | ast.ClassDef, prefix: str
+) -> Iterator[tuple[str, _Definition]]:
+  """Classes and functions in the order of the file, with their dotted names."""
+  for child in node.body:
+    if isinstance(child, _Definition):
+      name = f"{prefix}.{child.name}"
+      yield name, child
+      if isinstance(child, ast.ClassDef):
+        yield from _definitions(child, name)
+
+
+def _sha256(content: bytes) -> str:
+  return hashlib.sha256(content).hexdigest()

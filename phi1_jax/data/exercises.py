@@ -1,0 +1,146 @@
+"""Exercise-shaped functions in real code: a signature, a docstring, a body.
+
+The form is that of the paper's CodeExercises (section 2.2): a documented function to
+be completed, which uses nothing but Python and its standard library. A function is
+taken if it
+
+- is at the top level of its file, undecorated, and at most 80 lines long,
+- has a docstring and at least one statement after it,
+- returns a value or yields one,
+- stands alone: each global name it uses is a builtin, itself, or imported from the
+  standard library at the top of the file. Those imports are put before it.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import dataclasses
+import symtable
+import sys
+import warnings
+from collections.abc import Iterator
+
+MAXIMUM_LINES = 80
+
+
+@dataclasses.dataclass(frozen=True)
+class Exercise:
+  """One function.
+
+  Attributes:
+    name: its name.
+    prompt: imports, signature and docstring, up to and with the newline after it.
+    body: the rest, with its indentation and a newline at the end.
+  """
+
+  name: str
+  prompt: str
+  body: str
+
+  @property
+  def text(self) -> str:
+    """The whole program: prompt and body."""
+    return self.prompt + self.body
+
+
+def mine(source: str) -> list[Exercise]:
+  """The exercises in a file, in the file's order.
+
+  Args:
+    source: a Python file that parses.
+  """
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    tree = ast.parse(source)
+  # As the parser counts lines: a form feed or U+2028 ends none.
+  lines = source.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+  imports = dict(_standard_imports(tree))
+  found = (
+    _exercise(node, lines, imports)
+    for node in tree.body
+    if isinstance(node, ast.FunctionDef)
+  )
+  return [exercise for exercise in found if exercise is not None]
+
+
+def _exercise(
+  node: ast.FunctionDef, lines: list[str], imports: dict[str, str]
+) -> Exercise | None:
+  """The function as an exercise, or None if it is not shaped like one."""
+  assert node.end_lineno is not None
+  if (
+    node.decorator_list
+    or node.end_lineno - node.lineno >= MAXIMUM_LINES
+    or len(node.body) < 2
+    or not ast.get_docstring(node)
+    or not _gives_a_value(node)
+  ):
+    return None
+  first, last = node.lineno - 1, node.end_lineno
+  docstring_end = node.body[0].end_lineno
+  if docstring_end is None or node.body[1].lineno <= docstring_end:
+    return None  # `"""Doc."""; return 1`: no line to cut at
+  names = _global_names("\n".join(lines[first:last]) + "\n") - {node.name}
+  needed = names - vars(builtins).keys()
+  if not needed <= imports.keys():
+    return None
+  # A dict, because two names can come from the same statement.
+  header = dict.fromkeys(imports[name] for name in imports if name in needed)
+  prompt = "".join(f"{line}\n" for line in header) + ("\n\n" if header else "")
+  prompt += "\n".join(lines[first:docstring_end]) + "\n"
+  body = "\n".join(lines[docstring_end:last]) + "\n"
+  return Exercise(node.name, prompt, body)
+
+
+def _gives_a_value(function: ast.FunctionDef) -> bool:
+  """Whether the function itself, not one inside it, returns or yields a value."""
+  nodes: list[ast.AST] = list(function.body)
+  while nodes:
+    node = nodes.pop()
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+      continue
+    if isinstance(node, ast.Lambda):
+      continue
+    if isinstance(node, (ast.Return, ast.Yield)) and node.value is not None:
+      return True
+    nodes.extend(ast.iter_child_nodes(node))
+  return False
+
+
+def _global_names(source: str) -> set[str]:
+  """Names that a function takes from its module, by Python's own scoping."""
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    tables = [symtable.symtable(source, "exercise", "exec")]
+  names = set()
+  while tables:
+    table = tables.pop()
+    tables.extend(table.get_children())
+    for symbol in table.get_symbols():
+      at_top = table.get_type() == "module"
+      if symbol.is_referenced() and (at_top or symbol.is_global()):
+        names.add(symbol.get_name())
+      if symbol.is_declared_global():  # it keeps state in its module
+        names.add(f"global {symbol.get_name()}")
+  return names
+
+
+def _standard_imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
+  """Pairs of a name and the statement that imports it from the standard library."""
+  for node in tree.body:
+    if isinstance(node, ast.Import):
+      for alias in node.names:
+        if alias.name.split(".")[0] in sys.stdlib_module_names:
+          name = alias.asname or alias.name.split(".")[0]
+          yield name, f"import {_spelled(alias)}"
+    elif isinstance(node, ast.ImportFrom) and not node.level:
+      module = node.module or ""  # None only in a relative import
+      for alias in node.names:
+        if module.split(".")[0] in sys.stdlib_module_names:
+          name = alias.asname or alias.name
+          yield name, f"from {module} import {_spelled(alias)}"
+
+
+def _spelled(alias: ast.alias) -> str:
+  return f"{alias.name} as {alias.asname}" if alias.asname else alias.name

@@ -1,0 +1,38 @@
+"""DataConfig refuses what cannot be meant, by name."""
+
+import pytest
+
+from phi1_jax import InputError
+from phi1_jax.data.config import DataConfig
+
+
+@pytest.mark.parametrize(
+  ("name", "value", "message"),
+  [
+    ("mixture", "", "Data.mixture"),
+    ("store", "", "Data.store"),
+    ("tokenizer", "train", "Data.trained_vocabulary_size"),
+    ("trained_vocabulary_size", 4096, 'belongs to Data.tokenizer = "train"'),
+    ("held_out_fraction", 1.0, "expected 0 <= it < 1"),
+    ("held_out_fraction", float("nan"), "expected 0 <= it < 1"),
+    ("shards", 0, "Data.shards: got 0"),
+    ("processes", -1, "Data.processes: got -1"),
+    ("rates", {"a": -0.5}, "got -0.5 for a"),
+    ("rates", {"a": float("nan")}, "got nan for a"),
+    ("rates", {"a": 0.0}, "a positive rate"),
+  ],
+)
+def test_what_cannot_be_meant_is_refused(name, value, message):
+  with pytest.raises(InputError, match=message):
+    DataConfig(**{"mixture": "m", "store": "s", name: value})
+
+
+@pytest.mark.parametrize("size", [294, 65537])
+def test_trained_vocabularies_fit_a_store(size):
+  with pytest.raises(InputError, match=f"got {size}, expected 295 to 65536"):
+    DataConfig("m", "s", tokenizer="train", trained_vocabulary_size=size)
+
+
+def test_defaults_are_the_papers_tokenizer_and_plain_concatenation():
+  config = DataConfig("code_textbook", "stores/a")
+  assert (config.tokenizer, config.rates, config.processes) == ("codegen", None, 0)

@@ -1,0 +1,143 @@
+"""Which functions are exercises, and that what is taken runs on its own."""
+
+import pytest
+
+from phi1_jax.data import exercises
+
+SOURCE = '''import math
+import os, sys as system
+from collections import (
+  Counter,
+  deque as queue,
+)
+import numpy
+from . import sibling
+
+LIMIT = 3
+
+
+def area(radius):
+  """Area of a circle."""
+  # A comment belongs to the body.
+  return math.pi * radius**2
+
+
+def most_common(words, n=1):
+    r"""The most common words.
+
+    >>> most_common("aab")
+    ['a']
+    """
+    counts = Counter(words)
+    return [word for word, _ in counts.most_common(n)]
+
+
+def factorial(n: int) -> int:
+  """Factorial, by calling itself."""
+  return 1 if n < 2 else n * factorial(n - 1)
+
+
+def naturals():
+  """A generator."""
+  n = 0
+  while True:
+    yield n
+    n += 1
+
+
+def uses_module_constant(x):
+  """Doc."""
+  return x < LIMIT
+
+
+def uses_third_party(x):
+  """Doc."""
+  return numpy.sum(x)
+
+
+def uses_sibling(x):
+  """Doc."""
+  return sibling.f(area(x))
+
+
+def default_from_module(x=LIMIT):
+  """Doc."""
+  return x
+
+
+def keeps_state():
+  """Doc."""
+  global LIMIT
+  LIMIT = 4
+  return 1
+
+
+def undocumented(x):
+  y = x
+  return y
+
+
+def returns_nothing(x):
+  """Doc."""
+  def inner():
+    return x
+  inner()
+
+
+def on_one_line(x):
+  """Doc."""; return x
+
+
+@staticmethod
+def decorated(x):
+  """Doc."""
+  return x
+
+
+class Holder:
+  def method(self):
+    """Doc."""
+    return 1
+'''
+
+
+def test_exactly_the_functions_that_stand_alone_are_taken():
+  names = [exercise.name for exercise in exercises.mine(SOURCE)]
+  assert names == ["area", "most_common", "factorial", "naturals"]
+
+
+def test_prompt_and_body_meet_after_the_docstring():
+  area, common, *_ = exercises.mine(SOURCE)
+  assert area.prompt == (
+    'import math\n\n\ndef area(radius):\n  """Area of a circle."""\n'
+  )
+  assert area.body == (
+    "  # A comment belongs to the body.\n  return math.pi * radius**2\n"
+  )
+  assert common.prompt.startswith("from collections import Counter\n\n\ndef most")
+  assert common.prompt.endswith('"""\n')
+
+
+def test_every_exercise_runs_by_itself():
+  results = {}
+  for exercise in exercises.mine(SOURCE):
+    space = {}
+    exec(exercise.text, space)
+    results[exercise.name] = space[exercise.name]
+  assert results["most_common"]("aab") == ["a"]
+  assert results["factorial"](5) == 120
+  assert next(results["naturals"]()) == 0
+
+
+@pytest.mark.parametrize(("statements", "taken"), [(77, True), (79, False)])
+def test_eighty_lines_are_the_limit(statements, taken):
+  body = "  x += 1\n" * statements
+  source = f'def f(x):\n  """Doc."""\n{body}  return x\n'
+  assert bool(exercises.mine(source)) == taken
+  assert (source.count("\n") <= exercises.MAXIMUM_LINES) == taken
+
+
+def test_crlf_and_form_feeds_do_not_shift_lines():
+  source = SOURCE.replace("def area", "\x0c\ndef area").replace("\n", "\r\n")
+  plain = [exercise.text for exercise in exercises.mine(SOURCE)]
+  assert [exercise.text for exercise in exercises.mine(source)] == plain

@@ -1,0 +1,374 @@
+"""Building a store: nothing lost, the same bytes always, resumable after kill -9."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from phi1_jax import InputError
+from phi1_jax.data.config import DataConfig
+from phi1_jax.data.token_store import TokenStore
+from phi1_jax.prepare import prepare
+from phi1_jax.text import tokenizer as tokenizers
+
+FILES = {
+  "a.txt": ["!", "def f():\r\n\treturn '!'\r\n", ""],
+  "b.txt": ["text with <|endoftext|> in it\n", "x\n" + " " * 70 + "y\n"],
+  "c.txt": [],
+  **{f"d{j}.txt": [f"document {i}\n" for i in range(9)] for j in range(9)},
+}
+FILES |= {f"e{i:02}.txt": [f"e {i} {j}\n" * 20 for j in range(8)] for i in range(30)}
+TEXTS = [text for texts in FILES.values() for text in texts]
+
+MODULE = """
+import json, os, time
+from pathlib import Path
+import seqio
+from phi1_jax.data import sources, tasks
+from phi1_jax.data.corpora import Corpus, Document
+
+ROOT = Path(__file__).parent / "texts"
+
+
+def corpus():
+  paths = tuple(sorted(path.name for path in ROOT.iterdir()))
+  return [Corpus("tiny", "1", "MIT", "https://example.org", ROOT, paths)]
+
+
+def extract(corpus, path):
+  time.sleep(float(os.environ.get("TINY_SECONDS_PER_FILE", "0")))
+  texts = json.loads((corpus.root / path).read_text())
+  return [Document(text, text) for text in texts]
+
+
+for name in ("tiny", "tiny_too"):
+  seqio.TaskRegistry.add(
+    name,
+    source=sources.CorpusDataSource(extract, corpus),
+    preprocessors=[
+      tasks.text_to_targets,
+      seqio.preprocessors.tokenize,
+      seqio.CacheDatasetPlaceholder(),
+      seqio.preprocessors.append_eos,
+    ],
+    # Any vocabulary: the store's own takes its place.
+    output_features={"targets": seqio.Feature(seqio.ByteVocabulary(), add_eos=True)},
+    metric_fns=[],
+  )
+seqio.MixtureRegistry.add("tiny_mixture", [("tiny", 3), ("tiny_too", 1)])
+"""
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory):
+  """A user's module on the path; its name is new for every run of the tests."""
+  folder = tmp_path_factory.mktemp("user")
+  (folder / "tiny_tasks_for_tests.py").write_text(MODULE)
+  (folder / "texts").mkdir()
+  for name, texts in FILES.items():
+    (folder / "texts" / name).write_text(json.dumps(texts))
+  sys.path.insert(0, str(folder))
+  yield "tiny_tasks_for_tests"
+  sys.path.remove(str(folder))
+
+
+@pytest.fixture
+def config(module, tmp_path):
+  def make(**changes) -> DataConfig:
+    fields = {
+      "mixture": "tiny",
+      "store": str(tmp_path / "store"),
+      "modules": (module,),
+      "held_out_fraction": 0.2,
+      "shards": 5,
+      "processes": 1,
+    }
+    return DataConfig(**{**fields, **changes})
+
+  return make
+
+
+def contents(folder) -> dict[str, bytes]:
+  return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def documents(store: TokenStore, task: str, split: str) -> list[str]:
+  tokenizer = tokenizers.load(str(store.directory))
+  stream = store.stream(task, split)
+  ids = stream.read(0, len(stream)).tolist()
+  found, start = [], 0
+  for position, token in enumerate(ids):
+    if token == store.eos_id:
+      found.append(tokenizer.decode(ids[start:position]))
+      start = position + 1
+  assert start == len(ids), "the last document has no end"
+  return found
+
+
+def test_not_one_token_is_lost(config):
+  digest = prepare(config())
+  store = TokenStore.open(config().store)
+  assert store.digest == digest
+  train, held_out = (documents(store, "tiny", s) for s in ("train", "held_out"))
+  assert sorted([*train, *held_out]) == sorted(text for text in TEXTS if text)
+  # Nine texts are in every d file: a hash sends equals to one side.
+  assert held_out
+  assert not set(train) & set(held_out)
+  tokenizer = tokenizers.codegen()
+  tokens = sum(len(ids) + 1 for ids in tokenizer.encode_batch([t for t in TEXTS if t]))
+  assert store.manifest["tokens"] == tokens
+  assert store.manifest["bytes"] == sum(len(text.encode()) for text in TEXTS)
+  assert store.manifest["documents"] == len(TEXTS) - 1
+  assert store.manifest["dropped"] == {"tiny": {"empty": 1}}
+  assert store.manifest["tokenizer"]["digest"] == tokenizer.digest
+  assert store.eos_id == 50256
+
+
+def test_documents_keep_the_sources_order_and_have_offsets(config):
+  prepare(config(shards=1, held_out_fraction=0.0))
+  store = TokenStore.open(config().store)
+  in_order = [text for name in sorted(FILES) for text in FILES[name] if text]
+  assert documents(store, "tiny", "train") == in_order
+  assert len(store.stream("tiny", "held_out")) == 0
+  starts = np.load(Path(config().store) / "documents-00000-of-00001.npy")
+  lengths = [len(ids) + 1 for ids in tokenizers.codegen().encode_batch(in_order)]
+  assert starts.tolist() == np.cumsum([0, *lengths[:-1]]).tolist()
+
+
+def test_the_split_does_not_depend_on_the_shards(config, tmp_path):
+  held_out = []
+  for shards in (1, 4):
+    made = config(shards=shards, store=str(tmp_path / str(shards)))
+    prepare(made)
+    held_out.append(sorted(documents(TokenStore.open(made.store), "tiny", "held_out")))
+  assert held_out[0] == held_out[1]
+
+
+def test_the_manifest_names_sources_and_rates_but_no_host(config, tmp_path):
+  prepare(config(mixture="tiny_mixture"))
+  manifest = TokenStore.open(config().store).manifest
+  assert {name: task["rate"] for name, task in manifest["tasks"].items()} == {
+    "tiny": 3.0,
+    "tiny_too": 1.0,
+  }
+  source = manifest["tasks"]["tiny"]["sources"][0]
+  assert (source["name"], source["version"], source["licence"]) == ("tiny", "1", "MIT")
+  assert [shard["task"] for shard in manifest["shards"]] == ["tiny"] * 5 + [
+    "tiny_too"
+  ] * 5
+  assert str(tmp_path.parent) not in json.dumps(manifest)
+
+
+@pytest.mark.parametrize("tokenizer", ["codegen", "train"])
+def test_bytes_are_the_same_again_and_with_other_processes(config, tmp_path, tokenizer):
+  size = 320 if tokenizer == "train" else None
+  found = []
+  for name, processes in (("a", 1), ("b", 1), ("c", 2)):
+    made = config(
+      tokenizer=tokenizer,
+      trained_vocabulary_size=size,
+      store=str(tmp_path / name),
+      processes=processes,
+    )
+    digest = prepare(made)
+    found.append(contents(made.store))
+    assert TokenStore.open(made.store).digest == digest
+  assert found[0] == found[1] == found[2]
+  allowed = {"manifest.json", "COMPLETED", "tokenizer.json"}
+  assert {n for n in found[0] if not n.endswith(".npy")} == allowed
+
+
+def test_a_trained_tokenizer_knows_only_the_training_texts(config, tmp_path):
+  made = config(tokenizer="train", trained_vocabulary_size=320, held_out_fraction=0.5)
+  prepare(made)
+  store = TokenStore.open(made.store)
+  again = tokenizers.train(documents(store, "tiny", "train"), 320)
+  assert again.digest == store.manifest["tokenizer"]["digest"]
+  assert store.vocabulary_size == 320
+
+
+def test_a_complete_store_is_left_as_it_is(config, caplog):
+  digest = prepare(config())
+  before = {p.name: p.stat().st_mtime_ns for p in Path(config().store).iterdir()}
+  with caplog.at_level("INFO", logger="phi1_jax.prepare"):
+    assert prepare(config(processes=2)) == digest
+  after = {p.name: p.stat().st_mtime_ns for p in Path(config().store).iterdir()}
+  assert before == after
+  assert "is complete already" in caplog.text
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"held_out_fraction": 0.1}, r"Data.held_out_fraction = 0.2, now it is 0.1"),
+    ({"mixture": "tiny_too"}, r"Data.mixture = 'tiny', now it is 'tiny_too'"),
+    ({"shards": 4}, r"Data.shards_per_task = 5, now it is 4"),
+    (
+      {"tokenizer": "train", "trained_vocabulary_size": 300},
+      r"Data.tokenizer.name = 'codegen', now it is 'train'",
+    ),
+  ],
+)
+def test_another_config_is_refused_by_name(config, changes, message):
+  prepare(config())
+  before = contents(config().store)
+  with pytest.raises(InputError, match=message):
+    prepare(config(**changes))
+  assert contents(config().store) == before
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"mixture": "absent"}, 'no mixture or task "absent"'),
+    ({"modules": ("no_such_module",)}, "importing no_such_module failed"),
+    ({"tokenizer": "/no/such/tokenizer.json"}, "No such file"),
+    ({"store": "/proc/store"}, "cannot write to /proc/store"),
+    (
+      {"curated_directory": "/nowhere", "mixture": "exercises"},
+      "/nowhere holds no TFDS",
+    ),
+  ],
+)
+def test_what_is_not_there_is_refused(config, changes, message):
+  with pytest.raises(InputError, match=message):
+    prepare(config(**changes))
+
+
+def test_a_folder_with_something_else_is_refused(config):
+  folder = Path(config().store)
+  folder.mkdir()
+  (folder / "thesis.tex").write_text("x")
+  with pytest.raises(InputError, match=r"holds thesis\.tex"):
+    prepare(config())
+  assert (folder / "thesis.tex").read_text() == "x"
+
+
+# Builds in processes of their own. They are forked from a server that has TensorFlow
+# loaded, so that each starts in milliseconds.
+
+
+@pytest.fixture(scope="module")
+def context(module):
+  made = multiprocessing.get_context("forkserver")
+  made.set_forkserver_preload(["phi1_jax.data.shards"])
+  return made
+
+
+def _build_slowly(config: DataConfig) -> None:
+  os.environ["TINY_SECONDS_PER_FILE"] = "0.02"
+  prepare(config)
+
+
+def test_a_build_killed_at_any_moment_goes_on_to_the_same_bytes(
+  config, context, tmp_path
+):
+  expected = config(store=str(tmp_path / "expected"))
+  prepare(expected)
+  rng = random.Random(0)
+  finished = []
+  for _ in range(4):
+    process = context.Process(target=_build_slowly, args=(config(),))
+    process.start()
+    time.sleep(0.8 + rng.random())
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    finished.append(len(list(Path(config().store).glob("shard-*.json"))))
+  assert max(finished) > 0 or (Path(config().store) / "COMPLETED").exists()
+  prepare(config())
+  assert contents(config().store) == contents(expected.store)
+
+
+def test_finished_shards_are_not_built_again(config, tmp_path):
+  prepare(config())
+  before = contents(config().store)
+  folder = tmp_path / "stopped"
+  # A build that was stopped by a full disk in its last shard.
+  with pytest.MonkeyPatch.context() as patch:
+    from phi1_jax.data import shards
+
+    real, built = shards.build, []
+
+    def build(unit, *arguments):
+      if len(built) == 4:
+        raise OSError("no space left on device")
+      built.append(unit.shard)
+      return real(unit, *arguments)
+
+    patch.setattr(shards, "build", build)
+    with pytest.raises(OSError, match="no space"):
+      prepare(config(store=str(folder)))
+    built.clear()
+    (folder / ".tokens-00004-of-00005.npy.partial").write_bytes(b"half")
+    prepare(config(store=str(folder)))
+    assert built == [4]
+  assert contents(folder) == before
+
+
+def test_a_killed_build_leaves_no_worker_behind(config, context):
+  made = config(processes=2)
+  process = context.Process(target=_build_slowly, args=(made,))
+  process.start()
+  deadline = time.monotonic() + 30
+  while not list(Path(made.store).glob("dropped-*.json")):
+    assert time.monotonic() < deadline, "no worker began"
+    time.sleep(0.01)
+  os.kill(process.pid, signal.SIGKILL)
+  process.join()
+  time.sleep(0.3)
+  before = contents(made.store)
+  time.sleep(0.7)
+  assert contents(made.store) == before
+  prepare(made)
+  TokenStore.open(made.store)
+
+
+def test_a_second_builder_waits_for_the_first(config, context):
+  builders = [context.Process(target=_build_slowly, args=(config(),)) for _ in range(2)]
+  for process in builders:
+    process.start()
+  for process in builders:
+    process.join()
+  assert [process.exitcode for process in builders] == [0, 0]
+  TokenStore.open(config().store)
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+  return subprocess.run(
+    [sys.executable, "-m", "phi1_jax.prepare", *arguments],
+    capture_output=True,
+    text=True,
+    cwd=cwd,
+    env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+  )
+
+
+def test_the_command_speaks_plainly_and_nothing_else_speaks(config, module, tmp_path):
+  (tmp_path / "tiny.gin").write_text(
+    f'Data.mixture = "tiny"\nData.modules = ("{module}",)\nData.shards = 3\n'
+  )
+  store = f"--gin.Data.store={tmp_path / 'store'}"
+  done = run("--gin_file=tiny.gin", store, "--gin.Data.processes=2", cwd=tmp_path)
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.strip() == TokenStore.open(tmp_path / "store").digest
+  assert all(str(tmp_path / "store") in line for line in done.stderr.splitlines())
+  refused = run("--gin_file=tiny.gin", store, "--gin.Data.shards=2", cwd=tmp_path)
+  assert refused.returncode == 2
+  assert refused.stderr.startswith("error: ")
+  assert len(refused.stderr.splitlines()) == 1
+
+
+def test_help_does_not_wait_for_tensorflow(tmp_path):
+  with contextlib.chdir(tmp_path):
+    code = "import sys, phi1_jax.prepare; print('tensorflow' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+  assert out.stdout.strip() == "False"
