@@ -10,7 +10,7 @@ os.environ["XLA_FLAGS"] = (
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from absl import flags  # noqa: E402  (the environment must be set first)
+from absl import flags  # after the environment is set
 
 # Grain and seqio read absl flags, which only absl's own `app.run` would parse.
 flags.FLAGS(sys.argv[:1])

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh
@@ -48,7 +49,7 @@ class MeshConfig:
     return data, fsdp, tensor
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
   """Lays the devices out as `data x fsdp x tensor`.
 
   The axes are `Auto`: Linen's logical constraints are refused on `Explicit` axes,

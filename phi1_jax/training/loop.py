@@ -3,6 +3,7 @@
 `last` passes train, and one more lets the hooks and the save see the final state.
 """
 
+import dataclasses
 import logging
 import time
 from collections.abc import Sequence
@@ -166,7 +167,7 @@ def restore_or_initialise(
       abstract = {"params": setup.abstract_state.params}
       restored, meta = manager.restore(path, abstract, expected)
       log.info("starting from the parameters of %s", path)
-      return state.replace(params=restored["params"]), 0
+      return dataclasses.replace(state, params=restored["params"]), 0
   except manager.DamagedError as error:
     raise InputError(
       f"{config.resume_from or config.init_from}: damaged checkpoint ({error}); "

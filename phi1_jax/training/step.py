@@ -53,7 +53,7 @@ def loss(
   if document_end is not None:
     ends_BT = (inputs_BT == document_end).astype(jnp.int32)
     segment_ids_BT = jnp.cumsum(ends_BT, axis=1) - ends_BT  # an end belongs before it
-  hidden_BTD = model.apply(
+  hidden_BTD: Any = model.apply(
     {"params": params},
     inputs_BT,
     segment_ids_BT=segment_ids_BT,

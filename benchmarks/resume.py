@@ -1,0 +1,156 @@
+"""Kills training at random moments and compares the resumed run with an undisturbed one.
+
+    python benchmarks/resume.py --kills=20 --stops=5
+
+One run is left alone. Another, with a store and a work directory of its own, is started
+again and again: some starts are killed with SIGKILL while the token store is being
+built, some at the moment a checkpoint appears half-written on the disk, some at any
+time; some are stopped with SIGTERM. In the end both must have the same token store, and
+the same loss and gradient norm at every step, to the last bit. A third run changes the
+number of devices half-way: its data must be the same, so its losses agree to rounding.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+STEPS = 600
+COMMAND = (
+  "--gin_file=gin/quickstart.gin",
+  "--gin.Data.mixture='code_exercises'",
+  "--gin.Data.processes=2",
+  "--gin.Model.num_layers=2",
+  "--gin.Model.num_heads=2",
+  "--gin.Model.embed_dim=64",
+  "--gin.Model.mlp_dim=256",
+  "--gin.SEQUENCE_LENGTH=64",
+  "--gin.BATCH_SIZE=8",
+  f"--gin.TOTAL_STEPS={STEPS}",
+  "--gin.Train.log_every=1",
+  "--gin.Train.evaluate_every=150",
+  "--gin.Checkpoint.every=10",
+)
+
+
+def start(workdir: Path, store: Path, *more: str) -> subprocess.Popen:
+  """Starts the train command in a process group of its own."""
+  command = [sys.executable, "-m", "phi1_jax.train", *COMMAND, *more]
+  command += [f"--workdir={workdir}", f"--gin.Data.store='{store}'"]
+  log = (workdir.parent / f"{workdir.name}.log").open("a")
+  return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+
+def wait_for(condition, process: subprocess.Popen, seconds: float) -> bool:
+  """Waits until something is so; False when the process ended or time ran out."""
+  deadline = time.monotonic() + seconds
+  while process.poll() is None and time.monotonic() < deadline:
+    if condition():
+      return True
+    time.sleep(0.002)
+  return False
+
+
+def half_written(workdir: Path) -> bool:
+  """Whether a checkpoint is on the disk that is not committed yet."""
+  return any("tmp" in path.name for path in (workdir / "checkpoints").glob("*"))
+
+
+def last_step(workdir: Path) -> int:
+  """The step of the last row of metrics."""
+  path = workdir / "metrics.jsonl"
+  lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+  return json.loads(lines[-1])["step"] if lines else 0
+
+
+def disturb(
+  workdir: Path, store: Path, kills: int, stops: int, seed: int
+) -> dict[str, int]:
+  """Interrupts the run `kills` + `stops` times; counts by kind."""
+  chance, done = random.Random(seed), dict.fromkeys(("store", "save", "any", "term"), 0)
+  plan = ["term"] * stops + ["any", "save"] * ((kills - kills // 3) // 2 + 1)
+  plan = plan[: stops + kills - kills // 3]
+  chance.shuffle(plan)
+  share = STEPS / (len(plan) + 2)
+  for number, kind in enumerate(["store"] * (kills // 3) + plan):
+    begun = last_step(workdir)
+    process = start(workdir, store)
+    if kind == "store":
+      time.sleep(chance.uniform(1.0, 12.0))
+    else:
+      # Somewhere in this start's share of the run, so that all of them get a turn.
+      target = begun + chance.uniform(0.2, 1.0) * share
+      wait_for(lambda goal=target: last_step(workdir) >= goal, process, 300)
+      if kind == "save":
+        wait_for(lambda: half_written(workdir), process, 60)
+      else:
+        time.sleep(chance.uniform(0, 0.05))
+    number_sent = signal.SIGTERM if kind == "term" else signal.SIGKILL
+    if process.poll() is not None:
+      raise SystemExit(f"{kind}: the run ended by itself with {process.returncode}")
+    if kind == "term":
+      process.send_signal(number_sent)
+    else:
+      os.killpg(process.pid, number_sent)
+    code = process.wait(120)
+    if kind == "term" and code != 75:
+      raise SystemExit(f"SIGTERM at step {last_step(workdir)}: exit {code}, not 75")
+    if kind == "store" and (store / "COMPLETED").exists():
+      kind = "any"
+    done[kind] += 1
+    print(f"{number + 1:3} {kind:5} exit {code:3} at step {last_step(workdir)}")
+  return done
+
+
+def curve(workdir: Path) -> dict[int, tuple[float, float]]:
+  """step -> (loss, gradient norm), refusing a step that is there twice."""
+  rows = [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]
+  train = [row for row in rows if "loss" in row]
+  found = {row["step"]: (row["loss"], row["grad_norm"]) for row in train}
+  assert len(found) == len(train), "a step is written twice"
+  assert sorted(found) == list(range(1, STEPS + 1)), "steps are missing"
+  return found
+
+
+def main() -> None:
+  """Runs the three runs and compares them."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--kills", type=int, default=20)
+  parser.add_argument("--stops", type=int, default=5)
+  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--folder", type=Path, default=Path("runs/resume"))
+  arguments = parser.parse_args()
+  folder = arguments.folder.absolute()
+  shutil.rmtree(folder, ignore_errors=True)
+  folder.mkdir(parents=True)
+  alone, disturbed, other = (folder / name for name in ("alone", "disturbed", "other"))
+  stores = folder / "store_alone", folder / "store_disturbed"
+
+  assert start(alone, stores[0]).wait() == 0, "the undisturbed run failed"
+  done = disturb(disturbed, stores[1], arguments.kills, arguments.stops, arguments.seed)
+  assert start(disturbed, stores[1]).wait() == 0, "the last start failed"
+
+  half = start(other, stores[0], f"--gin.Train.stop_at_step={STEPS // 2}")
+  assert half.wait() == 0, "the half run failed"
+  assert start(other, stores[0], "--simulated_devices=2").wait() == 0
+
+  digests = [(store / "COMPLETED").read_text() for store in stores]
+  expected, resumed, moved = curve(alone), curve(disturbed), curve(other)
+  different = [step for step in expected if expected[step] != resumed[step]]
+  rounding = max(abs(expected[s][0] - moved[s][0]) / expected[s][0] for s in expected)
+  print(f"interrupted: {done}")
+  print(f"token stores equal: {digests[0] == digests[1]}")
+  print(f"steps whose loss or gradient norm differs: {len(different)} of {STEPS}")
+  print(f"2 devices from half-way on: losses differ by at most {rounding:.1e}")
+  if digests[0] != digests[1] or different or rounding > 1e-3:
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# The gate: lint, types, import floors, budgets, tests. CI runs this, and so do you.
+#
+#   ./check.sh            everything
+#   ./check.sh fast       everything but the tests
+set -euo pipefail
+cd "$(dirname "$0")"
+python=${PYTHON:-python}
+
+echo "== lint"
+"$python" -m ruff format --check .
+"$python" -m ruff check .
+
+echo "== types"
+"$python" -m basedpyright --pythonpath "$("$python" -c "import sys; print(sys.executable)")"
+
+echo "== import floors"
+"$python" -c 'from importlinter.cli import lint_imports_command as lint; lint()'
+
+echo "== budgets"
+"$python" tests/budgets.py
+
+[ "${1:-}" = fast ] && exit 0
+echo "== tests"
+exec "$python" -m pytest -q
