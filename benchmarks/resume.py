@@ -1,4 +1,4 @@
-"""Kills training at random moments and compares the resumed run with an undisturbed one.
+"""Kills training at random moments and compares it with an undisturbed run.
 
     python benchmarks/resume.py --kills=20 --stops=5
 
