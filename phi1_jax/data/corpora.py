@@ -179,8 +179,8 @@ def mined_exercises(corpus: Corpus, path: str) -> list[Document] | Drop:
   parsed = _parse(corpus.root / path)
   if isinstance(parsed, Drop):
     return parsed
-  text, _, group = parsed
-  return [Document(exercise.text, group) for exercise in exercises.mine(text)]
+  text, tree, group = parsed
+  return [Document(exercise.text, group) for exercise in exercises.mine(text, tree)]
 
 
 def textbooks(corpus: Corpus, path: str) -> list[Document] | Drop:

@@ -44,15 +44,17 @@ class Exercise:
     return self.prompt + self.body
 
 
-def mine(source: str) -> list[Exercise]:
+def mine(source: str, tree: ast.Module | None = None) -> list[Exercise]:
   """The exercises in a file, in the file's order.
 
   Args:
     source: a Python file that parses.
+    tree: its syntax tree, where there is one already.
   """
-  with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    tree = ast.parse(source)
+  if tree is None:
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore")
+      tree = ast.parse(source)
   # As the parser counts lines: a form feed or U+2028 ends none.
   lines = source.replace("\r\n", "\n").replace("\r", "\n").split("\n")
   imports = dict(_standard_imports(tree))

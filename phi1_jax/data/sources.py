@@ -162,7 +162,7 @@ def _describe_tfds(source: seqio.TfdsDataSource) -> dict[str, Any]:
   return {
     "name": info.name,
     "version": str(info.version),
-    "licence": info.license or "see the dataset card",
+    "licence": info.redistribution_info.license or "see the dataset card",
     "home": info.homepage,
     "splits": files,
   }

@@ -58,7 +58,7 @@ def register(tokenizer: Tokenizer, curated_directory: str | None = None) -> None
       if curated_directory is None
       else sources.curated(name, curated_directory)
     )
-    seqio.TaskRegistry.add(
+    made = seqio.Task(
       name,
       source=source,
       preprocessors=[
@@ -72,6 +72,7 @@ def register(tokenizer: Tokenizer, curated_directory: str | None = None) -> None
       },
       metric_fns=[],
     )
+    seqio.TaskRegistry.add_provider(name, made)
   for name, tasks in MIXTURES.items():
     seqio.MixtureRegistry.add(name, [(task, by_size) for task in tasks])
 
