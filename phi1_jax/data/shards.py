@@ -102,7 +102,9 @@ def build(unit: Unit, store: str, tokenizer_digest: str) -> dict[str, Any]:
       dropped["empty"] += 1
       continue
     _check_ids(ids, unit.task, tokenizer)
-    text = tokenizer.decode(ids.tolist()).encode()
+    text = document.text
+    if text is None:
+      text = tokenizer.decode(ids.tolist()).encode()
     writer.add(
       np.append(ids, tokenizer.eos_id),
       num_bytes=len(text),

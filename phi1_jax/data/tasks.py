@@ -14,7 +14,6 @@ corpora if no folder is named. Nothing is registered on import: call `register`.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Iterator
 
@@ -63,7 +62,7 @@ def register(tokenizer: Tokenizer, curated_directory: str | None = None) -> None
       source=source,
       preprocessors=[
         text_to_targets,
-        functools.partial(seqio.preprocessors.tokenize, copy_pretokenized=False),
+        seqio.preprocessors.tokenize,
         seqio.CacheDatasetPlaceholder(),
         seqio.preprocessors.append_eos,
       ],
@@ -156,10 +155,12 @@ class Encoded:
 
   Attributes:
     ids: int [T] ids of the vocabulary it was read with, without the end-of-text id.
+    text: what the ids were made from, in UTF-8; None = the task did not keep it.
     group: documents of one group are held out together; None = by its own text.
   """
 
   ids: np.ndarray
+  text: bytes | None
   group: str | None
 
 
@@ -186,7 +187,8 @@ def documents(
     ids, group = example["targets"], example.get("group")
     if len(ids) and ids[-1] == vocabulary.eos_id:
       ids = ids[:-1]
-    yield Encoded(ids, None if group is None else group.decode())
+    text = example.get("targets_pretokenized")
+    yield Encoded(ids, text, None if group is None else group.decode())
 
 
 def held_out(text: bytes, group: str | None, fraction: float) -> bool:
