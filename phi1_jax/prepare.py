@@ -184,8 +184,9 @@ def _locked(store: Path) -> Iterator[Path]:
     try:
       yield store
     finally:
-      # Who waited for it finds COMPLETED, and needs no lock for that.
-      if (store / "COMPLETED").exists():
+      # Who waited for it finds COMPLETED, and needs no lock for that; a folder that
+      # was refused is left as it was.
+      if (store / "COMPLETED").exists() or not (store / _BUILD).exists():
         (store / _LOCK).unlink(missing_ok=True)
 
 

@@ -60,23 +60,20 @@ def main(argv: Sequence[str] | None = None) -> int:
   parts = gin_config.load(arguments.gin_files, arguments.gin_bindings, CONFIGURABLES)
   config = setup.RunConfig(**{name.lower(): part for name, part in parts.items()})
   workdir = arguments.workdir or command.default_workdir(arguments.gin_files)
-  if arguments.simulated_devices:
+  if arguments.simulated_devices is not None:
     _simulate(arguments.simulated_devices)
   run = setup.make_setup(config, workdir)
   print(describe.describe(run), flush=True)
   if arguments.dry_run:
     return dry_run(run)
-  stop = StopSignal()
-  with _held(workdir):
+  with StopSignal() as stop, _held(workdir):
     _use_cache(config.runtime)
     store = open_store(config, stop)
     if store is None:
       return command.PREEMPTED
-    _write_config(workdir, gin_config.text(parts))
-    (workdir / "tokenizer.json").write_bytes(
-      (store.directory / "tokenizer.json").read_bytes()
-    )
-    return _train(run, store, stop)
+    with _written_config(workdir, gin_config.text(parts)):
+      _copy_tokenizer(store, workdir)
+      return _train(run, store, stop)
 
 
 def _parser() -> command.Parser:
@@ -185,9 +182,10 @@ def check_store(store: TokenStore, config: setup.RunConfig) -> None:
     InputError: names both sides.
   """
   data, manifest = config.data, store.manifest
-  if manifest["mixture"] != data.mixture:
+  mixture = manifest.get("mixture")
+  if mixture != data.mixture:
     raise InputError(
-      f"Data.store: {data.store} holds the mixture {manifest['mixture']!r}, expected "
+      f"Data.store: {data.store} holds the mixture {mixture!r}, expected "
       f"{data.mixture!r}; name another folder"
     )
   theirs = manifest["tokenizer"]
@@ -239,20 +237,40 @@ def _use_cache(runtime: RuntimeConfig) -> None:
     jax.config.update("jax_compilation_cache_dir", path)
 
 
-def _write_config(workdir: Path, text: str) -> None:
-  """Writes config.gin; says what has changed since the run was last started."""
+@contextlib.contextmanager
+def _written_config(workdir: Path, text: str) -> Iterator[None]:
+  """Writes config.gin; says what has changed since the run was last started.
+
+  A run that is refused inside leaves the config of what the directory holds.
+  """
   path = workdir / "config.gin"
-  before = set(path.read_text().splitlines()) if path.exists() else None
+  before = path.read_text() if path.exists() else None
   if before is not None:
     for line in text.splitlines():
-      if line not in before:
+      if line not in before.splitlines():
         log.warning("changed since this run was last started: %s", line)
   path.write_text(text)
+  try:
+    yield
+  except InputError:
+    if before is not None:
+      path.write_text(before)
+    raise
+
+
+def _copy_tokenizer(store: TokenStore, workdir: Path) -> None:
+  path = store.directory / tokenizer.FILE_NAME
+  if not path.is_file():
+    raise InputError(
+      f"{path}: the store's tokenizer is missing; copy it back, or build the store "
+      "again with `python -m phi1_jax.prepare`"
+    )
+  (workdir / tokenizer.FILE_NAME).write_bytes(path.read_bytes())
 
 
 def _train(run: setup.Setup, store: TokenStore, stop: StopSignal) -> int:
   for place in (run.config.checkpoint.resume_from, run.config.checkpoint.init_from):
-    if place:
+    if place and not manager.holds_checkpoint(run.workdir):
       manager.find(place)  # refuses a path without a checkpoint before the work
   started = time.perf_counter()
   last = run.config.train.last_step

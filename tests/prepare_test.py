@@ -37,21 +37,14 @@ from pathlib import Path
 import seqio
 from phi1_jax.data import sources, tasks
 from phi1_jax.data.corpora import Corpus, Document
-
 ROOT = Path(__file__).parent / "texts"
-
-
 def corpus():
   paths = tuple(sorted(path.name for path in ROOT.iterdir()))
   return [Corpus("tiny", "1", "MIT", "https://example.org", ROOT, paths)]
-
-
 def extract(corpus, path):
   time.sleep(float(os.environ.get("TINY_SECONDS_PER_FILE", "0")))
   texts = json.loads((corpus.root / path).read_text())
   return [Document(text, text) for text in texts]
-
-
 for name in ("tiny", "tiny_too"):
   seqio.TaskRegistry.add(
     name,
@@ -273,12 +266,9 @@ def test_a_folder_with_something_else_is_refused(config):
   assert (folder / "thesis.tex").read_text() == "x"
 
 
-# Builds in processes of their own. They are forked from a server that has TensorFlow
-# loaded, so that each starts in milliseconds.
-
-
 @pytest.fixture(scope="module")
 def context(module):
+  # Forked from a server with TensorFlow loaded, a build starts in milliseconds.
   made = multiprocessing.get_context("forkserver")
   made.set_forkserver_preload(["phi1_jax.data.shards"])
   return made
@@ -404,7 +394,6 @@ def test_the_command_refuses_in_one_line(finished, gin_file):
 
 
 def test_help_does_not_wait_for_tensorflow(tmp_path):
-  with contextlib.chdir(tmp_path):
-    code = "import sys, phi1_jax.prepare; print('tensorflow' in sys.modules)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-  assert out.stdout.strip() == "False"
+  code = "import sys, phi1_jax.prepare; print('tensorflow' in sys.modules)"
+  out = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=tmp_path)
+  assert out.strip() == "False"

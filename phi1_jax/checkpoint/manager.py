@@ -168,17 +168,28 @@ def find(path: str) -> Path:
 
   `path` may be a step folder, a `checkpoints` folder, or a run's work directory.
   """
-  start = Path(path).absolute()
+  found = _newest(Path(path).absolute())
+  if found is None:
+    raise InputError(
+      f"{path}: no checkpoint here; expected a step folder, a checkpoints folder or a "
+      "work directory of phi1_jax.train"
+    )
+  return found
+
+
+def holds_checkpoint(workdir: Path) -> bool:
+  """Whether a run would go on from its own work directory."""
+  return _newest(workdir / "checkpoints") is not None
+
+
+def _newest(start: Path) -> Path | None:
   for folder in (start, start / "checkpoints"):
     if (folder / "meta").is_dir() and (folder / "state").is_dir():
       return folder
     steps = [p for p in folder.glob("*") if p.name.isdigit() and p.is_dir()]
     if steps:
       return max(steps, key=lambda step: int(step.name))
-  raise InputError(
-    f"{path}: no checkpoint here; expected a step folder, a checkpoints folder or a "
-    "work directory of phi1_jax.train"
-  )
+  return None
 
 
 def read_meta(path: Path) -> dict[str, Any]:
@@ -221,6 +232,11 @@ def restore(path: Path, abstract_state: Any, expected: Mapping[str, Any]):
       state = reader.restore(path / "state", arguments)
   except Exception as error:  # whatever the storage layers raise, the name is ours
     raise DamagedError(str(error)) from error
+  # What a partial restore does not find, it leaves as it was asked for.
+  for place, leaf in jax.tree_util.tree_leaves_with_path(state):
+    if not isinstance(leaf, jax.Array):
+      name = jax.tree_util.keystr(place, simple=True, separator="/")
+      raise DamagedError(f"{name} is missing")
   for name, value in fingerprints(state).items():
     if meta["fingerprints"].get(name) != value:
       raise DamagedError(f"{name} is not what was saved")

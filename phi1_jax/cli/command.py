@@ -74,6 +74,8 @@ class Parser(argparse.ArgumentParser):
 
 def default_workdir(gin_files: Sequence[str]) -> Path:
   """`runs/<name of the last gin file>`: where a run lives unless --workdir says."""
+  if not gin_files:
+    raise InputError("--workdir: got none and no --gin_file to name it after; give one")
   return Path("runs") / Path(gin_files[-1]).stem
 
 

@@ -8,7 +8,9 @@ device is touched, and every complaint is an `InputError` that names the place.
 import dataclasses
 import importlib.util  # gin's resource reader needs it imported before gin is
 import logging
+import math
 import re
+import tokenize
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import gin
+import gin.config
 
 from phi1_jax import InputError
 
@@ -24,6 +27,17 @@ assert importlib.util is not None
 # Every part that a gin file may configure, so that a command which builds only some
 # of them (prepare: Data) reads a whole run's file and still knows a misspelt name.
 PARTS = ("Checkpoint", "Data", "Mesh", "Model", "Optimizer", "Runtime", "Train")
+
+# What gin raises, or lets through, for text that is no configuration.
+_GIN_ERRORS = (
+  ValueError,
+  TypeError,
+  SyntaxError,
+  LookupError,
+  AttributeError,
+  ImportError,
+  RuntimeError,
+)
 
 Config = TypeVar("Config")
 _registered: dict[str, type] = {}
@@ -54,6 +68,7 @@ def load(
       _registered[name] = cls
       gin.external_configurable(cls, name=name, module="phi1_jax")
   sources = _parse(files, bindings, skip=sorted(set(PARTS) - set(_registered)))
+  _refuse_scopes()
   if set(classes) == set(PARTS):  # else a macro may belong to a part left alone
     _refuse_unread_macros(sources)
   return {name: _build(name, cls, sources) for name, cls in classes.items()}
@@ -129,9 +144,11 @@ def _parse(files, bindings, *, skip) -> _Sources:
     raise InputError(_unreadable(error, files)) from None
   except UnicodeDecodeError as error:
     raise InputError(f"{', '.join(files)}: not a text file ({error})") from None
-  except (ValueError, TypeError, SyntaxError, LookupError) as error:
-    raise InputError(_explain(error)) from None
-  except (AttributeError, ImportError, RuntimeError) as error:
+  except tokenize.TokenError as error:
+    raise InputError(
+      f"{', '.join(files)}: a bracket or quote is never closed ({error.args[0]})"
+    ) from None
+  except _GIN_ERRORS as error:
     raise InputError(_explain(error)) from None
   finally:
     logging.getLogger().removeFilter(_not_path_errors)
@@ -151,9 +168,11 @@ def _not_path_errors(record: logging.LogRecord) -> bool:
 
 def _literal(value: str) -> str:
   """A flag's value as gin text; a bare word or path is taken as a string."""
+  if "\n" in value:  # what follows would be a binding of its own
+    return repr(value)
   try:
     gin.config.parse_value(value)
-  except (ValueError, SyntaxError, TypeError, AttributeError):
+  except (*_GIN_ERRORS, tokenize.TokenError):
     return repr(value)
   return value
 
@@ -174,6 +193,8 @@ def _explain(error: Exception) -> str:
   message = str(error)
   if isinstance(error, SyntaxError) and error.filename:
     return f"{error.filename}, line {error.lineno}: {error.msg} ({error.text!r})"
+  if isinstance(error, RecursionError):
+    return "a gin file includes itself, or a macro reads itself, in a circle"
   place = re.search(r'In file "(.*?)", line (\d+)', message)
   if place is None:
     place = re.search(r"In bindings string line (\d+)", message)
@@ -189,16 +210,26 @@ def _explain(error: Exception) -> str:
       f"{where}{name}.{unknown.group(1)}: no such parameter; {name} has "
       f"{', '.join(fields)}"
     )
-  unbound = re.search(r"(\w+)/macro\.value set to `%gin\.REQUIRED`", message)
+  unbound = re.search(r"(\S+) set to `%gin\.REQUIRED`", message)
   if unbound:
-    name = unbound.group(1)
+    name = unbound.group(1).removesuffix("/macro.value")
     return f"{name}: required but not bound; give --gin.{name}=VALUE"
-  missing = re.search(r"No bindings specified for '(\w+)/gin\.macro'", message)
+  missing = re.search(r"No bindings specified for '([\w.]+)/gin\.macro'", message)
   if missing:
     name = missing.group(1)
     return f"%{name}: the macro is read but never bound; give --gin.{name}=VALUE"
   known = f"; known parts are {', '.join(PARTS)}" if "configurable" in message else ""
   return where + " ".join(message.split("\n")[0].split()) + known
+
+
+def _refuse_scopes() -> None:
+  """Refuses `scope/Part.parameter`: gin takes it, and nothing here enters a scope."""
+  bound = gin.config_str(max_line_length=10_000)
+  if scoped := re.search(r"^(\w[\w.]*/[\w./]*) =", bound, re.MULTILINE):
+    raise InputError(
+      f"{scoped.group(1)}: nothing reads a binding with a scope; expected "
+      "Part.parameter or MACRO"
+    )
 
 
 def _refuse_unread_macros(sources: _Sources) -> None:
@@ -214,7 +245,10 @@ def _refuse_unread_macros(sources: _Sources) -> None:
 
 def _build(name: str, cls: type[Config], sources: _Sources) -> Config:
   """Builds one dataclass from gin's bindings after checking each value's type."""
-  values = gin.get_bindings(f"phi1_jax.{name}")
+  try:
+    values = gin.get_bindings(f"phi1_jax.{name}")
+  except _GIN_ERRORS as error:  # it looks macros up
+    raise InputError(_explain(error)) from None
   hints = typing.get_type_hints(cls)
   for field in dataclasses.fields(cls):  # pyright: ignore[reportArgumentType]
     full = f"{name}.{field.name}"
@@ -266,5 +300,5 @@ def _fits(value: Any, hint: Any) -> bool:
       _fits(k, key) and _fits(v, item) for k, v in value.items()
     )
   if hint is float:  # NaN would pass every later comparison
-    return type(value) in (int, float) and value == value
+    return type(value) in (int, float) and math.isfinite(value)
   return type(value) is hint  # `True` is no int

@@ -325,14 +325,14 @@ def _read_manifest(directory: Path) -> tuple[str, dict[str, Any]]:
       f"token store {directory}: no such folder; build it with "
       "`python -m phi1_jax.prepare`, or correct Data.store"
     )
-  if not (directory / "COMPLETED").exists():
+  if not (directory / "COMPLETED").is_file():
     raise InputError(
       f"token store {directory} has no COMPLETED: its build did not finish; "
       f"{_BUILD_AGAIN} to go on"
     )
   completed = _parse_json(directory / "COMPLETED")
   manifest_path = directory / "manifest.json"
-  if not manifest_path.exists():
+  if not manifest_path.is_file():
     raise InputError(f"{manifest_path} is missing; {_BUILD_AGAIN}")
   digest, expected = _sha256(manifest_path), completed.get("manifest_sha256")
   if digest != expected:

@@ -4,8 +4,9 @@ A row of metrics.jsonl is one JSON object. Training rows: step, loss, grad_norm,
 learning_rate, tokens_seen, tokens_per_second, mfu, step_seconds, input_wait_seconds.
 Evaluation rows: step and eval/<name>. What is not finite is null: NaN is not JSON.
 
-A run that resumes at step k drops the rows after k, which the run before it wrote and
-this one writes again. So no step is there twice, whenever the process was killed.
+A run that resumes at step k drops what the run before it wrote and this one writes
+again: the rows after k, and the evaluation rows of k. So nothing is there twice,
+whenever the process was killed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -44,15 +46,12 @@ class Recorder:
     self._num_steps, self._emit = num_steps, emit
     self._file = self._board = None
     if process_index == 0:
-      # Here, because it imports torch where there is one; only a run pays for that.
-      from tensorboardX import SummaryWriter
-
       workdir = Path(workdir)
       self._file = MetricsFile(workdir / "metrics.jsonl", resumed_at=resumed_at)
       # TensorBoard hides what earlier processes wrote at purge_step and later.
       purge_step = 0 if resumed_at is None else resumed_at + 1
       # Without a suffix, two starts within one second would share a file.
-      self._board = SummaryWriter(
+      self._board = _summary_writer()(
         str(workdir / "tensorboard"),
         purge_step=purge_step,
         filename_suffix=f".{purge_step}",
@@ -83,12 +82,28 @@ class Recorder:
     self.close()
 
 
+def _summary_writer() -> type:
+  """tensorboardX's writer, without the torch that it would load for tensors.
+
+  torch costs seconds and memory, and no training run here has use for it.
+  """
+  hide = "torch" not in sys.modules
+  if hide:
+    sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]  # "not there"
+  try:
+    from tensorboardX import SummaryWriter
+  finally:
+    if hide:
+      del sys.modules["torch"]
+  return SummaryWriter
+
+
 class MetricsFile:
   """Appends rows to metrics.jsonl; a row is on the disk when `write` returns.
 
   Args:
     path: the file; its folder is created if missing.
-    resumed_at: rows after this step are dropped; None drops all of them.
+    resumed_at: see `truncate_after`; None drops all rows.
 
   Raises:
     InputError: the file holds something else than rows.
@@ -137,11 +152,16 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
 
 def truncate_after(path: str | Path, step: int) -> None:
-  """Drops the rows after `step`, and a torn last line, in one atomic step."""
+  """Drops rows after `step`, evaluations of it, and a torn last line, atomically."""
   path = Path(path)
   if path.exists():
-    rows = [row for row in read_metrics(path) if row["step"] <= step]
+    rows = [row for row in read_metrics(path) if _stays(row, step)]
     _write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _stays(row: Mapping[str, Any], step: int) -> bool:
+  evaluation = any(name.startswith("eval/") for name in row)
+  return row["step"] < step or (row["step"] == step and not evaluation)
 
 
 def write_summary(path: str | Path, summary: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 `last` passes train, and one more lets the hooks and the save see the final state.
 """
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -77,62 +78,74 @@ def train(
     step_function = make_train_step(
       setup.model, setup.optimizer, setup.schedule, config, setup.mesh, store.eos_id
     )
+  memory.check_fits(None, setup)
   compiled = memory.compile_step(step_function, setup)
   memory.check_fits(compiled, setup)
   log.info("compiled the step in %.1f s", time.perf_counter() - started)
 
-  # ---- State: restored or made, in the order that checkpoint.manager writes down.
-  checkpoints = Checkpoints(setup.workdir / "checkpoints", setup.config.checkpoint)
-  state, tokens_before = restore_or_initialise(setup, store, checkpoints)
-  first = int(state.step)
-  watcher.skip(first)
+  with contextlib.ExitStack() as opened:  # closed in reverse, whatever happens
+    # ---- State: restored or made, in the order that checkpoint.manager writes down.
+    checkpoints = Checkpoints(setup.workdir / "checkpoints", setup.config.checkpoint)
+    opened.callback(checkpoints.close)
+    state, tokens_before = restore_or_initialise(setup, store, checkpoints)
+    first = int(state.step)
+    _refuse_past(first, setup)
+    watcher.skip(first)
 
-  # ---- Data: batch k is a function of the store, the seed and k.
-  batches = train_batches(
-    store,
-    batch_size=config.batch_size,
-    sequence_length=config.sequence_length,
-    seed=config.seed,
-    rates=setup.config.data.rates,
-    rows=sharding.host_rows(setup.mesh, config.batch_size),
-    start_step=first,
-  )
+    # ---- Data: batch k is a function of the store, the seed and k.
+    batches = train_batches(
+      store,
+      batch_size=config.batch_size,
+      sequence_length=config.sequence_length,
+      seed=config.seed,
+      rates=setup.config.data.rates,
+      rows=sharding.host_rows(setup.mesh, config.batch_size),
+      start_step=first,
+    )
 
-  # ---- Loop: at each pass `state` has seen `step` updates.
-  recorder = Recorder(
-    setup.workdir,
-    resumed_at=first or None,
-    num_steps=last,
-    process_index=jax.process_index(),
-    emit=watcher.write,
-  )
-  reader = MetricsReader(setup, recorder, first, tokens_before)
-  for step in range(first, last + 1):
-    stopping = stop.requested(step)
-    # What was due at the step of a stop runs after the restart instead.
-    due = [] if stopping else [hook for hook in hooks if hook.due(step, last)]
-    saving = stopping or checkpoints.due(step, last)
-    if due or saving:
-      with reader.paused():
-        for hook in due:
-          if values := dict(hook.run(step, state)):
-            recorder.write(step, values)
-        if saving:
-          checkpoints.save(step, state, _meta(setup, store, reader.tokens_seen(step)))
-    if stopping or step == last:
-      break
-    with reader.waiting_for_input():
-      rows = next(batches)
-    batch = sharding.put_batch(rows, setup.mesh, config.batch_size)
-    with jax.profiler.StepTraceAnnotation("train", step_num=step):
-      state, metrics = compiled(state, batch)
-    watcher.update(1)
-    reader.follow(step + 1, metrics)  # reads the step before, while this one runs
+    # ---- Loop: at each pass `state` has seen `step` updates.
+    recorder = opened.enter_context(
+      Recorder(
+        setup.workdir,
+        resumed_at=first or None,
+        num_steps=last,
+        process_index=jax.process_index(),
+        emit=watcher.write,
+      )
+    )
+    reader = MetricsReader(setup, recorder, first, tokens_before)
+    for step in range(first, last + 1):
+      stopping = stop.requested(step)
+      # What was due at the step of a stop runs after the restart instead.
+      due = [] if stopping else [hook for hook in hooks if hook.due(step, last)]
+      saving = stopping or checkpoints.due(step, last)
+      if due or saving:
+        with reader.paused():
+          for hook in due:
+            if values := dict(hook.run(step, state)):
+              recorder.write(step, values)
+          if saving:
+            checkpoints.save(step, state, _meta(setup, store, reader.tokens_seen(step)))
+      if stopping or step == last:
+        break
+      with reader.waiting_for_input():
+        rows = next(batches)
+      batch = sharding.put_batch(rows, setup.mesh, config.batch_size)
+      with jax.profiler.StepTraceAnnotation("train", step_num=step):
+        state, metrics = compiled(state, batch)
+      watcher.update(1)
+      reader.follow(step + 1, metrics)  # reads the step before, while this one runs
 
-  # ---- Close, in reverse.
-  recorder.close()
-  checkpoints.close()
   return not stopping
+
+
+def _refuse_past(first: int, setup: Setup) -> None:
+  last = setup.config.train.last_step
+  if first > last:
+    raise InputError(
+      f"{setup.workdir}: this run is at step {first} already, expected at most "
+      f"{last}; raise Train.total_steps (or stop_at_step), or use another --workdir"
+    )
 
 
 def restore_or_initialise(

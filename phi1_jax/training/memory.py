@@ -52,9 +52,9 @@ def compile_step(step: Callable[..., Any], setup: Setup) -> jax.stages.Compiled:
     raise InputError(f"{_too_large(setup)}: {line}") from None
 
 
-def step_memory(compiled: jax.stages.Compiled, setup: Setup) -> StepMemory:
-  """Reads the compiler's accounts of one device's memory."""
-  analysis = compiled.memory_analysis()
+def step_memory(compiled: jax.stages.Compiled | None, setup: Setup) -> StepMemory:
+  """Reads the compiler's accounts of one device's memory; without it, a lower bound."""
+  analysis = compiled.memory_analysis() if compiled else None
   return StepMemory(
     state=bytes_per_device(setup.abstract_state),
     batch=bytes_per_device(setup.abstract_batch),
@@ -83,8 +83,12 @@ def host_memory() -> int:
   return min(limits)
 
 
-def check_fits(compiled: jax.stages.Compiled, setup: Setup) -> None:
+def check_fits(compiled: jax.stages.Compiled | None, setup: Setup) -> None:
   """Refuses a run that its devices cannot hold, with the sizes.
+
+  Args:
+    compiled: the step; None judges by the state alone, before compiling.
+    setup: the run.
 
   Raises:
     InputError: state and temporaries exceed the device's memory.

@@ -11,7 +11,8 @@ class StopSignal:
   """Notes SIGTERM and SIGINT so that the loop can save before it ends.
 
   The second signal acts as if this were not here: a save that hangs can be killed.
-  Handlers are installed at once and can only be installed in the main thread.
+  Handlers are installed at once and can only be installed in the main thread. A
+  context manager that puts the former ones back.
   """
 
   def __init__(self) -> None:
@@ -20,6 +21,12 @@ class StopSignal:
       number: signal.signal(number, self._note)
       for number in (signal.SIGTERM, signal.SIGINT)
     }
+
+  def __enter__(self) -> "StopSignal":
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    self.restore()
 
   def _note(self, number: int, frame: types.FrameType | None) -> None:
     self.received = True

@@ -41,6 +41,12 @@ class RunConfig:
         f"Train.sequence_length: got {self.train.sequence_length}, expected at most "
         f"Model.max_length={self.model.max_length}"
       )
+    profile_at, last = self.runtime.profile_at, self.train.last_step
+    if profile_at and profile_at >= last:
+      raise InputError(
+        f"Runtime.profile_at: got {profile_at}, expected a step before the run's last, "
+        f"{last}"
+      )
 
   def asdict(self) -> dict[str, Any]:
     """Plain nested dicts, for a checkpoint's meta."""

@@ -63,6 +63,18 @@ def test_resuming_drops_later_rows(tmp_path):
   assert steps(path) == [1, 2, 3, 4, 5, 6]
 
 
+def test_resuming_drops_the_evaluation_of_its_step(tmp_path):
+  path = tmp_path / "metrics.jsonl"
+  metrics = MetricsFile(path)
+  for step in (2, 4, 6):
+    metrics.write(step, {"loss": 1.0})
+    metrics.write(step, {"eval/loss": 2.0})
+  metrics.close()
+  truncate_after(path, 4)
+  rows = [(row["step"], "eval/loss" in row) for row in read_metrics(path)]
+  assert rows == [(2, False), (2, True), (4, False)]
+
+
 def test_a_new_run_starts_an_empty_file(tmp_path):
   path = tmp_path / "metrics.jsonl"
   fill(path, range(3))
@@ -188,7 +200,8 @@ def test_no_tensorflow_and_no_jax(tmp_path):
     f"r = writers.Recorder({str(tmp_path)!r}); r.write(1, {{'loss': 2.0}}); r.close();"
     f"plot.plot_loss({str(tmp_path / 'metrics.jsonl')!r}, {str(tmp_path / 'p.png')!r},"
     " name='x');"
-    "print([m for m in ('tensorflow', 'tensorboard', 'jax', 'matplotlib.pyplot')"
+    "print([m for m in ('tensorflow', 'tensorboard', 'torch', 'jax',"
+    " 'matplotlib.pyplot')"
     " if m in sys.modules])"
   )
   result = subprocess.run(

@@ -1,0 +1,386 @@
+"""What is wrong is named, in one or two lines, with exit code 2 and no traceback.
+
+The compiler is left out: everything refused here is refused before or without it.
+"""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from phi1_jax import InputError, prepare, train
+from phi1_jax.checkpoint.manager import CheckpointConfig, Checkpoints
+from phi1_jax.data.token_store import ShardWriter, finish
+from phi1_jax.training import loop, memory
+from phi1_jax.training import state as train_state
+
+RUN = """
+Model.vocabulary_size = 320
+Model.num_layers = 2
+Model.num_heads = 8
+Model.head_dim = 4
+Model.rotary_dim = 2
+Model.embed_dim = 16
+Model.mlp_dim = 32
+Model.max_length = 16
+Model.dtype = "float32"
+TOTAL_STEPS = 12
+Train.total_steps = %TOTAL_STEPS
+Train.batch_size = 16
+Train.sequence_length = 16
+Optimizer.peak_learning_rate = 1e-2
+Optimizer.warmup_steps = 2
+Optimizer.weight_decay = 0.1
+Data.mixture = "words"
+Data.tokenizer = "train"
+Data.trained_vocabulary_size = 300
+Runtime.compilation_cache = None
+"""
+TOKENIZER = {"name": "train", "digest": "d", "eos_id": 0, "vocabulary_size": 300}
+
+
+def write_store(directory, tokens=400, mixture="words", tokenizer=TOKENIZER):
+  writer = ShardWriter(directory, 0, 1, "words")
+  writer.add(np.arange(tokens) % 300, num_bytes=tokens, held_out=False)
+  fields = {
+    "mixture": mixture,
+    "tasks": {"words": {"rate": "by_size"}},
+    "tokenizer": tokenizer,
+  }
+  finish(directory, fields, [writer.close()])
+  (directory / "tokenizer.json").write_text("{}")
+
+
+@pytest.fixture(autouse=True)
+def run(tmp_path, monkeypatch):
+  """A work place: run.gin and a store, in the current directory."""
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "run.gin").write_text(RUN)
+  write_store(tmp_path / "store")
+  monkeypatch.setattr(memory, "compile_step", lambda step, setup: None)
+  monkeypatch.setattr(
+    train_state, "initialise", lambda *_: types.SimpleNamespace(step=np.zeros(()))
+  )
+  return tmp_path
+
+
+def complaint(*flags, command=train, files=("run.gin",)):
+  """The message with which a command refuses its flags."""
+  words = [f"--gin_file={file}" for file in files] + list(flags)
+  if "--gin.Data.store" not in "".join(flags):
+    words.append("--gin.Data.store=store")
+  with pytest.raises(InputError) as error:
+    command.main(words)
+  message = str(error.value)
+  assert message.count("\n") <= 1
+  assert len(message) < 500
+  return message
+
+
+@pytest.mark.parametrize(
+  ("binding", "named"),
+  [
+    ("Model.num_layer=2", ["Model.num_layer", "no such parameter", "num_layers"]),
+    ("Modle.num_layers=2", ["Modle", "known parts", "Model"]),
+    ("TOTL_STEPS=3", ["TOTL_STEPS", "TOTAL_STEPS"]),
+    ("Train.total_steps=%gin.REQUIRED", ["Train.total_steps", "required"]),
+    ("TOTAL_STEPS=%gin.REQUIRED", ["TOTAL_STEPS", "required", "--gin.TOTAL_STEPS="]),
+    ("Train.total_steps=1.5", ["Train.total_steps", "1.5", "int"]),
+    ("Train.total_steps=True", ["Train.total_steps", "True", "int"]),
+    ("Train.total_steps=None", ["Train.total_steps", "None", "int"]),
+    ("Optimizer.peak_learning_rate=1e999", ["peak_learning_rate", "inf", "float"]),
+    ("Train.total_steps=0", ["Train.total_steps", "0", "at least 1"]),
+    ("Train.stop_at_step=13", ["Train.stop_at_step", "13", "12"]),
+    ("Train.seed=-1", ["Train.seed", "-1"]),
+    ("Train.batch_size=12", ["Train.batch_size", "12", "multiple of the 8"]),
+    ("Train.head_chunks=3", ["Train.head_chunks", "3", "16"]),
+    ("Train.sequence_length=32", ["Train.sequence_length", "32", "max_length=16"]),
+    ("Mesh.data=3", ["Mesh", "data=3", "8 devices"]),
+    ("Mesh.data=0", ["Mesh.data", "0"]),
+    ("Mesh.data=-1", ["Mesh", "at most one axis of -1"]),
+    ("Model.rotary_dim=3", ["Model.rotary_dim", "3", "even"]),
+    ("Model.rotary_dim=6", ["Model.rotary_dim", "6", "head_dim=4"]),
+    ("Model.dropout_rate=1.0", ["Model.dropout_rate", "1.0", "[0, 1)"]),
+    ("Model.remat=most", ["Model.remat", "most", "qkv_context"]),
+    ("Model.attention=flash", ["Model.attention", "flash", "xla"]),
+    ("Model.dtype=float8", ["Model.dtype", "float8", "bfloat16"]),
+    ("Model.num_layers=0", ["Model.num_layers", "0", "positive"]),
+    ("Optimizer.warmup_steps=12", ["Optimizer.warmup_steps", "12", "fewer"]),
+    ("Optimizer.peak_learning_rate=-1.0", ["peak_learning_rate", "-1.0", "positive"]),
+    ("Optimizer.beta2=1.0", ["Optimizer.beta2", "1.0", "[0, 1)"]),
+    ("Optimizer.decay=some", ["Optimizer.decay", "some", "matrices"]),
+    ("Data.rates={'code': 1.0}", ["rates", "code", "words"]),
+    ("Data.rates={'words': -1.0}", ["Data.rates", "-1.0", "words"]),
+    ("Data.held_out_fraction=1.5", ["Data.held_out_fraction", "1.5"]),
+    ("Data.trained_vocabulary_size=None", ["Data.trained_vocabulary_size"]),
+    ("Data.shards=0", ["Data.shards", "0"]),
+    ("Runtime.profile_at=0", ["Runtime.profile_at", "0"]),
+    ("Runtime.profile_at=12", ["Runtime.profile_at", "12"]),
+    ("Checkpoint.every=0", ["Checkpoint.every", "0"]),
+    ("Checkpoint.init_from=nowhere", ["nowhere", "no checkpoint"]),
+    ("Checkpoint.resume_from=nowhere", ["nowhere", "no checkpoint"]),
+    ("Model.vocabulary_size=296", ["Model.vocabulary_size", "296", "299", "300"]),
+    ("Data.mixture=other", ["Data.store", "store", "'words'", "'other'"]),
+    ("Data.trained_vocabulary_size=295", ["tokenizer", "300 ids", "295 ids"]),
+  ],
+)
+def test_a_binding(binding, named):
+  message = complaint(f"--gin.{binding}")
+  for word in named:
+    assert word in message, message
+
+
+def test_accumulation_that_does_not_divide():
+  message = complaint("--gin.Train.batch_size=32", "--gin.Train.sequences_per_device=3")
+  assert "Train.sequences_per_device: got 3, expected a divisor of 4" in message
+
+
+def test_heads_that_tensor_does_not_divide():
+  message = complaint(
+    "--gin.Model.num_heads=6", "--gin.Mesh.tensor=4", "--gin.Mesh.fsdp=2"
+  )
+  assert "tensor=4 does not divide 6 in parameter" in message
+  assert "layers/attention" in message
+
+
+def test_a_model_too_large_for_its_device():
+  message = complaint(
+    "--gin.Model.num_layers=128",
+    "--gin.Model.embed_dim=25600",
+    "--gin.Model.mlp_dim=102400",
+    "--gin.Model.num_heads=6400",
+  )
+  assert "1,006," in message  # parameters: 12 x 128 x 25600 ** 2 and a little
+  assert "too large for one cpu device: state 1406" in message
+  assert "GiB exceed its" in message
+
+
+def test_a_store_without_a_window(run):
+  write_store(run / "small", tokens=16)
+  message = complaint("--gin.Data.store=small")
+  assert "small is too small for one window of 17 tokens" in message
+
+
+def damage(store, name, change):
+  (store / name).unlink()
+  if change == "directory":
+    (store / name).mkdir()
+  elif change is not None:
+    (store / name).write_bytes(change)
+
+
+@pytest.mark.parametrize(
+  ("name", "change"),
+  [
+    ("tokens-00000-of-00001.npy", None),
+    ("tokens-00000-of-00001.npy", b"x"),
+    ("tokens-00000-of-00001.npy", "directory"),
+    ("documents-00000-of-00001.npy", None),
+    ("manifest.json", None),
+    ("manifest.json", b"{}"),
+    ("COMPLETED", b"not json"),
+    ("COMPLETED", b"[]"),
+    ("tokenizer.json", None),
+  ],
+)
+def test_a_damaged_store(run, name, change):
+  damage(run / "store", name, change)
+  message = complaint()
+  assert name in message, message
+
+
+def test_a_flipped_bit_in_a_shard(run):
+  path = run / "store" / "tokens-00000-of-00001.npy"
+  content = bytearray(path.read_bytes())
+  content[-1] ^= 1
+  path.write_bytes(content)
+  assert "tokens-00000-of-00001.npy has sha256" in complaint()
+
+
+def test_a_store_of_another_tokenizer(run):
+  write_store(run / "other", tokenizer={**TOKENIZER, "name": "codegen"})
+  message = complaint("--gin.Data.store=other")
+  assert "another tokenizer: got 'codegen' with 300 ids" in message
+
+
+def test_a_manifest_that_says_nothing(run):
+  writer = ShardWriter(run / "bare", 0, 1, "words")
+  writer.add([1, 2, 0], num_bytes=3, held_out=False)
+  fields = {"tasks": {"words": {}}, "tokenizer": {"eos_id": 0, "vocabulary_size": 9}}
+  finish(run / "bare", fields, [writer.close()])
+  assert "holds the mixture None, expected 'words'" in complaint(
+    "--gin.Data.store=bare"
+  )
+
+
+def test_a_work_directory_that_is_a_file(run):
+  assert "--workdir: cannot write to run.gin" in complaint("--workdir=run.gin")
+  assert "run.gin/a" in complaint("--workdir=run.gin/a")
+
+
+def test_a_work_directory_in_use(run):
+  (run / "held").mkdir()
+  with (run / "held" / ".lock").open("w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    assert "another process is training in held" in complaint("--workdir=held")
+
+
+@pytest.mark.parametrize("content", ["hello\n", '{"loss": 1}\n', "directory"])
+def test_metrics_of_something_else(run, content):
+  (run / "w").mkdir()
+  path = run / "w" / "metrics.jsonl"
+  if content == "directory":
+    path.mkdir()
+  else:
+    path.write_text(content)
+  assert "metrics.jsonl" in complaint("--workdir=w")
+
+
+def write_checkpoint(folder, **changes):
+  shape = dict(vocabulary_size=320, num_layers=2, num_heads=8, head_dim=4, embed_dim=16)
+  shape |= dict(mlp_dim=32, rotary_dim=2, rope_base=10000.0, param_dtype="float32")
+  digest = json.loads((folder.parent / "store" / "COMPLETED").read_text())
+  meta = {"model_shape": shape, "tokenizer": "d", "store": digest["manifest_sha256"]}
+  checkpoints = Checkpoints(folder / "checkpoints", CheckpointConfig())
+  checkpoints.save(4, {"step": np.array([4], np.int32)}, {**meta, **changes})
+  checkpoints.close()
+
+
+@pytest.mark.parametrize("flag", ["--workdir={}", "--gin.Checkpoint.resume_from={}"])
+@pytest.mark.parametrize(
+  ("changes", "named"),
+  [
+    ({"tokenizer": "e"}, "another tokenizer: got e, expected d"),
+    ({"store": "e"}, "another store: got e, expected "),
+  ],
+)
+def test_a_checkpoint_of_another_run(run, flag, changes, named):
+  write_checkpoint(run / "old", **changes)
+  assert named in complaint(flag.format("old"))
+
+
+@pytest.mark.parametrize(
+  "flag",
+  ["--workdir={}", "--gin.Checkpoint.resume_from={}", "--gin.Checkpoint.init_from={}"],
+)
+def test_a_checkpoint_of_another_model(run, flag):
+  write_checkpoint(run / "old")
+  (run / "old" / "config.gin").write_text("as it was")
+  message = complaint(flag.format("old"), "--gin.Model.num_layers=3")
+  assert "got num_layers=2, expected num_layers=3" in message
+  assert (run / "old" / "config.gin").read_text() == "as it was"
+
+
+@pytest.mark.parametrize("part", ["resume_from", "init_from"])
+def test_a_damaged_checkpoint_to_start_from(run, part):
+  write_checkpoint(run / "old")  # whole, but it holds no parameters
+  message = complaint(f"--gin.Checkpoint.{part}=old/checkpoints/4")
+  assert "old/checkpoints/4: damaged checkpoint" in message
+
+
+def test_two_places_to_start_from():
+  message = complaint("--gin.Checkpoint.init_from=a", "--gin.Checkpoint.resume_from=b")
+  assert "resume_from='b'" in message
+  assert "init_from='a'" in message
+
+
+def test_a_run_that_is_past_its_end(run, monkeypatch):
+  restored = types.SimpleNamespace(step=np.array(30)), 0
+  monkeypatch.setattr(loop, "restore_or_initialise", lambda *_: restored)
+  message = complaint("--workdir=w")
+  assert "w: this run is at step 30 already, expected at most 12" in message
+
+
+@pytest.mark.parametrize(
+  ("content", "named"),
+  [
+    (b"Model.num_layers = = 2\n", "line 1"),
+    (b"Data.rates = {'a': 1\n", "never closed"),
+    (b"include 'gone.gin'\n", "gone.gin: no such gin file"),
+    (b"a/Model.num_layers = 2\n", "a/Model.num_layers"),
+    (b"\xff\xfe\x00", "bad.gin: not a text file"),
+  ],
+)
+def test_a_bad_gin_file(run, content, named):
+  (run / "bad.gin").write_bytes(content)
+  assert named in complaint(files=("run.gin", "bad.gin"))
+
+
+@pytest.mark.parametrize("files", [("gone.gin",), ("store",)])
+def test_no_gin_file(files):
+  assert f"{files[0]}: no such gin file" in complaint(files=files)
+
+
+def test_nothing_at_all():
+  with pytest.raises(InputError, match="got no --gin_file"):
+    train.main([])
+
+
+@pytest.mark.parametrize("devices", ["0", "-1"])
+def test_simulated_devices(devices):
+  message = complaint(f"--simulated_devices={devices}")
+  assert f"--simulated_devices: got {devices}" in message
+
+
+# The command that prepares tokens.
+
+PREPARE = ("--gin.Data.tokenizer=codegen", "--gin.Data.trained_vocabulary_size=None")
+
+
+@pytest.mark.parametrize(
+  ("flags", "named"),
+  [
+    (("--gin.Data.mixture=no_such_mixture",), ["no_such_mixture", "code_textbook"]),
+    (("--gin.Data.modules=('no_such_module',)",), ["Data.modules", "no_such_module"]),
+    (("--gin.Data.tokenizer=gone.json",), ["gone.json", "codegen"]),
+    (("--gin.Data.tokenizer=run.gin",), ["run.gin", "not a tokenizer.json"]),
+    (("--gin.Data.store=run.gin",), ["Data.store", "run.gin"]),
+    (("--gin.Data.store=foreign",), ["foreign", "not a token store", "a.txt"]),
+    (("--gin.Data.held_out_fraction=1.5",), ["Data.held_out_fraction", "1.5"]),
+    (("--gin.Data.shards=0",), ["Data.shards", "0"]),
+    (("--gin.Data.curated_directory=gone",), ["gone"]),
+    (("--gin.Data.modul=1",), ["Data.modul", "no such parameter"]),
+    (("--gin.Modle.x=1",), ["Modle"]),
+  ],
+)
+def test_prepare(run, flags, named):
+  (run / "foreign").mkdir()
+  (run / "foreign" / "a.txt").touch()
+  store = () if "store" in flags[0] else ("--gin.Data.store=new",)
+  flags = (*PREPARE, "--gin.Data.mixture=code_exercises", *store, *flags)
+  message = complaint("--gin.Data.processes=1", *flags, command=prepare)
+  for word in named:
+    assert word in message, message
+
+
+# Through the real command: code, one line on standard error, no traceback.
+
+
+@pytest.mark.parametrize(
+  ("module", "flags", "named"),
+  [
+    ("train", ["--gin.Train.batch_size=12"], "Train.batch_size: got 12"),
+    ("train", ["--gin.Data.mixture=other"], "holds the mixture 'words'"),
+    ("train", ["--no_such_flag"], "--no_such_flag"),
+    ("train", ["--simulated_devices=x"], "--simulated_devices"),
+    ("prepare", ["--gin.Data.tokenizer=gone.json"], "gone.json"),
+  ],
+)
+def test_the_command_ends_with_2(run, module, flags, named):
+  done = subprocess.run(
+    [sys.executable, "-m", f"phi1_jax.{module}", "--gin_file=run.gin", *flags]
+    + ["--gin.Data.store=store"] * (module == "train")
+    + ["--gin.Data.store=new", *PREPARE[1:]] * (module == "prepare"),
+    capture_output=True,
+    text=True,
+    timeout=120,
+    env={**os.environ, "JAX_PLATFORMS": "cpu"},
+  )
+  assert done.returncode == 2, done.stderr
+  assert named in done.stderr
+  assert "Traceback" not in done.stderr

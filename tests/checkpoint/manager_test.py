@@ -1,0 +1,283 @@
+import json
+import logging
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from phi1_jax import InputError
+from phi1_jax.checkpoint import manager
+from phi1_jax.checkpoint.manager import CheckpointConfig, Checkpoints
+
+META = {
+  "model_shape": {"num_layers": 2, "embed_dim": 8},
+  "store": "s",
+  "tokenizer": "t",
+}
+
+
+def state(number=0, devices=8):
+  """A state that tells which step it is of, split over some of the devices."""
+  mesh = jax.make_mesh((devices,), ("x",), devices=jax.devices()[:devices])
+  split = NamedSharding(mesh, PartitionSpec("x"))
+  whole = NamedSharding(mesh, PartitionSpec())
+  values = np.random.default_rng(number).normal(size=(16, 64)).astype(np.float32)
+  return {
+    "params": {"kernel": jax.device_put(jnp.asarray(values), split)},
+    "optimizer": {"mean": jax.device_put(jnp.asarray(-values, jnp.bfloat16), split)},
+    "step": jax.device_put(jnp.asarray(number, jnp.int32), whole),
+  }
+
+
+def abstract(devices=8):
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+    state(devices=devices),
+  )
+
+
+def open_at(path, **config):
+  return Checkpoints(path / "checkpoints", CheckpointConfig(**config))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+  """A run with checkpoints of the steps 2, 4 and 6; copy it before you damage it."""
+  path = tmp_path_factory.mktemp("run")
+  checkpoints = open_at(path, keep_latest=3)
+  for step in (2, 4, 6):
+    checkpoints.save(step, state(step), META)
+  checkpoints.close()
+  return path
+
+
+@pytest.fixture
+def run(written, tmp_path):
+  return shutil.copytree(written, tmp_path / "run")
+
+
+def assert_is(tree, number):
+  for got, expected in zip(
+    jax.tree.leaves(tree), jax.tree.leaves(state(number)), strict=True
+  ):
+    assert got.dtype == expected.dtype
+    assert np.asarray(got).tobytes() == np.asarray(expected).tobytes()
+
+
+@pytest.mark.parametrize("devices", [1, 4, 8])
+def test_exact_on_any_number_of_devices(written, devices):
+  checkpoints = open_at(written)
+  restored, meta = checkpoints.restore_latest(abstract(devices), META)
+  checkpoints.close()
+  assert_is(restored, 6)
+  assert len(restored["params"]["kernel"].sharding.device_set) == devices
+  assert (meta["step"], meta["store"]) == (6, "s")
+
+
+def arrays_file(folder):
+  """The file that restoring reads the arrays' bytes from."""
+  return max((folder / "state" / "d").iterdir(), key=lambda path: path.stat().st_size)
+
+
+def flip_a_bit(folder):
+  path = arrays_file(folder)
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+
+
+def truncate(folder):
+  path = arrays_file(folder)
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def lose_a_file(folder):
+  arrays_file(folder).unlink()
+
+
+def lose_meta(folder):
+  shutil.rmtree(folder / "meta")
+
+
+def lose_state(folder):
+  shutil.rmtree(folder / "state")
+
+
+def empty(folder):
+  shutil.rmtree(folder)
+  folder.mkdir()
+
+
+def foreign_meta(folder):
+  next(p for p in (folder / "meta").iterdir()).write_text("[]")
+
+
+def no_json(folder):
+  next(p for p in (folder / "meta").iterdir()).write_text("{")
+
+
+def forged_fingerprint(folder):
+  path = next(p for p in (folder / "meta").iterdir() if "params" in p.read_text())
+  meta = json.loads(path.read_text())
+  meta["fingerprints"]["params/kernel"] ^= 1
+  path.write_text(json.dumps(meta))
+
+
+DAMAGES = (
+  flip_a_bit,
+  truncate,
+  lose_a_file,
+  lose_meta,
+  lose_state,
+  empty,
+  foreign_meta,
+  no_json,
+  forged_fingerprint,
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_skipped_by_name_and_saved_anew(run, damage, caplog):
+  damage(run / "checkpoints" / "6")
+  checkpoints = open_at(run, keep_latest=3)
+  with caplog.at_level(logging.WARNING, "phi1_jax"):
+    restored, _ = checkpoints.restore_latest(abstract(), META)
+  assert_is(restored, 4)
+  assert f"skipping damaged checkpoint {run / 'checkpoints' / '6'}" in caplog.text
+  assert (run / "checkpoints.damaged" / "6").is_dir()
+  assert not (run / "checkpoints" / "6").exists()
+  checkpoints.save(6, state(6), META)
+  checkpoints.close()
+  again = open_at(run)
+  restored, _ = again.restore_latest(abstract(), META)
+  again.close()
+  assert_is(restored, 6)
+
+
+def test_damaged_twice(run):
+  for name in ("6", "6.1"):
+    flip_a_bit(run / "checkpoints" / "6")
+    checkpoints = open_at(run, keep_latest=3)
+    checkpoints.restore_latest(abstract(), META)
+    checkpoints.save(6, state(6), META)
+    checkpoints.close()
+    assert (run / "checkpoints.damaged" / name).is_dir()
+
+
+def test_all_damaged(run):
+  for step in (2, 4, 6):
+    flip_a_bit(run / "checkpoints" / str(step))
+  checkpoints = open_at(run)
+  with pytest.raises(InputError, match=r"all 3 checkpoints are damaged.*\.damaged"):
+    checkpoints.restore_latest(abstract(), META)
+  assert checkpoints.restore_latest(abstract(), META) is None  # from scratch now
+  checkpoints.close()
+
+
+@pytest.mark.parametrize(
+  ("expected", "named"),
+  [
+    ({"store": "other"}, "another store: got s, expected other"),
+    ({"tokenizer": "other"}, "another tokenizer: got t, expected other"),
+    (
+      {"model_shape": {"num_layers": 3, "embed_dim": 8}},
+      "another model_shape: got num_layers=2, expected num_layers=3",
+    ),
+  ],
+)
+def test_a_whole_checkpoint_of_something_else_is_refused(run, expected, named):
+  checkpoints = open_at(run)
+  with pytest.raises(InputError, match=named):
+    checkpoints.restore_latest(abstract(), META | expected)
+  checkpoints.close()
+  assert not (run / "checkpoints.damaged").exists()
+  assert (run / "checkpoints" / "6").is_dir()
+
+
+def test_what_was_killed_in_the_middle_of_a_save(run):
+  """A half-written folder is no checkpoint and does not stop the next save."""
+  left = run / "checkpoints" / "8.orbax-checkpoint-tmp"
+  shutil.copytree(run / "checkpoints" / "6", left)
+  shutil.rmtree(left / "state")
+  checkpoints = open_at(run, keep_latest=3)
+  restored, _ = checkpoints.restore_latest(abstract(), META)
+  assert_is(restored, 6)
+  checkpoints.save(8, state(8), META)
+  checkpoints.close()
+  assert manager.find(str(run)).name == "8"
+
+
+@pytest.mark.parametrize(
+  ("config", "kept"),
+  [
+    ({"keep_latest": 1}, [10]),
+    ({"keep_latest": 2}, [8, 10]),
+    ({"keep_latest": 1, "keep_every": 4}, [4, 8, 10]),
+  ],
+)
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_retention(tmp_path, config, kept, asynchronous):
+  checkpoints = open_at(tmp_path, **config, asynchronous=asynchronous)
+  for step in (2, 4, 6, 8, 10):
+    checkpoints.save(step, state(step), META)
+  checkpoints.close()
+  steps = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
+  assert steps == kept
+
+
+def test_a_step_is_saved_once(run):
+  checkpoints = open_at(run, keep_latest=3)
+  checkpoints.save(6, state(7), META)
+  restored, _ = checkpoints.restore_latest(abstract(), META)
+  checkpoints.close()
+  assert_is(restored, 6)
+
+
+def test_only_the_parameters(written):
+  part = {"params": abstract(2)["params"]}
+  restored, _ = manager.restore(written / "checkpoints" / "4", part, META)
+  assert list(restored) == ["params"]
+  np.testing.assert_array_equal(
+    restored["params"]["kernel"], np.asarray(state(4)["params"]["kernel"])
+  )
+
+
+def test_an_array_that_is_not_there(written):
+  part = {"params": abstract()["params"] | {"bias": abstract()["step"]}}
+  with pytest.raises(manager.DamagedError, match="params/bias is missing"):
+    manager.restore(written / "checkpoints" / "4", part, META)
+
+
+def test_due():
+  checkpoints = Checkpoints.__new__(Checkpoints)
+  checkpoints.config = CheckpointConfig(every=4)
+  assert [s for s in range(12) if checkpoints.due(s, 10)] == [4, 8, 10]
+
+
+def test_find(run):
+  steps = run / "checkpoints"
+  for path in (run, steps, steps / "6"):
+    assert manager.find(str(path)) == steps / "6"
+  assert manager.find(str(steps / "2")) == steps / "2"
+  assert manager.holds_checkpoint(run)
+  assert not manager.holds_checkpoint(run / "nope")
+  for path in (run.parent, run / "nope", steps / "6" / "meta"):
+    with pytest.raises(InputError, match="no checkpoint here"):
+      manager.find(str(path))
+
+
+@pytest.mark.parametrize(
+  ("config", "named"),
+  [
+    ({"every": 0}, r"Checkpoint\.every: got 0"),
+    ({"keep_latest": 0}, r"Checkpoint\.keep_latest: got 0"),
+    ({"keep_every": -1}, r"Checkpoint\.keep_every: got -1"),
+    ({"resume_from": "a", "init_from": "b"}, "both resume_from='a'.*init_from='b'"),
+  ],
+)
+def test_config_refuses(config, named):
+  with pytest.raises(InputError, match=named):
+    CheckpointConfig(**config)

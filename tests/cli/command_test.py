@@ -1,0 +1,111 @@
+import argparse
+import logging
+import subprocess
+import sys
+
+import pytest
+
+from phi1_jax import InputError
+from phi1_jax.cli import command
+
+
+def ending(body):
+  """Exit code, stdout and stderr of a command whose main does `body`."""
+  program = (
+    "from phi1_jax.cli import command\nfrom phi1_jax import InputError\n"
+    f"def main(argv):\n  {body}\ncommand.run(main)\n"
+  )
+  run = subprocess.run(
+    [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+  )
+  return run.returncode, run.stdout, run.stderr
+
+
+@pytest.mark.parametrize(
+  ("body", "code", "err"),
+  [
+    ("return 0", 0, ""),
+    ("return command.PREEMPTED", 75, ""),
+    ("raise InputError('a: got 1, expected 2')", 2, "error: a: got 1, expected 2\n"),
+    ("raise KeyboardInterrupt", 130, "interrupted\n"),
+  ],
+)
+def test_exit_codes(body, code, err):
+  assert ending(body) == (code, "", err)
+
+
+def test_a_failure_keeps_its_traceback():
+  code, _, err = ending("raise RuntimeError('disk on fire')")
+  assert code == 1
+  assert "Traceback" in err
+  assert "disk on fire" in err
+
+
+def test_a_reader_that_leaves_is_no_traceback():
+  program = (
+    "from phi1_jax.cli import command\n"
+    "def main(argv):\n  while True: print('x' * 1000, flush=True)\ncommand.run(main)"
+  )
+  run = subprocess.Popen(
+    [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+  )
+  run.stdout.readline()
+  run.stdout.close()
+  assert run.wait(60) == 1
+  assert run.stderr.read() == b""
+
+
+def test_run_uses_the_code_in_process(monkeypatch, capsys):
+  monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+
+  def main(argv):
+    raise InputError("nope")
+
+  with pytest.raises(SystemExit) as ended:
+    command.run(main)
+  assert ended.value.code == 2
+  assert capsys.readouterr().err == "error: nope\n"
+
+
+@pytest.fixture
+def parser():
+  return command.Parser("train", "Trains.", "python -m phi1_jax.train")
+
+
+@pytest.mark.parametrize(
+  ("words", "bindings"),
+  [
+    (["--gin.Train.seed=3"], [("Train.seed", "3")]),
+    (["--gin.Train.seed", "3"], [("Train.seed", "3")]),
+    (["--gin.A=x=y", "--gin.A= z "], [("A", "x=y"), ("A", " z ")]),
+    (["--gin.A="], [("A", "")]),
+  ],
+)
+def test_bindings(parser, words, bindings):
+  arguments = parser.parse(["--gin_file=a.gin", *words, "--gin_file", "b.gin"])
+  assert arguments.gin_files == ["a.gin", "b.gin"]
+  assert arguments.gin_bindings == bindings
+
+
+def test_a_binding_without_value(parser):
+  with pytest.raises(InputError, match=r"--gin\.Train\.seed: got no value"):
+    parser.parse(["--gin.Train.seed"])
+
+
+@pytest.mark.parametrize("words", [["--gin_fil=a"], ["--nope"], ["a.gin"]])
+def test_unknown_flags(parser, words, capsys):
+  with pytest.raises(SystemExit) as ended:
+    parser.parse(words)
+  assert ended.value.code == command.WRONG_INPUT
+  assert words[0] in capsys.readouterr().err
+
+
+def test_help_shows_an_example(parser):
+  assert "example:\n  python -m phi1_jax.train" in parser.format_help()
+  assert isinstance(parser, argparse.ArgumentParser)
+
+
+def test_default_workdir():
+  assert str(command.default_workdir(["gin/a.gin", "x/b.gin"])) == "runs/b"
+  with pytest.raises(InputError, match=r"--workdir"):
+    command.default_workdir([])

@@ -1,0 +1,203 @@
+import dataclasses
+
+import pytest
+
+from phi1_jax import InputError, prepare, train
+from phi1_jax.cli import gin_config
+from phi1_jax.data.config import DataConfig
+from phi1_jax.parallel.mesh import MeshConfig
+
+RUN = """
+STEPS = 40
+Train.total_steps = %STEPS
+Train.batch_size = 8
+Train.sequence_length = 16
+Model.vocabulary_size = 64
+Model.num_layers = 2
+Model.num_heads = 2
+Model.head_dim = 4
+Model.rotary_dim = 2
+Model.embed_dim = 8
+Model.mlp_dim = 16
+Model.max_length = 16
+Optimizer.peak_learning_rate = 1
+Optimizer.warmup_steps = 2
+Optimizer.weight_decay = 0.1
+Data.mixture = "words"
+Data.store = "stores/words"
+"""
+
+
+@pytest.fixture
+def load(tmp_path):
+  """Loads a whole run from lines added to `RUN`, and bindings of the command line."""
+
+  def load(lines="", *bindings):
+    path = tmp_path / "run.gin"
+    path.write_text(RUN + lines)
+    return gin_config.load([str(path)], bindings, train.CONFIGURABLES)
+
+  return load
+
+
+def test_builds_every_part(load):
+  parts = load("Data.modules = ['a', 'b']\nTrain.stop_at_step = 30\n")
+  assert set(parts) == set(train.CONFIGURABLES)
+  assert all(type(parts[name]) is cls for name, cls in train.CONFIGURABLES.items())
+  assert parts["Train"].total_steps == 40
+  assert parts["Train"].stop_at_step == 30
+  assert parts["Train"].log_every == 10  # a default
+  assert parts["Data"].modules == ("a", "b")  # gin's list, made hashable
+  assert type(parts["Optimizer"].peak_learning_rate) is float  # from 1
+
+
+def test_command_line_wins_and_loads_do_not_mix(load):
+  assert load("", ("STEPS", "50"), ("Train.seed", "7"))["Train"].total_steps == 50
+  again = load("")["Train"]
+  assert (again.total_steps, again.seed) == (40, 0)
+
+
+@pytest.mark.parametrize(
+  ("lines", "named"),
+  [
+    ("Modle.num_layers = 2", r"line \d+.*'Modle'.*Checkpoint, Data, Mesh, Model"),
+    ("Model.num_layer = 2", r"line \d+: Model.num_layer: no such parameter.*num_laye"),
+    ("STEP = 3", r"run.gin, line \d+: nothing reads the macro STEP; .*: STEPS"),
+    ("Train.seed = %SEEED", "%SEEED: the macro is read but never bound"),
+    ("Train.seed = %gin.REQUIRED", "^Train.seed: required but not bound"),
+    ("S = %gin.REQUIRED\nTrain.seed = %S", "^S: required but not bound.*--gin.S=V"),
+    ("A = %gin.REQUIRED\nS = %A\nTrain.seed = %S", "^A: required but not bound"),
+    ("A = %B\nB = %A\nTrain.seed = %A", "in a circle"),
+    (
+      "Train.seed = True",
+      r"Train.seed \(.*line \d+\): got True \(bool\), expected int",
+    ),
+    ("Train.seed = None", r"Train.seed .*got None \(NoneType\), expected int"),
+    ("Train.seed = 1.0", r"Train.seed .*got 1.0 \(float\), expected int"),
+    ("Train.seed = '1'", r"Train.seed .*got '1' \(str\), expected int"),
+    ("Train.document_mask = 1", r"got 1 \(int\), expected bool"),
+    (
+      "Optimizer.weight_decay = 1e999",
+      r"weight_decay .*got inf \(float\), expected fl",
+    ),
+    ("Optimizer.weight_decay = True", r"got True \(bool\), expected float"),
+    ("Data.modules = [1]", r"Data.modules .*got \(1,\) \(tuple\), expected tuple\[str"),
+    ("Data.rates = {'a': True}", r"Data.rates .*expected dict\[str, float\] \| None"),
+    ("Train.seed = @Mesh", r"Train.seed .*expected int"),
+    ("Train.seed = @Nope()", r"'@Nope\(\)'"),
+    ("a/Train.seed = 3", r"^a/Train.seed: nothing reads a binding with a scope"),
+    ("Train.seed = = 3", r"run.gin, line \d+: .*'Train.seed = = 3"),
+    ("Data.rates = {'a': 1", r"run.gin: a bracket or quote is never closed"),
+    ("include 'gin/nope.gin'", r"^gin/nope.gin: no such gin file"),
+    ("import nope_module", r"run.gin, line \d+: No module named 'nope_module'"),
+  ],
+)
+def test_refuses(load, lines, named):
+  with pytest.raises(InputError, match=named) as error:
+    load(lines + "\n")
+  assert str(error.value).count("\n") <= 1
+  assert "0x" not in str(error.value)  # no addresses of objects
+
+
+def test_a_parameter_without_default_must_be_bound(tmp_path):
+  path = tmp_path / "run.gin"
+  path.write_text(RUN.replace("Train.batch_size = 8\n", ""))
+  with pytest.raises(InputError, match=r"^Train.batch_size: required but not bound"):
+    gin_config.load([str(path)], [], train.CONFIGURABLES)
+
+
+def test_values_that_are_not_numbers(tmp_path):
+  """gin has no literal for NaN, but a file may reach one through Python."""
+  assert not gin_config._fits(float("nan"), float)
+  assert not gin_config._fits(float("-inf"), float | None)
+  assert gin_config._fits(1e300, float)
+
+
+@pytest.mark.parametrize(
+  ("files", "named"),
+  [
+    ([], "^got no --gin_file"),
+    (["gin/nope.gin"], "^gin/nope.gin: no such gin file"),
+    (["gin"], "^gin: no such gin file"),
+    (["binary.gin"], "^binary.gin: not a text file"),
+    (["itself.gin"], "includes itself"),
+  ],
+)
+def test_refuses_files(tmp_path, monkeypatch, files, named):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "binary.gin").write_bytes(bytes(range(256)))
+  (tmp_path / "itself.gin").write_text("include 'itself.gin'\n")
+  with pytest.raises(InputError, match=named):
+    gin_config.load(files, [], train.CONFIGURABLES)
+
+
+@pytest.mark.parametrize(
+  ("text", "value"),
+  [
+    ("stores/a", "stores/a"),
+    ("'stores/a b'", "stores/a b"),
+    ('"it\'s"', "it's"),
+    ("a = b", "a = b"),
+    ("%", "%"),
+    ("ünï", "ünï"),
+    ("(", "("),
+    ("", None),
+    ("None", None),
+  ],
+)
+def test_quoting_on_the_command_line(load, text, value):
+  if value is None:
+    with pytest.raises(InputError, match=r"Data\.store"):
+      load("", ("Data.store", text))
+  else:
+    assert load("", ("Data.store", text))["Data"].store == value
+
+
+def test_a_value_cannot_smuggle_in_a_binding(load):
+  with pytest.raises(InputError, match=r"Train\.seed .*got '3\\nTrain\.batch_size"):
+    load("", ("Train.seed", "3\nTrain.batch_size = 16"))
+
+
+@pytest.mark.parametrize("name", ["a/Train.seed", "", "Train.seed.x", "Train.", "3"])
+def test_refuses_names_on_the_command_line(load, name):
+  with pytest.raises(InputError, match=r"expected Part\.parameter or MACRO"):
+    load("", (name, "3"))
+
+
+def test_from_another_directory(tmp_path, monkeypatch):
+  """Files and their includes are found from the repository root too."""
+  monkeypatch.chdir(tmp_path)
+  parts = gin_config.load(["gin/quickstart.gin"], [], train.CONFIGURABLES)
+  assert parts["Model"].num_parameters() == 2_566_784
+
+
+def test_a_command_that_builds_one_part_reads_a_whole_run(tmp_path):
+  path = tmp_path / "run.gin"
+  path.write_text(RUN)
+  parts = gin_config.load([str(path)], [], {"Data": DataConfig})
+  assert parts == {"Data": DataConfig("words", "stores/words")}
+  path.write_text(RUN + "Modle.x = 1\n")
+  with pytest.raises(InputError, match="Modle"):
+    gin_config.load([str(path)], [], {"Data": DataConfig})
+
+
+def test_text_goes_through_load_again(load, tmp_path):
+  parts = load("Data.rates = {'ü\"': 0.5}\nData.modules = ('a',)\nMesh.data = 2\n")
+  parts["Checkpoint"] = dataclasses.replace(
+    parts["Checkpoint"], resume_from="a'\\\n% = #"
+  )
+  path = tmp_path / "config.gin"
+  path.write_text(gin_config.text(parts))
+  assert gin_config.load([str(path)], [], train.CONFIGURABLES) == parts
+  assert "%" not in gin_config.text(load())
+
+
+def test_text_states_every_field():
+  text = gin_config.text({"Mesh": MeshConfig(data=2)})
+  assert text == "Mesh.data = 2\nMesh.fsdp = -1\nMesh.tensor = 1\n"
+
+
+def test_parts_are_what_the_commands_register():
+  registered = {*train.CONFIGURABLES, "Data"}
+  assert "DataConfig" in vars(prepare)
+  assert set(gin_config.PARTS) == registered

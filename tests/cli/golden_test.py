@@ -1,0 +1,35 @@
+"""What every run of gin/ comes to when its includes and macros are resolved."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from phi1_jax import train
+from phi1_jax.cli import gin_config
+from phi1_jax.training.setup import RunConfig
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+RUNS = sorted(path.stem for path in (ROOT / "gin").glob("*.gin"))
+UPDATE = "UPDATE_GOLDEN=1 python -m pytest tests/cli/golden_test.py"
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_run_composes_to_its_golden_file(name):
+  parts = gin_config.load([f"gin/{name}.gin"], [], train.CONFIGURABLES)
+  RunConfig(**{name.lower(): part for name, part in parts.items()})  # it builds
+  text, path = gin_config.text(parts), GOLDEN / f"{name}.gin"
+  if os.environ.get("UPDATE_GOLDEN"):
+    path.write_text(text)
+  golden = path.read_text() if path.exists() else ""
+  assert text == golden, f"gin/{name}.gin has changed; if that is meant: {UPDATE}"
+
+
+def test_no_golden_file_without_a_run():
+  assert sorted(path.stem for path in GOLDEN.glob("*.gin")) == RUNS
+
+
+def test_gin_is_no_package():
+  """An __init__.py there would shadow the library gin."""
+  assert not list((ROOT / "gin").rglob("*.py"))

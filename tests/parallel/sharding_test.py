@@ -1,0 +1,98 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from jax.sharding import PartitionSpec
+
+from phi1_jax import InputError
+from phi1_jax.parallel import sharding
+from phi1_jax.parallel.mesh import MeshConfig, make_mesh
+
+
+def boxed(shape, names):
+  return nn.Partitioned(jax.ShapeDtypeStruct(shape, jnp.float32), names)
+
+
+@pytest.mark.parametrize(
+  ("names", "spec"),
+  [
+    (("vocab", "embed"), PartitionSpec("tensor", "fsdp")),
+    (("embed", "mlp"), PartitionSpec("fsdp", "tensor")),
+    (("layers", "embed", "qkv", "heads", "head_dim"), (None, "fsdp", None, "tensor")),
+    (("norm",), PartitionSpec(None)),
+    # The batch is split over fsdp already, so the activation's width stays whole.
+    (("batch", "length", "embed"), (("data", "fsdp"),)),
+  ],
+)
+def test_words_to_axes(names, spec):
+  mesh = make_mesh(MeshConfig(2, 2, 2))
+  tree = {"x": boxed((8,) * len(names), names)}
+  found = sharding.shardings(tree, mesh)["x"].spec
+  pad = (None,) * len(names)
+  assert (*found, *pad)[: len(names)] == (*spec, *pad)[: len(names)]
+
+
+def test_a_leaf_without_words_is_on_every_device():
+  mesh = make_mesh(MeshConfig())
+  tree = {"step": jax.ShapeDtypeStruct((), jnp.int32)}
+  assert sharding.shardings(tree, mesh)["step"].spec == PartitionSpec()
+
+
+def test_what_does_not_divide_is_named():
+  mesh = make_mesh(MeshConfig(1, 1, 8))
+  tree = {"mlp": {"up": boxed((16, 12), ("embed", "mlp"))}}
+  with pytest.raises(InputError) as error:
+    sharding.shardings(tree, mesh)
+  assert str(error.value) == (
+    "Mesh: tensor=8 does not divide 12 in parameter mlp/up of shape (16, 12); "
+    "choose a divisor of 12"
+  )
+
+
+def test_unbox_keeps_shapes_and_arrays():
+  tree = {"a": boxed((2,), ("norm",)), "b": jnp.ones(3)}
+  plain = sharding.unbox(tree)
+  assert isinstance(plain["a"], jax.ShapeDtypeStruct)
+  assert plain["b"].shape == (3,)
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2), (1, 4, 2), (1, 1, 8)])
+def test_a_batch_on_the_mesh(sizes):
+  mesh = make_mesh(MeshConfig(*sizes))
+  assert sharding.batch_shards(mesh) == sizes[0] * sizes[1]
+  assert sharding.host_rows(mesh, 16) == slice(0, 16)  # one host holds all rows
+  rows = np.arange(16 * 3).reshape(16, 3)
+  batch = sharding.put_batch(rows, mesh, 16)
+  np.testing.assert_array_equal(batch, rows)
+  share = 16 // (sizes[0] * sizes[1])
+  assert {shard.data.shape for shard in batch.addressable_shards} == {(share, 3)}
+
+
+class _Elsewhere:
+  """A sharding of which this host has the devices of some rows only."""
+
+  def __init__(self, rows):
+    self.rows = rows
+
+  def addressable_devices_indices_map(self, shape):
+    return {i: (rows,) for i, rows in enumerate(self.rows)}
+
+
+def test_rows_of_one_host_of_many(monkeypatch):
+  rows = [slice(8, 12), slice(12, 16), slice(8, 12)]
+  monkeypatch.setattr(sharding, "batch_sharding", lambda mesh: _Elsewhere(rows))
+  assert sharding.host_rows(None, 32) == slice(8, 16)
+  monkeypatch.setattr(
+    sharding, "batch_sharding", lambda mesh: _Elsewhere([slice(None)])
+  )
+  assert sharding.host_rows(None, 32) == slice(0, 32)
+
+
+def test_names_mean_nothing_outside_a_layout():
+  mesh = make_mesh(MeshConfig(2, 4, 1))
+  constrain = jax.jit(lambda x: nn.with_logical_constraint(x, ("batch", "embed")))
+  with sharding.layout(mesh):
+    inside = constrain(jnp.ones((8, 8)))
+  assert inside.sharding.spec == PartitionSpec(("data", "fsdp"))
+  assert len(constrain(jnp.ones((8, 7))).sharding.device_set) == 1

@@ -1,0 +1,204 @@
+"""The command itself, in processes that can be stopped and killed."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from phi1_jax.data.token_store import ShardWriter, finish
+from phi1_jax.telemetry.writers import read_metrics
+
+STEPS = 600
+RUN = f"""
+Model.vocabulary_size = 320
+Model.num_layers = 1
+Model.num_heads = 2
+Model.head_dim = 4
+Model.rotary_dim = 2
+Model.embed_dim = 8
+Model.mlp_dim = 16
+Model.max_length = 16
+Model.dtype = "float32"
+Train.total_steps = {STEPS}
+Train.batch_size = 4
+Train.sequence_length = 16
+Train.log_every = 20
+Train.evaluate_every = 300
+Optimizer.peak_learning_rate = 1e-2
+Optimizer.warmup_steps = 20
+Optimizer.weight_decay = 0.1
+Data.mixture = "words"
+Data.store = "store"
+Data.tokenizer = "train"
+Data.trained_vocabulary_size = 300
+Checkpoint.every = 150
+Runtime.compilation_cache = "compiled"
+"""
+HEAVY = ("tensorflow", "seqio", "torch", "transformers", "apache_beam")
+FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+  """A folder with run.gin, a token store, and what was compiled already."""
+  place = tmp_path_factory.mktemp("place")
+  (place / "run.gin").write_text(RUN)
+  random, store = np.random.default_rng(0), place / "store"
+  writer = ShardWriter(store, 0, 1, "words")
+  for number in range(200):
+    ids = [*random.integers(1, 40, random.integers(5, 40)).tolist(), 0]
+    writer.add(ids, num_bytes=3 * len(ids), held_out=number % 20 == 0)
+  tokenizer = {"name": "train", "digest": "d", "eos_id": 0, "vocabulary_size": 300}
+  fields = {"mixture": "words", "tasks": {"words": {"rate": "by_size"}}}
+  finish(store, {**fields, "tokenizer": tokenizer}, [writer.close()])
+  (store / "tokenizer.json").write_text("{}")
+  return place
+
+
+def start(place, workdir, *flags, gin_file="run.gin"):
+  """Starts the command; it ends with a line that tells what it has imported."""
+  program = (
+    "import atexit, sys; from phi1_jax import train; from phi1_jax.cli import command;"
+    f"tell = lambda: print('imported', [m for m in {HEAVY} if m in sys.modules]);"
+    "atexit.register(tell); command.run(train.main)"
+  )
+  words = [f"--gin_file={gin_file}", f"--workdir={workdir}", *flags]
+  environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
+  return subprocess.Popen(
+    [sys.executable, "-u", "-c", program, *words],
+    cwd=place,
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def finished(process):
+  """Exit code and output."""
+  output, _ = process.communicate(timeout=300)
+  return process.returncode, output
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place):
+  code, output = finished(start(place, "undisturbed"))
+  assert code == 0, output
+  return place / "undisturbed", output
+
+
+def curve(workdir):
+  """(step, what) -> row without times; fails if a row is there twice."""
+  found = {}
+  for row in read_metrics(workdir / "metrics.jsonl"):
+    key = row["step"], "eval/loss" in row
+    assert key not in found
+    names = ("loss", "grad_norm", "learning_rate", "tokens_seen", "eval/loss")
+    found[key] = [row.get(name) for name in names]
+  return found
+
+
+def test_work_directory(undisturbed):
+  workdir, _ = undisturbed
+  names = {"config.gin", "metrics.jsonl", "checkpoints", "tensorboard", "loss.png"}
+  names |= {"summary.json", "tokenizer.json"}
+  assert names <= {path.name for path in workdir.iterdir()}
+  rows = read_metrics(workdir / "metrics.jsonl")
+  training = [row for row in rows if "loss" in row]
+  assert [row["step"] for row in training] == [1, *range(20, STEPS + 1, 20)]
+  fields = {"step", "loss", "grad_norm", "learning_rate", "tokens_seen", "mfu"}
+  fields |= {"tokens_per_second", "step_seconds", "input_wait_seconds"}
+  assert all(row.keys() == fields for row in training)
+  evaluations = [row for row in rows if "eval/loss" in row]
+  assert [row["step"] for row in evaluations] == [300, 600]
+  assert training[-1]["tokens_seen"] == STEPS * 4 * 16
+  assert training[0]["loss"] == pytest.approx(np.log(320), abs=0.1)
+  assert evaluations[-1]["eval/loss"] < np.log(40) + 0.1  # 39 words are in use
+  summary = json.loads((workdir / "summary.json").read_text())
+  assert summary["loss"] == training[-1]["loss"]
+  assert summary["eval/loss"] == evaluations[-1]["eval/loss"]
+  assert {
+    "wall_seconds",
+    "versions",
+    "devices",
+    "store",
+    "parameters",
+  } <= summary.keys()
+  steps = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+  assert steps == [450, 600]
+  assert "Train.log_every = 20" in (workdir / "config.gin").read_text()
+  assert (workdir / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_it_says(undisturbed):
+  _, output = undisturbed
+  assert "Traceback" not in output
+  assert "done: loss" in output
+  assert "4 sequences x 16 = 64 tokens per step" in output
+
+
+def test_it_imports_nothing_heavy(undisturbed):
+  assert undisturbed[1].splitlines()[-1] == "imported []"
+
+
+def test_a_finished_run_is_not_trained_again(place, undisturbed):
+  workdir, _ = undisturbed
+  before = curve(workdir)
+  code, output = finished(start(place, "undisturbed"))
+  assert code == 0, output
+  assert f"going on from step {STEPS}" in output
+  assert curve(workdir) == before
+
+
+def interrupted(place, workdir, number):
+  """Sends a run a signal at its first row after a checkpoint, and waits for it."""
+  process = start(place, workdir)
+  lines = []
+  saved = place / workdir / "checkpoints" / "150"
+  for line in process.stdout:
+    lines.append(line)
+    if line.startswith("step") and saved.is_dir():
+      process.send_signal(number)
+      break
+  code, rest = finished(process)
+  return code, "".join(lines) + rest
+
+
+def test_a_stop_and_a_kill_leave_no_trace_in_the_curve(place, undisturbed):
+  code, output = interrupted(place, "stopped", signal.SIGTERM)
+  assert code == 75, output
+  assert "stopped after saving" in output
+  saved = [int(path.name) for path in (place / "stopped" / "checkpoints").iterdir()]
+  assert 0 < max(saved) < STEPS
+  code, output = interrupted(place, "stopped", signal.SIGKILL)
+  assert code == -signal.SIGKILL, output
+  code, output = finished(start(place, "stopped"))
+  assert code == 0, output
+  going_on = re.search(r"going on from step (\d+)", output)
+  assert 150 <= int(going_on.group(1)) < STEPS
+  assert curve(place / "stopped") == curve(undisturbed[0])
+
+
+def test_dry_run(place):
+  code, output = finished(start(place, "dry", "--dry_run"))
+  assert code == 0, output
+  assert re.search(r"^model +6,040 parameters", output, re.MULTILINE), output
+  assert "store    store: " in output
+  assert "nothing was run" in output
+  assert not (place / "dry").exists()
+
+
+def test_dry_run_of_phi1(place):
+  process = start(
+    place, "dry", "--dry_run", "--simulated_devices=8", gin_file="gin/pretrain.gin"
+  )
+  code, output = finished(process)
+  assert code == 0, output
+  assert "1,418,270,720 parameters" in output
+  assert "fsdp 8" in output
+  assert "2,097,152 tokens per step" in output

@@ -1,0 +1,67 @@
+import dataclasses
+
+import pytest
+
+from phi1_jax import InputError
+from phi1_jax.training.config import RuntimeConfig, TrainConfig
+
+CONFIG = TrainConfig(100, 24, 16)
+
+
+@pytest.mark.parametrize(
+  ("changes", "shards", "parts"),
+  [
+    ({}, 8, 1),
+    ({"sequences_per_device": 3}, 8, 1),
+    ({"sequences_per_device": 1}, 8, 3),
+    ({"sequences_per_device": 4}, 2, 3),
+    ({"sequences_per_device": 99}, 2, 1),  # more than its share
+  ],
+)
+def test_accumulation_steps(changes, shards, parts):
+  assert dataclasses.replace(CONFIG, **changes).accumulation_steps(shards) == parts
+
+
+@pytest.mark.parametrize(
+  ("changes", "shards", "named"),
+  [
+    ({}, 16, r"Train\.batch_size: got 24, expected a multiple of the 16 devices"),
+    ({"sequences_per_device": 2}, 8, r"sequences_per_device: got 2, .* divisor of 3"),
+  ],
+)
+def test_accumulation_that_does_not_divide(changes, shards, named):
+  with pytest.raises(InputError, match=named):
+    dataclasses.replace(CONFIG, **changes).accumulation_steps(shards)
+
+
+def test_last_step_and_tokens():
+  assert CONFIG.last_step == 100
+  assert dataclasses.replace(CONFIG, stop_at_step=70).last_step == 70
+  assert CONFIG.tokens_per_step == 24 * 16
+
+
+@pytest.mark.parametrize(
+  ("changes", "named"),
+  [
+    ({"total_steps": 0}, "total_steps: got 0"),
+    ({"log_every": 0}, "log_every: got 0"),
+    ({"evaluate_every": -1}, "evaluate_every: got -1"),
+    ({"evaluation_batches": 0}, "evaluation_batches: got 0"),
+    ({"seed": 2**32}, "seed: got 4294967296"),
+    ({"stop_at_step": 101}, "stop_at_step: got 101, expected at most .*=100"),
+    ({"head_chunks": 5}, "head_chunks: got 5, expected a divisor of .*=16"),
+  ],
+)
+def test_refuses(changes, named):
+  with pytest.raises(InputError, match=named):
+    dataclasses.replace(CONFIG, **changes)
+
+
+def test_seed_zero_is_a_seed():
+  assert dataclasses.replace(CONFIG, seed=0).seed == 0
+
+
+@pytest.mark.parametrize("name", ["profile_at", "profile_steps"])
+def test_runtime_refuses(name):
+  with pytest.raises(InputError, match=f"{name}: got 0"):
+    RuntimeConfig(**{name: 0})

@@ -1,0 +1,85 @@
+"""A run so small that it compiles in seconds, on tokens that can be learnt."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from phi1_jax.checkpoint.manager import CheckpointConfig
+from phi1_jax.data.config import DataConfig
+from phi1_jax.data.token_store import ShardWriter, TokenStore, finish
+from phi1_jax.model.config import ModelConfig
+from phi1_jax.optim.config import OptimizerConfig
+from phi1_jax.parallel.mesh import MeshConfig
+from phi1_jax.training.config import RuntimeConfig, TrainConfig
+from phi1_jax.training.setup import RunConfig, make_setup
+
+LENGTH = 16
+MODEL = ModelConfig(
+  vocabulary_size=64,
+  num_layers=2,
+  num_heads=8,
+  head_dim=4,
+  rotary_dim=2,
+  embed_dim=16,
+  mlp_dim=32,
+  max_length=LENGTH,
+  dtype="float32",
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compile_once(tmp_path_factory):
+  """Keeps compiled steps between runs of one session."""
+  before = jax.config.jax_compilation_cache_dir
+  jax.config.update(
+    "jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled"))
+  )
+  yield
+  jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory) -> TokenStore:
+  """Two tasks of documents that end with 0; a task's text has few different words."""
+  directory = tmp_path_factory.mktemp("tokens") / "store"
+  random = np.random.default_rng(0)
+  shards = []
+  for index, (task, low, high) in enumerate([("code", 1, 12), ("text", 30, 50)]):
+    writer = ShardWriter(directory, index, 2, task)
+    for number in range(120):
+      words = random.integers(low, high, random.integers(3, 30))
+      held_out = number % 20 == 0
+      writer.add([*words.tolist(), 0], num_bytes=3 * len(words), held_out=held_out)
+    shards.append(writer.close())
+  tokenizer = {"name": "words", "digest": "d", "eos_id": 0, "vocabulary_size": 50}
+  fields = {
+    "mixture": "words",
+    "tasks": {"code": {"rate": "by_size"}, "text": {"rate": "by_size"}},
+    "tokenizer": tokenizer,
+  }
+  finish(directory, fields, shards)
+  return TokenStore.open(directory)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory, store):
+  """Makes a tiny setup: `tiny(workdir, mesh, model={...}, train={...}, ...)`."""
+
+  def tiny(workdir=None, mesh=(1, 8, 1), **changes):
+    parts = {
+      "model": MODEL,
+      "data": DataConfig("words", str(store.directory)),
+      "mesh": MeshConfig(*mesh),
+      "optimizer": OptimizerConfig(1e-2, 2, 0.1),
+      "train": TrainConfig(12, 16, LENGTH, log_every=1),
+      "checkpoint": CheckpointConfig(every=4),
+      "runtime": RuntimeConfig(compilation_cache=None),
+    }
+    for part, values in changes.items():
+      parts[part] = dataclasses.replace(parts[part], **values)
+    workdir = workdir or tmp_path_factory.mktemp("run")
+    return make_setup(RunConfig(**parts), workdir)
+
+  return tiny

@@ -1,0 +1,62 @@
+import types
+
+import jax
+import pytest
+
+from phi1_jax import InputError
+from phi1_jax.training import hooks
+from phi1_jax.training.hooks import Hook
+
+
+@pytest.mark.parametrize(
+  ("arguments", "steps"),
+  [
+    ({}, [10]),
+    ({"every": 4}, [4, 8, 10]),
+    ({"every": 5}, [5, 10]),
+    ({"steps": (0, 3)}, [0, 3, 10]),
+    ({"every": 8, "steps": (2,)}, [2, 8, 10]),
+  ],
+)
+def test_due(arguments, steps):
+  hook = Hook("x", lambda step, state: (), **arguments)
+  assert [step for step in range(11) if hook.due(step, 10)] == steps
+
+
+@pytest.fixture
+def calls(monkeypatch):
+  """What was asked of the profiler."""
+  calls = []
+  monkeypatch.setattr(jax.profiler, "start_trace", lambda path: calls.append(path))
+  monkeypatch.setattr(jax.profiler, "stop_trace", lambda: calls.append("stop"))
+  return calls
+
+
+STATE = types.SimpleNamespace(params={})
+
+
+@pytest.mark.parametrize(
+  ("opens", "lasts", "first", "window"),
+  [
+    (3, 2, 0, (3, 5)),
+    (8, 5, 0, (8, 10)),  # the end of the run closes it
+    (3, 2, 4, None),  # the run went on within the window
+    (None, 5, 0, None),
+  ],
+)
+def test_profile(tiny, calls, opens, lasts, first, window):
+  runtime = {"profile_at": opens, "profile_steps": lasts}
+  setup = tiny(train={"total_steps": 10}, runtime=runtime)
+  hook, seen = hooks.profile(setup), []
+  for step in range(first, 11):
+    if hook.due(step, 10):
+      before = len(calls)
+      assert dict(hook.run(step, STATE)) == {}
+      seen += [step] * (len(calls) - before)
+  assert seen == list(window or ())
+  assert calls == ([str(setup.workdir / "profile"), "stop"] if window else [])
+
+
+def test_a_profile_that_could_not_end(tiny):
+  with pytest.raises(InputError, match=r"Runtime\.profile_at: got 12"):
+    tiny(runtime={"profile_at": 12})

@@ -1,0 +1,177 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from phi1_jax.parallel import sharding
+from phi1_jax.parallel.mesh import MeshConfig, make_mesh
+from phi1_jax.training import memory, state, step
+
+NO_DROPOUT = {"dropout_rate": 0.0, "attention_dropout_rate": 0.0}
+MESHES = [
+  (data, fsdp, 8 // data // fsdp)
+  for data in (1, 2, 4, 8)
+  for fsdp in (1, 2, 4, 8)
+  if 8 % (data * fsdp) == 0
+]
+
+
+class Copy:
+  """A model whose hidden state is one-hot of its input; notes how it was called."""
+
+  config = type("Config", (), {"dtype": "float32"})
+
+  def apply(self, variables, inputs_BT, **options):
+    self.inputs_BT, self.options = inputs_BT, options
+    return jax.nn.one_hot(inputs_BT, 4)
+
+
+KERNEL = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
+PARAMS = {"head": {"kernel": KERNEL, "bias": np.array([0.0, 1.0, -1.0, 0.5])}}
+
+
+def by_hand(tokens, weights_BT):
+  logits = KERNEL[tokens[:, :-1]] + PARAMS["head"]["bias"]
+  log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  picked = np.take_along_axis(log_probabilities, tokens[:, 1:, None], -1)[..., 0]
+  return -(picked * weights_BT).sum()
+
+
+@pytest.mark.parametrize("chunks", [None, 2])
+def test_loss_by_hand(chunks):
+  tokens = np.array([[0, 1, 2, 3, 0], [3, 3, 1, 0, 2]])
+  weights_BT = np.array([[1, 1, 0, 1], [0, 0.5, 2, 1]], np.float32)
+  model = Copy()
+  total, weight = step.loss(model, PARAMS, tokens, weights_BT, head_chunks=chunks)
+  np.testing.assert_allclose(total, by_hand(tokens, weights_BT), rtol=1e-6)
+  assert weight == 6.5
+  np.testing.assert_array_equal(model.inputs_BT, tokens[:, :-1])
+  total, weight = step.loss(model, PARAMS, tokens, head_chunks=chunks)
+  np.testing.assert_allclose(total, by_hand(tokens, np.ones((2, 4))), rtol=1e-6)
+  assert weight == 8
+
+
+def test_documents_of_a_window():
+  """The end of a document belongs to it; what follows is the next one."""
+  model = Copy()
+  tokens = jnp.array([[1, 3, 1, 2, 3, 3, 0], [3, 0, 0, 0, 0, 0, 0]])
+  step.loss(model, PARAMS, tokens, head_chunks=None, document_end=3)
+  np.testing.assert_array_equal(
+    model.options["segment_ids_BT"],
+    #  inputs: 1 3 1 2 3 3, 3 0 0 0 0 0
+    [[0, 0, 1, 1, 1, 2], [0, 1, 1, 1, 1, 1]],
+  )
+  step.loss(model, PARAMS, tokens, head_chunks=None)
+  assert model.options["segment_ids_BT"] is None
+  assert model.options["deterministic"] is True
+  assert model.options["rngs"] is None
+
+
+def compiled(setup):
+  with sharding.layout(setup.mesh):
+    function = step.make_train_step(
+      setup.model, setup.optimizer, setup.schedule, setup.config.train, setup.mesh, 0
+    )
+  return memory.compile_step(function, setup)
+
+
+def start(setup):
+  with sharding.layout(setup.mesh):
+    return state.initialise(setup.model, setup.optimizer, setup.mesh, 0)
+
+
+@pytest.fixture(scope="module")
+def initial(tiny):
+  """One initial state for every mesh, on the host."""
+  return jax.device_get(start(tiny()))
+
+
+def batches(count):
+  return np.random.default_rng(1).integers(0, 64, (count, 16, 17)).astype(np.int32)
+
+
+def run(setup, initial, count=3):
+  """Loss and gradient norm of some steps, and the state behind them."""
+  places = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract_state)
+  # A copy of its own: the step consumes the state that it is given.
+  now = jax.device_put(jax.tree.map(np.copy, initial), places)
+  function, rows = compiled(setup), []
+  for tokens in batches(count):
+    now, metrics = function(now, sharding.put_batch(tokens, setup.mesh, 16))
+    rows.append([float(metrics["loss"]), float(metrics["grad_norm"])])
+  return np.array(rows), now
+
+
+@pytest.fixture(scope="module")
+def single(initial, tiny):
+  """Three steps with dropout on the first device alone."""
+  setup = tiny()
+  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+  with sharding.layout(mesh):
+    abstract = state.abstract(setup.model, setup.optimizer, mesh)
+  setup = dataclasses.replace(setup, mesh=mesh, abstract_state=abstract)
+  return run(setup, initial)[0]
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_every_mesh_computes_what_one_device_does(tiny, initial, single, mesh):
+  assert single[0, 0] == pytest.approx(np.log(64), abs=0.1)
+  rows, _ = run(tiny(mesh=mesh), initial)
+  np.testing.assert_allclose(rows, single, rtol=2e-5)
+
+
+def test_accumulation_changes_nothing(tiny, initial):
+  whole, after = run(tiny(model=NO_DROPOUT, mesh=(2, 2, 2)), initial)
+  parts, after_parts = run(
+    tiny(model=NO_DROPOUT, mesh=(2, 2, 2), train={"sequences_per_device": 1}), initial
+  )
+  np.testing.assert_allclose(parts, whole, rtol=2e-5)
+  assert tiny(mesh=(2, 2, 2), train={"sequences_per_device": 1}).accumulation_steps == 4
+  for one, other in zip(
+    jax.tree.leaves(after.params), jax.tree.leaves(after_parts.params), strict=True
+  ):
+    np.testing.assert_allclose(one, other, atol=2e-4)  # Adam: signs of tiny gradients
+
+
+def test_an_update_is_optax_on_the_gradient_of_the_mean_loss(tiny, initial):
+  """Also: the norm is the one before clipping, and the rate that of the schedule."""
+  setup = tiny(model=NO_DROPOUT, optimizer={"clip_norm": 0.05, "warmup_steps": 0})
+  (row,), after = run(setup, initial, count=1)
+
+  def mean_loss(params):
+    total, weight = step.loss(setup.model, params, batches(1)[0], head_chunks=None)
+    return total / weight
+
+  value, gradients = jax.jit(jax.value_and_grad(mean_loss))(initial.params)
+  norm = optax.global_norm(gradients)
+  np.testing.assert_allclose(row, [value, norm], rtol=1e-5)
+  assert norm > 0.1  # so that clipping has something to do
+  clipped = jax.tree.map(lambda g: g * 0.05 / norm, gradients)
+  mean = jax.tree.leaves(after.optimizer)[1 : 1 + len(jax.tree.leaves(clipped))]
+  for got, expected in zip(mean, jax.tree.leaves(clipped), strict=True):
+    np.testing.assert_allclose(got, 0.1 * expected, rtol=2e-3, atol=1e-8)
+  assert int(after.step) == 1
+
+
+def test_what_is_not_finite_changes_nothing(tiny, initial):
+  setup = tiny(mesh=(8, 1, 1))
+  broken = jax.tree.map(np.copy, initial)
+  broken.params["final_norm"]["scale"][3] = np.nan
+  rows, after = run(setup, broken)
+  assert np.isnan(rows).all()
+  for before, now in zip(jax.tree.leaves(broken), jax.tree.leaves(after), strict=True):
+    np.testing.assert_array_equal(now, before)
+  assert int(after.step) == 0
+
+
+def test_learning_rate_is_that_of_the_step(tiny, initial):
+  setup = tiny(mesh=(8, 1, 1))
+  function, now = compiled(setup), start(setup)
+  rates = []
+  for tokens in batches(4):
+    now, metrics = function(now, sharding.put_batch(tokens, setup.mesh, 16))
+    rates.append(float(metrics["learning_rate"]))
+  np.testing.assert_allclose(rates, [0, 0.005, 0.01, 0.009], rtol=1e-6)
