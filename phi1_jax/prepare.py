@@ -140,6 +140,7 @@ def _plan(
     },
     "tokenizer": made,
     "held_out_fraction": config.held_out_fraction,
+    "curated": config.curated_directory is not None,
     "shards_per_task": config.shards,
     "modules": {name: _sha256_of_module(name) for name in config.modules},
   }

@@ -8,6 +8,7 @@ tensorboard/, tokenizer.json, loss.png and summary.json.
 """
 
 import contextlib
+import errno
 import fcntl
 import importlib.metadata
 import importlib.util
@@ -23,7 +24,6 @@ from typing import Any
 import jax
 
 from phi1_jax import InputError
-from phi1_jax.checkpoint import manager
 from phi1_jax.checkpoint.manager import CheckpointConfig
 from phi1_jax.cli import command, gin_config
 from phi1_jax.cli.progress import Progress
@@ -35,7 +35,7 @@ from phi1_jax.parallel import sharding
 from phi1_jax.parallel.mesh import MeshConfig
 from phi1_jax.telemetry import plot, writers
 from phi1_jax.text import tokenizer
-from phi1_jax.training import describe, hooks, loop, memory, setup
+from phi1_jax.training import describe, hooks, loop, memory, preflight, setup
 from phi1_jax.training.config import RuntimeConfig, TrainConfig
 from phi1_jax.training.metrics import DivergedError
 from phi1_jax.training.preemption import StopSignal
@@ -68,11 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return dry_run(run)
   with StopSignal() as stop, _held(workdir):
     _use_cache(config.runtime)
+    preflight.check_start(run)
     store = open_store(config, stop)
-    if store is None:
+    if store is None or stop.received:
       return command.PREEMPTED
     with _written_config(workdir, gin_config.text(parts)):
-      _copy_tokenizer(store, workdir)
+      tokens = store.directory / tokenizer.FILE_NAME
+      (workdir / tokenizer.FILE_NAME).write_bytes(tokens.read_bytes())
       return _train(run, store, stop)
 
 
@@ -112,20 +114,19 @@ def dry_run(run: setup.Setup) -> int:
   """Says what a run would need without taking it."""
   data = run.config.data
   started = time.perf_counter()
+  preflight.check_start(run)
+  store = None
+  if (Path(data.store) / "COMPLETED").exists():
+    store = TokenStore.open(data.store, verify=data.verify)
+    preflight.check_store(store, run.config)
   with sharding.layout(run.mesh):
-    step = make_train_step(
-      run.model, run.optimizer, run.schedule, run.config.train, run.mesh, 0
-    )
+    step = make_train_step(run, document_end=0)
   compiled = memory.compile_step(step, run)
   need = memory.step_memory(compiled, run)
   print(describe.describe_memory(need, memory.device_memory()))
   print(describe.estimate(run))
-  if (Path(data.store) / "COMPLETED").exists():
-    store = TokenStore.open(data.store, verify=data.verify)
-    check_store(store, run.config)
-    print(f"store    {data.store}: {store.manifest['tokens']:,} tokens")
-  else:
-    print(f"store    {data.store}: not there; would be built from {data.mixture}")
+  state = f"{store.manifest['tokens']:,} tokens" if store else "not there yet"
+  print(f"store    {data.store}: {state} ({data.mixture})")
   print(f"one step compiled in {time.perf_counter() - started:.1f} s; nothing was run")
   return command.DONE
 
@@ -145,7 +146,7 @@ def open_store(config: setup.RunConfig, stop: StopSignal) -> TokenStore | None:
   if not (Path(data.store) / "COMPLETED").exists() and not _build_store(data, stop):
     return None
   store = TokenStore.open(data.store, verify=data.verify)
-  check_store(store, config)
+  preflight.check_store(store, config)
   return store
 
 
@@ -175,46 +176,14 @@ def _build_store(data: DataConfig, stop: StopSignal) -> bool:
   return True
 
 
-def check_store(store: TokenStore, config: setup.RunConfig) -> None:
-  """Refuses a store of another mixture or tokenizer, or with ids beyond the model.
-
-  Raises:
-    InputError: names both sides.
-  """
-  data, manifest = config.data, store.manifest
-  mixture = manifest.get("mixture")
-  if mixture != data.mixture:
-    raise InputError(
-      f"Data.store: {data.store} holds the mixture {mixture!r}, expected "
-      f"{data.mixture!r}; name another folder"
-    )
-  theirs = manifest["tokenizer"]
-  if data.tokenizer == "train":
-    same = theirs["name"] == "train" and (
-      theirs["vocabulary_size"] <= (data.trained_vocabulary_size or 0)
-    )
-    wanted = f"one trained on it with {data.trained_vocabulary_size} ids"
-  else:
-    same = theirs["digest"] == tokenizer.load(data.tokenizer).digest
-    wanted = repr(data.tokenizer)
-  if not same:
-    raise InputError(
-      f"Data.store: {data.store} was made with another tokenizer: got "
-      f"{theirs['name']!r} with {theirs['vocabulary_size']} ids, expected {wanted}"
-    )
-  if store.vocabulary_size > config.model.vocabulary_size:
-    raise InputError(
-      f"Model.vocabulary_size: got {config.model.vocabulary_size}, but the store "
-      f"{data.store} holds ids up to {store.vocabulary_size - 1}; expected at least "
-      f"{store.vocabulary_size}"
-    )
-
-
 @contextlib.contextmanager
 def _held(workdir: Path) -> Iterator[None]:
   """Makes the work directory and keeps other runs out of it while this one lasts."""
   try:
-    workdir.mkdir(parents=True, exist_ok=True)
+    for folder in ("checkpoints", "tensorboard"):
+      (workdir / folder).mkdir(parents=True, exist_ok=True)
+    if (workdir / "config.gin").is_dir():
+      raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     lock = (workdir / ".lock").open("w")
   except OSError as error:
     raise InputError(
@@ -258,20 +227,7 @@ def _written_config(workdir: Path, text: str) -> Iterator[None]:
     raise
 
 
-def _copy_tokenizer(store: TokenStore, workdir: Path) -> None:
-  path = store.directory / tokenizer.FILE_NAME
-  if not path.is_file():
-    raise InputError(
-      f"{path}: the store's tokenizer is missing; copy it back, or build the store "
-      "again with `python -m phi1_jax.prepare`"
-    )
-  (workdir / tokenizer.FILE_NAME).write_bytes(path.read_bytes())
-
-
 def _train(run: setup.Setup, store: TokenStore, stop: StopSignal) -> int:
-  for place in (run.config.checkpoint.resume_from, run.config.checkpoint.init_from):
-    if place and not manager.holds_checkpoint(run.workdir):
-      manager.find(place)  # refuses a path without a checkpoint before the work
   started = time.perf_counter()
   last = run.config.train.last_step
   # Rows of metrics are lines enough where there is no terminal.
@@ -302,12 +258,9 @@ def _sum_up(run: setup.Setup, store: TokenStore, seconds: float) -> None:
   for row in writers.read_metrics(metrics):
     final.update(row)
   parameters = run.config.model.num_parameters()
-  plot.plot_loss(
-    metrics,
-    run.workdir / "loss.png",
-    name=run.workdir.name,
-    num_parameters=parameters,
-  )
+  if final:
+    picture, name = run.workdir / "loss.png", run.workdir.name
+    plot.plot_loss(metrics, picture, name=name, num_parameters=parameters)
   versions = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
   writers.write_summary(
     run.workdir / "summary.json",
@@ -321,11 +274,13 @@ def _sum_up(run: setup.Setup, store: TokenStore, seconds: float) -> None:
       "python": sys.version.split()[0],
     },
   )
-  held_out = final.get("eval/loss")
+  figures = {"loss": final.get("loss"), "held out": final.get("eval/loss")}
+  shown = [
+    f"{name} {value:.4f}" for name, value in figures.items() if value is not None
+  ]
   print(
-    f"done: loss {final['loss']:.4f}"
-    + (f", held out {held_out:.4f}" if held_out is not None else "")
-    + f", {seconds:.0f} s; see {run.workdir}/loss.png and {run.workdir}/summary.json"
+    f"done: {', '.join([*shown, f'{seconds:.0f} s'])}; see {run.workdir}/loss.png "
+    f"and {run.workdir}/summary.json"
   )
 
 

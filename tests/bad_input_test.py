@@ -16,6 +16,7 @@ import pytest
 from phi1_jax import InputError, prepare, train
 from phi1_jax.checkpoint.manager import CheckpointConfig, Checkpoints
 from phi1_jax.data.token_store import ShardWriter, finish
+from phi1_jax.text import tokenizer as tokenizers
 from phi1_jax.training import loop, memory
 from phi1_jax.training import state as train_state
 
@@ -41,7 +42,14 @@ Data.tokenizer = "train"
 Data.trained_vocabulary_size = 300
 Runtime.compilation_cache = None
 """
-TOKENIZER = {"name": "train", "digest": "d", "eos_id": 0, "vocabulary_size": 300}
+# A tokenizer of 300 ids; what the store's tokens mean does not matter here.
+WORDS = tokenizers.train(["for word in words:\n  print(word, words)\n"] * 2, 300)
+TOKENIZER = {
+  "name": "train",
+  "digest": WORDS.digest,
+  "eos_id": 0,
+  "vocabulary_size": 300,
+}
 
 
 def write_store(directory, tokens=400, mixture="words", tokenizer=TOKENIZER):
@@ -49,11 +57,14 @@ def write_store(directory, tokens=400, mixture="words", tokenizer=TOKENIZER):
   writer.add(np.arange(tokens) % 300, num_bytes=tokens, held_out=False)
   fields = {
     "mixture": mixture,
+    "held_out_fraction": 0.01,
+    "shards_per_task": 8,
+    "curated": False,
     "tasks": {"words": {"rate": "by_size"}},
     "tokenizer": tokenizer,
   }
   finish(directory, fields, [writer.close()])
-  (directory / "tokenizer.json").write_text("{}")
+  WORDS.save(directory / "tokenizer.json")
 
 
 @pytest.fixture(autouse=True)
@@ -186,6 +197,7 @@ def damage(store, name, change):
     ("COMPLETED", b"not json"),
     ("COMPLETED", b"[]"),
     ("tokenizer.json", None),
+    ("tokenizer.json", b"{}"),
   ],
 )
 def test_a_damaged_store(run, name, change):
@@ -213,9 +225,8 @@ def test_a_manifest_that_says_nothing(run):
   writer.add([1, 2, 0], num_bytes=3, held_out=False)
   fields = {"tasks": {"words": {}}, "tokenizer": {"eos_id": 0, "vocabulary_size": 9}}
   finish(run / "bare", fields, [writer.close()])
-  assert "holds the mixture None, expected 'words'" in complaint(
-    "--gin.Data.store=bare"
-  )
+  message = complaint("--gin.Data.store=bare")
+  assert "was built with mixture = None, expected 'words'" in message
 
 
 def test_a_work_directory_that_is_a_file(run):
@@ -245,7 +256,7 @@ def write_checkpoint(folder, **changes):
   shape = dict(vocabulary_size=320, num_layers=2, num_heads=8, head_dim=4, embed_dim=16)
   shape |= dict(mlp_dim=32, rotary_dim=2, rope_base=10000.0, param_dtype="float32")
   digest = json.loads((folder.parent / "store" / "COMPLETED").read_text())
-  meta = {"model_shape": shape, "tokenizer": "d", "store": digest["manifest_sha256"]}
+  meta = {"model_shape": shape, "tokenizer": WORDS.digest, "store": digest["manifest_sha256"]}
   checkpoints = Checkpoints(folder / "checkpoints", CheckpointConfig())
   checkpoints.save(4, {"step": np.array([4], np.int32)}, {**meta, **changes})
   checkpoints.close()
@@ -255,7 +266,7 @@ def write_checkpoint(folder, **changes):
 @pytest.mark.parametrize(
   ("changes", "named"),
   [
-    ({"tokenizer": "e"}, "another tokenizer: got e, expected d"),
+    ({"tokenizer": "e"}, f"another tokenizer: got e, expected {WORDS.digest}"),
     ({"store": "e"}, "another store: got e, expected "),
   ],
 )
@@ -277,8 +288,16 @@ def test_a_checkpoint_of_another_model(run, flag):
 
 
 @pytest.mark.parametrize("part", ["resume_from", "init_from"])
+def test_a_checkpoint_without_parameters_to_start_from(run, part):
+  write_checkpoint(run / "old")
+  message = complaint(f"--gin.Checkpoint.{part}=old/checkpoints/4")
+  assert "old/checkpoints/4: this checkpoint has no array" in message
+
+
+@pytest.mark.parametrize("part", ["resume_from", "init_from"])
 def test_a_damaged_checkpoint_to_start_from(run, part):
-  write_checkpoint(run / "old")  # whole, but it holds no parameters
+  write_checkpoint(run / "old")
+  (run / "old" / "checkpoints" / "4" / "meta" / "metadata").write_text("{")
   message = complaint(f"--gin.Checkpoint.{part}=old/checkpoints/4")
   assert "old/checkpoints/4: damaged checkpoint" in message
 
@@ -365,7 +384,7 @@ def test_prepare(run, flags, named):
   ("module", "flags", "named"),
   [
     ("train", ["--gin.Train.batch_size=12"], "Train.batch_size: got 12"),
-    ("train", ["--gin.Data.mixture=other"], "holds the mixture 'words'"),
+    ("train", ["--gin.Data.mixture=other"], "mixture = 'words', expected 'other'"),
     ("train", ["--no_such_flag"], "--no_such_flag"),
     ("train", ["--simulated_devices=x"], "--simulated_devices"),
     ("prepare", ["--gin.Data.tokenizer=gone.json"], "gone.json"),

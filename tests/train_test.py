@@ -12,6 +12,7 @@ import pytest
 
 from phi1_jax.data.token_store import ShardWriter, finish
 from phi1_jax.telemetry.writers import read_metrics
+from phi1_jax.text import tokenizer as tokenizers
 
 STEPS = 600
 RUN = f"""
@@ -53,10 +54,22 @@ def place(tmp_path_factory):
   for number in range(200):
     ids = [*random.integers(1, 40, random.integers(5, 40)).tolist(), 0]
     writer.add(ids, num_bytes=3 * len(ids), held_out=number % 20 == 0)
-  tokenizer = {"name": "train", "digest": "d", "eos_id": 0, "vocabulary_size": 300}
-  fields = {"mixture": "words", "tasks": {"words": {"rate": "by_size"}}}
-  finish(store, {**fields, "tokenizer": tokenizer}, [writer.close()])
-  (store / "tokenizer.json").write_text("{}")
+  made = tokenizers.train(["for word in words:\n  print(word, words)\n"] * 2, 300)
+  fields = {
+    "mixture": "words",
+    "held_out_fraction": 0.01,
+    "shards_per_task": 8,
+    "curated": False,
+    "tasks": {"words": {"rate": "by_size"}},
+    "tokenizer": {
+      "name": "train",
+      "digest": made.digest,
+      "eos_id": 0,
+      "vocabulary_size": 300,
+    },
+  }
+  finish(store, fields, [writer.close()])
+  made.save(store / tokenizers.FILE_NAME)
   return place
 
 

@@ -65,6 +65,9 @@ class CheckpointConfig:
       )
 
 
+_EXHAUSTED = "RESOURCE_EXHAUSTED"  # how XLA says that memory has run out
+
+
 class DamagedError(Exception):
   """A checkpoint that does not read back as it was written."""
 
@@ -222,6 +225,7 @@ def restore(path: Path, abstract_state: Any, expected: Mapping[str, Any]):
   """
   meta = read_meta(path)
   check_meta(path, meta, expected)
+  _check_arrays(path, meta, abstract_state)
   arguments = ocp.args.PyTreeRestore(
     abstract_state,
     restore_args=ocp.checkpoint_utils.construct_restore_args(abstract_state),
@@ -230,7 +234,9 @@ def restore(path: Path, abstract_state: Any, expected: Mapping[str, Any]):
   try:
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
       state = reader.restore(path / "state", arguments)
-  except Exception as error:  # whatever the storage layers raise, the name is ours
+  except Exception as error:  # the storage layers raise all sorts
+    if isinstance(error, MemoryError | PermissionError) or _EXHAUSTED in str(error):
+      raise  # it says nothing about the checkpoint
     raise DamagedError(str(error)) from error
   # What a partial restore does not find, it leaves as it was asked for.
   for place, leaf in jax.tree_util.tree_leaves_with_path(state):
@@ -241,6 +247,19 @@ def restore(path: Path, abstract_state: Any, expected: Mapping[str, Any]):
     if meta["fingerprints"].get(name) != value:
       raise DamagedError(f"{name} is not what was saved")
   return state, meta
+
+
+def _check_arrays(path: Path, meta: Mapping[str, Any], abstract_state: Any) -> None:
+  """Refuses a checkpoint that is whole but has no such arrays as are asked for."""
+  leaves = jax.tree_util.tree_leaves_with_path(abstract_state)
+  names = {jax.tree_util.keystr(key, simple=True, separator="/") for key, _ in leaves}
+  missing = sorted(names - meta["fingerprints"].keys())
+  if missing:
+    raise InputError(
+      f"{path}: this checkpoint has no array {missing[0]} ({len(missing)} missing); it "
+      "was saved with another optimizer or version: use Checkpoint.init_from to take "
+      "its parameters only"
+    )
 
 
 def check_meta(

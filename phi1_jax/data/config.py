@@ -71,9 +71,10 @@ class DataConfig:
         f"Data.processes: got {self.processes}, expected 0 (one per core) or more"
       )
     for task, rate in (self.rates or {}).items():
-      if not (math.isfinite(rate) and rate >= 0):
-        raise InputError(f"Data.rates: got {rate} for {task}, expected 0 or more")
-    if self.rates is not None and not any(self.rates.values()):
-      raise InputError(
-        f"Data.rates: got {self.rates}, expected a positive rate for some task"
-      )
+      if not (math.isfinite(rate) and rate > 0):
+        raise InputError(
+          f"Data.rates: got {rate} for {task}, expected a positive number (leave a task "
+          "out to skip it)"
+        )
+    if self.rates == {}:
+      raise InputError("Data.rates: got no task, expected at least one, or None")

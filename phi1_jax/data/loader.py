@@ -101,6 +101,7 @@ def held_out_batches(
   batch_size: int,
   sequence_length: int,
   rows: slice | None = None,
+  limit: int | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
   """One pass over a task's held-out tokens, every target exactly once.
 
@@ -114,6 +115,7 @@ def held_out_batches(
     batch_size: windows per global batch.
     sequence_length: input tokens per window.
     rows: the rows of the global batch that this host needs; None is all of them.
+    limit: at most so many batches, spread evenly over the pass; None is all of them.
 
   Returns:
     An iterator of (tokens int32 [rows, sequence_length + 1], weights float32
@@ -139,7 +141,9 @@ def held_out_batches(
       weights[i, : max(len(window) - 1, 0)] = 1.0
     return tokens, weights
 
-  return (batch(index) for index in range(math.ceil(num_windows / batch_size)))
+  count = math.ceil(num_windows / batch_size)
+  taken = min(limit or count, count)
+  return (batch(index * count // taken) for index in range(taken))
 
 
 def interleave(

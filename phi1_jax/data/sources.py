@@ -157,7 +157,7 @@ def _describe_tfds(source: seqio.TfdsDataSource) -> dict[str, Any]:
   except (tfds.core.DatasetNotFoundError, AssertionError, OSError) as error:
     raise InputError(
       f"Data.curated_directory: {directory} holds no TFDS dataset {name}; name the "
-      "folder that `python -m phi1_jax.curate` wrote, or None for embedded corpora"
+      "data_dir that holds it, or None for the embedded corpora"
     ) from error
   return {
     "name": info.name,

@@ -17,8 +17,8 @@ from phi1_jax.model.config import ModelConfig
 
 _ALL = slice(None)
 
-# Their name, with {} for the layer; our array; which part of it (of one layer); and, for
-# a matrix that they transpose, how many leading dims of the part are inputs.
+# Their name, with {} for the layer; our array; which part of it (of one layer); and,
+# for a matrix that they transpose, how many leading dims of the part are inputs.
 _ROWS = (
   ("model.embed_tokens.weight", "embedding/embedding", (), None),
   ("model.layers.{}.input_layernorm.weight", "layers/norm/scale", (), None),

@@ -23,8 +23,10 @@ _LOG = logging.getLogger(__name__)
 # Finite, so that no row of a block can become NaN.
 _MASKED = -1e30
 
-# Queries per block of the xla implementation.
-BLOCK = 64
+# The xla implementation cuts the queries into at most so many blocks, none smaller than
+# this: more blocks skip more of the upper triangle, fewer are larger matrix products.
+MAX_BLOCKS = 8
+MIN_BLOCK = 64
 
 
 def attention(
@@ -71,9 +73,7 @@ def attention(
 def choose(platform: str, *, packed: bool, drops: bool) -> str:
   """The first implementation that can do what is asked on this platform."""
   name = next(
-    name
-    for name in IMPLEMENTATIONS
-    if _refusal(name, platform, packed, drops) is None
+    name for name in IMPLEMENTATIONS if _refusal(name, platform, packed, drops) is None
   )
   _LOG.info(
     "attention: %s (platform %s, segment ids %s, dropout %s)",
@@ -119,9 +119,10 @@ def xla(q_BTNH, k_BSNH, v_BSNH, segment_ids_BT, dropout_rate, dropout_key):
   if dropout_rate:
     rows_BNT = dropout.row_hashes(dropout_key, (batch, heads, length))
     hashes = rows_BNT, dropout.column_hashes(dropout_key, length)
+  block = max(MIN_BLOCK, -(-length // MAX_BLOCKS))
   contexts = []
-  for start in range(0, length, BLOCK):
-    stop = min(start + BLOCK, length)
+  for start in range(0, length, block):
+    stop = min(start + block, length)
     queries, keys = slice(start, stop), slice(0, stop)
     scores_BNTS = jnp.einsum(
       "BTNH,BSNH->BNTS",
@@ -142,9 +143,7 @@ def xla(q_BTNH, k_BSNH, v_BSNH, segment_ids_BT, dropout_rate, dropout_key):
       )
       weights_BNTS = jnp.where(kept_BNTS, weights_BNTS / (1 - dropout_rate), 0.0)
     contexts.append(
-      jnp.einsum(
-        "BNTS,BSNH->BTNH", weights_BNTS.astype(v_BSNH.dtype), v_BSNH[:, keys]
-      )
+      jnp.einsum("BNTS,BSNH->BTNH", weights_BNTS.astype(v_BSNH.dtype), v_BSNH[:, keys])
     )
   return jnp.concatenate(contexts, axis=1)
 

@@ -156,9 +156,7 @@ def _split(tree, chunks):
 
   def split(x):
     batch, length = x.shape[:2]
-    return jnp.moveaxis(
-      x.reshape(batch, chunks, length // chunks, *x.shape[2:]), 1, 0
-    )
+    return jnp.moveaxis(x.reshape(batch, chunks, length // chunks, *x.shape[2:]), 1, 0)
 
   return jax.tree.map(split, tree)
 

@@ -17,12 +17,17 @@ The parameters, with L layers stacked on the first axis of everything below "lay
   head/{kernel,bias}                      D V          V
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from phi1_jax.model import layers
 from phi1_jax.model.config import ModelConfig
+
+# Segment ids and the dropout switch are the same for every layer.
+_BROADCAST: Any = nn.broadcast
 
 _SAVED = {
   "full": jax.checkpoint_policies.nothing_saveable,
@@ -41,6 +46,7 @@ class Decoder(nn.Module):
   config: ModelConfig
 
   def setup(self):
+    """Names the parts."""
     config = self.config
     self.embedding = layers.Embedding(config)
     self.layers = _stacked_blocks(config)(config)
@@ -108,7 +114,7 @@ def _stacked_blocks(config: ModelConfig):
     length=config.num_layers,
     # Unrolled is the same loop with as many blocks per turn as there are layers.
     unroll=1 if config.scan_layers else config.num_layers,
-    in_axes=nn.broadcast,
+    in_axes=_BROADCAST,
     variable_axes={"params": 0},
     split_rngs={"params": True, "dropout": True},
     metadata_params={nn.PARTITION_NAME: "layers"},

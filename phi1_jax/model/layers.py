@@ -7,14 +7,31 @@ Logical names: "vocab", "embed", "heads", "head_dim", "mlp", "norm" on parameter
 "mlp" on activations. `parallel` maps them to mesh axes.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.spmd import with_logical_constraint, with_logical_partitioning
 from jax.ad_checkpoint import checkpoint_name
 
 from phi1_jax.kernels import attention, dropout
 from phi1_jax.model import rotary
 from phi1_jax.model.config import ModelConfig
+
+
+def _parameter(
+  module: nn.Module,
+  name: str,
+  initializer: nn.initializers.Initializer,
+  shape: tuple[int, ...],
+  names: tuple[str | None, ...],
+  dtype: str,
+) -> jax.Array:
+  """A parameter of this module, with the logical names of its dims."""
+  boxed = with_logical_partitioning(initializer, names)
+  value: Any = module.param(name, boxed, shape, jnp.dtype(dtype))
+  return value
 
 
 class LayerNorm(nn.Module):
@@ -26,10 +43,10 @@ class LayerNorm(nn.Module):
   def __call__(self, x_BTD: jax.Array) -> jax.Array:
     """Returns BTD in the dtype of the computation."""
     config = self.config
-    shape, dtype = x_BTD.shape[-1:], jnp.dtype(config.param_dtype)
-    named = nn.with_logical_partitioning
-    scale_D = self.param("scale", named(nn.initializers.ones, ("norm",)), shape, dtype)
-    bias_D = self.param("bias", named(nn.initializers.zeros, ("norm",)), shape, dtype)
+    shape, dtype = x_BTD.shape[-1:], config.param_dtype
+    ones, zeros = nn.initializers.ones, nn.initializers.zeros
+    scale_D = _parameter(self, "scale", ones, shape, ("norm",), dtype)
+    bias_D = _parameter(self, "bias", zeros, shape, ("norm",), dtype)
     x_BTD = x_BTD.astype(jnp.float32)
     centred_BTD = x_BTD - jnp.mean(x_BTD, axis=-1, keepdims=True)
     variance_BT1 = jnp.mean(jnp.square(centred_BTD), axis=-1, keepdims=True)
@@ -46,16 +63,16 @@ class Embedding(nn.Module):
   def __call__(self, tokens_BT: jax.Array) -> jax.Array:
     """Returns BTD in the dtype of the computation."""
     config = self.config
-    embedding_VD = self.param(
+    embedding_VD = _parameter(
+      self,
       "embedding",
-      nn.with_logical_partitioning(
-        nn.initializers.normal(config.initializer_range), ("vocab", "embed")
-      ),
+      nn.initializers.normal(config.initializer_range),
       (config.vocabulary_size, config.embed_dim),
-      jnp.dtype(config.param_dtype),
+      ("vocab", "embed"),
+      config.param_dtype,
     )
     x_BTD = jnp.take(embedding_VD.astype(config.dtype), tokens_BT, axis=0)
-    return nn.with_logical_constraint(x_BTD, ("batch", "length", "embed"))
+    return with_logical_constraint(x_BTD, ("batch", "length", "embed"))
 
 
 class Projection(nn.Module):
@@ -79,19 +96,21 @@ class Projection(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Returns [..., *outputs]."""
     config, num_inputs = self.config, len(self.inputs)
-    kernel = self.param(
+    kernel = _parameter(
+      self,
       "kernel",
-      nn.with_logical_partitioning(
-        nn.initializers.normal(config.initializer_range), self.names
-      ),
+      nn.initializers.normal(config.initializer_range),
       (*self.inputs, *self.outputs),
-      jnp.dtype(config.param_dtype),
+      self.names,
+      config.param_dtype,
     )
-    bias = self.param(
+    bias = _parameter(
+      self,
       "bias",
-      nn.with_logical_partitioning(nn.initializers.zeros, self.names[num_inputs:]),
+      nn.initializers.zeros,
       self.outputs,
-      jnp.dtype(config.param_dtype),
+      self.names[num_inputs:],
+      config.param_dtype,
     )
     dtype = self.output_dtype or config.dtype
     product = jax.lax.dot_general(
@@ -128,14 +147,12 @@ class Attention(nn.Module):
       ("embed", None, "heads", "head_dim"),
       name="qkv",
     )(x_BTD)
-    cos_TR, sin_TR = rotary.tables(
-      x_BTD.shape[1], config.rotary_dim, config.rope_base
-    )
+    cos_TR, sin_TR = rotary.tables(x_BTD.shape[1], config.rotary_dim, config.rope_base)
     q_BTNH = rotary.rotate(qkv_BT3NH[:, :, 0], cos_TR, sin_TR)
     k_BTNH = rotary.rotate(qkv_BT3NH[:, :, 1], cos_TR, sin_TR)
     q_BTNH, k_BTNH, v_BTNH = (
       checkpoint_name(
-        nn.with_logical_constraint(y, ("batch", "length", "heads", "head_dim")), "qkv"
+        with_logical_constraint(y, ("batch", "length", "heads", "head_dim")), "qkv"
       )
       for y in (q_BTNH, k_BTNH, qkv_BT3NH[:, :, 2])
     )
@@ -170,7 +187,7 @@ class MLP(nn.Module):
     config = self.config
     wide, narrow = (config.mlp_dim,), (config.embed_dim,)
     x_BTF = Projection(config, narrow, wide, ("embed", "mlp"), name="up")(x_BTD)
-    x_BTF = nn.with_logical_constraint(x_BTF, ("batch", "length", "mlp"))
+    x_BTF = with_logical_constraint(x_BTF, ("batch", "length", "mlp"))
     x_BTF = jax.nn.gelu(x_BTF, approximate=True)
     return Projection(config, wide, narrow, ("mlp", "embed"), name="down")(x_BTF)
 
@@ -201,4 +218,4 @@ class Block(nn.Module):
     for branch_BTD in branches:
       key = self.make_rng("dropout") if rate else None
       x_BTD = x_BTD + dropout.dropout(branch_BTD, rate, key)
-    return nn.with_logical_constraint(x_BTD, ("batch", "length", "embed")), None
+    return with_logical_constraint(x_BTD, ("batch", "length", "embed")), None

@@ -20,7 +20,8 @@ class TrainConfig:
       of 36,000); None runs to `total_steps`.
     log_every: steps between rows of metrics.
     evaluate_every: steps between evaluations on held-out text; None only at the end.
-    evaluation_batches: batches per task of one evaluation; None reads all of them.
+    evaluation_batches: batches per task of one evaluation, spread evenly over its
+      held-out text; None reads all of them.
     head_chunks: pieces that the head's logits are computed in; None holds them all.
     document_mask: attend only within a document. The paper did not.
   """

@@ -48,17 +48,20 @@ class Hook:
 def held_out_loss(setup: Setup, store: TokenStore) -> Hook:
   """Loss on text that is never trained on: `eval/loss` and one per task.
 
-  Every held-out token counts once and weighs the same; `eval/bits_per_byte` compares
-  models with different tokenizers.
+  `eval/loss` is the mean over all held-out tokens, estimated task by task where
+  `evaluation_batches` limits how many are read. `eval/bits_per_byte` compares models
+  with different tokenizers.
   """
   train = setup.config.train
   # As many sequences as one accumulation part of a training step holds.
   size = train.batch_size // setup.accumulation_steps
   rows = sharding.host_rows(setup.mesh, size)
+  targets = {task: len(store.stream(task, "held_out")) - 1 for task in store.tasks}
+  targets = {task: count for task, count in targets.items() if count > 0}
   with sharding.layout(setup.mesh):
     evaluate = make_evaluation_step(setup.model, train, store.eos_id)
 
-  def task_loss(task: str, state: TrainState) -> tuple[float, float]:
+  def mean_loss(task: str, state: TrainState) -> float:
     total = weight = 0.0
     batches = held_out_batches(
       store,
@@ -66,10 +69,9 @@ def held_out_loss(setup: Setup, store: TokenStore) -> Hook:
       batch_size=size,
       sequence_length=train.sequence_length,
       rows=rows,
+      limit=train.evaluation_batches,
     )
-    for number, (tokens, weights_BT) in enumerate(batches):
-      if number == train.evaluation_batches:
-        break
+    for tokens, weights_BT in batches:
       sums = evaluate(
         state.params,
         sharding.put_batch(tokens, setup.mesh, size),
@@ -78,25 +80,22 @@ def held_out_loss(setup: Setup, store: TokenStore) -> Hook:
       part_loss, part_weight = jax.device_get(sums)
       total += float(part_loss)
       weight += float(part_weight)
-    return total, weight
+    return total / weight
 
   def run(step: int, state: TrainState) -> Values:
-    totals = {task: task_loss(task, state) for task in store.tasks}
-    totals = {task: sums for task, sums in totals.items() if sums[1]}
-    if not totals:
+    if not targets:
       log.warning("no held-out text in %s: no evaluation loss", store.directory)
       return
-    loss = sum(task_sum for task_sum, _ in totals.values())
-    weight = sum(task_weight for _, task_weight in totals.values())
-    yield "eval/loss", loss / weight
-    if len(totals) > 1:
-      for task, (task_sum, task_weight) in totals.items():
-        yield f"eval/{task}_loss", task_sum / task_weight
+    losses = {task: mean_loss(task, state) for task in targets}
+    nats = sum(losses[task] * count for task, count in targets.items())
     num_bytes = sum(
-      task_weight * store.bytes_per_token(task, "held_out")
-      for task, (_, task_weight) in totals.items()
+      count * store.bytes_per_token(task, "held_out") for task, count in targets.items()
     )
-    yield "eval/bits_per_byte", loss / num_bytes / math.log(2)
+    yield "eval/loss", nats / sum(targets.values())
+    if len(losses) > 1:
+      for task, loss in losses.items():
+        yield f"eval/{task}_loss", loss
+    yield "eval/bits_per_byte", nats / num_bytes / math.log(2)
 
   return Hook("held-out loss", run, train.evaluate_every)
 

@@ -75,9 +75,7 @@ def train(
   # large for its device is refused with the sizes.
   started = time.perf_counter()
   with sharding.layout(setup.mesh):
-    step_function = make_train_step(
-      setup.model, setup.optimizer, setup.schedule, config, setup.mesh, store.eos_id
-    )
+    step_function = make_train_step(setup, store.eos_id)
   memory.check_fits(None, setup)
   compiled = memory.compile_step(step_function, setup)
   memory.check_fits(compiled, setup)
@@ -102,6 +100,7 @@ def train(
       rows=sharding.host_rows(setup.mesh, config.batch_size),
       start_step=first,
     )
+    opened.callback(batches.close)
 
     # ---- Loop: at each pass `state` has seen `step` updates.
     recorder = opened.enter_context(

@@ -1,5 +1,6 @@
 """Stopping when the machine is taken away, or the user presses Ctrl-C."""
 
+import os
 import signal
 import types
 
@@ -31,6 +32,8 @@ class StopSignal:
   def _note(self, number: int, frame: types.FrameType | None) -> None:
     self.received = True
     self.restore()
+    # `print` is not safe in a handler that may have interrupted one.
+    os.write(2, b"\nstopping: will save after this step; once more to quit at once\n")
 
   def restore(self) -> None:
     """Puts back the handlers that were there before."""

@@ -10,12 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 
 from phi1_jax.kernels.cross_entropy import cross_entropy
 from phi1_jax.model.decoder import Decoder
-from phi1_jax.parallel import sharding
 from phi1_jax.training.config import TrainConfig
+from phi1_jax.training.setup import Setup
 from phi1_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -75,12 +74,7 @@ def loss(
 
 
 def make_train_step(
-  model: Decoder,
-  optimizer: optax.GradientTransformation,
-  schedule: optax.Schedule,
-  config: TrainConfig,
-  mesh: Mesh,
-  document_end: int,
+  setup: Setup, document_end: int
 ) -> Callable[[TrainState, jax.Array], tuple[TrainState, Metrics]]:
   """A jitted (state, tokens [B, T + 1]) -> (state, metrics); the state is donated.
 
@@ -88,11 +82,11 @@ def make_train_step(
   undisturbed one would have. If loss or gradient is not finite, the update is left
   out: state and step come back as they were, and the metrics say so.
   """
-  parts = config.accumulation_steps(sharding.batch_shards(mesh))
+  config, parts = setup.config.train, setup.accumulation_steps
   seed_key = jax.random.key(config.seed)
   mean_loss = functools.partial(
     _mean_loss,
-    model,
+    setup.model,
     head_chunks=config.head_chunks,
     document_end=document_end if config.document_mask else None,
   )
@@ -103,7 +97,7 @@ def make_train_step(
     value, gradients = _accumulate(mean_loss, state.params, tokens, key, parts)
     norm = optax.global_norm(gradients)
     with jax.named_scope("optimizer"):
-      updates, optimizer_state = optimizer.update(
+      updates, optimizer_state = setup.optimizer.update(
         gradients, state.optimizer, state.params
       )
       params = optax.apply_updates(state.params, updates)
@@ -112,12 +106,14 @@ def make_train_step(
     metrics = {
       "loss": value,
       "grad_norm": norm,
-      "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
+      "learning_rate": jnp.asarray(setup.schedule(state.step), jnp.float32),
     }
     state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
     return state, metrics
 
-  return jax.jit(step, donate_argnums=0)
+  # Pinned, because the loop feeds each result back to a step compiled for one layout.
+  places = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract_state)
+  return jax.jit(step, donate_argnums=0, out_shardings=(places, None))
 
 
 def make_evaluation_step(model: Decoder, config: TrainConfig, document_end: int):

@@ -247,7 +247,7 @@ def test_only_the_parameters(written):
 
 def test_an_array_that_is_not_there(written):
   part = {"params": abstract()["params"] | {"bias": abstract()["step"]}}
-  with pytest.raises(manager.DamagedError, match="params/bias is missing"):
+  with pytest.raises(InputError, match="no array params/bias"):
     manager.restore(written / "checkpoints" / "4", part, META)
 
 

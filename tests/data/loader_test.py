@@ -198,6 +198,20 @@ def test_interleave_leaves_no_gap_and_keeps_to_the_shares(shares):
   np.testing.assert_array_equal(interleave(positions[777:], shares)[0], source[777:])
 
 
+def test_a_limit_spreads_evenly_over_the_held_out_split(store):
+  def drawn(limit):
+    batches = held_out_batches(
+      store, "code", batch_size=1, sequence_length=2, limit=limit
+    )
+    return [tokens.tolist() for tokens, _ in batches]
+
+  everything = drawn(None)
+  assert len(everything) > 4
+  assert drawn(len(everything) + 1) == everything
+  places = [everything.index(batch) for batch in drawn(3)]
+  assert places == [i * len(everything) // 3 for i in range(3)]
+
+
 @pytest.mark.parametrize("hosts", [1, 2])
 @pytest.mark.parametrize("batch_size", [2, 4])
 def test_held_out_covers_every_target_once(store, batch_size, hosts):

@@ -115,9 +115,7 @@ def test_names_and_shapes_of_phi1():
 
 def test_imports_into_the_parameters_dtype():
   config = _config(_SIZES[0], param_dtype="bfloat16")
-  halves = {
-    name: x.astype(np.float16) for name, x in _arrays(_twin(config)).items()
-  }
+  halves = {name: x.astype(np.float16) for name, x in _arrays(_twin(config)).items()}
   halves["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.zeros(3, np.float16)
   leaves = jax.tree.leaves(phi.from_hf(halves, config))
   assert {leaf.dtype for leaf in leaves} == {jnp.dtype("bfloat16")}

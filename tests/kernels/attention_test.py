@@ -14,7 +14,7 @@ from phi1_jax.kernels.attention import attention
 
 _FAST = ["xla"]
 # More than one block, and a last one that is not full.
-_LENGTH = 2 * module.BLOCK + 7
+_LENGTH = 2 * module.MIN_BLOCK + 7
 
 
 def _qkv(length=_LENGTH, dtype="float32"):

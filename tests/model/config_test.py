@@ -31,7 +31,7 @@ def _read_gin(name: str) -> dict:
   for line in (_GIN / name).read_text().splitlines():
     if included := re.fullmatch(r"include 'gin/models/(.+)'", line):
       bindings |= _read_gin(included[1])
-    elif bound := re.fullmatch(r"Model\.(\w+) = (.+)", line):
+    elif bound := re.fullmatch(r"Model\.(\w+) = ([^#]+?)( *#.*)?", line):
       bindings[bound[1]] = ast.literal_eval(bound[2])
     else:
       assert not line or line.startswith("#"), line

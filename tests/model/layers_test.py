@@ -38,9 +38,7 @@ def test_layer_norm_gradients_equal_those_of_the_formula():
   params = {"scale": 1 + jnp.arange(7.0), "bias": jnp.arange(7.0)}
 
   def plain(params, x):
-    normal = (x - x.mean(-1, keepdims=True)) / jnp.sqrt(
-      x.var(-1, keepdims=True) + 1e-5
-    )
+    normal = (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)
     return jnp.sum(probe * (normal * params["scale"] + params["bias"]))
 
   def ours(params, x):

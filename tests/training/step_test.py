@@ -72,9 +72,7 @@ def test_documents_of_a_window():
 
 def compiled(setup):
   with sharding.layout(setup.mesh):
-    function = step.make_train_step(
-      setup.model, setup.optimizer, setup.schedule, setup.config.train, setup.mesh, 0
-    )
+    function = step.make_train_step(setup, 0)
   return memory.compile_step(function, setup)
 
 

@@ -1,0 +1,84 @@
+"""Refuses, before the work starts, what would only show in the middle of it."""
+
+from phi1_jax import InputError
+from phi1_jax.checkpoint import manager
+from phi1_jax.data.config import DataConfig
+from phi1_jax.data.loader import train_batches
+from phi1_jax.data.token_store import TokenStore
+from phi1_jax.text import tokenizer
+from phi1_jax.training.setup import RunConfig, Setup
+
+
+def check_start(setup: Setup) -> None:
+  """Refuses a `resume_from` or `init_from` that holds no checkpoint.
+
+  A run that goes on from its own work directory needs neither any more.
+  """
+  config = setup.config.checkpoint
+  if not manager.holds_checkpoint(setup.workdir):
+    for place in filter(None, (config.resume_from, config.init_from)):
+      manager.find(place)
+
+
+def check_store(store: TokenStore, config: RunConfig) -> None:
+  """Refuses a token store that is not the one the configuration describes.
+
+  Raises:
+    InputError: another mixture, split or tokenizer, ids beyond the model's vocabulary,
+      rates of tasks that are not there, or too little text for one window.
+  """
+  data, train = config.data, config.train
+  _check_contents(store, data)
+  _check_tokenizer(store, data)
+  if store.vocabulary_size > config.model.vocabulary_size:
+    raise InputError(
+      f"Model.vocabulary_size: got {config.model.vocabulary_size}, but the store "
+      f"{data.store} holds ids up to {store.vocabulary_size - 1}; expected at least "
+      f"{store.vocabulary_size}"
+    )
+  train_batches(  # it checks rates and sizes when it is made
+    store,
+    batch_size=train.batch_size,
+    sequence_length=train.sequence_length,
+    seed=train.seed,
+    rates=data.rates,
+    prefetch=0,
+  )
+
+
+def _check_contents(store: TokenStore, data: DataConfig) -> None:
+  wanted = {
+    "mixture": data.mixture,
+    "held_out_fraction": data.held_out_fraction,
+    "shards_per_task": data.shards,
+    "curated": data.curated_directory is not None,
+  }
+  for name, value in wanted.items():
+    if store.manifest.get(name) != value:
+      raise InputError(
+        f"Data.store: {data.store} was built with {name} = "
+        f"{store.manifest.get(name)!r}, expected {value!r}; name another folder, or "
+        "delete this one to build it anew"
+      )
+
+
+def _check_tokenizer(store: TokenStore, data: DataConfig) -> None:
+  theirs = store.manifest["tokenizer"]
+  if data.tokenizer == "train":
+    size = data.trained_vocabulary_size
+    same = theirs["name"] == "train" and theirs["vocabulary_size"] == size
+    wanted = f"one trained on it with {size} ids"
+  else:
+    same = theirs["digest"] == tokenizer.load(data.tokenizer).digest
+    wanted = repr(data.tokenizer)
+  if not same:
+    raise InputError(
+      f"Data.store: {data.store} was made with another tokenizer: got "
+      f"{theirs['name']!r} with {theirs['vocabulary_size']} ids, expected {wanted}"
+    )
+  path = store.directory / tokenizer.FILE_NAME
+  if not path.is_file() or tokenizer.load(str(path)).digest != theirs["digest"]:
+    raise InputError(
+      f"{path}: missing, or not the tokenizer that the store was made with; copy it "
+      "back, or build the store again with `python -m phi1_jax.prepare`"
+    )
