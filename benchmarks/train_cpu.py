@@ -80,10 +80,8 @@ def jax_step(dropout: float, changes: dict) -> Callable[[], float]:
   """The same of ours; `changes` are fields of ModelConfig, or `chunks` of the head."""
   import flax.linen as nn
   import jax
-  import jax.numpy as jnp
   import optax
 
-  from phi1_jax.kernels.cross_entropy import cross_entropy
   from phi1_jax.model.config import ModelConfig
   from phi1_jax.model.decoder import Decoder
   from phi1_jax.optim import optimizer
@@ -108,24 +106,7 @@ def jax_step(dropout: float, changes: dict) -> Callable[[], float]:
   moments = jax.jit(transformation.init)(params)
   key = jax.random.key(2)
 
-  def loss(params, key):
-    hidden: Any = model.apply(
-      {"params": params},
-      tokens[:, :-1],
-      deterministic=not dropout,
-      rngs={"dropout": key},
-      method="hidden",
-    )
-    total, weight = cross_entropy(
-      hidden,
-      params["head"]["kernel"],
-      params["head"]["bias"],
-      tokens[:, 1:],
-      jnp.ones((BATCH, LENGTH)),
-      chunks=chunks,
-      compute_dtype=config.dtype,
-    )
-    return total / weight
+  loss = jax_loss(model, tokens, chunks)
 
   def update(params, moments, key):
     key, dropout_key = jax.random.split(key)
@@ -142,6 +123,34 @@ def jax_step(dropout: float, changes: dict) -> Callable[[], float]:
     return float(value)
 
   return step
+
+
+def jax_loss(model: Any, tokens: Any, chunks: int | None) -> Callable:
+  """A function from parameters and a dropout key to the mean loss."""
+  import jax.numpy as jnp
+
+  from phi1_jax.kernels.cross_entropy import cross_entropy
+
+  def loss(params, key):
+    hidden: Any = model.apply(
+      {"params": params},
+      tokens[:, :-1],
+      deterministic=not model.config.dropout_rate,
+      rngs={"dropout": key},
+      method="hidden",
+    )
+    total, weight = cross_entropy(
+      hidden,
+      params["head"]["kernel"],
+      params["head"]["bias"],
+      tokens[:, 1:],
+      jnp.ones((BATCH, LENGTH)),
+      chunks=chunks,
+      compute_dtype=model.config.dtype,
+    )
+    return total / weight
+
+  return loss
 
 
 def serve(step: Callable[[], float]) -> None:

@@ -71,7 +71,11 @@ class Embedding(nn.Module):
       ("vocab", "embed"),
       config.param_dtype,
     )
-    x_BTD = jnp.take(embedding_VD.astype(config.dtype), tokens_BT, axis=0)
+    # Gathered over fsdp before the lookup: the compiler would else replicate its result.
+    table_VD = with_logical_constraint(
+      embedding_VD.astype(config.dtype), ("vocab", None)
+    )
+    x_BTD = jnp.take(table_VD, tokens_BT, axis=0)
     return with_logical_constraint(x_BTD, ("batch", "length", "embed"))
 
 
