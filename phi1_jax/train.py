@@ -68,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return dry_run(run)
   with StopSignal() as stop, _held(workdir):
     _use_cache(config.runtime)
+    memory.keep_freed_memory()
     preflight.check_start(run)
     store = open_store(config, stop)
     if store is None or stop.received:

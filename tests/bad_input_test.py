@@ -256,7 +256,11 @@ def write_checkpoint(folder, **changes):
   shape = dict(vocabulary_size=320, num_layers=2, num_heads=8, head_dim=4, embed_dim=16)
   shape |= dict(mlp_dim=32, rotary_dim=2, rope_base=10000.0, param_dtype="float32")
   digest = json.loads((folder.parent / "store" / "COMPLETED").read_text())
-  meta = {"model_shape": shape, "tokenizer": WORDS.digest, "store": digest["manifest_sha256"]}
+  meta = {
+    "model_shape": shape,
+    "tokenizer": WORDS.digest,
+    "store": digest["manifest_sha256"],
+  }
   checkpoints = Checkpoints(folder / "checkpoints", CheckpointConfig())
   checkpoints.save(4, {"step": np.array([4], np.int32)}, {**meta, **changes})
   checkpoints.close()

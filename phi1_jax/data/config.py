@@ -73,8 +73,8 @@ class DataConfig:
     for task, rate in (self.rates or {}).items():
       if not (math.isfinite(rate) and rate > 0):
         raise InputError(
-          f"Data.rates: got {rate} for {task}, expected a positive number (leave a task "
-          "out to skip it)"
+          f"Data.rates: got {rate} for {task}, expected a positive number (leave a "
+          "task out to skip it)"
         )
     if self.rates == {}:
       raise InputError("Data.rates: got no task, expected at least one, or None")

@@ -71,7 +71,7 @@ class Embedding(nn.Module):
       ("vocab", "embed"),
       config.param_dtype,
     )
-    # Gathered over fsdp before the lookup: the compiler would else replicate its result.
+    # Gathered over fsdp before the lookup, or the compiler replicates its result.
     table_VD = with_logical_constraint(
       embedding_VD.astype(config.dtype), ("vocab", None)
     )

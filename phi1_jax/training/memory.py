@@ -1,5 +1,6 @@
 """What a step needs of a device, asked from the compiler before it is taken."""
 
+import ctypes
 import dataclasses
 import os
 from collections.abc import Callable
@@ -14,6 +15,9 @@ from phi1_jax.training.setup import Setup
 from phi1_jax.training.state import bytes_per_device
 
 GIB = 2**30
+
+# glibc's malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX.
+_MALLOC_OPTIONS = {-4: 0, -1: 2**31 - 1, -8: 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +64,19 @@ def step_memory(compiled: jax.stages.Compiled | None, setup: Setup) -> StepMemor
     batch=bytes_per_device(setup.abstract_batch),
     temporary=analysis.temp_size_in_bytes if analysis else 0,
   )
+
+
+def keep_freed_memory() -> None:
+  """Tells glibc to keep what a CPU step frees for the next one; does nothing elsewhere.
+
+  XLA takes a step's temporaries in one piece, which malloc would hand back to the
+  system at every step and the system clear again, page by page: a quarter of the
+  quickstart model's step (LOG.md).
+  """
+  libc = ctypes.CDLL(None)
+  if jax.default_backend() == "cpu" and hasattr(libc, "gnu_get_libc_version"):
+    for option, value in _MALLOC_OPTIONS.items():
+      libc.mallopt(option, value)
 
 
 def device_memory() -> int | None:
