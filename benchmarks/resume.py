@@ -11,6 +11,7 @@ number of devices half-way: its data must be the same, so its losses agree to ro
 """
 
 import argparse
+import functools
 import json
 import os
 import random
@@ -78,7 +79,8 @@ def disturb(
   workdir: Path, store: Path, kills: int, stops: int, seed: int
 ) -> dict[str, int]:
   """Interrupts the run `kills` + `stops` times; counts by kind."""
-  chance, done = random.Random(seed), dict.fromkeys(("store", "save", "any", "term"), 0)
+  chance = random.Random(seed)
+  done: dict[str, int] = dict.fromkeys(("store", "save", "any", "term"), 0)
   plan = ["term"] * stops + ["any", "save"] * ((kills - kills // 3) // 2 + 1)
   plan = plan[: stops + kills - kills // 3]
   chance.shuffle(plan)
@@ -133,19 +135,16 @@ def curve(workdir: Path) -> dict[tuple[int, str], float]:
 def same_data(store: Path) -> bool:
   """Whether 1, 2 and 4 hosts together read the same batches, each from any step."""
   opened = TokenStore.open(store)
-  arguments = {"batch_size": 8, "sequence_length": 64, "seed": 0}
-  alone = train_batches(opened, **arguments)
+  batches = functools.partial(
+    train_batches, opened, batch_size=8, sequence_length=64, seed=0
+  )
+  alone = batches()
   expected = [next(alone) for _ in range(50)]
   for hosts in (1, 2, 4):
     size = 8 // hosts
     for first in (0, 17):
       parts = [
-        train_batches(
-          opened,
-          **arguments,
-          start_step=first,
-          rows=slice(host * size, (host + 1) * size),
-        )
+        batches(start_step=first, rows=slice(host * size, (host + 1) * size))
         for host in range(hosts)
       ]
       for batch in expected[first:]:

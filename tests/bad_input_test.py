@@ -44,12 +44,8 @@ Runtime.compilation_cache = None
 """
 # A tokenizer of 300 ids; what the store's tokens mean does not matter here.
 WORDS = tokenizers.train(["for word in words:\n  print(word, words)\n"] * 2, 300)
-TOKENIZER = {
-  "name": "train",
-  "digest": WORDS.digest,
-  "eos_id": 0,
-  "vocabulary_size": 300,
-}
+TOKENIZER = {"name": "train", "digest": WORDS.digest, "eos_id": 0}
+TOKENIZER["vocabulary_size"] = 300
 
 
 def write_store(directory, tokens=400, mixture="words", tokenizer=TOKENIZER):
@@ -192,12 +188,9 @@ def damage(store, name, change):
     ("tokens-00000-of-00001.npy", b"x"),
     ("tokens-00000-of-00001.npy", "directory"),
     ("documents-00000-of-00001.npy", None),
-    ("manifest.json", None),
-    ("manifest.json", b"{}"),
-    ("COMPLETED", b"not json"),
-    ("COMPLETED", b"[]"),
-    ("tokenizer.json", None),
-    ("tokenizer.json", b"{}"),
+    *(("manifest.json", change) for change in (None, b"{}")),
+    *(("COMPLETED", change) for change in (b"not json", b"[]")),
+    *(("tokenizer.json", change) for change in (None, b"{}")),
   ],
 )
 def test_a_damaged_store(run, name, change):
@@ -256,11 +249,8 @@ def write_checkpoint(folder, **changes):
   shape = dict(vocabulary_size=320, num_layers=2, num_heads=8, head_dim=4, embed_dim=16)
   shape |= dict(mlp_dim=32, rotary_dim=2, rope_base=10000.0, param_dtype="float32")
   digest = json.loads((folder.parent / "store" / "COMPLETED").read_text())
-  meta = {
-    "model_shape": shape,
-    "tokenizer": WORDS.digest,
-    "store": digest["manifest_sha256"],
-  }
+  meta = {"model_shape": shape, "tokenizer": WORDS.digest}
+  meta["store"] = digest["manifest_sha256"]
   checkpoints = Checkpoints(folder / "checkpoints", CheckpointConfig())
   checkpoints.save(4, {"step": np.array([4], np.int32)}, {**meta, **changes})
   checkpoints.close()

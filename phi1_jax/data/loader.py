@@ -46,7 +46,7 @@ def train_batches(
   rows: slice | None = None,
   start_step: int = 0,
   prefetch: int = 4,
-) -> Iterator[np.ndarray]:
+) -> grain.DatasetIterator[np.ndarray]:
   """Endless training batches, from `start_step` on.
 
   With no rates (or all of them "by_size") the windows of all tasks form one sequence,
