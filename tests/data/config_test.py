@@ -19,7 +19,7 @@ from phi1_jax.data.config import DataConfig
     ("processes", -1, "Data.processes: got -1"),
     ("rates", {"a": -0.5}, "got -0.5 for a"),
     ("rates", {"a": float("nan")}, "got nan for a"),
-    ("rates", {"a": 0.0}, "a positive rate"),
+    ("rates", {"a": 0.0}, "a positive number"),
   ],
 )
 def test_what_cannot_be_meant_is_refused(name, value, message):
