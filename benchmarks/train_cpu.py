@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 # The sizes of gin/models/micro.gin.
 VOCABULARY, LAYERS, HEADS, HEAD_DIM, ROTARY, EMBED, MLP = 2048, 4, 6, 32, 16, 192, 768
@@ -77,80 +77,45 @@ def torch_step(dropout: float, threads: int) -> Callable[[], float]:
 
 
 def jax_step(dropout: float, changes: dict) -> Callable[[], float]:
-  """The same of ours; `changes` are fields of ModelConfig, or `chunks` of the head."""
-  import flax.linen as nn
+  """The trainer's own step; `changes` are fields of ModelConfig, or `chunks`."""
   import jax
-  import optax
+  import numpy as np
 
+  from phi1_jax.checkpoint.manager import CheckpointConfig
+  from phi1_jax.data.config import DataConfig
   from phi1_jax.model.config import ModelConfig
-  from phi1_jax.model.decoder import Decoder
-  from phi1_jax.optim import optimizer
   from phi1_jax.optim.config import OptimizerConfig
+  from phi1_jax.parallel import sharding
+  from phi1_jax.parallel.mesh import MeshConfig
+  from phi1_jax.training import config, memory, setup, state, step
 
   chunks = changes.pop("chunks", None)
-  config = ModelConfig(
-    *(VOCABULARY, LAYERS, HEADS, HEAD_DIM, ROTARY, EMBED, MLP, LENGTH),
-    **{
-      "dtype": "float32",
-      "dropout_rate": dropout,
-      "attention_dropout_rate": dropout,
-      **changes,
-    },
+  rates = {"dropout_rate": dropout, "attention_dropout_rate": dropout}
+  sizes = (VOCABULARY, LAYERS, HEADS, HEAD_DIM, ROTARY, EMBED, MLP, LENGTH)
+  run = setup.make_setup(
+    setup.RunConfig(
+      model=ModelConfig(*sizes, **{"dtype": "float32", **rates, **changes}),
+      data=DataConfig("none", "none"),
+      mesh=MeshConfig(),
+      optimizer=OptimizerConfig(LEARNING_RATE, 1, DECAY, *BETAS, clip_norm=CLIP),
+      train=config.TrainConfig(10**6, BATCH, LENGTH, head_chunks=chunks),
+      checkpoint=CheckpointConfig(),
+      runtime=config.RuntimeConfig(),
+    ),
+    Path(),
   )
-  model = Decoder(config)
-  tokens = jax.random.randint(jax.random.key(0), (BATCH, LENGTH + 1), 0, VOCABULARY)
-  variables = jax.jit(model.init)(jax.random.key(1), tokens[:, :-1])
-  params = nn.unbox(variables)["params"]
-  settings = OptimizerConfig(LEARNING_RATE, 1, DECAY, *BETAS, clip_norm=CLIP)
-  transformation = optimizer.make_optimizer(settings, 10**6, params)
-  moments = jax.jit(transformation.init)(params)
-  key = jax.random.key(2)
+  with sharding.layout(run.mesh):
+    compiled = memory.compile_step(step.make_train_step(run, 0), run)
+    values = state.initialise(run.model, run.optimizer, run.mesh, 0)
+  rows = np.random.default_rng(0).integers(0, VOCABULARY, (BATCH, LENGTH + 1))
+  tokens = sharding.put_batch(rows.astype(np.int32), run.mesh, BATCH)
 
-  loss = jax_loss(model, tokens, chunks)
+  def update() -> float:
+    nonlocal values
+    values, metrics = jax.block_until_ready(compiled(values, tokens))
+    return float(metrics["loss"])
 
-  def update(params, moments, key):
-    key, dropout_key = jax.random.split(key)
-    value, gradients = jax.value_and_grad(loss)(params, dropout_key)
-    updates, moments = transformation.update(gradients, moments, params)
-    return value, (optax.apply_updates(params, updates), moments, key)
-
-  compiled = jax.jit(update, donate_argnums=(0, 1))
-  state = (params, moments, key)
-
-  def step() -> float:
-    nonlocal state
-    value, state = jax.block_until_ready(compiled(*state))
-    return float(value)
-
-  return step
-
-
-def jax_loss(model: Any, tokens: Any, chunks: int | None) -> Callable:
-  """A function from parameters and a dropout key to the mean loss."""
-  import jax.numpy as jnp
-
-  from phi1_jax.kernels.cross_entropy import cross_entropy
-
-  def loss(params, key):
-    hidden: Any = model.apply(
-      {"params": params},
-      tokens[:, :-1],
-      deterministic=not model.config.dropout_rate,
-      rngs={"dropout": key},
-      method="hidden",
-    )
-    total, weight = cross_entropy(
-      hidden,
-      params["head"]["kernel"],
-      params["head"]["bias"],
-      tokens[:, 1:],
-      jnp.ones((BATCH, LENGTH)),
-      chunks=chunks,
-      compute_dtype=model.config.dtype,
-    )
-    return total / weight
-
-  return loss
+  return update
 
 
 def serve(step: Callable[[], float]) -> None:

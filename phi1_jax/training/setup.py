@@ -12,7 +12,7 @@ from phi1_jax import InputError
 from phi1_jax.checkpoint.manager import CheckpointConfig
 from phi1_jax.data.config import DataConfig
 from phi1_jax.model.config import ModelConfig
-from phi1_jax.model.decoder import Decoder
+from phi1_jax.model.decoder import Decoder, parameter_shapes
 from phi1_jax.optim.config import OptimizerConfig
 from phi1_jax.optim.optimizer import make_optimizer
 from phi1_jax.optim.schedule import linear_warmup_linear_decay
@@ -103,9 +103,7 @@ def make_setup(config: RunConfig, workdir: Path) -> Setup:
   model = Decoder(config.model)
   steps = config.train.total_steps
   with sharding.layout(mesh):
-    optimizer = make_optimizer(
-      config.optimizer, steps, train_state.abstract_params(model)
-    )
+    optimizer = make_optimizer(config.optimizer, steps, parameter_shapes(config.model))
     abstract_state = train_state.abstract(model, optimizer, mesh)
   return Setup(
     config=config,

@@ -54,11 +54,6 @@ def initialise(
   return make(jax.random.key(seed))
 
 
-def abstract_params(model: Decoder) -> Any:
-  """The parameters as shapes, without shardings."""
-  return sharding.unbox(jax.eval_shape(lambda: _init_params(model, jax.random.key(0))))
-
-
 def _init_params(model: Decoder, key: jax.Array) -> Any:
   tokens_BT = jnp.zeros((1, 1), jnp.int32)
   return model.init(key, tokens_BT)["params"]
