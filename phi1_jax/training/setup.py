@@ -102,8 +102,8 @@ def make_setup(config: RunConfig, workdir: Path) -> Setup:
   mesh = make_mesh(config.mesh)
   model = Decoder(config.model)
   steps = config.train.total_steps
+  optimizer = make_optimizer(config.optimizer, steps, parameter_shapes(config.model))
   with sharding.layout(mesh):
-    optimizer = make_optimizer(config.optimizer, steps, parameter_shapes(config.model))
     abstract_state = train_state.abstract(model, optimizer, mesh)
   return Setup(
     config=config,
