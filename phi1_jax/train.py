@@ -60,8 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parts = gin_config.load(arguments.gin_files, arguments.gin_bindings, CONFIGURABLES)
   config = setup.RunConfig(**{name.lower(): part for name, part in parts.items()})
   workdir = arguments.workdir or command.default_workdir(arguments.gin_files)
-  if arguments.simulated_devices is not None:
-    _simulate(arguments.simulated_devices)
+  command.simulate_devices(arguments.simulated_devices)
   run = setup.make_setup(config, workdir)
   print(describe.describe(run), flush=True)
   if arguments.dry_run:
@@ -95,20 +94,8 @@ def _parser() -> command.Parser:
     action="store_true",
     help="check everything, compile one step, say what the run needs, and stop",
   )
-  parser.add_argument(
-    "--simulated_devices",
-    type=int,
-    metavar="N",
-    help="run on N simulated CPU devices",
-  )
+  command.add_simulated_devices(parser)
   return parser
-
-
-def _simulate(number: int) -> None:
-  if number < 1:
-    raise InputError(f"--simulated_devices: got {number}, expected at least 1")
-  jax.config.update("jax_platforms", "cpu")
-  jax.config.update("jax_num_cpu_devices", number)
 
 
 def dry_run(run: setup.Setup) -> int:

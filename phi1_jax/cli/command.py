@@ -72,6 +72,28 @@ class Parser(argparse.ArgumentParser):
     return arguments
 
 
+def add_simulated_devices(parser: argparse.ArgumentParser) -> None:
+  """Adds the flag that `simulate_devices` takes."""
+  parser.add_argument(
+    "--simulated_devices",
+    type=int,
+    metavar="N",
+    help="run on N simulated CPU devices",
+  )
+
+
+def simulate_devices(number: int | None) -> None:
+  """Makes JAX see N CPU devices; must come before any device is touched."""
+  if number is None:
+    return
+  if number < 1:
+    raise InputError(f"--simulated_devices: got {number}, expected at least 1")
+  import jax  # not every command needs it
+
+  jax.config.update("jax_platforms", "cpu")
+  jax.config.update("jax_num_cpu_devices", number)
+
+
 def default_workdir(gin_files: Sequence[str]) -> Path:
   """`runs/<name of the last gin file>`: where a run lives unless --workdir says."""
   if not gin_files:

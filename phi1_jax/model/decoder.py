@@ -51,13 +51,7 @@ class Decoder(nn.Module):
     self.embedding = layers.Embedding(config)
     self.layers = _stacked_blocks(config)(config)
     self.final_norm = layers.LayerNorm(config)
-    self.head = layers.Projection(
-      config,
-      (config.embed_dim,),
-      (config.vocabulary_size,),
-      ("embed", "vocab"),
-      output_dtype="float32",
-    )
+    self.head = layers.head(config)
 
   def __call__(
     self,

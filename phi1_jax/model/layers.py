@@ -7,7 +7,7 @@ Logical names: "vocab", "embed", "heads", "head_dim", "mlp", "norm" on parameter
 "mlp" on activations. `parallel` maps them to mesh axes.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax.linen.spmd import with_logical_constraint, with_logical_partitioning
 from jax.ad_checkpoint import checkpoint_name
 
-from phi1_jax.kernels import attention, dropout
+from phi1_jax.kernels import attention, decode, dropout
 from phi1_jax.model import rotary
 from phi1_jax.model.config import ModelConfig
 
@@ -32,6 +32,14 @@ def _parameter(
   boxed = with_logical_partitioning(initializer, names)
   value: Any = module.param(name, boxed, shape, jnp.dtype(dtype))
   return value
+
+
+class Past(NamedTuple):
+  """What a layer has read: rotated keys and values BNSH, and how many of them."""
+
+  k_BNSH: jax.Array
+  v_BNSH: jax.Array
+  starts_B: jax.Array
 
 
 class LayerNorm(nn.Module):
@@ -140,8 +148,9 @@ class Attention(nn.Module):
     x_BTD: jax.Array,
     segment_ids_BT: jax.Array | None,
     deterministic: bool,
-  ) -> jax.Array:
-    """Returns BTD."""
+    past: Past | None = None,
+  ) -> tuple[jax.Array, Past | None]:
+    """Returns BTD, and the past with these T tokens if one is given."""
     config = self.config
     heads = (config.num_heads, config.head_dim)
     qkv_BT3NH = Projection(
@@ -151,33 +160,47 @@ class Attention(nn.Module):
       ("embed", None, "heads", "head_dim"),
       name="qkv",
     )(x_BTD)
-    cos_TR, sin_TR = rotary.tables(x_BTD.shape[1], config.rotary_dim, config.rope_base)
-    q_BTNH = rotary.rotate(qkv_BT3NH[:, :, 0], cos_TR, sin_TR)
-    k_BTNH = rotary.rotate(qkv_BT3NH[:, :, 1], cos_TR, sin_TR)
+    length = x_BTD.shape[1] if past is None else past.k_BNSH.shape[2]
+    cos, sin = rotary.tables(length, config.rotary_dim, config.rope_base)
+    positions_BT = jnp.arange(x_BTD.shape[1])[None]
+    if past is not None:
+      positions_BT = past.starts_B[:, None] + positions_BT
+      cos, sin = cos[positions_BT], sin[positions_BT]
+    q_BTNH = rotary.rotate(qkv_BT3NH[:, :, 0], cos, sin)
+    k_BTNH = rotary.rotate(qkv_BT3NH[:, :, 1], cos, sin)
     q_BTNH, k_BTNH, v_BTNH = (
       checkpoint_name(
         with_logical_constraint(y, ("batch", "length", "heads", "head_dim")), "qkv"
       )
       for y in (q_BTNH, k_BTNH, qkv_BT3NH[:, :, 2])
     )
-    rate = 0.0 if deterministic else config.attention_dropout_rate
-    context_BTNH = attention.attention(
-      q_BTNH,
-      k_BTNH,
-      v_BTNH,
-      segment_ids_BT=segment_ids_BT,
-      dropout_rate=rate,
-      dropout_key=self.make_rng("dropout") if rate else None,
-      implementation=config.attention,
-    )
+    if past is None:
+      rate = 0.0 if deterministic else config.attention_dropout_rate
+      context_BTNH = attention.attention(
+        q_BTNH,
+        k_BTNH,
+        v_BTNH,
+        segment_ids_BT=segment_ids_BT,
+        dropout_rate=rate,
+        dropout_key=self.make_rng("dropout") if rate else None,
+        implementation=config.attention,
+      )
+    else:
+      past = Past(
+        decode.write(past.k_BNSH, k_BTNH, past.starts_B),
+        decode.write(past.v_BNSH, v_BTNH, past.starts_B),
+        past.starts_B + x_BTD.shape[1],
+      )
+      context_BTNH = decode.attend(q_BTNH, past.k_BNSH, past.v_BNSH, positions_BT)
     context_BTNH = checkpoint_name(context_BTNH, "context")
-    return Projection(
+    out = Projection(
       config,
       heads,
       (config.embed_dim,),
       ("heads", "head_dim", "embed"),
       name="out",
-    )(context_BTNH)
+    )
+    return out(context_BTNH), past
 
 
 class MLP(nn.Module):
@@ -199,7 +222,7 @@ class MLP(nn.Module):
 class Block(nn.Module):
   """x + dropout(attention(n)) + dropout(mlp(n)) with n = norm(x).
 
-  Returns a pair as a scan over layers wants it: the new x, and nothing.
+  Returns a pair as a scan over layers wants it: the new x, and the past, if any.
   """
 
   config: ModelConfig
@@ -210,16 +233,27 @@ class Block(nn.Module):
     x_BTD: jax.Array,
     segment_ids_BT: jax.Array | None,
     deterministic: bool,
-  ) -> tuple[jax.Array, None]:
-    """Returns BTD and None."""
+    past: Past | None = None,
+  ) -> tuple[jax.Array, Past | None]:
+    """Returns BTD, and the past with these T tokens if one is given."""
     config = self.config
     normal_BTD = LayerNorm(config, name="norm")(x_BTD)
-    branches = (
-      Attention(config, name="attention")(normal_BTD, segment_ids_BT, deterministic),
-      MLP(config, name="mlp")(normal_BTD),
+    attended_BTD, past = Attention(config, name="attention")(
+      normal_BTD, segment_ids_BT, deterministic, past
     )
     rate = 0.0 if deterministic else config.dropout_rate
-    for branch_BTD in branches:
+    for branch_BTD in (attended_BTD, MLP(config, name="mlp")(normal_BTD)):
       key = self.make_rng("dropout") if rate else None
       x_BTD = x_BTD + dropout.dropout(branch_BTD, rate, key)
-    return with_logical_constraint(x_BTD, ("batch", "length", "embed")), None
+    return with_logical_constraint(x_BTD, ("batch", "length", "embed")), past
+
+
+def head(config: ModelConfig) -> Projection:
+  """BTD to logits BTV, float32."""
+  return Projection(
+    config,
+    (config.embed_dim,),
+    (config.vocabulary_size,),
+    ("embed", "vocab"),
+    output_dtype="float32",
+  )

@@ -33,12 +33,15 @@ def tables(length: int, rotary_dim: int, base: float) -> tuple[jax.Array, jax.Ar
   )
 
 
-def rotate(x_BTNH: jax.Array, cos_TR: jax.Array, sin_TR: jax.Array) -> jax.Array:
-  """Rotates the first R dims of every head, in float32; keeps shape and dtype."""
-  rotary_dim = cos_TR.shape[-1]
+def rotate(x_BTNH: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+  """Rotates the first R dims of every head, in float32; keeps shape and dtype.
+
+  The cosines and sines are TR, or BTR where each row stands at positions of its own.
+  """
+  rotary_dim = cos.shape[-1]
   x_BTNR = x_BTNH[..., :rotary_dim].astype(jnp.float32)
   swapped_BTNR = jnp.roll(x_BTNR, rotary_dim // 2, axis=-1)
-  rotated_BTNR = x_BTNR * cos_TR[:, None, :] + swapped_BTNR * sin_TR[:, None, :]
+  rotated_BTNR = x_BTNR * cos[..., None, :] + swapped_BTNR * sin[..., None, :]
   return jnp.concatenate(
     [rotated_BTNR.astype(x_BTNH.dtype), x_BTNH[..., rotary_dim:]], axis=-1
   )

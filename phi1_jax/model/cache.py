@@ -1,0 +1,121 @@
+"""The decoder token by token: a key-value cache, and the forward pass that extends it.
+
+One path serves prefill (many tokens at once) and decoding (one): the new tokens are
+written into the cache behind what each row holds, and attend to all of it. Layers are
+unrolled and each has its parameters and its cache as arrays of its own: a slice of a
+stacked array would be copied at every step, and decoding is bound by memory.
+
+B batch, T new tokens, S cache positions, N heads, H head_dim, D embed, V vocabulary.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from flax.linen.spmd import with_logical_constraint
+
+from phi1_jax.model import layers
+from phi1_jax.model.config import ModelConfig
+
+_NAMES = ("batch", "heads", None, "head_dim")
+
+
+@struct.dataclass
+class Cache:
+  """Keys and values of what has been read, per layer, in the computation's dtype.
+
+  Attributes:
+    keys: one BNSH array per layer, rotated.
+    values: one BNSH array per layer.
+  """
+
+  keys: tuple[jax.Array, ...]
+  values: tuple[jax.Array, ...]
+
+
+def empty(config: ModelConfig, batch: int, length: int) -> Cache:
+  """A cache of `batch` rows that can hold `length` tokens each."""
+  shape = (batch, config.num_heads, length, config.head_dim)
+
+  def one() -> tuple[jax.Array, ...]:
+    zeros = [jnp.zeros(shape, config.dtype) for _ in range(config.num_layers)]
+    return tuple(with_logical_constraint(array, _NAMES) for array in zeros)
+
+  return Cache(one(), one())
+
+
+def insert(cache: Cache, new: Cache, rows_P: jax.Array) -> Cache:
+  """Puts the P rows of a shorter cache at the given rows; an out-of-range row drops."""
+
+  def put(arrays, others):
+    return tuple(
+      with_logical_constraint(
+        array.at[rows_P, :, : other.shape[2]].set(other, mode="drop"), _NAMES
+      )
+      for array, other in zip(arrays, others, strict=True)
+    )
+
+  return Cache(put(cache.keys, new.keys), put(cache.values, new.values))
+
+
+def by_layer(params: Any, config: ModelConfig) -> dict[str, Any]:
+  """The parameters as `extend` reads them: cast, and a tuple of layers.
+
+  Matrices take the dtype of the computation once, instead of at every step; biases and
+  norms stay as they are, as in `Decoder`.
+  """
+
+  def cast(path, x):
+    matrix = path[-1].key in ("kernel", "embedding")
+    return x.astype(config.dtype) if matrix else x
+
+  params = jax.tree_util.tree_map_with_path(cast, params)
+  stacked = params["layers"]
+  split = tuple(
+    jax.tree.map(lambda x, layer=layer: x[layer], stacked)
+    for layer in range(config.num_layers)
+  )
+  return {**params, "layers": split}
+
+
+def extend(
+  config: ModelConfig,
+  params: dict[str, Any],
+  cache: Cache,
+  tokens_BT: jax.Array,
+  starts_B: jax.Array,
+) -> tuple[jax.Array, Cache]:
+  """Reads T more tokens of every row.
+
+  Args:
+    config: the model.
+    params: what `by_layer` returns.
+    cache: what the rows have read so far; more than `starts_B` of it is ignored.
+    tokens_BT: the new tokens.
+    starts_B: how many tokens each row has read.
+
+  Returns:
+    hidden_BTD after the last block (see `logits`), and the cache with the new tokens.
+  """
+  x_BTD = layers.Embedding(config).apply({"params": params["embedding"]}, tokens_BT)
+  block = layers.Block(config)
+  keys, values = [], []
+  read = zip(params["layers"], cache.keys, cache.values, strict=True)
+  for layer, k_BNSH, v_BNSH in read:
+    past = layers.Past(k_BNSH, v_BNSH, starts_B)
+    output: Any = block.apply({"params": layer}, x_BTD, None, True, past)
+    x_BTD, (k_BNSH, v_BNSH, _) = output
+    keys.append(with_logical_constraint(k_BNSH, _NAMES))
+    values.append(with_logical_constraint(v_BNSH, _NAMES))
+  return x_BTD, Cache(tuple(keys), tuple(values))
+
+
+def logits(
+  config: ModelConfig, params: dict[str, Any], hidden_BTD: jax.Array
+) -> jax.Array:
+  """The logits of the next token, BTV float32, from what `extend` returns."""
+  norm = layers.LayerNorm(config)
+  normal_BTD = norm.apply({"params": params["final_norm"]}, hidden_BTD)
+  output: Any = layers.head(config).apply({"params": params["head"]}, normal_BTD)
+  return output

@@ -1,0 +1,178 @@
+"""Completes Python with a checkpoint.
+
+    python -m phi1_jax.sample --checkpoint=runs/quickstart unfinished.py
+
+Prints the file and streams what the model adds to it. `--score FILE` prints the
+log-probability of each of a file's tokens as JSON instead.
+"""
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from phi1_jax import InputError
+from phi1_jax.cli import command, gin_config
+from phi1_jax.model.config import DTYPES
+from phi1_jax.parallel.mesh import MeshConfig, make_mesh
+from phi1_jax.sampling import methods, stopping
+from phi1_jax.sampling.checkpoint import Loaded, open_checkpoint
+from phi1_jax.sampling.sampler import Completion, Request, Sampler
+from phi1_jax.sampling.score import score
+
+# A copy of the model on every device, each with its own part of the batch.
+_COPIES = MeshConfig(data=-1, fsdp=1, tensor=1)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Reads the flags, opens the checkpoint, samples or scores."""
+  arguments = _parser().parse(argv)
+  command.simulate_devices(arguments.simulated_devices)
+  mesh = _COPIES
+  if arguments.gin_files or arguments.gin_bindings:
+    parts = {"Mesh": MeshConfig}
+    mesh = gin_config.load(arguments.gin_files, arguments.gin_bindings, parts)["Mesh"]
+  method = methods.make(arguments.temperature, arguments.top_k, arguments.top_p)
+  text = _read(arguments)
+  loaded = open_checkpoint(arguments.checkpoint, make_mesh(mesh), arguments.dtype)
+  if arguments.score:
+    print(json.dumps(_scored(loaded, arguments.score, text), ensure_ascii=False))
+    return command.DONE
+  slots = min(arguments.num_samples, arguments.slots)
+  # One text at a time is looked at often, so that it appears as it is written.
+  sampler = Sampler(loaded, method, slots=slots, steps=4 if slots == 1 else 16)
+  requests = [
+    Request(
+      f"sample {number}",
+      text,
+      arguments.max_new_tokens,
+      tuple(stop.encode().decode("unicode_escape") for stop in arguments.stop),
+      arguments.seed,
+    )
+    for number in range(arguments.num_samples)
+  ]
+  _sample(sampler, requests, arguments)
+  return command.DONE
+
+
+def _parser() -> command.Parser:
+  parser = command.Parser(
+    "sample",
+    "Completes Python with a checkpoint, or scores a file with it.",
+    "python -m phi1_jax.sample --checkpoint=runs/quickstart unfinished.py",
+  )
+  parser.add_argument("file", nargs="?", help="what to complete; - is standard input")
+  parser.add_argument("--prompt", help="what to complete, instead of a file")
+  parser.add_argument(
+    "--checkpoint",
+    required=True,
+    metavar="DIR",
+    help="a work directory of train or convert, or one step folder in it",
+  )
+  parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+  parser.add_argument("--top_k", type=int, help="draw from the k most probable tokens")
+  parser.add_argument("--top_p", type=float, help="draw from the nucleus of mass p")
+  parser.add_argument("--max_new_tokens", type=int, default=256)
+  parser.add_argument("--num_samples", type=int, default=1)
+  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument(
+    "--stop",
+    action="append",
+    default=[],
+    metavar="TEXT",
+    help=r"stop before this text (repeatable; \n is a line end)",
+  )
+  parser.add_argument("--slots", type=int, default=16, help="texts at work at once")
+  parser.add_argument("--dtype", choices=DTYPES, help="default: as it was trained")
+  parser.add_argument(
+    "--completion_only", action="store_true", help="do not print the prompt"
+  )
+  parser.add_argument(
+    "--json", action="store_true", help="print an object per sample, with its tokens"
+  )
+  parser.add_argument(
+    "--score", metavar="FILE", help="print each token's log-probability as JSON"
+  )
+  command.add_simulated_devices(parser)
+  return parser
+
+
+def _read(arguments: argparse.Namespace) -> str:
+  """The one text that was given: a file, standard input, or --prompt."""
+  given = [x for x in (arguments.file, arguments.prompt, arguments.score) if x]
+  if len(given) != 1 and not (arguments.prompt == "" and not given):
+    raise InputError(
+      f"got {len(given)} texts, expected one: FILE, --prompt=TEXT or --score=FILE"
+    )
+  for name in ("num_samples", "max_new_tokens", "slots"):
+    if getattr(arguments, name) < 1:
+      raise InputError(
+        f"--{name}: got {getattr(arguments, name)}, expected at least 1"
+      )
+  if arguments.prompt is not None:
+    return arguments.prompt
+  name = arguments.file or arguments.score
+  try:
+    if name == "-":
+      return sys.stdin.buffer.read().decode()
+    return Path(name).read_bytes().decode()  # as it is: no line end is translated
+  except OSError as error:
+    raise InputError(f"{name}: {error.strerror}; expected a readable file") from None
+  except UnicodeDecodeError as error:
+    raise InputError(f"{name}: not UTF-8 text ({error})") from None
+
+
+def _scored(loaded: Loaded, name: str, text: str) -> dict[str, Any]:
+  rows = score(loaded, text)
+  total = sum(row["log_prob"] for row in rows[1:])
+  return {
+    "file": name,
+    "checkpoint": str(loaded.path),
+    "digest": loaded.digest,
+    "dtype": loaded.config.dtype,
+    "log_prob": total,
+    "bits_per_byte": -total / math.log(2) / len(text.encode()),
+    "tokens": rows,
+  }
+
+
+def _sample(sampler: Sampler, requests: list[Request], arguments) -> None:
+  """Prints each sample; a single one while it is being written."""
+  started = time.perf_counter()
+  done: list[Completion] = []
+  live = len(requests) == 1 and not arguments.json
+  if live and not arguments.completion_only:
+    print(_dim(requests[0].prompt), end="", flush=True)
+  show = (lambda _, text: print(text, end="", flush=True)) if live else None
+  for completion in sampler.complete(requests, on_text=show):
+    done.append(completion)
+    if arguments.json:
+      print(json.dumps(vars(completion), ensure_ascii=False), flush=True)
+    elif not live:
+      text, _ = stopping.cut(completion.text, requests[0].stops)
+      prompt = "" if arguments.completion_only else _dim(requests[0].prompt)
+      print(f"# --- {completion.key}: {completion.finish}\n{prompt}{text}", flush=True)
+  if live:
+    print(flush=True)
+  tokens = sum(len(completion.tokens) for completion in done)
+  seconds = time.perf_counter() - started
+  finishes = ", ".join(sorted({completion.finish for completion in done}))
+  print(
+    f"{tokens} tokens in {seconds:.1f} s, compilation included; ended by: {finishes}",
+    file=sys.stderr,
+  )
+  if all(completion.finish == "prompt_too_long" for completion in done):
+    raise InputError("the prompt leaves no room below Model.max_length; shorten it")
+
+
+def _dim(text: str) -> str:
+  """What was given looks different from what was added, where a person looks."""
+  return f"\033[2m{text}\033[0m" if sys.stdout.isatty() else text
+
+
+if __name__ == "__main__":
+  command.run(main)

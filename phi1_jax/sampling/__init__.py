@@ -1,0 +1,1 @@
+"""Text from checkpoints: methods, stopping, the decode loop, the sampler."""

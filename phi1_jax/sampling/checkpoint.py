@@ -1,0 +1,127 @@
+"""A checkpoint opened for reading text with it: config, parameters, tokenizer."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from phi1_jax import InputError
+from phi1_jax.checkpoint import manager
+from phi1_jax.model import decoder
+from phi1_jax.model.config import ModelConfig
+from phi1_jax.parallel import sharding
+from phi1_jax.text import tokenizer as tokenizers
+from phi1_jax.text.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+  """A model ready to be read with.
+
+  Attributes:
+    config: its sizes, with the dtype of the computation that was asked for.
+    params: the parameters as `model.decoder` documents them, laid out on `mesh`.
+    tokenizer: the one it was trained with.
+    mesh: where it lies.
+    digest: sha256 (hex) over every parameter's fingerprint and the tokenizer: equal
+      digests are equal models.
+    step: the training step of the checkpoint.
+    tokens_seen: how many tokens it was trained on.
+    path: the step folder.
+  """
+
+  config: ModelConfig
+  params: Any
+  tokenizer: Tokenizer
+  mesh: Mesh
+  digest: str
+  step: int = 0
+  tokens_seen: int = 0
+  path: Path | None = None
+
+
+def open_checkpoint(path: str, mesh: Mesh, dtype: str | None = None) -> Loaded:
+  """Restores the parameters of a checkpoint, each device its own part only.
+
+  Args:
+    path: a work directory, its checkpoints folder, or one step folder.
+    mesh: where the parameters are to lie.
+    dtype: dtype of the computation; None is the one it was trained in.
+
+  Raises:
+    InputError: no checkpoint, a damaged one, or no tokenizer that belongs to it.
+  """
+  folder = manager.find(path)
+  try:
+    meta = manager.read_meta(folder)
+    fields = dict(meta["config"]["model"])
+    if dtype is not None:
+      fields["dtype"] = dtype
+    config = ModelConfig(**fields)
+    abstract = {"params": abstract_params(config, mesh)}
+    restored, meta = manager.restore(folder, abstract, {})
+  except manager.DamagedError as error:
+    raise InputError(
+      f"{folder}: damaged checkpoint ({error}); name an earlier one"
+    ) from None
+  except (KeyError, TypeError) as error:
+    raise InputError(
+      f"{folder}: its meta describes no phi model ({error}); expected a checkpoint of "
+      "phi1_jax.train or phi1_jax.convert"
+    ) from None
+  tokenizer = _tokenizer(folder, meta["tokenizer"])
+  return Loaded(
+    config=config,
+    params=restored["params"],
+    tokenizer=tokenizer,
+    mesh=mesh,
+    digest=model_digest(meta),
+    step=meta["step"],
+    tokens_seen=meta.get("tokens_seen") or 0,
+    path=folder,
+  )
+
+
+def model_digest(meta: dict[str, Any]) -> str:
+  """What `Loaded.digest` is, from a checkpoint's meta."""
+  prints = {k: v for k, v in meta["fingerprints"].items() if k.startswith("params/")}
+  content = json.dumps([prints, meta["tokenizer"]], sort_keys=True)
+  return hashlib.sha256(content.encode()).hexdigest()
+
+
+def abstract_params(config: ModelConfig, mesh: Mesh) -> Any:
+  """The parameters as shapes with shardings; nothing is allocated."""
+  tokens_BT = jax.ShapeDtypeStruct((1, 1), "int32")
+  model = decoder.Decoder(config)
+  with sharding.layout(mesh):
+    boxed = jax.eval_shape(model.init, jax.random.key(0), tokens_BT)["params"]
+  return jax.tree.map(
+    lambda shape, place: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place),
+    sharding.unbox(boxed),
+    sharding.shardings(boxed, mesh),
+    is_leaf=lambda x: isinstance(x, nn.Partitioned),
+  )
+
+
+def _tokenizer(folder: Path, digest: str) -> Tokenizer:
+  """The tokenizer beside the checkpoint, or CodeGen's where that is the one."""
+  for place in (folder, folder.parent, folder.parent.parent):
+    if (place / tokenizers.FILE_NAME).is_file():
+      found = tokenizers.load(str(place))
+      if found.digest != digest:
+        raise InputError(
+          f"{place / tokenizers.FILE_NAME}: not the tokenizer of {folder}: got digest "
+          f"{found.digest[:12]}, expected {digest[:12]}"
+        )
+      return found
+  if tokenizers.codegen().digest == digest:
+    return tokenizers.codegen()
+  raise InputError(
+    f"{folder}: no {tokenizers.FILE_NAME} beside it; expected the one it was trained "
+    "with in its work directory"
+  )

@@ -1,0 +1,172 @@
+"""The compiled part of sampling: prefill, and many decode steps in one loop.
+
+B rows (slots), V vocabulary, C tokens that one call of the loop may add.
+
+A row always has one token that it has seen and not yet read, `token_B`, which stands
+at `position_B`: prefill reads a prompt up to its last token, and every step reads one
+token and chooses the next. So prompts of length one need no prefill, and there is one
+place where tokens are chosen.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from phi1_jax.model import cache as caches
+from phi1_jax.model.cache import Cache
+from phi1_jax.model.config import ModelConfig
+from phi1_jax.sampling.methods import Method
+
+
+@struct.dataclass
+class State:
+  """What the rows have and want.
+
+  Attributes:
+    cache: keys and values of what each row has read.
+    token_B: the next token to read.
+    position_B: its place, which is how many tokens have been read.
+    left_B: how many tokens may still be chosen; a row with none rests.
+    chosen_B: how many have been chosen; with `key_B2` it makes the next random number.
+    key_B2: the row's random key, as raw uint32 data.
+  """
+
+  cache: Cache
+  token_B: jax.Array
+  position_B: jax.Array
+  left_B: jax.Array
+  chosen_B: jax.Array
+  key_B2: jax.Array
+
+
+def empty(config: ModelConfig, rows: int, length: int) -> State:
+  """Rows at rest, whose cache can hold `length` tokens each."""
+  zeros_B = jnp.zeros(rows, jnp.int32)
+  return State(
+    cache=caches.empty(config, rows, length),
+    token_B=zeros_B,
+    position_B=zeros_B,
+    left_B=zeros_B,
+    chosen_B=zeros_B,
+    key_B2=jnp.zeros((rows, 2), jnp.uint32),
+  )
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
+def prefill(
+  config: ModelConfig,
+  params: Any,
+  state: State,
+  rows_P: jax.Array,
+  read_PT: jax.Array,
+  token_P: jax.Array,
+  position_P: jax.Array,
+  left_P: jax.Array,
+  key_P2: jax.Array,
+) -> State:
+  """Starts P rows on new prompts, in the place of what they had.
+
+  Args:
+    config: the model.
+    params: what `model.cache.by_layer` returns.
+    state: donated.
+    rows_P: which rows; one that is out of range is padding.
+    read_PT: the prompts up to their last token, padded at the end; what stands in the
+      cache behind a prompt is overwritten before it is attended to.
+    token_P: the last token of each prompt.
+    position_P: its place in the prompt.
+    left_P: how many tokens each row may choose.
+    key_P2: their random keys.
+  """
+  new = caches.empty(config, *read_PT.shape)
+  starts_P = jnp.zeros_like(token_P)
+  _, new = caches.extend(config, params, new, read_PT, starts_P)
+
+  def put(values_B, values_P):
+    return values_B.at[rows_P].set(values_P, mode="drop")
+
+  return State(
+    cache=caches.insert(state.cache, new, rows_P),
+    token_B=put(state.token_B, token_P),
+    position_B=put(state.position_B, position_P),
+    left_B=put(state.left_B, left_P),
+    chosen_B=put(state.chosen_B, 0),
+    key_B2=put(state.key_B2, key_P2),
+  )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=5)
+def decode(
+  config: ModelConfig,
+  method: Method,
+  steps: int,
+  tokens: tuple[int, int],
+  params: Any,
+  state: State,
+  wanted_B: jax.Array,
+) -> tuple[State, jax.Array, jax.Array]:
+  """Lets every wanted row that has tokens left choose up to `steps` of them.
+
+  Ends before that when all rows rest: a row rests once it chose the end of text or has
+  nothing left.
+
+  Args:
+    config: the model.
+    method: how tokens are chosen.
+    steps: C, the most tokens per row.
+    tokens: (number of ids that may be chosen, id of the end of text).
+    params: what `model.cache.by_layer` returns.
+    state: donated.
+    wanted_B: False sends a row to rest, because its text holds a stop string.
+
+  Returns:
+    The state; tokens_BC, -1 where a row rested; and log_probs_BC, the logarithm of
+    each token's probability under the model itself, whatever the method.
+  """
+  num_ids, end = tokens
+  rows = state.token_B.shape[0]
+  state = state.replace(left_B=jnp.where(wanted_B, state.left_B, 0))
+
+  def step(carry):
+    count, state, tokens_BC, log_probs_BC = carry
+    hidden_B1D, cache = caches.extend(
+      config, params, state.cache, state.token_B[:, None], state.position_B
+    )
+    logits_BV = caches.logits(config, params, hidden_B1D)[:, 0]
+    allowed_V = jnp.arange(logits_BV.shape[-1]) < num_ids
+    keys_B = jax.vmap(jax.random.fold_in)(
+      jax.random.wrap_key_data(state.key_B2), state.chosen_B
+    )
+    token_B = method.choose(jnp.where(allowed_V, logits_BV, -jnp.inf), keys_B)
+    log_prob_B = jnp.take_along_axis(
+      jax.nn.log_softmax(logits_BV, axis=-1), token_B[:, None], axis=-1
+    )[:, 0]
+    awake_B = state.left_B > 0
+    moved_B = awake_B.astype(jnp.int32)
+    state = State(
+      cache=cache,
+      token_B=jnp.where(awake_B, token_B, state.token_B),
+      position_B=state.position_B + moved_B,
+      left_B=jnp.where(token_B == end, 0, state.left_B - moved_B),
+      chosen_B=state.chosen_B + moved_B,
+      key_B2=state.key_B2,
+    )
+    tokens_BC = tokens_BC.at[:, count].set(jnp.where(awake_B, token_B, -1))
+    log_probs_BC = log_probs_BC.at[:, count].set(log_prob_B)
+    return count + 1, state, tokens_BC, log_probs_BC
+
+  def go_on(carry):
+    count, state, *_ = carry
+    return (count < steps) & jnp.any(state.left_B > 0)
+
+  start = (
+    jnp.int32(0),
+    state,
+    jnp.full((rows, steps), -1, jnp.int32),
+    jnp.zeros((rows, steps), jnp.float32),
+  )
+  _, state, tokens_BC, log_probs_BC = jax.lax.while_loop(go_on, step, start)
+  return state, tokens_BC, log_probs_BC

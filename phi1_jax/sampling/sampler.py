@@ -1,0 +1,252 @@
+"""Requests in, completions out: slots, length buckets, a queue that refills them.
+
+Every row of the batch (slot) works on one request; when it has finished, the next one
+of the queue takes its place while the others go on. What a request gets depends on its
+prompt, key and seed, never on its neighbours or its place in the queue.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from phi1_jax import InputError
+from phi1_jax.model import cache as caches
+from phi1_jax.parallel import sharding
+from phi1_jax.sampling import loop, stopping
+from phi1_jax.sampling.checkpoint import Loaded
+from phi1_jax.sampling.methods import Method
+
+# The most tokens that one prefill reads: bounds what its attention scores take.
+_PREFILL_TOKENS = 16384
+_SHORTEST_BUCKET = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """One completion that is wanted.
+
+  Attributes:
+    key: names it; with `seed` it decides the random numbers.
+    prompt: what to complete; empty starts a new document.
+    max_new_tokens: the most tokens to sample; fewer where the model's length ends.
+    stops: strings whose appearance ends the text.
+    seed: another one gives another sample.
+  """
+
+  key: str
+  prompt: str
+  max_new_tokens: int
+  stops: tuple[str, ...] = ()
+  seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+  """What was sampled.
+
+  Attributes:
+    key: the request's.
+    text: as sampled, up to and including the token that completed a stop string,
+      without the end of text; `stopping.cut` cuts it.
+    tokens: the ids of the text.
+    log_probs: of each of them, under the model itself (temperature 1, all tokens).
+    finish: "stop", "eos", "length", or "prompt_too_long" (nothing was sampled).
+  """
+
+  key: str
+  text: str
+  tokens: tuple[int, ...]
+  log_probs: tuple[float, ...]
+  finish: str
+
+
+@dataclasses.dataclass
+class _Row:
+  """A request at work: its tokens so far, and how much of its text was shown."""
+
+  request: Request
+  budget: int
+  tokens: list[int] = dataclasses.field(default_factory=list)
+  log_probs: list[float] = dataclasses.field(default_factory=list)
+  shown: int = 0
+
+
+class Sampler:
+  """Completes prompts with a model.
+
+  Args:
+    loaded: the model, laid out on its mesh.
+    method: how tokens are chosen.
+    slots: requests worked on at once, raised to a multiple of the mesh's batch shards.
+    steps: tokens per row between two looks at the text for stop strings.
+  """
+
+  def __init__(
+    self, loaded: Loaded, method: Method, *, slots: int = 16, steps: int = 16
+  ):
+    if slots < 1 or steps < 1:
+      raise InputError(f"slots={slots}, steps={steps}: expected at least 1 of each")
+    self._loaded, self._method, self._steps = loaded, method, steps
+    self._shards = sharding.batch_shards(loaded.mesh)
+    self.slots = -(-slots // self._shards) * self._shards
+    config = loaded.config
+    with sharding.layout(loaded.mesh):
+      split = jax.jit(caches.by_layer, static_argnums=1)
+      self._params = split(loaded.params, config)
+
+  def complete(
+    self,
+    requests: Sequence[Request],
+    on_text: Callable[[str, str], None] | None = None,
+  ) -> Iterator[Completion]:
+    """Yields completions as they finish, in no particular order.
+
+    Args:
+      requests: what is wanted; keys should differ.
+      on_text: called with (key, new text) while a text grows; what it has been given
+        is never taken back, and is in the end the text cut at its stop string.
+    """
+    loaded = self._loaded
+    limit = loaded.config.max_length
+    prompts = [
+      ids or [loaded.tokenizer.eos_id]
+      for ids in loaded.tokenizer.encode_batch([r.prompt for r in requests])
+    ]
+    queue = []
+    for request, prompt in zip(requests, prompts, strict=True):
+      budget = min(request.max_new_tokens, limit - len(prompt))
+      if request.max_new_tokens < 1:
+        raise InputError(
+          f"max_new_tokens: got {request.max_new_tokens}, expected at least 1"
+        )
+      if budget < 1:
+        yield Completion(request.key, "", (), (), "prompt_too_long")
+      else:
+        queue.append((prompt, _Row(request, budget)))
+    if queue:
+      # Longest first: prompts of one bucket start together, and the last to finish
+      # does not start last.
+      queue.sort(key=lambda item: (len(item[0]), item[1].budget), reverse=True)
+      with sharding.layout(loaded.mesh):
+        yield from self._work(queue, on_text)
+
+  def _work(self, queue, on_text) -> Iterator[Completion]:
+    loaded = self._loaded
+    longest = max(len(prompt) + row.budget for prompt, row in queue)
+    length = min(loaded.config.max_length, -(-longest // 64) * 64)
+    start = jax.jit(loop.empty, static_argnums=(0, 1, 2))
+    state = start(loaded.config, self.slots, length)
+    rows: list[_Row | None] = [None] * self.slots
+    while queue or any(rows):
+      state = self._fill(state, rows, queue, length)
+      wanted_B = jnp.asarray([row is not None for row in rows])
+      state, tokens_BC, log_probs_BC = loop.decode(
+        loaded.config,
+        self._method,
+        self._steps,
+        (loaded.tokenizer.vocabulary_size, loaded.tokenizer.eos_id),
+        self._params,
+        state,
+        wanted_B,
+      )
+      chosen = zip(np.asarray(tokens_BC), np.asarray(log_probs_BC), strict=True)
+      for slot, (tokens_C, log_probs_C) in enumerate(chosen):
+        row = rows[slot]
+        if row is None:
+          continue
+        if done := self._advance(row, tokens_C, log_probs_C, on_text):
+          yield done
+          rows[slot] = None
+
+  def _fill(self, state, rows, queue, length):
+    """Gives resting rows the next requests, a group of one bucket at a time."""
+    free = [slot for slot, row in enumerate(rows) if row is None]
+    while free and queue:
+      bucket = self._bucket(len(queue[0][0]) - 1, length)
+      size = self._group(min(len(free), len(queue)), bucket)
+      group = []
+      while len(group) < size and free and queue:
+        if self._bucket(len(queue[0][0]) - 1, length) != bucket:
+          break
+        group.append((free.pop(0), *queue.pop(0)))
+      state = self._prefill(state, group, size, bucket)
+      for slot, _, row in group:
+        rows[slot] = row
+    return state
+
+  def _prefill(self, state, group, size, bucket):
+    slots_P = np.full(size, self.slots, np.int32)  # out of range: padding
+    read_PT = np.zeros((size, bucket), np.int32)
+    token_P, position_P, left_P = np.zeros((3, size), np.int32)
+    key_P2 = np.zeros((size, 2), np.uint32)
+    for place, (slot, prompt, row) in enumerate(group):
+      slots_P[place] = slot
+      read_PT[place, : len(prompt) - 1] = prompt[:-1]
+      token_P[place], position_P[place] = prompt[-1], len(prompt) - 1
+      left_P[place], key_P2[place] = row.budget, _random_key(row.request)
+    return loop.prefill(
+      self._loaded.config,
+      self._params,
+      state,
+      *(slots_P, read_PT, token_P, position_P, left_P, key_P2),
+    )
+
+  def _bucket(self, length: int, most: int) -> int:
+    """The padded length of a prompt: few sizes, so that few programs are compiled."""
+    bucket = _SHORTEST_BUCKET
+    while bucket < length:
+      bucket *= 2
+    return min(bucket, most)
+
+  def _group(self, wanted: int, bucket: int) -> int:
+    """How many rows a prefill starts: one (per shard), or as many as it may."""
+    most = max(1, min(self.slots, _PREFILL_TOKENS // bucket) // self._shards)
+    return self._shards * (1 if wanted <= self._shards else most)
+
+  def _advance(self, row, tokens_C, log_probs_C, on_text) -> Completion | None:
+    """Adds what one call of the loop chose; returns the completion once it is one."""
+    tokenizer, request = self._loaded.tokenizer, row.request
+    before = len(row.tokens)
+    finish = None
+    for token, log_prob in zip(tokens_C.tolist(), log_probs_C.tolist(), strict=True):
+      if token == tokenizer.eos_id:
+        finish = "eos"
+      if token < 0 or finish:
+        break
+      row.tokens.append(token)
+      row.log_probs.append(log_prob)
+    if finish is None and len(row.tokens) == row.budget:
+      finish = "length"
+    text = tokenizer.decode(row.tokens)
+    if stopping.cut(text, request.stops)[1] is not None:
+      finish = "stop"
+      # The fewest tokens that hold a stop string, so that the text does not depend on
+      # how many tokens are chosen between two looks at it.
+      size = next(
+        size
+        for size in range(before + 1, len(row.tokens) + 1)
+        if stopping.cut(tokenizer.decode(row.tokens[:size]), request.stops)[1]
+      )
+      del row.tokens[size:], row.log_probs[size:]
+      text = tokenizer.decode(row.tokens)
+    if on_text:
+      shown, _ = stopping.cut(text, request.stops)
+      end = len(shown) if finish else stopping.settled(shown, request.stops)
+      if end > row.shown:
+        on_text(request.key, shown[row.shown : end])
+        row.shown = end
+    if finish is None:
+      return None
+    return Completion(
+      request.key, text, tuple(row.tokens), tuple(row.log_probs), finish
+    )
+
+
+def _random_key(request: Request) -> np.ndarray:
+  """Two uint32 that the request's key and seed decide, and nothing else."""
+  digest = hashlib.sha256(f"{request.seed}\n{request.key}".encode()).digest()
+  return np.frombuffer(digest[:8], np.uint32)

@@ -1,0 +1,58 @@
+"""How probable a model finds a text, token by token."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from phi1_jax import InputError
+from phi1_jax.model.decoder import Decoder
+from phi1_jax.parallel import sharding
+from phi1_jax.sampling.checkpoint import Loaded
+
+
+def score(loaded: Loaded, text: str) -> list[dict[str, Any]]:
+  """The log-probability of each token of a text given those before it.
+
+  One plain forward pass over the whole text, nothing put before it.
+
+  Returns:
+    One row per token: `id`, `text`, and `log_prob` (natural logarithm; None for the
+    first token, which nothing precedes).
+
+  Raises:
+    InputError: the text is empty or longer than the model's longest sequence.
+  """
+  ids = loaded.tokenizer.encode(text)
+  limit = loaded.config.max_length
+  if not 1 <= len(ids) <= limit:
+    raise InputError(
+      f"the text has {len(ids)} tokens, expected 1 to {limit} (Model.max_length); "
+      "give a part of it"
+    )
+  log_probs = [None, *log_probs_of(loaded, ids).tolist()]
+  return [
+    {"id": token, "text": loaded.tokenizer.decode([token]), "log_prob": log_prob}
+    for token, log_prob in zip(ids, log_probs, strict=True)
+  ]
+
+
+def log_probs_of(loaded: Loaded, ids: list[int]) -> np.ndarray:
+  """The log-probability of each id but the first given those before it, float32."""
+  # One row per batch shard, and a round length: few programs, any mesh.
+  rows = sharding.batch_shards(loaded.mesh)
+  length = min(loaded.config.max_length, -(-len(ids) // 64) * 64)
+  tokens_BT = np.zeros((rows, length), np.int32)
+  tokens_BT[:, : len(ids)] = ids
+  with sharding.layout(loaded.mesh):
+    log_probs_BT = _forward(loaded.config, loaded.params, tokens_BT)
+  return np.asarray(log_probs_BT[0, : len(ids) - 1])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _forward(config, params, tokens_BT):
+  logits: Any = Decoder(config).apply({"params": params}, tokens_BT)
+  log_probs_BTV = jax.nn.log_softmax(logits[:, :-1], axis=-1)
+  return jnp.take_along_axis(log_probs_BTV, tokens_BT[:, 1:, None], axis=-1)[..., 0]

@@ -1,0 +1,105 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from phi1_jax import InputError
+from phi1_jax.sampling import methods
+
+LOGITS_V = jnp.log(jnp.asarray([0.05, 0.4, 0.1, 0.25, 0.2]))
+
+
+def draws(method, logits_V=LOGITS_V, count=4000):
+  keys = jax.random.split(jax.random.key(0), count)
+  logits_BV = jnp.tile(logits_V, (count, 1))
+  chosen = np.asarray(jax.jit(method.choose)(logits_BV, keys))
+  return np.bincount(chosen, minlength=len(logits_V)) / count
+
+
+def test_greedy_takes_the_most_probable_and_of_equals_the_first():
+  logits_BV = jnp.asarray([[0.0, 2.0, 1.0], [3.0, 1.0, 3.0]])
+  keys = jax.random.split(jax.random.key(0), 2)
+  assert methods.Greedy().choose(logits_BV, keys).tolist() == [1, 0]
+
+
+def test_temperature_draws_by_probability():
+  np.testing.assert_allclose(
+    draws(methods.Temperature(1.0)), [0.05, 0.4, 0.1, 0.25, 0.2], atol=0.025
+  )
+  sharp = np.asarray([0.05, 0.4, 0.1, 0.25, 0.2]) ** 2
+  np.testing.assert_allclose(
+    draws(methods.Temperature(0.5)), sharp / sharp.sum(), atol=0.025
+  )
+
+
+@pytest.mark.parametrize(("k", "kept"), [(1, [1]), (2, [1, 3]), (3, [1, 3, 4])])
+def test_top_k_keeps_the_k_most_probable(k, kept):
+  assert np.flatnonzero(draws(methods.TopK(k))).tolist() == kept
+
+
+def test_top_k_beyond_the_vocabulary_keeps_all():
+  assert (draws(methods.TopK(99)) > 0).all()
+
+
+@pytest.mark.parametrize(
+  ("p", "kept"),
+  [
+    (0.39, [1]),
+    (0.41, [1, 3]),
+    (0.64, [1, 3]),
+    (0.66, [1, 3, 4]),
+    (0.9, [1, 2, 3, 4]),
+    (1.0, [0, 1, 2, 3, 4]),
+  ],
+)
+def test_top_p_keeps_the_smallest_set_that_reaches_p(p, kept):
+  assert np.flatnonzero(draws(methods.TopP(p))).tolist() == kept
+
+
+def test_top_p_by_sorting_gives_the_same_set():
+  logits_BV = 3 * jax.random.normal(jax.random.key(1), (20, 997))
+  probabilities = np.asarray(jax.nn.softmax(logits_BV, axis=-1), np.float64)
+  least = np.asarray(methods._least_probable(jnp.asarray(probabilities), 0.9))
+  for row, bound in zip(probabilities, least, strict=True):
+    descending = np.sort(row)[::-1]
+    size = int(np.searchsorted(np.cumsum(descending), 0.9)) + 1
+    assert abs(int((row >= bound).sum()) - size) <= 0
+
+
+def test_a_row_draws_by_its_own_key_alone():
+  keys = jax.random.split(jax.random.key(7), 6)
+  logits_BV = jax.random.normal(jax.random.key(2), (6, 50))
+  together = methods.Temperature(1.0).choose(logits_BV, keys)
+  for row in range(6):
+    part = slice(row, row + 1)
+    alone = methods.Temperature(1.0).choose(logits_BV[part], keys[part])
+    assert alone.tolist() == together[part].tolist()
+
+
+@pytest.mark.parametrize(
+  ("numbers", "method"),
+  [
+    ((0, None, None), methods.Greedy()),
+    ((0.2, None, None), methods.Temperature(0.2)),
+    ((0.2, None, 0.95), methods.TopP(0.95, 0.2)),
+    ((1.0, 40, None), methods.TopK(40, 1.0)),
+  ],
+)
+def test_make(numbers, method):
+  assert methods.make(*numbers) == method
+
+
+@pytest.mark.parametrize(
+  ("numbers", "named"),
+  [
+    ((1.0, 5, 0.9), "top_k=5"),
+    ((0, 5, None), "greedy"),
+    ((-1.0, None, None), "temperature"),
+    ((1.0, 0, None), "top_k"),
+    ((1.0, None, 1.5), "top_p"),
+    ((1.0, None, 0.0), "top_p"),
+  ],
+)
+def test_make_refuses(numbers, named):
+  with pytest.raises(InputError, match=named):
+    methods.make(*numbers)

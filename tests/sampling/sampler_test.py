@@ -1,0 +1,178 @@
+import dataclasses
+import random
+
+import jax
+import numpy as np
+import pytest
+
+from phi1_jax import InputError
+from phi1_jax.model.decoder import Decoder
+from phi1_jax.sampling import methods, score, stopping
+from phi1_jax.sampling.sampler import Request, Sampler
+
+PROMPTS = [
+  "def f(x):\n  return",
+  "a",
+  "",
+  "abc def\n  return x",
+  "x + 1\n" * 6,
+  "return (x",
+  "hij " * 9,
+]
+
+
+def requests(count=len(PROMPTS), new=24, **fields):
+  return [
+    Request(f"r{i}", PROMPTS[i % len(PROMPTS)], new - i % 5, **fields)
+    for i in range(count)
+  ]
+
+
+def run(sampler, wanted):
+  done = list(sampler.complete(wanted))
+  assert sorted(c.key for c in done) == sorted(r.key for r in wanted)
+  return {completion.key: completion for completion in done}
+
+
+def by_hand(loaded, prompt, count):
+  """Greedy text by running the whole forward pass for every token."""
+  forward = jax.jit(Decoder(loaded.config).apply)
+  ids = loaded.tokenizer.encode(prompt) or [loaded.tokenizer.eos_id]
+  chosen = []
+  for _ in range(count):
+    padded = np.zeros((1, loaded.config.max_length), np.int32)
+    padded[0, : len(ids)] = ids
+    logits = np.asarray(forward({"params": loaded.params}, padded))
+    logits = logits[0, len(ids) - 1, : loaded.tokenizer.vocabulary_size]
+    token = int(logits.argmax())
+    if token == loaded.tokenizer.eos_id:
+      break
+    chosen.append(token)
+    ids.append(token)
+  return tuple(chosen)
+
+
+@pytest.fixture(scope="module")
+def loaded(load):
+  return load()
+
+
+@pytest.fixture(scope="module")
+def greedy(loaded):
+  return run(Sampler(loaded, methods.Greedy(), slots=3), requests())
+
+
+def test_greedy_is_what_the_plain_forward_pass_says(loaded, greedy):
+  for request in requests():
+    expected = by_hand(loaded, request.prompt, request.max_new_tokens)
+    assert greedy[request.key].tokens == expected
+  assert len({c.tokens for c in greedy.values()}) > 3  # the model is not a constant
+
+
+@pytest.mark.parametrize("slots", [1, 7, 64])
+def test_greedy_text_is_the_same_at_every_batch_size(loaded, greedy, slots):
+  assert texts(run(Sampler(loaded, methods.Greedy(), slots=slots), requests())) == (
+    texts(greedy)
+  )
+
+
+@pytest.mark.parametrize("axes", [(8, 1, 1), (2, 2, 2), (1, 8, 1)])
+def test_greedy_text_is_the_same_on_eight_devices(load, greedy, axes):
+  sampler = Sampler(load(*axes), methods.Greedy(), slots=3)
+  assert sampler.slots % (axes[0] * axes[1]) == 0
+  assert texts(run(sampler, requests())) == texts(greedy)
+
+
+def texts(completions):
+  return {key: (c.text, c.finish) for key, c in completions.items()}
+
+
+def test_log_probs_equal_rescoring(loaded):
+  sampler = Sampler(loaded, methods.Temperature(0.8), slots=4)
+  for request in requests():
+    done = run(sampler, [request])[request.key]
+    prompt = loaded.tokenizer.encode(request.prompt) or [loaded.tokenizer.eos_id]
+    scored = score.log_probs_of(loaded, [*prompt, *done.tokens])
+    np.testing.assert_allclose(done.log_probs, scored[len(prompt) - 1 :], atol=1e-4)
+
+
+def test_samples_depend_on_key_and_seed_and_on_nothing_else(loaded):
+  method = methods.TopP(0.95, 1.2)
+  wanted = requests(12)
+  first = run(Sampler(loaded, method, slots=4), wanted)
+  random.Random(0).shuffle(wanted)
+  other = run(Sampler(loaded, method, slots=3, steps=5), wanted)
+  assert texts(first) == texts(other)
+  changed = [dataclasses.replace(request, seed=1) for request in wanted]
+  assert texts(run(Sampler(loaded, method, slots=3), changed)) != texts(first)
+  same_prompt = [Request(f"k{i}", "abc", 12) for i in range(6)]
+  several = run(Sampler(loaded, method, slots=6), same_prompt)
+  assert len({c.text for c in several.values()}) > 1
+
+
+def test_text_ends_with_the_token_that_completes_a_stop(loaded, greedy):
+  whole = max(greedy.values(), key=lambda c: len(c.text))
+  stop = whole.text[7:9]
+  for steps in (1, 4, 16):
+    sampler = Sampler(loaded, methods.Greedy(), slots=2, steps=steps)
+    wanted = [r for r in requests(stops=(stop,)) if r.key == whole.key]
+    done = run(sampler, wanted)[whole.key]
+    assert done.finish == "stop"
+    assert stop in done.text
+    assert stop not in loaded.tokenizer.decode(done.tokens[:-1])
+    assert len(done.log_probs) == len(done.tokens)
+
+
+def test_end_of_text_ends_a_text_and_is_no_part_of_it(load, params, tokenizer):
+  loaded = load()
+  bias = np.asarray(loaded.params["head"]["bias"]).copy()
+  bias[tokenizer.eos_id] += 1e4
+  head = {**loaded.params["head"], "bias": jax.numpy.asarray(bias)}
+  certain = dataclasses.replace(loaded, params={**loaded.params, "head": head})
+  done = run(Sampler(certain, methods.Greedy(), slots=2), requests())
+  assert {(c.text, c.tokens, c.finish) for c in done.values()} == {("", (), "eos")}
+
+
+def test_padding_ids_of_the_vocabulary_are_never_chosen(load, tokenizer):
+  loaded = load()
+  bias = np.asarray(loaded.params["head"]["bias"]).copy()
+  bias[tokenizer.vocabulary_size :] += 1e4
+  head = {**loaded.params["head"], "bias": jax.numpy.asarray(bias)}
+  loaded = dataclasses.replace(loaded, params={**loaded.params, "head": head})
+  done = run(Sampler(loaded, methods.Temperature(1.0), slots=2), requests(3))
+  assert all(max(c.tokens) < tokenizer.vocabulary_size for c in done.values())
+
+
+def test_the_models_length_bounds_a_text(loaded):
+  prompt = "x + 1\n" * 20
+  size = len(loaded.tokenizer.encode(prompt))
+  assert size < loaded.config.max_length
+  done = run(Sampler(loaded, methods.Greedy()), [Request("a", prompt, 10_000)])["a"]
+  assert done.finish in ("length", "eos")
+  assert len(done.tokens) <= loaded.config.max_length - size
+  too_long = run(Sampler(loaded, methods.Greedy()), [Request("b", prompt * 9, 5)])["b"]
+  assert (too_long.finish, too_long.text) == ("prompt_too_long", "")
+
+
+def test_what_is_streamed_is_the_cut_text(loaded, greedy):
+  stop = max(greedy.values(), key=lambda c: len(c.text)).text[9:11]
+  pieces: dict[str, list[str]] = {}
+  sampler = Sampler(loaded, methods.Greedy(), slots=2, steps=2)
+  wanted = requests(stops=(stop,))
+  done = {
+    c.key: c
+    for c in sampler.complete(
+      wanted, on_text=lambda key, text: pieces.setdefault(key, []).append(text)
+    )
+  }
+  for key, completion in done.items():
+    cut, _ = stopping.cut(completion.text, (stop,))
+    assert "".join(pieces.get(key, [])) == cut
+  assert max(map(len, pieces.values())) > 2
+
+
+def test_refusals(loaded):
+  with pytest.raises(InputError, match="slots=0"):
+    Sampler(loaded, methods.Greedy(), slots=0)
+  with pytest.raises(InputError, match="max_new_tokens"):
+    list(Sampler(loaded, methods.Greedy()).complete([Request("a", "b", 0)]))
