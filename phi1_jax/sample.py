@@ -110,9 +110,7 @@ def _read(arguments: argparse.Namespace) -> str:
     )
   for name in ("num_samples", "max_new_tokens", "slots"):
     if getattr(arguments, name) < 1:
-      raise InputError(
-        f"--{name}: got {getattr(arguments, name)}, expected at least 1"
-      )
+      raise InputError(f"--{name}: got {getattr(arguments, name)}, expected at least 1")
   if arguments.prompt is not None:
     return arguments.prompt
   name = arguments.file or arguments.score

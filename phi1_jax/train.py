@@ -224,7 +224,11 @@ def _train(run: setup.Setup, store: TokenStore, stop: StopSignal) -> int:
       done = loop.train(
         run,
         store,
-        [hooks.held_out_loss(run, store), hooks.profile(run)],
+        [
+          hooks.held_out_loss(run, store),
+          *hooks.named(run, store),
+          hooks.profile(run),
+        ],
         stop,
         progress,
       )
@@ -243,8 +247,13 @@ def _sum_up(run: setup.Setup, store: TokenStore, seconds: float) -> None:
   """Leaves loss.png and summary.json behind and says where."""
   metrics = run.workdir / "metrics.jsonl"
   final: dict[str, Any] = {}
+  held_out: dict[Path, float] = {}  # of the checkpoints that have been kept
   for row in writers.read_metrics(metrics):
     final.update(row)
+    checkpoint = run.workdir / "checkpoints" / str(row["step"])
+    if "eval/loss" in row and checkpoint.is_dir():
+      held_out[checkpoint] = row["eval/loss"]
+  best = min(held_out, key=lambda path: held_out[path], default=None)
   parameters = run.config.model.num_parameters()
   if final:
     picture, name = run.workdir / "loss.png", run.workdir.name
@@ -256,6 +265,7 @@ def _sum_up(run: setup.Setup, store: TokenStore, seconds: float) -> None:
       **final,
       "parameters": parameters,
       "wall_seconds": seconds,
+      "best_checkpoint": best and str(best),
       "store": store.digest,
       **describe.devices(),
       "versions": {name: importlib.metadata.version(name) for name in versions},
@@ -270,6 +280,8 @@ def _sum_up(run: setup.Setup, store: TokenStore, seconds: float) -> None:
     f"done: {', '.join([*shown, f'{seconds:.0f} s'])}; see {run.workdir}/loss.png "
     f"and {run.workdir}/summary.json"
   )
+  if best and len(held_out) > 1:
+    print(f"lowest held-out loss of the kept checkpoints: {held_out[best]:.4f}, {best}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The sizes of a phi model, what follows from them, and what is allowed."""
 
 import dataclasses
+from typing import Any
 
 from phi1_jax import InputError
 from phi1_jax.kernels import attention
@@ -99,6 +100,12 @@ class ModelConfig:
     for name, allowed in choices.items():
       if getattr(self, name) not in allowed:
         raise _error(name, getattr(self, name), f"one of {', '.join(allowed)}")
+
+  def shape(self) -> dict[str, Any]:
+    """What two models must share for one to take the other's parameters."""
+    names = ("vocabulary_size", "num_layers", "num_heads", "head_dim", "embed_dim")
+    names += ("mlp_dim", "rotary_dim", "rope_base", "param_dtype")
+    return {name: getattr(self, name) for name in names}
 
   def num_parameters(self) -> int:
     """The number of trained scalars (phi-1: 1,418,270,720)."""

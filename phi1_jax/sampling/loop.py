@@ -126,37 +126,14 @@ def decode(
     The state; tokens_BC, -1 where a row rested; and log_probs_BC, the logarithm of
     each token's probability under the model itself, whatever the method.
   """
-  num_ids, end = tokens
   rows = state.token_B.shape[0]
   state = state.replace(left_B=jnp.where(wanted_B, state.left_B, 0))
 
   def step(carry):
     count, state, tokens_BC, log_probs_BC = carry
-    hidden_B1D, cache = caches.extend(
-      config, params, state.cache, state.token_B[:, None], state.position_B
-    )
-    logits_BV = caches.logits(config, params, hidden_B1D)[:, 0]
-    allowed_V = jnp.arange(logits_BV.shape[-1]) < num_ids
-    keys_B = jax.vmap(jax.random.fold_in)(
-      jax.random.wrap_key_data(state.key_B2), state.chosen_B
-    )
-    token_B = method.choose(jnp.where(allowed_V, logits_BV, -jnp.inf), keys_B)
-    log_prob_B = jnp.take_along_axis(
-      jax.nn.log_softmax(logits_BV, axis=-1), token_B[:, None], axis=-1
-    )[:, 0]
-    awake_B = state.left_B > 0
-    moved_B = awake_B.astype(jnp.int32)
-    state = State(
-      cache=cache,
-      token_B=jnp.where(awake_B, token_B, state.token_B),
-      position_B=state.position_B + moved_B,
-      left_B=jnp.where(token_B == end, 0, state.left_B - moved_B),
-      chosen_B=state.chosen_B + moved_B,
-      key_B2=state.key_B2,
-    )
-    tokens_BC = tokens_BC.at[:, count].set(jnp.where(awake_B, token_B, -1))
-    log_probs_BC = log_probs_BC.at[:, count].set(log_prob_B)
-    return count + 1, state, tokens_BC, log_probs_BC
+    state, token_B, log_prob_B = _step(config, method, tokens, params, state)
+    tokens_BC = tokens_BC.at[:, count].set(token_B)
+    return count + 1, state, tokens_BC, log_probs_BC.at[:, count].set(log_prob_B)
 
   def go_on(carry):
     count, state, *_ = carry
@@ -170,3 +147,30 @@ def decode(
   )
   _, state, tokens_BC, log_probs_BC = jax.lax.while_loop(go_on, step, start)
   return state, tokens_BC, log_probs_BC
+
+
+def _step(config, method, tokens, params, state):
+  """Every row that is awake reads a token and chooses the next; -1 for the others."""
+  num_ids, end = tokens
+  hidden_B1D, cache = caches.extend(
+    config, params, state.cache, state.token_B[:, None], state.position_B
+  )
+  logits_BV = caches.logits(config, params, hidden_B1D)[:, 0]
+  allowed_V = jnp.arange(logits_BV.shape[-1]) < num_ids
+  key_B = jax.vmap(jax.random.fold_in)(
+    jax.random.wrap_key_data(state.key_B2), state.chosen_B
+  )
+  token_B = method.choose(jnp.where(allowed_V, logits_BV, -jnp.inf), key_B)
+  log_probs_BV = jax.nn.log_softmax(logits_BV, axis=-1)
+  log_prob_B = jnp.take_along_axis(log_probs_BV, token_B[:, None], axis=-1)[:, 0]
+  awake_B = state.left_B > 0
+  moved_B = awake_B.astype(jnp.int32)
+  state = State(
+    cache=cache,
+    token_B=jnp.where(awake_B, token_B, state.token_B),
+    position_B=state.position_B + moved_B,
+    left_B=jnp.where(token_B == end, 0, state.left_B - moved_B),
+    chosen_B=state.chosen_B + moved_B,
+    key_B2=state.key_B2,
+  )
+  return state, jnp.where(awake_B, token_B, -1), log_prob_B

@@ -101,14 +101,26 @@ class RuntimeConfig:
     profile_at: step at which a profile starts, into the work directory's `profile/`
       (TensorBoard and XProf open it); None takes none.
     profile_steps: how many steps it lasts.
+    hooks: more to do beside training, "module:function" -> period in steps, such as
+      {"evals.hook:humaneval": 1000} (see `training.hooks.named`).
   """
 
   compilation_cache: str | None = "~/.cache/phi1_jax/compilation"
   profile_at: int | None = None
   profile_steps: int = 5
+  hooks: dict[str, int] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
-    """Refuses a profile of no steps."""
+    """Refuses a profile of no steps, and hooks without a name or never due."""
+    for name, every in self.hooks.items():
+      module, colon, function = name.partition(":")
+      if not (colon and module and function.isidentifier()):
+        raise InputError(
+          f"Runtime.hooks: got {name!r}, expected 'module:function', such as "
+          "'evals.hook:humaneval'"
+        )
+      if every < 1:
+        raise InputError(f"Runtime.hooks: got {every} steps for {name}, expected >= 1")
     for name in ("profile_at", "profile_steps"):
       value = getattr(self, name)
       if value is not None and value < 1:

@@ -5,12 +5,14 @@ The loop knows no sampler and no benchmark: it calls hooks, and writes down the
 """
 
 import dataclasses
+import importlib
 import logging
 import math
 from collections.abc import Callable, Iterable
 
 import jax
 
+from phi1_jax import InputError
 from phi1_jax.data.loader import held_out_batches
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.parallel import sharding
@@ -98,6 +100,29 @@ def held_out_loss(setup: Setup, store: TokenStore) -> Hook:
     yield "eval/bits_per_byte", nats / num_bytes / math.log(2)
 
   return Hook("held-out loss", run, train.evaluate_every)
+
+
+def named(setup: Setup, store: TokenStore) -> list[Hook]:
+  """The hooks of `Runtime.hooks`: anybody's, found by the name of their module.
+
+  Each names a function (setup, store) -> run, where run(step, state) yields
+  (name, value) pairs, as `Hook.run` does.
+
+  Raises:
+    InputError: no such module or function.
+  """
+  hooks = []
+  for name, every in setup.config.runtime.hooks.items():
+    module, _, function = name.partition(":")
+    try:
+      make = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+      raise InputError(
+        f"Runtime.hooks: got {name!r}, expected a module that can be imported from "
+        f"here and a function in it ({error})"
+      ) from None
+    hooks.append(Hook(name, make(setup, store), every))
+  return hooks
 
 
 def profile(setup: Setup) -> Hook:

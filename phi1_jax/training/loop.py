@@ -157,7 +157,7 @@ def restore_or_initialise(
   """
   config = setup.config.checkpoint
   expected = {
-    "model_shape": model_shape(setup),
+    "model_shape": setup.config.model.shape(),
     "tokenizer": store.manifest["tokenizer"]["digest"],
   }
   same_run = {**expected, "store": store.digest}
@@ -188,18 +188,10 @@ def restore_or_initialise(
   return state, 0
 
 
-def model_shape(setup: Setup) -> dict[str, Any]:
-  """What two models must share for one to take the other's parameters."""
-  model = setup.config.model
-  names = ("vocabulary_size", "num_layers", "num_heads", "head_dim", "embed_dim")
-  names += ("mlp_dim", "rotary_dim", "rope_base", "param_dtype")
-  return {name: getattr(model, name) for name in names}
-
-
 def _meta(setup: Setup, store: TokenStore, tokens_seen: int) -> dict[str, Any]:
   return {
     "config": setup.config.asdict(),
-    "model_shape": model_shape(setup),
+    "model_shape": setup.config.model.shape(),
     "store": store.digest,
     "tokenizer": store.manifest["tokenizer"]["digest"],
     "tokens_seen": tokens_seen,

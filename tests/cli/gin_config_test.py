@@ -60,7 +60,7 @@ def test_command_line_wins_and_loads_do_not_mix(load):
 @pytest.mark.parametrize(
   ("lines", "named"),
   [
-    ("Modle.num_layers = 2", r"line \d+.*'Modle'.*Checkpoint, Data, Mesh, Model"),
+    ("Modle.num_layers = 2", r"line \d+.*'Modle'.*Checkpoint, Data, Evaluation, Mesh"),
     ("Model.num_layer = 2", r"line \d+: Model.num_layer: no such parameter.*num_laye"),
     ("STEP = 3", r"run.gin, line \d+: nothing reads the macro STEP; .*: STEPS"),
     ("Train.seed = %SEEED", "%SEEED: the macro is read but never bound"),
@@ -179,6 +179,10 @@ def test_a_command_that_builds_one_part_reads_a_whole_run(tmp_path):
   path.write_text(RUN + "Modle.x = 1\n")
   with pytest.raises(InputError, match="Modle"):
     gin_config.load([str(path)], [], {"Data": DataConfig})
+  # A macro counts as read by a part that this command leaves alone, but not by none.
+  path.write_text(RUN + "STPES = 1\n")
+  with pytest.raises(InputError, match=r"nothing reads the macro STPES; .*: STEPS"):
+    gin_config.load([str(path)], [], {"Data": DataConfig})
 
 
 def test_text_goes_through_load_again(load, tmp_path):
@@ -198,6 +202,6 @@ def test_text_states_every_field():
 
 
 def test_parts_are_what_the_commands_register():
-  registered = {*train.CONFIGURABLES, "Data"}
+  registered = {*train.CONFIGURABLES, "Data", "Evaluation"}
   assert "DataConfig" in vars(prepare)
   assert set(gin_config.PARTS) == registered

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from evals.config import EvaluationConfig
 from phi1_jax import train
 from phi1_jax.cli import gin_config
 from phi1_jax.training.setup import RunConfig
@@ -12,6 +13,7 @@ from phi1_jax.training.setup import RunConfig
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 RUNS = sorted(path.stem for path in (ROOT / "gin").glob("*.gin"))
+EVALUATIONS = sorted(path.stem for path in (ROOT / "gin" / "evals").glob("*.gin"))
 UPDATE = "UPDATE_GOLDEN=1 python -m pytest tests/cli/golden_test.py"
 
 
@@ -19,8 +21,21 @@ UPDATE = "UPDATE_GOLDEN=1 python -m pytest tests/cli/golden_test.py"
 def test_run_composes_to_its_golden_file(name):
   parts = gin_config.load([f"gin/{name}.gin"], [], train.CONFIGURABLES)
   RunConfig(**{name.lower(): part for name, part in parts.items()})  # it builds
-  text, path = gin_config.text(parts), GOLDEN / f"{name}.gin"
+  _compare(name, gin_config.text(parts))
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_evaluation_composes_to_its_golden_file(name):
+  parts = gin_config.load(
+    [f"gin/evals/{name}.gin"], [], {"Evaluation": EvaluationConfig}
+  )
+  _compare(f"evals/{name}", gin_config.text(parts))
+
+
+def _compare(name, text):
+  path = GOLDEN / f"{name}.gin"
   if os.environ.get("UPDATE_GOLDEN"):
+    path.parent.mkdir(exist_ok=True)
     path.write_text(text)
   golden = path.read_text() if path.exists() else ""
   assert text == golden, f"gin/{name}.gin has changed; if that is meant: {UPDATE}"
@@ -28,6 +43,7 @@ def test_run_composes_to_its_golden_file(name):
 
 def test_no_golden_file_without_a_run():
   assert sorted(path.stem for path in GOLDEN.glob("*.gin")) == RUNS
+  assert sorted(path.stem for path in GOLDEN.glob("evals/*.gin")) == EVALUATIONS
 
 
 def test_gin_is_no_package():

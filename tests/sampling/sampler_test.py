@@ -21,7 +21,7 @@ PROMPTS = [
 ]
 
 
-def requests(count=len(PROMPTS), new=24, **fields):
+def requests(count=7, new=24, **fields):
   return [
     Request(f"r{i}", PROMPTS[i % len(PROMPTS)], new - i % 5, **fields)
     for i in range(count)

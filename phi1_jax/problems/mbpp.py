@@ -1,0 +1,226 @@
+"""MBPP (Austin et al. 2021, CC BY 4.0), read from a folder or downloaded once.
+
+No package ships it. The folder is, in this order: the one that is named, the one that
+the environment variable PHI1_JAX_BENCHMARKS names, the cache
+`~/.cache/phi1_jax/benchmarks`, filled from upstream when it is empty.
+
+Task sets differ too much to be compared with one another (a model may score 44 on one
+and 53 on another), so each has its own name:
+
+  mbpp-full-974       everything
+  mbpp-full-500       ids 11-510, the test range of the paper
+  mbpp-sanitized-427  the hand-verified subset, with its own texts and tests
+  mbpp-sanitized-257  its ids 11-510
+"""
+
+import ast
+import dataclasses
+import hashlib
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from phi1_jax import InputError
+from phi1_jax.problems.problem import Problem, cpu_limit, parse
+
+ENVIRONMENT = "PHI1_JAX_BENCHMARKS"
+CACHE = Path("~/.cache/phi1_jax/benchmarks")
+UPSTREAM = (
+  "https://raw.githubusercontent.com/google-research/google-research/master/mbpp"
+)
+FEW_SHOT_IDS = (2, 3, 4)  # of the paper's three-shot prompt
+TEST_IDS = range(11, 511)
+
+# CPU seconds of the references that take long; every other needs at most 0.01
+# (measured with CPython 3.9 to 3.13).
+REFERENCE_SECONDS = {123: 2.8}
+
+# Of the sanitized set, whose references return a `re.Match` and whose tests ask whether
+# it is true: no plain data, so the tests have to run beside the code.
+_IN_PROCESS = (737, 787, 794)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSet:
+  """Which rows of which file, and what they must be.
+
+  Attributes:
+    file: name in the folder.
+    ids: task ids that count; None for all.
+    size: how many rows that gives.
+    sha256: of the parsed rows (see `content_digest`), few-shot rows included. It does
+      not depend on how the JSON is laid out, nor, for a part of a file, on the rest:
+      upstream once revised rows outside of the test range.
+  """
+
+  file: str
+  ids: range | None
+  size: int
+  sha256: str
+
+
+TASK_SETS = {
+  "mbpp-full-974": TaskSet(
+    "mbpp.jsonl",
+    None,
+    974,
+    "5a0743641857fd04ee1f8623d830eb545a5df5f3469c425f064ce69dd15f8ea3",
+  ),
+  "mbpp-full-500": TaskSet(
+    "mbpp.jsonl",
+    TEST_IDS,
+    500,
+    "0ece257b69e1de09ebfd1e98a973119e406dbd6b66bff60ba47b9a309ecd62c9",
+  ),
+  "mbpp-sanitized-427": TaskSet(
+    "sanitized-mbpp.json",
+    None,
+    427,
+    "0a699546e9e40b657bfd6bdaf9ecd330bd590ecc8e0602e9cb0ef85cd41d6e16",
+  ),
+  "mbpp-sanitized-257": TaskSet(
+    "sanitized-mbpp.json",
+    TEST_IDS,
+    257,
+    "1cc0c6504d86354f0ac8b054c0c8e927cbc1a06b41ac0c3aa7c5423c5d31303b",
+  ),
+}
+
+
+def load(task_set: str, folder: str | Path | None = None) -> list[Problem]:
+  """Reads the problems of one task set.
+
+  Args:
+    task_set: a name of `TASK_SETS`.
+    folder: where mbpp.jsonl and sanitized-mbpp.json are; None looks as above.
+
+  Raises:
+    InputError: no such set, no such file, or a file that is not the one pinned here.
+  """
+  rows = _rows(task_set, folder)
+  ids = TASK_SETS[task_set].ids
+  return [problem(row) for row in rows if ids is None or row["task_id"] in ids]
+
+
+def load_few_shot(task_set: str, folder: str | Path | None = None) -> list[Problem]:
+  """The three problems that the paper's few-shot prompt shows, from the same file."""
+  rows = {row["task_id"]: row for row in _rows(task_set, folder)}
+  return [problem(rows[number]) for number in FEW_SHOT_IDS]
+
+
+def content_digest(rows: Sequence[Mapping[str, Any]]) -> str:
+  """sha256 of rows, however their JSON was laid out."""
+  text = json.dumps(rows, sort_keys=True, separators=(",", ":"))
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def problem(row: Mapping[str, Any]) -> Problem:
+  """Makes a problem of one row of either file; line ends become LF."""
+  reference, text = _lf(row["code"]), _lf(row.get("text") or row["prompt"])
+  asserts = tuple(_lf(test).strip() for test in row["test_list"])
+  setup = _lf(row.get("test_setup_code", "")).strip()
+  imports = "\n".join(row.get("test_imports", ()))
+  tree = parse(reference)
+  return Problem(
+    id=f"Mbpp/{row['task_id']}",
+    entry_point=_entry_point(tree, asserts, row["task_id"]),
+    prompt=text,
+    reference=reference,
+    solution=f"{imports}\n{reference}" if imports else reference,
+    tests=tuple(part for part in (imports, setup, *asserts) if part),
+    examples=asserts,
+    setup=imports,
+    cpu_seconds=cpu_limit(REFERENCE_SECONDS.get(row["task_id"], 0.0)),
+    in_process="prompt" in row and row["task_id"] in _IN_PROCESS,
+  )
+
+
+def _lf(text: str) -> str:
+  return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _names(*sources: str) -> set[str]:
+  return {
+    node.id
+    for source in sources
+    for node in ast.walk(parse(source))
+    if isinstance(node, ast.Name)
+  }
+
+
+def _entry_point(tree: ast.Module, asserts: Sequence[str], number: int) -> str:
+  """The function of the reference that the tests use.
+
+  Not simply the first name in a test: that may be `set(f(x))`; and not a name that is
+  no builtin: Mbpp/126 defines `sum`.
+  """
+  defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+  used = _names(*asserts)
+  for name in reversed(defined):
+    if name in used:
+      return name
+  raise InputError(f"Mbpp/{number}: no test calls a function of the reference")
+
+
+def _rows(task_set: str, folder: str | Path | None) -> list[dict[str, Any]]:
+  if task_set not in TASK_SETS:
+    raise InputError(
+      f"task_set: got {task_set!r}, expected one of {', '.join(TASK_SETS)}"
+    )
+  wanted = TASK_SETS[task_set]
+  path = _find(wanted.file, folder)
+  try:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".jsonl":
+      rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+    else:
+      rows = json.loads(text)
+    ids = wanted.ids
+    rows = [
+      row
+      for row in rows
+      if ids is None or row["task_id"] in ids or row["task_id"] in FEW_SHOT_IDS
+    ]
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise InputError(f"{path}: not MBPP's {wanted.file} ({error!r})") from None
+  got = content_digest(rows)
+  if got != wanted.sha256:
+    raise InputError(
+      f"{path}: {len(rows)} rows of {task_set} have sha256 {got[:16]}, expected "
+      f"{wanted.sha256[:16]}; fetch the file from {UPSTREAM}/{wanted.file}"
+    )
+  return rows
+
+
+def _find(file: str, folder: str | Path | None) -> Path:
+  named = folder or os.environ.get(ENVIRONMENT)
+  if named:
+    path = Path(named).expanduser() / file
+    if not path.is_file():
+      raise InputError(f"{path}: no such file; expected MBPP there ({UPSTREAM}/{file})")
+    return path
+  path = CACHE.expanduser() / file
+  if not path.is_file():
+    _download(f"{UPSTREAM}/{file}", path)
+  return path
+
+
+def _download(url: str, path: Path) -> None:
+  """Fetches a file whole or not at all."""
+  partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with urllib.request.urlopen(url, timeout=60) as answer:
+      partial.write_bytes(answer.read())
+    partial.replace(path)
+  except OSError as error:  # URLError and timeouts are of this kind
+    partial.unlink(missing_ok=True)
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    raise InputError(
+      f"MBPP cannot be downloaded ({reason}); put {path.name} from {url} into a "
+      f"folder and name it with --benchmarks=FOLDER or {ENVIRONMENT}"
+    ) from None

@@ -1,0 +1,32 @@
+"""Runs untrusted Python and says whether it passes its tests.
+
+What is covered, where bubblewrap or nsjail works ("isolated"):
+- The verdict. Tests run in a process of their own; the code's process never sees them
+  and only returns data. Exit codes, prints, patched builtins, frame walking, tracing
+  and always-equal objects cannot make a test pass.
+- Files: only a read-only /usr and empty, size-capped /tmp and /dev/shm; no home, no
+  checkout, no environment. Nothing written outlives the program.
+- The network, other processes, signals, new programs and new processes: refused by a
+  seccomp filter, and invisible behind namespaces.
+- CPU time, memory, file sizes, open files, threads, the size of results: limited.
+- Programs from each other: one fresh process each, all leftovers killed and removed.
+
+What is not covered:
+- Bugs of the kernel, of bubblewrap and of nsjail; side channels such as timing.
+- A program that computes the right answers by looking at its caller's habits: with few
+  tests, a table of answers passes them. It is the tests that must be good.
+- Names that the tests take from the code although the code should not decide them,
+  e.g. a helper function of the prompt that the tests call. Put those into the tests.
+- `in_process` programs: code shares a process with its tests and can forge a pass. The
+  verdict is flagged.
+- Code that needs more than the standard library.
+- The level "rlimits": files readable by the sandbox's uid can be read, files can be
+  left in world-writable folders, and where the kernel refuses seccomp too, the network
+  and other processes of the same uid are in reach. `require_isolation` refuses it.
+- One kernel tracks the size of /tmp, not the number of files in it; the CPU limit
+  bounds those.
+
+Differences from running code and tests in one process: constants of the code have the
+value they had when it was loaded; instances of the code's classes have no operators in
+the tests; a test cannot seed the code's random numbers.
+"""

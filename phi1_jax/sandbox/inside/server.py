@@ -1,0 +1,273 @@
+"""S: one worker inside the sandbox; forks U and T for each program and watches them.
+
+T is forked once, U for every program. S reads a program's limits, never its code or
+tests: those T reads itself, and T itself writes what may quote them. So U, which is
+forked from S, finds no test in its memory, neither of this program nor of an earlier
+one. Then S watches the clocks until T has an outcome, or a limit is reached, kills U,
+and cleans up.
+
+Messages from outside: {"cpu_seconds", "wall_seconds"}, then {"code", "tests",
+"in_process"}. Answers: once, a greeting; then for every program {"detail",
+"failed_test"} from T, if it got that far, and {"outcome", ...} from S, with "recycle"
+when this worker should be replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import platform
+import select
+import shutil
+import signal
+import socket
+import time
+
+from . import code_side, confine, seccomp, test_side, wire
+
+# Imported once, here, so that no program pays for them.
+_MODULES = """
+  abc array ast base64 binascii bisect calendar cmath collections collections.abc
+  contextlib copy dataclasses datetime decimal enum fractions functools hashlib
+  heapq inspect io itertools json math numbers operator os pprint queue random re
+  statistics string struct sys textwrap threading time timeit traceback types typing
+  unicodedata uuid warnings
+"""
+MODULES = tuple(_MODULES.split())
+_LEFTOVERS = 64  # more files than this and the whole worker goes, which is faster
+
+
+class _Watch:
+  """The clocks of a program's two processes.
+
+  Args:
+    limits: cpu_seconds, wall_seconds.
+    pids: of U and T.
+  """
+
+  def __init__(self, limits: dict, pids):
+    self.limits = limits
+    self._pids = pids
+    self._started = time.monotonic()
+    self.tests_before = _cpu_seconds(pids[1])
+
+  @property
+  def cpu_seconds(self) -> float:
+    """Used so far, by U and T together."""
+    return sum(map(_cpu_seconds, self._pids)) - self.tests_before
+
+  @property
+  def wall_seconds(self) -> float:
+    """Passed so far."""
+    return time.monotonic() - self._started
+
+  def wait(self, news) -> str | None:
+    """Returns None when `news` can be read, else the limit that was reached."""
+    while True:
+      wall_left = self.limits["wall_seconds"] - self.wall_seconds
+      cpu_left = self.limits["cpu_seconds"] - self.cpu_seconds
+      if cpu_left <= 0:
+        return "cpu_limit"
+      if wall_left <= 0:
+        return "wall_limit"
+      # Two processes cannot use up what is left in less than half of it.
+      patience = max(0.005, min(cpu_left / 2, wall_left))
+      if select.select([news], [], [], patience)[0]:
+        return None
+
+
+def _cpu_seconds(pid: int) -> float:
+  """CPU time of a process; 0 where the system does not tell (not Linux)."""
+  try:
+    return time.clock_gettime((~pid << 3) | 2)  # CPUCLOCK_SCHED, as clock_getcpuclockid
+  except (OSError, AttributeError, OverflowError):
+    return 0.0
+
+
+class Server:
+  """Judges programs, one at a time.
+
+  Args:
+    settings: memory_bytes, own_pid_namespace (its processes end with it,
+      and are counted alone), scratch (folders to work in, the first, and to empty).
+    requests: descriptor with programs.
+    answers: descriptor for verdicts.
+  """
+
+  def __init__(self, settings: dict, requests: int, answers: int):
+    self.settings, self.requests, self.answers = settings, requests, answers
+    self.no_seccomp = seccomp.missing()
+    self.filter = None if self.no_seccomp else seccomp.Filter()
+    self.control, tests_end = socket.socketpair()
+    self.test_pid = _fork(self._be_test, tests_end)
+    tests_end.close()
+
+  def serve(self) -> None:
+    """Judges until there are no more programs, or until it should be replaced."""
+    wire.send(
+      self.answers,
+      {
+        "python": platform.python_version(),
+        "seccomp": self.no_seccomp or "on",
+        "uid": os.getuid(),
+      },
+    )
+    while True:
+      try:
+        limits = wire.receive(self.requests)
+      except EOFError:
+        return
+      verdict = self.judge(limits)
+      wire.send(self.answers, verdict)
+      if verdict["recycle"]:
+        return
+
+  def judge(self, limits: dict) -> dict:
+    """Judges the program whose limits were just read."""
+    workplace = os.path.join(self.settings["scratch"][0], "program")
+    os.mkdir(workplace, 0o700)
+    to_code, from_test = os.pipe()
+    to_test, from_code = os.pipe()
+    code_pid = _fork(self._be_code, limits, workplace, to_code, from_code)
+    os.close(to_code)
+    os.close(from_code)
+    watch = _Watch(limits, (code_pid, self.test_pid))
+    socket.send_fds(self.control, [b"!"], [from_test, to_test])
+    os.close(from_test)
+    os.close(to_test)
+    stopped = watch.wait(self.control)
+    verdict = None
+    if not stopped:
+      with contextlib.suppress(EOFError, OSError):
+        verdict = wire.receive(self.control.fileno())
+    return self._close(code_pid, watch, stopped, verdict)
+
+  def _be_code(self, limits, workplace, requests, replies) -> None:
+    os.setsid()
+    confine.close_all_but(requests, replies)
+    os.chdir(workplace)
+    confine.limit(
+      limits["cpu_seconds"],
+      self.settings["memory_bytes"],
+      threads=self.settings["own_pid_namespace"],
+    )
+    confine.die_with_parent()
+    if self.filter:
+      self.filter.install()
+    code_side.serve(requests, replies)
+
+  def _be_test(self, control) -> None:
+    confine.unreadable()
+    confine.die_with_parent()
+    confine.limit(None, self.settings["memory_bytes"])
+    test_side.serve(self.requests, self.answers, control, MODULES)
+
+  def _close(self, code_pid: int, watch: _Watch, stopped, verdict) -> dict:
+    """Ends U, cleans up, and completes the verdict."""
+    lost = verdict is not None and verdict["outcome"] == "lost"
+    wall_seconds = watch.wall_seconds
+    tests_seconds = _cpu_seconds(self.test_pid) - watch.tests_before
+    status, usage = _reap(code_pid, patience=0.2 if lost else 0.0)
+    used = usage.ru_utime + usage.ru_stime + max(0.0, tests_seconds)
+    if stopped or verdict is None or lost:
+      who = "code"
+      if verdict is None and not stopped:
+        who, (status, _) = "tests", _reap(self.test_pid, patience=0.2)
+      over = used >= watch.limits["cpu_seconds"]
+      outcome, detail = _explain(stopped, who, status, over, watch.limits)
+      verdict = {"outcome": outcome, "detail": detail, "recycle": outcome != "exited"}
+    return {
+      **verdict,
+      "cpu_seconds": used,
+      "wall_seconds": wall_seconds,
+      "recycle": verdict.get("recycle", False)
+      or verdict["outcome"] == "memory_limit"
+      or not self._clean(code_pid),
+    }
+
+  def _clean(self, code_pid: int) -> bool:
+    """Empties the scratch folders; False when this worker should be replaced.
+
+    U cannot start processes. Where the kernel refuses the filter, what it started
+    ends with its process group, or with the worker's PID namespace.
+    """
+    if self.no_seccomp:
+      with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(code_pid, signal.SIGKILL)
+        return False
+      if self.settings["own_pid_namespace"]:
+        return False
+    for folder in self.settings["scratch"]:
+      try:
+        entries = list(os.scandir(folder))
+        if len(entries) > _LEFTOVERS:
+          return False
+        for entry in entries:
+          if not entry.is_dir(follow_symlinks=False):
+            os.unlink(entry.path)
+          elif len(os.listdir(entry.path)) > _LEFTOVERS:
+            return False
+          else:
+            shutil.rmtree(entry.path)
+      except OSError:
+        return False
+    return True
+
+
+def _fork(task, *arguments) -> int:
+  pid = os.fork()
+  if not pid:
+    try:
+      task(*arguments)
+    finally:
+      os._exit(71)
+  return pid
+
+
+def _reap(pid: int, patience: float):
+  """Gives a process `patience` seconds to end, kills it, and returns how it ended."""
+  deadline = time.monotonic() + patience
+  while True:
+    ended, status, usage = os.wait4(pid, os.WNOHANG)
+    if ended:
+      return status, usage
+    if time.monotonic() >= deadline:
+      os.kill(pid, signal.SIGKILL)
+      _, _, usage = os.wait4(pid, 0)
+      return None, usage  # it did not end by itself
+    time.sleep(0.0005)
+
+
+def _explain(stopped, who: str, status, over_cpu: bool, limits: dict):
+  """Outcome and detail of a program whose processes did not end as they should."""
+  if stopped == "cpu_limit" or (not stopped and over_cpu):
+    return "cpu_limit", f"more than {limits['cpu_seconds']:g} s of CPU time"
+  if stopped:
+    return stopped, f"more than {limits['wall_seconds']:g} s on the wall clock"
+  if status is None:
+    return "exited", f"the {who} closed the channel"
+  if os.WIFEXITED(status):
+    return "exited", f"the {who}'s process ended with status {os.WEXITSTATUS(status)}"
+  number = os.WTERMSIG(status)
+  if number == signal.SIGKILL:
+    return "memory_limit", f"the {who}'s process was killed by the kernel"
+  return "crashed", f"the {who}'s process died: {signal.strsignal(number)}"
+
+
+def main(settings: dict) -> None:
+  """Runs a worker on standard input and output."""
+  confine.unreadable()
+  requests, answers = os.dup(0), os.dup(1)
+  confine.silence()
+  for module in MODULES:
+    importlib.import_module(module)
+  importlib.import_module("site").setquit()  # exit and quit, which -S leaves out
+  gc.collect()
+  gc.freeze()
+  server = Server(settings, requests, answers)
+  try:
+    server.serve()
+  finally:
+    os.kill(server.test_pid, signal.SIGKILL)

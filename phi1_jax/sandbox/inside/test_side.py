@@ -1,0 +1,314 @@
+"""T: executes the trusted tests; the code's names are stand-ins that ask U.
+
+What comes back from U is data: atoms and containers that wire.py built, or one of the
+stand-ins below. A stand-in for an object has no operators, so that no `__eq__` of the
+code ever takes part in a comparison.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import collections.abc
+import functools
+import importlib
+import os
+import secrets
+import socket
+
+from . import asserts, wire
+from .asserts import Stop
+
+_MESSAGE_OF_STOP_ITERATION = "the code raised StopIteration"
+
+
+class Channel:
+  """T's end of the channel to U.
+
+  Attributes:
+    stopped: the first Stop; it holds even if a test swallowed it.
+  """
+
+  def __init__(self, requests: int, replies: int):
+    self._requests, self._replies = requests, replies
+    self.stopped: Stop | None = None
+
+  def stop(self, outcome: str, detail: str) -> Stop:
+    """The Stop to raise."""
+    self.stopped = self.stopped or Stop(outcome, detail)
+    return self.stopped
+
+  def ask(self, *messages) -> dict:
+    """Sends a request and returns U's reply; raises what U's code raised."""
+    if self.stopped:
+      raise self.stopped
+    try:
+      for message in messages:
+        wire.send(self._requests, message)
+      reply = wire.receive(self._replies)
+    except wire.TooLarge as error:
+      raise self.stop("output_limit", f"a message of {error}") from None
+    except (EOFError, OSError):
+      raise self.stop("lost", "the code's process is gone") from None
+    except ValueError:
+      raise self.stop("opaque_result", "an answer that is not JSON") from None
+    if not isinstance(reply, dict):
+      raise self.stop("opaque_result", "an answer that is not one")
+    if "stop" in reply:
+      outcome, detail = map(str, reply["stop"])
+      if outcome not in ("syntax_error", "output_limit"):
+        outcome = "opaque_result"
+      raise self.stop(outcome, detail[: asserts.DETAIL_LENGTH])
+    if "raised" in reply:
+      raise _exception(reply["raised"])
+    return reply
+
+  def request(self, do: str, handle: int, arguments):
+    """Asks U to do something with one of its objects, arguments passed by content."""
+    encoder = wire.Encoder(self._special)
+    encoded = encoder.value(arguments)
+    reply = self.ask(
+      {"do": do, "handle": handle, "arguments": encoded, "nodes": encoder.nodes}
+    )
+    if reply.get("end") is True and do == "next":
+      raise StopIteration
+    return self.decode(reply, encoder.objects)
+
+  def decode(self, reply: dict, objects=()):
+    """The value of a reply; changes of the request's objects are made here too."""
+    try:
+      decoder = wire.Decoder(reply["nodes"], self._revive, objects)
+      return decoder.value(reply["value"])
+    except (Exception, RecursionError) as error:
+      if isinstance(error, MemoryError):
+        raise
+      raise self.stop(
+        "opaque_result", f"not plain data: {asserts.one_line(error)}"
+      ) from None
+
+  def _special(self, value) -> list:
+    if isinstance(value, Remote) and value._channel is self:
+      return ["remote", value._handle]
+    if isinstance(value, Remote) or getattr(builtins, _name(value), None) is not value:
+      if isinstance(value, collections.abc.Iterator):
+        items = list(value)
+        if all(type(x) in (int, str, float, bool, type(None)) for x in items):
+          return ["iterator", items]
+      raise self.stop(
+        "unsupported",
+        f"the tests pass a {type(value).__name__}, which cannot leave their process;"
+        " set in_process=True",
+      )
+    return ["builtin", value.__name__]
+
+  def _revive(self, tag: str, payload):
+    handle, name = payload
+    if type(handle) is int and type(name) is str:
+      return _STAND_INS[tag](self, handle, name)
+    raise wire.Opaque(tag)
+
+
+class Remote:
+  """Stands in for something that stays in U."""
+
+  _channel: Channel
+  _handle: int
+  _name: str
+
+  def __init__(self, channel: Channel, handle: int, name: str):
+    vars(self).update(_channel=channel, _handle=handle, _name=name[:80])
+
+  def __repr__(self):
+    return f"<{self._name} of the code>"
+
+
+class Function(Remote):
+  """A function of the code: calling it calls the original in U."""
+
+  def __init__(self, channel: Channel, handle: int, name: str):
+    super().__init__(channel, handle, name)
+    vars(self).update(__name__=name[:80])
+
+  def __call__(self, *arguments, **keywords):
+    """What the code's function returns; raises what it raises."""
+    return self._channel.request("call", self._handle, (arguments, keywords))
+
+
+class Iterator(Remote):
+  """An iterator of the code, asked for one item at a time."""
+
+  def __iter__(self):
+    return self
+
+  def __next__(self):
+    return self._channel.request("next", self._handle, None)
+
+
+class Object(Remote):
+  """An instance of a class of the code: attributes and methods, no operators."""
+
+  def __getattr__(self, name: str):
+    if name.startswith("__"):
+      raise AttributeError(name)
+    return self._channel.request("getattr", self._handle, name)
+
+  def __setattr__(self, name: str, value):
+    self._channel.request("setattr", self._handle, (name, value))
+
+
+class Class(Object, Function):
+  """A class of the code: calling it makes an instance in U."""
+
+
+def _refuse(operator: str):
+  def method(self, *_):
+    raise self._channel.stop(
+      "opaque_result", f"{operator} on {self!r}, which is no plain data"
+    )
+
+  return method
+
+
+_OPERATORS = """
+  eq ne lt le gt ge bool len contains getitem add radd sub rsub mul rmul truediv
+  rtruediv floordiv rfloordiv mod rmod pow rpow neg pos abs int float index str
+  format and rand or ror xor rxor invert round hash iter
+"""
+for _operator in _OPERATORS.split():
+  setattr(Object, f"__{_operator}__", _refuse(f"__{_operator}__"))
+
+_STAND_INS = {
+  "function": Function,
+  "iterator": Iterator,
+  "object": Object,
+  "class": Class,
+}
+
+
+def _name(value) -> str:
+  name = getattr(value, "__name__", "") if not isinstance(value, Remote) else ""
+  return name if isinstance(name, str) else ""
+
+
+def _exception(described) -> BaseException:
+  """What U's code raised, as the nearest built-in class."""
+  try:
+    names, arguments, line = described
+    kinds = [getattr(builtins, name) for name in names if name.isidentifier()]
+    kind = next(k for k in kinds if issubclass(k, BaseException))
+    line = str(line)[: asserts.DETAIL_LENGTH]
+    if issubclass(kind, (StopIteration, StopAsyncIteration, GeneratorExit)):
+      # These would end a loop of the tests as if all was well.
+      kind, arguments = RuntimeError, [_MESSAGE_OF_STOP_ITERATION]
+    try:
+      error = kind(*arguments)
+    except Exception:
+      error = RuntimeError(line)
+  except Exception:
+    error, line = RuntimeError("?"), "an exception that cannot be read"
+  vars(error)["line_from_code"] = line
+  return error
+
+
+@functools.lru_cache(maxsize=256)  # many samples of a problem share its tests
+def _names(tests: tuple):
+  """What the tests take from the code: (names, those of them used like modules).
+
+  Builtins are the tests' own, whatever the code calls its functions, unless there is
+  no other name: then the code's function is itself called, say, `sum`.
+  """
+  used, defined, dotted = set(), set(), set()
+  for source in tests:
+    try:
+      tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+      continue  # asserts.run says so
+    for node in ast.walk(tree):
+      if isinstance(node, ast.Name):
+        (used if isinstance(node.ctx, ast.Load) else defined).add(node.id)
+      elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        dotted.add(node.value.id)
+      elif isinstance(node, ast.arg):
+        defined.add(node.arg)
+      elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        defined.add(node.name)
+      elif isinstance(node, ast.alias):
+        defined.add((node.asname or node.name).split(".")[0])
+  own = {name for name in used if not hasattr(builtins, name)}
+  names = own if own - defined else used
+  return sorted(names), dotted
+
+
+def judge(channel: Channel, program: dict, modules) -> dict:
+  """Has U execute the code, runs the tests, and returns the verdict.
+
+  Args:
+    channel: to U.
+    program: code, tests, in_process.
+    modules: names of modules that tests may find imported by the code; they get
+      their own, never the code's.
+  """
+  tests = program["tests"]
+  names, dotted = _names(tuple(tests))
+  namespace: dict = {"__name__": "tests", "__builtins__": builtins}
+  try:
+    reply = channel.ask({"do": "load", "code": program["code"], "names": names})
+    if program["in_process"]:
+      return _judge_in_process(channel, tests, names)
+    defined = channel.decode(reply)
+    imported = reply["modules"]
+  except BaseException as error:
+    outcome, detail = asserts.classify(error)
+    return {"outcome": outcome, "detail": detail, "failed_test": None}
+  for name in names:
+    if name in modules and name in dotted and (name in imported or name in defined):
+      namespace[name] = importlib.import_module(name)
+    elif name in defined:
+      namespace[name] = defined[name]
+  verdict = asserts.run(tests, namespace, [n for n in names if n not in namespace])
+  if channel.stopped and verdict["outcome"] != channel.stopped.outcome:
+    verdict.update(outcome=channel.stopped.outcome, detail=str(channel.stopped))
+  return verdict
+
+
+def _judge_in_process(channel: Channel, tests, names) -> dict:
+  """The tests run in U, after the code; weaker, and flagged so.
+
+  The secret that a pass must come with is sent behind the tests and is read by U only
+  when they are through, so that it is in no frame and no object while code runs.
+  """
+  secret = secrets.token_hex(16)
+  reply = channel.ask({"do": "run_tests", "tests": tests, "names": names}, secret)
+  verdict = reply["verdict"]
+  outcome, failed = str(verdict["outcome"]), verdict["failed_test"]
+  if outcome == "passed" and reply["secret"] != secret:
+    raise channel.stop("opaque_result", "a pass without its secret")
+  return {
+    "outcome": outcome,
+    "detail": str(verdict["detail"])[: asserts.DETAIL_LENGTH],
+    "failed_test": failed if failed in tests or failed is None else str(failed)[:2000],
+  }
+
+
+def serve(programs: int, answers: int, control: socket.socket, modules) -> None:
+  """Judges the programs that S announces; returns when S is gone.
+
+  Args:
+    programs: the worker's input; the program is read here, not by S.
+    answers: the worker's output, for what may quote the tests.
+    control: S sends one byte and the channel's two descriptors, and gets the outcome.
+    modules: see `judge`.
+  """
+  while True:
+    announced, descriptors, _, _ = socket.recv_fds(control, 1, 2)
+    if not announced:
+      return
+    try:
+      verdict = judge(Channel(*descriptors), wire.receive(programs), modules)
+    except BaseException as error:
+      outcome, detail = asserts.classify(error)
+      verdict = {"outcome": outcome, "detail": detail, "failed_test": None}
+    for descriptor in descriptors:
+      os.close(descriptor)
+    wire.send(answers, {key: verdict[key] for key in ("detail", "failed_test")})
+    wire.send(control.fileno(), {"outcome": verdict["outcome"]})

@@ -1,0 +1,115 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from evals import generate, prompts, workdir
+from evals.backends import CheckpointBackend, EndpointBackend, Wanted
+from evals.config import EvaluationConfig
+from phi1_jax import InputError
+from phi1_jax.checkpoint.manager import CheckpointConfig, Checkpoints
+from phi1_jax.llm.client import Reply, RequestError
+from phi1_jax.model.config import ModelConfig
+from phi1_jax.model.decoder import Decoder
+from phi1_jax.parallel import sharding
+from phi1_jax.text import tokenizer as tokenizers
+
+CONFIG = EvaluationConfig("humaneval-164", "as-is", slots=3, max_new_tokens=4)
+WANTED = [Wanted(key, f"prompt {key}", ("\ndef",), 4, 0) for key in "abcde"]
+
+
+class Endpoint:
+  base_url, model = "http://x/v1", "m"
+
+  def __init__(self, *, fails=()):
+    self.asked, self._fails = [], fails
+
+  def complete(self, prompt, **options):
+    self.asked.append((prompt, options))
+    if prompt[-1] in self._fails:
+      raise RequestError("busy")
+    return Reply(f"text {prompt[-1]}", "stop", 2, None, 0.5)
+
+
+def test_endpoint():
+  client = Endpoint()
+  sampled = dataclasses.replace(CONFIG, temperature=0.2, top_p=0.9, samples=2)
+  backend = EndpointBackend(client, sampled)
+  found = {one.key: one for one in backend.complete(WANTED)}
+  assert {key: one.text for key, one in found.items()} == {
+    key: f"text {key}" for key in "abcde"
+  }
+  assert (found["a"].tokens, found["a"].log_probs, found["a"].seconds) == (2, None, 0.5)
+  options = client.asked[0][1]
+  assert (options["temperature"], options["top_p"], options["top_k"]) == (
+    0.2,
+    0.9,
+    None,
+  )
+  assert (options["max_tokens"], options["stops"]) == (4, ("\ndef",))
+  assert len({options["seed"] for _, options in client.asked}) == 5
+  assert backend.identity()["model"] == "m"
+
+
+def test_failures_are_no_completions():
+  backend = EndpointBackend(Endpoint(fails="bd"), CONFIG)
+  answers = backend.complete(WANTED)
+  assert sorted(next(answers).key for _ in range(3)) == ["a", "c", "e"]
+  with pytest.raises(RequestError, match=r"2 of 5 requests failed.*busy"):
+    next(answers)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+  """A random model of a few thousand parameters in a run's work directory."""
+  folder = tmp_path_factory.mktemp("run")
+  tokenizer = tokenizers.train(["def f(x):\n  return x + 1\n"] * 9, 300)
+  tokenizer.save(folder / tokenizers.FILE_NAME)
+  model = ModelConfig(
+    vocabulary_size=320,
+    num_layers=1,
+    num_heads=8,
+    head_dim=4,
+    rotary_dim=2,
+    embed_dim=16,
+    mlp_dim=16,
+    max_length=2048,
+    dtype="float32",
+  )
+  tokens_BT = jnp.zeros((1, 1), jnp.int32)
+  params = sharding.unbox(Decoder(model).init(jax.random.key(0), tokens_BT)["params"])
+  saved = Checkpoints(folder / "checkpoints", CheckpointConfig())
+  meta = {
+    "config": {"model": dataclasses.asdict(model)},
+    "tokenizer": tokenizer.digest,
+    "tokens_seen": 123,
+  }
+  saved.save(7, {"params": params}, meta)
+  saved.close()
+  return folder
+
+
+def test_checkpoint(checkpoint, five, tmp_path):
+  config = dataclasses.replace(CONFIG, slots=8, dtype="float32")
+  backend = CheckpointBackend(str(checkpoint), config)
+  assert set(backend.identity()) == {"kind", "digest"}
+  asked = prompts.build_all(five, "humaneval-164", "as-is")
+  workdir.begin(tmp_path, generate.settings(config, backend.identity()))
+  assert generate.generate(tmp_path, five, asked, config, backend) == 5
+  rows = workdir.read_lines(tmp_path / workdir.COMPLETIONS)
+  assert {row["task_id"] for row in rows} == {problem.id for problem in five}
+  assert all(row["log_probs"] < 0 and 0 < row["tokens"] <= 4 for row in rows)
+  noted = workdir.read_json(tmp_path / workdir.RUN)["generate"]
+  assert (noted["step"], noted["tokens_seen"], noted["slots"]) == (7, 123, 8)
+  assert noted["devices"] == jax.device_count()
+  assert set(noted["versions"]) == {"jax", "jaxlib", "flax"}
+  # Nothing is left to do, and nothing is forgotten.
+  again = CheckpointBackend(str(checkpoint), config)
+  assert generate.generate(tmp_path, five, asked, config, again) == 0
+  assert workdir.read_json(tmp_path / workdir.RUN)["generate"] == noted
+
+
+def test_no_checkpoint(tmp_path):
+  with pytest.raises(InputError, match="no checkpoint here"):
+    CheckpointBackend(str(tmp_path), CONFIG)

@@ -1,0 +1,124 @@
+import subprocess
+import sys
+
+import pytest
+
+from evals import execute, generate, programs, prompts, selftest, summary, workdir
+from evals.config import EvaluationConfig
+from phi1_jax import InputError
+from phi1_jax.sandbox.program import Verdict
+from phi1_jax.sandbox.sandbox import Sandbox
+
+CONFIG = EvaluationConfig("humaneval-164", "as-is")
+JUDGE = {"isolation": "none"}
+
+
+@pytest.fixture
+def folder(five, tmp_path, knowing):
+  """A run in which problems 0, 1 and 2 were solved."""
+  solved = {problem.id for problem in five[:3]}
+  backend = knowing(five, knows=lambda problem, key: problem.id in solved)
+  asked = prompts.build_all(five, "humaneval-164", "as-is")
+  workdir.begin(tmp_path, generate.settings(CONFIG, backend.identity()))
+  generate.generate(tmp_path, five, asked, CONFIG, backend)
+  return tmp_path
+
+
+@pytest.fixture
+def run(five, folder):
+  asked = prompts.build_all(five, "humaneval-164", "as-is")
+  return lambda judge, identity=JUDGE: execute.execute(
+    folder, five, asked, judge, identity
+  )
+
+
+def test_judges_both_variants(run, five, folder, trusting):
+  run(trusting())
+  verdicts = workdir.read_lines(folder / workdir.VERDICTS)
+  assert len(verdicts) == 10
+  results = summary.read(folder, five)
+  for variant in programs.VARIANTS:
+    assert [c for [c] in results.correct(variant).values()] == [True] * 3 + [False] * 2
+  assert {v["outcome"] for v in verdicts} == {"passed", "wrong", "raised"}
+
+
+def test_goes_on_and_runs_nothing_twice(run, folder, trusting):
+  run(trusting())
+  path = folder / workdir.VERDICTS
+  whole = path.read_bytes()
+  lines = whole.splitlines(keepends=True)
+  path.write_bytes(b"".join(lines[:4]) + lines[4][:9])
+  run(trusting())
+  assert sorted(path.read_bytes().splitlines(keepends=True)) == sorted(lines)
+  again = trusting()
+  assert run(again) == 0
+  assert again.ran == []
+
+
+def test_another_judge_judges_again(run, five, folder, trusting):
+  run(trusting())
+  assert run(trusting(), {"isolation": "bubblewrap"}) > 0
+  assert len(workdir.read_lines(folder / workdir.VERDICTS)) == 20
+  summary.read(folder, five)
+
+
+def test_equal_programs_run_once(run, folder, trusting):
+  """What was cut is what was extracted, where a model writes nothing but the body."""
+  judge = trusting()
+  assert run(judge) == 5
+  assert len(judge.ran) == len(set(judge.ran))
+
+
+@pytest.mark.parametrize("wrong", ["reference", "empty", "hack"])
+def test_scores_nothing_where_the_self_test_fails(run, folder, trusting, wrong):
+  class Unfit(trusting):
+    def run(self, asked):
+      for verdict in super().run(asked):
+        flip = verdict.key.startswith(wrong) or verdict.key.endswith(wrong)
+        outcome = "wrong" if verdict.passed else "passed"
+        yield Verdict(verdict.key, outcome) if flip else verdict
+
+  named = {
+    "reference": "HumanEval/0: reference failed",
+    "empty": "HumanEval/0: empty body passed",
+    "hack": "hack always equal passed",
+  }
+  with pytest.raises(execute.UnfitError, match=named[wrong]):
+    run(Unfit())
+  assert workdir.read_lines(folder / workdir.VERDICTS) == []
+
+
+def test_a_judge_that_loses_a_program_is_noticed(five, trusting):
+  class Losing(trusting):
+    def run(self, asked):
+      yield from list(super().run(asked))[1:]
+
+  found = selftest.complaints(selftest.references(five), Losing())
+  assert [x for x in found if x] == ["HumanEval/0: reference: no verdict"]
+
+
+def test_incomplete_runs_are_refused(run, five, folder, trusting):
+  with pytest.raises(InputError, match=r"10 of 10 verdicts.*--stage=execute"):
+    summary.read(folder, five)
+  run(trusting())
+  path = folder / workdir.COMPLETIONS
+  path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:]))
+  with pytest.raises(InputError, match=r"1 of 5 problems.*--stage=generate"):
+    summary.read(folder, five)
+
+
+def test_hacks_are_contained_by_the_real_sandbox(five):
+  with Sandbox(workers=2) as sandbox:
+    cases = selftest.references(five) + selftest.wrong(five)
+    assert [x for x in selftest.complaints(cases, sandbox) if x] == []
+
+
+def test_never_imports_jax():
+  code = (
+    "import sys\n"
+    "import evals.__main__, evals.execute, evals.generate, evals.report\n"
+    "from phi1_jax.cli import gin_config\n"
+    "heavy = {'jax', 'flax', 'orbax', 'tensorflow', 'torch'} & set(sys.modules)\n"
+    "assert not heavy, heavy\n"
+  )
+  subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,126 @@
+import dataclasses
+
+import pytest
+
+from evals import generate, prompts, workdir
+from evals.backends import Wanted, request_seed
+from evals.config import EvaluationConfig
+from phi1_jax import InputError
+
+GREEDY = EvaluationConfig("humaneval-164", "as-is")
+SAMPLED = dataclasses.replace(GREEDY, samples=3, temperature=0.2)
+
+
+@pytest.fixture
+def run(five, tmp_path):
+  """Runs the half with a backend; returns the lines that are then on the disk."""
+  asked = prompts.build_all(five, "humaneval-164", "as-is")
+
+  def run(backend, config=SAMPLED):
+    workdir.begin(tmp_path, generate.settings(config, backend.identity()))
+    generate.generate(tmp_path, five, asked, config, backend)
+    return workdir.read_lines(tmp_path / workdir.COMPLETIONS)
+
+  return run
+
+
+def test_a_line_says_everything(run, five, knowing):
+  rows = run(knowing(five))
+  assert len(rows) == len({row["key"] for row in rows}) == 15
+  assert {(row["task_id"], row["sample"]) for row in rows} == {
+    (problem.id, sample) for problem in five for sample in range(3)
+  }
+  row = rows[0]
+  assert row["completion"] == five[0].reference.removesuffix("\n") + "\n"
+  assert row["text"] == five[0].reference + "\ndef"
+  assert (row["stop"], row["finish"], row["tokens"]) == ("\ndef", "stop", 9)
+  assert (row["log_probs"], row["seconds"]) == (-1.5, 0.1)
+
+
+def test_goes_on_where_it_was_stopped(run, five, knowing):
+  with pytest.raises(KeyboardInterrupt):
+    run(knowing(five, stop_after=7))
+  second = knowing(five)
+  rows = run(second)
+  assert len(second.asked) == 8
+  assert len({row["key"] for row in rows}) == len(rows) == 15
+  third = knowing(five)
+  assert run(third) == rows
+  assert third.asked == []
+
+
+def test_more_samples_add_to_those_there_are(run, five, knowing):
+  before = run(knowing(five))
+  more = knowing(five)
+  rows = run(more, dataclasses.replace(SAMPLED, samples=4))
+  assert rows[:15] == before
+  assert len(more.asked) == 5
+
+
+def test_another_run_is_refused(run, five, knowing):
+  run(knowing(five))
+  with pytest.raises(InputError, match=r"begun with sampling = .*0\.2"):
+    run(knowing(five), dataclasses.replace(SAMPLED, temperature=0.3))
+
+
+def test_keys_depend_on_all_that_decides():
+  settings = generate.settings(SAMPLED, {"digest": "d"})
+
+  def key(**changes):
+    arguments = {"problem_id": "HumanEval/0", "prompt": "p", "sample": 0} | changes
+    return generate.completion_key(**({"run_settings": settings} | arguments))
+
+  others = [
+    key(problem_id="HumanEval/1"),
+    key(prompt="q"),
+    key(sample=1),
+    key(run_settings=generate.settings(SAMPLED, {"digest": "e"})),
+    *(
+      key(
+        run_settings=generate.settings(
+          dataclasses.replace(SAMPLED, **change), {"digest": "d"}
+        )
+      )
+      for change in (
+        {"temperature": 0.3},
+        {"top_p": 0.5},
+        {"max_new_tokens": 3},
+        {"seed": 1},
+        {"dtype": "float32"},
+        {"prompt_style": "stripped"},
+      )
+    ),
+  ]
+  assert len({key(), *others}) == 11
+  assert key() == key()
+
+
+def test_seeds_of_requests_depend_on_key_and_seed():
+  seeds = {
+    request_seed(Wanted(key, "p", (), 1, seed)) for key in "abc" for seed in (0, 1)
+  }
+  assert len(seeds) == 6
+  assert all(0 <= seed < 1 << 31 for seed in seeds)
+
+
+@pytest.mark.parametrize(
+  ("lines", "named"),
+  [
+    ('{"task_id": "HumanEval/9", "completion": ""}', "row 1: task_id 'HumanEval/9'"),
+    ('{"task_id": "HumanEval/0"}', "row 1: expected a string as 'completion'"),
+    ('{"task_id": "HumanEval/0", "completion": 3}', "expected a string"),
+    ('{"task_id": "HumanEval/0", "completion": ""}', "4 problems have no completion"),
+    ("x", "line 1: got b'x'"),
+    ("", "5 problems have no completion"),
+  ],
+)
+def test_refuses_a_file_of_completions(five, tmp_path, lines, named):
+  path = tmp_path / "made.jsonl"
+  path.write_text(lines)
+  with pytest.raises(InputError, match=named):
+    generate.read_completions(path, five)
+
+
+def test_no_file_of_completions(five, tmp_path):
+  with pytest.raises(InputError, match="--completions: no such file"):
+    generate.read_completions(tmp_path / "nope", five)

