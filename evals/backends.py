@@ -85,8 +85,8 @@ class LoadedBackend:
     self._slots: int | None = None
 
   def identity(self) -> dict[str, Any]:
-    """The digest of parameters and tokenizer."""
-    return {"kind": "checkpoint", "digest": self._loaded.digest}
+    """The digest of parameters and tokenizer, and the dtype."""
+    return _identity(self._loaded.digest, self._loaded.config.dtype)
 
   def facts(self) -> dict[str, Any]:
     """Path, step, tokens, devices, sizes and versions."""
@@ -147,6 +147,7 @@ class CheckpointBackend:
     try:
       self._meta = manager.read_meta(self._folder)
       self._digest = model_digest(self._meta)
+      self._dtype = config.dtype or self._meta["config"]["model"]["dtype"]
     except (manager.DamagedError, KeyError) as error:
       raise InputError(
         f"{self._folder}: damaged checkpoint ({error}); name an earlier one"
@@ -154,8 +155,8 @@ class CheckpointBackend:
     self._opened: LoadedBackend | None = None
 
   def identity(self) -> dict[str, Any]:
-    """The digest of parameters and tokenizer."""
-    return {"kind": "checkpoint", "digest": self._digest}
+    """The digest of parameters and tokenizer, and the dtype."""
+    return _identity(self._digest, self._dtype)
 
   def facts(self) -> dict[str, Any]:
     """Path, step and tokens; devices and sizes once something was sampled."""
@@ -173,9 +174,13 @@ class CheckpointBackend:
     from phi1_jax.sampling.checkpoint import open_checkpoint
 
     mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
-    loaded = open_checkpoint(str(self._folder), mesh, self._config.dtype)
+    loaded = open_checkpoint(str(self._folder), mesh, self._dtype)
     self._opened = LoadedBackend(loaded, self._config)
     yield from self._opened.complete(wanted)
+
+
+def _identity(digest: str, dtype: str) -> dict[str, Any]:
+  return {"kind": "checkpoint", "digest": digest, "dtype": dtype}
 
 
 class EndpointBackend:

@@ -11,8 +11,8 @@ PROMPT_STYLES = {
   "humaneval": ("as-is", "stripped"),
   "mbpp": ("docstring-one-test", "paper-3shot", "phi-docstring"),
 }
+DTYPES = ("float32", "bfloat16", "float16")  # as in model/config.py, which loads JAX
 TASK_SETS = {"humaneval": (humaneval.TASK_SET,), "mbpp": tuple(mbpp.TASK_SETS)}
-DTYPES = ("bfloat16", "float16", "float32")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,8 @@ class EvaluationConfig:
     max_new_tokens: a completion that has not ended by then is cut.
     seed: together with a sample's key it decides the sample's random numbers.
     ks: the k of pass@k; none above `samples`.
-    dtype: what the model computes in. Greedy text differs between dtypes.
+    dtype: what a checkpoint computes in; None is what it was trained in. Greedy text
+      differs between dtypes.
     slots: completions that are decoded, or asked for, at the same time.
     workers: sandboxes that judge at the same time; 0 is one per core.
     memory_bytes: address space that a judged program may take.
@@ -45,7 +46,7 @@ class EvaluationConfig:
   max_new_tokens: int = 512
   seed: int = 0
   ks: tuple[int, ...] = (1,)
-  dtype: str = "bfloat16"
+  dtype: str | None = None
   slots: int = 32
   workers: int = 0
   memory_bytes: int = 1 << 30
@@ -77,8 +78,8 @@ class EvaluationConfig:
       raise _error("top_p", self.top_p, "a number in (0, 1], or None")
     if self.top_p is not None and self.top_k is not None:
       raise _error("top_k", self.top_k, f"None beside top_p = {self.top_p}")
-    if self.dtype not in DTYPES:
-      raise _error("dtype", self.dtype, f"one of {', '.join(DTYPES)}")
+    if self.dtype not in (None, *DTYPES):
+      raise _error("dtype", self.dtype, f"None or one of {', '.join(DTYPES)}")
     if self.temperature == 0 and self.samples > 1:
       raise _error("samples", self.samples, "1 at temperature 0: all would be equal")
     if self.temperature == 0 and (self.top_p or self.top_k):
@@ -92,7 +93,7 @@ class EvaluationConfig:
 
   def sampling(self) -> dict[str, float | int | str | None]:
     """What decides, beside model, prompt and seed, which text is sampled."""
-    names = ("temperature", "top_p", "top_k", "max_new_tokens", "dtype")
+    names = ("temperature", "top_p", "top_k", "max_new_tokens")
     return {name: getattr(self, name) for name in names}
 
 

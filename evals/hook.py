@@ -45,7 +45,7 @@ def _hook(setup: Setup, store: TokenStore, task_set: str, prompt_style: str) -> 
       f"Runtime.hooks: {task_set} is judged by one process, this run has "
       f"{jax.process_count()}; run `python -m evals` on its checkpoints instead"
     )
-  config = EvaluationConfig(task_set, prompt_style, dtype=setup.config.model.dtype)
+  config = EvaluationConfig(task_set, prompt_style)
   problems = report.load_problems(task_set, None)
   asked = prompts.build_all(problems, task_set, prompt_style)
   tokenizer = tokenizers.load(str(store.directory))

@@ -41,7 +41,7 @@ function samplingOf(summary) {
   const parts = [s.temperature === 0 ? "greedy" : `temperature ${s.temperature}`];
   if (s.top_p) parts.push(`top_p ${s.top_p}`);
   if (s.top_k) parts.push(`top_k ${s.top_k}`);
-  return parts.concat(s.dtype ?? []).join(", ");
+  return parts.concat(summary.settings.model?.dtype ?? []).join(", ");
 }
 function interval(score) {
   const x = (value) => 2 + 146 * value;

@@ -93,7 +93,12 @@ def checkpoint(tmp_path_factory):
 def test_checkpoint(checkpoint, five, tmp_path):
   config = dataclasses.replace(CONFIG, slots=8, dtype="float32")
   backend = CheckpointBackend(str(checkpoint), config)
-  assert set(backend.identity()) == {"kind", "digest"}
+  assert set(backend.identity()) == {"kind", "digest", "dtype"}
+  halved = CheckpointBackend(
+    str(checkpoint), dataclasses.replace(config, dtype="bfloat16")
+  )
+  assert halved.identity()["dtype"] == "bfloat16"
+  assert halved.identity()["digest"] == backend.identity()["digest"]
   asked = prompts.build_all(five, "humaneval-164", "as-is")
   workdir.begin(tmp_path, generate.settings(config, backend.identity()))
   assert generate.generate(tmp_path, five, asked, config, backend) == 5

@@ -86,7 +86,7 @@ def test_keys_depend_on_all_that_decides():
         {"top_p": 0.5},
         {"max_new_tokens": 3},
         {"seed": 1},
-        {"dtype": "float32"},
+        {"max_new_tokens": 9},
         {"prompt_style": "stripped"},
       )
     ),

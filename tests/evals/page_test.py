@@ -73,8 +73,8 @@ def run(name, step, outcomes):
       "settings": {
         "task_set": "humaneval-164",
         "prompt_style": "as-is",
-        "sampling": {"temperature": 0, "dtype": "float32"},
-        "model": {"kind": "checkpoint", "digest": "0" * 64},
+        "sampling": {"temperature": 0},
+        "model": {"kind": "checkpoint", "digest": "0" * 64, "dtype": "float32"},
       },
       "problems": len(outcomes),
       "samples": len(flat),

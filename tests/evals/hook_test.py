@@ -1,0 +1,59 @@
+"""Evaluation while a model trains."""
+
+import types
+
+import jax
+import pytest
+from flax import linen as nn
+
+from evals import hook, report, workdir
+from phi1_jax import InputError
+from phi1_jax.model.config import ModelConfig
+from phi1_jax.model.decoder import Decoder
+from phi1_jax.parallel.mesh import MeshConfig, make_mesh
+from phi1_jax.problems import humaneval
+from phi1_jax.text import tokenizer as tokenizers
+
+MODEL = ModelConfig(320, 1, 8, 4, 2, 16, 16, 700, dtype="float32")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+  """A training run of a random model, as far as the hook looks at it."""
+  few = humaneval.load()[:3]
+  monkeypatch.setattr(report, "load_problems", lambda *_: few)
+  tokenizer = tokenizers.train(["def f(x):\n  return x + 1\n"] * 9, 300)
+  tokenizer.save(tmp_path / tokenizers.FILE_NAME)
+  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+  config = types.SimpleNamespace(
+    model=MODEL, train=types.SimpleNamespace(tokens_per_step=10)
+  )
+  setup = types.SimpleNamespace(config=config, mesh=mesh, workdir=tmp_path / "run")
+  params = nn.unbox(
+    Decoder(MODEL).init(jax.random.key(0), jax.numpy.zeros((1, 1), int))
+  )["params"]
+  return setup, types.SimpleNamespace(directory=tmp_path), params
+
+
+def test_an_evaluation_is_a_run_of_its_own(run):
+  setup, store, params = run
+  evaluate = hook.humaneval(setup, store)
+  state = types.SimpleNamespace(params=params)
+  scores = dict(evaluate(20, state))
+  assert scores == {"eval/humaneval_truncated": 0.0, "eval/humaneval_sanitized": 0.0}
+  folder = setup.workdir / "evals" / "humaneval-164-000020"
+  noted = workdir.read_json(folder / workdir.RUN)["generate"]
+  assert (noted["step"], noted["tokens_seen"]) == (20, 200)
+  data = report.build([folder])
+  assert {point["step"] for point in data["points"]} == {20}
+  # A run that is started again at this step asks the model nothing.
+  before = (folder / workdir.COMPLETIONS).read_bytes()
+  assert dict(evaluate(20, state)) == scores
+  assert (folder / workdir.COMPLETIONS).read_bytes() == before
+
+
+def test_several_processes_are_refused(run, monkeypatch):
+  setup, store, _ = run
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  with pytest.raises(InputError, match="one process"):
+    hook.humaneval(setup, store)

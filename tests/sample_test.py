@@ -1,0 +1,153 @@
+"""The command `sample`, on a random model's checkpoint."""
+
+import dataclasses
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from phi1_jax import InputError, sample
+from phi1_jax.checkpoint.manager import CheckpointConfig, Checkpoints
+from phi1_jax.model.config import ModelConfig
+from phi1_jax.model.decoder import Decoder
+from phi1_jax.parallel.mesh import MeshConfig, make_mesh
+from phi1_jax.sampling.checkpoint import open_checkpoint
+from phi1_jax.text import tokenizer as tokenizers
+
+MODEL = ModelConfig(
+  *(320, 2, 8, 8, 4, 16, 24, 96), initializer_range=0.3, dtype="float32"
+)
+PROMPT = "def f(x):\n"
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("run")
+  tokenizer = tokenizers.train(["def f(x):\n  return x + 1\n"] * 9, 300)
+  tokenizer.save(folder / tokenizers.FILE_NAME)
+  tokens_BT = jax.numpy.zeros((1, 1), int)
+  params = nn.unbox(Decoder(MODEL).init(jax.random.key(0), tokens_BT))["params"]
+  checkpoints = Checkpoints(folder / "checkpoints", CheckpointConfig())
+  meta = {
+    "config": {"model": dataclasses.asdict(MODEL)},
+    "tokenizer": tokenizer.digest,
+    "tokens_seen": 1234,
+  }
+  checkpoints.save(5, {"params": params, "other": jax.numpy.zeros(3)}, meta)
+  checkpoints.close()
+  (folder / "prompt.py").write_text(PROMPT)
+  return folder
+
+
+@pytest.fixture
+def run(workdir, capsys):
+  def go(*flags):
+    assert sample.main([f"--checkpoint={workdir}", "--max_new_tokens=9", *flags]) == 0
+    return capsys.readouterr()
+
+  return go
+
+
+def test_open_checkpoint(workdir):
+  mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+  loaded = open_checkpoint(str(workdir), mesh, "bfloat16")
+  assert (loaded.step, loaded.tokens_seen) == (5, 1234)
+  assert loaded.config == dataclasses.replace(MODEL, dtype="bfloat16")
+  kernel = loaded.params["layers"]["mlp"]["up"]["kernel"]
+  assert kernel.sharding.shard_shape(kernel.shape) == (2, 8, 12)
+  single = open_checkpoint(str(workdir / "checkpoints" / "5"), _one_device())
+  assert single.digest == loaded.digest
+  assert len(single.digest) == 64
+
+
+def _one_device():
+  return make_mesh(MeshConfig(), jax.devices()[:1])
+
+
+def test_a_file_is_completed(run, workdir):
+  file = run(str(workdir / "prompt.py")).out
+  assert file.startswith(PROMPT)
+  assert len(file) > len(PROMPT) + 1
+  assert run(f"--prompt={PROMPT}").out == file
+  only = run(f"--prompt={PROMPT}", "--completion_only").out
+  assert PROMPT + only == file
+  assert "9 tokens" in run(f"--prompt={PROMPT}").err
+
+
+def test_several_samples_and_json(run):
+  flags = (f"--prompt={PROMPT}", "--num_samples=3", "--temperature=1.5", "--json")
+  rows = [json.loads(line) for line in run(*flags).out.splitlines()]
+  assert {row["key"] for row in rows} == {f"sample {n}" for n in range(3)}
+  assert len({row["text"] for row in rows}) == 3
+  assert all(len(row["tokens"]) == len(row["log_probs"]) for row in rows)
+  again = [json.loads(line) for line in run(*flags, "--slots=1").out.splitlines()]
+  assert sorted(row["text"] for row in again) == sorted(row["text"] for row in rows)
+  plain = run(*flags[:-1]).out
+  assert plain.count("# --- sample") == 3
+
+
+def test_a_stop_ends_the_text(run):
+  whole = run(f"--prompt={PROMPT}", "--completion_only").out
+  stop = whole[3:5]
+  flag = "--stop=" + stop.encode("unicode_escape").decode()
+  cut = run(f"--prompt={PROMPT}", "--completion_only", flag).out
+  assert cut == whole.split(stop)[0] + "\n"
+
+
+def test_score(run, workdir, capsys):
+  found = json.loads(run(f"--score={workdir / 'prompt.py'}").out)
+  rows = found["tokens"]
+  assert "".join(row["text"] for row in rows) == PROMPT
+  assert rows[0]["log_prob"] is None
+  loaded = open_checkpoint(str(workdir), _one_device())
+  logits = Decoder(MODEL).apply(
+    {"params": loaded.params}, np.asarray([[row["id"] for row in rows]])
+  )
+  expected = jax.nn.log_softmax(logits[0], axis=-1)
+  for place, row in enumerate(rows[1:]):
+    assert row["log_prob"] == pytest.approx(float(expected[place, row["id"]]), abs=1e-4)
+  total = sum(row["log_prob"] for row in rows[1:])
+  assert found["log_prob"] == pytest.approx(total)
+  bits = -total / math.log(2) / len(PROMPT.encode())
+  assert found["bits_per_byte"] == pytest.approx(bits)
+
+
+@pytest.mark.parametrize(
+  ("flags", "named"),
+  [
+    ([], "got 0 texts"),
+    (["--prompt=a", "--score=b"], "got 2 texts"),
+    (["/nowhere.py"], "/nowhere.py"),
+    (["--prompt=a", "--temperature=-1"], "temperature"),
+    (["--prompt=a", "--top_p=0.9"], "greedy"),
+    (["--prompt=a", "--top_p=2", "--temperature=1"], "top_p"),
+    (["--prompt=a", "--max_new_tokens=0"], "max_new_tokens"),
+    (["--prompt=a", "--num_samples=0"], "num_samples"),
+    (["--prompt=" + "x+1\n" * 300], "max_length"),
+    (["--prompt=a", "--gin.Mesh.data=3", "--gin.Mesh.fsdp=1"], "Mesh"),
+    (["--prompt=a", "--gin.Mesh.dta=3"], "dta"),
+  ],
+)
+def test_bad_input(workdir, flags, named):
+  with pytest.raises(InputError, match=named):
+    sample.main([f"--checkpoint={workdir}", *flags])
+
+
+def test_text_that_is_too_long_or_empty_is_not_scored(workdir, tmp_path):
+  for name, text in (("long.py", "x = 1\n" * 200), ("empty.py", "")):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match="tokens"):
+      sample.main([f"--checkpoint={workdir}", f"--score={tmp_path / name}"])
+
+
+def test_a_foreign_tokenizer_or_a_broken_checkpoint_is_refused(workdir, tmp_path):
+  other = tokenizers.train(["something else altogether\n"] * 9, 300)
+  (tmp_path / "checkpoints").symlink_to(workdir / "checkpoints")
+  other.save(tmp_path / tokenizers.FILE_NAME)
+  with pytest.raises(InputError, match="not the tokenizer"):
+    sample.main([f"--checkpoint={tmp_path}", "--prompt=a"])
+  with pytest.raises(InputError, match="no checkpoint here"):
+    sample.main([f"--checkpoint={tmp_path / 'none'}", "--prompt=a"])
