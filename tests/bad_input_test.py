@@ -116,6 +116,7 @@ def complaint(*flags, command=train, files=("run.gin",)):
     ("Model.remat=most", ["Model.remat", "most", "qkv_context"]),
     ("Model.attention=flash", ["Model.attention", "flash", "xla"]),
     ("Model.dtype=float8", ["Model.dtype", "float8", "bfloat16"]),
+    ("Model.dtype=float16", ["Model.dtype", "float16", "loss scaling"]),
     ("Model.num_layers=0", ["Model.num_layers", "0", "positive"]),
     ("Optimizer.warmup_steps=12", ["Optimizer.warmup_steps", "12", "fewer"]),
     ("Optimizer.peak_learning_rate=-1.0", ["peak_learning_rate", "-1.0", "positive"]),

@@ -44,7 +44,7 @@ def plot_loss(
   steps, losses = _series(rows, "loss")
   names = {key for row in rows for key in row if _is_held_out_loss(key)}
   # The loss over everything comes first, then by task.
-  held_out = {key: _series(rows, key) for key in sorted(names, key=_depth)}
+  held_out = {key: _series(rows, key) for key in sorted(names, key=_place)}
   held_out = {key: (x, y) for key, (x, y) in held_out.items() if len(x)}
   if not len(steps) and not held_out:
     raise InputError(f"{metrics} holds no loss to draw yet")
@@ -79,8 +79,8 @@ def _is_held_out_loss(name: str) -> bool:
   return name.startswith("eval/") and name.endswith("loss")
 
 
-def _depth(name: str) -> tuple[int, str]:
-  return name.count("/"), name
+def _place(name: str) -> tuple[bool, str]:
+  return name != "eval/loss", name
 
 
 def _series(rows: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:

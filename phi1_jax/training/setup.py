@@ -41,6 +41,11 @@ class RunConfig:
         f"Train.sequence_length: got {self.train.sequence_length}, expected at most "
         f"Model.max_length={self.model.max_length}"
       )
+    if "float16" in (self.model.dtype, self.model.param_dtype):
+      raise InputError(
+        "Model.dtype: got 'float16', whose gradients need loss scaling, which this "
+        "trainer has not; expected 'bfloat16' or 'float32'"
+      )
     profile_at, last = self.runtime.profile_at, self.train.last_step
     if profile_at and profile_at >= last:
       raise InputError(
