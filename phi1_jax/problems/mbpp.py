@@ -39,10 +39,6 @@ TEST_IDS = range(11, 511)
 # (measured with CPython 3.9 to 3.13).
 REFERENCE_SECONDS = {123: 2.8}
 
-# Of the sanitized set, whose references return a `re.Match` and whose tests ask whether
-# it is true: no plain data, so the tests have to run beside the code.
-_IN_PROCESS = (737, 787, 794)
-
 
 @dataclasses.dataclass(frozen=True)
 class TaskSet:
@@ -135,7 +131,6 @@ def problem(row: Mapping[str, Any]) -> Problem:
     examples=asserts,
     setup=imports,
     cpu_seconds=cpu_limit(REFERENCE_SECONDS.get(row["task_id"], 0.0)),
-    in_process="prompt" in row and row["task_id"] in _IN_PROCESS,
   )
 
 

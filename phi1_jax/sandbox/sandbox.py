@@ -82,10 +82,8 @@ class Sandbox:
 
   def close(self) -> None:
     """Ends all workers."""
-    for seat in self._seats:
-      self._selector.unregister(seat.worker)
-      seat.worker.close()
-    self._seats.clear()
+    for seat in list(self._seats):
+      self._replace(seat)
     self._selector.close()
 
   def record(self) -> dict:
@@ -192,7 +190,7 @@ class Sandbox:
           raise Lost(f"the probe ended as {answer['outcome']}: {answer['detail']}")
       return greeting
     finally:
-      worker.close()
+      worker.close(idle=True)
 
   def _messages(self, program: Program) -> tuple[dict, dict]:
     wall = max(4 * program.cpu_seconds, self._minimum_wall_seconds)
@@ -261,7 +259,7 @@ class Sandbox:
   def _replace(self, seat: _Seat) -> None:
     """Ends a worker; the next call for an idle seat starts another."""
     self._selector.unregister(seat.worker)
-    seat.worker.close()
+    seat.worker.close(idle=seat.ready and not seat.job)
     self._seats.remove(seat)
 
 

@@ -40,6 +40,9 @@ module.main(settings)
 """
 
 
+_LEAVE_SECONDS = 2.0
+
+
 class Lost(Exception):
   """The worker's process is gone, or never worked; the message says what it said."""
 
@@ -76,7 +79,8 @@ class Worker:
     except OSError as error:
       self._forget_scratch()
       raise Lost(str(error)) from None
-    assert self._process.stdin and self._process.stdout  # both are pipes
+    assert self._process.stdin is not None  # both are pipes
+    assert self._process.stdout is not None
     self._input, self._output = self._process.stdin, self._process.stdout
     folder = importlib.resources.files("phi1_jax.sandbox") / "inside"
     sources = [(name, (folder / f"{name}.py").read_text()) for name in SOURCES]
@@ -114,12 +118,19 @@ class Worker:
     except (EOFError, OSError, wire.TooLarge, json.JSONDecodeError):
       raise Lost(self._last_words()) from None
 
-  def close(self) -> None:
-    """Kills the worker and all in its sandbox, and removes its folder."""
-    self._process.kill()
+  def close(self, *, idle: bool) -> None:
+    """Ends the worker and all in its sandbox, and removes its folder.
+
+    An idle one leaves by itself when its input ends, and is then reaped all the way
+    down; killing it would leave zombies in a container whose init reaps nothing.
+    """
     self._input.close()
+    try:
+      self._process.wait(_LEAVE_SECONDS if idle else 0)
+    except subprocess.TimeoutExpired:
+      self._process.kill()
+      self._process.wait()
     self._output.close()
-    self._process.wait()
     self._complaints.close()
     self._forget_scratch()
 

@@ -191,6 +191,24 @@ def test_failed_statement_inside_a_function(sandbox):
   assert verdict.detail == "AssertionError: c(2) == 1, got 2"
 
 
+def test_failed_statement_inside_a_function_of_an_earlier_test(sandbox):
+  check = "def check(c):\n  assert c(1) == 1\n  assert c(2) == 1"
+  verdict = judge(sandbox, "def f(x): return x", check, "check(f)")
+  assert verdict.failed_test == "assert c(2) == 1"
+  assert verdict.detail == "AssertionError: c(2) == 1, got 2"
+
+
+@pytest.mark.parametrize(
+  ("text", "passes"), [("a1", True), ("a", False), ("b1", False)]
+)
+def test_truth_of_an_object_is_the_codes_answer(sandbox, text, passes):
+  code = "import re\ndef f(x): return re.match('a[0-9]', x)"
+  assert judge(sandbox, code, f"assert f({text!r})").passed is passes
+  assert judge(sandbox, code, f"assert not f({text!r})").passed is not passes
+  if passes:
+    assert judge(sandbox, code, f"assert f({text!r}) == 3").outcome == "opaque_result"
+
+
 def test_in_process_is_flagged_and_judges(sandbox):
   code = "class P:\n  def __eq__(self, other): return True\ndef f(x): return x"
   tests = ("assert P() == P()", "assert f(2) == 3")

@@ -68,8 +68,8 @@ def run(tests, namespace: dict, absent=()) -> dict:
     absent: names that the code should have defined and did not.
   """
   sides = _Sides(namespace)
-  for number, source in enumerate(tests):
-    name = f"<test {number}>"
+  names = {f"<test {number}>": source for number, source in enumerate(tests)}
+  for name, source in names.items():
     try:
       compiled = _compile(source, name)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -77,7 +77,7 @@ def run(tests, namespace: dict, absent=()) -> dict:
     try:
       exec(compiled, namespace)
     except BaseException as error:
-      statement = _failed(source, error, name)
+      source, statement = _failed(names, error, name)
       outcome, detail = classify(error, statement, sides, absent)
       return _verdict(outcome, detail, _segment(source, statement))
   return _verdict("passed", "", None)
@@ -146,19 +146,24 @@ def _show(value) -> str:
     return f"({type(error).__name__} in its repr)"
 
 
-def _failed(source: str, error: BaseException, name: str):
-  """The smallest statement of the test at the innermost line the error passed."""
+def _failed(sources: dict, error: BaseException, name: str):
+  """The smallest statement at the innermost line of the tests that the error passed.
+
+  It may be in an earlier test than `name`, which calls what that one defined: so it is
+  an assert of HumanEval's `check`, not the call of `check`. Returns its source too.
+  """
   line, trace = 0, error.__traceback__
   while trace is not None:
-    if trace.tb_frame.f_code.co_filename == name:
-      line = trace.tb_lineno
+    if trace.tb_frame.f_code.co_filename in sources:
+      name, line = trace.tb_frame.f_code.co_filename, trace.tb_lineno
     trace = trace.tb_next
   around = [
     node
-    for node in ast.walk(ast.parse(source))
+    for node in ast.walk(ast.parse(sources[name]))
     if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or 0)
   ]
-  return min(around, key=lambda n: (n.end_lineno or 0) - n.lineno, default=None)
+  smallest = min(around, key=lambda n: (n.end_lineno or 0) - n.lineno, default=None)
+  return sources[name], smallest
 
 
 def _segment(source: str, statement):

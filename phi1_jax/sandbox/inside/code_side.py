@@ -20,7 +20,7 @@ MODULE_NAME = "solution"
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 
 
-class _Code:
+class Code:
   """The code's module, and the objects of it that T holds stand-ins for."""
 
   def __init__(self):
@@ -76,14 +76,14 @@ def serve(requests: int, replies: int) -> None:
     requests: descriptor that T's messages come from.
     replies: descriptor that the answers go to.
   """
-  code = _Code()
+  code = Code()
   while True:
     try:
       request = wire.receive(requests)
     except (EOFError, OSError):
       os._exit(0)
     try:
-      reply = _answer(code, request, requests)
+      reply = answer(code, request, requests)
     except asserts.Stop as stop:
       reply = {"stop": [stop.outcome, str(stop)]}
     except BaseException as error:
@@ -96,7 +96,8 @@ def serve(requests: int, replies: int) -> None:
       os._exit(70)
 
 
-def _answer(code: _Code, request: dict, requests: int) -> dict:
+def answer(code: Code, request: dict, requests: int) -> dict:
+  """The reply to a request; raises what the code raises."""
   kind = request["do"]
   if kind == "load":
     defined = code.execute(request["code"], request["names"])
@@ -120,11 +121,13 @@ def _answer(code: _Code, request: dict, requests: int) -> dict:
       return {"end": True}
   if kind == "getattr":
     return _reply(code, getattr(target, arguments), objects)
+  if kind == "bool":
+    return _reply(code, bool(target), objects)
   setattr(target, *arguments)
   return _reply(code, None, objects)
 
 
-def _reply(code: _Code, value, objects) -> dict:
+def _reply(code: Code, value, objects) -> dict:
   encoder = wire.Encoder(code.special, objects)
   try:
     encoded = encoder.value(value)

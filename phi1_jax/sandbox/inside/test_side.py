@@ -145,7 +145,7 @@ class Iterator(Remote):
 
 
 class Object(Remote):
-  """An instance of a class of the code: attributes and methods, no operators."""
+  """An instance of a class of the code: attributes, methods, truth; no operators."""
 
   def __getattr__(self, name: str):
     if name.startswith("__"):
@@ -154,6 +154,10 @@ class Object(Remote):
 
   def __setattr__(self, name: str, value):
     self._channel.request("setattr", self._handle, (name, value))
+
+  def __bool__(self):
+    """Its truth, as if the code had returned that, e.g. of a `re.Match`."""
+    return bool(self._channel.request("bool", self._handle, None))
 
 
 class Class(Object, Function):
@@ -170,7 +174,7 @@ def _refuse(operator: str):
 
 
 _OPERATORS = """
-  eq ne lt le gt ge bool len contains getitem add radd sub rsub mul rmul truediv
+  eq ne lt le gt ge len contains getitem add radd sub rsub mul rmul truediv
   rtruediv floordiv rfloordiv mod rmod pow rpow neg pos abs int float index str
   format and rand or ror xor rxor invert round hash iter
 """
