@@ -114,7 +114,9 @@ def our_side(arguments: argparse.Namespace, weights: Path | None):
     params = phi.from_hf(load_file(weights / "model.safetensors"), config)
   mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
   loaded = Loaded(config, params, Ids(), mesh, "")  # pyright: ignore
-  sampler = Sampler(loaded, methods.Greedy(), slots=arguments.batch, steps=NEW)
+  sampler = Sampler(
+    loaded, methods.Greedy(), slots=arguments.batch, steps=NEW, consume=weights is None
+  )
   del params, loaded
 
   def generate(prompts: list[list[int]]) -> list[list[int]]:

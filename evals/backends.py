@@ -78,10 +78,13 @@ class LoadedBackend:
   Args:
     loaded: the model.
     config: how to sample.
+    consume: free the model's parameters, of which the sampler makes its own.
   """
 
-  def __init__(self, loaded: "Loaded", config: EvaluationConfig):
-    self._loaded, self._config = loaded, config
+  def __init__(
+    self, loaded: "Loaded", config: EvaluationConfig, *, consume: bool = False
+  ):
+    self._loaded, self._config, self._consume = loaded, config, consume
     self._slots: int | None = None
 
   def identity(self) -> dict[str, Any]:
@@ -112,7 +115,9 @@ class LoadedBackend:
 
     config = self._config
     method = methods.make(config.temperature, config.top_k, config.top_p)
-    worker = sampler.Sampler(self._loaded, method, slots=config.slots)
+    worker = sampler.Sampler(
+      self._loaded, method, slots=config.slots, consume=self._consume
+    )
     self._slots = worker.slots
     requests = [
       sampler.Request(w.key, w.prompt, w.max_new_tokens, w.stops, w.seed)
@@ -175,7 +180,7 @@ class CheckpointBackend:
 
     mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
     loaded = open_checkpoint(str(self._folder), mesh, self._dtype)
-    self._opened = LoadedBackend(loaded, self._config)
+    self._opened = LoadedBackend(loaded, self._config, consume=True)
     yield from self._opened.complete(wanted)
 
 

@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return command.DONE
   slots = min(arguments.num_samples, arguments.slots)
   # One text at a time is looked at often, so that it appears as it is written.
-  sampler = Sampler(loaded, method, slots=slots, steps=4 if slots == 1 else 16)
+  steps = 4 if slots == 1 else 16
+  sampler = Sampler(loaded, method, slots=slots, steps=steps, consume=True)
   requests = [
     Request(
       f"sample {number}",

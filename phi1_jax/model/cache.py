@@ -8,6 +8,7 @@ stacked array would be copied at every step, and decoding is bound by memory.
 B batch, T new tokens, S cache positions, N heads, H head_dim, D embed, V vocabulary.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -59,24 +60,49 @@ def insert(cache: Cache, new: Cache, rows_P: jax.Array) -> Cache:
   return Cache(put(cache.keys, new.keys), put(cache.values, new.values))
 
 
-def by_layer(params: Any, config: ModelConfig) -> dict[str, Any]:
+def by_layer(
+  params: Any, config: ModelConfig, *, consume: bool = False
+) -> dict[str, Any]:
   """The parameters as `extend` reads them: cast, and a tuple of layers.
 
   Matrices take the dtype of the computation once, instead of at every step; biases and
   norms stay as they are, as in `Decoder`.
+
+  Args:
+    params: the tree that `model.decoder` documents.
+    config: the model.
+    consume: free each array of `params` once it has been taken over, so that a large
+      model never lies in memory twice.
   """
 
-  def cast(path, x):
+  def take(path, x, count: int | None):
     matrix = path[-1].key in ("kernel", "embedding")
-    return x.astype(config.dtype) if matrix else x
+    taken = _take(x, config.dtype if matrix else x.dtype, count)
+    if consume:
+      jax.block_until_ready(taken)
+      x.delete()
+    return taken
 
-  params = jax.tree_util.tree_map_with_path(cast, params)
-  stacked = params["layers"]
+  whole = {name: tree for name, tree in params.items() if name != "layers"}
+  taken = jax.tree_util.tree_map_with_path(lambda p, x: take(p, x, None), whole)
+  stacked = jax.tree_util.tree_map_with_path(
+    lambda p, x: take(p, x, config.num_layers), params["layers"]
+  )
   split = tuple(
-    jax.tree.map(lambda x, layer=layer: x[layer], stacked)
+    jax.tree.map(
+      lambda x, layer=layer: x[layer], stacked, is_leaf=lambda x: isinstance(x, tuple)
+    )
     for layer in range(config.num_layers)
   )
-  return {**params, "layers": split}
+  return {**taken, "layers": split}
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _take(x: jax.Array, dtype: Any, count: int | None) -> Any:
+  """An array in another dtype; as a tuple over its first axis if it has `count`."""
+  if count is None:
+    return x.astype(dtype)
+  return tuple(x[index].astype(dtype) for index in range(count))
 
 
 def extend(

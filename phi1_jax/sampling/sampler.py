@@ -83,10 +83,17 @@ class Sampler:
     method: how tokens are chosen.
     slots: requests worked on at once, raised to a multiple of the mesh's batch shards.
     steps: tokens per row between two looks at the text for stop strings.
+    consume: free `loaded.params`, of which the sampler makes a copy of its own.
   """
 
   def __init__(
-    self, loaded: Loaded, method: Method, *, slots: int = 16, steps: int = 16
+    self,
+    loaded: Loaded,
+    method: Method,
+    *,
+    slots: int = 16,
+    steps: int = 16,
+    consume: bool = False,
   ):
     if slots < 1 or steps < 1:
       raise InputError(f"slots={slots}, steps={steps}: expected at least 1 of each")
@@ -95,8 +102,7 @@ class Sampler:
     self.slots = -(-slots // self._shards) * self._shards
     config = loaded.config
     with sharding.layout(loaded.mesh):
-      split = jax.jit(caches.by_layer, static_argnums=1)
-      self._params = split(loaded.params, config)
+      self._params = caches.by_layer(loaded.params, config, consume=consume)
 
   def complete(
     self,

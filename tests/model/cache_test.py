@@ -87,3 +87,11 @@ def test_matrices_take_the_computations_dtype_and_norms_do_not():
   assert split["layers"][0]["mlp"]["up"]["kernel"].dtype == jnp.bfloat16
   assert split["layers"][0]["norm"]["scale"].dtype == jnp.float32
   assert split["head"]["bias"].dtype == jnp.float32
+
+
+def test_consumed_parameters_are_free_and_equal():
+  params = nn.unbox(Decoder(CONFIG).init(jax.random.key(1), jnp.zeros((1, 1), int)))
+  kept = caches.by_layer(params["params"], CONFIG)
+  consumed = caches.by_layer(params["params"], CONFIG, consume=True)
+  assert all(leaf.is_deleted() for leaf in jax.tree.leaves(params))
+  jax.tree.map(np.testing.assert_array_equal, kept, consumed)
