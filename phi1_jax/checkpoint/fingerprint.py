@@ -10,19 +10,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 
-def _fingerprint(x: jax.Array) -> jax.Array:
-  """Sums the array's bits, each element weighted by an odd number of its place.
-
-  Integer sums wrap around and do not care about order, so the result is the same
-  under every sharding; an odd weight is invertible mod 2**32, so a change of one
-  element always shows, and two swapped elements show unless their places weigh the
-  same. Elements are 32 bits or less.
-  """
+def _sum(x: jax.Array, first: jax.Array) -> jax.Array:
+  """Sums the array's bits, each weighted by 2 · (first + its place) + 1."""
   bits = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}")
-  place = jnp.zeros((), jnp.uint32)
+  place = first
   for axis in range(x.ndim):  # one iota an axis stays sharded; a flat one would not
     stride = math.prod(x.shape[axis + 1 :]) % 2**32
     iota = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
@@ -32,13 +25,34 @@ def _fingerprint(x: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def _fingerprints(leaves: list[jax.Array]) -> jax.Array:
-  return jnp.stack([_fingerprint(leaf) for leaf in leaves])
+def _fingerprint(x: jax.Array) -> jax.Array:
+  """Sums the array's bits, each element weighted by an odd number of its place.
+
+  Integer sums wrap around and do not care about order, so the result is the same
+  under every sharding; an odd weight is invertible mod 2**32, so a change of one
+  element always shows, and two swapped elements show unless their places weigh the
+  same. Elements are 32 bits or less.
+
+  On a CPU the weighted bits are written to memory before they are summed. Arrays of
+  stacked layers, which are the large ones, are therefore summed layer by layer.
+  """
+  zero = jnp.zeros((), jnp.uint32)
+  if x.ndim < 3:
+    return _sum(x, zero)
+  size = jnp.uint32(math.prod(x.shape[1:]) % 2**32)
+
+  def add(layer: jax.Array, total: jax.Array) -> jax.Array:
+    return total + _sum(x[layer], layer.astype(jnp.uint32) * size)
+
+  return jax.lax.fori_loop(0, x.shape[0], add, zero)
 
 
 def fingerprints(tree: Any) -> dict[str, int]:
-  """Maps the path of every array in the tree to its 32-bit fingerprint."""
-  paths, leaves = zip(*jax.tree_util.tree_leaves_with_path(tree), strict=True)
-  names = [jax.tree_util.keystr(path, simple=True, separator="/") for path in paths]
-  values = np.asarray(_fingerprints(list(leaves)))
-  return dict(zip(names, values.tolist(), strict=True))
+  """Maps the path of every array in the tree to its 32-bit fingerprint.
+
+  One array after the other, so that memory for the largest is enough.
+  """
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): int(_fingerprint(leaf))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }

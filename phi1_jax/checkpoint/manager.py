@@ -65,6 +65,10 @@ class CheckpointConfig:
       )
 
 
+# Arrays are stored in chunks and files of this size. Orbax would make a file of all of
+# them, and hold it in memory until it is written.
+_PIECE_BYTES = 64 << 20
+
 _EXHAUSTED = "RESOURCE_EXHAUSTED"  # how XLA says that memory has run out
 
 
@@ -110,7 +114,14 @@ class Checkpoints:
     self._manager.save(
       step,
       args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
+        state=ocp.args.PyTreeSave(
+          state,
+          save_args=jax.tree.map(
+            lambda _: ocp.SaveArgs(chunk_byte_size=_PIECE_BYTES), state
+          ),
+          ocdbt_target_data_file_size=_PIECE_BYTES,
+        ),
+        meta=ocp.args.JsonSave(meta),
       ),
       force=True,
     )

@@ -1,1 +1,1 @@
-"""Other projects' checkpoints: tables between their parameter names and ours."""
+"""Other projects' checkpoints, read into ours and written from them."""
