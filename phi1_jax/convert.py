@@ -1,0 +1,127 @@
+"""Converts checkpoints between Hugging Face's safetensors and ours.
+
+    python -m phi1_jax.convert from-hf models/phi-1 runs/phi-1
+    python -m phi1_jax.convert to-hf runs/phi-1 models/phi-1-again --dtype=float16
+
+Reads phi-1 in every layout it was published in, and CodeGen; writes what
+transformers' PhiForCausalLM and AutoTokenizer load. What it makes appears under its
+name when it is whole, or not at all.
+"""
+
+import argparse
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax.numpy as jnp
+
+from phi1_jax import InputError
+from phi1_jax.cli import command
+from phi1_jax.cli.progress import Progress
+from phi1_jax.interop import from_hf, staging, to_hf
+from phi1_jax.model.config import DTYPES
+
+_MAX_SHARD_BYTES = 5_000_000_000  # transformers' too, up to version 4
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Converts in the direction that the first word says."""
+  arguments = _parser().parse_args(argv)
+  # Shapes are taken from a model that never runs, whatever its attention would be.
+  logging.getLogger("phi1_jax.kernels").setLevel(logging.WARNING)
+  return arguments.convert(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="python -m phi1_jax.convert",
+    description="Converts checkpoints between Hugging Face's safetensors and ours.",
+    epilog="example:\n  python -m phi1_jax.convert from-hf models/phi-1 runs/phi-1",
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  directions = parser.add_subparsers(required=True, metavar="from-hf | to-hf")
+  reader = directions.add_parser(
+    "from-hf",
+    help="a folder of Hugging Face's to a work directory with one checkpoint",
+    allow_abbrev=False,
+  )
+  reader.add_argument("folder", type=Path, help="config.json, *.safetensors, tokenizer")
+  reader.add_argument("out", type=Path, help="the work directory to make")
+  reader.add_argument(
+    "--dtype", choices=DTYPES, default="float32", help="default: %(default)s"
+  )
+  reader.set_defaults(convert=_from_hf)
+  writer = directions.add_parser(
+    "to-hf",
+    help="a checkpoint to a folder that transformers loads",
+    allow_abbrev=False,
+  )
+  writer.add_argument("checkpoint", help="a work directory, or one step folder in it")
+  writer.add_argument("folder", type=Path, help="the folder to make")
+  writer.add_argument("--dtype", choices=DTYPES, help="default: the checkpoint's own")
+  writer.add_argument(
+    "--max_shard_bytes",
+    type=lambda text: int(float(text)),
+    default=_MAX_SHARD_BYTES,
+    metavar="N",
+    help="start another file before one grows larger (default: 5e9)",
+  )
+  writer.set_defaults(convert=_to_hf)
+  return parser
+
+
+def _from_hf(arguments: argparse.Namespace) -> int:
+  started = time.perf_counter()
+  staging.refuse_existing(arguments.out)
+  source = from_hf.open_source(arguments.folder, arguments.dtype)
+  parameters = source.config.num_parameters()
+  print(
+    f"{source.folder}: {source.layout.name}, {parameters:,} parameters, "
+    f"{' and '.join(source.dtypes)}",
+    flush=True,
+  )
+  for note in source.notes:
+    print(note)
+  with Progress(source.num_bytes, "B", f"reading {source.folder}") as progress:
+    from_hf.convert(source, arguments.out, progress.update, progress.write)
+  _sum_up(arguments.out, parameters, arguments.dtype, started)
+  print(f"next: python -m phi1_jax.sample --checkpoint={arguments.out} --prompt='def '")
+  return command.DONE
+
+
+def _to_hf(arguments: argparse.Namespace) -> int:
+  started = time.perf_counter()
+  if arguments.max_shard_bytes < 1:
+    raise InputError(
+      f"--max_shard_bytes: got {arguments.max_shard_bytes}, expected at least 1"
+    )
+  staging.refuse_existing(arguments.folder)
+  source = to_hf.open_source(arguments.checkpoint)
+  dtype = arguments.dtype or source.config.param_dtype
+  parameters = source.config.num_parameters()
+  print(f"{source.step}: {parameters:,} parameters", flush=True)
+  num_bytes = parameters * jnp.dtype(dtype).itemsize
+  with Progress(num_bytes, "B", f"writing {arguments.folder}") as progress:
+    to_hf.convert(
+      source, arguments.folder, dtype, arguments.max_shard_bytes, progress.update
+    )
+  _sum_up(arguments.folder, parameters, dtype, started)
+  print(
+    'next: python -c "from transformers import AutoModelForCausalLM as M; '
+    f"print(M.from_pretrained('{arguments.folder}'))\""
+  )
+  return command.DONE
+
+
+def _sum_up(made: Path, parameters: int, dtype: str, started: float) -> None:
+  num_bytes = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
+  print(
+    f"{made}: {parameters:,} parameters in {dtype}, {num_bytes:,} bytes, "
+    f"{time.perf_counter() - started:.1f} s"
+  )
+
+
+if __name__ == "__main__":
+  command.run(main)

@@ -1,0 +1,132 @@
+"""Hugging Face's tokenizer files to tokenizer.json and back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
+
+from phi1_jax import InputError
+from phi1_jax.text import tokenizer as text_tokenizer
+from phi1_jax.text.tokenizer import END_OF_TEXT, FILE_NAME, Tokenizer
+
+_CONFIG_NAME = "tokenizer_config.json"
+_ADDED_NAME = "added_tokens.json"
+_OLD_NAMES = ("vocab.json", "merges.txt")
+_CODEGEN_SIZE = 50295
+_NONE = "CodeGen's, as the folder has none"
+
+
+def take_over(folder: Path, out: Path, vocabulary_size: int) -> tuple[Tokenizer, str]:
+  """Writes `out`/tokenizer.json from what a model's folder holds.
+
+  One that encodes as CodeGen's does becomes CodeGen's, byte for byte, so that its
+  digest is that of the token stores.
+
+  Args:
+    folder: a model's folder, with tokenizer.json, or vocab.json and merges.txt; if it
+      has neither, CodeGen's tokenizer is taken.
+    out: where to.
+    vocabulary_size: ids that the model has.
+
+  Returns:
+    The tokenizer, and words that say where it is from.
+
+  Raises:
+    InputError: a tokenizer that cannot be read, or has more ids than the model.
+  """
+  tokenizer, origin = _find(folder)
+  if tokenizer.vocabulary_size > vocabulary_size:
+    raise InputError(
+      f"{folder}: its tokenizer ({origin}) has {tokenizer.vocabulary_size} ids, "
+      f"expected at most the model's {vocabulary_size}; put the model's own "
+      f"{FILE_NAME} there"
+    )
+  path = out / FILE_NAME
+  tokenizer.save(path)
+  if tokenizer.vocabulary_size == _CODEGEN_SIZE and origin != _NONE:
+    theirs = _facts(path)
+    codegen = text_tokenizer.codegen()
+    codegen.save(path)
+    if _facts(path) == theirs:
+      return codegen, f"{origin}, encodes as CodeGen's"
+    tokenizer.save(path)
+  return tokenizer, origin
+
+
+def write(folder: Path, tokenizer: Tokenizer, max_length: int) -> None:
+  """Writes what transformers' AutoTokenizer loads."""
+  tokenizer.save(folder / FILE_NAME)
+  content = {
+    # The class that takes tokenizer.json as it is; GPT2Tokenizer would rebuild it.
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "model_max_length": max_length,
+    "bos_token": END_OF_TEXT,
+    "eos_token": END_OF_TEXT,
+    "unk_token": END_OF_TEXT,
+    "clean_up_tokenization_spaces": False,
+  }
+  (folder / _CONFIG_NAME).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _find(folder: Path) -> tuple[Tokenizer, str]:
+  if (folder / FILE_NAME).exists():
+    return text_tokenizer.load(str(folder / FILE_NAME)), FILE_NAME
+  if all((folder / name).exists() for name in _OLD_NAMES):
+    return _from_old_files(folder), " and ".join(_OLD_NAMES)
+  return text_tokenizer.codegen(), _NONE
+
+
+def _from_old_files(folder: Path) -> Tokenizer:
+  """A byte-level BPE from GPT-2's kind of files, with the tokens added to it."""
+  vocabulary, merges = (str(folder / name) for name in _OLD_NAMES)
+  try:
+    backend = tokenizers.Tokenizer(models.BPE.from_file(vocabulary, merges))
+    path = folder / _ADDED_NAME
+    added = json.loads(path.read_text()) if path.exists() else {}
+    in_order = sorted(added, key=added.__getitem__)
+  except Exception as error:  # what `tokenizers` raises is a bare Exception
+    raise InputError(
+      f"{folder}: {', '.join(_OLD_NAMES)} or {_ADDED_NAME} cannot be read: {error}"
+    ) from None
+  backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+  backend.decoder = decoders.ByteLevel()
+  backend.add_special_tokens([END_OF_TEXT])
+  backend.add_tokens([tokenizers.AddedToken(token) for token in in_order])
+  for token, number in added.items():
+    if backend.token_to_id(token) != number:
+      raise InputError(
+        f"{path}: {token!r} has id {number}, expected {backend.token_to_id(token)}: "
+        "ids go on where the vocabulary ends, without holes"
+      )
+  return Tokenizer(backend)
+
+
+def _facts(path: Path) -> dict[str, Any]:
+  """What decides how a byte-level BPE encodes.
+
+  Left out: what cuts offsets (trim_offsets, post-processor), the unknown token, which
+  bytes never need, and `normalized`, which says nothing without a normalizer.
+  """
+  content = json.loads(path.read_text())
+  model, splitter = content["model"], content["pre_tokenizer"] or {}
+  flags = ("content", "special", "single_word", "lstrip", "rstrip")
+  added = content["added_tokens"]
+  return {
+    "type": model["type"],
+    "ids": model["vocab"] | {token["content"]: token["id"] for token in added},
+    "merges": model["merges"],
+    "dropout": model.get("dropout"),
+    "ignore_merges": model.get("ignore_merges") or False,
+    "affixes": [
+      model.get(name) or ""
+      for name in ("continuing_subword_prefix", "end_of_word_suffix")
+    ],
+    "normalizer": content["normalizer"],
+    "splitter": [
+      splitter.get(name) for name in ("type", "add_prefix_space", "use_regex")
+    ],
+    "decoder": (content["decoder"] or {}).get("type"),
+    "added": sorted([token[flag] for flag in flags] for token in added),
+  }

@@ -1,0 +1,302 @@
+"""Where every tensor of other checkpoints stands in our parameters.
+
+One table a layout, module by module; both directions are computed from it. Hugging
+Face's files keep layers apart, store matrices as (outputs, inputs) and flatten heads;
+ours stack layers and keep heads apart (see `model.decoder`).
+
+  phi                  transformers' PhiForCausalLM: q, k and v apart
+  mixformer-sequential phi-1 as first published: one flat list of layers, q k v fused
+  phi-msft             phi-1 of late 2023: the same with other names
+  codegen              CodeGen: no biases in the attention; q, v, k interleaved in four
+                       blocks of heads; rotary pairs (2i, 2i + 1) where ours are
+                       (i, i + rotary_dim / 2)
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from phi1_jax.model import decoder
+from phi1_jax.model.config import ModelConfig
+
+# Buffers that old files hold; they follow from the config.
+_BUFFERS = re.compile(r"\.(rotary_emb\.inv_freq|attn\.(causal_mask|bias|masked_bias))$")
+# CodeGen's fused projection is laid out for this many TPU cores, whatever runs it.
+_CODEGEN_BLOCKS = 4
+
+# Their module, with {layer} and {last}; ours, with :q, :k or :v for one part of it.
+_PHI = {
+  "model.embed_tokens": "embedding",
+  "model.layers.{layer}.input_layernorm": "layers/norm",
+  "model.layers.{layer}.self_attn.q_proj": "layers/attention/qkv:q",
+  "model.layers.{layer}.self_attn.k_proj": "layers/attention/qkv:k",
+  "model.layers.{layer}.self_attn.v_proj": "layers/attention/qkv:v",
+  "model.layers.{layer}.self_attn.dense": "layers/attention/out",
+  "model.layers.{layer}.mlp.fc1": "layers/mlp/up",
+  "model.layers.{layer}.mlp.fc2": "layers/mlp/down",
+  "model.final_layernorm": "final_norm",
+  "lm_head": "head",
+}
+_MIXFORMER = {
+  "layers.0.wte": "embedding",
+  "layers.{layer}.ln": "layers/norm",
+  "layers.{layer}.mixer.Wqkv": "layers/attention/qkv",
+  "layers.{layer}.mixer.out_proj": "layers/attention/out",
+  "layers.{layer}.mlp.fc1": "layers/mlp/up",
+  "layers.{layer}.mlp.fc2": "layers/mlp/down",
+  "layers.{last}.ln": "final_norm",
+  "layers.{last}.linear": "head",
+}
+_MSFT = {
+  "transformer.embd.wte": "embedding",
+  "transformer.h.{layer}.ln": "layers/norm",
+  "transformer.h.{layer}.mixer.Wqkv": "layers/attention/qkv",
+  "transformer.h.{layer}.mixer.out_proj": "layers/attention/out",
+  "transformer.h.{layer}.mlp.fc1": "layers/mlp/up",
+  "transformer.h.{layer}.mlp.fc2": "layers/mlp/down",
+  "lm_head.ln": "final_norm",
+  "lm_head.linear": "head",
+}
+_CODEGEN = {
+  "transformer.wte": "embedding",
+  "transformer.h.{layer}.ln_1": "layers/norm",
+  "transformer.h.{layer}.attn.qkv_proj": "layers/attention/qkv",
+  "transformer.h.{layer}.attn.out_proj": "layers/attention/out",
+  "transformer.h.{layer}.mlp.fc_in": "layers/mlp/up",
+  "transformer.h.{layer}.mlp.fc_out": "layers/mlp/down",
+  "transformer.ln_f": "final_norm",
+  "lm_head": "head",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+  """One tensor of a file and the block of our array that it corresponds to.
+
+  Attributes:
+    name: its name in the file.
+    path: our array, e.g. "layers/mlp/up/kernel".
+    sizes: the shape of our array.
+    start: where the block begins in our array.
+    groups: for each of its dims, the axes of our array that it flattens. Our other
+      axes are fixed at `start`.
+    order: which of its rows is our row 0, 1, ..; None where the order is the same.
+  """
+
+  name: str
+  path: str
+  sizes: tuple[int, ...]
+  start: tuple[int, ...]
+  groups: tuple[tuple[int, ...], ...]
+  order: np.ndarray | None = None
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Its shape in the file."""
+    return tuple(math.prod(self.sizes[axis] for axis in g) for g in self.groups)
+
+  @property
+  def axes(self) -> tuple[int, ...]:
+    """Our axes that it covers, in its order of them."""
+    return tuple(axis for group in self.groups for axis in group)
+
+  @property
+  def fixed(self) -> tuple[int, ...]:
+    """Our axes of which it covers only one place."""
+    return tuple(axis for axis in range(len(self.sizes)) if axis not in self.axes)
+
+  def unfold(self, array: np.ndarray) -> np.ndarray:
+    """The tensor with one dim for each of `axes`; a view unless rows are reordered."""
+    if self.order is not None:
+      array = array[self.order]
+    return array.reshape([self.sizes[axis] for axis in self.axes])
+
+  def ours(self, unfolded: Any, numpy: Any = np) -> Any:
+    """The block of our array, from `unfold`; `numpy` may be `jax.numpy`."""
+    return numpy.expand_dims(
+      numpy.transpose(unfolded, np.argsort(self.axes)), self.fixed
+    )
+
+  def read(self, array: np.ndarray) -> np.ndarray:
+    """The tensor as the file has it, from our whole array; dtype kept."""
+    index = tuple(
+      place if axis in self.fixed else slice(None)
+      for axis, place in enumerate(self.start)
+    )
+    rank = {axis: i for i, axis in enumerate(sorted(self.axes))}
+    part = np.transpose(array[index], [rank[axis] for axis in self.axes])
+    theirs = np.ascontiguousarray(part.reshape(self.shape))
+    if self.order is None:
+      return theirs
+    reordered = np.empty_like(theirs)
+    reordered[self.order] = theirs
+    return reordered
+
+  def write(self, array: np.ndarray, tensor: np.ndarray) -> None:
+    """Puts the tensor into our whole array."""
+    block = self.ours(self.unfold(tensor))
+    place = zip(self.start, block.shape, strict=True)
+    array[tuple(slice(start, start + size) for start, size in place)] = block
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """A way of naming and arranging the tensors of a phi model.
+
+  Attributes:
+    name: what people call it.
+    model_type: what config.json calls it.
+    modules: their modules and ours.
+    first_layer: the number of the first layer in their names.
+    is_codegen: CodeGen's attention.
+  """
+
+  name: str
+  model_type: str
+  modules: Mapping[str, str]
+  first_layer: int = 0
+  is_codegen: bool = False
+
+  def tensors(self, config: ModelConfig) -> dict[str, Tensor]:
+    """Every tensor that a file of this layout holds, by name."""
+    arrays = flatten(decoder.parameter_shapes(config))
+    order = _codegen_order(config) if self.is_codegen else None
+    found = {}
+    for theirs, ours in self.modules.items():
+      module, _, part = ours.partition(":")
+      layers = range(config.num_layers) if module.startswith("layers/") else (None,)
+      for path, shape in arrays.items():
+        folder, _, leaf = path.rpartition("/")
+        biasless = self.is_codegen and folder.startswith("layers/attention/")
+        if folder != module or (leaf == "bias" and biasless):
+          continue
+        for layer in layers:
+          number = None if layer is None else layer + self.first_layer
+          name = theirs.format(layer=number, last=config.num_layers + 1)
+          name += ".bias" if leaf == "bias" else ".weight"
+          rows = order if module == "layers/attention/qkv" else None
+          found[name] = _tensor(name, path, shape.shape, layer, part, rows)
+    return found
+
+
+LAYOUTS = (
+  Layout("phi", "phi", _PHI),
+  Layout("mixformer-sequential", "mixformer-sequential", _MIXFORMER, first_layer=1),
+  Layout(
+    "mixformer-sequential (fc_in, fc_out)",
+    "mixformer-sequential",
+    {
+      name.replace("fc1", "fc_in").replace("fc2", "fc_out"): ours
+      for name, ours in _MIXFORMER.items()
+    },
+    first_layer=1,
+  ),
+  Layout("phi-msft", "phi-msft", _MSFT),
+  Layout("codegen", "codegen", _CODEGEN, is_codegen=True),
+)
+PHI = LAYOUTS[0]
+
+
+def detect(names: set[str], model_type: str, config: ModelConfig) -> Layout:
+  """The layout of a model type that shares the most tensor names with a file."""
+  of_type = [layout for layout in LAYOUTS if layout.model_type == model_type]
+  return max(of_type, key=lambda layout: len(names & layout.tensors(config).keys()))
+
+
+def is_buffer(name: str) -> bool:
+  """Whether a tensor of an old file is no parameter and follows from the config."""
+  return bool(_BUFFERS.search(name))
+
+
+def misfits(
+  expected: Mapping[str, Tensor], given: Mapping[str, tuple[int, ...]]
+) -> list[str]:
+  """One line for each tensor that is missing, unknown, or of another shape.
+
+  Args:
+    expected: what the layout wants.
+    given: shapes by name, as a file has them; buffers are left out of account.
+  """
+  given = {name: shape for name, shape in given.items() if not is_buffer(name)}
+  lines = [
+    f"missing: {name}, expected {tensor.shape}"
+    for name, tensor in expected.items()
+    if name not in given
+  ]
+  lines += [
+    f"unknown: {name}, got {shape}"
+    for name, shape in given.items()
+    if name not in expected
+  ]
+  lines += [
+    f"shape: {name}, got {given[name]}, expected {tensor.shape}"
+    for name, tensor in expected.items()
+    if given.get(name, tensor.shape) != tensor.shape
+  ]
+  return lines
+
+
+def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+  """A tree of parameters as a dict from path to leaf."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+    for path, leaf in leaves
+  }
+
+
+def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
+  """The inverse of `flatten`."""
+  tree: dict[str, Any] = {}
+  for path, leaf in leaves.items():
+    *folders, name = path.split("/")
+    branch = tree
+    for folder in folders:
+      branch = branch.setdefault(folder, {})
+    branch[name] = leaf
+  return tree
+
+
+def _tensor(
+  name: str,
+  path: str,
+  sizes: tuple[int, ...],
+  layer: int | None,
+  part: str,
+  order: np.ndarray | None,
+) -> Tensor:
+  first = 0 if layer is None else 1
+  axes = tuple(range(first, len(sizes)))
+  num_inputs = 2 if path.startswith("layers/attention/out/") else 1
+  if path.endswith("/kernel"):
+    groups = axes[num_inputs:], axes[:num_inputs]
+  elif path == "embedding/embedding":
+    groups = axes[:1], axes[1:]
+  else:
+    groups = (axes,)
+  start = [layer or 0] + [0] * (len(sizes) - 1)
+  if part:  # ours has q, k and v on the first axis of the outputs
+    start[groups[0][0]] = "qkv".index(part)
+    groups = groups[0][1:], *groups[1:]
+  return Tensor(name, path, sizes, tuple(start), groups, order)
+
+
+def _codegen_order(config: ModelConfig) -> np.ndarray:
+  """Which row of CodeGen's fused projection is our row 0, 1, ..
+
+  Theirs: block, then q v k, then the block's heads, then head_dim. Ours: q k v, then
+  all heads, then head_dim with the rotary pairs split into halves.
+  """
+  heads, head_dim = config.num_heads, config.head_dim
+  rows = np.arange(3 * heads * head_dim)
+  rows = rows.reshape(_CODEGEN_BLOCKS, 3, heads // _CODEGEN_BLOCKS, head_dim)
+  rows = rows[:, [0, 2, 1]].swapaxes(0, 1).reshape(3, heads, head_dim)
+  rotated = rows[:2, :, : config.rotary_dim]
+  halves = np.concatenate([rotated[..., ::2], rotated[..., 1::2]], axis=-1)
+  rows[:2, :, : config.rotary_dim] = halves
+  return rows.reshape(-1)

@@ -1,0 +1,191 @@
+"""A checkpoint of ours to a folder that transformers loads, a few arrays at a time."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import SingleDeviceSharding
+
+from phi1_jax import InputError
+from phi1_jax.checkpoint import manager
+from phi1_jax.interop import hf_config, hf_tokenizer, layouts, safetensors
+from phi1_jax.interop.layouts import Tensor
+from phi1_jax.interop.staging import staged
+from phi1_jax.model import decoder
+from phi1_jax.model.config import ModelConfig
+from phi1_jax.text import tokenizer as text_tokenizer
+from phi1_jax.text.tokenizer import Tokenizer
+
+_BATCH_BYTES = 256 << 20  # restored together, for the time that each restore takes
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A checkpoint to be written as a PhiForCausalLM.
+
+  Attributes:
+    step: its folder.
+    config: the model.
+    tokenizer: the one it was trained with.
+  """
+
+  step: Path
+  config: ModelConfig
+  tokenizer: Tokenizer
+
+
+def open_source(checkpoint: str) -> Source:
+  """Finds a checkpoint and reads what it says about itself.
+
+  Args:
+    checkpoint: what `checkpoint.manager.find` takes.
+
+  Raises:
+    InputError: no checkpoint, a damaged one, or no tokenizer that belongs to it.
+  """
+  step = manager.find(checkpoint)
+  try:
+    meta = manager.read_meta(step)
+    config = ModelConfig(**meta["config"]["model"])
+    digest = meta["tokenizer"]
+  except manager.DamagedError as error:
+    raise InputError(f"{step}: damaged checkpoint ({error})") from None
+  except (KeyError, TypeError) as error:
+    raise InputError(
+      f"{step}: its meta describes no phi model ({error}); expected a checkpoint of "
+      "phi1_jax.train or phi1_jax.convert"
+    ) from None
+  return Source(step, config, _tokenizer(step, digest))
+
+
+def convert(
+  source: Source,
+  out: Path,
+  dtype: str,
+  max_shard_bytes: int,
+  advance: Callable[[int], None],
+) -> None:
+  """Writes config.json, the tensors and the tokenizer.
+
+  Args:
+    source: from `open_source`.
+    out: the folder to make.
+    dtype: that of the tensors.
+    max_shard_bytes: see `safetensors.write`.
+    advance: is told the bytes of every tensor that was written.
+
+  Raises:
+    InputError: `out` cannot be made, the checkpoint is damaged, or it holds a number
+      that the dtype cannot.
+  """
+  config, target = source.config, jnp.dtype(dtype)
+  tensors = sorted(layouts.PHI.tensors(config).values(), key=lambda tensor: tensor.path)
+  eos_id = source.tokenizer.eos_id
+  with staged(out, config.num_parameters() * target.itemsize) as folder:
+    _write_json(
+      folder / hf_config.FILE_NAME, hf_config.from_model_config(config, eos_id, dtype)
+    )
+    _write_json(
+      folder / "generation_config.json",
+      {"bos_token_id": eos_id, "eos_token_id": eos_id},
+    )
+    hf_tokenizer.write(folder, source.tokenizer, config.max_length)
+    safetensors.write(
+      folder,
+      {tensor.name: tensor.shape for tensor in tensors},
+      target,
+      _arrays(source, tensors, target, advance),
+      max_shard_bytes,
+    )
+
+
+def _arrays(
+  source: Source,
+  tensors: list[Tensor],
+  dtype: np.dtype,
+  advance: Callable[[int], None],
+) -> Iterator[np.ndarray]:
+  """The tensors in their order; one batch of our arrays is in memory at a time."""
+  for _, batch in itertools.groupby(tensors, key=_batches(source.config)):
+    batch = list(batch)
+    arrays = _restore(source, {tensor.path for tensor in batch})
+    for tensor in batch:
+      theirs = tensor.read(arrays[tensor.path])
+      if theirs.dtype != dtype:
+        _check_range(source, tensor, theirs, dtype)
+      yield theirs.astype(dtype, copy=False)
+      advance(theirs.size * dtype.itemsize)
+      del theirs
+    del arrays  # before the next ones are restored
+
+
+def _batches(config: ModelConfig) -> Callable[[Tensor], int]:
+  """The number of the batch that a tensor's array is restored with.
+
+  Arrays, by path, that are together no larger than the largest or `_BATCH_BYTES`.
+  """
+  shapes = layouts.flatten(decoder.parameter_shapes(config))
+  sizes = {path: leaf.size * leaf.dtype.itemsize for path, leaf in shapes.items()}
+  most = max(_BATCH_BYTES, *sizes.values())
+  numbers, number, used = {}, 0, 0
+  for path in sorted(sizes):
+    if used + sizes[path] > most:
+      number, used = number + 1, 0
+    numbers[path] = number
+    used += sizes[path]
+  return lambda tensor: numbers[tensor.path]
+
+
+def _check_range(
+  source: Source, tensor: Tensor, theirs: np.ndarray, dtype: np.dtype
+) -> None:
+  """Refuses a cast that would turn a large number into infinity."""
+  largest = np.max(np.abs(theirs), where=np.isfinite(theirs), initial=0)
+  if largest > float(jnp.finfo(dtype).max):
+    raise InputError(
+      f"{source.step}: {tensor.name} holds {largest:.3g}, which {dtype.name} cannot; "
+      "use --dtype=bfloat16 or --dtype=float32"
+    )
+
+
+def _restore(source: Source, paths: set[str]) -> dict[str, np.ndarray]:
+  """Some of the checkpoint's arrays."""
+  shapes = layouts.flatten(decoder.parameter_shapes(source.config))
+  place = SingleDeviceSharding(jax.local_devices()[0])
+  leaves = {
+    path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+    for path, leaf in shapes.items()
+    if path in paths
+  }
+  try:
+    state, _ = manager.restore(source.step, {"params": layouts.unflatten(leaves)}, {})
+  except manager.DamagedError as error:
+    raise InputError(
+      f"{source.step}: damaged checkpoint ({error}); name an earlier one"
+    ) from None
+  return layouts.flatten(jax.tree.map(np.asarray, state["params"]))
+
+
+def _tokenizer(step: Path, digest: str) -> Tokenizer:
+  """The tokenizer in the checkpoint's work directory, or CodeGen's if it is that."""
+  path = step.parent.parent / text_tokenizer.FILE_NAME
+  if path.is_file():
+    tokenizer = text_tokenizer.load(str(path))
+    got = f"digest {tokenizer.digest[:12]}"
+  else:
+    tokenizer, got = text_tokenizer.codegen(), "no such file"
+  if tokenizer.digest != digest:
+    raise InputError(
+      f"{path}: {got}, expected the tokenizer of the checkpoint, digest {digest[:12]}"
+    )
+  return tokenizer
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+  path.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,217 @@
+import dataclasses
+import hashlib
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from phi1_jax import InputError
+from phi1_jax.checkpoint import manager
+from phi1_jax.interop import from_hf, layouts
+from phi1_jax.model import decoder
+from phi1_jax.model.config import ModelConfig
+from phi1_jax.parallel.mesh import MeshConfig, make_mesh
+
+OLDER = (
+  "mixformer-sequential",
+  "mixformer-sequential (fc_in, fc_out)",
+  "phi-msft",
+)
+
+
+def ignore(_):
+  pass
+
+
+def load(folder, devices=1, **options):
+  source = from_hf.open_source(folder, **options)
+  mesh = make_mesh(MeshConfig(), jax.devices()[:devices])
+  return source, *from_hf.load(source, mesh, ignore)
+
+
+def logits(source, params, tokens):
+  config = dataclasses.replace(source.config, dtype="float32")
+  return jax.jit(decoder.Decoder(config).apply)({"params": params}, tokens)
+
+
+@pytest.fixture(scope="module")
+def model(twins):
+  return twins.phi()
+
+
+@pytest.fixture(scope="module")
+def folder(twins, model, tmp_path_factory):
+  return twins.save(model, tmp_path_factory.mktemp("hf") / "phi")
+
+
+@pytest.fixture(scope="module")
+def params(folder):
+  return load(folder)[1]
+
+
+def assert_equal(got, expected):
+  jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+def test_logits_of_phi(twins, model, folder, params):
+  source = from_hf.open_source(folder)
+  assert source.layout.name == "phi"
+  assert source.dtypes == ("float32",)
+  assert source.config == dataclasses.replace(twins.CONFIG, dtype="bfloat16")
+  ours = logits(source, params, twins.tokens())
+  np.testing.assert_allclose(ours, twins.logits(model), atol=2e-5)
+
+
+@pytest.mark.parametrize("layout", OLDER)
+def test_older_layouts_give_the_same_parameters(twins, model, params, tmp_path, layout):
+  old = twins.save_older(model, tmp_path / "old", layout)
+  source, got, _ = load(old)
+  assert source.layout.name == layout
+  assert_equal(got, params)
+  assert source.config == from_hf.open_source(twins.save(model, tmp_path / "x")).config
+
+
+@pytest.mark.parametrize(
+  ("heads", "rotary_dim"), [(4, 6), (12, 2)], ids=lambda x: str(x)
+)
+def test_logits_of_codegen(twins, tmp_path, heads, rotary_dim):
+  model = twins.codegen(heads, rotary_dim)
+  source, params, _ = load(twins.save(model, tmp_path / "codegen"))
+  assert source.layout.name == "codegen"
+  assert not np.any(params["layers"]["attention"]["qkv"]["bias"])
+  assert not np.any(params["layers"]["attention"]["out"]["bias"])
+  ours = logits(source, params, twins.tokens())
+  np.testing.assert_allclose(ours, twins.logits(model), atol=2e-5)
+
+
+def test_several_files(twins, model, params, tmp_path):
+  many = twins.save(model, tmp_path / "many", max_shard_size="30KB")
+  assert len(list(many.glob("*.safetensors"))) > 3
+  _, got, digests = load(many)
+  assert_equal(got, params)
+  assert digests == {
+    path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+    for path in many.glob("*.safetensors")
+  }
+
+
+@pytest.mark.parametrize(
+  "shape", [(1, 8, 1), (2, 2, 2)], ids=lambda x: "x".join(map(str, x))
+)
+def test_the_same_arrays_on_eight_devices(folder, params, shape):
+  source = from_hf.open_source(folder)
+  mesh = make_mesh(MeshConfig(*shape))
+  got, _ = from_hf.load(source, mesh, ignore)
+  assert_equal(got, params)
+  kernel = got["layers"]["attention"]["qkv"]["kernel"]
+  _, fsdp, tensor = shape
+  part = (3, 48 // fsdp, 3, 4 // tensor, 12)
+  assert {x.data.shape for x in kernel.addressable_shards} == {part}
+
+
+def test_writing_moves_nothing_between_devices(folder):
+  source = from_hf.open_source(folder)
+  mesh = make_mesh(MeshConfig(1, 2, 4))
+  abstract = from_hf._abstract(source.config, mesh)
+  name = "model.layers.1.self_attn.k_proj.weight"
+  tensor = source.layout.tensors(source.config)[name]
+  target = abstract[tensor.path]
+  place = target.sharding
+  spec = [place.spec[axis] for axis in tensor.axes]
+  piece = jax.ShapeDtypeStruct(
+    [tensor.sizes[axis] for axis in tensor.axes],
+    jnp.float16,
+    sharding=jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec)),
+  )
+  start = tuple(np.int32(x) for x in tensor.start)
+  compiled = from_hf._write.lower(target, piece, start, tensor.groups, place).compile()
+  for word in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
+    assert word not in compiled.as_text()
+  assert compiled.memory_analysis().alias_size_in_bytes == target.size * 4 // 8
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("embed_dim", [48, 12, 5])
+def test_as_many_devices_as_divide(monkeypatch, devices, embed_dim):
+  config = ModelConfig(31, 1, 1, 4, 2, embed_dim, 3, 5)
+  everything = jax.devices()
+  monkeypatch.setattr(jax, "devices", lambda: everything[:devices])
+  mesh = from_hf.device_mesh(config)
+  assert mesh.size == max(n for n in (1, 4, 8) if embed_dim % n == 0 and n <= devices)
+
+
+def test_imports_into_the_dtype_that_is_asked_for(folder, params):
+  _, got, _ = load(folder, param_dtype="bfloat16")
+  assert_equal(got, jax.tree.map(lambda x: x.astype(jnp.bfloat16), params))
+  assert {leaf.dtype for leaf in jax.tree.leaves(got)} == {jnp.dtype("bfloat16")}
+
+
+def test_the_checkpoint(twins, folder, params, tmp_path):
+  source = from_hf.open_source(folder)
+  seen, said = [], []
+  from_hf.convert(source, tmp_path / "out", seen.append, said.append)
+  assert sum(seen) == source.num_bytes == 4 * source.config.num_parameters()
+  assert said[0] == "tokenizer: tokenizer.json (300 ids)"
+  step = manager.find(str(tmp_path / "out"))
+  assert step == tmp_path / "out" / "checkpoints" / "0"
+  abstract = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), params
+  )
+  needed = {  # what training asks of a checkpoint that it starts from
+    "model_shape": source.config.shape(),
+    "tokenizer": twins.small_tokenizer().digest,
+  }
+  state, meta = manager.restore(step, {"params": abstract}, needed)
+  assert_equal(state["params"], params)
+  assert ModelConfig(**meta["config"]["model"]) == source.config
+  assert (meta["step"], meta["tokens_seen"], meta["store"]) == (0, 0, None)
+  file = folder / "model.safetensors"
+  assert meta["provenance"] == {
+    "folder": "phi",
+    "layout": "phi",
+    "dtypes": ["float32"],
+    "sha256": {file.name: hashlib.sha256(file.read_bytes()).hexdigest()},
+  }
+
+
+def test_everything_that_does_not_fit_is_listed(twins, model, tmp_path):
+  folder = twins.save(model, tmp_path / "bad")
+  tensors = load_file(folder / "model.safetensors")
+  del tensors["model.embed_tokens.weight"]
+  del tensors["model.layers.1.mlp.fc2.bias"]
+  tensors["lm_head.bias"] = torch.zeros(5)
+  tensors["lm_head.lora_A"] = torch.zeros(2, 3)
+  tensors["model.final_layernorm.bias"] = torch.zeros(48, dtype=torch.float64)
+  tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.zeros(3)
+  save_file(tensors, folder / "model.safetensors")
+  with pytest.raises(InputError) as refused:
+    from_hf.open_source(folder)
+  first, *lines = str(refused.value).splitlines()
+  assert "5 tensors are not those of phi" in first
+  assert sorted(lines) == [
+    "  dtype: model.final_layernorm.bias, got F64, expected F32, F16, BF16",
+    "  missing: model.embed_tokens.weight, expected (320, 48)",
+    "  missing: model.layers.1.mlp.fc2.bias, expected (48,)",
+    "  shape: lm_head.bias, got (5,), expected (320,)",
+    "  unknown: lm_head.lora_A, got (2, 3)",
+  ]
+
+
+def test_a_dropout_that_is_not_here(twins, model, tmp_path):
+  folder = twins.save(model, tmp_path / "drop")
+  content = json.loads((folder / "config.json").read_text())
+  (folder / "config.json").write_text(json.dumps({**content, "embd_pdrop": 0.1}))
+  assert "embd_pdrop=0.1 is left out" in from_hf.open_source(folder).notes[0]
+
+
+def test_every_layout_of_a_config_can_be_detected():
+  assert {layout.model_type for layout in layouts.LAYOUTS} == {
+    "phi",
+    "mixformer-sequential",
+    "phi-msft",
+    "codegen",
+  }

@@ -1,0 +1,149 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from transformers import CodeGenConfig, PhiConfig
+
+from phi1_jax import InputError
+from phi1_jax.interop import hf_config
+from phi1_jax.model.config import ModelConfig
+
+PHI1 = ModelConfig(51200, 24, 32, 64, 32, 2048, 8192, 2048)
+CODEGEN_350M = {
+  "model_type": "codegen",
+  "vocab_size": 51200,
+  "n_positions": 2048,
+  "n_ctx": 2048,
+  "n_embd": 1024,
+  "n_layer": 20,
+  "n_head": 16,
+  "rotary_dim": 32,
+  "n_inner": None,
+  "activation_function": "gelu_new",
+  "layer_norm_epsilon": 1e-05,
+  "scale_attn_weights": True,
+}
+# The released phi-1's, of early 2024 (PhiConfig of transformers 4).
+RELEASED = {
+  "architectures": ["PhiForCausalLM"],
+  "model_type": "phi",
+  "vocab_size": 51200,
+  "hidden_size": 2048,
+  "intermediate_size": 8192,
+  "num_hidden_layers": 24,
+  "num_attention_heads": 32,
+  "num_key_value_heads": None,
+  "hidden_act": "gelu_new",
+  "max_position_embeddings": 2048,
+  "partial_rotary_factor": 0.5,
+  "rope_theta": 10000.0,
+  "rope_scaling": None,
+  "qk_layernorm": False,
+  "layer_norm_eps": 1e-05,
+  "resid_pdrop": 0.0,
+  "embd_pdrop": 0.0,
+  "attention_dropout": 0.0,
+  "initializer_range": 0.02,
+  "tie_word_embeddings": False,
+}
+
+
+def ours(content):
+  return hf_config.to_model_config(content, Path("config.json"), "float32")
+
+
+def test_the_released_config():
+  no_dropout = dataclasses.replace(PHI1, dropout_rate=0.0, attention_dropout_rate=0.0)
+  assert ours(RELEASED) == no_dropout
+  assert ours(RELEASED).num_parameters() == 1_418_270_720
+
+
+def test_codegen():
+  config = ours(CODEGEN_350M)
+  assert config.num_parameters() == 356_794_368
+  assert (config.head_dim, config.rotary_dim, config.mlp_dim) == (64, 32, 4096)
+  assert config == ours({**CODEGEN_350M, **CodeGenConfig(**CODEGEN_350M).to_dict()})
+
+
+@pytest.mark.parametrize(
+  "config",
+  [
+    dataclasses.replace(PHI1, rope_base=500.0, dropout_rate=0.25),
+    ModelConfig(97, 3, 2, 11, 6, 13, 31, 19, layer_norm_epsilon=1e-6),
+  ],
+)
+def test_round_trip_through_transformers(config):
+  content = hf_config.from_model_config(config, 96, "float16")
+  assert ours(content) == config
+  theirs = PhiConfig.from_dict(content)
+  assert ours(theirs.to_dict()) == config
+  assert (theirs.eos_token_id, str(theirs.dtype)) == (96, "torch.float16")
+  assert theirs.rope_parameters["rope_theta"] == config.rope_base
+  older = {name: x for name, x in content.items() if name != "rope_parameters"}
+  assert ours(older) == config
+
+
+def test_the_rotary_dim_survives_its_division():
+  for head_dim in range(2, 130):
+    for rotary_dim in range(2, head_dim + 1, 2):
+      config = ModelConfig(97, 1, 1, head_dim, rotary_dim, head_dim, 3, 5)
+      content = hf_config.from_model_config(config, 0, "float32")
+      factor = content["rope_parameters"]["partial_rotary_factor"]
+      assert int(head_dim * factor) == rotary_dim
+      assert factor <= 1
+
+
+@pytest.mark.parametrize(
+  ("content", "change", "named"),
+  [
+    (RELEASED, {"hidden_act": "relu"}, "hidden_act: got 'relu', expected 'gelu_new'"),
+    (RELEASED, {"qk_layernorm": True}, "qk_layernorm: got True, expected False"),
+    (RELEASED, {"num_key_value_heads": 8}, "num_key_value_heads: got 8, expected 32"),
+    (RELEASED, {"tie_word_embeddings": True}, "tie_word_embeddings: got True"),
+    (RELEASED, {"rope_scaling": {"type": "linear"}}, "rope_scaling: got 'linear'"),
+    (
+      RELEASED,
+      {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1.0}},
+      r"rope_parameters\.rope_type: got 'yarn'",
+    ),
+    (RELEASED, {"quantization_config": {"bits": 4}}, "quantization_config"),
+    (RELEASED, {"hidden_size": None}, "hidden_size: missing"),
+    (RELEASED, {"hidden_size": "2048"}, "sizes that are no numbers"),
+    (RELEASED, {"partial_rotary_factor": 0.3}, "rotary_dim: got 19"),
+    (CODEGEN_350M, {"n_head": 10}, "n_head: got 10, expected a multiple of 4"),
+    (CODEGEN_350M, {"rotary_dim": None}, "rotary_dim: missing"),
+    (CODEGEN_350M, {"activation_function": "gelu"}, "activation_function: got 'gelu'"),
+    (
+      {**CODEGEN_350M, "model_type": "mixformer-sequential"},
+      {"architecture": {"block_cls": "sequential"}},
+      r"architecture\.block_cls: got 'sequential', expected 'parallel'",
+    ),
+    ({**CODEGEN_350M, "model_type": "phi-msft"}, {"n_head_kv": 4}, "n_head_kv: got 4"),
+  ],
+)
+def test_refuses_what_the_model_does_not_have(content, change, named):
+  with pytest.raises(InputError, match=f"config.json: (?s:.*){named}"):
+    ours({**content, **change})
+
+
+def test_names_all_of_it():
+  with pytest.raises(InputError) as refused:
+    ours({**RELEASED, "hidden_act": "relu", "qk_layernorm": True, "vocab_size": None})
+  assert len(str(refused.value).splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+  ("text", "named"),
+  [
+    (None, "No such file"),
+    ("{", "not JSON"),
+    ("[]", "model_type: got None, expected one of phi, phi-msft"),
+    (json.dumps({"model_type": "llama"}), "model_type: got 'llama'"),
+  ],
+)
+def test_files_that_do_not_read(tmp_path, text, named):
+  if text is not None:
+    (tmp_path / "config.json").write_text(text)
+  with pytest.raises(InputError, match=named):
+    hf_config.read(tmp_path)

@@ -1,0 +1,164 @@
+import json
+import struct
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from safetensors import numpy as library
+from safetensors.torch import load_file, save_file
+
+from phi1_jax import InputError
+from phi1_jax.interop import safetensors
+
+ARRAYS = {
+  "b": np.arange(15, dtype=np.float32).reshape(3, 5),
+  "a": np.array([1.5, np.nan, -np.inf, 65504], np.float32),
+  "c": np.zeros((0, 3), np.float32),
+  "d": np.full((2, 1, 7), -0.0, np.float32),
+}
+
+
+def write(folder, arrays, dtype="float32", max_shard_bytes=10**9):
+  folder.mkdir(exist_ok=True)
+  dtype = np.dtype(dtype)
+  shapes = {name: x.shape for name, x in arrays.items()}
+  cast = (x.astype(dtype) for x in arrays.values())
+  safetensors.write(folder, shapes, dtype, cast, max_shard_bytes)
+  return folder
+
+
+def read(folder):
+  digests = {}
+  pairs = safetensors.read(safetensors.open_folder(folder), digests)
+  return {stored.name: array.copy() for stored, array in pairs}, digests
+
+
+def assert_same(got, expected):
+  assert got.keys() == expected.keys()
+  for name, x in expected.items():
+    assert (got[name].dtype, got[name].shape) == (x.dtype, x.shape)
+    assert got[name].tobytes() == x.tobytes(), name
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", ml_dtypes.bfloat16])
+def test_the_library_reads_what_is_written(tmp_path, dtype):
+  write(tmp_path, ARRAYS, dtype)
+  theirs = load_file(tmp_path / "model.safetensors")
+  assert theirs.keys() == ARRAYS.keys()
+  for name, x in ARRAYS.items():
+    expected = torch.tensor(x.astype(dtype).astype(np.float32))
+    assert torch.equal(theirs[name].float().nan_to_num(7), expected.nan_to_num(7))
+    assert str(theirs[name].dtype) == f"torch.{np.dtype(dtype).name}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_reads_what_the_library_writes(tmp_path, dtype):
+  tensors = {name: torch.tensor(x).to(dtype) for name, x in ARRAYS.items()}
+  tensors["steps"] = torch.arange(5)  # of no dtype that a parameter has
+  save_file(tensors, tmp_path / "model.safetensors", {"some": "metadata"})
+  got, digests = read(tmp_path)
+  for name in ARRAYS:
+    again = torch.tensor(got[name].astype(np.float32))
+    assert torch.equal(again.nan_to_num(7), tensors[name].float().nan_to_num(7))
+  assert got["steps"].tobytes() == np.arange(5).tobytes()
+  import hashlib
+
+  content = (tmp_path / "model.safetensors").read_bytes()
+  assert digests == {"model.safetensors": hashlib.sha256(content).hexdigest()}
+
+
+@pytest.mark.parametrize(
+  ("max_bytes", "files"), [(1, 4), (60, 3), (76, 2), (131, 2), (132, 1)]
+)
+def test_files_end_before_they_are_too_large(tmp_path, max_bytes, files):
+  """The tensors take 60, 16, 0 and 56 bytes."""
+  write(tmp_path, ARRAYS, max_shard_bytes=max_bytes)
+  paths = sorted(path.name for path in tmp_path.glob("*.safetensors"))
+  assert len(paths) == files
+  assert_same(read(tmp_path)[0], ARRAYS)
+  index = tmp_path / "model.safetensors.index.json"
+  assert index.exists() == (files > 1)
+  if files > 1:
+    content = json.loads(index.read_text())
+    assert content["metadata"] == {"total_size": 132}
+    assert sorted(set(content["weight_map"].values())) == paths
+    for name, path in content["weight_map"].items():
+      assert name in library.load_file(tmp_path / path)
+
+
+def test_a_generator_that_disagrees_with_the_header(tmp_path):
+  with pytest.raises(ValueError, match=r"got float32\(2,\), expected float32\(3,\)"):
+    safetensors.write(
+      tmp_path, {"a": (3,)}, np.dtype("float32"), iter([np.zeros(2, np.float32)]), 100
+    )
+
+
+def raw(header, content=b""):
+  text = header if isinstance(header, bytes) else json.dumps(header).encode()
+  return struct.pack("<Q", len(text)) + text + content
+
+
+def entry(shape=(2,), offsets=(0, 8), dtype="F32"):
+  return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+@pytest.mark.parametrize(
+  ("content", "named"),
+  [
+    (b"", "its header would be 0 bytes long"),
+    (b"\xff" * 20, "bytes long"),
+    (raw(b"{"), "Expecting"),
+    (raw([]), "pop"),
+    (raw({"a": entry()}, b"1234567"), "bytes, expected"),
+    (raw({"a": entry()}, b"123456789"), "bytes, expected"),
+    (raw({"a": entry((3,))}, b"12345678"), r"a: 8 bytes for F32\(3,\)"),
+    (raw({"a": entry(offsets=(4, 12))}, b"1" * 12), "a begins at byte 4, expected 0"),
+    (raw({"a": entry(), "b": entry(offsets=(4, 12))}, b"1" * 12), "b begins at byte 4"),
+    (raw({"a": {"dtype": "F32", "shape": [2]}}), "data_offsets"),
+  ],
+)
+def test_files_that_are_not_whole(tmp_path, content, named):
+  (tmp_path / "model.safetensors").write_bytes(content)
+  with pytest.raises(InputError, match=rf"not a whole safetensors file \(.*{named}"):
+    safetensors.open_folder(tmp_path)
+
+
+def test_one_name_in_two_files(tmp_path):
+  write(tmp_path, ARRAYS, max_shard_bytes=60)
+  first, second, _ = sorted(tmp_path.glob("*.safetensors"))
+  second.write_bytes(first.read_bytes())
+  with pytest.raises(InputError, match=f"{second.name}: b is in {first.name} already"):
+    safetensors.open_folder(tmp_path)
+
+
+def test_a_file_that_the_index_names_is_missing(tmp_path):
+  write(tmp_path, ARRAYS, max_shard_bytes=60)
+  (tmp_path / "model-00002-of-00003.safetensors").unlink()
+  with pytest.raises(InputError, match=r"00002-of-00003.* missing \(1 of 3 files"):
+    safetensors.open_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ("index", "named"),
+  [
+    ("{", "not an index"),
+    ("[]", "not an index"),
+    ('{"weight_map": {}}', "got no files"),
+    ('{"weight_map": {"a": "../model.safetensors"}}', "names of files in this folder"),
+  ],
+)
+def test_bad_indices(tmp_path, index, named):
+  (tmp_path / "model.safetensors.index.json").write_text(index)
+  with pytest.raises(InputError, match=named):
+    safetensors.open_folder(tmp_path)
+
+
+def test_only_pickles(tmp_path):
+  with pytest.raises(InputError, match="no such folder"):
+    safetensors.open_folder(tmp_path / "nope")
+  with pytest.raises(InputError, match=r"no model\.safetensors and no"):
+    safetensors.open_folder(tmp_path)
+  (tmp_path / "pytorch_model.bin").write_bytes(b"")
+  with pytest.raises(InputError, match=r"only pytorch_model\.bin, a pickle.*save_file"):
+    safetensors.open_folder(tmp_path)

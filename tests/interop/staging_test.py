@@ -1,0 +1,105 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from phi1_jax import InputError
+from phi1_jax.interop.staging import staged
+
+
+def test_appears_whole(tmp_path):
+  out = tmp_path / "a" / "out"
+  with staged(out, 10) as folder:
+    (folder / "x").write_text("1")
+    assert not out.exists()
+  assert [path.name for path in out.iterdir()] == ["x"]
+  assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def fail(out, error):
+  with staged(out, 10) as folder:
+    (folder / "sub").mkdir()
+    (folder / "sub" / "x").write_text("1")
+    raise error
+
+
+@pytest.mark.parametrize("error", [InputError("wrong"), OSError("disk on fire")])
+def test_leaves_nothing_when_it_fails(tmp_path, error):
+  with pytest.raises(type(error)):
+    fail(tmp_path / "out", error)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interruption_leaves_what_the_next_one_clears(tmp_path):
+  partial = tmp_path / "out.partial"
+  with pytest.raises(KeyboardInterrupt):
+    fail(tmp_path / "out", KeyboardInterrupt())
+  assert [path.name for path in partial.iterdir()] == [".converting"]
+  (partial / "checkpoints").mkdir()  # a thread that still wrote
+  with staged(tmp_path / "out", 10) as folder:
+    assert not (folder / "checkpoints").exists()
+  assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+  (tmp_path / "out").mkdir()
+  with staged(tmp_path / "out", 10) as folder:
+    (folder / "x").write_text("1")
+  assert (tmp_path / "out" / "x").exists()
+
+
+def test_what_exists_is_refused_and_kept(tmp_path):
+  (tmp_path / "file").write_text("1")
+  (tmp_path / "full").mkdir()
+  (tmp_path / "full" / "x").write_text("1")
+  (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+  for name in ("file", "full", "link"):
+    with pytest.raises(InputError, match=f"{name}: exists already"):
+      staged(tmp_path / name, 10).__enter__()
+  assert (tmp_path / "full" / "x").read_text() == "1"
+
+
+def test_strangers_are_not_deleted(tmp_path):
+  partial = tmp_path / "out.partial"
+  partial.mkdir()
+  (partial / "x").write_text("1")
+  with pytest.raises(InputError, match="no conversion left there"):
+    staged(tmp_path / "out", 10).__enter__()
+  assert (partial / "x").exists()
+
+
+def test_what_a_killed_process_left_is_deleted(tmp_path):
+  program = (
+    "import pathlib, sys, time; from phi1_jax.interop.staging import staged\n"
+    "with staged(pathlib.Path(sys.argv[1]), 10) as f:\n"
+    "  (f / 'sub').mkdir(); (f / 'sub' / 'x').write_text('1')\n"
+    "  print('in', flush=True)\n"
+    "  time.sleep(60)"
+  )
+  out = tmp_path / "out"
+  child = subprocess.Popen(
+    [sys.executable, "-c", program, str(out)], stdout=subprocess.PIPE
+  )
+  assert child.stdout.readline() == b"in\n"
+  with pytest.raises(InputError, match="another process is converting"):
+    staged(out, 10).__enter__()
+  os.kill(child.pid, signal.SIGKILL)
+  child.wait()
+  assert (tmp_path / "out.partial" / "sub" / "x").exists()
+  with staged(out, 10) as folder:
+    assert [path.name for path in folder.iterdir()] == [".converting"]
+  assert list(out.iterdir()) == []
+
+
+def test_too_little_room(tmp_path):
+  with pytest.raises(InputError, match=r"free disk, expected at least 1000000000\.0"):
+    staged(tmp_path / "out", 10**18).__enter__()
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+  (tmp_path / "file").write_text("1")
+  with pytest.raises(InputError, match="cannot be written"):
+    staged(tmp_path / "file" / "out", 10).__enter__()
