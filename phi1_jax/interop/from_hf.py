@@ -25,8 +25,7 @@ from phi1_jax.interop import hf_config, hf_tokenizer, layouts, safetensors
 from phi1_jax.interop.layouts import Layout, Tensor
 from phi1_jax.interop.staging import staged
 from phi1_jax.model.config import ModelConfig
-from phi1_jax.model.decoder import Decoder
-from phi1_jax.parallel import sharding
+from phi1_jax.model.decoder import abstract_parameters
 from phi1_jax.parallel.mesh import MeshConfig, make_mesh
 
 
@@ -117,7 +116,7 @@ def load(
   Returns:
     The tree that `model.decoder` documents, and the sha256 (hex) of each file.
   """
-  arrays = _zeros(_abstract(source.config, mesh))
+  arrays = _zeros(layouts.flatten(abstract_parameters(source.config, mesh)))
   expected = source.layout.tensors(source.config)
   digests: dict[str, str] = {}
   for stored, content in safetensors.read(source.files, digests):
@@ -173,19 +172,6 @@ def convert(
     )
     with contextlib.closing(checkpoints):
       checkpoints.save(0, {"params": params}, meta)
-
-
-def _abstract(config: ModelConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-  """Every array's shape with its place, by its path; nothing is allocated."""
-  tokens_BT = jax.ShapeDtypeStruct((1, 1), "int32")
-  with sharding.layout(mesh):
-    boxed = jax.eval_shape(Decoder(config).init, jax.random.key(0), tokens_BT)
-  boxed = boxed["params"]
-  places = layouts.flatten(sharding.shardings(boxed, mesh))
-  return {
-    path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=places[path])
-    for path, leaf in layouts.flatten(sharding.unbox(boxed)).items()
-  }
 
 
 def _zeros(abstract: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:

@@ -22,9 +22,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from phi1_jax.model import layers
 from phi1_jax.model.config import ModelConfig
+from phi1_jax.parallel import sharding
 
 # Segment ids and the dropout switch are the same for every layer.
 _BROADCAST: Any = nn.broadcast
@@ -90,6 +92,22 @@ def parameter_shapes(config: ModelConfig) -> dict:
   tokens_BT = jax.ShapeDtypeStruct((1, 1), jnp.int32)
   variables = jax.eval_shape(Decoder(config).init, jax.random.key(0), tokens_BT)
   return nn.unbox(variables)["params"]
+
+
+def abstract_parameters(config: ModelConfig, mesh: Mesh) -> Any:
+  """The tree of parameters as shapes with their places on a mesh; nothing is allocated.
+
+  Raises:
+    InputError: the mesh does not divide a parameter, by name.
+  """
+  tokens_BT = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+  with sharding.layout(mesh):
+    boxed = jax.eval_shape(Decoder(config).init, jax.random.key(0), tokens_BT)["params"]
+  return jax.tree.map(
+    lambda shape, place: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place),
+    sharding.unbox(boxed),
+    sharding.shardings(boxed, mesh),
+  )
 
 
 def _stacked_blocks(config: ModelConfig):

@@ -6,15 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax
-from flax import linen as nn
 from jax.sharding import Mesh
 
 from phi1_jax import InputError
 from phi1_jax.checkpoint import manager
-from phi1_jax.model import decoder
 from phi1_jax.model.config import ModelConfig
-from phi1_jax.parallel import sharding
+from phi1_jax.model.decoder import abstract_parameters
 from phi1_jax.text import tokenizer as tokenizers
 from phi1_jax.text.tokenizer import Tokenizer
 
@@ -63,7 +60,7 @@ def open_checkpoint(path: str, mesh: Mesh, dtype: str | None = None) -> Loaded:
     if dtype is not None:
       fields["dtype"] = dtype
     config = ModelConfig(**fields)
-    abstract = {"params": abstract_params(config, mesh)}
+    abstract = {"params": abstract_parameters(config, mesh)}
     restored, meta = manager.restore(folder, abstract, {})
   except manager.DamagedError as error:
     raise InputError(
@@ -92,20 +89,6 @@ def model_digest(meta: dict[str, Any]) -> str:
   prints = {k: v for k, v in meta["fingerprints"].items() if k.startswith("params/")}
   content = json.dumps([prints, meta["tokenizer"]], sort_keys=True)
   return hashlib.sha256(content.encode()).hexdigest()
-
-
-def abstract_params(config: ModelConfig, mesh: Mesh) -> Any:
-  """The parameters as shapes with shardings; nothing is allocated."""
-  tokens_BT = jax.ShapeDtypeStruct((1, 1), "int32")
-  model = decoder.Decoder(config)
-  with sharding.layout(mesh):
-    boxed = jax.eval_shape(model.init, jax.random.key(0), tokens_BT)["params"]
-  return jax.tree.map(
-    lambda shape, place: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place),
-    sharding.unbox(boxed),
-    sharding.shardings(boxed, mesh),
-    is_leaf=lambda x: isinstance(x, nn.Partitioned),
-  )
 
 
 def _tokenizer(folder: Path, digest: str) -> Tokenizer:

@@ -116,7 +116,7 @@ def test_the_same_arrays_on_eight_devices(folder, params, shape):
 def test_writing_moves_nothing_between_devices(folder):
   source = from_hf.open_source(folder)
   mesh = make_mesh(MeshConfig(1, 2, 4))
-  abstract = from_hf._abstract(source.config, mesh)
+  abstract = layouts.flatten(decoder.abstract_parameters(source.config, mesh))
   name = "model.layers.1.self_attn.k_proj.weight"
   tensor = source.layout.tensors(source.config)[name]
   target = abstract[tensor.path]

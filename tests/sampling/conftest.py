@@ -5,9 +5,9 @@ import pytest
 from flax import linen as nn
 
 from phi1_jax.model.config import ModelConfig
-from phi1_jax.model.decoder import Decoder
+from phi1_jax.model.decoder import Decoder, abstract_parameters
 from phi1_jax.parallel import mesh as meshes
-from phi1_jax.sampling.checkpoint import Loaded, abstract_params
+from phi1_jax.sampling.checkpoint import Loaded
 from phi1_jax.text import tokenizer as tokenizers
 
 # Sharp enough logits that a random model's texts differ from prompt to prompt.
@@ -43,7 +43,7 @@ def load(tokenizer, params):
   def make(data: int = 1, fsdp: int = 1, tensor: int = 1) -> Loaded:
     devices = jax.devices()[: data * fsdp * tensor]
     mesh = meshes.make_mesh(meshes.MeshConfig(data, fsdp, tensor), devices)
-    places = jax.tree.map(lambda x: x.sharding, abstract_params(CONFIG, mesh))
+    places = jax.tree.map(lambda x: x.sharding, abstract_parameters(CONFIG, mesh))
     placed = jax.device_put(params, places)
     return Loaded(CONFIG, placed, tokenizer, mesh, "digest")
 
