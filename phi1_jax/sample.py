@@ -9,6 +9,7 @@ log-probability of each of a file's tokens as JSON instead.
 import argparse
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       f"sample {number}",
       text,
       arguments.max_new_tokens,
-      tuple(stop.encode().decode("unicode_escape") for stop in arguments.stop),
+      tuple(_unescaped(stop) for stop in arguments.stop),
       arguments.seed,
     )
     for number in range(arguments.num_samples)
@@ -104,8 +105,9 @@ def _parser() -> command.Parser:
 
 def _read(arguments: argparse.Namespace) -> str:
   """The one text that was given: a file, standard input, or --prompt."""
-  given = [x for x in (arguments.file, arguments.prompt, arguments.score) if x]
-  if len(given) != 1 and not (arguments.prompt == "" and not given):
+  sources = (arguments.file, arguments.prompt, arguments.score)
+  given = [source for source in sources if source is not None]
+  if len(given) != 1:
     raise InputError(
       f"got {len(given)} texts, expected one: FILE, --prompt=TEXT or --score=FILE"
     )
@@ -123,6 +125,14 @@ def _read(arguments: argparse.Namespace) -> str:
     raise InputError(f"{name}: {error.strerror}; expected a readable file") from None
   except UnicodeDecodeError as error:
     raise InputError(f"{name}: not UTF-8 text ({error})") from None
+
+
+def _unescaped(stop: str) -> str:
+  r"""A stop string as a shell gives it: \n, \t and \\ are what they are in Python."""
+  if not stop:
+    raise InputError("--stop: got an empty text, which is everywhere; expected one")
+  meant = {"\\n": "\n", "\\t": "\t", "\\\\": "\\"}
+  return re.sub(r"\\[nt\\]", lambda found: meant[found[0]], stop)
 
 
 def _scored(loaded: Loaded, name: str, text: str) -> dict[str, Any]:

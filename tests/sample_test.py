@@ -126,6 +126,10 @@ def test_score(run, workdir, capsys):
     (["--prompt=a", "--top_p=2", "--temperature=1"], "top_p"),
     (["--prompt=a", "--max_new_tokens=0"], "max_new_tokens"),
     (["--prompt=a", "--num_samples=0"], "num_samples"),
+    (["--prompt=a", "--stop="], "--stop"),
+    (["--prompt=", "/nowhere.py"], "got 2 texts"),
+    (["--prompt=a", "--temperature=1e-38"], "temperature"),
+    (["--prompt=a", "--temperature=inf"], "temperature"),
     (["--prompt=" + "x+1\n" * 300], "max_length"),
     (["--prompt=a", "--gin.Mesh.data=3", "--gin.Mesh.fsdp=1"], "Mesh"),
     (["--prompt=a", "--gin.Mesh.dta=3"], "dta"),
@@ -151,3 +155,10 @@ def test_a_foreign_tokenizer_or_a_broken_checkpoint_is_refused(workdir, tmp_path
     sample.main([f"--checkpoint={tmp_path}", "--prompt=a"])
   with pytest.raises(InputError, match="no checkpoint here"):
     sample.main([f"--checkpoint={tmp_path / 'none'}", "--prompt=a"])
+
+
+@pytest.mark.parametrize(
+  ("given", "meant"), [(r"\n", "\n"), (r"\\n", "\\n"), ("é", "é"), ("\\", "\\")]
+)
+def test_stops_as_a_shell_gives_them(given, meant):
+  assert sample._unescaped(given) == meant

@@ -5,6 +5,7 @@ word. So each save records 32 bits per array, computed where the array lives, an
 each restore computes them again.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -24,8 +25,8 @@ def _sum(x: jax.Array, first: jax.Array) -> jax.Array:
   return jnp.sum(bits.astype(jnp.uint32) * weight, dtype=jnp.uint32)
 
 
-@jax.jit
-def _fingerprint(x: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=1)
+def _fingerprint(x: jax.Array, by_layer: bool) -> jax.Array:
   """Sums the array's bits, each element weighted by an odd number of its place.
 
   Integer sums wrap around and do not care about order, so the result is the same
@@ -33,11 +34,11 @@ def _fingerprint(x: jax.Array) -> jax.Array:
   element always shows, and two swapped elements show unless their places weigh the
   same. Elements are 32 bits or less.
 
-  On a CPU the weighted bits are written to memory before they are summed. Arrays of
-  stacked layers, which are the large ones, are therefore summed layer by layer.
+  On a CPU the weighted bits are written to memory before they are summed; `by_layer`
+  does so for one place of the first axis at a time.
   """
   zero = jnp.zeros((), jnp.uint32)
-  if x.ndim < 3:
+  if not by_layer:
     return _sum(x, zero)
   size = jnp.uint32(math.prod(x.shape[1:]) % 2**32)
 
@@ -53,6 +54,13 @@ def fingerprints(tree: Any) -> dict[str, int]:
   One array after the other, so that memory for the largest is enough.
   """
   return {
-    jax.tree_util.keystr(path, simple=True, separator="/"): int(_fingerprint(leaf))
+    jax.tree_util.keystr(path, simple=True, separator="/"): int(
+      _fingerprint(leaf, _has_layers(leaf))
+    )
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
   }
+
+
+def _has_layers(x: jax.Array) -> bool:
+  """Whether it is a stack of matrices, as the largest arrays are, that lie whole."""
+  return x.ndim > 2 and x.sharding.shard_shape(x.shape)[0] == x.shape[0]

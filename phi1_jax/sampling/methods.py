@@ -4,12 +4,16 @@ B batch, V vocabulary.
 """
 
 import dataclasses
+import math
 from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 
 from phi1_jax import InputError
+
+# Below it logits divided by the temperature leave what float32 tells apart.
+MIN_TEMPERATURE = 1e-4
 
 
 class Method(Protocol):
@@ -112,8 +116,11 @@ def make(temperature: float, top_k: int | None, top_p: float | None) -> Method:
 
 
 def _check_temperature(temperature: float) -> None:
-  if not temperature > 0:
-    raise InputError(f"temperature: got {temperature}, expected more than 0")
+  if not MIN_TEMPERATURE <= temperature < math.inf:
+    raise InputError(
+      f"temperature: got {temperature}, expected 0 (greedy) or at least "
+      f"{MIN_TEMPERATURE}"
+    )
 
 
 def _least_probable(probabilities_BV: jax.Array, p: float) -> jax.Array:

@@ -1,8 +1,10 @@
 """Requests in, completions out: slots, length buckets, a queue that refills them.
 
 Every row of the batch (slot) works on one request; when it has finished, the next one
-of the queue takes its place while the others go on. What a request gets depends on its
-prompt, key and seed, never on its neighbours or its place in the queue.
+of the queue takes its place while the others go on. Which random numbers a request gets
+depends on its key and seed, never on its neighbours or its place in the queue; so its
+tokens do not either, as far as the device computes a row alike in every batch (in
+float32 it did in every test; log-probabilities may differ in their last bits).
 """
 
 import dataclasses
@@ -125,6 +127,8 @@ class Sampler:
     queue = []
     for request, prompt in zip(requests, prompts, strict=True):
       budget = min(request.max_new_tokens, limit - len(prompt))
+      if "" in request.stops:
+        raise InputError(f"{request.key}: an empty stop string is everywhere")
       if request.max_new_tokens < 1:
         raise InputError(
           f"max_new_tokens: got {request.max_new_tokens}, expected at least 1"

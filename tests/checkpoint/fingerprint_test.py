@@ -34,6 +34,16 @@ def test_by_hand():
   assert one(jnp.asarray(5, jnp.int32)) == 5
 
 
+@pytest.mark.parametrize("spec", [(), ("a",), ("b", None, "a"), (None, "a", "b")])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_layers_are_summed_as_one_array(spec, dtype):
+  """Arrays of three dims go layer by layer; the number is that of the flat array."""
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 8, 12)), dtype)
+  mesh = jax.make_mesh((4, 2), ("a", "b"))
+  placed = jax.device_put(x, NamedSharding(mesh, PartitionSpec(*spec)))
+  assert one(placed) == one(x.reshape(-1))
+
+
 def test_every_flipped_bit_shows():
   x = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
   whole = one(jnp.asarray(x))

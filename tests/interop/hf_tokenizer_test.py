@@ -64,20 +64,12 @@ def test_what_encodes_as_codegens_becomes_codegens(tmp_path):
   assert found is tokenizer.codegen()
 
 
-@pytest.mark.parametrize(
-  ("change", "same"),
-  [
-    (spellings, True),
-    (prefix_space, False),
-    (one_merge_less, False),
-    (other_ids, False),
-  ],
-)
-def test_what_decides_how_it_encodes(tmp_path, change, same):
+@pytest.mark.parametrize("change", [prefix_space, one_merge_less, other_ids])
+def test_what_decides_how_it_encodes(tmp_path, change):
   folder = saved(tmp_path / "in", change)
   facts = hf_tokenizer._facts(folder / "tokenizer.json")
   tokenizer.codegen().save(folder / "codegens.json")
-  assert (facts == hf_tokenizer._facts(folder / "codegens.json")) == same
+  assert facts != hf_tokenizer._facts(folder / "codegens.json")
 
 
 def test_what_encodes_otherwise_is_kept(tmp_path):

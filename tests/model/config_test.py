@@ -97,3 +97,11 @@ def test_refuses(name, value, expected):
 def test_is_frozen():
   with pytest.raises(dataclasses.FrozenInstanceError):
     ModelConfig(**_TINY).num_layers = 3  # pyright: ignore
+
+
+def test_shape_is_what_decides_the_parameters():
+  config = ModelConfig(31, 3, 4, 11, 6, 13, 17, 5)
+  for change in ({"mlp_dim": 18}, {"rope_base": 5.0}, {"param_dtype": "bfloat16"}):
+    assert dataclasses.replace(config, **change).shape() != config.shape()
+  for change in ({"dropout_rate": 0.0}, {"dtype": "float32"}, {"max_length": 9}):
+    assert dataclasses.replace(config, **change).shape() == config.shape()
