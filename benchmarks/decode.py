@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 PROMPT, NEW = 64, 64
 # vocabulary, layers, heads, head_dim, rotary, embed, mlp
@@ -52,9 +53,9 @@ def torch_side(arguments: argparse.Namespace, weights: Path):
     bos_token_id=None,
     eos_token_id=None,
     pad_token_id=0,
-    attn_implementation="sdpa",
   )
-  model = PhiForCausalLM(config).eval()
+  config._attn_implementation = "sdpa"
+  model: Any = PhiForCausalLM(config).eval()
   # With a head of this size a random model's choices are not ties.
   torch.nn.init.normal_(model.lm_head.weight, std=0.2)
   model.save_pretrained(weights)

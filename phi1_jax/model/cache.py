@@ -124,7 +124,8 @@ def extend(
   Returns:
     hidden_BTD after the last block (see `logits`), and the cache with the new tokens.
   """
-  x_BTD = layers.Embedding(config).apply({"params": params["embedding"]}, tokens_BT)
+  embedding = layers.Embedding(config)
+  x_BTD: Any = embedding.apply({"params": params["embedding"]}, tokens_BT)
   block = layers.Block(config)
   keys, values = [], []
   read = zip(params["layers"], cache.keys, cache.values, strict=True)

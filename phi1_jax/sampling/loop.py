@@ -8,6 +8,7 @@ token and chooses the next. So prompts of length one need no prefill, and there 
 place where tokens are chosen.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -127,7 +128,7 @@ def decode(
     each token's probability under the model itself, whatever the method.
   """
   rows = state.token_B.shape[0]
-  state = state.replace(left_B=jnp.where(wanted_B, state.left_B, 0))
+  state = dataclasses.replace(state, left_B=jnp.where(wanted_B, state.left_B, 0))
 
   def step(carry):
     count, state, tokens_BC, log_probs_BC = carry
