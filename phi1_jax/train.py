@@ -12,6 +12,7 @@ import errno
 import fcntl
 import importlib.metadata
 import importlib.util
+import json
 import logging
 import os
 import subprocess
@@ -142,7 +143,7 @@ def _build_store(data: DataConfig, stop: StopSignal) -> bool:
   if importlib.util.find_spec("seqio") is None:
     raise InputError(
       f"Data.store: {data.store} is not built, and building it needs seqio: "
-      "pip install 'phi1_jax[data]', or copy a store here"
+      "pip install -c constraints.txt -e '.[data]', or copy a store here"
     )
   bindings = gin_config.text({"Data": data}).split("\n")
   flags = [f"--gin.{line.replace(' = ', '=', 1)}" for line in bindings if line]
@@ -218,6 +219,7 @@ def _written_config(workdir: Path, text: str) -> Iterator[None]:
 def _train(run: setup.Setup, store: TokenStore, stop: StopSignal) -> int:
   started = time.perf_counter()
   last = run.config.train.last_step
+  was_done = _is_done(run)
   # Rows of metrics are lines enough where there is no terminal.
   with Progress(last, "steps", "training", interval=None) as progress:
     try:
@@ -238,9 +240,20 @@ def _train(run: setup.Setup, store: TokenStore, stop: StopSignal) -> int:
   if not done:
     print(f"stopped after saving; run the same command to go on ({run.workdir})")
     return command.PREEMPTED
-  if jax.process_index() == 0:
+  if was_done:
+    print(f"was done already, at step {last}; see {run.workdir}/summary.json")
+  elif jax.process_index() == 0:
     _sum_up(run, store, time.perf_counter() - started)
   return command.DONE
+
+
+def _is_done(run: setup.Setup) -> bool:
+  """Whether an earlier start went to the last step and summed it up."""
+  try:
+    summary = json.loads((run.workdir / "summary.json").read_text())
+    return summary["step"] == run.config.train.last_step
+  except (OSError, ValueError, KeyError, TypeError):
+    return False
 
 
 def _sum_up(run: setup.Setup, store: TokenStore, seconds: float) -> None:

@@ -5,6 +5,7 @@ by preemption after saving (EX_TEMPFAIL: run the same command to go on); 130 Ctr
 """
 
 import argparse
+import difflib
 import logging
 import os
 import sys
@@ -67,9 +68,17 @@ class Parser(argparse.ArgumentParser):
           raise InputError(f"--gin.{name}: got no value, expected --gin.{name}=VALUE")
         value = argv.pop(0)
       bindings.append((name, value))
-    arguments = self.parse_args(rest)
+    arguments, unknown = self.parse_known_args(rest)
+    if unknown:
+      self.error(f"no such flag: {' '.join(unknown)}{self._nearest(unknown[0])}")
     arguments.gin_bindings = bindings
     return arguments
+
+  def _nearest(self, word: str) -> str:
+    """The flag that somebody who wrote `word` may have meant."""
+    name = word.partition("=")[0].replace("-", "_").replace("__", "--", 1)
+    close = difflib.get_close_matches(name, self._option_string_actions, 1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def add_simulated_devices(parser: argparse.ArgumentParser) -> None:

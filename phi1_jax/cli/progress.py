@@ -81,13 +81,14 @@ class Progress:
   def _print(self, figures: Mapping[str, str]) -> None:
     seconds = time.monotonic() - self._start
     rate = (self._count - self._initial) / max(seconds, 1e-9)
-    done = tqdm.format_sizeof(self._count)
+    done = _count(self._count)
     parts = [f"{self._description}: {done} {self._unit}"]
     if self._total:
       share = self._count / self._total
-      left = (self._total - self._count) / max(rate, 1e-9)
-      parts[0] += f" of {tqdm.format_sizeof(self._total)} ({share:.0%})"
-      parts.append(f"{tqdm.format_interval(left)} left")
+      parts[0] += f" of {_count(self._total)} ({share:.0%})"
+      if rate > 0:  # what has not begun has no time left that anybody knows
+        left = (self._total - self._count) / rate
+        parts.append(f"{tqdm.format_interval(left)} left")
     parts.insert(1, f"{tqdm.format_sizeof(rate)}/s")
     parts += [f"{name} {value}" for name, value in figures.items()]
     print(", ".join(parts), file=self._stream, flush=True)
@@ -103,3 +104,8 @@ class Progress:
 
   def __exit__(self, *exception: object) -> None:
     self.close()
+
+
+def _count(number: int) -> str:
+  """Small counts as they are, large ones short: 16, 13.0M."""
+  return f"{number:,}" if number < 10_000 else tqdm.format_sizeof(number)

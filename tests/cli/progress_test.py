@@ -28,8 +28,8 @@ def test_plain_lines(clock):
     clock[0] = 20
   assert stream.getvalue().splitlines() == [
     # 750 of 2000 after 10 s: 75/s, so 1250 more take 16.7 s.
-    "writing a: 750 tokens of 2.00k (38%), 75.0/s, 00:16 left, loss 1.5",
-    "writing a: 1.00k tokens of 2.00k (50%), 50.0/s, 00:20 left",
+    "writing a: 750 tokens of 2,000 (38%), 75.0/s, 00:16 left, loss 1.5",
+    "writing a: 1,000 tokens of 2,000 (50%), 50.0/s, 00:20 left",
   ]
 
 
@@ -40,7 +40,7 @@ def test_work_of_an_earlier_run_is_no_part_of_the_rate(clock):
     clock[0] = 10
     bar.update(10)
   first = stream.getvalue().splitlines()[0]
-  assert first == "training: 60.0 steps of 100 (60%), 1.00/s, 00:40 left"
+  assert first == "training: 60 steps of 100 (60%), 1.00/s, 00:40 left"
 
 
 def test_no_total_and_no_lines(clock):
@@ -48,7 +48,7 @@ def test_no_total_and_no_lines(clock):
   with Progress(None, "files", "reading", stream=stream) as bar:
     bar.update(3)
     clock[0] = 1
-  assert stream.getvalue() == "reading: 3.00 files, 3.00/s\n"
+  assert stream.getvalue() == "reading: 3 files, 3.00/s\n"
   silent = io.StringIO()
   with Progress(5, "files", "reading", interval=None, stream=silent) as bar:
     clock[0] = 100
