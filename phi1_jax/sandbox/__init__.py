@@ -5,7 +5,8 @@ What is covered, where bubblewrap or nsjail works ("isolated"):
   and only returns data. Exit codes, prints, patched builtins, frame walking, tracing
   and always-equal objects cannot make a test pass.
 - Files: only a read-only /usr and empty, size-capped /tmp and /dev/shm; no home, no
-  checkout, no environment. Nothing written outlives the program.
+  environment. Of /usr the sources and all installed packages look empty, and so does
+  /usr/local where Python is elsewhere. Nothing written outlives the program.
 - The network, other processes, signals, new programs and new processes: refused by a
   seccomp filter, and invisible behind namespaces.
 - CPU time, memory, file sizes, open files, threads, the size of results: limited.
@@ -23,10 +24,15 @@ What is not covered:
 - The level "rlimits": files readable by the sandbox's uid can be read, files can be
   left in world-writable folders, and where the kernel refuses seccomp too, the network
   and other processes of the same uid are in reach. `require_isolation` refuses it.
+- Benchmarks that lie elsewhere below /usr, e.g. in /usr/share, can be read.
+- A worker that something else kills may leave one zombie to the container's init.
 - One kernel tracks the size of /tmp, not the number of files in it; the CPU limit
   bounds those.
 
 Differences from running code and tests in one process: constants of the code have the
 value they had when it was loaded; instances of the code's classes have no operators in
-the tests; a test cannot seed the code's random numbers.
+the tests, only attributes, calls, truth, length and items; a test sees exceptions as
+their nearest built-in class; an argument changes when a call ends, not when a generator
+goes on; a generator that a test has asked for 64 items is read ahead, so that it can no
+longer be sent to; a test cannot seed the code's random numbers.
 """

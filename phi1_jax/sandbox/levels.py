@@ -1,6 +1,7 @@
 """The ladder: bubblewrap, nsjail, rlimits. How each starts a Python process."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 import re
@@ -22,6 +23,7 @@ _ENVIRONMENT = {
   "PATH": "/usr/bin",
   "HOME": "/tmp",
   "LANG": "C.UTF-8",
+  "MALLOC_ARENA_MAX": "1",  # more would reserve the address space of 24 threads
   "OPENBLAS_NUM_THREADS": "1",
   "OMP_NUM_THREADS": "1",
   "PYTHONHASHSEED": "0",  # the same code gets the same verdict
@@ -107,6 +109,31 @@ def _system_folders() -> tuple[list[tuple[str, str]], list[str]]:
   return links, folders
 
 
+@functools.cache
+def _hidden_folders(roots: tuple[str, ...], python: str) -> tuple[str, ...]:
+  """Folders to cover with emptiness: packages and sources may hold the benchmarks.
+
+  Args:
+    roots: what is shown.
+    python: the interpreter; of /usr/local all is covered unless it is in there.
+  """
+  found = ["/usr/src"]
+  found += ["/usr/local/src" if python.startswith("/usr/local/") else "/usr/local"]
+  found = [folder for folder in found if os.path.isdir(folder)]
+  for root in roots:
+    for folder, inner, _ in os.walk(root):
+      packages = [n for n in inner if n in ("site-packages", "dist-packages")]
+      paths = [os.path.join(folder, name) for name in packages]
+      found += [path for path in paths if not os.path.islink(path)]
+      inner[:] = [
+        name
+        for name in inner
+        if name not in packages
+        if os.path.join(folder, name) not in found
+      ]
+  return tuple(found)
+
+
 def _bubblewrap() -> Launch:
   program = shutil.which("bwrap") or shutil.which("bwrap", path=_PATH)
   if program is None:
@@ -125,6 +152,8 @@ def _bubblewrap() -> Launch:
     arguments += ["--setenv", name, value]
   for folder in folders + ([prefix] if prefix else []):
     arguments += ["--ro-bind", folder, folder]
+  for folder in _hidden_folders(("/usr", *([prefix] if prefix else [])), python):
+    arguments += ["--tmpfs", folder, "--remount-ro", folder]
   for target, link in links:
     arguments += ["--symlink", target, link]
   arguments += ["--proc", "/proc", "--dev", "/dev", "--hostname", "sandbox"]
@@ -157,6 +186,9 @@ def _nsjail() -> Launch:
     arguments += ["--env", f"{name}={value}"]
   for folder in folders + ([prefix] if prefix else []):
     arguments += ["--bindmount_ro", folder]
+  for folder in _hidden_folders(("/usr", *([prefix] if prefix else [])), python):
+    # One inode is the folder itself: nothing can be put there.
+    arguments += ["--mount", f"none:{folder}:tmpfs:size=4096,nr_inodes=1,mode=0555"]
   for target, link in links:
     arguments += ["--symlink", f"{target}:{link}"]
   for device in ("null", "zero", "random", "urandom"):

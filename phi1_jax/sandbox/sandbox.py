@@ -190,7 +190,7 @@ class Sandbox:
           raise Lost(f"the probe ended as {answer['outcome']}: {answer['detail']}")
       return greeting
     finally:
-      worker.close(idle=True)
+      worker.close()
 
   def _messages(self, program: Program) -> tuple[dict, dict]:
     wall = max(4 * program.cpu_seconds, self._minimum_wall_seconds)
@@ -259,7 +259,7 @@ class Sandbox:
   def _replace(self, seat: _Seat) -> None:
     """Ends a worker; the next call for an idle seat starts another."""
     self._selector.unregister(seat.worker)
-    seat.worker.close(idle=seat.ready and not seat.job)
+    seat.worker.close()
     self._seats.remove(seat)
 
 

@@ -4,7 +4,9 @@ import contextlib
 import importlib.resources
 import json
 import os
+import pathlib
 import shutil
+import signal
 import subprocess
 import tempfile
 
@@ -118,21 +120,31 @@ class Worker:
     except (EOFError, OSError, wire.TooLarge, json.JSONDecodeError):
       raise Lost(self._last_words()) from None
 
-  def close(self, *, idle: bool) -> None:
+  def close(self) -> None:
     """Ends the worker and all in its sandbox, and removes its folder.
 
-    An idle one leaves by itself when its input ends, and is then reaped all the way
-    down; killing it would leave zombies in a container whose init reaps nothing.
+    Its children are killed first, and the outermost process reaps them. Killed before
+    them, or left by them in peace, bubblewrap's would leave a zombie to an init which,
+    in a container, may reap nothing.
     """
+    self._kill_children()
     self._input.close()
     try:
-      self._process.wait(_LEAVE_SECONDS if idle else 0)
+      self._process.wait(_LEAVE_SECONDS)
     except subprocess.TimeoutExpired:
       self._process.kill()
       self._process.wait()
     self._output.close()
     self._complaints.close()
     self._forget_scratch()
+
+  def _kill_children(self) -> None:
+    """Kills the PID namespace's init, or without one U and T; macOS names none."""
+    with contextlib.suppress(OSError):
+      children = pathlib.Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+      for pid in children.split():
+        with contextlib.suppress(ProcessLookupError):
+          os.kill(int(pid), signal.SIGKILL)
 
   def _last_words(self) -> str:
     self._complaints.seek(0, os.SEEK_END)
@@ -141,5 +153,9 @@ class Worker:
     return lines[-1][:300] if lines else "it ended without a word"
 
   def _forget_scratch(self) -> None:
-    if self._own_scratch:
+    if not self._own_scratch:
+      return
+    try:
       shutil.rmtree(self._own_scratch, ignore_errors=True)
+    except RecursionError:  # rm copes with any depth
+      subprocess.run(["rm", "-rf", self._own_scratch], check=False)

@@ -264,7 +264,11 @@ ESCAPES = {
   "resource.prlimit(os.getppid(), resource.RLIMIT_CPU, (0, 0))",
   "internet_socket": "import socket; socket.socket()",
   "unix_socket": "import socket; socket.socket(socket.AF_UNIX)",
-  "socket_pair": "import socket; socket.socketpair()",
+  "socket_pair_of_the_network": "import socket; socket.socketpair(socket.AF_INET)",
+  "send_to_an_address": "import socket; "
+  "a, b = socket.socketpair(type=socket.SOCK_DGRAM); a.sendto(b'x', '\\0name')",
+  "send_a_descriptor": "import socket; a, b = socket.socketpair(); "
+  "socket.send_fds(a, [b'x'], [0])",
   "read_checkout": f"open({os.path.abspath(__file__)!r})",
   "list_home": "import os; os.listdir(os.path.expanduser('~root'))",
   "read_shadow": "open('/etc/shadow')",

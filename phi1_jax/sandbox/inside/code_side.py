@@ -13,10 +13,15 @@ import collections.abc
 import os
 import sys
 import types
+from time import perf_counter  # the code may patch the module
 
 from . import asserts, wire
 
 MODULE_NAME = "solution"
+READY = "ready"  # the first message: nothing failed on the way to the code
+_BATCH_SECONDS = 0.005  # slower iterators are asked for one item at a time
+_SHORT = 1000
+_NUMBERS = {int, float, bool, type(None)}
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 
 
@@ -43,8 +48,10 @@ class Code:
       return ["function", [self.handle(value), getattr(value, "__name__", "?")]]
     if isinstance(value, collections.abc.Iterator):
       return ["iterator", [self.handle(value), type(value).__name__]]
-    if callable(value) and type(value).__module__ != MODULE_NAME:
-      return ["function", [self.handle(value), type(value).__name__]]  # e.g. partial
+    if callable(value):  # e.g. a partial, or an instance of a decorator class
+      own = type(value).__module__ == MODULE_NAME
+      tag = "callable" if own else "function"
+      return [tag, [self.handle(value), type(value).__name__]]
     return ["object", [self.handle(value), type(value).__name__]]
 
   def revive(self, tag: str, payload):
@@ -77,6 +84,8 @@ def serve(requests: int, replies: int) -> None:
     replies: descriptor that the answers go to.
   """
   code = Code()
+  _make_room_for_recursion()
+  wire.send(replies, READY)
   while True:
     try:
       request = wire.receive(requests)
@@ -96,6 +105,14 @@ def serve(requests: int, replies: int) -> None:
       os._exit(70)
 
 
+def _make_room_for_recursion() -> None:
+  """Lets code recurse as deep as it could in a process without these frames."""
+  frame, depth = sys._getframe(), 0
+  while frame:
+    frame, depth = frame.f_back, depth + 1
+  sys.setrecursionlimit(sys.getrecursionlimit() + depth)
+
+
 def answer(code: Code, request: dict, requests: int) -> dict:
   """The reply to a request; raises what the code raises."""
   kind = request["do"]
@@ -111,20 +128,59 @@ def answer(code: Code, request: dict, requests: int) -> dict:
   target = code.handles[request["handle"]]
   arguments = decoder.value(request["arguments"])
   objects = decoder.objects()
+  try:
+    if kind == "next":
+      items, ending = _take(target, arguments)
+      return {**_reply(code, items, []), "then": ending}
+    return _reply(code, _perform(kind, target, arguments), objects)
+  except MemoryError:
+    raise
+  except BaseException as error:  # what was done to the arguments is done
+    reply = _reply(code, None, objects)
+    return {**({} if "stop" in reply else reply), "raised": _describe(error)}
+
+
+def _perform(kind: str, target, arguments):
   if kind == "call":
     positional, keywords = arguments
-    return _reply(code, target(*positional, **keywords), objects)
-  if kind == "next":
-    try:
-      return _reply(code, next(target), objects)
-    except StopIteration:
-      return {"end": True}
+    return target(*positional, **keywords)
+  if kind == "iter":
+    return (item for item in target)  # fails here, and now, if it is not iterable
+  if kind == "len":
+    return len(target)
   if kind == "getattr":
-    return _reply(code, getattr(target, arguments), objects)
+    return getattr(target, arguments)
   if kind == "bool":
-    return _reply(code, bool(target), objects)
-  setattr(target, *arguments)
-  return _reply(code, None, objects)
+    return bool(target)
+  return setattr(target, *arguments)
+
+
+def _take(iterator, most: int):
+  """Up to `most` items, and what came behind them, if that is known.
+
+  Only items that cannot change later, and that come fast, let a batch go on.
+  """
+  items, deadline = [], perf_counter() + _BATCH_SECONDS
+  try:
+    while len(items) < most:
+      items.append(next(iterator))
+      if not _settled(items[-1]) or perf_counter() > deadline:
+        break
+  except StopIteration:
+    return items, {"end": True}
+  except MemoryError:
+    raise
+  except BaseException as error:
+    return items, {"raised": _describe(error)}
+  return items, None
+
+
+def _settled(value) -> bool:
+  if type(value) is str:
+    return len(value) < _SHORT
+  if type(value) is tuple:
+    return len(value) < _SHORT and all(type(x) in _NUMBERS for x in value)
+  return type(value) in _NUMBERS
 
 
 def _reply(code: Code, value, objects) -> dict:

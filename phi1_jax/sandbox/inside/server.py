@@ -17,10 +17,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import itertools
 import os
 import platform
 import select
-import shutil
 import signal
 import socket
 import time
@@ -100,6 +100,7 @@ class Server:
     self.settings, self.requests, self.answers = settings, requests, answers
     self.no_seccomp = seccomp.missing()
     self.filter = None if self.no_seccomp else seccomp.Filter()
+    self.folders = {folder: _state(folder) for folder in settings["scratch"]}
     self.control, tests_end = socket.socketpair()
     self.test_pid = _fork(self._be_test, tests_end)
     tests_end.close()
@@ -122,12 +123,14 @@ class Server:
       verdict = self.judge(limits)
       wire.send(self.answers, verdict)
       if verdict["recycle"]:
+        os.read(self.requests, 1)  # who replaces this worker ends it; see Worker.close
         return
 
   def judge(self, limits: dict) -> dict:
     """Judges the program whose limits were just read."""
     workplace = os.path.join(self.settings["scratch"][0], "program")
-    os.mkdir(workplace, 0o700)
+    os.mkdir(workplace)
+    os.chmod(workplace, 0o700)
     to_code, from_test = os.pipe()
     to_test, from_code = os.pipe()
     code_pid = _fork(self._be_code, limits, workplace, to_code, from_code)
@@ -183,7 +186,7 @@ class Server:
       "cpu_seconds": used,
       "wall_seconds": wall_seconds,
       "recycle": verdict.get("recycle", False)
-      or verdict["outcome"] == "memory_limit"
+      or verdict["outcome"] in ("memory_limit", "worker_lost")
       or not self._clean(code_pid),
     }
 
@@ -199,21 +202,39 @@ class Server:
         return False
       if self.settings["own_pid_namespace"]:
         return False
-    for folder in self.settings["scratch"]:
+    left = _LEFTOVERS
+    for folder, state in self.folders.items():
       try:
-        entries = list(os.scandir(folder))
-        if len(entries) > _LEFTOVERS:
+        left = _empty(folder, left)
+        if left < 0 or _state(folder) != state:
           return False
-        for entry in entries:
-          if not entry.is_dir(follow_symlinks=False):
-            os.unlink(entry.path)
-          elif len(os.listdir(entry.path)) > _LEFTOVERS:
-            return False
-          else:
-            shutil.rmtree(entry.path)
       except OSError:
         return False
     return True
+
+
+def _state(folder: str) -> tuple:
+  """What a program may change of a folder besides its contents."""
+  status = os.stat(folder)
+  attributes = os.listxattr(folder) if hasattr(os, "listxattr") else []
+  return status.st_mode, status.st_uid, status.st_gid, attributes
+
+
+def _empty(folder: str, most: int) -> int:
+  """Removes up to `most` files and folders; returns how many more it would have.
+
+  Negative when it stopped because there were too many, however deep or wide.
+  """
+  with os.scandir(folder) as entries:
+    found = list(itertools.islice(entries, most + 1))
+  for entry in found:
+    most -= 1
+    if most >= 0 and entry.is_dir(follow_symlinks=False):
+      most = _empty(entry.path, most)
+    if most < 0:
+      break
+    (os.rmdir if entry.is_dir(follow_symlinks=False) else os.unlink)(entry.path)
+  return most
 
 
 def _fork(task, *arguments) -> int:
@@ -292,5 +313,6 @@ def main(settings: dict) -> None:
   try:
     server.serve()
   finally:
-    os.kill(server.test_pid, signal.SIGKILL)
+    with contextlib.suppress(OSError):
+      _reap(server.test_pid, patience=0.0)
     os._exit(0)

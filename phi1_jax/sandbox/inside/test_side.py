@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import ast
 import builtins
+import collections
 import collections.abc
+import contextlib
 import functools
 import importlib
 import os
 import secrets
 import socket
 
-from . import asserts, wire
+from . import asserts, code_side, wire
 from .asserts import Stop
 
+_SINGLE_ITEMS, _MOST_ITEMS = 64, 1000  # of an iterator: one by one, then in batches
 _MESSAGE_OF_STOP_ITERATION = "the code raised StopIteration"
 
 
@@ -38,8 +41,20 @@ class Channel:
     self.stopped = self.stopped or Stop(outcome, detail)
     return self.stopped
 
-  def ask(self, *messages) -> dict:
-    """Sends a request and returns U's reply; raises what U's code raised."""
+  def await_code(self) -> None:
+    """Returns when U is ready for code; a Stop, worth a retry, if it never is."""
+    with contextlib.suppress(EOFError, OSError, ValueError):
+      if wire.receive(self._replies) == code_side.READY:
+        return
+    raise self.stop("worker_lost", "the code's process could not be set up")
+
+  def ask(self, *messages, objects=()) -> dict:
+    """Sends a request and returns U's reply; raises what U's code raised.
+
+    Args:
+      messages: the request.
+      objects: of the request; what the code did before it raised is done to them.
+    """
     if self.stopped:
       raise self.stopped
     try:
@@ -60,19 +75,33 @@ class Channel:
         outcome = "opaque_result"
       raise self.stop(outcome, detail[: asserts.DETAIL_LENGTH])
     if "raised" in reply:
+      if "nodes" in reply:
+        self.decode(reply, objects)
       raise _exception(reply["raised"])
     return reply
 
   def request(self, do: str, handle: int, arguments):
     """Asks U to do something with one of its objects, arguments passed by content."""
+    return self._request(do, handle, arguments)[0]
+
+  def take(self, handle: int, most: int):
+    """Next items of an iterator of U's, and what to raise behind them, if known."""
+    items, reply = self._request("next", handle, most)
+    then = reply.get("then")
+    if type(items) is not list or len(items) > most or not (items or then):
+      raise self.stop("opaque_result", "an iterator's items that are none")
+    if isinstance(then, dict) and then.get("end") is True:
+      then = StopIteration()
+    elif then is not None:
+      then = _exception(then.get("raised") if isinstance(then, dict) else None)
+    return items, then
+
+  def _request(self, do: str, handle: int, arguments):
     encoder = wire.Encoder(self._special)
     encoded = encoder.value(arguments)
-    reply = self.ask(
-      {"do": do, "handle": handle, "arguments": encoded, "nodes": encoder.nodes}
-    )
-    if reply.get("end") is True and do == "next":
-      raise StopIteration
-    return self.decode(reply, encoder.objects)
+    request = {"do": do, "handle": handle, "arguments": encoded, "nodes": encoder.nodes}
+    reply = self.ask(request, objects=encoder.objects)
+    return self.decode(reply, encoder.objects), reply
 
   def decode(self, reply: dict, objects=()):
     """The value of a reply; changes of the request's objects are made here too."""
@@ -121,6 +150,14 @@ class Remote:
   def __repr__(self):
     return f"<{self._name} of the code>"
 
+  def __getattr__(self, name: str):
+    if name.startswith("__"):
+      raise AttributeError(name)
+    return self._channel.request("getattr", self._handle, name)
+
+  def __setattr__(self, name: str, value):
+    self._channel.request("setattr", self._handle, (name, value))
+
 
 class Function(Remote):
   """A function of the code: calling it calls the original in U."""
@@ -135,29 +172,68 @@ class Function(Remote):
 
 
 class Iterator(Remote):
-  """An iterator of the code, asked for one item at a time."""
+  """An iterator of the code.
+
+  A test that takes a few items gets them one by one, as lazily as in one process;
+  whoever takes many gets them in batches that double while U fills them fast.
+  """
+
+  _items: collections.deque
+  _then: BaseException | None
+  _taken: int
+  _most: int
+
+  def __init__(self, channel: Channel, handle: int, name: str):
+    super().__init__(channel, handle, name)
+    vars(self).update(_items=collections.deque(), _then=None, _taken=0, _most=1)
 
   def __iter__(self):
     return self
 
   def __next__(self):
-    return self._channel.request("next", self._handle, None)
+    if not self._items and self._then is None:
+      items, then = self._channel.take(self._handle, self._most)
+      taken, most = self._taken + len(items), self._most
+      fast = taken >= _SINGLE_ITEMS and len(items) == most
+      most = min(2 * most, _MOST_ITEMS) if fast else 1
+      vars(self).update(_then=then, _taken=taken, _most=most)
+      self._items.extend(items)
+    if self._items:
+      return self._items.popleft()
+    then = self._then
+    vars(self).update(_then=None)
+    assert then is not None  # `take` returns items or this
+    raise then
+
+  def __getattr__(self, name: str):
+    if vars(self).get("_items") or vars(self).get("_then"):
+      raise self._channel.stop("unsupported", f"{name} of an iterator read ahead")
+    return super().__getattr__(name)
 
 
 class Object(Remote):
-  """An instance of a class of the code: attributes, methods, truth; no operators."""
+  """An instance of a class of the code; it has no operators.
 
-  def __getattr__(self, name: str):
-    if name.startswith("__"):
-      raise AttributeError(name)
-    return self._channel.request("getattr", self._handle, name)
-
-  def __setattr__(self, name: str, value):
-    self._channel.request("setattr", self._handle, (name, value))
+  Its attributes, its truth, its length and its items are as if functions of the code
+  had returned them.
+  """
 
   def __bool__(self):
     """Its truth, as if the code had returned that, e.g. of a `re.Match`."""
     return bool(self._channel.request("bool", self._handle, None))
+
+  def __len__(self):
+    return int(self._channel.request("len", self._handle, None))
+
+  def __iter__(self):
+    items = self._channel.request("iter", self._handle, None)
+    if not isinstance(items, Iterator):
+      raise self._channel.stop("opaque_result", "items that cannot be asked for")
+    return items
+
+
+class Callable(Object, Function):
+  """An instance of a class of the code that has `__call__`, e.g. a decorator."""
 
 
 class Class(Object, Function):
@@ -174,9 +250,9 @@ def _refuse(operator: str):
 
 
 _OPERATORS = """
-  eq ne lt le gt ge len contains getitem add radd sub rsub mul rmul truediv
+  eq ne lt le gt ge contains getitem add radd sub rsub mul rmul truediv
   rtruediv floordiv rfloordiv mod rmod pow rpow neg pos abs int float index str
-  format and rand or ror xor rxor invert round hash iter
+  format and rand or ror xor rxor invert round hash
 """
 for _operator in _OPERATORS.split():
   setattr(Object, f"__{_operator}__", _refuse(f"__{_operator}__"))
@@ -185,6 +261,7 @@ _STAND_INS = {
   "function": Function,
   "iterator": Iterator,
   "object": Object,
+  "callable": Callable,
   "class": Class,
 }
 
@@ -256,6 +333,7 @@ def judge(channel: Channel, program: dict, modules) -> dict:
   names, dotted = _names(tuple(tests))
   namespace: dict = {"__name__": "tests", "__builtins__": builtins}
   try:
+    channel.await_code()
     reply = channel.ask({"do": "load", "code": program["code"], "names": names})
     if program["in_process"]:
       return _judge_in_process(channel, tests, names)

@@ -16,9 +16,12 @@ import collections
 import datetime
 import decimal
 import fractions
+import functools
 import json
 import os
+import re
 import struct
+import types
 from typing import Any
 
 MESSAGE_BYTES = 1 << 24
@@ -44,6 +47,14 @@ _DATES = {
   "time": (datetime.time, "hour minute second microsecond"),
   "timedelta": (datetime.timedelta, "days seconds microseconds"),
 }
+_WRAPPERS = {  # exactly these: subclasses may have methods, and stay objects
+  collections.UserList: list,
+  collections.UserDict: dict,
+  collections.ChainMap: dict,
+  types.MappingProxyType: dict,
+}
+_CONSTANTS = {"Ellipsis": Ellipsis, "NotImplemented": NotImplemented}
+_FIELD = re.compile(r"[A-Za-z]\w*", re.ASCII)
 BUILTIN_TYPES = {
   t.__name__: t
   for t in (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset)
@@ -140,6 +151,12 @@ class Encoder:
     kind = type(value)
     if kind is int:
       return ["int", hex(value)]
+    if kind in _WRAPPERS:
+      value = _WRAPPERS[kind](value)
+    fields = getattr(kind, "_fields", None) if issubclass(kind, tuple) else None
+    if fields and all(type(f) is str and _FIELD.fullmatch(f) for f in fields):
+      values = self._many(tuple.__iter__(value))
+      return ["namedtuple", [kind.__name__, list(fields), values]]
     base: Any
     for base in (tuple, list, set, frozenset, collections.deque):
       if isinstance(value, base):
@@ -163,9 +180,21 @@ class Encoder:
     for tag, (base, fields) in _DATES.items():
       if isinstance(value, base) and getattr(value, "tzinfo", None) is None:
         return [tag, [getattr(value, field) for field in fields.split()]]
+    for name, constant in _CONSTANTS.items():
+      if value is constant:
+        return ["constant", name]
     if isinstance(value, type) and BUILTIN_TYPES.get(value.__name__) is value:
       return ["type", value.__name__]
     return self._special(value)
+
+
+@functools.lru_cache(maxsize=64)
+def _named_tuple(name: str, fields: tuple):
+  """This side's own class of named tuples; nothing but ASCII words gets in."""
+  for word in (name, *fields):
+    if not _FIELD.fullmatch(word):
+      raise Opaque(f"a field {word!r}")
+  return collections.namedtuple(name, fields)
 
 
 _PLAIN = {int: "__int__", float: "__float__", str: "__str__"}
@@ -243,6 +272,12 @@ class Decoder:
       return bytes.fromhex(payload)
     if tag in ("tuple", "frozenset"):
       return (tuple if tag == "tuple" else frozenset)(self._many(payload))
+    if tag == "namedtuple":
+      name, fields, values = payload
+      name = name if _FIELD.fullmatch(name) else "NamedTuple"
+      return _named_tuple(name, tuple(fields))._make(self._many(values))
+    if tag == "constant":
+      return _CONSTANTS[payload]
     if tag == "complex":
       return complex(*map(float, payload))
     if tag == "range":

@@ -63,6 +63,18 @@ def test_arguments_decide(machine, read, clone, fcntl, ioctl, prlimit):
   assert run(machine, prlimit, 1) == EPERM
 
 
+@pytest.mark.parametrize(
+  ("machine", "pair", "send", "xattr"),
+  [("x86_64", 53, 44, (188, 189, 190)), ("aarch64", 199, 206, (5, 6, 7))],
+)
+def test_sockets_reach_only_their_pair(machine, pair, send, xattr):
+  assert run(machine, pair, 1) == ALLOW  # AF_UNIX
+  assert run(machine, pair, 2) == EPERM
+  assert run(machine, send, 3, 0, 1, 0, 0, 0) == ALLOW
+  assert run(machine, send, 3, 0, 1, 0, 0x7F00, 16) == EPERM  # to an address
+  assert [run(machine, number) for number in xattr] == [EPERM] * 3
+
+
 def test_foreign_numbers_kill():
   assert run("x86_64", 0x40000000 + 62) == KILL  # x32
   assert run("x86_64", 3, architecture=0x40000003) == KILL  # i386

@@ -1,5 +1,8 @@
 import textwrap
 
+import pytest
+
+from phi1_jax.sandbox.inside import server
 from phi1_jax.sandbox.program import Program
 
 
@@ -28,3 +31,69 @@ def test_no_memory_of_the_tests_in_the_codes_process(sandbox):
   for _ in range(2):
     (verdict,) = sandbox.run([Program("scan", code, tests, cpu_seconds=20)])
     assert verdict.failed_test == tests[1], verdict
+
+
+SPOILERS = {
+  "default_acl": """
+    import ctypes, struct
+    entries = [(1, 5), (4, 5), (0x20, 0)]
+    acl = struct.pack("<I", 2)
+    for tag, mode in entries: acl += struct.pack("<HHI", tag, mode, 0xFFFFFFFF)
+    name = b"system.posix_acl_default"
+    def f(x):
+      libc = ctypes.CDLL(None)
+      return [libc.setxattr(folder, name, acl, len(acl), 0)
+              for folder in (b"/tmp", b"/dev/shm")] != [-1, -1]
+    """,
+  "mode_of_shared_memory": """
+    import os
+    def f(x): os.chmod("/dev/shm", 0o555)
+    """,
+  "mode_of_tmp": """
+    import os
+    def f(x): os.chmod("/tmp", 0o555)
+    """,
+  "deep_folders": """
+    import os
+    def f(x):
+      for i in range(3000):
+        os.mkdir("d")
+        os.chdir("d")
+    """,
+  "wide_folders": """
+    import os
+    def f(x):
+      for i in range(50):
+        os.mkdir(f"/dev/shm/{i}")
+        for j in range(50): os.mkdir(f"/dev/shm/{i}/{j}")
+    """,
+}
+
+
+@pytest.mark.parametrize("name", SPOILERS)
+def test_the_next_programs_find_their_folders_as_ever(sandbox, name):
+  code = "def f(x):\n  for name in ('a', '/tmp/a', '/dev/shm/a'):\n"
+  code += "    with open(name, 'w') as file: file.write('x')\n  return x + 1\n"
+  programs = [
+    Program("spoiler", textwrap.dedent(SPOILERS[name]), ("assert not f(2)",)),
+    *(Program(f"next{i}", code, ("assert f(2) == 3",)) for i in range(3)),
+  ]
+  verdicts = list(sandbox.run(programs))
+  assert [v.passed for v in verdicts] == [True] * 4, verdicts
+  assert all(v.attempts == 1 for v in verdicts), verdicts
+
+
+def test_emptying_stops_at_its_bound(tmp_path):
+  for i in range(5):
+    (tmp_path / "a" / str(i)).mkdir(parents=True)
+  assert server._empty(str(tmp_path), 4) < 0
+  (tmp_path / "link").symlink_to("/")
+  assert server._empty(str(tmp_path), 10) >= 0
+  assert not list(tmp_path.iterdir())
+
+
+def test_state_shows_a_changed_mode(tmp_path):
+  before = server._state(str(tmp_path))
+  assert server._state(str(tmp_path)) == before
+  tmp_path.chmod(0o555)
+  assert server._state(str(tmp_path)) != before

@@ -1,0 +1,151 @@
+"""What honest code does that needs more of U and T than plain calls."""
+
+import textwrap
+
+import pytest
+
+from phi1_jax.sandbox.program import Program
+
+HONEST = {
+  "class_based_decorator": (
+    """
+    class memoize:
+      def __init__(self, function): self.function, self.seen = function, {}
+      def __call__(self, x):
+        if x not in self.seen: self.seen[x] = self.function(x)
+        return self.seen[x]
+    @memoize
+    def f(x): return x + 1
+    """,
+    "assert f(2) == 3 and f(2) == 3 and f.seen == {2: 3}",
+  ),
+  "attributes_of_functions": (
+    """
+    import functools
+    @functools.lru_cache
+    def g(x): return x
+    def f(x): f.calls += g(x)
+    f.calls = 0
+    """,
+    "f(2)\nf(2)\nassert f.calls == 4 and g.cache_info().hits == 1",
+  ),
+  "iterable_object": (
+    """
+    class Rows:
+      def __iter__(self): return iter([[1], [2]])
+    class Sized(Rows):
+      def __len__(self): return 2
+    def f(sized): return Sized() if sized else Rows()
+    """,
+    "assert list(f(True)) == list(f(False)) == [[1], [2]] and len(f(True)) == 2",
+  ),
+  "long_generator": (
+    "def f(n): return (i for i in range(n))",
+    "assert sum(f(100000)) == 4999950000",
+  ),
+  "generator_that_raises_late": (
+    "def f():\n  yield from range(500)\n  raise KeyError('end')",
+    "seen = []\ntry:\n  for x in f(): seen.append(x)\nexcept KeyError: pass\n"
+    "assert seen == list(range(500))",
+  ),
+  "generator_that_ends_late": (
+    "def f(n): return iter(range(n))",
+    "g = f(500)\nassert list(g) == list(range(500)) and list(g) == []",
+  ),
+  "generator_without_a_next_item": (
+    """
+    def f():
+      for i in range(60): yield i
+      while True: pass
+    """,
+    "import itertools\nassert list(itertools.islice(f(), 60)) == list(range(60))",
+  ),
+  "generator_of_one_changing_list": (
+    """
+    def f():
+      row = [0]
+      for i in range(300):
+        row[0] = i
+        yield row
+    """,
+    "for i, row in enumerate(f()): assert row == [i]",
+  ),
+  "groups_are_read_before_the_next": (
+    "import itertools\ndef f(x): return itertools.groupby(x)",
+    "text = 'aab' * 60\nassert ''.join(x for _, g in f(text) for x in g) == text",
+  ),
+  "generator_that_is_sent_to": (
+    "def f(x):\n  y = yield x\n  yield y",
+    "g = f(2)\nassert next(g) == 2 and g.send(5) == 5",
+  ),
+  "many_threads": (
+    """
+    import threading
+    def f():
+      barrier, sizes = threading.Barrier(40), []
+      def work():
+        sizes.append(len(bytes(2000)))
+        barrier.wait()
+      threads = [threading.Thread(target=work) for _ in range(40)]
+      for thread in threads: thread.start()
+      for thread in threads: thread.join()
+      return len(sizes)
+    """,
+    "assert f() == 40",
+  ),
+  "deep_recursion": (
+    "def f(n): return n and 1 + f(n - 1)",
+    "assert f(994) == 994",
+  ),
+  "fields_of_a_named_tuple": (
+    "import collections\nP = collections.namedtuple('P', 'x y')\n"
+    "def f(p=P(1, [2])): return p._replace(x=p.x + 1)",
+    "p = f()\nassert p.x == 2 and p.y == [2] and p == (2, [2]) and f(p).x == 3"
+    " and f() == P(2, [2])",
+  ),
+  "argument_changed_before_an_exception": (
+    "def f(x):\n  x.append(1)\n  raise ValueError('no')",
+    "x = []\ntry:\n  f(x)\nexcept ValueError: pass\nassert x == [1]",
+  ),
+  "event_loop": (
+    """
+    import asyncio, time
+    async def g(x):
+      await asyncio.sleep(0.001)
+      return x + await asyncio.to_thread(lambda: 1)
+    def f(x): return asyncio.run(g(x))
+    """,
+    "assert f(2) == 3",
+  ),
+  "wrappers": (
+    "import collections, types\ndef f(): return collections.UserList([1]),"
+    " collections.ChainMap({1: 2}, {3: 4}), types.MappingProxyType({1: 2})",
+    "assert f() == ([1], {1: 2, 3: 4}, {1: 2})",
+  ),
+  "constants": (
+    "def f(): return [...], NotImplemented",
+    "assert f()[0][0] is ... and f()[1] is NotImplemented",
+  ),
+}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_honest_code_passes(sandbox, name):
+  code, test = HONEST[name]
+  program = Program(name, textwrap.dedent(code), (test,))
+  (verdict,) = sandbox.run([program])
+  assert verdict.passed, verdict
+
+
+def test_a_callable_object_has_no_operators(sandbox):
+  code = "class Yes:\n  def __call__(self): return self\n"
+  code += "  def __eq__(self, other): return True\nf = Yes()\n"
+  (verdict,) = sandbox.run([Program("k", code, ("assert f() == 3",))])
+  assert verdict.outcome == "opaque_result", verdict
+
+
+def test_an_iterator_read_ahead_cannot_be_sent_to(sandbox):
+  code = "def f():\n  x = 0\n  while True: x = (yield x) or x + 1\n"
+  tests = ("g = f()\nfor _ in range(65): next(g)\ng.send(5)",)
+  (verdict,) = sandbox.run([Program("k", code, tests)])
+  assert verdict.outcome == "unsupported", verdict

@@ -1,0 +1,45 @@
+import os
+
+import pytest
+
+from phi1_jax.sandbox.inside import test_side, wire
+
+PROGRAM = {"code": "", "tests": ["f()"], "in_process": False}
+
+
+def judge_with(*replies):
+  """The verdict when U writes these messages and is gone."""
+  read, write = os.pipe()
+  for reply in replies:
+    wire.send(write, reply)
+  os.close(write)
+  requests = os.open(os.devnull, os.O_WRONLY)
+  verdict = test_side.judge(test_side.Channel(requests, read), PROGRAM, ())
+  os.close(read)
+  os.close(requests)
+  return verdict["outcome"]
+
+
+def test_death_before_the_code_is_no_fault_of_the_code():
+  assert judge_with() == "worker_lost"
+  assert judge_with("ready") == "lost"  # S then says what became of U
+
+
+def test_items_that_are_none_stop_the_tests():
+  function = {"value": [0], "nodes": [["iterator", [0, "f"]]]}
+  read, write = os.pipe()
+  requests = os.open(os.devnull, os.O_WRONLY)
+  for bad in (
+    {"value": 3, "nodes": []},
+    {"value": [0], "nodes": [None]},
+    {"value": [0], "nodes": [["list", []]], "then": None},
+    {"value": [0], "nodes": [["list", [1, 2]]], "then": None},  # asked for one
+  ):
+    channel = test_side.Channel(requests, read)
+    items = channel.decode(function)
+    wire.send(write, bad)
+    with pytest.raises(test_side.Stop, match=r"items|plain data") as stop:
+      next(items)
+    assert stop.value.outcome == "opaque_result"
+  for descriptor in (read, write, requests):
+    os.close(descriptor)

@@ -1,0 +1,57 @@
+import ctypes
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+from phi1_jax import InputError
+from phi1_jax.sandbox import levels
+from phi1_jax.sandbox.program import Program
+from phi1_jax.sandbox.sandbox import Sandbox, _Job
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def _children() -> set[str]:
+  own = os.getpid()
+  return set(pathlib.Path(f"/proc/{own}/task/{own}/children").read_text().split())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.parametrize("level", levels.LEVELS)
+@pytest.mark.parametrize("busy", [True, False])
+def test_nothing_is_left_to_an_init_that_may_reap_nothing(level, busy):
+  """Orphans come to this process, which reaps none, so that they can be counted."""
+  subprocess.run(["true"], check=True)  # whatever the first process leaves, is there
+  before = _children()
+  libc = ctypes.CDLL(None)
+  assert libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+  try:
+    try:
+      sandbox = Sandbox(workers=1, isolation=level)
+    except InputError as error:
+      pytest.skip(f"no {level} on this machine: {error}")
+    with sandbox:
+      list(sandbox.run([Program("p", "", ("1",))]))
+      if busy:
+        sleeper = Program("s", "import time\ntime.sleep(99)", ())
+        sandbox._give(sandbox._seats[0], _Job(sleeper))
+        time.sleep(0.2)
+    assert _children() - before == set()
+  finally:
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+def test_a_deep_folder_of_a_worker_is_removed():
+  code = "import os\nfor _ in range(3000):\n  os.mkdir('d')\n  os.chdir('d')\n"
+  with Sandbox(workers=1, isolation="rlimits") as sandbox:
+    warm = Program("warm", "", ("1",))
+    list(sandbox.run([warm]))
+    folder = sandbox._seats[0].worker._own_scratch
+    assert folder
+    (verdict,) = sandbox.run([Program("deep", code, ("1",))])
+    assert verdict.passed, verdict
+  assert not os.path.exists(folder)
