@@ -65,7 +65,7 @@ def _evaluate(benchmark: str, argv: Sequence[str]) -> int:
         execute.execute(folder, problems, asked, sandbox, identity)
     if "report" in stages:
       ks = config.ks
-      found = summary.summarize(folder, problems, ks)
+      found = summary.summarize(folder, problems, asked, ks)
       print(summary.table([(folder.name, found)]))
       print(f"written to {folder / workdir.SUMMARY}")
   return command.DONE
@@ -222,6 +222,7 @@ def _report(argv: Sequence[str]) -> int:
   parser.add_argument("--output", type=Path, default=Path("report.html"))
   _add_benchmarks(parser)
   arguments = parser.parse(argv)
+  report.check_output(arguments.output)
   data = report.build(arguments.runs, arguments.benchmarks)
   print(summary.table([(run["name"], run["summary"]) for run in data["runs"]]))
   for pair in data["comparisons"]:

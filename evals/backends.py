@@ -26,6 +26,7 @@ class Wanted:
     stops: strings of which the first ends it.
     max_new_tokens: the most tokens to sample.
     seed: another one gives another sample.
+    name: what a complaint calls it.
   """
 
   key: str
@@ -33,6 +34,7 @@ class Wanted:
   stops: tuple[str, ...]
   max_new_tokens: int
   seed: int
+  name: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,24 +221,37 @@ class EndpointBackend:
     """Asks for all of them.
 
     Raises:
-      InputError: the endpoint refuses such requests.
-      RequestError: some failed; what had succeeded was yielded before.
+      InputError: the endpoint refuses the key or the model.
+      RequestError: some failed.
+      In either case what had succeeded, or was still under way, is yielded before.
     """
-    failures = []
+    failures: list[tuple[str, RequestError]] = []
+    refusal: InputError | None = None
     with futures.ThreadPoolExecutor(self._config.slots) as pool:
-      jobs = [pool.submit(self._one, one) for one in wanted]
+      jobs = {pool.submit(self._one, one): one for one in wanted}
       try:
         for job in futures.as_completed(jobs):
           try:
-            yield job.result()
+            answer = job.result()
           except RequestError as error:
-            failures.append(error)
+            failures.append((jobs[job].name or jobs[job].key, error))
+          except InputError as error:  # no other request would fare better
+            refusal = refusal or error
+            for other in jobs:
+              other.cancel()
+          except futures.CancelledError:
+            pass
+          else:
+            yield answer
       finally:
         pool.shutdown(wait=False, cancel_futures=True)
+    if refusal:
+      raise refusal
     if failures:
+      name, error = failures[-1]
       raise RequestError(
         f"{len(failures)} of {len(wanted)} requests failed, the same command asks for "
-        f"them again; the last: {failures[-1]}"
+        f"them again; the last, {name}: {error}"
       )
 
   def _one(self, wanted: Wanted) -> Generated:

@@ -15,10 +15,14 @@ from evals import programs, selftest, workdir
 from evals.programs import VARIANTS
 from evals.prompts import Prompt
 from evals.selftest import Judge
+from phi1_jax import InputError
 from phi1_jax.cli.progress import Progress
 from phi1_jax.problems.problem import Problem
+from phi1_jax.sandbox import sandbox as sandboxes
 from phi1_jax.sandbox.program import Program, Verdict
 from phi1_jax.sandbox.sandbox import Sandbox
+
+TOO_LONG = "too_long"  # the one outcome that is not the sandbox's
 
 
 class UnfitError(RuntimeError):
@@ -48,7 +52,9 @@ def judge_identity(sandbox: Sandbox) -> dict[str, Any]:
   """What its verdicts depend on beside the program."""
   record = sandbox.record()
   names = ("isolation", "python", "seccomp", "memory_bytes")
-  return {name: record[name] for name in names}
+  inside = Path(sandboxes.__file__).with_name("inside").glob("*.py")
+  sources = {path.name: path.read_text() for path in inside}
+  return {name: record[name] for name in names} | {"inside": workdir.digest(sources)}
 
 
 def execute(
@@ -80,11 +86,16 @@ def execute(
     done = {(v["key"], v["variant"], v["program"], v["judge"]) for v in journal.rows}
     to_run: dict[str, Program] = {}
     waiting: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for program, verdict in _wanted(rows, problems, asked):
-      names = (verdict["key"], verdict["variant"], program.key, judge_digest)
-      if names not in done:
-        to_run[program.key] = program
-        waiting[program.key].append(verdict | {"judge": judge_digest})
+    for program, verdict in wanted(rows, problems, asked):
+      key = verdict["program"]
+      if (verdict["key"], verdict["variant"], key, judge_digest) in done:
+        continue
+      verdict["judge"] = judge_digest
+      if program is None:
+        journal.append(verdict | _facts(Verdict(key, TOO_LONG)))
+      else:
+        to_run[key] = program
+        waiting[key].append(verdict)
     if to_run:
       check(problems, judge)
     total = len(VARIANTS) * len(rows)
@@ -102,17 +113,23 @@ def execute(
   return len(to_run)
 
 
-def _wanted(
+def wanted(
   rows: Sequence[Mapping[str, Any]],
   problems: Sequence[Problem],
   asked: Mapping[str, Prompt],
-) -> Iterator[tuple[Program, dict[str, Any]]]:
-  """Both programs of every completion, each with the beginning of its verdict."""
+) -> Iterator[tuple[Program | None, dict[str, Any]]]:
+  """Both programs of every completion, each with the beginning of its verdict.
+
+  None instead of a program that the sandbox does not take for its length.
+  """
   of_id = {problem.id: problem for problem in problems}
   for row in rows:
     problem = of_id[row["task_id"]]
     for judged in programs.variants(problem, asked[problem.id], row):
-      program = programs.program(problem, judged.code)
+      try:
+        program = programs.program(problem, judged.code)
+      except InputError:
+        program = None
       yield (
         program,
         {
@@ -120,7 +137,7 @@ def _wanted(
           "variant": judged.variant,
           "task_id": problem.id,
           "sample": row["sample"],
-          "program": program.key,
+          "program": programs.key(problem, judged.code),
           "dropped": list(judged.dropped),
         },
       )

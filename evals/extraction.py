@@ -5,8 +5,13 @@ or stop in the middle of one. The answer is split into its top-level blocks, eac
 parsed alone, and those are kept which the entry point reaches by name. The time is
 linear in the length of the answer, and everything left out is listed with a reason.
 
+Set-up code is kept with what it sets up: `fill(TABLE)`, a loop that fills it, a call of
+a function that changes it as a global, and what sets up the interpreter itself, such as
+sys.setrecursionlimit. What tries the entry point out is not.
+
 Of several definitions of the entry point the first that does something is kept: what
-comes later is rambling, and what comes before is the prompt's own stub.
+comes later is rambling, and what comes before is the prompt's own stub. `f = g(f)` goes
+on with the one before it.
 """
 
 import ast
@@ -16,13 +21,15 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
+from evals.names import BUILTINS, Names, names
 from phi1_jax.problems.problem import parse
 
-# Strings, comments, brackets: all that decides whether a new line is a new statement.
+# Strings (an open one ends with its line), comments, brackets: all that decides
+# whether a new line is a new statement.
 _TOKEN = re.compile(
   r"""
     (?P<triple>\"{3}|'{3})
-  | (?P<string>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')
+  | (?P<string>"(?:\\[\s\S]|[^"\\\n])*"?|'(?:\\[\s\S]|[^'\\\n])*'?)
   | (?P<comment>\#[^\n]*)
   | (?P<open>[(\[{]) | (?P<close>[)\]}])
   | (?P<newline>\n)
@@ -36,6 +43,7 @@ _CONTINUES = re.compile(r"(else|elif|except|finally)\b|[)\]}#]|\s|$")
 _BEGINS = re.compile(r"(def|class|import|from|async|if|for|while|try|with)\b|@")
 # How often a block that does not parse is cut at the line that is to blame.
 _REPAIRS = 4
+_NO_NAMES = Names()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +65,7 @@ class _Block:
   tree: ast.Module | None = None
   cut: str = ""
   reason: str = ""
-  binds: frozenset[str] = frozenset()
-  changes: frozenset[str] = frozenset()
-  reads: frozenset[str] = frozenset()
+  names: Names = _NO_NAMES
 
 
 def extract(program: str, entry_point: str, also: Iterable[str] = ()) -> Extraction:
@@ -74,10 +80,8 @@ def extract(program: str, entry_point: str, also: Iterable[str] = ()) -> Extract
   entry = _entry(blocks, entry_point)
   if entry is None:
     return Extraction("", (f"everything: no definition of {entry_point}",))
-  for block in blocks:
-    if block is not entry and entry_point in block.binds:
-      block.reason = f"another {entry_point}"
-  kept = _reached(blocks, entry, also)
+  _settle(blocks, entry, entry_point)
+  kept = _reached(blocks, entry, entry_point, also)
   dropped = []
   for index, block in enumerate(blocks):
     if index not in kept and block.source.strip():
@@ -166,57 +170,21 @@ def _read(source: str) -> _Block:
 
 
 def _described(block: _Block) -> _Block:
-  """Adds the names that a block binds, reads, and changes in place."""
+  """Adds its names, or the reason not to look at them."""
   assert block.tree is not None
-  binds, changes, reads = set(), set(), set()
-  for node in ast.walk(block.tree):
-    if isinstance(node, ast.Name):
-      (reads if isinstance(node.ctx, ast.Load) else binds).add(node.id)
-    elif isinstance(node, ast.Attribute | ast.Subscript):
-      base = _base(node)
-      if base and not isinstance(node.ctx, ast.Load):
-        changes.add(base)
-  for statement in _top_level(block.tree.body):
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-      binds.add(statement.name)
-    elif isinstance(statement, ast.Import | ast.ImportFrom):
-      binds |= {(a.asname or a.name).partition(".")[0] for a in statement.names}
-    elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
-      base = _base(statement.value.func)
-      changes |= {base} if base else set()
+  block.names = found = names(block.source, block.tree)
   first = block.tree.body[0] if block.tree.body else None
-  if isinstance(first, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-    binds, changes = {first.name}, set()  # what its body does happens when it is called
-  if isinstance(first, ast.If) and "__name__" in ast.dump(first.test):
-    block.reason, binds, changes = "main block", set(), set()
-  block.binds, block.changes = frozenset(binds), frozenset(changes)
-  block.reads = frozenset(reads)
+  test = ast.walk(first.test) if isinstance(first, ast.If) else ()
+  if any(isinstance(node, ast.Name) and node.id == "__name__" for node in test):
+    block.reason, block.names = "main block", Names(reads=found.reads)
+  elif not found.defines and "input" in found.calls:
+    block.reason, block.names = "asks for input", Names(reads=found.reads)
   return block
-
-
-def _base(node: ast.AST) -> str | None:
-  """The name that `a.b[c].d` begins with, None where it is the whole or no name."""
-  inside = False
-  while isinstance(node, ast.Attribute | ast.Subscript):
-    node, inside = node.value, True
-  return node.id if inside and isinstance(node, ast.Name) else None
-
-
-def _top_level(body: Iterable[ast.stmt]) -> Iterable[ast.stmt]:
-  """Statements of the module itself, those in its ifs, loops and tries included."""
-  for statement in body:
-    yield statement
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-      continue
-    for field in ("body", "orelse", "finalbody"):
-      yield from _top_level(getattr(statement, field, ()))
-    for handler in getattr(statement, "handlers", ()):
-      yield from _top_level(handler.body)
 
 
 def _entry(blocks: list[_Block], name: str) -> _Block | None:
   """The first definition that does something, else the first there is."""
-  found = [block for block in blocks if name in block.binds]
+  found = [block for block in blocks if name in block.names.binds]
   for block in found:
     if not (block.tree and _is_stub(block.tree.body[0])):
       return block
@@ -224,33 +192,150 @@ def _entry(blocks: list[_Block], name: str) -> _Block | None:
 
 
 def _is_stub(node: ast.stmt) -> bool:
-  if not isinstance(node, ast.FunctionDef):
+  if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
     return False
   return all(
     isinstance(s, ast.Pass)
     or (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
+    or (isinstance(s, ast.Raise) and _is_not_implemented(s.exc))
     for s in node.body
   )
 
 
-def _reached(blocks: list[_Block], entry: _Block, also: Iterable[str]) -> set[int]:
-  """Indices of the blocks that the entry point needs, through any number of names."""
-  of_name: dict[str, list[int]] = defaultdict(list)
+def _is_not_implemented(raised: ast.expr | None) -> bool:
+  raised = raised.func if isinstance(raised, ast.Call) else raised
+  return isinstance(raised, ast.Name) and raised.id == "NotImplementedError"
+
+
+def _settle(blocks: list[_Block], entry: _Block, name: str) -> None:
+  """Decides about the other blocks that bind the entry point's name.
+
+  `f = wrap(f)` after the entry point, before another definition, changes it.
+  """
+  goes_on = False
+  for block in blocks:
+    if block is entry:
+      goes_on = True
+    elif name in block.names.binds:
+      if goes_on and _wraps(block, name):
+        found = block.names
+        block.names = dataclasses.replace(
+          found, binds=found.binds - {name}, changes=found.changes | {name}
+        )
+      else:
+        block.reason, goes_on = f"another {name}", False
+
+
+def _wraps(block: _Block, name: str) -> bool:
+  statement = block.tree.body[0] if block.tree and block.tree.body else None
+  return (
+    isinstance(statement, ast.Assign)
+    and isinstance(statement.value, ast.Call)
+    and name in block.names.reads
+  )
+
+
+class _Reach:
+  """What the entry point needs, through any number of names.
+
+  A name is followed once and a function once, so the time is linear.
+
+  Args:
+    blocks: of the whole answer.
+    entry_point: its name.
+  """
+
+  def __init__(self, blocks: list[_Block], entry_point: str):
+    self.kept: set[int] = set()
+    self._blocks, self._entry_point = blocks, entry_point
+    self._waiting: list[str] = []
+    self._followed: set[str] = set()
+    self._active: set[int] = set()
+    self._of_name: dict[str, list[int]] = defaultdict(list)  # binds or changes it
+    self._touching: dict[str, list[int]] = defaultdict(list)
+    self._callers: dict[str, list[int]] = defaultdict(list)
+    self._changers: dict[str, list[int]] = defaultdict(list)  # functions
+    self._calling: dict[str, list[int]] = defaultdict(list)  # functions
+    live = [(i, b.names) for i, b in enumerate(blocks) if not b.reason]
+    self._bound = BUILTINS.union(*(found.binds for _, found in live), [entry_point])
+    imports = (ast.Import, ast.ImportFrom)
+    imported = {
+      name
+      for i, found in live
+      for name in found.binds
+      if (tree := blocks[i].tree) and tree.body and isinstance(tree.body[0], imports)
+    }
+    for index, found in live:
+      for table, names_of in (
+        (self._of_name, found.binds | found.changes),
+        (self._touching, found.touches - imported),
+        (self._callers, found.calls),
+        (self._changers, found.effects - imported),
+        (self._calling, found.body_calls),
+      ):
+        for name in names_of:
+          table[name].append(index)
+
+  def keep(self, index: int) -> None:
+    """Keeps one block, whatever it is."""
+    if index not in self.kept:
+      self.kept.add(index)
+      self._waiting += self._blocks[index].names.reads
+
+  def settings(self) -> None:
+    """Keeps what sets up the interpreter."""
+    for index, block in enumerate(self._blocks):
+      if block.names.sets_up and not block.reason:
+        self._keep_if_sound(index)
+
+  def follow(self, wanted: Iterable[str]) -> None:
+    """Keeps what these names need."""
+    self._waiting += wanted
+    while self._waiting:
+      name = self._waiting.pop()
+      if name in self._followed:
+        continue
+      self._followed.add(name)
+      for index in self._of_name[name]:
+        self.keep(index)
+      for index in self._touching[name]:
+        self._keep_if_sound(index)
+      self._activate(self._changers[name])
+
+  def _activate(self, functions: Iterable[int]) -> None:
+    """Keeps the calls of functions which change something that is kept."""
+    waiting = list(functions)
+    while waiting:
+      index = waiting.pop()
+      found = self._blocks[index].names
+      # The entry point, and what tries it out, may change whatever it likes.
+      trial = self._entry_point in found.reads | found.binds or "input" in found.reads
+      if index in self._active or trial:
+        continue
+      self._active.add(index)
+      for name in found.binds:
+        for caller in self._callers[name]:
+          self._keep_if_sound(caller)
+        waiting += self._calling[name]
+
+  def _keep_if_sound(self, index: int) -> None:
+    """Keeps a block that neither tries the entry point out nor must fail."""
+    found = self._blocks[index].names
+    if self._entry_point in found.reads:
+      return
+    if found.defines or "*" in self._bound or found.reads <= self._bound:
+      self.keep(index)
+
+
+def _reached(
+  blocks: list[_Block], entry: _Block, entry_point: str, also: Iterable[str]
+) -> set[int]:
+  """Indices of the blocks that are kept."""
+  reach = _Reach(blocks, entry_point)
   for index, block in enumerate(blocks):
-    # Star imports bind what nobody knows.
-    if block.tree and "*" in block.binds:
-      of_name["*"].append(index)
-    if not block.reason:
-      for name in block.binds | block.changes:
-        of_name[name].append(index)
-  kept, names, waiting = {blocks.index(entry)}, set(), {"*", *also, *entry.reads}
-  # Future imports change how everything after them is read.
-  kept |= {i for i, b in enumerate(blocks) if b.source.startswith("from __future__")}
-  while waiting:
-    name = waiting.pop()
-    names.add(name)
-    for index in of_name[name]:
-      if index not in kept:
-        kept.add(index)
-        waiting |= blocks[index].reads - names
-  return kept
+    # Future imports change how everything after them is read.
+    if block is entry or block.source.startswith("from __future__"):
+      reach.keep(index)
+  reach.settings()
+  reach.follow(["*", entry_point, *also])  # star imports bind what nobody knows
+  return reach.kept

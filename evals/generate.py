@@ -1,6 +1,7 @@
 """The first half: asks a model for what is not on the disk yet."""
 
 import hashlib
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,13 @@ from phi1_jax import InputError
 from phi1_jax.cli.progress import Progress
 from phi1_jax.problems.problem import Problem
 from phi1_jax.sampling import stopping
+
+# What somebody's completions may say beside the text.
+_OPTIONAL: dict[str, tuple[tuple[type, ...], str]] = {
+  "finish": ((str, type(None)), "a string"),
+  "tokens": ((int, type(None)), "a whole number"),
+  "log_probs": ((int, float, type(None)), "a number"),
+}
 
 
 def settings(config: EvaluationConfig, model: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,14 +80,21 @@ def generate(
       for sample in range(config.samples)
     }
     wanted = [
-      Wanted(key, asked[p.id].text, stops, config.max_new_tokens, config.seed)
-      for key, (p, _) in places.items()
+      Wanted(
+        key,
+        asked[p.id].text,
+        stops,
+        config.max_new_tokens,
+        config.seed,
+        name=f"{p.id}, sample {sample}",
+      )
+      for key, (p, sample) in places.items()
       if key not in done
     ]
-    bar = Progress(
-      len(places), "samples", "generating", initial=len(places) - len(wanted)
-    )
-    with bar:
+    # Before the first request: a killed process must not leave a run that looks whole.
+    workdir.note(folder, "generate", {"samples": config.samples})
+    there = len(places) - len(wanted)
+    with Progress(len(places), "samples", "generating", initial=there) as bar:
       tokens = 0
       try:
         for answer in backend.complete(wanted) if wanted else ():
@@ -114,7 +129,7 @@ def _row(
     "stop": stop,
     "finish": answer.finish,
     "tokens": answer.tokens,
-    "log_probs": answer.log_probs,
+    "log_probs": finite(answer.log_probs),
     "seconds": round(answer.seconds, 4),
   }
 
@@ -133,6 +148,8 @@ def take(folder: Path, file: Path, problems: Sequence[Problem]) -> int:
   """
   rows = read_completions(file, problems)
   counts: dict[str, int] = {}
+  facts = {"completions": str(file), "samples": None, "rows": len(rows)}
+  workdir.note(folder, "generate", facts)
   with workdir.Journal(folder / workdir.COMPLETIONS) as journal:
     done = {row.get("key") for row in journal.rows}
     for row in rows:
@@ -143,17 +160,18 @@ def take(folder: Path, file: Path, problems: Sequence[Problem]) -> int:
       content = {"task": task, "sample": sample, "of": [row["completion"], text]}
       key = workdir.digest(content)
       if key not in done:
-        kept = {
-          "key": key,
-          "task_id": task,
-          "sample": sample,
-          "text": text,
-          "completion": row["completion"],
-        }
         journal.append(
-          kept | {name: row.get(name) for name in ("finish", "tokens", "log_probs")}
+          {
+            "key": key,
+            "task_id": task,
+            "sample": sample,
+            "text": text,
+            "completion": row["completion"],
+            "finish": row.get("finish"),
+            "tokens": row.get("tokens"),
+            "log_probs": finite(row.get("log_probs")),
+          }
         )
-  workdir.note(folder, "generate", {"completions": str(file), "samples": None})
   return len(rows)
 
 
@@ -165,7 +183,7 @@ def read_completions(file: Path, problems: Sequence[Problem]) -> list[dict[str, 
   rows = workdir.parse_lines(text if text.endswith(b"\n") else text + b"\n", file)
   known = {problem.id for problem in problems}
   for number, row in enumerate(rows, 1):
-    if row.get("task_id") not in known:
+    if not isinstance(row.get("task_id"), str) or row["task_id"] not in known:
       raise InputError(
         f"{file}, row {number}: task_id {row.get('task_id')!r} is not in the task set "
         f"(such as {problems[0].id!r})"
@@ -173,6 +191,12 @@ def read_completions(file: Path, problems: Sequence[Problem]) -> list[dict[str, 
     for name in ("completion", "text"):
       if not isinstance(row.get(name, ""), str) or "completion" not in row:
         raise InputError(f"{file}, row {number}: expected a string as {name!r}")
+    for name, (kinds, expected) in _OPTIONAL.items():
+      value = row.get(name)
+      if isinstance(value, bool) or not isinstance(value, kinds):
+        raise InputError(
+          f"{file}, row {number}: {name} is {value!r:.60}, expected {expected} or null"
+        )
   missing = sorted(known - {row["task_id"] for row in rows})
   if missing:
     raise InputError(
@@ -180,6 +204,11 @@ def read_completions(file: Path, problems: Sequence[Problem]) -> list[dict[str, 
       "expected at least one for every problem of the task set"
     )
   return rows
+
+
+def finite(value: float | None) -> float | None:
+  """None for infinity and NaN, which JSON cannot hold."""
+  return value if value is not None and math.isfinite(value) else None
 
 
 def _sha256(text: str) -> str:

@@ -73,7 +73,7 @@ def _hook(setup: Setup, store: TokenStore, task_set: str, prompt_style: str) -> 
       with Sandbox(memory_bytes=config.memory_bytes) as sandbox:
         identity = execute.judge_identity(sandbox)
         execute.execute(folder, problems, asked, sandbox, identity)
-      scores = summary.summarize(folder, problems, config.ks)["scores"]
+      scores = summary.summarize(folder, problems, asked, config.ks)["scores"]
     for variant in VARIANTS:
       yield (
         f"eval/{benchmark_of(task_set)}_{variant}",

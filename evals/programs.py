@@ -39,28 +39,43 @@ class Judged:
 def variants(problem: Problem, prompt: Prompt, row: Mapping[str, Any]) -> list[Judged]:
   """The programs of one line of completions.jsonl."""
   whole = prompt.prefix + row.get("text", row["completion"])
-  found = extraction.extract(whole, problem.entry_point, problem.names())
+  truncated = prompt.prefix + row["completion"]
+  try:
+    found = extraction.extract(whole, problem.entry_point, problem.names())
+  except RecursionError:
+    found = extraction.Extraction(
+      truncated, ("nothing: nested too deeply to sanitize",)
+    )
   return [
-    Judged("truncated", prompt.prefix + row["completion"]),
+    Judged("truncated", truncated),
     Judged("sanitized", found.code, found.dropped),
   ]
 
 
-def program(problem: Problem, code: str) -> Program:
-  """Code with the problem's tests and limits; its key is a digest of all of that.
+def key(problem: Problem, code: str) -> str:
+  """What a program is called: a digest of code, tests and limits.
 
   So what several samples have in common is judged once, blank lines at the end aside.
   """
-  code = code.rstrip() + "\n"
-  content = {
-    "code": code,
-    "tests": problem.tests,
-    "cpu_seconds": problem.cpu_seconds,
-    "in_process": problem.in_process,
-  }
+  return digest(
+    {
+      "code": code.rstrip() + "\n",
+      "tests": problem.tests,
+      "cpu_seconds": problem.cpu_seconds,
+      "in_process": problem.in_process,
+    }
+  )
+
+
+def program(problem: Problem, code: str) -> Program:
+  """Code with the problem's tests and limits.
+
+  Raises:
+    InputError: longer than the sandbox takes.
+  """
   return Program(
-    key=digest(content),
-    code=code,
+    key=key(problem, code),
+    code=code.rstrip() + "\n",
     tests=problem.tests,
     cpu_seconds=problem.cpu_seconds,
     in_process=problem.in_process,

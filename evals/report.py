@@ -36,7 +36,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evals import programs, prompts, score, summary, workdir
+from evals import generate, programs, prompts, score, summary, workdir
 from evals.config import EvaluationConfig, benchmark_of
 from evals.programs import VARIANTS
 from phi1_jax import InputError
@@ -69,13 +69,15 @@ def build(folders: Sequence[Path], benchmarks: str | None = None) -> dict[str, A
     known = EvaluationConfig(settings["task_set"], settings["prompt_style"])
     problems = load_problems(known.task_set, benchmarks)
     asked = prompts.build_all(problems, known.task_set, known.prompt_style, benchmarks)
-    found = summary.read(folder, problems)
+    found = summary.read(folder, problems, asked)
+    # It says which scores are wanted, but may be older than the verdicts.
+    ks = summary.ks_of(workdir.read_json(folder / workdir.SUMMARY))
     results.append(found)
     runs.append(
       {
         "name": name,
         "workdir": str(folder),
-        "summary": workdir.read_json(folder / workdir.SUMMARY),
+        "summary": summary.scored(folder, found, ks),
         "problems": [_problem(p, asked[p.id], found) for p in problems],
       }
     )
@@ -87,20 +89,39 @@ def build(folders: Sequence[Path], benchmarks: str | None = None) -> dict[str, A
   }
 
 
+def check_output(output: Path) -> None:
+  """Refuses a place where the report would overwrite something else.
+
+  Raises:
+    InputError: not an HTML file, or in the work directory of a run.
+  """
+  if output.suffix != ".html":
+    raise InputError(
+      f"--output: got {output}, expected a name that ends in .html; the JSON is "
+      "written beside it"
+    )
+  if (output.resolve().parent / workdir.RUN).exists():
+    raise InputError(
+      f"--output: {output} lies in the work directory of a run, whose files a report "
+      "could overwrite; name another folder"
+    )
+
+
 def write(data: Mapping[str, Any], output: Path) -> list[Path]:
   """Writes `output` (HTML, where the page is installed) and JSON beside it.
 
   Returns:
     The files that were written.
   """
+  check_output(output)
   json_path = output.with_suffix(".json")
   try:
     output.parent.mkdir(parents=True, exist_ok=True)
-    json_path.write_text(json.dumps(data, allow_nan=False))
+    workdir.write_text(json_path, json.dumps(data, allow_nan=False))
     written = [json_path]
     if importlib.util.find_spec("evals.page"):
       page = importlib.import_module("evals.page")
-      output.write_text(page.render(data), encoding="utf-8")
+      workdir.write_text(output, page.render(data))
       written.append(output)
   except OSError as error:
     raise InputError(f"--output: cannot write {output} ({error.strerror})") from None
@@ -150,7 +171,9 @@ def _sample(
       "code": judged.code,
       **{field: verdict[field] for field in of_verdict},
     }
-  return {**{field: row.get(field) for field in fields}, "variants": variants}
+  sample = {field: row.get(field) for field in fields}
+  sample["log_probs"] = generate.finite(sample["log_probs"])
+  return {**sample, "variants": variants}
 
 
 def _comparisons(

@@ -5,8 +5,10 @@ n samples of a problem, c of them correct:
   pass@k    1 - C(n - c, k) / C(n, k), the unbiased estimate (Chen et al. 2021); k > n
             is refused, not left out
   interval  95%. One sample per problem: Wilson's for a proportion. Several: the
-            bootstrap over problems, seeded. Both take the problems for a sample of
-            all problems one could ask; a greedy score moves also with the batch.
+            bootstrap over problems, seeded; Wilson's again where all problems have
+            the same value, of which the bootstrap would make an interval of no width.
+            All take the problems for a sample of all problems one could ask; a
+            greedy score moves also with the batch.
   compared  two runs on the same problems. One sample each: McNemar's exact test on
             the problems that only one solves. Several: the paired bootstrap.
 """
@@ -96,12 +98,14 @@ def estimate(
   if all(len(c) == 1 for c in correct.values()):
     low, high = wilson(round(math.fsum(values)), len(values))
     return Estimate(value, low, high, "wilson")
+  if min(values) == max(values):
+    return Estimate(value, *wilson(math.fsum(values), len(values)), "wilson")
   means = _resampled_means(np.asarray(values), seed)
   low, high = np.quantile(means, [0.025, 0.975])
   return Estimate(value, float(low), float(high), "bootstrap")
 
 
-def wilson(successes: int, total: int) -> tuple[float, float]:
+def wilson(successes: float, total: int) -> tuple[float, float]:
   """Wilson's 95% interval of a proportion: 83 of 164 gives 0.430 to 0.582."""
   p, z2 = successes / total, Z * Z
   centre = (p + z2 / (2 * total)) / (1 + z2 / total)

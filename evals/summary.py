@@ -8,6 +8,7 @@ from typing import Any
 
 from evals import execute, score, workdir
 from evals.programs import VARIANTS
+from evals.prompts import Prompt
 from phi1_jax import InputError
 from phi1_jax.problems.problem import Problem
 
@@ -43,33 +44,33 @@ class Results:
     return dict(collections.Counter(values).most_common())
 
 
-def read(folder: Path, problems: Sequence[Problem]) -> Results:
+def read(
+  folder: Path, problems: Sequence[Problem], asked: Mapping[str, Prompt]
+) -> Results:
   """Reads a run and sees that it is complete.
+
+  A verdict counts for the very program that would be executed now, by the judge that
+  the run was last executed with.
 
   Raises:
     InputError: samples or verdicts are missing.
   """
   run = workdir.read_json(folder / workdir.RUN)
-  wanted = run.get("generate", {}).get("samples") or 1
   rows = execute.completions(folder, problems)
-  of_problem: dict[str, list[dict[str, Any]]] = {p.id: [] for p in problems}
-  for row in sorted(rows, key=lambda row: row["sample"]):
-    of_problem[row["task_id"]].append(row)
-  short = [name for name, found in of_problem.items() if len(found) < wanted]
-  if short:
-    raise InputError(
-      f"{folder}: {len(short)} of {len(problems)} problems have fewer than {wanted} "
-      f"completions, {short[0]} for one; go on with --stage=generate"
-    )
+  of_problem = _complete(folder, run.get("generate", {}), rows, problems)
   judge = run.get("execute", {}).get("judge")
-  verdicts = {
-    (row["key"], row["variant"]): row
+  names = ("key", "variant", "program", "judge")
+  found = {
+    tuple(row[name] for name in names): row
     for row in workdir.read_lines(folder / workdir.VERDICTS)
-    if row["judge"] == judge
   }
-  missing = sum(
-    (row["key"], variant) not in verdicts for row in rows for variant in VARIANTS
-  )
+  verdicts = {}
+  for _, begun in execute.wanted(rows, problems, asked):
+    key, variant = begun["key"], begun["variant"]
+    verdict = found.get((key, variant, begun["program"], judge))
+    if verdict:
+      verdicts[key, variant] = verdict
+  missing = len(VARIANTS) * len(rows) - len(verdicts)
   if missing:
     raise InputError(
       f"{folder}: {missing} of {len(VARIANTS) * len(rows)} verdicts are missing; go on "
@@ -78,15 +79,55 @@ def read(folder: Path, problems: Sequence[Problem]) -> Results:
   return Results(of_problem, verdicts)
 
 
+def _complete(
+  folder: Path,
+  generated: Mapping[str, Any],
+  rows: Sequence[dict[str, Any]],
+  problems: Sequence[Problem],
+) -> dict[str, list[dict[str, Any]]]:
+  """The completions by problem, if they are as many as were to be made.
+
+  `samples` of run.json is their number per problem, `rows` that of a file's lines.
+  """
+  of_problem: dict[str, list[dict[str, Any]]] = {p.id: [] for p in problems}
+  for row in sorted(rows, key=lambda row: row["sample"]):
+    of_problem[row["task_id"]].append(row)
+  samples = generated.get("samples")
+  if samples:
+    other = [name for name, found in of_problem.items() if len(found) != samples]
+    if other:
+      raise InputError(
+        f"{folder}: {len(other)} of {len(problems)} problems do not have {samples} "
+        f"completions, {other[0]} for one has {len(of_problem[other[0]])}; go on with "
+        "--stage=generate"
+      )
+  elif len(rows) != generated.get("rows"):
+    raise InputError(
+      f"{folder}: has {len(rows)} completions, expected "
+      f"{generated.get('rows', 'that run.json says how many')}; it was interrupted, go "
+      "on with --stage=generate"
+    )
+  return of_problem
+
+
 def summarize(
-  folder: Path, problems: Sequence[Problem], ks: Sequence[int]
+  folder: Path,
+  problems: Sequence[Problem],
+  asked: Mapping[str, Prompt],
+  ks: Sequence[int],
 ) -> dict[str, Any]:
   """Scores a run and writes summary.json.
 
   Raises:
     InputError: it is not complete, or has fewer samples than a k of pass@k.
   """
-  results = read(folder, problems)
+  found = scored(folder, read(folder, problems, asked), ks)
+  workdir.write_json(folder / workdir.SUMMARY, found)
+  return found
+
+
+def scored(folder: Path, results: Results, ks: Sequence[int]) -> dict[str, Any]:
+  """What summary.json says of such results."""
   run = workdir.read_json(folder / workdir.RUN)
   scores = {
     variant: {
@@ -97,10 +138,10 @@ def summarize(
   }
   rows = [row for found in results.completions.values() for row in found]
   tokens = [row["tokens"] for row in rows if row.get("tokens") is not None]
-  summary = {
+  return {
     "format": 1,
     "settings": run["settings"],
-    "problems": len(problems),
+    "problems": len(results.completions),
     "samples": len(rows),
     "scores": scores,
     "difference": _difference(scores),
@@ -111,8 +152,11 @@ def summarize(
     "generate": run.get("generate", {}),
     "execute": run.get("execute", {}),
   }
-  workdir.write_json(folder / workdir.SUMMARY, summary)
-  return summary
+
+
+def ks_of(summary: Mapping[str, Any]) -> list[int]:
+  """Every k whose pass@k a summary has."""
+  return [int(name.partition("@")[2]) for name in summary["difference"]]
 
 
 def _difference(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

@@ -115,10 +115,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
+  """Writes a file of JSON whole or not at all."""
+  write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
   """Writes a file whole or not at all."""
   partial = path.with_name(f".{path.name}.partial")
-  with partial.open("w") as file:
-    file.write(json.dumps(content, indent=2, allow_nan=False) + "\n")
+  with partial.open("w", encoding="utf-8") as file:
+    file.write(text)
     file.flush()
     os.fsync(file.fileno())
   partial.replace(path)

@@ -6,6 +6,7 @@ that wants none gets a placeholder.
 
 import dataclasses
 import importlib
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -17,10 +18,17 @@ from phi1_jax import InputError
 KEY = "OPENAI_API_KEY"
 # OpenAI's own API takes at most this many stop strings; other servers take any number.
 _OPENAI_STOPS = 4
+# The whole endpoint refuses, not only this request: key, permission, address or model.
+_REFUSALS = (401, 403, 404)
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 8.0  # seconds, between garbled answers
 
 
 class RequestError(RuntimeError):
-  """The endpoint gave no answer, after every retry."""
+  """The endpoint gave no answer to a request, or none after every retry."""
+
+
+class _GarbledError(RequestError):
+  """An answer that is none; the next one may be."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +56,8 @@ class Client:
   Args:
     base_url: such as "http://localhost:8000/v1".
     model: the name that the endpoint knows the model by.
-    retries: how often a request that failed for a passing reason (429, 5xx, network)
-      is sent again, with growing pauses.
+    retries: how often a request that failed for a passing reason (429, 5xx, network,
+      an answer that is no completion) is sent again, with growing pauses.
     timeout: seconds until an unanswered request counts as failed.
 
   Raises:
@@ -71,7 +79,7 @@ class Client:
       raise InputError(
         "asking an endpoint needs the package openai: pip install 'phi1_jax[llm]'"
       ) from None
-    self.base_url, self.model = base_url, model
+    self.base_url, self.model, self._retries = base_url, model, retries
     self._few_stops = address.hostname == "api.openai.com"
     self._api = self._library.OpenAI(
       base_url=base_url,
@@ -104,8 +112,9 @@ class Client:
       seed: for servers that honour one.
 
     Raises:
-      InputError: the endpoint refuses the request itself (key, model, parameter).
-      RequestError: no answer after all retries.
+      InputError: the endpoint refuses any request (key, model).
+      RequestError: it refuses this one (a parameter, its length, its content), or gave
+        no answer after all retries.
     """
     options: dict[str, Any] = {
       "model": self.model,
@@ -123,13 +132,27 @@ class Client:
     if top_k is not None:
       options["extra_body"] = {"top_k": top_k}
     started = time.monotonic()
-    answer = self._ask(options)
+    pause = _FIRST_PAUSE
+    for _ in range(self._retries):
+      try:
+        return self._read(self._ask(options), started)
+      except _GarbledError:
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+    return self._read(self._ask(options), started)
+
+  def _read(self, answer: Any, started: float) -> Reply:
     try:
-      return _reply(answer, time.monotonic() - started)
+      reply = _reply(answer, time.monotonic() - started)
     except (AttributeError, IndexError, TypeError) as error:
-      raise RequestError(
+      raise _GarbledError(
         f"{self.base_url}: no completion but {answer!r:.200}"
       ) from error
+    if reply.finish == "error":
+      raise _GarbledError(f"{self.base_url}: ended with an error, {answer!r:.200}")
+    if reply.finish == "content_filter":
+      raise RequestError(f"{self.base_url}: its content filter ended the completion")
+    return reply
 
   def _ask(self, options: dict[str, Any]) -> Any:
     library = self._library
@@ -139,24 +162,26 @@ class Client:
       raise RequestError(f"{self.base_url}: {error}") from error
     except (library.RateLimitError, library.ConflictError) as error:
       raise RequestError(f"{self.base_url}: {error}") from error
-    except (
-      library.APIStatusError
-    ) as error:  # 400, 401, 403, 404, 422: asking again is no use
-      raise InputError(
+    except library.APIStatusError as error:  # asking again is no use
+      kind = InputError if error.status_code in _REFUSALS else RequestError
+      raise kind(
         f"{self.base_url}, model {self.model}: refused with {error.status_code} "
         f"({error.message[:200]})"
       ) from None
     except (library.APIError, ValueError) as error:  # an answer that is none
-      raise RequestError(f"{self.base_url}: {error}") from error
+      raise _GarbledError(f"{self.base_url}: {error}") from error
 
 
 def _reply(answer: Any, seconds: float) -> Reply:
   choice = answer.choices[0]
+  if not isinstance(choice.text, str):
+    raise TypeError(f"text is {choice.text!r}")
   scores = choice.logprobs.token_logprobs if choice.logprobs else None
+  log_prob = sum(x for x in scores if x is not None) if scores else None
   return Reply(
-    text=choice.text or "",
+    text=choice.text,
     finish=choice.finish_reason or "unknown",
     tokens=answer.usage.completion_tokens if answer.usage else None,
-    log_prob=sum(x for x in scores if x is not None) if scores else None,
+    log_prob=log_prob if log_prob is None or math.isfinite(log_prob) else None,
     seconds=seconds,
   )

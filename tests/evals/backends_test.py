@@ -1,4 +1,5 @@
 import dataclasses
+import time
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +23,15 @@ WANTED = [Wanted(key, f"prompt {key}", ("\ndef",), 4, 0) for key in "abcde"]
 class Endpoint:
   base_url, model = "http://x/v1", "m"
 
-  def __init__(self, *, fails=()):
-    self.asked, self._fails = [], fails
+  def __init__(self, *, fails=(), refuses=()):
+    self.asked, self._fails, self._refuses = [], fails, refuses
 
   def complete(self, prompt, **options):
     self.asked.append((prompt, options))
     if prompt[-1] in self._fails:
       raise RequestError("busy")
+    if prompt[-1] in self._refuses:
+      raise InputError("no such key")
     return Reply(f"text {prompt[-1]}", "stop", 2, None, 0.5)
 
 
@@ -58,6 +61,29 @@ def test_failures_are_no_completions():
   assert sorted(next(answers).key for _ in range(3)) == ["a", "c", "e"]
   with pytest.raises(RequestError, match=r"2 of 5 requests failed.*busy"):
     next(answers)
+
+
+def test_failures_are_named():
+  named = [dataclasses.replace(one, name=f"task {one.key}") for one in WANTED]
+  with pytest.raises(RequestError, match=r"1 of 5 requests failed.*task c: busy"):
+    list(EndpointBackend(Endpoint(fails="c"), CONFIG).complete(named))
+
+
+def test_a_refusal_ends_it_and_loses_nothing():
+  many = [Wanted(f"{n}{'x' if n == 4 else 'a'}", "", (), 4, 0) for n in range(200)]
+  many = [dataclasses.replace(one, prompt=one.key) for one in many]
+  client = Endpoint(refuses="x")
+  found = []
+
+  def collect():
+    for one in EndpointBackend(client, CONFIG).complete(many):
+      found.append(one.key)
+      time.sleep(0.01)  # answers finish faster than they are taken
+
+  with pytest.raises(InputError, match="no such key"):
+    collect()
+  # Every answer that came was handed on; the rest was not asked for.
+  assert len(found) == len(client.asked) - 1
 
 
 @pytest.fixture(scope="module")

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -25,18 +26,22 @@ def folder(five, tmp_path, knowing):
 
 
 @pytest.fixture
-def run(five, folder):
-  asked = prompts.build_all(five, "humaneval-164", "as-is")
+def asked(five):
+  return prompts.build_all(five, "humaneval-164", "as-is")
+
+
+@pytest.fixture
+def run(five, folder, asked):
   return lambda judge, identity=JUDGE: execute.execute(
     folder, five, asked, judge, identity
   )
 
 
-def test_judges_both_variants(run, five, folder, trusting):
+def test_judges_both_variants(run, five, folder, asked, trusting):
   run(trusting())
   verdicts = workdir.read_lines(folder / workdir.VERDICTS)
   assert len(verdicts) == 10
-  results = summary.read(folder, five)
+  results = summary.read(folder, five, asked)
   for variant in programs.VARIANTS:
     assert [c for [c] in results.correct(variant).values()] == [True] * 3 + [False] * 2
   assert {v["outcome"] for v in verdicts} == {"passed", "wrong", "raised"}
@@ -55,11 +60,11 @@ def test_goes_on_and_runs_nothing_twice(run, folder, trusting):
   assert again.ran == []
 
 
-def test_another_judge_judges_again(run, five, folder, trusting):
+def test_another_judge_judges_again(run, five, folder, asked, trusting):
   run(trusting())
   assert run(trusting(), {"isolation": "bubblewrap"}) > 0
   assert len(workdir.read_lines(folder / workdir.VERDICTS)) == 20
-  summary.read(folder, five)
+  summary.read(folder, five, asked)
 
 
 def test_equal_programs_run_once(run, folder, trusting):
@@ -97,14 +102,77 @@ def test_a_judge_that_loses_a_program_is_noticed(five, trusting):
   assert [x for x in found if x] == ["HumanEval/0: reference: no verdict"]
 
 
-def test_incomplete_runs_are_refused(run, five, folder, trusting):
+def test_incomplete_runs_are_refused(run, five, folder, asked, trusting):
   with pytest.raises(InputError, match=r"10 of 10 verdicts.*--stage=execute"):
-    summary.read(folder, five)
+    summary.read(folder, five, asked)
   run(trusting())
   path = folder / workdir.COMPLETIONS
   path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:]))
   with pytest.raises(InputError, match=r"1 of 5 problems.*--stage=generate"):
-    summary.read(folder, five)
+    summary.read(folder, five, asked)
+
+
+def test_a_run_that_was_killed_is_incomplete(run, five, folder, asked, trusting):
+  run(trusting())
+  noted = workdir.read_json(folder / workdir.RUN)
+  del noted["generate"]
+  workdir.write_json(folder / workdir.RUN, noted)
+  with pytest.raises(InputError, match=r"5 completions, expected that run\.json says"):
+    summary.read(folder, five, asked)
+  noted["generate"] = {"samples": None, "rows": 6}
+  workdir.write_json(folder / workdir.RUN, noted)
+  with pytest.raises(InputError, match=r"5 completions, expected 6;.*--stage=generate"):
+    summary.read(folder, five, asked)
+
+
+def test_verdicts_of_other_programs_do_not_count(
+  run, five, folder, asked, trusting, monkeypatch
+):
+  run(trusting())
+  monkeypatch.setattr(
+    programs.extraction,
+    "extract",
+    lambda *_: programs.extraction.Extraction("def other():\n  pass\n", ()),
+  )
+  with pytest.raises(InputError, match=r"5 of 10 verdicts are missing"):
+    summary.read(folder, five, asked)
+
+
+def test_another_sandbox_is_another_judge(trusting, monkeypatch, tmp_path):
+  judge = trusting()
+  monkeypatch.setattr(execute.sandboxes, "__file__", str(tmp_path / "sandbox.py"))
+  source = tmp_path / "inside" / "server.py"
+  source.parent.mkdir()
+  source.write_text("a = 1\n")
+  before = execute.judge_identity(judge)
+  assert execute.judge_identity(judge) == before
+  source.write_text("a = 2\n")
+  assert execute.judge_identity(judge) != before
+
+
+def test_what_is_too_long_stops_nothing(run, five, folder, asked, trusting):
+  path = folder / workdir.COMPLETIONS
+  rows = workdir.read_lines(path)
+  rows[1]["completion"] += "#" * (1 << 20)
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  run(trusting())
+  results = summary.read(folder, five, asked)
+  key = rows[1]["key"]
+  assert results.verdicts[key, "truncated"]["outcome"] == execute.TOO_LONG
+  assert results.verdicts[key, "sanitized"]["outcome"] == "passed"
+  assert results.count("truncated", "outcome")["passed"] == 2
+  assert run(trusting()) == 0
+
+
+def test_what_is_nested_too_deeply_is_judged_as_it_is(five, asked, monkeypatch):
+  def deep(*_):
+    raise RecursionError
+
+  monkeypatch.setattr(programs.extraction, "extract", deep)
+  row = {"completion": "  return 1\n"}
+  truncated, sanitized = programs.variants(five[0], asked[five[0].id], row)
+  assert sanitized.code == truncated.code
+  assert "too deeply" in sanitized.dropped[0]
 
 
 def test_hacks_are_contained_by_the_real_sandbox(five):

@@ -85,6 +85,67 @@ def test_extracts(program, code):
   assert found.replace("\n\n\n", "\n\n").strip() == code.strip()
 
 
+SETTING_UP = [
+  "import sys\nsys.setrecursionlimit(9999)\ndef f(x):\n  return x\n",
+  "import random\nrandom.seed(0)\ndef f(x):\n  return __import__('random')\n",
+  "from decimal import *\ngetcontext().prec = 50\ndef f(x):\n  return Decimal(x)\n",
+  "P = []\ndef sieve():\n  P.append(2)\nsieve()\ndef f(x):\n  return P[x]\n",
+  "P = []\ndef add():\n  P.append(2)\ndef init():\n  add()\ninit()\n"
+  "def f(x):\n  return P[x]\n",
+  "T = None\ndef init():\n  global T\n  T = [1]\ninit()\ndef f(x):\n  return T[x]\n",
+  "def fill(t):\n  t.append(1)\nT = []\nfill(T)\ndef f(x):\n  return T[x]\n",
+  "def fill(t):\n  t.append(1)\nT = []\nfor i in range(3):\n  fill(T)\n"
+  "def f(x):\n  return T[x]\n",
+  "import heapq\nh = []\nheapq.heappush(h, 3)\ndef f(x):\n  return h[x]\n",
+  "REG = {}\ndef reg(g):\n  REG[g.__name__] = g\n  return g\n"
+  "@reg\ndef helper(x):\n  return x\ndef f(x):\n  return REG['helper'](x)\n",
+  "class A:\n  pass\nsetattr(A, 'k', 3)\ndef f(x):\n  return A.k\n",
+  "import functools\n" + F + "f = functools.lru_cache(None)(f)\n",
+  "def wrap(g):\n  return g\n" + F + "f = wrap(f)\n",
+]
+
+
+@pytest.mark.parametrize("program", SETTING_UP)
+def test_keeps_what_sets_up(program):
+  trial = "print(f(1))\nassert f(1) == 1\ndef test():\n  assert f(1)\ntest()\n"
+  trial += "n = int(input())\nif __name__ == '__main__':\n  test()\n"
+  assert extract(program + trial, "f").code == program
+
+
+@pytest.mark.parametrize(
+  "dropped",
+  [
+    "def check(g):\n  T.append(g(1))\ncheck(f)\n",
+    "def main():\n  T.append(f(1))\nmain()\n",
+    "T[0] = int(input())\n",
+    "unknown(T)\n",
+    "x = [1]\n",  # the name of a parameter
+    "def h():\n  n = 1\nn = 2\n",
+    "print(T)\n",
+    "def f(x):\n  return 3\nf = wrap(f)\n",  # of the second definition
+  ],
+)
+def test_leaves_out_what_tries_out(dropped):
+  program = "T = []\ndef f(x):\n  return T[x]\n"
+  assert extract(program + dropped, "f").code == program
+
+
+@pytest.mark.parametrize("body", ["raise NotImplementedError", "...", "pass"])
+def test_a_stub_gives_way(body):
+  assert extract(f"def f(x):\n  {body}\n" + F, "f").code == F
+
+
+@pytest.mark.parametrize(
+  "deep",
+  [
+    "if a:\n  pass\n" + "elif b:\n  pass\n" * 1500,
+    *(f"if x{part * n}:\n  pass\n" for part in ("+1", ".a") for n in (500, 950)),
+  ],
+)
+def test_deep_trees(deep):
+  assert extract(F + deep, "f").code == F
+
+
 def test_no_entry_point():
   found = extract("def g(x):\n  return x\n", "f")
   assert found.code == ""
@@ -115,6 +176,8 @@ def test_names_that_tests_use_are_kept():
     "\\\\\n",
     "```\n",
     "if x:\n",
+    '\\"',
+    "def h(x):\n  T.append(h(x))\nh(T)\n",
   ],
 )
 def test_time_is_linear(line):

@@ -49,6 +49,48 @@ def test_goes_on_where_it_was_stopped(run, five, knowing):
   assert third.asked == []
 
 
+def test_says_how_much_is_to_be_made_before_it_asks(run, five, knowing, tmp_path):
+  class Killed(knowing):
+    def complete(self, wanted):
+      noted = workdir.read_json(tmp_path / workdir.RUN)["generate"]
+      assert noted["samples"] == 3
+      assert wanted[1].name == "HumanEval/0, sample 1"
+      return super().complete(wanted)
+
+  run(Killed(five))
+
+
+def test_a_file_is_counted_before_it_is_taken(five, tmp_path, monkeypatch):
+  file = tmp_path / "made.jsonl"
+  line = '{"task_id": "%s", "completion": "", "log_probs": -Infinity}\n'
+  file.write_text("".join(line % problem.id for problem in five))
+  workdir.begin(tmp_path, {})
+  generate.take(tmp_path, file, five)
+  rows = workdir.read_lines(tmp_path / workdir.COMPLETIONS)
+  assert [row["log_probs"] for row in rows] == [None] * 5
+  (tmp_path / workdir.RUN).unlink()
+  (tmp_path / workdir.COMPLETIONS).unlink()
+  workdir.begin(tmp_path, {})
+
+  def kill(*_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(workdir.Journal, "append", kill)
+  with pytest.raises(KeyboardInterrupt):
+    generate.take(tmp_path, file, five)
+  assert workdir.read_json(tmp_path / workdir.RUN)["generate"]["rows"] == 5
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_a_log_prob_that_is_no_number_is_not_known(run, five, knowing, value):
+  class Odd(knowing):
+    def complete(self, wanted):
+      for one in super().complete(wanted):
+        yield dataclasses.replace(one, log_probs=value)
+
+  assert {row["log_probs"] for row in run(Odd(five))} == {None}
+
+
 def test_more_samples_add_to_those_there_are(run, five, knowing):
   before = run(knowing(five))
   more = knowing(five)
@@ -110,6 +152,20 @@ def test_seeds_of_requests_depend_on_key_and_seed():
     ('{"task_id": "HumanEval/0"}', "row 1: expected a string as 'completion'"),
     ('{"task_id": "HumanEval/0", "completion": 3}', "expected a string"),
     ('{"task_id": "HumanEval/0", "completion": ""}', "4 problems have no completion"),
+    ('{"task_id": ["a"], "completion": ""}', r"row 1: task_id \['a'\]"),
+    *(
+      (
+        f'{{"task_id": "HumanEval/0", "completion": "", {field}}}',
+        f"made.jsonl, row 1: {named}",
+      )
+      for field, named in (
+        ('"text": null', "expected a string as 'text'"),
+        ('"tokens": [1, 2]', r"tokens is \[1, 2\], expected a whole number"),
+        ('"tokens": true', "tokens is True"),
+        ('"log_probs": "a"', "log_probs is 'a', expected a number"),
+        ('"finish": 3', "finish is 3, expected a string"),
+      )
+    ),
     ("x", "line 1: got b'x'"),
     ("", "5 problems have no completion"),
   ],

@@ -93,7 +93,8 @@ def test_completions_made_elsewhere(evaluate, five, tmp_path):
     assert evaluate("a", source=(f"--completions={path}",)) == 0
   found = json.loads((tmp_path / "a" / "summary.json").read_text())
   assert found["scores"]["truncated"]["pass@1"]["value"] == 0.5
-  assert found["scores"]["truncated"]["pass@1"]["method"] == "bootstrap"
+  # Every problem has the same value: nothing for a bootstrap.
+  assert found["scores"]["truncated"]["pass@1"]["method"] == "wilson"
   assert found["samples"] == 10
   with pytest.raises(InputError, match="begun with"):
     evaluate("a")
@@ -177,6 +178,50 @@ def test_refuses(only_five, tmp_path, monkeypatch, flags, named):
   monkeypatch.chdir(tmp_path)
   with pytest.raises(InputError, match=named):
     command_line.main(flags)
+
+
+@pytest.mark.parametrize(
+  ("output", "named"),
+  [
+    ("a/report.html", "in the work directory of a run"),
+    ("a/run.html", "in the work directory of a run"),
+    ("report.json", "ends in .html"),
+    ("report", "ends in .html"),
+  ],
+)
+def test_a_report_overwrites_no_run(evaluate, output, named):
+  evaluate("a")
+  with pytest.raises(InputError, match=named):
+    command_line.main(["report", "a", f"--output={output}"])
+
+
+def test_a_report_is_written_whole(evaluate, tmp_path, monkeypatch):
+  evaluate("a")
+  data = report.build([tmp_path / "a"])
+  path = tmp_path / "report.html"
+  report.write(data, path)
+  before = path.with_suffix(".json").read_bytes()
+
+  def fail(*_):
+    raise OSError(28, "No space left")
+
+  monkeypatch.setattr(report.workdir.os, "fsync", fail)
+  with pytest.raises(InputError, match="No space left"):
+    report.write({"runs": []}, path)
+  assert path.with_suffix(".json").read_bytes() == before
+
+
+def test_a_report_scores_what_it_shows(evaluate, tmp_path):
+  evaluate("a")
+  path = tmp_path / "a" / "verdicts.jsonl"
+  path.write_text(path.read_text().replace('"passed"', '"wrong"'))
+  rows = (tmp_path / "a" / "completions.jsonl").read_text()
+  rows = rows.replace('"log_probs": -1.5', '"log_probs": NaN')
+  (tmp_path / "a" / "completions.jsonl").write_text(rows)
+  [run] = report.build([tmp_path / "a"])["runs"]
+  assert run["summary"]["scores"]["truncated"]["pass@1"]["value"] == 0
+  assert run["summary"]["outcomes"]["truncated"] == {"wrong": 5}
+  assert run["problems"][0]["samples"][0]["log_probs"] is None
 
 
 def test_names_tell_runs_apart(tmp_path):

@@ -72,6 +72,14 @@ def test_bootstrap_is_near_the_normal_interval_and_repeats_itself():
   assert score.estimate(correct, 1, seed=1).low != found.low
 
 
+@pytest.mark.parametrize("solved", [[True] * 3, [False] * 3, [True, False, False]])
+def test_equal_values_have_an_interval(solved):
+  found = score.estimate({str(i): solved for i in range(10)}, 1)
+  assert found.method == "wilson"
+  assert (found.low, found.high) == score.wilson(10 * found.value, 10)
+  assert found.high - found.low > 0.2
+
+
 def test_mcnemar_is_the_binomial_test():
   stats = pytest.importorskip("scipy.stats")
   assert score.mcnemar(0, 0) == 1.0

@@ -55,6 +55,7 @@ def server(monkeypatch):
   thread.start()
   monkeypatch.setenv(clients.KEY, "secret")
   monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+  monkeypatch.setattr(clients, "_FIRST_PAUSE", 0.0)
   yield server
   server.shutdown()
   server.server_close()
@@ -123,7 +124,7 @@ def test_gives_up(server, client, status):
   assert len(server.asked) == 3
 
 
-@pytest.mark.parametrize("status", [400, 401, 404])
+@pytest.mark.parametrize("status", [401, 403, 404])
 def test_what_the_server_refuses_is_the_users_affair(server, client, status):
   server.script = [(status, {"error": {"message": "no such model"}})] * 9
   with pytest.raises(
@@ -133,11 +134,55 @@ def test_what_the_server_refuses_is_the_users_affair(server, client, status):
   assert len(server.asked) == 1
 
 
-@pytest.mark.parametrize("body", [b"<html>", {"choices": []}, {"error": "x"}, []])
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_one_request_may_be_refused(server, client, status):
+  server.script = [(status, {"error": {"message": "too long"}})]
+  with pytest.raises(RequestError, match=f"refused with {status}.*too long"):
+    client.complete("p", max_tokens=1, temperature=0)
+  assert len(server.asked) == 1
+
+
+def _choice(**changes):
+  return ANSWER | {"choices": [ANSWER["choices"][0] | changes]}
+
+
+NONE = [
+  b"<html>",
+  b'{"choices": [',
+  {"choices": []},
+  {"error": "x"},
+  [],
+  {"choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}]},
+  _choice(text=None),
+  _choice(text=5),
+  _choice(text="", finish_reason="error"),
+]
+
+
+@pytest.mark.parametrize("body", NONE)
 def test_an_answer_that_is_none(server, client, body):
   server.script = [(200, body)] * 9
   with pytest.raises(RequestError):
     client.complete("p", max_tokens=1, temperature=0)
+  assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("body", NONE)
+def test_asks_again_after_an_answer_that_is_none(server, client, body):
+  server.script = [(200, body)] * 2
+  assert client.complete("p", max_tokens=1, temperature=0).text == "  return 1\n"
+
+
+def test_what_was_filtered_is_no_completion(server, client):
+  server.script = [(200, _choice(finish_reason="content_filter"))]
+  with pytest.raises(RequestError, match="content filter"):
+    client.complete("p", max_tokens=1, temperature=0)
+
+
+def test_an_infinite_log_prob_is_not_known(server, client):
+  scores = {"token_logprobs": [-0.5, float("-inf")], "tokens": ["a", "b"]}
+  server.script = [(200, _choice(logprobs=scores))]
+  assert client.complete("p", max_tokens=1, temperature=0).log_prob is None
 
 
 def test_openai_takes_four_stops(monkeypatch):
