@@ -77,7 +77,8 @@ class Client:
       self._library: Any = importlib.import_module("openai")
     except ImportError:
       raise InputError(
-        "asking an endpoint needs the package openai: pip install -c constraints.txt -e '.[llm]'"
+        "asking an endpoint needs the package openai: "
+        "pip install -c constraints.txt -e '.[llm]'"
       ) from None
     self.base_url, self.model, self._retries = base_url, model, retries
     self._few_stops = address.hostname == "api.openai.com"
