@@ -65,6 +65,7 @@ def test_digest_sees_every_change(problems):
     (b"not gzip", "cannot be read"),
     (gzip.compress(b"x" * 1000)[:-9], "cannot be read"),
   ],
+  ids=["another", "no_gzip", "cut_short"],  # a gzip file holds the time
 )
 def test_refuses_another_file(tmp_path, monkeypatch, content, named):
   path = tmp_path / "HumanEval.jsonl.gz"
