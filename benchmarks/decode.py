@@ -114,7 +114,8 @@ def our_side(arguments: argparse.Namespace, weights: Path | None):
 
     params = phi.from_hf(load_file(weights / "model.safetensors"), config)
   mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
-  loaded = Loaded(config, params, Ids(), mesh, "")  # pyright: ignore
+  ids: Any = Ids()
+  loaded = Loaded(config, params, ids, mesh, "")
   sampler = Sampler(
     loaded, methods.Greedy(), slots=arguments.batch, steps=NEW, consume=weights is None
   )
@@ -136,8 +137,11 @@ def serve(arguments: argparse.Namespace) -> None:
   answers = os.fdopen(os.dup(1), "w")
   os.dup2(2, 1)
   weights = Path(arguments.weights) if arguments.weights else None
-  side = torch_side if arguments.serve == "torch" else our_side
-  generate = side(arguments, weights)  # pyright: ignore
+  if arguments.serve == "torch":
+    assert weights
+    generate = torch_side(arguments, weights)
+  else:
+    generate = our_side(arguments, weights)
   for line in sys.stdin:
     started = time.perf_counter()
     tokens = generate(json.loads(line))

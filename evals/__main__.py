@@ -12,6 +12,7 @@ from evals.config import TASK_SETS, EvaluationConfig
 from phi1_jax import InputError
 from phi1_jax.cli import command
 from phi1_jax.cli.progress import Progress
+from phi1_jax.cli.workdir import held
 from phi1_jax.llm.client import Client, RequestError
 from phi1_jax.problems.problem import Problem
 from phi1_jax.sandbox.sandbox import Sandbox
@@ -55,7 +56,7 @@ def _evaluate(benchmark: str, argv: Sequence[str]) -> int:
   asked = prompts.build_all(
     problems, config.task_set, config.prompt_style, arguments.benchmarks
   )
-  with workdir.held(folder):
+  with held(folder, "evaluating"):
     if "generate" in stages:
       _generate(folder, problems, asked, config, arguments)
     if "execute" in stages:

@@ -18,6 +18,7 @@ from evals.config import EvaluationConfig, benchmark_of
 from evals.programs import VARIANTS
 from phi1_jax import InputError
 from phi1_jax.checkpoint.fingerprint import fingerprints
+from phi1_jax.cli.workdir import held
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.sampling.checkpoint import Loaded, model_digest
 from phi1_jax.sandbox.sandbox import Sandbox
@@ -67,7 +68,7 @@ def _hook(setup: Setup, store: TokenStore, task_set: str, prompt_style: str) -> 
     )
     backend = LoadedBackend(loaded, config)
     folder = setup.workdir / "evals" / f"{task_set}-{step:06d}"
-    with workdir.held(folder):
+    with held(folder, "evaluating"):
       workdir.begin(folder, generate.settings(config, backend.identity()))
       generate.generate(folder, problems, asked, config, backend)
       with Sandbox(memory_bytes=config.memory_bytes) as sandbox:

@@ -10,13 +10,11 @@ A line is on the disk before the next one is begun, so a process may be killed a
 time: at most its last line is torn, and the next run cuts that off and goes on.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -175,24 +173,3 @@ def note(workdir: Path, half: str, facts: Mapping[str, Any]) -> None:
   seconds = before.get("seconds", 0.0) + facts.get("seconds", 0.0)
   run[half] = {**before, **facts, "seconds": round(seconds, 3)}
   write_json(workdir / RUN, run)
-
-
-@contextlib.contextmanager
-def held(workdir: Path) -> Iterator[None]:
-  """Makes the folder and keeps other processes out of it; dies with this one."""
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    lock = (workdir / ".lock").open("w")
-  except OSError as error:
-    raise InputError(
-      f"--workdir: cannot write to {workdir} ({error.strerror}); name another folder"
-    ) from None
-  with lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise InputError(
-        f"--workdir: another process is evaluating in {workdir}; wait for it, or name "
-        "another folder"
-      ) from None
-    yield

@@ -9,7 +9,6 @@ tensorboard/, tokenizer.json, loss.png and summary.json.
 
 import contextlib
 import errno
-import fcntl
 import importlib.metadata
 import importlib.util
 import json
@@ -27,6 +26,7 @@ import jax
 from phi1_jax import InputError
 from phi1_jax.checkpoint.manager import CheckpointConfig
 from phi1_jax.cli import command, gin_config
+from phi1_jax.cli import workdir as workdirs
 from phi1_jax.cli.progress import Progress
 from phi1_jax.data.config import DataConfig
 from phi1_jax.data.token_store import TokenStore
@@ -66,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   print(describe.describe(run), flush=True)
   if arguments.dry_run:
     return dry_run(run)
-  with StopSignal() as stop, _held(workdir):
+  with StopSignal() as stop, workdirs.held(workdir, "training"):
+    _make_folders(workdir)
     _use_cache(config.runtime)
     memory.keep_freed_memory()
     preflight.check_start(run)
@@ -165,28 +166,15 @@ def _build_store(data: DataConfig, stop: StopSignal) -> bool:
   return True
 
 
-@contextlib.contextmanager
-def _held(workdir: Path) -> Iterator[None]:
-  """Makes the work directory and keeps other runs out of it while this one lasts."""
+def _make_folders(workdir: Path) -> None:
+  """Makes what a run writes into, so that a folder that refuses is named early."""
   try:
     for folder in ("checkpoints", "tensorboard"):
       (workdir / folder).mkdir(parents=True, exist_ok=True)
     if (workdir / "config.gin").is_dir():
       raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    lock = (workdir / ".lock").open("w")
   except OSError as error:
-    raise InputError(
-      f"--workdir: cannot write to {workdir} ({error.strerror}); name another folder"
-    ) from None
-  with lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise InputError(
-        f"--workdir: another process is training in {workdir}; wait for it, or name "
-        "another folder"
-      ) from None
-    yield
+    raise workdirs.unwritable(workdir, error) from None
 
 
 def _use_cache(runtime: RuntimeConfig) -> None:

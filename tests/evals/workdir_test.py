@@ -80,29 +80,9 @@ def test_notes_add_up(tmp_path):
   assert run["generate"] == {"seconds": 3.5, "step": 3}
 
 
-def test_one_process_at_a_time(tmp_path):
-  with (
-    workdir.held(tmp_path),
-    pytest.raises(InputError, match="another process is evaluating"),
-    workdir.held(tmp_path),
-  ):
-    pass
-  with workdir.held(tmp_path / "new" / "folder"):
-    assert (tmp_path / "new" / "folder").is_dir()
-
-
 @pytest.mark.parametrize("content", [None, "{", "\xff"])
 def test_a_run_that_is_none(tmp_path, content):
   if content:
     (tmp_path / "run.json").write_bytes(content.encode("latin-1"))
   with pytest.raises(InputError, match=r"run\.json: (no such file|not readable)"):
     workdir.read_json(tmp_path / "run.json")
-
-
-def test_a_folder_that_cannot_be_made(tmp_path):
-  (tmp_path / "file").write_text("")
-  with (
-    pytest.raises(InputError, match="--workdir: cannot write to"),
-    workdir.held(tmp_path / "file" / "x"),
-  ):
-    pass
