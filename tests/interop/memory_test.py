@@ -15,7 +15,6 @@ from phi1_jax.text import tokenizer
 # 73 M parameters, of which 25 M in the two tables: 290 MB in float32.
 CONFIG = ModelConfig(16384, 8, 12, 64, 32, 768, 2304, 64)
 TARGET = 4 * CONFIG.num_parameters()
-TENSOR = 4 * CONFIG.vocabulary_size * CONFIG.embed_dim
 ARRAY = 4 * CONFIG.num_layers * CONFIG.embed_dim * CONFIG.mlp_dim
 
 PROGRAM = r"""
@@ -85,15 +84,16 @@ def places(tmp_path_factory):
 
 
 def test_peaks(places):
-  """Import: the parameters and a tensor, then what is being written; export: an array.
+  """Import: the parameters and a few tensors, then what is being written; export: less.
 
-  A tensor is there as it is read and as the device gets it, an array as it is read and
-  restored.
+  What must not happen is that the source is there beside the parameters, in half
+  precision half of them. Below that, how many freed tensors malloc still holds
+  differs from machine to machine: 0 to 2 of them were seen.
   """
   tiny, large = places / "tiny", places / "large"
   loaded, saved, exported = measure(tiny, large, places)
   print(f"of {TARGET:,}: {loaded:,} loaded, {saved:,} saved, {exported:,} exported")
-  assert 0.9 * TARGET < loaded < TARGET + 1.5 * TENSOR
+  assert 0.9 * TARGET < loaded < 1.5 * TARGET
   assert saved < TARGET + 5 * (64 << 20)
   assert exported < 0.85 * TARGET
   assert 4 * ARRAY < TARGET  # so that this says something
