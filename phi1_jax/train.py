@@ -7,10 +7,13 @@ checkpoint if there is one, and leaves in it: config.gin, metrics.jsonl, checkpo
 tensorboard/, tokenizer.json, loss.png and summary.json.
 """
 
+import argparse
 import contextlib
+import dataclasses
 import errno
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import logging
 import os
@@ -24,60 +27,82 @@ from typing import Any
 import jax
 
 from phi1_jax import InputError
-from phi1_jax.checkpoint.manager import CheckpointConfig
 from phi1_jax.cli import command, gin_config
 from phi1_jax.cli import workdir as workdirs
 from phi1_jax.cli.progress import Progress
 from phi1_jax.data.config import DataConfig
 from phi1_jax.data.token_store import TokenStore
-from phi1_jax.model.config import ModelConfig
-from phi1_jax.optim.config import OptimizerConfig
-from phi1_jax.parallel import sharding
-from phi1_jax.parallel.mesh import MeshConfig
-from phi1_jax.telemetry import plot, writers
+from phi1_jax.parallel import hosts, sharding
+from phi1_jax.telemetry import goodput, plot, writers
 from phi1_jax.text import tokenizer
 from phi1_jax.training import describe, hooks, loop, memory, preflight, setup
-from phi1_jax.training.config import RuntimeConfig, TrainConfig
+from phi1_jax.training.config import RuntimeConfig
 from phi1_jax.training.metrics import DivergedError
 from phi1_jax.training.preemption import StopSignal
 from phi1_jax.training.step import make_train_step
 
 log = logging.getLogger("phi1_jax.train")
 
-CONFIGURABLES = {
-  "Checkpoint": CheckpointConfig,
-  "Data": DataConfig,
-  "Mesh": MeshConfig,
-  "Model": ModelConfig,
-  "Optimizer": OptimizerConfig,
-  "Runtime": RuntimeConfig,
-  "Train": TrainConfig,
-}
+# Other hosts wait while host 0 builds the token store: a day is enough for any.
+_BUILD_SECONDS = 24 * 3600
+
+CONFIGURABLES = setup.CONFIGURABLES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Reads the configuration, prepares what is missing, trains, sums up."""
   arguments = _parser().parse(argv)
-  parts = gin_config.load(arguments.gin_files, arguments.gin_bindings, CONFIGURABLES)
-  config = setup.RunConfig(**{name.lower(): part for name, part in parts.items()})
-  workdir = arguments.workdir or command.default_workdir(arguments.gin_files)
   command.simulate_devices(arguments.simulated_devices)
-  run = setup.make_setup(config, workdir)
-  print(describe.describe(run), flush=True)
+  with command.joined(arguments):
+    return _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+  """What every host does."""
+  with hosts.agreed("reading the configuration"):
+    files, bindings = arguments.gin_files, arguments.gin_bindings
+    parts = gin_config.load(files, bindings, setup.CONFIGURABLES)
+    config = setup.RunConfig.from_parts(parts)
+    workdir = arguments.workdir or command.default_workdir(arguments.gin_files)
+  text = gin_config.text(parts)
+  _check_same_config(text)
+  with hosts.agreed("laying the run out"):
+    run = setup.make_setup(config, workdir)
+  if hosts.is_first():
+    print(describe.describe(run), flush=True)
   if arguments.dry_run:
     return dry_run(run)
-  with StopSignal() as stop, workdirs.held(workdir, "training"):
-    _make_folders(workdir)
-    _use_cache(config.runtime)
-    memory.keep_freed_memory()
-    preflight.check_start(run)
+  with StopSignal() as stop, contextlib.ExitStack() as held:
+    with hosts.agreed("opening the work directory"):
+      if hosts.is_first():
+        held.enter_context(workdirs.held(workdir, "training"))
+        _make_folders(workdir)
+        held.enter_context(goodput.StartLog(workdir).start())
+      _use_cache(config.runtime)
+      memory.keep_freed_memory()
+    workdirs.check_shared(workdir)
+    with hosts.agreed("looking for checkpoints"):
+      preflight.check_start(run)
     store = open_store(config, stop)
-    if store is None or stop.received:
+    if store is None or stop.agreed():
       return command.PREEMPTED
-    with _written_config(workdir, gin_config.text(parts)):
+    if hosts.is_first():
+      held.enter_context(_written_config(workdir, text))
       tokens = store.directory / tokenizer.FILE_NAME
       (workdir / tokenizer.FILE_NAME).write_bytes(tokens.read_bytes())
-      return _train(run, store, stop)
+    return _train(run, store, stop)
+
+
+def _check_same_config(text: str) -> None:
+  """Refuses a host that was started with another configuration than host 0."""
+  first = hosts.exchange("comparing configurations", text)[0].splitlines()
+  with hosts.agreed("the configuration"):
+    for ours, theirs in itertools.zip_longest(text.splitlines(), first):
+      if ours != theirs:
+        raise InputError(
+          f"host {hosts.index()} was started with {ours}, host 0 with {theirs}; "
+          "expected the same gin files and flags on all hosts"
+        )
 
 
 def _parser() -> command.Parser:
@@ -97,6 +122,7 @@ def _parser() -> command.Parser:
     help="check everything, compile one step, say what the run needs, and stop",
   )
   command.add_simulated_devices(parser)
+  command.add_hosts(parser)
   return parser
 
 
@@ -104,14 +130,17 @@ def dry_run(run: setup.Setup) -> int:
   """Says what a run would need without taking it."""
   data = run.config.data
   started = time.perf_counter()
-  preflight.check_start(run)
   store = None
-  if (Path(data.store) / "COMPLETED").exists():
-    store = TokenStore.open(data.store, verify=data.verify)
-    preflight.check_store(store, run.config)
-  with sharding.layout(run.mesh):
-    step = make_train_step(run, document_end=0)
-  compiled = memory.compile_step(step, run)
+  with hosts.agreed("the dry run", limit=loop.COMPILE_SECONDS):
+    preflight.check_start(run)
+    if (Path(data.store) / "COMPLETED").exists():
+      store = TokenStore.open(data.store, verify=data.verify)
+      preflight.check_store(store, run.config)
+    with sharding.layout(run.mesh):
+      step = make_train_step(run, document_end=0)
+    compiled = memory.compile_step(step, run)
+  if not hosts.is_first():
+    return command.DONE
   need = memory.step_memory(compiled, run)
   print(describe.describe_memory(need, memory.device_memory()))
   print(describe.estimate(run))
@@ -122,21 +151,37 @@ def dry_run(run: setup.Setup) -> int:
 
 
 def open_store(config: setup.RunConfig, stop: StopSignal) -> TokenStore | None:
-  """Opens the run's token store, which a child process builds if it is missing.
+  """Opens the run's token store, which host 0 builds first if it is missing there.
 
-  The child is what loads TensorFlow; this process never does.
+  A child process builds it and loads TensorFlow; this process never does.
 
   Returns:
     The store, or None when the machine was taken away while it was being built.
 
   Raises:
-    InputError: it cannot be built, is damaged, or does not suit the model.
+    InputError: it cannot be built, is damaged, does not suit the model, or is another
+      one than that of host 0.
   """
   data = config.data
-  if not (Path(data.store) / "COMPLETED").exists() and not _build_store(data, stop):
+  built = True
+  with hosts.agreed(
+    "building the token store", limit=_BUILD_SECONDS, waiting=stop.heard
+  ):
+    if hosts.is_first() and not (Path(data.store) / "COMPLETED").exists():
+      built = _build_store(data, stop)
+  if not hosts.exchange("the token store is built", built)[0]:
     return None
-  store = TokenStore.open(data.store, verify=data.verify)
-  preflight.check_store(store, config)
+  with hosts.agreed("opening the token store"):
+    store = TokenStore.open(data.store, verify=data.verify)
+    preflight.check_store(store, config)
+  first = hosts.exchange("comparing token stores", store.digest)[0]
+  with hosts.agreed("the token store"):
+    if store.digest != first:
+      raise InputError(
+        f"Data.store: {Path(data.store).absolute()} of host {hosts.index()} has digest "
+        f"{store.digest[:16]}, that of host 0 {first[:16]}; expected the same tokens "
+        "on all hosts: copy host 0's, or share it"
+      )
   return store
 
 
@@ -155,9 +200,9 @@ def _build_store(data: DataConfig, stop: StopSignal) -> bool:
       code = child.wait(timeout=0.2)
       break
     except subprocess.TimeoutExpired:
-      if stop.received:
+      if stop.heard():
         child.terminate()
-  if stop.received and code:
+  if stop.heard() and code:
     return False
   if code == command.WRONG_INPUT:
     raise InputError(f"the token store {data.store} cannot be built (see above)")
@@ -208,8 +253,14 @@ def _train(run: setup.Setup, store: TokenStore, stop: StopSignal) -> int:
   started = time.perf_counter()
   last = run.config.train.last_step
   was_done = _is_done(run)
-  # Rows of metrics are lines enough where there is no terminal.
-  with Progress(last, "steps", "training", interval=None) as progress:
+  with contextlib.ExitStack() as shown:
+    stream = sys.stderr
+    if not hosts.is_first():
+      stream = shown.enter_context(open(os.devnull, "w"))
+    # Rows of metrics are lines enough where there is no terminal.
+    progress = shown.enter_context(
+      Progress(last, "steps", "training", interval=None, stream=stream)
+    )
     try:
       done = loop.train(
         run,
@@ -225,14 +276,14 @@ def _train(run: setup.Setup, store: TokenStore, stop: StopSignal) -> int:
     except DivergedError as error:
       print(f"error: {error}", file=sys.stderr)
       return 1
-  if not done:
-    print(f"stopped after saving; run the same command to go on ({run.workdir})")
-    return command.PREEMPTED
-  if was_done:
-    print(f"was done already, at step {last}; see {run.workdir}/summary.json")
-  elif jax.process_index() == 0:
-    _sum_up(run, store, time.perf_counter() - started)
-  return command.DONE
+  if hosts.is_first():
+    if not done:
+      print(f"stopped after saving; run the same command to go on ({run.workdir})")
+    elif was_done:
+      print(f"was done already, at step {last}; see {run.workdir}/summary.json")
+    else:
+      _sum_up(run, store, time.perf_counter() - started)
+  return command.DONE if done else command.PREEMPTED
 
 
 def _is_done(run: setup.Setup) -> bool:
@@ -259,13 +310,18 @@ def _sum_up(run: setup.Setup, store: TokenStore, seconds: float) -> None:
   if final:
     picture, name = run.workdir / "loss.png", run.workdir.name
     plot.plot_loss(metrics, picture, name=name, num_parameters=parameters)
-  versions = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+  events = goodput.read_events(run.workdir / goodput.FILE_NAME)
+  spent = goodput.measure(events, now=time.time())
+  wall = spent.total_seconds if spent else seconds
+  versions = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
   writers.write_summary(
     run.workdir / "summary.json",
     {
       **final,
       "parameters": parameters,
-      "wall_seconds": seconds,
+      "wall_seconds": wall,
+      "last_start_seconds": seconds,
+      "goodput": spent and dataclasses.asdict(spent),
       "best_checkpoint": best and str(best),
       "store": store.digest,
       **describe.devices(),
@@ -277,9 +333,12 @@ def _sum_up(run: setup.Setup, store: TokenStore, seconds: float) -> None:
   shown = [
     f"{name} {value:.4f}" for name, value in figures.items() if value is not None
   ]
+  shown.append(f"{wall:.0f} s")
+  if spent and spent.starts > 1:
+    shown.append(f"goodput {spent.goodput:.1%} over {spent.starts} starts")
   print(
-    f"done: {', '.join([*shown, f'{seconds:.0f} s'])}; see {run.workdir}/loss.png "
-    f"and {run.workdir}/summary.json"
+    f"done: {', '.join(shown)}; see {run.workdir}/loss.png and "
+    f"{run.workdir}/summary.json"
   )
   if best and len(held_out) > 1:
     print(f"lowest held-out loss of the kept checkpoints: {held_out[best]:.4f}, {best}")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from phi1_jax.data.token_store import ShardWriter, finish
+from phi1_jax.telemetry.throughput import FIGURES
 from phi1_jax.telemetry.writers import read_metrics
 from phi1_jax.text import tokenizer as tokenizers
 
@@ -124,8 +125,8 @@ def test_work_directory(undisturbed):
   rows = read_metrics(workdir / "metrics.jsonl")
   training = [row for row in rows if "loss" in row]
   assert [row["step"] for row in training] == [1, *range(20, STEPS + 1, 20)]
-  fields = {"step", "loss", "grad_norm", "learning_rate", "tokens_seen", "mfu"}
-  fields |= {"tokens_per_second", "step_seconds", "input_wait_seconds"}
+  fields = {"step", "loss", "grad_norm", "learning_rate", "tokens_seen"}
+  fields |= {*FIGURES, "hbm_peak_gib"}
   assert all(row.keys() == fields for row in training)
   evaluations = [row for row in rows if "eval/loss" in row]
   assert [row["step"] for row in evaluations] == [300, 600]
@@ -142,6 +143,9 @@ def test_work_directory(undisturbed):
     "store",
     "parameters",
   } <= summary.keys()
+  parts = summary["goodput"]
+  assert (parts["starts"], parts["lost_seconds"], parts["away_seconds"]) == (1, 0, 0)
+  assert 0 < parts["training_seconds"] < summary["wall_seconds"]
   steps = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
   assert steps == [450, 600]
   assert "Train.log_every = 20" in (workdir / "config.gin").read_text()

@@ -205,7 +205,12 @@ function show() {
   form.querySelector("output").textContent = `${found.length} of ${count(run.problems.length, "problem")}`;
   if (!found.some((problem) => problem.id === view.problem)) Object.assign(view, { problem: found[0]?.id ?? "", sample: 0 });
   find("#list").replaceChildren(...found.map(listItem));
-  find("#list [aria-current]")?.scrollIntoView({ block: "nearest" });
+  const list = find("#list"), current = find("#list [aria-current]");
+  if (current) {  // only the list: scrollIntoView would move the page around it, too
+    const outer = list.getBoundingClientRect(), inner = current.getBoundingClientRect();
+    if (inner.top < outer.top) list.scrollTop += inner.top - outer.top;
+    if (inner.bottom > outer.bottom) list.scrollTop += inner.bottom - outer.bottom;
+  }
   detail(problemsOf[view.run].get(view.problem));
   history.replaceState(null, "", `#${encodeURIComponent(view.problem)}`);
 }

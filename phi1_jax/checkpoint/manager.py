@@ -16,6 +16,7 @@ In 1, a checkpoint that does not read back as it was written is moved to
 a folder of them whose newest is taken; damage there is refused, not worked around.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -25,9 +26,11 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath  # what Orbax calls a path
 
 from phi1_jax import InputError
 from phi1_jax.checkpoint.fingerprint import fingerprints
+from phi1_jax.parallel import hosts
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +143,8 @@ class Checkpoints:
     Raises:
       InputError: a checkpoint of another model or store, or none that is whole.
     """
-    steps = sorted(self._manager.all_steps(), reverse=True)
+    found = sorted(self._manager.all_steps(), reverse=True)
+    steps = hosts.exchange("listing checkpoints", found)[0]
     for step in steps:
       path = self.directory / str(step)
       try:
@@ -160,11 +164,12 @@ class Checkpoints:
   def _set_aside(self, path: Path) -> None:
     """Moves a damaged checkpoint out of the way of the save that will replace it."""
     self._manager.close()
-    if jax.process_index() == 0:
+    if hosts.is_first():
       aside = Path(f"{self.directory}.damaged")
       aside.mkdir(exist_ok=True)
       number = sum(1 for _ in aside.glob(f"{path.name}*"))
       path.rename(aside / (f"{path.name}.{number}" if number else path.name))
+    hosts.exchange("setting a checkpoint aside", None)
     self._manager = self._open()
 
   def wait(self) -> None:
@@ -175,6 +180,14 @@ class Checkpoints:
     """Finishes saves under way and releases the directory."""
     self._manager.wait_until_finished()
     self._manager.close()
+
+  def __enter__(self) -> "Checkpoints":
+    return self
+
+  def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+    # A save under way waits for all hosts, ten minutes for one that is gone.
+    if error is None or not hosts.lost(error):
+      self.close()
 
 
 def find(path: str) -> Path:
@@ -209,8 +222,8 @@ def _newest(start: Path) -> Path | None:
 def read_meta(path: Path) -> dict[str, Any]:
   """Reads what a checkpoint says about itself, without reading its arrays."""
   try:
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-      meta = reader.restore(path / "meta")
+    with contextlib.closing(ocp.JsonCheckpointHandler()) as reader:
+      meta = reader.restore(epath.Path(path / "meta"))
   except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
     raise DamagedError(f"meta does not read: {error}") from error
   if not isinstance(meta, dict) or not {"step", "fingerprints"} <= meta.keys():
@@ -234,17 +247,27 @@ def restore(path: Path, abstract_state: Any, expected: Mapping[str, Any]):
     DamagedError: it does not read back as it was written.
     InputError: it is whole but belongs to another model or store.
   """
-  meta = read_meta(path)
-  check_meta(path, meta, expected)
-  _check_arrays(path, meta, abstract_state)
+  with hosts.agreed(f"reading {path}", DamagedError):
+    meta = read_meta(path)
+    check_meta(path, meta, expected)
+    _check_arrays(path, meta, abstract_state)
+    state = _read_state(path, abstract_state)
+  for name, value in fingerprints(state).items():
+    if meta["fingerprints"].get(name) != value:
+      raise DamagedError(f"{name} is not what was saved")
+  return state, meta
+
+
+def _read_state(path: Path, abstract_state: Any) -> Any:
+  """Reads this host's part of the arrays, without waiting for other hosts."""
   arguments = ocp.args.PyTreeRestore(
     abstract_state,
     restore_args=ocp.checkpoint_utils.construct_restore_args(abstract_state),
     partial_restore=True,
   )
   try:
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-      state = reader.restore(path / "state", arguments)
+    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as reader:
+      state = reader.restore(epath.Path(path / "state"), args=arguments)
   except Exception as error:  # the storage layers raise all sorts
     if isinstance(error, MemoryError | PermissionError) or _EXHAUSTED in str(error):
       raise  # it says nothing about the checkpoint
@@ -254,10 +277,7 @@ def restore(path: Path, abstract_state: Any, expected: Mapping[str, Any]):
     if not isinstance(leaf, jax.Array):
       name = jax.tree_util.keystr(place, simple=True, separator="/")
       raise DamagedError(f"{name} is missing")
-  for name, value in fingerprints(state).items():
-    if meta["fingerprints"].get(name) != value:
-      raise DamagedError(f"{name} is not what was saved")
-  return state, meta
+  return state
 
 
 def _check_arrays(path: Path, meta: Mapping[str, Any], abstract_state: Any) -> None:

@@ -5,11 +5,14 @@ by preemption after saving (EX_TEMPFAIL: run the same command to go on); 130 Ctr
 """
 
 import argparse
+import contextlib
 import difflib
 import logging
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -103,6 +106,81 @@ def simulate_devices(number: int | None) -> None:
   jax.config.update("jax_num_cpu_devices", number)
 
 
+def add_hosts(parser: argparse.ArgumentParser) -> None:
+  """Adds the flags that `joined` takes."""
+  parser.add_argument(
+    "--coordinator_address",
+    metavar="HOST:PORT",
+    help="many hosts: address of process 0, the same on all",
+  )
+  parser.add_argument(
+    "--num_processes", type=int, metavar="N", help="many hosts: how many processes"
+  )
+  parser.add_argument(
+    "--process_id", type=int, metavar="K", help="many hosts: which one this is, from 0"
+  )
+  parser.add_argument(
+    "--distributed",
+    action="store_true",
+    help="many hosts: ask the TPU pod or SLURM job for the three above",
+  )
+
+
+@contextlib.contextmanager
+def joined(arguments: argparse.Namespace) -> Iterator[None]:
+  """Within it, this process is one of the many that the flags of `add_hosts` name.
+
+  Without such flags it is alone, and nothing is done. Otherwise an exception inside
+  ends the process here, as `run` would, but without waiting for hosts that are gone.
+  """
+  if not _check_hosts(arguments):
+    yield
+    return
+  from phi1_jax.parallel import hosts  # it imports JAX, which not every command needs
+
+  hosts.join(
+    arguments.coordinator_address, arguments.num_processes, arguments.process_id
+  )
+  if not hosts.is_first():
+    logging.getLogger("phi1_jax").setLevel(logging.WARNING)
+  try:
+    yield
+  except (Exception, KeyboardInterrupt) as error:
+    if line := hosts.lost(error):
+      hosts.end(f"error: {line}", 1)
+    hosts.leave(_tell(error))
+  hosts.part()
+
+
+def _check_hosts(arguments: argparse.Namespace) -> bool:
+  """Whether there are other hosts; refuses flags that do not belong together."""
+  address, count = arguments.coordinator_address, arguments.num_processes
+  number = arguments.process_id
+  given = [value is not None for value in (address, count, number)]
+  if arguments.distributed and any(given):
+    raise InputError(
+      "--distributed: got --coordinator_address, --num_processes or --process_id "
+      "too, expected it alone (it asks the TPU pod or SLURM job for them)"
+    )
+  if not any(given):
+    return arguments.distributed
+  if not all(given):
+    raise InputError(
+      f"got --coordinator_address={address}, --num_processes={count}, "
+      f"--process_id={number}; expected all three, or none"
+    )
+  if not re.fullmatch(r"\S+:\d{1,5}", address):
+    raise InputError(
+      f"--coordinator_address: got {address!r}, expected HOST:PORT, such as "
+      "10.0.0.2:8476"
+    )
+  if not 0 <= number < count:
+    raise InputError(
+      f"--process_id: got {number} of --num_processes={count}, expected 0 to N-1"
+    )
+  return True
+
+
 def default_workdir(gin_files: Sequence[str]) -> Path:
   """`runs/<name of the last gin file>`: where a run lives unless --workdir says."""
   if not gin_files:
@@ -122,14 +200,22 @@ def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
   logging.getLogger("phi1_jax").setLevel(logging.INFO)
   try:
     code = main(None)
-  except InputError as error:
-    print(f"error: {error}", file=sys.stderr)
-    code = WRONG_INPUT
-  except KeyboardInterrupt:
-    print("interrupted", file=sys.stderr)
-    code = INTERRUPTED
+  except (InputError, KeyboardInterrupt) as error:
+    code = _tell(error)
   except BrokenPipeError:  # the reader of our output left, as `| head` does
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     code = 1
   sys.stdout.flush()
   sys.exit(code)
+
+
+def _tell(error: BaseException) -> int:
+  """Tells the user what went wrong; returns the exit code for it."""
+  if isinstance(error, InputError):
+    print(f"error: {error}", file=sys.stderr)
+    return WRONG_INPUT
+  if isinstance(error, KeyboardInterrupt):
+    print("interrupted", file=sys.stderr)
+    return INTERRUPTED
+  traceback.print_exception(error)
+  return 1

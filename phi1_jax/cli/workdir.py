@@ -2,10 +2,17 @@
 
 import contextlib
 import fcntl
+import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from phi1_jax import InputError
+from phi1_jax.parallel import hosts
+
+# A network file system may show a folder's new file to others some seconds late.
+_SHARED_SECONDS = 5.0
+_LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -21,7 +28,7 @@ def held(workdir: Path, doing: str) -> Iterator[None]:
   """
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    lock = (workdir / ".lock").open("w")
+    lock = (workdir / _LOCK).open("a")
   except OSError as error:
     raise unwritable(workdir, error) from None
   with lock:
@@ -33,6 +40,30 @@ def held(workdir: Path, doing: str) -> Iterator[None]:
         "another folder"
       ) from None
     yield
+
+
+def check_shared(workdir: Path) -> None:
+  """Refuses a folder that is not one and the same on all hosts; host 0 holds it.
+
+  Raises:
+    InputError: this host, or another one, does not see host 0's folder.
+  """
+  if hosts.count() == 1:
+    return
+  lock, mark = workdir / _LOCK, ""
+  if hosts.is_first():
+    mark = secrets.token_hex(8)
+    lock.write_text(mark)
+  mark = hosts.exchange("the work directory's mark", mark)[0]
+  with hosts.agreed("sharing the work directory"):
+    deadline = time.monotonic() + _SHARED_SECONDS
+    while not (lock.is_file() and lock.read_text() == mark):
+      if time.monotonic() > deadline:
+        raise InputError(
+          f"--workdir: host {hosts.index()} has another {workdir.absolute()} than "
+          "host 0; expected a folder on a file system that all hosts share"
+        )
+      time.sleep(0.1)
 
 
 def unwritable(workdir: Path, error: OSError) -> InputError:

@@ -9,30 +9,30 @@ token and every token but the first is a target once:
     window 1               d e f g
     window 2                     g h i j
 
-Nothing is remembered between batches. Grain's index shuffle computes the permutation
-of an epoch entry by entry and closed arithmetic says which task comes next, so batch
-k costs the same whether it is the first one or the millionth, resuming needs only
-the step, and a host asks for its own rows of the same global batch, however many
-hosts there are.
+Nothing is remembered between batches. `permutation` computes the order of an epoch
+entry by entry and closed arithmetic says which task comes next, so batch k costs the
+same whether it is the first one or the millionth, resuming needs only the step, and
+a host asks for its own rows of the same global batch, however many hosts there are.
 
-Grain's element here is a whole batch, and its shuffle is called per row. A Grain
-pipeline per row (MapDataset.shuffle, mix, map, batch) gives the same order at a
-third of the speed, and rounds rates to 1% of the smallest (benchmarks/loader.py).
+The order is that of a Grain pipeline (MapDataset.shuffle, repeat, mix), which gives
+it at a third of the speed, and rounds rates to 1% of the smallest
+(benchmarks/loader.py).
 """
 
 from __future__ import annotations
 
 import bisect
+import collections
 import hashlib
+import itertools
 import math
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-import grain
 import numpy as np
-from grain.experimental import index_shuffle
 
 from phi1_jax import InputError
+from phi1_jax.data.permutation import shuffled
 from phi1_jax.data.token_store import TokenStore, TokenStream
 
 
@@ -46,7 +46,7 @@ def train_batches(
   rows: slice | None = None,
   start_step: int = 0,
   prefetch: int = 4,
-) -> grain.DatasetIterator[np.ndarray]:
+) -> Generator[np.ndarray, None, None]:
   """Endless training batches, from `start_step` on.
 
   With no rates (or all of them "by_size") the windows of all tasks form one sequence,
@@ -68,8 +68,8 @@ def train_batches(
     prefetch: batches prepared ahead by a thread; 0 prepares them in `next`.
 
   Returns:
-    An iterator of int32 [rows, sequence_length + 1]. Its thread ends with it, or at
-    its `close()`.
+    An iterator of int32 [rows, sequence_length + 1]. Its thread starts with the first
+    `next` and ends with it, or at its `close()`.
 
   Raises:
     InputError: an unknown task, a rate that is not positive, or a task (or store)
@@ -82,16 +82,31 @@ def train_batches(
   def batch(step: int) -> np.ndarray:
     out = np.empty((len(wanted), sequence_length + 1), np.int32)
     which, nth = interleave(step * batch_size + wanted, shares)
-    for row, (source, n) in enumerate(zip(which.tolist(), nth.tolist(), strict=True)):
-      out[row] = sources[source].window(n)
+    for number, source in enumerate(sources):
+      mine = np.flatnonzero(which == number)
+      for row, window in zip(mine.tolist(), source.windows(nth[mine]), strict=True):
+        out[row] = window
     return out
 
+  return _made_ahead(batch, start_step, prefetch)
+
+
+def _made_ahead(
+  make: Callable[[int], np.ndarray], start: int, ahead: int
+) -> Generator[np.ndarray, None, None]:
+  """Yields make(start), make(start + 1), ..; a thread makes `ahead` of them before."""
+  if not ahead:
+    yield from map(make, itertools.count(start))
   # One thread is enough for a memory map, and leaves the interpreter to the train loop.
-  options = grain.ReadOptions(
-    num_threads=min(prefetch, 1), prefetch_buffer_size=prefetch
-  )
-  steps = grain.MapDataset.range(start_step, sys.maxsize)
-  return iter(steps.map(batch).to_iter_dataset(options))
+  thread = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+  try:
+    made = collections.deque(thread.submit(make, start + i) for i in range(ahead))
+    for step in itertools.count(start + ahead):
+      batch = made.popleft().result()
+      made.append(thread.submit(make, step))
+      yield batch
+  finally:  # also when the generator is closed, or nobody holds it any longer
+    thread.shutdown(wait=False, cancel_futures=True)
 
 
 def held_out_batches(
@@ -190,16 +205,17 @@ class _Source:
     self._starts = [end - count for end, count in zip(self._ends, counts, strict=True)]
     self.num_windows = sum(counts)
 
-  def window(self, n: int) -> np.ndarray:
-    """The n-th window to visit, counted over all epochs: uint16 [stride + 1]."""
-    epoch, index = divmod(n, self.num_windows)
-    # The definition of grain.MapDataset.shuffle(seed).repeat(); arguments: index,
-    # largest index, seed, rounds.
-    seed = (self._seed + epoch) % 2**32
-    index = index_shuffle(index, self.num_windows - 1, seed, 4)
-    which = bisect.bisect_right(self._ends, index)
-    start = (index - self._starts[which]) * self._stride
-    return self._streams[which].read(start, start + self._stride + 1)
+  def windows(self, visits: np.ndarray) -> Iterator[np.ndarray]:
+    """Windows, uint16 [stride + 1], of visits [N] that are counted over all epochs."""
+    epochs, indices = np.divmod(visits, self.num_windows)
+    for epoch in np.unique(epochs).tolist():
+      here = epochs == epoch
+      seed = (self._seed + epoch) % 2**32  # as Grain's shuffle(seed).repeat() has it
+      indices[here] = shuffled(indices[here], self.num_windows, seed)
+    for index in indices.tolist():
+      which = bisect.bisect_right(self._ends, index)
+      start = (index - self._starts[which]) * self._stride
+      yield self._streams[which].read(start, start + self._stride + 1)
 
 
 def _sources(
@@ -216,7 +232,7 @@ def _sources(
     # The whole name enters the seed: tasks of one size must not share an order.
     entropy = hashlib.sha256(f"{store.digest}/{seed}/{' '.join(tasks)}".encode())
     streams = [store.stream(task, "train") for task in tasks]
-    seed32 = int.from_bytes(entropy.digest()[:4], "big")  # what index_shuffle takes
+    seed32 = int.from_bytes(entropy.digest()[:4], "big")  # what shuffled takes
     source = _Source(streams, sequence_length, seed32)
     if not source.num_windows:
       sizes = ", ".join(f"{t}: {len(s):,}" for t, s in zip(tasks, streams, strict=True))

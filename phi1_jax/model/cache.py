@@ -19,7 +19,8 @@ from flax.linen.spmd import with_logical_constraint
 from phi1_jax.model import layers
 from phi1_jax.model.config import ModelConfig
 
-_NAMES = ("batch", "heads", None, "head_dim")
+# Logical names of a cache array BNSH.
+NAMES = ("batch", "heads", None, "head_dim")
 
 
 @struct.dataclass
@@ -41,7 +42,7 @@ def empty(config: ModelConfig, batch: int, length: int) -> Cache:
 
   def one() -> tuple[jax.Array, ...]:
     zeros = [jnp.zeros(shape, config.dtype) for _ in range(config.num_layers)]
-    return tuple(with_logical_constraint(array, _NAMES) for array in zeros)
+    return tuple(with_logical_constraint(array, NAMES) for array in zeros)
 
   return Cache(one(), one())
 
@@ -52,7 +53,7 @@ def insert(cache: Cache, new: Cache, rows_P: jax.Array) -> Cache:
   def put(arrays, others):
     return tuple(
       with_logical_constraint(
-        array.at[rows_P, :, : other.shape[2]].set(other, mode="drop"), _NAMES
+        array.at[rows_P, :, : other.shape[2]].set(other, mode="drop"), NAMES
       )
       for array, other in zip(arrays, others, strict=True)
     )
@@ -133,8 +134,8 @@ def extend(
     past = layers.Past(k_BNSH, v_BNSH, starts_B)
     output: Any = block.apply({"params": layer}, x_BTD, None, True, past)
     x_BTD, (k_BNSH, v_BNSH, _) = output
-    keys.append(with_logical_constraint(k_BNSH, _NAMES))
-    values.append(with_logical_constraint(v_BNSH, _NAMES))
+    keys.append(with_logical_constraint(k_BNSH, NAMES))
+    values.append(with_logical_constraint(v_BNSH, NAMES))
   return x_BTD, Cache(tuple(keys), tuple(values))
 
 

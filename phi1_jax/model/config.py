@@ -12,9 +12,11 @@ DTYPES = ("float32", "bfloat16", "float16")
 #   none         everything
 #   full         only the input of each block
 #   dots         the results of the matrix products that have no batch dimension
-#   qkv_context  queries, keys, values and the attention's output, so that the
-#                attention itself never runs twice in a fused implementation
-REMAT_POLICIES = ("none", "full", "dots", "qkv_context")
+#   qkv_context  queries, keys, values and the attention's output; of "flash" also the
+#                statistics, so that its forward pass never runs twice
+#   matrices     those and the MLP's hidden layer: no matrix product runs twice, since
+#                the backward pass has no use for what "out" and "down" give
+REMAT_POLICIES = ("none", "full", "dots", "qkv_context", "matrices")
 
 _SIZES = (
   "vocabulary_size",

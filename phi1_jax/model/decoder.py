@@ -31,10 +31,12 @@ from phi1_jax.parallel import sharding
 # Segment ids and the dropout switch are the same for every layer.
 _BROADCAST: Any = nn.broadcast
 
+_save = jax.checkpoint_policies.save_only_these_names
 _SAVED = {
   "full": jax.checkpoint_policies.nothing_saveable,
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-  "qkv_context": jax.checkpoint_policies.save_only_these_names("qkv", "context"),
+  "qkv_context": _save("qkv", "context"),
+  "matrices": _save("qkv", "context", "mlp"),
 }
 
 
@@ -100,9 +102,12 @@ def abstract_parameters(config: ModelConfig, mesh: Mesh) -> Any:
   Raises:
     InputError: the mesh does not divide a parameter, by name.
   """
-  tokens_BT = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+
+  def init() -> Any:  # the key is made in here: the mesh may be of no real devices
+    return Decoder(config).init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
+
   with sharding.layout(mesh):
-    boxed = jax.eval_shape(Decoder(config).init, jax.random.key(0), tokens_BT)["params"]
+    boxed = jax.eval_shape(init)["params"]
   return jax.tree.map(
     lambda shape, place: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place),
     sharding.unbox(boxed),

@@ -12,7 +12,11 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.linen.spmd import with_logical_constraint, with_logical_partitioning
+from flax.linen.spmd import (
+  logical_to_mesh_axes,
+  with_logical_constraint,
+  with_logical_partitioning,
+)
 from jax.ad_checkpoint import checkpoint_name
 
 from phi1_jax.kernels import attention, decode, dropout
@@ -32,6 +36,16 @@ def _parameter(
   boxed = with_logical_partitioning(initializer, names)
   value: Any = module.param(name, boxed, shape, jnp.dtype(dtype))
   return value
+
+
+def _saved_as(y_BTNH: jax.Array, name: str) -> jax.Array:
+  """Names a value for the rematerialisation policies that save it.
+
+  It is saved as one row per position: on a TPU a last dim of 64 takes as much memory as
+  one of 128.
+  """
+  flat_BTE = y_BTNH.reshape(*y_BTNH.shape[:2], -1)
+  return checkpoint_name(flat_BTE, name).reshape(y_BTNH.shape)
 
 
 class Past(NamedTuple):
@@ -160,19 +174,19 @@ class Attention(nn.Module):
       ("embed", None, "heads", "head_dim"),
       name="qkv",
     )(x_BTD)
+    q_BTNH, k_BTNH, v_BTNH = (
+      _saved_as(qkv_BT3NH[:, :, part], "qkv") for part in range(3)
+    )
     length = x_BTD.shape[1] if past is None else past.k_BNSH.shape[2]
     cos, sin = rotary.tables(length, config.rotary_dim, config.rope_base)
     positions_BT = jnp.arange(x_BTD.shape[1])[None]
     if past is not None:
       positions_BT = past.starts_B[:, None] + positions_BT
       cos, sin = cos[positions_BT], sin[positions_BT]
-    q_BTNH = rotary.rotate(qkv_BT3NH[:, :, 0], cos, sin)
-    k_BTNH = rotary.rotate(qkv_BT3NH[:, :, 1], cos, sin)
+    q_BTNH, k_BTNH = (rotary.rotate(y, cos, sin) for y in (q_BTNH, k_BTNH))
+    names = ("batch", "length", "heads", "head_dim")
     q_BTNH, k_BTNH, v_BTNH = (
-      checkpoint_name(
-        with_logical_constraint(y, ("batch", "length", "heads", "head_dim")), "qkv"
-      )
-      for y in (q_BTNH, k_BTNH, qkv_BT3NH[:, :, 2])
+      with_logical_constraint(y, names) for y in (q_BTNH, k_BTNH, v_BTNH)
     )
     if past is None:
       rate = 0.0 if deterministic else config.attention_dropout_rate
@@ -184,6 +198,7 @@ class Attention(nn.Module):
         dropout_rate=rate,
         dropout_key=self.make_rng("dropout") if rate else None,
         implementation=config.attention,
+        spec=logical_to_mesh_axes(names),
       )
     else:
       past = Past(
@@ -192,7 +207,6 @@ class Attention(nn.Module):
         past.starts_B + x_BTD.shape[1],
       )
       context_BTNH = decode.attend(q_BTNH, past.k_BNSH, past.v_BNSH, positions_BT)
-    context_BTNH = checkpoint_name(context_BTNH, "context")
     out = Projection(
       config,
       heads,
@@ -215,6 +229,7 @@ class MLP(nn.Module):
     wide, narrow = (config.mlp_dim,), (config.embed_dim,)
     x_BTF = Projection(config, narrow, wide, ("embed", "mlp"), name="up")(x_BTD)
     x_BTF = with_logical_constraint(x_BTF, ("batch", "length", "mlp"))
+    x_BTF = checkpoint_name(x_BTF, "mlp")
     x_BTF = jax.nn.gelu(x_BTF, approximate=True)
     return Projection(config, wide, narrow, ("mlp", "embed"), name="down")(x_BTF)
 

@@ -1,1 +1,1 @@
-"""Telemetry: throughput and MFU, metric rows on disk and on the terminal, the plot."""
+"""Telemetry: speed and MFU, goodput, metric rows on disk and terminal, the plot."""

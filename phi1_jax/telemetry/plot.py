@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from phi1_jax import InputError
 from phi1_jax.telemetry.terminal import human
 from phi1_jax.telemetry.writers import read_metrics
+
+if TYPE_CHECKING:  # a run needs matplotlib at its end, and can do without
+  from matplotlib.axes import Axes
+
+log = logging.getLogger(__name__)
 
 _TRAIN = "#2a6f97"
 _HELD_OUT = ("#d1495b", "#edae49", "#66a182", "#8d6a9f", "#5c4742", "#30323d")
@@ -30,6 +33,8 @@ def plot_loss(
   num_parameters: int | None = None,
 ) -> None:
   """Draws train loss (raw and smoothed), held-out losses and the learning rate.
+
+  Where matplotlib is not installed, a line of the log says so, and nothing is drawn.
 
   Args:
     metrics: the run's metrics.jsonl.
@@ -49,6 +54,12 @@ def plot_loss(
   if not len(steps) and not held_out:
     raise InputError(f"{metrics} holds no loss to draw yet")
   token_steps, tokens = _series(rows, "tokens_seen")
+
+  if importlib.util.find_spec("matplotlib") is None:
+    log.warning("matplotlib is not installed: no %s; %s has the numbers", png, metrics)
+    return
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
 
   figure = Figure(figsize=(8, 5.6), dpi=150, layout="constrained")
   FigureCanvasAgg(figure)  # draws without a display and leaves pyplot alone
@@ -132,6 +143,8 @@ def _loss_limits(series: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def _draw_learning_rate(axes: Axes, steps: np.ndarray, rates: np.ndarray) -> None:
+  from matplotlib.ticker import FuncFormatter, MaxNLocator
+
   axes.plot(steps, rates, color=_QUIET, linewidth=1.4)
   axes.set_ylim(bottom=0)
   axes.set_ylabel("learning\nrate")
@@ -154,6 +167,8 @@ def _add_token_axis(axes: Axes, steps: np.ndarray, tokens: np.ndarray) -> None:
 
   def to_steps(tokens: Any) -> Any:
     return tokens / per_step
+
+  from matplotlib.ticker import FuncFormatter
 
   top = axes.secondary_xaxis("top", functions=(to_tokens, to_steps))
   top.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _round_number(x)))

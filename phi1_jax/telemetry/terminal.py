@@ -29,7 +29,14 @@ _FIGURES: dict[str, Callable[[float], str]] = {
   "mfu": lambda x: f"MFU {100 * x:4.1f}%",
   "step_seconds": lambda x: f"{_seconds(x):>8}/step",
   "input_wait_seconds": lambda x: f"input {_seconds(x):>8}",
+  "hbm_peak_gib": lambda x: f"HBM {x:5.1f} GiB",
 }
+
+# Worth having in the files; a line of the terminal has no room for them.
+_QUIET = frozenset(
+  ["tokens_per_second_per_device"]
+  + [f"step_seconds_{part}" for part in ("p50", "p90", "max")]
+)
 
 
 def format_row(
@@ -39,8 +46,8 @@ def format_row(
 
   Args:
     step: the step.
-    scalars: values by name; None (not known) is left out, other names follow as they
-      are.
+    scalars: values by name; what is None (not known), and what only files have room
+      for, is left out; other names follow as they are.
     num_steps: last step of the run, if known.
   """
   if num_steps is None:
@@ -48,7 +55,11 @@ def format_row(
   else:
     total = f"{num_steps:,}"
     parts = [f"step {step:>{len(total)},}/{total}"]
-  known = {name: value for name, value in scalars.items() if value is not None}
+  known = {
+    name: value
+    for name, value in scalars.items()
+    if value is not None and name not in _QUIET
+  }
   parts += [show(known.pop(name)) for name, show in _FIGURES.items() if name in known]
   parts += [f"{name} {value:.4g}" for name, value in known.items()]
   return "  ".join(parts)

@@ -1,4 +1,4 @@
-"""Tokens per second and model FLOPs utilisation (MFU).
+"""Tokens per second, step times and model FLOPs utilisation (MFU).
 
 MFU = tokens/s × FLOPs/token ÷ (devices × peak). FLOPs per token come from the model's
 configuration and count what the model needs, causal attention and no recomputation.
@@ -14,6 +14,8 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 
 @dataclasses.dataclass(frozen=True)
 class Device:
@@ -22,39 +24,50 @@ class Device:
   Attributes:
     peak_flops: dense bfloat16 FLOP/s, without sparsity.
     hbm_gib: memory as sold; a compiler leaves a little less to the program.
+    hbm_bytes_per_second: bandwidth of that memory (GDDR6 on L4 and T4).
+    link_bytes_per_second: to other devices, over all links together, in one direction
+      (data sheets often add up both).
   """
 
   peak_flops: float
   hbm_gib: float
+  hbm_bytes_per_second: float
+  link_bytes_per_second: float
 
 
-_A100_40 = Device(312e12, 40)
-_A100_80 = Device(312e12, 80)
+# One direction of a slot of 16 lanes: what cards without NVLink have between them. A
+# bridge, which joins two or three cards, is not counted.
+_PCIE_3, _PCIE_4, _PCIE_5 = 16e9, 32e9, 64e9
 
 # Keys are jax.Device.device_kind, matched whole: a slice of a GPU (MIG) or a variant
 # with another clock has another name, and a prefix would give it the wrong peak.
-# Peaks: cloud.google.com/tpu/docs (system architecture) and NVIDIA's data sheets.
+# Sources: cloud.google.com/tpu/docs (system architecture; where it gives links in both
+# directions, half of it) and NVIDIA's data sheets, which give NVLink in both
+# directions. The links of TPU v2 are from Jouppi et al. 2020 (Communications of the
+# ACM 63:7), those of v3 and v4 from Jouppi et al. 2023 (ISCA, arXiv 2304.01433).
 DEVICES: dict[str, Device] = {
-  "TPU v2": Device(45e12 / 2, 8),  # 45 TFLOP/s and 16 GiB per chip of two cores
-  "TPU v3": Device(123e12 / 2, 16),  # 123 TFLOP/s and 32 GiB per chip of two cores
-  "TPU v4": Device(275e12, 32),
-  "TPU v5 lite": Device(197e12, 16),  # v5e
-  "TPU v5": Device(459e12, 95),  # v5p
-  "TPU v6 lite": Device(918e12, 32),  # v6e, Trillium
-  "NVIDIA A100-SXM4-40GB": _A100_40,
-  "NVIDIA A100-PCIE-40GB": _A100_40,
-  "NVIDIA A100-SXM4-80GB": _A100_80,
-  "NVIDIA A100 80GB PCIe": _A100_80,
-  "NVIDIA H100 80GB HBM3": Device(989.4e12, 80),  # SXM
-  "NVIDIA H100 PCIe": Device(756e12, 80),
-  "NVIDIA H200": Device(989.4e12, 141),  # SXM
-  "NVIDIA L4": Device(121e12, 24),
+  # Half of a chip with 45 TFLOP/s, 16 GiB at 700 GB/s, 4 links of 62 GB/s
+  "TPU v2": Device(45e12 / 2, 8, 700e9 / 2, 4 * 62e9 / 2),
+  # Half of a chip with 123 TFLOP/s, 32 GiB at 900 GB/s, 4 links of 70 GB/s
+  "TPU v3": Device(123e12 / 2, 16, 900e9 / 2, 4 * 70e9 / 2),
+  "TPU v4": Device(275e12, 32, 1200e9, 6 * 50e9),
+  "TPU v5 lite": Device(197e12, 16, 819e9, 200e9),  # v5e
+  "TPU v5": Device(459e12, 95, 2765e9, 600e9),  # v5p
+  "TPU v6 lite": Device(918e12, 32, 1638e9, 400e9),  # v6e, Trillium
+  "NVIDIA A100-SXM4-40GB": Device(312e12, 40, 1555e9, 300e9),
+  "NVIDIA A100-PCIE-40GB": Device(312e12, 40, 1555e9, _PCIE_4),
+  "NVIDIA A100-SXM4-80GB": Device(312e12, 80, 2039e9, 300e9),
+  "NVIDIA A100 80GB PCIe": Device(312e12, 80, 1935e9, _PCIE_4),
+  "NVIDIA H100 80GB HBM3": Device(989.4e12, 80, 3350e9, 450e9),  # SXM
+  "NVIDIA H100 PCIe": Device(756e12, 80, 2000e9, _PCIE_5),
+  "NVIDIA H200": Device(989.4e12, 141, 4800e9, 450e9),  # SXM
+  "NVIDIA L4": Device(121e12, 24, 300e9, _PCIE_4),
   # Volta and Turing have no bfloat16 units: the peaks are float16's.
-  "Tesla T4": Device(65e12, 16),
-  "Tesla V100-SXM2-16GB": Device(125e12, 16),
-  "Tesla V100-SXM2-32GB": Device(125e12, 32),
-  "Tesla V100-PCIE-16GB": Device(112e12, 16),
-  "Tesla V100-PCIE-32GB": Device(112e12, 32),
+  "Tesla T4": Device(65e12, 16, 320e9, _PCIE_3),
+  "Tesla V100-SXM2-16GB": Device(125e12, 16, 900e9, 150e9),
+  "Tesla V100-SXM2-32GB": Device(125e12, 32, 900e9, 150e9),
+  "Tesla V100-PCIE-16GB": Device(112e12, 16, 900e9, _PCIE_3),
+  "Tesla V100-PCIE-32GB": Device(112e12, 32, 900e9, _PCIE_3),
 }
 
 
@@ -82,6 +95,14 @@ def model_flops_utilisation(
   return tokens_per_second * flops_per_token / (num_devices * device.peak_flops)
 
 
+# What a row of metrics says of speed, in this order.
+FIGURES = (
+  *("tokens_per_second", "tokens_per_second_per_device", "mfu"),
+  *("step_seconds", "step_seconds_p50", "step_seconds_p90", "step_seconds_max"),
+  "input_wait_seconds",
+)
+
+
 class Throughput:
   """Adds up tokens, time and time spent waiting for input between two log rows.
 
@@ -95,6 +116,13 @@ class Throughput:
           row.update(throughput.take())
         with throughput.paused():  # evaluation, sampling, waiting for a save
           ...
+
+  All times are the host's, by a clock that stands still in a pause. A step's time is
+  that from one `step` call to the next. The host calls it when it has read the step's
+  metrics, which it does while the device is at the step after: in a run that the
+  device limits that is the time of a step on the device, one step late. The first
+  step after a start or a pause has nothing before it to overlap with, and its time
+  includes that of its input and its dispatch.
 
   Args:
     device_kind: `jax.Device.device_kind`.
@@ -112,12 +140,17 @@ class Throughput:
   ):
     self._device_kind, self._num_devices = device_kind, num_devices
     self._flops_per_token, self._clock = flops_per_token, clock
+    self._paused_seconds = 0.0
+    self._step_started = self._now()
     self._reset()
 
+  def _now(self) -> float:
+    """Seconds on the clock that stands still in a pause."""
+    return self._clock() - self._paused_seconds
+
   def _reset(self) -> None:
-    self._started = self._clock()
-    self._steps = self._tokens = 0
-    self._waited = self._pause = 0.0
+    self._step_seconds: list[float] = []
+    self._tokens, self._waited = 0, 0.0
 
   @contextlib.contextmanager
   def waiting_for_input(self) -> Iterator[None]:
@@ -135,35 +168,39 @@ class Throughput:
     try:
       yield
     finally:
-      self._pause += self._clock() - started
+      self._paused_seconds += self._clock() - started
 
   def step(self, tokens: int) -> None:
     """One step over `tokens` tokens (of the global batch) is done."""
-    self._steps += 1
+    now = self._now()
+    self._step_seconds.append(now - self._step_started)
+    self._step_started = now
     self._tokens += tokens
 
   def take(self) -> dict[str, float | None]:
     """The figures since the last call, and starts over.
 
     Returns:
-      tokens_per_second; mfu (None: unknown peak); step_seconds and
-      input_wait_seconds, both means per step. All None if there was no step.
+      tokens_per_second, of the run and `_per_device` (on TPU v2 and v3 two make a
+      chip); mfu (None: unknown peak); step_seconds and input_wait_seconds, both means
+      per step; step_seconds_p50, _p90 and _max, over the steps. All None if there was
+      no step.
     """
-    elapsed = self._clock() - self._started - self._pause
-    steps, tokens, waited = self._steps, self._tokens, self._waited
+    times, tokens, waited = self._step_seconds, self._tokens, self._waited
     self._reset()
-    if not steps or elapsed <= 0:
-      names = ("tokens_per_second", "mfu", "step_seconds", "input_wait_seconds")
-      return dict.fromkeys(names)
+    elapsed = sum(times)
+    if elapsed <= 0:
+      return dict.fromkeys(FIGURES)
     speed = tokens / elapsed
-    return {
-      "tokens_per_second": speed,
-      "mfu": model_flops_utilisation(
-        speed,
-        flops_per_token=self._flops_per_token,
-        device_kind=self._device_kind,
-        num_devices=self._num_devices,
-      ),
-      "step_seconds": elapsed / steps,
-      "input_wait_seconds": waited / steps,
-    }
+    mfu = model_flops_utilisation(
+      speed,
+      flops_per_token=self._flops_per_token,
+      device_kind=self._device_kind,
+      num_devices=self._num_devices,
+    )
+    values = (
+      *(speed, speed / self._num_devices, mfu),
+      *(elapsed / len(times), *np.quantile(times, (0.5, 0.9, 1.0)).tolist()),
+      waited / len(times),
+    )
+    return dict(zip(FIGURES, values, strict=True))

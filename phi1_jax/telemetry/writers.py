@@ -1,7 +1,7 @@
 """Where a run's numbers go: metrics.jsonl, TensorBoard, the terminal, summary.json.
 
 A row of metrics.jsonl is one JSON object. Training rows: step, loss, grad_norm,
-learning_rate, tokens_seen, tokens_per_second, mfu, step_seconds, input_wait_seconds.
+learning_rate, tokens_seen, the figures of `throughput.FIGURES`, hbm_peak_gib.
 Evaluation rows: step and eval/<name>. What is not finite is null: NaN is not JSON.
 
 A run that resumes at step k drops what the run before it wrote and this one writes
@@ -11,7 +11,9 @@ whenever the process was killed.
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import logging
 import math
 import os
 import sys
@@ -21,6 +23,8 @@ from typing import Any, Self
 
 from phi1_jax import InputError
 from phi1_jax.telemetry.terminal import format_row
+
+log = logging.getLogger(__name__)
 
 
 class Recorder:
@@ -51,28 +55,31 @@ class Recorder:
       # TensorBoard hides what earlier processes wrote at purge_step and later.
       purge_step = 0 if resumed_at is None else resumed_at + 1
       # Without a suffix, two starts within one second would share a file.
-      self._board = _summary_writer()(
-        str(workdir / "tensorboard"),
-        purge_step=purge_step,
-        filename_suffix=f".{purge_step}",
-      )
+      if board := _summary_writer():
+        self._board = board(
+          str(workdir / "tensorboard"),
+          purge_step=purge_step,
+          filename_suffix=f".{purge_step}",
+        )
 
   def write(self, step: int, scalars: Mapping[str, Any]) -> None:
     """Records numbers (Python, NumPy or JAX scalars, or None) of one step."""
-    if self._file is None or self._board is None:
+    if self._file is None:
       return
     values = {name: _number(value) for name, value in scalars.items()}
     self._file.write(step, values)
-    for name, value in values.items():
-      if value is not None:
-        group = name if "/" in name else f"train/{name}"
-        self._board.add_scalar(group, value, step)
+    if self._board is not None:
+      for name, value in values.items():
+        if value is not None:
+          group = name if "/" in name else f"train/{name}"
+          self._board.add_scalar(group, value, step)
     self._emit(format_row(step, values, self._num_steps))
 
   def close(self) -> None:
     """Flushes and closes the files."""
-    if self._file is not None and self._board is not None:
+    if self._file is not None:
       self._file.close()
+    if self._board is not None:
       self._board.close()
 
   def __enter__(self) -> Self:
@@ -82,11 +89,15 @@ class Recorder:
     self.close()
 
 
-def _summary_writer() -> type:
+def _summary_writer() -> type | None:
   """tensorboardX's writer, without the torch that it would load for tensors.
 
-  torch costs seconds and memory, and no training run here has use for it.
+  torch costs seconds and memory, and no training run here has use for it. None where
+  tensorboardX is not installed: metrics.jsonl has the numbers.
   """
+  if importlib.util.find_spec("tensorboardX") is None:
+    log.warning("tensorboardX is not installed: no tensorboard/, only metrics.jsonl")
+    return None
   hide = "torch" not in sys.modules
   if hide:
     sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]  # "not there"

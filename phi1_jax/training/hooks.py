@@ -141,7 +141,11 @@ def profile(setup: Setup) -> Hook:
     elif running:
       jax.profiler.stop_trace()
       running = False
-      log.info("profile of steps %d to %d: %s", opens, step, folder)
+      log.info(
+        "profile of steps %d to %d: %s (open it with XProf: pip install xprof "
+        "tensorboard; tensorboard --logdir=%s)",
+        *(opens, step, folder, folder),
+      )
     return ()
 
   steps = () if opens is None else (opens, opens + runtime.profile_steps)

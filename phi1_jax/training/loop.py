@@ -17,7 +17,7 @@ from phi1_jax.checkpoint import manager
 from phi1_jax.checkpoint.manager import Checkpoints
 from phi1_jax.data.loader import train_batches
 from phi1_jax.data.token_store import TokenStore
-from phi1_jax.parallel import sharding
+from phi1_jax.parallel import hosts, sharding
 from phi1_jax.telemetry.writers import Recorder
 from phi1_jax.training import memory
 from phi1_jax.training import state as train_state
@@ -29,6 +29,9 @@ from phi1_jax.training.state import TrainState
 from phi1_jax.training.step import make_train_step
 
 log = logging.getLogger(__name__)
+
+# Hosts compile for minutes, and one that has the step in its cache waits for the rest.
+COMPILE_SECONDS = 3 * 3600
 
 
 class Watcher(Protocol):
@@ -74,17 +77,18 @@ def train(
   # ---- Compiled step: before anything is allocated, so that a model that is too
   # large for its device is refused with the sizes.
   started = time.perf_counter()
-  with sharding.layout(setup.mesh):
-    step_function = make_train_step(setup, store.eos_id)
-  memory.check_fits(None, setup)
-  compiled = memory.compile_step(step_function, setup)
-  memory.check_fits(compiled, setup)
+  with hosts.agreed("compiling the step", limit=COMPILE_SECONDS):
+    with sharding.layout(setup.mesh):
+      step_function = make_train_step(setup, store.eos_id)
+    memory.check_fits(None, setup)
+    compiled = memory.compile_step(step_function, setup)
+    memory.check_fits(compiled, setup)
   log.info("compiled the step in %.1f s", time.perf_counter() - started)
 
   with contextlib.ExitStack() as opened:  # closed in reverse, whatever happens
     # ---- State: restored or made, in the order that checkpoint.manager writes down.
     checkpoints = Checkpoints(setup.workdir / "checkpoints", setup.config.checkpoint)
-    opened.callback(checkpoints.close)
+    opened.push(checkpoints)
     state, tokens_before = restore_or_initialise(setup, store, checkpoints)
     first = int(state.step)
     _refuse_past(first, setup)
@@ -103,15 +107,16 @@ def train(
     opened.callback(batches.close)
 
     # ---- Loop: at each pass `state` has seen `step` updates.
-    recorder = opened.enter_context(
-      Recorder(
-        setup.workdir,
-        resumed_at=first or None,
-        num_steps=last,
-        process_index=jax.process_index(),
-        emit=watcher.write,
+    with hosts.agreed("opening metrics.jsonl"):
+      recorder = opened.enter_context(
+        Recorder(
+          setup.workdir,
+          resumed_at=first or None,
+          num_steps=last,
+          process_index=hosts.index(),
+          emit=watcher.write,
+        )
       )
-    )
     reader = MetricsReader(setup, recorder, first, tokens_before)
     for step in range(first, last + 1):
       stopping = stop.requested(step)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from phi1_jax import InputError
-from phi1_jax.parallel import sharding
+from phi1_jax.parallel import compiler, sharding
 from phi1_jax.training.setup import Setup
 from phi1_jax.training.state import bytes_per_device
 
@@ -48,7 +48,9 @@ def compile_step(step: Callable[..., Any], setup: Setup) -> jax.stages.Compiled:
   """
   try:
     with sharding.layout(setup.mesh):
-      return step.lower(setup.abstract_state, setup.abstract_batch).compile()
+      lowered = step.lower(setup.abstract_state, setup.abstract_batch)
+    platform = setup.mesh.devices.flat[0].platform
+    return lowered.compile(compiler_options=compiler.options(platform))
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
+from phi1_jax.telemetry.goodput import StartLog
 from phi1_jax.telemetry.throughput import Throughput
 from phi1_jax.telemetry.writers import Recorder
+from phi1_jax.training.memory import GIB
 from phi1_jax.training.setup import Setup
 from phi1_jax.training.step import Metrics
 
@@ -19,6 +22,8 @@ class DivergedError(RuntimeError):
 
 class MetricsReader:
   """Follows the loop one step behind, so that the device never waits for the host.
+
+  Beside the rows it leaves in starts.jsonl when the run trains and when it pauses.
 
   Args:
     setup: the run.
@@ -32,6 +37,9 @@ class MetricsReader:
     self._recorder = recorder
     self._first, self._tokens_before = first, tokens_before
     self._pending: tuple[int, Metrics] | None = None
+    self._starts = StartLog(setup.workdir, process_index=jax.process_index())
+    self._step, self._training = first, False
+    self._mesh = setup.mesh
     self._throughput = Throughput(
       setup.mesh.devices.flat[0].device_kind, setup.mesh.size, setup.flops_per_token
     )
@@ -42,7 +50,10 @@ class MetricsReader:
     return self._tokens_before + new
 
   def waiting_for_input(self) -> contextlib.AbstractContextManager[None]:
-    """Time inside is counted as waiting for a batch."""
+    """Time inside is counted as waiting for a batch; a step follows."""
+    if not self._training:
+      self._starts.write("training", self._step)
+      self._training = True
     return self._throughput.waiting_for_input()
 
   @contextlib.contextmanager
@@ -53,6 +64,8 @@ class MetricsReader:
     """
     self._read_pending()
     with self._throughput.paused():
+      self._starts.write("paused", self._step)
+      self._training = False
       yield
 
   def follow(self, step: int, metrics: Metrics) -> None:
@@ -68,6 +81,7 @@ class MetricsReader:
     if self._pending is None:
       return
     (step, metrics), self._pending = self._pending, None
+    self._step = step
     values: dict[str, Any] = {k: float(v) for k, v in jax.device_get(metrics).items()}
     self._throughput.step(self._train.tokens_per_step)
     loss, norm = values["loss"], values["grad_norm"]
@@ -81,5 +95,22 @@ class MetricsReader:
       )
     last = step == self._train.last_step
     if step == 1 or last or step % self._train.log_every == 0:
-      row = {**values, "tokens_seen": self.tokens_seen(step), **self._throughput.take()}
+      row = {
+        **values,
+        "tokens_seen": self.tokens_seen(step),
+        **self._throughput.take(),
+        "hbm_peak_gib": hbm_peak_gib(self._mesh),
+      }
       self._recorder.write(step, row)
+      self._starts.write("training", step)
+
+
+def hbm_peak_gib(mesh: Mesh) -> float | None:
+  """The most memory that any device of this host has used since the start, in GiB.
+
+  Returns:
+    None where the backend does not count, as on CPUs.
+  """
+  stats = [device.memory_stats() or {} for device in mesh.local_devices]
+  peaks = [each["peak_bytes_in_use"] for each in stats if "peak_bytes_in_use" in each]
+  return max(peaks) / GIB if peaks else None

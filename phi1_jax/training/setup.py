@@ -1,6 +1,7 @@
 """From a run's configuration to what its loop needs, with nothing allocated yet."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,17 @@ from phi1_jax.parallel import sharding
 from phi1_jax.parallel.mesh import MeshConfig, make_mesh
 from phi1_jax.training import state as train_state
 from phi1_jax.training.config import RuntimeConfig, TrainConfig
+
+# What gin may bind, by name.
+CONFIGURABLES = {
+  "Checkpoint": CheckpointConfig,
+  "Data": DataConfig,
+  "Mesh": MeshConfig,
+  "Model": ModelConfig,
+  "Optimizer": OptimizerConfig,
+  "Runtime": RuntimeConfig,
+  "Train": TrainConfig,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +64,11 @@ class RunConfig:
         f"Runtime.profile_at: got {profile_at}, expected a step before the run's last, "
         f"{last}"
       )
+
+  @classmethod
+  def from_parts(cls, parts: Mapping[str, Any]) -> "RunConfig":
+    """From objects by the names of `CONFIGURABLES`."""
+    return cls(**{name.lower(): part for name, part in parts.items()})
 
   def asdict(self) -> dict[str, Any]:
     """Plain nested dicts, for a checkpoint's meta."""
@@ -98,13 +115,15 @@ class Setup:
     return self.config.model.flops_per_token(self.config.train.sequence_length)
 
 
-def make_setup(config: RunConfig, workdir: Path) -> Setup:
-  """Lays a run out over all devices.
+def make_setup(
+  config: RunConfig, workdir: Path, devices: Sequence[Any] | None = None
+) -> Setup:
+  """Lays a run out over all devices, or over those given.
 
   Raises:
     InputError: mesh, batch and model do not divide over the devices.
   """
-  mesh = make_mesh(config.mesh)
+  mesh = make_mesh(config.mesh, devices)
   model = Decoder(config.model)
   steps = config.train.total_steps
   optimizer = make_optimizer(config.optimizer, steps, parameter_shapes(config.model))

@@ -62,15 +62,16 @@ def loss(
   )
   if weights_BT is None:
     weights_BT = jnp.ones(targets_BT.shape, jnp.float32)
-  return cross_entropy(
-    hidden_BTD,
-    params["head"]["kernel"],
-    params["head"]["bias"],
-    targets_BT,
-    weights_BT,
-    chunks=head_chunks,
-    compute_dtype=model.config.dtype,
-  )
+  with jax.named_scope("cross_entropy"):
+    return cross_entropy(
+      hidden_BTD,
+      params["head"]["kernel"],
+      params["head"]["bias"],
+      targets_BT,
+      weights_BT,
+      chunks=head_chunks,
+      compute_dtype=model.config.dtype,
+    )
 
 
 def make_train_step(
@@ -83,7 +84,6 @@ def make_train_step(
   out: state and step come back as they were, and the metrics say so.
   """
   config, parts = setup.config.train, setup.accumulation_steps
-  seed_key = jax.random.key(config.seed)
   mean_loss = functools.partial(
     _mean_loss,
     setup.model,
@@ -93,9 +93,11 @@ def make_train_step(
 
   def step(state: TrainState, tokens: jax.Array) -> tuple[TrainState, Metrics]:
     # The second fold keeps these keys apart from that of the initial parameters.
-    key = jax.random.fold_in(jax.random.fold_in(seed_key, 1), state.step)
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    key = jax.random.fold_in(key, state.step)
     value, gradients = _accumulate(mean_loss, state.params, tokens, key, parts)
-    norm = optax.global_norm(gradients)
+    with jax.named_scope("gradient_norm"):
+      norm = optax.tree.norm(gradients)
     with jax.named_scope("optimizer"):
       updates, optimizer_state = setup.optimizer.update(
         gradients, state.optimizer, state.params

@@ -109,3 +109,34 @@ def test_default_workdir():
   assert str(command.default_workdir(["gin/a.gin", "x/b.gin"])) == "runs/b"
   with pytest.raises(InputError, match=r"--workdir"):
     command.default_workdir([])
+
+
+@pytest.mark.parametrize(
+  ("words", "message"),
+  [
+    (["--num_processes=2"], "expected all three, or none"),
+    (["--coordinator_address=a:1", "--process_id=0"], "expected all three, or none"),
+    (["--distributed", "--process_id=0"], "expected it alone"),
+    (
+      ["--coordinator_address=a", "--num_processes=2", "--process_id=0"],
+      "got 'a', expected HOST:PORT",
+    ),
+    (
+      ["--coordinator_address=a:1", "--num_processes=2", "--process_id=2"],
+      "got 2 of --num_processes=2",
+    ),
+  ],
+)
+def test_hosts_that_cannot_be_meant(parser, words, message):
+  command.add_hosts(parser)
+  with (
+    pytest.raises(InputError, match=message),
+    command.joined(parser.parse(words)),
+  ):
+    pass
+
+
+def test_one_host_joins_nobody(parser):
+  command.add_hosts(parser)
+  with command.joined(parser.parse([])):
+    pass

@@ -1,9 +1,10 @@
 import dataclasses
+import re
 
 import pytest
 
 from phi1_jax import InputError, prepare, train
-from phi1_jax.cli import gin_config
+from phi1_jax.cli import gin_config, gin_library, plain_gin
 from phi1_jax.data.config import DataConfig
 from phi1_jax.parallel.mesh import MeshConfig
 
@@ -26,6 +27,13 @@ Optimizer.weight_decay = 0.1
 Data.mixture = "words"
 Data.store = "stores/words"
 """
+
+
+@pytest.fixture(params=[gin_library, plain_gin], ids=["gin", "plain"], autouse=True)
+def reader(request, monkeypatch):
+  """Everything holds with the library and without it."""
+  monkeypatch.setattr(gin_config, "reader", request.param)
+  return request.param
 
 
 @pytest.fixture
@@ -83,13 +91,14 @@ def test_command_line_wins_and_loads_do_not_mix(load):
     ("Optimizer.weight_decay = True", r"got True \(bool\), expected float"),
     ("Data.modules = [1]", r"Data.modules .*got \(1,\) \(tuple\), expected tuple\[str"),
     ("Data.rates = {'a': True}", r"Data.rates .*expected dict\[str, float\] \| None"),
-    ("Train.seed = @Mesh", r"Train.seed .*expected int"),
-    ("Train.seed = @Nope()", r"'@Nope\(\)'"),
     ("a/Train.seed = 3", r"^a/Train.seed: nothing reads a binding with a scope"),
     ("Train.seed = = 3", r"run.gin, line \d+: .*'Train.seed = = 3"),
     ("Data.rates = {'a': 1", r"run.gin: a bracket or quote is never closed"),
     ("include 'gin/nope.gin'", r"^gin/nope.gin: no such gin file"),
-    ("import nope_module", r"run.gin, line \d+: No module named 'nope_module'"),
+    ("Data.modules = 'a', 'b'", r"run.gin, line \d+: .*Data.modules"),
+    ("Train.seed = +1", r"run.gin, line \d+: .*Train.seed = "),
+    ("Train.seed = seed", r"run.gin, line \d+: .*'?Train.seed = seed"),
+    ("Train.seed 3", r"run.gin, line \d+: .*Train.seed 3"),
   ],
 )
 def test_refuses(load, lines, named):
@@ -97,6 +106,30 @@ def test_refuses(load, lines, named):
     load(lines + "\n")
   assert str(error.value).count("\n") <= 1
   assert "0x" not in str(error.value)  # no addresses of objects
+
+
+@pytest.mark.parametrize(
+  ("lines", "with_gin"),
+  [
+    ("Train.seed = @Mesh", r"Train.seed .*expected int"),
+    ("Train.seed = @Nope()", r"'@Nope\(\)'"),
+    ("import nope_module", r"run.gin, line \d+: No module named 'nope_module'"),
+    ("Data.modules = (%STEPS, 'a')", r"Data.modules .*expected tuple\[str"),
+    ("Train:\n  seed = 'a'", r"Train.seed: got 'a' \(str\), expected int"),
+  ],
+)
+def test_what_only_gin_reads(load, reader, lines, with_gin):
+  needs_gin = rf"run.gin, line \d+: got .{re.escape(lines[:6])}.*pip install gin-config"
+  named = with_gin if reader is gin_library else needs_gin
+  with pytest.raises(InputError, match=named):
+    load(lines + "\n")
+
+
+def test_what_only_gin_reads_on_the_command_line(load, reader):
+  for value in ("@Mesh", "@Mesh()", "(%STEPS, 'a')"):
+    with pytest.raises(InputError) as error:
+      load("", ("Data.store", value))
+    assert ("gin-config" in str(error.value)) == (reader is plain_gin)
 
 
 def test_a_parameter_without_default_must_be_bound(tmp_path):

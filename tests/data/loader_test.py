@@ -12,7 +12,7 @@ import pytest
 
 from phi1_jax import InputError
 from phi1_jax.data.loader import held_out_batches, interleave, train_batches
-from phi1_jax.data.token_store import ShardWriter, TokenStore, finish
+from phi1_jax.data.token_store import ShardWriter, TokenStore, TokenStream, finish
 
 T = 5
 # Stream lengths (train shards, held-out tokens) of each task. Tokens count upwards
@@ -95,7 +95,7 @@ def test_every_token_but_the_first_is_a_target_once_per_epoch(store):
 
 
 def test_order_is_the_one_of_grains_map_dataset(store):
-  """Pins the order: a Grain that shuffles differently would change old runs."""
+  """Pins the order: another one would change runs that have begun."""
   total = sum(NUM_WINDOWS.values())
   drawn = batches(store, 2 * total, batch_size=1)[:, 0, 0]
   tables = [
@@ -243,19 +243,19 @@ def test_held_out_covers_every_target_once(store, batch_size, hosts):
 
 
 def test_threads_end_with_the_iterator(store):
-  def grain_threads():
-    return [t for t in threading.enumerate() if "grain-prefetch" in t.name]
+  def prefetching():
+    return [t for t in threading.enumerate() if "prefetch" in t.name]
 
   def wait_for_none():
     deadline = time.monotonic() + 5
-    while grain_threads() and time.monotonic() < deadline:
+    while prefetching() and time.monotonic() < deadline:
       time.sleep(0.01)
-    return grain_threads()
+    return prefetching()
 
   arguments = {"batch_size": 4, "sequence_length": T, "seed": 0}
   iterator = train_batches(store, **arguments)
   next(iterator)
-  assert grain_threads()
+  assert prefetching()
   iterator.close()
   assert not wait_for_none()
   iterator = train_batches(store, **arguments)
@@ -263,6 +263,21 @@ def test_threads_end_with_the_iterator(store):
   del iterator
   gc.collect()
   assert not wait_for_none()
+
+
+@pytest.mark.parametrize("prefetch", [0, 4])
+def test_what_fails_while_prefetching_is_raised(store, monkeypatch, prefetch):
+  iterator = train_batches(
+    store, batch_size=4, sequence_length=T, seed=0, prefetch=prefetch
+  )
+  next(iterator)
+
+  def read(stream, start, stop):
+    raise OSError("the disk is gone")
+
+  monkeypatch.setattr(TokenStream, "read", read)
+  with pytest.raises(OSError, match="the disk is gone"):
+    list(iterator)
 
 
 @pytest.mark.parametrize(
@@ -302,13 +317,13 @@ def test_sizes_below_one_are_refused(store):
     held_out_batches(store, "code", batch_size=1, sequence_length=0)
 
 
-def test_loading_needs_no_tensorflow(store):
+def test_loading_needs_no_framework(store):
   program = (
     "import sys; from phi1_jax.data import loader, token_store;"
     f"store = token_store.TokenStore.open({str(store.directory)!r});"
     "it = loader.train_batches(store, batch_size=2, sequence_length=5, seed=0);"
     "assert next(it).shape == (2, 6);"
-    "print([m for m in ('tensorflow', 'seqio', 'tensorflow_datasets', 'torch', 'gin')"
+    "print([m for m in ('tensorflow', 'seqio', 'grain', 'torch', 'gin', 'jax')"
     " if m in sys.modules])"
   )
   result = subprocess.run(

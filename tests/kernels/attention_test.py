@@ -10,11 +10,12 @@ import pytest
 
 from phi1_jax import InputError
 from phi1_jax.kernels import attention as module
+from phi1_jax.kernels import dense
 from phi1_jax.kernels.attention import attention
 
 _FAST = ["xla"]
 # More than one block, and a last one that is not full.
-_LENGTH = 2 * module.MIN_BLOCK + 7
+_LENGTH = 2 * dense.MIN_BLOCK + 7
 
 
 def _qkv(length=_LENGTH, dtype="float32"):
@@ -112,6 +113,33 @@ def test_rows_without_company_attend_to_themselves(implementation):
   np.testing.assert_allclose(output, v, atol=1e-6)
 
 
+def _case(**changes):
+  """What the paper's training asks of a v5e."""
+  usual = {"platform": "tpu", "chip": "TPU v5 lite", "dtype": "bfloat16"}
+  sizes = {"length": 2048, "head_dim": 64, "packed": False, "drops": True}
+  return module.Case(**{**usual, **sizes, **changes})
+
+
+@pytest.mark.parametrize(
+  ("changes", "name"),
+  [
+    ({}, "flash"),
+    ({"drops": False}, "splash"),
+    ({"drops": False, "packed": True}, "splash"),
+    ({"chip": "TPU v3"}, "xla"),
+    ({"length": 2000}, "xla"),
+    ({"length": 16384}, "xla"),
+    ({"even": False}, "xla"),
+    ({"platform": "gpu", "chip": "NVIDIA H200", "drops": False}, "cudnn"),
+    ({"platform": "gpu", "chip": "NVIDIA H200"}, "xla"),
+    ({"platform": "gpu", "chip": "NVIDIA H200", "packed": True, "drops": False}, "xla"),
+    ({"platform": "cpu", "chip": "cpu"}, "xla"),
+  ],
+)
+def test_auto_chooses_by_chip(changes, name):
+  assert module.choose(_case(**changes)) == name
+
+
 def test_auto_logs_its_choice_once(caplog):
   module.choose.cache_clear()
   q, k, v = _qkv(7)
@@ -121,30 +149,51 @@ def test_auto_logs_its_choice_once(caplog):
     )
     attention(q, k, v)
   assert caplog.messages == [
-    "attention: xla (platform cpu, segment ids False, dropout False)"
+    "attention: xla (cpu, 7 positions, segment ids False, dropout False)"
   ]
 
 
-def test_refuses_by_name(monkeypatch):
+@pytest.mark.parametrize(
+  ("name", "changes", "reason"),
+  [
+    ("splash", {}, "has no dropout; set Model.attention_dropout_rate to 0"),
+    ("splash", {"chip": "TPU v3", "drops": False}, "does not compile for TPU v3"),
+    ("flash", {"chip": "TPU v2"}, "does not compile for TPU v2"),
+    ("flash", {"length": 100}, "needs a length that 128 divides, not 100"),
+    ("flash", {"length": 16384}, "holds at most 8192 positions"),
+    ("flash", {"even": False}, "needs a batch and heads that the mesh divides"),
+    ("flash", {"platform": "gpu"}, "runs on tpu, not on gpu"),
+    ("cudnn", {}, "runs on gpu, not on tpu"),
+    ("cudnn", {"platform": "gpu", "packed": True}, "does not honour segment ids"),
+    ("cudnn", {"platform": "gpu"}, "has no dropout"),
+    (
+      "cudnn",
+      {"platform": "gpu", "drops": False, "dtype": "float32"},
+      "computes in bfloat16 or float16, not in float32",
+    ),
+    (
+      "cudnn",
+      {"platform": "gpu", "drops": False, "head_dim": 60},
+      "needs a head_dim of at most 128",
+    ),
+  ],
+)
+def test_says_why_not(name, changes, reason):
+  assert reason in module.refuse(name, _case(**changes))
+
+
+def test_refuses_by_name():
   q, k, v = _qkv(7)
-  with pytest.raises(InputError, match="'flash' is unknown, expected one of auto, xla"):
-    attention(q, k, v, implementation="flash")
+  known = "auto, splash, flash, cudnn, xla, reference"
+  with pytest.raises(InputError, match=f"'fast' is unknown, expected one of {known}"):
+    attention(q, k, v, implementation="fast")
   with pytest.raises(InputError, match="needs a dropout_key"):
     attention(q, k, v, dropout_rate=0.1)
-  narrow = module.Implementation(
-    module.reference, platforms=("tpu", "cpu"), segment_ids=False, dropout=False
-  )
-  monkeypatch.setitem(module.IMPLEMENTATIONS, "xla", narrow)
-  with pytest.raises(InputError, match="'xla' does not honour segment ids"):
-    attention(q, k, v, segment_ids_BT=_segments(7), implementation="xla")
-  with pytest.raises(InputError, match="'xla' has no dropout; set Model"):
-    attention(
-      q, k, v, dropout_rate=0.1, dropout_key=jax.random.key(0), implementation="xla"
-    )
-  monkeypatch.setitem(
-    module.IMPLEMENTATIONS,
-    "xla",
-    module.Implementation(module.reference, platforms=("tpu",)),
-  )
-  with pytest.raises(InputError, match="'xla' runs on tpu, not on cpu"):
-    attention(q, k, v, implementation="xla")
+  with pytest.raises(InputError, match="'splash' runs on tpu, not on cpu"):
+    attention(q, k, v, implementation="splash")
+
+
+def test_one_position_attends_to_itself():
+  """Initialisation asks this, whatever implementation the model is for."""
+  q, k, v = _qkv(1)
+  np.testing.assert_array_equal(attention(q, k, v, implementation="splash"), v)

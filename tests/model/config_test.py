@@ -84,7 +84,7 @@ def test_flops_of_phi1():
     ("dtype", "int8", "one of float32, bfloat16, float16"),
     ("param_dtype", "half", "one of float32, bfloat16, float16"),
     ("remat", "everything", "one of none, full, dots, qkv_context"),
-    ("attention", "flash", "one of auto, "),
+    ("attention", "fast", "one of auto, "),
   ],
 )
 def test_refuses(name, value, expected):

@@ -143,12 +143,14 @@ def _saved_shapes(remat):
 
 def test_remat_saves_what_its_name_says():
   per_layer = (3, 2, 7)  # layers, batch, length
-  full, qkv, none = (_saved_shapes(name) for name in ("full", "qkv_context", "none"))
-  heads = (*per_layer, 2, 11)
+  names = ("full", "qkv_context", "matrices", "none")
+  full, qkv, matrices, none = (_saved_shapes(name) for name in names)
+  heads, hidden = (*per_layer, 2 * 11), (*per_layer, 17)
   assert heads not in full
   assert qkv.count(heads) == 4  # q, k, v and the context
-  assert (*per_layer, 17) not in full + qkv  # the MLP's hidden layer
-  assert (*per_layer, 17) in none
+  assert hidden not in full + qkv
+  assert (matrices.count(heads), matrices.count(hidden)) == (4, 1)
+  assert hidden in none
 
 
 def test_unrolling_keeps_the_parameters():

@@ -1,11 +1,11 @@
 import json
 
+import matplotlib.figure
 import matplotlib.image
 import numpy as np
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.telemetry import plot
 from phi1_jax.telemetry.plot import plot_loss, smooth
 
 
@@ -30,12 +30,12 @@ def draw(monkeypatch, metrics, png):
   """Draws, and hands back the figure that was saved."""
   figures = []
 
-  class Figure(plot.Figure):
+  class Figure(matplotlib.figure.Figure):
     def __init__(self, *args, **kwargs):
       super().__init__(*args, **kwargs)
       figures.append(self)
 
-  monkeypatch.setattr(plot, "Figure", Figure)
+  monkeypatch.setattr(matplotlib.figure, "Figure", Figure)
   plot_loss(metrics, png, name="phi-1", num_parameters=1_418_270_720)
   return figures[0]
 

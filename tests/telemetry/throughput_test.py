@@ -2,6 +2,7 @@ import pytest
 
 from phi1_jax.telemetry.throughput import (
   DEVICES,
+  FIGURES,
   Throughput,
   model_flops_utilisation,
 )
@@ -55,6 +56,16 @@ def test_the_table_is_in_flops_and_gib():
   for device in DEVICES.values():
     assert 2e13 < device.peak_flops < 1e15
     assert 8 <= device.hbm_gib <= 200
+    # Between 10 and 1,000 FLOPs for each byte of memory; links are slower than memory.
+    assert 10 < device.peak_flops / device.hbm_bytes_per_second < 1000
+    assert 16e9 <= device.link_bytes_per_second < device.hbm_bytes_per_second
+
+
+def test_bandwidths_are_bytes_in_one_direction():
+  half_a_chip, chip = DEVICES["TPU v3"], DEVICES["TPU v5"]
+  assert half_a_chip.hbm_bytes_per_second == 450e9
+  assert chip.link_bytes_per_second == 4800e9 / 8  # sold as 4,800 Gbit/s
+  assert DEVICES["NVIDIA H200"].link_bytes_per_second == 900e9 / 2  # NVLink, both ways
 
 
 def test_figures_between_two_rows():
@@ -69,8 +80,12 @@ def test_figures_between_two_rows():
     clock.now += 1000.0
   assert throughput.take() == {
     "tokens_per_second": 400.0,
+    "tokens_per_second_per_device": 200.0,
     "mfu": pytest.approx(400.0 * 1e9 / (2 * 275e12)),
     "step_seconds": 2.5,
+    "step_seconds_p50": 2.5,
+    "step_seconds_p90": 2.5,
+    "step_seconds_max": 2.5,
     "input_wait_seconds": 0.5,
   }
   # The next row starts from nothing.
@@ -78,6 +93,32 @@ def test_figures_between_two_rows():
   throughput.step(10)
   row = throughput.take()
   assert (row["tokens_per_second"], row["input_wait_seconds"]) == (10.0, 0.0)
+
+
+def test_step_times_are_those_since_the_last_row_without_pauses():
+  clock = Clock()
+  throughput = Throughput("cpu", 1, 1.0, clock)
+
+  def steps(*seconds):
+    for each in seconds:
+      clock.now += each
+      throughput.step(1)
+
+  steps(50.0)  # the first, of an earlier row
+  throughput.take()
+  steps(*range(1, 10))
+  with throughput.paused():  # right after a step, as the loop does
+    clock.now += 1000.0
+  clock.now += 0.25  # of the next step
+  with throughput.paused():
+    clock.now += 1000.0
+  steps(9.75, 11.0)
+  row = throughput.take()
+  assert row["step_seconds"] == pytest.approx(6.0)
+  names = ("step_seconds_p50", "step_seconds_p90", "step_seconds_max")
+  assert [row[name] for name in names] == [6.0, 10.0, 11.0]
+  steps(3.0)
+  assert throughput.take()["step_seconds_max"] == 3.0
 
 
 def test_time_counts_even_if_the_input_ends():
@@ -98,4 +139,4 @@ def test_time_counts_even_if_the_input_ends():
 
 
 def test_without_a_step_nothing_is_known():
-  assert set(Throughput("cpu", 1, 1.0).take().values()) == {None}
+  assert Throughput("cpu", 1, 1.0).take() == dict.fromkeys(FIGURES)

@@ -196,7 +196,7 @@ def test_other_processes_write_nothing(tmp_path, capsys):
 
 def test_no_tensorflow_and_no_jax(tmp_path):
   program = (
-    "import sys; from phi1_jax.telemetry import plot, throughput, writers;"
+    "import sys; from phi1_jax.telemetry import goodput, plot, throughput, writers;"
     f"r = writers.Recorder({str(tmp_path)!r}); r.write(1, {{'loss': 2.0}}); r.close();"
     f"plot.plot_loss({str(tmp_path / 'metrics.jsonl')!r}, {str(tmp_path / 'p.png')!r},"
     " name='x');"

@@ -1,10 +1,11 @@
+import re
 import types
 
 import jax
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.training import hooks
+from phi1_jax.training import hooks, loop
 from phi1_jax.training.hooks import Hook
 
 
@@ -55,6 +56,40 @@ def test_profile(tiny, calls, opens, lasts, first, window):
       seen += [step] * (len(calls) - before)
   assert seen == list(window or ())
   assert calls == ([str(setup.workdir / "profile"), "stop"] if window else [])
+
+
+class Never:
+  def requested(self, step):
+    return False
+
+
+class Silent:
+  skip = update = write = lambda self, value: None
+
+
+def test_a_profile_opens_and_names_the_parts_of_the_model(tiny, store, caplog):
+  """XProf shows operations by these names, which the profile holds with the program."""
+  train = {"total_steps": 3, "sequences_per_device": 1}
+  setup = tiny(train=train, runtime={"profile_at": 1, "profile_steps": 1})
+  with caplog.at_level("INFO"):
+    loop.train(setup, store, [hooks.profile(setup)], Never(), Silent())
+  folder = setup.workdir / "profile"
+  assert f"tensorboard --logdir={folder}" in caplog.text
+  (path,) = (folder / "plugins" / "profile").glob("*/*.xplane.pb")
+  events = [
+    dict(event.stats)
+    for plane in jax.profiler.ProfileData.from_file(str(path)).planes
+    for line in plane.lines
+    for event in line.events
+    if event.name == "train"
+  ]
+  assert [event["step_num"] for event in events] == [1]
+  # The program lies in there as a protocol buffer, whose strings are plain bytes.
+  names = b"\n".join(re.findall(rb"jit\(step\)/[\x20-\x7e]*", path.read_bytes()))
+  blocks = ("norm/", "attention/qkv/", "attention/out/", "mlp/up/", "mlp/down/")
+  parts = ["optimizer/", *(f"layers/{block}" for block in blocks)]
+  for part in [*parts, "embedding/", "final_norm/"]:
+    assert re.search(rb"/" + part.encode(), names), part
 
 
 def test_a_profile_that_could_not_end(tiny):

@@ -8,6 +8,7 @@ import pytest
 from phi1_jax import InputError
 from phi1_jax.data.loader import held_out_batches
 from phi1_jax.parallel import sharding
+from phi1_jax.telemetry.throughput import FIGURES
 from phi1_jax.telemetry.writers import read_metrics
 from phi1_jax.training import hooks, loop, state
 from phi1_jax.training.metrics import DivergedError
@@ -56,8 +57,7 @@ def rows(workdir):
   for row in read_metrics(workdir / "metrics.jsonl"):
     key = row["step"], "evaluation" if "eval/loss" in row else "training"
     assert key not in found
-    times = ("tokens_per_second", "step_seconds", "input_wait_seconds", "mfu")
-    found[key] = {name: x for name, x in row.items() if name not in times}
+    found[key] = {name: x for name, x in row.items() if name not in FIGURES}
   return found
 
 

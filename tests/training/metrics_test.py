@@ -1,9 +1,13 @@
 import math
+import types
 
 import jax.numpy as jnp
 import pytest
 
-from phi1_jax.training.metrics import DivergedError, MetricsReader
+from phi1_jax.telemetry.goodput import FILE_NAME, StartLog, measure, read_events
+from phi1_jax.training import loop
+from phi1_jax.training.hooks import Hook
+from phi1_jax.training.metrics import DivergedError, MetricsReader, hbm_peak_gib
 
 
 class Rows(list):
@@ -34,6 +38,9 @@ def test_a_row_is_written_when_the_next_step_is_on_its_way(tiny, rows):
   assert (row["loss"], row["grad_norm"], row["learning_rate"]) == (2.0, 0.5, 0.25)
   assert row["tokens_seen"] == 16 * 16
   assert row["mfu"] is None  # a CPU has no peak
+  assert row["hbm_peak_gib"] is None  # and does not count its memory
+  assert row["step_seconds_max"] == pytest.approx(row["step_seconds"])
+  assert 8 * row["tokens_per_second_per_device"] == row["tokens_per_second"]
   assert row["tokens_per_second"] == pytest.approx(256 / row["step_seconds"])
   assert 0 <= row["input_wait_seconds"] <= row["step_seconds"]
 
@@ -80,3 +87,78 @@ def test_a_pause_of_a_diverged_run_does_not_begin(tiny, rows):
   reader.follow(1, metrics(math.nan))
   with pytest.raises(DivergedError), reader.paused():
     raise AssertionError("what diverged would be saved here")
+
+
+@pytest.mark.parametrize(
+  ("peaks", "gib"),
+  [((2**30, 3 * 2**30, 0), 3.0), ((None, 2**29), 0.5), ((None,), None)],
+)
+def test_peak_memory_is_that_of_the_fullest_device(peaks, gib):
+  def device(peak):
+    stats = None if peak is None else {"peak_bytes_in_use": peak, "bytes_in_use": 0}
+    return types.SimpleNamespace(memory_stats=lambda: stats)
+
+  mesh = types.SimpleNamespace(local_devices=[device(peak) for peak in peaks])
+  assert hbm_peak_gib(mesh) == gib
+
+
+def states(workdir):
+  return [(event.state, event.step) for event in read_events(workdir / FILE_NAME)]
+
+
+def test_the_log_of_starts_says_when_the_run_trains_and_when_it_pauses(tiny, rows):
+  setup = tiny(train={"log_every": 2})
+  reader = MetricsReader(setup, rows, first=4, tokens_before=0)
+  with reader.paused():
+    pass
+  assert states(setup.workdir) == [("paused", 4)]
+  for step in range(5, 8):
+    with reader.waiting_for_input():
+      pass
+    reader.follow(step, metrics())
+  with reader.paused():
+    pass
+  assert states(setup.workdir) == [
+    *[("paused", 4), ("training", 4)],
+    ("training", 6),  # a row, when step 7 was on its way
+    ("paused", 7),
+  ]
+
+
+class Never:
+  def requested(self, step):
+    return False
+
+
+class Silent:
+  skip = update = write = lambda self, value: None
+
+
+def test_goodput_of_a_run_that_broke_off(tiny, store):
+  """Saves at 4, breaks off at 6, goes on from 4 to 12."""
+  setup = tiny()
+
+  def train(*hooks):
+    with StartLog(setup.workdir).start():
+      return loop.train(setup, store, hooks, Never(), Silent())
+
+  def break_off(step, state):
+    raise RuntimeError("the machine is gone")
+
+  with pytest.raises(RuntimeError, match="gone"):
+    train(Hook("break", break_off, steps=(6,)))
+  assert train()
+  found = read_events(setup.workdir / FILE_NAME)
+  second = [event.state for event in found].index("starting", 1)
+  assert found[second + 1].step == 4
+  spent = measure(found, found[-1].time)
+
+  def between(first, last):
+    """Seconds of training from step to step in the second start."""
+    times = {event.step: event.time for event in found[second:] if event.step}
+    return times[last] - times[first]
+
+  assert spent.starts == 2
+  assert 0 < spent.lost_seconds < spent.total_seconds
+  assert spent.training_seconds > between(9, 12)
+  assert spent.total_seconds == pytest.approx(found[-1].time - found[0].time)

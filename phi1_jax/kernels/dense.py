@@ -1,0 +1,86 @@
+"""Attention as XLA compiles it: the definition, and a faster form of it.
+
+B batch, T query positions, S key positions, N heads, H head_dim.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from phi1_jax.kernels import dropout
+
+# Finite, so that no row of a block can become NaN.
+_MASKED = -1e30
+
+# The queries are cut into at most so many blocks, none smaller than this: more blocks
+# skip more of the upper triangle, fewer are larger matrix products.
+MAX_BLOCKS = 8
+MIN_BLOCK = 64
+
+
+def reference(
+  q_BTNH: jax.Array,
+  k_BSNH: jax.Array,
+  v_BSNH: jax.Array,
+  segment_ids_BT: jax.Array | None,
+  dropout_rate: float,
+  dropout_key: jax.Array | None,
+) -> jax.Array:
+  """Every query with every key, at once. Arguments as for `attention.attention`."""
+  length, head_dim = q_BTNH.shape[1], q_BTNH.shape[-1]
+  scores_BNTS = jnp.einsum(
+    "BTNH,BSNH->BNTS", q_BTNH, k_BSNH, preferred_element_type=jnp.float32
+  )
+  allowed_BNTS = jnp.tril(jnp.ones((length, length), bool))[None, None]
+  if segment_ids_BT is not None:
+    same_BTS = segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
+    allowed_BNTS = allowed_BNTS & same_BTS[:, None]
+  scores_BNTS = jnp.where(allowed_BNTS, scores_BNTS / head_dim**0.5, _MASKED)
+  weights_BNTS = jax.nn.softmax(scores_BNTS, axis=-1)
+  weights_BNTS = dropout.dropout(weights_BNTS, dropout_rate, dropout_key)
+  return jnp.einsum("BNTS,BSNH->BTNH", weights_BNTS.astype(v_BSNH.dtype), v_BSNH)
+
+
+def blocked(
+  q_BTNH: jax.Array,
+  k_BSNH: jax.Array,
+  v_BSNH: jax.Array,
+  segment_ids_BT: jax.Array | None,
+  dropout_rate: float,
+  dropout_key: jax.Array | None,
+) -> jax.Array:
+  """Blocks of queries with the keys up to them: skips most of the upper triangle."""
+  batch, length, heads, head_dim = q_BTNH.shape
+  hashes = None
+  if dropout_key is not None and dropout_rate:
+    rows_BNT = dropout.row_hashes(dropout_key, (batch, heads, length))
+    hashes = rows_BNT, dropout.column_hashes(dropout_key, length)
+  block = max(MIN_BLOCK, -(-length // MAX_BLOCKS))
+  contexts = []
+  for start in range(0, length, block):
+    stop = min(start + block, length)
+    queries, keys = slice(start, stop), slice(0, stop)
+    scores_BNTS = jnp.einsum(
+      "BTNH,BSNH->BNTS",
+      q_BTNH[:, queries],
+      k_BSNH[:, keys],
+      preferred_element_type=jnp.float32,
+    )
+    allowed_BNTS = (jnp.arange(start, stop)[:, None] >= jnp.arange(stop))[None, None]
+    if segment_ids_BT is not None:
+      ids_BT1, ids_B1S = segment_ids_BT[:, queries, None], segment_ids_BT[:, None, keys]
+      allowed_BNTS = allowed_BNTS & (ids_BT1 == ids_B1S)[:, None]
+    scores_BNTS = jnp.where(allowed_BNTS, scores_BNTS / head_dim**0.5, _MASKED)
+    weights_BNTS = jax.nn.softmax(scores_BNTS, axis=-1)
+    if hashes:
+      rows_BNT, columns_S = hashes
+      kept_BNTS = dropout.keep(
+        rows_BNT[:, :, queries, None], columns_S[keys], dropout_rate
+      )
+      weights_BNTS = jnp.where(kept_BNTS, weights_BNTS / (1 - dropout_rate), 0.0)
+    contexts.append(
+      jnp.einsum("BNTS,BSNH->BTNH", weights_BNTS.astype(v_BSNH.dtype), v_BSNH[:, keys])
+    )
+  context_BTE = jnp.concatenate(contexts, axis=1).reshape(batch, length, -1)
+  # Saved by the policies that save the context, in whole rows (see model.layers).
+  return checkpoint_name(context_BTE, "context").reshape(q_BTNH.shape)

@@ -1,0 +1,68 @@
+"""JAX's splash attention for TPU v4 and later: it skips blocks that the mask empties.
+
+B batch, T positions, N heads, H head_dim.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu import splash_attention
+
+# Blocks of queries and keys; the longest that divides the length is taken. 512 is what
+# MaxText trains with by default.
+_BLOCKS = (512, 256, 128)
+BLOCK = _BLOCKS[-1]
+
+
+def splash(
+  q_BTNH: jax.Array,
+  k_BTNH: jax.Array,
+  v_BTNH: jax.Array,
+  segment_ids_BT: jax.Array | None,
+  *,
+  interpret: bool = False,
+) -> jax.Array:
+  """Causal attention of one device's part. Arguments as for `attention.attention`.
+
+  Under rematerialisation the backward pass runs it forward again: what it would save is
+  padded to twice its size where heads are 64 wide.
+
+  Args:
+    q_BTNH: queries; T a multiple of `BLOCK`.
+    k_BTNH: keys.
+    v_BTNH: values.
+    segment_ids_BT: documents packed in one row, or None.
+    interpret: emulate the kernel, for machines without a TPU.
+  """
+  _, length, heads, head_dim = q_BTNH.shape
+  kernel = _kernel(heads, length, interpret)
+  q_BNTH, k_BNTH, v_BNTH = (x.swapaxes(1, 2) for x in (q_BTNH, k_BTNH, v_BTNH))
+  q_BNTH = q_BNTH * jnp.asarray(head_dim**-0.5, q_BNTH.dtype)  # it does not scale
+  ids = None
+  if segment_ids_BT is not None:
+    segment_ids_BT = segment_ids_BT.astype(jnp.int32)
+    ids = splash_attention.SegmentIds(segment_ids_BT, segment_ids_BT)
+  context_BNTH: Any = jax.vmap(kernel)(q_BNTH, k_BNTH, v_BNTH, ids)
+  return context_BNTH.swapaxes(1, 2).astype(q_BTNH.dtype)
+
+
+def _kernel(heads: int, length: int, interpret: bool):
+  block = next(size for size in _BLOCKS if length % size == 0)
+  mask = splash_attention.MultiHeadMask(
+    [splash_attention.CausalMask((length, length)) for _ in range(heads)]
+  )
+  # Not kept for the next call: it holds arrays of the trace that it was made in.
+  return splash_attention.make_splash_mha(
+    mask,
+    block_sizes=splash_attention.BlockSizes(
+      block_q=block,
+      block_kv=block,
+      block_q_dkv=block,
+      block_kv_dkv=block,
+      use_fused_bwd_kernel=True,
+    ),
+    head_shards=1,
+    q_seq_shards=1,
+    interpret=interpret,
+  )

@@ -1,0 +1,308 @@
+"""Many hosts that run one program: how they join, agree on small things, and end.
+
+What is said here goes through the coordination service of `jax.distributed`, which
+host 0 runs. No device takes part, so that hosts can agree before one is touched, and
+no wait is without a limit. A process that has joined nothing is host 0 of one, and
+every function here returns at once.
+"""
+
+import contextlib
+import ctypes
+import dataclasses
+import itertools
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+import jax
+from jax._src import distributed  # the key-value store has no public name
+
+from phi1_jax import InputError
+
+# Hosts of a pod that was taken away and given back may start a quarter of an hour
+# apart; JAX would wait five minutes.
+JOIN_SECONDS = 1800
+# A host that compiles for minutes on all its cores has been taken for dead at JAX's
+# 100 s. One that is dead must still be noticed where no collective fails with it.
+HEARTBEAT_SECONDS = 600
+# For hosts to come to a point that none takes long to reach.
+MEET_SECONDS = 1800
+# For the others to end what this host has ended: host 0 sums a run up.
+PART_SECONDS = 600
+# For a host that fails alone to see whether the others leave too.
+LEAVE_SECONDS = 10
+
+_GO_ON = "run the same command on all hosts to go on from the last checkpoint"
+# What the runtimes say when a peer's connection breaks: Gloo (CPU), NCCL (GPU), and
+# the coordination service.
+_BROKEN = ("Gloo", "remote process exited", "ncclRemoteError", "UNAVAILABLE")
+_ROOM = "phi1_jax"  # keys of ours begin with it
+
+_meetings = itertools.count()
+_end = threading.Lock()  # held by the thread that ends the process
+
+
+@dataclasses.dataclass
+class _OnAbort:
+  """What a process says, and exits with, if its C++ runtime aborts."""
+
+  line: str = f"error: another host is gone (the runtime says why above); {_GO_ON}"
+  code: int = 1
+  handler: Any = None  # kept: C holds only its address
+
+
+_on_abort = _OnAbort()
+
+
+class GoneError(RuntimeError):
+  """Another host has failed, or has not come where it was expected."""
+
+
+def index() -> int:
+  """Which host this is. Unlike `jax.process_index`, it touches no device."""
+  return distributed.global_state.process_id
+
+
+def count() -> int:
+  """How many hosts there are."""
+  return distributed.global_state.num_processes
+
+
+def is_first() -> bool:
+  """Whether this host is the one that prints and writes for all."""
+  return index() == 0
+
+
+def join(
+  address: str | None = None,
+  num_processes: int | None = None,
+  process_id: int | None = None,
+  limit: int = JOIN_SECONDS,
+) -> None:
+  """Makes this process one of many; must come before any device is touched.
+
+  Args:
+    address: HOST:PORT of host 0, with a port that is free there and that all hosts
+      can reach.
+    num_processes: how many there are.
+    process_id: which this one is, from 0. Without all three, JAX asks the TPU pod,
+      SLURM or MPI that it finds itself in.
+    limit: seconds to wait for the others.
+
+  Raises:
+    InputError: the others did not come, or there is nothing to ask.
+  """
+  # JAX's preemption service would take SIGTERM away from `training.preemption`.
+  jax.config.update("jax_enable_preemption_service", False)
+  refusal = (
+    f"--coordinator_address: cannot join {num_processes} processes at {address} as "
+    f"process {process_id}: expected host 0's address, a port that is free there and "
+    "that every host reaches, and all processes started with the same flags"
+  )
+  if process_id == 0 and address is not None:
+    _check_port(int(address.rpartition(":")[2]), refusal)
+  usual = _on_abort.line, _on_abort.code
+  _on_abort.line, _on_abort.code = f"error: {refusal}", 2
+  _handle_abort()
+  # Connecting does not return to Python, so a Ctrl-C would wait for its end.
+  before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+  try:
+    jax.distributed.initialize(
+      address,
+      num_processes,
+      process_id,
+      initialization_timeout=limit,
+      heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+      shutdown_timeout_seconds=PART_SECONDS,
+    )
+  except (ValueError, RuntimeError) as error:  # of its arguments; of the network
+    line = str(error).split("\n")[0]
+    if address is not None:
+      raise InputError(f"{refusal} ({line})") from None
+    raise InputError(
+      f"--distributed: found no TPU pod, SLURM or MPI job to join ({line}); give "
+      "--coordinator_address, --num_processes and --process_id"
+    ) from None
+  finally:
+    signal.signal(signal.SIGINT, before)
+  _on_abort.line, _on_abort.code = usual
+
+
+def _check_port(port: int, refusal: str) -> None:
+  """Refuses a port that is taken: the coordination service would crash on it."""
+  try:
+    socket.create_server(("", port)).close()
+  except OSError as error:
+    raise InputError(f"{refusal} (port {port}: {error.strerror})") from None
+
+
+def _handle_abort() -> None:
+  """Lets an abort of the runtime end with one line and an exit code, without a core.
+
+  When the coordination service loses a host, a host the service, or the time to join
+  is over, the C++ runtime says so on stderr and calls abort. A handler of Python's
+  `signal` would come too late, in the main thread; this one runs in the thread that
+  aborts.
+  """
+
+  def handle(_: int) -> None:
+    end(_on_abort.line, _on_abort.code)
+
+  _on_abort.handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(handle)
+  ctypes.CDLL(None).signal(int(signal.SIGABRT), _on_abort.handler)
+
+
+def part(limit: float = PART_SECONDS) -> None:
+  """Leaves the others once they leave too, or when `limit` seconds are over."""
+
+  def leave() -> None:
+    with contextlib.suppress(RuntimeError):  # others are gone: nothing to wait for
+      jax.distributed.shutdown()
+
+  waiting = threading.Thread(target=leave, daemon=True)
+  waiting.start()
+  waiting.join(limit)
+
+
+def end(line: str, code: int) -> NoReturn:
+  """Ends the process at once, with a last line for the user.
+
+  The interpreter's own end would wait for others in the exit handlers of JAX and
+  Orbax: minutes, where one of them is gone.
+  """
+  _end.acquire()  # never released: who comes second has nothing to say
+  with contextlib.suppress(OSError, ValueError, RuntimeError):  # closed, or in use
+    sys.stdout.flush()
+    sys.stderr.flush()
+  if line:
+    os.write(2, f"{line}\n".encode())
+  os._exit(code)
+
+
+def leave(code: int) -> NoReturn:
+  """Ends a process that has failed and said why.
+
+  Waits a little for the others: where all refuse the same, host 0 must not take the
+  coordination service away before they have heard so.
+  """
+  _on_abort.line, _on_abort.code = "", code
+  part(LEAVE_SECONDS)
+  end("", code)
+
+
+def lost(error: BaseException) -> str | None:
+  """What to tell the user if an exception means that another host is gone."""
+  reason = str(error).split("\n")[0][:200]
+  if isinstance(error, GoneError):
+    return f"{reason}; {_GO_ON}"
+  runtime = isinstance(error, jax.errors.JaxRuntimeError)
+  if count() > 1 and runtime and any(word in reason for word in _BROKEN):
+    return f"another host is gone ({reason}); {_GO_ON}"
+  return None
+
+
+def exchange(
+  name: str,
+  value: Any,
+  *,
+  limit: float = MEET_SECONDS,
+  waiting: Callable[[], object] | None = None,
+) -> list[Any]:
+  """Waits until every host has come here, and gives what each brought, in order.
+
+  All hosts must make the same calls in the same order.
+
+  Args:
+    name: of the meeting, for a host that waits in vain.
+    value: what this host brings; JSON holds it.
+    limit: seconds to wait for the others.
+    waiting: called now and then while it waits. Python's signal handlers run too.
+
+  Raises:
+    GoneError: some have not come.
+  """
+  if count() == 1:
+    return [value]
+  client = _client()
+  place = f"{_ROOM}/{next(_meetings)} {name}/"
+  client.key_value_set(f"{place}{index()}", json.dumps(value))
+  deadline, pause = time.monotonic() + limit, 0.005
+  while True:
+    found = client.key_value_dir_get(place)
+    if len(found) == count():
+      break
+    if time.monotonic() > deadline:
+      here = {int(key.rpartition("/")[2]) for key, _ in found}
+      missing = ", ".join(str(k) for k in range(count()) if k not in here)
+      raise GoneError(f"host {missing} did not come to: {name}, within {limit:g} s")
+    if waiting is not None:
+      waiting()
+    time.sleep(pause)
+    pause = min(2 * pause, 0.5)
+  brought = {int(key.rpartition("/")[2]): json.loads(text) for key, text in found}
+  return [brought[k] for k in range(count())]
+
+
+@contextlib.contextmanager
+def agreed(
+  name: str,
+  *more: type[Exception],
+  limit: float = MEET_SECONDS,
+  waiting: Callable[[], object] | None = None,
+) -> Iterator[None]:
+  """What one host refuses within, all refuse, when all have come to its end.
+
+  Without it, one host would leave and the others wait for it in their next
+  collective.
+
+  Args:
+    name: of the meeting.
+    more: exceptions to share beside `InputError`; made from a message alone.
+    limit: as in `exchange`.
+    waiting: as in `exchange`.
+
+  Raises:
+    InputError: (or one of `more`) as this host raised it, or that of another one,
+      with its number.
+    GoneError: another host failed in a way that is not to be shared.
+  """
+  if count() == 1:
+    yield
+    return
+  kinds = {kind.__name__: kind for kind in (InputError, *more)}
+  failed: Exception | None = None
+  try:
+    yield
+  except Exception as error:
+    if lost(error):
+      raise
+    failed = error
+  said = failed and [type(failed).__name__, str(failed)]
+  everybody = exchange(name, said, limit=limit, waiting=waiting)
+  if failed is not None:
+    raise failed
+  for host, words in enumerate(everybody):
+    if words is not None:
+      kind, message = words
+      raise kinds.get(kind, GoneError)(f"host {host}: {message}")
+
+
+def post(notice: str) -> None:
+  """Puts up a notice for all hosts, as often as one likes."""
+  if count() > 1:
+    _client().key_value_set(f"{_ROOM}/notices/{notice}/", "", allow_overwrite=True)
+
+
+def posted(notice: str) -> bool:
+  """Whether any host has put this notice up."""
+  return count() > 1 and bool(_client().key_value_dir_get(f"{_ROOM}/notices/{notice}/"))
+
+
+def _client() -> Any:
+  return distributed.global_state.client

@@ -1,0 +1,200 @@
+"""On a machine with JAX and little else, a prepared store can be trained on.
+
+GPU images have no TensorFlow, seqio, gin or Grain, and carrying them there is not
+always possible.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from phi1_jax.data.token_store import ShardWriter, finish
+from phi1_jax.telemetry.writers import read_metrics
+from phi1_jax.text import tokenizer as tokenizers
+
+ROOT = Path(__file__).parents[1]
+RUN = """
+include 'gin/models/micro.gin'
+include 'gin/meshes/all_devices.gin'
+
+STEPS = 40  # of which the first start does half
+Model.vocabulary_size = 320
+Model.num_layers = 1
+Model.num_heads = 2
+Model.head_dim = 4
+Model.rotary_dim = 2
+Model.embed_dim = 8
+Model.mlp_dim = 16
+Train.total_steps = %STEPS
+Train.batch_size = 4
+Train.sequence_length = 16
+Train.log_every = 10
+Optimizer.peak_learning_rate = 1e-2
+Optimizer.warmup_steps = 20
+Optimizer.weight_decay = 0.1
+Data.mixture = "words"
+Data.store = "store"
+Data.tokenizer = "train"
+Data.trained_vocabulary_size = 300
+Data.rates = {
+  "words": 0.7,
+  "lines": 0.3,
+}
+Checkpoint.every = 20
+Runtime.compilation_cache = "compiled"
+"""
+ABSENT = ("tensorflow", "seqio", "tensorflow_datasets", "gin", "grain", "torch")
+ABSENT += ("transformers", "openai", "tensorboardX", "matplotlib", "tqdm", "clu")
+
+# Importing what is absent fails as if it were not installed. `gin` is found by itself
+# in the repository root, where it is our folder.
+BARE = f"""
+import importlib.machinery, importlib.metadata, sys
+
+class Without:
+  def __init__(self, finder):
+    self.finder = finder
+  def find_spec(self, name, path=None, target=None):
+    if name == "gin":
+      return importlib.machinery.PathFinder.find_spec("gin", [{str(ROOT)!r}])
+    if name.partition(".")[0] not in {ABSENT!r}:
+      return self.finder.find_spec(name, path, target)
+  def __getattr__(self, name):
+    return getattr(self.finder, name)
+
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+version = importlib.metadata.version
+def without(name):
+  if name in {ABSENT!r}:
+    raise importlib.metadata.PackageNotFoundError(name)
+  return version(name)
+importlib.metadata.version = without
+"""
+FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+  """A folder with run.gin and a store of two tasks."""
+  place = tmp_path_factory.mktemp("bare")
+  (place / "run.gin").write_text(RUN)
+  random, store = np.random.default_rng(0), place / "store"
+  shards = []
+  for number, task in enumerate(("lines", "words")):
+    writer = ShardWriter(store, number, 2, task)
+    for document in range(100):
+      ids = [*random.integers(1, 40, random.integers(5, 40)).tolist(), 0]
+      writer.add(ids, num_bytes=3 * len(ids), held_out=document % 20 == 0)
+    shards.append(writer.close())
+  made = tokenizers.train(["for word in words:\n  print(word, words)\n"] * 2, 300)
+  tokenizer = {"name": "train", "digest": made.digest, "eos_id": 0}
+  fields = {
+    "mixture": "words",
+    "held_out_fraction": 0.01,
+    "shards_per_task": 8,
+    "curated": False,
+    "tasks": {"lines": {"rate": "by_size"}, "words": {"rate": "by_size"}},
+    "tokenizer": {**tokenizer, "vocabulary_size": 300},
+  }
+  finish(store, fields, shards)
+  made.save(store / tokenizers.FILE_NAME)
+  return place
+
+
+def command(place, module, *flags, bare=True):
+  """Runs `python -m MODULE` in the place: exit code and output."""
+  program = f"""{BARE if bare else ""}
+import runpy, sys
+sys.argv = ["{module}", *sys.argv[1:]]
+runpy.run_module("{module}", run_name="__main__")
+"""
+  done = subprocess.run(
+    [sys.executable, "-c", program, *flags],
+    cwd=place,
+    env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  return done.returncode, done.stdout + done.stderr
+
+
+def train(place, workdir, *flags, bare=True):
+  flags = ("--gin_file=run.gin", f"--workdir={workdir}", *flags)
+  return command(place, "phi1_jax.train", *flags, bare=bare)
+
+
+@pytest.fixture(scope="module")
+def trained(place):
+  """The work directory of a bare run that was stopped once, and what both said."""
+  half, first = train(place, "bare", "--gin.Train.stop_at_step=20")
+  assert half == 0, first
+  whole, second = train(place, "bare")
+  assert whole == 0, second
+  return place / "bare", first, second
+
+
+def test_what_is_missing_is_said_once(trained):
+  _, first, second = trained
+  for output in (first, second):
+    assert output.count("tensorboardX is not installed") == 1
+    assert output.count("matplotlib is not installed") == 1
+    assert "Traceback" not in output
+  assert "going on from step 20" in second
+
+
+def test_it_is_the_run_that_a_full_machine_makes(place, trained):
+  """The same configuration, windows and losses: two readers, two loaders, one run."""
+  workdir, _, _ = trained
+  code, output = train(place, "full", bare=False)
+  assert code == 0, output
+  full = place / "full"
+  assert (workdir / "config.gin").read_text() == (full / "config.gin").read_text()
+  losses = [
+    {
+      (row["step"], name): row[name]
+      for row in read_metrics(path / "metrics.jsonl")
+      for name in ("loss", "grad_norm", "eval/loss")
+      if name in row and row["step"] in (1, 10, 20, 30, 40)
+    }
+    for path in (workdir, full)
+  ]
+  assert losses[0] == losses[1]
+  assert (full / "loss.png").exists()
+  assert not (workdir / "loss.png").exists()
+  assert json.loads((workdir / "summary.json").read_text())["step"] == 40
+
+
+@pytest.mark.parametrize(
+  ("flag", "named"),
+  [
+    ("--gin.Modle.num_layers=2", "no part has the name 'Modle'"),
+    ("--gin.Model.num_layer=2", "Model.num_layer: no such parameter"),
+    ("--gin.STEP=2", "nothing reads the macro STEP"),
+    ("--gin.Train.seed=@Mesh()", "pip install gin-config"),
+    ("--gin.Data.store=elsewhere", "needs seqio"),
+  ],
+)
+def test_wrong_input(place, flag, named):
+  code, output = train(place, "wrong", flag)
+  assert code == 2, output
+  assert named in output
+  assert "Traceback" not in output
+
+
+def test_sampling(place, trained):
+  flags = ("--checkpoint=bare", "--prompt=for word in", "--max_new_tokens=4")
+  code, output = command(place, "phi1_jax.sample", *flags)
+  assert code == 0, output
+  assert "for word in" in output
+
+
+@pytest.mark.parametrize("module", ["phi1_jax.convert", "phi1_jax.prepare", "evals"])
+def test_other_commands_start(place, module):
+  code, output = command(place, module, "--help")
+  assert code == 0, output

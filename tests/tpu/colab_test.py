@@ -1,0 +1,304 @@
+"""The notebooks, run from top to bottom by this Python, small and without network."""
+
+import json
+import os
+import pathlib
+import re
+import sys
+import sysconfig
+
+import nbformat
+import numpy as np
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from phi1_jax.data.token_store import ShardWriter, finish
+from phi1_jax.interop import hf_config, layouts, safetensors
+from phi1_jax.model.config import ModelConfig
+from phi1_jax.problems import humaneval
+from phi1_jax.telemetry.writers import read_metrics
+from phi1_jax.text import tokenizer as tokenizers
+
+ROOT = pathlib.Path(__file__).parents[2]
+COLAB = ROOT / "tpu/colab"
+NAMES = ("judge_phi1", "train_and_sample")
+SEEN = ("constraints.txt", "evals", "gin", "phi1_jax", "pyproject.toml")
+XLA_FLAGS = (
+  "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
+SMALL = (
+  "--gin.BATCH_SIZE=2 --gin.SEQUENCE_LENGTH=64 --gin.Train.log_every=4 "
+  "--gin.Train.evaluation_batches=1 --gin.Model.num_layers=1"
+)
+
+
+def read(name):
+  return nbformat.read(COLAB / f"{name}.ipynb", as_version=4)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+  """A folder that looks like a clone, whose runs and stores are its own."""
+  for name in SEEN:
+    (tmp_path / name).symlink_to(ROOT / name)
+  (tmp_path / "tpu/colab").mkdir(parents=True)
+  kernel = tmp_path / "jupyter/kernels/this"
+  kernel.mkdir(parents=True)
+  # Eight devices are for tests of sharding; one is what most who come here have.
+  environment = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": XLA_FLAGS}
+  environment["PATH"] = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
+  environment |= {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+  # Colab has the widgets whose lack would be complained of.
+  environment["PYTHONWARNINGS"] = "ignore:IProgress not found"
+  words = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+  specification = {"argv": words, "display_name": "this", "env": environment}
+  (kernel / "kernel.json").write_text(json.dumps(specification))
+  monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+  monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
+  monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+  return tmp_path
+
+
+def run(notebook, place, folder=None, **parameters):
+  """Executes it where it would lie, or in `folder`; cell name -> what it gave."""
+  cells = notebook.cells
+  tagged = [
+    n for n, c in enumerate(cells) if "parameters" in c.metadata.get("tags", ())
+  ]
+  if parameters:
+    (after,) = tagged
+    text = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
+    cells.insert(after + 1, nbformat.v4.new_code_cell(text))
+  resources = {"metadata": {"path": str(folder or place / "tpu/colab")}}
+  client = NotebookClient(
+    notebook, timeout=300, kernel_name="this", resources=resources
+  )
+  client.execute()
+  return {cell.id: cell.outputs for cell in cells if cell.cell_type == "code"}
+
+
+def said(outputs):
+  """What a cell printed."""
+  return "".join(output.get("text", "") for output in outputs)
+
+
+def shown(outputs, kind):
+  """What a cell displayed, of one MIME type."""
+  return [output.data[kind] for output in outputs if kind in output.get("data", {})]
+
+
+def check_readable(given):
+  """No cell buries its result in warnings, nor fails in a command it starts."""
+  for name, outputs in given.items():
+    # Without a sandbox the judge says so, and goes on.
+    text = re.sub(".*Code will run without isolation.*", "", said(outputs))
+    assert not re.search("traceback|warning|error:", text, re.I), text
+    assert len(text.splitlines()) < 60, f"{name}: {text}"
+
+
+@pytest.fixture(scope="module")
+def texts():
+  """Three modules of the standard library."""
+  library = pathlib.Path(sysconfig.get_path("stdlib"))
+  return [
+    (library / name).read_text() for name in ("argparse.py", "ast.py", "inspect.py")
+  ]
+
+
+def make_store(folder, mixture, tasks, texts, tokenizer, origin):
+  """A token store as `prepare` would make it of these texts; the first is held out."""
+  entries = []
+  for index, task in enumerate(tasks):
+    writer = ShardWriter(folder, index, len(tasks), task)
+    for number, text in enumerate(texts):
+      ids = [*tokenizer.encode(text), tokenizer.eos_id]
+      writer.add(ids, num_bytes=len(text.encode()), held_out=number == 0)
+    entries.append(writer.close())
+  fields = {
+    "mixture": mixture,
+    "held_out_fraction": 0.05,
+    "shards_per_task": 8,
+    "curated": False,
+    "tasks": {task: {"rate": "by_size"} for task in tasks},
+    "tokenizer": {
+      "name": origin,
+      "digest": tokenizer.digest,
+      "eos_id": tokenizer.eos_id,
+      "vocabulary_size": tokenizer.vocabulary_size,
+    },
+  }
+  tokenizer.save(folder / tokenizers.FILE_NAME)
+  finish(folder, fields, entries)
+
+
+def losses(folder):
+  """The training losses that a run has logged."""
+  rows = read_metrics(folder / "metrics.jsonl")
+  return [row["loss"] for row in rows if "loss" in row]
+
+
+def test_train_and_sample(place, texts):
+  """It learns, the pictures are there, and both models complete the prompt."""
+  tokenizer, stores = tokenizers.train(texts, 2048), place / "stores"
+  tasks = ("code_filtered", "textbooks")
+  make_store(stores / "quickstart", "code_textbook", tasks, texts, tokenizer, "train")
+  tasks, exercises = ("exercises",), stores / "quickstart_exercises"
+  make_store(exercises, "code_exercises", tasks, texts, tokenizer, "file")
+  chosen = {"STEPS": 20, "FINETUNE_STEPS": 12, "PROMPT": "def f('x'):", "FLAGS": SMALL}
+  given = run(read("train_and_sample"), place, **chosen)
+  check_readable(given)
+  assert "for the CPU" in said(given["install"])
+  first = losses(place / "runs/colab_20_steps")
+  again = losses(place / "runs/colab_20_steps_finetuned_12")
+  assert (len(first), len(again)) == (6, 4)
+  assert first[0] == pytest.approx(np.log(2048), abs=0.3)
+  assert np.mean(first[3:]) < first[0] - 0.5
+  assert again[0] < first[0] - 0.5  # it starts from what was learnt
+  for name in ("loss", "finetune"):
+    (picture,) = shown(given[name], "image/png")
+    assert picture.startswith("iVBOR")  # a PNG in base 64
+  for name in ("sample", "sample-again"):
+    assert "def f('x'):" in said(given[name])
+    assert "64 tokens in" in said(given[name])
+  assert said(given["python"]).count("# --- sample ") == 4
+  assert said(given["python"]).count("def f('x'):") >= 4
+
+
+@pytest.fixture
+def downloaded(place):
+  """A Phi of random weights in the hub's cache, under phi-1's name."""
+  commit, cache = "0" * 40, place / "hub/models--microsoft--phi-1"
+  folder = cache / "snapshots" / commit
+  folder.mkdir(parents=True)
+  (cache / "refs").mkdir()
+  (cache / "refs/main").write_text(commit)
+  config = ModelConfig(51200, 2, 2, 8, 4, 16, 32, 1024, 0.0, 0.0)
+  shapes = {name: x.shape for name, x in layouts.PHI.tensors(config).items()}
+  random = np.random.default_rng(0)
+  arrays = (
+    random.standard_normal(shape).astype(np.float16) for shape in shapes.values()
+  )
+  safetensors.write(folder, shapes, np.dtype("float16"), arrays, 10**9)
+  content = hf_config.from_model_config(config, 50256, "float16")
+  (folder / "config.json").write_text(json.dumps(content))
+  tokenizers.codegen().save(folder / tokenizers.FILE_NAME)
+
+
+@pytest.mark.usefixtures("downloaded")
+def test_judge_phi1(place):
+  """A random model solves nothing, and the report says so beside the paper's score."""
+  given = run(read("judge_phi1"), place, MAX_NEW_TOKENS=2, SLOTS=32)
+  check_readable(given)
+  assert "encodes as CodeGen's" in said(given["convert"])
+  assert "164/164 references pass" in said(given["references"])
+  for name in ("judge", "report"):
+    assert re.search(r"pass@1 +0.0 \[0.0, 2.3\] +0.0 \[0.0, 2.3\]", said(given[name]))
+  (page,) = shown(given["page"], "text/html")
+  assert 'srcdoc="&lt;!doctype html&gt;' in page.lower()
+  assert "HumanEval/163" in page
+  lines = said(given["paper"]).splitlines()
+  assert lines[1].split() == ["the", "paper,", "phi-1", "50.6", "[43.0,", "58.2]"]
+  assert lines[3].split() == ["here,", "sanitized", "0.0", "[0.0,", "2.3]"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_stripped(name):
+  """Nothing in it is of the person who last opened it."""
+  notebook = read(name)
+  nbformat.validate(notebook)
+  assert notebook.metadata == {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+  }
+  for cell in notebook.cells:
+    if cell.cell_type == "code":
+      assert (cell.outputs, cell.execution_count) == ([], None)
+    assert cell.metadata.keys() <= {"tags"}
+  assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+
+
+def first_code(name):
+  return next(c.source for c in read(name).cells if c.cell_type == "code")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_first_cell_installs(name):
+  assert first_code(name) == first_code(NAMES[0])
+  (line,) = re.findall(r"!pip install .*", first_code(name))
+  assert line.split()[2:7] == ["-q", "-c", "constraints.txt", "-e", "'.[data,evals]'"]
+
+
+def install(place, folder, **stubs):
+  """Runs the first cell in a folder, with stubs of commands that it starts."""
+  for name, script in stubs.items():
+    stub = place / name
+    stub.write_text(f'#!/bin/sh\necho "$*" > {place}/asked\n{script}\n')
+    stub.chmod(0o755)
+  source = first_code(NAMES[0]).replace('REPOSITORY = ""', 'REPOSITORY = "some/where"')
+  path = f'import os; os.environ["PATH"] = "{place}:" + os.environ["PATH"]'
+  cells = [nbformat.v4.new_code_cell(text) for text in (path, source)]
+  notebook = nbformat.v4.new_notebook(cells=cells)
+  given = run(notebook, place, folder)
+  return said(given[cells[1].id]), (place / "asked").read_text()
+
+
+def test_clones_where_there_is_no_clone(place, tmp_path_factory):
+  empty = tmp_path_factory.mktemp("empty")
+  text, asked = install(place, empty, git=f"ln -s {place} phi1_jax")
+  assert asked == "clone --quiet some/where phi1_jax\n"
+  assert text.endswith(f" for the CPU, in {place}\n")
+
+
+def test_installs_what_differs(place):
+  """A preinstalled jax of another version is replaced; if it stays, the cell stops."""
+  pins = (ROOT / "constraints.txt").read_text()
+  (place / "constraints.txt").unlink()
+  (place / "constraints.txt").write_text(pins.replace("\njax==", "\njax==0."))
+  with pytest.raises(CellExecutionError, match="pip did not install jax; it says why"):
+    install(place, place, pip="")
+  asked = (place / "asked").read_text()
+  assert asked == "install -q -c constraints.txt -e .[data,evals] jax\n"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_versions_it_names_are_the_pinned_ones(name):
+  pins = (ROOT / "constraints.txt").read_text()
+  text = " ".join(
+    next(c.source for c in read(name).cells if c.id == "install-text").split()
+  )
+  versions = re.findall(r"(\w+) (\d+\.\d+\.\d+)", text)
+  assert [package for package, _ in versions] == [
+    "jaxlib",
+    "flax",
+    "numpy",
+    "TensorFlow",
+  ]
+  for package, version in [*versions, ("jax", versions[0][1])]:
+    assert f"\n{package.lower()}=={version}\n" in pins
+
+
+def test_arithmetic_of_judging():
+  """What the head of the notebook says that phi-1 takes."""
+  text = " ".join(read("judge_phi1").cells[0].source.split())
+  codegen = tokenizers.codegen()
+  longest = max(len(codegen.encode(problem.prompt)) for problem in humaneval.load())
+  config = ModelConfig(51200, 24, 32, 64, 32, 2048, 8192, 2048, 0.0, 0.0)
+  parameters, slots = config.num_parameters(), 16
+  token = 2 * 2 * config.num_layers * config.embed_dim  # keys and values, 16 bits each
+  length = -(-(longest + 512) // 64) * 64  # as sampler.py rounds it
+  cache = slots * length * token
+  for said_so in (
+    f"{2 * parameters:,} bytes for the {parameters:,} parameters",
+    f"and {cache:,} for the keys and values of 16 texts of up to {length} tokens",
+    f"({token:,} bytes a token; the longest prompt has {longest})",
+  ):
+    assert said_so in text
+  gigabytes = round((2 * parameters + cache) / 1e9, 1)
+  scores = slots * 512 * length * config.num_heads * 4 / 1e9
+  assert f": {gigabytes} GB, and {scores:.1f} GB more for scores" in text
+  steps = round(164 / slots * 512, -1)
+  assert f"about {steps:,.0f} steps" in text
+  for bandwidth in (320, 819):
+    seconds = f"{steps * gigabytes / bandwidth:.0f} s at a "
+    assert re.search(rf"{seconds}\w+'s {bandwidth} GB/s", text)
