@@ -113,10 +113,12 @@ import runpy, sys
 sys.argv = ["{module}", *sys.argv[1:]]
 runpy.run_module("{module}", run_name="__main__")
 """
+  environment = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
+  environment["PYTHONPATH"] = str(ROOT)  # evals is not installed
   done = subprocess.run(
     [sys.executable, "-c", program, *flags],
     cwd=place,
-    env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS},
+    env={**os.environ, **environment},
     capture_output=True,
     text=True,
     timeout=300,

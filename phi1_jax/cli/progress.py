@@ -1,5 +1,6 @@
 """How long work is shown: a bar on a terminal, plain lines elsewhere."""
 
+import contextlib
 import logging
 import sys
 import time
@@ -10,8 +11,9 @@ from phi1_jax.telemetry.terminal import human
 
 try:
   from tqdm import tqdm
+  from tqdm.contrib.logging import logging_redirect_tqdm
 except ModuleNotFoundError:
-  tqdm = None
+  tqdm = logging_redirect_tqdm = None
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ class Progress:
     self._description = description
     self._unit = unit
     self._bar = None
+    self._held = contextlib.ExitStack()
     if self._stream.isatty() and tqdm is None:
       log.warning("tqdm is not installed: no progress bar")
     elif self._stream.isatty() and tqdm is not None:
@@ -112,9 +115,12 @@ class Progress:
       self._print({})
 
   def __enter__(self) -> "Progress":
+    if self._bar is not None and logging_redirect_tqdm is not None:
+      self._held.enter_context(logging_redirect_tqdm())  # logs do not tear it either
     return self
 
   def __exit__(self, *exception: object) -> None:
+    self._held.close()
     self.close()
 
 
