@@ -114,7 +114,7 @@ def complaint(*flags, command=train, files=("run.gin",)):
     ("Model.rotary_dim=6", ["Model.rotary_dim", "6", "head_dim=4"]),
     ("Model.dropout_rate=1.0", ["Model.dropout_rate", "1.0", "[0, 1)"]),
     ("Model.remat=most", ["Model.remat", "most", "qkv_context"]),
-    ("Model.attention=flash", ["Model.attention", "flash", "xla"]),
+    ("Model.attention=fast", ["Model.attention", "fast", "xla"]),
     ("Model.dtype=float8", ["Model.dtype", "float8", "bfloat16"]),
     ("Model.dtype=float16", ["Model.dtype", "float16", "loss scaling"]),
     ("Model.num_layers=0", ["Model.num_layers", "0", "positive"]),

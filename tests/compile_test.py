@@ -214,7 +214,7 @@ def test_the_table(tiny, tmp_path):
   assert (lines[0], lines[-1]) == ("before", "after")
   assert "\nold\n" not in content
   v5e = next(line for line in lines if "`v5e_8`" in line)
-  assert v5e.startswith("| tiny-phi | `v5e_8` | 8 | 4 | qkv_context | flash |")
+  assert v5e.startswith("| tiny-phi | `v5e_8` | 8 | 4 | qkv_context | flash | 8 |")
   assert "does not compile for TPU v3" in next(
     line for line in lines if "`v3_8`" in line
   )

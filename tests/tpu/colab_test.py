@@ -94,7 +94,7 @@ def check_readable(given):
     # Without a sandbox the judge says so, and goes on.
     text = re.sub(".*Code will run without isolation.*", "", said(outputs))
     assert not re.search("traceback|warning|error:", text, re.I), text
-    assert len(text.splitlines()) < 60, f"{name}: {text}"
+    assert len(text.split("\n")) < 60, f"{name}: {text}"
 
 
 @pytest.fixture(scope="module")
