@@ -21,9 +21,6 @@ from phi1_jax.training import accounts, report, search
 from phi1_jax.training.accounts import OutOfMemoryError
 from phi1_jax.training.setup import CONFIGURABLES, RunConfig, make_setup
 
-# As many simulated devices as any GPU machine of a table has.
-_SIMULATED = 8
-
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Reads the configuration, compiles, prints."""
@@ -153,7 +150,8 @@ def _table(arguments: Any) -> int:
   machines = {
     mesh: topologies.parse(Path(mesh).stem.replace("_", "-")) for mesh in meshes
   }
-  command.simulate_devices(_SIMULATED)
+  simulated = [m.num_devices for m in machines.values() if m.simulated]
+  command.simulate_devices(max(simulated, default=1))
   rows = arguments.table.with_name("topologies.jsonl")
   for model in models:
     for mesh in sorted(
@@ -161,11 +159,14 @@ def _table(arguments: Any) -> int:
     ):
       files = [*arguments.gin_files, model, mesh]
       config = _config(files, arguments.gin_bindings)
+      topologies.devices(machines[mesh])  # a missing compiler is no row
 
       def compiled(config=config, mesh=mesh) -> dict[str, Any]:
         return _describe(config, machines[mesh], sampling=not arguments.step_only)
 
-      row = report.kept_row(rows, Path(model).stem, Path(mesh).stem, config, compiled)
+      name = Path(model).stem, Path(mesh).stem
+      sampling = not arguments.step_only
+      row = report.kept_row(rows, name, config, compiled, sampling=sampling)
       print(report.row_line(row), flush=True)
   report.write_table(arguments.table, rows)
   return command.DONE

@@ -261,18 +261,11 @@ def _train(run: setup.Setup, store: TokenStore, stop: StopSignal) -> int:
     progress = shown.enter_context(
       Progress(last, "steps", "training", interval=None, stream=stream)
     )
+    with hosts.agreed("making hooks"):
+      periodic = [hooks.held_out_loss(run, store), *hooks.named(run, store)]
+      periodic.append(hooks.profile(run))
     try:
-      done = loop.train(
-        run,
-        store,
-        [
-          hooks.held_out_loss(run, store),
-          *hooks.named(run, store),
-          hooks.profile(run),
-        ],
-        stop,
-        progress,
-      )
+      done = loop.train(run, store, periodic, stop, progress)
     except DivergedError as error:
       print(f"error: {error}", file=sys.stderr)
       return 1

@@ -54,10 +54,11 @@ PROGRAM = """
 import os, pathlib, signal, time
 import numpy as np
 from phi1_jax import train
-from phi1_jax.cli import command
+from phi1_jax.cli import command, workdir
 from phi1_jax.parallel import hosts
 from phi1_jax.training import loop
 
+workdir.SHARED_SECONDS = 3
 hosts.HEARTBEAT_SECONDS = 20  # Gloo does not always notice that its peer is dead
 make_batches = loop.train_batches
 fault, _, name = os.environ.get("FAULT", "").partition(":")
@@ -260,7 +261,6 @@ def test_other_host_counts_give_the_same_losses(place, alone, moved):
 
 def test_only_the_first_host_speaks(moved):
   _, texts = moved[2]
-  assert "2,097" not in texts[0]
   assert re.search(r"^model ", texts[0], re.MULTILINE)
   for text in texts[1:]:
     assert not re.search(r"^(model|step|going on|compiled)\b", text, re.MULTILINE)

@@ -36,9 +36,9 @@ judge() {
   all=$(printf ' %s ' "$@")
   ended=${all// running /}
   case $ended in
-    *' 2 '*) say wrong && return ;;
     # One whose peers were preempted ends as it likes; what still runs will end, too.
     *' 75 '* | *' lost '*) verdict=restart ;;
+    *' 2 '*) say wrong && return ;;
     *[!\ 0]*) say failed && return ;;
     *) verdict='done' ;;
   esac

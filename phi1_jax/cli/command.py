@@ -169,7 +169,8 @@ def _check_hosts(arguments: argparse.Namespace) -> bool:
       f"got --coordinator_address={address}, --num_processes={count}, "
       f"--process_id={number}; expected all three, or none"
     )
-  if not re.fullmatch(r"\S+:\d{1,5}", address):
+  port = re.fullmatch(r"\S+:(\d{1,5})", address)
+  if port is None or int(port[1]) > 65535:
     raise InputError(
       f"--coordinator_address: got {address!r}, expected HOST:PORT, such as "
       "10.0.0.2:8476"

@@ -125,6 +125,10 @@ def _read(
     ) from None
   except UnicodeDecodeError as error:
     raise InputError(f"{named}: not a text file ({error})") from None
+  except IndentationError as error:
+    raise InputError(
+      f"{named}: line {error.lineno} is indented; expected bindings that begin a line"
+    ) from None
   except tokenize.TokenError as error:
     raise InputError(
       f"{named}: a bracket or quote is never closed ({error.args[0]})"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from phi1_jax import InputError
 
-# A network file system may show a folder's new file to others some seconds late.
-_SHARED_SECONDS = 5.0
+# A network file system may show a folder's new file to others a minute late.
+SHARED_SECONDS = 60.0
 _LOCK = ".lock"
 
 
@@ -57,7 +57,7 @@ def check_shared(workdir: Path) -> None:
     lock.write_text(mark)
   mark = hosts.exchange("the work directory's mark", mark)[0]
   with hosts.agreed("sharing the work directory"):
-    deadline = time.monotonic() + _SHARED_SECONDS
+    deadline = time.monotonic() + SHARED_SECONDS
     while not (lock.is_file() and lock.read_text() == mark):
       if time.monotonic() > deadline:
         raise InputError(

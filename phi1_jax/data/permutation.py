@@ -7,7 +7,8 @@ only has to look random.
 
 This is the order of grain.MapDataset.shuffle (Grain 0.2), bit for bit, and tested
 against it, so that training needs no Grain and older runs go on as they began. One
-difference: of 4^k + 1 indices, k > 7, Grain visits one twice and one never.
+exception: of exactly 4^k + 1 indices, k > 7, Grain visits one twice and one never, and
+this order is another one.
 """
 
 import functools

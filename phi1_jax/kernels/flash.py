@@ -31,8 +31,9 @@ from phi1_jax.kernels import dropout
 _BLOCKS = (512, 256, 128)
 BLOCK = _BLOCKS[-1]
 
-# Keys and values of a head have to fit into VMEM beside the rest.
-MAX_LENGTH = 8192
+# Keys and values of a head have to fit into VMEM beside the rest, segment ids and
+# dropout included: 8192 do on v5e and do not on v4.
+MAX_LENGTH = 4096
 
 # How BTNH lies on one device.
 WHOLE = PartitionSpec(None, None, None, None)

@@ -96,7 +96,8 @@ def join(
     limit: seconds to wait for the others.
 
   Raises:
-    InputError: the others did not come, or there is nothing to ask.
+    InputError: the port is taken, or there is nothing to ask.
+    GoneError: the others did not come (where the runtime does not abort by itself).
   """
   # JAX's preemption service would take SIGTERM away from `training.preemption`.
   jax.config.update("jax_enable_preemption_service", False)
@@ -108,7 +109,8 @@ def join(
   if process_id == 0 and address is not None:
     _check_port(int(address.rpartition(":")[2]), refusal)
   usual = _on_abort.line, _on_abort.code
-  _on_abort.line, _on_abort.code = f"error: {refusal}", 2
+  # Peers that do not come may have been taken away: that is no wrong input.
+  _on_abort.line, _on_abort.code = f"error: {refusal}", 1
   _handle_abort()
   # Connecting does not return to Python, so a Ctrl-C would wait for its end.
   before = signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -124,7 +126,8 @@ def join(
   except (ValueError, RuntimeError) as error:  # of its arguments; of the network
     line = str(error).split("\n")[0]
     if address is not None:
-      raise InputError(f"{refusal} ({line})") from None
+      kind = InputError if isinstance(error, ValueError) else GoneError
+      raise kind(f"{refusal} ({line})") from None
     raise InputError(
       f"--distributed: found no TPU pod, SLURM or MPI job to join ({line}); give "
       "--coordinator_address, --num_processes and --process_id"

@@ -141,7 +141,9 @@ def devices(topology: Topology) -> list[Any]:
   import jax
 
   if topology.simulated:
-    return jax.devices("cpu")[: topology.num_devices]
+    found = jax.devices("cpu")[: topology.num_devices]
+    assert len(found) == topology.num_devices  # else another machine would be judged
+    return found
   from jax.experimental import topologies
 
   # No TPU is asked for, so nothing need be looked for, nor kept from other processes.

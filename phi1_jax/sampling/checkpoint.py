@@ -56,7 +56,8 @@ def open_checkpoint(path: str, mesh: Mesh, dtype: str | None = None) -> Loaded:
   folder = manager.find(path)
   try:
     meta = manager.read_meta(folder)
-    fields = dict(meta["config"]["model"])
+    # How the attention is computed was right for the machine that trained it.
+    fields = {**meta["config"]["model"], "attention": "auto"}
     if dtype is not None:
       fields["dtype"] = dtype
     config = ModelConfig(**fields)

@@ -1,4 +1,9 @@
-"""Prefill and decode from shapes alone, to compile them for machines not at hand."""
+"""Prefill and decode from shapes alone, to compile them for machines not at hand.
+
+Each is traced (`jax.stages.Traced`): its FLOPs can be counted, and `.lower()` goes on.
+"""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +18,12 @@ from phi1_jax.sampling import loop
 from phi1_jax.sampling.methods import Greedy
 
 
-def lower_prefill(
-  config: ModelConfig, mesh: Mesh, rows: int, length: int
-) -> jax.stages.Lowered:
+def trace_prefill(config: ModelConfig, mesh: Mesh, rows: int, length: int) -> Any:
   """Reading `rows` prompts of `length` tokens, into a cache for as many."""
   with sharding.layout(mesh):
     prompts = [_rows(mesh, rows, length, dtype="int32")]
     scalars = [_rows(mesh, rows, dtype="int32")] * 3
-    return loop.prefill.lower(
+    return loop.prefill.trace(
       config,
       _parameters(config, mesh),
       _state(config, mesh, rows, length),
@@ -31,12 +34,12 @@ def lower_prefill(
     )
 
 
-def lower_decode(
+def trace_decode(
   config: ModelConfig, mesh: Mesh, rows: int, length: int, steps: int = 16
-) -> jax.stages.Lowered:
+) -> Any:
   """`steps` greedy tokens for `rows` rows whose caches hold `length` tokens."""
   with sharding.layout(mesh):
-    return loop.decode.lower(
+    return loop.decode.trace(
       config,
       Greedy(),
       steps,

@@ -29,6 +29,9 @@ _FREE = {
   *("parameter", "partition-id", "replica-id", "tuple", "while", "opt-barrier"),
 }
 
+# What reads only what it gives.
+_SLICES = ("dynamic-slice", "gather", "slice")
+
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
 _OPCODE = re.compile(r" ([a-z][\w\-]*)\(")
@@ -89,6 +92,8 @@ def traffic(text: str, num_devices: int) -> Traffic:
     for instruction in by_name.values():
       kind = instruction.opcode.removesuffix("-start")
       if kind in _COLLECTIVES:
+        if name.startswith("all-reduce-scatter"):
+          kind = "reduce-scatter"  # so the TPU's compiler writes it: reduced, then cut
         channel = re.search(r"channel_id=\d+", instruction.rest)
         key = channel[0] if channel else instruction.name
         before = found.get(key, (kind, times, 0.0))[1]
@@ -160,7 +165,7 @@ def _moved(instruction: _Instruction, by_name, computations) -> float:
     parts = _arrays(instruction.shape)  # (to, from, context)
     return 2.0 * min(part for part in parts[:2]) if len(parts) > 1 else 0.0
   operands = [by_name[name].shape for name in instruction.operands if name in by_name]
-  if opcode == "dynamic-slice":
+  if opcode in _SLICES:
     return 2.0 * _bytes(instruction.shape)
   if opcode == "dynamic-update-slice":
     return 2.0 * _bytes(operands[1])
@@ -184,7 +189,7 @@ def _read(number: int, body: list[_Instruction]) -> float:
     if item.opcode in ("bitcast", "copy") and names & set(item.operands):
       names.add(item.name)
     elif names & set(item.operands):
-      if item.opcode == "dynamic-slice":
+      if item.opcode in _SLICES:
         total += _bytes(item.shape)
       elif item.opcode != "dynamic-update-slice" or item.operands[0] not in names:
         return math.inf

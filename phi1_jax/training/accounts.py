@@ -69,7 +69,7 @@ class Account:
       return {}
     compute = self.executed_flops / (self.devices * device.peak_flops)
     if self.simulated:
-      return {"compute": compute} if compute else {}
+      return {"compute": compute}
     return {
       "compute": compute,
       "memory": self.traffic.hbm_bytes / device.hbm_bytes_per_second,
@@ -110,23 +110,20 @@ def of_step(setup: Setup, kind: str) -> Account:
     step: Any = make_train_step(setup, document_end=0)
     started = time.perf_counter()
     traced = step.trace(setup.abstract_state, setup.abstract_batch)
-    return of_program(traced, traced.lower(), setup.mesh.devices, kind, started)
+    return of_program(traced, setup.mesh.devices, kind, started)
 
 
-def of_program(
-  traced: Any, lowered: jax.stages.Lowered, devices: Any, kind: str, started: float
-) -> Account:
-  """Compiles a lowered program; arguments as for `of_step`.
+def of_program(traced: Any, devices: Any, kind: str, started: float) -> Account:
+  """Compiles a traced program.
 
   Args:
-    traced: what it was lowered from, to count its FLOPs; None counts none.
-    lowered: the program.
+    traced: the program, a `jax.stages.Traced`.
     devices: an array of the devices that it is for.
     kind: as for `of_step`.
     started: `time.perf_counter()` before tracing.
   """
   try:
-    compiled = lowered.compile(compiler.options(devices.flat[0].platform))
+    compiled = traced.lower().compile(compiler.options(devices.flat[0].platform))
   except jax.errors.JaxRuntimeError as error:
     message = str(error).split("\n")[0]
     if "RESOURCE_EXHAUSTED" in message:
@@ -139,7 +136,7 @@ def of_program(
     simulated=devices.flat[0].device_kind != kind,
     argument_bytes=analysis.argument_size_in_bytes,
     temporary_bytes=analysis.temp_size_in_bytes,
-    executed_flops=flops.count(traced.jaxpr) if traced else 0.0,
+    executed_flops=flops.count(traced.jaxpr),
     traffic=hlo.traffic(compiled.as_text() or "", devices.size),
     compile_seconds=time.perf_counter() - started,
   )

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from phi1_jax.parallel import hosts
 from phi1_jax.telemetry.goodput import StartLog
 from phi1_jax.telemetry.throughput import Throughput
 from phi1_jax.telemetry.writers import Recorder
@@ -37,7 +38,7 @@ class MetricsReader:
     self._recorder = recorder
     self._first, self._tokens_before = first, tokens_before
     self._pending: tuple[int, Metrics] | None = None
-    self._starts = StartLog(setup.workdir, process_index=jax.process_index())
+    self._starts = StartLog(setup.workdir, process_index=hosts.index())
     self._step, self._training = first, False
     self._mesh = setup.mesh
     self._throughput = Throughput(

@@ -1,5 +1,6 @@
 """Accounts of compiled programs as JSON, as text, and as the table in tpu/README.md."""
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -80,15 +81,21 @@ def _sampling(setup: Setup, topology: Topology) -> dict[str, Any]:
   config, mesh = setup.config.model, setup.mesh
   length = min(DECODE_LENGTH, config.max_length)
   rows = DECODE_ROWS * mesh.size // mesh.shape["tensor"]
-  lower = {
-    "prefill": lambda: lowering.lower_prefill(config, mesh, rows, length),
-    "decode": lambda: lowering.lower_decode(config, mesh, rows, length, DECODE_STEPS),
+  # A loop that may end early counts once.
+  trace = {
+    "prefill": (1, lambda: lowering.trace_prefill(config, mesh, rows, length)),
+    "decode": (
+      DECODE_STEPS,
+      lambda: lowering.trace_decode(config, mesh, rows, length, DECODE_STEPS),
+    ),
   }
   found = {}
-  for name, make in lower.items():
+  for name, (turns, make) in trace.items():
     started = time.perf_counter()
     try:
-      account = accounts.of_program(None, make(), mesh.devices, topology.kind, started)
+      account = accounts.of_program(make(), mesh.devices, topology.kind, started)
+      executed = turns * account.executed_flops
+      account = dataclasses.replace(account, executed_flops=executed)
       found[name] = {"rows": rows, "length": length, **account.asdict()}
     except OutOfMemoryError as error:
       found[name] = {"rows": rows, "length": length, "refused": str(error)}
@@ -169,35 +176,52 @@ def trial_line(trial: Trial) -> str:
 
 def kept_row(
   path: Path,
-  model: str,
-  mesh: str,
+  name: tuple[str, str],
   config: RunConfig,
   compiled: Callable[[], dict[str, Any]],
+  *,
+  sampling: bool,
 ) -> dict[str, Any]:
-  """A row of the table: that of an earlier start, unless something has changed.
+  """A row of the table: that of an earlier start, if it asked the same.
+
+  A change of the code is not noticed: delete the file to begin anew.
 
   Args:
     path: rows as JSON lines.
-    model: the model's name.
-    mesh: the preset's name.
+    name: of the model and of the preset.
     config: what is compiled.
     compiled: compiles it.
+    sampling: whether prefill and decode are.
   """
-  versions = {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
-  content = json.dumps([config.asdict(), versions], sort_keys=True)
+  versions = {package: _version(package) for package in ("jax", "libtpu")}
+  content = json.dumps([config.asdict(), versions, sampling], sort_keys=True)
   key = hashlib.sha256(content.encode()).hexdigest()[:16]
   rows = _rows(path)
-  name = f"{model} {mesh}"
-  if rows.get(name, {}).get("key") == key:
-    return rows[name]
+  if rows.get(" ".join(name), {}).get("key") == key:
+    return rows[" ".join(name)]
+  model, mesh = name
   found = {"model": model, "mesh_file": mesh, "key": key, "versions": versions}
   try:
     found |= compiled()
   except InputError as error:
     found |= {"refused": str(error)}
-  rows[name] = found
-  path.write_text("".join(json.dumps(row) + "\n" for row in rows.values()))
+  rows = {**_rows(path), " ".join(name): found}
+  ordered = sorted(rows.values(), key=_place)
+  path.write_text("".join(json.dumps(row) + "\n" for row in ordered))
   return found
+
+
+def _place(row: dict[str, Any]) -> tuple[str, str, int]:
+  """By model, chip and size: v5e_8 before v5e_16."""
+  chip, _, size = row["mesh_file"].rpartition("_")
+  return row["model"], chip, int(size)
+
+
+def _version(package: str) -> str | None:
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return None
 
 
 def _rows(path: Path) -> dict[str, dict[str, Any]]:
@@ -219,7 +243,6 @@ _COLUMNS = (
   "at least, s a step",
   "bound by",
   "at most, tokens/s a device",
-  "decode, GiB a device",
   "compiled in",
 )
 
@@ -234,7 +257,6 @@ def _cells(row: dict[str, Any]) -> list[str]:
   if "refused" in row:
     return [*name, *[""] * (len(_COLUMNS) - 3), row["refused"].replace("\n", "; ")]
   bounds = row["bounds"]
-  decode = row.get("decode", {})
   return [
     *name,
     f"{row['devices']}{' (simulated)' if row['simulated'] else ''}",
@@ -246,7 +268,6 @@ def _cells(row: dict[str, Any]) -> list[str]:
     f"{row['bound_seconds']:.2f}" if bounds else "",
     max(bounds, key=lambda name: bounds[name]) if bounds else "",
     f"{row['bound_tokens_per_second_per_device']:,.0f}" if bounds else "",
-    f"{decode['total_gib']:.1f}" if "total_gib" in decode else "",
     f"{row['compile_seconds']:.0f} s",
   ]
 

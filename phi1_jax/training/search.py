@@ -55,13 +55,12 @@ def sequences_per_device(setup: Setup) -> int:
 
 def nearest(config: RunConfig, sequences: int, measure: Measure) -> Trial | None:
   """The setting closest to one that does not fit: fewer sequences, then less kept."""
-  remats = (
-    REMAT[REMAT.index(config.model.remat) :] if config.model.remat in REMAT else ()
-  )
-  for remat in remats:
+  now = config.model.remat
+  stronger = REMAT[REMAT.index(now) + 1 :] if now in REMAT else REMAT[-2:]
+  for remat in (now, *stronger):
     size = sequences
     while size >= 1:
-      if (remat, size) != (config.model.remat, sequences):
+      if (remat, size) != (now, sequences):
         trial = _try(config, size, remat, config.model.attention, measure)
         if trial.account:
           return trial
@@ -95,12 +94,15 @@ def search(config: RunConfig, share: int, measure: Measure) -> Iterator[Trial]:
 
 
 def fastest(trials: Sequence[Trial]) -> Trial | None:
-  """The trial with the lowest bound; of equals, the one that needs least memory."""
+  """The trial with the lowest bound; of equals, the one with most sequences at once.
+
+  Fewer, larger products are faster, which bounds do not show.
+  """
   fitting = [trial for trial in trials if trial.account]
 
   def cost(trial: Trial) -> tuple[float, int]:
     assert trial.account
-    return max(trial.account.bounds().values(), default=0.0), trial.account.total_bytes
+    return max(trial.account.bounds().values(), default=0.0), -trial.sequences
 
   return min(fitting, key=cost, default=None)
 

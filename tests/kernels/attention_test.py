@@ -160,7 +160,7 @@ def test_auto_logs_its_choice_once(caplog):
     ("splash", {"chip": "TPU v3", "drops": False}, "does not compile for TPU v3"),
     ("flash", {"chip": "TPU v2"}, "does not compile for TPU v2"),
     ("flash", {"length": 100}, "needs a length that 128 divides, not 100"),
-    ("flash", {"length": 16384}, "holds at most 8192 positions"),
+    ("flash", {"length": 16384}, "holds at most 4096 positions"),
     ("flash", {"even": False}, "needs a batch and heads that the mesh divides"),
     ("flash", {"platform": "gpu"}, "runs on tpu, not on gpu"),
     ("cudnn", {}, "runs on gpu, not on tpu"),

@@ -33,7 +33,7 @@ def test_a_port_that_is_taken():
 
 
 def test_nobody_to_join():
-  """The runtime aborts where the time to join is over: one line, and exit code 2."""
+  """The runtime aborts where the time to join is over: one line, and exit code 1."""
   with socket.create_server(("", 0)) as server:
     port = server.getsockname()[1]
   program = (
@@ -42,5 +42,5 @@ def test_nobody_to_join():
   run = subprocess.run(
     [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
   )
-  assert run.returncode == 2, run.stderr
+  assert run.returncode == 1, run.stderr
   assert run.stderr.splitlines()[-1].startswith("error: --coordinator_address: cannot")
