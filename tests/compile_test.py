@@ -74,6 +74,8 @@ def test_a_v5e_that_is_not_there(tiny):
   state = 12 * found["parameters"] / 8 / 2**30
   assert state < found["argument_gib"] < 2 * state
   assert found["hbm_gib"] == 16
+  # The optimizer reads and writes its state.
+  assert found["hbm_traffic_gib"] > found["argument_gib"]
   assert found["collectives"]["all-gather"]["count"] >= 3
   assert 0 < found["bounds"]["compute"] <= found["bound_seconds"]
 

@@ -7,6 +7,7 @@ by preemption after saving (EX_TEMPFAIL: run the same command to go on); 130 Ctr
 import argparse
 import contextlib
 import difflib
+import importlib.util
 import logging
 import os
 import re
@@ -106,6 +107,21 @@ def simulate_devices(number: int | None) -> None:
   jax.config.update("jax_num_cpu_devices", number)
 
 
+def leave_tpu_alone() -> None:
+  """Keeps JAX from looking for a TPU where none is, if only its compiler is installed.
+
+  libtpu would complain on every start, before the first line of ours. Where there is a
+  GPU, or JAX has been told what to use, nothing is changed.
+  """
+  devices = ("accel*", "vfio/[0-9]*", "nvidia[0-9]*", "kfd")
+  if "JAX_PLATFORMS" in os.environ or importlib.util.find_spec("libtpu") is None:
+    return
+  if not any(found for pattern in devices for found in Path("/dev").glob(pattern)):
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if "jax" in sys.modules:  # it has read the environment already
+      sys.modules["jax"].config.update("jax_platforms", "cpu")
+
+
 def add_hosts(parser: argparse.ArgumentParser) -> None:
   """Adds the flags that `joined` takes."""
   parser.add_argument(
@@ -196,6 +212,7 @@ def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
   any other exception keeps its traceback and exits with 1.
   """
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anybody loads it
+  leave_tpu_alone()
   # Libraries may have put a handler there when they were imported.
   logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
   logging.getLogger("phi1_jax").setLevel(logging.INFO)

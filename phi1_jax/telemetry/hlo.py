@@ -161,9 +161,11 @@ def _moved(instruction: _Instruction, by_name, computations) -> float:
   opcode = instruction.opcode
   if opcode.endswith(("-done", "-update")):
     return 0.0  # its start has been counted
-  if opcode.startswith(("copy-start", "slice-start")):
-    parts = _arrays(instruction.shape)  # (to, from, context)
-    return 2.0 * min(part for part in parts[:2]) if len(parts) > 1 else 0.0
+  if opcode == "copy-start":
+    return sum(_arrays(instruction.shape)[:2])  # (to, from, context)
+  if opcode == "slice-start":  # (from, to, context), of which it reads what it gives
+    whole = _arrays(instruction.shape, everywhere=True)
+    return whole[1] + _arrays(instruction.shape)[1]
   operands = [by_name[name].shape for name in instruction.operands if name in by_name]
   if opcode in _SLICES:
     return 2.0 * _bytes(instruction.shape)

@@ -133,6 +133,7 @@ def text(found: dict[str, Any]) -> str:
       f"bound        a step takes at least {found['bound_seconds']:.3g} s ({parts}): "
       f"at most {found['bound_tokens_per_second_per_device']:,.0f} tokens/s a device, "
       f"MFU {found['bound_mfu']:.0%}. A bound, not a measurement"
+      + ("; of FLOPs alone" if found["simulated"] else "")
     )
   for name in ("prefill", "decode"):
     if name in found:

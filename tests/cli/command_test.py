@@ -1,5 +1,6 @@
 import argparse
 import logging
+import os
 import subprocess
 import sys
 
@@ -140,3 +141,17 @@ def test_one_host_joins_nobody(parser):
   command.add_hosts(parser)
   with command.joined(parser.parse([])):
     pass
+
+
+def test_a_compiler_is_not_a_tpu():
+  """Where only libtpu is installed, a command starts without its complaints."""
+  environment = {k: v for k, v in os.environ.items() if k != "JAX_PLATFORMS"}
+  program = (
+    "import jax; from phi1_jax.cli import command; command.leave_tpu_alone();"
+    "print(jax.devices()[0].platform)"
+  )
+  run = subprocess.run(
+    [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+  )
+  assert run.returncode == 0, run.stderr
+  assert "libtpu" not in run.stderr

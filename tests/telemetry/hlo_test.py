@@ -78,12 +78,16 @@ def test_a_program_for_a_tpu():
   """Written as the TPU's compiler writes: memory spaces, groups named by mesh axes.
 
   A loop of 24 turns slices its 24 layers out of a stack, in a fusion that keeps its
-  result on chip, S(1), and gathers it in two fusions under one channel.
+  result on chip, S(1), gathers it in two fusions under one channel, and reduces it.
   """
   text = (Path(__file__).parent / "tpu_loop.hlo").read_text()
   found = hlo.traffic(text, 8)
   layer = 2 * 8 * 128
   # A turn reads one layer, not the stack, its counter, and compares that once more.
   assert found.hbm_bytes == 24 * (layer + 4 + (4 + 4 + 1))
-  # One gather, though it stands in two fusions, among groups of 4 of the 8 devices.
-  assert found.collectives == {"all-gather": (24, 24 * layer * 3)}
+  assert found.collectives == {
+    # One gather, though it stands in two fusions, among groups of 4 of the 8 devices.
+    "all-gather": (24, 24 * layer * 3),
+    # Reduced and then cut: each device sends three quarters of what is summed.
+    "reduce-scatter": (24, 24 * 4 * layer * 3 / 4),
+  }
