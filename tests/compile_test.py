@@ -228,7 +228,7 @@ def test_the_table(tiny, tmp_path):
 
 def test_the_committed_table_is_that_of_the_presets():
   """Generate it with: python -m phi1_jax.compile --gin_file=gin/pretrain.gin
-  --table=tpu/README.md
+  --table=tpu/README.md --step_only
   """
   with open("tpu/topologies.jsonl") as file:
     rows = [json.loads(line) for line in file]
