@@ -46,8 +46,6 @@ log = logging.getLogger("phi1_jax.train")
 # Other hosts wait while host 0 builds the token store: a day is enough for any.
 _BUILD_SECONDS = 24 * 3600
 
-CONFIGURABLES = setup.CONFIGURABLES
-
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Reads the configuration, prepares what is missing, trains, sums up."""

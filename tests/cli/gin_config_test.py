@@ -3,10 +3,11 @@ import re
 
 import pytest
 
-from phi1_jax import InputError, prepare, train
+from phi1_jax import InputError, prepare
 from phi1_jax.cli import gin_config, gin_library, plain_gin
 from phi1_jax.data.config import DataConfig
 from phi1_jax.parallel.mesh import MeshConfig
+from phi1_jax.training.setup import CONFIGURABLES
 
 RUN = """
 STEPS = 40
@@ -43,15 +44,15 @@ def load(tmp_path):
   def load(lines="", *bindings):
     path = tmp_path / "run.gin"
     path.write_text(RUN + lines)
-    return gin_config.load([str(path)], bindings, train.CONFIGURABLES)
+    return gin_config.load([str(path)], bindings, CONFIGURABLES)
 
   return load
 
 
 def test_builds_every_part(load):
   parts = load("Data.modules = ['a', 'b']\nTrain.stop_at_step = 30\n")
-  assert set(parts) == set(train.CONFIGURABLES)
-  assert all(type(parts[name]) is cls for name, cls in train.CONFIGURABLES.items())
+  assert set(parts) == set(CONFIGURABLES)
+  assert all(type(parts[name]) is cls for name, cls in CONFIGURABLES.items())
   assert parts["Train"].total_steps == 40
   assert parts["Train"].stop_at_step == 30
   assert parts["Train"].log_every == 10  # a default
@@ -136,7 +137,7 @@ def test_a_parameter_without_default_must_be_bound(tmp_path):
   path = tmp_path / "run.gin"
   path.write_text(RUN.replace("Train.batch_size = 8\n", ""))
   with pytest.raises(InputError, match=r"^Train.batch_size: required but not bound"):
-    gin_config.load([str(path)], [], train.CONFIGURABLES)
+    gin_config.load([str(path)], [], CONFIGURABLES)
 
 
 def test_values_that_are_not_numbers(tmp_path):
@@ -161,7 +162,7 @@ def test_refuses_files(tmp_path, monkeypatch, files, named):
   (tmp_path / "binary.gin").write_bytes(bytes(range(256)))
   (tmp_path / "itself.gin").write_text("include 'itself.gin'\n")
   with pytest.raises(InputError, match=named):
-    gin_config.load(files, [], train.CONFIGURABLES)
+    gin_config.load(files, [], CONFIGURABLES)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,7 @@ def test_refuses_names_on_the_command_line(load, name):
 def test_from_another_directory(tmp_path, monkeypatch):
   """Files and their includes are found from the repository root too."""
   monkeypatch.chdir(tmp_path)
-  parts = gin_config.load(["gin/quickstart.gin"], [], train.CONFIGURABLES)
+  parts = gin_config.load(["gin/quickstart.gin"], [], CONFIGURABLES)
   assert parts["Model"].num_parameters() == 2_566_784
 
 
@@ -225,7 +226,7 @@ def test_text_goes_through_load_again(load, tmp_path):
   )
   path = tmp_path / "config.gin"
   path.write_text(gin_config.text(parts))
-  assert gin_config.load([str(path)], [], train.CONFIGURABLES) == parts
+  assert gin_config.load([str(path)], [], CONFIGURABLES) == parts
   assert "%" not in gin_config.text(load())
 
 
@@ -235,6 +236,6 @@ def test_text_states_every_field():
 
 
 def test_parts_are_what_the_commands_register():
-  registered = {*train.CONFIGURABLES, "Data", "Evaluation"}
+  registered = {*CONFIGURABLES, "Data", "Evaluation"}
   assert "DataConfig" in vars(prepare)
   assert set(gin_config.PARTS) == registered

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from evals.config import EvaluationConfig
-from phi1_jax import train
 from phi1_jax.cli import gin_config
-from phi1_jax.training.setup import RunConfig
+from phi1_jax.training.setup import CONFIGURABLES, RunConfig
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -19,7 +18,7 @@ UPDATE = "UPDATE_GOLDEN=1 python -m pytest tests/cli/golden_test.py"
 
 @pytest.mark.parametrize("name", RUNS)
 def test_run_composes_to_its_golden_file(name):
-  parts = gin_config.load([f"gin/{name}.gin"], [], train.CONFIGURABLES)
+  parts = gin_config.load([f"gin/{name}.gin"], [], CONFIGURABLES)
   RunConfig(**{name.lower(): part for name, part in parts.items()})  # it builds
   _compare(name, gin_config.text(parts))
 
