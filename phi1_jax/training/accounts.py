@@ -9,10 +9,9 @@ import jax
 from phi1_jax import InputError
 from phi1_jax.parallel import compiler, sharding
 from phi1_jax.telemetry import flops, hlo, throughput
+from phi1_jax.training.memory import GIB
 from phi1_jax.training.setup import Setup
 from phi1_jax.training.step import make_train_step
-
-GIB = 2**30
 
 
 class OutOfMemoryError(Exception):
