@@ -27,8 +27,6 @@ SIZES = {
   "small": (51200, 20, 16, 64, 32, 1024, 4096),
   "phi1": (51200, 24, 32, 64, 32, 2048, 8192),
 }
-# GB/s of the memory, from the vendors' data sheets.
-BANDWIDTH = {"NVIDIA H100 80GB HBM3": 3350, "NVIDIA H200": 4800, "TPU v5 lite": 819}
 
 
 def torch_side(arguments: argparse.Namespace, weights: Path):
@@ -207,6 +205,8 @@ def measure(arguments: argparse.Namespace, prompts: list[list[int]]) -> None:
   """Prints our tokens/s and the share of memory bandwidth, on this accelerator."""
   import jax
 
+  from phi1_jax.telemetry import throughput
+
   generate = our_side(arguments, None)
   generate(prompts)
   seconds = []
@@ -221,9 +221,10 @@ def measure(arguments: argparse.Namespace, prompts: list[list[int]]) -> None:
   cache = 2 * layers * heads * head_dim * (PROMPT + NEW) * arguments.batch
   read = width * (matrices + vocabulary * embed + cache)
   kind = jax.devices()[0].device_kind
-  peak = BANDWIDTH.get(kind)
+  device = throughput.DEVICES.get(kind)
+  peak = device and device.hbm_bytes_per_second / 1e9
   rate = read * NEW / median / 1e9
-  share = f"{rate / peak:.0%} of {peak} GB/s" if peak else "peak unknown"
+  share = f"{rate / peak:.0%} of {peak:.0f} GB/s" if peak else "peak unknown"
   print(
     f"{kind}, {arguments.size}, {arguments.dtype}, batch {arguments.batch}: "
     f"{arguments.batch * NEW / median:.0f} tokens/s, {median / NEW * 1e3:.2f} ms a "
