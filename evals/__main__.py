@@ -16,6 +16,7 @@ from phi1_jax.cli.workdir import held
 from phi1_jax.llm.client import Client, RequestError
 from phi1_jax.problems.problem import Problem
 from phi1_jax.sandbox.sandbox import Sandbox
+from phi1_jax.text import records
 
 FAILED = 1
 STAGES = ("generate", "execute", "report")
@@ -143,7 +144,7 @@ def _as_begun(
   folder: Path, config: EvaluationConfig, arguments: argparse.Namespace
 ) -> EvaluationConfig:
   """Without generating, task set and prompt style are those of the run."""
-  run = workdir.read_json(folder / workdir.RUN)
+  run = records.read_json(folder / workdir.RUN)
   names = ("task_set", "prompt_style")
   given = {n: getattr(arguments, n) for n in names if getattr(arguments, n) is not None}
   workdir.check_settings(folder, run, given)
@@ -167,7 +168,7 @@ def _generate(
     )
   if arguments.completions:
     generate.read_completions(arguments.completions, problems)
-    identity = workdir.digest(arguments.completions.read_text(errors="replace"))
+    identity = records.digest(arguments.completions.read_text(errors="replace"))
     source = {"kind": "completions", "digest": identity}
     settings = generate.settings(config, source) | {"sampling": None, "seed": None}
     workdir.begin(folder, settings)

@@ -21,6 +21,7 @@ from phi1_jax.problems.problem import Problem
 from phi1_jax.sandbox import sandbox as sandboxes
 from phi1_jax.sandbox.program import Program, Verdict
 from phi1_jax.sandbox.sandbox import Sandbox
+from phi1_jax.text import records
 
 TOO_LONG = "too_long"  # the one outcome that is not the sandbox's
 
@@ -54,7 +55,7 @@ def judge_identity(sandbox: Sandbox) -> dict[str, Any]:
   names = ("isolation", "python", "seccomp", "memory_bytes")
   inside = Path(sandboxes.__file__).with_name("inside").glob("*.py")
   sources = {path.name: path.read_text() for path in inside}
-  return {name: record[name] for name in names} | {"inside": workdir.digest(sources)}
+  return {name: record[name] for name in names} | {"inside": records.digest(sources)}
 
 
 def execute(
@@ -80,9 +81,9 @@ def execute(
     UnfitError: the self-test failed.
   """
   started = time.monotonic()
-  judge_digest = workdir.digest(identity)
+  judge_digest = records.digest(identity)
   rows = completions(folder, problems)
-  with workdir.Journal(folder / workdir.VERDICTS, every=1.0) as journal:
+  with records.Journal(folder / workdir.VERDICTS, every=1.0) as journal:
     done = {(v["key"], v["variant"], v["program"], v["judge"]) for v in journal.rows}
     to_run: dict[str, Program] = {}
     waiting: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -146,11 +147,11 @@ def wanted(
 def completions(folder: Path, problems: Sequence[Problem]) -> list[dict[str, Any]]:
   """The completions that count: of these problems, as many each as were asked for."""
   known = {problem.id for problem in problems}
-  generated = workdir.read_json(folder / workdir.RUN).get("generate", {})
+  generated = records.read_json(folder / workdir.RUN).get("generate", {})
   samples = generated.get("samples") or float("inf")  # a file's count as they are
   return [
     row
-    for row in workdir.read_lines(folder / workdir.COMPLETIONS)
+    for row in records.read_lines(folder / workdir.COMPLETIONS)
     if row.get("task_id") in known and row["sample"] < samples
   ]
 

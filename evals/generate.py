@@ -15,6 +15,7 @@ from phi1_jax import InputError
 from phi1_jax.cli.progress import Progress
 from phi1_jax.problems.problem import Problem
 from phi1_jax.sampling import stopping
+from phi1_jax.text import records
 
 # What somebody's completions may say beside the text.
 _OPTIONAL: dict[str, tuple[tuple[type, ...], str]] = {
@@ -40,7 +41,7 @@ def completion_key(
   run_settings: Mapping[str, Any], problem_id: str, prompt: str, sample: int
 ) -> str:
   """What a completion is called: a digest of all that decides it."""
-  return workdir.digest(
+  return records.digest(
     {
       **run_settings,
       "problem": problem_id,
@@ -72,7 +73,7 @@ def generate(
   run_settings = settings(config, backend.identity())
   stops = prompts.stops(config.prompt_style)
   started = time.monotonic()
-  with workdir.Journal(folder / workdir.COMPLETIONS) as journal:
+  with records.Journal(folder / workdir.COMPLETIONS) as journal:
     done = {row.get("key") for row in journal.rows}
     places = {
       completion_key(run_settings, p.id, asked[p.id].text, sample): (p, sample)
@@ -150,7 +151,7 @@ def take(folder: Path, file: Path, problems: Sequence[Problem]) -> int:
   counts: dict[str, int] = {}
   facts = {"completions": str(file), "samples": None, "rows": len(rows)}
   workdir.note(folder, "generate", facts)
-  with workdir.Journal(folder / workdir.COMPLETIONS) as journal:
+  with records.Journal(folder / workdir.COMPLETIONS) as journal:
     done = {row.get("key") for row in journal.rows}
     for row in rows:
       task = row["task_id"]
@@ -158,7 +159,7 @@ def take(folder: Path, file: Path, problems: Sequence[Problem]) -> int:
       counts[task] = sample + 1
       text = row.get("text", row["completion"])
       content = {"task": task, "sample": sample, "of": [row["completion"], text]}
-      key = workdir.digest(content)
+      key = records.digest(content)
       if key not in done:
         journal.append(
           {
@@ -180,7 +181,7 @@ def read_completions(file: Path, problems: Sequence[Problem]) -> list[dict[str, 
   if not file.is_file():
     raise InputError(f"--completions: no such file {file}")
   text = file.read_bytes()
-  rows = workdir.parse_lines(text if text.endswith(b"\n") else text + b"\n", file)
+  rows = records.parse_lines(text if text.endswith(b"\n") else text + b"\n", file)
   known = {problem.id for problem in problems}
   for number, row in enumerate(rows, 1):
     if not isinstance(row.get("task_id"), str) or row["task_id"] not in known:

@@ -14,9 +14,9 @@ from typing import Any
 
 from evals import extraction
 from evals.prompts import Prompt
-from evals.workdir import digest
 from phi1_jax.problems.problem import Problem
 from phi1_jax.sandbox.program import Program
+from phi1_jax.text.records import digest
 
 VARIANTS = ("truncated", "sanitized")
 

@@ -42,6 +42,7 @@ from evals.programs import VARIANTS
 from phi1_jax import InputError
 from phi1_jax.problems import humaneval, mbpp
 from phi1_jax.problems.problem import Problem
+from phi1_jax.text import records
 
 
 def load_problems(task_set: str, folder: str | None) -> list[Problem]:
@@ -65,13 +66,13 @@ def build(folders: Sequence[Path], benchmarks: str | None = None) -> dict[str, A
     raise InputError("report: the same run is named twice")
   runs, results = [], []
   for folder, name in zip(folders, _names(folders), strict=True):
-    settings = workdir.read_json(folder / workdir.RUN)["settings"]
+    settings = records.read_json(folder / workdir.RUN)["settings"]
     known = EvaluationConfig(settings["task_set"], settings["prompt_style"])
     problems = load_problems(known.task_set, benchmarks)
     asked = prompts.build_all(problems, known.task_set, known.prompt_style, benchmarks)
     found = summary.read(folder, problems, asked)
     # It says which scores are wanted, but may be older than the verdicts.
-    ks = summary.ks_of(workdir.read_json(folder / workdir.SUMMARY))
+    ks = summary.ks_of(records.read_json(folder / workdir.SUMMARY))
     results.append(found)
     runs.append(
       {
@@ -117,11 +118,11 @@ def write(data: Mapping[str, Any], output: Path) -> list[Path]:
   json_path = output.with_suffix(".json")
   try:
     output.parent.mkdir(parents=True, exist_ok=True)
-    workdir.write_text(json_path, json.dumps(data, allow_nan=False))
+    records.write_text(json_path, json.dumps(data, allow_nan=False))
     written = [json_path]
     if importlib.util.find_spec("evals.page"):
       page = importlib.import_module("evals.page")
-      workdir.write_text(output, page.render(data))
+      records.write_text(output, page.render(data))
       written.append(output)
   except OSError as error:
     raise InputError(f"--output: cannot write {output} ({error.strerror})") from None

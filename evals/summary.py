@@ -11,6 +11,7 @@ from evals.programs import VARIANTS
 from evals.prompts import Prompt
 from phi1_jax import InputError
 from phi1_jax.problems.problem import Problem
+from phi1_jax.text import records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +56,14 @@ def read(
   Raises:
     InputError: samples or verdicts are missing.
   """
-  run = workdir.read_json(folder / workdir.RUN)
+  run = records.read_json(folder / workdir.RUN)
   rows = execute.completions(folder, problems)
   of_problem = _complete(folder, run.get("generate", {}), rows, problems)
   judge = run.get("execute", {}).get("judge")
   names = ("key", "variant", "program", "judge")
   found = {
     tuple(row[name] for name in names): row
-    for row in workdir.read_lines(folder / workdir.VERDICTS)
+    for row in records.read_lines(folder / workdir.VERDICTS)
   }
   verdicts = {}
   for _, begun in execute.wanted(rows, problems, asked):
@@ -122,13 +123,13 @@ def summarize(
     InputError: it is not complete, or has fewer samples than a k of pass@k.
   """
   found = scored(folder, read(folder, problems, asked), ks)
-  workdir.write_json(folder / workdir.SUMMARY, found)
+  records.write_json(folder / workdir.SUMMARY, found)
   return found
 
 
 def scored(folder: Path, results: Results, ks: Sequence[int]) -> dict[str, Any]:
   """What summary.json says of such results."""
-  run = workdir.read_json(folder / workdir.RUN)
+  run = records.read_json(folder / workdir.RUN)
   scores = {
     variant: {
       f"pass@{k}": dataclasses.asdict(score.estimate(results.correct(variant), k))

@@ -14,6 +14,7 @@ from phi1_jax.llm.client import Reply, RequestError
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import Decoder
 from phi1_jax.parallel import sharding
+from phi1_jax.text import records
 from phi1_jax.text import tokenizer as tokenizers
 
 CONFIG = EvaluationConfig("humaneval-164", "as-is", slots=3, max_new_tokens=4)
@@ -128,17 +129,17 @@ def test_checkpoint(checkpoint, five, tmp_path):
   asked = prompts.build_all(five, "humaneval-164", "as-is")
   workdir.begin(tmp_path, generate.settings(config, backend.identity()))
   assert generate.generate(tmp_path, five, asked, config, backend) == 5
-  rows = workdir.read_lines(tmp_path / workdir.COMPLETIONS)
+  rows = records.read_lines(tmp_path / workdir.COMPLETIONS)
   assert {row["task_id"] for row in rows} == {problem.id for problem in five}
   assert all(row["log_probs"] < 0 and 0 < row["tokens"] <= 4 for row in rows)
-  noted = workdir.read_json(tmp_path / workdir.RUN)["generate"]
+  noted = records.read_json(tmp_path / workdir.RUN)["generate"]
   assert (noted["step"], noted["tokens_seen"], noted["slots"]) == (7, 123, 8)
   assert noted["devices"] == jax.device_count()
   assert set(noted["versions"]) == {"jax", "jaxlib", "flax"}
   # Nothing is left to do, and nothing is forgotten.
   again = CheckpointBackend(str(checkpoint), config)
   assert generate.generate(tmp_path, five, asked, config, again) == 0
-  assert workdir.read_json(tmp_path / workdir.RUN)["generate"] == noted
+  assert records.read_json(tmp_path / workdir.RUN)["generate"] == noted
 
 
 def test_no_checkpoint(tmp_path):

@@ -9,6 +9,7 @@ from evals.config import EvaluationConfig
 from phi1_jax import InputError
 from phi1_jax.sandbox.program import Verdict
 from phi1_jax.sandbox.sandbox import Sandbox
+from phi1_jax.text import records
 
 CONFIG = EvaluationConfig("humaneval-164", "as-is")
 JUDGE = {"isolation": "none"}
@@ -39,7 +40,7 @@ def run(five, folder, asked):
 
 def test_judges_both_variants(run, five, folder, asked, trusting):
   run(trusting())
-  verdicts = workdir.read_lines(folder / workdir.VERDICTS)
+  verdicts = records.read_lines(folder / workdir.VERDICTS)
   assert len(verdicts) == 10
   results = summary.read(folder, five, asked)
   for variant in programs.VARIANTS:
@@ -63,7 +64,7 @@ def test_goes_on_and_runs_nothing_twice(run, folder, trusting):
 def test_another_judge_judges_again(run, five, folder, asked, trusting):
   run(trusting())
   assert run(trusting(), {"isolation": "bubblewrap"}) > 0
-  assert len(workdir.read_lines(folder / workdir.VERDICTS)) == 20
+  assert len(records.read_lines(folder / workdir.VERDICTS)) == 20
   summary.read(folder, five, asked)
 
 
@@ -90,7 +91,7 @@ def test_scores_nothing_where_the_self_test_fails(run, folder, trusting, wrong):
   }
   with pytest.raises(execute.UnfitError, match=named[wrong]):
     run(Unfit())
-  assert workdir.read_lines(folder / workdir.VERDICTS) == []
+  assert records.read_lines(folder / workdir.VERDICTS) == []
 
 
 def test_a_judge_that_loses_a_program_is_noticed(five, trusting):
@@ -114,13 +115,13 @@ def test_incomplete_runs_are_refused(run, five, folder, asked, trusting):
 
 def test_a_run_that_was_killed_is_incomplete(run, five, folder, asked, trusting):
   run(trusting())
-  noted = workdir.read_json(folder / workdir.RUN)
+  noted = records.read_json(folder / workdir.RUN)
   del noted["generate"]
-  workdir.write_json(folder / workdir.RUN, noted)
+  records.write_json(folder / workdir.RUN, noted)
   with pytest.raises(InputError, match=r"5 completions, expected that run\.json says"):
     summary.read(folder, five, asked)
   noted["generate"] = {"samples": None, "rows": 6}
-  workdir.write_json(folder / workdir.RUN, noted)
+  records.write_json(folder / workdir.RUN, noted)
   with pytest.raises(InputError, match=r"5 completions, expected 6;.*--stage=generate"):
     summary.read(folder, five, asked)
 
@@ -152,7 +153,7 @@ def test_another_sandbox_is_another_judge(trusting, monkeypatch, tmp_path):
 
 def test_what_is_too_long_stops_nothing(run, five, folder, asked, trusting):
   path = folder / workdir.COMPLETIONS
-  rows = workdir.read_lines(path)
+  rows = records.read_lines(path)
   rows[1]["completion"] += "#" * (1 << 20)
   path.write_text("".join(json.dumps(row) + "\n" for row in rows))
   run(trusting())

@@ -6,6 +6,7 @@ from evals import generate, prompts, workdir
 from evals.backends import Wanted, request_seed
 from evals.config import EvaluationConfig
 from phi1_jax import InputError
+from phi1_jax.text import records
 
 GREEDY = EvaluationConfig("humaneval-164", "as-is")
 SAMPLED = dataclasses.replace(GREEDY, samples=3, temperature=0.2)
@@ -19,7 +20,7 @@ def run(five, tmp_path):
   def run(backend, config=SAMPLED):
     workdir.begin(tmp_path, generate.settings(config, backend.identity()))
     generate.generate(tmp_path, five, asked, config, backend)
-    return workdir.read_lines(tmp_path / workdir.COMPLETIONS)
+    return records.read_lines(tmp_path / workdir.COMPLETIONS)
 
   return run
 
@@ -52,7 +53,7 @@ def test_goes_on_where_it_was_stopped(run, five, knowing):
 def test_says_how_much_is_to_be_made_before_it_asks(run, five, knowing, tmp_path):
   class Killed(knowing):
     def complete(self, wanted):
-      noted = workdir.read_json(tmp_path / workdir.RUN)["generate"]
+      noted = records.read_json(tmp_path / workdir.RUN)["generate"]
       assert noted["samples"] == 3
       assert wanted[1].name == "HumanEval/0, sample 1"
       return super().complete(wanted)
@@ -66,7 +67,7 @@ def test_a_file_is_counted_before_it_is_taken(five, tmp_path, monkeypatch):
   file.write_text("".join(line % problem.id for problem in five))
   workdir.begin(tmp_path, {})
   generate.take(tmp_path, file, five)
-  rows = workdir.read_lines(tmp_path / workdir.COMPLETIONS)
+  rows = records.read_lines(tmp_path / workdir.COMPLETIONS)
   assert [row["log_probs"] for row in rows] == [None] * 5
   (tmp_path / workdir.RUN).unlink()
   (tmp_path / workdir.COMPLETIONS).unlink()
@@ -75,10 +76,10 @@ def test_a_file_is_counted_before_it_is_taken(five, tmp_path, monkeypatch):
   def kill(*_):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(workdir.Journal, "append", kill)
+  monkeypatch.setattr(records.Journal, "append", kill)
   with pytest.raises(KeyboardInterrupt):
     generate.take(tmp_path, file, five)
-  assert workdir.read_json(tmp_path / workdir.RUN)["generate"]["rows"] == 5
+  assert records.read_json(tmp_path / workdir.RUN)["generate"]["rows"] == 5
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])

@@ -12,6 +12,7 @@ from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import Decoder
 from phi1_jax.parallel.mesh import MeshConfig, make_mesh
 from phi1_jax.problems import humaneval
+from phi1_jax.text import records
 from phi1_jax.text import tokenizer as tokenizers
 
 MODEL = ModelConfig(320, 1, 8, 4, 2, 16, 16, 700, dtype="float32")
@@ -42,7 +43,7 @@ def test_an_evaluation_is_a_run_of_its_own(run):
   scores = dict(evaluate(20, state))
   assert scores == {"eval/humaneval_truncated": 0.0, "eval/humaneval_sanitized": 0.0}
   folder = setup.workdir / "evals" / "humaneval-164-000020"
-  noted = workdir.read_json(folder / workdir.RUN)["generate"]
+  noted = records.read_json(folder / workdir.RUN)["generate"]
   assert (noted["step"], noted["tokens_seen"]) == (20, 200)
   data = report.build([folder])
   assert {point["step"] for point in data["points"]} == {20}

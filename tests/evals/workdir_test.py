@@ -1,67 +1,9 @@
 import json
-import subprocess
-import sys
 
 import pytest
 
 from evals import workdir
 from phi1_jax import InputError
-
-ROWS = [{"key": "a", "text": "é\n"}, {"key": "b"}, {"key": "c", "n": 1.5}]
-
-
-def test_journal_goes_on(tmp_path):
-  path = tmp_path / "x.jsonl"
-  for row in ROWS:
-    with workdir.Journal(path) as journal:
-      journal.append(row)
-  assert workdir.read_lines(path) == ROWS
-
-
-def test_a_torn_line_is_cut_off_wherever_it_was_torn(tmp_path):
-  path = tmp_path / "x.jsonl"
-  with workdir.Journal(path) as journal:
-    for row in ROWS:
-      journal.append(row)
-  whole = path.read_bytes()
-  for size in range(len(whole) + 1):
-    path.write_bytes(whole[:size])
-    kept = whole[:size].count(b"\n")
-    assert workdir.read_lines(path) == ROWS[:kept]
-    with workdir.Journal(path) as journal:
-      assert journal.rows == ROWS[:kept]
-      for row in ROWS[kept:]:
-        journal.append(row)
-    assert path.read_bytes() == whole
-
-
-def test_a_killed_process_loses_no_line(tmp_path):
-  code = (
-    "import os, pathlib, sys\n"
-    "from evals.workdir import Journal\n"
-    "journal = Journal(pathlib.Path(sys.argv[1]), every=1e9)\n"
-    "for number in range(7):\n"
-    "  journal.append({'number': number})\n"
-    "os.kill(os.getpid(), 9)\n"
-  )
-  path = tmp_path / "x.jsonl"
-  ended = subprocess.run([sys.executable, "-c", code, path], check=False)
-  assert ended.returncode == -9
-  assert [row["number"] for row in workdir.read_lines(path)] == list(range(7))
-
-
-@pytest.mark.parametrize("line", ["[1]", "{", '"x"', "\0\0"])
-def test_a_damaged_line_is_named(tmp_path, line):
-  path = tmp_path / "x.jsonl"
-  path.write_text(f'{{"key": 1}}\n{line}\n{{"key": 2}}\n')
-  with pytest.raises(InputError, match=r"x\.jsonl, line 2: got .*; delete the"):
-    workdir.Journal(path)
-
-
-def test_digest_is_that_of_the_content():
-  assert workdir.digest({"a": 1, "b": [2.5]}) == workdir.digest({"b": [2.5], "a": 1})
-  assert workdir.digest({"a": 1}) != workdir.digest({"a": "1"})
-  assert len(workdir.digest("\ud800")) == 64  # JSON can hold it
 
 
 def test_begin_refuses_another_run(tmp_path):
@@ -78,11 +20,3 @@ def test_notes_add_up(tmp_path):
   workdir.note(tmp_path, "generate", {"seconds": 2.0})
   run = json.loads((tmp_path / "run.json").read_text())
   assert run["generate"] == {"seconds": 3.5, "step": 3}
-
-
-@pytest.mark.parametrize("content", [None, "{", "\xff"])
-def test_a_run_that_is_none(tmp_path, content):
-  if content:
-    (tmp_path / "run.json").write_bytes(content.encode("latin-1"))
-  with pytest.raises(InputError, match=r"run\.json: (no such file|not readable)"):
-    workdir.read_json(tmp_path / "run.json")
