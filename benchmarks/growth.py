@@ -82,7 +82,7 @@ def point(axis: str, size: int) -> Point:
     changes |= {"Model.embed_dim": size, "Model.mlp_dim": 4 * size}
     changes["Model.num_heads"] = size // 32
   bindings = [(name, repr(value)) for name, value in changes.items()]
-  parts = gin_config.load(["gin/quickstart.gin"], bindings, CONFIGURABLES)
+  parts = gin_config.load(["gin/quickstart_pretrain.gin"], bindings, CONFIGURABLES)
   devices = jax.devices()[: size if axis == "devices" else 1]
   setup = make_setup(RunConfig.from_parts(parts), Path(), devices)
   flops = setup.flops_per_token * setup.config.train.tokens_per_step

@@ -29,7 +29,7 @@ from phi1_jax.data.token_store import TokenStore
 
 STEPS = 600
 COMMAND = (
-  "--gin_file=gin/quickstart.gin",
+  "--gin_file=gin/quickstart_pretrain.gin",
   "--gin.Data.mixture='code_exercises'",
   "--gin.Data.processes=2",
   "--gin.Model.num_layers=2",

@@ -216,7 +216,7 @@ def load(arguments: argparse.Namespace, dropout: float | None) -> setup.RunConfi
   if dropout is not None:
     names = ("Model.dropout_rate", "Model.attention_dropout_rate")
     bindings += [(name, str(dropout)) for name in names]
-  files = arguments.gin_files or ["gin/quickstart.gin"]
+  files = arguments.gin_files or ["gin/quickstart_pretrain.gin"]
   config = setup.RunConfig.from_parts(
     gin_config.load(files, bindings, setup.CONFIGURABLES)
   )

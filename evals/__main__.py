@@ -1,4 +1,4 @@
-"""python -m evals humaneval | mbpp | report: generate, execute, score, compare."""
+"""python -m evals BENCHMARK | report: generate, execute, score, compare."""
 
 import argparse
 import dataclasses
@@ -23,6 +23,7 @@ STAGES = ("generate", "execute", "report")
 _DESCRIPTION = {
   "humaneval": "Judges a model on HumanEval; the same command goes on.",
   "mbpp": "Judges a model on MBPP; the same command goes on.",
+  "exercises": "Judges a model on unseen exercises of the grammar teacher.",
   "report": "Compares runs: a table here, JSON and HTML in files.",
 }
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       print(f"error: {error}", file=sys.stderr)
       return FAILED
   lines = "\n".join(f"  {name:10} {text}" for name, text in _DESCRIPTION.items())
-  print(f"usage: python -m evals humaneval|mbpp|report [--help]\n\n{lines}")
+  print(f"usage: python -m evals humaneval|mbpp|exercises|report [--help]\n\n{lines}")
   if argv and argv[0] not in ("-h", "--help"):
     raise InputError(f"got {argv[0]!r}, expected {', '.join(_DESCRIPTION)}")
   return command.DONE if argv else command.WRONG_INPUT
@@ -147,7 +148,7 @@ def _as_begun(
   run = records.read_json(folder / workdir.RUN)
   names = ("task_set", "prompt_style")
   given = {n: getattr(arguments, n) for n in names if getattr(arguments, n) is not None}
-  workdir.check_settings(folder, run, given)
+  records.check_settings(folder, run, given)
   return dataclasses.replace(config, **{n: run["settings"][n] for n in names})
 
 
@@ -171,7 +172,7 @@ def _generate(
     identity = records.digest(arguments.completions.read_text(errors="replace"))
     source = {"kind": "completions", "digest": identity}
     settings = generate.settings(config, source) | {"sampling": None, "seed": None}
-    workdir.begin(folder, settings)
+    records.begin(folder / workdir.RUN, settings)
     generate.take(folder, arguments.completions, problems)
     return
   if arguments.checkpoint:
@@ -181,7 +182,7 @@ def _generate(
       raise InputError("--base_url: expected --model=NAME beside it")
     client = Client(arguments.base_url, arguments.model)
     backend = backends.EndpointBackend(client, config)
-  workdir.begin(folder, generate.settings(config, backend.identity()))
+  records.begin(folder / workdir.RUN, generate.settings(config, backend.identity()))
   generate.generate(folder, problems, asked, config, backend)
 
 

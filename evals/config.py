@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+from evals import exercises
 from phi1_jax import InputError
 from phi1_jax.problems import humaneval, mbpp
 
@@ -10,9 +11,14 @@ from phi1_jax.problems import humaneval, mbpp
 PROMPT_STYLES = {
   "humaneval": ("as-is", "stripped"),
   "mbpp": ("docstring-one-test", "paper-3shot", "phi-docstring"),
+  "exercises": ("as-is", "stripped"),
 }
 DTYPES = ("float32", "bfloat16", "float16")  # as in model/config.py, which loads JAX
-TASK_SETS = {"humaneval": (humaneval.TASK_SET,), "mbpp": tuple(mbpp.TASK_SETS)}
+TASK_SETS = {
+  "humaneval": (humaneval.TASK_SET,),
+  "mbpp": tuple(mbpp.TASK_SETS),
+  "exercises": tuple(exercises.TASK_SETS),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +104,7 @@ class EvaluationConfig:
 
 
 def benchmark_of(task_set: str) -> str:
-  """ "humaneval" or "mbpp"."""
+  """ "humaneval", "mbpp" or "exercises"."""
   return next(name for name, sets in TASK_SETS.items() if task_set in sets)
 
 

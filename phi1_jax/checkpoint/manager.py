@@ -44,7 +44,8 @@ class CheckpointConfig:
     keep_latest: how many of the newest checkpoints stay.
     keep_every: checkpoints whose step is a multiple of this stay for ever.
     resume_from: a checkpoint of another run whose state, step included, goes on here.
-    init_from: a checkpoint of another run whose parameters are the start of this one.
+    init_from: a checkpoint of another run whose parameters are the start of this one;
+      or a gin file, whose run `train` trains first, in runs/<name of the file>.
     asynchronous: write while training goes on.
   """
 

@@ -13,13 +13,22 @@ from phi1_jax import InputError
 # Every part that a gin file may configure, so that a command which builds only some
 # of them (prepare: Data) reads a whole run's file and still knows a misspelt name.
 PARTS = (
+  "Annotate",
   "Checkpoint",
+  "Classifier",
   "Data",
+  "Decontaminate",
+  "Deduplicate",
   "Evaluation",
+  "Exercises",
+  "Filter",
+  "Llm",
   "Mesh",
   "Model",
   "Optimizer",
+  "Publish",
   "Runtime",
+  "Textbooks",
   "Train",
 )
 

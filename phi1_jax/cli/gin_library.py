@@ -74,9 +74,12 @@ def read(
 
 
 def is_value(text: str) -> bool:
-  """Whether a flag's text is a gin value, not a bare word or path."""
+  """Whether a flag's text is a gin value, not a bare word, a path or a version."""
+  binding = f"X = {text}\n"
   try:
     gin.config.parse_value(text)
+    # The value alone would be taken from what only begins like one: 2.0.0, 3d/models.
+    list(gin.config_parser.ConfigParser(binding, gin.config.ParserDelegate()))
   except (*_GIN_ERRORS, tokenize.TokenError):
     return False
   return True

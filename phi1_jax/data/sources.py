@@ -14,6 +14,7 @@ from phi1_jax import InputError
 from phi1_jax.data import corpora
 from phi1_jax.data.corpora import Corpus, Document, Drop
 from phi1_jax.data.quiet_tensorflow import seqio, tf, tfds
+from phi1_jax.grammar import teacher as grammar
 
 # The version of a curated set that this code understands; the minor parts may grow.
 CURATED_VERSION = "1.*.*"
@@ -107,6 +108,71 @@ class CorpusDataSource(seqio.DataSource):
       raise ValueError(f'the embedded corpora have the split "train" only, not {split}')
 
 
+class GrammarDataSource(seqio.DataSource):
+  """Exercises that the grammar teacher composes, for a machine that has nothing else.
+
+  Args:
+    seed: of the exercises.
+    number: how many are composed.
+    maximum_characters: longer ones are left out: the shorter, the sooner learnt.
+    shards: parts that can be read apart from each other.
+  """
+
+  def __init__(self, seed: int, number: int, maximum_characters: int, shards: int = 8):
+    super().__init__(splits=("train",))
+    self._seed, self._number = seed, number
+    self._maximum_characters, self._shards = maximum_characters, shards
+
+  @property
+  def supports_arbitrary_sharding(self) -> bool:
+    """Only as many as there are."""
+    return False
+
+  def list_shards(self, split: str) -> Sequence[str]:
+    """Names of the parts."""
+    return [f"{split}-{part}" for part in range(self._shards)]
+
+  def get_dataset(
+    self,
+    split: str = "train",
+    shuffle: bool = True,
+    seed: int | None = None,
+    shard_info: seqio.ShardInfo | None = None,
+    *,
+    sequence_length: Mapping[str, int] | None = None,
+    use_cached: bool = False,
+    num_epochs: int | None = 1,
+  ) -> tf.data.Dataset:
+    """Exercises of every n-th number, in their order, which is random already."""
+    del split, shuffle, seed, sequence_length, use_cached, num_epochs
+    shard = shard_info or seqio.ShardInfo(0, 1)
+    string = tf.TensorSpec((), tf.string)
+    return tf.data.Dataset.from_generator(
+      functools.partial(self._examples, shard.index, shard.num_shards),
+      output_signature={"text": string, "group": string},
+    )
+
+  def describe(self) -> list[dict[str, Any]]:
+    """Who composed them, and which they are."""
+    return [
+      {
+        "name": "grammar teacher (no LLM)",
+        "version": str(grammar.VERSION),
+        "licence": "MIT",
+        "seed": self._seed,
+        "exercises": self._number,
+        "maximum_characters": self._maximum_characters,
+      }
+    ]
+
+  def _examples(self, index: int, count: int) -> Iterator[dict[str, bytes]]:
+    for number in range(index, self._number, count):
+      exercise = grammar.exercise(self._seed, number)
+      if len(exercise.text) <= self._maximum_characters:
+        group = repr(exercise.composition)
+        yield {"text": exercise.text.encode(), "group": group.encode()}
+
+
 def curated(name: str, directory: str) -> seqio.TfdsDataSource:
   """A curated set: a TFDS dataset with a string feature "text", in TFRecord format.
 
@@ -128,7 +194,7 @@ def describe(source: seqio.DataSource) -> list[dict[str, Any]]:
   Raises:
     InputError: the source's files are not there.
   """
-  if isinstance(source, CorpusDataSource):
+  if isinstance(source, CorpusDataSource | GrammarDataSource):
     return source.describe()
   if isinstance(source, seqio.TfdsDataSource):
     return [_describe_tfds(source)]

@@ -8,7 +8,9 @@ A mixture's tasks are simply concatenated (rate "by_size"), as the paper's secti
 implies; its mixing weights are not published.
 
 The tasks read curated TFDS sets of the same names from a folder, or the embedded
-corpora if no folder is named. Nothing is registered on import: call `register`.
+corpora if no folder is named. One more, `grammar_exercises`, reads nothing at all: the
+grammar teacher composes it, for a first model on a laptop. Nothing is registered on
+import: call `register`.
 """
 
 from __future__ import annotations
@@ -35,6 +37,10 @@ MIXTURES = {
   "code_exercises": ("exercises",),
 }
 
+GRAMMAR = "grammar_exercises"
+# As many as the quickstart reads once, and short enough for it.
+_GRAMMAR_EXERCISES, _GRAMMAR_CHARACTERS = 60_000, 300
+
 # seqio's own word for "as much of each task as there is of it": plain concatenation.
 by_size = seqio.mixing_rate_num_examples
 
@@ -50,30 +56,37 @@ def register(tokenizer: Tokenizer, curated_directory: str | None = None) -> None
     if name in seqio.MixtureRegistry.names():
       seqio.MixtureRegistry.remove(name)
   for name, extract in TASKS.items():
-    if name in seqio.TaskRegistry.names():
-      seqio.TaskRegistry.remove(name)
-    source = (
+    _register(
+      name,
       sources.CorpusDataSource(extract)
       if curated_directory is None
-      else sources.curated(name, curated_directory)
+      else sources.curated(name, curated_directory),
+      tokenizer,
     )
-    made = seqio.Task(
-      name,
-      source=source,
-      preprocessors=[
-        text_to_targets,
-        seqio.preprocessors.tokenize,
-        seqio.CacheDatasetPlaceholder(),
-        seqio.preprocessors.append_eos,
-      ],
-      output_features={
-        "targets": seqio.Feature(TokenizerVocabulary(tokenizer), add_eos=True)
-      },
-      metric_fns=[],
-    )
-    seqio.TaskRegistry.add_provider(name, made)
+  composed = sources.GrammarDataSource(0, _GRAMMAR_EXERCISES, _GRAMMAR_CHARACTERS)
+  _register(GRAMMAR, composed, tokenizer)
   for name, tasks in MIXTURES.items():
     seqio.MixtureRegistry.add(name, [(task, by_size) for task in tasks])
+
+
+def _register(name: str, source: seqio.DataSource, tokenizer: Tokenizer) -> None:
+  if name in seqio.TaskRegistry.names():
+    seqio.TaskRegistry.remove(name)
+  made = seqio.Task(
+    name,
+    source=source,
+    preprocessors=[
+      text_to_targets,
+      seqio.preprocessors.tokenize,
+      seqio.CacheDatasetPlaceholder(),
+      seqio.preprocessors.append_eos,
+    ],
+    output_features={
+      "targets": seqio.Feature(TokenizerVocabulary(tokenizer), add_eos=True)
+    },
+    metric_fns=[],
+  )
+  seqio.TaskRegistry.add_provider(name, made)
 
 
 def text_to_targets(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -116,3 +116,41 @@ def write_text(path: Path, text: str) -> None:
     file.flush()
     os.fsync(file.fileno())
   partial.replace(path)
+
+
+def begin(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+  """Writes down what the work of a folder is, or refuses a folder of another one.
+
+  Args:
+    path: the file, beside which the work's results lie.
+    settings: everything that decides them.
+
+  Returns:
+    What the file holds.
+  """
+  wanted = json.loads(json.dumps(settings))
+  if not path.exists():
+    begun = {"format": 1, "settings": wanted}
+    write_json(path, begun)
+    return begun
+  begun = read_json(path)
+  check_settings(path.parent, begun, wanted)
+  return begun
+
+
+def check_settings(
+  folder: Path, begun: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> None:
+  """Refuses settings that differ from those which a folder was begun with."""
+  found = begun.get("settings", {})
+  for name, value in wanted.items():
+    if found.get(name) != value:
+      raise InputError(
+        f"{folder}: begun with {name} = {_brief(found.get(name))}, now it is "
+        f"{_brief(value)}; name another --workdir, or give the same settings"
+      )
+
+
+def _brief(value: Any) -> str:
+  text = json.dumps(value)
+  return text if len(text) <= 300 else f"{text[:300]}..."

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from phi1_jax import InputError, prepare
+from phi1_jax import InputError, curate, prepare
 from phi1_jax.cli import gin_config, gin_library, plain_gin
 from phi1_jax.data.config import DataConfig
 from phi1_jax.parallel.mesh import MeshConfig
@@ -69,7 +69,7 @@ def test_command_line_wins_and_loads_do_not_mix(load):
 @pytest.mark.parametrize(
   ("lines", "named"),
   [
-    ("Modle.num_layers = 2", r"line \d+.*'Modle'.*Checkpoint, Data, Evaluation, Mesh"),
+    ("Modle.num_layers = 2", r"line \d+.*'Modle'.*Annotate, Checkpoint, Classifier"),
     ("Model.num_layer = 2", r"line \d+: Model.num_layer: no such parameter.*num_laye"),
     ("STEP = 3", r"run.gin, line \d+: nothing reads the macro STEP; .*: STEPS"),
     ("Train.seed = %SEEED", "%SEEED: the macro is read but never bound"),
@@ -236,6 +236,6 @@ def test_text_states_every_field():
 
 
 def test_parts_are_what_the_commands_register():
-  registered = {*CONFIGURABLES, "Data", "Evaluation"}
+  registered = {*CONFIGURABLES, *curate.CONFIGURABLES, "Data", "Evaluation"}
   assert "DataConfig" in vars(prepare)
   assert set(gin_config.PARTS) == registered

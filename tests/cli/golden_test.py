@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from evals.config import EvaluationConfig
+from phi1_jax import curate
 from phi1_jax.cli import gin_config
 from phi1_jax.training.setup import CONFIGURABLES, RunConfig
 
@@ -13,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 RUNS = sorted(path.stem for path in (ROOT / "gin").glob("*.gin"))
 EVALUATIONS = sorted(path.stem for path in (ROOT / "gin" / "evals").glob("*.gin"))
+CURATIONS = sorted(path.stem for path in (ROOT / "gin" / "curate").glob("*.gin"))
 UPDATE = "UPDATE_GOLDEN=1 python -m pytest tests/cli/golden_test.py"
 
 
@@ -31,6 +33,16 @@ def test_evaluation_composes_to_its_golden_file(name):
   _compare(f"evals/{name}", gin_config.text(parts))
 
 
+@pytest.mark.parametrize("name", CURATIONS)
+def test_curation_composes_to_its_golden_file(name):
+  file = f"gin/curate/{name}.gin"
+  bound = {line.split(".")[0] for line in (ROOT / file).read_text().splitlines()}
+  classes = {n: c for n, c in curate.CONFIGURABLES.items() if n in bound}
+  if name == curate.ALL:
+    classes = dict(curate.STAGES.values())
+  _compare(f"curate/{name}", gin_config.text(gin_config.load([file], [], classes)))
+
+
 def _compare(name, text):
   path = GOLDEN / f"{name}.gin"
   if os.environ.get("UPDATE_GOLDEN"):
@@ -43,6 +55,7 @@ def _compare(name, text):
 def test_no_golden_file_without_a_run():
   assert sorted(path.stem for path in GOLDEN.glob("*.gin")) == RUNS
   assert sorted(path.stem for path in GOLDEN.glob("evals/*.gin")) == EVALUATIONS
+  assert sorted(path.stem for path in GOLDEN.glob("curate/*.gin")) == CURATIONS
 
 
 def test_gin_is_no_package():

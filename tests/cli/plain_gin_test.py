@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.config import EvaluationConfig
-from phi1_jax import InputError
+from phi1_jax import InputError, curate
 from phi1_jax.cli import gin_config, gin_library, plain_gin
 from phi1_jax.training.setup import CONFIGURABLES
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("gin/**/*.gin"))
-CLASSES = {**CONFIGURABLES, "Evaluation": EvaluationConfig}
+CLASSES = {**CONFIGURABLES, **curate.CONFIGURABLES, "Evaluation": EvaluationConfig}
 
 
 @dataclasses.dataclass(frozen=True)

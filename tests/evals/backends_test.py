@@ -127,7 +127,7 @@ def test_checkpoint(checkpoint, five, tmp_path):
   assert halved.identity()["dtype"] == "bfloat16"
   assert halved.identity()["digest"] == backend.identity()["digest"]
   asked = prompts.build_all(five, "humaneval-164", "as-is")
-  workdir.begin(tmp_path, generate.settings(config, backend.identity()))
+  records.begin(tmp_path / workdir.RUN, generate.settings(config, backend.identity()))
   assert generate.generate(tmp_path, five, asked, config, backend) == 5
   rows = records.read_lines(tmp_path / workdir.COMPLETIONS)
   assert {row["task_id"] for row in rows} == {problem.id for problem in five}

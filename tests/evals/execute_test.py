@@ -21,7 +21,7 @@ def folder(five, tmp_path, knowing):
   solved = {problem.id for problem in five[:3]}
   backend = knowing(five, knows=lambda problem, key: problem.id in solved)
   asked = prompts.build_all(five, "humaneval-164", "as-is")
-  workdir.begin(tmp_path, generate.settings(CONFIG, backend.identity()))
+  records.begin(tmp_path / workdir.RUN, generate.settings(CONFIG, backend.identity()))
   generate.generate(tmp_path, five, asked, CONFIG, backend)
   return tmp_path
 

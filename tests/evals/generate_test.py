@@ -18,7 +18,7 @@ def run(five, tmp_path):
   asked = prompts.build_all(five, "humaneval-164", "as-is")
 
   def run(backend, config=SAMPLED):
-    workdir.begin(tmp_path, generate.settings(config, backend.identity()))
+    records.begin(tmp_path / workdir.RUN, generate.settings(config, backend.identity()))
     generate.generate(tmp_path, five, asked, config, backend)
     return records.read_lines(tmp_path / workdir.COMPLETIONS)
 
@@ -65,13 +65,13 @@ def test_a_file_is_counted_before_it_is_taken(five, tmp_path, monkeypatch):
   file = tmp_path / "made.jsonl"
   line = '{"task_id": "%s", "completion": "", "log_probs": -Infinity}\n'
   file.write_text("".join(line % problem.id for problem in five))
-  workdir.begin(tmp_path, {})
+  records.begin(tmp_path / workdir.RUN, {})
   generate.take(tmp_path, file, five)
   rows = records.read_lines(tmp_path / workdir.COMPLETIONS)
   assert [row["log_probs"] for row in rows] == [None] * 5
   (tmp_path / workdir.RUN).unlink()
   (tmp_path / workdir.COMPLETIONS).unlink()
-  workdir.begin(tmp_path, {})
+  records.begin(tmp_path / workdir.RUN, {})
 
   def kill(*_):
     raise KeyboardInterrupt

@@ -8,14 +8,14 @@ from phi1_jax import InputError
 
 def test_begin_refuses_another_run(tmp_path):
   settings = {"task_set": "humaneval-164", "stops": ("a", "b"), "seed": 0}
-  workdir.begin(tmp_path, settings)
-  workdir.begin(tmp_path, settings)
+  records.begin(tmp_path / workdir.RUN, settings)
+  records.begin(tmp_path / workdir.RUN, settings)
   with pytest.raises(InputError, match="begun with seed = 0, now it is 1; name"):
-    workdir.begin(tmp_path, settings | {"seed": 1})
+    records.begin(tmp_path / workdir.RUN, settings | {"seed": 1})
 
 
 def test_notes_add_up(tmp_path):
-  workdir.begin(tmp_path, {})
+  records.begin(tmp_path / workdir.RUN, {})
   workdir.note(tmp_path, "generate", {"seconds": 1.5, "step": 3})
   workdir.note(tmp_path, "generate", {"seconds": 2.0})
   run = json.loads((tmp_path / "run.json").read_text())

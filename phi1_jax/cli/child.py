@@ -1,0 +1,43 @@
+"""Another command of this project as a child process."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+from phi1_jax import InputError
+from phi1_jax.cli import command
+
+
+def run(
+  module: str, arguments: Sequence[str], stopping: Callable[[], bool], doing: str
+) -> bool:
+  """Runs `python -m module arguments` and waits for it.
+
+  Args:
+    module: such as "phi1_jax.prepare".
+    arguments: its flags.
+    stopping: asked now and then; once it says yes, the child is told to stop too.
+    doing: what the child does, for complaints ("building the token store stores/x").
+
+  Returns:
+    Whether it is done; False if it was stopped, and goes on with the next start.
+
+  Raises:
+    InputError: what it was given is wrong; it has said what.
+    RuntimeError: it failed.
+  """
+  child = subprocess.Popen([sys.executable, "-m", module, *arguments])
+  while True:
+    try:
+      code = child.wait(timeout=0.2)
+      break
+    except subprocess.TimeoutExpired:
+      if stopping():
+        child.terminate()
+  if code == command.PREEMPTED or (stopping() and code):
+    return False
+  if code == command.WRONG_INPUT:
+    raise InputError(f"{doing} is not possible (see above)")
+  if code:
+    raise RuntimeError(f"{doing} failed: exit {code}")
+  return True

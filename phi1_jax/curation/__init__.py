@@ -1,0 +1,1 @@
+"""The data engine: what is kept, what is dropped, and why."""

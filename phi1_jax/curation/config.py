@@ -1,0 +1,295 @@
+"""What each stage of curation is told; one frozen dataclass a stage."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from phi1_jax import InputError
+
+# Licences that allow training on and passing on the text, as SPDX identifiers: the
+# permissive ones of The Stack's list (arXiv 2211.15533, section 3.1) and Python's own.
+PERMISSIVE = (
+  "0BSD",
+  "Apache-2.0",
+  "BSD-2-Clause",
+  "BSD-3-Clause",
+  "BSL-1.0",
+  "CC0-1.0",
+  "ISC",
+  "MIT",
+  "MIT-0",
+  "PSF-2.0",
+  "Python-2.0",
+  "Unlicense",
+  "Zlib",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class AnnotateConfig:
+  """Educational value of a sample of the raw code (gin name: `Annotate`).
+
+  Attributes:
+    inputs: "embedded", folders of stages, files or patterns of .jsonl or .parquet.
+    judge: "local" (documented features, no network) or "llm" (asks `Llm.model`).
+    sample: how many documents, chosen by hash; the paper labelled about 100,000.
+    second_pass: how many of them are judged once more, to measure agreement.
+    maximum_characters: what is shown of a document; the rest is cut, and said so.
+    max_tokens: the longest answer of an LLM.
+    prompt: "annotate", which comes with the project, or a file of your own.
+    compare_with: folder of another annotate run, whose judge this one is compared with
+      on the documents that both have.
+  """
+
+  inputs: tuple[str, ...]
+  judge: str = "local"
+  sample: int = 1000
+  second_pass: int = 200
+  maximum_characters: int = 8000
+  max_tokens: int = 200
+  prompt: str = "annotate"
+  compare_with: str | None = None
+
+  def __post_init__(self):
+    _check_inputs("Annotate", self.inputs)
+    _check_choice("Annotate.judge", self.judge, ("local", "llm"))
+    for name in ("sample", "maximum_characters", "max_tokens"):
+      _check_least(f"Annotate.{name}", getattr(self, name), 1)
+    _check_least("Annotate.second_pass", self.second_pass, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierConfig:
+  """A random forest that predicts the judge from embeddings (gin: `Classifier`).
+
+  Attributes:
+    labels: folder of the annotate stage.
+    checkpoint: whose model embeds the code: a work directory of a training, or a
+      converted CodeGen-350M-mono, which is the paper's.
+    pooling: "mean" or "last": which final hidden states make the embedding.
+    max_length: tokens of a document that are embedded; the rest is cut.
+    positive_score: scores from here on count as of high educational value.
+    trees: number of trees.
+    minimum_leaf: fewest documents in a leaf.
+    test_fraction: share of the labels, by hash, that reports are made on.
+    batch_size: documents that are embedded at once.
+    seed: decides the forest.
+  """
+
+  labels: str
+  checkpoint: str
+  pooling: str = "mean"
+  max_length: int = 1024
+  positive_score: float = 3.0
+  trees: int = 300
+  minimum_leaf: int = 2
+  test_fraction: float = 0.25
+  batch_size: int = 16
+  seed: int = 0
+
+  def __post_init__(self):
+    _check_choice("Classifier.pooling", self.pooling, ("mean", "last"))
+    for name in ("max_length", "trees", "minimum_leaf", "batch_size"):
+      _check_least(f"Classifier.{name}", getattr(self, name), 1)
+    _check_share("Classifier.test_fraction", self.test_fraction)
+
+
+@dataclasses.dataclass(frozen=True)
+class FilterConfig:
+  """Which raw code is kept, in a Beam pipeline (gin name: `Filter`).
+
+  Attributes:
+    inputs: "embedded", folders of stages, files or patterns of .jsonl or .parquet.
+    classifier: folder of the train-classifier stage.
+    threshold: calibrated probability of high value from which on code is kept; None
+      is the threshold of the best F1 that the classifier's report names.
+    licences: SPDX identifiers that are kept; () keeps all.
+    shards: files of the result.
+  """
+
+  inputs: tuple[str, ...]
+  classifier: str
+  threshold: float | None = None
+  licences: tuple[str, ...] = PERMISSIVE
+  shards: int = 4
+
+  def __post_init__(self):
+    _check_inputs("Filter", self.inputs)
+    if self.threshold is not None and not 0 <= self.threshold <= 1:
+      raise _error("Filter.threshold", self.threshold, "a probability, or None")
+    _check_least("Filter.shards", self.shards, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextbooksConfig:
+  """Synthetic textbook sections (gin name: `Textbooks`).
+
+  Attributes:
+    teacher: "grammar" (composes them here) or "llm" (asks `Llm.model`).
+    sections: how many are asked for.
+    seed: decides topics, audiences and seed words.
+    failing_code: "drop" or "mark": what happens to a section whose code does not run.
+    temperature: of an LLM.
+    max_tokens: the longest section of an LLM.
+    prompt: "textbook", which comes with the project, or a file of your own.
+  """
+
+  teacher: str = "grammar"
+  sections: int = 2000
+  seed: int = 0
+  failing_code: str = "drop"
+  temperature: float = 1.0
+  max_tokens: int = 1500
+  prompt: str = "textbook"
+
+  def __post_init__(self):
+    _check_choice("Textbooks.teacher", self.teacher, ("grammar", "llm"))
+    _check_choice("Textbooks.failing_code", self.failing_code, ("drop", "mark"))
+    _check_least("Textbooks.sections", self.sections, 1)
+    _check_least("Textbooks.max_tokens", self.max_tokens, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExercisesConfig:
+  """Synthetic exercises with judged solutions (gin name: `Exercises`).
+
+  Attributes:
+    teacher: "grammar" (composes them here) or "llm" (asks `Llm.model`).
+    exercises: how many are asked for.
+    seed: decides names, topics and professions.
+    minimum_asserts: an exercise with fewer checks of its solution is dropped.
+    cpu_seconds: CPU time that a solution and its checks may take.
+    temperature: of an LLM.
+    max_tokens: the longest answer of an LLM.
+    prompt: "exercise", which comes with the project, or a file of your own.
+  """
+
+  teacher: str = "grammar"
+  exercises: int = 20_000
+  seed: int = 0
+  minimum_asserts: int = 2
+  cpu_seconds: float = 3.0
+  temperature: float = 1.0
+  max_tokens: int = 800
+  prompt: str = "exercise"
+
+  def __post_init__(self):
+    _check_choice("Exercises.teacher", self.teacher, ("grammar", "llm"))
+    for name in ("exercises", "minimum_asserts", "max_tokens"):
+      _check_least(f"Exercises.{name}", getattr(self, name), 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class DeduplicateConfig:
+  """Near-duplicates, in a Beam pipeline (gin name: `Deduplicate`).
+
+  Attributes:
+    inputs: folders of stages, files or patterns of .jsonl or .parquet.
+    shingle: words and identifiers per shingle.
+    permutations: length of a MinHash signature.
+    bands: a pair whose signatures agree in one band is a candidate.
+    similarity: true Jaccard similarity from which on two documents are duplicates.
+    comparisons: how many of a bucket's first members the others are compared with.
+    prefer: sources whose documents stay rather than those of others, first ones first;
+      within a source the smaller id stays.
+    maximum_loss: the stage stops if a source loses more than this share.
+    shards: files of the result.
+  """
+
+  inputs: tuple[str, ...]
+  shingle: int = 5
+  permutations: int = 128
+  bands: int = 16
+  similarity: float = 0.8
+  comparisons: int = 32
+  prefer: tuple[str, ...] = ()
+  maximum_loss: float = 0.5
+  shards: int = 4
+
+  def __post_init__(self):
+    _check_inputs("Deduplicate", self.inputs)
+    for name in ("shingle", "permutations", "bands", "comparisons", "shards"):
+      _check_least(f"Deduplicate.{name}", getattr(self, name), 1)
+    if self.permutations % self.bands:
+      raise _error("Deduplicate.bands", self.bands, f"a divisor of {self.permutations}")
+    _check_share("Deduplicate.similarity", self.similarity)
+    if not 0 <= self.maximum_loss <= 1:
+      raise _error("Deduplicate.maximum_loss", self.maximum_loss, "a share, 0 to 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class DecontaminateConfig:
+  """What is too close to a benchmark goes, in a Beam pipeline (gin: `Decontaminate`).
+
+  Attributes:
+    inputs: folders of stages, files or patterns of .jsonl or .parquet.
+    benchmarks: task sets that training data must not hold.
+    ngram: words of a run that counts as shared; the paper's is 13.
+    tau: AST match rate from which on a function is a copy of a reference; the paper
+      studies 0.95, 0.9, 0.85 and 0.8.
+    distance: L2 distance of normalised embeddings up to which a pair is looked at;
+      None, or no checkpoint, uses no embeddings.
+    checkpoint: whose model embeds; None = no embeddings.
+    shards: files of the result.
+  """
+
+  inputs: tuple[str, ...]
+  benchmarks: tuple[str, ...] = ("humaneval-164", "mbpp-full-974")
+  ngram: int = 13
+  tau: float = 0.95
+  distance: float | None = None
+  checkpoint: str | None = None
+  shards: int = 4
+
+  def __post_init__(self):
+    _check_inputs("Decontaminate", self.inputs)
+    for name in ("ngram", "shards"):
+      _check_least(f"Decontaminate.{name}", getattr(self, name), 1)
+    _check_share("Decontaminate.tau", self.tau)
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishConfig:
+  """The curated sets as TFDS datasets (gin name: `Publish`).
+
+  Attributes:
+    inputs: folders of stages; what they kept is published by kind.
+    directory: TFDS folder, which `Data.curated_directory` reads.
+    version: of the datasets, "1.MINOR.PATCH".
+  """
+
+  inputs: tuple[str, ...]
+  directory: str = "curated"
+  version: str = "1.0.0"
+
+  def __post_init__(self):
+    _check_inputs("Publish", self.inputs)
+    numbers = self.version.split(".")
+    if numbers[0] != "1" or len(numbers) != 3 or not all(n.isdigit() for n in numbers):
+      raise _error("Publish.version", self.version, '"1.MINOR.PATCH"')
+
+
+def _check_inputs(part: str, inputs: tuple[str, ...]) -> None:
+  if not inputs:
+    raise _error(f"{part}.inputs", inputs, "at least one input")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+  if value not in choices:
+    raise _error(name, value, f"one of {', '.join(choices)}")
+
+
+def _check_least(name: str, value: int, least: int) -> None:
+  if value < least:
+    raise _error(name, value, f"at least {least}")
+
+
+def _check_share(name: str, value: float) -> None:
+  if not (math.isfinite(value) and 0 < value < 1):
+    raise _error(name, value, "a number between 0 and 1")
+
+
+def _error(name: str, got: Any, expected: str) -> InputError:
+  return InputError(f"{name}: got {got!r}, expected {expected}")

@@ -1,0 +1,115 @@
+"""Code as vectors: what our own model's last layer says of it.
+
+The paper embeds with "a pretrained codegen model" (section 2.1); which layer, pooling
+and length it took is not published. Here: the hidden states after the final LayerNorm,
+averaged over the tokens or taken at the last one, of as many tokens as are asked for.
+Any checkpoint can be asked, CodeGen's 350M-mono (converted) included.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from phi1_jax import InputError
+from phi1_jax.model.decoder import Decoder
+from phi1_jax.parallel import sharding
+from phi1_jax.parallel.mesh import MeshConfig, make_mesh
+from phi1_jax.sampling.checkpoint import Loaded, open_checkpoint
+
+_SHORTEST = 64  # tokens; lengths are rounded up to this times a power of two
+# Characters that are encoded for each token wanted: enough for the longest tokens seen
+# in code, and no megabyte is encoded for its first thousand tokens.
+_CHARACTERS = 16
+
+
+class Embedder:
+  """Embeds texts in batches on the accelerator.
+
+  Args:
+    checkpoint: a work directory, a checkpoints folder or one step folder.
+    pooling: "mean" over the tokens, or "last".
+    max_length: tokens of a text that count; the rest is cut.
+    batch_size: texts at once.
+
+  Attributes:
+    width: length of an embedding.
+    digest: of the model; equal digests and settings give equal embeddings.
+
+  Raises:
+    InputError: no such checkpoint, or a length that it does not have.
+  """
+
+  def __init__(
+    self, checkpoint: str, pooling: str, max_length: int, batch_size: int = 16
+  ):
+    mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
+    self._loaded: Loaded = open_checkpoint(checkpoint, mesh)
+    longest = self._loaded.config.max_length
+    if max_length > longest:
+      raise InputError(
+        f"max_length: got {max_length} tokens, expected at most {longest}, the "
+        f"longest sequence of {checkpoint}"
+      )
+    self._pooling, self._max_length = pooling, max_length
+    shards = sharding.batch_shards(mesh)
+    self._rows = -(-batch_size // shards) * shards
+    self.width = self._loaded.config.embed_dim
+    self.digest = self._loaded.digest
+
+  def embed(self, texts: Sequence[str]) -> np.ndarray:
+    """Vectors of length one, float32 [texts, width]; zeros for an empty text."""
+    ids = self._encode(texts)
+    found = np.zeros((len(ids), self.width), np.float32)
+    # Texts of like length together, so that little is computed for padding.
+    order = sorted((i for i in range(len(ids)) if ids[i]), key=lambda i: len(ids[i]))
+    for start in range(0, len(order), self._rows):
+      chosen = order[start : start + self._rows]
+      found[chosen] = self._batch([ids[i] for i in chosen])
+    return found
+
+  def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+    most = self._max_length
+    cut = [text[: most * _CHARACTERS] for text in texts]
+    return [ids[:most] for ids in self._loaded.tokenizer.encode_batch(cut)]
+
+  def _batch(self, ids: Sequence[list[int]]) -> np.ndarray:
+    length = _SHORTEST
+    while length < max(map(len, ids)):
+      length *= 2
+    length = min(length, self._loaded.config.max_length)
+    tokens_BT = np.zeros((self._rows, length), np.int32)
+    lengths_B = np.ones(self._rows, np.int32)
+    for row, tokens in enumerate(ids):
+      tokens_BT[row, : len(tokens)] = tokens
+      lengths_B[row] = len(tokens)
+    mesh = self._loaded.mesh
+    with sharding.layout(mesh):
+      pooled_BD = _pooled(
+        self._loaded.config,
+        self._pooling,
+        self._loaded.params,
+        sharding.put_batch(tokens_BT, mesh, self._rows),
+        sharding.put_batch(lengths_B, mesh, self._rows),
+      )
+    return np.asarray(pooled_BD)[: len(ids)]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _pooled(config, pooling, params, tokens_BT, lengths_B):
+  """One unit vector per row; what stands behind a row's length has no influence."""
+  decoder = Decoder(config)
+  hidden_BTD = decoder.apply({"params": params}, tokens_BT, method=decoder.hidden)
+  hidden_BTD = jnp.asarray(hidden_BTD, jnp.float32)
+  if pooling == "last":
+    pooled_BD = jnp.take_along_axis(hidden_BTD, lengths_B[:, None, None] - 1, 1)[:, 0]
+  else:
+    inside_BT = jnp.arange(tokens_BT.shape[1]) < lengths_B[:, None]
+    total_BD = jnp.einsum("btd,bt->bd", hidden_BTD, inside_BT.astype(jnp.float32))
+    pooled_BD = total_BD / lengths_B[:, None]
+  norm_B1 = jnp.linalg.norm(pooled_BD, axis=-1, keepdims=True)
+  return pooled_BD / jnp.maximum(norm_B1, 1e-12)

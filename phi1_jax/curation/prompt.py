@@ -1,0 +1,81 @@
+"""Prompts: text files with `$places`, named and versioned by their own content."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import string
+from collections.abc import Mapping
+from pathlib import Path
+
+from phi1_jax import InputError
+from phi1_jax.llm.request import Message, Request
+
+_FOLDER = Path(__file__).parent / "prompts"
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+  """A text with places to fill.
+
+  Attributes:
+    id: its name: that of its file.
+    text: what is asked, with `$name` for what varies.
+  """
+
+  id: str
+  text: str
+
+  @property
+  def version(self) -> str:
+    """12 hex digits of the sha256 of the text: a changed prompt is another one."""
+    return hashlib.sha256(self.text.encode()).hexdigest()[:12]
+
+  def request(
+    self, places: Mapping[str, str], max_tokens: int, temperature: float, sample: int
+  ) -> Request:
+    """The request with its places filled; another sample is another reply."""
+    content = string.Template(self.text).substitute(places)
+    return Request(
+      messages=(Message("user", content),),
+      max_tokens=max_tokens,
+      temperature=temperature,
+      prompt_id=self.id,
+      prompt_version=self.version,
+      sample=sample,
+    )
+
+  def record(self) -> dict[str, str]:
+    """What cards say about it."""
+    return {"id": self.id, "version": self.version, "text": self.text}
+
+
+def load(name: str, places: frozenset[str]) -> Prompt:
+  """Reads a prompt.
+
+  Args:
+    name: one of those that come with the project, such as "annotate", or a file.
+    places: what its text may and must vary by.
+
+  Raises:
+    InputError: no such file, not text, or not the places that there are.
+  """
+  path = _FOLDER / f"{name}.txt"
+  if not path.is_file():
+    path = Path(name).expanduser()
+  try:
+    text = path.read_text(encoding="utf-8")
+  except (OSError, UnicodeDecodeError) as error:
+    known = ", ".join(sorted(file.stem for file in _FOLDER.glob("*.txt")))
+    raise InputError(
+      f"prompt {name}: not readable ({getattr(error, 'strerror', None) or error}); "
+      f"expected a text file, or one of {known}"
+    ) from None
+  template = string.Template(text)
+  found = set(template.get_identifiers())
+  if not template.is_valid() or found != places:
+    raise InputError(
+      f"prompt {path}: got the places {', '.join(sorted(found)) or 'none'}, expected "
+      f"{', '.join(sorted(places))} (a plain dollar sign is written $$)"
+    )
+  return Prompt(path.stem, text)

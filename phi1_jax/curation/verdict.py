@@ -1,0 +1,138 @@
+"""Is this document too close to a benchmark? Signals are evidence; a rule decides.
+
+Four signals of one document and one problem, none of which is proof by itself:
+
+  lines   the solution stands there, line by line
+  words   runs of words in common with the problem's text, and with its solution
+  shape   AST match rate of the closest function
+  vector  distance of the closest function's embedding
+
+The rules, strongest first; the first that holds is the reason.
+
+  exact solution   its lines are there, and they are neither short nor generic
+  text             half of the text's runs of words are there, and at least three
+  solution words   the same of the solution
+  AST              a match of tau or more with a function neither short nor generic
+  short            a match of tau or more with a short one, and the name or the text too
+  AST and words    a match of `SUPPORTED` or more, and the name, the text or the vector
+                   too
+
+What no rule convicts is kept, and its strongest signals are noted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from phi1_jax.curation.document import Decision, Document, Drop, Keep
+
+STAGE = "decontaminate"
+# Functions of fewer tokens are short: CHECK
+SHORT_TOKENS = 15
+SHORT_MATCH = 0.95
+SHORT_WORDS = 13
+HALF, LEAST_RUNS = 0.5, 3
+WHOLE_WORDS = 8
+SUPPORTED, NAMED = 0.7, 0.85
+NOTED = 5
+REASONS = (
+  "exact solution",
+  "text",
+  "solution words",
+  "AST",
+  "short, AST and words",
+  "AST and words",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+  """What a document and a problem have in common.
+
+  Attributes:
+    problem: id of the problem.
+    exact: whether the solution's lines are there.
+    text: share of the text's runs of words that are there.
+    text_runs: number of them.
+    phrases: share of the text's runs of 4 words; supports a match, proves nothing.
+    solution: share of the solution's runs.
+    solution_runs: number of them.
+    match: AST match rate of the closest function; below the least that matters, 0.
+    function: its name.
+    same_name: whether that function is called like the problem's.
+    distance: L2 distance of the closest embeddings; None where it is not known.
+    tokens: tokens of the problem's function that it matches, in the shorter form.
+    generic_match: whether that function is what anybody writes.
+    words: words of the body of the problem's solution.
+    text_words: words of its text.
+    generic: whether all of its solution is what anybody writes.
+  """
+
+  problem: str
+  exact: bool = False
+  text: float = 0.0
+  text_runs: int = 0
+  phrases: float = 0.0
+  solution: float = 0.0
+  solution_runs: int = 0
+  match: float = 0.0
+  function: str = ""
+  same_name: bool = False
+  distance: float | None = None
+  tokens: int = 0
+  generic_match: bool = False
+  words: int = 0
+  text_words: int = 0
+  generic: bool = False
+
+  def strength(self) -> tuple[float, ...]:
+    """Sorts evidence."""
+    return (self.exact, max(self.match, self.text, self.solution), self.match)
+
+  def record(self) -> dict[str, Any]:
+    """As JSON, without what says nothing."""
+    fields = dataclasses.asdict(self).items()
+    return {
+      name: round(value, 4) if isinstance(value, float) else value
+      for name, value in fields
+      if value not in (None, "", 0, False)
+    }
+
+
+def reason(found: Evidence, tau: float) -> str | None:
+  """Why the document must go because of this problem; None if it need not."""
+  if found.exact and found.words >= SHORT_WORDS and not found.generic:
+    return "exact solution"
+  whole = found.text == 1.0 and found.text_words >= WHOLE_WORDS
+  if whole or (found.text >= HALF and found.text_runs >= LEAST_RUNS):
+    return "text"
+  if found.solution >= HALF and found.solution_runs >= LEAST_RUNS and not found.generic:
+    return "solution words"
+  telling = found.tokens >= SHORT_TOKENS and not found.generic_match
+  if telling and found.match >= tau:
+    return "AST"
+  worded = max(found.text, found.phrases) >= HALF or found.distance is not None
+  if not worded and (found.generic_match or not found.same_name):
+    return None
+  if found.match >= max(tau, SHORT_MATCH):
+    return "short, AST and words"
+  if telling and found.match >= min(tau, SUPPORTED if worded else NAMED):
+    return "AST and words"
+  return None
+
+
+def decide(document: Document, evidence: Sequence[Evidence], tau: float) -> Decision:
+  """Drops a document that one problem or more convict; notes the others' evidence."""
+  ordered = sorted(evidence, key=lambda e: e.problem)
+  ordered.sort(key=Evidence.strength, reverse=True)
+  convicted = [(e, why) for e in ordered if (why := reason(e, tau))]
+  if not convicted:
+    looked_at = [found.record() for found in ordered[:NOTED]]
+    facts = {"tau": tau, "looked_at": looked_at, "candidates": len(ordered)}
+    return Keep(document.noted(STAGE, facts))
+  pairs = [{**found.record(), "reason": why} for found, why in convicted[:NOTED]]
+  problems = sorted({found.problem for found, _ in convicted})
+  evidence_kept = {"tau": tau, "problems": problems, "pairs": pairs}
+  return Drop(document, convicted[0][1], evidence_kept)

@@ -1,0 +1,1 @@
+"""A teacher that needs no model: exercises and textbook sections from a grammar."""

@@ -1,0 +1,133 @@
+"""When the next request may go: limits of the account, pauses after a refusal.
+
+No clock and no network here; the caller brings the time, in seconds.
+"""
+
+import collections
+import email.utils
+import random
+import re
+import time
+from collections.abc import Mapping
+
+_MINUTE = 60.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
+_UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class Limiter:
+  """Keeps below so many requests, and so many tokens, in any 60 seconds.
+
+  Args:
+    requests: a minute; None learns it from the server's headers.
+    tokens: the same for tokens.
+  """
+
+  def __init__(self, requests: int | None, tokens: int | None):
+    self._learns = {"requests": requests is None, "tokens": tokens is None}
+    self._limits = {"requests": requests, "tokens": tokens}
+    self._sums = {"requests": 0, "tokens": 0}
+    self._sent: collections.deque[tuple[float, int]] = collections.deque()
+    self._held_until = 0.0
+
+  def delay(self, tokens: int, now: float) -> float:
+    """Seconds until a request of so many tokens may be sent; 0 if it may now.
+
+    One that is larger than the whole limit goes alone.
+    """
+    self._forget(now)
+    if now < self._held_until:
+      return self._held_until - now
+    for name, size in (("requests", 1), ("tokens", tokens)):
+      limit = self._limits[name]
+      if limit is not None and self._sent and self._sums[name] + size > limit:
+        return self._until_free(name, self._sums[name] + size - limit, now)
+    return 0.0
+
+  def sent(self, tokens: int, now: float) -> None:
+    """Counts a request."""
+    self._sent.append((now, tokens))
+    self._sums["requests"] += 1
+    self._sums["tokens"] += tokens
+
+  def hold(self, seconds: float, now: float) -> None:
+    """Sends nothing for so long: the server says it has enough."""
+    self._held_until = max(self._held_until, now + seconds)
+
+  def learn(self, headers: Mapping[str, str], now: float) -> None:
+    """Reads x-ratelimit-{limit,remaining,reset}-{requests,tokens}."""
+    for name in ("requests", "tokens"):
+      limit = _count(headers.get(f"x-ratelimit-limit-{name}"))
+      if limit and self._learns[name]:
+        self._limits[name] = limit
+      reset = duration(headers.get(f"x-ratelimit-reset-{name}", ""))
+      if _count(headers.get(f"x-ratelimit-remaining-{name}")) == 0 and reset:
+        self.hold(min(reset, _MINUTE), now)
+
+  def _until_free(self, name: str, excess: int, now: float) -> float:
+    for moment, tokens in self._sent:
+      excess -= 1 if name == "requests" else tokens
+      if excess <= 0:
+        return moment + _MINUTE - now
+    return self._sent[-1][0] + _MINUTE - now
+
+  def _forget(self, now: float) -> None:
+    while self._sent and self._sent[0][0] + _MINUTE <= now:
+      _, tokens = self._sent.popleft()
+      self._sums["requests"] -= 1
+      self._sums["tokens"] -= tokens
+
+
+def backoff(attempt: int, chance: random.Random) -> float:
+  """Seconds before another attempt: doubling from 0.5 to 60, of which a random half.
+
+  Args:
+    attempt: how many there were, from 1.
+    chance: spreads clients that failed together.
+  """
+  longest = min(_FIRST_PAUSE * 2 ** min(attempt - 1, 20), _LONGEST_PAUSE)
+  return longest * chance.uniform(0.5, 1.0)
+
+
+def retry_after(headers: Mapping[str, str], wall_time: float | None = None) -> float:
+  """Seconds that a server asks to be left alone, 0 if it does not.
+
+  Args:
+    headers: names in lower case; `retry-after-ms`, or `retry-after` in seconds or as a
+      date.
+    wall_time: now, as time.time() has it.
+  """
+  milliseconds = _number(headers.get("retry-after-ms"))
+  if milliseconds is not None:
+    return milliseconds / 1000
+  text = headers.get("retry-after", "")
+  seconds = _number(text)
+  if seconds is not None:
+    return seconds
+  try:
+    moment = email.utils.parsedate_to_datetime(text).timestamp()
+  except (TypeError, ValueError, OverflowError):
+    return 0.0
+  return max(0.0, moment - (time.time() if wall_time is None else wall_time))
+
+
+def duration(text: str) -> float | None:
+  """Seconds of "1s", "6m0s", "120ms" or a bare number; None if it is neither."""
+  number = _number(text)
+  if number is not None:
+    return number
+  if not re.fullmatch(r"(\d+(\.\d+)?(ms|[smhd]))+", text):
+    return None
+  parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhd])", text)
+  return sum(float(value) * _UNITS[unit] for value, unit in parts)
+
+
+def _number(text: str | None) -> float | None:
+  if text and re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text.strip()):
+    return float(text)
+  return None
+
+
+def _count(text: str | None) -> int | None:
+  number = _number(text)
+  return None if number is None else int(number)

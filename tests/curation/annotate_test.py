@@ -1,0 +1,112 @@
+"""A sample is chosen, judged, and its agreement measured."""
+
+import json
+
+import pytest
+
+from phi1_jax import InputError
+from phi1_jax.curation import annotate, folder
+from phi1_jax.curation.annotate import Judgement
+from phi1_jax.curation.config import AnnotateConfig
+from tests.curation import samples
+
+
+class Listed:
+  """A judge that knows its scores by heart: the second pass is one higher."""
+
+  varies = True
+
+  def identity(self):
+    return {"judge": "listed"}
+
+  def facts(self):
+    return {"models": ["a list"]}
+
+  def scores(self, documents, sample):
+    for number, document in enumerate(documents):
+      score = None if "unjudged" in document.text else number % 4 + sample
+      yield Judgement(score, "because", {"judge": "listed"})
+
+
+@pytest.fixture
+def inputs(tmp_path):
+  path = tmp_path / "raw.jsonl"
+  texts = [samples.algorithm(i) for i in range(30)] + ["# unjudged\nx = 1\n", "", " \n"]
+  path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts) + "{\n")
+  return (str(path),)
+
+
+def run(inputs, folder_path, judge=None, **settings):
+  folder_path.mkdir(exist_ok=True)
+  config = AnnotateConfig(inputs, **settings)
+  return annotate.run(config, folder_path, judge or Listed())
+
+
+def test_a_larger_sample_holds_the_smaller_one(inputs, tmp_path):
+  ids = []
+  for size in (5, 20):
+    path = tmp_path / str(size)
+    run(inputs, path, annotate.LocalJudge(), sample=size)
+    ids.append({document.id for document in folder.kept(path)})
+  assert len(ids[0]) == 5
+  assert ids[0] < ids[1]
+
+
+def test_scores_reasons_and_drops_are_noted(inputs, tmp_path):
+  stats = run(inputs, tmp_path / "out", sample=100, second_pass=8)
+  assert stats["dropped"] == {"not JSON": 1, "no usable answer": 1}
+  assert stats["kept"] == 30
+  assert stats["second_pass"] == {
+    "documents": 8 - (_place_of_unjudged(tmp_path / "out") < 8),
+    "exact": 0.0,
+    "within_one": 1.0,
+    "spearman": 1.0,
+    "mean_difference": 1.0,
+  }
+  documents = list(folder.kept(tmp_path / "out"))
+  noted = [document.provenance["annotate"] for document in documents]
+  assert all(n["judge"] == "listed" and n["reason"] == "because" for n in noted)
+  assert sum("second_score" in n for n in noted) == stats["second_pass"]["documents"]
+
+
+def _place_of_unjudged(path):
+  rows = [json.loads(line) for f in path.glob("*.jsonl") for line in f.open()]
+  ids = sorted(row["id"] for row in rows if row["text"].strip())
+  (unjudged,) = (row["id"] for row in rows if "unjudged" in row["text"])
+  return ids.index(unjudged)
+
+
+def test_two_judges_are_compared_on_what_both_have(inputs, tmp_path):
+  run(inputs, tmp_path / "a", sample=100)
+  other = str(tmp_path / "a")
+  stats = run(inputs, tmp_path / "b", sample=10, compare_with=other)
+  assert stats["other_judge"]["documents"] in (9, 10)
+  assert stats["other_judge"]["models"] == ["a list"]
+
+
+def test_the_local_judge_says_that_it_is_no_llm(inputs, tmp_path):
+  stats = run(inputs, tmp_path / "out", annotate.LocalJudge(), sample=10)
+  assert "no LLM" in stats["models"][0]
+  assert "no LLM" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_nothing_to_judge_is_refused(tmp_path):
+  path = tmp_path / "raw.jsonl"
+  path.write_text('{"text": ""}\n')
+  with pytest.raises(InputError, match="hold no document to judge"):
+    run((str(path),), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+  ("first", "second", "wanted"),
+  [
+    ([1, 2, 3], [1, 2, 3], {"exact": 1.0, "within_one": 1.0, "spearman": 1.0}),
+    ([1, 2, 3], [3, 2, 1], {"exact": 0.3333, "within_one": 0.3333, "spearman": -1.0}),
+    ([1, 1, 4], [1, 2, 3], {"spearman": 0.866}),
+    ([2, 2], [1, 3], {"spearman": None, "mean_difference": 0.0}),
+    ([], [], {"documents": 0}),
+  ],
+)
+def test_agreement(first, second, wanted):
+  found = annotate.agreement(first, second)
+  assert {name: found[name] for name in wanted} == wanted

@@ -1,0 +1,145 @@
+"""The command `curate`: stages in a row, and what it says to wrong input."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from phi1_jax import InputError, curate
+from phi1_jax.curation import folder
+from tests.curation import samples
+
+SMALL = (
+  "--gin.Annotate.sample=150",
+  "--gin.Classifier.positive_score=2.0",
+  "--gin.Classifier.max_length=64",
+  "--gin.Classifier.trees=10",
+  "--gin.Textbooks.sections=12",
+  "--gin.Exercises.exercises=60",
+  "--gin.Filter.threshold=0.0",
+  "--gin.Decontaminate.benchmarks=('humaneval-164',)",
+)
+
+
+@pytest.fixture
+def raw(tmp_path):
+  path = tmp_path / "raw.jsonl"
+  texts = [samples.algorithm(i) for i in range(75)] + [
+    samples.settings(i) for i in range(75)
+  ]
+  rows = [{"text": text, "license": "MIT"} for text in texts]
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  return path
+
+
+def test_all_stages_from_raw_code_to_published_sets(raw, tmp_path, checkpoint, capsys):
+  root = tmp_path / "curate"
+  flags = [
+    *("all", "--gin_file=gin/curate/all.gin", f"--workdir={root}", *SMALL),
+    f"--gin.Annotate.inputs=('{raw}',)",
+    f"--gin.Filter.inputs=('{raw}',)",
+    f"--gin.Classifier.checkpoint={checkpoint}",
+    f"--gin.Publish.directory={tmp_path / 'curated'}",
+    # All algorithms here differ in a number only.
+    "--gin.Deduplicate.maximum_loss=1.0",
+  ]
+  assert curate.main(flags) == 0
+  for stage in curate.STAGES:
+    assert (root / stage / "COMPLETED").is_file()
+    assert (root / stage / "README.md").is_file()
+  published = folder.read_stats(root / "publish")
+  assert sorted(published["datasets"]) == ["code_filtered", "exercises", "textbooks"]
+  out = capsys.readouterr().out
+  assert "exercises: read 60, kept" in out
+  before = sorted(p.stat().st_mtime_ns for p in root.rglob("*") if p.name != ".lock")
+  assert curate.main(flags) == 0  # complete already: nothing is written again
+  after = sorted(p.stat().st_mtime_ns for p in root.rglob("*") if p.name != ".lock")
+  assert before == after
+
+
+@pytest.mark.parametrize(
+  ("flags", "says"),
+  [
+    (["exercises", "--gin.Exercises.teacher=gpt"], "expected one of grammar, llm"),
+    (["exercises", "--gin.Exercises.exercises=0"], "expected at least 1"),
+    (["exercises", "--gin.Exercises.execises=9"], "no such parameter"),
+    (["exercises", "--gin_file=gone.gin"], "no such gin file"),
+    (["exercises", "--tau=0.9"], "--tau: got it for exercises"),
+    (["decontaminate", "--tau=high"], "expected numbers such as 0.95"),
+    (["decontaminate", "--tau=2"], "expected numbers such as 0.95"),
+    (["exercises", "--gin.Exercises.teacher=llm"], "Llm.model: required"),
+    (["annotate", "--gin.Annotate.inputs=()"], "expected at least one input"),
+    (["annotate", "--gin.Annotate.inputs=('gone/*.parquet',)"], "nothing there"),
+    (["annotate", "--gin.Annotate.sample=0"], "expected at least 1"),
+    (["train-classifier"], "is no stage's folder"),
+    (["filter"], "is no stage's folder"),
+    (["deduplicate"], "is no stage's folder"),
+    (["deduplicate", "--gin.Deduplicate.bands=7"], "a divisor of 128"),
+    (["publish"], "is no stage's folder"),
+    (["publish", "--gin.Publish.version=2.0.0"], 'expected "1.MINOR.PATCH"'),
+    (
+      ["publish", "--gin.Publish.inputs=('gin/pretrain.gin',)"],
+      "expected a name that ends in",
+    ),
+  ],
+)
+def test_wrong_input_is_refused_in_a_line(flags, says, tmp_path, capsys):
+  with pytest.raises((InputError, SystemExit)) as caught:
+    curate.main([*flags, f"--workdir={tmp_path / 'out'}"])
+  message = str(caught.value) + capsys.readouterr().err
+  assert says in message
+  assert message.count("\n") <= 1
+
+
+def test_another_process_in_the_folder_is_waited_for(tmp_path):
+  from phi1_jax.cli.workdir import held
+
+  out = tmp_path / "out"
+  with held(out, "running exercises"), pytest.raises(InputError, match="another proc"):
+    curate.main(["exercises", f"--workdir={out}", "--gin.Exercises.exercises=3"])
+
+
+def test_what_costs_nothing_says_so(tmp_path, capsys):
+  assert curate.main(["exercises", "--estimate", f"--workdir={tmp_path}"]) == 0
+  assert "costs nothing" in capsys.readouterr().out
+
+
+def run(*flags, **environment):
+  command = [sys.executable, "-m", "phi1_jax.curate", *map(str, flags)]
+  return subprocess.run(
+    command, capture_output=True, text=True, env={**os.environ, **environment}
+  )
+
+
+def test_exit_codes_of_the_command(tmp_path):
+  wrong = run("exercises", "--gin.Exercises.teacher=gpt")
+  assert wrong.returncode == 2
+  assert wrong.stderr.startswith("error: Exercises.teacher: got 'gpt'")
+  unknown = run("exercise")
+  assert unknown.returncode == 2
+  assert "invalid choice: 'exercise'" in unknown.stderr
+
+
+def test_a_full_disk_ends_the_stage_and_the_same_command_goes_on(tmp_path):
+  flags = ("exercises", f"--workdir={tmp_path / 'out'}", "--gin.Exercises.exercises=50")
+  limited = (
+    "import resource, sys\n"
+    "from phi1_jax.curation import folder\n"
+    "real = folder.line\n"
+    "def full(record):\n"
+    "  import errno\n"
+    "  raise OSError(errno.ENOSPC, 'No space left on device')\n"
+    "folder.line = full\n"
+    "from phi1_jax import curate\n"
+    "sys.exit(curate.main(sys.argv[1:]))\n"
+  )
+  ended = subprocess.run(
+    [sys.executable, "-c", limited, *flags], capture_output=True, text=True
+  )
+  assert ended.returncode == 1
+  assert "the disk is full" in ended.stderr
+  assert not (tmp_path / "out" / "COMPLETED").exists()
+  assert run(*flags).returncode == 0
+  assert folder.read_stats(tmp_path / "out")["kept"] > 40

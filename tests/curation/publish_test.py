@@ -1,0 +1,111 @@
+"""Published sets are what the registry's tasks read, with nothing in between."""
+
+import json
+
+import pytest
+
+from phi1_jax import InputError
+from phi1_jax.curation import folder, publish
+from phi1_jax.curation.config import PublishConfig
+from phi1_jax.curation.document import Keep
+from phi1_jax.data import tasks
+from phi1_jax.data.quiet_tensorflow import tfds
+from phi1_jax.text import tokenizer as tokenizers
+from tests.curation import samples
+
+KINDS = ("code", "textbook", "exercise")
+
+
+@pytest.fixture
+def stage(tmp_path):
+  path = tmp_path / "decontaminate"
+  path.mkdir()
+  folder.begin(path, "decontaminate", {})
+  documents = [
+    samples.document(f"{kind} {i}!\n", source=f"from {kind}", kind=kind, made={"n": i})
+    for i in range(40)
+    for kind in KINDS
+  ]
+  counts = folder.write(path, map(Keep, documents))
+  prompts = [{"id": "exercise", "version": "abc", "text": "Write $name."}]
+  facts = {"models": ["a model"], "cost": {"spent": "$0.12"}, "prompts": prompts}
+  folder.finish(path, "decontaminate", counts.stats(), facts)
+  return path
+
+
+def run(stage, tmp_path, name="publish", **settings):
+  out = tmp_path / name
+  out.mkdir(exist_ok=True)
+  directory = str(tmp_path / "curated")
+  config = PublishConfig((str(stage),), directory, **settings)
+  return publish.run(config, out), directory
+
+
+def test_the_tasks_read_what_was_published(stage, tmp_path):
+  stats, directory = run(stage, tmp_path)
+  assert sorted(stats["datasets"]) == ["code_filtered", "exercises", "textbooks"]
+  tokenizer = tokenizers.train(["code exercise textbook 0123456789!\n"] * 9, 300)
+  tasks.register(tokenizer, directory)
+  from phi1_jax.data.vocabulary import TokenizerVocabulary
+
+  vocabulary = TokenizerVocabulary(tokenizer)
+  for kind, name in publish.DATASETS.items():
+    found = list(tasks.documents(tasks.task(name), vocabulary, 0, 1))
+    assert [one.text.decode() for one in found] == [f"{kind} {i}!\n" for i in range(40)]
+    assert len({one.group for one in found}) == 40
+
+
+def test_every_document_carries_its_provenance(stage, tmp_path):
+  _, directory = run(stage, tmp_path)
+  builder = tfds.builder("exercises:1.0.0", data_dir=directory)
+  example = next(iter(tfds.as_numpy(builder.as_dataset(split="train"))))
+  assert json.loads(example["provenance"]) == {"made": {"n": 0}}
+  assert example["licence"] == b"MIT"
+  assert example["source"] == b"from exercise"
+
+
+def test_the_card_names_prompts_models_costs_and_licences(stage, tmp_path):
+  run(stage, tmp_path)
+  card = (tmp_path / "curated" / "exercises" / "1.0.0" / "README.md").read_text()
+  for wanted in ("40 documents", "a model", "$0.12", "Write $name.", "| MIT | 40 |"):
+    assert wanted in card
+
+
+def test_a_version_is_published_once(stage, tmp_path):
+  run(stage, tmp_path)
+  again, _ = run(stage, tmp_path)
+  assert again["kept"] == 120
+  other = tmp_path / "other"
+  other.mkdir()
+  folder.begin(other, "decontaminate", {"another": 1})
+  counts = folder.write(other, [Keep(samples.document("x", kind="exercise"))])
+  folder.finish(other, "decontaminate", counts.stats(), {})
+  with pytest.raises(
+    InputError, match=r"holds another set; give a new version, .*1\.1"
+  ):
+    run(other, tmp_path, "second")
+  stats, _ = run(other, tmp_path, "third", version="1.1.0")
+  assert stats["datasets"] == {
+    "exercises": str(tmp_path / "curated" / "exercises" / "1.1.0")
+  }
+
+
+def test_killed_between_the_files_and_the_card(stage, tmp_path):
+  run(stage, tmp_path)
+  version = tmp_path / "curated" / "code_filtered" / "1.0.0"
+  content = version / "content.json"
+  content.replace(version.parent / ".1.0.0.json")
+  (version / "README.md").unlink()
+  run(stage, tmp_path, "again")
+  assert (version / "README.md").exists()
+  assert content.exists()
+
+
+def test_nothing_to_publish_is_refused(tmp_path):
+  stage = tmp_path / "empty"
+  stage.mkdir()
+  folder.begin(stage, "decontaminate", {})
+  counts = folder.write(stage, [])
+  folder.finish(stage, "decontaminate", counts.stats(), {})
+  with pytest.raises(InputError, match="hold no documents"):
+    run(stage, tmp_path)

@@ -1,0 +1,26 @@
+"""Code that is worth reading, and code that is not."""
+
+from phi1_jax.curation.document import Document, identify
+
+
+def algorithm(number):
+  """Code that is worth reading."""
+  return (
+    f'def step_{number}(values):\n  """Returns the sum of values over {number}."""\n'
+    "  total = 0\n  for value in values:\n"
+    f"    if value > {number}:\n      total += value\n  return total\n"
+  )
+
+
+def settings(number):
+  """Code that is not."""
+  return "import os\nfrom . import defaults\n" + "".join(
+    f"OPTION_{number}_{i} = '{i}'\n" for i in range(8)
+  )
+
+
+def document(text, source="s", licence="MIT", kind="code", **provenance):
+  """A document of a text."""
+  return Document(
+    identify(source, text), text, source, licence, kind, identify("", text), provenance
+  )

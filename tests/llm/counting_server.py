@@ -1,0 +1,355 @@
+"""A server that speaks OpenAI's protocol, misbehaves as told, and counts what it bills.
+
+    python tests/llm/counting_server.py --moods='{"429": 0.1, "stall": 0.05}'
+
+prints its address, and tells at /counts what it has billed. What it does with a request
+depends on the request's text and on how often it came, on nothing else.
+"""
+
+import argparse
+import collections
+import hashlib
+import http.server
+import json
+import select
+import threading
+import time
+
+PRICE = (150_000, 600_000)  # picodollars for a token of the prompt, of the reply
+# A share of requests for each of these; the others get a good reply at once.
+MOODS = (
+  "429",  # once: slow down
+  "500",  # once: a server error
+  "hang",  # once: no answer until the client gives up; not billed
+  "stall",  # a late answer
+  "truncated",  # a body cut off, as if it were whole
+  "broken",  # a body cut off by the end of the connection
+  "malformed",  # a body that is no JSON
+  "length",  # finish_reason "length" unless max_tokens is above `short`
+  "bad",  # a text that does not begin as it should, unless told so
+)
+
+
+class CountingServer(http.server.ThreadingHTTPServer):
+  """The server; as a context manager it runs in a thread of its own.
+
+  Args:
+    moods: share of requests by the names above.
+    stall: seconds of a stall.
+    latency: seconds of every other reply.
+    short: see "length".
+    key: the only key that is let in; None lets all in.
+
+  Attributes:
+    script: bodies, or (status, body, headers), answered next, before any mood; as a
+      dictionary, by the text of the request's first message.
+    batch_ends: how the next batches end: "expired", "cancelled", "failed", "lost" (the
+      answer to its creation is); afterwards "completed".
+    billed: how often each request was billed, by its digest.
+    money: picodollars billed.
+  """
+
+  daemon_threads = True
+  request_queue_size = 256
+
+  def __init__(self, moods=None, *, stall=0.3, latency=0.0, short=64, key=None):
+    super().__init__(("127.0.0.1", 0), Handler)
+    self.moods, self.stall, self.latency = moods or {}, stall, latency
+    self.short, self.key = short, key
+    self.lock = threading.Lock()
+    self.came = collections.Counter()
+    self.billed = collections.Counter()
+    self.statuses = collections.Counter()
+    self.bodies = []
+    self.money = self.now = self.most = 0
+    self.script, self.headers = [], {}
+    self.models = {"m"}
+    self.files, self.batches, self.batch_ends = {}, {}, []
+    self.batch_seconds = 0.1
+    self.url = f"http://127.0.0.1:{self.server_port}/v1"
+
+  def __enter__(self):
+    self._thread = threading.Thread(target=self.serve_forever, args=(0.01,))
+    self._thread.start()
+    return self
+
+  def __exit__(self, *_):
+    self.shutdown()
+    self.server_close()
+    self._thread.join()
+
+  def handle_error(self, request, client_address):
+    pass  # clients that are killed are what this is for
+
+  def mood(self, name):
+    """What happens to a request."""
+    place = int(hashlib.sha256(f"mood {name}".encode()).hexdigest()[:8], 16) / 2**32
+    for mood, share in self.moods.items():
+      place -= share
+      if place < 0:
+        return mood
+    return "good"
+
+  def bill(self, name, completion, share=1.0):
+    """Counts a reply that is about to be sent."""
+    usage = completion["usage"]
+    cost = usage["prompt_tokens"] * PRICE[0] + usage["completion_tokens"] * PRICE[1]
+    with self.lock:
+      self.billed[name] += 1
+      self.money += int(cost * share)
+
+  def counts(self):
+    """What /counts tells."""
+    with self.lock:
+      return {
+        "billed": sum(self.billed.values()),
+        "twice": sum(count > 1 for count in self.billed.values()),
+        "money": self.money,
+        "most_at_once": self.most,
+        "statuses": dict(self.statuses),
+        "came": sum(self.came.values()),
+      }
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+  """Answers one connection."""
+
+  protocol_version = "HTTP/1.1"
+  server: CountingServer
+
+  def log_message(self, format, *args):
+    pass
+
+  def do_GET(self):
+    path, server = self.path.partition("?")[0], self.server
+    if path == "/counts":
+      return self._json(200, server.counts())
+    if path == "/v1/batches":
+      listed = [self._batch(name) for name in reversed(server.batches)]
+      content = {"object": "list", "data": listed, "has_more": False}
+      return self._json(200, content)
+    if path.startswith("/v1/batches/"):
+      return self._json(200, self._batch(path.split("/")[3]))
+    if path.startswith("/v1/files/"):
+      return self._send(200, server.files[path.split("/")[3]])
+    return self._json(404, {"error": {"message": f"no such page {path}"}})
+
+  def do_POST(self):
+    content = self.rfile.read(int(self.headers["Content-Length"]))
+    server = self.server
+    if server.key and self.headers["Authorization"] != f"Bearer {server.key}":
+      text = f"Incorrect API key: {self.headers['Authorization']}"
+      return self._json(401, {"error": {"message": text, "code": "invalid_api_key"}})
+    if self.path == "/v1/files":
+      return self._upload(content)
+    if self.path == "/v1/batches":
+      return self._create(json.loads(content))
+    if self.path != "/v1/chat/completions":
+      return self._json(404, {"error": {"message": "no such page"}})
+    with server.lock:
+      server.now += 1
+      server.most = max(server.most, server.now)
+    try:
+      return self._complete(json.loads(content))
+    finally:
+      with server.lock:
+        server.now -= 1
+
+  def _complete(self, body):
+    server, name = self.server, digest(body)
+    with server.lock:
+      server.came[name] += 1
+      server.bodies.append(body)
+      first = server.came[name] == 1
+      if isinstance(server.script, dict):
+        scripted = server.script.pop(body["messages"][0]["content"], None)
+      else:
+        scripted = server.script.pop(0) if server.script else None
+    if scripted is not None:
+      return self._scripted(name, body, scripted)
+    if body["model"] not in server.models:
+      error = {"message": f"no model {body['model']}", "code": "model_not_found"}
+      return self._json(404, {"error": error})
+    mood = server.mood(name)
+    if mood == "429" and first:
+      error = {"message": "slow down", "code": "rate_limit_exceeded"}
+      return self._json(429, {"error": error}, {"Retry-After": "0.05"})
+    if mood == "500" and first:
+      return self._json(500, {"error": {"message": "oops"}})
+    if mood == "hang" and first:
+      return self._hang()
+    time.sleep(server.stall if mood == "stall" else server.latency)
+    reply = completion(body, name, mood, server.short)
+    server.bill(name, reply)
+    return self._deliver(mood, json.dumps(reply).encode())
+
+  def _deliver(self, mood, text):
+    if mood == "truncated":
+      self._send(200, text[: len(text) // 2])
+    elif mood == "malformed":
+      self._send(200, b"<<" + text)
+    elif mood == "broken":
+      self._send(200, text[: len(text) // 2], missing=len(text) // 2)
+    else:
+      self._send(200, text)
+
+  def _scripted(self, name, body, scripted):
+    if isinstance(scripted, tuple):
+      status, content, headers = scripted
+    else:
+      status, content, headers = 200, scripted, {}
+    if status == 200:
+      self.server.bill(name, completion(body, name, "good", 0))
+    text = content if isinstance(content, bytes) else json.dumps(content).encode()
+    self._send(status, text, headers)
+
+  def _hang(self):
+    select.select([self.connection], [], [])  # nothing more is said on it but its end
+    self.close_connection = True
+
+  def _upload(self, content):
+    """Takes the one file out of a multipart form."""
+    boundary = self.headers["Content-Type"].partition("boundary=")[2].strip('"')
+    parts = content.split(b"--" + boundary.encode())
+    part = next(p for p in parts if b'name="file"' in p.partition(b"\r\n\r\n")[0])
+    name = f"file-{len(self.server.files)}"
+    self.server.files[name] = part.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n")
+    self._json(200, {"id": name, "object": "file", "purpose": "batch"})
+
+  def _create(self, body):
+    server = self.server
+    with server.lock:
+      name = f"batch_{len(server.batches)}"
+      end = server.batch_ends.pop(0) if server.batch_ends else "completed"
+      server.batches[name] = {"body": body, "begun": time.monotonic(), "end": end}
+    if end == "lost":
+      server.batches[name]["end"] = "completed"
+      self.close_connection = True
+      return
+    self._json(200, self._batch(name))
+
+  def _batch(self, name):
+    server = self.server
+    with server.lock:
+      batch = server.batches[name]
+      over = time.monotonic() - batch["begun"] >= server.batch_seconds
+      if over and "files" not in batch:
+        batch["files"] = [None, None]
+        run = True
+      else:
+        run = False
+    asked = server.files[batch["body"]["input_file_id"]].splitlines()
+    if run and batch["end"] != "failed":
+      self._run_batch(name, batch, [json.loads(line) for line in asked])
+    output, error = batch.get("files", (None, None))
+    errors = [{"code": "token_limit_exceeded", "message": "too many tokens"}]
+    return {
+      "id": name,
+      "object": "batch",
+      "endpoint": "/v1/chat/completions",
+      "completion_window": "24h",
+      "created_at": 0,
+      "input_file_id": batch["body"]["input_file_id"],
+      "metadata": batch["body"].get("metadata"),
+      "status": batch["end"] if over else "in_progress",
+      "output_file_id": output,
+      "error_file_id": error,
+      "errors": {"data": errors} if over and batch["end"] == "failed" else None,
+      "request_counts": {"total": len(asked), "completed": 0, "failed": 0},
+    }
+
+  def _run_batch(self, name, batch, rows):
+    """Answers a batch, or the first half of one that is cut short."""
+    server = self.server
+    run = len(rows) if batch["end"] == "completed" else len(rows) // 2
+    good, bad = [], []
+    for number, row in enumerate(rows):
+      key, body = row["custom_id"], row["body"]
+      request = digest(body)
+      server.came[request] += 1
+      mood = server.mood(request)
+      if number >= run:
+        error = {"code": "batch_expired", "message": "not run in time"}
+        bad.append({"custom_id": key, "response": None, "error": error})
+      elif mood == "500" and server.came[request] == 1:
+        response = {"status_code": 500, "body": {"error": {"message": "oops"}}}
+        bad.append({"custom_id": key, "response": response, "error": None})
+      else:
+        reply = completion(body, request, mood, server.short)
+        server.bill(request, reply, share=0.5)
+        response = {"status_code": 200, "request_id": "r", "body": reply}
+        good.append({"custom_id": key, "response": response, "error": None})
+    batch["files"] = [
+      self._store(f"{name}-{kind}", lines)
+      for kind, lines in (("output", good), ("error", bad))
+    ]
+
+  def _store(self, name, rows):
+    if not rows:
+      return None
+    self.server.files[name] = "".join(json.dumps(x) + "\n" for x in rows).encode()
+    return name
+
+  def _json(self, status, content, headers=None):
+    self._send(status, json.dumps(content).encode(), headers)
+
+  def _send(self, status, text, headers=None, missing=0):
+    with self.server.lock:
+      self.server.statuses[str(status)] += 1
+    headers = {"Content-Type": "application/json"} | (headers or {})
+    self.send_response(status)
+    for name, value in (headers | self.server.headers).items():
+      self.send_header(name, value)
+    self.send_header("Content-Length", str(len(text) + missing))
+    self.end_headers()
+    self.wfile.write(text)
+    if missing:
+      self.close_connection = True
+
+
+def digest(body):
+  """Names a request."""
+  return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def completion(body, name, mood, short):
+  """A completion's JSON; the text is made of the request's name."""
+  longest = body.get("max_tokens") or body["max_completion_tokens"]
+  told = "could not be used" in body["messages"][-1]["content"]
+  finish, text = "stop", f"answer {name[:16]} " + "word " * (int(name[:2], 16) % 20)
+  if mood == "length" and longest <= short:
+    finish, text = "length", text[:10]
+  elif mood == "bad" and not told:
+    text = f"sorry {name[:8]}"
+  prompt = sum(len(message["content"]) for message in body["messages"]) // 4
+  message = {"role": "assistant", "content": text}
+  tokens = longest if finish == "length" else min(longest, len(text.split()))
+  return {
+    "id": f"c-{name[:8]}",
+    "object": "chat.completion",
+    "created": 0,
+    "model": f"{body['model']}-0001",
+    "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+    "usage": {
+      "prompt_tokens": prompt,
+      "completion_tokens": tokens,
+      "total_tokens": prompt + tokens,
+    },
+  }
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--stall", type=float, default=0.3)
+  parser.add_argument("--latency", type=float, default=0.0)
+  parser.add_argument("--moods", type=json.loads, default={})
+  arguments = parser.parse_args()
+  server = CountingServer(
+    arguments.moods, stall=arguments.stall, latency=arguments.latency
+  )
+  print(server.url, flush=True)
+  server.serve_forever(0.05)
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,103 @@
+import random
+
+import pytest
+
+from phi1_jax.llm import limits
+from phi1_jax.llm.limits import Limiter
+
+
+def send_all(limiter, sizes):
+  """Sends as fast as the limiter lets it, with a clock of its own; the moments."""
+  now, moments = 100.0, []
+  for size in sizes:
+    while pause := limiter.delay(size, now):
+      now += pause
+    limiter.sent(size, now)
+    moments.append((now, size))
+  return moments
+
+
+def test_no_minute_holds_more_than_the_limits():
+  chance = random.Random(0)
+  sizes = [chance.randrange(1, 400) for _ in range(300)]
+  moments = send_all(Limiter(20, 3000), sizes)
+  for end, _ in moments:
+    minute = [size for moment, size in moments if end - 60 < moment <= end]
+    assert len(minute) <= 20
+    assert sum(minute) <= 3000
+  # And little is left unused: 300 requests of about 200 tokens need 15 to 20 minutes.
+  assert 14 * 60 < moments[-1][0] - moments[0][0] < 24 * 60
+
+
+def test_a_request_above_the_limit_goes_alone():
+  assert [m - 100 for m, _ in send_all(Limiter(None, 10), [4, 50, 4])] == [0, 60, 120]
+
+
+def test_limits_are_learned_unless_given():
+  headers = {"x-ratelimit-limit-requests": "2", "x-ratelimit-limit-tokens": "100"}
+  for limiter, expected in ((Limiter(None, None), 60), (Limiter(3, None), 0)):
+    limiter.learn(headers, 0.0)
+    limiter.sent(10, 0.0)
+    limiter.sent(10, 0.0)
+    assert limiter.delay(10, 0.0) == expected
+  assert limiter.delay(81, 0.0) == 60
+
+
+def test_nothing_remaining_waits_for_the_reset():
+  limiter = Limiter(None, None)
+  headers = {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "6s"}
+  limiter.learn(headers, 10.0)
+  assert limiter.delay(1, 12.0) == 4
+  limiter.learn({"x-ratelimit-limit-requests": "many"}, 10.0)
+  assert limiter.delay(1, 16.0) == 0
+
+
+def test_the_longest_hold_counts():
+  limiter = Limiter(None, None)
+  limiter.hold(10, 0.0)
+  limiter.hold(1, 5.0)
+  assert limiter.delay(1, 6.0) == 4
+
+
+def test_backoff_doubles_with_jitter_up_to_a_minute():
+  chance = random.Random(0)
+  for attempt, longest in ((1, 0.5), (2, 1.0), (5, 8.0), (50, 60.0)):
+    pauses = [limits.backoff(attempt, chance) for _ in range(200)]
+    assert longest / 2 <= min(pauses) < 0.6 * longest
+    assert 0.9 * longest < max(pauses) <= longest
+
+
+@pytest.mark.parametrize(
+  ("headers", "seconds"),
+  [
+    ({}, 0),
+    ({"retry-after": "7"}, 7),
+    ({"retry-after": "0.25"}, 0.25),
+    ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
+    ({"retry-after": "Thu, 01 Jan 1970 00:01:00 GMT"}, 50),
+    ({"retry-after": "Thu, 01 Jan 1970 00:00:01 GMT"}, 0),
+    ({"retry-after": "soon"}, 0),
+    ({"retry-after": "-5"}, 0),
+    ({"retry-after": "9" * 400}, 0),
+  ],
+)
+def test_retry_after(headers, seconds):
+  assert limits.retry_after(headers, wall_time=10.0) == seconds
+
+
+@pytest.mark.parametrize(
+  ("text", "seconds"),
+  [
+    ("1s", 1),
+    ("6m0s", 360),
+    ("120ms", 0.12),
+    ("1h2m3.5s", 3723.5),
+    ("7", 7),
+    ("", None),
+    ("x", None),
+    ("1s!", None),
+    ("s", None),
+  ],
+)
+def test_durations(text, seconds):
+  assert limits.duration(text) == (seconds and pytest.approx(seconds))
