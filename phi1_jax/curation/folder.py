@@ -127,8 +127,8 @@ def read_stats(folder: Path) -> dict[str, Any]:
   if not (folder / COMPLETED).is_file():
     what = "is not complete" if (folder / STAGE).is_file() else "is no stage's folder"
     raise InputError(
-      f"{folder}: {what}; run `python -m phi1_jax.curate STAGE --workdir={folder}` "
-      "first"
+      f"{folder}: {what}; run that stage first, such as python -m phi1_jax.curate "
+      f"{folder.name}"
     )
   return records.read_json(folder / STATS)
 

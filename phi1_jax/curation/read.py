@@ -69,7 +69,7 @@ def places(wanted: str) -> list[Place]:
       for path in corpus.paths
     ]
   path = Path(wanted).expanduser()
-  if path.is_dir():
+  if path.is_dir() or not (path.suffix or glob.has_magic(wanted)):
     files = [str(file) for file in folders.kept_files(path)]
   else:
     files = sorted(glob.glob(str(path), recursive=True))

@@ -154,13 +154,16 @@ TIMES: Frames = (
 )
 
 
+# Changes that may be repeated without giving giants.
+_GENTLE = tuple(
+  row for row in MAPS["int"] if row.id not in ("square", "cube", "power", "pronic")
+)
+
+
 def times(rng: random.Random, gate: Gate) -> Draft | None:
   """ "Repeat 4 times: if n is even, halve it, otherwise add 3 to it." """
   test = Bound(often_early(rng, FILTERS["int"][:12]), rng)
-  rows = [
-    row for row in MAPS["int"] if row.id not in ("square", "cube", "power", "pronic")
-  ]
-  change, other = Bound(pick(rng, rows), rng), Bound(pick(rng, rows), rng)
+  change, other = Bound(pick(rng, _GENTLE), rng), Bound(pick(rng, _GENTLE), rng)
   rounds = whole(rng, 2, 6)
   as_argument = chance(rng, 0.5)
   result, returns, phrase, answer = pick(rng, _RESULTS[1:])
@@ -170,10 +173,9 @@ def times(rng: random.Random, gate: Gate) -> Draft | None:
   name_of = pick(rng, words.NUMBERS) if chance(rng, 0.7) else pick(rng, ("n", "number"))
   counter = pick(rng, ("rounds", "times", "repeats", "turns"))
   x, about = quoted(rng, name_of), "an integer"
-  count = f"`{counter}`" if as_argument else str(rounds)
   fields = {
     "x": x,
-    "count": count,
+    "count": f"`{counter}`" if as_argument else str(rounds),
     "is_": singular(test.say(rng, "verbs")),
     "result": phrase,
     "do": change.say(rng, "does", "it"),
@@ -201,13 +203,11 @@ def times(rng: random.Random, gate: Gate) -> Draft | None:
       f"{result}_after_{q}_or_{r}_{many}",
       f"[repeat|iterate]_{q}_if_{p}_{many}",
       f"{q}_if_{p}_else_{r}_{result}",
-      f"{many}_{q}_or_{r}",
       f"play_{p}_{q}_{r}_{many}",
     )
 
-  arguments = [Argument(name_of, "int", about)]
-  if as_argument:
-    arguments.append(Argument(counter, "int", "a non-negative integer"))
+  second = Argument(counter, "int", "a non-negative integer")
+  arguments = [Argument(name_of, "int", about), *([second] if as_argument else [])]
 
   return Draft(
     composition,

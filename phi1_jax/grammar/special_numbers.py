@@ -11,10 +11,7 @@ TABLE = (
     "the largest integer that divides both {a} and {b}|the greatest number by which "
     "{a} and {b} are both divisible",
     "[largest/biggest]_shared_divisor|common_divisor_of_two|[shared/common]_factor",
-    (
-      "if {b} == 0:\n    return {a}\nreturn {self}({b}, {a} % {b})",
-      "while {b}:\n    {a}, {b} = {b}, {a} % {b}\nreturn {a}",
-    ),
+    ("if {b} == 0:\n    return {a}\nreturn {self}({b}, {a} % {b})",),
   ),
   S(
     "recursion",

@@ -60,7 +60,7 @@ class Asker:
 
   Args:
     config: what to ask, and what may be spent.
-    on_progress: is told how the run stands, every second and after every outcome.
+    on_progress: is told how the run stands, after every outcome and while it waits.
 
   Raises:
     InputError: an unknown price, or a journal that is none or is damaged.
@@ -184,7 +184,10 @@ class Asker:
             self._hear(message)
           elif not said:
             said = True
-            log.warning("waiting for the replies under way, which are paid for")
+            log.warning(
+              "waiting for the replies under way, which are paid for; an interruption "
+              "(Ctrl-C) leaves that to a process in the background"
+            )
     finally:
       self._link = None
       self._journal.close()

@@ -142,7 +142,7 @@ class Dispatcher:
     if verdict is Verdict.SLOW_DOWN:
       self._slow_down(ask, said, asked)
     elif verdict is Verdict.AGAIN:
-      self._later(ask, said, asked or None)
+      self._later(ask, said, min(asked, _PATIENCE) or None)
     elif verdict is Verdict.REFUSED:
       self._refusals += 1
       self._office.tell(refused=ask.key, text=said)

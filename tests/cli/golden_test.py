@@ -38,9 +38,12 @@ def test_curation_composes_to_its_golden_file(name):
   file = f"gin/curate/{name}.gin"
   bound = {line.split(".")[0] for line in (ROOT / file).read_text().splitlines()}
   classes = {n: c for n, c in curate.CONFIGURABLES.items() if n in bound}
+  files = [file]
   if name == curate.ALL:
     classes = dict(curate.STAGES.values())
-  _compare(f"curate/{name}", gin_config.text(gin_config.load([file], [], classes)))
+  elif len(classes) > 1:  # it goes after the file of any stage
+    files.insert(0, f"gin/curate/{curate.ALL}.gin")
+  _compare(f"curate/{name}", gin_config.text(gin_config.load(files, [], classes)))
 
 
 def _compare(name, text):

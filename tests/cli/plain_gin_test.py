@@ -14,7 +14,8 @@ from phi1_jax.training.setup import CONFIGURABLES
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("gin/**/*.gin"))
-CLASSES = {**CONFIGURABLES, **curate.CONFIGURABLES, "Evaluation": EvaluationConfig}
+BUILT = {**CONFIGURABLES, "Evaluation": EvaluationConfig}
+CLASSES = {**BUILT, **curate.CONFIGURABLES}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ def outcome(monkeypatch, reader, files, bindings):
   """What `load` builds, or its complaint."""
   monkeypatch.setattr(gin_config, "reader", reader)
   try:
-    return gin_config.load(files, bindings, CLASSES)
+    return gin_config.load(files, bindings, BUILT)
   except InputError as error:
     return str(error)
 

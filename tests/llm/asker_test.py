@@ -4,6 +4,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -130,6 +131,16 @@ def test_a_rate_limit_burns_no_attempts(server, configure, requests, ask):
   slow = (429, {"error": {"message": "slow down"}}, {"Retry-After": "0.03"})
   server.script = [slow] * 8
   assert len(ask(configure(server.url, attempts=2), requests(2))) == 2
+
+
+def test_nothing_is_sent_while_the_account_has_nothing_left(
+  server, configure, requests, ask
+):
+  server.headers["x-ratelimit-remaining-requests"] = "0"
+  server.headers["x-ratelimit-reset-requests"] = "300ms"
+  started = time.monotonic()
+  ask(configure(server.url, concurrency=1), requests(3))
+  assert time.monotonic() - started > 2 * 0.3
 
 
 def test_an_empty_account_is_not_waited_for(server, configure, requests, ask):

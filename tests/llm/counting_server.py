@@ -45,6 +45,7 @@ class CountingServer(http.server.ThreadingHTTPServer):
       dictionary, by the text of the request's first message.
     batch_ends: how the next batches end: "expired", "cancelled", "failed", "lost" (the
       answer to its creation is); afterwards "completed".
+    write: makes the text of a reply of a request's body; None: words that say nothing.
     billed: how often each request was billed, by its digest.
     money: picodollars billed.
   """
@@ -63,7 +64,7 @@ class CountingServer(http.server.ThreadingHTTPServer):
     self.bodies = []
     self.money = self.now = self.most = 0
     self.script, self.headers = [], {}
-    self.models = {"m"}
+    self.models, self.write = {"m"}, None
     self.files, self.batches, self.batch_ends = {}, {}, []
     self.batch_seconds = 0.1
     self.url = f"http://127.0.0.1:{self.server_port}/v1"
@@ -180,6 +181,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
       return self._hang()
     time.sleep(server.stall if mood == "stall" else server.latency)
     reply = completion(body, name, mood, server.short)
+    if server.write is not None:
+      reply["choices"][0]["message"]["content"] = server.write(body)
     server.bill(name, reply)
     return self._deliver(mood, json.dumps(reply).encode())
 

@@ -82,6 +82,7 @@ def test_a_courier_that_is_killed_leaves_known_doubts(serve, configure, requests
       outcomes = asker.ask(requests(20), str.strip)
       next(outcomes)
       assert asker._link is not None
+      wait(lambda: server.now == 4)
       asker._link._process.kill()
       with pytest.raises(RequestError, match="ended with -9"):
         list(outcomes)
