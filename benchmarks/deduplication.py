@@ -25,6 +25,16 @@ from phi1_jax.curation.document import Document, identify
 from phi1_jax.grammar import teacher
 from phi1_jax.text import shingles, source
 
+ANOTHER_BODY = """\
+    pending, reached = [start], {start: 0}
+    while pending:
+        place = pending.pop()
+        for step in neighbours[place]:
+            if step not in reached or reached[step] > reached[place] + 1:
+                reached[step] = reached[place] + 1
+                pending.append(step)
+    return [reached.get(place, -1) for place in neighbours]
+"""
 QUANTILES = (0.5, 0.9, 0.99, 0.999, 0.9999, 1.0)
 
 
@@ -47,12 +57,12 @@ def other_argument(text: str) -> str:
 
 
 def other_body(text: str) -> str:
-  """The docstring stays, the body is a stub: not a near-duplicate."""
+  """The docstring stays, the body is that of something else: no near-duplicate."""
   tree = ast.parse(text)
   function = tree.body[-1]
   assert isinstance(function, ast.FunctionDef)
   rest = text.split("\n")[: function.body[0].end_lineno]
-  return "\n".join(rest) + "\n    raise NotImplementedError\n"
+  return "\n".join([*rest, ANOTHER_BODY])
 
 
 KINDS: dict[str, Callable[[str], str]] = {

@@ -219,3 +219,35 @@ def test_dry_run_of_phi1(place):
   assert "1,418,270,720 parameters" in output
   assert "fsdp 8" in output
   assert "2,097,152 tokens per step" in output
+
+
+def test_what_a_run_starts_from_is_trained_first(place):
+  """`init_from` may name a gin file: a dry run trains nothing, a start trains once."""
+  base = RUN.replace(f"total_steps = {STEPS}", "total_steps = 40")
+  (place / "base.gin").write_text(base)
+  (place / "tuned.gin").write_text(f'{base}\nCheckpoint.init_from = "base.gin"\n')
+  code, output = finished(start(place, "tuned", "--dry_run", gin_file="tuned.gin"))
+  assert code == 0, output
+  assert not (place / "runs" / "base").exists()
+  code, output = finished(start(place, "tuned", gin_file="tuned.gin"))
+  assert code == 0, output
+  assert "this run starts from runs/base, which is trained first" in output
+  assert (place / "runs" / "base" / "summary.json").exists()
+  first, untrained = (
+    next(row["loss"] for row in read_metrics(run / "metrics.jsonl") if "loss" in row)
+    for run in (place / "tuned", place / "runs" / "base")
+  )
+  assert first < untrained - 0.1
+  code, output = finished(start(place, "again", gin_file="tuned.gin"))
+  assert code == 0, output
+  assert "trained first" not in output
+
+
+def test_a_gin_file_that_is_wrong_is_told_before_this_run_begins(place):
+  (place / "wrong.gin").write_text("Train.total_stps = 3\n")
+  text = RUN + '\nCheckpoint.init_from = "wrong.gin"\n'
+  (place / "tuned.gin").write_text(text)
+  code, output = finished(start(place, "never", gin_file="tuned.gin"))
+  assert code == 2, output
+  assert "training wrong.gin is not possible (see above)" in output
+  assert not (place / "never").exists()

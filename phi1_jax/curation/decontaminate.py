@@ -97,15 +97,16 @@ def study(
     return records.read_json(folder / STUDY)["rows"]
   configs = [dataclasses.replace(config, tau=tau) for tau in taus]
   places = [folder / f"pruned-{tau:g}" for tau in taus]
+  for place, each in zip(places, configs, strict=True):
+    place.mkdir(exist_ok=True)
+    folders.begin(place, STAGE, _settings(each, index))
   facts: dict[str, Any] = {}
   with folders.measured(facts), runner.pipeline() as graph:
     judged = build(graph, config, index, taus, embed)
     for place, tau in zip(places, taus, strict=True):
-      place.mkdir(exist_ok=True)
       _write(judged, tau, place, config.shards)
   rows = []
   for place, each in zip(places, configs, strict=True):
-    folders.begin(place, STAGE, _settings(each, index))
     rows.append(_row(each.tau, _finish(each, place, dict(facts)), place, index))
   records.write_json(folder / STUDY, {"rows": rows})
   records.write_text(folder / TABLE, table(rows))

@@ -22,6 +22,7 @@ def _(a): return len(a)
 def _(a): return sum(a)
 def _(a): return max(a)
 def _(a): return a[-1]
+def _(a, b): return a[b]
 def _(a): return a[::-1]
 def _(a): return sorted(a)
 def _(a): return list(set(a))
@@ -64,6 +65,12 @@ def _(a):
     if x > best:
       best = x
   return best
+
+def _(a):
+  count = 0
+  for x in a:
+    count += 1
+  return count
 
 def _(a):
   count = 0

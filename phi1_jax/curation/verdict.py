@@ -2,22 +2,26 @@
 
 Four signals of one document and one problem, none of which is proof by itself:
 
-  lines   the solution stands there, line by line
+  lines   the solution's body stands there, line by line
   words   runs of words in common with the problem's text, and with its solution
   shape   AST match rate of the closest function
   vector  distance of the closest function's embedding
 
-The rules, strongest first; the first that holds is the reason.
+The rules; the first that holds is the reason.
 
-  exact solution   its lines are there, and they are neither short nor generic
-  text             half of the text's runs of words are there, and at least three
-  solution words   the same of the solution
-  AST              a match of tau or more with a function neither short nor generic
-  short            a match of tau or more with a short one, and the name or the text too
-  AST and words    a match of `SUPPORTED` or more, and the name, the text or the vector
-                   too
+  exact solution        its lines are there, and it is neither short nor generic
+  text                  half of the text's runs of 13 words are there and at least 3, or
+                        all of a text of 8 words or more
+  solution words        half of the solution's runs and at least 3; it is not generic
+  AST                   a match of tau or more with a function that is neither short nor
+                        generic (see generic.py)
+  short, AST and words  an almost equal function that is short, with the same name or
+                        half of the text's phrases; or generic, with the phrases
+  AST and words         a match of 0.85 and the same name; or of 0.7, and half of the
+                        text's phrases, or embeddings within the distance given
 
-What no rule convicts is kept, and its strongest signals are noted.
+What no rule convicts is kept, and its strongest signals are noted. The numbers are from
+benchmarks/decontamination.py, whose tables say what they find and what they mistake.
 """
 
 from __future__ import annotations
@@ -29,12 +33,15 @@ from typing import Any
 from phi1_jax.curation.document import Decision, Document, Drop, Keep
 
 STAGE = "decontaminate"
-# Functions of fewer tokens are short: CHECK
+# Functions of fewer tokens are short. Of pairs of a problem from 15 tokens on and a
+# library function, 1 in 10,000 matches by 0.73 or more; of shorter ones, by 0.89.
 SHORT_TOKENS = 15
 SHORT_MATCH = 0.95
 SHORT_WORDS = 13
-HALF, LEAST_RUNS = 0.5, 3
-WHOLE_WORDS = 8
+# No module of the standard library has a run of 13 words of any problem's text.
+HALF, LEAST_RUNS, WHOLE_WORDS = 0.5, 3, 8
+# Match rates that count if the words match, or the name alone: names such as
+# `merge_sort` are everybody's, and two such functions match by 0.75.
 SUPPORTED, NAMED = 0.7, 0.85
 NOTED = 5
 REASONS = (

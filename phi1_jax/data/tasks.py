@@ -39,7 +39,7 @@ MIXTURES = {
 
 GRAMMAR = "grammar_exercises"
 # As many as the quickstart reads once, and short enough for it.
-_GRAMMAR_EXERCISES, _GRAMMAR_CHARACTERS = 60_000, 300
+_GRAMMAR_EXERCISES, _GRAMMAR_CHARACTERS = 60_000, 350
 
 # seqio's own word for "as much of each task as there is of it": plain concatenation.
 by_size = seqio.mixing_rate_num_examples

@@ -33,7 +33,8 @@ class Aggregate:
     result: the expression after the loop.
     states: how often the docstring says what the empty answer is.
     draw: its constants.
-    ordered: whether the order of the elements matters.
+    ordered: whether the order of the elements shows in the answer, or in how it is
+      written down.
     reads_twice: whether `update` reads the element more than once.
     imports: a module that `comprehension` and `whole` need.
   """

@@ -145,6 +145,7 @@ TABLE = (
     "counts[{e}] = counts.get({e}, 0) + 1",
     "counts",
     states=0.15,
+    ordered=True,
     reads_twice=True,
   ),
   A(

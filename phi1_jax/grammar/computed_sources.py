@@ -19,7 +19,11 @@ def up_to(rng: random.Random) -> Setting:
     "int",
     noun,
     (Argument(a, "int", about),),
-    ("from 1 to {a}", "from 1 up to and including {a}", "between 1 and {a}, inclusive"),
+    (
+      "from 1 to {a}",
+      "from 1 up to and including {a}",
+      "between 1 and {a} (inclusive)",
+    ),
     f"{about} {{a}}",
     "",
     f"range(1, {a} + 1)",

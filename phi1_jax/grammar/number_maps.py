@@ -167,7 +167,7 @@ MAPS = (
   M(
     "floor",
     "max({x}, {k})",
-    "raise {x} to at least {k}|replace {x} by {k} if smaller",
+    "raise {x} to at least {k}|replace {x} by {k} if it is smaller",
     "the larger of {x} and {k}",
     "",
     "lifted|-at_least_{k}|bounded",
@@ -220,7 +220,7 @@ MAPS = (
   M(
     "affine",
     "{a} * {x} + {b}",
-    "multiply {x} by {a} and then add {b}",
+    "replace {x} by {b} more than {a} times its value",
     "the sum of {a} times {x} and {b}",
     "",
     "transformed|-times_{a}_plus_{b}|rescaled",

@@ -80,9 +80,9 @@ NESTED: Frames = (
   (
     "deep-lists",
     "The list {a} holds integers and lists, which may hold lists in turn. "
-    "Return {np} at any depth.",
+    "Look at the integers at any depth, and return {np}.",
   ),
-  ("deep-given", "Given {given}, return {np} at all levels."),
+  ("deep-given", "Given {given}, look at all its levels and return {np}."),
   ("deep-recursive", "Recursively walk through {given}, and return {np} in it."),
   ("deep-question", "What is {np}, at whatever depth of the nested list {a}?"),
 )

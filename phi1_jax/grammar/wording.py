@@ -2,6 +2,7 @@
 
 import functools
 import random
+import re
 from collections.abc import Mapping
 
 from phi1_jax.grammar import english, words
@@ -85,11 +86,16 @@ def worded(
   return id, asked(template.format_map(full))
 
 
+_ABOUT_MANY = re.compile(
+  "What is (?=(?:the|those) [^?]*, (?:as a |joined with|concatenated|written in))"
+)
+
+
 def asked(text: str) -> str:
-  """ "What is how many ...?" -> "How many ...?"."""
+  """ "What is how many ...?" -> "How many ...?"; "What is" -> "What are" of many."""
   for word in ("how", "what", "which"):
     text = text.replace(f"What is {word} ", f"{word.capitalize()} ")
-  return text
+  return _ABOUT_MANY.sub("What are ", text)
 
 
 def quoted(rng: random.Random, name: str) -> str:

@@ -38,7 +38,7 @@ class Link:
         stdout=subprocess.PIPE,
         stderr=log,
         pass_fds=(lock,),
-        start_new_session=False,
+        start_new_session=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
       )
     self.send(order)

@@ -57,16 +57,16 @@ def nearest_neighbour(texts: Sequence[str], size: int = SHINGLE) -> float:
   if len(sets) < 2:
     return 0.0
   lengths = np.array([len(found) for found in sets])
-  shared = _shared(np.concatenate(sets), np.repeat(np.arange(len(sets)), lengths))
+  owners = np.repeat(np.arange(len(sets)), lengths)
+  shared = _shared(np.concatenate(sets), owners, len(sets))
   union = lengths[:, None] + lengths - shared
   similarity = np.divide(shared, union, out=np.zeros(shared.shape), where=union > 0)
   np.fill_diagonal(similarity, 0.0)
   return float(similarity.max(1).mean())
 
 
-def _shared(hashes: shingles.Hashes, owners: np.ndarray) -> np.ndarray:
-  """How many hashes each two owners have in common: [n, n]."""
-  count = int(owners.max(initial=-1)) + 1
+def _shared(hashes: shingles.Hashes, owners: np.ndarray, count: int) -> np.ndarray:
+  """How many hashes each two of `count` owners have in common: [count, count]."""
   order = np.argsort(hashes, kind="stable")
   starts = np.flatnonzero(np.diff(hashes[order], prepend=~hashes[order][:1]))
   shared = np.zeros((count, count), np.int32)

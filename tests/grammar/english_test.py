@@ -2,7 +2,7 @@
 
 import pytest
 
-from phi1_jax.grammar import draws, english
+from phi1_jax.grammar import draws, english, wording
 
 
 @pytest.mark.parametrize(
@@ -81,3 +81,18 @@ def test_early_options_come_more_often():
   drawn = [draws.often_early(rng, range(10)) for _ in range(4000)]
   assert drawn.count(0) > 1.5 * drawn.count(9)
   assert set(drawn) == set(range(10))
+
+
+@pytest.mark.parametrize(
+  ("text", "expected"),
+  [
+    ("What is how many words fit?", "How many words fit?"),
+    (
+      "What is the even numbers of a, as a list?",
+      "What are the even numbers of a, as a list?",
+    ),
+    ("What is the sum of a?", "What is the sum of a?"),
+  ],
+)
+def test_questions_agree_with_what_they_ask_for(text, expected):
+  assert wording.asked(text) == expected

@@ -168,11 +168,15 @@ def test_what_never_answers_stops_the_run_and_keeps_the_rest(
   assert server.counts()["twice"] == 0
 
 
-def test_a_lost_call_is_in_doubt_and_counted(serve, configure, requests, ask):
+def test_a_lost_call_is_in_doubt_and_counted(serve, configure, requests, parse):
+  seen = []
   with serve({"hang": 1.0}) as server:
     config = configure(server.url, timeout_seconds=0.3)
-    assert len(ask(config, requests(3))) == 3
+    with Asker(config, seen.append) as asker:
+      assert len(list(asker.ask(requests(3), parse))) == 3
   account = Journal(pathlib.Path(config.journal)).account
+  assert (seen[-1].doubtful, seen[-1].doubtful_calls) == (account.doubtful, 3)
+  assert seen[-1].left == 10**12 - account.spent - account.doubtful
   assert account.doubtful_calls == 3
   assert account.doubtful > 3 * 64 * 600_000  # all of max_tokens, and the prompt
 

@@ -1,0 +1,136 @@
+import dataclasses
+import json
+
+import pytest
+
+from phi1_jax import InputError
+from phi1_jax.curation import deduplicate, folder, pipeline
+from phi1_jax.curation.config import DeduplicateConfig
+from phi1_jax.text import shingles, source
+from tests.curation import samples
+
+LONG = "\n".join(f"value_{n} = compute_{n * 7 % 31}(item_{n})" for n in range(40))
+
+
+def write(path, documents):
+  path.write_bytes(b"".join(folder.line(document.record()) for document in documents))
+  return str(path)
+
+
+def rows(place, kind):
+  files = sorted(place.glob(f"{kind}-*.jsonl"))
+  return [json.loads(line) for file in files for line in file.open()]
+
+
+def documents():
+  """One long text, a copy and a near copy of it, other texts, short ones."""
+  return [
+    samples.document(LONG, "a"),
+    samples.document(LONG.replace("\n", "\r\n"), "b"),
+    samples.document(LONG.replace("value_3 ", "other "), "b"),
+    *(samples.document(LONG.replace("item_1", f"thing_{n}_1"), "b") for n in range(4)),
+    samples.document("x = 1", "a"),
+    samples.document("x = 1\n", "b"),
+    samples.document("x = 2", "b"),
+  ]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+  """The stage's folder; its input holds one document twice and a line of nonsense."""
+  place = tmp_path_factory.mktemp("deduplicate")
+  made = documents()
+  path = write(place / "in.jsonl", [*made, made[3]])
+  with open(path, "ab") as file:
+    file.write(b"nonsense\n")
+  (place / "out").mkdir()
+  config = DeduplicateConfig((path,), prefer=("a",), maximum_loss=0.6, shards=3)
+  stats = deduplicate.run(config, place / "out", pipeline.Runner())
+  return config, place / "out", stats
+
+
+def test_what_goes_and_why(done):
+  _, place, stats = done
+  assert stats["dropped"] == {
+    "exact duplicate": 2,
+    "near-duplicate": 1,
+    "read twice": 1,
+    "not JSON": 1,
+  }
+  assert stats["kept"] == 7
+  kept = {row["id"]: row for row in rows(place, "kept")}
+  for row in rows(place, "dropped"):
+    evidence = row["dropped"]["evidence"]
+    if row["dropped"]["reason"] in ("exact duplicate", "near-duplicate"):
+      stays = kept[evidence["representative"]]
+      assert stays["source"] == "a"  # it is preferred, whatever the ids
+      one, other = (
+        shingles.shingles(source.words(each["text"]), 5) for each in (row, stays)
+      )
+      if len(one):
+        assert evidence["similarity"] == round(shingles.jaccard(one, other), 4)
+      assert stays["provenance"]["deduplicate"]["cluster"] == evidence["cluster"]
+  sizes = sorted(row["provenance"]["deduplicate"]["cluster"] for row in kept.values())
+  assert sizes == [1, 1, 1, 1, 1, 2, 3]
+
+
+def test_stats_say_what_the_clusters_and_the_diversity_are(done):
+  _, _, stats = done
+  assert stats["losses"]["b"] == {"read": 9, "dropped": 4}
+  assert stats["losses"]["a"] == {"read": 2, "dropped": 0}
+  duplicates = stats["duplicates"]
+  assert (duplicates["clusters"], duplicates["pairs_not_compared"]) == (2, 0)
+  assert stats["diversity"]["texts"] == 7
+  assert 0 < stats["diversity"]["nearest_neighbour_jaccard"] < 0.7
+
+
+def test_a_complete_stage_is_not_run_again(done):
+  config, place, stats = done
+  assert deduplicate.run(config, place, pipeline.Runner()) == stats
+  with pytest.raises(deduplicate.LossError):  # it decides whether, not what
+    deduplicate.run(
+      dataclasses.replace(config, maximum_loss=0.1), place, pipeline.Runner()
+    )
+  with pytest.raises(InputError, match=r"begun with similarity = 0\.7, now it is 0\.9"):
+    deduplicate.run(
+      dataclasses.replace(config, similarity=0.9), place, pipeline.Runner()
+    )
+
+
+def test_results_depend_on_no_order_of_files_lines_or_workers(done, tmp_path):
+  config, place, _ = done
+  made = documents()
+  backwards = [*reversed(made), made[3]]
+  paths = [write(tmp_path / f"{n}.jsonl", backwards[n::3]) for n in range(3)]
+  (tmp_path / "out").mkdir()
+  again = dataclasses.replace(config, inputs=tuple(paths))
+  runner = pipeline.Runner(
+    options=("--direct_num_workers=2", "--direct_running_mode=multi_threading")
+  )
+  deduplicate.run(again, tmp_path / "out", runner)
+  for file in sorted(place.glob("kept-*.jsonl")):
+    assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_a_source_that_would_lose_too_much_stops_the_stage(tmp_path):
+  boilerplate = [samples.document(f"{LONG}\nnumber = {n}", "many") for n in range(20)]
+  few = [samples.document(LONG.replace("item", f"x{n}"), "few") for n in range(5)]
+  path = write(tmp_path / "in.jsonl", [*boilerplate, *few])
+  place = tmp_path / "out"
+  place.mkdir()
+  config = DeduplicateConfig((path,), comparisons=4)
+  with pytest.raises(deduplicate.LossError) as error:
+    deduplicate.run(config, place, pipeline.Runner())
+  for part in (
+    "many: 19 of 20",
+    "95.0%",
+    "maximum_loss is 50.0%",
+    "20 like",
+    "value_0",
+  ):
+    assert part in str(error.value)
+  assert not (place / folder.COMPLETED).exists()
+  kept = rows(place, "kept")  # left for a look at it
+  assert sum(row["source"] == "many" for row in kept) == 1
+  found = json.loads((place / deduplicate.CLUSTERS).read_text())
+  assert found["pairs_not_compared"] > 0

@@ -1,0 +1,112 @@
+"""What is found of a benchmark's problems, in documents made of HumanEval's."""
+
+import ast
+import pickle
+import textwrap
+
+import numpy as np
+import pytest
+
+from phi1_jax.curation import generic, references, verdict
+from phi1_jax.problems import humaneval
+from phi1_jax.problems.problem import Problem
+from phi1_jax.text import source, trees
+
+PROBLEMS = {problem.id: problem for problem in humaneval.load()}
+LONG = PROBLEMS["HumanEval/1"]  # separate_paren_groups
+
+
+@pytest.fixture(scope="module")
+def index():
+  return pickle.loads(pickle.dumps(references.Index.of(("humaneval-164",), 13)))
+
+
+def reasons(index, text, problem, tau=0.95):
+  found = [e for e in index.evidence(text, 0.8) if e.problem == problem.id]
+  return {verdict.reason(e, tau) for e in found} - {None}
+
+
+def without_text(problem):
+  tree = ast.parse(references.without_docstrings(problem.solution))
+  return ast.unparse(tree)
+
+
+def test_every_problem_is_found_verbatim_and_formatted_anew(index):
+  for problem in PROBLEMS.values():
+    assert reasons(index, problem.solution, problem), problem.id
+    formatted = ast.unparse(ast.parse(problem.solution)).replace("\n", "\r\n")
+    assert reasons(index, formatted, problem), problem.id
+
+
+def test_bodies_are_found_line_by_line(index):
+  text = f"class A:\n  def f(self):\n{textwrap.indent(LONG.reference, '  ')}"
+  assert "exact solution" in reasons(index, text, LONG)
+
+
+def test_text_is_found_without_its_solution(index):
+  text = f'"""{LONG.prompt.replace(chr(34) * 3, "")}"""\n'
+  assert reasons(index, text, LONG) == {"text"}
+
+
+def test_code_is_found_without_its_text_and_names(index):
+  code = without_text(LONG)
+  for number, name in enumerate(
+    ("result", "current_string", "paren_string", LONG.entry_point)
+  ):
+    code = code.replace(name, f"name_{number}")
+  assert reasons(index, code, LONG) == {"AST"}
+
+
+def test_code_is_found_where_the_file_does_not_parse(index):
+  text = f"print 'Python 2'\n\n\n{LONG.solution}\n\ndef torn("
+  assert "exact solution" in reasons(index, text, LONG)
+  shuffled = without_text(LONG).replace("current", "recent").replace("paren", "p")
+  assert reasons(index, f"{shuffled}\n\ndef torn(", LONG) == {"AST"}
+
+
+def test_what_anybody_writes_proves_nothing(index):
+  add = PROBLEMS["HumanEval/53"]
+  assert not reasons(index, "def add(x, y):\n  return x + y\n", add)
+  assert reasons(index, add.solution, add)  # with its text it does
+  assert generic.known(
+    trees.shape(source.functions("def f(a, b): return a + b")[0].node)
+  )
+  assert not generic.known(trees.shape(source.functions(LONG.solution)[0].node))
+
+
+def test_a_modules_other_functions_are_no_evidence_for_a_name(index):
+  """`same_name` is of the function that matches, not of any in the file."""
+  text = "def other(a):\n  return a[0]\n\ndef separate_paren_groups(b):\n  pass\n"
+  assert not reasons(index, text, LONG)
+
+
+def test_a_wrapper_is_known_by_what_it_wraps():
+  solution = (
+    "def g(a):\n  best = 0\n  for x in a:\n    if x % 3 == 1 and x > best:\n"
+    "      best = x * 2\n  return best\ndef f(a):\n  return g(a)\n"
+  )
+  problem = Problem("Mbpp/0", "f", "Write a function to do.", solution, solution, ())
+  made = references.reference("set", problem)
+  assert len(made.shapes) == 2
+  assert made.text_words == ("do",)
+  assert made.lines == ("return g(a)",)
+
+
+def test_distances_are_of_the_closest_function():
+  problems = [PROBLEMS["HumanEval/0"], LONG]
+  made = [references.reference("humaneval-164", problem) for problem in problems]
+
+  def embed(texts):
+    return np.array([[3.0, 0] if "first" in t else [0, 2.0] for t in texts])
+
+  index = references.Index(made, 13, "", references.unit(np.array([[1.0, 0], [1, 1]])))
+  text = "def first(): pass\n\ndef second(): pass\n"
+  near = index.near([text, "prose", text], embed, 0.8)
+  assert near[0] == near[2] == pytest.approx({0: 0.0, 1: (2 - 2**0.5) ** 0.5})
+  assert near[1] == pytest.approx({1: (2 - 2**0.5) ** 0.5})
+  found = {e.problem: e.distance for e in index.evidence(text, 0.9, near[0])}
+  assert found["HumanEval/0"] == pytest.approx(0.0)
+
+
+def test_rows_of_numbers_are_no_shared_text(index):
+  assert index.evidence(" ".join(map(str, range(200))), 0.8) == []

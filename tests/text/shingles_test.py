@@ -1,0 +1,63 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from phi1_jax.text import shingles
+
+
+def test_a_run_is_known_by_its_words_and_their_order():
+  hashes = shingles.ngrams(list("abcabcba"), 3)
+  assert len(hashes) == 6
+  assert hashes[0] == hashes[3]  # a b c
+  assert len(set(hashes.tolist())) == 5
+  assert len(shingles.ngrams(["a", "b"], 3)) == 0
+  assert np.array_equal(
+    shingles.ngrams(shingles.word_hashes(["a", "b", "c"]), 2),
+    shingles.ngrams(["a", "b", "c"], 2),
+  )
+
+
+def test_hashes_are_the_same_in_every_process():
+  code = "from phi1_jax.text import shingles as s; print(s.ngrams(['a', 'b'], 2)[0])"
+  made = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+  assert int(made.stdout) == shingles.ngrams(["a", "b"], 2)[0] == 8064652577661087557
+
+
+def test_jaccard():
+  one, other = np.array([1, 2, 3, 4], np.uint64), np.array([3, 4, 5], np.uint64)
+  assert shingles.jaccard(one, other) == 2 / 5
+  assert shingles.jaccard(one, one) == 1.0
+  assert shingles.jaccard(one[:0], one[:0]) == 0.0
+
+
+@pytest.mark.parametrize("similarity", [0.3, 0.7, 0.9])
+def test_signatures_estimate_jaccard_without_bias(similarity):
+  random, errors = np.random.default_rng(0), []
+  for _ in range(200):
+    pool = np.unique(
+      shingles.ngrams([str(n) for n in random.integers(0, 1 << 62, 400)], 1)
+    )
+    shared = round(2 * 200 * similarity / (1 + similarity))
+    one = np.sort(pool[:200])
+    other = np.sort(np.concatenate([pool[:shared], pool[200 : 400 - shared]]))
+    equal = shingles.signature(one, 128) == shingles.signature(other, 128)
+    errors.append(equal.mean() - shingles.jaccard(one, other))
+  deviation = (similarity * (1 - similarity) / 128) ** 0.5
+  assert abs(np.mean(errors)) < 4 * deviation / 200**0.5
+  assert np.std(errors) < 1.2 * deviation
+
+
+def test_a_large_set_is_cut_into_chunks_without_a_trace(monkeypatch):
+  hashes = shingles.ngrams([str(n) for n in range(1000)], 2)
+  whole = shingles.signature(hashes, 16)
+  monkeypatch.setattr(shingles, "_CHUNK", 7)
+  assert np.array_equal(shingles.signature(hashes, 16), whole)
+
+
+def test_bands_tell_places_apart():
+  values = np.array([1, 2, 1, 2], np.uint32)
+  keys = shingles.bands(values, 2)
+  assert len(set(keys)) == 2  # the same rows in another band are another bucket
+  assert shingles.bands(np.array([1, 2, 9, 9], np.uint32), 2)[0] == keys[0]
