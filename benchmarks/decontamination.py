@@ -21,7 +21,8 @@ from rapidfuzz.process import cdist
 
 from phi1_jax.curation import card, references, verdict
 from phi1_jax.curation.config import DecontaminateConfig
-from phi1_jax.curation.references import Index
+from phi1_jax.curation.decontaminate import CheckpointEmbed
+from phi1_jax.curation.references import Embed, Index
 from phi1_jax.curation.verdict import Evidence
 from phi1_jax.data import corpora
 from phi1_jax.problems.problem import Problem
@@ -156,6 +157,25 @@ def pairs(
   )
 
 
+def distances(
+  index: Index, texts: Sequence[tuple[str, str]], embed: Embed
+) -> Iterator[tuple[object, ...]]:
+  """Quantiles of embedding distances: unrelated functions, each problem's plants."""
+  rng = random.Random(0)
+  functions = [f.source for _, text in texts for f in source.functions(text)]
+  every = {n: e.code for n, e in enumerate(index.references)}
+  wanted = references.unit(embed(list(every.values())))
+  sets = {"library function": rng.sample(functions, 1000)}
+  for kind in ("renamed", "paraphrased docstring", "all at once, no text"):
+    of = {p.id: plants.KINDS[kind](p) for _, p in references.problems(BENCHMARKS)}
+    sets[kind] = [of[e.id] or e.code for e in index.references]
+  for name, found in sets.items():
+    close = references.unit(embed(found)) @ wanted.T
+    values = close.ravel() if name == "library function" else np.diagonal(close)
+    apart = np.sqrt(np.maximum(0.0, 2.0 - 2.0 * values))
+    yield f"embedding distance, {name}", f"{len(apart):,}", *quantiles(apart)
+
+
 def quantiles(values: Sequence[float] | np.ndarray) -> Iterator[str]:
   """Formatted quantiles."""
   yield from (f"{value:.3g}" for value in np.quantile(values, QUANTILES))
@@ -166,6 +186,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description="Decontamination.")
   parser.add_argument("--taus", default="0.95,0.9,0.85,0.8")
   parser.add_argument("--draws", type=int, default=100_000)
+  parser.add_argument("--checkpoint", help="a model: how far apart are embeddings?")
   arguments = parser.parse_args()
   taus = [float(tau) for tau in arguments.taus.split(",")]
   named = references.problems(BENCHMARKS)
@@ -190,6 +211,9 @@ def main() -> None:
   print("\n" + card.table(head, rows))
   head = ["random pairs", "pairs", *(f"{q:.2%}" for q in QUANTILES)]
   print(card.table(head, pairs(index, texts, arguments.draws)))
+  if arguments.checkpoint:
+    embed = CheckpointEmbed(arguments.checkpoint)
+    print(card.table(head, distances(index, texts, embed)))
 
 
 if __name__ == "__main__":

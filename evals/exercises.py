@@ -2,8 +2,8 @@
 
 Each task set is one tier, and no two are ever added up: what is unseen in it (a
 composition of three parts, a pair of parts, a wording, a longer composition) is what it
-measures. Names of functions are unseen in all of them. The set of short ones (unseen
-pairs, at most 350 characters) is for models that were trained on short ones.
+measures. Names of functions are unseen in all of them. The sets of first tasks (about
+one or two numbers or words) are for models that were trained on nothing else.
 """
 
 import functools
@@ -15,15 +15,12 @@ from phi1_jax.problems.problem import Problem
 NUMBER = 100
 # Another seed than that of any training set; the tiers differ by content anyway.
 _SEED = 1_000_003
-_ANY, _SHORT = 1 << 20, 350  # characters of prompt and solution
-# Task set -> its tier, and the longest exercise in it.
+# Task set -> its tier and menu.
 TASK_SETS = {
-  f"exercises-short-{NUMBER}": ("unseen_pairs", _SHORT),
-  **{
-    f"exercises-{tier.replace('_', '-')}-{NUMBER}": (tier, _ANY)
-    for tier in teacher.TIERS
-    if tier != "train"
-  },
+  f"exercises-{prefix}{tier.replace('_', '-')}-{NUMBER}": (tier, menu)
+  for prefix, menu in (("", "all"), ("first-", "first"))
+  for tier in teacher.TIERS
+  if tier != "train"
 }
 
 
@@ -34,14 +31,14 @@ def load(task_set: str) -> tuple[Problem, ...]:
   Args:
     task_set: one of `TASK_SETS`.
   """
-  tier, longest = TASK_SETS[task_set]
+  tier, menu = TASK_SETS[task_set]
   found: dict[str, Problem] = {}
   index = 0
   while len(found) < NUMBER:
-    exercise = teacher.exercise(_SEED, index, tier)
+    exercise = teacher.exercise(_SEED, index, tier, menu)
     index += 1
-    if exercise.name not in found and len(exercise.text) <= longest:
-      found[exercise.name] = _problem(f"{tier}/{len(found)}", exercise)
+    if exercise.name not in found:  # a name is asked for once
+      found[exercise.name] = _problem(f"{task_set}/{len(found)}", exercise)
   return tuple(found.values())
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import gin
 import gin.config
+from gin import config_parser
 
 from phi1_jax import InputError
 from phi1_jax.cli import bindings
@@ -79,7 +80,7 @@ def is_value(text: str) -> bool:
   try:
     gin.config.parse_value(text)
     # The value alone would be taken from what only begins like one: 2.0.0, 3d/models.
-    list(gin.config_parser.ConfigParser(binding, gin.config.ParserDelegate()))
+    list(config_parser.ConfigParser(binding, gin.config.ParserDelegate()))
   except (*_GIN_ERRORS, tokenize.TokenError):
     return False
   return True

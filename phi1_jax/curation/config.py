@@ -255,7 +255,9 @@ class DecontaminateConfig:
     if self.distance is not None and not 0 < self.distance <= 2:
       raise _error("Decontaminate.distance", self.distance, "above 0 and at most 2")
     if self.checkpoint is not None and self.distance is None:
-      raise _error("Decontaminate.distance", None, "a distance, as there is a checkpoint")
+      raise _error(
+        "Decontaminate.distance", None, "a distance, as there is a checkpoint"
+      )
 
 
 @dataclasses.dataclass(frozen=True)

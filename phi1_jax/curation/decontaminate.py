@@ -9,12 +9,15 @@ every tau. Its folders `pruned-TAU` are what the stage itself would give.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
 
 from phi1_jax import InputError
 from phi1_jax.curation import card, pipeline, read, verdict
@@ -33,6 +36,40 @@ _BATCH = 64
 _Judged = tuple[Decision, list[Evidence]]
 
 
+@dataclasses.dataclass(frozen=True)
+class CheckpointEmbed:
+  """Embeds with a model that each process opens when it is first asked.
+
+  So a pipeline sends the name of a checkpoint to its workers, and not a model.
+
+  Attributes:
+    checkpoint: a work directory, a checkpoints folder or one step folder.
+    pooling: "mean" over the tokens, or "last".
+    max_length: tokens of a text that count.
+  """
+
+  checkpoint: str
+  pooling: str = "mean"
+  max_length: int = 512
+
+  def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.floating]:
+    """Embeddings [texts, width]."""
+    return _opened(self).embed(texts)
+
+  @property
+  def digest(self) -> str:
+    """Of the model."""
+    return _opened(self).digest
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(named: CheckpointEmbed) -> Any:
+  # It loads JAX, which no other part of this does.
+  from phi1_jax.curation.embedding import Embedder
+
+  return Embedder(named.checkpoint, named.pooling, named.max_length)
+
+
 def run(
   config: DecontaminateConfig,
   folder: Path,
@@ -45,8 +82,8 @@ def run(
     config: what to do.
     folder: the stage's folder, which every worker can write to.
     runner: where the pipeline runs.
-    embed: texts to embeddings [texts, dimensions]; must be picklable, and load what it
-      needs when it is first called. None compares no embeddings.
+    embed: texts to embeddings [texts, dimensions], such as `CheckpointEmbed`; it must
+      be picklable. None compares no embeddings.
 
   Returns:
     What stats.json holds.
@@ -55,7 +92,7 @@ def run(
     InputError: the folder is of something else, an input or a benchmark cannot be read.
   """
   index = _index(config, embed)
-  if folders.begin(folder, STAGE, _settings(config, index)):
+  if folders.begin(folder, STAGE, _settings(config, index, embed)):
     return folders.read_stats(folder)
   facts: dict[str, Any] = {}
   with folders.measured(facts), runner.pipeline() as graph:
@@ -91,7 +128,7 @@ def study(
   """
   _check_taus(taus)
   index = _index(config, embed)
-  settings = {**_settings(config, index), "taus": list(taus)}
+  settings = {**_settings(config, index, embed), "taus": list(taus)}
   del settings["tau"]
   if folders.begin(folder, f"{STAGE}-study", settings):
     return records.read_json(folder / STUDY)["rows"]
@@ -99,7 +136,7 @@ def study(
   places = [folder / f"pruned-{tau:g}" for tau in taus]
   for place, each in zip(places, configs, strict=True):
     place.mkdir(exist_ok=True)
-    folders.begin(place, STAGE, _settings(each, index))
+    folders.begin(place, STAGE, _settings(each, index, embed))
   facts: dict[str, Any] = {}
   with folders.measured(facts), runner.pipeline() as graph:
     judged = build(graph, config, index, taus, embed)
@@ -210,11 +247,14 @@ def _index(config: DecontaminateConfig, embed: Embed | None) -> Index:
   return Index.of(config.benchmarks, config.ngram, embed)
 
 
-def _settings(config: DecontaminateConfig, index: Index) -> dict[str, Any]:
+def _settings(
+  config: DecontaminateConfig, index: Index, embed: Embed | None
+) -> dict[str, Any]:
   return {
     **dataclasses.asdict(config),
     "version": VERSION,
     "problems": index.digest,
+    "embedding": getattr(embed, "digest", None),
     "read": read.identity(config.inputs),
   }
 

@@ -9,6 +9,7 @@ from phi1_jax.llm import prices
 from phi1_jax.llm.asker import Asker
 from phi1_jax.llm.config import LlmConfig
 from phi1_jax.llm.conversation import Answered, Failed
+from phi1_jax.llm.progress import Estimate
 from phi1_jax.llm.request import Request
 
 T = TypeVar("T")
@@ -43,6 +44,10 @@ class Desk:
       else:
         self._failed += 1
       yield outcome
+
+  def estimate(self, requests: Iterable[Request]) -> Estimate:
+    """What they would cost; sends nothing."""
+    return self._asker.estimate(requests)
 
   def identity(self) -> dict[str, Any]:
     """What decides the answers beside the requests."""

@@ -7,12 +7,15 @@ names, and a shard is written in the order of the ids.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import hashlib
 import pickle
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -24,6 +27,25 @@ from phi1_jax.curation import read
 from phi1_jax.curation.document import Decision, Tally
 
 LOCAL = "FnApiRunner"
+# Beam finds a runner of its own by a short name; this one it does not.
+_LONG_NAMES = {"DaskRunner": "apache_beam.runners.dask.dask_runner.DaskRunner"}
+_SECONDS = 1.0  # between two looks at how many documents are through
+
+
+class Bar(Protocol):
+  """What counts documents before a person's eyes; a context manager."""
+
+  def __enter__(self) -> Bar:
+    """Begins."""
+    ...
+
+  def __exit__(self, *exception: object) -> None:
+    """Ends."""
+    ...
+
+  def update(self, count: int) -> None:
+    """So many more are through."""
+    ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,22 +56,60 @@ class Runner:
     name: Beam's name of the runner. `DirectRunner` would look for a binary on the
       network first; FnApiRunner is what it falls back to.
     options: further pipeline options, such as "--region=europe-west4".
+    bar: makes a bar that shows how many documents are through; workers elsewhere do
+      not move it.
   """
 
   name: str = LOCAL
   options: tuple[str, ...] = ()
+  bar: Callable[[], Bar] | None = None
 
-  def pipeline(self) -> beam.Pipeline:
-    """A new pipeline.
+  @contextlib.contextmanager
+  def pipeline(self) -> Iterator[beam.Pipeline]:
+    """A new pipeline, which runs when the context ends.
 
     Raises:
       InputError: Beam knows no such runner, or its package is not installed.
     """
     try:
-      flags = [f"--runner={self.name}", *self.options]
-      return beam.Pipeline(options=PipelineOptions(flags))
+      flags = [f"--runner={_LONG_NAMES.get(self.name, self.name)}", *self.options]
+      made = beam.Pipeline(options=PipelineOptions(flags))
     except (ValueError, ImportError, AttributeError) as error:
       raise InputError(f"--runner: got {self.name!r} ({error})") from None
+    with _shown(self.bar), made:
+      yield made
+
+
+@contextlib.contextmanager
+def _shown(make: Callable[[], Bar] | None) -> Iterator[None]:
+  """Moves a bar while this process writes documents."""
+  if make is None:
+    yield
+    return
+  ended = threading.Event()
+  with make() as bar:
+
+    def watch() -> None:
+      seen, last = _Through.documents, False
+      while not last:
+        last = ended.wait(_SECONDS)
+        now = _Through.documents
+        bar.update(now - seen)
+        seen = now
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+      yield
+    finally:
+      ended.set()
+      watcher.join()
+
+
+class _Through:
+  """How many documents have come to the end of a pipeline in this process."""
+
+  documents = 0
 
 
 class Read(beam.PTransform):
@@ -101,7 +161,9 @@ class Write(beam.PTransform):
 
 
 def _shard(decision: Decision, shards: int) -> int:
-  return int(decision.document.id[:8], 16) % shards
+  _Through.documents += 1
+  digest = hashlib.sha256(decision.document.id.encode("utf-8", "surrogatepass"))
+  return int.from_bytes(digest.digest()[:8], "big") % shards
 
 
 def _write(folder: Path, shards: int, keyed: tuple[int, Iterable[bytes]]) -> int:

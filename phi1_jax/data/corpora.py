@@ -44,6 +44,7 @@ _PACKAGES = {
   "networkx": ("networkx", "BSD-3-Clause", "https://networkx.org"),
   "sympy": ("sympy", "BSD-3-Clause", "https://sympy.org"),
 }
+_SMALL = ("algorithms", "more-itertools", "networkx")
 _LEFT_OUT_FOLDERS = frozenset(
   (
     "__pycache__",
@@ -136,6 +137,11 @@ def embedded() -> tuple[Corpus, ...]:
     version = importlib.metadata.version(name)
     corpora.append(_corpus(name, version, licence, home, root.parent, root.name))
   return tuple(sorted(corpora, key=lambda corpus: corpus.name))
+
+
+def small() -> tuple[Corpus, ...]:
+  """The packages that are read in a minute: a sixth of the text, and the best of it."""
+  return tuple(corpus for corpus in embedded() if corpus.name in _SMALL)
 
 
 def _corpus(

@@ -114,14 +114,13 @@ class GrammarDataSource(seqio.DataSource):
   Args:
     seed: of the exercises.
     number: how many are composed.
-    maximum_characters: longer ones are left out: the shorter, the sooner learnt.
+    menu: of the teacher: "all", or the "first" tasks, which are sooner learnt.
     shards: parts that can be read apart from each other.
   """
 
-  def __init__(self, seed: int, number: int, maximum_characters: int, shards: int = 8):
+  def __init__(self, seed: int, number: int, menu: str, shards: int = 8):
     super().__init__(splits=("train",))
-    self._seed, self._number = seed, number
-    self._maximum_characters, self._shards = maximum_characters, shards
+    self._seed, self._number, self._menu, self._shards = seed, number, menu, shards
 
   @property
   def supports_arbitrary_sharding(self) -> bool:
@@ -161,16 +160,15 @@ class GrammarDataSource(seqio.DataSource):
         "licence": "MIT",
         "seed": self._seed,
         "exercises": self._number,
-        "maximum_characters": self._maximum_characters,
+        "menu": self._menu,
       }
     ]
 
   def _examples(self, index: int, count: int) -> Iterator[dict[str, bytes]]:
     for number in range(index, self._number, count):
-      exercise = grammar.exercise(self._seed, number)
-      if len(exercise.text) <= self._maximum_characters:
-        group = repr(exercise.composition)
-        yield {"text": exercise.text.encode(), "group": group.encode()}
+      exercise = grammar.exercise(self._seed, number, menu=self._menu)
+      group = repr(exercise.composition)
+      yield {"text": exercise.text.encode(), "group": group.encode()}
 
 
 def curated(name: str, directory: str) -> seqio.TfdsDataSource:

@@ -1,16 +1,18 @@
 """seqio tasks and mixtures, under the paper's names.
 
-    mixture          tasks                       in the paper
-    code_textbook    code_filtered + textbooks   CodeTextbook, for pretraining
-    code_exercises   exercises                   CodeExercises, for finetuning
+    mixture               tasks                       in the paper
+    code_textbook         code_filtered + textbooks   CodeTextbook, for pretraining
+    code_exercises        exercises                   CodeExercises, for finetuning
+
+    for a first model on a laptop, from nothing but what is installed:
+    small_code_textbook   small_code_filtered + small_textbooks
+    grammar_exercises     composed by the grammar teacher
 
 A mixture's tasks are simply concatenated (rate "by_size"), as the paper's section 2.3
 implies; its mixing weights are not published.
 
 The tasks read curated TFDS sets of the same names from a folder, or the embedded
-corpora if no folder is named. One more, `grammar_exercises`, reads nothing at all: the
-grammar teacher composes it, for a first model on a laptop. Nothing is registered on
-import: call `register`.
+corpora if no folder is named. Nothing is registered on import: call `register`.
 """
 
 from __future__ import annotations
@@ -35,11 +37,12 @@ TASKS = {
 MIXTURES = {
   "code_textbook": ("code_filtered", "textbooks"),
   "code_exercises": ("exercises",),
+  "small_code_textbook": ("small_code_filtered", "small_textbooks"),
 }
 
 GRAMMAR = "grammar_exercises"
-# As many as the quickstart reads once, and short enough for it.
-_GRAMMAR_EXERCISES, _GRAMMAR_CHARACTERS = 60_000, 350
+# About as many as the quickstart reads once.
+_GRAMMAR_EXERCISES = 24_000
 
 # seqio's own word for "as much of each task as there is of it": plain concatenation.
 by_size = seqio.mixing_rate_num_examples
@@ -63,7 +66,9 @@ def register(tokenizer: Tokenizer, curated_directory: str | None = None) -> None
       else sources.curated(name, curated_directory),
       tokenizer,
     )
-  composed = sources.GrammarDataSource(0, _GRAMMAR_EXERCISES, _GRAMMAR_CHARACTERS)
+    few = sources.CorpusDataSource(extract, corpora.small)
+    _register(f"small_{name}", few, tokenizer)
+  composed = sources.GrammarDataSource(0, _GRAMMAR_EXERCISES, "first")
   _register(GRAMMAR, composed, tokenizer)
   for name, tasks in MIXTURES.items():
     seqio.MixtureRegistry.add(name, [(task, by_size) for task in tasks])

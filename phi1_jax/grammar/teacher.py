@@ -53,11 +53,18 @@ MENU: tuple[tuple[float, Family], ...] = (
   (2, recursions.nested),
   (2, recursions.downwards),
 )
+# What a first model learns in minutes: short tasks about one or two numbers.
+FIRST_MENU: tuple[tuple[float, Family], ...] = (
+  (7, scalars.conditional),
+  (6, scalars.chain),
+  (4, scalars.check),
+)
+MENUS = {"all": MENU, "first": FIRST_MENU}
 _TRIES = 20_000
 _GATES = {tier: Gate(tier) for tier in TIERS}
 
 
-def exercise(seed: int, index: int, tier: str = "train") -> Exercise:
+def exercise(seed: int, index: int, tier: str = "train", menu: str = "all") -> Exercise:
   """The exercise with this number.
 
   A function of its arguments alone, whatever the machine, the Python (3.11 or newer)
@@ -67,21 +74,26 @@ def exercise(seed: int, index: int, tier: str = "train") -> Exercise:
     seed: of the whole set.
     index: which of the set, from 0.
     tier: one of TIERS; "train" never shows what the others hold (`reserve`).
+    menu: one of MENUS: which families there are.
 
   Raises:
-    InputError: there is no such tier.
+    InputError: there is no such tier or menu.
   """
   if tier not in _GATES:
     raise InputError(f"grammar: tier is {tier!r}, expected one of {reserve.TIERS}")
+  if menu not in MENUS:
+    raise InputError(f"grammar: menu is {menu!r}, expected one of {tuple(MENUS)}")
   rng = generator("phi1_jax.grammar", VERSION, seed, tier, index)
-  return draw(rng, tier)
+  return draw(rng, tier, MENUS[menu])
 
 
-def draw(rng: random.Random, tier: str) -> Exercise:
-  """An exercise of a tier."""
+def draw(
+  rng: random.Random, tier: str, menu: tuple[tuple[float, Family], ...] = MENU
+) -> Exercise:
+  """An exercise of a tier, of a family of the menu."""
   gate = _GATES[tier]
   for _ in range(_TRIES):
-    draft = weighted(rng, MENU)(rng, gate)
+    draft = weighted(rng, menu)(rng, gate)
     made = draft and finish(draft, rng, gate)
     if made:
       return made

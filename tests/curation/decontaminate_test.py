@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -105,6 +106,16 @@ def test_embeddings_make_candidates(config, tmp_path):
   pair = reasons["s"]["evidence"]["pairs"][0]
   assert pair["problem"] == "HumanEval/3"
   assert 0 < pair["distance"] < 0.3
+
+
+def test_a_checkpoint_travels_by_name(checkpoint):
+  embed = decontaminate.CheckpointEmbed(str(checkpoint), max_length=64)
+  sent = pickle.dumps(embed)
+  assert len(sent) < 500
+  made = pickle.loads(sent)(["def f(x):\n  return x\n", "import os\n"])
+  assert made.shape[0] == 2
+  assert np.isfinite(made).all()
+  assert embed.digest
 
 
 def test_wrong_settings(config, tmp_path):

@@ -18,10 +18,6 @@ def test_a_task_set_is_unseen_by_composition_wording_or_length(task_set):
     exec("\n".join([problem.solution, *problem.tests]), namespace)
 
 
-def test_the_short_ones_are_short():
-  assert all(len(p.solution) <= 350 for p in exercises.load("exercises-short-100"))
-
-
 def test_no_stop_string_cuts_a_reference():
   for task_set in exercises.TASK_SETS:
     EvaluationConfig(task_set, "as-is")
@@ -30,10 +26,12 @@ def test_no_stop_string_cuts_a_reference():
       assert not any(stop in completion for stop in prompts.stops("as-is"))
 
 
-def test_sets_of_different_tiers_share_no_problem():
-  tiers = {
-    task_set: {problem.solution for problem in exercises.load(task_set)}
-    for task_set in exercises.TASK_SETS
-    if "short" not in task_set
-  }
-  assert len(set().union(*tiers.values())) == sum(map(len, tiers.values()))
+@pytest.mark.parametrize("menu", ["all", "first"])
+def test_sets_of_different_tiers_share_no_problem(menu):
+  tiers = [
+    {problem.solution for problem in exercises.load(task_set)}
+    for task_set, (_, of_menu) in exercises.TASK_SETS.items()
+    if of_menu == menu
+  ]
+  assert len(tiers) == 4
+  assert len(set().union(*tiers)) == 400

@@ -4,6 +4,7 @@ import pytest
 
 from evals import workdir
 from phi1_jax import InputError
+from phi1_jax.text import records
 
 
 def test_begin_refuses_another_run(tmp_path):

@@ -121,9 +121,11 @@ def test_a_child_of_the_dead_run_does_not_keep_the_courier(serve, configure, req
     process.kill()
     process.join()
     ballast = pathlib.Path(config.journal, "ballast")
-    assert ballast.exists()
-    wait(lambda: not ballast.exists())  # the last thing that a courier does
-    os.kill(child, signal.SIGKILL)
+    try:
+      assert ballast.exists()
+      wait(lambda: not ballast.exists())  # the last thing that a courier does
+    finally:
+      os.kill(child, signal.SIGKILL)
     assert totals(config)[0] == server.counts()["came"] < 100
 
 

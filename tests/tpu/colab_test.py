@@ -106,7 +106,7 @@ def texts():
   ]
 
 
-def make_store(folder, mixture, tasks, texts, tokenizer, origin):
+def make_store(folder, mixture, tasks, texts, tokenizer, origin, held_out=0.05):
   """A token store as `prepare` would make it of these texts; the first is held out."""
   entries = []
   for index, task in enumerate(tasks):
@@ -117,7 +117,7 @@ def make_store(folder, mixture, tasks, texts, tokenizer, origin):
     entries.append(writer.close())
   fields = {
     "mixture": mixture,
-    "held_out_fraction": 0.05,
+    "held_out_fraction": held_out,
     "shards_per_task": 8,
     "curated": False,
     "tasks": {task: {"rate": "by_size"} for task in tasks},
@@ -141,10 +141,10 @@ def losses(folder):
 def test_train_and_sample(place, texts):
   """It learns, the pictures are there, and both models complete the prompt."""
   tokenizer, stores = tokenizers.train(texts, 2048), place / "stores"
-  tasks = ("code_filtered", "textbooks")
-  make_store(stores / "quickstart", "code_textbook", tasks, texts, tokenizer, "train")
-  tasks, exercises = ("exercises",), stores / "quickstart_exercises"
-  make_store(exercises, "code_exercises", tasks, texts, tokenizer, "file")
+  tasks, base = ("small_code_filtered", "small_textbooks"), "quickstart_pretrain"
+  make_store(stores / base, "small_code_textbook", tasks, texts, tokenizer, "train")
+  tasks, exercises = ("grammar_exercises",), stores / "quickstart"
+  make_store(exercises, "grammar_exercises", tasks, texts, tokenizer, "file", 0.02)
   chosen = {"STEPS": 20, "FINETUNE_STEPS": 12, "PROMPT": "def f('x'):", "FLAGS": SMALL}
   given = run(read("train_and_sample"), place, **chosen)
   check_readable(given)
