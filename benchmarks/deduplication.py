@@ -133,7 +133,9 @@ def candidates(
   buckets: dict[bytes, list[tuple[str, int]]] = collections.defaultdict(list)
   for sketch in sketches:
     if sketch.shingles:
-      for band in clusters.keys_of_bands(sketch, config.permutations, config.bands):
+      for band in clusters.buckets(
+        sketch.hashes(), config.permutations, config.bands
+      ):
         buckets[band].append((sketch.key, len(sketch.hashes())))
   return {
     (other, name)

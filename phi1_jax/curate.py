@@ -194,6 +194,9 @@ def _money_bar(name: str) -> Iterator[Callable[[Any], None]]:
 
     def show(now: Any) -> None:
       nonlocal seen
+      if now.done < seen:  # a second pass counts from the start
+        bars.pop().close()
+        seen = 0
       if not bars:
         bars.append(opened.enter_context(Progress(now.total, "replies", name)))
       bars[0].update(now.done - seen, **now.figures())
@@ -221,8 +224,10 @@ def _estimate(name: str, work: Work) -> None:
 
 def _summary(name: str, stats: dict[str, Any]) -> str:
   """What a stage did, in a few lines."""
-  lines = [f"{name}: read {stats['read']:,}, kept {stats['kept']:,}"]
-  lines += [f"  dropped {n:,}: {reason}" for reason, n in stats["dropped"].items()]
+  lines = [f"{name}: done"]
+  if "read" in stats:  # a study keeps a set per rate, not one of its own
+    lines = [f"{name}: read {stats['read']:,}, kept {stats['kept']:,}"]
+    lines += [f"  dropped {n:,}: {reason}" for reason, n in stats["dropped"].items()]
   lines += [f"  {label}: {value}" for label, value in stats.get("cost", {}).items()]
   if run := stats.get("run"):
     lines.append(f"  {run['seconds']:.1f} s, peak {run['peak_memory_mib']:.0f} MiB")

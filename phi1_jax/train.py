@@ -43,6 +43,8 @@ from phi1_jax.training.step import make_train_step
 
 log = logging.getLogger("phi1_jax.train")
 
+# Tells a child which runs wait for it, so that none waits for itself.
+_TRAINED_FIRST = "PHI1_JAX_TRAINED_FIRST"
 # Other hosts wait while host 0 builds the token store: a day is enough for any.
 _BUILD_SECONDS = 24 * 3600
 
@@ -215,7 +217,13 @@ def _train_first(
   if name is None or not name.endswith(".gin"):
     return config
   place: str | None = str(command.default_workdir([name]))
-  if not (Path(place) / "summary.json").is_file():
+  begun = os.environ.get(_TRAINED_FIRST, "").split(os.pathsep)
+  if place in begun or name in arguments.gin_files:
+    raise InputError(
+      f"Checkpoint.init_from: {name} starts from itself, by way of "
+      f"{', '.join(filter(None, begun)) or name}; expected another run's gin file"
+    )
+  if not _is_trained(Path(place), name):
     if arguments.dry_run:
       place = None
     elif arguments.coordinator_address or arguments.distributed:
@@ -228,11 +236,20 @@ def _train_first(
       flags = [f"--gin_file={name}", f"--workdir={place}"]
       if arguments.simulated_devices:
         flags.append(f"--simulated_devices={arguments.simulated_devices}")
+      os.environ[_TRAINED_FIRST] = os.pathsep.join([*begun, place])
       with StopSignal() as stop:
         if not child.run("phi1_jax.train", flags, stop.heard, f"training {name}"):
           return None
   checkpoint = dataclasses.replace(config.checkpoint, init_from=place)
   return dataclasses.replace(config, checkpoint=checkpoint)
+
+
+def _is_trained(workdir: Path, gin_file: str) -> bool:
+  """Whether a run of exactly this gin file has come to its end there."""
+  if not (workdir / "summary.json").is_file():
+    return False
+  parts = gin_config.load([gin_file], [], setup.CONFIGURABLES)
+  return (workdir / "config.gin").read_text() == gin_config.text(parts)
 
 
 def _make_folders(workdir: Path) -> None:

@@ -251,3 +251,13 @@ def test_a_gin_file_that_is_wrong_is_told_before_this_run_begins(place):
   assert code == 2, output
   assert "training wrong.gin is not possible (see above)" in output
   assert not (place / "never").exists()
+
+
+def test_a_run_that_starts_from_itself_is_refused(place):
+  for name, other in (("one", "two"), ("two", "one"), ("self", "self")):
+    text = f'{RUN}\nCheckpoint.init_from = "{other}.gin"\n'
+    (place / f"{name}.gin").write_text(text)
+  for name in ("one", "self"):
+    code, output = finished(start(place, "never", gin_file=f"{name}.gin"))
+    assert code == 2, output
+    assert "starts from itself" in output

@@ -26,18 +26,32 @@ def run(
     InputError: what it was given is wrong; it has said what.
     RuntimeError: it failed.
   """
-  child = subprocess.Popen([sys.executable, "-m", module, *arguments])
-  while True:
-    try:
-      code = child.wait(timeout=0.2)
-      break
-    except subprocess.TimeoutExpired:
-      if stopping():
+  # In a group of its own, a Ctrl-C reaches it through us alone: two signals would kill
+  # it while it saves.
+  words = [sys.executable, "-m", module, *arguments]
+  child = subprocess.Popen(words, process_group=0)
+  told = False
+  try:
+    while (code := _code(child)) is None:
+      if stopping() and not told:
+        told = True
         child.terminate()
-  if code == command.PREEMPTED or (stopping() and code):
+  except BaseException:  # such as the second Ctrl-C
+    child.kill()
+    child.wait()
+    raise
+  if code == command.PREEMPTED or (told and code < 0):  # it may have no handler
     return False
   if code == command.WRONG_INPUT:
     raise InputError(f"{doing} is not possible (see above)")
   if code:
     raise RuntimeError(f"{doing} failed: exit {code}")
   return True
+
+
+def _code(child: subprocess.Popen) -> int | None:
+  """The exit code, or None if it still runs after a moment."""
+  try:
+    return child.wait(timeout=0.2)
+  except subprocess.TimeoutExpired:
+    return None

@@ -1,7 +1,9 @@
 """Educational value of a sample of raw code, as the paper had GPT-4 annotate it.
 
 A judge gives each document a score from 0 to 5; a second pass over some of them, and
-another judge's labels where there are any, say how far the scores can be trusted.
+another judge's labels where there are any, say how far the scores can be trusted. The
+second pass of an LLM asks the same at `Annotate.second_temperature`: at 0 it would
+measure how far the server repeats itself, and nothing else.
 """
 
 from __future__ import annotations
@@ -80,6 +82,8 @@ def run(config: AnnotateConfig, folder: Path, judge: Judge) -> dict[str, Any]:
   """
   settings = {**dataclasses.asdict(config), "version": VERSION, **judge.identity()}
   settings["read"] = read.identity(config.inputs)
+  if config.compare_with:
+    folders.read_stats(Path(config.compare_with))  # not only after all was judged
   if folders.begin(folder, STAGE, settings):
     return folders.read_stats(folder)
   facts: dict[str, Any] = {}
@@ -111,16 +115,23 @@ def sampled(
   An id is a hash, so the sample is random, and a larger one holds a smaller one.
   """
   drops: list[Drop] = []
+  seen: set[str] = set()
 
-  def documents() -> Iterator[tuple[str, Document]]:
+  def documents() -> Iterator[Document]:
     for decision in decisions:
+      document = decision.document
       if isinstance(decision, Drop):
         drops.append(decision)
-      elif decision.document.text.strip():
-        yield decision.document.id, decision.document
+      elif not document.text.strip():
+        drops.append(Drop(document, "empty"))
+      elif document.id in seen:
+        drops.append(Drop(document, "read twice"))
+      else:
+        seen.add(document.id)
+        yield document
 
-  chosen = dict(heapq.nsmallest(number, documents(), key=lambda pair: pair[0]))
-  return list(chosen.values()), drops
+  chosen = heapq.nsmallest(number, documents(), key=lambda document: document.id)
+  return chosen, drops
 
 
 def agreement(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
@@ -272,7 +283,8 @@ class LlmJudge:
     for document in documents:
       cut = f" (its first {most:,} characters)" if len(document.text) > most else ""
       places = {"code": document.text[:most], "cut": cut}
-      yield self.prompt.request(places, self.config.max_tokens, 0.0, sample)
+      temperature = self.config.second_temperature if sample else 0.0
+      yield self.prompt.request(places, self.config.max_tokens, temperature, sample)
 
   def scores(self, documents: Sequence[Document], sample: int) -> Iterator[Judgement]:
     """Scores from the answers, in order."""

@@ -4,7 +4,9 @@
 
 Its folder holds, beside what every stage leaves:
 
-  forest.joblib      the calibrated forest; opened only if its sha256 is the one noted
+  forest.joblib      the calibrated forest: a pickle, which can run code when opened.
+                     Its sha256 is noted beside it against damage, not against malice:
+                     open no folder of somebody whom you would not let run code
   classifier.json    that, what it was trained on, how code is embedded, the threshold
   report.json/.png   F1 against threshold, calibration, agreement, ablation
 """
@@ -21,8 +23,10 @@ from typing import Any
 import joblib
 import numpy as np
 import sklearn
+from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import GroupKFold
 
 from phi1_jax import InputError
 from phi1_jax.curation import annotate, classifier_report, local_judge
@@ -63,7 +67,8 @@ def run(config: ClassifierConfig, folder: Path) -> dict[str, Any]:
       [document.provenance[annotate.STAGE]["score"] for document in labelled]
     )
     positive = scores >= config.positive_score
-    tested = np.array([_is_tested(d.id, config.test_fraction) for d in labelled], bool)
+    groups = np.array([document.group for document in labelled])
+    tested = np.array([_is_tested(group, config.test_fraction) for group in groups])
     _check_labels(positive, tested, config)
     texts = [document.text for document in labelled]
     embedder = Embedder(
@@ -71,9 +76,12 @@ def run(config: ClassifierConfig, folder: Path) -> dict[str, Any]:
     )
     vectors = embedder.embed(texts)
     comments = np.array([[local_judge.comment_ratio(text)] for text in texts])
-    forest = grow(config, vectors[~tested], positive[~tested])
-    baseline = grow(config, comments[~tested], positive[~tested])
+    forest, threshold = grow(
+      config, vectors[~tested], positive[~tested], groups[~tested]
+    )
+    baseline, _ = grow(config, comments[~tested], positive[~tested], groups[~tested])
     report = classifier_report.build(
+      threshold,
       scores[tested],
       positive[tested],
       forest.predict_proba(vectors[tested])[:, 1],
@@ -89,7 +97,7 @@ def run(config: ClassifierConfig, folder: Path) -> dict[str, Any]:
       "tested_on": int(tested.sum()),
       "positive_share": round(float(positive.mean()), 4),
       "embedding": {"model": embedder.digest, "width": embedder.width},
-      "report": {name: report[name] for name in ("forest", "comments_alone")},
+      "report": {name: report[name] for name in ("at_threshold", "forest")},
       "lineage": [folders.read_stats(labels)],
     }
   # Labels are counted, not copied: they stay where they are.
@@ -97,13 +105,22 @@ def run(config: ClassifierConfig, folder: Path) -> dict[str, Any]:
   return folders.finish(folder, STAGE, counts, facts)
 
 
-def grow(config: ClassifierConfig, vectors: np.ndarray, positive: np.ndarray) -> Any:
-  """A forest whose probabilities are calibrated on folds it was not grown on.
+def grow(
+  config: ClassifierConfig,
+  vectors: np.ndarray,
+  positive: np.ndarray,
+  groups: np.ndarray,
+) -> tuple[Any, float]:
+  """A calibrated forest, and the threshold at which its F1 is best.
+
+  Both are found on folds that a forest was not grown on, and documents of one group
+  are in one fold. What the test documents say has no influence.
 
   Args:
     config: size and seed of the forest.
     vectors: [documents, width].
     positive: bool [documents].
+    groups: str [documents].
   """
   forest = RandomForestClassifier(
     n_estimators=config.trees,
@@ -112,9 +129,24 @@ def grow(config: ClassifierConfig, vectors: np.ndarray, positive: np.ndarray) ->
     n_jobs=-1,
     random_state=config.seed,
   )
-  return CalibratedClassifierCV(forest, method="sigmoid", cv=_FOLDS).fit(
-    vectors, positive
+  folds = list(GroupKFold(_FOLDS).split(vectors, positive, groups))
+  calibrated = CalibratedClassifierCV(
+    forest, method="sigmoid", cv=folds, ensemble=False
   )
+  calibrated.fit(vectors, positive)
+  # The same folds again, each predicted by what was fitted on the others.
+  predicted = np.zeros(len(positive))
+  for inside, outside in folds:
+    grown = clone(forest).fit(vectors[inside], positive[inside])
+    predicted[outside] = _calibrator(calibrated)(grown, vectors[outside])
+  return calibrated, classifier_report.best_threshold(positive, predicted)
+
+
+def _calibrator(calibrated: Any) -> Any:
+  """Maps a forest and vectors to probabilities by the curve that was fitted."""
+  (fitted,) = calibrated.calibrated_classifiers_
+  (curve,) = fitted.calibrators
+  return lambda forest, vectors: curve.predict(forest.predict_proba(vectors)[:, 1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,15 +220,15 @@ def _save(
     "data": data,
     "scikit_learn": sklearn.__version__,
     "positive_score": config.positive_score,
-    "threshold": report["forest"]["best"]["threshold"],
+    "threshold": report["threshold"],
     "embedding": {**embedding, "model": embedder.digest, "width": embedder.width},
   }
   records.write_json(folder / ABOUT, about)
 
 
-def _is_tested(name: str, fraction: float) -> bool:
+def _is_tested(group: str, fraction: float) -> bool:
   """Which side a label is on: by hash, so that more labels move none."""
-  digest = hashlib.sha256(f"tested {name}".encode()).digest()
+  digest = hashlib.sha256(f"tested {group}".encode()).digest()
   return int.from_bytes(digest[:8], "big") < fraction * 2**64
 
 

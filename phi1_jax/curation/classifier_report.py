@@ -15,7 +15,13 @@ _BINS = 10
 _QUARTERS = 4
 
 
+def best_threshold(positive: np.ndarray, predicted: np.ndarray) -> float:
+  """The threshold of the best F1; of equal ones the lowest."""
+  return max(map(float, _THRESHOLDS), key=lambda t: f1_at(positive, predicted, t)["f1"])
+
+
 def build(
+  threshold: float,
   scores: np.ndarray,
   positive: np.ndarray,
   predicted: np.ndarray,
@@ -25,6 +31,7 @@ def build(
   """The report on documents that nothing was trained on.
 
   Args:
+    threshold: what the filter will use; chosen on other documents.
     scores: the judge's, float [documents].
     positive: whether a score counts as high, bool [documents].
     predicted: the forest's calibrated probabilities, float [documents].
@@ -32,10 +39,12 @@ def build(
     comments: that share.
 
   Returns:
-    `forest` and `comments_alone`, each with `f1` (threshold, precision, recall, f1,
-    kept), `best` (its best row), `calibration` (bins, error), `brier`, `auc`, and
-    `agreement` of the probability with the score; `within_comment_quarters`: the
-    forest's AUC among files that are commented alike, where the baseline knows nothing.
+    `threshold`, and `at_threshold`: the forest's figures there. `forest` and
+    `comments_alone`, each with `f1` (rows of threshold, precision, recall, f1, kept),
+    `best` (its best row, which is optimistic), `calibration` (bins),
+    `calibration_error`, `brier`, `auc`, and `spearman` of the probability with the
+    score. `within_comment_quarters`: the forest's AUC among files that are commented
+    alike, where the baseline knows nothing.
   """
   quarters = np.quantile(comments, np.linspace(0, 1, _QUARTERS + 1)[1:-1])
   place = np.digitize(comments, quarters)
@@ -51,6 +60,8 @@ def build(
   return {
     "documents": len(scores),
     "positive_share": round(float(positive.mean()), 4),
+    "threshold": threshold,
+    "at_threshold": f1_at(positive, predicted, threshold),
     "forest": _figures(scores, positive, predicted),
     "comments_alone": _figures(scores, positive, baseline),
     "within_comment_quarters": within,

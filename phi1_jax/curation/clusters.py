@@ -1,7 +1,7 @@
 """Near-duplicates as pure functions: candidates, edges, and who stays.
 
 A document is named by its key, which sorts by priority: what stays is the first of a
-cluster. A document goes only if it is similar to one that stays; being similar to one
+cluster. Texts under one id have keys of their own, and the first of them has the id. A document goes only if it is similar to one that stays; being similar to one
 that goes is no reason. So no chain of small steps can carry a whole source away.
 """
 
@@ -20,9 +20,16 @@ from phi1_jax.curation.document import Decision, Document, Drop, Keep
 from phi1_jax.text import shingles as runs
 from phi1_jax.text import source
 
-REASONS = ("exact duplicate", "near-duplicate", "read twice")
+REASONS = (
+  "exact duplicate",
+  "same words",
+  "near-duplicate",
+  "read twice",
+  "id of another text",
+)
 _RANK = "{:04d}"
-_RANK_DIGITS = 4
+_RANK_DIGITS, _TEXT_DIGITS = 4, 16
+_SHOWN = 200  # characters of a text that is evidence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +38,14 @@ class Sketch:
 
   Attributes:
     key: its key.
-    digest: equal for copies.
+    digest: equal for texts of the same words.
+    lines: digest of its lines (see `source.lines`), equal for copies.
     shingles: sorted 64-bit hashes, as bytes; b"" for a text of fewer words.
   """
 
   key: str
   digest: bytes
+  lines: bytes
   shingles: bytes
 
   def hashes(self) -> runs.Hashes:
@@ -60,9 +69,21 @@ class Standing:
 
 
 def key(document: Document, prefer: Sequence[str]) -> str:
-  """Sorts documents by priority: preferred sources in their order, others, then id."""
+  """Sorts documents by priority: preferred sources in their order, others, then id.
+
+  At its end is a digest of the text, for ids that are not unique.
+  """
   rank = prefer.index(document.source) if document.source in prefer else len(prefer)
-  return _RANK.format(rank) + document.id
+  return _RANK.format(rank) + document.id + _of_text(document.text)[:_TEXT_DIGITS]
+
+
+def id_of(name: str) -> str:
+  """The id in a key."""
+  return name[_RANK_DIGITS:-_TEXT_DIGITS]
+
+
+def _of_text(text: str) -> str:
+  return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def sketch(document: Document, size: int, prefer: Sequence[str] = ()) -> Sketch:
@@ -71,16 +92,17 @@ def sketch(document: Document, size: int, prefer: Sequence[str] = ()) -> Sketch:
   Texts of fewer words have none: they are copies where their lines are equal.
   """
   found = runs.shingles(source.words(document.text), size).tobytes()
-  content = b"shingles" + found
-  if not found:
-    content = b"lines" + "\n".join(source.lines(document.text)).encode()
-  digest = hashlib.blake2b(content, digest_size=16).digest()
-  return Sketch(key(document, prefer), digest, found)
+  written = "\n".join(source.lines(document.text)).encode("utf-8", "surrogatepass")
+  lines = hashlib.blake2b(b"lines" + written, digest_size=16).digest()
+  digest = lines
+  if found:
+    digest = hashlib.blake2b(b"shingles" + found, digest_size=16).digest()
+  return Sketch(key(document, prefer), digest, lines, found)
 
 
-def keys_of_bands(of: Sketch, permutations: int, count: int) -> Iterator[bytes]:
+def buckets(hashes: runs.Hashes, permutations: int, count: int) -> list[bytes]:
   """The buckets that a document with shingles lies in."""
-  yield from runs.bands(runs.signature(of.hashes(), permutations), count)
+  return runs.bands(runs.signature(hashes, permutations), count)
 
 
 def candidates(
@@ -145,23 +167,43 @@ def clusters(
   }
 
 
-def decide(document: Document, name: str, standing: Standing | None) -> Decision:
-  """Keeps a representative, and notes how many it stands for; drops the others."""
+def decide(
+  document: Document, name: str, standing: Standing | None, copy: bool = False
+) -> Decision:
+  """Keeps a representative, and notes how many it stands for; drops the others.
+
+  Args:
+    document: what is decided about.
+    name: its key.
+    standing: where it stands; None if nothing is like it.
+    copy: whether its lines are those of the first with its words.
+  """
   if standing is None or standing.representative == name:
     size = standing.size if standing else 1
     return Keep(document.noted("deduplicate", {"cluster": size}))
   evidence = {
-    "representative": standing.representative[_RANK_DIGITS:],
+    "representative": id_of(standing.representative),
     "similarity": round(standing.similarity, 4),
     "cluster": standing.size,
   }
-  same = standing.similarity == 1.0
-  return Drop(document, REASONS[0] if same else REASONS[1], evidence)
+  if standing.similarity < 1.0:
+    return Drop(document, "near-duplicate", evidence)
+  return Drop(document, "exact duplicate" if copy else "same words", evidence)
 
 
-def again(document: Document) -> Drop:
-  """A document that was read more than once."""
-  return Drop(document, REASONS[2], {"representative": document.id})
+def again(document: Document, first: Document) -> Drop:
+  """A document with the id of one before it: read twice, or another text.
+
+  The other text is no duplicate, but an id names one text, and which is meant by it
+  only the giver knows; the evidence shows both.
+  """
+  if document.text == first.text:
+    return Drop(document, "read twice", {"representative": first.id})
+  texts = [
+    {"source": each.source, "sha256": _of_text(each.text), "begin": each.text[:_SHOWN]}
+    for each in (first, document)
+  ]
+  return Drop(document, "id of another text", {"representative": first.id, "texts": texts})
 
 
 def summary(standings: Mapping[str, Standing], largest: int = 10) -> dict[str, Any]:
@@ -171,7 +213,7 @@ def summary(standings: Mapping[str, Standing], largest: int = 10) -> dict[str, A
   return {
     "clusters": len(sizes),
     "largest": [
-      {"representative": name[_RANK_DIGITS:], "documents": size}
+      {"representative": id_of(name), "documents": size}
       for name, size in itertools.islice(ordered, largest)
     ],
   }

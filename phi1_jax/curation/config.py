@@ -36,6 +36,7 @@ class AnnotateConfig:
     judge: "local" (documented features, no network) or "llm" (asks `Llm.model`).
     sample: how many documents, chosen by hash; the paper labelled about 100,000.
     second_pass: how many of them are judged once more, to measure agreement.
+    second_temperature: at which an LLM judges them again; the first time it is 0.
     maximum_characters: what is shown of a document; the rest is cut, and said so.
     max_tokens: the longest answer of an LLM.
     prompt: "annotate", which comes with the project, or a file of your own.
@@ -47,6 +48,7 @@ class AnnotateConfig:
   judge: str = "local"
   sample: int = 1000
   second_pass: int = 200
+  second_temperature: float = 0.7
   maximum_characters: int = 8000
   max_tokens: int = 200
   prompt: str = "annotate"
@@ -58,6 +60,7 @@ class AnnotateConfig:
     for name in ("sample", "maximum_characters", "max_tokens"):
       _check_least(f"Annotate.{name}", getattr(self, name), 1)
     _check_least("Annotate.second_pass", self.second_pass, 0)
+    _check_temperature("Annotate", self.second_temperature, "second_temperature")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +152,7 @@ class TextbooksConfig:
     _check_choice("Textbooks.failing_code", self.failing_code, ("drop", "mark"))
     _check_least("Textbooks.sections", self.sections, 1)
     _check_least("Textbooks.max_tokens", self.max_tokens, 1)
+    _check_temperature("Textbooks", self.temperature)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +183,9 @@ class ExercisesConfig:
     _check_choice("Exercises.teacher", self.teacher, ("grammar", "llm"))
     for name in ("exercises", "minimum_asserts", "max_tokens"):
       _check_least(f"Exercises.{name}", getattr(self, name), 1)
+    _check_temperature("Exercises", self.temperature)
+    if not 0 < self.cpu_seconds <= 600:
+      raise _error("Exercises.cpu_seconds", self.cpu_seconds, "above 0, at most 600")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,6 +291,11 @@ class PublishConfig:
 def _check_inputs(part: str, inputs: tuple[str, ...]) -> None:
   if not inputs:
     raise _error(f"{part}.inputs", inputs, "at least one input")
+
+
+def _check_temperature(part: str, value: float, name: str = "temperature") -> None:
+  if not (math.isfinite(value) and 0 <= value <= 2):
+    raise _error(f"{part}.{name}", value, "a number from 0 to 2")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,7 @@ from phi1_jax.text import records
 
 STAGE = verdict.STAGE
 STUDY, TABLE = "study.json", "study.md"
-VERSION = 1  # of everything that decides the outcome beside the settings
-PAPER_TAUS = (0.95, 0.9, 0.85, 0.8)
+VERSION = 2  # of everything that decides the outcome beside the settings
 _BATCH = 64
 _Judged = tuple[Decision, list[Evidence]]
 
@@ -183,11 +182,9 @@ def build(
   decisions = graph | "Read" >> pipeline.Read(config.inputs)
   if embed is None or config.distance is None:
     return decisions | "Judge" >> beam.Map(_judge, index, min(taus))
-  # Batches by id, so that an embedding depends on no runner.
   return (
     decisions
-    | "Part" >> beam.Map(_part)
-    | "Parts" >> beam.GroupByKey()
+    | "Batches" >> pipeline.Batches(_BATCH, config.shards)
     | "Judge" >> beam.FlatMap(_judge_all, index, min(taus), embed, config.distance)
   )
 
@@ -208,27 +205,20 @@ def _judge(decision: Decision, index: Index, least: float) -> _Judged:
   return decision, index.evidence(decision.document.text, least)
 
 
-def _part(decision: Decision) -> tuple[str, Decision]:
-  return decision.document.id[:3], decision
-
-
 def _judge_all(
-  part: tuple[str, Iterable[Decision]],
+  batch: Sequence[Decision],
   index: Index,
   least: float,
   embed: Embed,
   distance: float,
 ) -> Iterator[_Judged]:
-  ordered = sorted(part[1], key=pipeline.order)
-  for start in range(0, len(ordered), _BATCH):
-    batch = ordered[start : start + _BATCH]
-    texts = [d.document.text for d in batch]
-    near = index.near(texts, embed, distance)
-    for decision, found in zip(batch, near, strict=True):
-      if isinstance(decision, Drop):
-        yield decision, []
-      else:
-        yield decision, index.evidence(decision.document.text, least, found)
+  texts = [d.document.text for d in batch]
+  near = index.near(texts, embed, distance)
+  for decision, found in zip(batch, near, strict=True):
+    if isinstance(decision, Drop):
+      yield decision, []
+    else:
+      yield decision, index.evidence(decision.document.text, least, found)
 
 
 def _decide(judged: _Judged, tau: float) -> Decision:

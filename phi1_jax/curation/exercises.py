@@ -160,7 +160,7 @@ class LlmTeacher:
     )
 
 
-_BLOCK = re.compile(r"```[a-zA-Z0-9]*\n(.*?)```", re.DOTALL)
+_BLOCK = re.compile(r"```[ \t]*[a-zA-Z0-9]*[ \t]*\n(.*?)```", re.DOTALL)
 
 
 def read_reply(reply: str, fewest: int) -> Written:

@@ -54,8 +54,13 @@ def begin(folder: Path, stage: str, settings: Mapping[str, Any]) -> bool:
         f"--workdir: {folder} is no folder of a stage, it holds {foreign[0]}; name an "
         "empty or a new folder"
       )
+  complete = (folder / COMPLETED).exists()
+  if not complete and not _documents(folder):
+    (folder / STAGE).unlink(missing_ok=True)  # nothing was made by other settings
   records.begin(folder / STAGE, {"stage": stage, **settings})
-  return (folder / COMPLETED).exists()
+  if complete:
+    kept_files(folder)  # refuses what is not as it was left
+  return complete
 
 
 def finish(
@@ -125,11 +130,14 @@ def read_stats(folder: Path) -> dict[str, Any]:
     InputError: the folder is no stage's, or the stage is not complete.
   """
   if not (folder / COMPLETED).is_file():
-    what = "is not complete" if (folder / STAGE).is_file() else "is no stage's folder"
-    raise InputError(
-      f"{folder}: {what}; run that stage first, such as python -m phi1_jax.curate "
-      f"{folder.name}"
-    )
+    if (folder / STAGE).is_file():
+      stage = records.read_json(folder / STAGE)["settings"].get("stage")
+      what = f"is not complete; run {stage} there again"
+    else:
+      what = (
+        "is no stage's folder; run the stage first, or name files: FOLDER/*.parquet"
+      )
+    raise InputError(f"{folder}: {what}")
   return records.read_json(folder / STATS)
 
 

@@ -182,7 +182,7 @@ _THINGS = (
 
 
 def function_name(chance: random.Random) -> str:
-  """A name such as "count_rising_scores"; 34,816 of them."""
+  """A name such as "count_rising_scores"; 30,720 of them."""
   return "_".join(map(chance.choice, (_VERBS, _QUALITIES, _THINGS)))
 
 

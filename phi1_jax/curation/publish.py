@@ -7,6 +7,7 @@ code as `code_filtered`, textbooks as `textbooks`, exercises as `exercises`.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,8 +17,7 @@ from phi1_jax import InputError
 from phi1_jax.curation import card, read
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation.config import PublishConfig
-from phi1_jax.curation.document import Document, Keep, Tally
-from phi1_jax.text import records
+from phi1_jax.curation.document import Decision, Document, Drop, Keep, tally
 
 STAGE, VERSION = "publish", 1
 DATASETS = {"code": "code_filtered", "textbook": "textbooks", "exercise": "exercises"}
@@ -37,27 +37,26 @@ def run(config: PublishConfig, folder: Path) -> dict[str, Any]:
   settings["read"] = read.identity(config.inputs)
   if folders.begin(folder, STAGE, settings):
     return folders.read_stats(folder)
-  facts: dict[str, Any] = {"lineage": read.lineage(config.inputs), "datasets": {}}
-  total = Tally()
+  lineage = read.lineage(config.inputs)
+  facts: dict[str, Any] = {"lineage": lineage, "datasets": {}}
   with folders.measured(facts):
-    for kind, name in DATASETS.items():
-      counts = Tally()
-      for document in documents(config.inputs, kind):
-        counts.add(Keep(document))
-      total.add_all(counts)
-      if counts.kinds[kind]:
-        path = _write(config, kind, name, counts.stats(), facts["lineage"])
-        facts["datasets"][name] = str(path)
+    counts = folders.write(folder, _decided(config.inputs))
+    for kind in counts.kinds:
+      path = _write(config, kind, folder, lineage)
+      facts["datasets"][DATASETS[kind]] = str(path)
     if not facts["datasets"]:
       raise InputError(f"Publish.inputs: {config.inputs} hold no documents")
-  return folders.finish(folder, STAGE, total.stats(), facts)
+  return folders.finish(folder, STAGE, counts.stats(), facts)
 
 
-def documents(inputs: Sequence[str], kind: str) -> Iterator[Document]:
-  """The documents of a kind, in the order of the inputs."""
+def _decided(inputs: Sequence[str]) -> Iterator[Decision]:
+  """What is read, each document once."""
+  seen: set[str] = set()
   for decision in read.read(inputs):
-    if isinstance(decision, Keep) and decision.document.kind == kind:
-      yield decision.document
+    if isinstance(decision, Keep) and decision.document.id in seen:
+      decision = Drop(decision.document, "read twice")
+    seen.add(decision.document.id)
+    yield decision
 
 
 def example(document: Document) -> dict[str, str]:
@@ -89,29 +88,50 @@ def dataset_card(
     card.table(
       ("licence", "documents"), [(n, f"{c:,}") for n, c in counts["licences"].items()]
     ),
-    "HumanEval and MBPP are not part of it; what was too close to them is listed in "
-    "the folder of the stage decontaminate.\n",
+    _decontaminated(lineage),
   ]
   parts += [card.of_stage({**stage, "lineage": None}) for stage in card.flat(lineage)]
   return "\n".join(parts)
 
 
+def _decontaminated(lineage: Sequence[Mapping[str, Any]]) -> str:
+  """What the card may say about benchmarks: what a stage has looked for."""
+  looked = [s["settings"] for s in card.flat(lineage) if s["stage"] == "decontaminate"]
+  if not looked:
+    return "Nothing was done to keep benchmarks out of it.\n"
+  said = [f"{', '.join(s['benchmarks'])} at tau {s['tau']:g}" for s in looked]
+  return (
+    f"What was too close to {'; '.join(said)} is not part of it; the stage's folder "
+    "lists it with the evidence.\n"
+  )
+
+
 def _write(
   config: PublishConfig,
   kind: str,
-  name: str,
-  counts: Mapping[str, Any],
+  folder: Path,
   lineage: Sequence[Mapping[str, Any]],
 ) -> Path:
+  """Writes the set of a kind, read from the stage's own files one by one."""
   from phi1_jax.data import curated  # it loads TensorFlow, which takes seconds
 
-  licences = " AND ".join(counts["licences"])
+  def documents() -> Iterator[Document]:
+    return (document for document in folders.kept(folder) if document.kind == kind)
+
+  counts = tally(map(Keep, documents())).stats()
+  digest = hashlib.sha256()
+  for document in documents():
+    digest.update(folders.line(document.record()))
+  name = DATASETS[kind]
   return curated.write(
     Path(config.directory).expanduser(),
     name,
     config.version,
-    map(example, documents(config.inputs, kind)),
-    about={"description": f"{name}: see its README.md", "licence": licences},
-    content={"kind": kind, "inputs": records.digest(read.identity(config.inputs))},
+    map(example, documents()),
+    about={
+      "description": f"{name}: see its README.md",
+      "licence": " AND ".join(counts["licences"]),
+    },
+    content={"documents": digest.hexdigest()},
     card=dataset_card(name, config.version, counts, lineage),
   )

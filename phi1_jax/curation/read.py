@@ -22,8 +22,9 @@ from phi1_jax.curation import folder as folders
 from phi1_jax.curation.document import Decision, Document, Drop, Keep, identify
 
 EMBEDDED = "embedded"
-# Longer documents than this are data, not code; a whole line of JSON may be longer.
+# Longer documents, and longer lines of JSON, are data, not code.
 MAXIMUM_BYTES = 8 << 20
+_DEEPEST = 50  # levels of a document's provenance
 # Names that published sets give to what we need, the first that is there counts: ours,
 # The Stack v1 and v2, starcoderdata, GitHub's code set.
 _TEXT = ("text", "content", "code")
@@ -82,7 +83,11 @@ def places(wanted: str) -> list[Place]:
 
 
 def identity(inputs: Sequence[str]) -> dict[str, Any]:
-  """What the inputs are: equal values mean equal documents."""
+  """What the inputs are: equal values mean equal documents.
+
+  Of files that are no stage's it is size and time of the last change: those of a
+  cluster are too large to be read twice.
+  """
   found: dict[str, Any] = {}
   for wanted in inputs:
     if wanted == EMBEDDED:
@@ -94,7 +99,8 @@ def identity(inputs: Sequence[str]) -> dict[str, Any]:
       found[wanted] = json.loads((path / folders.COMPLETED).read_text())
     else:
       files = sorted({place.path for place in places(wanted)})
-      found[wanted] = {file: Path(file).stat().st_size for file in files}
+      stats = {file: Path(file).stat() for file in files}
+      found[wanted] = {f: [s.st_size, s.st_mtime_ns] for f, s in stats.items()}
   return found
 
 
@@ -211,10 +217,15 @@ def _parquet(place: Place) -> Iterator[Decision]:
   opened = _opened_parquet(place.path)
   first = sum(opened.metadata.row_group(part).num_rows for part in range(place.part))
   number = first
-  for batch in opened.iter_batches(256, row_groups=[place.part]):
-    for row in batch.to_pylist():
-      number += 1
-      yield _of_row(place, row, f"{place.path}, row {number}")
+  try:
+    for batch in opened.iter_batches(256, row_groups=[place.part]):
+      for row in batch.to_pylist():
+        number += 1
+        yield _of_row(place, row, f"{place.path}, row {number}")
+  except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+    raise InputError(
+      f"{place.path}: not readable after row {number} ({error})"
+    ) from None
 
 
 def _of_row(place: Place, row: Mapping[str, Any], where: str) -> Decision:
@@ -242,13 +253,32 @@ def _of_row(place: Place, row: Mapping[str, Any], where: str) -> Decision:
 
 
 def _checked(place: Place, document: Document, where: str) -> Decision:
+  """The document, if every stage can write it down again."""
   try:
-    size = len(document.text.encode())
+    content = json.dumps(document.record(), ensure_ascii=False, allow_nan=False)
+    size = len(content.encode())
   except UnicodeEncodeError:
     return _nothing(place, "lone surrogates", where)
+  except (TypeError, ValueError, RecursionError) as error:
+    return _nothing(place, "not JSON", where, str(error)[:200])
   if size > MAXIMUM_BYTES:
     return _nothing(place, f"over {MAXIMUM_BYTES >> 20} MiB", where)
+  if _depth(document.provenance) > _DEEPEST:
+    return _nothing(place, f"provenance nested over {_DEEPEST} deep", where)
   return Keep(document)
+
+
+def _depth(value: Any) -> int:
+  """How deep lists and objects are nested; without recursion."""
+  depth, level = 0, [value]
+  while level := [
+    inner
+    for outer in level
+    if isinstance(outer, (dict, list))
+    for inner in (outer.values() if isinstance(outer, dict) else outer)
+  ]:
+    depth += 1
+  return depth
 
 
 def _first(row: Mapping[str, Any], names: Sequence[str]) -> Any:

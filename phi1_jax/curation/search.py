@@ -151,7 +151,7 @@ def plain(name: str) -> str:
   return name.replace("_", "").lower()
 
 
-def _rates(some: list[str], others: list[str], least: float) -> npt.NDArray[np.float32]:
-  return cdist(
-    some, others, scorer=Levenshtein.normalized_similarity, score_cutoff=least
-  ).astype(np.float32)
+def _rates(some: list[str], others: list[str], least: float) -> npt.NDArray[np.float64]:
+  # As float32, 19 of 20 tokens would be less than 0.95.
+  scorer = Levenshtein.normalized_similarity
+  return cdist(some, others, scorer=scorer, score_cutoff=least, dtype=np.float64)

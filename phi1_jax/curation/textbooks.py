@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -135,12 +136,15 @@ class LlmTeacher:
     )
 
 
-_BLOCK = re.compile(r"^```python[ \t]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_BLOCK = re.compile(
+  r"^[ \t]*```[ \t]*(?:python3?|py)\b[^\n]*\n(.*?)^[ \t]*```[ \t]*$",
+  re.DOTALL | re.MULTILINE | re.IGNORECASE,
+)
 
 
 def code_of(text: str) -> list[str]:
-  """The Python blocks of a Markdown text, in order."""
-  return _BLOCK.findall(text)
+  """The Python blocks of a Markdown text, in order; indented ones moved to the left."""
+  return [textwrap.dedent(block) for block in _BLOCK.findall(text)]
 
 
 def read_reply(reply: str) -> str:
@@ -151,8 +155,8 @@ def read_reply(reply: str) -> str:
   """
   text = reply.replace("\r\n", "\n").strip() + "\n"
   blocks = code_of(text)
-  if not blocks:
-    raise Malformed("it has no ```python block")
+  if not any(block.strip() for block in blocks):
+    raise Malformed("it has no ```python block with code in it")
   if len(text) - sum(map(len, blocks)) < 200:
     raise Malformed("it has hardly any prose")
   return text

@@ -27,7 +27,7 @@ benchmarks/decontamination.py, whose tables say what they find and what they mis
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from phi1_jax.curation.document import Decision, Document, Drop, Keep
@@ -130,9 +130,26 @@ def reason(found: Evidence, tau: float) -> str | None:
   return None
 
 
+def seen_at(evidence: Iterable[Evidence], tau: float) -> list[Evidence]:
+  """The evidence as it is looked for at this tau, without what only a lower one finds.
+
+  So a study of many taus notes at each what the stage alone would.
+  """
+  found = []
+  for each in evidence:
+    if each.match < min(tau, SUPPORTED):
+      unlike = {"match": 0.0, "function": "", "same_name": False}
+      each = dataclasses.replace(each, **unlike, tokens=0, generic_match=False)
+    worded = each.exact or each.text_runs or each.solution_runs
+    alike = each.match >= tau or each.same_name
+    if worded or alike or each.distance is not None:
+      found.append(each)
+  return found
+
+
 def decide(document: Document, evidence: Sequence[Evidence], tau: float) -> Decision:
   """Drops a document that one problem or more convict; notes the others' evidence."""
-  ordered = sorted(evidence, key=lambda e: e.problem)
+  ordered = sorted(seen_at(evidence, tau), key=lambda e: e.problem)
   ordered.sort(key=Evidence.strength, reverse=True)
   convicted = [(e, why) for e in ordered if (why := reason(e, tau))]
   if not convicted:

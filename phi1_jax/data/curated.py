@@ -7,6 +7,7 @@ Every example has the string features of `FEATURES`; "text" is what is trained o
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import types
 from collections.abc import Iterable, Mapping
@@ -93,6 +94,8 @@ def write(
       records.write_json(begun, content)
       _build(directory, name, version, examples, about)
     except OSError as error:
+      if error.errno == errno.ENOSPC:
+        raise
       raise InputError(
         f"Publish.directory: cannot write to {directory} ({error.strerror or error}); "
         "name another folder"

@@ -29,7 +29,7 @@ from phi1_jax.llm.conversation import Answered, Failed, Turn
 from phi1_jax.llm.journal import Journal
 from phi1_jax.llm.link import Link
 from phi1_jax.llm.office import Order
-from phi1_jax.llm.progress import Estimate, Snapshot
+from phi1_jax.llm.progress import Bill, Estimate, Snapshot
 from phi1_jax.llm.request import Request, likely_prompt_tokens, most_prompt_tokens
 
 T = TypeVar("T")
@@ -109,7 +109,8 @@ class Asker:
   ) -> Iterator[Answered[T] | Failed]:
     """Yields an outcome for each request, in their order.
 
-    Requests are taken from the iterable as they are needed, and a few ahead.
+    Requests are taken from the iterable as they are needed, and a few ahead. Progress
+    is counted anew by each `ask`; the money is the whole journal's.
 
     Args:
       requests: what to ask. The same request twice is one call, and two outcomes.
@@ -172,6 +173,11 @@ class Asker:
       spent=self._money[0] + self._money[1],
       cap=self._cap,
     )
+
+  def bill(self) -> Bill:
+    """What the journal has cost; complete once this is closed."""
+    spent, doubtful, _, calls = self._money
+    return Bill(spent=spent, doubtful=doubtful, doubtful_calls=calls)
 
   def close(self) -> None:
     """Waits until what is under way is journalled, and lets the next run in."""

@@ -10,11 +10,12 @@ import asyncio
 import collections
 import dataclasses
 import json
+import logging
 import os
 import random
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 
 from phi1_jax.llm import batch_files, office
@@ -28,6 +29,8 @@ from phi1_jax.llm.office import Office
 from phi1_jax.llm.sender import Sender, Verdict, judge
 
 _AT_ONCE = 256  # lines of a harvest that share a wait for the disk
+_SAID = 200  # characters of an unforeseen error's message that are passed on
+log = logging.getLogger(__name__)
 
 
 class Batches:
@@ -109,6 +112,10 @@ class Batches:
     except OSError as error:
       text = f"{self._ledger.books.folder}: cannot be written ({error.strerror})"
       self._office.stop(office.FAILED, text)
+    except Exception as error:  # ours, or an answer that nobody thought of
+      log.exception("while a batch was worked on")
+      text = f"a batch cannot go on ({type(error).__name__}: {str(error)[:_SAID]})"
+      self._office.stop(office.FAILED, f"{text}\nall replies so far are kept")
     if complaint := self._ledger.complaint():
       self._office.stop(office.FAILED, complaint)
 
@@ -133,7 +140,7 @@ class Batches:
     await self._state(batch, "planned")
     await asyncio.to_thread(_write_asks, self._path(batch), asks)
     calls = [self._ledger.reserve(ask, name) for ask in asks]
-    await asyncio.gather(*(self._ledger.note(call) for call in calls))
+    await _all(self._ledger.note(call) for call in calls)
     batch.calls = {call.key: (call.number, call.reserve) for call in calls}
     batch.id = await self._server.submit(name, batch_files.upload(asks))
     await self._state(batch, "created")
@@ -177,22 +184,24 @@ class Batches:
       lines = list({x.key: x for x in found if x.key in batch.calls}.values())
       for first in range(0, len(lines), _AT_ONCE):
         part = lines[first : first + _AT_ONCE]
-        await asyncio.gather(*(self._book(batch, asks, line) for line in part))
+        await _all(self._book(batch, asks, line) for line in part)
     reason = f"batch {batch.id} ended as {state.status} without it"
     # Of a batch that was cut short only what is in its files is billed.
     await self._close(batch, reason, released=state.status != "completed")
 
   async def _book(self, batch: OpenBatch, asks: dict[str, Ask], line: Line) -> None:
-    number, reserve = batch.calls.pop(line.key)
+    number, reserve = batch.calls[line.key]
     call = Call(number, line.key, reserve, batch.name)
     ask = asks.get(line.key) or Ask(line.key, {}, {}, reserve, 0)
     if line.status == 200:
       kept = await self._ledger.replied(call, ask, line.raw, whole=True)
+      del batch.calls[line.key]
       self._office.tell(
         reply=line.key, offset=kept.offset, tokens=kept.completion_tokens
       )
       return
     await self._ledger.failed(call, line.text, released=True, status=line.status)
+    del batch.calls[line.key]
     said = f"batch {batch.id}: {line.status}, {line.text[:300]}"
     verdict = Verdict.AGAIN if line.status is None else judge(line.status, line.text)
     if verdict is Verdict.REFUSED:
@@ -208,7 +217,7 @@ class Batches:
     for key, (number, reserve) in batch.calls.items():
       call = Call(number, key, reserve, batch.name)
       failed.append(self._ledger.failed(call, reason, released=released))
-    await asyncio.gather(*failed)
+    await _all(failed)
     await self._state(batch, "closed")
     self._path(batch).unlink(missing_ok=True)
     for key in batch.calls:
@@ -234,6 +243,16 @@ class Batches:
 
   def _path(self, batch: OpenBatch) -> Path:
     return self._ledger.books.folder / f"batch-{batch.name}.jsonl"
+
+
+async def _all(works: Iterable[Coroutine[None, None, None]]) -> None:
+  """Does all of them, and only then raises what the first to fail has raised.
+
+  One that goes on by itself would write to a journal that is closed meanwhile.
+  """
+  for error in await asyncio.gather(*works, return_exceptions=True):
+    if isinstance(error, BaseException):
+      raise error
 
 
 def _write_asks(path: Path, asks: Sequence[Ask]) -> None:

@@ -31,6 +31,21 @@ class _GarbledError(RequestError):
   """An answer that is none; the next one may be."""
 
 
+def library() -> Any:
+  """The package openai.
+
+  Raises:
+    InputError: it is not installed.
+  """
+  try:
+    return importlib.import_module("openai")
+  except ImportError:
+    raise InputError(
+      "asking an endpoint needs the package openai: "
+      "pip install -c constraints.txt -e '.[llm]'"
+    ) from None
+
+
 @dataclasses.dataclass(frozen=True)
 class Reply:
   """What came back.
@@ -73,13 +88,7 @@ class Client:
         f"--base_url: got {base_url!r}, expected something like "
         "http://localhost:8000/v1"
       )
-    try:
-      self._library: Any = importlib.import_module("openai")
-    except ImportError:
-      raise InputError(
-        "asking an endpoint needs the package openai: "
-        "pip install -c constraints.txt -e '.[llm]'"
-      ) from None
+    self._library = library()
     self.base_url, self.model, self._retries = base_url, model, retries
     self._few_stops = address.hostname == "api.openai.com"
     self._api = self._library.OpenAI(

@@ -8,7 +8,7 @@ from phi1_jax import InputError
 
 APIS = ("online", "batch")
 LENGTH_FIELDS = ("max_tokens", "max_completion_tokens")
-# OpenAI's limit on one batch; its limit on the size of the file is in batches.py.
+# OpenAI's limit on one batch; its limit on the size of the file is in batch_files.py.
 MOST_IN_A_BATCH = 50_000
 
 

@@ -8,13 +8,26 @@ rerun finds their replies in the journal and takes the same decisions.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
+from phi1_jax import InputError
 from phi1_jax.llm.reply import Reply, UnreadableError
-from phi1_jax.llm.request import Message, Request
+from phi1_jax.llm.request import Message, Request, clean
 
 T = TypeVar("T")
 _QUOTED = 16_000  # characters of a bad reply that are shown to the model
+_SAID = 200  # characters of an exception's message that are
+# What a parser that did not think of everything raises because of a reply's text.
+_SURPRISES = (
+  ValueError,
+  ArithmeticError,
+  RecursionError,
+  MemoryError,
+  TypeError,
+  LookupError,
+  AttributeError,
+  SyntaxError,
+)
 
 
 class Malformed(ValueError):
@@ -79,7 +92,9 @@ def respond(
     turn: what was sent.
     key: of its request.
     read: gives the reply, or raises UnreadableError.
-    parse: raises Malformed for a text that it cannot use.
+    parse: raises Malformed for a text that it cannot use. What else it raises because
+      of a text means the same, as the reply would stop every rerun otherwise; only
+      InputError, which is never a reply's fault, goes on.
   """
   try:
     reply = read()
@@ -94,9 +109,9 @@ def respond(
     request = dataclasses.replace(request, max_tokens=2 * request.max_tokens)
     return dataclasses.replace(turn, request=request, longer=True, cut=reply)
   try:
-    return Answered(turn.origin, parse(reply.text), reply)
+    return Answered(turn.origin, _parsed(parse, reply.text), reply)
   except Malformed as error:
-    return _correct(turn, key, reply.text, str(error))
+    return _correct(turn, key, reply.text, clean(str(error)))
 
 
 def refused(
@@ -105,10 +120,25 @@ def refused(
   """The outcome of a turn that the server refuses, such as for too many tokens."""
   if turn.cut is not None:
     try:
-      return Answered(turn.origin, parse(turn.cut.text), turn.cut)
+      return Answered(turn.origin, _parsed(parse, turn.cut.text), turn.cut)
     except Malformed as error:
-      reason = f"cut off after {turn.cut.finish}: {error}; then {reason}"
+      why = clean(str(error))
+      reason = f"cut off after {turn.cut.finish}: {why}; then {reason}"
   return Failed(turn.origin, reason, key)
+
+
+def _parsed(parse: Callable[[str], T], text: str) -> T:
+  """What the parser makes of a text; whatever it stumbles over is Malformed."""
+  try:
+    return parse(text)
+  except (Malformed, InputError):
+    raise
+  except (RecursionError, MemoryError) as error:
+    # Their messages depend on the stack and the machine, and what is said to the model
+    # decides the key of the next reply.
+    raise Malformed(type(error).__name__) from error
+  except _SURPRISES as error:
+    raise Malformed(f"{type(error).__name__}: {str(error)[:_SAID]}") from error
 
 
 def _correct(turn: Turn, key: str, text: str, why: str) -> Failed | Turn:
@@ -127,6 +157,3 @@ def _correct(turn: Turn, key: str, text: str, why: str) -> Failed | Turn:
     messages = (*messages[:-1], last)
   request = dataclasses.replace(turn.request, messages=messages)
   return dataclasses.replace(turn, request=request, corrected=True, cut=None)
-
-
-Outcome = Answered[Any] | Failed

@@ -59,17 +59,9 @@ async def serve(order: Order, messages: Messages, write: Write) -> None:
   )
   budget.reserved = sum(money for b in opened for _, money in b.calls.values())
   shared = Office(budget, write)
-  try:
-    sender = Sender(config.base_url, config.timeout_seconds)
-    books = Books(
-      Path(order.folder), _BALLAST + _BALLAST_PER_REPLY * config.concurrency
-    )
-  except InputError as error:
-    shared.stop(office.INPUT, str(error))
-  except OSError as error:
-    text = f"{order.folder}: no room for more replies ({error.strerror})"
-    shared.stop(office.FAILED, text)
-  else:
+  sender = _sender(config, shared)
+  books = _books(order.folder, config, shared) if sender else None
+  if sender and books:
     ledger = Ledger(books, budget, Price(**order.price), account["next_call"])
     dispatcher = Dispatcher(config, ledger, sender, shared, random.Random())
     batches = Batches(config, ledger, sender, shared, opened, dispatcher.take)
@@ -84,6 +76,32 @@ async def serve(order: Order, messages: Messages, write: Write) -> None:
   shared.tell(**(shared.stopped or {}))
   async for _ in messages:
     pass
+
+
+def _sender(config: LlmConfig, shared: Office) -> Sender | None:
+  """The endpoint, or None after a stop."""
+  try:
+    return Sender(config.base_url, config.timeout_seconds)
+  except InputError as error:
+    shared.stop(office.INPUT, str(error))
+  except Exception as error:  # of the client, over what the environment tells it
+    shared.stop(
+      office.INPUT,
+      f"{config.base_url}: the client cannot be set up ({type(error).__name__}: "
+      f"{error})\ncheck SSL_CERT_FILE, SSL_CERT_DIR and the proxies in the environment",
+    )
+  return None
+
+
+def _books(folder: str, config: LlmConfig, shared: Office) -> Books | None:
+  """The journal's files, or None after a stop."""
+  ballast = _BALLAST + _BALLAST_PER_REPLY * config.concurrency
+  try:
+    return Books(Path(folder), ballast)
+  except OSError as error:
+    text = f"{folder}: no room for more replies ({error.strerror})"
+    shared.stop(office.FAILED, text)
+  return None
 
 
 async def _listen(messages: Messages, shared: Office, batches: Batches) -> None:

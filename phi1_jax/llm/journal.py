@@ -140,7 +140,7 @@ class Journal:
     raw = row["raw"] if "raw" in row else base64.b64decode(row["raw_base64"])
     content = reply.load(raw)
     if row["batch"] is not None:  # one line of the batch's output file
-      content = content["response"]["body"]
+      content = reply.completion_of(content)
     return reply.read(key, content, row["picodollars"])
 
   def close(self) -> None:
@@ -172,17 +172,31 @@ class Journal:
         self.add(key, offset, tokens)
     return calls
 
-  def _scan_calls(self, replied: set[int]) -> None:
-    """What became of the calls without a reply."""
-    calls: dict[int, dict] = {}
-    for _, _, rest in lines.scan(self.path(SENT), SENT):
-      row = lines.row(rest)
-      calls[row["call"]] = row
-    self.account.next_call = max((*calls, *replied), default=-1) + 1
+  def _scan_calls(self, settled: set[int]) -> None:
+    """What became of the calls without a reply; holds on to none of the others."""
+    greatest = max(settled, default=-1)
     for _, _, rest in lines.scan(self.path(FAILURES), FAILURES):
       row = lines.row(rest)
+      greatest = max(greatest, row["call"])
       if row["released"]:
-        calls.pop(row["call"], None)
+        settled.add(row["call"])
+    batches = self._scan_batches()
+    for _, _, rest in lines.scan(self.path(SENT), SENT):
+      row = lines.row(rest)
+      number = row["call"]
+      greatest = max(greatest, number)
+      if number in settled:
+        continue
+      if row["batch"] in batches:
+        batches[row["batch"]].calls[row["key"]] = (number, row["reserve"])
+      else:
+        self.account.doubtful += row["reserve"]
+        self.account.doubtful_calls += 1
+    self.account.next_call = greatest + 1
+    self.account.batches = list(batches.values())
+
+  def _scan_batches(self) -> dict[str, OpenBatch]:
+    """The batches that are still open, by name, without their calls."""
     batches: dict[str, OpenBatch] = {}
     for _, _, rest in lines.scan(self.path(BATCHES), BATCHES):
       row = lines.row(rest)
@@ -190,15 +204,7 @@ class Journal:
         batches.pop(row["batch"], None)
       else:
         batches[row["batch"]] = OpenBatch(row["batch"], row["id"], {})
-    for number, row in calls.items():
-      if number in replied:
-        continue
-      if row["batch"] in batches:
-        batches[row["batch"]].calls[row["key"]] = (number, row["reserve"])
-      else:
-        self.account.doubtful += row["reserve"]
-        self.account.doubtful_calls += 1
-    self.account.batches = list(batches.values())
+    return batches
 
 
 def _lock(folder: Path, say: Callable[[str], None]) -> int | None:

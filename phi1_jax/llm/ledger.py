@@ -107,8 +107,8 @@ class Ledger:
       DiskError: it could not be written; it is counted at its worst case.
     """
     content = reply.load(raw)
-    if call.batch is not None and content is not None:
-      content = content["response"]["body"]
+    if call.batch is not None:
+      content = reply.completion_of(content)
     usage = reply.usage_of(content) if whole else None
     price = self._prices[call.batch is not None]
     cost = price.cost(usage.prompt, usage.completion) if usage else call.reserve

@@ -6,6 +6,7 @@ damaged or edited, and is refused by number; a whole line may be deleted by hand
 """
 
 import json
+import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -74,6 +75,8 @@ def scan(path: Path, kind: str) -> Iterator[tuple[int, int, bytes]]:
 def prepare(path: Path, kind: str) -> None:
   """Begins a file, or cuts off the torn end of one that `scan` has found to be sound.
 
+  It is on the disk then, and so is its name.
+
   Raises:
     OSError: the disk does not take it.
   """
@@ -84,6 +87,14 @@ def prepare(path: Path, kind: str) -> None:
       file.truncate(whole)
     if whole == 0:
       file.write(header(kind))
+    file.flush()
+    os.fsync(file.fileno())
+  # A file that is new is on the disk only when its name is.
+  folder = os.open(path.parent, os.O_RDONLY)
+  try:
+    os.fsync(folder)
+  finally:
+    os.close(folder)
 
 
 def _whole(path: Path, size: int) -> int:

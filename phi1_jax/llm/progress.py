@@ -10,13 +10,13 @@ class Snapshot:
   """How a run stands. Money is in picodollars and counts the whole journal.
 
   Attributes:
-    done: requests with an outcome that were handed over.
-    total: all requests; None if nobody knows.
+    done: requests with an outcome that were handed over, counted anew by each `ask`.
+    total: all requests of this `ask`; None if nobody knows.
     spent: for all replies so far.
     left: what may still be spent; what is under way is reserved, so not in it.
     doubtful: worst case of calls that may or may not have been billed.
     doubtful_calls: how many those are.
-    rate: replies per second of this run, those of the journal left out.
+    rate: replies per second of this `ask`, those of the journal left out.
     eta_seconds: until the rest is done at this rate; None if nobody knows.
     note: the last thing to be told, such as how a batch stands.
   """
@@ -38,6 +38,21 @@ class Snapshot:
       doubt = f"{prices.text(self.doubtful)} ({self.doubtful_calls} calls)"
       found["in doubt"] = doubt
     return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Bill:
+  """What a whole journal has cost, in picodollars; what is under way is not in it.
+
+  Attributes:
+    spent: for all replies.
+    doubtful: worst case of calls that may or may not have been billed.
+    doubtful_calls: how many those are.
+  """
+
+  spent: int
+  doubtful: int
+  doubtful_calls: int
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,6 +54,12 @@ def load(raw: bytes) -> Any:
     return None
 
 
+def completion_of(line: Any) -> Any:
+  """The completion in a line of a batch's output file, or None if it holds none."""
+  response = line.get("response") if isinstance(line, dict) else None
+  return response.get("body") if isinstance(response, dict) else None
+
+
 def usage_of(content: Any) -> Usage | None:
   """The usage in a completion's JSON, or None if it has none that can be believed."""
   usage = content.get("usage") if isinstance(content, dict) else None

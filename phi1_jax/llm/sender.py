@@ -3,15 +3,13 @@
 import asyncio
 import dataclasses
 import enum
-import importlib
 import os
-import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from phi1_jax import InputError
-from phi1_jax.llm.client import KEY
+from phi1_jax.llm.client import KEY, library
 
 # Errors of the HTTP library before any byte of the request has left.
 _NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError")
@@ -164,23 +162,3 @@ class Sender:
   def _scrub(self, text: str) -> str:
     """Some servers repeat the key that they refuse."""
     return text.replace(self._key, "[key]") if self._key else text
-
-
-def library() -> Any:
-  """The package openai.
-
-  Raises:
-    InputError: it is not installed.
-  """
-  try:
-    return importlib.import_module("openai")
-  except ImportError:
-    raise InputError(
-      "asking an endpoint needs the package openai: "
-      "pip install -c constraints.txt -e '.[llm]'"
-    ) from None
-
-
-def elapsed(since: float) -> float:
-  """Seconds since a time.monotonic(), to the millisecond."""
-  return round(time.monotonic() - since, 3)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 # stops are no words: a formatter sets them as it likes.
 _WORD = re.compile(r"[^\W\d]\w*|\d(?:[\w.]*\w)?|[-+*/%<>=!&|^~@]{1,3}")
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)[^\n]*\n(.*?)^[ \t]*(?:```|~~~)", re.M | re.S)
-_DEFINITION = re.compile(r"^[ \t]*(?:async[ \t]+)?def[ \t]+\w+[ \t]*\(", re.M)
+_DEFINITION = re.compile(r"[ \t]*(?:async[ \t]+)?def[ \t]+\w+[ \t]*\(")
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -98,21 +98,28 @@ def _in_tree(tree: ast.Module, text: str) -> Iterator[Function]:
 
 def _statements(root: ast.AST) -> Iterator[ast.AST]:
   """All statements below a node, in the order of the text; expressions have none."""
-  for name in ("body", "handlers", "orelse", "finalbody", "cases"):
-    for node in getattr(root, name, ()):
+  left = [root]  # an `elif` is nested, and there may be a thousand of them
+  while left:
+    node = left.pop()
+    if node is not root:
       yield node
-      yield from _statements(node)
+    left += [
+      below
+      for name in ("cases", "finalbody", "orelse", "handlers", "body")
+      for below in reversed(getattr(node, name, ()))
+    ]
 
 
 def _definitions(text: str) -> Iterator[str]:
   """From each `def` as far as the lines are indented deeper than it."""
-  for match in _DEFINITION.finditer(text):
-    rest = text[match.start() :].split("\n")
-    indent = len(rest[0]) - len(rest[0].lstrip())
-    end = 1
-    while end < len(rest) and _continues(rest[end], indent):
-      end += 1
-    yield "\n".join(rest[:end])
+  every = text.split("\n")
+  for start, line in enumerate(every):
+    if _DEFINITION.match(line):
+      indent = len(line) - len(line.lstrip())
+      end = start + 1
+      while end < len(every) and _continues(every[end], indent):
+        end += 1
+      yield "\n".join(every[start:end])
 
 
 def _continues(line: str, indent: int) -> bool:

@@ -35,6 +35,7 @@ _END = "end"
 _BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 _LEFT_OUT = (ast.Import, ast.ImportFrom, ast.Pass, ast.Global, ast.Nonlocal)
 _LEAVING = (ast.Return, ast.Raise, ast.Continue, ast.Break)
+_PLAIN_BITS = 1024
 _COMMUTATIVE = (ast.Add, ast.Mult, ast.BitAnd, ast.BitOr, ast.BitXor)
 # Comparison -> the same one written otherwise, and whether its sides change places.
 _SAME = {ast.Gt: (ast.Lt, True), ast.GtE: (ast.LtE, True)}
@@ -65,14 +66,14 @@ class Shape:
 
 
 def shape(function: FunctionNode) -> Shape | None:
-  """The shape of a function; None if it is nested too deep to walk."""
+  """The shape of a function; None if it is nested too deep to walk, or too large."""
   try:
     bound = _bound(function)
     written, ordered = (
       _Writer(bound, order).function(function) for order in (False, True)
     )
     return Shape(_text(written), _text(ordered))
-  except RecursionError:
+  except (RecursionError, ValueError, MemoryError):
     return None
 
 
@@ -166,7 +167,11 @@ class _Writer:
     return type(node).__name__, *self._fields(node)
 
   def _constant(self, value: object) -> str:
-    return "str" if isinstance(value, (str, bytes)) else repr(value)
+    if isinstance(value, (str, bytes)):
+      return "str"
+    if isinstance(value, int) and value.bit_length() > _PLAIN_BITS:
+      return hex(value)  # Python refuses to write thousands of decimal digits
+    return repr(value)
 
   def _fields(self, node: ast.AST) -> Iterator[str]:
     for name, value in ast.iter_fields(node):

@@ -54,7 +54,8 @@ def test_a_larger_sample_holds_the_smaller_one(inputs, tmp_path):
 
 def test_scores_reasons_and_drops_are_noted(inputs, tmp_path):
   stats = run(inputs, tmp_path / "out", sample=100, second_pass=8)
-  assert stats["dropped"] == {"not JSON": 1, "no usable answer": 1}
+  wanted = {"empty": 2, "not JSON": 1, "no usable answer": 1}
+  assert stats["dropped"] == wanted
   assert stats["kept"] == 30
   assert stats["second_pass"] == {
     "documents": 8 - (_place_of_unjudged(tmp_path / "out") < 8),

@@ -20,7 +20,7 @@ KINDS = ("code", "textbook", "exercise")
 def stage(tmp_path):
   path = tmp_path / "decontaminate"
   path.mkdir()
-  folder.begin(path, "decontaminate", {})
+  folder.begin(path, "decontaminate", {"benchmarks": ["humaneval-164"], "tau": 0.9})
   documents = [
     samples.document(f"{kind} {i}!\n", source=f"from {kind}", kind=kind, made={"n": i})
     for i in range(40)
@@ -69,6 +69,16 @@ def test_the_card_names_prompts_models_costs_and_licences(stage, tmp_path):
   card = (tmp_path / "curated" / "exercises" / "1.0.0" / "README.md").read_text()
   for wanted in ("40 documents", "a model", "$0.12", "Write $name.", "| MIT | 40 |"):
     assert wanted in card
+  assert "too close to humaneval-164 at tau 0.9 is not part of it" in card
+
+
+def test_what_was_not_looked_for_is_not_claimed(tmp_path):
+  rows = tmp_path / "raw.jsonl"
+  rows.write_text('{"text": "x = 1"}\n{"text": "x = 1"}\nnonsense\n')
+  stats, _ = run(rows, tmp_path)
+  assert stats["dropped"] == {"read twice": 1, "not JSON": 1}
+  card = (tmp_path / "curated" / "code_filtered" / "1.0.0" / "README.md").read_text()
+  assert "Nothing was done to keep benchmarks out of it." in card
 
 
 def test_a_version_is_published_once(stage, tmp_path):
@@ -77,7 +87,7 @@ def test_a_version_is_published_once(stage, tmp_path):
   assert again["kept"] == 120
   other = tmp_path / "other"
   other.mkdir()
-  folder.begin(other, "decontaminate", {"another": 1})
+  folder.begin(other, "decontaminate", {"benchmarks": ["x"], "tau": 0.8})
   counts = folder.write(other, [Keep(samples.document("x", kind="exercise"))])
   folder.finish(other, "decontaminate", counts.stats(), {})
   with pytest.raises(

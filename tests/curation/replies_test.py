@@ -77,12 +77,15 @@ def test_a_section_keeps_its_text_and_gives_its_code():
   assert textbooks.read_reply(SECTION.replace("\n", "\r\n")) == SECTION
   two = SECTION + "\nMore.\n\n```python\nassert x == 1\n```\n\n```text\nno code\n```\n"
   assert textbooks.code_of(textbooks.read_reply(two)) == ["x = 1\n", "assert x == 1\n"]
+  hidden = SECTION + "\n1. Then:\n\n    ```Py title=x\n    raise SystemError\n    ```\n"
+  assert textbooks.code_of(hidden) == ["x = 1\n", "raise SystemError\n"]
 
 
 @pytest.mark.parametrize(
   ("reply", "says"),
   [
     ("Only prose. " * 50, "no ```python"),
+    (SECTION.replace("x = 1", ""), "no ```python"),
     ("```python\nx = 1\n```", "hardly any prose"),
   ],
 )

@@ -14,6 +14,7 @@ from phi1_jax.llm.budget import BudgetError
 from phi1_jax.llm.client import RequestError
 from phi1_jax.llm.conversation import Answered, Failed
 from phi1_jax.llm.journal import Journal
+from phi1_jax.llm.progress import Bill
 
 pytest.importorskip("openai")
 pytestmark = pytest.mark.usefixtures("thread_courier")
@@ -183,17 +184,17 @@ def test_a_lost_call_is_in_doubt_and_counted(serve, configure, requests, parse):
 
 def test_the_cap_holds_and_the_message_goes_on(serve, configure, requests, ask):
   with serve(latency=0.01) as server:
-    budget_usd = 0.0009
+    budget_usd = 0.0003
     config = configure(server.url, budget_usd=budget_usd, concurrency=4)
     with pytest.raises(BudgetError) as caught:
-      ask(config, requests(200))
+      ask(config, requests(60))
     assert 0 < server.money <= budget_usd * 1e12
     billed = server.counts()["billed"]
     text = str(caught.value)
-    assert f"{200 - billed:,} requests are left" in text
+    assert f"{60 - billed:,} requests are left" in text
     more = float(text.partition("--gin.Llm.budget_usd=")[2].partition(";")[0])
-    found = ask(configure(server.url, budget_usd=more), requests(200))
-    assert len(found) == 200
+    found = ask(configure(server.url, budget_usd=more), requests(60))
+    assert len(found) == 60
     assert server.counts()["twice"] == 0
 
 
@@ -246,6 +247,29 @@ def test_progress_knows_the_money(server, configure, requests, parse):
   assert [snapshot.done for snapshot in seen] == sorted(s.done for s in seen)
 
 
+def test_the_bill_is_the_journals(serve, configure, requests, parse):
+  with serve({"hang": 0.5}) as server:
+    config = configure(server.url, timeout_seconds=0.3)
+    with Asker(config) as asker:
+      assert asker.bill() == Bill(0, 0, 0)
+      assert len(list(asker.ask(requests(6), parse))) == 6
+      next(asker.ask(requests(3, first=50), parse))  # others are under way
+    account = Journal(pathlib.Path(config.journal)).account
+  bill = asker.bill()
+  assert (bill.spent, bill.doubtful) == (account.spent, account.doubtful)
+  assert bill.doubtful_calls == account.doubtful_calls > 0
+  assert bill.spent == server.money
+
+
+def test_progress_is_counted_anew_by_each_ask(server, configure, requests, parse):
+  seen = []
+  with Asker(configure(server.url), seen.append) as asker:
+    for count in (3, 2):
+      list(asker.ask(requests(count), parse))
+      assert (seen[-1].done, seen[-1].total) == (count, count)
+      assert seen[-1].spent == server.money
+
+
 POISON = [
   b"",
   b"\xff\xfe",
@@ -269,6 +293,21 @@ def test_a_poisoned_reply_is_kept_paid_for_and_corrected(
   assert server.counts()["billed"] == 2 * count
   assert server.counts()["twice"] == 0
   assert len(Journal(pathlib.Path(config.journal))) == 2 * count
+
+
+def test_a_reply_that_trips_the_parser_stops_neither_run(
+  server, configure, requests, ask
+):
+  def parse(text):
+    return len(text) // ("word" not in text)  # ZeroDivisionError
+
+  server.write = lambda body: "word" if "exercise 1" in str(body) else "answer"
+  config = configure(server.url)
+  found = ask(config, requests(3), parse)
+  assert [type(outcome) for outcome in found] == [Answered, Failed, Answered]
+  assert "ZeroDivisionError" in found[1].reason
+  assert ask(config, requests(3), parse) == found
+  assert server.counts()["billed"] == 4
 
 
 def test_a_refused_request_does_not_stop_the_others(server, configure, requests, ask):
@@ -339,6 +378,22 @@ def test_a_page_of_html_is_no_api(server, configure, requests, ask):
   server.script = [(200, b"<html>Welcome", {"Content-Type": "text/html; x"})]
   with pytest.raises(InputError, match="a page of HTML"):
     ask(configure(server.url), requests(20))
+
+
+@pytest.mark.parametrize(
+  ("name", "value", "expected"),
+  [
+    ("SSL_CERT_FILE", "/nope", r"FileNotFoundError.*\ncheck SSL_CERT_FILE"),
+    ("HTTP_PROXY", "http://proxy:port", r"InvalidURL.*the proxies"),
+  ],
+)
+def test_a_client_that_cannot_be_set_up_is_not_a_full_disk(
+  server, configure, requests, ask, monkeypatch, name, value, expected
+):
+  monkeypatch.setenv(name, value)
+  with pytest.raises(InputError, match=rf"(?s)the client cannot be set up.*{expected}"):
+    ask(configure(server.url), requests(1))
+  assert server.counts()["came"] == 0
 
 
 def test_openais_own_api_wants_a_key(configure, requests, ask, monkeypatch):

@@ -1,7 +1,9 @@
 """The Batch API over the same journal."""
 
+import asyncio
 import json
 import pathlib
+import time
 
 import pytest
 
@@ -11,7 +13,7 @@ from phi1_jax.llm.asker import Asker
 from phi1_jax.llm.budget import BudgetError
 from phi1_jax.llm.client import RequestError
 from phi1_jax.llm.journal import Journal
-from phi1_jax.llm.ledger import Ask
+from phi1_jax.llm.ledger import Ask, Ledger
 
 pytest.importorskip("openai")
 pytestmark = pytest.mark.usefixtures("thread_courier")
@@ -93,11 +95,72 @@ def test_the_cap_holds_for_whole_batches(server, configure, requests, ask):
   budget = 0.0001
   config = configure(server.url, api="batch", budget_usd=budget)
   with pytest.raises(BudgetError, match="requests are left"):
-    ask(config, requests(40))
+    ask(config, requests(16))
   assert len(uploads(server)) > 1  # each settles for less than it reserved
   assert 0 < server.money == account(config).spent <= budget * 1e12
-  assert len(ask(configure(server.url, api="batch"), requests(40))) == 40
+  assert len(ask(configure(server.url, api="batch"), requests(16))) == 16
   assert server.counts()["twice"] == 0
+
+
+def hurry(config, wanted, parse, seconds=20.0):
+  """Outcomes of a run that must not wait for ever."""
+  deadline = time.monotonic() + seconds
+  with Asker(config, lambda snapshot: hurried(deadline)) as asker:
+    return list(asker.ask(wanted, parse))
+
+
+def hurried(deadline):
+  assert time.monotonic() < deadline, "it waits for ever"
+
+
+@pytest.mark.parametrize("response", [{"status_code": 200}, {"body": 5}, {"body": {}}])
+def test_a_reply_without_a_completion_is_paid_for_and_corrected(
+  server, configure, requests, parse, monkeypatch, response
+):
+  store = server.RequestHandlerClass._store
+
+  def spoil(handler, name, rows):
+    if name == "batch_0-output":
+      rows[1]["response"] = {"status_code": 200} | response
+    return store(handler, name, rows)
+
+  monkeypatch.setattr(server.RequestHandlerClass, "_store", spoil)
+  config = configure(server.url, api="batch")
+  found = hurry(config, requests(3), parse)
+  assert [outcome.value[:6] for outcome in found] == ["answer"] * 3
+  assert hurry(config, requests(3), parse) == found
+  assert uploads(server) == [3, 1]
+  journal = Journal(pathlib.Path(config.journal))
+  assert len(journal) == server.counts()["billed"] == 4
+  assert journal.account.doubtful == 0
+  assert journal.account.spent > server.money  # one of them at its worst case
+
+
+def test_a_mistake_of_ours_stops_the_run_and_the_next_takes_it_up(
+  server, configure, requests, parse, monkeypatch
+):
+  replied, wanted = Ledger.replied, requests(5)
+  config = configure(server.url, api="batch")
+  booked = []
+
+  async def stumble(ledger, call, ask, raw, whole):
+    if call.key == wanted[2].key(config):
+      raise KeyError("usage")
+    await asyncio.sleep(0.1)
+    booked.append(call.key)
+    return await replied(ledger, call, ask, raw, whole)
+
+  monkeypatch.setattr(Ledger, "replied", stumble)
+  with pytest.raises(RequestError, match=r"\(KeyError: 'usage'\)\nall replies so far"):
+    hurry(config, wanted, parse)
+  journal = Journal(pathlib.Path(config.journal))
+  assert len(booked) == len(journal) == 4  # its neighbours are finished before the end
+  assert [*journal.account.batches[0].calls] == [wanted[2].key(config)]
+  journal.close()
+  monkeypatch.setattr(Ledger, "replied", replied)
+  assert len(hurry(config, wanted, parse)) == 5
+  assert server.counts()["billed"] == 5
+  assert account(config).spent == server.money
 
 
 class Gone(Exception):
@@ -184,12 +247,14 @@ def asks(*reserves):
   return [Ask(f"{n}", {"x": "y"}, {}, money, 0) for n, money in enumerate(reserves)]
 
 
-def test_the_longest_beginning_that_fits():
+def test_the_longest_beginning_that_fits(monkeypatch):
   assert batch_files.fitting(asks(5, 5, 5), most=9, money=14) == 2
   assert batch_files.fitting(asks(5, 5, 5), most=9, money=15) == 3
   assert batch_files.fitting(asks(5, 1, 1), most=9, money=4) == 0
   assert batch_files.fitting(asks(1, 1, 1), most=2, money=99) == 2
-  large = [Ask("k", {"x": "y" * 10**8}, {}, 0, 0)] * 3
+  assert batch_files._MOST_BYTES == 200 * 10**6
+  monkeypatch.setattr(batch_files, "_MOST_BYTES", 2000)
+  large = [Ask("k", {"x": "y" * 1000}, {}, 0, 0)] * 3
   assert batch_files.fitting(large, most=9, money=9) == 1
 
 

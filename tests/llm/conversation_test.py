@@ -1,7 +1,9 @@
 import dataclasses
+import json
 
 import pytest
 
+from phi1_jax import InputError
 from phi1_jax.llm import conversation
 from phi1_jax.llm.conversation import Answered, Failed, Turn
 from phi1_jax.llm.reply import Reply, UnreadableError
@@ -53,6 +55,60 @@ def test_a_malformed_reply_is_corrected_once(parse):
   failed = respond(parse, turn, reply("sorry"))
   assert failed == Failed(ORIGIN, failed.reason, "k")
   assert "malformed, and again when corrected" in failed.reason
+
+
+# What parsers stumble over: a text, and what they do with it.
+STUMBLES = [
+  ("1e999", lambda text: int(float(text)), "OverflowError: cannot convert"),
+  ("[" * 100_000, json.loads, "RecursionError"),
+  ("9" * 5000, int, "ValueError: Exceeds the limit"),
+  ("{}", lambda text: json.loads(text)["code"], "KeyError: 'code'"),
+  ("null", lambda text: json.loads(text).strip(), "AttributeError: 'NoneType'"),
+  ("5", lambda text: json.loads(text)[0], "TypeError: 'int'"),
+  ("def", lambda text: compile(text, "reply", "exec"), "SyntaxError: invalid"),
+  ("1" * 19, lambda text: " " * int(text), "MemoryError"),
+]
+
+
+@pytest.mark.parametrize(("text", "parse", "expected"), STUMBLES)
+def test_a_reply_that_trips_the_parser_is_malformed(text, parse, expected):
+  turn = respond(parse, START, reply(text))
+  note = turn.request.messages[-1].content
+  assert f"could not be used: {expected}" in note
+  failed = respond(parse, turn, reply(text))
+  assert isinstance(failed, Failed)
+  assert expected in failed.reason
+  cut = respond(parse, START, reply(text, "length"))
+  assert expected in conversation.refused(cut, "k", "400", parse).reason
+
+
+def test_what_a_parser_says_is_short_and_can_be_sent():
+  def parse(text):
+    raise LookupError("\ud800" + "x" * 5_000_000)
+
+  turn = respond(parse, START, reply())
+  said = "LookupError: \ufffd" + "x" * 199 + ". Answer"
+  assert said in turn.request.messages[-1].content
+  respond(parse, turn, reply()).reason.encode()
+  cut = respond(parse, START, reply("x", "length"))
+  conversation.refused(cut, "k", "400", parse).reason.encode()
+
+
+def test_what_a_malformed_reply_is_told_for_can_be_sent():
+  def parse(text):
+    raise conversation.Malformed(f"got {json.loads(text)}")
+
+  turn = respond(parse, START, reply('"\\ud800"'))
+  assert "got \ufffd" in turn.request.messages[-1].content
+
+
+@pytest.mark.parametrize("error", [InputError("Parse.menu"), KeyboardInterrupt()])
+def test_what_is_not_the_replys_fault_goes_on(error):
+  def parse(text):
+    raise error
+
+  with pytest.raises(type(error)):
+    respond(parse, START, reply())
 
 
 def test_an_unreadable_reply_is_asked_for_in_other_words(parse):

@@ -13,7 +13,7 @@ BENCHMARK = pathlib.Path(__file__).parents[2] / "benchmarks/interruptions.py"
 
 def test_kills_cost_nothing_and_change_nothing(tmp_path):
   command = [sys.executable, str(BENCHMARK), f"--folder={tmp_path}/runs", "--kills=5"]
-  command += ["--requests=40", "--latency=0.05", "--seed=1"]
+  command += ["--requests=24", "--latency=0.02", "--seed=1"]
   done = subprocess.run(command, capture_output=True, text=True)
   assert done.returncode == 0, done.stdout + done.stderr
   assert "output identical: True" in done.stdout

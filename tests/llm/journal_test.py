@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import time
+import tracemalloc
 
 import pytest
 
@@ -81,6 +82,15 @@ def test_a_batch_line_is_unwrapped(folder):
   assert Journal(folder).read(KEYS[0]).text == "from a batch"
 
 
+@pytest.mark.parametrize(
+  "line", ["null", "[]", "{}", '{"response": null}', '{"response": {"body": null}}']
+)
+def test_a_batch_line_without_a_completion_is_unreadable(folder, line):
+  write(folder, REPLIES, reply_row(0, raw=line, batch="b"))
+  with pytest.raises(UnreadableError, match="not the JSON"):
+    Journal(folder).read(KEYS[0])
+
+
 def test_what_became_of_calls(folder):
   write(folder, REPLIES, reply_row(0))
   write(
@@ -101,6 +111,25 @@ def test_what_became_of_calls(folder):
   assert (account.spent, account.doubtful, account.doubtful_calls) == (100, 3000, 3)
   assert account.batches == [OpenBatch("open", "b", {KEYS[4]: (4, 1000)})]
   assert account.next_call == 6
+
+
+def test_calls_that_were_settled_take_no_memory(folder):
+  count = 3000
+  keys = [f"{number:064x}" for number in range(count)]
+  sent = [sent_row(0) | {"call": n, "key": key} for n, key in enumerate(keys)]
+  write(folder, SENT, *sent)
+  write(folder, FAILURES, *[{"call": n, "released": True} for n in range(count - 1)])
+  tracemalloc.start()
+  account = Journal(folder).account
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert (account.doubtful_calls, account.next_call) == (1, count)
+  assert peak < 150 * count + 200_000  # a number each, not a row
+
+
+def test_a_number_is_never_given_twice(folder):
+  write(folder, FAILURES, {"call": 7, "released": True})  # its call deleted by hand
+  assert Journal(folder).account.next_call == 8
 
 
 def test_a_reply_deleted_by_hand_is_counted_and_asked_for_again(folder):

@@ -1,3 +1,5 @@
+import pathlib
+
 import pytest
 
 from phi1_jax import InputError
@@ -39,6 +41,19 @@ def test_whatever_is_torn_off_the_whole_lines_stay(path):
     with path.open("ab") as file:
       file.write(lines.seal({"n": 9}))
     assert read(path) == [*ROWS[:kept], {"n": 9}]
+
+
+def test_what_is_begun_is_on_the_disk_under_its_name(tmp_path, monkeypatch):
+  synced, path = [], tmp_path / "replies.jsonl"
+
+  def fsync(file):
+    place = pathlib.Path(f"/proc/self/fd/{file}").readlink()
+    synced.append((place, path.read_bytes()))
+
+  monkeypatch.setattr(lines.os, "fsync", fsync)
+  lines.prepare(path, "replies")
+  header = lines.header("replies")
+  assert synced == [(path, header), (tmp_path, header)]
 
 
 def test_every_changed_byte_is_found(path):

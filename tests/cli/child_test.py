@@ -1,0 +1,79 @@
+"""A command as a child: told to stop once, and what its exit code means."""
+
+import pathlib
+import textwrap
+
+import pytest
+
+from phi1_jax import InputError
+from phi1_jax.cli import child
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+  """Writes a module that the child can run."""
+  monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+  def write(source):
+    (tmp_path / "job.py").write_text(textwrap.dedent(source))
+    return "job"
+
+  return write
+
+
+SAVING = """
+  import pathlib, signal, sys, time
+  heard = []
+  def note(number, frame):
+    heard.append(number)
+    signal.signal(number, signal.SIG_DFL)  # a second one kills
+  signal.signal(signal.SIGTERM, note)
+  pathlib.Path(sys.argv[1], "ready").touch()
+  while not heard:
+    time.sleep(0.02)
+  time.sleep(1.0)  # it saves
+  pathlib.Path(sys.argv[1], "saved").touch()
+  sys.exit(75)
+"""
+
+
+def test_a_child_that_saves_is_told_once(module, tmp_path):
+  stopping = (tmp_path / "ready").exists
+  assert not child.run(module(SAVING), [str(tmp_path)], stopping, "saving")
+  assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize(
+  ("code", "expected"), [(0, True), (75, False), (2, InputError), (1, RuntimeError)]
+)
+def test_exit_codes(module, code, expected):
+  name = module(f"import sys; sys.exit({code})")
+  if isinstance(expected, bool):
+    assert child.run(name, [], lambda: False, "working") == expected
+  else:
+    with pytest.raises(expected, match="working"):
+      child.run(name, [], lambda: False, "working")
+
+
+def test_a_child_without_a_handler_is_stopped_too(module):
+  name = module("import time; time.sleep(60)")
+  assert not child.run(name, [], lambda: True, "working")
+
+
+def test_a_child_does_not_outlive_an_interruption(module, tmp_path):
+  name = module(
+    """
+    import os, pathlib, sys, time
+    pathlib.Path(sys.argv[1], "pid").write_text(str(os.getpid()))
+    time.sleep(60)
+    """
+  )
+
+  def interrupted():
+    if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
+      raise KeyboardInterrupt
+    return False
+
+  with pytest.raises(KeyboardInterrupt):
+    child.run(name, [str(tmp_path)], interrupted, "working")
+  assert not pathlib.Path("/proc", (tmp_path / "pid").read_text()).exists()
