@@ -2,6 +2,7 @@
 
     python benchmarks/curation_growth.py --stage=deduplicate --documents=2000
     python benchmarks/curation_growth.py --stage=decontaminate --engines
+    python benchmarks/curation_growth.py --stage=filter --classifier=FOLDER --engines
 
 Each size runs in a process of its own, so that its peak memory is its own. With
 --engines the same pipeline runs on FnApiRunner and on Beam's Dask runner with two
@@ -22,7 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from phi1_jax.curation import card, decontaminate, deduplicate
-from phi1_jax.curation.config import DecontaminateConfig, DeduplicateConfig
+from phi1_jax.curation.config import (
+  DecontaminateConfig,
+  DeduplicateConfig,
+  FilterConfig,
+)
 from phi1_jax.curation.document import Document, identify
 from phi1_jax.curation.folder import line
 from phi1_jax.curation.pipeline import LOCAL, Runner
@@ -30,14 +35,25 @@ from phi1_jax.data import corpora
 from phi1_jax.grammar import teacher
 
 DASK = "apache_beam.runners.dask.dask_runner.DaskRunner"
-STAGES: dict[str, Callable[[str, Path, Runner], Any]] = {
-  "deduplicate": lambda inputs, folder, runner: deduplicate.run(
+# What runs a stage, given inputs, a classifier's folder, the stage's own, the runner.
+STAGES: dict[str, Callable[[str, str, Path, Runner], Any]] = {
+  "deduplicate": lambda inputs, _, folder, runner: deduplicate.run(
     DeduplicateConfig((inputs,)), folder, runner
   ),
-  "decontaminate": lambda inputs, folder, runner: decontaminate.run(
+  "decontaminate": lambda inputs, _, folder, runner: decontaminate.run(
     DecontaminateConfig((inputs,)), folder, runner
   ),
+  "filter": lambda inputs, classifier, folder, runner: filter_stage(
+    FilterConfig((inputs,), classifier), folder, runner
+  ),
 }
+
+
+def filter_stage(config: FilterConfig, folder: Path, runner: Runner) -> Any:
+  """Runs the filter, whose imports would count as every stage's memory."""
+  from phi1_jax.curation import filtering
+
+  return filtering.run(config, folder, runner)
 
 
 def write_input(folder: Path, documents: int, files: int = 8) -> int:
@@ -71,18 +87,21 @@ def as_document(source: str, text: str) -> Document:
   return Document(made_from, text, source, "MIT", "exercise", made_from)
 
 
-def measure(stage: str, inputs: str, folder: str, runner: Runner, answer: Any) -> None:
+def measure(
+  stage: tuple[str, str], inputs: str, folder: str, runner: Runner, answer: Any
+) -> None:
   """Runs a stage in this process: seconds, documents, kept, peak MiB."""
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
   started = time.monotonic()
-  stats = STAGES[stage](inputs, Path(folder), runner)
+  name, classifier = stage
+  stats = STAGES[name](inputs, classifier, Path(folder), runner)
   seconds = time.monotonic() - started
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
   answer.put((seconds, stats["read"], stats["kept"], before, peak))
 
 
 def in_a_process(
-  stage: str, inputs: str, folder: Path, runner: Runner
+  stage: tuple[str, str], inputs: str, folder: Path, runner: Runner
 ) -> tuple[float, int, int, float, float]:
   """`measure` in a new process."""
   folder.mkdir()
@@ -93,11 +112,13 @@ def in_a_process(
   process.start()
   process.join()
   if process.exitcode:
-    sys.exit(f"{stage} failed; its error stands above")
+    sys.exit(f"{stage[0]} failed; its error stands above")
   return answer.get()
 
 
-def growth(stage: str, documents: int, place: Path) -> Iterator[tuple[object, ...]]:
+def growth(
+  stage: tuple[str, str], documents: int, place: Path
+) -> Iterator[tuple[object, ...]]:
   """Rows: how the cost grows from 1x to 8x."""
   for times in (1, 2, 4, 8):
     source = place / f"input-{times}"
@@ -118,7 +139,9 @@ def growth(stage: str, documents: int, place: Path) -> Iterator[tuple[object, ..
     )
 
 
-def engines(stage: str, documents: int, place: Path) -> Iterator[tuple[object, ...]]:
+def engines(
+  stage: tuple[str, str], documents: int, place: Path
+) -> Iterator[tuple[object, ...]]:
   """Rows: the engines, and whether they kept the same."""
   from dask.distributed import LocalCluster
 
@@ -151,15 +174,19 @@ def main() -> None:
   parser.add_argument("--stage", choices=sorted(STAGES), required=True)
   parser.add_argument("--documents", type=int, default=2000, help="exercises at 1x")
   parser.add_argument("--engines", action="store_true", help="compare two engines")
+  parser.add_argument("--classifier", default="", help="filter: a trained one")
   arguments = parser.parse_args()
+  if (arguments.stage == "filter") != bool(arguments.classifier):
+    parser.error("--classifier: expected with --stage=filter, and only there")
+  stage = (arguments.stage, arguments.classifier)
   with tempfile.TemporaryDirectory() as folder:
     if arguments.engines:
       head = ("engine", "read", "kept", "wall", "files", "same as the first")
-      rows = engines(arguments.stage, arguments.documents, Path(folder))
+      rows = engines(stage, arguments.documents, Path(folder))
     else:
       head = ("input", "documents", "size", "kept", "wall", "documents/s")
       head += ("memory before", "peak memory")
-      rows = growth(arguments.stage, arguments.documents, Path(folder))
+      rows = growth(stage, arguments.documents, Path(folder))
     print(f"{arguments.stage}\n\n{card.table(head, rows)}")
 
 

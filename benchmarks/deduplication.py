@@ -133,9 +133,7 @@ def candidates(
   buckets: dict[bytes, list[tuple[str, int]]] = collections.defaultdict(list)
   for sketch in sketches:
     if sketch.shingles:
-      for band in clusters.buckets(
-        sketch.hashes(), config.permutations, config.bands
-      ):
+      for band in clusters.buckets(sketch.hashes(), config.permutations, config.bands):
         buckets[band].append((sketch.key, len(sketch.hashes())))
   return {
     (other, name)

@@ -1,8 +1,9 @@
 """Near-duplicates as pure functions: candidates, edges, and who stays.
 
 A document is named by its key, which sorts by priority: what stays is the first of a
-cluster. Texts under one id have keys of their own, and the first of them has the id. A document goes only if it is similar to one that stays; being similar to one
-that goes is no reason. So no chain of small steps can carry a whole source away.
+cluster. A document goes only if it is similar to one that stays; being similar to one
+that goes is no reason. So no chain of small steps can carry a whole source away. Texts
+under one id have keys of their own; the first of them has the id, the others go.
 """
 
 from __future__ import annotations
@@ -203,7 +204,9 @@ def again(document: Document, first: Document) -> Drop:
     {"source": each.source, "sha256": _of_text(each.text), "begin": each.text[:_SHOWN]}
     for each in (first, document)
   ]
-  return Drop(document, "id of another text", {"representative": first.id, "texts": texts})
+  return Drop(
+    document, "id of another text", {"representative": first.id, "texts": texts}
+  )
 
 
 def summary(standings: Mapping[str, Standing], largest: int = 10) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Near-duplicates go: MinHash candidates, true Jaccard on every edge, no chains.
 
-  documents -> shingles -> copies grouped -> MinHash bands -> candidates
+  documents -> shingles -> equal ones grouped -> MinHash bands -> candidates
             -> true Jaccard -> clusters (in one worker, edges only) -> decisions
 
 Texts pass through the pipeline once, to be shuffled to their decisions. The rest moves
@@ -30,9 +30,12 @@ from phi1_jax.text import diversity, records
 from phi1_jax.text import shingles as runs
 
 STAGE = "deduplicate"
-VERSION = 1  # of everything that decides the outcome beside the settings
+VERSION = 2  # of everything that decides the outcome beside the settings
 CLUSTERS = "clusters.json"
 _SAMPLE = 1000
+# The first of those with the same words; each one's key, and whether its lines are the
+# first's.
+_Group = tuple[Sketch, list[tuple[str, bool]]]
 
 
 def run(
@@ -90,8 +93,8 @@ def check_loss(
       raise LossError(
         f"{source}: {counts['dropped']:,} of {counts['read']:,} documents are "
         f"duplicates ({share:.1%}), Deduplicate.maximum_loss is {maximum:.1%}; look at "
-        f"{folder}/dropped-*.jsonl, then raise it or similarity. Largest: "
-        f"{_worst(folder, source)}"
+        f"{folder}/dropped-*.jsonl, then raise it; for another Deduplicate.similarity "
+        f"name a new --workdir. Largest: {_worst(folder, source)}"
       )
 
 
@@ -99,12 +102,18 @@ def build(graph: beam.Pipeline, config: DeduplicateConfig, folder: Path) -> None
   """The pipeline, from the inputs to the folder's files."""
   decisions = graph | "Read" >> pipeline.Read(config.inputs)
   unread = decisions | "Unread" >> beam.Filter(lambda d: isinstance(d, Drop))
-  documents = decisions | "Documents" >> beam.FlatMap(_documents, config)
+  documents = decisions | "Documents" >> beam.FlatMap(_documents)
+  sketches = documents | "Sketch" >> beam.Map(_sketch, config)
+  others = (
+    sketches
+    | "Ids" >> beam.Map(_id)
+    | "SameId" >> beam.GroupByKey()
+    | "Others" >> beam.FlatMap(_others)
+  )
   groups = (
-    documents
-    | "Sketch" >> beam.Map(_sketch, config)
-    | "Copies" >> beam.GroupByKey()
-    | "Group" >> beam.Map(_group)
+    {"sketches": sketches, "others": others}
+    | "SameWords" >> beam.CoGroupByKey()
+    | "Group" >> beam.FlatMap(_group)
   )
   leaders = groups | "Leaders" >> beam.FlatMap(_leaders)
   buckets = (
@@ -133,7 +142,7 @@ def build(graph: beam.Pipeline, config: DeduplicateConfig, folder: Path) -> None
   judged = (
     {"documents": documents, "standing": of_members}
     | "WithDocument" >> beam.CoGroupByKey()
-    | "Decide" >> beam.FlatMap(_decide)
+    | "Decide" >> beam.FlatMap(_decide, config)
   )
   _ = (
     (judged, unread)
@@ -166,11 +175,9 @@ def _edges(
   )
 
 
-def _documents(
-  decision: Decision, config: DeduplicateConfig
-) -> Iterator[tuple[str, Document]]:
+def _documents(decision: Decision) -> Iterator[tuple[str, Document]]:
   if isinstance(decision, Keep):
-    yield clusters.key(decision.document, config.prefer), decision.document
+    yield decision.document.id, decision.document
 
 
 def _sketch(
@@ -180,28 +187,50 @@ def _sketch(
   return found.digest, found
 
 
-def _group(copies: tuple[bytes, Iterable[Sketch]]) -> tuple[Sketch, list[str]]:
-  """The first of some copies, and the keys of all."""
-  names, shingles = set(), b""
-  for found in copies[1]:
-    names.add(found.key)
-    shingles = found.shingles
-  return Sketch(min(names), copies[0], shingles), sorted(names)
+def _id(sketched: tuple[bytes, Sketch]) -> tuple[str, tuple[str, bytes]]:
+  digest, found = sketched
+  return clusters.id_of(found.key), (found.key, digest)
 
 
-def _leaders(group: tuple[Sketch, list[str]]) -> Iterator[tuple[str, bytes]]:
+def _others(
+  named: tuple[str, Iterable[tuple[str, bytes]]],
+) -> Iterator[tuple[bytes, str]]:
+  """The keys under an id but for the first, by the digest of their words.
+
+  Their documents will go, so they must not be what another one goes because of.
+  """
+  for name, digest in sorted(set(named[1]))[1:]:
+    yield digest, name
+
+
+def _group(joined: tuple[bytes, Mapping[str, Iterable[Any]]]) -> Iterator[_Group]:
+  """The first of those with the same words, and all of them."""
+  digest, parts = joined
+  others = set(parts["others"])
+  names: dict[str, bytes] = {}
+  shingles = b""
+  for found in parts["sketches"]:
+    if found.key not in others:
+      names[found.key], shingles = found.lines, found.shingles
+  if names:
+    first = min(names)
+    members = [(name, lines == names[first]) for name, lines in sorted(names.items())]
+    yield Sketch(first, digest, names[first], shingles), members
+
+
+def _leaders(group: _Group) -> Iterator[tuple[str, bytes]]:
   if group[0].shingles:
     yield group[0].key, group[0].shingles
 
 
-def _sizes(group: tuple[Sketch, list[str]]) -> Iterator[tuple[str, int]]:
+def _sizes(group: _Group) -> Iterator[tuple[str, int]]:
   if len(group[1]) > 1:
     yield group[0].key, len(group[1])
 
 
-def _members(group: tuple[Sketch, list[str]]) -> Iterator[tuple[str, str]]:
-  for name in group[1]:
-    yield group[0].key, name
+def _members(group: _Group) -> Iterator[tuple[str, tuple[str, bool]]]:
+  for member in group[1]:
+    yield group[0].key, member
 
 
 def _bands(
@@ -209,8 +238,7 @@ def _bands(
 ) -> Iterator[tuple[bytes, tuple[str, int]]]:
   name, shingles = leader
   hashes = np.frombuffer(shingles, np.uint64)
-  values = runs.signature(hashes, config.permutations)
-  for band in runs.bands(values, config.bands):
+  for band in clusters.buckets(hashes, config.permutations, config.bands):
     yield band, (name, len(hashes))
 
 
@@ -272,20 +300,24 @@ def _clusters(
 
 def _of_members(
   joined: tuple[str, Mapping[str, Iterable[Any]]],
-) -> Iterator[tuple[str, Standing]]:
-  """What holds for the first of some copies holds for all."""
+) -> Iterator[tuple[str, tuple[Standing, bool]]]:
+  """What holds for the first of those with the same words holds for all, by id."""
   for standing in joined[1]["standing"]:
-    for name in joined[1]["members"]:
-      yield name, standing
+    for name, copy in joined[1]["members"]:
+      yield clusters.id_of(name), (standing, copy)
 
 
-def _decide(joined: tuple[str, Mapping[str, Iterable[Any]]]) -> Iterator[Decision]:
-  name, parts = joined
-  standing = next(iter(parts["standing"]), None)
-  first, *more = sorted(parts["documents"], key=lambda d: folders.line(d.record()))
-  yield clusters.decide(first, name, standing)
-  for document in more:
-    yield clusters.again(document)
+def _decide(
+  joined: tuple[str, Mapping[str, Iterable[Any]]], config: DeduplicateConfig
+) -> Iterator[Decision]:
+  parts = joined[1]
+  standing, copy = next(iter(parts["standing"]), (None, False))
+  named = [(clusters.key(d, config.prefer), d) for d in parts["documents"]]
+  named.sort(key=lambda pair: (pair[0], folders.line(pair[1].record())))
+  name, first = named[0]
+  yield clusters.decide(first, name, standing, copy)
+  for _, document in named[1:]:
+    yield clusters.again(document, first)
 
 
 def _losses(counts: Tally) -> dict[str, dict[str, int]]:

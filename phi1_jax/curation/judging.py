@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import dataclasses
 import itertools
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from phi1_jax.curation.document import Decision, Drop, Keep
 from phi1_jax.curation.draft import Draft
 from phi1_jax.sandbox.program import Program, Verdict
 from phi1_jax.sandbox.sandbox import Sandbox
+from phi1_jax.text import source
 
 # Drafts that are judged before the next are asked for; only the order depends on it.
 _WINDOW = 1024
@@ -106,9 +106,8 @@ def _groups(drafts: Iterable[Draft]) -> Iterator[list[Draft]]:
 
 
 def _defined(code: str) -> set[str]:
-  with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    body = ast.parse(code).body
+  tree = source.parse(code)
+  body = tree.body if tree else []
   kinds = (ast.FunctionDef, ast.ClassDef)
   return {node.name for node in body if isinstance(node, kinds)}
 

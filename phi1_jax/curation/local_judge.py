@@ -17,8 +17,9 @@ import dataclasses
 import io
 import sys
 import tokenize
-import warnings
 from collections.abc import Iterator
+
+from phi1_jax.text import source
 
 VERSION = 1
 _LOGIC = (ast.For, ast.While, ast.If, ast.IfExp, ast.BoolOp, ast.Compare, ast.BinOp)
@@ -88,11 +89,8 @@ def weigh(found: Features) -> float:
 
 def features(text: str) -> Features | None:
   """The features of a file; None if it is not Python 3."""
-  try:
-    with warnings.catch_warnings():
-      warnings.simplefilter("ignore")
-      tree = ast.parse(text)
-  except (SyntaxError, ValueError, RecursionError, MemoryError):
+  tree = source.parse(text)
+  if tree is None:
     return None
   lines = [line.strip() for line in text.splitlines() if line.strip()]
   if not lines:

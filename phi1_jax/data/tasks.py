@@ -42,7 +42,7 @@ MIXTURES = {
 
 GRAMMAR = "grammar_exercises"
 # About as many as the quickstart reads once.
-_GRAMMAR_EXERCISES = 24_000
+_GRAMMAR_EXERCISES = 40_000
 
 # seqio's own word for "as much of each task as there is of it": plain concatenation.
 by_size = seqio.mixing_rate_num_examples

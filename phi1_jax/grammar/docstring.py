@@ -49,16 +49,19 @@ def shown(call: Call) -> str:
   return repr(eval(text))  # a literal that this part wrote
 
 
-def layout(rng: random.Random, draft: Draft, examples: Sequence[Call]) -> str:
+def layout(
+  rng: random.Random, draft: Draft, examples: Sequence[Call], plain: bool = False
+) -> str:
   """The docstring's source, indented by 4 spaces, with a newline at its end.
 
   Args:
     rng: chooses the layout.
     draft: what is to be said.
     examples: calls to show as a doctest.
+    plain: no block about arguments and answer.
   """
   lines = _paragraph(draft.prose, wrap=len(draft.prose) > UNWRAPPED or chance(rng, 0.8))
-  style = weighted(rng, BLOCKS)
+  style = "none" if plain else weighted(rng, BLOCKS)
   lines += _block(style, draft.arguments, draft)
   doctest = [line for call in examples for line in (f">>> {call.source}", shown(call))]
   if doctest and "None" not in doctest:  # which the interpreter does not show

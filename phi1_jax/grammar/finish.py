@@ -78,8 +78,16 @@ def _examples(
   return several(rng, list(distinct.values()), whole(rng, 1, 2))
 
 
-def finish(draft: Draft, rng: random.Random, gate: Gate) -> Exercise | None:
+def finish(
+  draft: Draft, rng: random.Random, gate: Gate, plain: bool = False
+) -> Exercise | None:
   """Names the draft, runs it and words its docstring.
+
+  Args:
+    draft: what is to be computed.
+    rng: chooses name, inputs and layout.
+    gate: the tier that the name must belong to.
+    plain: no type hints, no blocks about arguments, no examples.
 
   Returns:
     None where no name fits the tier, a line is too long, or the answers to the inputs
@@ -96,10 +104,11 @@ def finish(draft: Draft, rng: random.Random, gate: Gate) -> Exercise | None:
   if found is None:
     return None
   made, taken = found
-  text = docstring.layout(rng, draft, _examples(rng, draft, made, taken))
+  examples = [] if plain else _examples(rng, draft, made, taken)
+  text = docstring.layout(rng, draft, examples, plain)
   return Exercise(
     name=name,
-    prompt=f"{_head(draft, rng, name)}\n{text}",
+    prompt=f"{_head(draft, rng, name, plain)}\n{text}",
     body=body,
     tests=exercise.asserts(taken),
     composition=draft.composition,
@@ -108,9 +117,9 @@ def finish(draft: Draft, rng: random.Random, gate: Gate) -> Exercise | None:
   )
 
 
-def _head(draft: Draft, rng: random.Random, name: str) -> str:
+def _head(draft: Draft, rng: random.Random, name: str, plain: bool) -> str:
   """Imports, helpers and the `def` line, with type hints in some style."""
-  style = weighted(rng, HINTS)
+  style = "none" if plain else weighted(rng, HINTS)
   line, needed = signature(name, draft.arguments, draft.returns, style)
   if len(line) > LONGEST_LINE:
     line, needed = signature(name, draft.arguments, draft.returns, "none")

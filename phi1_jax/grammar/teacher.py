@@ -53,7 +53,8 @@ MENU: tuple[tuple[float, Family], ...] = (
   (2, recursions.nested),
   (2, recursions.downwards),
 )
-# What a first model learns in minutes: short tasks about one or two numbers.
+# What a first model learns in minutes: short tasks about one or two values, in as many
+# words as they need and no more.
 FIRST_MENU: tuple[tuple[float, Family], ...] = (
   (7, scalars.conditional),
   (6, scalars.chain),
@@ -91,10 +92,10 @@ def draw(
   rng: random.Random, tier: str, menu: tuple[tuple[float, Family], ...] = MENU
 ) -> Exercise:
   """An exercise of a tier, of a family of the menu."""
-  gate = _GATES[tier]
+  gate, plain = _GATES[tier], menu is FIRST_MENU
   for _ in range(_TRIES):
     draft = weighted(rng, menu)(rng, gate)
-    made = draft and finish(draft, rng, gate)
+    made = draft and finish(draft, rng, gate, plain)
     if made:
       return made
   raise RuntimeError(f"no exercise for tier {tier!r} in {_TRIES} draws")

@@ -175,7 +175,7 @@ class Asker:
     )
 
   def bill(self) -> Bill:
-    """What the journal has cost; complete once this is closed."""
+    """What the journal has cost, complete at the end of an `ask` and once closed."""
     spent, doubtful, _, calls = self._money
     return Bill(spent=spent, doubtful=doubtful, doubtful_calls=calls)
 
@@ -288,7 +288,7 @@ class Asker:
     elif "note" in message:
       self._note = message["note"]
       log.info(self._note)
-    else:
+    elif "stop" in message:
       self._stopped = message
 
   def _give_up(self, key: str, text: str, opened: bool) -> None:

@@ -9,7 +9,8 @@ is a call in the journal, and none is paid for twice.
 The run sends one `Order`, then one `Ask` a line, and {"flush": true} when it waits for
 what a batch would hold back. It is told {"reply": key, ...} when a reply is on the
 disk, {"refused": key, ...}, {"unanswered": key, ...}, {"note": text}, and at last
-{"stop": kind, ...}: nothing more is sent, nothing is under way. Each has the money.
+{"stop": kind, ...} or {"ended": true}: nothing more is sent, nothing is under way.
+Each has the money.
 """
 
 import asyncio
@@ -69,8 +70,8 @@ async def serve(order: Order, messages: Messages, write: Write) -> None:
     await asyncio.gather(dispatcher.work(), batches.work())
     await sender.close()
     books.close()
-    if shared.stopped:
-      shared.tell(**shared.stopped)
+    # Also when nothing stopped it: the last calls may have ended in doubt.
+    shared.tell(**(shared.stopped or {"ended": True}))
     await listening
     return
   shared.tell(**(shared.stopped or {}))

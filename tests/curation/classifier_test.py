@@ -1,12 +1,21 @@
 """Embeddings, the forest on them, its report, and the filter that uses it."""
 
 import json
+import pickle
+import time
 
 import numpy as np
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.curation import classifier, classifier_report, filtering, folder, pipeline
+from phi1_jax.curation import (
+  classifier,
+  classifier_report,
+  decontaminate,
+  filtering,
+  folder,
+  pipeline,
+)
 from phi1_jax.curation.config import ClassifierConfig, FilterConfig
 from phi1_jax.curation.document import Drop, Keep
 from phi1_jax.curation.embedding import Embedder
@@ -45,6 +54,16 @@ def test_embeddings_do_not_depend_on_their_batch(checkpoint):
     np.testing.assert_allclose(alone.embed([text])[0], vector, atol=2e-6)
   lengths = np.linalg.norm(many, axis=1)
   np.testing.assert_allclose(lengths, [1, 1, 1, 0, 1], atol=1e-5)
+
+
+def test_the_model_of_decontamination_travels_by_name(checkpoint):
+  sent = pickle.dumps(decontaminate.CheckpointEmbed(str(checkpoint), max_length=LENGTH))
+  assert len(sent) < 500
+  texts = [samples.algorithm(3), samples.settings(2)]
+  embedder = Embedder(str(checkpoint), "mean", LENGTH)
+  found = pickle.loads(sent)
+  np.testing.assert_array_equal(found(texts), embedder.embed(texts))
+  assert found.digest == embedder.digest
 
 
 def test_what_is_beyond_the_length_has_no_influence(checkpoint):
@@ -150,6 +169,17 @@ def test_the_filter_keeps_good_code_and_says_why_the_rest_goes(trained, tmp_path
     assert dropped[text].startswith(reason)
   assert stats["read"] == len(texts)
   assert filtering.run(config, out, pipeline.Runner()) == stats  # complete already
+
+
+def test_a_file_of_empty_lines_takes_no_time():
+  started = time.monotonic()
+  found = filtering.problem("\n" * 200_000 + "this is no program\n" * 9)
+  assert found == "not Python"
+  assert time.monotonic() - started < 5
+  indented = "if x:\n  print 'Python 2'\n" + "  # more\n" * 9
+  assert filtering.problem(indented) == "Python 2"
+  wrong = "try:\n  f()\nexcept ValueError, e:\n  pass\n" + "# more\n" * 9
+  assert filtering.problem(wrong) == "Python 2"
 
 
 def test_decisions_about_one_document():

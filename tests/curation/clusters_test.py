@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 from phi1_jax.curation import clusters
@@ -79,15 +80,29 @@ def test_priority_is_source_then_id():
 
 def test_decisions_carry_their_evidence():
   document = samples.document("text")
-  kept = clusters.decide(document, "0000a", Standing("0000a", 1.0, 3))
+  a, b = f"0000a{'0' * 16}", f"0000b{'0' * 16}"
+  kept = clusters.decide(document, a, Standing(a, 1.0, 3))
   assert isinstance(kept, Keep)
   assert kept.document.provenance["deduplicate"] == {"cluster": 3}
-  assert clusters.decide(document, "0000a", None) == Keep(
+  assert clusters.decide(document, a, None) == Keep(
     document.noted("deduplicate", {"cluster": 1})
   )
-  near = clusters.decide(document, "0000a", Standing("0000b", 0.81239, 3))
+  near = clusters.decide(document, a, Standing(b, 0.81239, 3))
   evidence = {"representative": "b", "similarity": 0.8124, "cluster": 3}
   assert near == Drop(document, "near-duplicate", evidence)
-  copy = clusters.decide(document, "0000a", Standing("0000b", 1.0, 2))
-  assert isinstance(copy, Drop)
-  assert copy.reason == "exact duplicate"
+  for copy, reason in ((True, "exact duplicate"), (False, "same words")):
+    dropped = clusters.decide(document, a, Standing(b, 1.0, 2), copy)
+    assert isinstance(dropped, Drop)
+    assert dropped.reason == reason
+
+
+def test_an_id_is_of_one_text():
+  one = samples.document("text")
+  other = dataclasses.replace(one, text="another", source="z")
+  assert clusters.key(one, ()) != clusters.key(other, ())
+  assert clusters.id_of(clusters.key(other, ("a", "z"))) == one.id
+  assert clusters.again(one, one).reason == "read twice"
+  dropped = clusters.again(other, one)
+  assert dropped.reason == "id of another text"
+  shown = [(t["source"], t["begin"]) for t in dropped.evidence["texts"]]
+  assert shown == [("s", "text"), ("z", "another")]

@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import pickle
 
 import numpy as np
 import pytest
@@ -55,7 +54,7 @@ def test_the_stage(config, tmp_path):
   }
   assert dropped == {("HumanEval/0",), ("HumanEval/1",), ()}
   noted = [r["provenance"]["decontaminate"]["looked_at"] for r in rows(place, "kept")]
-  assert sum(map(len, noted)) == 0
+  assert sum(map(len, noted)) == 0  # each is less like any problem than tau
   assert decontaminate.run(config, place, pipeline.Runner()) == stats
   with pytest.raises(InputError, match="begun with tau"):
     decontaminate.run(dataclasses.replace(config, tau=0.9), place, pipeline.Runner())
@@ -82,6 +81,10 @@ def test_the_study_prunes_as_the_stage_would(config, tmp_path):
   same = dataclasses.replace(config, tau=0.8)  # the stage finds it done
   stats = decontaminate.run(same, place / "pruned-0.8", pipeline.Runner())
   assert stats["kept"] == 6
+  (tmp_path / "alone").mkdir()  # it notes nothing that only tau 0.8 looks at
+  decontaminate.run(config, tmp_path / "alone", pipeline.Runner())
+  digests = [p / folder.COMPLETED for p in (tmp_path / "alone", place / "pruned-0.95")]
+  assert digests[0].read_bytes() == digests[1].read_bytes()
   assert len(rows(place / "pruned-0.8", "kept")) == 6
   assert decontaminate.study(config, place, (0.95, 0.8), pipeline.Runner()) == found
 
@@ -106,16 +109,6 @@ def test_embeddings_make_candidates(config, tmp_path):
   pair = reasons["s"]["evidence"]["pairs"][0]
   assert pair["problem"] == "HumanEval/3"
   assert 0 < pair["distance"] < 0.3
-
-
-def test_a_checkpoint_travels_by_name(checkpoint):
-  embed = decontaminate.CheckpointEmbed(str(checkpoint), max_length=64)
-  sent = pickle.dumps(embed)
-  assert len(sent) < 500
-  made = pickle.loads(sent)(["def f(x):\n  return x\n", "import os\n"])
-  assert made.shape[0] == 2
-  assert np.isfinite(made).all()
-  assert embed.digest
 
 
 def test_wrong_settings(config, tmp_path):

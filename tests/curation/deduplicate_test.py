@@ -24,9 +24,15 @@ def rows(place, kind):
 
 def documents():
   """One long text, a copy and a near copy of it, other texts, short ones."""
+  twice = samples.document(LONG.replace("item", "case"), "b")
   return [
     samples.document(LONG, "a"),
     samples.document(LONG.replace("\n", "\r\n"), "b"),
+    samples.document(LONG.replace("= compute", "=\tcompute").replace(")", ",)"), "b"),
+    twice,
+    dataclasses.replace(twice, text=LONG.replace("item", "deed")),
+    # It must not go because of a text that goes.
+    samples.document(LONG.replace("item", "deed") + "\nend = 1", "b"),
     samples.document(LONG.replace("value_3 ", "other "), "b"),
     *(samples.document(LONG.replace("item_1", f"thing_{n}_1"), "b") for n in range(4)),
     samples.document("x = 1", "a"),
@@ -40,7 +46,7 @@ def done(tmp_path_factory):
   """The stage's folder; its input holds one document twice and a line of nonsense."""
   place = tmp_path_factory.mktemp("deduplicate")
   made = documents()
-  path = write(place / "in.jsonl", [*made, made[3]])
+  path = write(place / "in.jsonl", [*made, made[-1]])
   with open(path, "ab") as file:
     file.write(b"nonsense\n")
   (place / "out").mkdir()
@@ -53,15 +59,24 @@ def test_what_goes_and_why(done):
   _, place, stats = done
   assert stats["dropped"] == {
     "exact duplicate": 2,
+    "same words": 1,
+    "id of another text": 1,
     "near-duplicate": 1,
     "read twice": 1,
     "not JSON": 1,
   }
-  assert stats["kept"] == 7
+  assert stats["kept"] == 9
   kept = {row["id"]: row for row in rows(place, "kept")}
   for row in rows(place, "dropped"):
     evidence = row["dropped"]["evidence"]
-    if row["dropped"]["reason"] in ("exact duplicate", "near-duplicate"):
+    if row["dropped"]["reason"] == "same words":
+      assert source.lines(row["text"]) != source.lines(LONG)
+    if row["dropped"]["reason"] == "id of another text":
+      first, this = evidence["texts"]
+      assert kept[row["id"]]["text"].startswith(first["begin"])
+      assert row["text"].startswith(this["begin"])
+      assert first["sha256"] != this["sha256"]
+    if row["dropped"]["reason"] in ("exact duplicate", "same words", "near-duplicate"):
       stays = kept[evidence["representative"]]
       assert stays["source"] == "a"  # it is preferred, whatever the ids
       one, other = (
@@ -71,16 +86,16 @@ def test_what_goes_and_why(done):
         assert evidence["similarity"] == round(shingles.jaccard(one, other), 4)
       assert stays["provenance"]["deduplicate"]["cluster"] == evidence["cluster"]
   sizes = sorted(row["provenance"]["deduplicate"]["cluster"] for row in kept.values())
-  assert sizes == [1, 1, 1, 1, 1, 2, 3]
+  assert sizes == [1, 1, 1, 1, 1, 1, 1, 2, 4]
 
 
 def test_stats_say_what_the_clusters_and_the_diversity_are(done):
   _, _, stats = done
-  assert stats["losses"]["b"] == {"read": 9, "dropped": 4}
+  assert stats["losses"]["b"] == {"read": 13, "dropped": 6}
   assert stats["losses"]["a"] == {"read": 2, "dropped": 0}
   duplicates = stats["duplicates"]
   assert (duplicates["clusters"], duplicates["pairs_not_compared"]) == (2, 0)
-  assert stats["diversity"]["texts"] == 7
+  assert stats["diversity"]["texts"] == 9
   assert 0 < stats["diversity"]["nearest_neighbour_jaccard"] < 0.7
 
 
@@ -100,7 +115,7 @@ def test_a_complete_stage_is_not_run_again(done):
 def test_results_depend_on_no_order_of_files_lines_or_workers(done, tmp_path):
   config, place, _ = done
   made = documents()
-  backwards = [*reversed(made), made[3]]
+  backwards = [*reversed(made), made[-1]]
   paths = [write(tmp_path / f"{n}.jsonl", backwards[n::3]) for n in range(3)]
   (tmp_path / "out").mkdir()
   again = dataclasses.replace(config, inputs=tuple(paths))
@@ -127,6 +142,7 @@ def test_a_source_that_would_lose_too_much_stops_the_stage(tmp_path):
     "maximum_loss is 50.0%",
     "20 like",
     "value_0",
+    "for another Deduplicate.similarity name a new --workdir",
   ):
     assert part in str(error.value)
   assert not (place / folder.COMPLETED).exists()

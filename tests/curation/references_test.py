@@ -108,5 +108,17 @@ def test_distances_are_of_the_closest_function():
   assert found["HumanEval/0"] == pytest.approx(0.0)
 
 
+@pytest.mark.parametrize(
+  "odd",
+  [
+    f"def f(a): return 0x{'f' * 5000}\n",
+    "def f(a):\n  if a: pass\n" + "  elif a > 1: pass\n" * 1200,
+    "def f(a):\n  return " + "a + " * 900 + "a\n",
+  ],
+)
+def test_odd_code_is_code_without_shape(index, odd):
+  assert "exact solution" in reasons(index, f"{odd}\n\n{LONG.solution}", LONG)
+
+
 def test_rows_of_numbers_are_no_shared_text(index):
   assert index.evidence(" ".join(map(str, range(200))), 0.8) == []

@@ -66,6 +66,14 @@ def test_the_best_match_wins_and_a_name_breaks_a_tie():
   assert shapes.best(found[1:2], 0.9) == {}
 
 
+def test_a_match_of_exactly_the_least_counts():
+  codes = [f"def f(a): return a.b({', '.join(['x'] * 12)}, {n})" for n in "12"]
+  one, other = map(shape, codes)
+  assert len(one.written) == 20
+  found = search.Shapes(["f"], [[one]]).best([("g", other)], 0.95)
+  assert found[0].rate >= 0.95
+
+
 def test_many_functions_are_compared_in_parts(monkeypatch):
   codes = [f"def f{n}(a):\n  return a{'.b' * n}" for n in range(9)]
   shapes = search.Shapes([""] * 9, [[shape(code)] for code in codes])

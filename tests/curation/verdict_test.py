@@ -75,7 +75,7 @@ def test_what_is_dropped_names_every_problem_and_the_strongest_pairs():
 
 def test_what_is_kept_says_what_was_looked_at():
   document = samples.document("text")
-  weak = dataclasses.replace(LONG, match=0.9, function="f")
+  weak = dataclasses.replace(LONG, match=0.9, function="f", text_runs=1)
   decision = verdict.decide(document, [weak], 0.95)
   assert isinstance(decision, Keep)
   noted = decision.document.provenance["decontaminate"]
@@ -102,3 +102,14 @@ def test_every_reason_is_listed():
     )
   }
   assert made == set(verdict.REASONS)
+
+
+def test_evidence_is_as_it_is_looked_for_at_a_tau():
+  looked_at = dataclasses.replace(LONG, match=0.82, function="f", tokens=40)
+  named = dataclasses.replace(looked_at, same_name=True)
+  worded = dataclasses.replace(looked_at, match=0.6, text_runs=1, same_name=True)
+  assert verdict.seen_at([looked_at], 0.8) == [looked_at]
+  assert verdict.seen_at([looked_at, named], 0.95) == [named]
+  blind = dataclasses.replace(LONG, text_runs=1, tokens=0)  # no match below 0.7 is
+  assert verdict.seen_at([worded], 0.95) == [blind]
+  assert verdict.seen_at([worded], 0.6) == [worded]

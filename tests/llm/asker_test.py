@@ -184,17 +184,17 @@ def test_a_lost_call_is_in_doubt_and_counted(serve, configure, requests, parse):
 
 def test_the_cap_holds_and_the_message_goes_on(serve, configure, requests, ask):
   with serve(latency=0.01) as server:
-    budget_usd = 0.0003
+    budget_usd = 0.0009
     config = configure(server.url, budget_usd=budget_usd, concurrency=4)
     with pytest.raises(BudgetError) as caught:
-      ask(config, requests(60))
+      ask(config, requests(200))
     assert 0 < server.money <= budget_usd * 1e12
     billed = server.counts()["billed"]
     text = str(caught.value)
-    assert f"{60 - billed:,} requests are left" in text
+    assert f"{200 - billed:,} requests are left" in text
     more = float(text.partition("--gin.Llm.budget_usd=")[2].partition(";")[0])
-    found = ask(configure(server.url, budget_usd=more), requests(60))
-    assert len(found) == 60
+    found = ask(configure(server.url, budget_usd=more), requests(200))
+    assert len(found) == 200
     assert server.counts()["twice"] == 0
 
 
@@ -253,6 +253,7 @@ def test_the_bill_is_the_journals(serve, configure, requests, parse):
     with Asker(config) as asker:
       assert asker.bill() == Bill(0, 0, 0)
       assert len(list(asker.ask(requests(6), parse))) == 6
+      assert asker.bill().spent == server.money
       next(asker.ask(requests(3, first=50), parse))  # others are under way
     account = Journal(pathlib.Path(config.journal)).account
   bill = asker.bill()

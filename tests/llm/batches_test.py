@@ -10,10 +10,11 @@ import pytest
 from phi1_jax import InputError
 from phi1_jax.llm import batch_files
 from phi1_jax.llm.asker import Asker
+from phi1_jax.llm.batches import Batches
 from phi1_jax.llm.budget import BudgetError
 from phi1_jax.llm.client import RequestError
-from phi1_jax.llm.journal import Journal
-from phi1_jax.llm.ledger import Ask, Ledger
+from phi1_jax.llm.journal import Journal, OpenBatch
+from phi1_jax.llm.ledger import Ask, DiskError, Ledger
 
 pytest.importorskip("openai")
 pytestmark = pytest.mark.usefixtures("thread_courier")
@@ -92,7 +93,7 @@ def test_batches_are_split_by_count(server, configure, requests, ask):
 
 
 def test_the_cap_holds_for_whole_batches(server, configure, requests, ask):
-  budget = 0.0001
+  budget = 0.00006
   config = configure(server.url, api="batch", budget_usd=budget)
   with pytest.raises(BudgetError, match="requests are left"):
     ask(config, requests(16))
@@ -161,6 +162,25 @@ def test_a_mistake_of_ours_stops_the_run_and_the_next_takes_it_up(
   assert len(hurry(config, wanted, parse)) == 5
   assert server.counts()["billed"] == 5
   assert account(config).spent == server.money
+
+
+class Torn:
+  """A ledger that can write nothing down."""
+
+  async def replied(self, *call, whole):
+    raise DiskError("torn")
+
+  async def failed(self, *call, released, status):
+    raise DiskError("torn")
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_call_is_open_until_it_is_booked(configure, status):
+  batches = Batches(configure(), Torn(), None, None, [], print)
+  batch = OpenBatch("name", "id", {"k": (0, 5)})
+  with pytest.raises(DiskError):
+    asyncio.run(batches._book(batch, {}, batch_files.Line("k", b"{}", status, "")))
+  assert batch.calls == {"k": (0, 5)}
 
 
 class Gone(Exception):

@@ -1,5 +1,6 @@
 import ast
 import textwrap
+import time
 
 import pytest
 
@@ -74,6 +75,19 @@ def test_functions_of_what_is_no_python_as_a_whole(text):
 @pytest.mark.parametrize("text", ["", "prose", "\0", "(" * 500, "def" * 9, "\ud800"])
 def test_nothing_to_find(text):
   assert source.functions(text) == []
+
+
+def test_a_long_elif_chain_is_walked():
+  tests = "".join(f"elif x == {n}: pass\n" for n in range(1200))
+  text = f"if x: pass\n{tests}else:\n  def f(): pass\n"
+  assert [f.name for f in source.functions(text)] == ["f"]
+
+
+def test_many_definitions_cost_linear_time():
+  text = "print 'x'\n" + "".join(f"def f{n}(): pass\n" for n in range(20_000))
+  started = time.monotonic()
+  assert len(source.functions(text)) == 20_000
+  assert time.monotonic() - started < 10  # a minute, if each looked at all the rest
 
 
 def test_deep_nesting_is_no_crash():

@@ -110,6 +110,17 @@ def test_rates_below_the_least_are_zero():
   assert trees.match_rate(one, two, 0.5) == 0.0
 
 
+def test_numbers_of_any_length_are_tokens():
+  one, other = (shape(f"def f(a): return 0x{c * 5000} + a") for c in "ef")
+  assert len(one.written) == len(other.written)
+  assert one.written != other.written
+
+
+def test_a_long_elif_chain_has_no_shape():
+  tests = "".join(f"  elif x == {n}: return {n}\n" for n in range(1200))
+  assert shape(f"def f(x):\n  if x < 0: return x\n{tests}") is None
+
+
 def test_too_deep_is_none():
   nested = "x" + ".a" * 3000  # parses, but not to be walked
   node = ast.parse("def f(x): return 0").body[0]
