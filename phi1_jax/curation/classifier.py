@@ -23,10 +23,9 @@ from typing import Any
 import joblib
 import numpy as np
 import sklearn
-from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.model_selection import GroupKFold
+from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from phi1_jax import InputError
 from phi1_jax.curation import annotate, classifier_report, local_judge
@@ -130,23 +129,16 @@ def grow(
     random_state=config.seed,
   )
   folds = list(GroupKFold(_FOLDS).split(vectors, positive, groups))
-  calibrated = CalibratedClassifierCV(
-    forest, method="sigmoid", cv=folds, ensemble=False
-  )
-  calibrated.fit(vectors, positive)
-  # The same folds again, each predicted by what was fitted on the others.
-  predicted = np.zeros(len(positive))
-  for inside, outside in folds:
-    grown = clone(forest).fit(vectors[inside], positive[inside])
-    predicted[outside] = _calibrator(calibrated)(grown, vectors[outside])
-  return calibrated, classifier_report.best_threshold(positive, predicted)
-
-
-def _calibrator(calibrated: Any) -> Any:
-  """Maps a forest and vectors to probabilities by the curve that was fitted."""
-  (fitted,) = calibrated.calibrated_classifiers_
+  options: dict[str, Any] = {"method": "sigmoid", "cv": folds, "ensemble": False}
+  calibrated = CalibratedClassifierCV(forest, **options).fit(vectors, positive)
+  fitted: Any = calibrated.calibrated_classifiers_[0]
   (curve,) = fitted.calibrators
-  return lambda forest, vectors: curve.predict(forest.predict_proba(vectors)[:, 1])
+  # What the curve was fitted to: each document by a forest that did not see it.
+  raw = np.asarray(
+    cross_val_predict(forest, vectors, positive, cv=folds, method="predict_proba")
+  )
+  predicted = curve.predict(raw[:, 1])
+  return calibrated, classifier_report.best_threshold(positive, predicted)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,11 +54,8 @@ class Desk:
     return {"model": self.model, "extra": self._config.extra}
 
   def facts(self) -> dict[str, Any]:
-    """The model, and what its answers cost; replies that were of no use come on top.
-
-    It is a function of the replies, so a stage that is run again from the journal
-    writes the same.
-    """
+    """The model, and what its answers cost, alone and with all that was of no use."""
+    bill = self._asker.bill()
     return {
       "models": [self.model],
       "cost": {
@@ -67,5 +64,7 @@ class Desk:
         "tokens of the replies used and their prompts": f"{self._tokens:,}",
         "paid for the replies used": prices.text(self._picodollars),
         "journal with every reply": self._config.journal,
+        "paid for everything in the journal so far": prices.text(bill.spent),
+        "counted for calls in doubt": prices.text(bill.doubtful),
       },
     }

@@ -85,7 +85,7 @@ def exhausted(
   spent, doubtful, _, calls = money
   doubt = f" and {prices.text(doubtful)} of {calls} calls in doubt" if calls else ""
   open_requests = "" if left is None else f"; {left:,} requests are left"
-  more = max(need, mean * left * 5 // 4 if left is not None else spent)
+  more = need + (mean * left * 5 // 4 if left is not None else spent)
   return (
     f"Llm.budget_usd: spent {prices.text(spent)}{doubt} of {prices.text(cap)}, the "
     f"next request may cost {prices.text(need)}{open_requests}\nto go on, run the same "
