@@ -131,8 +131,8 @@ def grow(
   folds = list(GroupKFold(_FOLDS).split(vectors, positive, groups))
   options: dict[str, Any] = {"method": "sigmoid", "cv": folds, "ensemble": False}
   calibrated = CalibratedClassifierCV(forest, **options).fit(vectors, positive)
-  fitted: Any = calibrated.calibrated_classifiers_[0]
-  (curve,) = fitted.calibrators
+  fitted: list[Any] = list(calibrated.calibrated_classifiers_)
+  (curve,) = fitted[0].calibrators
   # What the curve was fitted to: each document by a forest that did not see it.
   raw = np.asarray(
     cross_val_predict(forest, vectors, positive, cv=folds, method="predict_proba")
