@@ -171,7 +171,7 @@ def test_an_unfit_machine_scores_nothing(evaluate, capsys, trusting):
     (["humaneval", "--prompt_style=nope"], r"Evaluation\.prompt_style: got 'nope'"),
     (["report", "nope"], r"run\.json: no such file"),
     (["report", "nope", "./nope"], "named twice"),
-    (["apps"], "got 'apps', expected humaneval, mbpp, report"),
+    (["apps"], "got 'apps', expected humaneval, mbpp, exercises, report"),
   ],
 )
 def test_refuses(only_five, tmp_path, monkeypatch, flags, named):
@@ -205,7 +205,7 @@ def test_a_report_is_written_whole(evaluate, tmp_path, monkeypatch):
   def fail(*_):
     raise OSError(28, "No space left")
 
-  monkeypatch.setattr(report.workdir.os, "fsync", fail)
+  monkeypatch.setattr(report.records.os, "fsync", fail)
   with pytest.raises(InputError, match="No space left"):
     report.write({"runs": []}, path)
   assert path.with_suffix(".json").read_bytes() == before
@@ -232,7 +232,7 @@ def test_names_tell_runs_apart(tmp_path):
 
 def test_help(capsys):
   assert command_line.main(["--help"]) == 0
-  assert "python -m evals humaneval|mbpp|report" in capsys.readouterr().out
+  assert "python -m evals humaneval|mbpp|exercises|report" in capsys.readouterr().out
   for name in ("humaneval", "mbpp", "report"):
     with pytest.raises(SystemExit, match="0"):
       command_line.main([name, "--help"])

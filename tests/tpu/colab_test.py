@@ -94,7 +94,9 @@ def check_readable(given):
     # Without a sandbox the judge says so, and goes on.
     text = re.sub(".*Code will run without isolation.*", "", said(outputs))
     assert not re.search("traceback|warning|error:", text, re.I), text
-    assert len(text.split("\n")) < 60, f"{name}: {text}"
+    # The last one shows an exercise that was solved and one that was not.
+    most = 110 if name == "finetune" else 60
+    assert len(text.split("\n")) < most, f"{name}: {text}"
 
 
 @pytest.fixture(scope="module")
