@@ -31,6 +31,7 @@ from phi1_jax.training.setup import Setup
 from phi1_jax.training.state import TrainState
 
 Run = Callable[[int, TrainState], Values]
+_SHOWN_LINES = 12  # of a completion; a model that never ends repeats itself
 # Solutions of exercises are short, and a model that does not end them fails anyway.
 _MAX_NEW_TOKENS = {"humaneval": 512, "mbpp": 512, "exercises": 192}
 
@@ -113,5 +114,8 @@ def _show(problems: Sequence[Problem], found: summary.Results, folder: Path) -> 
   print(f"{len(by_outcome[True])} of {len(problems)} unseen exercises are solved")
   for chosen in by_outcome.values():
     for problem, completion, detail in chosen[:1]:
-      print(f"\n{problem.prompt}{completion.rstrip()}\n\n  -> {detail}\n")
+      lines = completion.rstrip().split("\n")
+      if len(lines) > _SHOWN_LINES:
+        lines = [*lines[:_SHOWN_LINES], "    ..."]
+      print(f"\n{problem.prompt}{chr(10).join(lines)}\n\n  -> {detail}\n")
   print(f"all of them: python -m evals report {folder}", flush=True)

@@ -25,6 +25,7 @@ from phi1_jax.cli import command
 from phi1_jax.cli.progress import Progress
 from phi1_jax.cli.workdir import held
 from phi1_jax.curation.document import LossError
+from phi1_jax.curation.folder import COMPLETED, STAGE
 from phi1_jax.curation.stages import STAGES, Work, requests
 from phi1_jax.llm.budget import BudgetError
 from phi1_jax.llm.client import RequestError
@@ -84,7 +85,11 @@ def _parser() -> command.Parser:
   )
   add = parser.add_argument
   add("stage", choices=[*STAGES, ALL], metavar="STAGE", help="which one, or all")
-  add("--workdir", type=Path, help=f"the stage's folder (default: {_ROOT}/STAGE)")
+  add(
+    "--workdir",
+    type=Path,
+    help=f"the stage's folder (default: {_ROOT}/STAGE; {_ROOT}/pruned with --tau)",
+  )
   add(
     "--estimate",
     action="store_true",
@@ -138,7 +143,8 @@ def _places(arguments: argparse.Namespace) -> list[tuple[str, Path]]:
   if arguments.stage == ALL:
     root = arguments.workdir or _ROOT
     return [(name, root / name) for name in STAGES]
-  return [(arguments.stage, arguments.workdir or _ROOT / arguments.stage)]
+  name = "pruned" if arguments.tau else arguments.stage
+  return [(arguments.stage, arguments.workdir or _ROOT / name)]
 
 
 def _work(name: str, folder: Path, arguments: argparse.Namespace) -> Work:
@@ -159,6 +165,13 @@ def _work(name: str, folder: Path, arguments: argparse.Namespace) -> Work:
   )
   if work.asks:
     load("Llm")  # what is wrong with it is said now
+  checkpoint = getattr(work.config, "checkpoint", None)
+  if checkpoint and not Path(checkpoint).exists():
+    raise InputError(
+      f"{STAGES[name].part}.checkpoint: no {checkpoint}; expected the work directory "
+      "of a training, such as that of\npython -m phi1_jax.train "
+      "--gin_file=gin/quickstart_pretrain.gin"
+    )
   return work
 
 
@@ -168,7 +181,8 @@ def _beside(config: Any, folder: Path) -> Any:
   def resolve(value: Any) -> Any:
     if isinstance(value, tuple):
       return tuple(resolve(each) for each in value)
-    return str(folder.parent / value) if value in STAGES else value
+    beside = folder.parent / str(value)
+    return str(beside) if value in STAGES or (beside / STAGE).is_file() else value
 
   fields = {field.name for field in dataclasses.fields(config)}
   changed = {n: resolve(getattr(config, n)) for n in _FOLDERS if n in fields}
@@ -209,8 +223,9 @@ def _run(name: str, folder: Path, work: Work) -> None:
   """Runs a stage and says what came of it."""
   log.info("%s -> %s", name, folder)
   with held(folder, f"running {name}"):
+    was_done = (folder / COMPLETED).exists()
     print(_summary(name, STAGES[name].run(work)))
-  print(f"written to {folder}", flush=True)
+  print(f"{'was complete already' if was_done else 'written'}: {folder}", flush=True)
 
 
 def _estimate(name: str, work: Work) -> None:

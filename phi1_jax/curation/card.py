@@ -67,4 +67,10 @@ def _sections(stats: Mapping[str, Any]) -> Iterable[str]:
   for prompt in stats.get("prompts") or []:
     title = f"## Prompt {prompt['id']}, version {prompt['version']}\n\n"
     yield title + "".join(f"    {line}\n" for line in prompt["text"].splitlines())
-  yield "## Settings\n\n" + table(("name", "value"), stats["settings"].items())
+  if scores := stats.get("scores"):
+    yield "## Scores\n\n" + table(("score, rounded", "documents"), scores.items())
+  if agreement := stats.get("second_pass"):
+    yield "## Second pass\n\n" + table(("figure", "value"), agreement.items())
+  # What was read is in stats.json: sizes and digests are nothing to look at.
+  settings = {k: v for k, v in stats["settings"].items() if k != "read"}
+  yield "## Settings\n\n" + table(("name", "value"), settings.items())

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from phi1_jax import InputError
+from phi1_jax.problems import humaneval, mbpp
 
 # Licences that allow training on and passing on the text, as SPDX identifiers: the
 # permissive ones of The Stack's list (arXiv 2211.15533, section 3.1) and Python's own.
@@ -256,6 +257,9 @@ class DecontaminateConfig:
     _check_inputs("Decontaminate", self.inputs)
     if not self.benchmarks:
       raise _error("Decontaminate.benchmarks", self.benchmarks, "at least one task set")
+    for name in self.benchmarks:
+      known = (humaneval.TASK_SET, *mbpp.TASK_SETS)
+      _check_choice("Decontaminate.benchmarks", name, known)
     for name in ("ngram", "shards"):
       _check_least(f"Decontaminate.{name}", getattr(self, name), 1)
     _check_share("Decontaminate.tau", self.tau)

@@ -73,7 +73,7 @@ def run(config: FilterConfig, folder: Path, runner: pipeline.Runner) -> dict[str
       judged = scored | "Decide" >> beam.Map(decide, threshold)
       dropped = checked | "Dropped" >> beam.Filter(lambda d: isinstance(d, Drop))
       decided = (judged, dropped) | beam.Flatten()
-      _ = decided | pipeline.Write(folder, config.shards)
+      _ = decided | pipeline.Write(folder, config.shards, slowest=False)
     counts = pipeline.total(folder, config.shards)
     stats = folders.read_stats(Path(config.classifier))
     facts |= {
@@ -158,6 +158,7 @@ class Scorer(ModelHandler[Keep, Scored, classifier.Classifier]):
     del inference_args
     documents = [decision.document for decision in batch]
     found = model.probabilities([document.text for document in documents])
+    pipeline.through(len(documents))
     for document, probability in zip(documents, found, strict=True):
       yield Scored(document, round(float(probability), 4))
 

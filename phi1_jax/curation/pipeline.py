@@ -169,9 +169,14 @@ def _shown(make: Callable[[], Bar] | None) -> Iterator[None]:
 
 
 class _Through:
-  """How many documents have come to the end of a pipeline in this process."""
+  """How many documents the slowest part of a pipeline has seen in this process."""
 
   documents = 0
+
+
+def through(count: int) -> None:
+  """Moves the bar: so many more documents are through the slowest part."""
+  _Through.documents += count
 
 
 class Read(beam.PTransform):
@@ -237,19 +242,20 @@ class Write(beam.PTransform):
   Args:
     folder: the stage's folder, which every worker can write to.
     shards: number of files.
+    slowest: whether what comes before takes the time; else who takes it says `through`.
   """
 
-  def __init__(self, folder: Path, shards: int):
+  def __init__(self, folder: Path, shards: int, slowest: bool = True):
     super().__init__()
-    self._folder, self._shards = folder, shards
+    self._folder, self._shards, self._slowest = folder, shards, slowest
 
   def expand(self, pcoll: PCollection[Decision]) -> Any:
     """Groups by shard, sorts, writes."""
-    shards = self._shards
+    shards, count = self._shards, int(self._slowest)
     empty = pcoll.pipeline | "EveryShard" >> beam.Create(
       [(n, b"") for n in range(shards)]
     )
-    keyed = pcoll | "Shard" >> beam.Map(lambda d: (_shard(d, shards), pickle.dumps(d)))
+    keyed = pcoll | "Shard" >> beam.Map(functools.partial(_keyed, shards, count))
     return (
       (keyed, empty)
       | beam.Flatten()
@@ -258,9 +264,9 @@ class Write(beam.PTransform):
     )
 
 
-def _shard(decision: Decision, shards: int) -> int:
-  _Through.documents += 1
-  return _place(decision) % shards
+def _keyed(shards: int, count: int, decision: Decision) -> tuple[int, bytes]:
+  through(count)
+  return _place(decision) % shards, pickle.dumps(decision)
 
 
 def _place(decision: Decision) -> int:

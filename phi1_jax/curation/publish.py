@@ -71,9 +71,19 @@ def dataset_card(
   version: str,
   counts: Mapping[str, Any],
   lineage: Sequence[Mapping[str, Any]],
+  inputs: int,
 ) -> str:
-  """The dataset card: what is in the set, and every stage that it went through."""
-  synthetic = [m for s in card.flat(lineage) for m in s.get("models") or []]
+  """The dataset card: what is in the set, and every stage that it went through.
+
+  Args:
+    name: of the set.
+    version: its version.
+    counts: of its documents, as `Tally.stats` gives them.
+    lineage: stats of the stages that were published.
+    inputs: how many inputs were published; those without stats are no stages.
+  """
+  passed = _passed(lineage, list(counts["kinds"]))
+  synthetic = [m for stage in passed for m in stage.get("models") or []]
   parts = [
     f"# {name} {version}\n",
     f"{counts['read']:,} documents, {counts['kept_characters']:,} characters.\n",
@@ -88,18 +98,30 @@ def dataset_card(
     card.table(
       ("licence", "documents"), [(n, f"{c:,}") for n, c in counts["licences"].items()]
     ),
-    _decontaminated(lineage),
+    _decontaminated(lineage, inputs),
   ]
-  parts += [card.of_stage({**stage, "lineage": None}) for stage in card.flat(lineage)]
+  parts += [card.of_stage({**stage, "lineage": None}) for stage in passed]
   return "\n".join(parts)
 
 
-def _decontaminated(lineage: Sequence[Mapping[str, Any]]) -> str:
-  """What the card may say about benchmarks: what a stage has looked for."""
-  looked = [s["settings"] for s in card.flat(lineage) if s["stage"] == "decontaminate"]
-  if not looked:
-    return "Nothing was done to keep benchmarks out of it.\n"
-  said = [f"{', '.join(s['benchmarks'])} at tau {s['tau']:g}" for s in looked]
+def _passed(
+  lineage: Sequence[Mapping[str, Any]], kinds: Sequence[str]
+) -> list[Mapping[str, Any]]:
+  """The stages that documents of these kinds have passed."""
+  return [s for s in card.flat(lineage) if any(k in s.get("kinds", {}) for k in kinds)]
+
+
+def _decontaminated(lineage: Sequence[Mapping[str, Any]], inputs: int) -> str:
+  """What the card may say about benchmarks: what was looked for in every input."""
+  looked = [
+    [s["settings"] for s in card.flat([stage]) if s["stage"] == "decontaminate"]
+    for stage in lineage
+  ]
+  if len(lineage) < inputs or not all(looked):
+    return "Nothing, or not enough, was done to keep benchmarks out of it.\n"
+  said = dict.fromkeys(
+    f"{', '.join(s['benchmarks'])} at tau {s['tau']:g}" for of in looked for s in of
+  )
   return (
     f"What was too close to {'; '.join(said)} is not part of it; the stage's folder "
     "lists it with the evidence.\n"
@@ -133,5 +155,5 @@ def _write(
       "licence": " AND ".join(counts["licences"]),
     },
     content={"documents": digest.hexdigest()},
-    card=dataset_card(name, config.version, counts, lineage),
+    card=dataset_card(name, config.version, counts, lineage, len(config.inputs)),
   )

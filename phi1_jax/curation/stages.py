@@ -109,14 +109,27 @@ def _teach(work: Work, module: Any, total: int, **judging: Any) -> dict[str, Any
       teacher = _llm_teacher(work, module, opened.enter_context(work.door()))
     else:
       teacher = module.GrammarTeacher(work.config)
-      bar = opened.enter_context(work.bar(total, module.STAGE, module.STAGE))
-      judging["on_decision"] = lambda: bar.update(1)
+      judging["on_decision"] = _counting(opened, work, total, module.STAGE)
     # What this project wrote may run anywhere; what a model wrote, behind walls only.
     sandbox = opened.enter_context(Sandbox(require_isolation=work.asks))
     judge = Judge(sandbox, module.STAGE, **judging)
     return teaching.run(
       module.STAGE, module.VERSION, work.config, work.folder, teacher, judge
     )
+
+
+def _counting(
+  opened: contextlib.ExitStack, work: Work, total: int, name: str
+) -> Callable[[], None]:
+  """Moves a bar by one; it appears with the first, as there may be nothing to do."""
+  bars: list[Any] = []
+
+  def count() -> None:
+    if not bars:
+      bars.append(opened.enter_context(work.bar(total, name, name)))
+    bars[0].update(1)
+
+  return count
 
 
 def _llm_teacher(work: Work, module: Any, desk: Desk) -> Any:

@@ -88,4 +88,5 @@ class Estimate:
       f"at worst {prices.text(self.worst)}\n"
       f"spent so far {prices.text(self.spent)} of {prices.text(self.cap)}, "
       f"{left} left"
+      + ("; that may not be enough" if self.worst > self.cap - self.spent else "")
     )
