@@ -56,4 +56,5 @@ def test_the_message_says_how_to_go_on():
   assert "spent $1.0000 and $0.5000 of 3 calls in doubt of $2.0000" in text
   assert "200 requests are left" in text
   assert text.count("\n") == 1
-  assert "--gin.Llm.budget_usd=4;" in text  # 1.50 and 200 replies at 0.0125
+  # 1.50, 200 replies at 0.0125, and the worst case of the last one.
+  assert "--gin.Llm.budget_usd=4.1;" in text
