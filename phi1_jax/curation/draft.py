@@ -27,11 +27,6 @@ class Draft:
 class Teacher(Protocol):
   """Writes drafts: an LLM, or what stands in for one."""
 
-  @property
-  def trusted(self) -> bool:
-    """Whether this project wrote its code, so that programs may share a process."""
-    ...
-
   def identity(self) -> dict[str, Any]:
     """What decides the drafts beside the stage's own settings."""
     ...

@@ -38,7 +38,6 @@ class GrammarTeacher:
   """
 
   config: ExercisesConfig
-  trusted: bool = True
 
   def identity(self) -> dict[str, Any]:
     """The grammar's version."""
@@ -97,13 +96,11 @@ class LlmTeacher:
     config: how many, and their seed.
     desk: pays for the answers, and keeps them.
     prompt: with the places `PLACES`.
-    trusted: False; its code is run program by program.
   """
 
   config: ExercisesConfig
   desk: Desk
   prompt: Prompt
-  trusted: bool = False
 
   def identity(self) -> dict[str, Any]:
     """The model and the prompt."""

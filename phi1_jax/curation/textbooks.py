@@ -35,7 +35,6 @@ class GrammarTeacher:
   """
 
   config: TextbooksConfig
-  trusted: bool = True
 
   def identity(self) -> dict[str, Any]:
     """The grammar's version."""
@@ -77,13 +76,11 @@ class LlmTeacher:
     config: how many, and their seed.
     desk: pays for the answers, and keeps them.
     prompt: with the places `PLACES`.
-    trusted: False.
   """
 
   config: TextbooksConfig
   desk: Desk
   prompt: Prompt
-  trusted: bool = False
 
   def identity(self) -> dict[str, Any]:
     """The model and the prompt."""
