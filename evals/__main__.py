@@ -1,31 +1,40 @@
-"""python -m evals BENCHMARK | report: generate, execute, score, compare."""
+"""python -m evals BENCHMARK | judge | report | loss | grade | study."""
 
-import argparse
-import dataclasses
+import functools
+import importlib
 import sys
-import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from evals import execute, prompts, report, selftest, summary, workdir
-from evals.config import TASK_SETS, EvaluationConfig
+from evals.config import TASK_SETS
+from evals.execute import UnfitError
+from evals.study.graph import FailedError
 from phi1_jax import InputError
 from phi1_jax.cli import command
-from phi1_jax.cli.progress import Progress
-from phi1_jax.cli.workdir import held
-from phi1_jax.llm.client import Client, RequestError
-from phi1_jax.problems.problem import Problem
-from phi1_jax.sandbox.sandbox import Sandbox
-from phi1_jax.text import records
+from phi1_jax.llm.budget import BudgetError
+from phi1_jax.llm.client import RequestError
 
 FAILED = 1
-STAGES = ("generate", "execute", "report")
 _DESCRIPTION = {
   "humaneval": "Judges a model on HumanEval; the same command goes on.",
   "mbpp": "Judges a model on MBPP; the same command goes on.",
   "exercises": "Judges a model on unseen exercises of the grammar teacher.",
+  "unconventional": "Judges a model on 50 problems unlike code and exercises.",
+  "doctests": "Judges a model on real functions, by the examples of their docstrings.",
   "report": "Compares runs: a table here, JSON and HTML in files.",
+  "grade": "Has an LLM grade the completions of runs from 0 to 10.",
+  "loss": "Scores held-out texts with a checkpoint: nats per byte, by kind.",
+  "judge": "Judges a checkpoint on several task sets; the same command goes on.",
+  "study": "The paper's claim in miniature: trains, judges, prunes, writes a page.",
 }
+# Commands with a module of their own; the others are benchmarks.
+_MODULES = {
+  "judge": "evals.judge",
+  "report": "evals.report",
+  "loss": "evals.loss",
+  "grade": "evals.grading.command",
+  "study": "evals.study.command",
+}
+assert _DESCRIPTION.keys() == {*TASK_SETS, *_MODULES}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,208 +43,22 @@ def main(argv: Sequence[str] | None = None) -> int:
   if argv and argv[0] in _DESCRIPTION:
     name, *rest = argv
     try:
-      return _report(rest) if name == "report" else _evaluate(name, rest)
-    except (execute.UnfitError, RequestError) as error:
+      return _command(name)(_DESCRIPTION[name], rest)
+    except (UnfitError, RequestError, BudgetError, FailedError) as error:
       print(f"error: {error}", file=sys.stderr)
       return FAILED
-  lines = "\n".join(f"  {name:10} {text}" for name, text in _DESCRIPTION.items())
-  print(f"usage: python -m evals humaneval|mbpp|exercises|report [--help]\n\n{lines}")
+  lines = "\n".join(f"  {name:14} {text}" for name, text in _DESCRIPTION.items())
+  print(f"usage: python -m evals {'|'.join(_DESCRIPTION)} [--help]\n\n{lines}")
   if argv and argv[0] not in ("-h", "--help"):
     raise InputError(f"got {argv[0]!r}, expected {', '.join(_DESCRIPTION)}")
   return command.DONE if argv else command.WRONG_INPUT
 
 
-def _evaluate(benchmark: str, argv: Sequence[str]) -> int:
-  arguments = _parser(benchmark).parse(argv)
-  config = _config(benchmark, arguments)
-  stages = arguments.stage or STAGES
-  if arguments.references:
-    return _judge_references(config, arguments)
-  folder = arguments.workdir or command.default_workdir(arguments.gin_files)
-  if "generate" not in stages:
-    config = _as_begun(folder, config, arguments)
-  problems = report.load_problems(config.task_set, arguments.benchmarks)
-  asked = prompts.build_all(
-    problems, config.task_set, config.prompt_style, arguments.benchmarks
-  )
-  with held(folder, "evaluating"):
-    if "generate" in stages:
-      _generate(folder, problems, asked, config, arguments)
-    if "execute" in stages:
-      with _sandbox(config, arguments) as sandbox:
-        print(sandbox.describe(), flush=True)
-        identity = execute.judge_identity(sandbox)
-        execute.execute(folder, problems, asked, sandbox, identity)
-    if "report" in stages:
-      ks = config.ks
-      found = summary.summarize(folder, problems, asked, ks)
-      print(summary.table([(folder.name, found)]))
-      print(f"written to {folder / workdir.SUMMARY}")
-  return command.DONE
-
-
-def _parser(benchmark: str) -> command.Parser:
-  parser = command.Parser(
-    benchmark,
-    _DESCRIPTION[benchmark],
-    f"python -m evals {benchmark} --checkpoint=runs/finetune",
-  )
-  parser.prog = f"python -m evals {benchmark}"
-  add = parser.add_argument
-  add("--checkpoint", help="work directory, checkpoints folder, or step folder")
-  add("--base_url", help="an OpenAI-compatible endpoint instead of a checkpoint")
-  add("--model", help="the model's name there")
-  add(
-    "--completions",
-    type=Path,
-    help="judge this JSONL of task_id and completion instead of asking a model",
-  )
-  add("--workdir", type=Path, help="default: runs/<name of the gin file>")
-  add("--task_set", choices=TASK_SETS[benchmark], help="over Evaluation.task_set")
-  add("--prompt_style", help="over Evaluation.prompt_style")
-  add(
-    "--stage",
-    action="append",
-    choices=STAGES,
-    help="only this half (repeatable; default: all three)",
-  )
-  add(
-    "--require_isolation",
-    action="store_true",
-    help="refuse to execute with less than a full sandbox",
-  )
-  add(
-    "--references",
-    action="store_true",
-    help="judge the reference solutions, print how many pass, and stop",
-  )
-  _add_benchmarks(parser)
-  return parser
-
-
-def _add_benchmarks(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument(
-    "--benchmarks",
-    metavar="FOLDER",
-    help="where mbpp.jsonl and sanitized-mbpp.json are (default: "
-    "$PHI1_JAX_BENCHMARKS, else ~/.cache/phi1_jax/benchmarks, filled when empty)",
-  )
-
-
-def _config(benchmark: str, arguments: argparse.Namespace) -> EvaluationConfig:
-  from phi1_jax.cli import gin_config  # after --help
-
-  if not arguments.gin_files:
-    arguments.gin_files = [f"gin/evals/{benchmark}.gin"]
-  bindings = list(arguments.gin_bindings)
-  for name in ("task_set", "prompt_style"):
-    if getattr(arguments, name) is not None:
-      bindings.append((f"Evaluation.{name}", repr(getattr(arguments, name))))
-  classes = {"Evaluation": EvaluationConfig}
-  config = gin_config.load(arguments.gin_files, bindings, classes)["Evaluation"]
-  if config.task_set not in TASK_SETS[benchmark]:
-    raise InputError(
-      f"Evaluation.task_set: got {config.task_set!r} for `python -m evals {benchmark}`,"
-      f" expected one of {', '.join(TASK_SETS[benchmark])}"
-    )
-  return config
-
-
-def _as_begun(
-  folder: Path, config: EvaluationConfig, arguments: argparse.Namespace
-) -> EvaluationConfig:
-  """Without generating, task set and prompt style are those of the run."""
-  run = records.read_json(folder / workdir.RUN)
-  names = ("task_set", "prompt_style")
-  given = {n: getattr(arguments, n) for n in names if getattr(arguments, n) is not None}
-  records.check_settings(folder, run, given)
-  return dataclasses.replace(config, **{n: run["settings"][n] for n in names})
-
-
-def _generate(
-  folder: Path,
-  problems: Sequence[Problem],
-  asked: dict[str, prompts.Prompt],
-  config: EvaluationConfig,
-  arguments: argparse.Namespace,
-) -> None:
-  from evals import backends, generate
-
-  ways = [arguments.checkpoint, arguments.base_url, arguments.completions]
-  if sum(way is not None for way in ways) != 1:
-    raise InputError(
-      "expected one of --checkpoint=DIR, --base_url=URL, --completions=FILE, got "
-      f"{sum(way is not None for way in ways)} of them"
-    )
-  if arguments.completions:
-    generate.read_completions(arguments.completions, problems)
-    identity = records.digest(arguments.completions.read_text(errors="replace"))
-    source = {"kind": "completions", "digest": identity}
-    settings = generate.settings(config, source) | {"sampling": None, "seed": None}
-    records.begin(folder / workdir.RUN, settings)
-    generate.take(folder, arguments.completions, problems)
-    return
-  if arguments.checkpoint:
-    backend = backends.CheckpointBackend(arguments.checkpoint, config)
-  else:
-    if not arguments.model:
-      raise InputError("--base_url: expected --model=NAME beside it")
-    client = Client(arguments.base_url, arguments.model)
-    backend = backends.EndpointBackend(client, config)
-  records.begin(folder / workdir.RUN, generate.settings(config, backend.identity()))
-  generate.generate(folder, problems, asked, config, backend)
-
-
-def _sandbox(config: EvaluationConfig, arguments: argparse.Namespace) -> Sandbox:
-  return Sandbox(
-    workers=config.workers or None,
-    require_isolation=arguments.require_isolation,
-    memory_bytes=config.memory_bytes,
-  )
-
-
-def _judge_references(config: EvaluationConfig, arguments: argparse.Namespace) -> int:
-  problems = report.load_problems(config.task_set, arguments.benchmarks)
-  cases = selftest.references(problems)
-  with _sandbox(config, arguments) as sandbox:
-    started = time.monotonic()
-    with Progress(len(cases), "references", "judging", interval=None) as bar:
-      failed = []
-      for complaint in selftest.complaints(cases, sandbox):
-        failed += [complaint] if complaint else []
-        bar.update(1)
-    seconds = time.monotonic() - started
-    passed = len(cases) - len(failed)
-    print(
-      f"{passed}/{len(cases)} references pass ({sandbox.isolation}, {seconds:.1f} s)"
-    )
-  for complaint in sorted(failed):
-    print(f"  {complaint}", file=sys.stderr)
-  return FAILED if failed else command.DONE
-
-
-def _report(argv: Sequence[str]) -> int:
-  parser = command.Parser(
-    "report",
-    _DESCRIPTION["report"],
-    "python -m evals report runs/humaneval runs/humaneval_sampled",
-  )
-  parser.prog = "python -m evals report"
-  parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-  parser.add_argument("--output", type=Path, default=Path("report.html"))
-  _add_benchmarks(parser)
-  arguments = parser.parse(argv)
-  report.check_output(arguments.output)
-  data = report.build(arguments.runs, arguments.benchmarks)
-  print(summary.table([(run["name"], run["summary"]) for run in data["runs"]]))
-  for pair in data["comparisons"]:
-    print(
-      f"{pair['b']} - {pair['a']}, {pair['variant']}: {100 * pair['difference']:+.1f} "
-      f"(p = {pair['p_value']:.3f}, {pair['method']})"
-    )
-  for path in report.write(data, arguments.output):
-    print(f"written to {path}")
-  return command.DONE
+def _command(name: str):
+  """The `main(about, argv)` of a subcommand; what it imports may take seconds."""
+  if name in _MODULES:
+    return importlib.import_module(_MODULES[name]).main
+  return functools.partial(importlib.import_module("evals.benchmark").main, name)
 
 
 if __name__ == "__main__":

@@ -3,21 +3,25 @@
 import dataclasses
 import math
 
-from evals import exercises
+from evals import exercises, real_functions
 from phi1_jax import InputError
-from phi1_jax.problems import humaneval, mbpp
+from phi1_jax.problems import humaneval, mbpp, written
 
 # Prompt styles that suit a benchmark; evals/prompts.py says what they are.
 PROMPT_STYLES = {
   "humaneval": ("as-is", "stripped"),
   "mbpp": ("docstring-one-test", "paper-3shot", "phi-docstring"),
   "exercises": ("as-is", "stripped"),
+  "unconventional": ("as-is", "stripped"),
+  "doctests": ("as-is", "stripped"),
 }
 DTYPES = ("float32", "bfloat16", "float16")  # as in model/config.py, which loads JAX
 TASK_SETS = {
   "humaneval": (humaneval.TASK_SET,),
   "mbpp": tuple(mbpp.TASK_SETS),
-  "exercises": tuple(exercises.TASK_SETS),
+  "exercises": exercises.TASK_SETS,
+  "unconventional": (written.UNCONVENTIONAL,),
+  "doctests": (real_functions.TASK_SET,),
 }
 
 
@@ -104,7 +108,7 @@ class EvaluationConfig:
 
 
 def benchmark_of(task_set: str) -> str:
-  """ "humaneval", "mbpp" or "exercises"."""
+  """The name of the benchmark that a task set belongs to, e.g. "humaneval"."""
   return next(name for name, sets in TASK_SETS.items() if task_set in sets)
 
 

@@ -3,35 +3,48 @@
 Each task set is one tier, and no two are ever added up: what is unseen in it (a
 composition of three parts, a pair of parts, a wording, a longer composition) is what it
 measures. Names of functions are unseen in all of them. The sets of first tasks (about
-one or two numbers or words) are for models that were trained on nothing else.
+one or two numbers or words, or about numbers alone) are for models that were trained on
+nothing else.
+
+One set is not the teacher's: a person wrote its 100 problems, in words that the grammar
+does not have, about what its exercises are about.
 """
 
 import functools
 
 from phi1_jax.grammar import teacher
 from phi1_jax.grammar.exercise import Exercise
+from phi1_jax.problems import written
 from phi1_jax.problems.problem import Problem
 
 NUMBER = 100
 # Another seed than that of any training set; the tiers differ by content anyway.
 _SEED = 1_000_003
-# Task set -> its tier and menu.
-TASK_SETS = {
+HANDWRITTEN = "exercises-handwritten-100"
+# The teacher's task sets -> their tier and menu.
+TIERS = {
   f"exercises-{prefix}{tier.replace('_', '-')}-{NUMBER}": (tier, menu)
-  for prefix, menu in (("", "all"), ("first-", "first"))
+  for prefix, menu in (("", "all"), ("first-", "first"), ("numbers-", "numbers"))
   for tier in teacher.TIERS
   if tier != "train"
 }
+TASK_SETS = (*TIERS, HANDWRITTEN)
 
 
-@functools.cache
 def load(task_set: str) -> tuple[Problem, ...]:
   """The problems of a task set; the same on every machine.
 
   Args:
     task_set: one of `TASK_SETS`.
   """
-  tier, menu = TASK_SETS[task_set]
+  if task_set == HANDWRITTEN:
+    return written.load(written.HANDWRITTEN)
+  return _of_teacher(task_set)
+
+
+@functools.cache
+def _of_teacher(task_set: str) -> tuple[Problem, ...]:
+  tier, menu = TIERS[task_set]
   found: dict[str, Problem] = {}
   index = 0
   while len(found) < NUMBER:

@@ -47,8 +47,10 @@ def mbpp(setup: Setup, store: TokenStore) -> Run:
 
 
 def exercises(setup: Setup, store: TokenStore) -> Run:
-  """pass@1 on 100 unseen first exercises of the grammar teacher, greedy; shows some."""
-  return _hook(setup, store, "exercises-first-unseen-triples-100", "as-is", shown=True)
+  """pass@1 on 100 unseen exercises about numbers, greedy; shows some."""
+  return _hook(
+    setup, store, "exercises-numbers-unseen-triples-100", "as-is", shown=True
+  )
 
 
 def _hook(

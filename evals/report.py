@@ -6,7 +6,8 @@ The JSON, which evals/page.py shows and anybody may read:
   runs         a list:
     name         of the work directory, made unique
     workdir      its path
-    summary      its summary.json: settings, scores with intervals, outcomes, times
+    summary      its summary.json: settings, scores and rates with intervals,
+                 outcomes, times
     problems     a list:
       id, entry_point, prompt (as the model saw it), reference (a whole program),
       tests (sources)
@@ -27,6 +28,7 @@ The JSON, which evals/page.py shows and anybody may read:
 Numbers that are not known are null.
 """
 
+import argparse
 import dataclasses
 import importlib
 import importlib.util
@@ -36,11 +38,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evals import exercises, generate, programs, prompts, score, summary, workdir
+from evals import (
+  exercises,
+  generate,
+  programs,
+  prompts,
+  real_functions,
+  score,
+  summary,
+  workdir,
+)
 from evals.config import EvaluationConfig, benchmark_of
 from evals.programs import VARIANTS
 from phi1_jax import InputError
-from phi1_jax.problems import humaneval, mbpp
+from phi1_jax.cli import command
+from phi1_jax.problems import humaneval, mbpp, written
 from phi1_jax.problems.problem import Problem
 from phi1_jax.text import records
 
@@ -50,6 +62,10 @@ def load_problems(task_set: str, folder: str | None) -> list[Problem]:
   benchmark = benchmark_of(task_set)
   if benchmark == "exercises":
     return list(exercises.load(task_set))
+  if benchmark == "doctests":
+    return list(real_functions.load(task_set))
+  if benchmark == "unconventional":
+    return list(written.load(task_set))
   return humaneval.load() if benchmark == "humaneval" else mbpp.load(task_set, folder)
 
 
@@ -233,3 +249,38 @@ def _points(run: Mapping[str, Any]) -> list[dict[str, Any]]:
     for variant in VARIANTS
     if "pass@1" in found["scores"][variant]
   ]
+
+
+def add_benchmarks(parser: argparse.ArgumentParser) -> None:
+  """Adds the flag that says where MBPP is."""
+  parser.add_argument(
+    "--benchmarks",
+    metavar="FOLDER",
+    help="where mbpp.jsonl and sanitized-mbpp.json are (default: "
+    "$PHI1_JAX_BENCHMARKS, else ~/.cache/phi1_jax/benchmarks, filled when empty)",
+  )
+
+
+def main(about: str, argv: Sequence[str]) -> int:
+  """Compares runs: a table on the terminal, JSON and HTML in files."""
+  parser = command.Parser(
+    "report",
+    about,
+    "python -m evals report runs/humaneval runs/humaneval_sampled",
+  )
+  parser.prog = "python -m evals report"
+  parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+  parser.add_argument("--output", type=Path, default=Path("report.html"))
+  add_benchmarks(parser)
+  arguments = parser.parse(argv)
+  check_output(arguments.output)
+  data = build(arguments.runs, arguments.benchmarks)
+  print(summary.table([(run["name"], run["summary"]) for run in data["runs"]]))
+  for pair in data["comparisons"]:
+    print(
+      f"{pair['b']} - {pair['a']}, {pair['variant']}: {100 * pair['difference']:+.1f} "
+      f"(p = {pair['p_value']:.3f}, {pair['method']})"
+    )
+  for path in write(data, arguments.output):
+    print(f"written to {path}")
+  return command.DONE

@@ -1,8 +1,26 @@
-"""The third half: scores of one run, from its completions and verdicts."""
+"""The third half: scores of one run, from its completions and verdicts.
+
+Beside pass@k stand two rates, which move before it does:
+
+  valid_syntax  the judged program parses. Not: syntax_error, what was perhaps never
+                compiled (too_long, worker_lost), and an empty program, which is what
+                sanitizing makes of a text without the function. All other outcomes come
+                of a program that was compiled
+  runs          the tests got an answer to compare: passed or wrong. Every other outcome
+                counts as not: an exception, an exit, a crash, a limit, a result that is
+                no plain data, no function
+
+Sanitizing leaves out what does not parse, and of a prompt that is a stub at least the
+stub, whose None is compared: so it is the truncated programs that say what a model can
+write.
+
+Both are shares of the samples, each problem weighing the same, with the interval of
+pass@1: Wilson's for one sample per problem, the bootstrap over problems for more.
+"""
 
 import collections
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +31,10 @@ from phi1_jax import InputError
 from phi1_jax.problems.problem import Problem
 from phi1_jax.text import records
 
+RATES = ("valid_syntax", "runs")
+_EMPTY = "empty"  # here the outcome of a program without code, whatever its verdict
+_UNPARSED = frozenset(("syntax_error", execute.TOO_LONG, "worker_lost", _EMPTY))
+
 
 @dataclasses.dataclass(frozen=True)
 class Results:
@@ -21,19 +43,27 @@ class Results:
   Attributes:
     completions: problem id -> its lines of completions.jsonl, by sample.
     verdicts: (completion key, variant) -> its line of verdicts.jsonl.
+    empty: (completion key, variant) of programs without code.
   """
 
   completions: dict[str, list[dict[str, Any]]]
   verdicts: dict[tuple[str, str], dict[str, Any]]
+  empty: frozenset[tuple[str, str]] = frozenset()
 
   def correct(self, variant: str) -> dict[str, list[bool]]:
     """Problem id -> whether each sample passed."""
+    return self.where(variant, lambda outcome: outcome == "passed")
+
+  def where(self, variant: str, holds: Callable[[str], bool]) -> dict[str, list[bool]]:
+    """Problem id -> what `holds(outcome)` says of each sample."""
     return {
-      problem: [
-        self.verdicts[row["key"], variant]["outcome"] == "passed" for row in rows
-      ]
+      problem: [holds(self._outcome(row["key"], variant)) for row in rows]
       for problem, rows in self.completions.items()
     }
+
+  def _outcome(self, key: str, variant: str) -> str:
+    found = (key, variant)
+    return _EMPTY if found in self.empty else self.verdicts[found]["outcome"]
 
   def count(self, variant: str, field: str) -> dict[Any, int]:
     """How often each value of a verdict's field occurs, the most frequent first."""
@@ -43,6 +73,16 @@ class Results:
       for row in rows
     )
     return dict(collections.Counter(values).most_common())
+
+
+def valid_syntax(outcome: str) -> bool:
+  """Whether a program of this outcome parsed (see above)."""
+  return outcome not in _UNPARSED
+
+
+def runs(outcome: str) -> bool:
+  """Whether a program of this outcome gave its tests something to compare."""
+  return outcome in ("passed", "wrong")
 
 
 def read(
@@ -65,9 +105,11 @@ def read(
     tuple(row[name] for name in names): row
     for row in records.read_lines(folder / workdir.VERDICTS)
   }
-  verdicts = {}
-  for _, begun in execute.wanted(rows, problems, asked):
+  verdicts, empty = {}, set()
+  for program, begun in execute.wanted(rows, problems, asked):
     key, variant = begun["key"], begun["variant"]
+    if program and not program.code.strip():
+      empty.add((key, variant))
     verdict = found.get((key, variant, begun["program"], judge))
     if verdict:
       verdicts[key, variant] = verdict
@@ -77,7 +119,7 @@ def read(
       f"{folder}: {missing} of {len(VARIANTS) * len(rows)} verdicts are missing; go on "
       "with --stage=execute"
     )
-  return Results(of_problem, verdicts)
+  return Results(of_problem, verdicts, frozenset(empty))
 
 
 def _complete(
@@ -146,12 +188,21 @@ def scored(folder: Path, results: Results, ks: Sequence[int]) -> dict[str, Any]:
     "samples": len(rows),
     "scores": scores,
     "difference": _difference(scores),
+    "rates": {variant: _rates(results, variant) for variant in VARIANTS},
     "outcomes": {v: results.count(v, "outcome") for v in VARIANTS},
     "retried": {v: results.count(v, "attempts").get(2, 0) for v in VARIANTS},
     "finish": dict(collections.Counter(str(row.get("finish")) for row in rows)),
     "tokens": sum(tokens) if len(tokens) == len(rows) else None,
     "generate": run.get("generate", {}),
     "execute": run.get("execute", {}),
+  }
+
+
+def _rates(results: Results, variant: str) -> dict[str, Any]:
+  """The estimate of each rate. A share of samples is estimated as pass@1 is."""
+  return {
+    name: dataclasses.asdict(score.estimate(results.where(variant, holds), 1))
+    for name, holds in zip(RATES, (valid_syntax, runs), strict=True)
   }
 
 
@@ -169,22 +220,17 @@ def _difference(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 
 def table(named: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-  """What a terminal shows of some runs' summaries: a line per score, then outcomes."""
+  """What a terminal shows of some runs' summaries: scores, rates, then outcomes.
+
+  A summary that was written before there were rates has none.
+  """
   header = ("run", "task set", "prompt", "", "truncated", "sanitized", "difference")
   lines: list[tuple[str, ...]] = [header]
   for name, summary in named:
-    settings = summary["settings"]
-    for metric, difference in summary["difference"].items():
-      lines.append(
-        (
-          name,
-          settings["task_set"],
-          settings["prompt_style"],
-          metric,
-          *(_percent(summary["scores"][variant][metric]) for variant in VARIANTS),
-          f"{100 * difference:+.1f}",
-        )
-      )
+    lines += _score_lines(name, summary["settings"], summary["scores"])
+  for name, summary in named:
+    if "rates" in summary:
+      lines += _score_lines(name, summary["settings"], summary["rates"])
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
   text = [
     "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
@@ -196,6 +242,22 @@ def table(named: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
       listed = ", ".join(f"{outcome} {count}" for outcome, count in counts)
       text.append(f"{name}, {variant}: {listed}")
   return "\n".join(text)
+
+
+def _score_lines(
+  name: str, settings: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]]
+) -> list[tuple[str, ...]]:
+  return [
+    (
+      name,
+      settings["task_set"],
+      settings["prompt_style"],
+      metric,
+      *(_percent(scores[variant][metric]) for variant in VARIANTS),
+      f"{100 * difference:+.1f}",
+    )
+    for metric, difference in _difference(scores).items()
+  ]
 
 
 def _percent(estimate: Mapping[str, Any]) -> str:

@@ -353,6 +353,7 @@ def _sum_up(run: setup.Setup, store: TokenStore, seconds: float) -> None:
     {
       **final,
       "parameters": parameters,
+      "flops_per_token": run.flops_per_token,
       "wall_seconds": wall,
       "last_start_seconds": seconds,
       "goodput": spent and dataclasses.asdict(spent),

@@ -56,13 +56,15 @@ function scoreRows() {
   const titles = ["Run", "Task set and prompt", "Sampling", "Metric", "Truncated", "Sanitized", "Difference", "Judged"];
   table.append(make("tr", {}, ...titles.map((title) => make("th", {}, title))));
   for (const { name, summary } of data.runs) {
-    for (const metric of Object.keys(summary.scores.truncated)) {
+    // Older runs have no rates.
+    const found = Object.fromEntries(VARIANTS.map((v) => [v, { ...summary.scores[v], ...summary.rates?.[v] }]));
+    for (const metric of Object.keys(found.truncated)) {
       const cells = VARIANTS.map((variant) => {
-        const score = summary.scores[variant][metric];
+        const score = found[variant][metric];
         return make("td", { class: "number" }, make("b", {}, percent(score.value)),
           make("small", {}, ` [${percent(score.low)}, ${percent(score.high)}]`), interval(score));
       });
-      const difference = 100 * summary.difference[metric];
+      const difference = 100 * (summary.difference[metric] ?? found.sanitized[metric].value - found.truncated[metric].value);
       table.append(make("tr", {},
         make("td", {}, name, make("br"), make("small", {}, modelOf(summary))),
         make("td", {}, summary.settings.task_set, make("br"), make("small", {}, summary.settings.prompt_style)),

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from phi1_jax import InputError
+from phi1_jax.grammar.teacher import MENUS
 from phi1_jax.problems import humaneval, mbpp
 
 # Licences that allow training on and passing on the text, as SPDX identifiers: the
@@ -164,6 +165,8 @@ class ExercisesConfig:
     teacher: "grammar" (composes them here) or "llm" (asks `Llm.model`).
     exercises: how many are asked for.
     seed: decides names, topics and professions.
+    menu: of the grammar: "all", or short tasks about one or two values that a small
+      model learns sooner: "first" (numbers and words), "numbers".
     minimum_asserts: an exercise with fewer checks of its solution is dropped.
     cpu_seconds: CPU time that a solution and its checks may take.
     temperature: of an LLM.
@@ -174,6 +177,7 @@ class ExercisesConfig:
   teacher: str = "grammar"
   exercises: int = 20_000
   seed: int = 0
+  menu: str = "all"
   minimum_asserts: int = 2
   cpu_seconds: float = 3.0
   temperature: float = 1.0
@@ -182,6 +186,7 @@ class ExercisesConfig:
 
   def __post_init__(self):
     _check_choice("Exercises.teacher", self.teacher, ("grammar", "llm"))
+    _check_choice("Exercises.menu", self.menu, tuple(MENUS))
     for name in ("exercises", "minimum_asserts", "max_tokens"):
       _check_least(f"Exercises.{name}", getattr(self, name), 1)
     _check_temperature("Exercises", self.temperature)
@@ -235,7 +240,8 @@ class DecontaminateConfig:
 
   Attributes:
     inputs: folders of stages, files or patterns of .jsonl or .parquet.
-    benchmarks: task sets that training data must not hold.
+    benchmarks: task sets that training data must not hold: names, or files of problems
+      in HumanEval's format (.jsonl).
     ngram: words of a run that counts as shared; the paper's is 13.
     tau: AST match rate from which on a function is a copy of a reference; the paper
       studies 0.95, 0.9, 0.85 and 0.8.
@@ -258,8 +264,9 @@ class DecontaminateConfig:
     if not self.benchmarks:
       raise _error("Decontaminate.benchmarks", self.benchmarks, "at least one task set")
     for name in self.benchmarks:
-      known = (humaneval.TASK_SET, *mbpp.TASK_SETS)
-      _check_choice("Decontaminate.benchmarks", name, known)
+      known = (humaneval.TASK_SET, *mbpp.TASK_SETS, "FILE.jsonl")
+      if not name.endswith(".jsonl"):
+        _check_choice("Decontaminate.benchmarks", name, known)
     for name in ("ngram", "shards"):
       _check_least(f"Decontaminate.{name}", getattr(self, name), 1)
     _check_share("Decontaminate.tau", self.tau)

@@ -49,7 +49,8 @@ class GrammarTeacher:
 
   def drafts(self) -> Iterator[Draft]:
     """One draft per exercise."""
-    made = grammar.exercises(self.config.seed, 0, self.config.exercises)
+    of = self.config
+    made = grammar.exercises(of.seed, 0, of.exercises, menu=of.menu)
     for index, exercise in enumerate(made):
       facts = {
         "teacher": "grammar",

@@ -12,6 +12,7 @@ import ast
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,11 +72,13 @@ def problems(benchmarks: Iterable[str]) -> list[tuple[str, Problem]]:
   Raises:
     InputError: a task set is not known, or its file is not there.
   """
-  return [
-    (name, problem)
-    for name in benchmarks
-    for problem in (humaneval.load() if name == humaneval.TASK_SET else mbpp.load(name))
-  ]
+  return [(name, problem) for name in benchmarks for problem in _load(name)]
+
+
+def _load(name: str) -> Sequence[Problem]:
+  if name.endswith(".jsonl"):
+    return humaneval.read(Path(name))
+  return humaneval.load() if name == humaneval.TASK_SET else mbpp.load(name)
 
 
 def reference(benchmark: str, problem: Problem) -> Reference:

@@ -109,18 +109,22 @@ class CorpusDataSource(seqio.DataSource):
 
 
 class GrammarDataSource(seqio.DataSource):
-  """Exercises that the grammar teacher composes, for a machine that has nothing else.
+  """What the grammar teacher composes, for a machine that has nothing else.
 
   Args:
-    seed: of the exercises.
+    kind: "exercises" or "sections" (of textbooks).
+    seed: of all of them.
     number: how many are composed.
-    menu: of the teacher: "all", or the "first" tasks, which are sooner learnt.
+    menu: of the exercises: "all", or shorter tasks, which are sooner learnt.
     shards: parts that can be read apart from each other.
   """
 
-  def __init__(self, seed: int, number: int, menu: str, shards: int = 8):
+  def __init__(
+    self, kind: str, seed: int, number: int, menu: str = "all", shards: int = 8
+  ):
     super().__init__(splits=("train",))
-    self._seed, self._number, self._menu, self._shards = seed, number, menu, shards
+    self._kind, self._menu = kind, menu
+    self._seed, self._number, self._shards = seed, number, shards
 
   @property
   def supports_arbitrary_sharding(self) -> bool:
@@ -142,7 +146,7 @@ class GrammarDataSource(seqio.DataSource):
     use_cached: bool = False,
     num_epochs: int | None = 1,
   ) -> tf.data.Dataset:
-    """Exercises of every n-th number, in their order, which is random already."""
+    """Every n-th of them, in their order, which is random already."""
     del split, shuffle, seed, sequence_length, use_cached, num_epochs
     shard = shard_info or seqio.ShardInfo(0, 1)
     string = tf.TensorSpec((), tf.string)
@@ -159,16 +163,20 @@ class GrammarDataSource(seqio.DataSource):
         "version": str(grammar.VERSION),
         "licence": "MIT",
         "seed": self._seed,
-        "exercises": self._number,
+        self._kind: self._number,
         "menu": self._menu,
       }
     ]
 
   def _examples(self, index: int, count: int) -> Iterator[dict[str, bytes]]:
     for number in range(index, self._number, count):
-      exercise = grammar.exercise(self._seed, number, menu=self._menu)
-      group = repr(exercise.composition)
-      yield {"text": exercise.text.encode(), "group": group.encode()}
+      if self._kind == "sections":
+        text = grammar.section(self._seed, number).text
+        group = text
+      else:
+        exercise = grammar.exercise(self._seed, number, menu=self._menu)
+        text, group = exercise.text, repr(exercise.composition)
+      yield {"text": text.encode(), "group": group.encode()}
 
 
 def curated(name: str, directory: str) -> seqio.TfdsDataSource:

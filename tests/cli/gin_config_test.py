@@ -237,5 +237,6 @@ def test_text_states_every_field():
 
 def test_parts_are_what_the_commands_register():
   registered = {*CONFIGURABLES, *curate.CONFIGURABLES, "Data", "Evaluation"}
+  registered |= {"Grade", "Study"}
   assert "DataConfig" in vars(prepare)
   assert set(gin_config.PARTS) == registered

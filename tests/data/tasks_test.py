@@ -204,7 +204,7 @@ def test_the_embedded_extractors_are_the_ones_registered():
 
 
 def test_the_grammar_teacher_is_a_task_that_shards_agree_on():
-  source = sources.GrammarDataSource(0, 60, "first", shards=3)
+  source = sources.GrammarDataSource("exercises", 0, 60, "first", shards=3)
   whole = list(source.get_dataset("train").as_numpy_iterator())
   parts = [
     example

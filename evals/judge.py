@@ -1,0 +1,168 @@
+"""python -m evals judge: one checkpoint on many task sets, opened once.
+
+    WORKDIR/<task set>/   an ordinary run of that task set, greedy, which `report` shows
+    WORKDIR/<task set>-sampled/   the same with several samples, for pass@k
+    WORKDIR/loss.json     nats per byte of held-out texts
+    WORKDIR/COMPLETED     written last
+
+Every prompt is put as published; how many tokens a completion may take depends on the
+benchmark. The same command goes on, or says that nothing is left to do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evals import execute, generate, prompts, report, summary, workdir
+from evals.backends import Backend, LoadedBackend
+from evals.config import PROMPT_STYLES, TASK_SETS, EvaluationConfig, benchmark_of
+from phi1_jax import InputError
+from phi1_jax.cli import command
+from phi1_jax.cli.workdir import held
+from phi1_jax.problems.problem import Problem
+from phi1_jax.sandbox.sandbox import Sandbox
+from phi1_jax.text import records
+
+COMPLETED = "COMPLETED"
+SAMPLED = "-sampled"
+# Solutions of exercises are short, and a model that does not end them fails anyway.
+MAX_NEW_TOKENS = {"humaneval": 512, "mbpp": 512, "exercises": 192}
+_TEMPERATURE, _TOP_P = 0.8, 0.95  # of pass@k; the values of Chen et al.'s pass@100
+
+
+def judge(
+  folder: Path,
+  problems: Sequence[Problem],
+  asked: Mapping[str, prompts.Prompt],
+  config: EvaluationConfig,
+  backend: Backend,
+) -> dict[str, Any]:
+  """Generates, executes and scores one task set; goes on where it was.
+
+  Args:
+    folder: work directory of the run, held by this process.
+    problems: of the task set.
+    asked: their prompts by id.
+    config: how to sample.
+    backend: who answers.
+
+  Returns:
+    What summary.json holds.
+  """
+  records.begin(folder / workdir.RUN, generate.settings(config, backend.identity()))
+  generate.generate(folder, problems, asked, config, backend)
+  with Sandbox(
+    workers=config.workers or None, memory_bytes=config.memory_bytes
+  ) as sandbox:
+    identity = execute.judge_identity(sandbox)
+    execute.execute(folder, problems, asked, sandbox, identity)
+  return summary.summarize(folder, problems, asked, config.ks)
+
+
+def config_of(task_set: str, max_length: int, samples: int = 1) -> EvaluationConfig:
+  """How a task set is put to a model by those who name nothing but the set.
+
+  Args:
+    task_set: its name.
+    max_length: tokens that the model can read; half of them may be new.
+    samples: completions per problem; one is greedy.
+  """
+  benchmark = benchmark_of(task_set)
+  config = EvaluationConfig(
+    task_set,
+    PROMPT_STYLES[benchmark][0],
+    max_new_tokens=min(MAX_NEW_TOKENS.get(benchmark, 256), max_length // 2),
+  )
+  if samples == 1:
+    return config
+  ks = tuple(k for k in (1, 2, 5, 10, 100) if k <= samples)
+  return dataclasses.replace(
+    config, samples=samples, temperature=_TEMPERATURE, top_p=_TOP_P, ks=ks
+  )
+
+
+def main(about: str, argv: Sequence[str]) -> int:
+  """Judges a checkpoint."""
+  parser = command.Parser(
+    "judge",
+    about,
+    "python -m evals judge --checkpoint=runs/quickstart --workdir=runs/judged "
+    "--task_set=exercises-first-unseen-pairs-100 --task_set=humaneval-164",
+  )
+  parser.prog = "python -m evals judge"
+  known = [name for names in TASK_SETS.values() for name in names]
+  add = parser.add_argument
+  add("--checkpoint", required=True, help="work directory, checkpoints or step folder")
+  add("--workdir", type=Path, default=Path("runs/judged"), help="gets the runs")
+  add(
+    "--task_set",
+    dest="task_sets",
+    action="append",
+    default=[],
+    choices=known,
+    metavar="NAME",
+    help=f"repeatable: {', '.join(known)}",
+  )
+  add("--sampled", metavar="NAME:N", help="a task set again, N samples per problem")
+  add("--texts", type=Path, metavar="FILE", help="JSON lines of held-out texts")
+  add("--benchmarks", metavar="FOLDER", help="where mbpp.jsonl is")
+  arguments = parser.parse(argv)
+  wanted = {name: [name, 1] for name in arguments.task_sets}
+  if arguments.sampled:
+    name, samples = _sampled(arguments.sampled, known)
+    wanted[name + SAMPLED] = [name, samples]
+  if not wanted and not arguments.texts:
+    raise InputError("judge: expected --task_set=NAME or --texts=FILE, got neither")
+  with held(arguments.workdir, "judging"):
+    _judge_all(arguments.workdir, wanted, arguments)
+  return command.DONE
+
+
+def _sampled(text: str, known: Sequence[str]) -> tuple[str, int]:
+  name, _, number = text.rpartition(":")
+  if name not in known or not number.isdigit() or int(number) < 2:
+    raise InputError(
+      f"--sampled: got {text!r}, expected NAME:N with N of 2 or more, such as "
+      "humaneval-164:10"
+    )
+  return name, int(number)
+
+
+def _judge_all(folder: Path, wanted: Mapping[str, list], arguments) -> None:
+  from evals import loss  # JAX is loaded when it is needed
+  from phi1_jax.parallel.mesh import MeshConfig, make_mesh
+  from phi1_jax.sampling.checkpoint import open_checkpoint
+
+  asked_for = {
+    "checkpoint": arguments.checkpoint,
+    "wanted": wanted,
+    "texts": arguments.texts and records.digest(arguments.texts.read_text()),
+  }
+  if (folder / COMPLETED).exists() and (
+    records.read_json(folder / COMPLETED) == asked_for
+  ):
+    print(f"was complete already: {folder}")
+    return
+  mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
+  loaded = open_checkpoint(arguments.checkpoint, mesh, None)
+  for name, (task_set, samples) in wanted.items():
+    config = config_of(task_set, loaded.config.max_length, samples)
+    problems = report.load_problems(task_set, arguments.benchmarks)
+    asked = prompts.build_all(
+      problems, task_set, config.prompt_style, arguments.benchmarks
+    )
+    with held(folder / name, "judging"):
+      found = judge(
+        folder / name, problems, asked, config, LoadedBackend(loaded, config)
+      )
+    print(summary.table([(name, found)]), flush=True)
+  if arguments.texts:
+    texts = [loss.read(arguments.texts, 10_000)]
+    length = loss.window_length(loaded)
+    rows = loss.measure(loaded, texts, length)
+    records.write_json(folder / loss.RESULT, loss.result(loaded, texts, length, rows))
+    print(loss.table(rows))
+  records.write_json(folder / COMPLETED, asked_for)

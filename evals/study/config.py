@@ -1,0 +1,90 @@
+"""What a study is told (gin name: `Study`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from phi1_jax import InputError
+from phi1_jax.grammar.teacher import MENUS
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyConfig:
+  """The arms of the paper's Figure 2.1, its Table 3, and controls, in miniature.
+
+  Attributes:
+    recipe: gin file of a training; every run is that, with its own data and steps.
+    models: size -> gin file of a model.
+    steps: of a whole arm, even; the second half may be spent on exercises.
+    seeds: of the trainings; every arm is trained with each.
+    menu: of the grammar teacher: which exercises it composes, and which unseen ones
+      are the ruler.
+    data_seed: of the exercises, the textbooks and the controls.
+    exercises: how many are composed; about as many as half of an arm reads.
+    sections: of textbooks.
+    raw_documents: modules of the raw pool, chosen by hash.
+    vocabulary_size: of the BPE that all arms share; it is learnt from raw code and
+      textbooks.
+    wrong_share: of solutions that are exchanged in the control "wrong".
+    few: exercises of the control "few".
+    leaks: test problems that are planted in the arm "leaked".
+    leak_copies: how often each.
+    taus: AST match rates of the pruning study.
+    sampled: completions per problem of the nearest tier for pass@k; 0 leaves it out.
+    benchmarks: whether the main arms are judged on HumanEval, and on MBPP if it is
+      there.
+    jobs: steps that run at the same time; 0 is one per core without an accelerator,
+      and 1 with one.
+  """
+
+  recipe: str
+  models: dict[str, str]
+  steps: int
+  seeds: tuple[int, ...] = (0,)
+  menu: str = "first"
+  data_seed: int = 0
+  exercises: int = 12_000
+  sections: int = 2_000
+  raw_documents: int = 1_000
+  vocabulary_size: int = 1024
+  wrong_share: float = 0.3
+  few: int = 300
+  leaks: int = 20
+  leak_copies: int = 10
+  taus: tuple[float, ...] = (0.95, 0.9, 0.85, 0.8)
+  sampled: int = 0
+  benchmarks: bool = True
+  jobs: int = 0
+
+  def __post_init__(self):
+    """Refuses what no study can be made of, by name."""
+    for name, least in (
+      ("steps", 2),
+      ("exercises", 100),
+      ("sections", 1),
+      ("raw_documents", 50),
+      ("few", 1),
+      ("leaks", 1),
+      ("leak_copies", 1),
+      ("sampled", 0),
+      ("jobs", 0),
+    ):
+      if getattr(self, name) < least:
+        raise _error(name, getattr(self, name), f"at least {least}")
+    if self.steps % 2:
+      raise _error("steps", self.steps, "an even number: two halves")
+    if self.menu not in MENUS:
+      raise _error("menu", self.menu, f"one of {', '.join(MENUS)}")
+    if not self.models:
+      raise _error("models", self.models, "size -> gin file of a model")
+    if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+      raise _error("seeds", self.seeds, "different numbers, at least one")
+    if not (math.isfinite(self.wrong_share) and 0 < self.wrong_share < 1):
+      raise _error("wrong_share", self.wrong_share, "a number between 0 and 1")
+    if not self.taus or not all(0 < tau < 1 for tau in self.taus):
+      raise _error("taus", self.taus, "numbers between 0 and 1")
+
+
+def _error(name: str, got: object, expected: str) -> InputError:
+  return InputError(f"Study.{name}: got {got!r}, expected {expected}")

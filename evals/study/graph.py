@@ -1,0 +1,239 @@
+"""A graph of steps, each a command of its own, run by as many hands as there are cores.
+
+A step that came to its end is noted in steps.jsonl and never run again; one that was
+interrupted is run again, and every command of this project then goes on where it was.
+So a study may be killed at any moment, and the same command goes on.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from phi1_jax.cli import command
+from phi1_jax.cli.progress import Progress
+from phi1_jax.text import records
+
+STEPS, LOGS = "steps.jsonl", "logs"
+_SHOWN_LINES = 15  # of the log of a step that failed
+
+
+class FailedError(RuntimeError):
+  """A step failed; the message names its log and shows its end."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """A part of a study.
+
+  Attributes:
+    name: of the step; names are unique.
+    needs: steps that must be done before.
+    words: arguments of `python -m`; () if it is a function.
+    function: what is called in this process instead; quick, and safe to call again.
+    about: what decides its outcome beside `words`, for a function.
+  """
+
+  name: str
+  needs: tuple[str, ...] = ()
+  words: tuple[str, ...] = ()
+  function: Callable[[], None] | None = None
+  about: Any = None
+
+  @property
+  def digest(self) -> str:
+    """Of what it does."""
+    return records.digest({"words": self.words, "about": self.about})
+
+
+def check(steps: Sequence[Step]) -> None:
+  """Refuses a graph that has no order, or in which a name stands twice."""
+  seen: set[str] = set()
+  for step in steps:
+    if step.name in seen:
+      raise ValueError(f"two steps are called {step.name}")
+    missing = [name for name in step.needs if name not in seen]
+    if missing:
+      raise ValueError(f"{step.name} needs {missing[0]}, which does not come before it")
+    seen.add(step.name)
+
+
+@dataclasses.dataclass
+class _State:
+  """What the hands share; guarded by `lock`."""
+
+  waiting: list[Step]
+  done: set[str]
+  running: dict[str, subprocess.Popen]
+  lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+  stopping: bool = False
+
+  def ready(self) -> Iterator[Step]:
+    """The steps that may begin, in the order of the graph."""
+    return (s for s in self.waiting if self.done.issuperset(s.needs))
+
+
+def run(steps: Sequence[Step], folder: Path, jobs: int) -> bool:
+  """Runs what is not done yet.
+
+  Args:
+    steps: in an order in which they could run one by one; the first ready one is taken.
+    folder: gets `STEPS` and `LOGS`.
+    jobs: how many run at the same time, each on its own share of the cores; 0 is one
+      per core.
+
+  Returns:
+    Whether all are done; False if it was stopped by SIGTERM or SIGINT.
+
+  Raises:
+    FailedError: a step failed. Those that were running have come to their end.
+  """
+  check(steps)
+  jobs = jobs or _cores()
+  (folder / LOGS).mkdir(parents=True, exist_ok=True)
+  with records.Journal(folder / STEPS) as journal:
+    done = {(row["step"], row["digest"]) for row in journal.rows}
+    finished = {s.name for s in steps if (s.name, s.digest) in done}
+    state = _State([s for s in steps if s.name not in finished], set(finished), {})
+    with (
+      _stop_on_signals(state),
+      Progress(len(steps), "steps", "study", initial=len(finished)) as bar,
+    ):
+      _work(state, folder, jobs, journal, bar)
+  return not state.waiting
+
+
+def _cores() -> int:
+  if hasattr(os, "sched_getaffinity"):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
+def _shares(jobs: int) -> list[set[int] | None]:
+  """The cores of each hand; all of them where they cannot be shared out."""
+  if not hasattr(os, "sched_getaffinity"):
+    return [None] * jobs
+  cores = sorted(os.sched_getaffinity(0))
+  return [set(cores[place::jobs]) or set(cores) for place in range(jobs)]
+
+
+def _work(
+  state: _State,
+  folder: Path,
+  jobs: int,
+  journal: records.Journal,
+  bar: Progress,
+) -> None:
+  """Hands steps out until none is left, one fails, or a signal comes."""
+  free: queue.SimpleQueue[set[int] | None] = queue.SimpleQueue()
+  for share in _shares(jobs):
+    free.put(share)
+  failed: list[FailedError] = []
+  with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+    futures: dict[concurrent.futures.Future, Step] = {}
+    while True:
+      with state.lock:
+        if not state.stopping and not failed:
+          for step in list(state.ready())[: jobs - len(futures)]:
+            state.waiting.remove(step)
+            futures[pool.submit(_one, step, folder, state, free)] = step
+      if not futures:
+        break
+      ended, _ = concurrent.futures.wait(
+        futures, timeout=1.0, return_when=concurrent.futures.FIRST_COMPLETED
+      )
+      for future in ended:
+        step = futures.pop(future)
+        try:
+          seconds = future.result()
+        except FailedError as error:
+          failed.append(error)
+          seconds = None
+        if seconds is None:
+          state.waiting.insert(0, step)
+          continue
+        state.done.add(step.name)
+        row = {"step": step.name, "digest": step.digest, "seconds": round(seconds, 2)}
+        journal.append(row)
+        bar.update(1, last=step.name)
+  if failed:
+    raise failed[0]
+
+
+def _one(
+  step: Step,
+  folder: Path,
+  state: _State,
+  free: queue.SimpleQueue[set[int] | None],
+) -> float | None:
+  """Runs a step; gives its seconds, or None if it was stopped."""
+  started = time.monotonic()
+  if step.function is not None:
+    step.function()
+    return time.monotonic() - started
+  share = free.get()
+  try:
+    code = _child(step, folder / LOGS / f"{step.name}.log", state, share)
+  finally:
+    free.put(share)
+  if code == 0:
+    return time.monotonic() - started
+  if state.stopping or code == command.PREEMPTED:
+    return None
+  log = folder / LOGS / f"{step.name}.log"
+  text = log.read_text(errors="replace").replace("\r", "\n").rstrip().split("\n")
+  shown = "\n  ".join(text[-_SHOWN_LINES:])
+  raise FailedError(f"step {step.name} ended with {code}; {log} ends:\n  {shown}")
+
+
+def _child(step: Step, log: Path, state: _State, share: set[int] | None) -> int:
+  """Runs `python -m words` with its output in a log; gives its exit code."""
+  words = [sys.executable, "-m", *step.words]
+  with log.open("ab") as output:
+    output.write(f"$ python -m {' '.join(step.words)}\n".encode())
+    output.flush()
+    with state.lock:
+      if state.stopping:
+        return command.PREEMPTED
+      # In a group of its own, a Ctrl-C reaches it through us alone.
+      child = subprocess.Popen(
+        words, stdout=output, stderr=subprocess.STDOUT, process_group=0
+      )
+      if share is not None:
+        os.sched_setaffinity(child.pid, share)
+      state.running[step.name] = child
+    try:
+      return child.wait()
+    finally:
+      with state.lock:
+        del state.running[step.name]
+
+
+@contextlib.contextmanager
+def _stop_on_signals(state: _State) -> Iterator[None]:
+  """Passes the first SIGTERM or SIGINT on to the steps that run; the second kills."""
+
+  def stop(number: int, frame: object) -> None:
+    del number, frame
+    again, state.stopping = state.stopping, True
+    for child in list(state.running.values()):
+      child.kill() if again else child.terminate()
+
+  numbers = (signal.SIGTERM, signal.SIGINT)
+  before = {number: signal.signal(number, stop) for number in numbers}
+  try:
+    yield
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)

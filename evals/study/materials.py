@@ -1,0 +1,155 @@
+"""What a study makes itself of what the stages of curation leave; pure Python.
+
+Each function writes folders of stages (see `curation.folder`), so that the next stage
+reads them like any other, and may be called again.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from evals import real_functions
+from evals.study import arms, ruler, variants
+from evals.study.config import StudyConfig
+from evals.study.nearest import completions
+from phi1_jax.curation import folder as folders
+from phi1_jax.curation import read
+from phi1_jax.curation.document import Decision, Document, Drop, Keep
+from phi1_jax.grammar import teacher
+from phi1_jax.text import records
+
+VERSION = 1
+# Of the documents that are set aside to measure loss on, and how much of each is read.
+HELD_OUT, HELD_OUT_CHARACTERS = 60, 6_000
+# Reasons of decontamination that mean a copy. What has only the shape of a problem is
+# the subject of the study of tau, and stays in the exercises that all arms read.
+COPIES = ("exact solution", "text", "solution words")
+
+
+def pool(config: StudyConfig, folder: Path) -> None:
+  """Raw code: modules of the embedded corpora, by hash; others are held out.
+
+  The package whose doctests are part of the ruler is left out.
+  """
+  candidates, decisions = [], []
+  for decision in read.read(("embedded",)):
+    document = decision.document
+    if isinstance(decision, Drop):
+      decisions.append(decision)
+    elif document.source.replace("-", "_") == real_functions.PACKAGE:
+      decisions.append(Drop(document, "the ruler is made of it"))
+    else:
+      candidates.append(document)
+  candidates.sort(key=lambda d: d.id)
+  chosen = candidates[: config.raw_documents]
+  rest = candidates[config.raw_documents :]
+  decisions += [Keep(document) for document in chosen]
+  decisions += [Drop(document, "not drawn") for document in rest]
+  _write(folder / "curate" / "pool", "pool", config, decisions, {})
+  _hold_out(config, folder, [d.text for d in rest[:HELD_OUT]])
+
+
+def _hold_out(config: StudyConfig, folder: Path, code: Iterable[str]) -> None:
+  """Texts that no arm reads: modules, sections and exercises beyond those drawn."""
+  sections = range(config.sections, config.sections + HELD_OUT)
+  exercises = range(config.exercises, config.exercises + 3 * HELD_OUT)
+  rows = [
+    *({"kind": "raw code", "text": text[:HELD_OUT_CHARACTERS]} for text in code),
+    *(
+      {"kind": "textbook", "text": teacher.section(config.data_seed, index).text}
+      for index in sections
+    ),
+    *(
+      {
+        "kind": "exercise",
+        "text": teacher.exercise(config.data_seed, index, menu=config.menu).text,
+      }
+      for index in exercises
+    ),
+  ]
+  lines = [json.dumps(row) for row in rows]
+  records.write_text(folder / ruler.TEXTS, "\n".join(lines) + "\n")
+
+
+def exercise_sets(config: StudyConfig, folder: Path) -> None:
+  """The set that all arms read, without copies of test problems, and its variants."""
+  curate = folder / "curate"
+  kept, dropped = _main(curate, max(config.taus))
+  seed = config.data_seed
+  problems = leaked_problems(config)
+  made: dict[str, list[Document]] = {
+    "main": kept,
+    "shuffled": variants.shuffled(kept, seed),
+    "wrong": variants.wrong(kept, config.wrong_share, seed),
+    "few": variants.few(kept, config.few),
+    "leaked": variants.leaked(kept, problems, config.leak_copies),
+  }
+  lineage = {"lineage": [folders.read_stats(curate / "exercises")]}
+  for name, documents in made.items():
+    decisions: list[Decision] = [Keep(document) for document in documents]
+    decisions += dropped if name == "main" else []
+    _write(curate / name, f"study-{name}", config, decisions, lineage)
+  for tau in config.taus:
+    _link(curate / "pruned" / f"pruned-{tau:g}", curate / arms.pruned(tau))
+
+
+def _main(curate: Path, tau: float) -> tuple[list[Document], list[Decision]]:
+  """What the study of tau read, without copies of test problems."""
+  pruned = curate / "pruned" / f"pruned-{tau:g}"
+  kept, dropped = list(folders.kept(pruned)), []
+  for file in sorted(pruned.glob("dropped-*.jsonl")):
+    for row in records.read_lines(file):
+      document = Document.of(row)
+      if row["dropped"]["reason"] in COPIES:
+        dropped.append(Drop(document, **row["dropped"]))
+      else:
+        kept.append(document)
+  return sorted(kept, key=lambda d: d.id), dropped
+
+
+def leaked_problems(config: StudyConfig) -> list[Any]:
+  """The test problems that are planted: of the nearest tier, drawn."""
+  nearest = ruler.task_sets(config.menu)[0]
+  found = ruler.problems(config.menu)[nearest]
+  return random.Random(f"leak {config.data_seed}").sample(found, config.leaks)
+
+
+def nearest(config: StudyConfig, folder: Path) -> None:
+  """Completions of the control that copies the body under the nearest docstring."""
+  documents = list(folders.kept(folder / "curate" / "main"))
+  problems = ruler.problems(config.menu)
+  for name in ruler.task_sets(config.menu):
+    rows = completions(documents, problems[name])
+    lines = [json.dumps(row) for row in rows]
+    place = folder / "nearest" / f"{name}.jsonl"
+    place.parent.mkdir(exist_ok=True)
+    records.write_text(place, "\n".join(lines) + "\n")
+
+
+def _write(
+  place: Path,
+  stage: str,
+  config: StudyConfig,
+  decisions: Iterable[Decision],
+  facts: Mapping[str, Any],
+) -> None:
+  """A stage's folder; one that was left half-written is begun again."""
+  if place.exists() and not (place / folders.COMPLETED).exists():
+    shutil.rmtree(place)
+  place.mkdir(parents=True, exist_ok=True)
+  settings = {"version": VERSION, "menu": config.menu, "seed": config.data_seed}
+  if folders.begin(place, stage, settings):
+    return
+  tally = folders.write(place, decisions)
+  folders.finish(place, stage, tally.stats(), dict(facts))
+
+
+def _link(made: Path, place: Path) -> None:
+  """Gives a folder that a stage made a second name."""
+  if not place.exists():
+    place.symlink_to(made.resolve().relative_to(place.parent.resolve()))

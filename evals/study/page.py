@@ -1,0 +1,373 @@
+"""The page of a study: what was asked, what came out, and what that does not show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from evals.study import document, figures
+from evals.study.arms import FULL
+from evals.study.document import Block, Code, Figure, Heading, Points, Table, Text
+
+NAME = "study"
+_MAIN = (
+  "raw",
+  "filtered",
+  "textbooks",
+  "raw_exercises",
+  "filtered_exercises",
+  FULL,
+)
+# What the paper leaves open, and what was chosen here.
+CHOICES = (
+  "Half of an arm's steps go to exercises, which start from the text's checkpoint "
+  "half-way, before its learning rate has fallen. The paper finetunes from step 24,000 "
+  "of 36,000 for 6,000 steps.",
+  "The loss counts every token of an exercise, docstring too. The paper does not say.",
+  "The embeddings of the filter are the mean of the last hidden states of the arm on "
+  "raw code, half-way. The paper names CodeGen, and neither layer nor pooling.",
+  "The judge of educational value is a list of features, not GPT-4; the teacher of "
+  "textbooks and exercises is a grammar, not GPT-3.5. No language model wrote or "
+  "judged anything here.",
+  "One greedy completion per problem, put as published, cut at the first stop string.",
+  "Similar to a problem is what `curate decontaminate` convicts at that tau: "
+  "AST match, or a weaker match beside shared words. Candidates are found by AST and "
+  "by words; embeddings are not used.",
+  "Copies of a problem (its text, its solution's lines or words) are kept out of all "
+  "arms but the leaked one.",
+)
+
+
+def write(data: Mapping[str, Any], folder: Path) -> list[Path]:
+  """Writes the page of study.json; gives the files."""
+  return document.write(blocks(data), folder, NAME)
+
+
+def blocks(data: Mapping[str, Any]) -> list[Block]:
+  """The page, section by section."""
+  return [
+    *_head(data),
+    *_scores(data),
+    *_paired(data),
+    *_predictions(data),
+    *_pruning(data),
+    *_leak(data),
+    *_learning(data),
+    *_other_rulers(data),
+    *_examples(data),
+    *_meaning(data),
+    *_cost(data),
+  ]
+
+
+def label(task_set: str) -> str:
+  """A task set for people: "unseen triples"."""
+  words = task_set.removeprefix("exercises-").rpartition("-")[0].split("-")
+  dropped = ("first", "numbers")
+  return " ".join(w for w in words if w not in dropped) or task_set
+
+
+def _percent(found: Mapping[str, Any] | None) -> str:
+  if found is None:
+    return "-"
+  value, low, high = (100 * found[name] for name in ("value", "low", "high"))
+  return f"{value:.0f} ({low:.0f}-{high:.0f})"
+
+
+def _sizes(data: Mapping[str, Any]) -> list[str]:
+  return list(dict.fromkeys(arm["size"] for arm in data["arms"]))
+
+
+def _arms(data: Mapping[str, Any], size: str) -> list[Mapping[str, Any]]:
+  return [arm for arm in data["arms"] if arm["size"] == size]
+
+
+def _head(data: Mapping[str, Any]) -> list[Block]:
+  config, where = data["config"], data["where"]
+  one = data["runs"][0]
+  seeds = ", ".join(map(str, config["seeds"]))
+  return [
+    Heading("The claim of phi-1 in miniature", 1),
+    Text(
+      'The paper ("Textbooks Are All You Need", 2023) says that a small model trained '
+      "on textbook-quality data beats larger ones trained on more. Its Figure 2.1 "
+      "compares raw code, filtered code with textbooks, and both followed by "
+      "exercises. Here are the same arms with models of "
+      + ", ".join(
+        f"{n:,} parameters" for n in sorted({r["parameters"] for r in data["runs"]})
+      )
+      + f", {one['steps']:,} steps each, seeds {seeds}, and controls that say what the "
+      "effect is due to."
+    ),
+    Text(
+      f"Commit `{where['commit']}`, {where['when']}, {where['machine']}, Python "
+      f"{where['python']}, JAX {where['versions']['jax']}. "
+      "**No language model wrote or judged the data**: the teacher is a grammar, and "
+      "its textbooks speak the language of its exercises."
+    ),
+  ]
+
+
+def _scores(data: Mapping[str, Any]) -> list[Block]:
+  tiers = data["tiers"]
+  found: list[Block] = [
+    Heading("How many unseen problems each arm solves"),
+    Text(
+      "Percent solved, greedy, with 95% intervals (Wilson over problems for one seed, "
+      "bootstrap over problems for several). Tiers go from near to far: new triples of "
+      "known parts, new pairs, new wordings, longer compositions, and problems that "
+      "people wrote in their own words. No training exercise has the name or the "
+      "composition of a problem."
+    ),
+  ]
+  for size in _sizes(data):
+    arms = _arms(data, size)
+    if len(_sizes(data)) > 1:
+      found.append(Heading(size, 3))
+    rows = [
+      [arm["name"], *(_percent(arm["scores"][tier]) for tier in tiers)] for arm in arms
+    ]
+    rows.append(
+      ["nearest (copies)", *(_percent(data["nearest"][tier]) for tier in tiers)]
+    )
+    found += [
+      Table(["arm", *map(label, tiers)], rows),
+      Figure(
+        f"arms-{size}",
+        figures.bars(arms, tiers, label),
+        f"Share of problems solved by each arm, {size} parameters.",
+      ),
+    ]
+  found.append(
+    Points([f"`{arm['name']}`: {arm['about']}" for arm in _arms(data, _sizes(data)[0])])
+  )
+  return found
+
+
+def _paired(data: Mapping[str, Any]) -> list[Block]:
+  rows = [
+    [
+      f"{row['b']} - {row['a']}",
+      label(row["task_set"]),
+      f"{100 * row['difference']:+.0f}",
+      _p(row["p_value"]),
+      f"{row['only_b']} : {row['only_a']}" if row["only_a"] is not None else "-",
+      row["method"],
+    ]
+    for row in data["comparisons"]
+  ]
+  return [
+    Heading("Arms compared in pairs"),
+    Text(
+      "The same problems, so the tests are paired: McNemar's exact test for one seed, "
+      "the paired bootstrap for several. There are "
+      f"{len(rows)} tests; of those at p = 0.05 one in twenty would come by chance."
+    ),
+    Table(
+      ["arms", "tier", "points", "p", "only one solves", "test"],
+      rows,
+    ),
+  ]
+
+
+def _p(value: float) -> str:
+  return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
+
+
+def _predictions(data: Mapping[str, Any]) -> list[Block]:
+  said = {True: "held", False: "did not hold", None: "cannot be said"}
+  return [
+    Heading("Predictions"),
+    Text("Written into the code before any model of the study was trained."),
+    Table(
+      ["prediction", "came true?"],
+      [[row["text"], said[row["holds"]]] for row in data["predictions"]],
+    ),
+  ]
+
+
+def _pruning(data: Mapping[str, Any]) -> list[Block]:
+  rows = [
+    [
+      f"{row['tau']:g}",
+      f"{row['removed']:,} of {row['read']:,} ({row['share']:.1%})",
+      subset["subset"],
+      str(subset["n"]),
+      _percent(subset["before"]),
+      _percent(subset["after"]),
+    ]
+    for row in data["pruning"]
+    for subset in row["subsets"]
+  ]
+  return [
+    Heading("Pruned exercises (the paper's Table 3)"),
+    Text(
+      "Exercises that are close to a problem of the ruler are removed, and the model "
+      "is finetuned again for as many steps. Problems of all tiers together, split by "
+      "whether any exercise was close to them. The paper removed 4.8% (tau 0.95) to "
+      "40.3% (0.8) and lost 0 to 5.5 points."
+    ),
+    Table(["tau", "removed", "problems", "n", "all exercises", "pruned"], rows),
+  ]
+
+
+def _leak(data: Mapping[str, Any]) -> list[Block]:
+  leak = data["leak"]
+  rows = [
+    [
+      f"{kind} ({leak['planted'] if kind == 'planted' else 'the rest'})",
+      _percent(leak["shares"]["without"][kind]),
+      _percent(leak["shares"]["with"][kind]),
+    ]
+    for kind in ("planted", "others")
+  ]
+  return [
+    Heading("A planted leak"),
+    Text(
+      f"{leak['planted']} problems of the tier {label(leak['task_set'])} were copied "
+      f"into the exercises of one arm, {leak['copies']} times each. Decontamination "
+      f"found {leak['found']} of {leak['planted']}. Let through, they change this:"
+    ),
+    Table(["problems", "without the leak", "with it"], rows),
+  ]
+
+
+def _learning(data: Mapping[str, Any]) -> list[Block]:
+  size, seed = _sizes(data)[0], data["config"]["seeds"][0]
+  main = [run for run in data["runs"] if run["arm"] in _MAIN]
+  shown = [run for run in main if (run["size"], run["seed"]) == (size, seed)]
+  return [
+    Heading("Learning"),
+    Figure(
+      "loss",
+      figures.curves(shown),
+      f"Training loss of the main arms ({size}, seed {seed}), each on its own data: "
+      "losses on different data do not compare.",
+    ),
+    Figure(
+      "compute",
+      figures.compute([run for run in main if run["seed"] == seed], data["tiers"][0]),
+      f"Score on {label(data['tiers'][0])} against training compute.",
+    ),
+  ]
+
+
+def _other_rulers(data: Mapping[str, Any]) -> list[Block]:
+  seed = data["config"]["seeds"][0]
+  runs = [run for run in data["runs"] if run["seed"] == seed]
+  kinds = sorted({kind for run in runs for kind in run["loss"]} - {"all"})
+  near = data["tiers"][0]
+  far = list(
+    dict.fromkeys(n for r in runs for n in r["scores"] if n not in data["tiers"])
+  )
+  rows = [
+    [
+      run["arm"] + (f" {run['size']}" if len(_sizes(data)) > 1 else ""),
+      _percent(run["scores"][near]["valid_syntax"]),
+      _percent(run["scores"][near]["runs"]),
+      *(f"{run['loss'][kind]['nats_per_byte']:.3f}" for kind in kinds),
+      *(_count(run["scores"].get(name)) for name in far),
+    ]
+    for run in runs
+  ]
+  found: list[Block] = [
+    Heading("Other rulers"),
+    Text(
+      f"Seed {seed}. Share of completions of {label(near)} that parse, and that run "
+      "without an exception; held-out loss in nats per byte on each kind of text; and "
+      "problems solved of sets that nothing here was trained towards."
+    ),
+    Table(
+      ["arm", "parses, %", "runs, %", *(f"loss: {k}" for k in kinds), *far],
+      rows,
+    ),
+  ]
+  sampled = [run for run in runs if run["sampled"]]
+  if sampled:
+    names = [name for name in sampled[0]["sampled"] if name.startswith("pass@")]
+    found.append(
+      Table(
+        ["arm, sampled at temperature 0.8", *names],
+        [[r["arm"], *(_percent(r["sampled"][n]) for n in names)] for r in sampled],
+      )
+    )
+  return found
+
+
+def _count(found: Mapping[str, Any] | None) -> str:
+  return "-" if found is None else f"{len(found['solved'])} of {found['total']}"
+
+
+def _examples(data: Mapping[str, Any]) -> list[Block]:
+  found: list[Block] = [
+    Heading("Examples"),
+    Text(f"The first problem of each tier that `{FULL}` solves, and that it does not."),
+  ]
+  for row in data["examples"]:
+    said = "passes its tests" if row["outcome"] == "passed" else row["outcome"]
+    detail = f" ({row['detail']})" if row["detail"] else ""
+    found += [
+      Text(f"**{label(row['task_set'])}**: {said}{detail}"),
+      Code(row["prompt"] + row["completion"].rstrip()),
+    ]
+  return found
+
+
+def _meaning(data: Mapping[str, Any]) -> list[Block]:
+  return [
+    Heading("What this shows, and what it does not"),
+    Points(
+      [
+        "It shows whether exercises in the form of the test teach models of this size "
+        "to do what docstrings say, and by the controls whether that is the pairing of "
+        "docstring and solution, diversity, correctness, or copying.",
+        "It does not show that textbook-quality data beat scaling laws: one or two "
+        "sizes, minutes of training, and exercises and problems from one grammar. Most "
+        "of any effect is that training and test speak the same language; the tier of "
+        "hand-written problems says how much is left without it.",
+        "Intervals are over problems, and over the seeds named; other data seeds, "
+        "learning rates and sizes may differ more.",
+        "Textbooks come from the same grammar as the exercises, which favours them "
+        "over code; GPT-3.5's textbooks and HumanEval may or may not be that close.",
+      ]
+    ),
+    Heading("What the paper leaves open, and what was chosen", 3),
+    Points(list(CHOICES)),
+  ]
+
+
+def _cost(data: Mapping[str, Any]) -> list[Block]:
+  runs = [
+    [
+      run["name"],
+      f"{run['parameters']:,}",
+      f"{run['steps']:,}",
+      f"{run['tokens']['text']:,.0f}",
+      f"{run['tokens']['exercises']:,.0f}",
+      f"{run['flops']:.1e}",
+      f"{run['seconds']:.0f}",
+    ]
+    for run in data["runs"]
+  ]
+  stores = [
+    [name, f"{each['documents']:,}", f"{each['tokens']:,}"]
+    for name, each in data["sets"]["stores"].items()
+  ]
+  return [
+    Heading("What was trained, on what"),
+    Table(
+      ["run", "parameters", "steps", "text tokens", "exercise tokens", "FLOPs", "s"],
+      runs,
+    ),
+    Text("Sets, as tokens; an arm may read a part of one, or one more than once."),
+    Table(["set", "documents", "tokens"], stores),
+    Text(
+      f"All steps together took {_minutes(sum(data['steps'].values()))} of one "
+      "worker's time."
+    ),
+  ]
+
+
+def _minutes(seconds: float) -> str:
+  return f"{seconds / 60:.0f} minutes"

@@ -1,0 +1,311 @@
+"""The steps of a study: data, trainings, judging; each a plain command.
+
+curate/    stages: pool -> raw -> annotate, train-classifier, filter; sections;
+           exercises -> pruned, and the sets that are made from them
+data/      what is published of them (TFDS), a folder for each set
+stores/    their tokens
+train/     a work directory of `phi1_jax.train` for every run
+judged/    for every run a work directory of `evals` per task set
+nearest/   the same for the control that copies
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from evals.study import arms, materials, ruler
+from evals.study.arms import Arm
+from evals.study.config import StudyConfig
+from evals.study.graph import Step
+
+# Folder of `curate/` -> the sets of text that are published together.
+TEXT_SETS = {"raw": ("raw", "textbooks"), "filtered": ("filtered", "textbooks")}
+# Text of an arm -> where it is published, and the mixture or task of the registry.
+MIXTURES = {
+  "vocabulary": ("raw", "code_textbook"),
+  "raw": ("raw", "code_filtered"),
+  "filtered": ("filtered", "code_filtered"),
+  "textbooks": ("filtered", "code_textbook"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One training.
+
+  Attributes:
+    arm: what it is trained on.
+    size: name of its model.
+    seed: of the training.
+  """
+
+  arm: Arm
+  size: str
+  seed: int
+
+  @property
+  def name(self) -> str:
+    """Of its folders."""
+    return f"{self.arm.name}-{self.size}-{self.seed}"
+
+
+def runs(config: StudyConfig) -> list[Run]:
+  """Every training of a study, the seeds one after the other."""
+  found = arms.arms(config.taus)
+  return [
+    Run(arm, size, seed)
+    for seed in config.seeds
+    for size in config.models
+    for arm in found
+  ]
+
+
+class Plan:
+  """Makes the steps of a study.
+
+  Args:
+    config: what it is told.
+    folder: its work directory.
+    benchmarks: where MBPP is; None = it is not judged on.
+  """
+
+  def __init__(self, config: StudyConfig, folder: Path, benchmarks: str | None):
+    self.config, self.folder, self.benchmarks = config, folder, benchmarks
+
+  def steps(self) -> list[Step]:
+    """All of them, in an order in which they could run one by one."""
+    first, *others = runs(self.config)
+    assert first.arm.name == "raw"  # whose embeddings the filter uses
+    return [
+      *self._raw(),
+      *self._store("vocabulary"),
+      *self._store("raw"),
+      *self._train(first),
+      *self._filtered(first),
+      *self._exercises(),
+      *self._store("filtered"),
+      *self._store("textbooks"),
+      *(step for name in self._sets() for step in self._exercise_store(name)),
+      *(step for run in others for step in self._train(run)),
+      *self._nearest(),
+      *(step for run in (first, *others) for step in self._judge(run)),
+    ]
+
+  def _sets(self) -> list[str]:
+    named = (arm.exercises for arm in arms.arms(self.config.taus))
+    return list(dict.fromkeys(name for name in named if name))
+
+  def _made(self, name: str, needs: Sequence[str], function) -> Step:
+    about = dataclasses.asdict(self.config)
+    return Step(
+      name,
+      tuple(needs),
+      function=lambda: function(self.config, self.folder),
+      about=about,
+    )
+
+  def _curate(
+    self, name: str, stage: str, needs: Sequence[str], *flags: str, gin: bool = True
+  ) -> Step:
+    files = (f"--gin_file=gin/curate/{stage}.gin",) if gin else ()
+    place = f"--workdir={self.folder / 'curate' / name}"
+    words = ("phi1_jax.curate", stage, *files, place, *flags)
+    return Step(name, tuple(needs), words)
+
+  def _decontaminated(
+    self, name: str, of: str, *flags: str, needs: str | None = None
+  ) -> Step:
+    looked_for = (str(self.folder / ruler.FILE), "humaneval-164")
+    return self._curate(
+      name,
+      "decontaminate",
+      ("ruler", needs or of),
+      f"--gin.Decontaminate.inputs={(of,)!r}",
+      f"--gin.Decontaminate.benchmarks={looked_for!r}",
+      *flags,
+    )
+
+  def _raw(self) -> Iterator[Step]:
+    """Raw code and textbooks, without what is close to a test problem."""
+    config = self.config
+    yield self._made("ruler", (), ruler.write)
+    yield self._made("pool", (), materials.pool)
+    yield self._curate(
+      "sections",
+      "textbooks",
+      (),
+      f"--gin.Textbooks.sections={config.sections}",
+      f"--gin.Textbooks.seed={config.data_seed}",
+    )
+    yield self._decontaminated("raw", "pool")
+    yield self._decontaminated("textbooks", "sections")
+    yield self._publish("raw", TEXT_SETS["raw"])
+
+  def _filtered(self, embedder: Run) -> Iterator[Step]:
+    """What a classifier keeps of the raw code; the first run's model embeds it."""
+    yield self._curate(
+      "annotate",
+      "annotate",
+      ("raw",),
+      "--gin.Annotate.inputs=('raw',)",
+      f"--gin.Annotate.sample={max(50, self.config.raw_documents * 2 // 3)}",
+    )
+    yield self._curate(
+      "train-classifier",
+      "train-classifier",
+      ("annotate", _train(embedder)),
+      f"--gin.Classifier.checkpoint='{self._checkpoint(embedder, 2)}'",
+      "--gin.Classifier.max_length=512",
+      "--gin.Classifier.trees=60",
+    )
+    yield self._curate(
+      "filter", "filter", ("train-classifier",), "--gin.Filter.inputs=('raw',)"
+    )
+    yield self._publish("filtered", ("filter", "textbooks"))
+
+  def _exercises(self) -> Iterator[Step]:
+    """Exercises, those that the study of tau leaves, and the sets of the controls."""
+    config = self.config
+    yield self._curate(
+      "exercises",
+      "exercises",
+      (),
+      f"--gin.Exercises.exercises={config.exercises}",
+      f"--gin.Exercises.seed={config.data_seed}",
+      f"--gin.Exercises.menu='{config.menu}'",
+    )
+    taus = ",".join(f"{tau:g}" for tau in config.taus)
+    yield self._decontaminated("pruned", "exercises", f"--tau={taus}")
+    yield self._made("sets", ("pruned", "ruler"), materials.exercise_sets)
+    yield self._decontaminated("leak_found", "leaked", needs="sets")
+
+  def _exercise_store(self, name: str) -> Iterator[Step]:
+    yield self._publish(name, (name,))
+    yield self._prepare(name, name, "exercises")
+
+  def _publish(self, name: str, inputs: Sequence[str]) -> Step:
+    needs = inputs if name in TEXT_SETS else ("sets",)
+    paths = tuple(str(self.folder / "curate" / each) for each in inputs)
+    return self._curate(
+      f"publish_{name}",
+      "publish",
+      needs,
+      f"--gin.Publish.inputs={paths!r}",
+      f"--gin.Publish.directory='{self.folder / 'data' / name}'",
+    )
+
+  def _store(self, text: str) -> Iterator[Step]:
+    published, mixture = MIXTURES[text]
+    yield self._prepare(text, published, mixture)
+
+  def _prepare(self, name: str, published: str, mixture: str) -> Step:
+    first = name == "vocabulary"
+    needs = (
+      (f"publish_{published}",)
+      if first
+      else (f"publish_{published}", "prepare_vocabulary")
+    )
+    return Step(f"prepare_{name}", needs, ("phi1_jax.prepare", *self._data(name)))
+
+  def _data(self, name: str) -> tuple[str, ...]:
+    """The flags of `Data` for a text or a set of exercises."""
+    published, mixture = MIXTURES.get(name, (name, "exercises"))
+    tokenizer = str(self.folder / "stores" / "vocabulary")
+    flags = {
+      "mixture": mixture,
+      "curated_directory": str(self.folder / "data" / published),
+      "store": str(self.folder / "stores" / name),
+      "tokenizer": "train" if name == "vocabulary" else tokenizer,
+      "held_out_fraction": 0.02,
+    }
+    if name == "vocabulary":
+      flags["trained_vocabulary_size"] = self.config.vocabulary_size
+    return tuple(f"--gin.Data.{key}={value!r}" for key, value in flags.items())
+
+  def _train(self, run: Run) -> Iterator[Step]:
+    """A training; one with exercises after text starts half-way through the text's."""
+    steps, arm = self.config.steps, run.arm
+    read = arm.exercises or arm.text
+    assert read
+    needs, length = [f"prepare_{read}"], steps
+    flags = [f"--gin.Model.vocabulary_size={self.config.vocabulary_size}"]
+    if arm.exercises:
+      length = steps // 2
+      if arm.text:
+        before = Run(Arm(arm.text, arm.text, None, ""), run.size, run.seed)
+        needs.append(_train(before))
+        start = self._checkpoint(before, 2)
+        flags.append(f"--gin.Checkpoint.init_from='{start}'")
+    yield Step(
+      _train(run),
+      tuple(needs),
+      (
+        "phi1_jax.train",
+        f"--gin_file={self.config.recipe}",
+        f"--gin_file={self.config.models[run.size]}",
+        f"--workdir={self.folder / 'train' / run.name}",
+        *self._data(read),
+        *flags,
+        f"--gin.Train.total_steps={length}",
+        f"--gin.Train.seed={run.seed}",
+        f"--gin.Checkpoint.every={length // 2}",
+        f"--gin.Checkpoint.keep_every={length // 2}",
+      ),
+    )
+
+  def _checkpoint(self, run: Run, divisor: int = 1) -> Path:
+    """The checkpoint after one `divisor`-th of a run's steps."""
+    length = self.config.steps // (2 if run.arm.exercises else 1)
+    step = length // 2 if divisor == 2 else length
+    return self.folder / "train" / run.name / "checkpoints" / str(step)
+
+  def _judge(self, run: Run) -> Iterator[Step]:
+    """Every task set at the end of a run, the nearest tier half-way."""
+    tiers = ruler.task_sets(self.config.menu)
+    main = not run.arm.exercises or run.arm.exercises == "main"
+    more = list(ruler.FAR)
+    if main and self.config.benchmarks:
+      more += ["humaneval-164"] + ["mbpp-full-500"] * (self.benchmarks is not None)
+    wanted = [(1, [*tiers, *more]), (2, tiers[:1])]
+    for place, sets in wanted if main else wanted[:1]:
+      half = "" if place == 1 else "-half"
+      flags = [f"--task_set={name}" for name in sets]
+      if place == 1:
+        flags.append(f"--texts={self.folder / ruler.TEXTS}")
+        if self.config.sampled and main:
+          flags.append(f"--sampled={tiers[0]}:{self.config.sampled}")
+      if self.benchmarks and place == 1 and main:
+        flags.append(f"--benchmarks={self.benchmarks}")
+      yield Step(
+        f"judge_{run.name}{half}",
+        (_train(run), "ruler", "filter"),
+        (
+          "evals",
+          "judge",
+          f"--checkpoint={self._checkpoint(run, place)}",
+          f"--workdir={self.folder / 'judged' / (run.name + half)}",
+          *flags,
+        ),
+      )
+
+  def _nearest(self) -> Iterator[Step]:
+    """The control that copies: written by a function, judged like a model."""
+    yield self._made("nearest", ("sets", "ruler"), materials.nearest)
+    for name in ruler.task_sets(self.config.menu):
+      yield Step(
+        f"judge_nearest-{name}",
+        ("nearest",),
+        (
+          "evals",
+          "exercises",
+          f"--task_set={name}",
+          f"--completions={self.folder / 'nearest' / name}.jsonl",
+          f"--workdir={self.folder / 'judged' / 'nearest' / name}",
+        ),
+      )
+
+
+def _train(run: Run) -> str:
+  return f"train_{run.name}"

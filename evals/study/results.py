@@ -1,0 +1,400 @@
+"""Gathers what a study left into study.json, from which its page is made.
+
+  format, config, tiers (task sets, from near to far), far (other task sets)
+  runs         a list, one per training:
+    name, arm, about, size, seed, parameters, steps, tokens and flops (of the text
+    before it too), seconds, curve (step, loss), held_out (loss of its own data)
+    scores     task set -> solved (ids), total, and value, low, high of pass@1,
+               valid_syntax and runs
+    half       share of the nearest tier half-way: flops, value, low, high
+    loss       kind of text -> nats per byte
+    sampled    pass@k of the nearest tier, where it was sampled
+  arms         a list, one per arm and size, over the seeds: about, scores per task set
+  comparisons  paired tests between arms: task set, difference, p_value, method
+  pruning      a row per tau: removed, and per subset the shares before and after
+  leak         what decontamination found, and what the planted problems did to a score
+  nearest      task set -> score of the control that copies
+  predictions  each with whether it held
+  examples     solved and failed problems with what was written
+  sets         name -> documents and tokens of what was trained on
+  steps        seconds of each step of the study
+  where        commit, versions, hardware, when
+
+Shares are of the truncated variant (see evals/programs.py). Null is not known.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evals import judge, loss, prompts, report, score, summary, workdir
+from evals.study import arms, materials, ruler
+from evals.study.arms import FULL
+from evals.study.config import StudyConfig
+from evals.study.graph import STEPS
+from evals.study.plan import Run, runs
+from phi1_jax.curation import folder as folders
+from phi1_jax.text import records
+
+STUDY = "study.json"
+VARIANT = "truncated"
+FORMAT = 1
+# Pairs of arms that the paper's claim and the controls are about: b against a.
+PAIRS = (
+  ("raw", "raw_exercises"),
+  ("filtered", "filtered_exercises"),
+  ("textbooks", FULL),
+  ("raw_exercises", "filtered_exercises"),
+  ("raw_exercises", FULL),
+  ("filtered_exercises", FULL),
+  ("exercises_alone", FULL),
+  ("shuffled", FULL),
+  ("wrong", FULL),
+  ("few", FULL),
+)
+_TAUS = "study.json"  # of `curate decontaminate --tau`
+_CURVE_POINTS = 60
+
+
+def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
+  """Reads every run of a study and writes study.json."""
+  tiers = ruler.task_sets(config.menu)
+  found = [_run(run, config, folder) for run in runs(config)]
+  by_arm = _by_arm(found)
+  nearest = _nearest(folder, tiers)
+  smallest = next(iter(config.models))
+  shares = {
+    arm: {name: each["value"] for name, each in scores.items()}
+    for (arm, size), (_, scores) in by_arm.items()
+    if size == smallest
+  }
+  shares["nearest"] = {name: each["value"] for name, each in nearest.items()}
+  data = {
+    "format": FORMAT,
+    "config": dataclasses.asdict(config),
+    "tiers": tiers,
+    "far": list(ruler.FAR),
+    "runs": found,
+    "arms": [
+      {"name": arm, "size": size, "about": about, "scores": scores}
+      for (arm, size), (about, scores) in by_arm.items()
+    ],
+    "comparisons": _comparisons(found, smallest, tiers),
+    "pruning": _pruning(config, folder, found, smallest, tiers),
+    "leak": _leak(config, folder, found, smallest, tiers[0]),
+    "nearest": nearest,
+    "predictions": arms.verdicts(tiers, shares),
+    "examples": _examples(config, folder, tiers),
+    "sets": _sets(config, folder),
+    "steps": {
+      row["step"]: row["seconds"] for row in records.read_lines(folder / STEPS)
+    },
+    "where": where(),
+  }
+  records.write_json(folder / STUDY, data)
+  return data
+
+
+def where() -> dict[str, Any]:
+  """Commit, versions and hardware."""
+  command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+  try:
+    commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+  except (OSError, subprocess.CalledProcessError):
+    commit = ""
+  packages = ("jax", "jaxlib", "flax", "optax", "numpy", "seqio", "apache-beam")
+  versions = {}
+  for name in packages:
+    try:
+      versions[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      versions[name] = None
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+  return {
+    "commit": commit.strip() or None,
+    "python": platform.python_version(),
+    "machine": f"{platform.machine()}, {cores or os.cpu_count()} cores",
+    "versions": versions,
+    "when": time.strftime("%Y-%m-%d %H:%M"),
+  }
+
+
+def _run(run: Run, config: StudyConfig, folder: Path) -> dict[str, Any]:
+  place = folder / "train" / run.name
+  told = records.read_json(place / "summary.json")
+  rows = records.read_lines(place / "metrics.jsonl")
+  curve = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+  stride = max(1, len(curve) // _CURVE_POINTS)
+  held_out = [(row["step"], row["eval/loss"]) for row in rows if "eval/loss" in row]
+  started = config.steps // 2 if run.arm.exercises and run.arm.text else 0
+  per_step = told["tokens_seen"] / told["step"]
+  flops_per_token = told["flops_per_token"]
+  tokens = {
+    "text": per_step * (started if run.arm.exercises else told["step"]),
+    "exercises": told["tokens_seen"] if run.arm.exercises else 0,
+  }
+  judged = folder / "judged" / run.name
+  nearest_tier = ruler.task_sets(config.menu)[0]
+  half = judged.with_name(run.name + "-half") / nearest_tier
+  total = sum(tokens.values())
+  return {
+    "name": run.name,
+    "arm": run.arm.name,
+    "about": run.arm.about,
+    "size": run.size,
+    "seed": run.seed,
+    "parameters": told["parameters"],
+    "steps": started + told["step"],
+    "tokens": tokens,
+    "flops": total * flops_per_token,
+    "seconds": told["wall_seconds"],
+    "started": started,
+    "curve": curve[::stride],
+    "held_out": held_out,
+    "scores": {
+      name: _score(judged / name)
+      for name in _task_sets(judged)
+      if not name.endswith(judge.SAMPLED)
+    },
+    "half": (
+      half.exists()
+      and {
+        "flops": (total - told["tokens_seen"] / 2) * flops_per_token,
+        **{key: _score(half)[key] for key in ("value", "low", "high")},
+      }
+    )
+    or None,
+    "loss": _losses(judged),
+    "sampled": _sampled(judged),
+  }
+
+
+def _task_sets(judged: Path) -> list[str]:
+  return sorted(path.parent.name for path in judged.glob(f"*/{workdir.SUMMARY}"))
+
+
+def _score(place: Path) -> dict[str, Any]:
+  """What a judged task set says, with the ids of what was solved."""
+  told = records.read_json(place / workdir.SUMMARY)
+  solved = _correct(place)
+  rates = told["rates"][VARIANT]
+  first = told["scores"][VARIANT]["pass@1"]
+  return {
+    **{key: first[key] for key in ("value", "low", "high")},
+    "solved": sorted(name for name, each in solved.items() if each[0]),
+    "total": len(solved),
+    **{name: rates[name] for name in summary.RATES},
+  }
+
+
+def _correct(place: Path) -> dict[str, list[bool]]:
+  """Problem -> whether each sample passed."""
+  judge_digest = records.read_json(place / workdir.RUN)["execute"]["judge"]
+  found: dict[str, dict[int, bool]] = {}
+  for row in records.read_lines(place / workdir.VERDICTS):
+    if row["variant"] == VARIANT and row["judge"] == judge_digest:
+      passed = row["outcome"] == "passed"
+      found.setdefault(row["task_id"], {})[row["sample"]] = passed
+  return {name: [each[i] for i in sorted(each)] for name, each in found.items()}
+
+
+def _losses(judged: Path) -> dict[str, Any]:
+  told = records.read_json(judged / loss.RESULT)
+  return {row["kind"]: row for row in told["losses"]}
+
+
+def _sampled(judged: Path) -> dict[str, Any] | None:
+  found = [name for name in _task_sets(judged) if name.endswith(judge.SAMPLED)]
+  if not found:
+    return None
+  told = records.read_json(judged / found[0] / workdir.SUMMARY)
+  return {"task_set": told["settings"]["task_set"], **told["scores"][VARIANT]}
+
+
+_Scores = dict[str, dict[str, Any]]
+
+
+def _by_arm(
+  found: Sequence[Mapping[str, Any]],
+) -> dict[tuple[str, str], tuple[str, _Scores]]:
+  """Arm and size -> its scores over the seeds."""
+  grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+  for run in found:
+    grouped.setdefault((run["arm"], run["size"]), []).append(run)
+  return {
+    key: (
+      group[0]["about"],
+      {name: _over_seeds(group, name) for name in group[0]["scores"]},
+    )
+    for key, group in grouped.items()
+  }
+
+
+def _over_seeds(group: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
+  """A task set's score, every seed a sample of each problem."""
+  estimate = score.estimate(_samples(group, name), 1)
+  solved = [len(run["scores"][name]["solved"]) for run in group]
+  return {
+    **dataclasses.asdict(estimate),
+    "solved": solved,
+    "total": group[0]["scores"][name]["total"],
+  }
+
+
+def _samples(
+  group: Sequence[Mapping[str, Any]], name: str, ids: Sequence[str] | None = None
+) -> dict[str, list[bool]]:
+  """Problem -> whether each seed solves it."""
+  every = ids if ids is not None else _ids(name)
+  solved = [set(run["scores"][name]["solved"]) for run in group]
+  return {problem: [problem in each for each in solved] for problem in every}
+
+
+def _ids(task_set: str) -> list[str]:
+  return [problem.id for problem in report.load_problems(task_set, None)]
+
+
+def _of(
+  found: Sequence[Mapping[str, Any]], arm: str, size: str
+) -> list[Mapping[str, Any]]:
+  return [run for run in found if run["arm"] == arm and run["size"] == size]
+
+
+def _comparisons(
+  found: Sequence[Mapping[str, Any]], size: str, tiers: Sequence[str]
+) -> list[dict[str, Any]]:
+  rows = []
+  for a, b in PAIRS:
+    for name in tiers:
+      both = [_samples(_of(found, arm, size), name) for arm in (a, b)]
+      compared = dataclasses.asdict(score.compare(*both))
+      rows.append({"a": a, "b": b, "task_set": name, **compared})
+  return rows
+
+
+def _pruning(
+  config: StudyConfig,
+  folder: Path,
+  found: Sequence[Mapping[str, Any]],
+  size: str,
+  tiers: Sequence[str],
+) -> list[dict[str, Any]]:
+  """The paper's Table 3: similar and other problems, before and after pruning."""
+  rows = []
+  told = records.read_json(folder / "curate" / "pruned" / _TAUS)["rows"]
+  for row in told:
+    similar = set(row["benchmarks"][str(folder / ruler.FILE)]["similar"])
+    subsets = []
+    for kind in ("similar", "non-similar", "total"):
+      shares = {}
+      for label, arm in (("before", FULL), ("after", arms.pruned(row["tau"]))):
+        group = _of(found, arm, size)
+        correct = {}
+        for name in tiers:
+          ids = [
+            n
+            for n in _ids(name)
+            if kind == "total" or (n in similar) == (kind == "similar")
+          ]
+          correct |= _samples(group, name, ids)
+        shares[label] = (
+          dataclasses.asdict(score.estimate(correct, 1)) if correct else None
+        )
+        shares["n"] = len(correct)
+      subsets.append({"subset": kind, **shares})
+    rows.append(
+      {
+        **{key: row[key] for key in ("tau", "read", "removed", "share", "reasons")},
+        "subsets": subsets,
+      }
+    )
+  return sorted(rows, key=lambda row: -row["tau"])
+
+
+def _leak(
+  config: StudyConfig,
+  folder: Path,
+  found: Sequence[Mapping[str, Any]],
+  size: str,
+  task_set: str,
+) -> dict[str, Any]:
+  """What became of the planted problems."""
+  planted = [problem.id for problem in materials.leaked_problems(config)]
+  place = folder / "curate" / "leak_found"
+  caught = set()
+  for file in sorted(place.glob("dropped-*.jsonl")):
+    for row in records.read_lines(file):
+      if row["source"] == "leak":
+        caught.add(row["provenance"]["variant"]["problem"])
+  others = [name for name in _ids(task_set) if name not in planted]
+  shares = {}
+  for label, arm in (("without", FULL), ("with", "leaked")):
+    group = _of(found, arm, size)
+    shares[label] = {
+      kind: dataclasses.asdict(score.estimate(_samples(group, task_set, ids), 1))
+      for kind, ids in (("planted", planted), ("others", others))
+    }
+  return {
+    "task_set": task_set,
+    "planted": len(planted),
+    "copies": config.leak_copies,
+    "found": len(caught),
+    "shares": shares,
+  }
+
+
+def _nearest(folder: Path, tiers: Sequence[str]) -> dict[str, Any]:
+  return {name: _score(folder / "judged" / "nearest" / name) for name in tiers}
+
+
+def _examples(
+  config: StudyConfig, folder: Path, tiers: Sequence[str]
+) -> list[dict[str, Any]]:
+  """Problems of every tier that the full arm solves, and that it does not."""
+  first = next(run for run in runs(config) if run.arm.name == FULL)
+  rows = []
+  for name in tiers:
+    place = folder / "judged" / first.name / name
+    problems = report.load_problems(name, None)
+    asked = prompts.build_all(problems, name, "as-is", None)
+    read = summary.read(place, problems, asked)
+    wanted = [True, False]
+    for problem in problems:
+      row = read.completions[problem.id][0]
+      verdict = read.verdicts[row["key"], VARIANT]
+      passed = verdict["outcome"] == "passed"
+      if passed in wanted:
+        wanted.remove(passed)
+        rows.append(
+          {
+            "task_set": name,
+            "id": problem.id,
+            "prompt": problem.prompt,
+            "completion": row["completion"],
+            "reference": problem.reference,
+            "outcome": verdict["outcome"],
+            "detail": verdict["detail"],
+          }
+        )
+  return rows
+
+
+def _sets(config: StudyConfig, folder: Path) -> dict[str, Any]:
+  """Documents and tokens of every store, and what the stages counted."""
+  found = {}
+  for place in sorted((folder / "stores").iterdir()):
+    manifest = records.read_json(place / "manifest.json")
+    found[place.name] = {key: manifest[key] for key in ("documents", "tokens", "bytes")}
+  stages = {}
+  for name in ("pool", "raw", "filter", "textbooks", "exercises", "main"):
+    stats = folders.read_stats(folder / "curate" / name)
+    stages[name] = {key: stats[key] for key in ("read", "kept", "dropped")}
+  return {"stores": found, "stages": stages}

@@ -1,0 +1,120 @@
+"""The steps of a study: order, what is run again, and how a failure is told."""
+
+import json
+import os
+import signal
+import textwrap
+import threading
+import time
+
+import pytest
+
+from evals.study import graph
+from evals.study.graph import FailedError, Step
+
+
+@pytest.fixture(name="module")
+def fixture_module(tmp_path, monkeypatch):
+  """A module that notes its first argument and does what the second says."""
+  (tmp_path / "noted.py").write_text(
+    textwrap.dedent(
+      f"""
+      import sys, time
+      name, what = sys.argv[1:3]
+      with open({str(tmp_path / "ran")!r}, "a") as file:
+        file.write(name + "\\n")
+      if what == "fail":
+        print("the reason")
+        sys.exit(3)
+      if what == "wait":
+        time.sleep(60)
+      """
+    )
+  )
+  monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+  def step(name, what="end", needs=()):
+    return Step(name, tuple(needs), ("noted", name, what))
+
+  return step
+
+
+@pytest.fixture(name="ran")
+def fixture_ran(tmp_path):
+  """Gives the names of the steps that began, in order."""
+  (tmp_path / "ran").write_text("")
+  return lambda: (tmp_path / "ran").read_text().split()
+
+
+def test_a_step_waits_for_what_it_needs_and_is_never_run_again(tmp_path, module, ran):
+  called = []
+  steps = [
+    module("a"),
+    Step("b", ("a",), function=lambda: called.append(ran())),
+    module("c", needs=["b"]),
+  ]
+  assert graph.run(steps, tmp_path, 2)
+  assert (called, ran()) == ([["a"]], ["a", "c"])
+  assert graph.run(steps, tmp_path, 2)
+  assert (len(called), ran()) == (1, ["a", "c"])
+
+
+def test_a_step_with_other_words_is_run_again(tmp_path, module, ran):
+  assert graph.run([module("a")], tmp_path, 1)
+  changed = Step("a", (), ("noted", "a", "otherwise"))
+  assert graph.run([changed], tmp_path, 1)
+  assert ran() == ["a", "a"]
+
+
+def test_a_failure_shows_the_log_and_the_rest_goes_on_later(tmp_path, module, ran):
+  steps = [module("a"), module("b", "fail", ["a"]), module("c", needs=["b"])]
+  with pytest.raises(FailedError, match=r"step b ended with 3(.|\n)*the reason"):
+    graph.run(steps, tmp_path, 1)
+  assert ran() == ["a", "b"]
+  mended = [steps[0], module("b", "end", ["a"]), steps[2]]
+  assert graph.run(mended, tmp_path, 1)
+  assert ran() == ["a", "b", "b", "c"]
+
+
+def test_a_signal_stops_the_children_and_nothing_is_lost(tmp_path, module, ran):
+  steps = [module("a"), module("b", "wait", ["a"])]
+
+  def stop():
+    deadline = time.monotonic() + 30
+    while ran()[-1:] != ["b"] and time.monotonic() < deadline:
+      time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  thread = threading.Thread(target=stop)
+  thread.start()
+  started = time.monotonic()
+  assert not graph.run(steps, tmp_path, 1)
+  thread.join()
+  assert time.monotonic() - started < 30
+  done = [json.loads(line)["step"] for line in (tmp_path / graph.STEPS).open()]
+  assert done == ["a"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux alone has it")
+def test_every_hand_has_its_own_cores():
+  cores = sorted(os.sched_getaffinity(0))
+  shares = graph._shares(len(cores))
+  assert sorted(core for share in shares for core in share or ()) == cores
+
+
+@pytest.mark.parametrize(
+  ("steps", "message"),
+  [
+    ([Step("a", ("b",))], "a needs b"),
+    ([Step("a"), Step("a")], "two steps are called a"),
+  ],
+)
+def test_a_graph_without_order_is_refused(steps, message):
+  with pytest.raises(ValueError, match=message):
+    graph.check(steps)
+
+
+def test_a_log_begins_with_the_command(tmp_path, module):
+  log = tmp_path / graph.LOGS / "a.log"
+  assert graph.run([module("a")], tmp_path, 1)
+  assert log.read_text().startswith("$ python -m noted a end\n")

@@ -1,0 +1,146 @@
+"""The page of a study, from data that stand for a study's."""
+
+import dataclasses
+import re
+
+import pytest
+
+from evals import score
+from evals.study import arms, page, results
+from evals.study.config import StudyConfig
+
+TIERS = ["exercises-numbers-unseen-triples-100", "exercises-handwritten-100"]
+CONFIG = StudyConfig("recipe.gin", {"1M": "a.gin"}, 400, taus=(0.95,))
+
+
+def _score(solved, total=100):
+  one = {"value": 0.5, "low": 0.4, "high": 0.6, "method": "wilson"}
+  low, high = score.wilson(solved, total)
+  found = {"value": solved / total, "low": low, "high": high, "total": total}
+  return {**found, "solved": [str(i) for i in range(solved)]} | {
+    "valid_syntax": one,
+    "runs": one,
+  }
+
+
+def _run(arm, solved):
+  scores = {tier: _score(solved) for tier in TIERS} | {"humaneval-164": _score(0, 164)}
+  return {
+    "name": f"{arm.name}-1M-0",
+    "arm": arm.name,
+    "about": arm.about,
+    "size": "1M",
+    "seed": 0,
+    "parameters": 1_055_488,
+    "steps": 400,
+    "tokens": {"text": 204_800, "exercises": 204_800},
+    "flops": 2.6e12,
+    "seconds": 60.0,
+    "started": 200,
+    "curve": [(1, 7.0), (200, 2.0)],
+    "held_out": [(200, 2.1)],
+    "scores": scores,
+    "half": {"flops": 2e12, "value": 0.1, "low": 0.05, "high": 0.2},
+    "loss": {"exercise": {"nats_per_byte": 0.25}, "all": {"nats_per_byte": 0.4}},
+    "sampled": {"task_set": TIERS[0], "pass@1": _score(20), "pass@5": _score(40)},
+  }
+
+
+@pytest.fixture(name="data", scope="module")
+def fixture_data():
+  solved = {arm.name: 3 * i for i, arm in enumerate(arms.arms(CONFIG.taus))}
+  runs = [_run(arm, solved[arm.name]) for arm in arms.arms(CONFIG.taus)]
+  compared = score.compare({"a": [True], "b": [False]}, {"a": [True], "b": [True]})
+  subset = {"subset": "similar", "n": 2, "before": _score(1, 2), "after": None}
+  return {
+    "config": dataclasses.asdict(CONFIG),
+    "tiers": TIERS,
+    "runs": runs,
+    "arms": [
+      {k: run[k] for k in ("about", "size", "scores")} | {"name": run["arm"]}
+      for run in runs
+    ],
+    "comparisons": [
+      {"a": "raw", "b": arms.FULL, "task_set": TIERS[0]} | dataclasses.asdict(compared)
+    ],
+    "pruning": [
+      {"tau": 0.95, "read": 100, "removed": 7, "share": 0.07, "subsets": [subset]}
+    ],
+    "leak": {
+      "task_set": TIERS[0],
+      "planted": 20,
+      "copies": 10,
+      "found": 19,
+      "shares": {
+        label: {"planted": _score(n, 20), "others": _score(4, 80)}
+        for label, n in (("without", 1), ("with", 18))
+      },
+    },
+    "nearest": {tier: _score(2) for tier in TIERS},
+    "predictions": [
+      {"text": "a", "holds": True},
+      {"text": "b", "holds": False},
+      {"text": "c", "holds": None},
+    ],
+    "examples": [
+      {
+        "task_set": TIERS[0],
+        "prompt": 'def f(n):\n    """<i>"""\n',
+        "completion": "    return n < 3\n",
+        "outcome": "wrong",
+        "detail": "",
+      }
+    ],
+    "sets": {"stores": {"main": {"documents": 3, "tokens": 9, "bytes": 27}}},
+    "steps": {"pool": 60.0},
+    "where": {
+      "commit": "abc1234",
+      "when": "2026-01-01 00:00",
+      "machine": "x86_64, 2 cores",
+      "python": "3.11",
+      "versions": {"jax": "0.10"},
+    },
+  }
+
+
+def test_the_page_shows_every_arm_table_and_figure(data, tmp_path):
+  html, notes = (path.read_text() for path in page.write(data, tmp_path))
+  for arm in arms.arms(CONFIG.taus):
+    assert arm.name in html
+    assert arm.about in notes
+  assert html.count("<svg") == 3
+  assert "found 19 of 20" in notes
+  assert "| 0.95 | 7 of 100 (7.0%) | similar | 2 | 50 (9-91) | - |" in notes
+  assert re.findall(r"\| [abc] \| (.+) \|", notes) == [
+    "held",
+    "did not hold",
+    "cannot be said",
+  ]
+  assert "0 of 164" in notes
+  assert "<i>" not in html
+
+
+def test_a_task_set_is_named_by_its_tier():
+  assert page.label("exercises-numbers-unseen-triples-100") == "unseen triples"
+  assert page.label("exercises-first-longer-100") == "longer"
+  assert page.label("exercises-handwritten-100") == "handwritten"
+
+
+def test_the_same_data_give_the_same_bytes(data, tmp_path):
+  (tmp_path / "a").mkdir()
+  (tmp_path / "b").mkdir()
+  one, other = (page.write(data, tmp_path / name) for name in "ab")
+  assert [p.read_bytes() for p in one] == [p.read_bytes() for p in other]
+
+
+def test_seeds_are_samples_of_a_problem():
+  group = [
+    {
+      "scores": {TIERS[1]: {"solved": ["Handwritten/0", "Handwritten/1"], "total": 100}}
+    },
+    {"scores": {TIERS[1]: {"solved": ["Handwritten/0"], "total": 100}}},
+  ]
+  found = results._over_seeds(group, TIERS[1])
+  assert found["value"] == pytest.approx(0.015)
+  assert found["solved"] == [2, 1]
+  assert found["method"] == "bootstrap"

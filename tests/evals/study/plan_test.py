@@ -1,0 +1,94 @@
+"""The steps of a study: an order, equal steps, and plain commands."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from evals.study import graph, plan
+from evals.study.config import StudyConfig
+from phi1_jax import InputError
+
+CONFIG = StudyConfig("recipe.gin", {"1M": "a.gin", "3M": "b.gin"}, 400, seeds=(0, 1, 2))
+
+
+@pytest.fixture(name="steps", scope="module")
+def fixture_steps():
+  return plan.Plan(CONFIG, Path("runs/study"), None).steps()
+
+
+def _bound(step, name):
+  found = [re.match(rf"--gin\.{name}=(.*)", word) for word in step.words]
+  return next((match[1] for match in found if match), "")
+
+
+def test_the_steps_have_an_order(steps):
+  graph.check(steps)
+
+
+def test_every_run_is_a_training_with_a_work_directory_of_its_own(steps):
+  trainings = [s for s in steps if s.words[:1] == ("phi1_jax.train",)]
+  places = {w for s in trainings for w in s.words if w.startswith("--workdir=")}
+  assert len(trainings) == len(places) == 2 * 3 * 15
+  assert {s.name for s in trainings} == {f"train_{r.name}" for r in plan.runs(CONFIG)}
+
+
+def test_all_whole_arms_take_the_same_steps(steps):
+  for step in steps:
+    if step.words[:1] != ("phi1_jax.train",):
+      continue
+    length = int(_bound(step, "Train.total_steps"))
+    start = _bound(step, "Checkpoint.init_from")
+    before = int(start.strip("'").rsplit("/", 1)[1]) if start else 0
+    expected = 200 if "exercises_alone" in step.name else 400
+    assert before + length == expected, step.name
+
+
+def test_exercises_start_from_the_text_of_their_own_seed_and_size(steps):
+  for step in steps:
+    start = _bound(step, "Checkpoint.init_from")
+    if start:
+      size_and_seed = step.name.split("-", 1)[1]
+      assert f"-{size_and_seed}/checkpoints/200'" in start
+      assert any(
+        n.startswith("train_") and n.endswith(size_and_seed) for n in step.needs
+      )
+
+
+def test_every_model_is_judged_on_all_tiers_and_only_once(steps):
+  judged = [s for s in steps if s.words[:2] == ("evals", "judge")]
+  ends = [s for s in judged if not s.name.endswith("-half")]
+  assert len(ends) == 2 * 3 * 15
+  for step in ends:
+    sets = [w for w in step.words if w.startswith("--task_set=")]
+    assert len(sets) == len(set(sets)) >= 7
+
+
+def test_mbpp_is_judged_only_where_it_is(steps):
+  def sets(found):
+    return {w for s in found for w in s.words if "mbpp" in w}
+
+  assert sets(steps) == set()
+  there = plan.Plan(CONFIG, Path("runs/study"), "/data").steps()
+  assert "--task_set=mbpp-full-500" in sets(there)
+
+
+@pytest.mark.parametrize(
+  ("field", "value"),
+  [
+    ("steps", 3),
+    ("steps", 0),
+    ("menu", "everything"),
+    ("models", {}),
+    ("seeds", ()),
+    ("seeds", (1, 1)),
+    ("wrong_share", 1.0),
+    ("taus", (1.5,)),
+    ("few", 0),
+    ("jobs", -1),
+  ],
+)
+def test_a_study_of_nothing_is_refused_by_name(field, value):
+  with pytest.raises(InputError, match=f"Study.{field}"):
+    dataclasses.replace(CONFIG, **{field: value})

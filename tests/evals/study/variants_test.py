@@ -1,0 +1,89 @@
+"""Exercises made worse on purpose: what changes, and that nothing else does."""
+
+import pytest
+
+from evals.study import variants
+from phi1_jax.curation.document import Document, identify
+from phi1_jax.grammar import teacher
+from phi1_jax.problems.problem import Problem
+
+
+@pytest.fixture(name="documents", scope="module")
+def fixture_documents():
+  texts = [teacher.exercise(3, i, menu="numbers").text for i in range(200)]
+  return [
+    Document(identify("test", t), t, "grammar", "MIT", "exercise", str(i))
+    for i, t in enumerate(texts)
+  ]
+
+
+def _cut(document) -> variants.Parts:
+  found = variants.parts(document.text)
+  assert found is not None
+  return found
+
+
+def test_parts_put_together_are_the_exercise(documents):
+  for document in documents:
+    cut = _cut(document)
+    assert cut.text == document.text
+    assert cut.docstring.strip().startswith('"""')
+    assert cut.docstring.endswith('"""\n')
+    assert cut.head.startswith("def ")
+    assert len(cut.arguments) == 1
+
+
+@pytest.mark.parametrize(
+  "text",
+  ["x = 1\n", "def f(x):\n    return x\n", 'def f(x):\n    """Only."""\n', "def"],
+)
+def test_what_is_no_exercise_has_no_parts(text):
+  assert variants.parts(text) is None
+
+
+def test_names_are_replaced_at_once_and_whole():
+  assert variants.renamed("a + b + ab", ["a", "b"], ["b", "a"]) == "b + a + ab"
+  assert variants.renamed("x.y", [], []) == "x.y"
+
+
+def test_shuffling_moves_every_docstring_and_keeps_bodies(documents):
+  changed = variants.shuffled(documents, 0)
+  assert len(changed) == len(documents)
+  moved = 0
+  for before, after in zip(documents, changed, strict=True):
+    a, b = _cut(before), _cut(after)
+    assert (a.head, a.body) == (b.head, b.body)
+    moved += a.docstring != b.docstring
+    assert after.provenance["variant"] == {"kind": "shuffled", "of": before.id}
+  assert moved >= 0.95 * len(documents)  # two may say the same
+  assert changed == variants.shuffled(documents, 0) != variants.shuffled(documents, 1)
+
+
+def test_shuffled_docstrings_speak_of_the_argument(documents):
+  for document in variants.shuffled(documents, 0):
+    cut = _cut(document)
+    assert cut.arguments[0] in cut.docstring
+
+
+def test_about_the_share_asked_for_is_wrong_and_still_runs(documents):
+  changed = variants.wrong(documents, 0.3, 0)
+  wrong = [d for d in changed if "variant" in d.provenance]
+  assert 0.2 < len(wrong) / len(documents) < 0.4
+  for document in wrong:
+    cut, namespace = _cut(document), {}
+    exec(document.text, namespace)
+    name = cut.head.split("(")[0].removeprefix("def ")
+    namespace[name](3)  # a body of another function, about this one's argument
+
+
+def test_few_are_the_same_few_whatever_the_order(documents):
+  assert len(variants.few(documents, 20)) == 20
+  assert variants.few(documents, 20) == variants.few(documents[::-1], 20)
+
+
+def test_a_leak_holds_every_problem_so_many_times(documents):
+  problem = Problem("T/0", "f", "def f(x):\n", "    return x\n", "def f(x): x\n", ())
+  found = variants.leaked(documents, [problem], 4)
+  planted = [d for d in found if d.source == "leak"]
+  assert [d.text for d in planted] == [problem.solution] * 4
+  assert len({d.id for d in found}) == len(documents) + 4

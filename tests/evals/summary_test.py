@@ -1,0 +1,141 @@
+"""Rates beside pass@1: how each outcome counts, and where they are shown."""
+
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from evals import __main__ as command_line
+from evals import backends, benchmark, execute, generate, report, summary
+from evals.prompts import Prompt
+from phi1_jax.sandbox.program import OUTCOMES
+from phi1_jax.text import records
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+NEVER_PARSED = {"syntax_error", "worker_lost", execute.TOO_LONG}
+
+
+@pytest.fixture
+def evaluate(only_five, knowing, trusting, monkeypatch, tmp_path):
+  """`evaluate("a")`: a run of five problems in tmp_path/a, of which two are solved."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(benchmark, "Sandbox", lambda **_: trusting())
+  monkeypatch.setattr(
+    backends,
+    "CheckpointBackend",
+    lambda *_: knowing(only_five, knows=lambda p, key: p.id[-1] in "01"),
+  )
+
+  def evaluate(name):
+    command_line.main(["humaneval", "--checkpoint=x", f"--workdir={name}"])
+    return json.loads((tmp_path / name / "summary.json").read_text())
+
+  return evaluate
+
+
+def results(*outcomes):
+  """Results of one sample per problem with these (truncated, sanitized) outcomes."""
+  completions, verdicts = {}, {}
+  for number, pair in enumerate(outcomes):
+    completions[f"p{number}"] = [{"key": f"k{number}", "finish": "stop", "tokens": 2}]
+    for variant, outcome in zip(("truncated", "sanitized"), pair, strict=True):
+      verdicts[f"k{number}", variant] = {"outcome": outcome, "attempts": 1}
+  return summary.Results(completions, verdicts)
+
+
+def test_every_outcome_counts_as_the_docstring_says():
+  for outcome in (*OUTCOMES, execute.TOO_LONG):
+    parsed = outcome not in NEVER_PARSED
+    assert summary.valid_syntax(outcome) == parsed
+    assert summary.runs(outcome) == (outcome in ("passed", "wrong"))
+
+
+def test_rates_have_the_interval_of_a_proportion(tmp_path):
+  (tmp_path / "run.json").write_text('{"settings": {}}')
+  given = results(
+    ("passed", "passed"),
+    ("wrong", "wrong"),
+    ("raised", "no_entry_point"),
+    ("syntax_error", "no_entry_point"),
+    ("syntax_error", "passed"),
+  )
+  # Of the fourth text, sanitizing has left nothing.
+  given = dataclasses.replace(given, empty=frozenset({("k3", "sanitized")}))
+  found = summary.scored(tmp_path, given, [1])["rates"]
+  truncated, sanitized = found["truncated"], found["sanitized"]
+  assert list(truncated) == list(sanitized) == ["valid_syntax", "runs"]
+  assert (truncated["valid_syntax"]["value"], truncated["runs"]["value"]) == (0.6, 0.4)
+  assert (sanitized["valid_syntax"]["value"], sanitized["runs"]["value"]) == (0.8, 0.6)
+  assert truncated["valid_syntax"]["low"] == pytest.approx(0.2307, abs=1e-4)
+  assert truncated["valid_syntax"]["high"] == pytest.approx(0.8824, abs=1e-4)
+  assert truncated["valid_syntax"]["method"] == "wilson"
+
+
+def test_a_run_says_its_rates(evaluate, capsys):
+  found = evaluate("a")
+  rates = {v: {n: e["value"] for n, e in r.items()} for v, r in found["rates"].items()}
+  outcomes = found["outcomes"]["truncated"]
+  answered = outcomes["passed"] + outcomes.get("wrong", 0)
+  assert rates["truncated"] == {"valid_syntax": 1.0, "runs": answered / 5}
+  assert list(found["difference"]) == ["pass@1"]
+  lines = capsys.readouterr().out.splitlines()
+  [line] = [line for line in lines if "valid_syntax" in line]
+  assert re.search(r"100\.0 \[56\.6, 100\.0\] .*\+0\.0$", line)
+  assert any(re.search(rf" runs +{20 * answered}\.0 \[", line) for line in lines)
+
+
+def test_what_sanitizing_makes_of_no_function_is_no_valid_syntax(
+  only_five, knowing, trusting, tmp_path
+):
+  asked = {problem.id: Prompt(problem.prompt, "") for problem in only_five}
+  rows = [{"task_id": p.id, "completion": "x = 1\n"} for p in only_five]
+  rows[0]["completion"] = only_five[0].solution
+  path = tmp_path / "made.jsonl"
+  path.write_text("\n".join(map(json.dumps, rows)))
+  records.begin(tmp_path / "run.json", {})
+  generate.take(tmp_path, path, only_five)
+  execute.execute(tmp_path, only_five, asked, trusting(), {})
+  found = summary.read(tmp_path, only_five, asked)
+  assert [variant for _, variant in found.empty] == ["sanitized"] * 4
+  rates = summary.scored(tmp_path, found, [1])["rates"]
+  assert rates["truncated"]["valid_syntax"]["value"] == 1.0
+  assert rates["sanitized"]["valid_syntax"]["value"] == 0.2
+
+
+def test_a_summary_without_rates_is_still_shown(evaluate, tmp_path):
+  found = evaluate("a")
+  del found["rates"]
+  text = summary.table([("a", found)])
+  assert "40.0 [11.8, 76.9]" in text
+  assert "valid_syntax" not in text
+  (tmp_path / "a" / "summary.json").write_text(json.dumps(found))
+  [run] = report.build([tmp_path / "a"])["runs"]
+  assert run["summary"]["rates"]["truncated"]["valid_syntax"]["value"] == 1.0
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
+def test_the_page_shows_rates_and_runs_without_them(evaluate, tmp_path):
+  evaluate("new")
+  evaluate("old")
+  data = report.build([tmp_path / "new", tmp_path / "old"])
+  del data["runs"][1]["summary"]["rates"]
+  report.write(data, tmp_path / "report.html")
+  dom = subprocess.run(
+    [
+      *(CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu"),
+      *(f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"),
+      f"file://{tmp_path / 'report.html'}",
+    ],
+    capture_output=True,
+    text=True,
+    timeout=120,
+    check=True,
+  ).stdout
+  table = re.findall(r"<tr>.*?</tr>", dom.partition('id="outcomes"')[0], re.DOTALL)
+  shown = [re.findall(r"<td>(pass@1|valid_syntax|runs)</td>", row) for row in table]
+  assert shown == [[], ["pass@1"], ["valid_syntax"], ["runs"], ["pass@1"]]
+  assert "+0.0" in table[2]
+  assert "NaN" not in dom.partition("<script")[0]
