@@ -62,19 +62,19 @@ def judge(
   return summary.summarize(folder, problems, asked, config.ks)
 
 
-def config_of(task_set: str, max_length: int, samples: int = 1) -> EvaluationConfig:
+def config_of(task_set: str, most: int, samples: int = 1) -> EvaluationConfig:
   """How a task set is put to a model by those who name nothing but the set.
 
   Args:
     task_set: its name.
-    max_length: tokens that the model can read; half of them may be new.
+    most: tokens that a completion may take at most, whatever the benchmark.
     samples: completions per problem; one is greedy.
   """
   benchmark = benchmark_of(task_set)
   config = EvaluationConfig(
     task_set,
     PROMPT_STYLES[benchmark][0],
-    max_new_tokens=min(MAX_NEW_TOKENS.get(benchmark, 256), max_length // 2),
+    max_new_tokens=min(MAX_NEW_TOKENS.get(benchmark, 256), most),
   )
   if samples == 1:
     return config
@@ -108,6 +108,11 @@ def main(about: str, argv: Sequence[str]) -> int:
   )
   add("--sampled", metavar="NAME:N", help="a task set again, N samples per problem")
   add("--texts", type=Path, metavar="FILE", help="JSON lines of held-out texts")
+  add(
+    "--max_new_tokens",
+    type=int,
+    help="the most tokens of a completion (default: by benchmark, half the model's)",
+  )
   add("--benchmarks", metavar="FOLDER", help="where mbpp.jsonl is")
   arguments = parser.parse(argv)
   wanted = {name: [name, 1] for name in arguments.task_sets}
@@ -139,6 +144,7 @@ def _judge_all(folder: Path, wanted: Mapping[str, list], arguments) -> None:
   asked_for = {
     "checkpoint": arguments.checkpoint,
     "wanted": wanted,
+    "max_new_tokens": arguments.max_new_tokens,
     "texts": arguments.texts and records.digest(arguments.texts.read_text()),
   }
   if (folder / COMPLETED).exists() and (
@@ -148,8 +154,9 @@ def _judge_all(folder: Path, wanted: Mapping[str, list], arguments) -> None:
     return
   mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
   loaded = open_checkpoint(arguments.checkpoint, mesh, None)
+  most = arguments.max_new_tokens or loaded.config.max_length // 2
   for name, (task_set, samples) in wanted.items():
-    config = config_of(task_set, loaded.config.max_length, samples)
+    config = config_of(task_set, most, samples)
     problems = report.load_problems(task_set, arguments.benchmarks)
     asked = prompts.build_all(
       problems, task_set, config.prompt_style, arguments.benchmarks

@@ -31,6 +31,7 @@ class StudyConfig:
     leaks: test problems that are planted in the arm "leaked".
     leak_copies: how often each.
     taus: AST match rates of the pruning study.
+    max_new_tokens: of a completion; solutions of the ruler's problems are short.
     sampled: completions per problem of the nearest tier for pass@k; 0 leaves it out.
     benchmarks: whether the main arms are judged on HumanEval, and on MBPP if it is
       there.
@@ -53,6 +54,7 @@ class StudyConfig:
   leaks: int = 20
   leak_copies: int = 10
   taus: tuple[float, ...] = (0.95, 0.9, 0.85, 0.8)
+  max_new_tokens: int = 128
   sampled: int = 0
   benchmarks: bool = True
   jobs: int = 0
@@ -67,6 +69,7 @@ class StudyConfig:
       ("few", 1),
       ("leaks", 1),
       ("leak_copies", 1),
+      ("max_new_tokens", 1),
       ("sampled", 0),
       ("jobs", 0),
     ):

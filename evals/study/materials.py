@@ -26,6 +26,8 @@ from phi1_jax.text import records
 VERSION = 1
 # Of the documents that are set aside to measure loss on, and how much of each is read.
 HELD_OUT, HELD_OUT_CHARACTERS = 60, 6_000
+# Modules that the vocabulary is learnt from; more would leave less of it to the others.
+_SAMPLE = 100
 # Reasons of decontamination that mean a copy. What has only the shape of a problem is
 # the subject of the study of tau, and stays in the exercises that all arms read.
 COPIES = ("exact solution", "text", "solution words")
@@ -51,6 +53,8 @@ def pool(config: StudyConfig, folder: Path) -> None:
   decisions += [Keep(document) for document in chosen]
   decisions += [Drop(document, "not drawn") for document in rest]
   _write(folder / "curate" / "pool", "pool", config, decisions, {})
+  sample = [Keep(document) for document in chosen[:: max(1, len(chosen) // _SAMPLE)]]
+  _write(folder / "curate" / "code_sample", "code-sample", config, sample, {})
   _hold_out(config, folder, [d.text for d in rest[:HELD_OUT]])
 
 

@@ -21,10 +21,14 @@ from evals.study.config import StudyConfig
 from evals.study.graph import Step
 
 # Folder of `curate/` -> the sets of text that are published together.
-TEXT_SETS = {"raw": ("raw", "textbooks"), "filtered": ("filtered", "textbooks")}
+TEXT_SETS = {
+  "vocabulary": ("code_sample", "sections", "exercises"),
+  "raw": ("raw",),
+  "filtered": ("filter", "textbooks"),
+}
 # Text of an arm -> where it is published, and the mixture or task of the registry.
 MIXTURES = {
-  "vocabulary": ("raw", "code_textbook"),
+  "vocabulary": ("vocabulary", "code_all"),
   "raw": ("raw", "code_filtered"),
   "filtered": ("filtered", "code_filtered"),
   "textbooks": ("filtered", "code_textbook"),
@@ -80,11 +84,12 @@ class Plan:
     assert first.arm.name == "raw"  # whose embeddings the filter uses
     return [
       *self._raw(),
-      *self._store("vocabulary"),
+      self._composed(),
+      *self._vocabulary(),
       *self._store("raw"),
       *self._train(first),
-      *self._filtered(first),
       *self._exercises(),
+      *self._filtered(first),
       *self._store("filtered"),
       *self._store("textbooks"),
       *(step for name in self._sets() for step in self._exercise_store(name)),
@@ -141,7 +146,7 @@ class Plan:
     )
     yield self._decontaminated("raw", "pool")
     yield self._decontaminated("textbooks", "sections")
-    yield self._publish("raw", TEXT_SETS["raw"])
+    yield self._publish("raw")
 
   def _filtered(self, embedder: Run) -> Iterator[Step]:
     """What a classifier keeps of the raw code; the first run's model embeds it."""
@@ -163,30 +168,40 @@ class Plan:
     yield self._curate(
       "filter", "filter", ("train-classifier",), "--gin.Filter.inputs=('raw',)"
     )
-    yield self._publish("filtered", ("filter", "textbooks"))
+    yield self._publish("filtered")
 
-  def _exercises(self) -> Iterator[Step]:
-    """Exercises, those that the study of tau leaves, and the sets of the controls."""
-    config = self.config
-    yield self._curate(
+  def _composed(self) -> Step:
+    return self._curate(
       "exercises",
       "exercises",
       (),
-      f"--gin.Exercises.exercises={config.exercises}",
-      f"--gin.Exercises.seed={config.data_seed}",
-      f"--gin.Exercises.menu='{config.menu}'",
+      f"--gin.Exercises.exercises={self.config.exercises}",
+      f"--gin.Exercises.seed={self.config.data_seed}",
+      f"--gin.Exercises.menu='{self.config.menu}'",
     )
-    taus = ",".join(f"{tau:g}" for tau in config.taus)
+
+  def _vocabulary(self) -> Iterator[Step]:
+    """The tokenizer of all arms, learnt from some of everything."""
+    yield self._publish("vocabulary")
+    yield from self._store("vocabulary")
+
+  def _exercises(self) -> Iterator[Step]:
+    """What the study of tau leaves of the exercises, and the sets of the controls."""
+    taus = ",".join(f"{tau:g}" for tau in self.config.taus)
     yield self._decontaminated("pruned", "exercises", f"--tau={taus}")
     yield self._made("sets", ("pruned", "ruler"), materials.exercise_sets)
     yield self._decontaminated("leak_found", "leaked", needs="sets")
 
   def _exercise_store(self, name: str) -> Iterator[Step]:
-    yield self._publish(name, (name,))
+    yield self._publish(name)
     yield self._prepare(name, name, "exercises")
 
-  def _publish(self, name: str, inputs: Sequence[str]) -> Step:
-    needs = inputs if name in TEXT_SETS else ("sets",)
+  def _publish(self, name: str) -> Step:
+    inputs = TEXT_SETS.get(name, (name,))
+    # The folders of some steps have other names than the steps.
+    made_by = {"code_sample": "pool"}
+    needs = [made_by.get(each, each) for each in inputs]
+    needs = needs if name in TEXT_SETS else ["sets"]
     paths = tuple(str(self.folder / "curate" / each) for each in inputs)
     return self._curate(
       f"publish_{name}",
@@ -265,13 +280,14 @@ class Plan:
     """Every task set at the end of a run, the nearest tier half-way."""
     tiers = ruler.task_sets(self.config.menu)
     main = not run.arm.exercises or run.arm.exercises == "main"
-    more = list(ruler.FAR)
+    more = list(ruler.FAR) if main else []
     if main and self.config.benchmarks:
       more += ["humaneval-164"] + ["mbpp-full-500"] * (self.benchmarks is not None)
     wanted = [(1, [*tiers, *more]), (2, tiers[:1])]
     for place, sets in wanted if main else wanted[:1]:
       half = "" if place == 1 else "-half"
       flags = [f"--task_set={name}" for name in sets]
+      flags.append(f"--max_new_tokens={self.config.max_new_tokens}")
       if place == 1:
         flags.append(f"--texts={self.folder / ruler.TEXTS}")
         if self.config.sampled and main:

@@ -3,6 +3,7 @@
     mixture               tasks                       in the paper
     code_textbook         code_filtered + textbooks   CodeTextbook, for pretraining
     code_exercises        exercises                   CodeExercises, for finetuning
+    code_all              all three                   for a vocabulary that suits all
 
     for a first model on a laptop, from nothing but what is installed:
     small_code_textbook   small_code_filtered + small_textbooks + grammar_textbooks
@@ -37,6 +38,7 @@ TASKS = {
 MIXTURES = {
   "code_textbook": ("code_filtered", "textbooks"),
   "code_exercises": ("exercises",),
+  "code_all": ("code_filtered", "textbooks", "exercises"),
   "small_code_textbook": (
     "small_code_filtered",
     "small_textbooks",
