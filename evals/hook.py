@@ -13,9 +13,9 @@ from pathlib import Path
 
 import jax
 
-from evals import execute, generate, prompts, report, summary, workdir
+from evals import judge, prompts, report, summary
 from evals.backends import LoadedBackend
-from evals.config import EvaluationConfig, benchmark_of
+from evals.config import benchmark_of
 from evals.programs import VARIANTS
 from phi1_jax import InputError
 from phi1_jax.checkpoint.fingerprint import fingerprints
@@ -23,8 +23,6 @@ from phi1_jax.cli.workdir import held
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.problems.problem import Problem
 from phi1_jax.sampling.checkpoint import Loaded, model_digest
-from phi1_jax.sandbox.sandbox import Sandbox
-from phi1_jax.text import records
 from phi1_jax.text import tokenizer as tokenizers
 from phi1_jax.training.hooks import Values
 from phi1_jax.training.setup import Setup
@@ -32,41 +30,32 @@ from phi1_jax.training.state import TrainState
 
 Run = Callable[[int, TrainState], Values]
 _SHOWN_LINES = 12  # of a completion; a model that never ends repeats itself
-# Solutions of exercises are short, and a model that does not end them fails anyway.
-_MAX_NEW_TOKENS = {"humaneval": 512, "mbpp": 512, "exercises": 192}
 
 
 def humaneval(setup: Setup, store: TokenStore) -> Run:
   """pass@1 on HumanEval, greedy."""
-  return _hook(setup, store, "humaneval-164", "as-is")
+  return _hook(setup, store, "humaneval-164")
 
 
 def mbpp(setup: Setup, store: TokenStore) -> Run:
   """pass@1 on MBPP's 500 test problems, greedy; $PHI1_JAX_BENCHMARKS says where."""
-  return _hook(setup, store, "mbpp-full-500", "docstring-one-test")
+  return _hook(setup, store, "mbpp-full-500")
 
 
 def exercises(setup: Setup, store: TokenStore) -> Run:
   """pass@1 on 100 unseen exercises about numbers, greedy; shows some."""
-  return _hook(
-    setup, store, "exercises-numbers-unseen-triples-100", "as-is", shown=True
-  )
+  return _hook(setup, store, "exercises-numbers-unseen-triples-100", shown=True)
 
 
-def _hook(
-  setup: Setup, store: TokenStore, task_set: str, prompt_style: str, shown: bool = False
-) -> Run:
+def _hook(setup: Setup, store: TokenStore, task_set: str, shown: bool = False) -> Run:
   if jax.process_count() > 1:
     raise InputError(
       f"Runtime.hooks: {task_set} is judged by one process, this run has "
       f"{jax.process_count()}; run `python -m evals` on its checkpoints instead"
     )
-  most = min(
-    _MAX_NEW_TOKENS[benchmark_of(task_set)], setup.config.model.max_length // 2
-  )
-  config = EvaluationConfig(task_set, prompt_style, max_new_tokens=most)
+  config = judge.config_of(task_set, setup.config.model.max_length // 2)
   problems = report.load_problems(task_set, None)
-  asked = prompts.build_all(problems, task_set, prompt_style)
+  asked = prompts.build_all(problems, task_set, config.prompt_style)
   tokenizer = tokenizers.load(str(store.directory))
 
   def run(step: int, state: TrainState) -> Values:
@@ -87,12 +76,7 @@ def _hook(
     backend = LoadedBackend(loaded, config)
     folder = setup.workdir / "evals" / f"{task_set}-{step:06d}"
     with held(folder, "evaluating"):
-      records.begin(folder / workdir.RUN, generate.settings(config, backend.identity()))
-      generate.generate(folder, problems, asked, config, backend)
-      with Sandbox(memory_bytes=config.memory_bytes) as sandbox:
-        identity = execute.judge_identity(sandbox)
-        execute.execute(folder, problems, asked, sandbox, identity)
-      scores = summary.summarize(folder, problems, asked, config.ks)["scores"]
+      scores = judge.judge(folder, problems, asked, config, backend)["scores"]
     if shown and step == setup.config.train.last_step:
       _show(problems, summary.read(folder, problems, asked), folder)
     for variant in VARIANTS:

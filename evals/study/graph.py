@@ -26,6 +26,8 @@ from phi1_jax.cli.progress import Progress
 from phi1_jax.text import records
 
 STEPS, LOGS = "steps.jsonl", "logs"
+# Several steps may share one accelerator, so none may take all of its memory at once.
+_SHARING = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 _SHOWN_LINES = 15  # of the log of a step that failed
 
 
@@ -208,7 +210,11 @@ def _child(step: Step, log: Path, state: _State, share: set[int] | None) -> int:
         return command.PREEMPTED
       # In a group of its own, a Ctrl-C reaches it through us alone.
       child = subprocess.Popen(
-        words, stdout=output, stderr=subprocess.STDOUT, process_group=0
+        words,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        process_group=0,
+        env={**_SHARING, **os.environ},
       )
       if share is not None:
         os.sched_setaffinity(child.pid, share)

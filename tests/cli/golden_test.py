@@ -21,6 +21,7 @@ EVALUATIONS.remove("study_recipe")  # a part of a run; the study adds the rest
 _OTHER_EVALUATIONS = {
   "grade": {"Grade": GradeConfig, "Llm": LlmConfig},
   "study": {"Study": StudyConfig},
+  "study_full": {"Study": StudyConfig},
 }
 CURATIONS = sorted(path.stem for path in (ROOT / "gin" / "curate").glob("*.gin"))
 UPDATE = "UPDATE_GOLDEN=1 python -m pytest tests/cli/golden_test.py"

@@ -1,0 +1,97 @@
+"""One checkpoint on many task sets: ordinary runs, and nothing done twice."""
+
+import json
+
+import jax
+import pytest
+from flax import linen as nn
+
+from evals import __main__ as command_line
+from evals import judge, report, workdir
+from phi1_jax import InputError
+from phi1_jax.model.config import ModelConfig
+from phi1_jax.model.decoder import Decoder
+from phi1_jax.parallel.mesh import MeshConfig, make_mesh
+from phi1_jax.problems import humaneval
+from phi1_jax.sampling import checkpoint
+from phi1_jax.text import tokenizer as tokenizers
+
+MODEL = ModelConfig(320, 1, 8, 4, 2, 16, 16, 700, dtype="float32")
+SETS = ("humaneval-164", "exercises-numbers-unseen-pairs-100")
+
+
+@pytest.fixture(name="opened")
+def fixture_opened(monkeypatch):
+  """A random model in place of every checkpoint, three problems in every task set."""
+  monkeypatch.setattr(report, "load_problems", lambda *_: humaneval.load()[:3])
+  tokenizer = tokenizers.train(["def f(x):\n  return x + 1\n"] * 9, 300)
+  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+  params = nn.unbox(
+    Decoder(MODEL).init(jax.random.key(0), jax.numpy.zeros((1, 1), int))
+  )["params"]
+  loaded = checkpoint.Loaded(MODEL, params, tokenizer, mesh, "d" * 64, 5, 50)
+  count = []
+
+  def open_checkpoint(path, mesh, dtype):
+    count.append(path)
+    return loaded
+
+  monkeypatch.setattr(checkpoint, "open_checkpoint", open_checkpoint)
+  return count
+
+
+def _flags(tmp_path, *more):
+  sets = [f"--task_set={name}" for name in SETS]
+  place = f"--workdir={tmp_path / 'judged'}"
+  return ["judge", "--checkpoint=x", place, "--max_new_tokens=8", *sets, *more]
+
+
+def test_every_task_set_is_a_run_that_report_reads(opened, tmp_path, capsys):
+  texts = tmp_path / "texts.jsonl"
+  texts.write_text(json.dumps({"text": "x = 1\n", "kind": "code"}) + "\n")
+  sampled = f"--sampled={SETS[0]}:2"
+  flags = _flags(tmp_path, sampled, f"--texts={texts}")
+  assert command_line.main(flags) == 0
+  folder = tmp_path / "judged"
+  data = report.build([folder / name for name in SETS])
+  assert [len(run["problems"]) for run in data["runs"]] == [3, 3]
+  told = json.loads((folder / (SETS[0] + judge.SAMPLED) / workdir.SUMMARY).read_text())
+  assert set(told["scores"]["truncated"]) == {"pass@1", "pass@2"}
+  assert told["settings"]["sampling"]["temperature"] == 0.8
+  losses = json.loads((folder / "loss.json").read_text())["losses"]
+  assert [row["kind"] for row in losses] == ["all", "code"]
+  before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+  assert command_line.main(flags) == 0
+  assert "was complete already" in capsys.readouterr().out
+  assert before == {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+  assert len(opened) == 1
+
+
+def test_what_is_asked_for_later_is_added(opened, tmp_path):
+  assert command_line.main(_flags(tmp_path)[:-1]) == 0
+  first = tmp_path / "judged" / SETS[0] / workdir.COMPLETIONS
+  before = first.read_bytes()
+  assert command_line.main(_flags(tmp_path)) == 0
+  assert first.read_bytes() == before
+  assert (tmp_path / "judged" / SETS[1] / workdir.SUMMARY).exists()
+  assert len(opened) == 2
+
+
+@pytest.mark.parametrize(
+  ("flags", "named"),
+  [
+    (["judge", "--checkpoint=x"], "expected --task_set=NAME or --texts"),
+    (["judge", "--checkpoint=x", "--sampled=humaneval-164:1"], "expected NAME:N"),
+    (["judge", "--checkpoint=x", "--sampled=none:3"], "expected NAME:N"),
+  ],
+)
+def test_refuses(flags, named):
+  with pytest.raises(InputError, match=named):
+    command_line.main(flags)
+
+
+def test_a_benchmark_decides_how_long_a_completion_may_be():
+  assert judge.config_of("humaneval-164", 1024).max_new_tokens == 512
+  assert judge.config_of("humaneval-164", 100).max_new_tokens == 100
+  assert judge.config_of("mbpp-full-500", 1024).prompt_style == "docstring-one-test"
+  assert judge.config_of(SETS[1], 1024, 5).ks == (1, 2, 5)
