@@ -142,8 +142,9 @@ def losses(folder):
 
 def test_train_and_sample(place, texts):
   """It learns, the pictures are there, and both models complete the prompt."""
-  tokenizer, stores = tokenizers.train(texts, 2048), place / "stores"
-  tasks, base = ("small_code_filtered", "small_textbooks"), "quickstart_pretrain"
+  tokenizer, stores = tokenizers.train(texts, 1024), place / "stores"
+  tasks = ("grammar_textbooks", "small_code_filtered", "small_textbooks")
+  base = "quickstart_pretrain"
   make_store(stores / base, "small_code_textbook", tasks, texts, tokenizer, "train")
   tasks, exercises = ("grammar_exercises",), stores / "quickstart"
   make_store(exercises, "grammar_exercises", tasks, texts, tokenizer, "file", 0.02)
@@ -154,7 +155,7 @@ def test_train_and_sample(place, texts):
   first = losses(place / "runs/colab_20_steps")
   again = losses(place / "runs/colab_20_steps_finetuned_12")
   assert (len(first), len(again)) == (6, 4)
-  assert first[0] == pytest.approx(np.log(2048), abs=0.3)
+  assert first[0] == pytest.approx(np.log(1024), abs=0.3)
   assert np.mean(first[3:]) < first[0] - 0.5
   assert again[0] < first[0] - 0.5  # it starts from what was learnt
   for name in ("loss", "finetune"):
