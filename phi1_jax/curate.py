@@ -16,6 +16,7 @@ import errno
 import logging
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ CONFIGURABLES = {
   "Llm": LlmConfig,
 }
 _ROOT = Path("runs/curate")
+_RUNNER = "FnApiRunner"
+_PIPELINES = ("filter", "deduplicate", "decontaminate")
 _FAILURES = (BudgetError, RequestError, LossError)
 # Fields that name the folder of another stage: its name alone means the one beside.
 _FOLDERS = ("inputs", "labels", "classifier", "compare_with")
@@ -54,6 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
   if arguments.tau and arguments.stage != "decontaminate":
     raise InputError(f"--tau: got it for {arguments.stage}, expected decontaminate")
   arguments.tau = arguments.tau and _taus(arguments.tau)
+  if arguments.runner != _RUNNER and arguments.stage not in (ALL, *_PIPELINES):
+    raise InputError(
+      f"--runner: got {arguments.runner} for {arguments.stage}, which is no pipeline; "
+      f"expected it with {', '.join(_PIPELINES)}"
+    )
   if arguments.benchmarks:
     os.environ[mbpp.ENVIRONMENT] = arguments.benchmarks
   _quiet()
@@ -83,6 +91,7 @@ def _parser() -> command.Parser:
     f"Curates data, stage by stage: {', '.join(STAGES)}, or {ALL}.",
     "python -m phi1_jax.curate exercises --gin_file=gin/curate/exercises.gin",
   )
+  parser.epilog = f"{parser.epilog}\n\n{_parameters()}"
   add = parser.add_argument
   add("stage", choices=[*STAGES, ALL], metavar="STAGE", help="which one, or all")
   add(
@@ -108,7 +117,7 @@ def _parser() -> command.Parser:
   )
   add(
     "--runner",
-    default="FnApiRunner",
+    default=_RUNNER,
     help="Beam's name of the runner, such as DataflowRunner, FlinkRunner, DaskRunner",
   )
   add(
@@ -120,6 +129,16 @@ def _parser() -> command.Parser:
     help="an option of that runner (repeatable): --beam_option=--region=europe-west4",
   )
   return parser
+
+
+def _parameters() -> str:
+  """What each stage may be told, as its gin names."""
+  lines = ["parameters (--gin.PART.NAME=VALUE; phi1_jax/curation/config.py says more):"]
+  for name, stage in STAGES.items():
+    fields = ", ".join(field.name for field in dataclasses.fields(stage.config))
+    text = f"{name}: {stage.part}.{{{fields}}}"
+    lines += textwrap.wrap(text, 78, initial_indent="  ", subsequent_indent="    ")
+  return "\n".join(lines)
 
 
 def _taus(text: str) -> tuple[float, ...]:

@@ -63,6 +63,9 @@ class AnnotateConfig:
       _check_least(f"Annotate.{name}", getattr(self, name), 1)
     _check_least("Annotate.second_pass", self.second_pass, 0)
     _check_temperature("Annotate", self.second_temperature, "second_temperature")
+    if self.judge != "llm":
+      names = ("second_temperature", "max_tokens", "prompt")
+      _check_unused("Annotate", self, names, 'judge = "llm"')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +158,9 @@ class TextbooksConfig:
     _check_least("Textbooks.sections", self.sections, 1)
     _check_least("Textbooks.max_tokens", self.max_tokens, 1)
     _check_temperature("Textbooks", self.temperature)
+    if self.teacher != "llm":
+      names = ("temperature", "max_tokens", "prompt")
+      _check_unused("Textbooks", self, names, 'teacher = "llm"')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,6 +196,11 @@ class ExercisesConfig:
     for name in ("exercises", "minimum_asserts", "max_tokens"):
       _check_least(f"Exercises.{name}", getattr(self, name), 1)
     _check_temperature("Exercises", self.temperature)
+    if self.teacher == "llm":
+      _check_unused("Exercises", self, ("menu",), 'teacher = "grammar"')
+    else:
+      names = ("temperature", "max_tokens", "prompt")
+      _check_unused("Exercises", self, names, 'teacher = "llm"')
     if not 0 < self.cpu_seconds <= 600:
       raise _error("Exercises.cpu_seconds", self.cpu_seconds, "above 0, at most 600")
 
@@ -307,6 +318,17 @@ def _check_inputs(part: str, inputs: tuple[str, ...]) -> None:
 def _check_temperature(part: str, value: float, name: str = "temperature") -> None:
   if not (math.isfinite(value) and 0 <= value <= 2):
     raise _error(f"{part}.{name}", value, "a number from 0 to 2")
+
+
+def _check_unused(part: str, config: Any, names: tuple[str, ...], needs: str) -> None:
+  """Refuses a setting that would do nothing: somebody means it to do something."""
+  defaults = {field.name: field.default for field in dataclasses.fields(config)}
+  for name in names:
+    if getattr(config, name) != defaults[name]:
+      raise InputError(
+        f"{part}.{name}: got {getattr(config, name)!r}, which does nothing without "
+        f"{part}.{needs}; leave it out, or set that"
+      )
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -67,6 +67,26 @@ def test_all_stages_from_raw_code_to_published_sets(raw, tmp_path, checkpoint, c
     (["exercises", "--gin.Exercises.execises=9"], "no such parameter"),
     (["exercises", "--gin_file=gone.gin"], "no such gin file"),
     (["exercises", "--tau=0.9"], "--tau: got it for exercises"),
+    (["exercises", "--runner=FlinkRunner"], "--runner: got FlinkRunner for exercises"),
+    (["exercises", "--gin.Exercises.menu=none"], "expected one of all, first, numbers"),
+    (["exercises", "--gin.Exercises.prompt=mine.txt"], "does nothing without"),
+    (["textbooks", "--gin.Textbooks.temperature=0.5"], "does nothing without"),
+    (["annotate", "--gin.Annotate.max_tokens=9"], 'without Annotate.judge = "llm"'),
+    (
+      [
+        "exercises",
+        "--gin.Exercises.teacher=llm",
+        "--gin.Exercises.menu=first",
+        "--gin.Llm.model=m",
+        "--gin.Llm.journal=j",
+        "--gin.Llm.budget_usd=1.0",
+      ],
+      'without Exercises.teacher = "grammar"',
+    ),
+    (
+      ["decontaminate", "--gin.Decontaminate.benchmarks=('gone.jsonl',)"],
+      "gone.jsonl: cannot be read",
+    ),
     (["train-classifier", "--gin.Classifier.checkpoint=gone"], "quickstart_pretrain"),
     (
       ["decontaminate", "--gin.Decontaminate.benchmarks=('humaneval',)"],

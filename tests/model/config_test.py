@@ -44,6 +44,7 @@ def _read_gin(name: str) -> dict:
     ("phi1.gin", 1_418_270_720),
     ("phi1_small.gin", 356_794_368),
     ("micro.gin", 2_566_784),
+    ("nano.gin", 1_055_488),
   ],
 )
 def test_parameter_count_of_formula_file_and_tree(file, count):
