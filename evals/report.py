@@ -1,4 +1,4 @@
-"""One report of several runs: JSON, and a page of HTML made of it.
+"""One report of several runs: JSON, and a page of HTML made of it; or a study's page.
 
 The JSON, which evals/page.py shows and anybody may read:
 
@@ -55,6 +55,8 @@ from phi1_jax.cli import command
 from phi1_jax.problems import humaneval, mbpp, written
 from phi1_jax.problems.problem import Problem
 from phi1_jax.text import records
+
+_STUDY = "study.json"  # of a study's work directory (see evals/study/)
 
 
 def load_problems(task_set: str, folder: str | None) -> list[Problem]:
@@ -251,6 +253,19 @@ def _points(run: Mapping[str, Any]) -> list[dict[str, Any]]:
   ]
 
 
+def _study(folders: Sequence[Path], output: Path) -> int:
+  """Writes the page of a study anew."""
+  if len(folders) > 1:
+    raise InputError(f"report: {folders[0]} is a study, expected it alone")
+  from evals.study import page  # it needs matplotlib
+
+  data = records.read_json(folders[0] / _STUDY)
+  output.parent.mkdir(parents=True, exist_ok=True)
+  for path in page.write(data, output.parent, output.stem):
+    print(f"written to {path}")
+  return command.DONE
+
+
 def add_benchmarks(parser: argparse.ArgumentParser) -> None:
   """Adds the flag that says where MBPP is."""
   parser.add_argument(
@@ -274,6 +289,8 @@ def main(about: str, argv: Sequence[str]) -> int:
   add_benchmarks(parser)
   arguments = parser.parse(argv)
   check_output(arguments.output)
+  if (arguments.runs[0] / _STUDY).is_file():
+    return _study(arguments.runs, arguments.output)
   data = build(arguments.runs, arguments.benchmarks)
   print(summary.table([(run["name"], run["summary"]) for run in data["runs"]]))
   for pair in data["comparisons"]:

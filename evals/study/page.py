@@ -39,9 +39,9 @@ CHOICES = (
 )
 
 
-def write(data: Mapping[str, Any], folder: Path) -> list[Path]:
-  """Writes the page of study.json; gives the files."""
-  return document.write(blocks(data), folder, NAME)
+def write(data: Mapping[str, Any], folder: Path, name: str = NAME) -> list[Path]:
+  """Writes the page of study.json as NAME.html and NAME.md; gives the files."""
+  return document.write(blocks(data), folder, name)
 
 
 def blocks(data: Mapping[str, Any]) -> list[Block]:

@@ -1,13 +1,16 @@
 """The page of a study, from data that stand for a study's."""
 
 import dataclasses
+import json
 import re
 
 import pytest
 
+from evals import __main__ as command_line
 from evals import score
 from evals.study import arms, page, results
 from evals.study.config import StudyConfig
+from phi1_jax import InputError
 
 TIERS = ["exercises-numbers-unseen-triples-100", "exercises-handwritten-100"]
 CONFIG = StudyConfig("recipe.gin", {"1M": "a.gin"}, 400, taus=(0.95,))
@@ -118,6 +121,17 @@ def test_the_page_shows_every_arm_table_and_figure(data, tmp_path):
   ]
   assert "0 of 164" in notes
   assert "<i>" not in html
+
+
+def test_report_renders_a_study_and_nothing_beside_it(data, tmp_path, capsys):
+  (tmp_path / "run").mkdir()
+  (tmp_path / "run" / results.STUDY).write_text(json.dumps(data))
+  flags = ["report", str(tmp_path / "run"), f"--output={tmp_path / 'out.html'}"]
+  assert command_line.main(flags) == 0
+  assert "A planted leak" in (tmp_path / "out.md").read_text()
+  assert f"written to {tmp_path / 'out.html'}" in capsys.readouterr().out
+  with pytest.raises(InputError, match="expected it alone"):
+    command_line.main([*flags[:2], "other", flags[2]])
 
 
 def test_a_task_set_is_named_by_its_tier():
