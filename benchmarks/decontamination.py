@@ -187,6 +187,7 @@ def main() -> None:
   parser.add_argument("--taus", default="0.95,0.9,0.85,0.8")
   parser.add_argument("--draws", type=int, default=100_000)
   parser.add_argument("--checkpoint", help="a model: how far apart are embeddings?")
+  parser.add_argument("--pooling", choices=("mean", "last"), default="last")
   arguments = parser.parse_args()
   taus = [float(tau) for tau in arguments.taus.split(",")]
   named = references.problems(BENCHMARKS)
@@ -212,7 +213,7 @@ def main() -> None:
   head = ["random pairs", "pairs", *(f"{q:.2%}" for q in QUANTILES)]
   print(card.table(head, pairs(index, texts, arguments.draws)))
   if arguments.checkpoint:
-    embed = CheckpointEmbed(arguments.checkpoint)
+    embed = CheckpointEmbed(arguments.checkpoint, arguments.pooling)
     print(card.table(head, distances(index, texts, embed)))
 
 

@@ -31,6 +31,9 @@ class StudyConfig:
     leaks: test problems that are planted in the arm "leaked".
     leak_copies: how often each.
     taus: AST match rates of the pruning study.
+    distance: of embeddings, up to which a weaker match counts in it; the last hidden
+      state of the first model half-way, of unit length. The default lets 1 in 1,000
+      random pairs pass, and 2 of 3 renamed copies (LOG.md).
     max_new_tokens: of a completion; solutions of the ruler's problems are short.
     sampled: completions per problem of the nearest tier for pass@k; 0 leaves it out.
     benchmarks: whether the main arms are judged on HumanEval, and on MBPP if it is
@@ -54,6 +57,7 @@ class StudyConfig:
   leaks: int = 20
   leak_copies: int = 10
   taus: tuple[float, ...] = (0.95, 0.9, 0.85, 0.8)
+  distance: float = 0.07
   max_new_tokens: int = 128
   sampled: int = 0
   benchmarks: bool = True

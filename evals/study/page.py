@@ -32,8 +32,8 @@ CHOICES = (
   "judged anything here.",
   "One greedy completion per problem, put as published, cut at the first stop string.",
   "Similar to a problem is what `curate decontaminate` convicts at that tau: "
-  "AST match, or a weaker match beside shared words. Candidates are found by AST and "
-  "by words; embeddings are not used.",
+  "AST match, or a weaker match beside shared words or close embeddings (the last "
+  "hidden state of the arm on raw code, half-way). The paper embeds with CodeGen.",
   "Copies of a problem (its text, its solution's lines or words) are kept out of all "
   "arms but the leaked one.",
 )

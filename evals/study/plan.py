@@ -26,6 +26,8 @@ TEXT_SETS = {
   "raw": ("raw",),
   "filtered": ("filter", "textbooks"),
 }
+# Folders of `curate/` that a step of another name makes.
+_MADE_BY = {"code_sample": "pool", "leaked": "sets"}
 # Text of an arm -> where it is published, and the mixture or task of the registry.
 MIXTURES = {
   "vocabulary": ("vocabulary", "code_all"),
@@ -88,7 +90,7 @@ class Plan:
       *self._vocabulary(),
       *self._store("raw"),
       *self._train(first),
-      *self._exercises(),
+      *self._exercises(first),
       *self._filtered(first),
       *self._store("filtered"),
       *self._store("textbooks"),
@@ -120,13 +122,13 @@ class Plan:
     return Step(name, tuple(needs), words)
 
   def _decontaminated(
-    self, name: str, of: str, *flags: str, needs: str | None = None
+    self, name: str, of: str, *flags: str, needs: Sequence[str] = ()
   ) -> Step:
     looked_for = (str(self.folder / ruler.FILE), "humaneval-164")
     return self._curate(
       name,
       "decontaminate",
-      ("ruler", needs or of),
+      ("ruler", _MADE_BY.get(of, of), *needs),
       f"--gin.Decontaminate.inputs={(of,)!r}",
       f"--gin.Decontaminate.benchmarks={looked_for!r}",
       *flags,
@@ -185,12 +187,19 @@ class Plan:
     yield self._publish("vocabulary")
     yield from self._store("vocabulary")
 
-  def _exercises(self) -> Iterator[Step]:
+  def _exercises(self, embedder: Run) -> Iterator[Step]:
     """What the study of tau leaves of the exercises, and the sets of the controls."""
     taus = ",".join(f"{tau:g}" for tau in self.config.taus)
-    yield self._decontaminated("pruned", "exercises", f"--tau={taus}")
+    yield self._decontaminated(
+      "pruned",
+      "exercises",
+      f"--tau={taus}",
+      f"--gin.Decontaminate.checkpoint='{self._checkpoint(embedder, 2)}'",
+      f"--gin.Decontaminate.distance={self.config.distance}",
+      needs=[_train(embedder)],
+    )
     yield self._made("sets", ("pruned", "ruler"), materials.exercise_sets)
-    yield self._decontaminated("leak_found", "leaked", needs="sets")
+    yield self._decontaminated("leak_found", "leaked")
 
   def _exercise_store(self, name: str) -> Iterator[Step]:
     yield self._publish(name)
@@ -198,9 +207,7 @@ class Plan:
 
   def _publish(self, name: str) -> Step:
     inputs = TEXT_SETS.get(name, (name,))
-    # The folders of some steps have other names than the steps.
-    made_by = {"code_sample": "pool"}
-    needs = [made_by.get(each, each) for each in inputs]
+    needs = [_MADE_BY.get(each, each) for each in inputs]
     needs = needs if name in TEXT_SETS else ["sets"]
     paths = tuple(str(self.folder / "curate" / each) for each in inputs)
     return self._curate(

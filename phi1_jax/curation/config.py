@@ -259,6 +259,7 @@ class DecontaminateConfig:
     distance: L2 distance of normalised embeddings up to which a pair is looked at;
       None, or no checkpoint, uses no embeddings.
     checkpoint: whose model embeds; None = no embeddings.
+    pooling: "mean" or "last": which final hidden states make an embedding.
     shards: files of the result.
   """
 
@@ -268,10 +269,12 @@ class DecontaminateConfig:
   tau: float = 0.95
   distance: float | None = None
   checkpoint: str | None = None
+  pooling: str = "last"
   shards: int = 4
 
   def __post_init__(self):
     _check_inputs("Decontaminate", self.inputs)
+    _check_choice("Decontaminate.pooling", self.pooling, ("mean", "last"))
     if not self.benchmarks:
       raise _error("Decontaminate.benchmarks", self.benchmarks, "at least one task set")
     for name in self.benchmarks:

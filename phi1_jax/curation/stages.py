@@ -150,7 +150,8 @@ def _decontaminate(work: Work) -> dict[str, Any]:
   from phi1_jax.curation import folder as folders
 
   name = work.config.checkpoint
-  embed = None if name is None else decontaminate.CheckpointEmbed(name)
+  pooling = work.config.pooling
+  embed = None if name is None else decontaminate.CheckpointEmbed(name, pooling)
   runner = work.runner("decontaminate")
   if work.taus is None:
     return decontaminate.run(work.config, work.folder, runner, embed)
