@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import ctypes
 import dataclasses
 import os
 import queue
@@ -28,6 +29,9 @@ from phi1_jax.text import records
 STEPS, LOGS = "steps.jsonl", "logs"
 # Several steps may share one accelerator, so none may take all of its memory at once.
 _SHARING = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+# Linux can tell a child when its parent is gone, however it went.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
 _SHOWN_LINES = 15  # of the log of a step that failed
 
 
@@ -150,6 +154,7 @@ def _work(
           for step in list(state.ready())[: jobs - len(futures)]:
             state.waiting.remove(step)
             futures[pool.submit(_one, step, folder, state, free)] = step
+            bar.update(0, running=", ".join(s.name for s in futures.values()))
       if not futures:
         break
       ended, _ = concurrent.futures.wait(
@@ -168,7 +173,7 @@ def _work(
         state.done.add(step.name)
         row = {"step": step.name, "digest": step.digest, "seconds": round(seconds, 2)}
         journal.append(row)
-        bar.update(1, last=step.name)
+        bar.update(1)
   if failed:
     raise failed[0]
 
@@ -214,6 +219,7 @@ def _child(step: Step, log: Path, state: _State, share: set[int] | None) -> int:
         stdout=output,
         stderr=subprocess.STDOUT,
         process_group=0,
+        preexec_fn=_die_with_parent if _LIBC else None,
         env={**_SHARING, **os.environ},
       )
       if share is not None:
@@ -224,6 +230,12 @@ def _child(step: Step, log: Path, state: _State, share: set[int] | None) -> int:
     finally:
       with state.lock:
         del state.running[step.name]
+
+
+def _die_with_parent() -> None:
+  """Has the kernel end this child as SIGTERM does: a training saves first."""
+  assert _LIBC
+  _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,12 @@
 """The steps of a study: order, what is run again, and how a failure is told."""
 
+import contextlib
 import json
 import os
+import pathlib
 import signal
+import subprocess
+import sys
 import textwrap
 import threading
 import time
@@ -93,6 +97,33 @@ def test_a_signal_stops_the_children_and_nothing_is_lost(tmp_path, module, ran):
   assert time.monotonic() - started < 30
   done = [json.loads(line)["step"] for line in (tmp_path / graph.STEPS).open()]
   assert done == ["a"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells children")
+def test_a_killed_study_takes_its_steps_with_it(tmp_path, module, ran):
+  code = f"""
+from pathlib import Path
+from evals.study import graph
+step = graph.Step("a", (), {module("a", "wait").words!r})
+graph.run([step], Path({str(tmp_path)!r}), 1)
+"""
+  study = subprocess.Popen([sys.executable, "-c", code])
+  marks = [b"noted", b"wait"]
+
+  def waiting():
+    lines = (p.read_bytes() for p in pathlib.Path("/proc").glob("[0-9]*/cmdline"))
+    with contextlib.suppress(OSError):
+      return any(all(mark in line.split(b"\0") for mark in marks) for line in lines)
+
+  deadline = time.monotonic() + 60
+  while not (ran() and waiting()) and time.monotonic() < deadline:
+    time.sleep(0.1)
+  study.kill()
+  study.wait()
+  while waiting() and time.monotonic() < deadline:
+    time.sleep(0.1)
+  assert ran() == ["a"]
+  assert not waiting()
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux alone has it")
