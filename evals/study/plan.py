@@ -84,18 +84,22 @@ class Plan:
     """All of them, in an order in which they could run one by one."""
     first, *others = runs(self.config)
     assert first.arm.name == "raw"  # whose embeddings the filter uses
+    trained = {run: list(self._train(run)) for run in (first, *others)}
+    # What others start from comes first, so that no core waits for it.
+    early = [step for steps in trained.values() for step in steps[:-1]]
     return [
       *self._raw(),
       self._composed(),
       *self._vocabulary(),
       *self._store("raw"),
-      *self._train(first),
-      *self._exercises(first),
+      *early[:1],
       *self._filtered(first),
+      *self._exercises(first),
       *self._store("filtered"),
       *self._store("textbooks"),
+      *early[1:],
       *(step for name in self._sets() for step in self._exercise_store(name)),
-      *(step for run in others for step in self._train(run)),
+      *(steps[-1] for steps in trained.values()),
       *self._nearest(),
       *(step for run in (first, *others) for step in self._judge(run)),
     ]
@@ -162,7 +166,7 @@ class Plan:
     yield self._curate(
       "train-classifier",
       "train-classifier",
-      ("annotate", _train(embedder)),
+      ("annotate", _half(embedder)),
       f"--gin.Classifier.checkpoint='{self._checkpoint(embedder, 2)}'",
       "--gin.Classifier.max_length=512",
       "--gin.Classifier.trees=60",
@@ -196,7 +200,7 @@ class Plan:
       f"--tau={taus}",
       f"--gin.Decontaminate.checkpoint='{self._checkpoint(embedder, 2)}'",
       f"--gin.Decontaminate.distance={self.config.distance}",
-      needs=[_train(embedder)],
+      needs=[_half(embedder)],
     )
     yield self._made("sets", ("pruned", "ruler"), materials.exercise_sets)
     yield self._decontaminated("leak_found", "leaked")
@@ -247,35 +251,35 @@ class Plan:
     return tuple(f"--gin.Data.{key}={value!r}" for key, value in flags.items())
 
   def _train(self, run: Run) -> Iterator[Step]:
-    """A training; one with exercises after text starts half-way through the text's."""
+    """A training, in two steps if others start from its half."""
     steps, arm = self.config.steps, run.arm
     read = arm.exercises or arm.text
     assert read
-    needs, length = [f"prepare_{read}"], steps
+    length = steps // 2 if arm.exercises else steps
+    needs = [f"prepare_{read}"]
     flags = [f"--gin.Model.vocabulary_size={self.config.vocabulary_size}"]
-    if arm.exercises:
-      length = steps // 2
-      if arm.text:
-        before = Run(Arm(arm.text, arm.text, None, ""), run.size, run.seed)
-        needs.append(_train(before))
-        start = self._checkpoint(before, 2)
-        flags.append(f"--gin.Checkpoint.init_from='{start}'")
-    yield Step(
-      _train(run),
-      tuple(needs),
-      (
-        "phi1_jax.train",
-        f"--gin_file={self.config.recipe}",
-        f"--gin_file={self.config.models[run.size]}",
-        f"--workdir={self.folder / 'train' / run.name}",
-        *self._data(read),
-        *flags,
-        f"--gin.Train.total_steps={length}",
-        f"--gin.Train.seed={run.seed}",
-        f"--gin.Checkpoint.every={length // 2}",
-        f"--gin.Checkpoint.keep_every={length // 2}",
-      ),
+    if arm.exercises and arm.text:
+      before = Run(Arm(arm.text, arm.text, None, ""), run.size, run.seed)
+      needs.append(_half(before))
+      start = self._checkpoint(before, 2)
+      flags.append(f"--gin.Checkpoint.init_from='{start}'")
+    words = (
+      "phi1_jax.train",
+      f"--gin_file={self.config.recipe}",
+      f"--gin_file={self.config.models[run.size]}",
+      f"--workdir={self.folder / 'train' / run.name}",
+      *self._data(read),
+      *flags,
+      f"--gin.Train.total_steps={length}",
+      f"--gin.Train.seed={run.seed}",
+      f"--gin.Checkpoint.every={length // 2}",
+      f"--gin.Checkpoint.keep_every={length // 2}",
     )
+    if not arm.exercises:
+      stop = f"--gin.Train.stop_at_step={length // 2}"
+      yield Step(_half(run), tuple(needs), (*words, stop))
+      needs = [_half(run)]
+    yield Step(_train(run), tuple(needs), words)
 
   def _checkpoint(self, run: Run, divisor: int = 1) -> Path:
     """The checkpoint after one `divisor`-th of a run's steps."""
@@ -332,3 +336,8 @@ class Plan:
 
 def _train(run: Run) -> str:
   return f"train_{run.name}"
+
+
+def _half(run: Run) -> str:
+  """The step after which a text's checkpoint half-way is there."""
+  return f"train_{run.name}-half"

@@ -30,8 +30,18 @@ def test_the_steps_have_an_order(steps):
 def test_every_run_is_a_training_with_a_work_directory_of_its_own(steps):
   trainings = [s for s in steps if s.words[:1] == ("phi1_jax.train",)]
   places = {w for s in trainings for w in s.words if w.startswith("--workdir=")}
-  assert len(trainings) == len(places) == 2 * 3 * 15
-  assert {s.name for s in trainings} == {f"train_{r.name}" for r in plan.runs(CONFIG)}
+  assert len(places) == 2 * 3 * 15
+  names = {s.name.removesuffix("-half") for s in trainings}
+  assert names == {f"train_{r.name}" for r in plan.runs(CONFIG)}
+
+
+def test_a_text_goes_on_where_exercises_start_from(steps):
+  words = {s.name: s.words for s in steps}
+  halves = [name for name in words if name.startswith("train_") and "-half" in name]
+  assert len(halves) == 2 * 3 * 3
+  for name in halves:
+    whole = words[name.removesuffix("-half")]
+    assert words[name] == (*whole, "--gin.Train.stop_at_step=200")
 
 
 def test_all_whole_arms_take_the_same_steps(steps):
@@ -51,9 +61,8 @@ def test_exercises_start_from_the_text_of_their_own_seed_and_size(steps):
     if start:
       size_and_seed = step.name.split("-", 1)[1]
       assert f"-{size_and_seed}/checkpoints/200'" in start
-      assert any(
-        n.startswith("train_") and n.endswith(size_and_seed) for n in step.needs
-      )
+      before = start.split("/")[-3]
+      assert f"train_{before}-half" in step.needs
 
 
 def test_every_model_is_judged_on_all_tiers_and_only_once(steps):
