@@ -3,15 +3,20 @@
 Each task set is one tier, and no two are ever added up: what is unseen in it (a
 composition of three parts, a pair of parts, a wording, a longer composition) is what it
 measures. Names of functions are unseen in all of them. The sets of first tasks (about
-one or two numbers or words, or about numbers alone) are for models that were trained on
-nothing else.
+one or two numbers or words, or about numbers alone) are for models that were trained
+on nothing else.
 
-One set is not the teacher's: a person wrote its 100 problems, in words that the grammar
-does not have, about what its exercises are about.
+Asserts are added until solutions with one thing wrong fail (mutants.py), where a task
+is about one number or word.
+
+One set is not the teacher's: its 100 problems were written for this project, in words
+that the grammar does not have.
 """
 
+import dataclasses
 import functools
 
+from evals import mutants
 from phi1_jax.grammar import teacher
 from phi1_jax.grammar.exercise import Exercise
 from phi1_jax.problems import written
@@ -50,8 +55,10 @@ def _of_teacher(task_set: str) -> tuple[Problem, ...]:
   while len(found) < NUMBER:
     exercise = teacher.exercise(_SEED, index, tier, menu)
     index += 1
-    if exercise.name not in found:  # a name is asked for once
-      found[exercise.name] = _problem(f"{task_set}/{len(found)}", exercise)
+    tests = mutants.strengthened(exercise.text, exercise.name, exercise.tests)
+    if tests and exercise.name not in found:  # a name is asked for once
+      problem = _problem(f"{task_set}/{len(found)}", exercise)
+      found[exercise.name] = dataclasses.replace(problem, tests=tests)
   return tuple(found.values())
 
 

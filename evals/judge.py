@@ -22,7 +22,7 @@ from evals.config import PROMPT_STYLES, TASK_SETS, EvaluationConfig, benchmark_o
 from phi1_jax import InputError
 from phi1_jax.cli import command
 from phi1_jax.cli.workdir import held
-from phi1_jax.problems.problem import Problem
+from phi1_jax.problems.problem import Problem, digest
 from phi1_jax.sandbox.sandbox import Sandbox
 from phi1_jax.text import records
 
@@ -115,6 +115,12 @@ def main(about: str, argv: Sequence[str]) -> int:
   )
   add("--benchmarks", metavar="FOLDER", help="where mbpp.jsonl is")
   arguments = parser.parse(argv)
+  if arguments.gin_files or arguments.gin_bindings:
+    raise InputError("judge: got gin files or bindings, expected flags only (--help)")
+  if arguments.max_new_tokens is not None and arguments.max_new_tokens < 1:
+    raise InputError(
+      f"--max_new_tokens: got {arguments.max_new_tokens}, expected at least 1"
+    )
   wanted = {name: [name, 1] for name in arguments.task_sets}
   if arguments.sampled:
     name, samples = _sampled(arguments.sampled, known)
@@ -136,16 +142,32 @@ def _sampled(text: str, known: Sequence[str]) -> tuple[str, int]:
   return name, int(number)
 
 
+def _identity(checkpoint: str) -> str:
+  """Which model a path names now: the digest of what its step holds."""
+  from phi1_jax.checkpoint import manager
+
+  step = manager.find(checkpoint)
+  return records.digest([str(step), manager.read_meta(step)["fingerprints"]])
+
+
+def _digests(wanted: Mapping[str, list], benchmarks: str | None) -> dict[str, str]:
+  return {
+    name: digest(report.load_problems(task_set, benchmarks))
+    for name, (task_set, _) in wanted.items()
+  }
+
+
 def _judge_all(folder: Path, wanted: Mapping[str, list], arguments) -> None:
   from evals import loss  # JAX is loaded when it is needed
   from phi1_jax.parallel.mesh import MeshConfig, make_mesh
   from phi1_jax.sampling.checkpoint import open_checkpoint
 
   asked_for = {
-    "checkpoint": arguments.checkpoint,
+    "checkpoint": _identity(arguments.checkpoint),
+    "problems": _digests(wanted, arguments.benchmarks),
     "wanted": wanted,
     "max_new_tokens": arguments.max_new_tokens,
-    "texts": arguments.texts and records.digest(arguments.texts.read_text()),
+    "texts": arguments.texts and loss.read(arguments.texts, 1).sha256,
   }
   if (folder / COMPLETED).exists() and (
     records.read_json(folder / COMPLETED) == asked_for

@@ -45,8 +45,10 @@ def main(about: str, argv: Sequence[str]) -> int:
   arguments.gin_files = arguments.gin_files or ["gin/evals/study.gin"]
   config = _config(arguments)
   folder = arguments.workdir or command.default_workdir(arguments.gin_files)
+  folder = folder.absolute()
   benchmarks = arguments.benchmarks or os.environ.get(mbpp.ENVIRONMENT)
   steps = plan.Plan(config, folder, benchmarks).steps()
+  graph.check(steps)
   if arguments.plan:
     _print(steps)
     return command.DONE
@@ -82,6 +84,8 @@ def _begin(folder: Path, config: StudyConfig) -> None:
 
   settings = dataclasses.asdict(config)
   del settings["jobs"]  # changes nothing but the time it takes
+  files = (config.recipe, *config.models.values())
+  settings["files"] = {file: records.digest(Path(file).read_text()) for file in files}
   records.begin(folder / SETTINGS, settings)
 
 

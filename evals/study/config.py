@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from evals import exercises
 from phi1_jax import InputError
 from phi1_jax.grammar.teacher import MENUS
 
@@ -24,8 +25,8 @@ class StudyConfig:
     exercises: how many are composed; about as many as half of an arm reads.
     sections: of textbooks.
     raw_documents: modules of the raw pool, chosen by hash.
-    vocabulary_size: of the BPE that all arms share; it is learnt from raw code and
-      textbooks.
+    vocabulary_size: of the BPE that all arms share; it is learnt from some raw code,
+      the textbooks and the exercises.
     wrong_share: of solutions that are exchanged in the control "wrong".
     few: exercises of the control "few".
     leaks: test problems that are planted in the arm "leaked".
@@ -38,8 +39,8 @@ class StudyConfig:
     sampled: completions per problem of the nearest tier for pass@k; 0 leaves it out.
     benchmarks: whether the main arms are judged on HumanEval, and on MBPP if it is
       there.
-    jobs: steps that run at the same time; 0 is one per core without an accelerator,
-      and 1 with one.
+    jobs: steps that run at the same time, each on its share of the cores; 0 is one
+      per core. With an accelerator, which they share, name a number.
   """
 
   recipe: str
@@ -66,7 +67,7 @@ class StudyConfig:
   def __post_init__(self):
     """Refuses what no study can be made of, by name."""
     for name, least in (
-      ("steps", 2),
+      ("steps", 4),
       ("exercises", 100),
       ("sections", 1),
       ("raw_documents", 50),
@@ -79,8 +80,8 @@ class StudyConfig:
     ):
       if getattr(self, name) < least:
         raise _error(name, getattr(self, name), f"at least {least}")
-    if self.steps % 2:
-      raise _error("steps", self.steps, "an even number: two halves")
+    if self.steps % 4:
+      raise _error("steps", self.steps, "a multiple of 4: both halves have a half")
     if self.menu not in MENUS:
       raise _error("menu", self.menu, f"one of {', '.join(MENUS)}")
     if not self.models:
@@ -89,8 +90,18 @@ class StudyConfig:
       raise _error("seeds", self.seeds, "different numbers, at least one")
     if not (math.isfinite(self.wrong_share) and 0 < self.wrong_share < 1):
       raise _error("wrong_share", self.wrong_share, "a number between 0 and 1")
-    if not self.taus or not all(0 < tau < 1 for tau in self.taus):
-      raise _error("taus", self.taus, "numbers between 0 and 1")
+    different = len(set(self.taus)) == len(self.taus) > 0
+    if not different or not all(0 < tau < 1 for tau in self.taus):
+      raise _error("taus", self.taus, "different numbers between 0 and 1")
+    if not 0 < self.distance <= 2:
+      raise _error("distance", self.distance, "above 0 and at most 2")
+    if self.leaks > exercises.NUMBER:
+      raise _error("leaks", self.leaks, f"at most {exercises.NUMBER}: one task set's")
+    if self.few >= self.exercises:
+      raise _error("few", self.few, f"fewer than Study.exercises = {self.exercises}")
+    for size in self.models:
+      if not size.isalnum():
+        raise _error("models", size, "sizes of letters and digits, such as '1M'")
 
 
 def _error(name: str, got: object, expected: str) -> InputError:

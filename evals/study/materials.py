@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from evals import real_functions
+from evals import mutants, real_functions
 from evals.study import arms, ruler, variants
 from evals.study.config import StudyConfig
 from evals.study.nearest import completions
@@ -24,6 +24,7 @@ from phi1_jax.grammar import teacher
 from phi1_jax.text import records
 
 VERSION = 1
+SEEN = "seen.json"
 # Of the documents that are set aside to measure loss on, and how much of each is read.
 HELD_OUT, HELD_OUT_CHARACTERS = 60, 6_000
 # Modules that the vocabulary is learnt from; more would leave less of it to the others.
@@ -109,11 +110,17 @@ def _main(curate: Path, tau: float) -> tuple[list[Document], list[Decision]]:
   for file in sorted(pruned.glob("dropped-*.jsonl")):
     for row in records.read_lines(file):
       document = Document.of(row)
-      if row["dropped"]["reason"] in COPIES:
+      if is_copy(row["dropped"]):
         dropped.append(Drop(document, **row["dropped"]))
       else:
         kept.append(document)
   return sorted(kept, key=lambda d: d.id), dropped
+
+
+def is_copy(dropped: Mapping[str, Any]) -> bool:
+  """Whether a document was dropped for a copy of a problem, by any of its evidence."""
+  pairs = dropped["evidence"]["pairs"]
+  return any(pair["reason"] in COPIES or pair.get("exact") for pair in pairs)
 
 
 def leaked_problems(config: StudyConfig) -> list[Any]:
@@ -121,6 +128,34 @@ def leaked_problems(config: StudyConfig) -> list[Any]:
   nearest = ruler.task_sets(config.menu)[0]
   found = ruler.problems(config.menu)[nearest]
   return random.Random(f"leak {config.data_seed}").sample(found, config.leaks)
+
+
+def seen(config: StudyConfig, folder: Path) -> None:
+  """Which problems ask for a function that some exercise computes too.
+
+  Another composition may come to the same: adding 2 and then 1 is adding 3.
+  """
+  known = {
+    _behaviour(document.text) for document in folders.kept(folder / "curate" / "main")
+  }
+  found = {
+    name: [p.id for p in problems if _behaviour(p.solution) in known]
+    for name, problems in ruler.problems(config.menu).items()
+    if name in ruler.task_sets(config.menu)
+  }
+  records.write_json(folder / SEEN, found)
+
+
+def _behaviour(program: str) -> str | None:
+  """What a function of one argument makes of many inputs; None of any other."""
+  cut = variants.parts(program)
+  if cut is None or len(cut.arguments) != 1:
+    return None
+  name = cut.head.rpartition("def ")[2].partition("(")[0]
+  inputs = (*mutants.NUMBERS, *mutants.WORDS)
+  return records.digest(
+    [repr(each) for each in mutants.outcomes(program, name, inputs)]
+  )
 
 
 def nearest(config: StudyConfig, folder: Path) -> None:

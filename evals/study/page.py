@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evals.study import document, figures
+from evals.study import caveats, document, figures
 from evals.study.arms import FULL
 from evals.study.document import Block, Code, Figure, Heading, Points, Table, Text
 
@@ -18,24 +18,6 @@ _MAIN = (
   "raw_exercises",
   "filtered_exercises",
   FULL,
-)
-# What the paper leaves open, and what was chosen here.
-CHOICES = (
-  "Half of an arm's steps go to exercises, which start from the text's checkpoint "
-  "half-way, before its learning rate has fallen. The paper finetunes from step 24,000 "
-  "of 36,000 for 6,000 steps.",
-  "The loss counts every token of an exercise, docstring too. The paper does not say.",
-  "The embeddings of the filter are the mean of the last hidden states of the arm on "
-  "raw code, half-way. The paper names CodeGen, and neither layer nor pooling.",
-  "The judge of educational value is a list of features, not GPT-4; the teacher of "
-  "textbooks and exercises is a grammar, not GPT-3.5. No language model wrote or "
-  "judged anything here.",
-  "One greedy completion per problem, put as published, cut at the first stop string.",
-  "Similar to a problem is what `curate decontaminate` convicts at that tau: "
-  "AST match, or a weaker match beside shared words or close embeddings (the last "
-  "hidden state of the arm on raw code, half-way). The paper embeds with CodeGen.",
-  "Copies of a problem (its text, its solution's lines or words) are kept out of all "
-  "arms but the leaked one.",
 )
 
 
@@ -56,7 +38,7 @@ def blocks(data: Mapping[str, Any]) -> list[Block]:
     *_learning(data),
     *_other_rulers(data),
     *_examples(data),
-    *_meaning(data),
+    *_meaning(),
     *_cost(data),
   ]
 
@@ -97,14 +79,15 @@ def _head(data: Mapping[str, Any]) -> list[Block]:
       + ", ".join(
         f"{n:,} parameters" for n in sorted({r["parameters"] for r in data["runs"]})
       )
-      + f", {one['steps']:,} steps each, seeds {seeds}, and controls that say what the "
-      "effect is due to."
+      + f", {one['steps']:,} steps each (`exercises_alone`: half), seeds {seeds}, and "
+      "controls that say what the effect is due to."
     ),
     Text(
       f"Commit `{where['commit']}`, {where['when']}, {where['machine']}, Python "
       f"{where['python']}, JAX {where['versions']['jax']}. "
       "**No language model wrote or judged the data**: the teacher is a grammar, and "
-      "its textbooks speak the language of its exercises."
+      "its textbooks speak the language of its exercises. Pairs of arms, pruning and "
+      "the leak are of the first size named."
     ),
   ]
 
@@ -114,11 +97,13 @@ def _scores(data: Mapping[str, Any]) -> list[Block]:
   found: list[Block] = [
     Heading("How many unseen problems each arm solves"),
     Text(
-      "Percent solved, greedy, with 95% intervals (Wilson over problems for one seed, "
-      "bootstrap over problems for several). Tiers go from near to far: new triples of "
-      "known parts, new pairs, new wordings, longer compositions, and problems that "
-      "people wrote in their own words. No training exercise has the name or the "
-      "composition of a problem."
+      "Percent solved, greedy, with 95% intervals over problems (Wilson for one seed, "
+      "bootstrap for several); how much another training of the same arm would differ "
+      "is not in them. Tiers go from near to far: new triples of known parts, new "
+      "pairs, new wordings, longer compositions, and problems written for this project "
+      "in words that the grammar does not have. No training exercise has the name or "
+      "the composition of a generated problem, but some compute the same function (see "
+      "below)."
     ),
   ]
   for size in _sizes(data):
@@ -139,10 +124,26 @@ def _scores(data: Mapping[str, Any]) -> list[Block]:
         f"Share of problems solved by each arm, {size} parameters.",
       ),
     ]
+  found += _seen(data)
   found.append(
     Points([f"`{arm['name']}`: {arm['about']}" for arm in _arms(data, _sizes(data)[0])])
   )
   return found
+
+
+def _seen(data: Mapping[str, Any]) -> list[Block]:
+  said = {"seen": "some exercise computes it", "new": "none does"}
+  rows = [
+    [label(row["task_set"]), said[row["kind"]], str(row["n"]), _percent(row["share"])]
+    for row in data["seen"]
+  ]
+  return [
+    Text(
+      f"`{FULL}` on problems whose function, compared on 150 inputs, some exercise "
+      "computes in another composition or wording, and on those that none does:"
+    ),
+    Table(["tier", "function", "n", "solved, %"], rows),
+  ]
 
 
 def _paired(data: Mapping[str, Any]) -> list[Block]:
@@ -161,8 +162,10 @@ def _paired(data: Mapping[str, Any]) -> list[Block]:
     Heading("Arms compared in pairs"),
     Text(
       "The same problems, so the tests are paired: McNemar's exact test for one seed, "
-      "the paired bootstrap for several. There are "
-      f"{len(rows)} tests; of those at p = 0.05 one in twenty would come by chance."
+      "the paired bootstrap for several. They compare the trained models, not the "
+      "recipes: two trainings of one recipe differ too, so a small difference says "
+      f"little at any p. There are {len(rows)} tests; Bonferroni's line for 5% is "
+      f"p = {0.05 / max(1, len(rows)):.4f}."
     ),
     Table(
       ["arms", "tier", "points", "p", "only one solves", "test"],
@@ -179,7 +182,11 @@ def _predictions(data: Mapping[str, Any]) -> list[Block]:
   said = {True: "held", False: "did not hold", None: "cannot be said"}
   return [
     Heading("Predictions"),
-    Text("Written into the code before any model of the study was trained."),
+    Text(
+      "Written into the code (`evals/study/arms.py`, whose history shows when) before "
+      "the study's first run, after trials of single models that LOG.md tells of. "
+      "Judged by the shares alone: a difference of one problem decides."
+    ),
     Table(
       ["prediction", "came true?"],
       [[row["text"], said[row["holds"]]] for row in data["predictions"]],
@@ -192,6 +199,7 @@ def _pruning(data: Mapping[str, Any]) -> list[Block]:
     [
       f"{row['tau']:g}",
       f"{row['removed']:,} of {row['read']:,} ({row['share']:.1%})",
+      f"{row['times_read']:.1f}",
       subset["subset"],
       str(subset["n"]),
       _percent(subset["before"]),
@@ -204,11 +212,15 @@ def _pruning(data: Mapping[str, Any]) -> list[Block]:
     Heading("Pruned exercises (the paper's Table 3)"),
     Text(
       "Exercises that are close to a problem of the ruler are removed, and the model "
-      "is finetuned again for as many steps. Problems of all tiers together, split by "
-      "whether any exercise was close to them. The paper removed 4.8% (tau 0.95) to "
+      "is finetuned again for as many steps, so it reads what is left more often: "
+      "beside likeness, this prunes diversity. Problems of the three nearest tiers, "
+      "split by whether any exercise was close to them. The paper removed 4.8% (tau "
+      "0.95) to "
       "40.3% (0.8) and lost 0 to 5.5 points."
     ),
-    Table(["tau", "removed", "problems", "n", "all exercises", "pruned"], rows),
+    Table(
+      ["tau", "removed", "times read", "problems", "n", "all exercises", "pruned"], rows
+    ),
   ]
 
 
@@ -216,18 +228,20 @@ def _leak(data: Mapping[str, Any]) -> list[Block]:
   leak = data["leak"]
   rows = [
     [
-      f"{kind} ({leak['planted'] if kind == 'planted' else 'the rest'})",
-      _percent(leak["shares"]["without"][kind]),
+      f"{kind} ({before['n']})",
+      _percent(before),
       _percent(leak["shares"]["with"][kind]),
     ]
-    for kind in ("planted", "others")
+    for kind, before in leak["shares"]["without"].items()
   ]
   return [
     Heading("A planted leak"),
     Text(
       f"{leak['planted']} problems of the tier {label(leak['task_set'])} were copied "
       f"into the exercises of one arm, {leak['copies']} times each. Decontamination "
-      f"found {leak['found']} of {leak['planted']}. Let through, they change this:"
+      f"found {leak['found']} of {leak['planted']} as copies (and took "
+      f"{leak['others_dropped']:,} other exercises for their likeness). Let through, "
+      "they change this:"
     ),
     Table(["problems", "without the leak", "with it"], rows),
   ]
@@ -248,7 +262,8 @@ def _learning(data: Mapping[str, Any]) -> list[Block]:
     Figure(
       "compute",
       figures.compute([run for run in main if run["seed"] == seed], data["tiers"][0]),
-      f"Score on {label(data['tiers'][0])} against training compute.",
+      f"Score on {label(data['tiers'][0])} against training compute, half-way (before "
+      "the learning rate has fallen) and at the end.",
     ),
   ]
 
@@ -276,7 +291,9 @@ def _other_rulers(data: Mapping[str, Any]) -> list[Block]:
     Text(
       f"Seed {seed}. Share of completions of {label(near)} that parse, and that run "
       "without an exception; held-out loss in nats per byte on each kind of text; and "
-      "problems solved of sets that nothing here was trained towards."
+      "problems solved of sets that nothing here was trained towards. Most of these "
+      "are out of reach by length alone: models read 128 tokens in training, and a "
+      f"completion may have {data['config']['max_new_tokens']}."
     ),
     Table(
       ["arm", "parses, %", "runs, %", *(f"loss: {k}" for k in kinds), *far],
@@ -314,26 +331,12 @@ def _examples(data: Mapping[str, Any]) -> list[Block]:
   return found
 
 
-def _meaning(data: Mapping[str, Any]) -> list[Block]:
+def _meaning() -> list[Block]:
   return [
     Heading("What this shows, and what it does not"),
-    Points(
-      [
-        "It shows whether exercises in the form of the test teach models of this size "
-        "to do what docstrings say, and by the controls whether that is the pairing of "
-        "docstring and solution, diversity, correctness, or copying.",
-        "It does not show that textbook-quality data beat scaling laws: one or two "
-        "sizes, minutes of training, and exercises and problems from one grammar. Most "
-        "of any effect is that training and test speak the same language; the tier of "
-        "hand-written problems says how much is left without it.",
-        "Intervals are over problems, and over the seeds named; other data seeds, "
-        "learning rates and sizes may differ more.",
-        "Textbooks come from the same grammar as the exercises, which favours them "
-        "over code; GPT-3.5's textbooks and HumanEval may or may not be that close.",
-      ]
-    ),
+    Points(list(caveats.MEANING)),
     Heading("What the paper leaves open, and what was chosen", 3),
-    Points(list(CHOICES)),
+    Points(list(caveats.CHOICES)),
   ]
 
 

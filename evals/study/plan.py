@@ -129,6 +129,8 @@ class Plan:
     self, name: str, of: str, *flags: str, needs: Sequence[str] = ()
   ) -> Step:
     looked_for = (str(self.folder / ruler.FILE), "humaneval-164")
+    flags += (f"--benchmarks={self.benchmarks}",) if self.benchmarks else ()
+    looked_for += ("mbpp-full-974",) if self.benchmarks else ()
     return self._curate(
       name,
       "decontaminate",
@@ -204,6 +206,7 @@ class Plan:
     )
     yield self._made("sets", ("pruned", "ruler"), materials.exercise_sets)
     yield self._decontaminated("leak_found", "leaked")
+    yield self._made("seen", ("sets", "ruler"), materials.seen)
 
   def _exercise_store(self, name: str) -> Iterator[Step]:
     yield self._publish(name)

@@ -14,6 +14,7 @@
   pruning      a row per tau: removed, and per subset the shares before and after
   leak         what decontamination found, and what the planted problems did to a score
   nearest      task set -> score of the control that copies
+  seen         per tier: problems whose function some exercise computes, and the others
   predictions  each with whether it held
   examples     solved and failed problems with what was written
   sets         name -> documents and tokens of what was trained on
@@ -35,8 +36,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evals import judge, loss, prompts, report, score, summary, workdir
-from evals.study import arms, materials, ruler
+from evals import judge, loss, prompts, report, summary, workdir
+from evals.study import arms, ruler, tables
 from evals.study.arms import FULL
 from evals.study.config import StudyConfig
 from evals.study.graph import STEPS
@@ -47,20 +48,6 @@ from phi1_jax.text import records
 STUDY = "study.json"
 VARIANT = "truncated"
 FORMAT = 1
-# Pairs of arms that the paper's claim and the controls are about: b against a.
-PAIRS = (
-  ("raw", "raw_exercises"),
-  ("filtered", "filtered_exercises"),
-  ("textbooks", FULL),
-  ("raw_exercises", "filtered_exercises"),
-  ("raw_exercises", FULL),
-  ("filtered_exercises", FULL),
-  ("exercises_alone", FULL),
-  ("shuffled", FULL),
-  ("wrong", FULL),
-  ("few", FULL),
-)
-_TAUS = "study.json"  # of `curate decontaminate --tau`
 _CURVE_POINTS = 60
 
 
@@ -87,10 +74,11 @@ def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
       {"name": arm, "size": size, "about": about, "scores": scores}
       for (arm, size), (about, scores) in by_arm.items()
     ],
-    "comparisons": _comparisons(found, smallest, tiers),
-    "pruning": _pruning(config, folder, found, smallest, tiers),
-    "leak": _leak(config, folder, found, smallest, tiers[0]),
+    "comparisons": tables.comparisons(found, smallest, tiers),
+    "pruning": tables.pruning(folder, found, smallest, tiers),
+    "leak": tables.leak(config, folder, found, smallest, tiers[0]),
     "nearest": nearest,
+    "seen": tables.seen(folder, found, smallest, tiers),
     "predictions": arms.verdicts(tiers, shares),
     "examples": _examples(config, folder, tiers),
     "sets": _sets(config, folder),
@@ -232,122 +220,9 @@ def _by_arm(
   return {
     key: (
       group[0]["about"],
-      {name: _over_seeds(group, name) for name in group[0]["scores"]},
+      {name: tables.over_seeds(group, name) for name in group[0]["scores"]},
     )
     for key, group in grouped.items()
-  }
-
-
-def _over_seeds(group: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
-  """A task set's score, every seed a sample of each problem."""
-  estimate = score.estimate(_samples(group, name), 1)
-  solved = [len(run["scores"][name]["solved"]) for run in group]
-  return {
-    **dataclasses.asdict(estimate),
-    "solved": solved,
-    "total": group[0]["scores"][name]["total"],
-  }
-
-
-def _samples(
-  group: Sequence[Mapping[str, Any]], name: str, ids: Sequence[str] | None = None
-) -> dict[str, list[bool]]:
-  """Problem -> whether each seed solves it."""
-  every = ids if ids is not None else _ids(name)
-  solved = [set(run["scores"][name]["solved"]) for run in group]
-  return {problem: [problem in each for each in solved] for problem in every}
-
-
-def _ids(task_set: str) -> list[str]:
-  return [problem.id for problem in report.load_problems(task_set, None)]
-
-
-def _of(
-  found: Sequence[Mapping[str, Any]], arm: str, size: str
-) -> list[Mapping[str, Any]]:
-  return [run for run in found if run["arm"] == arm and run["size"] == size]
-
-
-def _comparisons(
-  found: Sequence[Mapping[str, Any]], size: str, tiers: Sequence[str]
-) -> list[dict[str, Any]]:
-  rows = []
-  for a, b in PAIRS:
-    for name in tiers:
-      both = [_samples(_of(found, arm, size), name) for arm in (a, b)]
-      compared = dataclasses.asdict(score.compare(*both))
-      rows.append({"a": a, "b": b, "task_set": name, **compared})
-  return rows
-
-
-def _pruning(
-  config: StudyConfig,
-  folder: Path,
-  found: Sequence[Mapping[str, Any]],
-  size: str,
-  tiers: Sequence[str],
-) -> list[dict[str, Any]]:
-  """The paper's Table 3: similar and other problems, before and after pruning."""
-  rows = []
-  told = records.read_json(folder / "curate" / "pruned" / _TAUS)["rows"]
-  for row in told:
-    similar = set(row["benchmarks"][str(folder / ruler.FILE)]["similar"])
-    subsets = []
-    for kind in ("similar", "non-similar", "total"):
-      shares = {}
-      for label, arm in (("before", FULL), ("after", arms.pruned(row["tau"]))):
-        group = _of(found, arm, size)
-        correct = {}
-        for name in tiers:
-          ids = [
-            n
-            for n in _ids(name)
-            if kind == "total" or (n in similar) == (kind == "similar")
-          ]
-          correct |= _samples(group, name, ids)
-        shares[label] = (
-          dataclasses.asdict(score.estimate(correct, 1)) if correct else None
-        )
-        shares["n"] = len(correct)
-      subsets.append({"subset": kind, **shares})
-    rows.append(
-      {
-        **{key: row[key] for key in ("tau", "read", "removed", "share", "reasons")},
-        "subsets": subsets,
-      }
-    )
-  return sorted(rows, key=lambda row: -row["tau"])
-
-
-def _leak(
-  config: StudyConfig,
-  folder: Path,
-  found: Sequence[Mapping[str, Any]],
-  size: str,
-  task_set: str,
-) -> dict[str, Any]:
-  """What became of the planted problems."""
-  planted = [problem.id for problem in materials.leaked_problems(config)]
-  place = folder / "curate" / "leak_found"
-  caught = set()
-  for file in sorted(place.glob("dropped-*.jsonl")):
-    for row in records.read_lines(file):
-      if row["source"] == "leak":
-        caught.add(row["provenance"]["variant"]["problem"])
-  others = [name for name in _ids(task_set) if name not in planted]
-  shares = {}
-  for label, arm in (("without", FULL), ("with", "leaked")):
-    group = _of(found, arm, size)
-    shares[label] = {
-      kind: dataclasses.asdict(score.estimate(_samples(group, task_set, ids), 1))
-      for kind, ids in (("planted", planted), ("others", others))
-    }
-  return {
-    "task_set": task_set,
-    "planted": len(planted),
-    "copies": config.leak_copies,
-    "found": len(caught),
-    "shares": shares,
   }
 
 

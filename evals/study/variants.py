@@ -18,6 +18,8 @@ from phi1_jax.problems.problem import Problem
 from phi1_jax.text import source
 
 STAGE = "variant"
+# A group that `data.tasks.held_out` leaves in training: what is planted must be read.
+_TRAINED = "planted"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,15 +73,15 @@ def renamed(text: str, old: Sequence[str], new: Sequence[str]) -> str:
 
 
 def shuffled(documents: Sequence[Document], seed: int) -> list[Document]:
-  """Every docstring moved to another function, whose argument it then speaks of.
+  """Every body moved to another function: its name and docstring, and not its own.
 
   What is left to learn is the form of an exercise and the language of solutions, not
-  what a docstring asks for.
+  what a docstring, or a name, asks for.
   """
   cut = _cut(documents)
   order = _derangement(len(cut), seed)
   return [
-    _made(document, of.head + _lent(other, of).docstring + of.body, "shuffled")
+    _made(document, of.head + of.docstring + _lent(other, of).body, "shuffled")
     for (document, of), (_, other) in zip(cut, (cut[i] for i in order), strict=True)
   ]
 
@@ -114,7 +116,7 @@ def leaked(
       source="leak",
       licence="MIT",
       kind="exercise",
-      group=identify("leak", problem.id),
+      group=_TRAINED,
       provenance={STAGE: {"kind": "leaked", "problem": problem.id}},
     )
     for problem in problems

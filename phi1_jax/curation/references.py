@@ -100,7 +100,7 @@ def reference(benchmark: str, problem: Problem) -> Reference:
     body_words=len(source.words(body)),
     lines=source.lines(body),
     shapes=tuple(_shapes(entry, functions)),
-    code=problem.solution,
+    code=ended(problem.solution),
   )
 
 
@@ -259,7 +259,7 @@ class Index:
     """For each text the problems whose embedding is close to one of its functions."""
     assert self._vectors is not None
     pieces = [[f.source for f in source.functions(text)] or [text] for text in texts]
-    flat = [piece for found in pieces for piece in found]
+    flat = [ended(piece) for found in pieces for piece in found]
     vectors = unit(embed(flat)) if flat else np.zeros((0, self._vectors.shape[1]))
     closeness = vectors @ self._vectors.T
     distances = np.sqrt(np.maximum(0.0, 2.0 - 2.0 * closeness))
@@ -270,6 +270,11 @@ class Index:
       close = np.flatnonzero(least <= distance)
       results.append({int(n): float(least[n]) for n in close})
     return results
+
+
+def ended(code: str) -> str:
+  """Code with one end of line: the last hidden state knows where a text ends."""
+  return code.rstrip("\n") + "\n"
 
 
 def unit(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:

@@ -132,9 +132,11 @@ class Bound:
   Args:
     part: the part.
     rng: draws the constants.
+    varied: whether it may be said in other words than the first.
   """
 
-  def __init__(self, part: Filter | Map, rng: random.Random):
+  def __init__(self, part: Filter | Map, rng: random.Random, varied: bool = True):
+    self._phrases = None if varied else 1
     self.part, self.constants = part, constants(rng, part.draw)
     self._texts = {key: spoken(value) for key, value in self.constants.items()}
 
@@ -154,7 +156,7 @@ class Bound:
 
   def say(self, rng: random.Random, field: str, x: str = "") -> str:
     """One alternative of a phrase, or an empty string where there is none."""
-    options = split(getattr(self.part, field))
+    options = split(getattr(self.part, field))[: self._phrases]
     return pick(rng, options).format(x=x, **self._texts) if options else ""
 
   def name_piece(self, rng: random.Random) -> str:

@@ -1,12 +1,13 @@
 """One value in, one value out: a condition, a chain of changes, a check."""
 
+import dataclasses
 import random
 
 from phi1_jax.grammar import inputs, words
 from phi1_jax.grammar.draft import Argument, Draft
 from phi1_jax.grammar.draws import chance, often_early, pick, several
 from phi1_jax.grammar.english import both, singular
-from phi1_jax.grammar.parts import Bound, opposite
+from phi1_jax.grammar.parts import Bound, Filter, Map, opposite
 from phi1_jax.grammar.pipeline_code import conjunction
 from phi1_jax.grammar.plan import FILTERS, MAPS
 from phi1_jax.grammar.reserve import Gate
@@ -46,6 +47,25 @@ _ABOUT = {"int": "an integer", "word": "a non-empty string"}
 _TYPE = {"int": "int", "word": "str"}
 
 
+@dataclasses.dataclass(frozen=True)
+class Scope:
+  """How much of the language a menu uses.
+
+  Attributes:
+    kind: "int" or "word"; None is both.
+    most: so many of the tests, and of the changes, the first ones; None is all.
+    varied: whether a part has several phrases.
+  """
+
+  kind: str | None = None
+  most: int | None = None
+  varied: bool = True
+
+  def bound(self, row: Filter | Map, rng: random.Random) -> Bound:
+    """A part with its constants."""
+    return Bound(row, rng, self.varied)
+
+
 class Subject:
   """The one argument: a number or a word."""
 
@@ -75,17 +95,14 @@ def pieces(rng: random.Random, *parts: Bound) -> list[str]:
   return [part.name_piece(rng).strip("+-").removesuffix("_of") for part in parts]
 
 
-def conditional(
-  rng: random.Random, gate: Gate, kind: str | None = None, most: int | None = None
-) -> Draft | None:
+def conditional(rng: random.Random, gate: Gate, scope: Scope = Scope()) -> Draft | None:
   """ "If n is even, return its square; otherwise return twice its value." """
-  kind = kind or ("int" if chance(rng, 0.75) else "word")
+  kind = scope.kind or ("int" if chance(rng, 0.75) else "word")
   subject = Subject(rng, kind)
   x = subject.name
-  maps = [row for row in MAPS[kind] if row.out == kind][:most]
-  test = Bound(often_early(rng, FILTERS[kind][:most]), rng)
-  then = Bound(pick(rng, maps), rng)
-  other = Bound(pick(rng, maps), rng)
+  maps = [row for row in MAPS[kind] if row.out == kind][: scope.most]
+  test = scope.bound(often_early(rng, FILTERS[kind][: scope.most]), rng)
+  then, other = (scope.bound(pick(rng, maps), rng) for _ in range(2))
   plain = chance(rng, 0.2)
   composition = ("conditional", test.id, then.id, "unchanged" if plain else other.id)
   if then.id == other.id or not gate.composition(composition):
@@ -152,15 +169,13 @@ def _branches(rng: random.Random, condition: str, yes: str, no: str) -> list[str
   return body
 
 
-def chain(
-  rng: random.Random, gate: Gate, kind: str | None = None, most: int | None = None
-) -> Draft | None:
+def chain(rng: random.Random, gate: Gate, scope: Scope = Scope()) -> Draft | None:
   """ "Square n and then add 3 to the result." """
-  kind = kind or ("int" if chance(rng, 0.5) else "word")
+  kind = scope.kind or ("int" if chance(rng, 0.5) else "word")
   subject = Subject(rng, kind)
   count = 4 if gate.longer else 2 + (rng.random() < 0.6)
-  rows = [row for row in MAPS[kind] if row.out == kind][:most]
-  parts = [Bound(row, rng) for row in several(rng, rows, count)]
+  rows = [row for row in MAPS[kind] if row.out == kind][: scope.most]
+  parts = [scope.bound(row, rng) for row in several(rng, rows, count)]
   composition = (f"chain_{kind}", *(part.id for part in parts))
   if not gate.composition(composition):
     return None
@@ -212,13 +227,12 @@ def chain(
   )
 
 
-def check(
-  rng: random.Random, gate: Gate, kind: str | None = None, most: int | None = None
-) -> Draft | None:
+def check(rng: random.Random, gate: Gate, scope: Scope = Scope()) -> Draft | None:
   """ "Check whether n is even and greater than 5." """
-  kind = kind or ("int" if chance(rng, 0.65) else "word")
+  kind = scope.kind or ("int" if chance(rng, 0.65) else "word")
   subject = Subject(rng, kind)
-  parts = [Bound(row, rng) for row in several(rng, FILTERS[kind][:most], 2)]
+  rows = FILTERS[kind][: scope.most]
+  parts = [scope.bound(row, rng) for row in several(rng, rows, 2)]
   word = pick(rng, ("and", "or"))
   composition = (f"check_{kind}", parts[0].id, word, parts[1].id)
   if not gate.composition(composition):

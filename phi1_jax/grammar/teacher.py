@@ -61,9 +61,10 @@ FIRST_MENU: tuple[tuple[float, Family], ...] = (
   (6, scalars.chain),
   (4, scalars.check),
 )
-# The same about numbers alone, which is sooner learnt still.
+# The same about numbers alone, with few parts: what minutes on one core are enough for.
+_NUMBERS = scalars.Scope("int", most=8, varied=False)
 NUMBERS_MENU: tuple[tuple[float, Family], ...] = tuple(
-  (weight, functools.partial(family, kind="int", most=10))
+  (weight, functools.partial(family, scope=_NUMBERS))
   for weight, family in (
     (7, scalars.conditional),
     (6, scalars.chain),

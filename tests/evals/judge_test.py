@@ -37,6 +37,7 @@ def fixture_opened(monkeypatch):
     return loaded
 
   monkeypatch.setattr(checkpoint, "open_checkpoint", open_checkpoint)
+  monkeypatch.setattr(judge, "_identity", str)
   return count
 
 
@@ -83,11 +84,22 @@ def test_what_is_asked_for_later_is_added(opened, tmp_path):
     (["judge", "--checkpoint=x"], "expected --task_set=NAME or --texts"),
     (["judge", "--checkpoint=x", "--sampled=humaneval-164:1"], "expected NAME:N"),
     (["judge", "--checkpoint=x", "--sampled=none:3"], "expected NAME:N"),
+    (["judge", "--checkpoint=x", "--gin.Evaluation.samples=3"], "expected flags only"),
+    (["judge", "--checkpoint=x", "--max_new_tokens=0"], "expected at least 1"),
   ],
 )
 def test_refuses(flags, named):
   with pytest.raises(InputError, match=named):
     command_line.main(flags)
+
+
+def test_another_model_under_the_same_path_is_judged_anew(
+  opened, tmp_path, monkeypatch
+):
+  assert command_line.main(_flags(tmp_path)) == 0
+  monkeypatch.setattr(judge, "_identity", lambda path: f"{path}, trained on")
+  assert command_line.main(_flags(tmp_path)) == 0
+  assert len(opened) == 2
 
 
 def test_a_benchmark_decides_how_long_a_completion_may_be():

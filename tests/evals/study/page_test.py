@@ -8,7 +8,7 @@ import pytest
 
 from evals import __main__ as command_line
 from evals import score
-from evals.study import arms, page, results
+from evals.study import arms, page, results, tables
 from evals.study.config import StudyConfig
 from phi1_jax import InputError
 
@@ -67,18 +67,27 @@ def fixture_data():
       {"a": "raw", "b": arms.FULL, "task_set": TIERS[0]} | dataclasses.asdict(compared)
     ],
     "pruning": [
-      {"tau": 0.95, "read": 100, "removed": 7, "share": 0.07, "subsets": [subset]}
+      {"tau": 0.95, "read": 100, "removed": 7, "share": 0.07, "times_read": 1.5}
+      | {"subsets": [subset]}
     ],
     "leak": {
       "task_set": TIERS[0],
       "planted": 20,
       "copies": 10,
       "found": 19,
+      "others_dropped": 1234,
       "shares": {
-        label: {"planted": _score(n, 20), "others": _score(4, 80)}
+        label: {
+          "planted": _score(n, 20) | {"n": 20},
+          "the others": _score(4, 80) | {"n": 80},
+        }
         for label, n in (("without", 1), ("with", 18))
       },
     },
+    "seen": [
+      {"task_set": TIERS[0], "kind": "new", "n": 50, "share": _score(5, 50)},
+      {"task_set": TIERS[0], "kind": "seen", "n": 0, "share": None},
+    ],
     "nearest": {tier: _score(2) for tier in TIERS},
     "predictions": [
       {"text": "a", "holds": True},
@@ -113,7 +122,7 @@ def test_the_page_shows_every_arm_table_and_figure(data, tmp_path):
     assert arm.about in notes
   assert html.count("<svg") == 3
   assert "found 19 of 20" in notes
-  assert "| 0.95 | 7 of 100 (7.0%) | similar | 2 | 50 (9-91) | - |" in notes
+  assert "| 0.95 | 7 of 100 (7.0%) | 1.5 | similar | 2 | 50 (9-91) | - |" in notes
   assert re.findall(r"\| [abc] \| (.+) \|", notes) == [
     "held",
     "did not hold",
@@ -154,7 +163,7 @@ def test_seeds_are_samples_of_a_problem():
     },
     {"scores": {TIERS[1]: {"solved": ["Handwritten/0"], "total": 100}}},
   ]
-  found = results._over_seeds(group, TIERS[1])
+  found = tables.over_seeds(group, TIERS[1])
   assert found["value"] == pytest.approx(0.015)
   assert found["solved"] == [2, 1]
   assert found["method"] == "bootstrap"

@@ -4,6 +4,7 @@ import pytest
 
 from evals.study import variants
 from phi1_jax.curation.document import Document, identify
+from phi1_jax.data.tasks import held_out
 from phi1_jax.grammar import teacher
 from phi1_jax.problems.problem import Problem
 
@@ -46,23 +47,24 @@ def test_names_are_replaced_at_once_and_whole():
   assert variants.renamed("x.y", [], []) == "x.y"
 
 
-def test_shuffling_moves_every_docstring_and_keeps_bodies(documents):
+def test_shuffling_moves_every_body_and_keeps_what_asks_for_it(documents):
   changed = variants.shuffled(documents, 0)
   assert len(changed) == len(documents)
   moved = 0
   for before, after in zip(documents, changed, strict=True):
     a, b = _cut(before), _cut(after)
-    assert (a.head, a.body) == (b.head, b.body)
-    moved += a.docstring != b.docstring
+    assert (a.head, a.docstring) == (b.head, b.docstring)
+    moved += a.body != b.body
     assert after.provenance["variant"] == {"kind": "shuffled", "of": before.id}
-  assert moved >= 0.95 * len(documents)  # two may say the same
+  assert moved >= 0.95 * len(documents)  # two may be solved alike
   assert changed == variants.shuffled(documents, 0) != variants.shuffled(documents, 1)
 
 
-def test_shuffled_docstrings_speak_of_the_argument(documents):
+def test_shuffled_bodies_run_on_the_argument_of_their_function(documents):
   for document in variants.shuffled(documents, 0):
-    cut = _cut(document)
-    assert cut.arguments[0] in cut.docstring
+    cut, namespace = _cut(document), {}
+    exec(document.text, namespace)
+    namespace[cut.head.split("(")[0].removeprefix("def ")](3)
 
 
 def test_about_the_share_asked_for_is_wrong_and_still_runs(documents):
@@ -87,3 +89,9 @@ def test_a_leak_holds_every_problem_so_many_times(documents):
   planted = [d for d in found if d.source == "leak"]
   assert [d.text for d in planted] == [problem.solution] * 4
   assert len({d.id for d in found}) == len(documents) + 4
+
+
+def test_no_planted_problem_is_held_out(documents):
+  problem = Problem("T/0", "f", "def f(x):\n", "    return x\n", "def f(x): x\n", ())
+  planted = [d for d in variants.leaked([], [problem], 4)]
+  assert not any(held_out(d.text.encode(), d.group, 0.02) for d in planted)

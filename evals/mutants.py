@@ -1,0 +1,142 @@
+"""Tests that notice: asserts chosen so that slightly wrong solutions fail.
+
+A mutant is the reference with one thing wrong that a hasty reader gets wrong:
+
+  branch    a condition that is always true, or never
+  operand   "and" or "or" without one of its sides
+  edge      a comparison with the next number, or with < for <=
+  constant  another number or string
+
+A task in which a branch or an operand can be wrong without any input telling is no task
+about that condition, and is refused. Functions of one number or one word only.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+NUMBERS = (*range(-30, 61), 97, 100, 128, -100, 999)
+WORDS = (
+  *("a", "b", "e", "m", "z", "A", "Q", "!", "7", "aa", "ab", "ba", "on", "No", "Abba"),
+  *("level", "Level", "apple", "Banana", "kayak", "STOP", "stop!", "mississippi"),
+  *("hello world", "Zebra crossing", "re-enter", "under_score", "1234", "a1b2c3"),
+  *("test", "nest", "word", "careful", "quickly", "running", "walked", "anger"),
+  *("in an inn", "letter", "noon", "tattle", "Eerie", "oxen", "ibis", "unit", "ok"),
+)
+ESSENTIAL = ("branch", "operand")
+_SWAPS = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
+_Function = Callable[[Any], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutant:
+  """A wrong solution: what kind of mistake it makes, and its source."""
+
+  kind: str
+  source: str
+
+
+def strengthened(
+  solution: str, name: str, tests: Sequence[str]
+) -> tuple[str, ...] | None:
+  """The tests, and more of them so that mutants fail.
+
+  Args:
+    solution: a whole program.
+    name: of its function, of one argument.
+    tests: asserts of the form `assert name(...) == ...`.
+
+  Returns:
+    None if some branch or operand decides nothing.
+  """
+  inputs = _inputs(name, tests)
+  if inputs is None:
+    return tuple(tests)
+  given = [_value(test) for test in tests]
+  known = outcomes(solution, name, given)
+  right = outcomes(solution, name, inputs)
+  added: list[int] = []
+  for mutant in mutants(solution):
+    if outcomes(mutant.source, name, given) != known:
+      continue
+    wrong = outcomes(mutant.source, name, inputs)
+    telling = [place for place in range(len(inputs)) if wrong[place] != right[place]]
+    if not telling and mutant.kind in ESSENTIAL:
+      return None
+    if telling and not set(telling).intersection(added):
+      added.append(telling[len(telling) // 2])
+  more = (f"assert {name}({inputs[p]!r}) == {right[p][1]!r}" for p in added)
+  return (*tests, *more)
+
+
+def mutants(solution: str) -> Iterator[Mutant]:
+  """Every mutant of a program, once."""
+  tree = ast.parse(solution)
+  seen = {ast.unparse(tree)}
+  for index, node in enumerate(ast.walk(tree)):
+    for kind, change in _changes(node):
+      changed = copy.deepcopy(tree)
+      change(list(ast.walk(changed))[index])
+      source = ast.unparse(ast.fix_missing_locations(changed))
+      if source not in seen:
+        seen.add(source)
+        yield Mutant(kind, source)
+
+
+def _changes(node: ast.AST) -> Iterator[tuple[str, Callable[[Any], None]]]:
+  if isinstance(node, ast.If | ast.IfExp):
+    for value in (True, False):
+      yield "branch", lambda n, v=value: setattr(n, "test", ast.Constant(v))
+  if isinstance(node, ast.BoolOp):
+    for place in range(len(node.values)):
+      yield "operand", lambda n, p=place: n.values.pop(p)
+  if isinstance(node, ast.Compare):
+    swap = _SWAPS.get(type(node.ops[0]))
+    if swap:
+      yield "edge", lambda n, s=swap: n.ops.__setitem__(0, s())
+  if isinstance(node, ast.Constant) and isinstance(node.value, int | str):
+    if isinstance(node.value, bool):
+      return
+    others = [node.value + 1, node.value - 1] if isinstance(node.value, int) else ["~"]
+    for other in others:
+      yield "constant", lambda n, o=other: setattr(n, "value", o)
+
+
+def outcomes(solution: str, name: str, inputs: Sequence[Any]) -> list[tuple[str, Any]]:
+  """What a program of our own makes of each input: its type and the value."""
+  space: dict[str, Any] = {}
+  try:
+    exec(solution, space)
+  except Exception:
+    return [("raised", None)] * len(inputs)
+  return [_outcome(space[name], value) for value in inputs]
+
+
+def _outcome(function: _Function, value: Any) -> tuple[str, Any]:
+  try:
+    found = function(value)
+  except Exception:
+    return "raised", None
+  return type(found).__name__, found
+
+
+def _inputs(name: str, tests: Sequence[str]) -> tuple[Any, ...] | None:
+  """What to try; None for a function of anything but one number or one word."""
+  kinds = {type(_value(test)) for test in tests}
+  return {int: NUMBERS, str: WORDS}.get(kinds.pop()) if len(kinds) == 1 else None
+
+
+def _value(test: str) -> Any:
+  """The one argument of an assert's call; None if it has others."""
+  node = ast.parse(test).body[0]
+  call = getattr(getattr(node, "test", None), "left", None)
+  if not isinstance(call, ast.Call) or len(call.args) != 1 or call.keywords:
+    return None
+  try:
+    return ast.literal_eval(call.args[0])
+  except ValueError:
+    return None

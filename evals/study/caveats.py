@@ -1,0 +1,37 @@
+"""What the page of a study says beside its numbers."""
+
+# What the result means.
+MEANING = (
+  "It shows whether exercises in the form of the test teach models of this size "
+  "to do what docstrings say, and by the controls whether that is the pairing of "
+  "docstring and solution, diversity, correctness, or copying.",
+  "It does not show that textbook-quality data beat scaling laws: one or two "
+  "sizes, minutes of training, and exercises and problems from one grammar. Most "
+  "of any effect is that training and test speak the same language. The tier of "
+  "hand-written problems asks for more than the grammar's tasks about numbers, so "
+  "a low score there does not say which of language and task was too far.",
+  "Intervals are over problems; other seeds, learning rates and sizes differ too.",
+  "Textbooks come from the same grammar as the exercises, which favours them "
+  "over code; GPT-3.5's textbooks and HumanEval may or may not be that close.",
+)
+# What the paper leaves open, and what was chosen here.
+CHOICES = (
+  "Finetuning starts a new schedule at the full learning rate (the paper: a tenth).",
+  "The vocabulary is learnt from a hundred modules, the textbooks and the exercises, "
+  "so at equal tokens an arm on raw code reads fewer bytes.",
+  "Half of an arm's steps go to exercises, which start from the text's checkpoint "
+  "half-way, before its learning rate has fallen. The paper finetunes from step 24,000 "
+  "of 36,000 for 6,000 steps.",
+  "The loss counts every token of an exercise, docstring too. The paper does not say.",
+  "The embeddings of the filter are the mean of the last hidden states of the arm on "
+  "raw code, half-way. The paper names CodeGen, and neither layer nor pooling.",
+  "The judge of educational value is a list of features, not GPT-4; the teacher of "
+  "textbooks and exercises is a grammar, not GPT-3.5. No language model wrote or "
+  "judged anything here.",
+  "One greedy completion per problem, put as published, cut at the first stop string.",
+  "Similar to a problem is what `curate decontaminate` convicts at that tau: "
+  "AST match, or a weaker match beside shared words or close embeddings (the last "
+  "hidden state of the arm on raw code, half-way). The paper embeds with CodeGen.",
+  "Copies of a problem (its text, its solution's lines or words) are kept out of all "
+  "arms but the leaked one.",
+)

@@ -1,0 +1,66 @@
+"""Asserts that notice a wrong branch, a lost operand, a wrong edge or constant."""
+
+import pytest
+
+from evals import exercises, mutants
+
+SOLUTION = '''def f(n):
+    """Say."""
+    if n > 10 and n % 2 == 0:
+        return n * 3
+    return n - 1
+'''
+
+
+def _passes(source, tests):
+  space = {}
+  try:
+    exec(source, space)
+    for test in tests:
+      exec(test, space)
+  except Exception:
+    return False
+  return True
+
+
+def test_every_kind_of_mistake_is_made_once():
+  found = list(mutants.mutants(SOLUTION))
+  assert len({m.source for m in found}) == len(found)
+  kinds = [m.kind for m in found]
+  assert kinds.count("branch") == 2
+  assert kinds.count("operand") == 2
+  assert kinds.count("edge") == 1
+  assert kinds.count("constant") == 11  # ten of five numbers, one of the docstring
+
+
+def test_weak_tests_are_made_strong_enough():
+  weak = ("assert f(12) == 36", "assert f(3) == 2")
+  strong = mutants.strengthened(SOLUTION, "f", weak)
+  assert strong[:2] == weak
+  assert _passes(SOLUTION, strong)
+  alive = [m for m in mutants.mutants(SOLUTION) if _passes(m.source, strong)]
+  right = mutants.outcomes(SOLUTION, "f", mutants.NUMBERS)
+  for mutant in alive:  # another docstring; n > 11, which for even n is n > 10
+    assert mutants.outcomes(mutant.source, "f", mutants.NUMBERS) == right
+  assert len(alive) == 2
+
+
+def test_a_condition_that_decides_nothing_is_refused():
+  solution = "def f(n):\n    return n < 0 and n < 16\n"
+  assert mutants.strengthened(solution, "f", ("assert f(3) is False",)) is None
+  tests = ("assert f(3) == False", "assert f(-1) == True")
+  assert mutants.strengthened(solution, "f", tests) is None
+
+
+def test_what_is_not_about_one_value_is_left_alone():
+  tests = ("assert f(1, 2) == 3",)
+  assert mutants.strengthened("def f(a, b):\n    return a + b\n", "f", tests) == tests
+
+
+@pytest.mark.parametrize("tier", ["unseen-triples", "unseen-pairs", "reserved-frames"])
+def test_no_wrong_branch_passes_a_problem_of_the_ruler(tier):
+  for problem in exercises.load(f"exercises-numbers-{tier}-100"):
+    assert _passes(problem.solution, problem.tests)
+    for mutant in mutants.mutants(problem.solution):
+      if mutant.kind in mutants.ESSENTIAL:
+        assert not _passes(mutant.source, problem.tests), (problem.id, mutant)
