@@ -13,6 +13,13 @@ from evals.study.config import StudyConfig
 from phi1_jax import InputError
 
 TIERS = ["exercises-numbers-unseen-triples-100", "exercises-handwritten-100"]
+WHERE = {
+  "commit": "abc1234",
+  "when": "2026-01-01 00:00",
+  "machine": "x86_64, 2 cores",
+  "python": "3.11",
+  "versions": {"jax": "0.10"},
+}
 CONFIG = StudyConfig("recipe.gin", {"1M": "a.gin"}, 400, taus=(0.95,))
 
 
@@ -105,13 +112,7 @@ def fixture_data():
     ],
     "sets": {"stores": {"main": {"documents": 3, "tokens": 9, "bytes": 27}}},
     "steps": {"pool": 60.0},
-    "where": {
-      "commit": "abc1234",
-      "when": "2026-01-01 00:00",
-      "machine": "x86_64, 2 cores",
-      "python": "3.11",
-      "versions": {"jax": "0.10"},
-    },
+    "where": WHERE,
   }
 
 
