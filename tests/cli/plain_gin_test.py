@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.config import EvaluationConfig
+from evals.grading.asking import GradeConfig
+from evals.study.config import StudyConfig
 from phi1_jax import InputError, curate
 from phi1_jax.cli import gin_config, gin_library, plain_gin
 from phi1_jax.training.setup import CONFIGURABLES
@@ -15,7 +17,8 @@ from phi1_jax.training.setup import CONFIGURABLES
 ROOT = Path(__file__).parents[2]
 FILES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("gin/**/*.gin"))
 BUILT = {**CONFIGURABLES, "Evaluation": EvaluationConfig}
-CLASSES = {**BUILT, **curate.CONFIGURABLES}
+OTHERS = {"Grade": GradeConfig, "Study": StudyConfig}
+CLASSES = {**BUILT, **OTHERS, **curate.CONFIGURABLES}
 
 
 @dataclasses.dataclass(frozen=True)
