@@ -152,6 +152,8 @@ def _behaviour(program: str) -> str | None:
   if cut is None or len(cut.arguments) != 1:
     return None
   name = cut.head.rpartition("def ")[2].partition("(")[0]
+  if not mutants.ends(program, name):
+    return None
   inputs = (*mutants.NUMBERS, *mutants.WORDS)
   return records.digest(
     [repr(each) for each in mutants.outcomes(program, name, inputs)]

@@ -71,7 +71,9 @@ def test_numeric_rates_are_kept_and_mixed_kinds_refused():
 
 def test_an_unknown_mixture_is_refused_with_the_known_ones():
   tasks.register(BYTES)
-  with pytest.raises(InputError, match=r'"code_textbok"; registered: code_all, code_exercises'):
+  with pytest.raises(
+    InputError, match=r'"code_textbok"; registered: code_all, code_exercises'
+  ):
     tasks.tasks_of("code_textbok")
 
 

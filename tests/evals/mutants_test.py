@@ -57,6 +57,19 @@ def test_what_is_not_about_one_value_is_left_alone():
   assert mutants.strengthened("def f(a, b):\n    return a + b\n", "f", tests) == tests
 
 
+@pytest.mark.parametrize(
+  "body",
+  [
+    "  while n > 0:\n    n -= 1\n  return n\n",
+    "  return f(n - 1) if n else 0\n",
+    "  return sum(i for i in range(n))\n",
+  ],
+)
+def test_what_a_mutation_may_keep_from_ending_is_left_alone(body):
+  tests = ("assert f(0) == 0",)
+  assert mutants.strengthened(f"def f(n):\n{body}", "f", tests) == tests
+
+
 @pytest.mark.parametrize("tier", ["unseen-triples", "unseen-pairs", "reserved-frames"])
 def test_no_wrong_branch_passes_a_problem_of_the_ruler(tier):
   for problem in exercises.load(f"exercises-numbers-{tier}-100"):
