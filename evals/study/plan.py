@@ -213,9 +213,10 @@ class Plan:
     yield self._prepare(name, name, "exercises")
 
   def _publish(self, name: str) -> Step:
-    inputs = TEXT_SETS.get(name, (name,))
-    needs = [_MADE_BY.get(each, each) for each in inputs]
-    needs = needs if name in TEXT_SETS else ["sets"]
+    inputs: tuple[str, ...] = TEXT_SETS.get(name, (name,))
+    needs = ["sets"]
+    if name in TEXT_SETS:
+      needs = [_MADE_BY[each] if each in _MADE_BY else each for each in inputs]
     paths = tuple(str(self.folder / "curate" / each) for each in inputs)
     return self._curate(
       f"publish_{name}",
