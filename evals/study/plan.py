@@ -216,7 +216,7 @@ class Plan:
     inputs: tuple[str, ...] = TEXT_SETS.get(name, (name,))
     needs = ["sets"]
     if name in TEXT_SETS:
-      needs = [_MADE_BY[each] if each in _MADE_BY else each for each in inputs]
+      needs = [_MADE_BY.get(each, each) for each in inputs]
     paths = tuple(str(self.folder / "curate" / each) for each in inputs)
     return self._curate(
       f"publish_{name}",
