@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from evals.study import graph, page, plan, results
+from evals.study import graph, plan
 from evals.study.config import StudyConfig
 from phi1_jax import InputError
 from phi1_jax.cli import command
@@ -58,6 +60,8 @@ def main(about: str, argv: Sequence[str]) -> int:
     if not graph.run(steps, folder, config.jobs):
       print(f"stopped; run the same command to go on ({folder})")
       return command.PREEMPTED
+    from evals.study import page, results  # they load JAX and matplotlib
+
     data = results.gather(config, folder)
     for path in page.write(data, folder):
       print(f"written to {path}")
@@ -80,8 +84,6 @@ def _config(arguments) -> StudyConfig:
 
 def _begin(folder: Path, config: StudyConfig) -> None:
   """Writes down what the study is, or refuses a folder of another one."""
-  import dataclasses
-
   settings = dataclasses.asdict(config)
   del settings["jobs"]  # changes nothing but the time it takes
   files = (config.recipe, *config.models.values())
@@ -90,8 +92,6 @@ def _begin(folder: Path, config: StudyConfig) -> None:
 
 
 def _check_installed() -> None:
-  import importlib.util
-
   missing = {m: e for m, e in _NEEDED.items() if importlib.util.find_spec(m) is None}
   if missing:
     extras = ",".join(dict.fromkeys(missing.values()))

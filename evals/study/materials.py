@@ -16,7 +16,6 @@ from typing import Any
 from evals import mutants, real_functions
 from evals.study import arms, ruler, variants
 from evals.study.config import StudyConfig
-from evals.study.nearest import completions
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation import read
 from phi1_jax.curation.document import Decision, Document, Drop, Keep
@@ -162,6 +161,8 @@ def _behaviour(program: str) -> str | None:
 
 def nearest(config: StudyConfig, folder: Path) -> None:
   """Completions of the control that copies the body under the nearest docstring."""
+  from evals.study.nearest import completions  # it loads scikit-learn
+
   documents = list(folders.kept(folder / "curate" / "main"))
   problems = ruler.problems(config.menu)
   for name in ruler.task_sets(config.menu):
