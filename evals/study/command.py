@@ -48,7 +48,9 @@ def main(about: str, argv: Sequence[str]) -> int:
   config = _config(arguments)
   folder = arguments.workdir or command.default_workdir(arguments.gin_files)
   folder = folder.absolute()
-  benchmarks = arguments.benchmarks or os.environ.get(mbpp.ENVIRONMENT)
+  if arguments.benchmarks:  # the steps and the results read MBPP by it
+    os.environ[mbpp.ENVIRONMENT] = arguments.benchmarks
+  benchmarks = os.environ.get(mbpp.ENVIRONMENT)
   steps = plan.Plan(config, folder, benchmarks).steps()
   graph.check(steps)
   if arguments.plan:
