@@ -9,6 +9,9 @@ n samples of a problem, c of them correct:
             the same value, of which the bootstrap would make an interval of no width.
             All take the problems for a sample of all problems one could ask; a
             greedy score moves also with the batch.
+  trainings of one recipe differ too: `over_trainings` and `compare_trainings` resample
+            trainings and problems at once (a crossed bootstrap). Two or three trainings
+            are a small sample: their interval is rather too narrow than too wide.
   compared  two runs on the same problems. One sample each: McNemar's exact test on
             the problems that only one solves. Several: the paired bootstrap.
 """
@@ -105,6 +108,42 @@ def estimate(
   return Estimate(value, float(low), float(high), "bootstrap")
 
 
+def over_trainings(solved: Mapping[str, Sequence[bool]], *, seed: int = 0) -> Estimate:
+  """Share of problems that the trainings of a recipe solve, with its interval.
+
+  Args:
+    solved: problem id -> whether each training solves it, in one order.
+    seed: of the bootstrap.
+  """
+  values = np.asarray([each for _, each in sorted(solved.items())], float)
+  if values.shape[1] == 1 or values.min() == values.max():
+    return estimate({name: [each[0]] for name, each in solved.items()}, 1)
+  low, high = np.quantile(_crossed_means(values, seed), [0.025, 0.975])
+  return Estimate(float(values.mean()), float(low), float(high), "bootstrap")
+
+
+def compare_trainings(
+  a: Mapping[str, Sequence[bool]],
+  b: Mapping[str, Sequence[bool]],
+  *,
+  seed: int = 0,
+) -> Comparison:
+  """Compares two recipes on the same problems, their trainings paired by seed.
+
+  Args:
+    a: problem id -> whether each training of a solves it.
+    b: the same, of as many trainings.
+    seed: of the bootstrap.
+  """
+  names = sorted(a)
+  differences = np.asarray([b[n] for n in names], float) - np.asarray(
+    [a[n] for n in names], float
+  )
+  if differences.shape[1] == 1:
+    return compare(a, b)
+  return _bootstrapped(float(differences.mean()), _crossed_means(differences, seed))
+
+
 def wilson(successes: float, total: int) -> tuple[float, float]:
   """Wilson's 95% interval of a proportion: 83 of 164 gives 0.430 to 0.582."""
   p, z2 = successes / total, Z * Z
@@ -146,7 +185,11 @@ def compare(
   if all(len(run[name]) == 1 for run in (a, b) for name in names):
     only_a, only_b = int((differences < 0).sum()), int((differences > 0).sum())
     return Comparison(difference, mcnemar(only_a, only_b), "mcnemar", only_a, only_b)
-  means = _resampled_means(differences, seed)
+  return _bootstrapped(difference, _resampled_means(differences, seed))
+
+
+def _bootstrapped(difference: float, means: np.ndarray) -> Comparison:
+  """What resampled means say of a difference."""
   low, high = np.quantile(means, [0.025, 0.975])
   # How often the resampled difference lies on the other side of 0; never exactly 0,
   # which no number of resamples can show.
@@ -163,3 +206,13 @@ def _resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
     for _ in range(10)
   ]
   return np.concatenate(pieces)
+
+
+def _crossed_means(values: np.ndarray, seed: int) -> np.ndarray:
+  """Means of `RESAMPLES` samples of rows and of columns, both with replacement."""
+  random = np.random.default_rng(seed)
+  rows, columns = (
+    random.multinomial(size, np.full(size, 1 / size), size=RESAMPLES)
+    for size in values.shape
+  )
+  return ((rows @ values) * columns).sum(1) / values.size

@@ -17,6 +17,7 @@ The controls take the place of the exercises in the last of these, but for one:
     few                  few exercises, read many times
     leaked               20 test problems among the exercises
     pruned_T             without what is close to a test problem at tau T
+    thinned              as few as the strictest T leaves, drawn at random
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 TEXTS = ("raw", "filtered", "textbooks")
+# The arm of the whole recipe, and the one that says what pruning costs by size alone.
+FULL, THINNED = "textbooks_exercises", "thinned"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +67,7 @@ def arms(taus: Sequence[float]) -> list[Arm]:
     taus: AST match rates of the pruning study.
   """
   best = _TEXT_ABOUT["textbooks"]
+  controls = _CONTROLS | {THINNED: f"as few exercises as tau {min(taus):g} leaves"}
   return [
     *(Arm(text, text, None, _TEXT_ABOUT[text]) for text in TEXTS),
     *(
@@ -73,7 +77,7 @@ def arms(taus: Sequence[float]) -> list[Arm]:
     Arm("exercises_alone", None, "main", "exercises from scratch, half of the steps"),
     *(
       Arm(name, "textbooks", name, f"{best}, then {about}")
-      for name, about in _CONTROLS.items()
+      for name, about in controls.items()
     ),
     *(
       Arm(
@@ -92,7 +96,6 @@ def pruned(tau: float) -> str:
   return f"pruned_{tau:g}"
 
 
-FULL = "textbooks_exercises"
 # Share of problems that an arm solves, or None where it was not judged on them.
 Share = Callable[[str, str], float | None]
 
@@ -123,12 +126,13 @@ def _less(one: str, other: str, factor: float = 1.0, of: str = "") -> Callable:
   return holds
 
 
-def predictions(tiers: Sequence[str]) -> list[Prediction]:
+def predictions(tiers: Sequence[str], strictest: float) -> list[Prediction]:
   """What was expected; written down with the code, before the first run.
 
   Args:
     tiers: task sets of generated problems, from near to far: unseen triples, unseen
       pairs, reserved frames, longer; then the hand-written ones.
+    strictest: the least tau of the pruning study.
   """
   near, far = tiers[0], tiers[-1]
 
@@ -172,6 +176,11 @@ def predictions(tiers: Sequence[str]) -> list[Prediction]:
       _less("nearest", FULL, 0.5, near),
     ),
     Prediction(
+      "as few exercises as the strictest tau leaves, but drawn at random, are worth "
+      "more than those (added before the second run)",
+      _less(pruned(strictest), THINNED, of=near),
+    ),
+    Prediction(
       "the nearest tier is solved best and hand-written problems worst", ordered
     ),
     Prediction(
@@ -195,16 +204,19 @@ def _ratio(share: Share, arm: str, of: str, to: str, most: float) -> bool | None
 
 
 def verdicts(
-  tiers: Sequence[str], shares: Mapping[str, Mapping[str, float]]
+  tiers: Sequence[str], strictest: float, shares: Mapping[str, Mapping[str, float]]
 ) -> list[dict[str, object]]:
   """Each prediction with what came of it.
 
   Args:
     tiers: as for `predictions`.
+    strictest: as for `predictions`.
     shares: arm -> task set -> share solved, over all seeds.
   """
 
   def share(arm: str, task_set: str) -> float | None:
     return shares.get(arm, {}).get(task_set)
 
-  return [{"text": p.text, "holds": p.holds(share)} for p in predictions(tiers)]
+  return [
+    {"text": p.text, "holds": p.holds(share)} for p in predictions(tiers, strictest)
+  ]

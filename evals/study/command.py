@@ -88,6 +88,8 @@ def _begin(folder: Path, config: StudyConfig) -> None:
   """Writes down what the study is, or refuses a folder of another one."""
   settings = dataclasses.asdict(config)
   del settings["jobs"]  # changes nothing but the time it takes
+  # Seeds may be added; the first one's model makes embeddings for the data.
+  settings["first_seed"] = settings.pop("seeds")[0]
   files = (config.recipe, *config.models.values())
   settings["files"] = {file: records.digest(Path(file).read_text()) for file in files}
   records.begin(folder / SETTINGS, settings)

@@ -18,7 +18,8 @@ class StudyConfig:
     recipe: gin file of a training; every run is that, with its own data and steps.
     models: size -> gin file of a model.
     steps: of a whole arm, even; the second half may be spent on exercises.
-    seeds: of the trainings; every arm is trained with each.
+    seeds: of the trainings; every arm is trained with each. A study that has ended goes
+      on with more of them, if the first one stays.
     menu: of the grammar teacher: which exercises it composes, and which unseen ones
       are the ruler.
     data_seed: of the exercises, the textbooks and the controls.

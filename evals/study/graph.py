@@ -22,7 +22,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from phi1_jax.cli import command
+from phi1_jax import InputError
+from phi1_jax.cli import command, workdir
 from phi1_jax.cli.progress import Progress
 from phi1_jax.text import records
 
@@ -32,6 +33,8 @@ _SHARING = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 # Linux can tell a child when its parent is gone, however it went.
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
+_WORKDIR = "--workdir="
+_ORPHAN_SECONDS = 60.0  # afterwards the step itself says who holds its folder
 _SHOWN_LINES = 15  # of the log of a step that failed
 
 
@@ -187,10 +190,14 @@ def _one(
   """Runs a step; gives its seconds, or None if it was stopped."""
   started = time.monotonic()
   if step.function is not None:
-    step.function()
+    try:
+      step.function()
+    except (InputError, OSError) as error:
+      raise FailedError(f"step {step.name}: {error}") from error
     return time.monotonic() - started
   share = free.get()
   try:
+    _wait_for_orphan(step, state)
     code = _child(step, folder / LOGS / f"{step.name}.log", state, share)
   finally:
     free.put(share)
@@ -202,6 +209,18 @@ def _one(
   text = log.read_text(errors="replace").replace("\r", "\n").rstrip().split("\n")
   shown = "\n  ".join(text[-_SHOWN_LINES:])
   raise FailedError(f"step {step.name} ended with {code}; {log} ends:\n  {shown}")
+
+
+def _wait_for_orphan(step: Step, state: _State) -> None:
+  """Lets what a killed study left behind, which is still saving, end first."""
+  folders = [w.removeprefix(_WORKDIR) for w in step.words if w.startswith(_WORKDIR)]
+  deadline = time.monotonic() + _ORPHAN_SECONDS
+  while (
+    any(workdir.is_held(Path(folder)) for folder in folders)
+    and not state.stopping
+    and time.monotonic() < deadline
+  ):
+    time.sleep(0.1)
 
 
 def _child(step: Step, log: Path, state: _State, share: set[int] | None) -> int:

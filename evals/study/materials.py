@@ -86,12 +86,15 @@ def exercise_sets(config: StudyConfig, folder: Path) -> None:
   kept, dropped = _main(curate, max(config.taus))
   seed = config.data_seed
   problems = leaked_problems(config)
+  strictest = curate / "pruned" / f"pruned-{min(config.taus):g}"
+  left = sum(1 for _ in folders.kept(strictest))
   made: dict[str, list[Document]] = {
     "main": kept,
     "shuffled": variants.shuffled(kept, seed),
     "wrong": variants.wrong(kept, config.wrong_share, seed),
     "few": variants.few(kept, config.few),
     "leaked": variants.leaked(kept, problems, config.leak_copies),
+    arms.THINNED: variants.few(kept, left),
   }
   lineage = {"lineage": [folders.read_stats(curate / "exercises")]}
   for name, documents in made.items():
@@ -123,9 +126,8 @@ def is_copy(dropped: Mapping[str, Any]) -> bool:
 
 
 def leaked_problems(config: StudyConfig) -> list[Any]:
-  """The test problems that are planted: of the nearest tier, drawn."""
-  nearest = ruler.task_sets(config.menu)[0]
-  found = ruler.problems(config.menu)[nearest]
+  """The test problems that are planted: drawn from a tier that no arm should solve."""
+  found = ruler.problems(config.menu)[ruler.leaked_from(config.menu)]
   return random.Random(f"leak {config.data_seed}").sample(found, config.leaks)
 
 

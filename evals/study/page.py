@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evals.study import caveats, document, figures
+from evals.study import caveats, document, figures, score_sections
 from evals.study.arms import FULL
 from evals.study.document import Block, Code, Figure, Heading, Points, Table, Text
+from evals.study.score_sections import label, percent, sizes
 
 NAME = "study"
 _MAIN = (
@@ -30,8 +31,8 @@ def blocks(data: Mapping[str, Any]) -> list[Block]:
   """The page, section by section."""
   return [
     *_head(data),
-    *_scores(data),
-    *_paired(data),
+    *score_sections.scores(data),
+    *score_sections.paired(data),
     *_predictions(data),
     *_pruning(data),
     *_leak(data),
@@ -41,28 +42,6 @@ def blocks(data: Mapping[str, Any]) -> list[Block]:
     *_meaning(),
     *_cost(data),
   ]
-
-
-def label(task_set: str) -> str:
-  """A task set for people: "unseen triples"."""
-  words = task_set.removeprefix("exercises-").rpartition("-")[0].split("-")
-  dropped = ("first", "numbers")
-  return " ".join(w for w in words if w not in dropped) or task_set
-
-
-def _percent(found: Mapping[str, Any] | None) -> str:
-  if found is None:
-    return "-"
-  value, low, high = (100 * found[name] for name in ("value", "low", "high"))
-  return f"{value:.0f} ({low:.0f}-{high:.0f})"
-
-
-def _sizes(data: Mapping[str, Any]) -> list[str]:
-  return list(dict.fromkeys(arm["size"] for arm in data["arms"]))
-
-
-def _arms(data: Mapping[str, Any], size: str) -> list[Mapping[str, Any]]:
-  return [arm for arm in data["arms"] if arm["size"] == size]
 
 
 def _head(data: Mapping[str, Any]) -> list[Block]:
@@ -92,92 +71,6 @@ def _head(data: Mapping[str, Any]) -> list[Block]:
   ]
 
 
-def _scores(data: Mapping[str, Any]) -> list[Block]:
-  tiers = data["tiers"]
-  found: list[Block] = [
-    Heading("How many unseen problems each arm solves"),
-    Text(
-      "Percent solved, greedy, with 95% intervals over problems (Wilson for one seed, "
-      "bootstrap for several); how much another training of the same arm would differ "
-      "is not in them. Tiers go from near to far: new triples of known parts, new "
-      "pairs, new wordings, longer compositions, and problems written for this project "
-      "in words that the grammar does not have. No training exercise has the name or "
-      "the composition of a generated problem, but some compute the same function (see "
-      "below)."
-    ),
-  ]
-  for size in _sizes(data):
-    arms = _arms(data, size)
-    if len(_sizes(data)) > 1:
-      found.append(Heading(size, 3))
-    rows = [
-      [arm["name"], *(_percent(arm["scores"][tier]) for tier in tiers)] for arm in arms
-    ]
-    rows.append(
-      ["nearest (copies)", *(_percent(data["nearest"][tier]) for tier in tiers)]
-    )
-    found += [
-      Table(["arm", *map(label, tiers)], rows),
-      Figure(
-        f"arms-{size}",
-        figures.bars(arms, tiers, label),
-        f"Share of problems solved by each arm, {size} parameters.",
-      ),
-    ]
-  found += _seen(data)
-  found.append(
-    Points([f"`{arm['name']}`: {arm['about']}" for arm in _arms(data, _sizes(data)[0])])
-  )
-  return found
-
-
-def _seen(data: Mapping[str, Any]) -> list[Block]:
-  said = {"seen": "some exercise computes it", "new": "none does"}
-  rows = [
-    [label(row["task_set"]), said[row["kind"]], str(row["n"]), _percent(row["share"])]
-    for row in data["seen"]
-  ]
-  return [
-    Text(
-      f"`{FULL}` on problems whose function, compared on 150 inputs, some exercise "
-      "computes in another composition or wording, and on those that none does:"
-    ),
-    Table(["tier", "function", "n", "solved, %"], rows),
-  ]
-
-
-def _paired(data: Mapping[str, Any]) -> list[Block]:
-  rows = [
-    [
-      f"{row['b']} - {row['a']}",
-      label(row["task_set"]),
-      f"{100 * row['difference']:+.0f}",
-      _p(row["p_value"]),
-      f"{row['only_b']} : {row['only_a']}" if row["only_a"] is not None else "-",
-      row["method"],
-    ]
-    for row in data["comparisons"]
-  ]
-  return [
-    Heading("Arms compared in pairs"),
-    Text(
-      "The same problems, so the tests are paired: McNemar's exact test for one seed, "
-      "the paired bootstrap for several. They compare the trained models, not the "
-      "recipes: two trainings of one recipe differ too, so a small difference says "
-      f"little at any p. There are {len(rows)} tests; Bonferroni's line for 5% is "
-      f"p = {0.05 / max(1, len(rows)):.4f}."
-    ),
-    Table(
-      ["arms", "tier", "points", "p", "only one solves", "test"],
-      rows,
-    ),
-  ]
-
-
-def _p(value: float) -> str:
-  return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
-
-
 def _predictions(data: Mapping[str, Any]) -> list[Block]:
   said = {True: "held", False: "did not hold", None: "cannot be said"}
   return [
@@ -202,8 +95,9 @@ def _pruning(data: Mapping[str, Any]) -> list[Block]:
       f"{row['times_read']:.1f}",
       subset["subset"],
       str(subset["n"]),
-      _percent(subset["before"]),
-      _percent(subset["after"]),
+      percent(subset["before"]),
+      percent(subset["after"]),
+      percent(subset.get("thinned")),
     ]
     for row in data["pruning"]
     for subset in row["subsets"]
@@ -213,13 +107,17 @@ def _pruning(data: Mapping[str, Any]) -> list[Block]:
     Text(
       "Exercises that are close to a problem of the ruler are removed, and the model "
       "is finetuned again for as many steps, so it reads what is left more often: "
-      "beside likeness, this prunes diversity. Problems of the three nearest tiers, "
-      "split by whether any exercise was close to them. The paper removed 4.8% (tau "
-      "0.95) to "
-      "40.3% (0.8) and lost 0 to 5.5 points."
+      "beside likeness, this prunes diversity. What that alone costs, says an arm "
+      "with as few exercises as the strictest tau leaves, drawn at random. Problems "
+      "of the three nearest tiers, split by whether any exercise was close to them. "
+      "The paper removed 4.8% (tau 0.95) to 40.3% (0.8) and lost 0 to 5.5 points."
     ),
     Table(
-      ["tau", "removed", "times read", "problems", "n", "all exercises", "pruned"], rows
+      [
+        *("tau", "removed", "times read", "problems", "n"),
+        *("all exercises", "pruned", "as few at random"),
+      ],
+      rows,
     ),
   ]
 
@@ -229,8 +127,8 @@ def _leak(data: Mapping[str, Any]) -> list[Block]:
   rows = [
     [
       f"{kind} ({before['n']})",
-      _percent(before),
-      _percent(leak["shares"]["with"][kind]),
+      percent(before),
+      percent(leak["shares"]["with"][kind]),
     ]
     for kind, before in leak["shares"]["without"].items()
   ]
@@ -240,15 +138,16 @@ def _leak(data: Mapping[str, Any]) -> list[Block]:
       f"{leak['planted']} problems of the tier {label(leak['task_set'])} were copied "
       f"into the exercises of one arm, {leak['copies']} times each. Decontamination "
       f"found {leak['found']} of {leak['planted']} as copies (and took "
-      f"{leak['others_dropped']:,} other exercises for their likeness). Let through, "
-      "they change this:"
+      f"{leak['others_dropped']:,} other exercises for their likeness to some "
+      "problem). Let through, they change this; a problem is similar where "
+      "decontamination finds an exercise of the leaked set close to it:"
     ),
     Table(["problems", "without the leak", "with it"], rows),
   ]
 
 
 def _learning(data: Mapping[str, Any]) -> list[Block]:
-  size, seed = _sizes(data)[0], data["config"]["seeds"][0]
+  size, seed = sizes(data)[0], data["config"]["seeds"][0]
   main = [run for run in data["runs"] if run["arm"] in _MAIN]
   shown = [run for run in main if (run["size"], run["seed"]) == (size, seed)]
   return [
@@ -278,9 +177,9 @@ def _other_rulers(data: Mapping[str, Any]) -> list[Block]:
   )
   rows = [
     [
-      run["arm"] + (f" {run['size']}" if len(_sizes(data)) > 1 else ""),
-      _percent(run["scores"][near]["valid_syntax"]),
-      _percent(run["scores"][near]["runs"]),
+      run["arm"] + (f" {run['size']}" if len(sizes(data)) > 1 else ""),
+      percent(run["scores"][near]["valid_syntax"]),
+      percent(run["scores"][near]["runs"]),
       *(f"{run['loss'][kind]['nats_per_byte']:.3f}" for kind in kinds),
       *(_count(run["scores"].get(name)) for name in far),
     ]
@@ -306,7 +205,7 @@ def _other_rulers(data: Mapping[str, Any]) -> list[Block]:
     found.append(
       Table(
         ["arm, sampled at temperature 0.8", *names],
-        [[r["arm"], *(_percent(r["sampled"][n]) for n in names)] for r in sampled],
+        [[r["arm"], *(percent(r["sampled"][n]) for n in names)] for r in sampled],
       )
     )
   return found

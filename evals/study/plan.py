@@ -110,6 +110,7 @@ class Plan:
 
   def _made(self, name: str, needs: Sequence[str], function) -> Step:
     about = dataclasses.asdict(self.config)
+    del about["jobs"], about["seeds"]  # change nothing about data
     return Step(
       name,
       tuple(needs),
@@ -169,7 +170,7 @@ class Plan:
       "train-classifier",
       "train-classifier",
       ("annotate", _half(embedder)),
-      f"--gin.Classifier.checkpoint='{self._checkpoint(embedder, 2)}'",
+      f"--gin.Classifier.checkpoint={str(self._checkpoint(embedder, 2))!r}",
       "--gin.Classifier.max_length=512",
       "--gin.Classifier.trees=60",
     )
@@ -185,7 +186,7 @@ class Plan:
       (),
       f"--gin.Exercises.exercises={self.config.exercises}",
       f"--gin.Exercises.seed={self.config.data_seed}",
-      f"--gin.Exercises.menu='{self.config.menu}'",
+      f"--gin.Exercises.menu={self.config.menu!r}",
     )
 
   def _vocabulary(self) -> Iterator[Step]:
@@ -200,7 +201,7 @@ class Plan:
       "pruned",
       "exercises",
       f"--tau={taus}",
-      f"--gin.Decontaminate.checkpoint='{self._checkpoint(embedder, 2)}'",
+      f"--gin.Decontaminate.checkpoint={str(self._checkpoint(embedder, 2))!r}",
       f"--gin.Decontaminate.distance={self.config.distance}",
       needs=[_half(embedder)],
     )
@@ -223,7 +224,7 @@ class Plan:
       "publish",
       needs,
       f"--gin.Publish.inputs={paths!r}",
-      f"--gin.Publish.directory='{self.folder / 'data' / name}'",
+      f"--gin.Publish.directory={str(self.folder / 'data' / name)!r}",
     )
 
   def _store(self, text: str) -> Iterator[Step]:
@@ -266,7 +267,7 @@ class Plan:
       before = Run(Arm(arm.text, arm.text, None, ""), run.size, run.seed)
       needs.append(_half(before))
       start = self._checkpoint(before, 2)
-      flags.append(f"--gin.Checkpoint.init_from='{start}'")
+      flags.append(f"--gin.Checkpoint.init_from={str(start)!r}")
     words = (
       "phi1_jax.train",
       f"--gin_file={self.config.recipe}",

@@ -11,7 +11,8 @@
     sampled    pass@k of the nearest tier, where it was sampled
   arms         a list, one per arm and size, over the seeds: about, scores per task set
   comparisons  paired tests between arms: task set, difference, p_value, method
-  pruning      a row per tau: removed, and per subset the shares before and after
+  pruning      a row per tau: removed, and per subset the shares before and after; for
+               the strictest also of as few exercises drawn at random
   leak         what decontamination found, and what the planted problems did to a score
   nearest      task set -> score of the control that copies
   seen         per tier: problems whose function some exercise computes, and the others
@@ -76,10 +77,10 @@ def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
     ],
     "comparisons": tables.comparisons(found, smallest, tiers),
     "pruning": tables.pruning(folder, found, smallest, tiers),
-    "leak": tables.leak(config, folder, found, smallest, tiers[0]),
+    "leak": tables.leak(config, folder, found, smallest),
     "nearest": nearest,
     "seen": tables.seen(folder, found, smallest, tiers),
-    "predictions": arms.verdicts(tiers, shares),
+    "predictions": arms.verdicts(tiers, min(config.taus), shares),
     "examples": _examples(config, folder, tiers),
     "sets": _sets(config, folder),
     "steps": {

@@ -34,6 +34,11 @@ def task_sets(menu: str) -> list[str]:
   return [*generated, exercises.HANDWRITTEN]
 
 
+def leaked_from(menu: str) -> str:
+  """The tier whose problems are planted: the farthest, so that a leak is seen."""
+  return task_sets(menu)[-1]
+
+
 def problems(menu: str) -> dict[str, list[Problem]]:
   """Task set -> its problems, for every set that training data must not hold."""
   names = [*task_sets(menu), *FAR]

@@ -32,8 +32,8 @@ _TAUS = "study.json"  # of `curate decontaminate --tau`
 
 
 def over_seeds(group: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
-  """A task set's score, every seed a sample of each problem."""
-  estimate = score.estimate(samples(group, name), 1)
+  """A task set's score over the seeds."""
+  estimate = score.over_trainings(samples(group, name))
   solved = [len(run["scores"][name]["solved"]) for run in group]
   return {
     **dataclasses.asdict(estimate),
@@ -71,7 +71,7 @@ def comparisons(
   for a, b in PAIRS:
     for name in tiers:
       both = [samples(runs_of(found, arm, size), name) for arm in (a, b)]
-      compared = dataclasses.asdict(score.compare(*both))
+      compared = dataclasses.asdict(score.compare_trainings(*both))
       rows.append({"a": a, "b": b, "task_set": name, **compared})
   return rows
 
@@ -83,13 +83,17 @@ def pruning(
   tiers: Sequence[str],
 ) -> list[dict[str, Any]]:
   """The paper's Table 3: similar and other problems, before and after pruning."""
-  rows = []
-  for row in _taus(folder):
+  rows, taus = [], _taus(folder)
+  strictest = min(row["tau"] for row in taus)
+  for row in taus:
     similar = _similar(row, folder)
+    wanted = [("before", FULL), ("after", arms.pruned(row["tau"]))]
+    if row["tau"] == strictest:
+      wanted.append(("thinned", arms.THINNED))
     subsets = []
     for kind in ("similar", "non-similar", "total"):
       shares = {}
-      for label, arm in (("before", FULL), ("after", arms.pruned(row["tau"]))):
+      for label, arm in wanted:
         group = runs_of(found, arm, size)
         correct = {}
         for name in tiers[:_NEAR]:
@@ -100,7 +104,7 @@ def pruning(
           ]
           correct |= samples(group, name, ids)
         shares[label] = (
-          dataclasses.asdict(score.estimate(correct, 1)) if correct else None
+          dataclasses.asdict(score.over_trainings(correct)) if correct else None
         )
         shares["n"] = len(correct)
       subsets.append({"subset": kind, **shares})
@@ -115,38 +119,38 @@ def pruning(
 
 
 def leak(
-  config: StudyConfig,
-  folder: Path,
-  found: Sequence[Mapping[str, Any]],
-  size: str,
-  task_set: str,
+  config: StudyConfig, folder: Path, found: Sequence[Mapping[str, Any]], size: str
 ) -> dict[str, Any]:
-  """What became of the planted problems."""
-  planted = [problem.id for problem in materials.leaked_problems(config)]
+  """What became of the planted problems.
+
+  Problems count as similar where decontamination convicts an exercise of the leaked
+  set for their likeness: the planted ones, if it finds them, and what was close before.
+  """
+  task_set = ruler.leaked_from(config.menu)
+  planted = {problem.id for problem in materials.leaked_problems(config)}
   place = folder / "curate" / "leak_found"
-  caught, others_dropped = set(), 0
+  caught, others_dropped, close = set(), 0, set()
   for file in sorted(place.glob("dropped-*.jsonl")):
     for row in records.read_lines(file):
+      close |= {pair["problem"] for pair in row["dropped"]["evidence"]["pairs"]}
       if row["source"] != "leak":
         others_dropped += 1
       elif materials.is_copy(row["dropped"]):
         caught.add(row["provenance"]["variant"]["problem"])
-  similar = _similar(max(_taus(folder), key=lambda row: row["tau"]), folder)
-  others = [name for name in ids_of(task_set) if name not in planted]
-  shares = {}
+  ids = ids_of(task_set)
   kinds = {
-    "planted": planted,
-    "planted, similar to an exercise": [n for n in planted if n in similar],
-    "planted, not similar": [n for n in planted if n not in similar],
-    "the others": others,
+    "planted": [n for n in ids if n in planted],
+    "similar to an exercise": [n for n in ids if n in close],
+    "not similar": [n for n in ids if n not in close],
   }
+  shares = {}
   for label, arm in (("without", FULL), ("with", "leaked")):
     group = runs_of(found, arm, size)
     shares[label] = {
-      kind: dataclasses.asdict(score.estimate(samples(group, task_set, ids), 1))
-      | {"n": len(ids)}
-      for kind, ids in kinds.items()
-      if ids
+      kind: dataclasses.asdict(score.over_trainings(samples(group, task_set, of)))
+      | {"n": len(of)}
+      for kind, of in kinds.items()
+      if of
     }
   return {
     "task_set": task_set,
@@ -184,7 +188,7 @@ def seen(
   for name in tiers:
     new = [n for n in ids_of(name) if n not in known[name]]
     for kind, ids in (("seen", known[name]), ("new", new)):
-      share = score.estimate(samples(group, name, ids), 1) if ids else None
+      share = score.over_trainings(samples(group, name, ids)) if ids else None
       found_share = share and dataclasses.asdict(share)
       rows.append({"task_set": name, "kind": kind, "n": len(ids), "share": found_share})
   return rows

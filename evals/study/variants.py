@@ -101,7 +101,7 @@ def wrong(documents: Sequence[Document], share: float, seed: int) -> list[Docume
 
 
 def few(documents: Sequence[Document], number: int) -> list[Document]:
-  """The first `number` exercises by hash: low diversity, read again and again."""
+  """The first `number` exercises by hash, as good as drawn: read again and again."""
   return sorted(documents, key=lambda d: d.id)[:number]
 
 

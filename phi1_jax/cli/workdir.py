@@ -41,6 +41,18 @@ def held(workdir: Path, doing: str) -> Iterator[None]:
     yield
 
 
+def is_held(workdir: Path) -> bool:
+  """Whether a process holds the folder."""
+  try:
+    with (workdir / _LOCK).open() as lock:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except FileNotFoundError:
+    return False
+  except BlockingIOError:
+    return True
+  return False
+
+
 def check_shared(workdir: Path) -> None:
   """Refuses a folder that is not one and the same on all hosts; host 0 holds it.
 

@@ -116,3 +116,44 @@ def test_compare_several_samples():
 def test_other_problems_cannot_be_compared():
   with pytest.raises(InputError, match="x is in one of them"):
     score.compare({"a": [True]}, {"a": [True], "x": [True]})
+
+
+def _trainings(shares, problems=100):
+  """Trainings that solve the first problems, as many as their shares say."""
+  return {
+    f"{i:03}": [i < share * problems for share in shares] for i in range(problems)
+  }
+
+
+def test_one_training_has_wilsons_interval():
+  solved = _trainings([0.4])
+  assert score.over_trainings(solved) == score.estimate(solved, 1)
+  other = _trainings([0.6])
+  assert score.compare_trainings(solved, other) == score.compare(solved, other)
+
+
+def test_trainings_that_differ_widen_the_interval():
+  alike = score.over_trainings(_trainings([0.4, 0.4, 0.4]))
+  apart = score.over_trainings(_trainings([0.2, 0.4, 0.6]))
+  assert alike.value == pytest.approx(apart.value) == pytest.approx(0.4)
+  assert apart.high - apart.low > 1.5 * (alike.high - alike.low)
+  # Variance of a mean of rows and columns drawn with replacement, by hand: of
+  # problems (0.4 * 0.6 / 100 if all trainings agree) and of trainings (0.08 / 3 / 3).
+  half = 1.96 * math.sqrt(0.08 / 3 / 3 + 0.24 / 100)
+  assert apart.high - apart.low == pytest.approx(2 * half, rel=0.15)
+
+
+def test_a_difference_that_seeds_do_not_share_is_not_significant():
+  a, b = _trainings([0.2, 0.5, 0.4]), _trainings([0.5, 0.2, 0.5])
+  compared = score.compare_trainings(a, b)
+  assert compared.difference == pytest.approx(1 / 30)
+  assert compared.p_value > 0.3
+  assert compared.low < 0 < compared.high
+  sure = score.compare_trainings(_trainings([0.2] * 3), _trainings([0.5] * 3))
+  assert sure.p_value < 0.001
+  assert (sure.only_a, sure.method) == (None, "bootstrap")
+
+
+def test_trainings_that_solve_nothing_have_an_interval():
+  found = score.over_trainings(_trainings([0.0, 0.0]))
+  assert (found.low, found.high) == score.wilson(0, 100)

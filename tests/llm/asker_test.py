@@ -171,7 +171,7 @@ def test_what_never_answers_stops_the_run_and_keeps_the_rest(
 def test_a_lost_call_is_in_doubt_and_counted(serve, configure, requests, parse):
   seen = []
   with serve({"hang": 1.0}) as server:
-    config = configure(server.url, timeout_seconds=0.3)
+    config = configure(server.url, timeout_seconds=1.5)
     with Asker(config, seen.append) as asker:
       assert len(list(asker.ask(requests(3), parse))) == 3
   account = Journal(pathlib.Path(config.journal)).account

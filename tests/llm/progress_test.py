@@ -48,13 +48,13 @@ def test_the_bill_is_the_journals(serve, configure, requests, parse):
     with Asker(config) as asker:
       assert asker.bill() == Bill(0, 0, 0)
       assert len(list(asker.ask(requests(6), parse))) == 6
-      assert asker.bill().spent == server.money
       next(asker.ask(requests(3, first=50), parse))  # others are under way
     account = Journal(pathlib.Path(config.journal)).account
   bill = asker.bill()
   assert (bill.spent, bill.doubtful) == (account.spent, account.doubtful)
   assert bill.doubtful_calls == account.doubtful_calls > 0
-  assert bill.spent == server.money
+  # A busy machine may give up on a reply that was billed: that call is in doubt too.
+  assert bill.spent <= server.money <= bill.spent + bill.doubtful
 
 
 def test_progress_is_counted_anew_by_each_ask(server, configure, requests, parse):

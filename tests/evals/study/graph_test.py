@@ -15,6 +15,7 @@ import pytest
 
 from evals.study import graph
 from evals.study.graph import FailedError, Step
+from phi1_jax.cli import workdir
 
 
 @pytest.fixture(name="module")
@@ -143,6 +144,31 @@ def test_every_hand_has_its_own_cores():
 def test_a_graph_without_order_is_refused(steps, message):
   with pytest.raises(ValueError, match=message):
     graph.check(steps)
+
+
+def test_a_function_that_cannot_write_is_told_without_a_traceback(tmp_path):
+  def full():
+    raise OSError(28, "No space left on device")
+
+  steps = [Step("a", function=full), Step("b", ("a",), function=full)]
+  with pytest.raises(graph.FailedError, match=r"step a: .*No space left"):
+    graph.run(steps, tmp_path, 1)
+
+
+def test_a_step_waits_for_the_process_that_a_killed_study_left(tmp_path):
+  place = tmp_path / "work"
+  step = Step("a", words=("noted", f"--workdir={place}"))
+  state = graph._State([step], set(), {})
+  waiting = threading.Thread(target=graph._wait_for_orphan, args=(step, state))
+  with workdir.held(place, "saving"):
+    assert workdir.is_held(place)
+    waiting.start()
+    waiting.join(0.5)
+    assert waiting.is_alive()
+  waiting.join(10)
+  assert not waiting.is_alive()
+  assert not workdir.is_held(place)
+  assert not workdir.is_held(tmp_path / "never")
 
 
 def test_a_log_begins_with_the_command(tmp_path, module):

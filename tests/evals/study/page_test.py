@@ -8,8 +8,9 @@ import pytest
 
 from evals import __main__ as command_line
 from evals import score
-from evals.study import arms, page, results, tables
+from evals.study import arms, page, results, score_sections, tables
 from evals.study.config import StudyConfig
+from evals.study.document import Table
 from phi1_jax import InputError
 
 TIERS = ["exercises-numbers-unseen-triples-100", "exercises-handwritten-100"]
@@ -133,6 +134,18 @@ def test_the_page_shows_every_arm_table_and_figure(data, tmp_path):
   assert "<i>" not in html
 
 
+def test_seeds_are_shown_apart_with_whether_they_agree(data):
+  config = data["config"] | {"seeds": (0, 1)}
+  seeds = [run | {"seed": seed} for seed in (0, 1) for run in data["runs"]]
+  for run in seeds:
+    if run["arm"] == "raw" and run["seed"] == 1:
+      run["scores"] = run["scores"] | {TIERS[0]: _score(60)}
+  found = score_sections.scores(data | {"config": config, "runs": seeds})
+  table = next(b for b in found if isinstance(b, Table) and "seed 1" in b.head)
+  assert table.rows[0] == ["raw 1M", "0 (0-4)", "60 (50-69)", "no"]
+  assert {row[-1] for row in table.rows[1:]} == {"yes"}
+
+
 def test_report_renders_a_study_and_nothing_beside_it(data, tmp_path, capsys):
   (tmp_path / "run").mkdir()
   (tmp_path / "run" / results.STUDY).write_text(json.dumps(data))
@@ -145,9 +158,11 @@ def test_report_renders_a_study_and_nothing_beside_it(data, tmp_path, capsys):
 
 
 def test_a_task_set_is_named_by_its_tier():
-  assert page.label("exercises-numbers-unseen-triples-100") == "unseen triples"
-  assert page.label("exercises-first-longer-100") == "longer"
-  assert page.label("exercises-handwritten-100") == "handwritten"
+  assert (
+    score_sections.label("exercises-numbers-unseen-triples-100") == "unseen triples"
+  )
+  assert score_sections.label("exercises-first-longer-100") == "longer"
+  assert score_sections.label("exercises-handwritten-100") == "handwritten"
 
 
 def test_the_same_data_give_the_same_bytes(data, tmp_path):

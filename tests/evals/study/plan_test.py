@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.study import graph, plan
+from evals.study import command, graph, plan
 from evals.study.config import StudyConfig
 from phi1_jax import InputError
 
@@ -30,7 +30,7 @@ def test_the_steps_have_an_order(steps):
 def test_every_run_is_a_training_with_a_work_directory_of_its_own(steps):
   trainings = [s for s in steps if s.words[:1] == ("phi1_jax.train",)]
   places = {w for s in trainings for w in s.words if w.startswith("--workdir=")}
-  assert len(places) == 2 * 3 * 15
+  assert len(places) == 2 * 3 * 16
   names = {s.name.removesuffix("-half") for s in trainings}
   assert names == {f"train_{r.name}" for r in plan.runs(CONFIG)}
 
@@ -68,7 +68,7 @@ def test_exercises_start_from_the_text_of_their_own_seed_and_size(steps):
 def test_every_model_is_judged_on_all_tiers_and_only_once(steps):
   judged = [s for s in steps if s.words[:2] == ("evals", "judge")]
   ends = [s for s in judged if not s.name.endswith("-half")]
-  assert len(ends) == 2 * 3 * 15
+  assert len(ends) == 2 * 3 * 16
   for step in ends:
     sets = [w for w in step.words if w.startswith("--task_set=")]
     assert len(sets) == len(set(sets)) >= 5
@@ -81,6 +81,23 @@ def test_mbpp_is_judged_only_where_it_is(steps):
   assert sets(steps) == set()
   there = plan.Plan(CONFIG, Path("runs/study"), "/data").steps()
   assert "--task_set=mbpp-full-500" in sets(there)
+
+
+def test_a_study_goes_on_with_more_seeds(tmp_path):
+  config = dataclasses.replace(
+    CONFIG, recipe=__file__, models={"1M": __file__}, seeds=(0,), jobs=2
+  )
+  more = dataclasses.replace(config, seeds=(0, 1), jobs=3)
+  command._begin(tmp_path, config)
+  command._begin(tmp_path, more)
+  done, wanted = (
+    {(s.name, s.digest) for s in plan.Plan(c, tmp_path, None).steps()}
+    for c in (config, more)
+  )
+  assert done < wanted
+  assert all(name.split("-")[-1] in ("1", "half") for name, _ in wanted - done)
+  with pytest.raises(InputError, match="first_seed"):
+    command._begin(tmp_path, dataclasses.replace(config, seeds=(1, 0)))
 
 
 @pytest.mark.parametrize(

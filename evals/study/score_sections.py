@@ -1,0 +1,149 @@
+"""Sections of a study's page: what each arm solves, and arms compared in pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from evals.study import figures
+from evals.study.arms import FULL
+from evals.study.document import Block, Figure, Heading, Points, Table, Text
+
+
+def label(task_set: str) -> str:
+  """A task set for people: "unseen triples"."""
+  words = task_set.removeprefix("exercises-").rpartition("-")[0].split("-")
+  dropped = ("first", "numbers")
+  return " ".join(w for w in words if w not in dropped) or task_set
+
+
+def percent(found: Mapping[str, Any] | None) -> str:
+  """A share and its interval: "27 (19-36)"."""
+  if found is None:
+    return "-"
+  value, low, high = (100 * found[name] for name in ("value", "low", "high"))
+  return f"{value:.0f} ({low:.0f}-{high:.0f})"
+
+
+def sizes(data: Mapping[str, Any]) -> list[str]:
+  """The sizes of a study's models."""
+  return list(dict.fromkeys(arm["size"] for arm in data["arms"]))
+
+
+def _arms(data: Mapping[str, Any], size: str) -> list[Mapping[str, Any]]:
+  return [arm for arm in data["arms"] if arm["size"] == size]
+
+
+def scores(data: Mapping[str, Any]) -> list[Block]:
+  """The arms on every tier, and the main one by what its problems ask for."""
+  tiers = data["tiers"]
+  found: list[Block] = [
+    Heading("How many unseen problems each arm solves"),
+    Text(
+      "Percent solved, greedy, with 95% intervals: over problems for one seed "
+      "(Wilson), which leaves out how much another training of the same arm would "
+      "differ; over problems and seeds for several (bootstrap). Tiers go from near to "
+      "far: new triples of known parts, new pairs, new wordings, longer compositions, "
+      "and problems written for this project in words that the grammar does not have. "
+      "No training exercise has the name or the composition of a generated problem, "
+      "but some compute the same function (see below)."
+    ),
+  ]
+  for size in sizes(data):
+    arms = _arms(data, size)
+    if len(sizes(data)) > 1:
+      found.append(Heading(size, 3))
+    rows = [
+      [arm["name"], *(percent(arm["scores"][tier]) for tier in tiers)] for arm in arms
+    ]
+    rows.append(
+      ["nearest (copies)", *(percent(data["nearest"][tier]) for tier in tiers)]
+    )
+    found += [
+      Table(["arm", *map(label, tiers)], rows),
+      Figure(
+        f"arms-{size}",
+        figures.bars(arms, tiers, label),
+        f"Share of problems solved by each arm, {size} parameters.",
+      ),
+    ]
+  found += [*_by_seed(data), *_seen(data)]
+  found.append(
+    Points([f"`{arm['name']}`: {arm['about']}" for arm in _arms(data, sizes(data)[0])])
+  )
+  return found
+
+
+def _by_seed(data: Mapping[str, Any]) -> list[Block]:
+  """The nearest tier by seed, and whether the intervals of all seeds overlap."""
+  seeds, near = data["config"]["seeds"], data["tiers"][0]
+  if len(seeds) == 1:
+    return []
+  rows = []
+  for size in sizes(data):
+    for arm in _arms(data, size):
+      each = [
+        run["scores"][near]
+        for run in data["runs"]
+        if (run["arm"], run["size"]) == (arm["name"], size)
+      ]
+      overlap = max(s["low"] for s in each) <= min(s["high"] for s in each)
+      shown = "yes" if overlap else "no"
+      rows.append([f"{arm['name']} {size}", *map(percent, each), shown])
+  agreeing = sum(row[-1] == "yes" for row in rows)
+  return [
+    Text(
+      f"The same arms by seed, on {label(near)}, with intervals over problems; those "
+      f"of {agreeing} of {len(rows)} arms overlap:"
+    ),
+    Table(["arm", *(f"seed {seed}" for seed in seeds), "overlap"], rows),
+  ]
+
+
+def _seen(data: Mapping[str, Any]) -> list[Block]:
+  said = {"seen": "some exercise computes it", "new": "none does"}
+  rows = [
+    [label(row["task_set"]), said[row["kind"]], str(row["n"]), percent(row["share"])]
+    for row in data["seen"]
+  ]
+  return [
+    Text(
+      f"`{FULL}` on problems whose function, compared on 150 inputs, some exercise "
+      "computes in another composition or wording, and on those that none does:"
+    ),
+    Table(["tier", "function", "n", "solved, %"], rows),
+  ]
+
+
+def paired(data: Mapping[str, Any]) -> list[Block]:
+  """Arms compared with each other."""
+  rows = [
+    [
+      f"{row['b']} - {row['a']}",
+      label(row["task_set"]),
+      f"{100 * row['difference']:+.0f}",
+      _p(row["p_value"]),
+      f"{row['only_b']} : {row['only_a']}" if row["only_a"] is not None else "-",
+      row["method"],
+    ]
+    for row in data["comparisons"]
+  ]
+  line = 0.05 / max(1, len(rows))
+  return [
+    Heading("Arms compared in pairs"),
+    Text(
+      "The same problems, so the tests are paired: McNemar's exact test for one seed, "
+      "which compares the trained models, not the recipes (two trainings of one "
+      "recipe differ too, so a small difference says little at any p); for several "
+      "seeds the paired bootstrap over problems and seeds, too narrow for two or "
+      f"three. There are {len(rows)} tests; Bonferroni's line for 5% is p = {line:.4f}."
+    ),
+    Table(
+      ["arms", "tier", "points", "p", "only one solves", "test"],
+      rows,
+    ),
+  ]
+
+
+def _p(value: float) -> str:
+  return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
