@@ -57,7 +57,7 @@ class StudyConfig:
   wrong_share: float = 0.3
   few: int = 300
   leaks: int = 20
-  leak_copies: int = 10
+  leak_copies: int = 20
   taus: tuple[float, ...] = (0.95, 0.9, 0.85, 0.8)
   distance: float = 0.07
   max_new_tokens: int = 128
