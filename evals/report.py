@@ -260,6 +260,11 @@ def _study(folders: Sequence[Path], output: Path) -> int:
   from evals.study import page  # it needs matplotlib
 
   data = records.read_json(folders[0] / _STUDY)
+  if data["format"] != page.FORMAT:
+    raise InputError(
+      f"report: {folders[0]} was gathered as format {data['format']}, expected "
+      f"{page.FORMAT}; run `python -m evals study` on it again"
+    )
   output.parent.mkdir(parents=True, exist_ok=True)
   for path in page.write(data, output.parent, output.stem):
     print(f"written to {path}")

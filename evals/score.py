@@ -9,9 +9,12 @@ n samples of a problem, c of them correct:
             the same value, of which the bootstrap would make an interval of no width.
             All take the problems for a sample of all problems one could ask; a
             greedy score moves also with the batch.
-  trainings of one recipe differ too: `over_trainings` and `compare_trainings` resample
-            trainings and problems at once (a crossed bootstrap). Two or three trainings
-            are a small sample: their interval is rather too narrow than too wide.
+  trainings several of one recipe: Student's t over trainings, with the problems' part
+            of the variance added. Two trainings that differ say next to nothing of a
+            third, and their interval is as wide as that. Two recipes: the paired t
+            test over seeds, for these problems. In simulations of trainings that move
+            by 0 to 10 points it finds 1% to 6% of twins different at p < 0.05; a
+            bootstrap over seeds and problems had found up to half.
   compared  two runs on the same problems. One sample each: McNemar's exact test on
             the problems that only one solves. Several: the paired bootstrap.
 """
@@ -21,6 +24,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy import special
 
 from phi1_jax import InputError
 
@@ -36,7 +40,7 @@ class Estimate:
     value: between 0 and 1.
     low: lower end of the 95% interval.
     high: upper end.
-    method: "wilson" or "bootstrap".
+    method: "wilson", "bootstrap" or "t".
   """
 
   value: float
@@ -52,7 +56,7 @@ class Comparison:
   Attributes:
     difference: of pass@1, b - a.
     p_value: two-sided, of there being no difference.
-    method: "mcnemar" or "bootstrap".
+    method: "mcnemar", "bootstrap" or "t".
     only_a: problems that only a solves; None if either has several samples.
     only_b: the same for b.
     low: lower end of the difference's 95% interval; None for McNemar.
@@ -108,40 +112,63 @@ def estimate(
   return Estimate(value, float(low), float(high), "bootstrap")
 
 
-def over_trainings(solved: Mapping[str, Sequence[bool]], *, seed: int = 0) -> Estimate:
+def over_trainings(solved: Mapping[str, Sequence[bool]]) -> Estimate:
   """Share of problems that the trainings of a recipe solve, with its interval.
+
+  Never narrower than Wilson's for that share of the problems.
 
   Args:
     solved: problem id -> whether each training solves it, in one order.
-    seed: of the bootstrap.
   """
   values = np.asarray([each for _, each in sorted(solved.items())], float)
-  if values.shape[1] == 1 or values.min() == values.max():
-    return estimate({name: [each[0]] for name, each in solved.items()}, 1)
-  low, high = np.quantile(_crossed_means(values, seed), [0.025, 0.975])
-  return Estimate(float(values.mean()), float(low), float(high), "bootstrap")
+  if values.shape[1] == 1:
+    return estimate(solved, 1)
+  mean = float(values.mean())
+  error = Z * _error(values.mean(1)) if len(values) > 1 else 0.0
+  half = math.hypot(_students(values.mean(0)), error)
+  low, high = wilson(mean * len(values), len(values))
+  low, high = min(low, mean - half), max(high, mean + half)
+  return Estimate(mean, max(0.0, low), min(1.0, high), "t")
 
 
 def compare_trainings(
-  a: Mapping[str, Sequence[bool]],
-  b: Mapping[str, Sequence[bool]],
-  *,
-  seed: int = 0,
+  a: Mapping[str, Sequence[bool]], b: Mapping[str, Sequence[bool]]
 ) -> Comparison:
   """Compares two recipes on the same problems, their trainings paired by seed.
 
   Args:
     a: problem id -> whether each training of a solves it.
     b: the same, of as many trainings.
-    seed: of the bootstrap.
+
+  Raises:
+    ValueError: other problems, or another number of trainings.
   """
   names = sorted(a)
-  differences = np.asarray([b[n] for n in names], float) - np.asarray(
-    [a[n] for n in names], float
-  )
+  of_a, of_b = ([len(run[name]) for name in sorted(run)] for run in (a, b))
+  if names != sorted(b) or of_a != of_b:
+    raise ValueError("the trainings of a and of b do not pair")
+  differences = np.asarray([b[n] for n in names], float)
+  differences -= np.asarray([a[n] for n in names], float)
   if differences.shape[1] == 1:
     return compare(a, b)
-  return _bootstrapped(float(differences.mean()), _crossed_means(differences, seed))
+  by_seed = differences.mean(0)
+  # Shares are whole problems: seeds that agree may differ by what rounding hides.
+  least = 1 / len(names) / math.sqrt(12 * len(by_seed))
+  mean, error = float(by_seed.mean()), max(_error(by_seed), least)
+  half = _students(by_seed, error)
+  p_value = 2 * float(special.stdtr(len(by_seed) - 1, -abs(mean) / error))
+  return Comparison(mean, p_value, "t", low=mean - half, high=mean + half)
+
+
+def _error(values: np.ndarray) -> float:
+  """Standard error of a mean."""
+  return float(values.std(ddof=1)) / math.sqrt(len(values))
+
+
+def _students(values: np.ndarray, error: float | None = None) -> float:
+  """Half of the 95% interval of a mean, by Student's t."""
+  quantile = float(special.stdtrit(len(values) - 1, 0.975))
+  return quantile * (_error(values) if error is None else error)
 
 
 def wilson(successes: float, total: int) -> tuple[float, float]:
@@ -185,11 +212,7 @@ def compare(
   if all(len(run[name]) == 1 for run in (a, b) for name in names):
     only_a, only_b = int((differences < 0).sum()), int((differences > 0).sum())
     return Comparison(difference, mcnemar(only_a, only_b), "mcnemar", only_a, only_b)
-  return _bootstrapped(difference, _resampled_means(differences, seed))
-
-
-def _bootstrapped(difference: float, means: np.ndarray) -> Comparison:
-  """What resampled means say of a difference."""
+  means = _resampled_means(differences, seed)
   low, high = np.quantile(means, [0.025, 0.975])
   # How often the resampled difference lies on the other side of 0; never exactly 0,
   # which no number of resamples can show.
@@ -206,13 +229,3 @@ def _resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
     for _ in range(10)
   ]
   return np.concatenate(pieces)
-
-
-def _crossed_means(values: np.ndarray, seed: int) -> np.ndarray:
-  """Means of `RESAMPLES` samples of rows and of columns, both with replacement."""
-  random = np.random.default_rng(seed)
-  rows, columns = (
-    random.multinomial(size, np.full(size, 1 / size), size=RESAMPLES)
-    for size in values.shape
-  )
-  return ((rows @ values) * columns).sum(1) / values.size

@@ -13,9 +13,9 @@ The controls take the place of the exercises in the last of these, but for one:
 
     exercises_alone      half of the steps, no text before them
     shuffled             docstrings belong to other functions
-    wrong                30% of the solutions belong to other exercises
+    wrong                a share of the solutions belong to other exercises
     few                  few exercises, read many times
-    leaked               20 test problems among the exercises
+    leaked               some test problems among the exercises
     pruned_T             without what is close to a test problem at tau T
     thinned              as few as the strictest T leaves, drawn at random
 """
@@ -121,7 +121,7 @@ def _less(one: str, other: str, factor: float = 1.0, of: str = "") -> Callable:
     low, high = share(one, of), share(other, of)
     if low is None or high is None:
       return None
-    return low < factor * high
+    return None if high == 0 else low < factor * high
 
   return holds
 
@@ -136,19 +136,10 @@ def predictions(tiers: Sequence[str], strictest: float) -> list[Prediction]:
   """
   near, far = tiers[0], tiers[-1]
 
-  def nothing(share: Share) -> bool | None:
-    found = [share(text, near) for text in TEXTS]
-    return None if None in found else max(f for f in found if f is not None) < 0.05
-
-  def ordered(share: Share) -> bool | None:
-    found = [share(FULL, tier) for tier in tiers]
-    if None in found:
-      return None
-    known = [f for f in found if f is not None]
-    return known[0] == max(known) and known[-1] == min(known)
-
   return [
-    Prediction("without exercises no arm solves 5% of the nearest tier", nothing),
+    Prediction(
+      "without exercises no arm solves 5% of the nearest tier", _unsolved(near)
+    ),
     Prediction(
       "textbooks before the exercises help more than raw code before them",
       _less("raw_exercises", FULL, of=near),
@@ -181,13 +172,37 @@ def predictions(tiers: Sequence[str], strictest: float) -> list[Prediction]:
       _less(pruned(strictest), THINNED, of=near),
     ),
     Prediction(
-      "the nearest tier is solved best and hand-written problems worst", ordered
+      "the nearest tier is solved best and hand-written problems worst",
+      _in_order(tiers),
     ),
     Prediction(
       "hand-written problems stay below a third of the nearest tier",
       lambda share: _ratio(share, FULL, far, near, 1 / 3),
     ),
   ]
+
+
+def _unsolved(near: str) -> Callable:
+  """Whether no arm of text alone solves 5% of a tier."""
+
+  def holds(share: Share) -> bool | None:
+    found = [share(text, near) for text in TEXTS]
+    return None if None in found else max(f for f in found if f is not None) < 0.05
+
+  return holds
+
+
+def _in_order(tiers: Sequence[str]) -> Callable:
+  """Whether the first tier is solved best, and the last one worst."""
+
+  def holds(share: Share) -> bool | None:
+    found = [share(FULL, tier) for tier in tiers]
+    known = [f for f in found if f is not None]
+    if len(known) < len(found) or max(known) == 0:
+      return None
+    return known[0] == max(known) and known[-1] == min(known)
+
+  return holds
 
 
 def _within(one: str, other: str, most: float, of: str) -> Callable:
@@ -200,7 +215,7 @@ def _within(one: str, other: str, most: float, of: str) -> Callable:
 
 def _ratio(share: Share, arm: str, of: str, to: str, most: float) -> bool | None:
   a, b = share(arm, of), share(arm, to)
-  return None if a is None or b is None else a < most * b
+  return None if a is None or not b else a < most * b
 
 
 def verdicts(

@@ -6,11 +6,15 @@ MEANING = (
   "to do what docstrings say, and by the controls whether that is the pairing of "
   "docstring and solution, diversity, correctness, or copying.",
   "It does not show that textbook-quality data beat scaling laws: one or two "
-  "sizes, minutes of training, and exercises and problems from one grammar. Most "
+  "sizes, short trainings, and exercises and problems from one grammar. Most "
   "of any effect is that training and test speak the same language. The tier of "
-  "hand-written problems asks for more than the grammar's tasks about numbers, so "
+  "hand-written problems asks for more than the grammar's tasks, so "
   "a low score there does not say which of language and task was too far.",
-  "Intervals are over problems; other seeds, learning rates and sizes differ too.",
+  "Intervals are over problems, and over seeds where there are several. Learning "
+  "rates, sizes and exercises drawn anew would differ too, and are not in them.",
+  "Batch, learning rate, beta2 and the number of steps were chosen by trials of "
+  "exercises after textbooks, one training each, scored on the nearest tiers "
+  "(LOG.md): that may favour this arm over those after other texts or none.",
   "Textbooks come from the same grammar as the exercises, which favours them "
   "over code; GPT-3.5's textbooks and HumanEval may or may not be that close.",
 )
@@ -29,9 +33,10 @@ CHOICES = (
   "textbooks and exercises is a grammar, not GPT-3.5. No language model wrote or "
   "judged anything here.",
   "One greedy completion per problem, put as published, cut at the first stop string.",
-  "Similar to a problem is what `curate decontaminate` convicts at that tau: "
-  "AST match, or a weaker match beside shared words or close embeddings (the last "
-  "hidden state of the arm on raw code, half-way). The paper embeds with CodeGen.",
+  "Similar to a problem is what `curate decontaminate` convicts at that tau: AST "
+  "match, or a weaker match beside shared words or, in the table of pruning, close "
+  "embeddings (the last hidden state of the arm on raw code, half-way). The paper "
+  "embeds with CodeGen.",
   "Copies of a problem (its text, its solution's lines or words) are kept out of all "
   "arms but the leaked one.",
 )

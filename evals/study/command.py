@@ -90,6 +90,7 @@ def _begin(folder: Path, config: StudyConfig) -> None:
   del settings["jobs"]  # changes nothing but the time it takes
   # Seeds may be added; the first one's model makes embeddings for the data.
   settings["first_seed"] = settings.pop("seeds")[0]
+  settings["mbpp"] = mbpp.ENVIRONMENT in os.environ  # steps look for its problems
   files = (config.recipe, *config.models.values())
   settings["files"] = {file: records.digest(Path(file).read_text()) for file in files}
   records.begin(folder / SETTINGS, settings)

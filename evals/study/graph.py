@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from evals.study import provenance
 from phi1_jax import InputError
 from phi1_jax.cli import command, workdir
 from phi1_jax.cli.progress import Progress
@@ -175,7 +176,7 @@ def _work(
           continue
         state.done.add(step.name)
         row = {"step": step.name, "digest": step.digest, "seconds": round(seconds, 2)}
-        journal.append(row)
+        journal.append({**row, "commit": provenance.commit()})
         bar.update(1)
   if failed:
     raise failed[0]
@@ -189,24 +190,24 @@ def _one(
 ) -> float | None:
   """Runs a step; gives its seconds, or None if it was stopped."""
   started = time.monotonic()
-  if step.function is not None:
-    try:
-      step.function()
-    except (InputError, OSError) as error:
-      raise FailedError(f"step {step.name}: {error}") from error
-    return time.monotonic() - started
-  share = free.get()
   try:
-    _wait_for_orphan(step, state)
-    code = _child(step, folder / LOGS / f"{step.name}.log", state, share)
-  finally:
-    free.put(share)
-  if code == 0:
-    return time.monotonic() - started
-  if state.stopping or code == command.PREEMPTED:
-    return None
-  log = folder / LOGS / f"{step.name}.log"
-  text = log.read_text(errors="replace").replace("\r", "\n").rstrip().split("\n")
+    if step.function is not None:
+      step.function()
+      return time.monotonic() - started
+    log = folder / LOGS / f"{step.name}.log"
+    share = free.get()
+    try:
+      _wait_for_orphan(step, state)
+      code = _child(step, log, state, share)
+    finally:
+      free.put(share)
+    if code == 0:
+      return time.monotonic() - started
+    if state.stopping or code == command.PREEMPTED:
+      return None
+    text = log.read_text(errors="replace").replace("\r", "\n").rstrip().split("\n")
+  except (InputError, OSError) as error:
+    raise FailedError(f"step {step.name}: {error}") from error
   shown = "\n  ".join(text[-_SHOWN_LINES:])
   raise FailedError(f"step {step.name} ended with {code}; {log} ends:\n  {shown}")
 

@@ -139,11 +139,15 @@ def seen(config: StudyConfig, folder: Path) -> None:
   known = {
     _behaviour(document.text) for document in folders.kept(folder / "curate" / "main")
   }
-  found = {
-    name: [p.id for p in problems if _behaviour(p.solution) in known]
-    for name, problems in ruler.problems(config.menu).items()
-    if name in ruler.task_sets(config.menu)
-  }
+  problems = ruler.problems(config.menu)
+  found: dict[str, dict[str, list[str]]] = {}
+  for name in ruler.task_sets(config.menu):
+    found[name] = {"seen": [], "new": [], "not comparable": []}
+    for problem in problems[name]:
+      behaviour = _behaviour(problem.solution)
+      kind = "seen" if behaviour in known else "new"
+      kind = kind if behaviour else "not comparable"
+      found[name][kind].append(problem.id)
   records.write_json(folder / SEEN, found)
 
 

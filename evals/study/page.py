@@ -12,6 +12,7 @@ from evals.study.document import Block, Code, Figure, Heading, Points, Table, Te
 from evals.study.score_sections import label, percent, sizes
 
 NAME = "study"
+FORMAT = 2  # of study.json
 _MAIN = (
   "raw",
   "filtered",
@@ -62,11 +63,11 @@ def _head(data: Mapping[str, Any]) -> list[Block]:
       "controls that say what the effect is due to."
     ),
     Text(
-      f"Commit `{where['commit']}`, {where['when']}, {where['machine']}, Python "
-      f"{where['python']}, JAX {where['versions']['jax']}. "
-      "**No language model wrote or judged the data**: the teacher is a grammar, and "
-      "its textbooks speak the language of its exercises. Pairs of arms, pruning and "
-      "the leak are of the first size named."
+      f"Commit {', '.join(where['commits'])}; {where['when']}, {where['machine']}, "
+      f"Python {where['python']}, JAX {where['versions']['jax']}. **No language model "
+      "wrote or judged the data**: the teacher is a grammar, and its textbooks speak "
+      "the language of its exercises. Pairs of arms, pruning and the leak are of the "
+      "first size named."
     ),
   ]
 
@@ -76,9 +77,10 @@ def _predictions(data: Mapping[str, Any]) -> list[Block]:
   return [
     Heading("Predictions"),
     Text(
-      "Written into the code (`evals/study/arms.py`, whose history shows when) before "
-      "the study's first run, after trials of single models that LOG.md tells of. "
-      "Judged by the shares alone: a difference of one problem decides."
+      "Written into the code (`evals/study/arms.py`, whose history shows when) "
+      "before the study's first run, after trials of single models that LOG.md tells "
+      "of, but for one. The recipe was changed after that run, in which 7 of 10 "
+      "held. Judged by the shares alone: a difference of one problem decides."
     ),
     Table(
       ["prediction", "came true?"],
@@ -107,10 +109,12 @@ def _pruning(data: Mapping[str, Any]) -> list[Block]:
     Text(
       "Exercises that are close to a problem of the ruler are removed, and the model "
       "is finetuned again for as many steps, so it reads what is left more often: "
-      "beside likeness, this prunes diversity. What that alone costs, says an arm "
-      "with as few exercises as the strictest tau leaves, drawn at random. Problems "
-      "of the three nearest tiers, split by whether any exercise was close to them. "
-      "The paper removed 4.8% (tau 0.95) to 40.3% (0.8) and lost 0 to 5.5 points."
+      "beside likeness, this prunes number and kinds of exercises. What number alone "
+      "costs, says an arm with as few as the strictest tau leaves, drawn at random; "
+      "no arm tells likeness from lost kinds. Copies of problems are missing in all "
+      "arms. Problems of the three nearest tiers, split by whether any exercise was "
+      "close to them. The paper removed 4.8% (tau 0.95) to 40.3% (0.8) and lost 0 to "
+      "5.5 points."
     ),
     Table(
       [
@@ -136,8 +140,9 @@ def _leak(data: Mapping[str, Any]) -> list[Block]:
     Heading("A planted leak"),
     Text(
       f"{leak['planted']} problems of the tier {label(leak['task_set'])} were copied "
-      f"into the exercises of one arm, {leak['copies']} times each. Decontamination "
-      f"found {leak['found']} of {leak['planted']} as copies (and took "
+      f"into the exercises of one arm, {leak['copies']} times each, letter by letter: "
+      "so often and so plainly that they had to be seen. Decontamination found "
+      f"{leak['found']} of {leak['planted']} as copies (and took "
       f"{leak['others_dropped']:,} other exercises for their likeness to some "
       "problem). Let through, they change this; a problem is similar where "
       "decontamination finds an exercise of the leaked set close to it:"
@@ -189,10 +194,10 @@ def _other_rulers(data: Mapping[str, Any]) -> list[Block]:
     Heading("Other rulers"),
     Text(
       f"Seed {seed}. Share of completions of {label(near)} that parse, and that run "
-      "without an exception; held-out loss in nats per byte on each kind of text; and "
-      "problems solved of sets that nothing here was trained towards. Most of these "
-      "are out of reach by length alone: models read 128 tokens in training, and a "
-      f"completion may have {data['config']['max_new_tokens']}."
+      "without an exception; held-out loss in nats per byte on each kind of text; "
+      "and problems solved of sets that nothing here was trained towards. Most of "
+      "these are out of reach by length alone: models read short sequences in "
+      f"training, and a completion may have {data['config']['max_new_tokens']}."
     ),
     Table(
       ["arm", "parses, %", "runs, %", *(f"loss: {k}" for k in kinds), *far],
@@ -218,7 +223,10 @@ def _count(found: Mapping[str, Any] | None) -> str:
 def _examples(data: Mapping[str, Any]) -> list[Block]:
   found: list[Block] = [
     Heading("Examples"),
-    Text(f"The first problem of each tier that `{FULL}` solves, and that it does not."),
+    Text(
+      f"The first problem of each tier that `{FULL}` solves, and that it does not "
+      f"(seed {data['config']['seeds'][0]})."
+    ),
   ]
   for row in data["examples"]:
     said = "passes its tests" if row["outcome"] == "passed" else row["outcome"]

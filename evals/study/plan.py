@@ -111,6 +111,7 @@ class Plan:
   def _made(self, name: str, needs: Sequence[str], function) -> Step:
     about = dataclasses.asdict(self.config)
     del about["jobs"], about["seeds"]  # change nothing about data
+    about["version"] = materials.VERSION
     return Step(
       name,
       tuple(needs),
@@ -312,7 +313,7 @@ class Plan:
         flags.append(f"--benchmarks={self.benchmarks}")
       yield Step(
         f"judge_{run.name}{half}",
-        (_train(run), "ruler", "filter"),
+        (_train(run), "ruler", "pool"),
         (
           "evals",
           "judge",

@@ -15,12 +15,13 @@
                the strictest also of as few exercises drawn at random
   leak         what decontamination found, and what the planted problems did to a score
   nearest      task set -> score of the control that copies
-  seen         per tier: problems whose function some exercise computes, and the others
+  seen         per tier: problems whose function some exercise computes, those where
+               none does, and those whose functions cannot be compared
   predictions  each with whether it held
   examples     solved and failed problems with what was written
   sets         name -> documents and tokens of what was trained on
   steps        seconds of each step of the study
-  where        commit, versions, hardware, when
+  where        commits (of the steps, and of the gathering), versions, hardware, when
 
 Shares are of the truncated variant (see evals/programs.py). Null is not known.
 """
@@ -28,33 +29,29 @@ Shares are of the truncated variant (see evals/programs.py). Null is not known.
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
-import os
-import platform
-import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from evals import judge, loss, prompts, report, summary, workdir
-from evals.study import arms, ruler, tables
+from evals.study import arms, provenance, ruler, tables
 from evals.study.arms import FULL
 from evals.study.config import StudyConfig
 from evals.study.graph import STEPS
+from evals.study.page import FORMAT
 from evals.study.plan import Run, runs
 from phi1_jax.curation import folder as folders
 from phi1_jax.text import records
 
 STUDY = "study.json"
 VARIANT = "truncated"
-FORMAT = 1
 _CURVE_POINTS = 60
 
 
 def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
   """Reads every run of a study and writes study.json."""
   tiers = ruler.task_sets(config.menu)
+  steps = list(records.read_lines(folder / STEPS))
   found = [_run(run, config, folder) for run in runs(config)]
   by_arm = _by_arm(found)
   nearest = _nearest(folder, tiers)
@@ -75,7 +72,7 @@ def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
       {"name": arm, "size": size, "about": about, "scores": scores}
       for (arm, size), (about, scores) in by_arm.items()
     ],
-    "comparisons": tables.comparisons(found, smallest, tiers),
+    "comparisons": tables.comparisons(found, smallest, tiers, min(config.taus)),
     "pruning": tables.pruning(folder, found, smallest, tiers),
     "leak": tables.leak(config, folder, found, smallest),
     "nearest": nearest,
@@ -83,37 +80,11 @@ def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
     "predictions": arms.verdicts(tiers, min(config.taus), shares),
     "examples": _examples(config, folder, tiers),
     "sets": _sets(config, folder),
-    "steps": {
-      row["step"]: row["seconds"] for row in records.read_lines(folder / STEPS)
-    },
-    "where": where(),
+    "steps": {row["step"]: row["seconds"] for row in steps},
+    "where": provenance.where(steps),
   }
   records.write_json(folder / STUDY, data)
   return data
-
-
-def where() -> dict[str, Any]:
-  """Commit, versions and hardware."""
-  command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-  try:
-    commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-  except (OSError, subprocess.CalledProcessError):
-    commit = ""
-  packages = ("jax", "jaxlib", "flax", "optax", "numpy", "seqio", "apache-beam")
-  versions = {}
-  for name in packages:
-    try:
-      versions[name] = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-      versions[name] = None
-  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-  return {
-    "commit": commit.strip() or None,
-    "python": platform.python_version(),
-    "machine": f"{platform.machine()}, {cores or os.cpu_count()} cores",
-    "versions": versions,
-    "when": time.strftime("%Y-%m-%d %H:%M"),
-  }
 
 
 def _run(run: Run, config: StudyConfig, folder: Path) -> dict[str, Any]:

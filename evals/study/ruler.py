@@ -1,8 +1,9 @@
 """The ruler: problems that no arm has read, and texts that no arm has read.
 
-Tiers are reported apart and never added up. From near to far: compositions of three
-parts of which only pairs are trained on, pairs that are not, wordings that are not,
-compositions of four parts, and problems that people wrote in free wording.
+Tiers are reported apart (but for the table of pruning, which needs many problems). From
+near to far: compositions of three parts of which only pairs are trained on, pairs that
+are not, wordings that are not, compositions of four parts, and problems that people
+wrote in free wording.
 """
 
 from __future__ import annotations

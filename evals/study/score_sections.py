@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from evals import mutants
 from evals.study import figures
 from evals.study.arms import FULL
 from evals.study.document import Block, Figure, Heading, Points, Table, Text
@@ -14,7 +15,8 @@ def label(task_set: str) -> str:
   """A task set for people: "unseen triples"."""
   words = task_set.removeprefix("exercises-").rpartition("-")[0].split("-")
   dropped = ("first", "numbers")
-  return " ".join(w for w in words if w not in dropped) or task_set
+  shown = " ".join(w for w in words if w not in dropped) or task_set
+  return {"reserved frames": "new wordings"}.get(shown, shown)
 
 
 def percent(found: Mapping[str, Any] | None) -> str:
@@ -42,20 +44,19 @@ def scores(data: Mapping[str, Any]) -> list[Block]:
     Text(
       "Percent solved, greedy, with 95% intervals: over problems for one seed "
       "(Wilson), which leaves out how much another training of the same arm would "
-      "differ; over problems and seeds for several (bootstrap). Tiers go from near to "
-      "far: new triples of known parts, new pairs, new wordings, longer compositions, "
-      "and problems written for this project in words that the grammar does not have. "
-      "No training exercise has the name or the composition of a generated problem, "
-      "but some compute the same function (see below)."
+      "differ; over problems and trainings for several (Student's t: two trainings "
+      "that differ say next to nothing of a third). Tiers go from near to far: new "
+      "triples of known parts, new pairs, new wordings, longer compositions, and "
+      "problems written for this project in words that the grammar does not have. No "
+      "training exercise has the name or the composition of a generated problem, but "
+      "some compute the same function (see below)."
     ),
   ]
   for size in sizes(data):
     arms = _arms(data, size)
     if len(sizes(data)) > 1:
       found.append(Heading(size, 3))
-    rows = [
-      [arm["name"], *(percent(arm["scores"][tier]) for tier in tiers)] for arm in arms
-    ]
+    rows = [[arm["name"], *(_cell(arm, tier, data) for tier in tiers)] for arm in arms]
     rows.append(
       ["nearest (copies)", *(percent(data["nearest"][tier]) for tier in tiers)]
     )
@@ -74,8 +75,15 @@ def scores(data: Mapping[str, Any]) -> list[Block]:
   return found
 
 
+def _cell(arm: Mapping[str, Any], tier: str, data: Mapping[str, Any]) -> str:
+  """An arm's share of a tier; marked where some of the problems were planted."""
+  planted = (arm["name"], tier) == ("leaked", data["leak"]["task_set"])
+  return percent(arm["scores"][tier]) + " (planted)" * planted
+
+
 def _by_seed(data: Mapping[str, Any]) -> list[Block]:
-  """The nearest tier by seed, and whether the intervals of all seeds overlap."""
+  """The nearest tier by seed, how far seeds differ, and whether all intervals "
+  "overlap."""
   seeds, near = data["config"]["seeds"], data["tiers"][0]
   if len(seeds) == 1:
     return []
@@ -89,27 +97,38 @@ def _by_seed(data: Mapping[str, Any]) -> list[Block]:
       ]
       overlap = max(s["low"] for s in each) <= min(s["high"] for s in each)
       shown = "yes" if overlap else "no"
-      rows.append([f"{arm['name']} {size}", *map(percent, each), shown])
-  agreeing = sum(row[-1] == "yes" for row in rows)
+      values = [100 * score["value"] for score in each]
+      points = f"{max(values) - min(values):.0f}"
+      rows.append([f"{arm['name']} {size}", *map(percent, each), points, shown])
+  overlapping = sum(row[-1] == "yes" for row in rows)
   return [
     Text(
-      f"The same arms by seed, on {label(near)}, with intervals over problems; those "
-      f"of {agreeing} of {len(rows)} arms overlap:"
+      f"The same arms by seed, on {label(near)}, with intervals over problems. Those "
+      f"of {overlapping} of {len(rows)} arms overlap, which is less than to agree. "
+      "Seeds change initial parameters and order; data, vocabulary and filter stay:"
     ),
-    Table(["arm", *(f"seed {seed}" for seed in seeds), "overlap"], rows),
+    Table(
+      ["arm", *(f"seed {seed}" for seed in seeds), "points apart", "overlap"], rows
+    ),
   ]
 
 
 def _seen(data: Mapping[str, Any]) -> list[Block]:
-  said = {"seen": "some exercise computes it", "new": "none does"}
+  said = {
+    "seen": "some exercise computes it",
+    "new": "none does",
+    "not comparable": "cannot be compared (loops, or several arguments)",
+  }
   rows = [
     [label(row["task_set"]), said[row["kind"]], str(row["n"]), percent(row["share"])]
     for row in data["seen"]
   ]
+  inputs = len(mutants.NUMBERS) + len(mutants.WORDS)
   return [
     Text(
-      f"`{FULL}` on problems whose function, compared on 150 inputs, some exercise "
-      "computes in another composition or wording, and on those that none does:"
+      f"`{FULL}` on problems whose function, compared on {inputs} inputs, some "
+      "exercise computes in another composition or wording, and on those that none "
+      "does (textbooks are not looked at):"
     ),
     Table(["tier", "function", "n", "solved, %"], rows),
   ]
@@ -135,8 +154,8 @@ def paired(data: Mapping[str, Any]) -> list[Block]:
       "The same problems, so the tests are paired: McNemar's exact test for one seed, "
       "which compares the trained models, not the recipes (two trainings of one "
       "recipe differ too, so a small difference says little at any p); for several "
-      "seeds the paired bootstrap over problems and seeds, too narrow for two or "
-      f"three. There are {len(rows)} tests; Bonferroni's line for 5% is p = {line:.4f}."
+      "seeds, paired too, the paired t test over seeds, on these problems. "
+      f"There are {len(rows)} tests; Bonferroni's line for 5% is p = {line:.4f}."
     ),
     Table(
       ["arms", "tier", "points", "p", "only one solves", "test"],

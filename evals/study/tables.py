@@ -13,7 +13,8 @@ from evals.study.arms import FULL
 from evals.study.config import StudyConfig
 from phi1_jax.text import records
 
-# Pairs of arms that the paper's claim and the controls are about: b against a.
+# Pairs of arms that the paper's claim and the controls are about: b against a. Two more
+# ask what pruning costs by size, and what beyond it.
 PAIRS = (
   ("raw", "raw_exercises"),
   ("filtered", "filtered_exercises"),
@@ -64,11 +65,15 @@ def runs_of(
 
 
 def comparisons(
-  found: Sequence[Mapping[str, Any]], size: str, tiers: Sequence[str]
+  found: Sequence[Mapping[str, Any]],
+  size: str,
+  tiers: Sequence[str],
+  strictest: float,
 ) -> list[dict[str, Any]]:
-  """Paired tests of `PAIRS` on every tier."""
+  """Paired tests of `PAIRS`, and about pruning at the strictest tau, on every tier."""
   rows = []
-  for a, b in PAIRS:
+  pruned = arms.pruned(strictest)
+  for a, b in (*PAIRS, (arms.THINNED, FULL), (pruned, arms.THINNED)):
     for name in tiers:
       both = [samples(runs_of(found, arm, size), name) for arm in (a, b)]
       compared = dataclasses.asdict(score.compare_trainings(*both))
@@ -82,7 +87,11 @@ def pruning(
   size: str,
   tiers: Sequence[str],
 ) -> list[dict[str, Any]]:
-  """The paper's Table 3: similar and other problems, before and after pruning."""
+  """The paper's Table 3: similar and other problems, before and after pruning.
+
+  The three nearest tiers are counted together: of problems that are not similar each
+  has only a few.
+  """
   rows, taus = [], _taus(folder)
   strictest = min(row["tau"] for row in taus)
   for row in taus:
@@ -124,7 +133,7 @@ def leak(
   """What became of the planted problems.
 
   Problems count as similar where decontamination convicts an exercise of the leaked
-  set for their likeness: the planted ones, if it finds them, and what was close before.
+  set for their likeness.
   """
   task_set = ruler.leaked_from(config.menu)
   planted = {problem.id for problem in materials.leaked_problems(config)}
@@ -132,7 +141,7 @@ def leak(
   caught, others_dropped, close = set(), 0, set()
   for file in sorted(place.glob("dropped-*.jsonl")):
     for row in records.read_lines(file):
-      close |= {pair["problem"] for pair in row["dropped"]["evidence"]["pairs"]}
+      close.update(row["dropped"]["evidence"]["problems"])
       if row["source"] != "leak":
         others_dropped += 1
       elif materials.is_copy(row["dropped"]):
@@ -140,8 +149,8 @@ def leak(
   ids = ids_of(task_set)
   kinds = {
     "planted": [n for n in ids if n in planted],
-    "similar to an exercise": [n for n in ids if n in close],
-    "not similar": [n for n in ids if n not in close],
+    "similar to an exercise, not planted": [n for n in ids if n in close - planted],
+    "not similar": [n for n in ids if n not in close | planted],
   }
   shares = {}
   for label, arm in (("without", FULL), ("with", "leaked")):
@@ -181,13 +190,14 @@ def _times_read(folder: Path, found: Sequence[Mapping[str, Any]], arm: str) -> f
 def seen(
   folder: Path, found: Sequence[Mapping[str, Any]], size: str, tiers: Sequence[str]
 ) -> list[dict[str, Any]]:
-  """Scores where some exercise computes a problem's function, and where none does."""
+  """Scores where some exercise computes a problem's function, where none does, and
+  where functions cannot be compared.
+  """
   known = records.read_json(folder / materials.SEEN)
   group = runs_of(found, FULL, size)
   rows = []
   for name in tiers:
-    new = [n for n in ids_of(name) if n not in known[name]]
-    for kind, ids in (("seen", known[name]), ("new", new)):
+    for kind, ids in known[name].items():
       share = score.over_trainings(samples(group, name, ids)) if ids else None
       found_share = share and dataclasses.asdict(share)
       rows.append({"task_set": name, "kind": kind, "n": len(ids), "share": found_share})

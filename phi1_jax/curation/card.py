@@ -58,6 +58,11 @@ def _sections(stats: Mapping[str, Any]) -> Iterable[str]:
     yield table(("source", "read", "kept"), sources)
     licences = [(name, f"{count:,}") for name, count in stats["licences"].items()]
     yield table(("licence", "documents"), licences)
+  if "maximum_loss" in stats:
+    losses = stats["losses"]
+    shares = [(name, f"{c['dropped'] / c['read']:.1%}") for name, c in losses.items()]
+    yield f"No source may lose more than {stats['maximum_loss']:.0%} to duplicates.\n"
+    yield table(("source", "duplicates"), shares)
   for model in stats.get("models") or []:
     yield f"Made or judged by: {model}\n"
   if cost := stats.get("cost"):

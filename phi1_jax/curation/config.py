@@ -34,7 +34,8 @@ class AnnotateConfig:
   """Educational value of a sample of the raw code (gin name: `Annotate`).
 
   Attributes:
-    inputs: "embedded", folders of stages, files or patterns of .jsonl or .parquet.
+    inputs: "embedded", folders of stages, files or patterns of .jsonl or .parquet
+      (text in `text`, `content` or `code`; README names the other fields).
     judge: "local" (documented features, no network) or "llm" (asks `Llm.model`).
     sample: how many documents, chosen by hash; the paper labelled about 100,000.
     second_pass: how many of them are judged once more, to measure agreement.
@@ -109,7 +110,8 @@ class FilterConfig:
   """Which raw code is kept, in a Beam pipeline (gin name: `Filter`).
 
   Attributes:
-    inputs: "embedded", folders of stages, files or patterns of .jsonl or .parquet.
+    inputs: "embedded", folders of stages, files or patterns of .jsonl or .parquet
+      (text in `text`, `content` or `code`; README names the other fields).
     classifier: folder of the train-classifier stage.
     threshold: calibrated probability of high value from which on code is kept; None
       is the threshold of the best F1 that the classifier's report names.
@@ -210,7 +212,8 @@ class DeduplicateConfig:
   """Near-duplicates, in a Beam pipeline (gin name: `Deduplicate`).
 
   Attributes:
-    inputs: folders of stages, files or patterns of .jsonl or .parquet.
+    inputs: folders of stages, files or patterns of .jsonl or .parquet
+      (text in `text`, `content` or `code`; README names the other fields).
     shingle: words and identifiers per shingle.
     permutations: length of a MinHash signature.
     bands: a pair whose signatures agree in one band is a candidate: at a similarity s
@@ -250,7 +253,8 @@ class DecontaminateConfig:
   """What is too close to a benchmark goes, in a Beam pipeline (gin: `Decontaminate`).
 
   Attributes:
-    inputs: folders of stages, files or patterns of .jsonl or .parquet.
+    inputs: folders of stages, files or patterns of .jsonl or .parquet
+      (text in `text`, `content` or `code`; README names the other fields).
     benchmarks: task sets that training data must not hold: names, or files of problems
       in HumanEval's format (.jsonl).
     ngram: words of a run that counts as shared; the paper's is 13.

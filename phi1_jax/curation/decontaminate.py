@@ -30,7 +30,7 @@ from phi1_jax.text import records
 
 STAGE = verdict.STAGE
 STUDY, TABLE = "study.json", "study.md"
-VERSION = 3  # of everything that decides the outcome beside the settings
+VERSION = 4  # of everything that decides the outcome beside the settings
 _BATCH = 64
 _Judged = tuple[Decision, list[Evidence]]
 

@@ -72,6 +72,7 @@ def run(
   check_loss(losses, config.maximum_loss, folder)
   facts |= {
     "losses": losses,
+    "maximum_loss": config.maximum_loss,
     "duplicates": records.read_json(folder / CLUSTERS),
     "diversity": diversity.figures(sample(folder)),
     "lineage": read.lineage(config.inputs),

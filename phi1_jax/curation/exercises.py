@@ -8,161 +8,59 @@ and doctests in the sandbox, and an exercise whose solution fails is dropped.
 from __future__ import annotations
 
 import ast
-import dataclasses
 import functools
 import re
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
 from phi1_jax.curation import asserts, ideas
 from phi1_jax.curation.config import ExercisesConfig
-from phi1_jax.curation.desk import Desk
-from phi1_jax.curation.document import Document, Drop, identify
-from phi1_jax.curation.draft import Draft
-from phi1_jax.curation.prompt import Prompt
+from phi1_jax.curation.teachers import Lesson, Written
 from phi1_jax.grammar import teacher as grammar
-from phi1_jax.llm.conversation import Answered, Malformed
-from phi1_jax.llm.request import Request
+from phi1_jax.llm.conversation import Malformed
 
 STAGE, VERSION = "exercises", 1
 PLACES = frozenset(("name", "topic_a", "topic_b", "profession"))
 
 
-@dataclasses.dataclass(frozen=True)
-class GrammarTeacher:
-  """Exercises that `phi1_jax.grammar` composes: no model, no network, no cost.
-
-  Attributes:
-    config: how many, and their seed.
+def lesson(config: ExercisesConfig) -> Lesson:
+  """What a teacher is to write: of an LLM, a function of a given name, about two topics
+  that somebody of a profession would meet.
   """
 
-  config: ExercisesConfig
-
-  def identity(self) -> dict[str, Any]:
-    """The grammar's version."""
-    return {"grammar": grammar.VERSION}
-
-  def facts(self) -> dict[str, Any]:
-    """Says that no language model wrote them."""
-    return {"models": [f"grammar teacher, version {grammar.VERSION} (no LLM)"]}
-
-  def drafts(self) -> Iterator[Draft]:
-    """One draft per exercise."""
-    of = self.config
-    made = grammar.exercises(of.seed, 0, of.exercises, menu=of.menu)
-    for index, exercise in enumerate(made):
+  def composed() -> Iterator[Written]:
+    made = grammar.exercises(config.seed, 0, config.exercises, menu=config.menu)
+    for exercise in made:
       facts = {
-        "teacher": "grammar",
-        "grammar": grammar.VERSION,
-        "seed": self.config.seed,
-        "index": index,
         "family": exercise.family,
         "composition": list(exercise.composition),
         "frame": exercise.frame,
         "tests": list(exercise.tests),
       }
-      document = Document(
-        id=identify("grammar", exercise.text),
-        text=exercise.text,
-        source="grammar",
-        licence="MIT",
-        kind="exercise",
-        group=identify("grammar", repr(exercise.composition)),
-        provenance={STAGE: facts},
-      )
-      yield Draft(document, exercise.text, exercise.tests)
+      group = repr(exercise.composition)
+      yield Written(exercise.text, exercise.text, exercise.tests, group, facts)
 
+  def places(index: int) -> dict[str, str]:
+    chance = ideas.dice(config.seed, index)
+    topics = ideas.two_topics(chance)
+    return {
+      "name": ideas.function_name(chance),
+      "topic_a": topics[0],
+      "topic_b": topics[1],
+      "profession": chance.choice(ideas.PROFESSIONS),
+    }
 
-@dataclasses.dataclass(frozen=True)
-class Written:
-  """An exercise as an LLM wrote it.
-
-  Attributes:
-    name: the function's.
-    text: imports, signature, docstring and solution.
-    tests: the asserts and doctest examples that are plain.
-  """
-
-  name: str
-  text: str
-  tests: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class LlmTeacher:
-  """Exercises that an LLM writes, held to a function name, two topics, a profession.
-
-  Attributes:
-    config: how many, and their seed.
-    desk: pays for the answers, and keeps them.
-    prompt: with the places `PLACES`.
-  """
-
-  config: ExercisesConfig
-  desk: Desk
-  prompt: Prompt
-
-  def identity(self) -> dict[str, Any]:
-    """The model and the prompt."""
-    return {**self.desk.identity(), "prompt": self.prompt.version}
-
-  def facts(self) -> dict[str, Any]:
-    """The model, the prompt, and what was paid."""
-    return {**self.desk.facts(), "prompts": [self.prompt.record()]}
-
-  def asked(self) -> Iterator[tuple[Request, dict[str, str]]]:
-    """Requests, each with what its prompt was filled with."""
-    for index in range(self.config.exercises):
-      chance = ideas.dice(self.config.seed, index)
-      topics = ideas.two_topics(chance)
-      places = {
-        "name": ideas.function_name(chance),
-        "topic_a": topics[0],
-        "topic_b": topics[1],
-        "profession": chance.choice(ideas.PROFESSIONS),
-      }
-      config = self.config
-      yield (
-        self.prompt.request(places, config.max_tokens, config.temperature, index),
-        places,
-      )
-
-  def drafts(self) -> Iterator[Draft | Drop]:
-    """One draft per answer; why there is none where no answer could be used."""
-    read = functools.partial(read_reply, fewest=self.config.minimum_asserts)
-    requests = (request for request, _ in self.asked())
-    answers = self.desk.ask(requests, read, self.config.exercises)
-    for (_, places), answer in zip(self.asked(), answers, strict=True):
-      facts: dict[str, Any] = {"teacher": "llm", "model": self.desk.model, **places}
-      facts["prompt"] = self.prompt.version
-      if isinstance(answer, Answered):
-        written: Written = answer.value
-        facts |= {"request": answer.reply.key, "tests": list(written.tests)}
-        facts["as_asked"] = written.name == places["name"]
-        yield Draft(self._document(written.text, facts), written.text, written.tests)
-      else:
-        facts["request"] = answer.key
-        evidence = {"reason": answer.reason, "request": answer.key}
-        yield Drop(self._document("", facts), "no usable answer", evidence)
-
-  def _document(self, text: str, facts: dict[str, Any]) -> Document:
-    return Document(
-      id=identify(facts["request"] if not text else "llm", text),
-      text=text,
-      source=f"llm:{self.desk.model}",
-      licence="unknown",
-      kind="exercise",
-      group=identify("name", facts["name"]),
-      provenance={STAGE: facts},
-    )
+  read = functools.partial(read_reply, fewest=config.minimum_asserts)
+  return Lesson(
+    STAGE, "exercise", config.exercises, config.seed, composed, places, "name", read
+  )
 
 
 _BLOCK = re.compile(r"```[ \t]*[a-zA-Z0-9]*[ \t]*\n(.*?)```", re.DOTALL)
 
 
 def read_reply(reply: str, fewest: int) -> Written:
-  """The exercise in an answer.
+  """The exercise in an answer; its facts name the function, and the tests.
 
   Args:
     reply: as the LLM wrote it: a code block, or nothing but code.
@@ -191,7 +89,8 @@ def read_reply(reply: str, fewest: int) -> Written:
     )
   if not asserts.expects_several(tests, name):
     raise Malformed("all asserts expect the same value")
-  return Written(name, _program(source, tree), tests)
+  text = _program(source, tree)
+  return Written(text, text, tests, facts={"function": name, "tests": list(tests)})
 
 
 def _tested(tree: ast.Module) -> ast.FunctionDef:

@@ -100,7 +100,7 @@ def _exercises(work: Work) -> dict[str, Any]:
 
 
 def _teach(work: Work, module: Any, total: int, **judging: Any) -> dict[str, Any]:
-  from phi1_jax.curation import teaching
+  from phi1_jax.curation import teachers, teaching
   from phi1_jax.curation.judging import Judge
   from phi1_jax.sandbox.sandbox import Sandbox
 
@@ -108,7 +108,7 @@ def _teach(work: Work, module: Any, total: int, **judging: Any) -> dict[str, Any
     if work.asks:
       teacher = _llm_teacher(work, module, opened.enter_context(work.door()))
     else:
-      teacher = module.GrammarTeacher(work.config)
+      teacher = teachers.GrammarTeacher(module.lesson(work.config))
       judging["on_decision"] = _counting(opened, work, total, module.STAGE)
     # What this project wrote may run anywhere; what a model wrote, behind walls only.
     sandbox = opened.enter_context(Sandbox(require_isolation=work.asks))
@@ -133,10 +133,10 @@ def _counting(
 
 
 def _llm_teacher(work: Work, module: Any, desk: Desk) -> Any:
-  from phi1_jax.curation import prompt
+  from phi1_jax.curation import prompt, teachers
 
   asked = prompt.load(work.config.prompt, module.PLACES)
-  return module.LlmTeacher(work.config, desk, asked)
+  return teachers.LlmTeacher(module.lesson(work.config), work.config, desk, asked)
 
 
 def _deduplicate(work: Work) -> dict[str, Any]:

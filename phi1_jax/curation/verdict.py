@@ -156,7 +156,12 @@ def decide(document: Document, evidence: Sequence[Evidence], tau: float) -> Deci
     looked_at = [found.record() for found in ordered[:NOTED]]
     facts = {"tau": tau, "looked_at": looked_at, "candidates": len(ordered)}
     return Keep(document.noted(STAGE, facts))
-  pairs = [{**found.record(), "reason": why} for found, why in convicted[:NOTED]]
+  # The strongest, and of every other reason the strongest too.
+  first = {why: found for found, why in reversed(convicted)}
+  noted = convicted[:NOTED]
+  seen = {why for _, why in noted}
+  noted += [(found, why) for why, found in first.items() if why not in seen]
+  pairs = [{**found.record(), "reason": why} for found, why in noted]
   problems = sorted({found.problem for found, _ in convicted})
   evidence_kept = {"tau": tau, "problems": problems, "pairs": pairs}
   return Drop(document, convicted[0][1], evidence_kept)

@@ -55,6 +55,14 @@ def done(tmp_path_factory):
   return config, place / "out", stats
 
 
+def test_the_card_says_what_sources_lost_and_may_lose(done):
+  _, place, stats = done
+  card = (place / "README.md").read_text()
+  assert "No source may lose more than 60% to duplicates." in card
+  for name, counts in stats["losses"].items():
+    assert f"| {name} | {counts['dropped'] / counts['read']:.1%} |" in card
+
+
 def test_what_goes_and_why(done):
   _, place, stats = done
   assert stats["dropped"] == {

@@ -4,6 +4,7 @@ import pytest
 
 from phi1_jax.curation import annotate, exercises, ideas, prompt, textbooks
 from phi1_jax.curation.config import ExercisesConfig, TextbooksConfig
+from phi1_jax.curation.teachers import LlmTeacher
 from phi1_jax.llm.conversation import Malformed
 
 GOOD = '''Here you are:
@@ -35,7 +36,8 @@ Enjoy!
 
 def test_an_exercise_is_found_in_the_answer_and_its_checks_are_plain():
   written = exercises.read_reply(GOOD, 2)
-  assert written.name == "scale"
+  assert written.facts == {"function": "scale", "tests": list(written.tests)}
+  assert written.code == written.text
   assert written.tests == (
     "assert scale([1, 2], 2) == [2, 4]",
     "assert scale([], 5) == []",
@@ -74,9 +76,10 @@ SECTION = "# Loops\n\n" + "Prose that explains. " * 20 + "\n\n```python\nx = 1\n
 
 
 def test_a_section_keeps_its_text_and_gives_its_code():
-  assert textbooks.read_reply(SECTION.replace("\n", "\r\n")) == SECTION
+  assert textbooks.read_reply(SECTION.replace("\n", "\r\n")).text == SECTION
   two = SECTION + "\nMore.\n\n```python\nassert x == 1\n```\n\n```text\nno code\n```\n"
-  assert textbooks.code_of(textbooks.read_reply(two)) == ["x = 1\n", "assert x == 1\n"]
+  assert textbooks.code_of(two) == ["x = 1\n", "assert x == 1\n"]
+  assert textbooks.read_reply(two).code == "x = 1\n\n\nassert x == 1\n"
   hidden = SECTION + "\n1. Then:\n\n    ```Py title=x\n    raise SystemError\n    ```\n"
   assert textbooks.code_of(hidden) == ["x = 1\n", "raise SystemError\n"]
 
@@ -126,11 +129,9 @@ class NoDesk:
 
 def test_what_is_asked_varies_and_more_of_it_keeps_what_was_asked():
   def asked(number):
-    teacher = exercises.LlmTeacher(
-      ExercisesConfig(teacher="llm", exercises=number),
-      NoDesk(),
-      prompt.load("exercise", exercises.PLACES),
-    )
+    config = ExercisesConfig(teacher="llm", exercises=number)
+    asked = prompt.load("exercise", exercises.PLACES)
+    teacher = LlmTeacher(exercises.lesson(config), config, NoDesk(), asked)
     return [
       (request.messages[0].content, places) for request, places in teacher.asked()
     ]
@@ -144,11 +145,9 @@ def test_what_is_asked_varies_and_more_of_it_keeps_what_was_asked():
 
 
 def test_textbooks_vary_by_topic_audience_and_words():
-  teacher = textbooks.LlmTeacher(
-    TextbooksConfig(teacher="llm", sections=300),
-    NoDesk(),
-    prompt.load("textbook", textbooks.PLACES),
-  )
+  config = TextbooksConfig(teacher="llm", sections=300)
+  asked = prompt.load("textbook", textbooks.PLACES)
+  teacher = LlmTeacher(textbooks.lesson(config), config, NoDesk(), asked)
   places = [places for _, places in teacher.asked()]
   assert {p["audience"] for p in places} == set(ideas.AUDIENCES)
   assert len({p["topic"] for p in places}) > 60

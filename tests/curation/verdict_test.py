@@ -73,6 +73,19 @@ def test_what_is_dropped_names_every_problem_and_the_strongest_pairs():
   }
 
 
+def test_a_copy_is_noted_behind_any_number_of_likenesses():
+  alike = [
+    dataclasses.replace(LONG, problem=f"Mbpp/{n}", match=1.0)
+    for n in range(verdict.NOTED + 2)
+  ]
+  copied = dataclasses.replace(LONG, problem="Mbpp/99", text=0.6, text_runs=3)
+  pairs = verdict.decide(samples.document("text"), [*alike, copied], 0.95).evidence[
+    "pairs"
+  ]
+  assert [pair["reason"] for pair in pairs] == ["AST"] * verdict.NOTED + ["text"]
+  assert pairs[-1]["problem"] == "Mbpp/99"
+
+
 def test_what_is_kept_says_what_was_looked_at():
   document = samples.document("text")
   weak = dataclasses.replace(LONG, match=0.9, function="f", text_runs=1)

@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from evals import score
 from phi1_jax import InputError
@@ -120,9 +121,8 @@ def test_other_problems_cannot_be_compared():
 
 def _trainings(shares, problems=100):
   """Trainings that solve the first problems, as many as their shares say."""
-  return {
-    f"{i:03}": [i < share * problems for share in shares] for i in range(problems)
-  }
+  counts = [round(share * problems) for share in shares]
+  return {f"{i:03}": [i < count for count in counts] for i in range(problems)}
 
 
 def test_one_training_has_wilsons_interval():
@@ -132,28 +132,79 @@ def test_one_training_has_wilsons_interval():
   assert score.compare_trainings(solved, other) == score.compare(solved, other)
 
 
-def test_trainings_that_differ_widen_the_interval():
-  alike = score.over_trainings(_trainings([0.4, 0.4, 0.4]))
-  apart = score.over_trainings(_trainings([0.2, 0.4, 0.6]))
-  assert alike.value == pytest.approx(apart.value) == pytest.approx(0.4)
-  assert apart.high - apart.low > 1.5 * (alike.high - alike.low)
-  # Variance of a mean of rows and columns drawn with replacement, by hand: of
-  # problems (0.4 * 0.6 / 100 if all trainings agree) and of trainings (0.08 / 3 / 3).
-  half = 1.96 * math.sqrt(0.08 / 3 / 3 + 0.24 / 100)
-  assert apart.high - apart.low == pytest.approx(2 * half, rel=0.15)
+def test_the_interval_of_trainings_is_students():
+  """By hand: standard error of trainings 0.1 / sqrt(3), of problems 0.45 / 10."""
+  found = score.over_trainings(_trainings([0.3, 0.4, 0.5]))
+  problems = np.asarray([1.0] * 30 + [2 / 3] * 10 + [1 / 3] * 10 + [0.0] * 50)
+  of_trainings = scipy.stats.t.ppf(0.975, 2) * 0.1 / math.sqrt(3)
+  of_problems = 1.96 * problems.std(ddof=1) / 10
+  half = math.hypot(of_trainings, of_problems)
+  assert found.method == "t"
+  assert found.value == pytest.approx(0.4)
+  assert (found.low, found.high) == pytest.approx((0.4 - half, 0.4 + half), rel=1e-4)
 
 
-def test_a_difference_that_seeds_do_not_share_is_not_significant():
-  a, b = _trainings([0.2, 0.5, 0.4]), _trainings([0.5, 0.2, 0.5])
+def test_the_test_of_recipes_is_the_paired_t_test():
+  a, b = _trainings([0.2, 0.25, 0.15]), _trainings([0.3, 0.5, 0.35])
   compared = score.compare_trainings(a, b)
-  assert compared.difference == pytest.approx(1 / 30)
+  told = scipy.stats.ttest_rel([0.3, 0.5, 0.35], [0.2, 0.25, 0.15])
+  assert compared.p_value == pytest.approx(told.pvalue)
+  low, high = told.confidence_interval()
+  assert (compared.low, compared.high) == pytest.approx((low, high))
+
+
+def test_two_trainings_that_differ_say_little_of_a_third():
+  found = score.over_trainings(_trainings([0.08, 0.31]))
+  assert (found.low, found.high) == (0.0, 1.0)
+  compared = score.compare_trainings(_trainings([0.1, 0.1]), _trainings([0.1, 0.5]))
   assert compared.p_value > 0.3
   assert compared.low < 0 < compared.high
-  sure = score.compare_trainings(_trainings([0.2] * 3), _trainings([0.5] * 3))
-  assert sure.p_value < 0.001
-  assert (sure.only_a, sure.method) == (None, "bootstrap")
 
 
-def test_trainings_that_solve_nothing_have_an_interval():
-  found = score.over_trainings(_trainings([0.0, 0.0]))
-  assert (found.low, found.high) == score.wilson(0, 100)
+def test_trainings_that_agree_are_as_sure_as_one():
+  one, many = (score.over_trainings(_trainings([0.4] * n)) for n in (1, 3))
+  assert (many.low, many.high) == pytest.approx((one.low, one.high), abs=0.01)
+  a, b = _trainings([0.4] * 3), _trainings([0.5] * 3)
+  assert score.compare_trainings(a, b).p_value < 0.001
+
+
+@pytest.mark.parametrize("shares", [(0.0, 0.0), (0.0, 0.01), (1.0, 1.0)])
+def test_an_interval_at_the_edge_is_no_narrower_than_wilsons(shares):
+  found, mean = score.over_trainings(_trainings(shares)), sum(shares) / 2
+  low, high = score.wilson(100 * mean, 100)
+  assert found.low <= low <= high <= found.high
+
+
+def test_a_difference_that_all_seeds_share_is_significant():
+  a, b = _trainings([0.2, 0.25, 0.15]), _trainings([0.5, 0.6, 0.55])
+  compared = score.compare_trainings(a, b)
+  assert compared.difference == pytest.approx(0.35)
+  assert compared.p_value < 0.01
+  assert compared.low > 0.1
+  back = score.compare_trainings(b, a)
+  assert (back.p_value, back.high) == pytest.approx((compared.p_value, -compared.low))
+
+
+def test_a_recipe_does_not_differ_from_itself():
+  a = _trainings([0.2, 0.4])
+  assert score.compare_trainings(a, a).p_value == 1.0
+
+
+def test_p_of_twins_is_not_small_more_often_than_it_says():
+  """Two recipes that are one, whose trainings move by 10 points."""
+  random, small = np.random.default_rng(0), 0
+  for _ in range(400):
+    shares = np.clip(random.normal(0.3, 0.1, 6), 0, 1)
+    a, b = ({str(i): [] for i in range(100)} for _ in range(2))
+    for place, share in enumerate(shares):
+      for each in (a, b)[place % 2].values():
+        each.append(bool(random.random() < share))
+    small += score.compare_trainings(a, b).p_value < 0.05
+  assert small / 400 < 0.07
+
+
+def test_trainings_that_do_not_pair_are_refused():
+  with pytest.raises(ValueError, match="do not pair"):
+    score.compare_trainings(_trainings([0.2]), _trainings([0.2, 0.3]))
+  with pytest.raises(ValueError, match="do not pair"):
+    score.compare_trainings(_trainings([0.2]), _trainings([0.2], 99))

@@ -15,7 +15,7 @@ from phi1_jax import InputError
 
 TIERS = ["exercises-numbers-unseen-triples-100", "exercises-handwritten-100"]
 WHERE = {
-  "commit": "abc1234",
+  "commits": ["abc1234"],
   "when": "2026-01-01 00:00",
   "machine": "x86_64, 2 cores",
   "python": "3.11",
@@ -64,6 +64,7 @@ def fixture_data():
   compared = score.compare({"a": [True], "b": [False]}, {"a": [True], "b": [True]})
   subset = {"subset": "similar", "n": 2, "before": _score(1, 2), "after": None}
   return {
+    "format": page.FORMAT,
     "config": dataclasses.asdict(CONFIG),
     "tiers": TIERS,
     "runs": runs,
@@ -142,7 +143,7 @@ def test_seeds_are_shown_apart_with_whether_they_agree(data):
       run["scores"] = run["scores"] | {TIERS[0]: _score(60)}
   found = score_sections.scores(data | {"config": config, "runs": seeds})
   table = next(b for b in found if isinstance(b, Table) and "seed 1" in b.head)
-  assert table.rows[0] == ["raw 1M", "0 (0-4)", "60 (50-69)", "no"]
+  assert table.rows[0] == ["raw 1M", "0 (0-4)", "60 (50-69)", "60", "no"]
   assert {row[-1] for row in table.rows[1:]} == {"yes"}
 
 
@@ -153,6 +154,9 @@ def test_report_renders_a_study_and_nothing_beside_it(data, tmp_path, capsys):
   assert command_line.main(flags) == 0
   assert "A planted leak" in (tmp_path / "out.md").read_text()
   assert f"written to {tmp_path / 'out.html'}" in capsys.readouterr().out
+  (tmp_path / "run" / results.STUDY).write_text(json.dumps(data | {"format": 1}))
+  with pytest.raises(InputError, match="gathered as format 1, expected 2"):
+    command_line.main(flags)
   with pytest.raises(InputError, match="expected it alone"):
     command_line.main([*flags[:2], "other", flags[2]])
 
@@ -182,4 +186,4 @@ def test_seeds_are_samples_of_a_problem():
   found = tables.over_seeds(group, TIERS[1])
   assert found["value"] == pytest.approx(0.015)
   assert found["solved"] == [2, 1]
-  assert found["method"] == "bootstrap"
+  assert found["method"] == "t"

@@ -1,0 +1,202 @@
+"""What a finished study left, gathered and shown: from a folder made of plain files."""
+
+import json
+import random
+
+import pytest
+
+from evals import score
+from evals.study import arms, materials, page, plan, results, ruler, tables
+from evals.study.config import StudyConfig
+
+CONFIG = StudyConfig(
+  "recipe.gin", {"1M": "a.gin"}, 400, menu="numbers", taus=(0.95, 0.8), sampled=2
+)
+TIERS = ruler.task_sets("numbers")
+FAR = TIERS[-1]
+# Share of the generated tiers that an arm solves; the others solve nothing.
+SHARES = {arms.FULL: 0.5, "raw_exercises": 0.4, arms.THINNED: 0.2, "pruned_0.8": 0.1}
+PLANTED = {problem.id for problem in materials.leaked_problems(CONFIG)}
+
+
+def _json(path, content):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(json.dumps(content))
+
+
+def _lines(path, rows):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _judged(place, task_set, solved, ids):
+  low, high = score.wilson(len(solved), len(ids))
+  one = {"value": len(solved) / len(ids), "low": low, "high": high}
+  rates = {"valid_syntax": one, "runs": one}
+  _json(
+    place / "summary.json",
+    {
+      "settings": {"task_set": task_set},
+      "rates": {"truncated": rates},
+      "scores": {"truncated": {"pass@1": one}},
+    },
+  )
+  _json(place / "run.json", {"execute": {"judge": "j"}})
+  rows = [
+    {"task_id": name, "sample": 0, "variant": variant, "judge": judge}
+    | {"outcome": "passed" if name in solved and judge == "j" else "wrong"}
+    for name in ids
+    for variant, judge in (("truncated", "j"), ("sanitized", "j"), ("truncated", "old"))
+  ]
+  _lines(place / "verdicts.jsonl", rows)
+
+
+def _solved(run, tier, ids):
+  if tier == FAR:
+    return PLANTED if run.arm.name == "leaked" else set()
+  count = round(SHARES.get(run.arm.name, 0.0) * len(ids)) + 5 * run.seed
+  return set(random.Random(tier).sample(ids, count)) if count > 5 else set()
+
+
+def _trained(run, folder):
+  length = CONFIG.steps // (2 if run.arm.exercises else 1)
+  summary = {"step": length, "tokens_seen": 256 * length, "flops_per_token": 6e6}
+  summary |= {"parameters": 1_055_488, "wall_seconds": 10.0}
+  _json(folder / "train" / run.name / "summary.json", summary)
+  rows = [{"step": step, "loss": 7 / step} for step in range(1, length + 1)]
+  rows.append({"step": length, "eval/loss": 0.5})
+  _lines(folder / "train" / run.name / "metrics.jsonl", rows)
+  judged = folder / "judged" / run.name
+  for tier in TIERS:
+    ids = tables.ids_of(tier)
+    _judged(judged / tier, tier, _solved(run, tier, ids), ids)
+  _judged(judged / "humaneval-164", "humaneval-164", [], tables.ids_of("humaneval-164"))
+  kinds = ("all", "exercise", "raw code")
+  losses = [{"kind": kind, "nats_per_byte": 0.5} for kind in kinds]
+  _json(judged / "loss.json", {"losses": losses})
+  if not run.arm.exercises or run.arm.exercises == "main":
+    ids = tables.ids_of(TIERS[0])
+    half = judged.with_name(f"{run.name}-half")
+    _judged(half / TIERS[0], TIERS[0], set(ids[:1]), ids)
+    sampled = f"{TIERS[0]}-sampled"
+    _judged(judged / sampled, TIERS[0], set(ids[:1]), ids)
+
+
+def _curated(folder, problems):
+  similar = {str(folder / ruler.FILE): {"similar": problems}}
+  rows = [
+    {"tau": tau, "read": 100, "removed": removed, "share": removed / 100}
+    | {"reasons": {"AST": removed}, "benchmarks": similar}
+    for tau, removed in ((0.95, 20), (0.8, 80))
+  ]
+  _json(folder / "curate" / "pruned" / "study.json", {"rows": rows})
+  dropped = [
+    {
+      "source": "leak",
+      "dropped": {
+        "evidence": {"problems": [name], "pairs": [{"reason": "text", "problem": name}]}
+      },
+      "provenance": {"variant": {"problem": name}},
+    }
+    for name in sorted(PLANTED)[:19]
+  ]
+  alike = {"problems": ["Handwritten/8"], "pairs": [{"reason": "AST"}]}
+  dropped.append({"source": "grammar", "dropped": {"evidence": alike}})
+  _lines(folder / "curate" / "leak_found" / "dropped-0.jsonl", dropped)
+  for name in ("pool", "raw", "filter", "textbooks", "exercises", "main"):
+    stats = {"read": 9, "kept": 8, "dropped": {"AST": 1}}
+    _json(folder / "curate" / name / "stats.json", stats)
+    (folder / "curate" / name / "COMPLETED").touch()
+  for name in ("main", "pruned_0.95", "pruned_0.8"):
+    manifest = {"documents": 10, "tokens": 25_600, "bytes": 99}
+    _json(folder / "stores" / name / "manifest.json", manifest)
+
+
+@pytest.fixture(name="gathered", scope="module", params=[(0,), (0, 1)])
+def fixture_gathered(request, tmp_path_factory):
+  """The data of a study with one seed, or with two."""
+  folder = tmp_path_factory.mktemp("study")
+  config = StudyConfig(**{**vars(CONFIG), "seeds": request.param})
+  for run in plan.runs(config):
+    _trained(run, folder)
+  near = tables.ids_of(TIERS[0])
+  _curated(folder, near[:90])
+  for tier in TIERS:
+    _judged(folder / "judged" / "nearest" / tier, tier, set(), tables.ids_of(tier))
+  seen = {
+    t: {"seen": tables.ids_of(t)[:40], "new": tables.ids_of(t)[40:]} for t in TIERS
+  }
+  _json(folder / "seen.json", seen)
+  _lines(folder / "steps.jsonl", [{"step": "pool", "seconds": 1.5, "commit": "abc"}])
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(results, "_examples", lambda *_: [])
+    data = results.gather(config, folder)
+  assert json.loads((folder / results.STUDY).read_text())["tiers"] == TIERS
+  return data
+
+
+def test_every_arm_has_the_share_that_it_solves(gathered):
+  seeds = len(gathered["config"]["seeds"])
+  added = 0.025 * (seeds - 1)  # 5 problems more by the second seed
+  for arm in gathered["arms"]:
+    share = SHARES.get(arm["name"], 0.0)
+    found = arm["scores"][TIERS[0]]
+    assert found["value"] == pytest.approx(share + added if share else 0.0)
+    assert found["method"] == ("wilson" if seeds == 1 else "t")
+    assert found["low"] - 1e-9 <= found["value"] <= found["high"] + 1e-9
+
+
+def test_pruning_counts_three_tiers_and_the_strictest_tau_its_control(gathered):
+  mild, strict = gathered["pruning"]
+  assert (mild["tau"], strict["tau"]) == (0.95, 0.8)
+  subsets = {row["subset"]: row for row in strict["subsets"]}
+  assert [subsets[k]["n"] for k in ("similar", "non-similar", "total")] == [
+    90,
+    210,
+    300,
+  ]
+  few, pruned = (subsets["total"][k]["value"] for k in ("thinned", "after"))
+  assert 0.2 <= few < 0.23
+  assert 0.1 <= pruned < 0.13
+  assert all("thinned" not in subset for subset in mild["subsets"])
+  assert strict["times_read"] == 2.0
+
+
+def test_the_leak_is_split_without_counting_a_problem_twice(gathered):
+  leak = gathered["leak"]
+  assert (leak["task_set"], leak["found"], leak["others_dropped"]) == (FAR, 19, 1)
+  with_it, without = leak["shares"]["with"], leak["shares"]["without"]
+  assert [row["n"] for row in with_it.values()] == [20, 1, 79]
+  assert [row["value"] for row in with_it.values()] == [1.0, 0.0, 0.0]
+  assert {row["value"] for row in without.values()} == {0.0}
+
+
+def test_arms_are_compared_and_so_is_what_pruning_costs(gathered):
+  rows = {
+    (r["a"], r["b"]): r for r in gathered["comparisons"] if r["task_set"] == TIERS[0]
+  }
+  row = rows["pruned_0.8", arms.THINNED]
+  assert row["difference"] == pytest.approx(0.1)
+  assert (arms.THINNED, arms.FULL) in rows
+  assert rows["textbooks", arms.FULL]["p_value"] < 0.05
+  assert row["method"] == ("mcnemar" if len(gathered["config"]["seeds"]) == 1 else "t")
+
+
+def test_predictions_are_judged(gathered):
+  held = {row["text"]: row["holds"] for row in gathered["predictions"]}
+  thinned = next(text for text in held if "strictest" in text)
+  assert held[thinned] is True
+  assert None not in held.values()
+
+
+def test_the_page_shows_what_was_gathered(gathered, tmp_path):
+  html, notes = (path.read_text() for path in page.write(gathered, tmp_path))
+  seeds = gathered["config"]["seeds"]
+  assert ("points apart" in notes) == (len(seeds) == 2)
+  assert "found 19 of 20" in notes
+  assert "| 20 (13-29) (planted) |" in notes or len(seeds) == 2
+  assert "Commit abc" in notes
+  assert html.count("<svg") == 3
+  rows = [line for line in notes.splitlines() if line.startswith("| 0.8 |")]
+  assert [row.count("(") for row in rows] == [4, 4, 4]  # removed, and three shares
+  assert notes.count(" | - |") >= 3  # the mild tau has no control of size
