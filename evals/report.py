@@ -262,8 +262,8 @@ def _study(folders: Sequence[Path], output: Path) -> int:
   data = records.read_json(folders[0] / _STUDY)
   if data["format"] != page.FORMAT:
     raise InputError(
-      f"report: {folders[0]} was gathered as format {data['format']}, expected "
-      f"{page.FORMAT}; run `python -m evals study` on it again"
+      f"report: {folders[0]} was made by another version of this code (format "
+      f"{data['format']}, expected {page.FORMAT}), which alone can render it"
     )
   output.parent.mkdir(parents=True, exist_ok=True)
   for path in page.write(data, output.parent, output.stem):

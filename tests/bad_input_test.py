@@ -375,13 +375,18 @@ def test_prepare(run, flags, named):
 # Through the real command: code, one line on standard error, no traceback.
 
 
+@pytest.mark.parametrize("flag", ["--no_such_flag", "--simulated_devices=x"])
+def test_a_bad_flag(flag, capsys):
+  with pytest.raises(SystemExit) as ended:
+    train.main(["--gin_file=run.gin", flag])
+  assert ended.value.code == 2
+  assert flag.partition("=")[0] in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
   ("module", "flags", "named"),
   [
-    ("train", ["--gin.Train.batch_size=12"], "Train.batch_size: got 12"),
     ("train", ["--gin.Data.mixture=other"], "mixture = 'words', expected 'other'"),
-    ("train", ["--no_such_flag"], "--no_such_flag"),
-    ("train", ["--simulated_devices=x"], "--simulated_devices"),
     ("prepare", ["--gin.Data.tokenizer=gone.json"], "gone.json"),
   ],
 )

@@ -6,6 +6,7 @@ always possible.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,7 +76,6 @@ def without(name):
   return version(name)
 importlib.metadata.version = without
 """
-FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 @pytest.fixture(scope="module")
@@ -106,24 +106,44 @@ def place(tmp_path_factory):
   return place
 
 
-def command(place, module, *flags, bare=True):
-  """Runs `python -m MODULE` in the place: exit code and output."""
-  program = f"""{BARE if bare else ""}
-import runpy, sys
-sys.argv = ["{module}", *sys.argv[1:]]
-runpy.run_module("{module}", run_name="__main__")
+# Runs `python -m MODULE FLAGS` for each of its arguments, which are JSON.
+EACH = """
+import json, runpy
+for module, *flags in map(json.loads, sys.argv[1:]):
+  sys.argv = [module, *flags]
+  try:
+    runpy.run_module(module, run_name="__main__")
+  except SystemExit as ended:
+    print("\\nended with", ended.code, flush=True)
 """
-  environment = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
-  environment["PYTHONPATH"] = str(ROOT)  # evals is not installed
+
+
+def commands(place, *each, bare=True):
+  """Runs `python -m MODULE FLAGS` in the place, all in one process.
+
+  Returns:
+    Exit code and output of each.
+  """
+  program = (BARE if bare else "import sys") + EACH
   done = subprocess.run(
-    [sys.executable, "-c", program, *flags],
+    [sys.executable, "-u", "-c", program, *map(json.dumps, each)],
     cwd=place,
-    env={**os.environ, **environment},
-    capture_output=True,
+    env={**os.environ, "PYTHONPATH": str(ROOT)},  # evals is not installed
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
     text=True,
     timeout=300,
   )
-  return done.returncode, done.stdout + done.stderr
+  assert done.returncode == 0, done.stdout
+  *parts, rest = re.split(r"^ended with (\d+)\n", done.stdout, flags=re.MULTILINE)
+  assert (len(parts), rest) == (2 * len(each), "")
+  return [(int(code), text) for text, code in zip(parts[::2], parts[1::2], strict=True)]
+
+
+def command(place, *words, bare=True):
+  """The same of one command."""
+  (only,) = commands(place, words, bare=bare)
+  return only
 
 
 def train(place, workdir, *flags, bare=True):
@@ -172,18 +192,27 @@ def test_it_is_the_run_that_a_full_machine_makes(place, trained):
   assert json.loads((workdir / "summary.json").read_text())["step"] == 40
 
 
-@pytest.mark.parametrize(
-  ("flag", "named"),
-  [
-    ("--gin.Modle.num_layers=2", "no part has the name 'Modle'"),
-    ("--gin.Model.num_layer=2", "Model.num_layer: no such parameter"),
-    ("--gin.STEP=2", "nothing reads the macro STEP"),
-    ("--gin.Train.seed=@Mesh()", "pip install gin-config"),
-    ("--gin.Data.store=elsewhere", "needs seqio"),
-  ],
-)
-def test_wrong_input(place, flag, named):
-  code, output = train(place, "wrong", flag)
+WRONG = {
+  "--gin.Modle.num_layers=2": "no part has the name 'Modle'",
+  "--gin.Model.num_layer=2": "Model.num_layer: no such parameter",
+  "--gin.STEP=2": "nothing reads the macro STEP",
+  "--gin.Train.seed=@Mesh()": "pip install gin-config",
+  "--gin.Data.store=elsewhere": "needs seqio",
+}
+OTHERS = ("phi1_jax.convert", "phi1_jax.prepare", "evals")
+
+
+@pytest.fixture(scope="module")
+def short(place):
+  """What ends soon: flag or module -> exit code and output."""
+  start = ("phi1_jax.train", "--gin_file=run.gin", "--workdir=wrong")
+  each = [(*start, flag) for flag in WRONG] + [(name, "--help") for name in OTHERS]
+  return dict(zip([*WRONG, *OTHERS], commands(place, *each), strict=True))
+
+
+@pytest.mark.parametrize(("flag", "named"), WRONG.items())
+def test_wrong_input(short, flag, named):
+  code, output = short[flag]
   assert code == 2, output
   assert named in output
   assert "Traceback" not in output
@@ -196,7 +225,7 @@ def test_sampling(place, trained):
   assert "for word in" in output
 
 
-@pytest.mark.parametrize("module", ["phi1_jax.convert", "phi1_jax.prepare", "evals"])
-def test_other_commands_start(place, module):
-  code, output = command(place, module, "--help")
+@pytest.mark.parametrize("module", OTHERS)
+def test_other_commands_start(short, module):
+  code, output = short[module]
   assert code == 0, output

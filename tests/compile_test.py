@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from phi1_jax import InputError
+from phi1_jax import InputError, compile
 from phi1_jax.telemetry.hlo import Traffic
 from phi1_jax.training import report, search
 from phi1_jax.training.accounts import Account, OutOfMemoryError
@@ -114,12 +114,16 @@ def test_what_does_not_fit_or_compile(tiny):
   [
     ((), "--topology: got none, expected a machine, such as v5e:4x4"),
     (("--topology=v9-8",), "got 'v9-8', expected one of v2, v3"),
-    (("--topology=cpu-3",), "Mesh: fsdp=3 does not divide 256"),
   ],
 )
 def test_bad_input(tiny, flags, message):
-  _, error = run(tiny, *flags, code=2)
-  assert message in error
+  with pytest.raises(InputError, match=message):
+    compile.main([tiny, *flags])
+
+
+def test_a_mesh_that_does_not_fit_the_machine(tiny):
+  _, error = run(tiny, "--topology=cpu-3", code=2)
+  assert "Mesh: fsdp=3 does not divide 256" in error
   assert "Traceback" not in error
 
 

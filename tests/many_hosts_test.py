@@ -46,7 +46,6 @@ Runtime.compilation_cache = "compiled"
 """
 GO_ON = "run the same command on all hosts to go on from the last checkpoint"
 SECONDS = 240  # for any wait
-FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 # The command, but for two things: each host's rows are recorded as `rows/STEP.FIRST`,
 # and a signal may strike when a batch is asked for (FAULT=STEP:SIGNAL).
@@ -136,7 +135,6 @@ def started(place, workdir, count, *flags, faults=None, saved="", folders=None):
         words += [f"--num_processes={count}", f"--process_id={host}"]
       environment = {
         **os.environ,
-        "XLA_FLAGS": FLAGS,
         "ROWS": str(rows),
         "SAVED": f"{place / workdir}/checkpoints/{saved}",
         "FAULT": (faults or {}).get(host, ""),

@@ -29,7 +29,8 @@ def workdir(tmp_path_factory):
   tokenizer = tokenizers.train(["def f(x):\n  return x + 1\n"] * 9, 300)
   tokenizer.save(folder / tokenizers.FILE_NAME)
   tokens_BT = jax.numpy.zeros((1, 1), int)
-  params = nn.unbox(Decoder(MODEL).init(jax.random.key(0), tokens_BT))["params"]
+  init = jax.jit(Decoder(MODEL).init)
+  params = nn.unbox(init(jax.random.key(0), tokens_BT))["params"]
   checkpoints = Checkpoints(folder / "checkpoints", CheckpointConfig())
   # As a TPU has trained it: its kernel is not for here.
   trained = dataclasses.replace(MODEL, attention="flash")
@@ -105,7 +106,7 @@ def test_score(run, workdir, capsys):
   assert "".join(row["text"] for row in rows) == PROMPT
   assert rows[0]["log_prob"] is None
   loaded = open_checkpoint(str(workdir), _one_device())
-  logits = Decoder(MODEL).apply(
+  logits = jax.jit(Decoder(MODEL).apply)(
     {"params": loaded.params}, np.asarray([[row["id"] for row in rows]])
   )
   expected = jax.nn.log_softmax(logits[0], axis=-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,8 +35,9 @@ def main(about: str, argv: Sequence[str]) -> int:
     "python -m evals study --gin_file=gin/evals/study.gin",
   )
   parser.prog = "python -m evals study"
+  parser.epilog = f"{parser.epilog}\n\n{_settings()}"
   add = parser.add_argument
-  add("--workdir", type=Path, help="default: runs/<name of the gin file>")
+  add("--workdir", type=Path, help="default: runs/<name of the last gin file>")
   add("--plan", action="store_true", help="print the steps and stop")
   add(
     "--benchmarks",
@@ -51,6 +53,8 @@ def main(about: str, argv: Sequence[str]) -> int:
   if arguments.benchmarks:  # the steps and the results read MBPP by it
     os.environ[mbpp.ENVIRONMENT] = arguments.benchmarks
   benchmarks = os.environ.get(mbpp.ENVIRONMENT)
+  if benchmarks:
+    mbpp.load("mbpp-full-500", benchmarks)  # or says what is not there, at once
   steps = plan.Plan(config, folder, benchmarks).steps()
   graph.check(steps)
   if arguments.plan:
@@ -59,6 +63,7 @@ def main(about: str, argv: Sequence[str]) -> int:
   _check_installed()
   with held(folder, "running a study"):
     _begin(folder, config)
+    print(f"study in {folder}; the log of every step: {folder / graph.LOGS}")
     if not graph.run(steps, folder, config.jobs):
       print(f"stopped; run the same command to go on ({folder})")
       return command.PREEMPTED
@@ -68,6 +73,18 @@ def main(about: str, argv: Sequence[str]) -> int:
     for path in page.write(data, folder):
       print(f"written to {path}")
   return command.DONE
+
+
+def _settings() -> str:
+  """What it costs, and what it may be told."""
+  fields = ", ".join(field.name for field in dataclasses.fields(StudyConfig))
+  lines = [
+    "gin/evals/study.gin, the default, takes about an hour on two cores and 1 GB of",
+    "disk; it may be stopped at any moment, and the same command goes on.",
+    "settings (--gin.Study.NAME=VALUE; evals/study/config.py says more):",
+    *textwrap.wrap(fields, 78, initial_indent="  ", subsequent_indent="  "),
+  ]
+  return "\n".join(lines)
 
 
 def _config(arguments) -> StudyConfig:
@@ -90,7 +107,7 @@ def _begin(folder: Path, config: StudyConfig) -> None:
   del settings["jobs"]  # changes nothing but the time it takes
   # Seeds may be added; the first one's model makes embeddings for the data.
   settings["first_seed"] = settings.pop("seeds")[0]
-  settings["mbpp"] = mbpp.ENVIRONMENT in os.environ  # steps look for its problems
+  settings["MBPP (--benchmarks)"] = mbpp.ENVIRONMENT in os.environ
   files = (config.recipe, *config.models.values())
   settings["files"] = {file: records.digest(Path(file).read_text()) for file in files}
   records.begin(folder / SETTINGS, settings)

@@ -205,7 +205,8 @@ def _one(
       return time.monotonic() - started
     if state.stopping or code == command.PREEMPTED:
       return None
-    text = log.read_text(errors="replace").replace("\r", "\n").rstrip().split("\n")
+    last = log.read_text(errors="replace").rpartition("\n$ python -m ")[2]
+    text = last.replace("\r", "\n").rstrip().split("\n")
   except (InputError, OSError) as error:
     raise FailedError(f"step {step.name}: {error}") from error
   shown = "\n  ".join(text[-_SHOWN_LINES:])
@@ -265,6 +266,8 @@ def _stop_on_signals(state: _State) -> Iterator[None]:
   def stop(number: int, frame: object) -> None:
     del number, frame
     again, state.stopping = state.stopping, True
+    if state.running and not again:
+      print(f"\nstopping: {', '.join(state.running)} may save first", file=sys.stderr)
     for child in list(state.running.values()):
       child.kill() if again else child.terminate()
 

@@ -32,6 +32,7 @@ def blocks(data: Mapping[str, Any]) -> list[Block]:
   """The page, section by section."""
   return [
     *_head(data),
+    *score_sections.in_short(data),
     *score_sections.scores(data),
     *score_sections.paired(data),
     *_predictions(data),
@@ -194,10 +195,12 @@ def _other_rulers(data: Mapping[str, Any]) -> list[Block]:
     Heading("Other rulers"),
     Text(
       f"Seed {seed}. Share of completions of {label(near)} that parse, and that run "
-      "without an exception; held-out loss in nats per byte on each kind of text; "
-      "and problems solved of sets that nothing here was trained towards. Most of "
-      "these are out of reach by length alone: models read short sequences in "
-      f"training, and a completion may have {data['config']['max_new_tokens']}."
+      "without an exception; held-out loss in nats per byte on each kind of text "
+      "(docstrings too, most of which nobody can foresee, so equal losses go with very "
+      "different scores); and problems solved of sets that nothing here was trained "
+      "towards. Most of these are out of reach by length alone: models read short "
+      f"sequences in training, and a completion may have "
+      f"{data['config']['max_new_tokens']} tokens."
     ),
     Table(
       ["arm", "parses, %", "runs, %", *(f"loss: {k}" for k in kinds), *far],
@@ -267,14 +270,23 @@ def _cost(data: Mapping[str, Any]) -> list[Block]:
   return [
     Heading("What was trained, on what"),
     Table(
-      ["run", "parameters", "steps", "text tokens", "exercise tokens", "FLOPs", "s"],
+      [
+        "run",
+        "parameters",
+        "steps",
+        "text tokens",
+        "exercise tokens",
+        "FLOPs",
+        "s, own steps",
+      ],
       runs,
     ),
     Text("Sets, as tokens; an arm may read a part of one, or one more than once."),
     Table(["set", "documents", "tokens"], stores),
     Text(
-      f"All steps together took {_minutes(sum(data['steps'].values()))} of one "
-      "worker's time."
+      f"All {len(data['steps'])} steps together took "
+      f"{_minutes(sum(data['steps'].values()))} of one worker's time; tokens and FLOPs "
+      "of a run count the text that it started from."
     ),
   ]
 

@@ -52,7 +52,8 @@ def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
   """Reads every run of a study and writes study.json."""
   tiers = ruler.task_sets(config.menu)
   steps = list(records.read_lines(folder / STEPS))
-  found = [_run(run, config, folder) for run in runs(config)]
+  seconds = {row["step"]: row["seconds"] for row in steps}
+  found = [_run(run, config, folder, seconds) for run in runs(config)]
   by_arm = _by_arm(found)
   nearest = _nearest(folder, tiers)
   smallest = next(iter(config.models))
@@ -80,14 +81,16 @@ def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
     "predictions": arms.verdicts(tiers, min(config.taus), shares),
     "examples": _examples(config, folder, tiers),
     "sets": _sets(config, folder),
-    "steps": {row["step"]: row["seconds"] for row in steps},
+    "steps": seconds,
     "where": provenance.where(steps),
   }
   records.write_json(folder / STUDY, data)
   return data
 
 
-def _run(run: Run, config: StudyConfig, folder: Path) -> dict[str, Any]:
+def _run(
+  run: Run, config: StudyConfig, folder: Path, seconds: Mapping[str, float]
+) -> dict[str, Any]:
   place = folder / "train" / run.name
   told = records.read_json(place / "summary.json")
   rows = records.read_lines(place / "metrics.jsonl")
@@ -115,7 +118,9 @@ def _run(run: Run, config: StudyConfig, folder: Path) -> dict[str, Any]:
     "steps": started + told["step"],
     "tokens": tokens,
     "flops": total * flops_per_token,
-    "seconds": told["wall_seconds"],
+    "seconds": sum(
+      seconds.get(f"train_{run.name}{half}", 0.0) for half in ("", "-half")
+    ),
     "started": started,
     "curve": curve[::stride],
     "held_out": held_out,

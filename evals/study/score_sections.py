@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evals import mutants
-from evals.study import figures
+from evals.study import arms, figures
 from evals.study.arms import FULL
 from evals.study.document import Block, Figure, Heading, Points, Table, Text
 
@@ -36,6 +36,47 @@ def _arms(data: Mapping[str, Any], size: str) -> list[Mapping[str, Any]]:
   return [arm for arm in data["arms"] if arm["size"] == size]
 
 
+def in_short(data: Mapping[str, Any]) -> list[Block]:
+  """What came out on the nearest tier, and how far trainings of one recipe differ."""
+  tiers, taus = data["tiers"], data["config"]["taus"]
+  found = {arm["name"]: arm["scores"] for arm in _arms(data, sizes(data)[0])}
+  mild, strict = arms.pruned(max(taus)), arms.pruned(min(taus))
+
+  def told(*names: str) -> str:
+    shown = [f"`{name}` {percent(found[name][tiers[0]])}" for name in names]
+    return ", ".join(shown)
+
+  whole = found[FULL][tiers[0]]["value"]
+  twins = [found[name][tiers[0]]["value"] for name in ("leaked", mild)]
+  unleaked = [scores for name, scores in found.items() if name != "leaked"]
+  apart = 100 * max(abs(twin - whole) for twin in twins)
+  far = [
+    f"{label(tier)} {100 * max(s[tier]['value'] for s in unleaked):.0f}"
+    for tier in tiers[3:]
+  ]
+  held = [row["holds"] for row in data["predictions"]]
+  return [
+    Heading("In short"),
+    Points(
+      [
+        f"Percent of {label(tiers[0])} solved without exercises: {told(*arms.TEXTS)}.",
+        "With exercises after the text: "
+        + told(*(f"{text}_exercises" for text in arms.TEXTS))
+        + f"; without text, half of the steps: {told('exercises_alone')}.",
+        f"Damaged exercises: {told('shuffled', 'wrong', 'few')}; copying the solution "
+        f"under the nearest docstring: {percent(data['nearest'][tiers[0]])}.",
+        f"As few exercises as the strictest pruning leaves: {told(arms.THINNED)} drawn "
+        f"at random, {told(strict)} pruned.",
+        f"The farthest tiers, best arm: {', '.join(far)}.",
+        f"`leaked` (planted problems are of another tier) and `{mild}` are almost the "
+        f"recipe of `{FULL}`: {told('leaked', mild, FULL)}. So {apart:.0f} points lie "
+        "between near-twins: arms that differ by no more must not be ranked.",
+        f"{held.count(True)} of {len(held)} predictions held.",
+      ]
+    ),
+  ]
+
+
 def scores(data: Mapping[str, Any]) -> list[Block]:
   """The arms on every tier, and the main one by what its problems ask for."""
   tiers = data["tiers"]
@@ -51,12 +92,15 @@ def scores(data: Mapping[str, Any]) -> list[Block]:
       "training exercise has the name or the composition of a generated problem, but "
       "some compute the same function (see below)."
     ),
+    Points([f"`{arm['name']}`: {arm['about']}" for arm in _arms(data, sizes(data)[0])]),
   ]
   for size in sizes(data):
-    arms = _arms(data, size)
+    of_size = _arms(data, size)
     if len(sizes(data)) > 1:
       found.append(Heading(size, 3))
-    rows = [[arm["name"], *(_cell(arm, tier, data) for tier in tiers)] for arm in arms]
+    rows = [
+      [arm["name"], *(_cell(arm, tier, data) for tier in tiers)] for arm in of_size
+    ]
     rows.append(
       ["nearest (copies)", *(percent(data["nearest"][tier]) for tier in tiers)]
     )
@@ -64,15 +108,11 @@ def scores(data: Mapping[str, Any]) -> list[Block]:
       Table(["arm", *map(label, tiers)], rows),
       Figure(
         f"arms-{size}",
-        figures.bars(arms, tiers, label),
+        figures.bars(of_size, tiers, label),
         f"Share of problems solved by each arm, {size} parameters.",
       ),
     ]
-  found += [*_by_seed(data), *_seen(data)]
-  found.append(
-    Points([f"`{arm['name']}`: {arm['about']}" for arm in _arms(data, sizes(data)[0])])
-  )
-  return found
+  return [*found, *_by_seed(data), *_seen(data)]
 
 
 def _cell(arm: Mapping[str, Any], tier: str, data: Mapping[str, Any]) -> str:
@@ -146,8 +186,9 @@ def paired(data: Mapping[str, Any]) -> list[Block]:
       row["method"],
     ]
     for row in data["comparisons"]
+    if row["difference"] or row["p_value"] < 1
   ]
-  line = 0.05 / max(1, len(rows))
+  line = 0.05 / max(1, len(data["comparisons"]))
   return [
     Heading("Arms compared in pairs"),
     Text(
@@ -155,7 +196,8 @@ def paired(data: Mapping[str, Any]) -> list[Block]:
       "which compares the trained models, not the recipes (two trainings of one "
       "recipe differ too, so a small difference says little at any p); for several "
       "seeds, paired too, the paired t test over seeds, on these problems. "
-      f"There are {len(rows)} tests; Bonferroni's line for 5% is p = {line:.4f}."
+      f"There are {len(data['comparisons'])} tests, of which the {len(rows)} with a "
+      f"difference are shown; Bonferroni's line for 5% is p = {line:.4f}."
     ),
     Table(
       ["arms", "tier", "points", "p", "only one solves", "test"],

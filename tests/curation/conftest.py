@@ -23,7 +23,8 @@ def checkpoint(tmp_path_factory):
   tokenizer = tokenizers.train(["def f(x):\n  return x + 1\n", "import os\n"] * 9, 300)
   tokenizer.save(folder / tokenizers.FILE_NAME)
   tokens_BT = jax.numpy.zeros((1, 1), int)
-  params = nn.unbox(Decoder(MODEL).init(jax.random.key(0), tokens_BT))["params"]
+  init = jax.jit(Decoder(MODEL).init)
+  params = nn.unbox(init(jax.random.key(0), tokens_BT))["params"]
   meta = {
     "config": {"model": dataclasses.asdict(MODEL)},
     "tokenizer": tokenizer.digest,

@@ -4,12 +4,10 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 
-from phi1_jax import curate
+from phi1_jax import InputError, curate
 from phi1_jax.curation import folder
 from tests.curation import samples
 from tests.llm.counting_server import CountingServer
@@ -153,21 +151,10 @@ def test_the_budget_ends_the_stage_and_says_how_to_go_on(server, tmp_path, capsy
 
 def test_wrong_models_and_prices_are_refused(server, tmp_path):
   command = flags("exercises", server, tmp_path, "--gin.Exercises.exercises=4")
-  code = "import sys; from phi1_jax import curate; from phi1_jax.cli import command; "
-  code += "command.run(lambda _: curate.main(sys.argv[1:]))"
-
-  def run(*more):
-    ended = subprocess.run(
-      [sys.executable, "-c", code, *command, *more], capture_output=True, text=True
-    )
-    return ended.returncode, ended.stderr
-
-  status, error = run("--gin.Llm.model=gone")
-  assert status == 2
-  assert "gone" in error.splitlines()[-1]
-  status, error = run("--gin.Llm.input_usd_per_million=None")
-  assert status == 2
-  assert "price" in error
-  status, error = run(f"--gin.Exercises.prompt={tmp_path / 'gone.txt'}")
-  assert status == 2
-  assert "not readable" in error
+  for more, told in (
+    ("--gin.Llm.model=gone", "gone"),
+    ("--gin.Llm.input_usd_per_million=None", "expected both or neither"),
+    (f"--gin.Exercises.prompt={tmp_path / 'gone.txt'}", "not readable"),
+  ):
+    with pytest.raises(InputError, match=told):
+      curate.main([*command, more])

@@ -105,7 +105,8 @@ def checkpoint(tmp_path_factory):
     dtype="float32",
   )
   tokens_BT = jnp.zeros((1, 1), jnp.int32)
-  params = sharding.unbox(Decoder(model).init(jax.random.key(0), tokens_BT)["params"])
+  init = jax.jit(Decoder(model).init)
+  params = sharding.unbox(init(jax.random.key(0), tokens_BT)["params"])
   saved = Checkpoints(folder / "checkpoints", CheckpointConfig())
   meta = {
     "config": {"model": dataclasses.asdict(model)},

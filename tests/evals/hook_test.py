@@ -30,9 +30,8 @@ def run(tmp_path, monkeypatch):
     model=MODEL, train=types.SimpleNamespace(tokens_per_step=10)
   )
   setup = types.SimpleNamespace(config=config, mesh=mesh, workdir=tmp_path / "run")
-  params = nn.unbox(
-    Decoder(MODEL).init(jax.random.key(0), jax.numpy.zeros((1, 1), int))
-  )["params"]
+  init = jax.jit(Decoder(MODEL).init)
+  params = nn.unbox(init(jax.random.key(0), jax.numpy.zeros((1, 1), int)))["params"]
   return setup, types.SimpleNamespace(directory=tmp_path), params
 
 

@@ -26,9 +26,8 @@ def fixture_opened(monkeypatch):
   monkeypatch.setattr(report, "load_problems", lambda *_: humaneval.load()[:3])
   tokenizer = tokenizers.train(["def f(x):\n  return x + 1\n"] * 9, 300)
   mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-  params = nn.unbox(
-    Decoder(MODEL).init(jax.random.key(0), jax.numpy.zeros((1, 1), int))
-  )["params"]
+  init = jax.jit(Decoder(MODEL).init)
+  params = nn.unbox(init(jax.random.key(0), jax.numpy.zeros((1, 1), int)))["params"]
   loaded = checkpoint.Loaded(MODEL, params, tokenizer, mesh, "d" * 64, 5, 50)
   count = []
 

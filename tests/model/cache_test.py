@@ -28,8 +28,9 @@ LENGTH = 17
 @pytest.fixture(scope="module")
 def model():
   tokens_BT = jax.random.randint(jax.random.key(0), (2, LENGTH), 0, 97)
-  params = nn.unbox(Decoder(CONFIG).init(jax.random.key(1), tokens_BT))["params"]
-  full = Decoder(CONFIG).apply({"params": params}, tokens_BT)
+  init, apply = jax.jit(Decoder(CONFIG).init), jax.jit(Decoder(CONFIG).apply)
+  params = nn.unbox(init(jax.random.key(1), tokens_BT))["params"]
+  full = apply({"params": params}, tokens_BT)
   return tokens_BT, caches.by_layer(params, CONFIG), np.asarray(full)
 
 
@@ -81,7 +82,8 @@ def test_insert_replaces_rows_and_drops_what_is_out_of_range(model, read):
 
 def test_matrices_take_the_computations_dtype_and_norms_do_not():
   config = ModelConfig(**{**CONFIG.__dict__, "dtype": "bfloat16"})
-  params = nn.unbox(Decoder(config).init(jax.random.key(1), jnp.zeros((1, 1), int)))
+  init = jax.jit(Decoder(config).init)
+  params = nn.unbox(init(jax.random.key(1), jnp.zeros((1, 1), int)))
   split = caches.by_layer(params["params"], config)
   assert len(split["layers"]) == config.num_layers
   assert split["layers"][0]["mlp"]["up"]["kernel"].dtype == jnp.bfloat16
@@ -90,7 +92,8 @@ def test_matrices_take_the_computations_dtype_and_norms_do_not():
 
 
 def test_consumed_parameters_are_free_and_equal():
-  params = nn.unbox(Decoder(CONFIG).init(jax.random.key(1), jnp.zeros((1, 1), int)))
+  init = jax.jit(Decoder(CONFIG).init)
+  params = nn.unbox(init(jax.random.key(1), jnp.zeros((1, 1), int)))
   kept = caches.by_layer(params["params"], CONFIG)
   consumed = caches.by_layer(params["params"], CONFIG, consume=True)
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(params))

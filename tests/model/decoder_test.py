@@ -41,12 +41,15 @@ def _apply(tokens=_TOKENS, params=None, config=_CONFIG, **arguments):
     for name in ("segment_ids_BT", "rngs")
     if name in arguments
   }
+  return _compiled(config, **arguments)(variables, tokens, arrays)
 
-  @jax.jit
+
+@functools.cache
+def _compiled(config, **arguments):
   def run(variables, tokens, arrays):
     return Decoder(config).apply(variables, tokens, **arrays, **arguments)
 
-  return run(variables, tokens, arrays)
+  return jax.jit(run)
 
 
 @functools.cache
@@ -71,16 +74,20 @@ def test_bfloat16_is_close_to_float32():
   assert float(jnp.max(jnp.abs(coarse - exact))) < 0.05 * float(jnp.std(exact))
 
 
+@jax.jit
+@jax.grad
+def _gradient(offset_BTD, params, position):
+  """What an offset of the embeddings does to the logits at a position."""
+  module = Decoder(_CONFIG).bind({"params": params})
+  x = module.embedding(_TOKENS) + offset_BTD
+  x, _ = module.layers(x, None, True)
+  return jnp.sum(module.head(module.final_norm(x))[:, position] ** 2)
+
+
 @pytest.mark.parametrize("position", [0, 3, 6])
 def test_gradient_reaches_the_past_and_no_further(position):
-  def loss(offset_BTD):
-    module = Decoder(_CONFIG).bind({"params": _params()})
-    x = module.embedding(_TOKENS) + offset_BTD
-    x, _ = module.layers(x, None, True)
-    return jnp.sum(module.head(module.final_norm(x))[:, position] ** 2)
-
-  gradient = jax.jit(jax.grad(loss))(jnp.zeros((2, 7, 13)))
-  reached = np.asarray(jnp.any(gradient != 0, axis=(0, 2)))
+  gradient = np.asarray(_gradient(jnp.zeros((2, 7, 13)), _params(), position))
+  reached = np.any(gradient != 0, axis=(0, 2))
   np.testing.assert_array_equal(reached, np.arange(7) <= position)
 
 
@@ -111,9 +118,13 @@ def test_each_layer_draws_its_own_mask():
   params["layers"]["mlp"]["down"]["bias"] = jnp.ones((3, 13))
   config = dataclasses.replace(_CONFIG, dropout_rate=0.5, attention_dropout_rate=0.0)
   rngs = {"dropout": jax.random.key(3)}
-  module = Decoder(config).bind({"params": params}, rngs=rngs)
-  x, _ = module.layers(module.embedding(_TOKENS), None, False)
-  assert set(np.unique(x)) == {0.0, 2.0, 4.0, 6.0}
+
+  @jax.jit
+  def run(params):
+    module = Decoder(config).bind({"params": params}, rngs=rngs)
+    return module.layers(module.embedding(_TOKENS), None, False)[0]
+
+  assert set(np.unique(run(params))) == {0.0, 2.0, 4.0, 6.0}
 
 
 @pytest.mark.parametrize(
@@ -222,7 +233,7 @@ def test_sharded_over_eight_devices_equals_one():
     rngs = {"dropout": jax.random.key(2)}
     return Decoder(config).apply(variables, tokens, deterministic=False, rngs=rngs)
 
-  expected = run(variables, tokens)
+  expected = jax.jit(run)(variables, tokens)
   with jax.set_mesh(mesh), nn.logical_axis_rules(rules):
     logits = jax.jit(run)(jax.device_put(variables, shardings), tokens)
   np.testing.assert_allclose(logits, expected, atol=2e-5)

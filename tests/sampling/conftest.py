@@ -33,7 +33,7 @@ def tokenizer():
 @pytest.fixture(scope="session")
 def params():
   tokens_BT = jax.numpy.zeros((1, 1), int)
-  return nn.unbox(Decoder(CONFIG).init(jax.random.key(3), tokens_BT))["params"]
+  return nn.unbox(jax.jit(Decoder(CONFIG).init)(jax.random.key(3), tokens_BT))["params"]
 
 
 @pytest.fixture(scope="session")

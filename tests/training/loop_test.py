@@ -159,7 +159,7 @@ def test_held_out_loss_is_the_mean_over_the_store(tiny, store):
     tokens, weights_BT = next(
       held_out_batches(store, task, batch_size=64, sequence_length=16)
     )
-    logits = setup.model.apply({"params": begun.params}, tokens[:, :-1])
+    logits = jax.jit(setup.model.apply)({"params": begun.params}, tokens[:, :-1])
     logits = np.asarray(logits, np.float64)
     log_z = np.log(np.exp(logits).sum(-1))
     picked = np.take_along_axis(logits, tokens[:, 1:, None], -1)[..., 0]

@@ -3,7 +3,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from phi1_jax.parallel import sharding
@@ -144,7 +143,8 @@ def test_an_update_is_optax_on_the_gradient_of_the_mean_loss(tiny, initial):
     return total / weight
 
   value, gradients = jax.jit(jax.value_and_grad(mean_loss))(initial.params)
-  norm = optax.global_norm(gradients)
+  gradients = jax.device_get(gradients)
+  norm = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(gradients)))
   np.testing.assert_allclose(row, [value, norm], rtol=1e-5)
   assert norm > 0.1  # so that clipping has something to do
   clipped = jax.tree.map(lambda g: g * 0.05 / norm, gradients)

@@ -155,7 +155,7 @@ def test_report_renders_a_study_and_nothing_beside_it(data, tmp_path, capsys):
   assert "A planted leak" in (tmp_path / "out.md").read_text()
   assert f"written to {tmp_path / 'out.html'}" in capsys.readouterr().out
   (tmp_path / "run" / results.STUDY).write_text(json.dumps(data | {"format": 1}))
-  with pytest.raises(InputError, match="gathered as format 1, expected 2"):
+  with pytest.raises(InputError, match="format 1, expected 2"):
     command_line.main(flags)
   with pytest.raises(InputError, match="expected it alone"):
     command_line.main([*flags[:2], "other", flags[2]])
