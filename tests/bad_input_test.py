@@ -5,7 +5,6 @@ The compiler is left out: everything refused here is refused before or without i
 
 import fcntl
 import json
-import os
 import subprocess
 import sys
 import types
@@ -139,8 +138,7 @@ def complaint(*flags, command=train, files=("run.gin",)):
 )
 def test_a_binding(binding, named):
   message = complaint(f"--gin.{binding}")
-  for word in named:
-    assert word in message, message
+  assert all(word in message for word in named), message
 
 
 def test_accumulation_that_does_not_divide():
@@ -368,8 +366,7 @@ def test_prepare(run, flags, named):
   store = () if "store" in flags[0] else ("--gin.Data.store=new",)
   flags = (*PREPARE, "--gin.Data.mixture=code_exercises", *store, *flags)
   message = complaint("--gin.Data.processes=1", *flags, command=prepare)
-  for word in named:
-    assert word in message, message
+  assert all(word in message for word in named), message
 
 
 # Through the real command: code, one line on standard error, no traceback.
@@ -377,9 +374,8 @@ def test_prepare(run, flags, named):
 
 @pytest.mark.parametrize("flag", ["--no_such_flag", "--simulated_devices=x"])
 def test_a_bad_flag(flag, capsys):
-  with pytest.raises(SystemExit) as ended:
+  with pytest.raises(SystemExit, match="^2$"):
     train.main(["--gin_file=run.gin", flag])
-  assert ended.value.code == 2
   assert flag.partition("=")[0] in capsys.readouterr().err
 
 
@@ -398,7 +394,6 @@ def test_the_command_ends_with_2(run, module, flags, named):
     capture_output=True,
     text=True,
     timeout=120,
-    env={**os.environ, "JAX_PLATFORMS": "cpu"},
   )
   assert done.returncode == 2, done.stderr
   assert named in done.stderr

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.cli.command import run
 from phi1_jax.data.config import DataConfig
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.prepare import main, prepare
@@ -384,23 +383,12 @@ def test_a_killed_command_leaves_no_worker_behind(config, finished, gin_file, ca
   assert contents(store) == contents(finished)
 
 
-def _command(folder, *arguments):
-  """The command in a process that has loaded TensorFlow; `out` and `err` are files."""
-  for number, name in ((1, "out"), (2, "err")):
-    os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), number)
-  sys.argv[1:] = arguments
-  run(main)
-
-
-def test_the_command_refuses_in_one_line(finished, gin_file, context, tmp_path):
+def test_the_command_refuses_in_one_line(finished, gin_file):
   arguments = (f"--gin.Data.store={finished}", "--gin.Data.shards=2")
-  arguments += (f"--gin_file={gin_file}", "--gin.Data.processes=1")
-  refused = context.Process(target=_command, args=(tmp_path, *arguments))
-  refused.start()
-  refused.join()
-  assert refused.exitcode == 2
-  assert (tmp_path / "out").read_text() == ""
-  errors = (tmp_path / "err").read_text()
+  refused = command(f"--gin_file={gin_file}", "--gin.Data.processes=1", *arguments)
+  output, errors = refused.communicate()
+  assert refused.returncode == 2
+  assert output == ""
   assert errors.startswith(f"error: {finished} was begun with Data.shards_per_task = 3")
   assert len(errors.splitlines()) == 1
 

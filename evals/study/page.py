@@ -49,7 +49,8 @@ def blocks(data: Mapping[str, Any]) -> list[Block]:
 def _head(data: Mapping[str, Any]) -> list[Block]:
   config, where = data["config"], data["where"]
   one = data["runs"][0]
-  seeds = ", ".join(map(str, config["seeds"]))
+  several = "s" * (len(config["seeds"]) > 1)
+  seeds = f"seed{several} {', '.join(map(str, config['seeds']))}"
   return [
     Heading("The claim of phi-1 in miniature", 1),
     Text(
@@ -60,7 +61,7 @@ def _head(data: Mapping[str, Any]) -> list[Block]:
       + ", ".join(
         f"{n:,} parameters" for n in sorted({r["parameters"] for r in data["runs"]})
       )
-      + f", {one['steps']:,} steps each (`exercises_alone`: half), seeds {seeds}, and "
+      + f", {one['steps']:,} steps each (`exercises_alone`: half), {seeds}, and "
       "controls that say what the effect is due to."
     ),
     Text(

@@ -162,6 +162,7 @@ def _seen(data: Mapping[str, Any]) -> list[Block]:
   rows = [
     [label(row["task_set"]), said[row["kind"]], str(row["n"]), percent(row["share"])]
     for row in data["seen"]
+    if row["n"]
   ]
   inputs = len(mutants.NUMBERS) + len(mutants.WORDS)
   return [

@@ -95,7 +95,7 @@ def pruning(
   rows, taus = [], _taus(folder)
   strictest = min(row["tau"] for row in taus)
   for row in taus:
-    similar = _similar(row, folder)
+    similar = _similar(row)
     wanted = [("before", FULL), ("after", arms.pruned(row["tau"]))]
     if row["tau"] == strictest:
       wanted.append(("thinned", arms.THINNED))
@@ -175,9 +175,10 @@ def _taus(folder: Path) -> list[dict[str, Any]]:
   return records.read_json(folder / "curate" / "pruned" / _TAUS)["rows"]
 
 
-def _similar(row: Mapping[str, Any], folder: Path) -> set[str]:
-  """The problems that some exercise is close to at the tau of a row."""
-  return set(row["benchmarks"][str(folder / ruler.FILE)]["similar"])
+def _similar(row: Mapping[str, Any]) -> set[str]:
+  """The problems of the ruler that some exercise is close to at the tau of a row."""
+  found = {Path(path).name: each for path, each in row["benchmarks"].items()}
+  return set(found[ruler.FILE]["similar"])
 
 
 def _times_read(folder: Path, found: Sequence[Mapping[str, Any]], arm: str) -> float:
