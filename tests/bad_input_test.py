@@ -374,7 +374,7 @@ def test_prepare(run, flags, named):
 
 @pytest.mark.parametrize("flag", ["--no_such_flag", "--simulated_devices=x"])
 def test_a_bad_flag(flag, capsys):
-  with pytest.raises(SystemExit, match="^2$"):
+  with pytest.raises(SystemExit, match=r"^2$"):
     train.main(["--gin_file=run.gin", flag])
   assert flag.partition("=")[0] in capsys.readouterr().err
 

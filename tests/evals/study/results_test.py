@@ -42,12 +42,14 @@ def _judged(place, task_set, solved, ids):
     },
   )
   _json(place / "run.json", {"execute": {"judge": "j"}})
+  row = {"sample": 0, "variant": "truncated", "judge": "j"}
   rows = [
-    {"task_id": name, "sample": 0, "variant": variant, "judge": judge}
-    | {"outcome": "passed" if name in solved and judge == "j" else "wrong"}
+    {**row, "task_id": name, "outcome": "passed" if name in solved else "wrong"}
     for name in ids
-    for variant, judge in (("truncated", "j"), ("sanitized", "j"), ("truncated", "old"))
   ]
+  # Another variant, and another judge's verdict, do not count.
+  for changes in ({"variant": "sanitized"}, {"judge": "old"}):
+    rows.append({**rows[0], **changes, "outcome": "passed"})
   _lines(place / "verdicts.jsonl", rows)
 
 
@@ -112,11 +114,15 @@ def _curated(folder, problems):
     _json(folder / "stores" / name / "manifest.json", manifest)
 
 
-@pytest.fixture(name="gathered", scope="module", params=[(0,), (0, 1)])
+FAST = {"seeds": (0,)}
+FULL = {"seeds": (0, 1), "models": {"1M": "a.gin", "3M": "b.gin"}}
+
+
+@pytest.fixture(name="gathered", scope="module", params=[FAST, FULL], ids="12")
 def fixture_gathered(request, tmp_path_factory):
-  """The data of a study with one seed, or with two."""
+  """The data of a study of one seed, and of one of two seeds and sizes."""
   folder = tmp_path_factory.mktemp("study")
-  config = StudyConfig(**{**vars(CONFIG), "seeds": request.param})
+  config = StudyConfig(**{**vars(CONFIG), **request.param})
   for run in plan.runs(config):
     _trained(run, folder)
   near = tables.ids_of(TIERS[0])
@@ -196,7 +202,8 @@ def test_the_page_shows_what_was_gathered(gathered, tmp_path):
   assert "found 19 of 20" in notes
   assert "| 20 (13-29) (planted) |" in notes or len(seeds) == 2
   assert "Commit abc" in notes
-  assert html.count("<svg") == 3
+  assert html.count("<svg") == 2 + len(gathered["config"]["models"])
+  assert ("3M" in notes) == (len(seeds) == 2)
   rows = [line for line in notes.splitlines() if line.startswith("| 0.8 |")]
   assert [row.count("(") for row in rows] == [4, 4, 4]  # removed, and three shares
   assert notes.count(" | - |") >= 3  # the mild tau has no control of size
