@@ -46,10 +46,12 @@ def in_short(data: Mapping[str, Any]) -> list[Block]:
     shown = [f"`{name}` {percent(found[name][tiers[0]])}" for name in names]
     return ", ".join(shown)
 
-  whole = found[FULL][tiers[0]]["value"]
-  twins = [found[name][tiers[0]]["value"] for name in ("leaked", mild)]
+  twins = [
+    100 * run["scores"][tiers[0]]["value"]
+    for run in data["runs"]
+    if run["arm"] in ("leaked", mild, FULL) and run["size"] == sizes(data)[0]
+  ]
   unleaked = [scores for name, scores in found.items() if name != "leaked"]
-  apart = 100 * max(abs(twin - whole) for twin in twins)
   far = [
     f"{label(tier)} {100 * max(s[tier]['value'] for s in unleaked):.0f}"
     for tier in tiers[3:]
@@ -69,8 +71,8 @@ def in_short(data: Mapping[str, Any]) -> list[Block]:
         f"at random, {told(strict)} pruned.",
         f"The farthest tiers, best arm: {', '.join(far)}.",
         f"`leaked` (planted problems are of another tier) and `{mild}` are almost the "
-        f"recipe of `{FULL}`: {told('leaked', mild, FULL)}. So {apart:.0f} points lie "
-        "between near-twins: arms that differ by no more must not be ranked.",
+        f"recipe of `{FULL}`, and these {len(twins)} trainings solve {min(twins):.0f} "
+        f"to {max(twins):.0f}: arms that differ by no more must not be ranked.",
         f"{held.count(True)} of {len(held)} predictions held.",
       ]
     ),
