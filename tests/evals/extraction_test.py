@@ -183,14 +183,12 @@ def test_names_that_tests_use_are_kept():
 def test_time_is_linear(line):
   def seconds(size):
     program = F + line * (size // len(line))
-    best = float("inf")
-    for _ in range(3):
-      start = time.process_time()
-      extract(program, "f")
-      best = min(best, time.process_time() - start)
-    return best
+    start = time.process_time()
+    extract(program, "f")
+    return time.process_time() - start
 
-  assert seconds(32_000) < 10 * seconds(8_000) + 0.05
+  most = 10 * min(seconds(8_000) for _ in range(3)) + 0.05
+  assert any(seconds(32_000) < most for _ in range(3))  # others use this machine too
 
 
 @given(st.text(alphabet="def f(x):\n '\"#\\[]{}`@=1\0\ud800é", max_size=200))
