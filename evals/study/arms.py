@@ -1,17 +1,17 @@
 """The arms: what each model reads, and what was expected of it before it was trained.
 
 All whole arms take the same number of steps. An arm without exercises spends them on
-text; one with exercises starts from the same run at half of its steps, and spends the
-other half on exercises, as phi-1 was finetuned from a checkpoint before the end.
+text; one with exercises starts from the same run after `Study.text_steps` of them, and
+spends the others on exercises, as phi-1 was finetuned from a checkpoint before the end.
 
     raw                  raw code                        Figure 2.1, "The Stack"
     filtered             what the classifier kept
     textbooks            filtered code and textbooks     "CodeTextbook"
-    *_exercises          half of that, then exercises    "... then CodeExercises"
+    *_exercises          some of that, then exercises    "... then CodeExercises"
 
 The controls take the place of the exercises in the last of these, but for one:
 
-    exercises_alone      half of the steps, no text before them
+    exercises_alone      as many steps on them, no text before
     shuffled             docstrings belong to other functions
     wrong                a share of the solutions belong to other exercises
     few                  few exercises, read many times
@@ -74,7 +74,7 @@ def arms(taus: Sequence[float]) -> list[Arm]:
       Arm(f"{text}_exercises", text, "main", f"{_TEXT_ABOUT[text]}, then exercises")
       for text in TEXTS
     ),
-    Arm("exercises_alone", None, "main", "exercises from scratch, half of the steps"),
+    Arm("exercises_alone", None, "main", "exercises from scratch, no text before them"),
     *(
       Arm(name, "textbooks", name, f"{best}, then {about}")
       for name, about in controls.items()
@@ -114,11 +114,16 @@ class Prediction:
   holds: Callable[[Share], bool | None]
 
 
-def _less(one: str, other: str, factor: float = 1.0, of: str = "") -> Callable:
-  """Whether arm `one` solves less than `factor` times what arm `other` does."""
+def _less(
+  one: str, other: str, factor: float = 1.0, of: str = "", of_one: str = ""
+) -> Callable:
+  """Whether arm `one` solves less than `factor` times what arm `other` does.
+
+  Of the same task set, unless another one is named for `one`.
+  """
 
   def holds(share: Share) -> bool | None:
-    low, high = share(one, of), share(other, of)
+    low, high = share(one, of_one or of), share(other, of)
     if low is None or high is None:
       return None
     return None if high == 0 else low < factor * high
@@ -150,7 +155,7 @@ def predictions(tiers: Sequence[str], strictest: float) -> list[Prediction]:
       _within("raw_exercises", "filtered_exercises", 0.10, near),
     ),
     Prediction(
-      "exercises alone, half of the steps, solve less than with textbooks before them",
+      "exercises alone solve less than with textbooks before them",
       _less("exercises_alone", FULL, of=near),
     ),
     Prediction(
@@ -177,7 +182,7 @@ def predictions(tiers: Sequence[str], strictest: float) -> list[Prediction]:
     ),
     Prediction(
       "hand-written problems stay below a third of the nearest tier",
-      lambda share: _ratio(share, FULL, far, near, 1 / 3),
+      _less(FULL, FULL, 1 / 3, near, of_one=far),
     ),
   ]
 
@@ -213,11 +218,6 @@ def _within(one: str, other: str, most: float, of: str) -> Callable:
   return holds
 
 
-def _ratio(share: Share, arm: str, of: str, to: str, most: float) -> bool | None:
-  a, b = share(arm, of), share(arm, to)
-  return None if a is None or not b else a < most * b
-
-
 def verdicts(
   tiers: Sequence[str], strictest: float, shares: Mapping[str, Mapping[str, float]]
 ) -> list[dict[str, object]]:
@@ -227,11 +227,23 @@ def verdicts(
     tiers: as for `predictions`.
     strictest: as for `predictions`.
     shares: arm -> task set -> share solved, over all seeds.
+
+  Returns:
+    A row per prediction: its text, whether it holds, and the numbers that say so, each
+    with its arm and task set.
   """
+  return [_verdict(p, shares) for p in predictions(tiers, strictest)]
+
+
+def _verdict(
+  prediction: Prediction, shares: Mapping[str, Mapping[str, float]]
+) -> dict[str, object]:
+  numbers: dict[tuple[str, str], float | None] = {}
 
   def share(arm: str, task_set: str) -> float | None:
-    return shares.get(arm, {}).get(task_set)
+    numbers[arm, task_set] = found = shares.get(arm, {}).get(task_set)
+    return found
 
-  return [
-    {"text": p.text, "holds": p.holds(share)} for p in predictions(tiers, strictest)
-  ]
+  holds = prediction.holds(share)
+  told = [[*key, value] for key, value in numbers.items()]
+  return {"text": prediction.text, "holds": holds, "numbers": told}

@@ -23,19 +23,19 @@ CHOICES = (
   "Finetuning starts a new schedule at the full learning rate (the paper: a tenth).",
   "The vocabulary is learnt from a hundred modules, the textbooks and the exercises, "
   "so at equal tokens an arm on raw code reads fewer bytes.",
-  "Half of an arm's steps go to exercises, which start from the text's checkpoint "
-  "half-way, before its learning rate has fallen. The paper finetunes from step 24,000 "
+  "Most steps of an arm go to exercises, which start from a checkpoint of the text "
+  "before its learning rate has fallen. The paper finetunes from step 24,000 "
   "of 36,000 for 6,000 steps.",
   "The loss counts every token of an exercise, docstring too. The paper does not say.",
   "The embeddings of the filter are the mean of the last hidden states of the arm on "
-  "raw code, half-way. The paper names CodeGen, and neither layer nor pooling.",
+  "raw code, at that checkpoint. The paper names CodeGen, but no layer or pooling.",
   "The judge of educational value is a list of features, not GPT-4; the teacher of "
   "textbooks and exercises is a grammar, not GPT-3.5. No language model wrote or "
   "judged anything here.",
   "One greedy completion per problem, put as published, cut at the first stop string.",
   "Similar to a problem is what `curate decontaminate` convicts at that tau: AST "
   "match, or a weaker match beside shared words or, in the table of pruning, close "
-  "embeddings (the last hidden state of the arm on raw code, half-way). The paper "
+  "embeddings (the last hidden state of the arm on raw code). The paper "
   "embeds with CodeGen.",
   "Copies of a problem (its text, its solution's lines or words) are kept out of all "
   "arms but the leaked one.",

@@ -17,13 +17,14 @@ class StudyConfig:
   Attributes:
     recipe: gin file of a training; every run is that, with its own data and steps.
     models: size -> gin file of a model.
-    steps: of a whole arm, even; the second half may be spent on exercises.
+    steps: of a whole arm.
+    text_steps: of those, how many are spent on text before exercises.
     seeds: of the trainings; every arm is trained with each. A study that has ended goes
       on with more of them, if the first one stays.
     menu: of the grammar teacher: which exercises it composes, and which unseen ones
       are the ruler.
     data_seed: of the exercises, the textbooks and the controls.
-    exercises: how many are composed; about as many as half of an arm reads.
+    exercises: how many are composed; about as many as an arm reads, or half of that.
     sections: of textbooks.
     raw_documents: modules of the raw pool, chosen by hash.
     vocabulary_size: of the BPE that all arms share; it is learnt from some raw code,
@@ -34,12 +35,12 @@ class StudyConfig:
     leak_copies: how often each.
     taus: AST match rates of the pruning study.
     distance: of embeddings, up to which a weaker match counts in it; the last hidden
-      state of the first model half-way, of unit length. The default lets 1 in 1,000
-      random pairs pass, and 2 of 3 renamed copies (LOG.md).
+      state of the first model after `text_steps`, of unit length. The default lets 1
+      in 1,000 random pairs pass, and 2 of 3 renamed copies (LOG.md).
     max_new_tokens: of a completion; solutions of the ruler's problems are short.
     sampled: completions per problem of the nearest tier for pass@k; 0 leaves it out.
-    benchmarks: whether the main arms are judged on HumanEval, and on MBPP if it is
-      there.
+    benchmarks: whether the arms of the paper's figure are judged on HumanEval, and on
+      MBPP if it is there.
     jobs: steps that run at the same time, each on its share of the cores; 0 is one
       per core. With an accelerator, which they share, name a number.
   """
@@ -47,6 +48,7 @@ class StudyConfig:
   recipe: str
   models: dict[str, str]
   steps: int
+  text_steps: int
   seeds: tuple[int, ...] = (0,)
   menu: str = "first"
   data_seed: int = 0
@@ -81,8 +83,12 @@ class StudyConfig:
     ):
       if getattr(self, name) < least:
         raise _error(name, getattr(self, name), f"at least {least}")
-    if self.steps % 4:
-      raise _error("steps", self.steps, "a multiple of 4: both halves have a half")
+    if self.text_steps % 2 or not 0 < self.text_steps < self.steps:
+      expected = f"an even number below Study.steps = {self.steps}"
+      raise _error("text_steps", self.text_steps, expected)
+    if self.steps % self.text_steps:
+      expected = f"a multiple of Study.text_steps = {self.text_steps}"
+      raise _error("steps", self.steps, expected)
     if self.menu not in MENUS:
       raise _error("menu", self.menu, f"one of {', '.join(MENUS)}")
     if not self.models:

@@ -85,7 +85,7 @@ def compute(runs: Sequence[Mapping[str, Any]], tier: str) -> str:
     axis = figure.subplots()
     for run in runs:
       end = run["scores"][tier]
-      points = [(run["half"]["flops"], run["half"])] if run["half"] else []
+      points = [(run["early"]["flops"], run["early"])] if run["early"] else []
       points.append((run["flops"], end))
       values = [100 * found["value"] for _, found in points]
       axis.errorbar(

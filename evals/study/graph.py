@@ -29,6 +29,8 @@ from phi1_jax.cli.progress import Progress
 from phi1_jax.text import records
 
 STEPS, LOGS = "steps.jsonl", "logs"
+# Judging a dozen models of one shape compiles the same programs each time.
+_COMPILED = "compiled"
 # Several steps may share one accelerator, so none may take all of its memory at once.
 _SHARING = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 # Linux can tell a child when its parent is gone, however it went.
@@ -194,11 +196,11 @@ def _one(
     if step.function is not None:
       step.function()
       return time.monotonic() - started
-    log = folder / LOGS / f"{step.name}.log"
+    log = _log(step, folder)
     share = free.get()
     try:
       _wait_for_orphan(step, state)
-      code = _child(step, log, state, share)
+      code = _child(step, folder, state, share)
     finally:
       free.put(share)
     if code == 0:
@@ -225,10 +227,15 @@ def _wait_for_orphan(step: Step, state: _State) -> None:
     time.sleep(0.1)
 
 
-def _child(step: Step, log: Path, state: _State, share: set[int] | None) -> int:
+def _log(step: Step, folder: Path) -> Path:
+  return folder / LOGS / f"{step.name}.log"
+
+
+def _child(step: Step, folder: Path, state: _State, share: set[int] | None) -> int:
   """Runs `python -m words` with its output in a log; gives its exit code."""
   words = [sys.executable, "-m", *step.words]
-  with log.open("ab") as output:
+  cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / _COMPILED)}
+  with _log(step, folder).open("ab") as output:
     output.write(f"$ python -m {' '.join(step.words)}\n".encode())
     output.flush()
     with state.lock:
@@ -241,7 +248,7 @@ def _child(step: Step, log: Path, state: _State, share: set[int] | None) -> int:
         stderr=subprocess.STDOUT,
         process_group=0,
         preexec_fn=_die_with_parent if _LIBC else None,
-        env={**_SHARING, **os.environ},
+        env={**_SHARING, **cache, **os.environ},
       )
       if share is not None:
         os.sched_setaffinity(child.pid, share)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from evals.study.document import Block, Code, Figure, Heading, Points, Table, Te
 from evals.study.score_sections import label, percent, sizes
 
 NAME = "study"
-FORMAT = 2  # of study.json
+FORMAT = 3  # of study.json
 _MAIN = (
   "raw",
   "filtered",
@@ -61,8 +61,8 @@ def _head(data: Mapping[str, Any]) -> list[Block]:
       + ", ".join(
         f"{n:,} parameters" for n in sorted({r["parameters"] for r in data["runs"]})
       )
-      + f", {one['steps']:,} steps each (`exercises_alone`: half), {seeds}, and "
-      "controls that say what the effect is due to."
+      + f", {one['steps']:,} steps each ({config['text_steps']:,} on text where "
+      f"exercises follow), {seeds}, and controls that say what the effect is due to."
     ),
     Text(
       f"Commit {', '.join(where['commits'])}; {where['when']}, {where['machine']}, "
@@ -82,13 +82,27 @@ def _predictions(data: Mapping[str, Any]) -> list[Block]:
       "Written into the code (`evals/study/arms.py`, whose history shows when) "
       "before the study's first run, after trials of single models that LOG.md tells "
       "of, but for one. The recipe was changed after that run, in which 7 of 10 "
-      "held. Judged by the shares alone: a difference of one problem decides."
+      "held, and again after the second, in which 10 of 11 did. Judged by the shares "
+      "alone: a difference of one problem decides."
     ),
     Table(
-      ["prediction", "came true?"],
-      [[row["text"], said[row["holds"]]] for row in data["predictions"]],
+      ["prediction", "came true?", "percent solved"],
+      [
+        [row["text"], said[row["holds"]], _numbers(row["numbers"])]
+        for row in data["predictions"]
+      ],
     ),
   ]
+
+
+def _numbers(numbers: Sequence[Sequence[Any]]) -> str:
+  """Each number with its arm, and with its task set where those differ."""
+  several = len({task_set for _, task_set, _ in numbers}) > 1
+  shown = []
+  for arm, task_set, value in numbers:
+    of = f" of {label(task_set)}" * several
+    shown.append(f"{arm} {'-' if value is None else f'{100 * value:.0f}'}{of}")
+  return ", ".join(shown)
 
 
 def _pruning(data: Mapping[str, Any]) -> list[Block]:
@@ -168,8 +182,8 @@ def _learning(data: Mapping[str, Any]) -> list[Block]:
     Figure(
       "compute",
       figures.compute([run for run in main if run["seed"] == seed], data["tiers"][0]),
-      f"Score on {label(data['tiers'][0])} against training compute, half-way (before "
-      "the learning rate has fallen) and at the end.",
+      f"Score on {label(data['tiers'][0])} against training compute, at an earlier "
+      "checkpoint (before the learning rate has fallen) and at the end.",
     ),
   ]
 

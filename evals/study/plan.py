@@ -35,6 +35,8 @@ MIXTURES = {
   "filtered": ("filtered", "code_filtered"),
   "textbooks": ("filtered", "code_textbook"),
 }
+# The arms of the figure, which are judged on HumanEval and MBPP too.
+BENCHMARKED = ("raw", "textbooks", arms.FULL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +57,23 @@ class Run:
   def name(self) -> str:
     """Of its folders."""
     return f"{self.arm.name}-{self.size}-{self.seed}"
+
+  @property
+  def early(self) -> str:
+    """Of what is made of its earlier checkpoint."""
+    return f"{self.name}-early"
+
+  def before(self, config: StudyConfig) -> int:
+    """Steps on text that another run has made for it."""
+    return config.text_steps if self.arm.exercises and self.arm.text else 0
+
+  def length(self, config: StudyConfig) -> int:
+    """Its own steps."""
+    return config.steps - (config.text_steps if self.arm.exercises else 0)
+
+  def early_step(self, config: StudyConfig) -> int:
+    """Step of its earlier checkpoint; from that of a text, exercises start."""
+    return self.length(config) // 2 if self.arm.exercises else config.text_steps
 
 
 def runs(config: StudyConfig) -> list[Run]:
@@ -170,8 +189,8 @@ class Plan:
     yield self._curate(
       "train-classifier",
       "train-classifier",
-      ("annotate", _half(embedder)),
-      f"--gin.Classifier.checkpoint={str(self._checkpoint(embedder, 2))!r}",
+      ("annotate", _early(embedder)),
+      f"--gin.Classifier.checkpoint={str(self._early_checkpoint(embedder))!r}",
       "--gin.Classifier.max_length=512",
       "--gin.Classifier.trees=60",
     )
@@ -202,9 +221,9 @@ class Plan:
       "pruned",
       "exercises",
       f"--tau={taus}",
-      f"--gin.Decontaminate.checkpoint={str(self._checkpoint(embedder, 2))!r}",
+      f"--gin.Decontaminate.checkpoint={str(self._early_checkpoint(embedder))!r}",
       f"--gin.Decontaminate.distance={self.config.distance}",
-      needs=[_half(embedder)],
+      needs=[_early(embedder)],
     )
     yield self._made("sets", ("pruned", "ruler"), materials.exercise_sets)
     yield self._decontaminated("leak_found", "leaked")
@@ -257,17 +276,16 @@ class Plan:
     return tuple(f"--gin.Data.{key}={value!r}" for key, value in flags.items())
 
   def _train(self, run: Run) -> Iterator[Step]:
-    """A training, in two steps if others start from its half."""
-    steps, arm = self.config.steps, run.arm
+    """A training, in two steps if others start from its earlier checkpoint."""
+    arm, early = run.arm, run.early_step(self.config)
     read = arm.exercises or arm.text
     assert read
-    length = steps // 2 if arm.exercises else steps
     needs = [f"prepare_{read}"]
     flags = [f"--gin.Model.vocabulary_size={self.config.vocabulary_size}"]
     if arm.exercises and arm.text:
       before = Run(Arm(arm.text, arm.text, None, ""), run.size, run.seed)
-      needs.append(_half(before))
-      start = self._checkpoint(before, 2)
+      needs.append(_early(before))
+      start = self._early_checkpoint(before)
       flags.append(f"--gin.Checkpoint.init_from={str(start)!r}")
     words = (
       "phi1_jax.train",
@@ -276,49 +294,53 @@ class Plan:
       f"--workdir={self.folder / 'train' / run.name}",
       *self._data(read),
       *flags,
-      f"--gin.Train.total_steps={length}",
+      f"--gin.Train.total_steps={run.length(self.config)}",
       f"--gin.Train.seed={run.seed}",
-      f"--gin.Checkpoint.every={length // 2}",
-      f"--gin.Checkpoint.keep_every={length // 2}",
+      f"--gin.Checkpoint.every={early}",
+      f"--gin.Checkpoint.keep_every={early}",
     )
     if not arm.exercises:
-      stop = f"--gin.Train.stop_at_step={length // 2}"
-      yield Step(_half(run), tuple(needs), (*words, stop))
-      needs = [_half(run)]
+      stop = f"--gin.Train.stop_at_step={early}"
+      yield Step(_early(run), tuple(needs), (*words, stop))
+      needs = [_early(run)]
     yield Step(_train(run), tuple(needs), words)
 
-  def _checkpoint(self, run: Run, divisor: int = 1) -> Path:
-    """The checkpoint after one `divisor`-th of a run's steps."""
-    length = self.config.steps // (2 if run.arm.exercises else 1)
-    step = length // 2 if divisor == 2 else length
+  def _early_checkpoint(self, run: Run) -> Path:
+    return self._checkpoint(run, run.early_step(self.config))
+
+  def _checkpoint(self, run: Run, step: int) -> Path:
     return self.folder / "train" / run.name / "checkpoints" / str(step)
 
   def _judge(self, run: Run) -> Iterator[Step]:
-    """Every task set at the end of a run, the nearest tier half-way."""
+    """Every task set at the end of a run; the nearest tier earlier, too."""
     tiers = ruler.task_sets(self.config.menu)
     main = not run.arm.exercises or run.arm.exercises == "main"
     more = list(ruler.FAR) if main else []
-    if main and self.config.benchmarks:
+    if self.config.benchmarks and run.arm.name in BENCHMARKED:
       more += ["humaneval-164"] + ["mbpp-full-500"] * (self.benchmarks is not None)
-    wanted = [(1, [*tiers, *more]), (2, tiers[:1])]
-    for place, sets in wanted if main else wanted[:1]:
-      half = "" if place == 1 else "-half"
+    end = self._checkpoint(run, run.length(self.config))
+    wanted = [
+      (run.name, end, [*tiers, *more]),
+      (run.early, self._early_checkpoint(run), tiers[:1]),
+    ]
+    for name, checkpoint, sets in wanted if main else wanted[:1]:
+      last = checkpoint == end
       flags = [f"--task_set={name}" for name in sets]
       flags.append(f"--max_new_tokens={self.config.max_new_tokens}")
-      if place == 1:
+      if last:
         flags.append(f"--texts={self.folder / ruler.TEXTS}")
         if self.config.sampled and main:
           flags.append(f"--sampled={tiers[0]}:{self.config.sampled}")
-      if self.benchmarks and place == 1 and main:
+      if self.benchmarks and "mbpp-full-500" in sets:
         flags.append(f"--benchmarks={self.benchmarks}")
       yield Step(
-        f"judge_{run.name}{half}",
+        f"judge_{name}",
         (_train(run), "ruler", "pool"),
         (
           "evals",
           "judge",
-          f"--checkpoint={self._checkpoint(run, place)}",
-          f"--workdir={self.folder / 'judged' / (run.name + half)}",
+          f"--checkpoint={checkpoint}",
+          f"--workdir={self.folder / 'judged' / name}",
           *flags,
         ),
       )
@@ -344,6 +366,6 @@ def _train(run: Run) -> str:
   return f"train_{run.name}"
 
 
-def _half(run: Run) -> str:
-  """The step after which a text's checkpoint half-way is there."""
-  return f"train_{run.name}-half"
+def _early(run: Run) -> str:
+  """The step after which a text's earlier checkpoint is there."""
+  return f"train_{run.early}"

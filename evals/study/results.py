@@ -6,7 +6,8 @@
     before it too), seconds, curve (step, loss), held_out (loss of its own data)
     scores     task set -> solved (ids), total, and value, low, high of pass@1,
                valid_syntax and runs
-    half       share of the nearest tier half-way: flops, value, low, high
+    early      share of the nearest tier at the earlier checkpoint: flops, value, low,
+               high
     loss       kind of text -> nats per byte
     sampled    pass@k of the nearest tier, where it was sampled
   arms         a list, one per arm and size, over the seeds: about, scores per task set
@@ -17,7 +18,7 @@
   nearest      task set -> score of the control that copies
   seen         per tier: problems whose function some exercise computes, those where
                none does, and those whose functions cannot be compared
-  predictions  each with whether it held
+  predictions  each with whether it held, and the numbers that say so
   examples     solved and failed problems with what was written
   sets         name -> documents and tokens of what was trained on
   steps        seconds of each step of the study
@@ -97,7 +98,7 @@ def _run(
   curve = [(row["step"], row["loss"]) for row in rows if "loss" in row]
   stride = max(1, len(curve) // _CURVE_POINTS)
   held_out = [(row["step"], row["eval/loss"]) for row in rows if "eval/loss" in row]
-  started = config.steps // 2 if run.arm.exercises and run.arm.text else 0
+  started = run.before(config)
   per_step = told["tokens_seen"] / told["step"]
   flops_per_token = told["flops_per_token"]
   tokens = {
@@ -106,8 +107,9 @@ def _run(
   }
   judged = folder / "judged" / run.name
   nearest_tier = ruler.task_sets(config.menu)[0]
-  half = judged.with_name(run.name + "-half") / nearest_tier
+  early = judged.with_name(run.early) / nearest_tier
   total = sum(tokens.values())
+  later = per_step * (told["step"] - run.early_step(config))
   return {
     "name": run.name,
     "arm": run.arm.name,
@@ -118,9 +120,7 @@ def _run(
     "steps": started + told["step"],
     "tokens": tokens,
     "flops": total * flops_per_token,
-    "seconds": sum(
-      seconds.get(f"train_{run.name}{half}", 0.0) for half in ("", "-half")
-    ),
+    "seconds": sum(seconds.get(f"train_{name}", 0.0) for name in (run.name, run.early)),
     "started": started,
     "curve": curve[::stride],
     "held_out": held_out,
@@ -129,11 +129,11 @@ def _run(
       for name in _task_sets(judged)
       if not name.endswith(judge.SAMPLED)
     },
-    "half": (
-      half.exists()
+    "early": (
+      early.exists()
       and {
-        "flops": (total - told["tokens_seen"] / 2) * flops_per_token,
-        **{key: _score(half)[key] for key in ("value", "low", "high")},
+        "flops": (total - later) * flops_per_token,
+        **{key: _score(early)[key] for key in ("value", "low", "high")},
       }
     )
     or None,

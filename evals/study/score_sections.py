@@ -64,7 +64,7 @@ def in_short(data: Mapping[str, Any]) -> list[Block]:
         f"Percent of {label(tiers[0])} solved without exercises: {told(*arms.TEXTS)}.",
         "With exercises after the text: "
         + told(*(f"{text}_exercises" for text in arms.TEXTS))
-        + f"; without text, half of the steps: {told('exercises_alone')}.",
+        + f"; without text before them: {told('exercises_alone')}.",
         f"Damaged exercises: {told('shuffled', 'wrong', 'few')}; copying the solution "
         f"under the nearest docstring: {percent(data['nearest'][tiers[0]])}.",
         f"As few exercises as the strictest pruning leaves: {told(arms.THINNED)} drawn "

@@ -41,6 +41,13 @@ def test_predictions_come_true_or_not_with_the_numbers():
     assert _held(text, high) is False
 
 
+def test_a_prediction_shows_the_numbers_that_decide_it():
+  rows = arms.verdicts(TIERS, 0.8, _shares(shuffled=0.1))
+  shuffled = next(row for row in rows if "shuffled" in row["text"])
+  assert shuffled["numbers"] == [["shuffled", "near", 0.1], [arms.FULL, "near", 0.5]]
+  assert all(row["numbers"] for row in rows)
+
+
 def test_a_prediction_about_what_was_not_judged_is_open():
   shares = _shares()
   del shares["shuffled"]

@@ -28,6 +28,9 @@ def fixture_module(tmp_path, monkeypatch):
       name, what = sys.argv[1:3]
       with open({str(tmp_path / "ran")!r}, "a") as file:
         file.write(name + "\\n")
+      if what == "cache":
+        import os
+        print(os.environ["JAX_COMPILATION_CACHE_DIR"])
       if what == "fail":
         print("the reason")
         sys.exit(3)
@@ -49,6 +52,12 @@ def fixture_ran(tmp_path):
   """Gives the names of the steps that began, in order."""
   (tmp_path / "ran").write_text("")
   return lambda: (tmp_path / "ran").read_text().split()
+
+
+def test_all_steps_share_what_is_compiled(tmp_path, module):
+  assert graph.run([module("a", "cache")], tmp_path, 1)
+  log = (tmp_path / graph.LOGS / "a.log").read_text().splitlines()
+  assert log[-1] == str(tmp_path / "compiled")
 
 
 def test_a_step_waits_for_what_it_needs_and_is_never_run_again(tmp_path, module, ran):

@@ -21,7 +21,7 @@ WHERE = {
   "python": "3.11",
   "versions": {"jax": "0.10"},
 }
-CONFIG = StudyConfig("recipe.gin", {"1M": "a.gin"}, 400, taus=(0.95,))
+CONFIG = StudyConfig("recipe.gin", {"1M": "a.gin"}, 400, 100, taus=(0.95,))
 
 
 def _score(solved, total=100):
@@ -51,7 +51,7 @@ def _run(arm, solved):
     "curve": [(1, 7.0), (200, 2.0)],
     "held_out": [(200, 2.1)],
     "scores": scores,
-    "half": {"flops": 2e12, "value": 0.1, "low": 0.05, "high": 0.2},
+    "early": {"flops": 2e12, "value": 0.1, "low": 0.05, "high": 0.2},
     "loss": {"exercise": {"nats_per_byte": 0.25}, "all": {"nats_per_byte": 0.4}},
     "sampled": {"task_set": TIERS[0], "pass@1": _score(20), "pass@5": _score(40)},
   }
@@ -99,9 +99,9 @@ def fixture_data():
     ],
     "nearest": {tier: _score(2) for tier in TIERS},
     "predictions": [
-      {"text": "a", "holds": True},
-      {"text": "b", "holds": False},
-      {"text": "c", "holds": None},
+      {"text": "a", "holds": True, "numbers": [["raw", TIERS[0], 0.25]]},
+      {"text": "b", "holds": False, "numbers": []},
+      {"text": "c", "holds": None, "numbers": [["few", TIERS[0], None]]},
     ],
     "examples": [
       {
@@ -127,9 +127,9 @@ def test_the_page_shows_every_arm_table_and_figure(data, tmp_path):
   assert "found 19 of 20" in notes
   assert "| 0.95 | 7 of 100 (7.0%) | 1.5 | similar | 2 | 50 (9-91) | - |" in notes
   assert re.findall(r"\| [abc] \| (.+) \|", notes) == [
-    "held",
-    "did not hold",
-    "cannot be said",
+    "held | raw 25",
+    "did not hold | ",
+    "cannot be said | few -",
   ]
   assert "0 of 164" in notes
   assert "<i>" not in html
@@ -155,7 +155,7 @@ def test_report_renders_a_study_and_nothing_beside_it(data, tmp_path, capsys):
   assert "A planted leak" in (tmp_path / "out.md").read_text()
   assert f"written to {tmp_path / 'out.html'}" in capsys.readouterr().out
   (tmp_path / "run" / results.STUDY).write_text(json.dumps(data | {"format": 1}))
-  with pytest.raises(InputError, match="format 1, expected 2"):
+  with pytest.raises(InputError, match="format 1, expected 3"):
     command_line.main(flags)
   with pytest.raises(InputError, match="expected it alone"):
     command_line.main([*flags[:2], "other", flags[2]])

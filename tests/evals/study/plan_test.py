@@ -10,7 +10,9 @@ from evals.study import command, graph, plan
 from evals.study.config import StudyConfig
 from phi1_jax import InputError
 
-CONFIG = StudyConfig("recipe.gin", {"1M": "a.gin", "3M": "b.gin"}, 400, seeds=(0, 1, 2))
+CONFIG = StudyConfig(
+  "recipe.gin", {"1M": "a.gin", "3M": "b.gin"}, 400, 100, seeds=(0, 1, 2)
+)
 
 
 @pytest.fixture(name="steps", scope="module")
@@ -31,17 +33,17 @@ def test_every_run_is_a_training_with_a_work_directory_of_its_own(steps):
   trainings = [s for s in steps if s.words[:1] == ("phi1_jax.train",)]
   places = {w for s in trainings for w in s.words if w.startswith("--workdir=")}
   assert len(places) == 2 * 3 * 16
-  names = {s.name.removesuffix("-half") for s in trainings}
+  names = {s.name.removesuffix("-early") for s in trainings}
   assert names == {f"train_{r.name}" for r in plan.runs(CONFIG)}
 
 
 def test_a_text_goes_on_where_exercises_start_from(steps):
   words = {s.name: s.words for s in steps}
-  halves = [name for name in words if name.startswith("train_") and "-half" in name]
-  assert len(halves) == 2 * 3 * 3
-  for name in halves:
-    whole = words[name.removesuffix("-half")]
-    assert words[name] == (*whole, "--gin.Train.stop_at_step=200")
+  parts = [name for name in words if name.startswith("train_") and "-early" in name]
+  assert len(parts) == 2 * 3 * 3
+  for name in parts:
+    whole = words[name.removesuffix("-early")]
+    assert words[name] == (*whole, "--gin.Train.stop_at_step=100")
 
 
 def test_all_whole_arms_take_the_same_steps(steps):
@@ -51,7 +53,7 @@ def test_all_whole_arms_take_the_same_steps(steps):
     length = int(_bound(step, "Train.total_steps"))
     start = _bound(step, "Checkpoint.init_from")
     before = int(start.strip("'").rsplit("/", 1)[1]) if start else 0
-    expected = 200 if "exercises_alone" in step.name else 400
+    expected = 300 if "exercises_alone" in step.name else 400
     assert before + length == expected, step.name
 
 
@@ -60,14 +62,14 @@ def test_exercises_start_from_the_text_of_their_own_seed_and_size(steps):
     start = _bound(step, "Checkpoint.init_from")
     if start:
       size_and_seed = step.name.split("-", 1)[1]
-      assert f"-{size_and_seed}/checkpoints/200'" in start
+      assert f"-{size_and_seed}/checkpoints/100'" in start
       before = start.split("/")[-3]
-      assert f"train_{before}-half" in step.needs
+      assert f"train_{before}-early" in step.needs
 
 
 def test_every_model_is_judged_on_all_tiers_and_only_once(steps):
   judged = [s for s in steps if s.words[:2] == ("evals", "judge")]
-  ends = [s for s in judged if not s.name.endswith("-half")]
+  ends = [s for s in judged if not s.name.endswith("-early")]
   assert len(ends) == 2 * 3 * 16
   for step in ends:
     sets = [w for w in step.words if w.startswith("--task_set=")]
@@ -95,7 +97,7 @@ def test_a_study_goes_on_with_more_seeds(tmp_path):
     for c in (config, more)
   )
   assert done < wanted
-  assert all(name.split("-")[-1] in ("1", "half") for name, _ in wanted - done)
+  assert all(name.split("-")[-1] in ("1", "early") for name, _ in wanted - done)
   with pytest.raises(InputError, match="first_seed"):
     command._begin(tmp_path, dataclasses.replace(config, seeds=(1, 0)))
 
@@ -103,8 +105,11 @@ def test_a_study_goes_on_with_more_seeds(tmp_path):
 @pytest.mark.parametrize(
   ("field", "value"),
   [
-    ("steps", 3),
     ("steps", 0),
+    ("steps", 350),
+    ("text_steps", 0),
+    ("text_steps", 25),
+    ("text_steps", 400),
     ("menu", "everything"),
     ("models", {}),
     ("seeds", ()),

@@ -10,7 +10,7 @@ from evals.study import arms, materials, page, plan, results, ruler, tables
 from evals.study.config import StudyConfig
 
 CONFIG = StudyConfig(
-  "recipe.gin", {"1M": "a.gin"}, 400, menu="numbers", taus=(0.95, 0.8), sampled=2
+  "recipe.gin", {"1M": "a.gin"}, 400, 100, menu="numbers", taus=(0.95, 0.8), sampled=2
 )
 TIERS = ruler.task_sets("numbers")
 FAR = TIERS[-1]
@@ -61,7 +61,7 @@ def _solved(run, tier, ids):
 
 
 def _trained(run, folder):
-  length = CONFIG.steps // (2 if run.arm.exercises else 1)
+  length = run.length(CONFIG)
   summary = {"step": length, "tokens_seen": 256 * length, "flops_per_token": 6e6}
   summary |= {"parameters": 1_055_488, "wall_seconds": 10.0}
   _json(folder / "train" / run.name / "summary.json", summary)
@@ -78,8 +78,8 @@ def _trained(run, folder):
   _json(judged / "loss.json", {"losses": losses})
   if not run.arm.exercises or run.arm.exercises == "main":
     ids = tables.ids_of(TIERS[0])
-    half = judged.with_name(f"{run.name}-half")
-    _judged(half / TIERS[0], TIERS[0], set(ids[:1]), ids)
+    early = judged.with_name(run.early)
+    _judged(early / TIERS[0], TIERS[0], set(ids[:1]), ids)
     sampled = f"{TIERS[0]}-sampled"
     _judged(judged / sampled, TIERS[0], set(ids[:1]), ids)
 
@@ -165,7 +165,7 @@ def test_pruning_counts_three_tiers_and_the_strictest_tau_its_control(gathered):
   assert 0.2 <= few < 0.23
   assert 0.1 <= pruned < 0.13
   assert all("thinned" not in subset for subset in mild["subsets"])
-  assert strict["times_read"] == 2.0
+  assert strict["times_read"] == 3.0
 
 
 def test_the_leak_is_split_without_counting_a_problem_twice(gathered):
@@ -193,6 +193,7 @@ def test_predictions_are_judged(gathered):
   thinned = next(text for text in held if "strictest" in text)
   assert held[thinned] is True
   assert None not in held.values()
+  assert all(row["numbers"] for row in gathered["predictions"])
 
 
 def test_the_page_shows_what_was_gathered(gathered, tmp_path):
