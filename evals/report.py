@@ -56,7 +56,8 @@ from phi1_jax.problems import humaneval, mbpp, written
 from phi1_jax.problems.problem import Problem
 from phi1_jax.text import records
 
-_STUDY = "study.json"  # of a study's work directory (see evals/study/)
+# Of a study's work directory (see evals/study/), at its beginning and at its end.
+_BEGUN, _STUDY = "study_settings.json", "study.json"
 
 
 def load_problems(task_set: str, folder: str | None) -> list[Problem]:
@@ -257,6 +258,11 @@ def _study(folders: Sequence[Path], output: Path) -> int:
   """Writes the page of a study anew."""
   if len(folders) > 1:
     raise InputError(f"report: {folders[0]} is a study, expected it alone")
+  if not (folders[0] / _STUDY).is_file():
+    raise InputError(
+      f"report: {folders[0]} is a study that has not come to its end; `python -m evals "
+      f"study` with --workdir={folders[0]} goes on with it"
+    )
   from evals.study import page  # it needs matplotlib
 
   data = records.read_json(folders[0] / _STUDY)
@@ -294,7 +300,7 @@ def main(about: str, argv: Sequence[str]) -> int:
   add_benchmarks(parser)
   arguments = parser.parse(argv)
   check_output(arguments.output)
-  if (arguments.runs[0] / _STUDY).is_file():
+  if any((arguments.runs[0] / name).is_file() for name in (_BEGUN, _STUDY)):
     return _study(arguments.runs, arguments.output)
   data = build(arguments.runs, arguments.benchmarks)
   print(summary.table([(run["name"], run["summary"]) for run in data["runs"]]))

@@ -1,6 +1,6 @@
 """The arms: what each model reads, and what was expected of it before it was trained.
 
-All whole arms take the same number of steps. An arm without exercises spends them on
+All arms but one take the same number of steps. An arm without exercises spends them on
 text; one with exercises starts from the same run after `Study.text_steps` of them, and
 spends the others on exercises, as phi-1 was finetuned from a checkpoint before the end.
 
@@ -11,7 +11,7 @@ spends the others on exercises, as phi-1 was finetuned from a checkpoint before 
 
 The controls take the place of the exercises in the last of these, but for one:
 
-    exercises_alone      as many steps on them, no text before
+    exercises_alone      as many steps on them, and no text before
     shuffled             docstrings belong to other functions
     wrong                a share of the solutions belong to other exercises
     few                  few exercises, read many times
@@ -74,7 +74,12 @@ def arms(taus: Sequence[float]) -> list[Arm]:
       Arm(f"{text}_exercises", text, "main", f"{_TEXT_ABOUT[text]}, then exercises")
       for text in TEXTS
     ),
-    Arm("exercises_alone", None, "main", "exercises from scratch, no text before them"),
+    Arm(
+      "exercises_alone",
+      None,
+      "main",
+      "exercises from scratch: fewer steps, no text before",
+    ),
     *(
       Arm(name, "textbooks", name, f"{best}, then {about}")
       for name, about in controls.items()
@@ -155,7 +160,8 @@ def predictions(tiers: Sequence[str], strictest: float) -> list[Prediction]:
       _within("raw_exercises", "filtered_exercises", 0.10, near),
     ),
     Prediction(
-      "exercises alone solve less than with textbooks before them",
+      "exercises alone solve less than with textbooks before them (until the third run "
+      "this said: half of the steps)",
       _less("exercises_alone", FULL, of=near),
     ),
     Prediction(

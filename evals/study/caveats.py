@@ -12,20 +12,21 @@ MEANING = (
   "a low score there does not say which of language and task was too far.",
   "Intervals are over problems, and over seeds where there are several. Learning "
   "rates, sizes and exercises drawn anew would differ too, and are not in them.",
-  "Batch, learning rate, beta2 and the number of steps were chosen by trials of "
-  "exercises after textbooks, one training each, scored on the nearest tiers "
-  "(LOG.md): that may favour this arm over those after other texts or none.",
+  "Batch, learning rate, beta2, weight decay and the split of the steps were chosen by "
+  "trials of single trainings, most of them of exercises after textbooks, scored on "
+  "the nearest tiers (LOG.md): that may favour this arm over those after other texts "
+  "or none.",
   "Textbooks come from the same grammar as the exercises, which favours them "
   "over code; GPT-3.5's textbooks and HumanEval may or may not be that close.",
 )
 # What the paper leaves open, and what was chosen here.
 CHOICES = (
-  "Finetuning starts a new schedule at the full learning rate (the paper: a tenth).",
+  "Finetuning starts a new schedule at the full learning rate (the paper: a tenth), "
+  "with the weight decay of pretraining, 0.1 (the paper: 0.01), and no dropout.",
   "The vocabulary is learnt from a hundred modules, the textbooks and the exercises, "
   "so at equal tokens an arm on raw code reads fewer bytes.",
-  "Most steps of an arm go to exercises, which start from a checkpoint of the text "
-  "before its learning rate has fallen. The paper finetunes from step 24,000 "
-  "of 36,000 for 6,000 steps.",
+  "Exercises start from a checkpoint of the text while its learning rate is still "
+  "high, as the paper finetunes from step 24,000 of 36,000.",
   "The loss counts every token of an exercise, docstring too. The paper does not say.",
   "The embeddings of the filter are the mean of the last hidden states of the arm on "
   "raw code, at that checkpoint. The paper names CodeGen, but no layer or pooling.",

@@ -6,7 +6,7 @@ import dataclasses
 import importlib.util
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evals.study import graph, plan
@@ -52,17 +52,17 @@ def main(about: str, argv: Sequence[str]) -> int:
   folder = folder.absolute()
   if arguments.benchmarks:  # the steps and the results read MBPP by it
     os.environ[mbpp.ENVIRONMENT] = arguments.benchmarks
-  benchmarks = os.environ.get(mbpp.ENVIRONMENT)
+  benchmarks = os.environ.get(mbpp.ENVIRONMENT) or None
   if benchmarks:
     mbpp.load("mbpp-full-500", benchmarks)  # or says what is not there, at once
   steps = plan.Plan(config, folder, benchmarks).steps()
   graph.check(steps)
   if arguments.plan:
-    _print(steps)
+    _print(steps, graph.seconds_of_done(steps, folder))
     return command.DONE
   _check_installed()
   with held(folder, "running a study"):
-    _begin(folder, config)
+    _begin(folder, config, steps, benchmarks)
     print(f"study in {folder}; the log of every step: {folder / graph.LOGS}")
     if not graph.run(steps, folder, config.jobs):
       print(f"stopped; run the same command to go on ({folder})")
@@ -101,16 +101,28 @@ def _config(arguments) -> StudyConfig:
   return config
 
 
-def _begin(folder: Path, config: StudyConfig) -> None:
+def _begin(
+  folder: Path, config: StudyConfig, steps: Sequence[graph.Step], benchmarks: str | None
+) -> None:
   """Writes down what the study is, or refuses a folder of another one."""
   settings = dataclasses.asdict(config)
   del settings["jobs"]  # changes nothing but the time it takes
   # Seeds may be added; the first one's model makes embeddings for the data.
   settings["first_seed"] = settings.pop("seeds")[0]
-  settings["MBPP (--benchmarks)"] = mbpp.ENVIRONMENT in os.environ
-  files = (config.recipe, *config.models.values())
-  settings["files"] = {file: records.digest(Path(file).read_text()) for file in files}
+  settings["MBPP (--benchmarks)"] = benchmarks is not None
+  settings["files"] = {
+    name: records.digest(path.read_text()) for name, path in _gin_files(steps).items()
+  }
   records.begin(folder / SETTINGS, settings)
+
+
+def _gin_files(steps: Sequence[graph.Step]) -> dict[str, Path]:
+  """What the steps read, and what that includes."""
+  from phi1_jax.cli import gin_config  # after --help
+
+  flag = "--gin_file="
+  words = {w for step in steps for w in step.words if w.startswith(flag)}
+  return gin_config.files(sorted(word.removeprefix(flag) for word in words))
 
 
 def _check_installed() -> None:
@@ -123,7 +135,15 @@ def _check_installed() -> None:
     )
 
 
-def _print(steps: Sequence[graph.Step]) -> None:
+def _print(steps: Sequence[graph.Step], done: Mapping[str, float]) -> None:
+  width = max(len(step.name) for step in steps)
   for step in steps:
-    print(f"{step.name:45} {' '.join(step.words) or '(in this process)'}")
-  print(f"{len(steps)} steps")
+    took = done.get(step.name)
+    time = f"about {step.seconds} s" if took is None else f"done in {took:.0f} s"
+    words = " ".join(step.words) or "(in this process)"
+    print(f"{step.name:{width}} {time:>14}  {words}")
+  left = sum(step.seconds for step in steps if step.name not in done)
+  print(
+    f"{len(steps)} steps, {len(done)} done; left: about {left:,} core-seconds (as the "
+    "models and steps of gin/evals/study.gin take on one core of an AMD EPYC)"
+  )

@@ -24,7 +24,7 @@ class StudyConfig:
     menu: of the grammar teacher: which exercises it composes, and which unseen ones
       are the ruler.
     data_seed: of the exercises, the textbooks and the controls.
-    exercises: how many are composed; about as many as an arm reads, or half of that.
+    exercises: how many are composed.
     sections: of textbooks.
     raw_documents: modules of the raw pool, chosen by hash.
     vocabulary_size: of the BPE that all arms share; it is learnt from some raw code,
@@ -35,8 +35,9 @@ class StudyConfig:
     leak_copies: how often each.
     taus: AST match rates of the pruning study.
     distance: of embeddings, up to which a weaker match counts in it; the last hidden
-      state of the first model after `text_steps`, of unit length. The default lets 1
-      in 1,000 random pairs pass, and 2 of 3 renamed copies (LOG.md).
+      state of the first model after `text_steps`, of unit length. The default let 1
+      in 1,000 random pairs pass, and 2 of 3 renamed copies, where it was measured
+      (LOG.md: another recipe, 0.7M tokens of raw code).
     max_new_tokens: of a completion; solutions of the ruler's problems are short.
     sampled: completions per problem of the nearest tier for pass@k; 0 leaves it out.
     benchmarks: whether the arms of the paper's figure are judged on HumanEval, and on

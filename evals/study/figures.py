@@ -16,7 +16,7 @@ _STYLE: Any = {
   "axes.spines.top": False,
   "axes.spines.right": False,
 }
-# Without exercises, with them, controls; the same in every figure.
+# Without exercises, with them, with nothing else; the same in every figure.
 COLOURS = {
   "raw": "#9aa5b1",
   "filtered": "#5b6570",
@@ -24,6 +24,7 @@ COLOURS = {
   "raw_exercises": "#edae49",
   "filtered_exercises": "#d1495b",
   "textbooks_exercises": "#2a6f97",
+  "exercises_alone": "#4f9d69",
 }
 CONTROL = "#8d6a9f"
 

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ class Step:
     words: arguments of `python -m`; () if it is a function.
     function: what is called in this process instead; quick, and safe to call again.
     about: what decides its outcome beside `words`, for a function.
+    seconds: about how long one core takes; only the time left is told by it.
   """
 
   name: str
@@ -62,6 +63,7 @@ class Step:
   words: tuple[str, ...] = ()
   function: Callable[[], None] | None = None
   about: Any = None
+  seconds: int = 10
 
   @property
   def digest(self) -> str:
@@ -85,15 +87,32 @@ def check(steps: Sequence[Step]) -> None:
 class _State:
   """What the hands share; guarded by `lock`."""
 
+  total: int
   waiting: list[Step]
   done: set[str]
-  running: dict[str, subprocess.Popen]
+  children: dict[str, subprocess.Popen]
   lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
   stopping: bool = False
 
   def ready(self) -> Iterator[Step]:
     """The steps that may begin, in the order of the graph."""
     return (s for s in self.waiting if self.done.issuperset(s.needs))
+
+  def figures(self, running: Iterable[Step]) -> dict[str, str]:
+    """What is shown beside the work done."""
+    names = ", ".join(step.name for step in running)
+    return {"steps": f"{len(self.done)} of {self.total}", "running": names or "-"}
+
+
+def seconds_of_done(steps: Sequence[Step], folder: Path) -> dict[str, float]:
+  """Step -> how long it took, for those that are done in a folder."""
+  if not (folder / STEPS).exists():
+    return {}
+  rows = {
+    (row["step"], row["digest"]): row["seconds"]
+    for row in records.read_lines(folder / STEPS)
+  }
+  return {s.name: rows[s.name, s.digest] for s in steps if (s.name, s.digest) in rows}
 
 
 def run(steps: Sequence[Step], folder: Path, jobs: int) -> bool:
@@ -117,10 +136,13 @@ def run(steps: Sequence[Step], folder: Path, jobs: int) -> bool:
   with records.Journal(folder / STEPS) as journal:
     done = {(row["step"], row["digest"]) for row in journal.rows}
     finished = {s.name for s in steps if (s.name, s.digest) in done}
-    state = _State([s for s in steps if s.name not in finished], set(finished), {})
+    waiting = [s for s in steps if s.name not in finished]
+    state = _State(len(steps), waiting, set(finished), {})
+    total = sum(s.seconds for s in steps)
+    spent = total - sum(s.seconds for s in waiting)
     with (
       _stop_on_signals(state),
-      Progress(len(steps), "steps", "study", initial=len(finished)) as bar,
+      Progress(total, "core-seconds", "study", initial=spent, interval=60) as bar,
     ):
       _work(state, folder, jobs, journal, bar)
   return not state.waiting
@@ -151,7 +173,7 @@ def _work(
   free: queue.SimpleQueue[set[int] | None] = queue.SimpleQueue()
   for share in _shares(jobs):
     free.put(share)
-  failed: list[FailedError] = []
+  failed: list[Exception] = []
   with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
     futures: dict[concurrent.futures.Future, Step] = {}
     while True:
@@ -160,26 +182,25 @@ def _work(
           for step in list(state.ready())[: jobs - len(futures)]:
             state.waiting.remove(step)
             futures[pool.submit(_one, step, folder, state, free)] = step
-            bar.update(0, running=", ".join(s.name for s in futures.values()))
       if not futures:
         break
       ended, _ = concurrent.futures.wait(
         futures, timeout=1.0, return_when=concurrent.futures.FIRST_COMPLETED
       )
+      bar.update(0, **state.figures(futures.values()))
       for future in ended:
         step = futures.pop(future)
         try:
-          seconds = future.result()
-        except FailedError as error:
+          row = future.result()
+        except Exception as error:  # the others come to their end, and are noted
           failed.append(error)
-          seconds = None
-        if seconds is None:
+          row = None
+        if row is None:
           state.waiting.insert(0, step)
           continue
         state.done.add(step.name)
-        row = {"step": step.name, "digest": step.digest, "seconds": round(seconds, 2)}
-        journal.append({**row, "commit": provenance.commit()})
-        bar.update(1)
+        journal.append(row)
+        bar.update(step.seconds, **state.figures(futures.values()))
   if failed:
     raise failed[0]
 
@@ -189,22 +210,24 @@ def _one(
   folder: Path,
   state: _State,
   free: queue.SimpleQueue[set[int] | None],
-) -> float | None:
-  """Runs a step; gives its seconds, or None if it was stopped."""
-  started = time.monotonic()
+) -> dict[str, Any] | None:
+  """Runs a step; gives its row of `STEPS`, or None if it was stopped."""
+  row = {"step": step.name, "digest": step.digest, **provenance.here()}
   try:
     if step.function is not None:
+      started = time.monotonic()
       step.function()
-      return time.monotonic() - started
+      return {**row, "seconds": round(time.monotonic() - started, 2)}
     log = _log(step, folder)
     share = free.get()
     try:
       _wait_for_orphan(step, state)
+      started = time.monotonic()
       code = _child(step, folder, state, share)
     finally:
       free.put(share)
     if code == 0:
-      return time.monotonic() - started
+      return {**row, "seconds": round(time.monotonic() - started, 2)}
     if state.stopping or code == command.PREEMPTED:
       return None
     last = log.read_text(errors="replace").rpartition("\n$ python -m ")[2]
@@ -252,12 +275,14 @@ def _child(step: Step, folder: Path, state: _State, share: set[int] | None) -> i
       )
       if share is not None:
         os.sched_setaffinity(child.pid, share)
-      state.running[step.name] = child
+      state.children[step.name] = child
+      if state.stopping:  # a signal came while it was being started
+        child.terminate()
     try:
       return child.wait()
     finally:
       with state.lock:
-        del state.running[step.name]
+        del state.children[step.name]
 
 
 def _die_with_parent() -> None:
@@ -273,9 +298,9 @@ def _stop_on_signals(state: _State) -> Iterator[None]:
   def stop(number: int, frame: object) -> None:
     del number, frame
     again, state.stopping = state.stopping, True
-    if state.running and not again:
-      print(f"\nstopping: {', '.join(state.running)} may save first", file=sys.stderr)
-    for child in list(state.running.values()):
+    if state.children and not again:
+      print(f"\nstopping: {', '.join(state.children)} may save first", file=sys.stderr)
+    for child in list(state.children.values()):
       child.kill() if again else child.terminate()
 
   numbers = (signal.SIGTERM, signal.SIGINT)

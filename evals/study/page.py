@@ -20,6 +20,7 @@ _MAIN = (
   "raw_exercises",
   "filtered_exercises",
   FULL,
+  "exercises_alone",
 )
 
 
@@ -41,14 +42,13 @@ def blocks(data: Mapping[str, Any]) -> list[Block]:
     *_learning(data),
     *_other_rulers(data),
     *_examples(data),
-    *_meaning(),
+    *_meaning(data["config"]),
     *_cost(data),
   ]
 
 
 def _head(data: Mapping[str, Any]) -> list[Block]:
   config, where = data["config"], data["where"]
-  one = data["runs"][0]
   several = "s" * (len(config["seeds"]) > 1)
   seeds = f"seed{several} {', '.join(map(str, config['seeds']))}"
   return [
@@ -61,8 +61,9 @@ def _head(data: Mapping[str, Any]) -> list[Block]:
       + ", ".join(
         f"{n:,} parameters" for n in sorted({r["parameters"] for r in data["runs"]})
       )
-      + f", {one['steps']:,} steps each ({config['text_steps']:,} on text where "
-      f"exercises follow), {seeds}, and controls that say what the effect is due to."
+      + f", {config['steps']:,} steps each ({config['text_steps']:,} on text where "
+      f"exercises follow; `exercises_alone` leaves these out), {seeds}, and controls "
+      "that say what the effect is due to."
     ),
     Text(
       f"Commit {', '.join(where['commits'])}; {where['when']}, {where['machine']}, "
@@ -80,10 +81,10 @@ def _predictions(data: Mapping[str, Any]) -> list[Block]:
     Heading("Predictions"),
     Text(
       "Written into the code (`evals/study/arms.py`, whose history shows when) "
-      "before the study's first run, after trials of single models that LOG.md tells "
-      "of, but for one. The recipe was changed after that run, in which 7 of 10 "
-      "held, and again after the second, in which 10 of 11 did. Judged by the shares "
-      "alone: a difference of one problem decides."
+      "before the study's first run, but for what is marked. Trials of single models, "
+      "and later two runs with other recipes, were known when the recipe was last "
+      "changed; LOG.md tells of them. Judged by the shares alone: a difference of one "
+      "problem decides."
     ),
     Table(
       ["prediction", "came true?", "percent solved"],
@@ -183,7 +184,7 @@ def _learning(data: Mapping[str, Any]) -> list[Block]:
       "compute",
       figures.compute([run for run in main if run["seed"] == seed], data["tiers"][0]),
       f"Score on {label(data['tiers'][0])} against training compute, at an earlier "
-      "checkpoint (before the learning rate has fallen) and at the end.",
+      "checkpoint, while the learning rate is still falling, and at the end.",
     ),
   ]
 
@@ -256,10 +257,17 @@ def _examples(data: Mapping[str, Any]) -> list[Block]:
   return found
 
 
-def _meaning() -> list[Block]:
+def _meaning(config: Mapping[str, Any]) -> list[Block]:
+  text = config["text_steps"]
+  share = (
+    f"Arms with exercises spend {text:,} steps on text and "
+    f"{config['steps'] - text:,} on exercises. The paper spends four steps on text for "
+    "each on exercises, with four times the batch: what text, and textbooks above all, "
+    "gives to a model is hardly asked here."
+  )
   return [
     Heading("What this shows, and what it does not"),
-    Points(list(caveats.MEANING)),
+    Points([*caveats.MEANING, share]),
     Heading("What the paper leaves open, and what was chosen", 3),
     Points(list(caveats.CHOICES)),
   ]
@@ -300,8 +308,9 @@ def _cost(data: Mapping[str, Any]) -> list[Block]:
     Table(["set", "documents", "tokens"], stores),
     Text(
       f"All {len(data['steps'])} steps together took "
-      f"{_minutes(sum(data['steps'].values()))} of one worker's time; tokens and FLOPs "
-      "of a run count the text that it started from."
+      f"{_minutes(sum(data['steps'].values()))} of one worker's time, without what was "
+      "stopped and begun again; tokens and FLOPs of a run count the text that it "
+      "started from."
     ),
   ]
 

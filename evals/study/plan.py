@@ -35,6 +35,20 @@ MIXTURES = {
   "filtered": ("filtered", "code_filtered"),
   "textbooks": ("filtered", "code_textbook"),
 }
+# About how many seconds one core of an AMD EPYC takes for a step of study.gin
+# (gin/evals), where it is not the default of `Step`; trainings by their length.
+_SECONDS = {
+  "raw": 20,
+  "filter": 70,
+  "train-classifier": 50,
+  "exercises": 30,
+  "pruned": 200,
+  "leak_found": 40,
+  "vocabulary": 40,
+}
+_STORE_SECONDS = 20
+_STEP_SECONDS = 0.039  # of a training
+_JUDGING_SECONDS = {"main": 80, "control": 40, "early": 15}
 # The arms of the figure, which are judged on HumanEval and MBPP too.
 BENCHMARKED = ("raw", "textbooks", arms.FULL)
 
@@ -144,7 +158,7 @@ class Plan:
     files = (f"--gin_file=gin/curate/{stage}.gin",) if gin else ()
     place = f"--workdir={self.folder / 'curate' / name}"
     words = ("phi1_jax.curate", stage, *files, place, *flags)
-    return Step(name, tuple(needs), words)
+    return Step(name, tuple(needs), words, seconds=_SECONDS.get(name, 10))
 
   def _decontaminated(
     self, name: str, of: str, *flags: str, needs: Sequence[str] = ()
@@ -258,7 +272,9 @@ class Plan:
       if first
       else (f"publish_{published}", "prepare_vocabulary")
     )
-    return Step(f"prepare_{name}", needs, ("phi1_jax.prepare", *self._data(name)))
+    words = ("phi1_jax.prepare", *self._data(name))
+    seconds = _SECONDS.get(name, _STORE_SECONDS)
+    return Step(f"prepare_{name}", needs, words, seconds=seconds)
 
   def _data(self, name: str) -> tuple[str, ...]:
     """The flags of `Data` for a text or a set of exercises."""
@@ -299,11 +315,14 @@ class Plan:
       f"--gin.Checkpoint.every={early}",
       f"--gin.Checkpoint.keep_every={early}",
     )
+    length = run.length(self.config)
     if not arm.exercises:
       stop = f"--gin.Train.stop_at_step={early}"
-      yield Step(_early(run), tuple(needs), (*words, stop))
-      needs = [_early(run)]
-    yield Step(_train(run), tuple(needs), words)
+      seconds = round(_STEP_SECONDS * early)
+      yield Step(_early(run), tuple(needs), (*words, stop), seconds=seconds)
+      needs, length = [_early(run)], length - early
+    seconds = round(_STEP_SECONDS * length)
+    yield Step(_train(run), tuple(needs), words, seconds=seconds)
 
   def _early_checkpoint(self, run: Run) -> Path:
     return self._checkpoint(run, run.early_step(self.config))
@@ -325,6 +344,7 @@ class Plan:
     ]
     for name, checkpoint, sets in wanted if main else wanted[:1]:
       last = checkpoint == end
+      kind = ("main" if main else "control") if last else "early"
       flags = [f"--task_set={name}" for name in sets]
       flags.append(f"--max_new_tokens={self.config.max_new_tokens}")
       if last:
@@ -343,6 +363,7 @@ class Plan:
           f"--workdir={self.folder / 'judged' / name}",
           *flags,
         ),
+        seconds=_JUDGING_SECONDS[kind],
       )
 
   def _nearest(self) -> Iterator[Step]:

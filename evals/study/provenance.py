@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import os
 import platform
@@ -15,9 +14,13 @@ from typing import Any
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "seqio", "apache-beam")
 
 
-@functools.cache
+def here() -> dict[str, str | None]:
+  """Commit and machine: what a step notes when it begins."""
+  return {"commit": commit(), "machine": machine()}
+
+
 def commit() -> str | None:
-  """Of the code, when it was first asked; "-dirty" if files differ from it."""
+  """Of the code; "-dirty" if files differ from it."""
   words = ("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty")
   try:
     told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
@@ -26,24 +29,31 @@ def commit() -> str | None:
   return told.strip() or None
 
 
+def machine() -> str:
+  """Architecture and cores."""
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+  return f"{platform.machine()}, {cores or os.cpu_count()} cores"
+
+
 def where(steps: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
   """Commits, versions and hardware.
 
   Args:
-    steps: rows of what was done, each with its commit.
+    steps: rows of what was done, each with its commit and machine.
   """
-  commits = [row["commit"] for row in steps] + [commit()]
+  rows = [*steps, here()]
+  commits = [row["commit"] for row in rows]
+  machines = [row["machine"] for row in rows if "machine" in row]
   versions = {}
   for name in _PACKAGES:
     try:
       versions[name] = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
       versions[name] = None
-  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
   return {
     "commits": list(dict.fromkeys(each or "unknown" for each in commits)),
     "python": platform.python_version(),
-    "machine": f"{platform.machine()}, {cores or os.cpu_count()} cores",
+    "machine": "; ".join(dict.fromkeys(machines)),
     "versions": versions,
     "when": time.strftime("%Y-%m-%d %H:%M"),
   }

@@ -54,14 +54,14 @@ def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
   tiers = ruler.task_sets(config.menu)
   steps = list(records.read_lines(folder / STEPS))
   seconds = {row["step"]: row["seconds"] for row in steps}
-  found = [_run(run, config, folder, seconds) for run in runs(config)]
+  found = [_run(run, config, folder) for run in runs(config)]
   by_arm = _by_arm(found)
   nearest = _nearest(folder, tiers)
-  smallest = next(iter(config.models))
+  first_size = next(iter(config.models))
   shares = {
     arm: {name: each["value"] for name, each in scores.items()}
     for (arm, size), (_, scores) in by_arm.items()
-    if size == smallest
+    if size == first_size
   }
   shares["nearest"] = {name: each["value"] for name, each in nearest.items()}
   data = {
@@ -74,11 +74,11 @@ def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
       {"name": arm, "size": size, "about": about, "scores": scores}
       for (arm, size), (about, scores) in by_arm.items()
     ],
-    "comparisons": tables.comparisons(found, smallest, tiers, min(config.taus)),
-    "pruning": tables.pruning(folder, found, smallest, tiers),
-    "leak": tables.leak(config, folder, found, smallest),
+    "comparisons": tables.comparisons(found, first_size, tiers, min(config.taus)),
+    "pruning": tables.pruning(folder, found, first_size, tiers),
+    "leak": tables.leak(config, folder, found, first_size),
     "nearest": nearest,
-    "seen": tables.seen(folder, found, smallest, tiers),
+    "seen": tables.seen(folder, found, first_size, tiers),
     "predictions": arms.verdicts(tiers, min(config.taus), shares),
     "examples": _examples(config, folder, tiers),
     "sets": _sets(config, folder),
@@ -89,9 +89,7 @@ def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
   return data
 
 
-def _run(
-  run: Run, config: StudyConfig, folder: Path, seconds: Mapping[str, float]
-) -> dict[str, Any]:
+def _run(run: Run, config: StudyConfig, folder: Path) -> dict[str, Any]:
   place = folder / "train" / run.name
   told = records.read_json(place / "summary.json")
   rows = records.read_lines(place / "metrics.jsonl")
@@ -120,7 +118,7 @@ def _run(
     "steps": started + told["step"],
     "tokens": tokens,
     "flops": total * flops_per_token,
-    "seconds": sum(seconds.get(f"train_{name}", 0.0) for name in (run.name, run.early)),
+    "seconds": told["wall_seconds"],
     "started": started,
     "curve": curve[::stride],
     "held_out": held_out,

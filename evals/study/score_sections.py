@@ -70,10 +70,11 @@ def in_short(data: Mapping[str, Any]) -> list[Block]:
         f"As few exercises as the strictest pruning leaves: {told(arms.THINNED)} drawn "
         f"at random, {told(strict)} pruned.",
         f"The farthest tiers, best arm: {', '.join(far)}.",
-        f"`leaked` (planted problems are of another tier) and `{mild}` are almost the "
-        f"recipe of `{FULL}`, and these {len(twins)} trainings solve {min(twins):.0f} "
-        f"to {max(twins):.0f}: arms that differ by no more must not be ranked.",
-        f"{held.count(True)} of {len(held)} predictions held.",
+        f"`leaked` (planted problems are of another tier) and `{mild}` are the arms "
+        f"next to `{FULL}` in what they read, and these {len(twins)} trainings solve "
+        f"{min(twins):.0f} to {max(twins):.0f}: arms that differ by no more should not "
+        "be ranked.",
+        f"{held.count(True)} of {len(held)} predictions held, by the shares alone.",
       ]
     ),
   ]
@@ -124,8 +125,7 @@ def _cell(arm: Mapping[str, Any], tier: str, data: Mapping[str, Any]) -> str:
 
 
 def _by_seed(data: Mapping[str, Any]) -> list[Block]:
-  """The nearest tier by seed, how far seeds differ, and whether all intervals "
-  "overlap."""
+  """The nearest tier by seed, how far seeds differ, and whether intervals overlap."""
   seeds, near = data["config"]["seeds"], data["tiers"][0]
   if len(seeds) == 1:
     return []

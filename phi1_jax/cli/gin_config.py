@@ -49,11 +49,23 @@ def load(
       nothing reads, a parameter left unbound, or a value of the wrong type.
   """
   found = _read(files, bindings, classes)
-  located = [path if Path(path).is_file() else str(ROOT / path) for path in found.files]
-  sources = _Sources(located, bindings)
+  sources = _Sources([str(_located(name)) for name in found.files], bindings)
   _refuse_scopes(found)
   _refuse_unread_macros(found, sources)
   return {name: _build(name, cls, found, sources) for name, cls in classes.items()}
+
+
+def files(named: Sequence[str]) -> dict[str, Path]:
+  """Gin files and all that they include, by the names they go by, and where they are.
+
+  Raises:
+    InputError: as `load`.
+  """
+  return {name: _located(name) for name in _read(named, (), {}).files}
+
+
+def _located(name: str) -> Path:
+  return Path(name) if Path(name).is_file() else ROOT / name
 
 
 def text(objects: Mapping[str, Any]) -> str:

@@ -69,7 +69,8 @@ class Progress:
     if self._bar is not None:
       if figures:
         self._bar.set_postfix(figures, refresh=False)
-      self._bar.update(count)
+      # tqdm draws nothing for no progress, though clock and figures go on.
+      self._bar.update(count) if count else self._bar.refresh()
     elif self._interval is not None and (
       time.monotonic() - self._shown >= self._interval
     ):

@@ -71,6 +71,15 @@ def test_a_bar_on_a_terminal(monkeypatch):
   assert "loss=1.5" in shown
 
 
+def test_figures_of_a_bar_change_without_progress(monkeypatch):
+  monkeypatch.setenv("COLUMNS", "100")
+  stream = Terminal()
+  with Progress(10, "steps", "study", stream=stream) as bar:
+    bar.update(5, running="a")
+    bar.update(0, running="b")
+    assert "running=b" in stream.getvalue()
+
+
 def test_a_terminal_without_tqdm_gets_lines(clock, monkeypatch, caplog):
   monkeypatch.setattr(progress, "tqdm", None)
   stream = Terminal()

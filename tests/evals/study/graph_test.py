@@ -54,7 +54,8 @@ def fixture_ran(tmp_path):
   return lambda: (tmp_path / "ran").read_text().split()
 
 
-def test_all_steps_share_what_is_compiled(tmp_path, module):
+def test_all_steps_share_what_is_compiled(tmp_path, module, monkeypatch):
+  monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
   assert graph.run([module("a", "cache")], tmp_path, 1)
   log = (tmp_path / graph.LOGS / "a.log").read_text().splitlines()
   assert log[-1] == str(tmp_path / "compiled")
@@ -143,6 +144,33 @@ def test_every_hand_has_its_own_cores():
   assert sorted(core for share in shares for core in share or ()) == cores
 
 
+def test_what_was_running_when_a_step_broke_is_noted(tmp_path, module, ran):
+  def broken():
+    raise KeyError("a bug")
+
+  steps = [module("a"), Step("b", function=broken), module("c", needs=["b"])]
+  with pytest.raises(KeyError, match="a bug"):
+    graph.run(steps, tmp_path, 2)
+  done = [json.loads(line) for line in (tmp_path / graph.STEPS).open()]
+  assert [row["step"] for row in done] == ["a"]
+  assert {"digest", "seconds", "commit", "machine"} < set(done[0])
+  assert graph.seconds_of_done(steps, tmp_path) == {"a": done[0]["seconds"]}
+
+
+def test_time_left_is_told_by_expected_seconds(tmp_path, capsys):
+  steps = [
+    Step("a", function=lambda: None, seconds=90),
+    Step("b", ("a",), function=lambda: None, seconds=10),
+  ]
+  assert graph.run(steps[:1], tmp_path, 1)
+  assert "90 core-seconds of 90 (100%)" in capsys.readouterr().err
+  assert graph.run(steps, tmp_path, 1)
+  assert "100 core-seconds of 100 (100%)" in capsys.readouterr().err
+  state = graph._State(2, steps[1:], {"a"}, {})
+  assert state.figures(steps[1:]) == {"steps": "1 of 2", "running": "b"}
+  assert state.figures([]) == {"steps": "1 of 2", "running": "-"}
+
+
 @pytest.mark.parametrize(
   ("steps", "message"),
   [
@@ -167,7 +195,7 @@ def test_a_function_that_cannot_write_is_told_without_a_traceback(tmp_path):
 def test_a_step_waits_for_the_process_that_a_killed_study_left(tmp_path):
   place = tmp_path / "work"
   step = Step("a", words=("noted", f"--workdir={place}"))
-  state = graph._State([step], set(), {})
+  state = graph._State(1, [step], set(), {})
   waiting = threading.Thread(target=graph._wait_for_orphan, args=(step, state))
   with workdir.held(place, "saving"):
     assert workdir.is_held(place)

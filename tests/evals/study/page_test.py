@@ -8,7 +8,7 @@ import pytest
 
 from evals import __main__ as command_line
 from evals import score
-from evals.study import arms, page, results, score_sections, tables
+from evals.study import arms, command, page, results, score_sections, tables
 from evals.study.config import StudyConfig
 from evals.study.document import Table
 from phi1_jax import InputError
@@ -44,10 +44,10 @@ def _run(arm, solved):
     "seed": 0,
     "parameters": 1_055_488,
     "steps": 400,
-    "tokens": {"text": 204_800, "exercises": 204_800},
+    "tokens": {"text": 25_600, "exercises": 76_800},
     "flops": 2.6e12,
     "seconds": 60.0,
-    "started": 200,
+    "started": 100,
     "curve": [(1, 7.0), (200, 2.0)],
     "held_out": [(200, 2.1)],
     "scores": scores,
@@ -157,6 +157,10 @@ def test_report_renders_a_study_and_nothing_beside_it(data, tmp_path, capsys):
   (tmp_path / "run" / results.STUDY).write_text(json.dumps(data | {"format": 1}))
   with pytest.raises(InputError, match="format 1, expected 3"):
     command_line.main(flags)
+  (tmp_path / "begun").mkdir()
+  (tmp_path / "begun" / command.SETTINGS).write_text("{}")
+  with pytest.raises(InputError, match="not come to its end"):
+    command_line.main(["report", str(tmp_path / "begun")])
   with pytest.raises(InputError, match="expected it alone"):
     command_line.main([*flags[:2], "other", flags[2]])
 

@@ -1,6 +1,7 @@
 """The steps of a study: an order, equal steps, and plain commands."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -9,7 +10,11 @@ import pytest
 from evals.study import command, graph, plan
 from evals.study.config import StudyConfig
 from phi1_jax import InputError
+from phi1_jax.cli import gin_config
+from phi1_jax.problems import mbpp
+from phi1_jax.text import records
 
+RECIPE = "gin/evals/study_recipe.gin"
 CONFIG = StudyConfig(
   "recipe.gin", {"1M": "a.gin", "3M": "b.gin"}, 400, 100, seeds=(0, 1, 2)
 )
@@ -76,6 +81,53 @@ def test_every_model_is_judged_on_all_tiers_and_only_once(steps):
     assert len(sets) == len(set(sets)) >= 5
 
 
+def test_what_is_judged_early_is_a_checkpoint_that_is_kept(steps):
+  trained = {s.name: s for s in steps if s.words[:1] == ("phi1_jax.train",)}
+  judged = [s for s in steps if s.words[:2] == ("evals", "judge")]
+  assert sum(s.name.endswith("-early") for s in judged) == 2 * 3 * 7
+  for step in judged:
+    run = trained[step.name.replace("judge_", "train_").removesuffix("-early")]
+    checkpoint = next(w for w in step.words if w.startswith("--checkpoint="))
+    at, length = int(Path(checkpoint).name), int(_bound(run, "Train.total_steps"))
+    assert run.name in step.needs
+    assert at % int(_bound(run, "Checkpoint.keep_every")) == 0
+    assert (at < length) if step.name.endswith("-early") else (at == length)
+
+
+def test_benchmarks_are_asked_of_the_arms_of_the_figure(steps):
+  asked = {s.name for s in steps if "--task_set=humaneval-164" in s.words}
+  assert asked == {
+    f"judge_{arm}-{size}-{seed}"
+    for arm in ("raw", "textbooks", "textbooks_exercises")
+    for size in ("1M", "3M")
+    for seed in (0, 1, 2)
+  }
+
+
+def test_a_plan_says_what_is_done_and_what_is_left(tmp_path, capsys, monkeypatch):
+  monkeypatch.delenv(mbpp.ENVIRONMENT, raising=False)
+  file = "gin/evals/study.gin"
+  config = gin_config.load([file], [], {"Study": StudyConfig})["Study"]
+  steps = plan.Plan(config, tmp_path, None).steps()
+
+  def told():
+    flags = [f"--gin_file={file}", f"--workdir={tmp_path}", "--plan"]
+    assert command.main("", flags) == 0
+    return capsys.readouterr().out.splitlines()
+
+  total = sum(s.seconds for s in steps)
+  before = told()
+  assert before[0].split()[:4] == ["ruler", "about", "10", "s"]
+  assert f"0 done; left: about {total:,} core-seconds" in before[-1]
+  row = {"step": "ruler", "digest": steps[0].digest, "seconds": 7.2}
+  other = {"step": "pool", "digest": "of other settings", "seconds": 1.0}
+  lines = [json.dumps(each) + "\n" for each in (row, other)]
+  (tmp_path / graph.STEPS).write_text("".join(lines))
+  after = told()
+  assert after[0].split()[:5] == ["ruler", "done", "in", "7", "s"]
+  assert f"1 done; left: about {total - 10:,} core-seconds" in after[-1]
+
+
 def test_mbpp_is_judged_only_where_it_is(steps):
   def sets(found):
     return {w for s in found for w in s.words if "mbpp" in w}
@@ -87,19 +139,36 @@ def test_mbpp_is_judged_only_where_it_is(steps):
 
 def test_a_study_goes_on_with_more_seeds(tmp_path):
   config = dataclasses.replace(
-    CONFIG, recipe=__file__, models={"1M": __file__}, seeds=(0,), jobs=2
+    CONFIG, recipe=RECIPE, models={"1M": "gin/models/nano.gin"}, seeds=(0,), jobs=2
   )
   more = dataclasses.replace(config, seeds=(0, 1), jobs=3)
-  command._begin(tmp_path, config)
-  command._begin(tmp_path, more)
-  done, wanted = (
-    {(s.name, s.digest) for s in plan.Plan(c, tmp_path, None).steps()}
-    for c in (config, more)
-  )
+  few, many = (plan.Plan(c, tmp_path, None).steps() for c in (config, more))
+  command._begin(tmp_path, config, few, None)
+  command._begin(tmp_path, more, many, None)
+  done, wanted = ({(s.name, s.digest) for s in each} for each in (few, many))
   assert done < wanted
   assert all(name.split("-")[-1] in ("1", "early") for name, _ in wanted - done)
   with pytest.raises(InputError, match="first_seed"):
-    command._begin(tmp_path, dataclasses.replace(config, seeds=(1, 0)))
+    command._begin(tmp_path, dataclasses.replace(config, seeds=(1, 0)), many, None)
+  with pytest.raises(InputError, match="MBPP"):
+    command._begin(tmp_path, config, few, "/data")
+
+
+def test_a_study_notes_every_gin_file_that_its_steps_read(tmp_path):
+  config = dataclasses.replace(
+    CONFIG, recipe=RECIPE, models={"1M": "gin/models/nano.gin"}
+  )
+  steps = plan.Plan(config, tmp_path, None).steps()
+  command._begin(tmp_path, config, steps, None)
+  begun = records.read_json(tmp_path / command.SETTINGS)
+  noted = set(begun["settings"]["files"])
+  included = "gin/meshes/all_devices.gin"
+  assert noted >= {
+    RECIPE,
+    included,
+    "gin/models/nano.gin",
+    "gin/curate/decontaminate.gin",
+  }
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,23 @@ def test_every_arm_has_the_share_that_it_solves(gathered):
     assert found["low"] - 1e-9 <= found["value"] <= found["high"] + 1e-9
 
 
+def test_tokens_and_flops_count_the_text_before(gathered):
+  runs = {run["name"]: run for run in gathered["runs"]}
+
+  def told(arm):
+    run = runs[f"{arm}-1M-0"]
+    early = run["early"] and run["early"]["flops"] / (256 * 6e6)
+    tokens = (run["tokens"]["text"] / 256, run["tokens"]["exercises"] / 256)
+    return run["started"], run["steps"], *tokens, run["flops"] / (256 * 6e6), early
+
+  # Steps before its own, all steps, of text and of exercises, and what they cost.
+  assert told("raw") == (0, 400, 400, 0, 400, 100)
+  assert told(arms.FULL) == (100, 400, 100, 300, 400, 250)
+  assert told("exercises_alone") == (0, 300, 0, 300, 300, 150)
+  assert told("few") == (100, 400, 100, 300, 400, None)
+  assert runs["few-1M-0"]["seconds"] == 10.0
+
+
 def test_pruning_counts_three_tiers_and_the_strictest_tau_its_control(gathered):
   mild, strict = gathered["pruning"]
   assert (mild["tau"], strict["tau"]) == (0.95, 0.8)
