@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
+import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from evals.study import graph, plan
 from evals.study.config import StudyConfig
@@ -57,12 +59,15 @@ def main(about: str, argv: Sequence[str]) -> int:
     mbpp.load("mbpp-full-500", benchmarks)  # or says what is not there, at once
   steps = plan.Plan(config, folder, benchmarks).steps()
   graph.check(steps)
+  settings = _settings_of(config, steps, benchmarks)
   if arguments.plan:
+    if (folder / SETTINGS).exists():
+      records.begin(folder / SETTINGS, settings)  # or says what is different
     _print(steps, graph.seconds_of_done(steps, folder))
     return command.DONE
   _check_installed()
   with held(folder, "running a study"):
-    _begin(folder, config, steps, benchmarks)
+    records.begin(folder / SETTINGS, settings)
     print(f"study in {folder}; the log of every step: {folder / graph.LOGS}")
     if not graph.run(steps, folder, config.jobs):
       print(f"stopped; run the same command to go on ({folder})")
@@ -90,6 +95,12 @@ def _settings() -> str:
 def _config(arguments) -> StudyConfig:
   from phi1_jax.cli import gin_config  # after --help
 
+  others = [n for n, _ in arguments.gin_bindings if not n.startswith("Study.")]
+  if others:
+    raise InputError(
+      f"--gin.{others[0]}: a study takes Study.NAME alone; for its trainings, change a "
+      "copy of gin/evals/study_recipe.gin and give --gin.Study.recipe=FILE"
+    )
   config = gin_config.load(
     arguments.gin_files, arguments.gin_bindings, {"Study": StudyConfig}
   )["Study"]
@@ -101,10 +112,10 @@ def _config(arguments) -> StudyConfig:
   return config
 
 
-def _begin(
-  folder: Path, config: StudyConfig, steps: Sequence[graph.Step], benchmarks: str | None
-) -> None:
-  """Writes down what the study is, or refuses a folder of another one."""
+def _settings_of(
+  config: StudyConfig, steps: Sequence[graph.Step], benchmarks: str | None
+) -> dict[str, Any]:
+  """What a study is: what may not change while its folder is worked on."""
   settings = dataclasses.asdict(config)
   del settings["jobs"]  # changes nothing but the time it takes
   # Seeds may be added; the first one's model makes embeddings for the data.
@@ -113,7 +124,7 @@ def _begin(
   settings["files"] = {
     name: records.digest(path.read_text()) for name, path in _gin_files(steps).items()
   }
-  records.begin(folder / SETTINGS, settings)
+  return settings
 
 
 def _gin_files(steps: Sequence[graph.Step]) -> dict[str, Path]:
@@ -140,7 +151,7 @@ def _print(steps: Sequence[graph.Step], done: Mapping[str, float]) -> None:
   for step in steps:
     took = done.get(step.name)
     time = f"about {step.seconds} s" if took is None else f"done in {took:.0f} s"
-    words = " ".join(step.words) or "(in this process)"
+    words = f"python -m {shlex.join(step.words)}" if step.words else "(in this process)"
     print(f"{step.name:{width}} {time:>14}  {words}")
   left = sum(step.seconds for step in steps if step.name not in done)
   print(

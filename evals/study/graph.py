@@ -13,6 +13,7 @@ import ctypes
 import dataclasses
 import os
 import queue
+import shlex
 import signal
 import subprocess
 import sys
@@ -259,7 +260,7 @@ def _child(step: Step, folder: Path, state: _State, share: set[int] | None) -> i
   words = [sys.executable, "-m", *step.words]
   cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / _COMPILED)}
   with _log(step, folder).open("ab") as output:
-    output.write(f"$ python -m {' '.join(step.words)}\n".encode())
+    output.write(f"$ python -m {shlex.join(step.words)}\n".encode())
     output.flush()
     with state.lock:
       if state.stopping:

@@ -304,6 +304,7 @@ def _cost(data: Mapping[str, Any]) -> list[Block]:
       ],
       runs,
     ),
+    Text(f"Settings: {_settings(data['config'])}."),
     Text("Sets, as tokens; an arm may read a part of one, or one more than once."),
     Table(["set", "documents", "tokens"], stores),
     Text(
@@ -313,6 +314,10 @@ def _cost(data: Mapping[str, Any]) -> list[Block]:
       "started from."
     ),
   ]
+
+
+def _settings(config: Mapping[str, Any]) -> str:
+  return ", ".join(f"`{name}` {value}" for name, value in config.items())
 
 
 def _minutes(seconds: float) -> str:

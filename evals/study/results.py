@@ -54,7 +54,7 @@ def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
   tiers = ruler.task_sets(config.menu)
   steps = list(records.read_lines(folder / STEPS))
   seconds = {row["step"]: row["seconds"] for row in steps}
-  found = [_run(run, config, folder) for run in runs(config)]
+  found = [_run(run, config, folder, seconds) for run in runs(config)]
   by_arm = _by_arm(found)
   nearest = _nearest(folder, tiers)
   first_size = next(iter(config.models))
@@ -89,7 +89,9 @@ def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
   return data
 
 
-def _run(run: Run, config: StudyConfig, folder: Path) -> dict[str, Any]:
+def _run(
+  run: Run, config: StudyConfig, folder: Path, seconds: Mapping[str, float]
+) -> dict[str, Any]:
   place = folder / "train" / run.name
   told = records.read_json(place / "summary.json")
   rows = records.read_lines(place / "metrics.jsonl")
@@ -118,7 +120,7 @@ def _run(run: Run, config: StudyConfig, folder: Path) -> dict[str, Any]:
     "steps": started + told["step"],
     "tokens": tokens,
     "flops": total * flops_per_token,
-    "seconds": told["wall_seconds"],
+    "seconds": sum(seconds.get(f"train_{name}", 0.0) for name in (run.name, run.early)),
     "started": started,
     "curve": curve[::stride],
     "held_out": held_out,

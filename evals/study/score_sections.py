@@ -192,15 +192,18 @@ def paired(data: Mapping[str, Any]) -> list[Block]:
     if row["difference"] or row["p_value"] < 1
   ]
   line = 0.05 / max(1, len(data["comparisons"]))
+  below = sum(row["p_value"] < line for row in data["comparisons"])
   return [
     Heading("Arms compared in pairs"),
     Text(
       "The same problems, so the tests are paired: McNemar's exact test for one seed, "
       "which compares the trained models, not the recipes (two trainings of one "
       "recipe differ too, so a small difference says little at any p); for several "
-      "seeds, paired too, the paired t test over seeds, on these problems. "
+      "seeds, paired too, the paired t test over seeds, on these problems, which with "
+      "two seeds finds next to nothing, however large. "
       f"There are {len(data['comparisons'])} tests, of which the {len(rows)} with a "
-      f"difference are shown; Bonferroni's line for 5% is p = {line:.4f}."
+      f"difference are shown; Bonferroni's line for 5% is p = {line:.4f}, and {below} "
+      "are below it."
     ),
     Table(
       ["arms", "tier", "points", "p", "only one solves", "test"],

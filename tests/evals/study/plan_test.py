@@ -30,6 +30,11 @@ def _bound(step, name):
   return next((match[1] for match in found if match), "")
 
 
+def _begin(folder, config, steps, benchmarks):
+  settings = command._settings_of(config, steps, benchmarks)
+  records.begin(folder / command.SETTINGS, settings)
+
+
 def test_the_steps_have_an_order(steps):
   graph.check(steps)
 
@@ -128,6 +133,20 @@ def test_a_plan_says_what_is_done_and_what_is_left(tmp_path, capsys, monkeypatch
   assert f"1 done; left: about {total - 10:,} core-seconds" in after[-1]
 
 
+def test_a_plan_is_of_the_study_that_the_folder_holds(tmp_path, monkeypatch):
+  monkeypatch.delenv(mbpp.ENVIRONMENT, raising=False)
+  flags = ["--gin_file=gin/evals/study.gin", f"--workdir={tmp_path}", "--plan"]
+  config = gin_config.load(flags[0].split("=")[1:], [], {"Study": StudyConfig})["Study"]
+  _begin(tmp_path, config, plan.Plan(config, tmp_path, None).steps(), None)
+  with pytest.raises(InputError, match=r"begun with .*steps = 8000, now it is 80"):
+    command.main("", [*flags, "--gin.Study.steps=80", "--gin.Study.text_steps=20"])
+
+
+def test_a_binding_of_the_trainings_is_refused():
+  with pytest.raises(InputError, match="a study takes"):
+    command.main("", ["--plan", "--gin.Train.batch_size=64"])
+
+
 def test_mbpp_is_judged_only_where_it_is(steps):
   def sets(found):
     return {w for s in found for w in s.words if "mbpp" in w}
@@ -143,15 +162,15 @@ def test_a_study_goes_on_with_more_seeds(tmp_path):
   )
   more = dataclasses.replace(config, seeds=(0, 1), jobs=3)
   few, many = (plan.Plan(c, tmp_path, None).steps() for c in (config, more))
-  command._begin(tmp_path, config, few, None)
-  command._begin(tmp_path, more, many, None)
+  _begin(tmp_path, config, few, None)
+  _begin(tmp_path, more, many, None)
   done, wanted = ({(s.name, s.digest) for s in each} for each in (few, many))
   assert done < wanted
   assert all(name.split("-")[-1] in ("1", "early") for name, _ in wanted - done)
   with pytest.raises(InputError, match="first_seed"):
-    command._begin(tmp_path, dataclasses.replace(config, seeds=(1, 0)), many, None)
+    _begin(tmp_path, dataclasses.replace(config, seeds=(1, 0)), many, None)
   with pytest.raises(InputError, match="MBPP"):
-    command._begin(tmp_path, config, few, "/data")
+    _begin(tmp_path, config, few, "/data")
 
 
 def test_a_study_notes_every_gin_file_that_its_steps_read(tmp_path):
@@ -159,7 +178,7 @@ def test_a_study_notes_every_gin_file_that_its_steps_read(tmp_path):
     CONFIG, recipe=RECIPE, models={"1M": "gin/models/nano.gin"}
   )
   steps = plan.Plan(config, tmp_path, None).steps()
-  command._begin(tmp_path, config, steps, None)
+  _begin(tmp_path, config, steps, None)
   begun = records.read_json(tmp_path / command.SETTINGS)
   noted = set(begun["settings"]["files"])
   included = "gin/meshes/all_devices.gin"

@@ -133,7 +133,9 @@ def fixture_gathered(request, tmp_path_factory):
     t: {"seen": tables.ids_of(t)[:40], "new": tables.ids_of(t)[40:]} for t in TIERS
   }
   _json(folder / "seen.json", seen)
-  _lines(folder / "steps.jsonl", [{"step": "pool", "seconds": 1.5, "commit": "abc"}])
+  took = {"pool": 1.5, "train_raw-1M-0-early": 2.0, "train_raw-1M-0": 8.0}
+  rows = [{"step": k, "seconds": v, "commit": "abc"} for k, v in took.items()]
+  _lines(folder / "steps.jsonl", rows)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(results, "_examples", lambda *_: [])
     data = results.gather(config, folder)
@@ -166,7 +168,7 @@ def test_tokens_and_flops_count_the_text_before(gathered):
   assert told(arms.FULL) == (100, 400, 100, 300, 400, 250)
   assert told("exercises_alone") == (0, 300, 0, 300, 300, 150)
   assert told("few") == (100, 400, 100, 300, 400, None)
-  assert runs["few-1M-0"]["seconds"] == 10.0
+  assert runs["raw-1M-0"]["seconds"] == 10.0
 
 
 def test_pruning_counts_three_tiers_and_the_strictest_tau_its_control(gathered):
