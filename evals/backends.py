@@ -148,14 +148,14 @@ class CheckpointBackend:
   def __init__(self, checkpoint: str, config: EvaluationConfig):
     self._config = config
     from phi1_jax.checkpoint import manager  # imports JAX
-    from phi1_jax.sampling.checkpoint import model_digest
+    from phi1_jax.sampling.checkpoint import model_digest, read_meta
 
     self._folder = manager.find(checkpoint)
+    self._meta = read_meta(self._folder)
     try:
-      self._meta = manager.read_meta(self._folder)
       self._digest = model_digest(self._meta)
       self._dtype = config.dtype or self._meta["config"]["model"]["dtype"]
-    except (manager.DamagedError, KeyError) as error:
+    except KeyError as error:
       raise InputError(
         f"{self._folder}: damaged checkpoint ({error}); name an earlier one"
       ) from None

@@ -62,19 +62,22 @@ def judge(
   return summary.summarize(folder, problems, asked, config.ks)
 
 
-def config_of(task_set: str, most: int, samples: int = 1) -> EvaluationConfig:
+def config_of(
+  task_set: str, longest: int, samples: int = 1, max_new_tokens: int | None = None
+) -> EvaluationConfig:
   """How a task set is put to a model by those who name nothing but the set.
 
   Args:
     task_set: its name.
-    most: tokens that a completion may take at most, whatever the benchmark.
+    longest: the most tokens of a completion, if the benchmark allows more.
     samples: completions per problem; one is greedy.
+    max_new_tokens: of a completion, in place of all that.
   """
   benchmark = benchmark_of(task_set)
   config = EvaluationConfig(
     task_set,
     PROMPT_STYLES[benchmark][0],
-    max_new_tokens=min(MAX_NEW_TOKENS.get(benchmark, 256), most),
+    max_new_tokens=max_new_tokens or min(MAX_NEW_TOKENS.get(benchmark, 256), longest),
   )
   if samples == 1:
     return config
@@ -111,7 +114,7 @@ def main(about: str, argv: Sequence[str]) -> int:
   add(
     "--max_new_tokens",
     type=int,
-    help="the most tokens of a completion (default: by benchmark, half the model's)",
+    help="of a completion (default: by benchmark, at most half the model's length)",
   )
   add("--benchmarks", metavar="FOLDER", help="where mbpp.jsonl is")
   arguments = parser.parse(argv)
@@ -145,9 +148,10 @@ def _sampled(text: str, known: Sequence[str]) -> tuple[str, int]:
 def _identity(checkpoint: str) -> str:
   """Which model a path names now: the digest of what its step holds."""
   from phi1_jax.checkpoint import manager
+  from phi1_jax.sampling.checkpoint import read_meta
 
   step = manager.find(checkpoint)
-  return records.digest([str(step), manager.read_meta(step)["fingerprints"]])
+  return records.digest([str(step), read_meta(step)["fingerprints"]])
 
 
 def _digests(wanted: Mapping[str, list], benchmarks: str | None) -> dict[str, str]:
@@ -176,9 +180,9 @@ def _judge_all(folder: Path, wanted: Mapping[str, list], arguments) -> None:
     return
   mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
   loaded = open_checkpoint(arguments.checkpoint, mesh, None)
-  most = arguments.max_new_tokens or loaded.config.max_length // 2
+  longest = loaded.config.max_length // 2
   for name, (task_set, samples) in wanted.items():
-    config = config_of(task_set, most, samples)
+    config = config_of(task_set, longest, samples, arguments.max_new_tokens)
     problems = report.load_problems(task_set, arguments.benchmarks)
     asked = prompts.build_all(
       problems, task_set, config.prompt_style, arguments.benchmarks

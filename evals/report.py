@@ -29,12 +29,13 @@ Numbers that are not known are null.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import importlib
 import importlib.util
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def write(data: Mapping[str, Any], output: Path) -> list[Path]:
   """
   check_output(output)
   json_path = output.with_suffix(".json")
-  try:
+  with _writing(output):
     output.parent.mkdir(parents=True, exist_ok=True)
     records.write_text(json_path, json.dumps(data, allow_nan=False))
     written = [json_path]
@@ -144,9 +145,16 @@ def write(data: Mapping[str, Any], output: Path) -> list[Path]:
       page = importlib.import_module("evals.page")
       records.write_text(output, page.render(data))
       written.append(output)
+  return written
+
+
+@contextlib.contextmanager
+def _writing(output: Path) -> Iterator[None]:
+  """Says in a line that a page cannot be written."""
+  try:
+    yield
   except OSError as error:
     raise InputError(f"--output: cannot write {output} ({error.strerror})") from None
-  return written
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -271,9 +279,10 @@ def _study(folders: Sequence[Path], output: Path) -> int:
       f"report: {folders[0]} was made by another version of this code (format "
       f"{data['format']}, expected {page.FORMAT}), which alone can render it"
     )
-  output.parent.mkdir(parents=True, exist_ok=True)
-  for path in page.write(data, output.parent, output.stem):
-    print(f"written to {path}")
+  with _writing(output):
+    output.parent.mkdir(parents=True, exist_ok=True)
+    for path in page.write(data, output.parent, output.stem):
+      print(f"written to {path}")
   return command.DONE
 
 

@@ -12,8 +12,6 @@ from phi1_jax.llm.config import LlmConfig
 
 def main(about: str, argv: Sequence[str]) -> int:
   """Grades runs, or says what that would cost."""
-  from phi1_jax.cli import gin_config  # after --help
-
   parser = command.Parser("grade", about, "python -m evals grade runs/unconventional")
   parser.prog = "python -m evals grade"
   add = parser.add_argument
@@ -22,6 +20,8 @@ def main(about: str, argv: Sequence[str]) -> int:
   add("--estimate", action="store_true", help="say what it costs, send nothing, stop")
   report.add_benchmarks(parser)
   arguments = parser.parse(argv)
+  from phi1_jax.cli import gin_config  # after --help
+
   files = arguments.gin_files or ["gin/evals/grade.gin"]
   classes = {"Grade": asking.GradeConfig, "Llm": LlmConfig}
   parts = gin_config.load(files, arguments.gin_bindings, classes)

@@ -298,7 +298,8 @@ def _comparisons(runs: Sequence[GradedRun], found: Found) -> list[dict[str, Any]
     of_a, of_b = _of_problem(a, found), _of_problem(b, found)
     apart = [100 / BEST * (of_b[p] - of_a[p]) for p in of_a if p in of_b]
     if apart:
-      low, high = _bootstrap(apart)
+      # All apart by the same say nothing of how far others would be.
+      low, high = _bootstrap(apart) if min(apart) < max(apart) else (None, None)
       facts = {"difference": _mean(apart), "low": low, "high": high}
       compared.append({"a": a.name, "b": b.name, **facts})
   return compared
@@ -333,7 +334,9 @@ def table(data: Mapping[str, Any]) -> str:
     for line in lines
   ]
   for pair in data["comparisons"]:
-    interval = f"[{pair['low']:+.1f}, {pair['high']:+.1f}]"
+    interval = "(on every problem)"
+    if pair["low"] is not None:
+      interval = f"[{pair['low']:+.1f}, {pair['high']:+.1f}]"
     text.append(f"{pair['b']} - {pair['a']}: {pair['difference']:+.1f} {interval}")
   for kind, facts in data["planted"].items():
     side = "above" if kind == "reference" else "below"

@@ -6,12 +6,13 @@ import dataclasses
 import importlib.util
 import os
 import shlex
+import signal
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evals.study import graph, plan
+from evals.study import graph, materials, plan
 from evals.study.config import StudyConfig
 from phi1_jax import InputError
 from phi1_jax.cli import command
@@ -59,6 +60,7 @@ def main(about: str, argv: Sequence[str]) -> int:
     mbpp.load("mbpp-full-500", benchmarks)  # or says what is not there, at once
   steps = plan.Plan(config, folder, benchmarks).steps()
   graph.check(steps)
+  _check_configurations(steps)
   settings = _settings_of(config, steps, benchmarks)
   if arguments.plan:
     if (folder / SETTINGS).exists():
@@ -69,15 +71,25 @@ def main(about: str, argv: Sequence[str]) -> int:
   with held(folder, "running a study"):
     records.begin(folder / SETTINGS, settings)
     print(f"study in {folder}; the log of every step: {folder / graph.LOGS}")
-    if not graph.run(steps, folder, config.jobs):
-      print(f"stopped; run the same command to go on ({folder})")
-      return command.PREEMPTED
-    from evals.study import page, results  # they load JAX and matplotlib
+    if graph.run(steps, folder, config.jobs) and _shown(config, folder):
+      return command.DONE
+  print(f"stopped; run the same command to go on ({folder})")
+  return command.PREEMPTED
 
-    data = results.gather(config, folder)
-    for path in page.write(data, folder):
+
+def _shown(config: StudyConfig, folder: Path) -> bool:
+  """Gathers what came out and writes the page; whether no signal stopped that."""
+  from evals.study import page, results  # they load JAX and matplotlib
+
+  before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+  try:
+    for path in page.write(results.gather(config, folder), folder):
       print(f"written to {path}")
-  return command.DONE
+  except KeyboardInterrupt:
+    return False
+  finally:
+    signal.signal(signal.SIGTERM, before)
+  return True
 
 
 def _settings() -> str:
@@ -120,10 +132,10 @@ def _settings_of(
   del settings["jobs"]  # changes nothing but the time it takes
   # Seeds may be added; the first one's model makes embeddings for the data.
   settings["first_seed"] = settings.pop("seeds")[0]
+  settings["materials"] = materials.VERSION
   settings["MBPP (--benchmarks)"] = benchmarks is not None
-  settings["files"] = {
-    name: records.digest(path.read_text()) for name, path in _gin_files(steps).items()
-  }
+  for name, path in _gin_files(steps).items():
+    settings[f"file {name}"] = records.digest(path.read_text())
   return settings
 
 
@@ -134,6 +146,33 @@ def _gin_files(steps: Sequence[graph.Step]) -> dict[str, Path]:
   flag = "--gin_file="
   words = {w for step in steps for w in step.words if w.startswith(flag)}
   return gin_config.files(sorted(word.removeprefix(flag) for word in words))
+
+
+def _check_configurations(steps: Sequence[graph.Step]) -> None:
+  """Refuses what no training or token store could be told, before anything runs."""
+  from phi1_jax.cli import gin_config  # JAX, and so all of these, after --help
+  from phi1_jax.data.config import DataConfig
+  from phi1_jax.optim.schedule import linear_warmup_linear_decay
+  from phi1_jax.training import setup
+
+  classes = {
+    "phi1_jax.prepare": {"Data": DataConfig},
+    "phi1_jax.train": setup.CONFIGURABLES,
+  }
+  for step in steps:
+    if not step.words or step.words[0] not in classes:
+      continue
+    told = [word for word in step.words if word.startswith("--gin")]
+    given = command.Parser(step.words[0], "", "").parse(told)
+    try:
+      parts = gin_config.load(
+        given.gin_files, given.gin_bindings, classes[step.words[0]]
+      )
+      if "Train" in parts:
+        config = setup.RunConfig.from_parts(parts)
+        linear_warmup_linear_decay(config.optimizer, config.train.total_steps)
+    except InputError as error:
+      raise InputError(f"{step.name}: {error}") from None
 
 
 def _check_installed() -> None:

@@ -79,11 +79,12 @@ class StudyConfig:
       ("leaks", 1),
       ("leak_copies", 1),
       ("max_new_tokens", 1),
-      ("sampled", 0),
       ("jobs", 0),
     ):
       if getattr(self, name) < least:
         raise _error(name, getattr(self, name), f"at least {least}")
+    if self.sampled < 0 or self.sampled == 1:
+      raise _error("sampled", self.sampled, "0, or at least 2")
     if self.text_steps % 2 or not 0 < self.text_steps < self.steps:
       expected = f"an even number below Study.steps = {self.steps}"
       raise _error("text_steps", self.text_steps, expected)
@@ -98,7 +99,7 @@ class StudyConfig:
       raise _error("seeds", self.seeds, "different numbers, at least one")
     if not (math.isfinite(self.wrong_share) and 0 < self.wrong_share < 1):
       raise _error("wrong_share", self.wrong_share, "a number between 0 and 1")
-    different = len(set(self.taus)) == len(self.taus) > 0
+    different = len({f"{tau:g}" for tau in self.taus}) == len(self.taus) > 0
     if not different or not all(0 < tau < 1 for tau in self.taus):
       raise _error("taus", self.taus, "different numbers between 0 and 1")
     if not 0 < self.distance <= 2:

@@ -6,6 +6,7 @@ reads them like any other, and may be called again.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import shutil
@@ -22,10 +23,13 @@ from phi1_jax.curation.document import Decision, Document, Drop, Keep
 from phi1_jax.grammar import teacher
 from phi1_jax.text import records
 
-VERSION = 1
+# Raise it with what is made: a study that was begun with another one is not gone on
+# with, since its later steps have read what was made then.
+VERSION = 2
 SEEN = "seen.json"
 # Of the documents that are set aside to measure loss on, and how much of each is read.
-HELD_OUT, HELD_OUT_CHARACTERS = 60, 6_000
+HELD_OUT, HELD_OUT_EXERCISES, HELD_OUT_CHARACTERS = 60, 180, 6_000
+_NOT_DRAWN = "not drawn"  # a reason
 # Modules that the vocabulary is learnt from; more would leave less of it to the others.
 _SAMPLE = 100
 # Reasons of decontamination that mean a copy. What has only the shape of a problem is
@@ -34,7 +38,7 @@ COPIES = ("exact solution", "text", "solution words")
 
 
 def pool(config: StudyConfig, folder: Path) -> None:
-  """Raw code: modules of the embedded corpora, by hash; others are held out.
+  """Raw code: modules of the embedded corpora, by hash.
 
   The package whose doctests are part of the ruler is left out.
   """
@@ -51,33 +55,53 @@ def pool(config: StudyConfig, folder: Path) -> None:
   chosen = candidates[: config.raw_documents]
   rest = candidates[config.raw_documents :]
   decisions += [Keep(document) for document in chosen]
-  decisions += [Drop(document, "not drawn") for document in rest]
+  decisions += [Drop(document, _NOT_DRAWN) for document in rest]
   _write(folder / "curate" / "pool", "pool", config, decisions, {})
-  sample = [Keep(document) for document in chosen[:: max(1, len(chosen) // _SAMPLE)]]
+  size = min(_SAMPLE, len(chosen))
+  sample = [Keep(chosen[place * len(chosen) // size]) for place in range(size)]
   _write(folder / "curate" / "code_sample", "code-sample", config, sample, {})
-  _hold_out(config, folder, [d.text for d in rest[:HELD_OUT]])
 
 
-def _hold_out(config: StudyConfig, folder: Path, code: Iterable[str]) -> None:
-  """Texts that no arm reads: modules, sections and exercises beyond those drawn."""
-  sections = range(config.sections, config.sections + HELD_OUT)
-  exercises = range(config.exercises, config.exercises + 3 * HELD_OUT)
-  rows = [
-    *({"kind": "raw code", "text": text[:HELD_OUT_CHARACTERS]} for text in code),
-    *(
-      {"kind": "textbook", "text": teacher.section(config.data_seed, index).text}
-      for index in sections
-    ),
-    *(
-      {
-        "kind": "exercise",
-        "text": teacher.exercise(config.data_seed, index, menu=config.menu).text,
-      }
-      for index in exercises
-    ),
-  ]
-  lines = [json.dumps(row) for row in rows]
+def held_out(config: StudyConfig, folder: Path) -> None:
+  """Texts that no arm reads: modules, textbook sections and exercises.
+
+  Exercises have neither the text nor the name of one that was composed for training.
+  Sections are new as a whole; a paragraph may be found in another.
+  """
+  curate = folder / "curate"
+  rows = [("raw code", text[:HELD_OUT_CHARACTERS]) for text in _not_drawn(curate)]
+  read = {document.text for document in folders.kept(curate / "sections")}
+  sections = (
+    teacher.section(config.data_seed, index).text
+    for index in itertools.count(config.sections)
+  )
+  unread = (text for text in sections if text not in read)
+  rows += [("textbook", text) for text in itertools.islice(unread, HELD_OUT)]
+  names = {_name(document.text) for document in folders.kept(curate / "exercises")}
+  exercises = (
+    teacher.exercise(config.data_seed, index, menu=config.menu)
+    for index in itertools.count(config.exercises)
+  )
+  new = (exercise.text for exercise in exercises if exercise.name not in names)
+  rows += [("exercise", text) for text in itertools.islice(new, HELD_OUT_EXERCISES)]
+  lines = [json.dumps({"kind": kind, "text": text}) for kind, text in rows]
   records.write_text(folder / ruler.TEXTS, "\n".join(lines) + "\n")
+
+
+def _not_drawn(curate: Path) -> list[str]:
+  """Modules of the pool's rest, chosen by hash."""
+  found = [
+    Document.of(row)
+    for file in sorted((curate / "pool").glob("dropped-*.jsonl"))
+    for row in records.read_lines(file)
+    if row["dropped"]["reason"] == _NOT_DRAWN
+  ]
+  return [d.text for d in sorted(found, key=lambda d: d.id)[:HELD_OUT]]
+
+
+def _name(program: str) -> str:
+  """Of the function that a program defines last."""
+  return program.rpartition("\ndef ")[2].removeprefix("def ").partition("(")[0]
 
 
 def exercise_sets(config: StudyConfig, folder: Path) -> None:
@@ -156,7 +180,7 @@ def _behaviour(program: str) -> str | None:
   cut = variants.parts(program)
   if cut is None or len(cut.arguments) != 1:
     return None
-  name = cut.head.rpartition("def ")[2].partition("(")[0]
+  name = _name(program)
   if not mutants.ends(program, name):
     return None
   inputs = (*mutants.NUMBERS, *mutants.WORDS)

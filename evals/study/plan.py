@@ -123,6 +123,7 @@ class Plan:
     return [
       *self._raw(),
       self._composed(),
+      self._made("held_out", ("pool", "sections", "exercises"), materials.held_out),
       *self._vocabulary(),
       *self._store("raw"),
       *early[:1],
@@ -144,7 +145,6 @@ class Plan:
   def _made(self, name: str, needs: Sequence[str], function) -> Step:
     about = dataclasses.asdict(self.config)
     del about["jobs"], about["seeds"]  # change nothing about data
-    about["version"] = materials.VERSION
     return Step(
       name,
       tuple(needs),
@@ -355,7 +355,7 @@ class Plan:
         flags.append(f"--benchmarks={self.benchmarks}")
       yield Step(
         f"judge_{name}",
-        (_train(run), "ruler", "pool"),
+        (_train(run), "ruler", "held_out"),
         (
           "evals",
           "judge",

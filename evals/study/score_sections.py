@@ -183,7 +183,7 @@ def paired(data: Mapping[str, Any]) -> list[Block]:
     [
       f"{row['b']} - {row['a']}",
       label(row["task_set"]),
-      f"{100 * row['difference']:+.0f}",
+      f"{100 * row['difference']:+.1f}",
       _p(row["p_value"]),
       f"{row['only_b']} : {row['only_a']}" if row["only_a"] is not None else "-",
       row["method"],

@@ -294,7 +294,8 @@ def convicting(folder: Path) -> set[str]:
 
 
 def _check_taus(taus: Sequence[float]) -> None:
-  if not taus or len(set(taus)) != len(taus) or not all(0 < tau < 1 for tau in taus):
+  different = {f"{tau:g}" for tau in taus}  # as their folders are called
+  if not taus or len(different) != len(taus) or not all(0 < tau < 1 for tau in taus):
     raise InputError(
       f"--tau: got {', '.join(map(str, taus)) or 'nothing'}, expected different "
       "numbers between 0 and 1, such as 0.95,0.9,0.85,0.8"

@@ -54,8 +54,8 @@ def open_checkpoint(path: str, mesh: Mesh, dtype: str | None = None) -> Loaded:
     InputError: no checkpoint, a damaged one, or no tokenizer that belongs to it.
   """
   folder = manager.find(path)
+  meta = read_meta(folder)
   try:
-    meta = manager.read_meta(folder)
     # How the attention is computed was right for the machine that trained it.
     fields = {**meta["config"]["model"], "attention": "auto"}
     if dtype is not None:
@@ -64,9 +64,7 @@ def open_checkpoint(path: str, mesh: Mesh, dtype: str | None = None) -> Loaded:
     abstract = {"params": abstract_parameters(config, mesh)}
     restored, meta = manager.restore(folder, abstract, {})
   except manager.DamagedError as error:
-    raise InputError(
-      f"{folder}: damaged checkpoint ({error}); name an earlier one"
-    ) from None
+    raise _damaged(folder, error) from None
   except (KeyError, TypeError) as error:
     raise InputError(
       f"{folder}: its meta describes no phi model ({error}); expected a checkpoint of "
@@ -83,6 +81,25 @@ def open_checkpoint(path: str, mesh: Mesh, dtype: str | None = None) -> Loaded:
     tokens_seen=meta.get("tokens_seen") or 0,
     path=folder,
   )
+
+
+def read_meta(step: Path) -> dict[str, Any]:
+  """What a checkpoint says about itself, as it was saved.
+
+  Args:
+    step: its folder.
+
+  Raises:
+    InputError: it does not read.
+  """
+  try:
+    return manager.read_meta(step)
+  except manager.DamagedError as error:
+    raise _damaged(step, error) from None
+
+
+def _damaged(step: Path, error: manager.DamagedError) -> InputError:
+  return InputError(f"{step}: damaged checkpoint ({error}); name an earlier one")
 
 
 def model_digest(meta: dict[str, Any]) -> str:

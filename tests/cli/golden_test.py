@@ -22,6 +22,7 @@ _OTHER_EVALUATIONS = {
   "grade": {"Grade": GradeConfig, "Llm": LlmConfig},
   "study": {"Study": StudyConfig},
   "study_full": {"Study": StudyConfig},
+  "study_smoke": {"Study": StudyConfig},
 }
 CURATIONS = sorted(path.stem for path in (ROOT / "gin" / "curate").glob("*.gin"))
 UPDATE = "UPDATE_GOLDEN=1 python -m pytest tests/cli/golden_test.py"

@@ -114,7 +114,7 @@ def test_embeddings_make_candidates(config, tmp_path):
 def test_wrong_settings(config, tmp_path):
   with pytest.raises(InputError, match=r"Decontaminate\.distance: got None"):
     decontaminate.run(config, tmp_path, pipeline.Runner(), embed)
-  for taus in ((), (0.9, 0.9), (1.5,)):
+  for taus in ((), (0.9, 0.9), (0.95, 0.9500001), (1.5,)):
     with pytest.raises(InputError, match=r"--tau: got .*, expected different numbers"):
       decontaminate.study(config, tmp_path, taus, pipeline.Runner())
   for wrong in (

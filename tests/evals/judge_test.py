@@ -1,5 +1,6 @@
 """One checkpoint on many task sets: ordinary runs, and nothing done twice."""
 
+import dataclasses
 import json
 
 import jax
@@ -17,6 +18,7 @@ from phi1_jax.sampling import checkpoint
 from phi1_jax.text import tokenizer as tokenizers
 
 MODEL = ModelConfig(320, 1, 8, 4, 2, 16, 16, 700, dtype="float32")
+DIGESTS = {}  # checkpoint -> the digest of its model, where it is not the usual one
 SETS = ("humaneval-164", "exercises-numbers-unseen-pairs-100")
 
 
@@ -33,7 +35,7 @@ def fixture_opened(monkeypatch):
 
   def open_checkpoint(path, mesh, dtype):
     count.append(path)
-    return loaded
+    return dataclasses.replace(loaded, digest=DIGESTS.get(path, loaded.digest))
 
   monkeypatch.setattr(checkpoint, "open_checkpoint", open_checkpoint)
   monkeypatch.setattr(judge, "_identity", str)
@@ -92,17 +94,31 @@ def test_refuses(flags, named):
     command_line.main(flags)
 
 
-def test_another_model_under_the_same_path_is_judged_anew(
+def test_another_model_is_not_judged_into_the_same_folder(
   opened, tmp_path, monkeypatch
 ):
   assert command_line.main(_flags(tmp_path)) == 0
+  before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
   monkeypatch.setattr(judge, "_identity", lambda path: f"{path}, trained on")
-  assert command_line.main(_flags(tmp_path)) == 0
-  assert len(opened) == 2
+  monkeypatch.setitem(DIGESTS, "x", "e" * 64)
+  with pytest.raises(InputError, match=r"begun with .*dddd.*, now it is .*eeee"):
+    command_line.main(_flags(tmp_path))
+  assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+
+def test_a_damaged_checkpoint_is_told_in_a_line(tmp_path):
+  step = tmp_path / "checkpoints" / "5"
+  for part in ("meta", "state"):
+    (step / part).mkdir(parents=True)
+  flags = [f"--checkpoint={tmp_path}", f"--workdir={tmp_path / 'judged'}"]
+  with pytest.raises(InputError, match=r"5: damaged checkpoint .* name an earlier one"):
+    command_line.main(["judge", *flags, f"--task_set={SETS[0]}"])
 
 
 def test_a_benchmark_decides_how_long_a_completion_may_be():
   assert judge.config_of("humaneval-164", 1024).max_new_tokens == 512
   assert judge.config_of("humaneval-164", 100).max_new_tokens == 100
+  asked_for = judge.config_of(SETS[1], 1024, max_new_tokens=300)
+  assert asked_for.max_new_tokens == 300
   assert judge.config_of("mbpp-full-500", 1024).prompt_style == "docstring-one-test"
   assert judge.config_of(SETS[1], 1024, 5).ks == (1, 2, 5)

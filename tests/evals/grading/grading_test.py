@@ -165,6 +165,15 @@ def test_the_order_of_the_runs_changes_nothing(run, grade, server):
   assert turned["comparisons"][0]["difference"] == -difference
 
 
+def test_runs_with_equal_grades_have_no_interval_of_no_width(run, grade, server):
+  run("a", "+ - + - +")
+  run("b", "+ - + - +")
+  found, _ = grade("a", "b")
+  (pair,) = found["comparisons"]
+  assert (pair["difference"], pair["low"], pair["high"]) == (0, None, None)
+  assert "b - a: +0.0 (on every problem)" in grades.table(found)
+
+
 def test_equal_programs_are_graded_once(run, grade, server):
   run("a", "+++ --- + + +")
   found, rows = grade("a")

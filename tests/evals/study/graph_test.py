@@ -122,9 +122,12 @@ graph.run([step], Path({str(tmp_path)!r}), 1)
   marks = [b"noted", b"wait"]
 
   def waiting():
-    lines = (p.read_bytes() for p in pathlib.Path("/proc").glob("[0-9]*/cmdline"))
-    with contextlib.suppress(OSError):
-      return any(all(mark in line.split(b"\0") for mark in marks) for line in lines)
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+      with contextlib.suppress(OSError):  # a process may end meanwhile
+        words = path.read_bytes().split(b"\0")
+        if all(mark in words for mark in marks):
+          return True
+    return False
 
   deadline = time.monotonic() + 60
   while not (ran() and waiting()) and time.monotonic() < deadline:

@@ -154,6 +154,9 @@ def test_report_renders_a_study_and_nothing_beside_it(data, tmp_path, capsys):
   assert command_line.main(flags) == 0
   assert "A planted leak" in (tmp_path / "out.md").read_text()
   assert f"written to {tmp_path / 'out.html'}" in capsys.readouterr().out
+  (tmp_path / "file").touch()
+  with pytest.raises(InputError, match="--output: cannot write"):
+    command_line.main([*flags[:2], f"--output={tmp_path / 'file' / 'out.html'}"])
   (tmp_path / "run" / results.STUDY).write_text(json.dumps(data | {"format": 1}))
   with pytest.raises(InputError, match="format 1, expected 3"):
     command_line.main(flags)

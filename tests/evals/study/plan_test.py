@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.study import command, graph, plan
+from evals.study import command, graph, materials, plan
 from evals.study.config import StudyConfig
 from phi1_jax import InputError
 from phi1_jax.cli import gin_config
@@ -138,8 +138,24 @@ def test_a_plan_is_of_the_study_that_the_folder_holds(tmp_path, monkeypatch):
   flags = ["--gin_file=gin/evals/study.gin", f"--workdir={tmp_path}", "--plan"]
   config = gin_config.load(flags[0].split("=")[1:], [], {"Study": StudyConfig})["Study"]
   _begin(tmp_path, config, plan.Plan(config, tmp_path, None).steps(), None)
-  with pytest.raises(InputError, match=r"begun with .*steps = 8000, now it is 80"):
-    command.main("", [*flags, "--gin.Study.steps=80", "--gin.Study.text_steps=20"])
+  with pytest.raises(InputError, match=r"begun with .*steps = 8000, now it is 3200"):
+    command.main("", [*flags, "--gin.Study.steps=3200"])
+
+
+@pytest.mark.parametrize(
+  ("told", "expected"),
+  [
+    ({"steps": 160, "text_steps": 80}, "raw-1M-0-early: .*warmup_steps: got 200"),
+    ({"steps": 300, "text_steps": 150}, "raw_exercises-1M-0: .*the run's 150 steps"),
+    ({"models": {"1M": "gin/meshes/v5e_8.gin"}}, "Model.*: required but not bound"),
+    ({"vocabulary_size": 64}, "prepare_vocabulary: .*expected 295 to 65536"),
+    ({"seeds": (0, -1)}, "train_raw-1M--1-early: Train.seed: got -1"),
+  ],
+)
+def test_what_no_training_could_have_is_refused_by_the_plan(told, expected, tmp_path):
+  flags = [f"--gin.Study.{name}={value!r}" for name, value in told.items()]
+  with pytest.raises(InputError, match=expected):
+    command.main("", [f"--workdir={tmp_path}", "--plan", *flags])
 
 
 def test_a_binding_of_the_trainings_is_refused():
@@ -173,6 +189,19 @@ def test_a_study_goes_on_with_more_seeds(tmp_path):
     _begin(tmp_path, config, few, "/data")
 
 
+def test_a_study_is_not_gone_on_with_when_its_materials_are_made_otherwise(
+  tmp_path, monkeypatch
+):
+  config = dataclasses.replace(
+    CONFIG, recipe=RECIPE, models={"1M": "gin/models/nano.gin"}
+  )
+  steps = plan.Plan(config, tmp_path, None).steps()
+  _begin(tmp_path, config, steps, None)
+  monkeypatch.setattr(materials, "VERSION", materials.VERSION + 1)
+  with pytest.raises(InputError, match="materials"):
+    _begin(tmp_path, config, steps, None)
+
+
 def test_a_study_notes_every_gin_file_that_its_steps_read(tmp_path):
   config = dataclasses.replace(
     CONFIG, recipe=RECIPE, models={"1M": "gin/models/nano.gin"}
@@ -180,14 +209,9 @@ def test_a_study_notes_every_gin_file_that_its_steps_read(tmp_path):
   steps = plan.Plan(config, tmp_path, None).steps()
   _begin(tmp_path, config, steps, None)
   begun = records.read_json(tmp_path / command.SETTINGS)
-  noted = set(begun["settings"]["files"])
   included = "gin/meshes/all_devices.gin"
-  assert noted >= {
-    RECIPE,
-    included,
-    "gin/models/nano.gin",
-    "gin/curate/decontaminate.gin",
-  }
+  read = (RECIPE, included, "gin/models/nano.gin", "gin/curate/decontaminate.gin")
+  assert begun["settings"].keys() >= {f"file {name}" for name in read}
 
 
 @pytest.mark.parametrize(
@@ -204,6 +228,8 @@ def test_a_study_notes_every_gin_file_that_its_steps_read(tmp_path):
     ("seeds", (1, 1)),
     ("wrong_share", 1.0),
     ("taus", (1.5,)),
+    ("taus", (0.95, 0.9500001)),
+    ("sampled", 1),
     ("few", 0),
     ("jobs", -1),
   ],

@@ -1,0 +1,71 @@
+"""The command `study`: its exit codes, and what is gone on with."""
+
+import os
+import signal
+
+import pytest
+
+from evals.study import command, graph, page, plan, results
+from evals.study.graph import Step
+from phi1_jax.cli import command as commands
+from phi1_jax.problems import mbpp
+
+
+@pytest.fixture(name="study")
+def fixture_study(tmp_path, monkeypatch):
+  """Runs `study` with steps of its own; gives its exit code."""
+  monkeypatch.delenv(mbpp.ENVIRONMENT, raising=False)
+  monkeypatch.setattr(command, "_gin_files", lambda steps: {})
+  monkeypatch.setattr(results, "gather", lambda config, folder: {})
+  monkeypatch.setattr(page, "write", lambda data, folder: [folder / "study.html"])
+
+  def study(*functions):
+    steps = [
+      Step(f"step {place}", tuple(f"step {i}" for i in range(place)), function=each)
+      for place, each in enumerate(functions)
+    ]
+    monkeypatch.setattr(plan.Plan, "steps", lambda _: steps)
+    return command.main("", [f"--workdir={tmp_path}"])
+
+  return study
+
+
+def _terminate(*_):
+  os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_study_that_was_stopped_goes_on_to_its_page(study, capsys):
+  called = []
+  steps = (lambda: called.append(0), lambda: called.append(1) or _terminate())
+  assert study(*steps, lambda: called.append(2)) == commands.PREEMPTED
+  assert (called, "written" in (out := capsys.readouterr().out)) == ([0, 1], False)
+  assert "stopped; run the same command to go on" in out
+  assert study(*steps, lambda: called.append(2)) == commands.DONE
+  assert called == [0, 1, 2]
+  assert "study.html" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_page_is_written_is_no_other_code(
+  study, monkeypatch, number
+):
+  before = signal.getsignal(signal.SIGTERM)
+  monkeypatch.setattr(results, "gather", lambda *_: signal.raise_signal(number))
+  assert study(lambda: None) == commands.PREEMPTED
+  assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_step_that_fails_is_told_by_its_name(study):
+  def fail():
+    raise OSError(28, "No space left on device")
+
+  with pytest.raises(graph.FailedError, match=r"step 0: .*No space left"):
+    study(fail, lambda: None)
+
+
+def test_packages_that_are_missing_are_named_with_their_extras(study, monkeypatch):
+  monkeypatch.setitem(command._NEEDED, "no_such_package", "curate")
+  with pytest.raises(
+    commands.InputError, match=r"needs no_such_package: .*'\.\[curate\]'"
+  ):
+    study(lambda: None)
