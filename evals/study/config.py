@@ -74,7 +74,7 @@ class StudyConfig:
       ("steps", 4),
       ("exercises", 100),
       ("sections", 1),
-      ("raw_documents", 50),
+      ("raw_documents", 300),  # fewer leave too few labels to test on
       ("few", 1),
       ("leaks", 1),
       ("leak_copies", 1),

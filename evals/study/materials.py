@@ -17,6 +17,7 @@ from typing import Any
 from evals import mutants, real_functions
 from evals.study import arms, ruler, variants
 from evals.study.config import StudyConfig
+from phi1_jax import InputError
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation import read
 from phi1_jax.curation.document import Decision, Document, Drop, Keep
@@ -41,6 +42,9 @@ def pool(config: StudyConfig, folder: Path) -> None:
   """Raw code: modules of the embedded corpora, by hash.
 
   The package whose doctests are part of the ruler is left out.
+
+  Raises:
+    InputError: there are not that many.
   """
   candidates, decisions = [], []
   for decision in read.read(("embedded",)):
@@ -51,6 +55,12 @@ def pool(config: StudyConfig, folder: Path) -> None:
       decisions.append(Drop(document, "the ruler is made of it"))
     else:
       candidates.append(document)
+  most = len(candidates) - HELD_OUT
+  if config.raw_documents > most:
+    raise InputError(
+      f"Study.raw_documents: got {config.raw_documents}, expected at most {most}: the "
+      f"embedded corpora's modules, but for {HELD_OUT} that are held out"
+    )
   candidates.sort(key=lambda d: d.id)
   chosen = candidates[: config.raw_documents]
   rest = candidates[config.raw_documents :]

@@ -198,7 +198,7 @@ class Plan:
       "annotate",
       ("raw",),
       "--gin.Annotate.inputs=('raw',)",
-      f"--gin.Annotate.sample={max(50, self.config.raw_documents * 2 // 3)}",
+      f"--gin.Annotate.sample={self.config.raw_documents * 2 // 3}",
     )
     yield self._curate(
       "train-classifier",

@@ -9,6 +9,7 @@ import pytest
 from evals.study import materials, ruler, variants
 from evals.study.config import StudyConfig
 from evals.study.nearest import completions
+from phi1_jax import InputError
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation.document import Document, Drop, Keep
 from phi1_jax.grammar import teacher
@@ -167,6 +168,21 @@ def test_a_function_is_seen_whatever_its_words(tmp_path, monkeypatch):
   found = json.loads((tmp_path / materials.SEEN).read_text())
   expected = {"seen": ["T/1"], "new": ["T/2"], "not comparable": ["T/3"]}
   assert found == {name: expected for name in tiers}
+
+
+def test_the_pool_leaves_modules_to_hold_out(tmp_path, monkeypatch):
+  code = [_made(f"x = {i}\n", i) for i in range(400)]
+  ruler_is_made_of = dataclasses.replace(_made("y\n", 400), source="more-itertools")
+  given = [Keep(document) for document in (*code[::-1], ruler_is_made_of)]
+  monkeypatch.setattr(materials.read, "read", lambda _: given)
+  config = dataclasses.replace(CONFIG, raw_documents=340)
+  materials.pool(config, tmp_path)
+  assert _texts(tmp_path, "pool") == [document.text for document in code[:340]]
+  assert len(_texts(tmp_path, "code_sample")) == 100
+  stats = folders.read_stats(tmp_path / "curate" / "pool")
+  assert stats["dropped"] == {"not drawn": 60, "the ruler is made of it": 1}
+  with pytest.raises(InputError, match="raw_documents: got 341, expected at most 340"):
+    materials.pool(dataclasses.replace(config, raw_documents=341), tmp_path)
 
 
 def test_no_arm_reads_a_held_out_text(folder):

@@ -10,7 +10,7 @@ from evals import __main__ as command_line
 from evals import score
 from evals.study import arms, command, page, results, score_sections, tables
 from evals.study.config import StudyConfig
-from evals.study.document import Table
+from evals.study.document import Table, Text
 from phi1_jax import InputError
 
 TIERS = ["exercises-numbers-unseen-triples-100", "exercises-handwritten-100"]
@@ -145,6 +145,10 @@ def test_seeds_are_shown_apart_with_whether_they_agree(data):
   table = next(b for b in found if isinstance(b, Table) and "seed 1" in b.head)
   assert table.rows[0] == ["raw 1M", "0 (0-4)", "60 (50-69)", "60", "no"]
   assert {row[-1] for row in table.rows[1:]} == {"yes"}
+  text = next(b.text for b in found if isinstance(b, Text) and "by seed" in b.text)
+  solving = sum(run["scores"][TIERS[0]]["value"] >= 0.05 for run in data["runs"])
+  assert f"{len(table.rows) - 1} of {len(table.rows)} arms overlap" in text
+  assert f"and {solving} of the {solving + 1} that solve 5% by some seed" in text
 
 
 def test_report_renders_a_study_and_nothing_beside_it(data, tmp_path, capsys):
