@@ -69,7 +69,7 @@ def config_of(
 
   Args:
     task_set: its name.
-    longest: the most tokens of a completion, if the benchmark allows more.
+    longest: what the benchmark's number of new tokens is cut to.
     samples: completions per problem; one is greedy.
     max_new_tokens: of a completion, in place of all that.
   """

@@ -21,7 +21,8 @@
       threshold
   agreement          the same over the different programs of all runs together
   comparisons        of every two runs of one task set: a, b, difference of their
-                     understanding scores (b - a), low, high (paired bootstrap)
+                     understanding scores (b - a), low, high (paired bootstrap), n
+                     (problems of both)
   planted            kind -> programs, graded, mean, right_side (share of them on their
                      side of 5, which itself is on neither)
   complaints         why the grader cannot be trusted; empty where nothing says so
@@ -300,7 +301,7 @@ def _comparisons(runs: Sequence[GradedRun], found: Found) -> list[dict[str, Any]
     if apart:
       # All apart by the same say nothing of how far others would be.
       low, high = _bootstrap(apart) if min(apart) < max(apart) else (None, None)
-      facts = {"difference": _mean(apart), "low": low, "high": high}
+      facts = {"difference": _mean(apart), "low": low, "high": high, "n": len(apart)}
       compared.append({"a": a.name, "b": b.name, **facts})
   return compared
 
@@ -334,7 +335,7 @@ def table(data: Mapping[str, Any]) -> str:
     for line in lines
   ]
   for pair in data["comparisons"]:
-    interval = "(on every problem)"
+    interval = f"(the same on all {pair['n']} problems, so no interval)"
     if pair["low"] is not None:
       interval = f"[{pair['low']:+.1f}, {pair['high']:+.1f}]"
     text.append(f"{pair['b']} - {pair['a']}: {pair['difference']:+.1f} {interval}")

@@ -69,6 +69,8 @@ def main(about: str, argv: Sequence[str]) -> int:
     return command.DONE
   _check_installed()
   with held(folder, "running a study"):
+    if not (folder / SETTINGS).exists():
+      materials.candidates(config)  # or says that there is not so much raw code
     records.begin(folder / SETTINGS, settings)
     print(f"study in {folder}; the log of every step: {folder / graph.LOGS}")
     if graph.run(steps, folder, config.jobs) and _shown(config, folder):
@@ -79,10 +81,10 @@ def main(about: str, argv: Sequence[str]) -> int:
 
 def _shown(config: StudyConfig, folder: Path) -> bool:
   """Gathers what came out and writes the page; whether no signal stopped that."""
-  from evals.study import page, results  # they load JAX and matplotlib
-
   before = signal.signal(signal.SIGTERM, signal.default_int_handler)
   try:
+    from evals.study import page, results  # they load JAX and matplotlib
+
     for path in page.write(results.gather(config, folder), folder):
       print(f"written to {path}")
   except KeyboardInterrupt:
@@ -132,7 +134,7 @@ def _settings_of(
   del settings["jobs"]  # changes nothing but the time it takes
   # Seeds may be added; the first one's model makes embeddings for the data.
   settings["first_seed"] = settings.pop("seeds")[0]
-  settings["materials"] = materials.VERSION
+  settings["materials, by version of this code"] = materials.VERSION
   settings["MBPP (--benchmarks)"] = benchmarks is not None
   for name, path in _gin_files(steps).items():
     settings[f"file {name}"] = records.digest(path.read_text())

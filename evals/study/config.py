@@ -75,7 +75,7 @@ class StudyConfig:
       ("exercises", 100),
       ("sections", 1),
       ("raw_documents", 300),  # fewer leave too few labels to test on
-      ("few", 1),
+      ("few", 50),  # fewer do not fill one window of tokens
       ("leaks", 1),
       ("leak_copies", 1),
       ("max_new_tokens", 1),

@@ -74,7 +74,7 @@ def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
       {"name": arm, "size": size, "about": about, "scores": scores}
       for (arm, size), (about, scores) in by_arm.items()
     ],
-    "comparisons": tables.comparisons(found, first_size, tiers, min(config.taus)),
+    "comparisons": tables.comparisons(found, first_size, tiers, config.taus),
     "pruning": tables.pruning(folder, found, first_size, tiers),
     "leak": tables.leak(config, folder, found, first_size),
     "nearest": nearest,

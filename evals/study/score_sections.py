@@ -10,7 +10,7 @@ from evals.study import arms, figures
 from evals.study.arms import FULL
 from evals.study.document import Block, Figure, Heading, Points, Table, Text
 
-_SOLVES = 5  # percent; an arm below that hardly can differ by seed
+_SOLVES = 5  # percent; arms that are below that with every seed agree by failing
 
 
 def label(task_set: str) -> str:
@@ -55,7 +55,7 @@ def in_short(data: Mapping[str, Any]) -> list[Block]:
   ]
   unleaked = [scores for name, scores in found.items() if name != "leaked"]
   far = [
-    f"{label(tier)} {100 * max(s[tier]['value'] for s in unleaked):.0f}"
+    f"{label(tier)} {100 * max(s[tier]['value'] for s in unleaked):.1f}"
     for tier in tiers[3:]
   ]
   held = [row["holds"] for row in data["predictions"]]
@@ -151,9 +151,9 @@ def _by_seed(data: Mapping[str, Any]) -> list[Block]:
     Text(
       f"The same arms by seed, on {label(near)}, with intervals over problems. Those "
       f"of {overlapping} of {len(rows)} arms overlap, and {sum(counted)} of the "
-      f"{len(counted)} that solve {_SOLVES}% by some seed; to overlap is less than to "
-      "agree. Seeds change initial parameters and order; data, vocabulary and filter "
-      "stay:"
+      f"{len(counted)} that solve {_SOLVES}% with some seed; to overlap is less than "
+      "to agree. Seeds change initial parameters and order; data, vocabulary and "
+      "filter stay:"
     ),
     Table(
       ["arm", *(f"seed {seed}" for seed in seeds), "points apart", "overlap"], rows

@@ -13,8 +13,8 @@ from evals.study.arms import FULL
 from evals.study.config import StudyConfig
 from phi1_jax.text import records
 
-# Pairs of arms that the paper's claim and the controls are about: b against a. Two more
-# ask what pruning costs by size, and what beyond it.
+# Pairs of arms that the paper's claim and the controls are about: b against a. More ask
+# what pruning costs, what of it by size, and what beyond it.
 PAIRS = (
   ("raw", "raw_exercises"),
   ("filtered", "filtered_exercises"),
@@ -68,12 +68,13 @@ def comparisons(
   found: Sequence[Mapping[str, Any]],
   size: str,
   tiers: Sequence[str],
-  strictest: float,
+  taus: Sequence[float],
 ) -> list[dict[str, Any]]:
-  """Paired tests of `PAIRS`, and about pruning at the strictest tau, on every tier."""
+  """Paired tests of `PAIRS`, and about pruning, on every tier."""
   rows = []
-  pruned = arms.pruned(strictest)
-  for a, b in (*PAIRS, (arms.THINNED, FULL), (pruned, arms.THINNED)):
+  pruned = [(arms.pruned(tau), FULL) for tau in taus]
+  size_alone = (arms.THINNED, FULL), (arms.pruned(min(taus)), arms.THINNED)
+  for a, b in (*PAIRS, *pruned, *size_alone):
     for name in tiers:
       both = [samples(runs_of(found, arm, size), name) for arm in (a, b)]
       compared = dataclasses.asdict(score.compare_trainings(*both))

@@ -171,7 +171,7 @@ def test_runs_with_equal_grades_have_no_interval_of_no_width(run, grade, server)
   found, _ = grade("a", "b")
   (pair,) = found["comparisons"]
   assert (pair["difference"], pair["low"], pair["high"]) == (0, None, None)
-  assert "b - a: +0.0 (on every problem)" in grades.table(found)
+  assert "b - a: +0.0 (the same on all 5 problems" in grades.table(found)
 
 
 def test_equal_programs_are_graded_once(run, grade, server):

@@ -41,7 +41,7 @@ CONFIG = StudyConfig(
   menu="numbers",
   exercises=100,
   sections=5,
-  few=7,
+  few=50,
   leaks=2,
   leak_copies=3,
   taus=(0.95, 0.8),
@@ -95,10 +95,10 @@ def _made(text, index):
 
 @pytest.fixture(name="folder", scope="module")
 def fixture_folder(tmp_path_factory):
-  """Forty exercises, of which tau 0.95 drops three and tau 0.8 thirty; their sets."""
+  """Eighty exercises, of which tau 0.95 drops three and tau 0.8 forty; their sets."""
   folder = tmp_path_factory.mktemp("study")
   curate = folder / "curate"
-  found = teacher.exercises(0, 0, 40, menu="numbers")
+  found = teacher.exercises(0, 0, 80, menu="numbers")
   every = [_made(exercise.text, index) for index, exercise in enumerate(found)]
   _stage(curate / "exercises", [Keep(document) for document in every])
   dropped = [
@@ -108,8 +108,8 @@ def fixture_folder(tmp_path_factory):
   kept = [Keep(document) for document in every]
   _stage(curate / "pruned" / "pruned-0.95", [*dropped, *kept[3:]])
   alike = {"pairs": DROPPED["alike"]["pairs"]}
-  strict = [Drop(document, "AST", alike) for document in every[:30]]
-  _stage(curate / "pruned" / "pruned-0.8", [*strict, *kept[30:]])
+  strict = [Drop(document, "AST", alike) for document in every[:40]]
+  _stage(curate / "pruned" / "pruned-0.8", [*strict, *kept[40:]])
   materials.exercise_sets(CONFIG, folder)
   return folder
 
@@ -120,19 +120,19 @@ def _texts(folder, name):
 
 def test_the_main_set_loses_copies_and_keeps_what_is_only_alike(folder):
   kept = [document.id for document in folders.kept(folder / "curate" / "main")]
-  assert kept == [f"{index:03}" for index in range(2, 40)]
+  assert kept == [f"{index:03}" for index in range(2, 80)]
   stats = folders.read_stats(folder / "curate" / "main")
   assert stats["dropped"] == {"AST": 2}
 
 
 def test_pruned_sets_are_what_the_study_of_tau_left(folder):
-  assert len(_texts(folder, "pruned_0.95")) == 37
-  assert _texts(folder, "pruned_0.8") == _texts(folder, "main")[-10:]
+  assert len(_texts(folder, "pruned_0.95")) == 77
+  assert _texts(folder, "pruned_0.8") == _texts(folder, "main")[-40:]
 
 
 def test_damaged_sets_keep_every_docstring_of_the_main_one(folder):
   main = [variants.parts(text) for text in _texts(folder, "main")]
-  for name, least, most in (("shuffled", 30, 38), ("wrong", 4, 19)):
+  for name, least, most in (("shuffled", 65, 78), ("wrong", 10, 36)):
     damaged = [variants.parts(text) for text in _texts(folder, name)]
     assert [each.docstring for each in damaged] == [each.docstring for each in main]
     changed = sum(a.body != b.body for a, b in zip(main, damaged, strict=True))
@@ -141,8 +141,8 @@ def test_damaged_sets_keep_every_docstring_of_the_main_one(folder):
 
 def test_small_sets_are_parts_of_the_main_one(folder):
   main = _texts(folder, "main")
-  assert _texts(folder, "few") == main[:7]
-  assert _texts(folder, "thinned") == main[:10]  # as many as pruned_0.8
+  assert _texts(folder, "few") == main[:50]
+  assert _texts(folder, "thinned") == main[:40]  # as many as pruned_0.8
 
 
 def test_planted_problems_stand_beside_the_main_set(folder):

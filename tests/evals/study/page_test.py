@@ -148,7 +148,7 @@ def test_seeds_are_shown_apart_with_whether_they_agree(data):
   text = next(b.text for b in found if isinstance(b, Text) and "by seed" in b.text)
   solving = sum(run["scores"][TIERS[0]]["value"] >= 0.05 for run in data["runs"])
   assert f"{len(table.rows) - 1} of {len(table.rows)} arms overlap" in text
-  assert f"and {solving} of the {solving + 1} that solve 5% by some seed" in text
+  assert f"and {solving} of the {solving + 1} that solve 5% with some seed" in text
 
 
 def test_report_renders_a_study_and_nothing_beside_it(data, tmp_path, capsys):
