@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import math
 import os
 import shlex
 import signal
@@ -69,8 +70,6 @@ def main(about: str, argv: Sequence[str]) -> int:
     return command.DONE
   _check_installed()
   with held(folder, "running a study"):
-    if not (folder / SETTINGS).exists():
-      materials.candidates(config)  # or says that there is not so much raw code
     records.begin(folder / SETTINGS, settings)
     print(f"study in {folder}; the log of every step: {folder / graph.LOGS}")
     if graph.run(steps, folder, config.jobs) and _shown(config, folder):
@@ -196,6 +195,7 @@ def _print(steps: Sequence[graph.Step], done: Mapping[str, float]) -> None:
     print(f"{step.name:{width}} {time:>14}  {words}")
   left = sum(step.seconds for step in steps if step.name not in done)
   print(
-    f"{len(steps)} steps, {len(done)} done; left: about {left:,} core-seconds (as the "
-    "models and steps of gin/evals/study.gin take on one core of an AMD EPYC)"
+    f"{len(steps)} steps, {len(done)} done; left: about {left:,} core-seconds, or "
+    f"{math.ceil(left / 120)} minutes on two cores of an AMD EPYC (as if models and "
+    "data were those of gin/evals/study.gin)"
   )

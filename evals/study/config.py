@@ -95,13 +95,14 @@ class StudyConfig:
       raise _error("menu", self.menu, f"one of {', '.join(MENUS)}")
     if not self.models:
       raise _error("models", self.models, "size -> gin file of a model")
-    if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-      raise _error("seeds", self.seeds, "different numbers, at least one")
+    different = len(set(self.seeds)) == len(self.seeds) > 0
+    if not different or min(self.seeds) < 0:
+      raise _error("seeds", self.seeds, "different numbers from 0, at least one")
     if not (math.isfinite(self.wrong_share) and 0 < self.wrong_share < 1):
       raise _error("wrong_share", self.wrong_share, "a number between 0 and 1")
     different = len({f"{tau:g}" for tau in self.taus}) == len(self.taus) > 0
     if not different or not all(0 < tau < 1 for tau in self.taus):
-      raise _error("taus", self.taus, "different numbers between 0 and 1")
+      raise _error("taus", self.taus, "different numbers between 0 and 1, at least one")
     if not 0 < self.distance <= 2:
       raise _error("distance", self.distance, "above 0 and at most 2")
     if self.leaks > exercises.NUMBER:

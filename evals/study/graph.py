@@ -86,13 +86,16 @@ def check(steps: Sequence[Step]) -> None:
 
 @dataclasses.dataclass
 class _State:
-  """What the hands share; guarded by `lock`."""
+  """What the hands share; guarded by `lock`, but for the functions they call."""
 
   total: int
   waiting: list[Step]
   done: set[str]
   children: dict[str, subprocess.Popen]
   lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+  # One function at a time: they parse Python, which two threads may not do at once
+  # in CPython 3.11.7 ("AST constructor recursion depth mismatch").
+  functions: threading.Lock = dataclasses.field(default_factory=threading.Lock)
   stopping: bool = False
 
   def ready(self) -> Iterator[Step]:
@@ -216,9 +219,10 @@ def _one(
   row = {"step": step.name, "digest": step.digest, **provenance.here()}
   try:
     if step.function is not None:
-      started = time.monotonic()
-      step.function()
-      return {**row, "seconds": round(time.monotonic() - started, 2)}
+      with state.functions:
+        started = time.monotonic()
+        step.function()
+        return {**row, "seconds": round(time.monotonic() - started, 2)}
     log = _log(step, folder)
     share = free.get()
     try:

@@ -39,42 +39,37 @@ COPIES = ("exact solution", "text", "solution words")
 
 
 def pool(config: StudyConfig, folder: Path) -> None:
-  """Raw code: modules of the embedded corpora, by hash."""
-  found, decisions = candidates(config)
-  chosen = found[: config.raw_documents]
-  rest = found[config.raw_documents :]
-  decisions += [Keep(document) for document in chosen]
-  decisions += [Drop(document, _NOT_DRAWN) for document in rest]
-  _write(folder / "curate" / "pool", "pool", config, decisions, {})
-  size = min(_SAMPLE, len(chosen))
-  sample = [Keep(chosen[place * len(chosen) // size]) for place in range(size)]
-  _write(folder / "curate" / "code_sample", "code-sample", config, sample, {})
-
-
-def candidates(config: StudyConfig) -> tuple[list[Document], list[Decision]]:
-  """What the pool is drawn from, by hash, and what the readers dropped before.
+  """Raw code: modules of the embedded corpora, by hash.
 
   The package whose doctests are part of the ruler is left out.
 
   Raises:
-    InputError: there are not enough of them.
+    InputError: there are not so many modules.
   """
-  found, dropped = [], []
+  found, decisions = [], []
   for decision in read.read(("embedded",)):
     document = decision.document
     if isinstance(decision, Drop):
-      dropped.append(decision)
+      decisions.append(decision)
     elif document.source.replace("-", "_") == real_functions.PACKAGE:
-      dropped.append(Drop(document, "the ruler is made of it"))
+      decisions.append(Drop(document, "the ruler is made of it"))
     else:
       found.append(document)
   most = len(found) - HELD_OUT
   if config.raw_documents > most:
     raise InputError(
       f"Study.raw_documents: got {config.raw_documents}, expected at most {most}: the "
-      f"embedded corpora's modules, but for {HELD_OUT} that are held out"
+      f"embedded corpora's modules, but for {HELD_OUT} that are held out; give it with "
+      "a new --workdir"
     )
-  return sorted(found, key=lambda d: d.id), dropped
+  found.sort(key=lambda d: d.id)
+  chosen, rest = found[: config.raw_documents], found[config.raw_documents :]
+  decisions += [Keep(document) for document in chosen]
+  decisions += [Drop(document, _NOT_DRAWN) for document in rest]
+  _write(folder / "curate" / "pool", "pool", config, decisions, {})
+  size = min(_SAMPLE, len(chosen))
+  sample = [Keep(chosen[place * len(chosen) // size]) for place in range(size)]
+  _write(folder / "curate" / "code_sample", "code-sample", config, sample, {})
 
 
 def held_out(config: StudyConfig, folder: Path) -> None:

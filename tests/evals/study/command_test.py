@@ -5,10 +5,9 @@ import signal
 
 import pytest
 
-from evals.study import command, graph, materials, page, plan, results
+from evals.study import command, graph, page, plan, results
 from evals.study.graph import Step
 from phi1_jax.cli import command as commands
-from phi1_jax.curation.document import Document, Keep
 from phi1_jax.problems import mbpp
 
 
@@ -17,7 +16,6 @@ def fixture_study(tmp_path, monkeypatch):
   """Runs `study` with steps of its own; gives its exit code."""
   monkeypatch.delenv(mbpp.ENVIRONMENT, raising=False)
   monkeypatch.setattr(command, "_gin_files", lambda steps: {})
-  monkeypatch.setattr(materials.read, "read", lambda _: _modules(700))
   monkeypatch.setattr(results, "gather", lambda config, folder: {})
   monkeypatch.setattr(page, "write", lambda data, folder: [folder / "study.html"])
 
@@ -30,11 +28,6 @@ def fixture_study(tmp_path, monkeypatch):
     return command.main("", [f"--workdir={tmp_path}"])
 
   return study
-
-
-def _modules(number):
-  for index in range(number):
-    yield Keep(Document(f"{index:03}", "x = 1\n", "cpython", "PSF", "code", "g"))
 
 
 def _terminate(*_):
@@ -76,14 +69,3 @@ def test_packages_that_are_missing_are_named_with_their_extras(study, monkeypatc
     commands.InputError, match=r"needs no_such_package: .*'\.\[curate\]'"
   ):
     study(lambda: None)
-
-
-def test_too_much_raw_code_is_refused_before_anything_is_written(
-  study, tmp_path, monkeypatch
-):
-  monkeypatch.setattr(materials.read, "read", lambda _: _modules(650))
-  with pytest.raises(
-    commands.InputError, match="raw_documents: got 600, expected at most 590"
-  ):
-    study(lambda: None)
-  assert not (tmp_path / command.SETTINGS).exists()

@@ -74,6 +74,20 @@ def test_a_step_waits_for_what_it_needs_and_is_never_run_again(tmp_path, module,
   assert (len(called), ran()) == (1, ["a", "c"])
 
 
+def test_functions_are_called_one_at_a_time_beside_other_steps(tmp_path, module, ran):
+  inside, most = [], []
+
+  def function():
+    inside.append(1)
+    time.sleep(0.1)
+    most.append(len(inside))
+    inside.pop()
+
+  steps = [Step(name, function=function) for name in ("a", "b", "c")]
+  assert graph.run([*steps, module("d")], tmp_path, 4)
+  assert (most, ran()) == ([1, 1, 1], ["d"])
+
+
 def test_a_step_with_other_words_is_run_again(tmp_path, module, ran):
   assert graph.run([module("a")], tmp_path, 1)
   changed = Step("a", (), ("noted", "a", "otherwise"))
