@@ -61,10 +61,12 @@ def main(about: str, argv: Sequence[str]) -> int:
     mbpp.load("mbpp-full-500", benchmarks)  # or says what is not there, at once
   steps = plan.Plan(config, folder, benchmarks).steps()
   graph.check(steps)
-  _check_configurations(steps)
   settings = _settings_of(config, steps, benchmarks)
+  begun = (folder / SETTINGS).exists()
+  if not begun:  # what was begun has been checked, and may not change
+    _check_configurations(steps)
   if arguments.plan:
-    if (folder / SETTINGS).exists():
+    if begun:
       records.begin(folder / SETTINGS, settings)  # or says what is different
     _print(steps, graph.seconds_of_done(steps, folder))
     return command.DONE
