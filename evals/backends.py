@@ -156,9 +156,7 @@ class CheckpointBackend:
       self._digest = model_digest(self._meta)
       self._dtype = config.dtype or self._meta["config"]["model"]["dtype"]
     except KeyError as error:
-      raise InputError(
-        f"{self._folder}: damaged checkpoint ({error}); name an earlier one"
-      ) from None
+      raise manager.DamagedError(f"no {error}").refusal(self._folder) from None
     self._opened: LoadedBackend | None = None
 
   def identity(self) -> dict[str, Any]:

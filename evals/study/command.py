@@ -189,11 +189,12 @@ def _check_installed() -> None:
 
 
 def _print(steps: Sequence[graph.Step], done: Mapping[str, float]) -> None:
-  width = max(len(step.name) for step in steps)
+  width, here = max(len(step.name) for step in steps), f"{Path.cwd()}/"
   for step in steps:
     took = done.get(step.name)
     time = f"about {step.seconds} s" if took is None else f"done in {took:.0f} s"
     words = f"python -m {shlex.join(step.words)}" if step.words else "(in this process)"
+    words = words.replace(here, "")  # short, and still a command from here
     print(f"{step.name:{width}} {time:>14}  {words}")
   left = sum(step.seconds for step in steps if step.name not in done)
   print(

@@ -12,7 +12,7 @@ from evals.study.document import Block, Code, Figure, Heading, Points, Table, Te
 from evals.study.score_sections import label, percent, sizes
 
 NAME = "study"
-FORMAT = 3  # of study.json
+FORMAT = 4  # of study.json
 _MAIN = (
   "raw",
   "filtered",

@@ -11,6 +11,8 @@
     loss       kind of text -> nats per byte
     sampled    pass@k of the nearest tier, where it was sampled
   arms         a list, one per arm and size, over the seeds: about, scores per task set
+  repeated     of six seeds or more: a row per arm, size and tier, with the scores of
+               the first half of the seeds and of the others
   comparisons  paired tests between arms: task set, difference, p_value, method
   pruning      a row per tau: removed, and per subset the shares before and after; for
                the strictest also of as few exercises drawn at random
@@ -74,6 +76,7 @@ def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
       {"name": arm, "size": size, "about": about, "scores": scores}
       for (arm, size), (about, scores) in by_arm.items()
     ],
+    "repeated": tables.repeated(found, config.seeds, tiers),
     "comparisons": tables.comparisons(found, first_size, tiers, config.taus),
     "pruning": tables.pruning(folder, found, first_size, tiers),
     "leak": tables.leak(config, folder, found, first_size),

@@ -27,6 +27,8 @@ PAIRS = (
   ("wrong", FULL),
   ("few", FULL),
 )
+# Trainings of an arm, in each half of the seeds, that make an interval worth comparing.
+_TRAININGS = 3
 # Tiers that the study of tau counts: what is far is hardly ever similar.
 _NEAR = 3
 _TAUS = "study.json"  # of `curate decontaminate --tau`
@@ -62,6 +64,29 @@ def runs_of(
 ) -> list[Mapping[str, Any]]:
   """The runs of an arm and a size."""
   return [run for run in found if run["arm"] == arm and run["size"] == size]
+
+
+def repeated(
+  found: Sequence[Mapping[str, Any]], seeds: Sequence[int], tiers: Sequence[str]
+) -> list[dict[str, Any]]:
+  """Every arm's scores with the first half of the seeds, and with the others.
+
+  Two studies that share nothing but data and problems. Empty if one of them would
+  have fewer than three trainings of an arm.
+  """
+  halves = seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]
+  if len(halves[0]) < _TRAININGS:
+    return []
+  rows = []
+  for arm, size in dict.fromkeys((run["arm"], run["size"]) for run in found):
+    group = runs_of(found, arm, size)
+    for name in tiers:
+      of_halves = [
+        over_seeds([run for run in group if run["seed"] in half], name)
+        for half in halves
+      ]
+      rows.append({"arm": arm, "size": size, "task_set": name, "halves": of_halves})
+  return rows
 
 
 def comparisons(

@@ -79,6 +79,10 @@ _EXHAUSTED = "RESOURCE_EXHAUSTED"  # how XLA says that memory has run out
 class DamagedError(Exception):
   """A checkpoint that does not read back as it was written."""
 
+  def refusal(self, place: Path | str) -> InputError:
+    """What to tell who asked for this checkpoint, by its place."""
+    return InputError(f"{place}: damaged checkpoint ({self}); name an earlier one")
+
 
 class Checkpoints:
   """The checkpoints of one work directory.

@@ -55,7 +55,7 @@ def open_source(checkpoint: str) -> Source:
     config = ModelConfig(**meta["config"]["model"])
     digest = meta["tokenizer"]
   except manager.DamagedError as error:
-    raise InputError(f"{step}: damaged checkpoint ({error})") from None
+    raise error.refusal(step) from None
   except (KeyError, TypeError) as error:
     raise InputError(
       f"{step}: its meta describes no phi model ({error}); expected a checkpoint of "
@@ -166,9 +166,7 @@ def _restore(source: Source, paths: set[str]) -> dict[str, np.ndarray]:
   try:
     state, _ = manager.restore(source.step, {"params": layouts.unflatten(leaves)}, {})
   except manager.DamagedError as error:
-    raise InputError(
-      f"{source.step}: damaged checkpoint ({error}); name an earlier one"
-    ) from None
+    raise error.refusal(source.step) from None
   return layouts.flatten(jax.tree.map(np.asarray, state["params"]))
 
 

@@ -64,7 +64,7 @@ def open_checkpoint(path: str, mesh: Mesh, dtype: str | None = None) -> Loaded:
     abstract = {"params": abstract_parameters(config, mesh)}
     restored, meta = manager.restore(folder, abstract, {})
   except manager.DamagedError as error:
-    raise _damaged(folder, error) from None
+    raise error.refusal(folder) from None
   except (KeyError, TypeError) as error:
     raise InputError(
       f"{folder}: its meta describes no phi model ({error}); expected a checkpoint of "
@@ -95,11 +95,7 @@ def read_meta(step: Path) -> dict[str, Any]:
   try:
     return manager.read_meta(step)
   except manager.DamagedError as error:
-    raise _damaged(step, error) from None
-
-
-def _damaged(step: Path, error: manager.DamagedError) -> InputError:
-  return InputError(f"{step}: damaged checkpoint ({error}); name an earlier one")
+    raise error.refusal(step) from None
 
 
 def model_digest(meta: dict[str, Any]) -> str:

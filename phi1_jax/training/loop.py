@@ -186,10 +186,7 @@ def restore_or_initialise(
       log.info("starting from the parameters of %s", path)
       return dataclasses.replace(state, params=restored["params"]), 0
   except manager.DamagedError as error:
-    raise InputError(
-      f"{config.resume_from or config.init_from}: damaged checkpoint ({error}); "
-      "name an earlier one"
-    ) from None
+    raise error.refusal(config.resume_from or config.init_from) from None
   return state, 0
 
 

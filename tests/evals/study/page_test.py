@@ -72,6 +72,7 @@ def fixture_data():
       {k: run[k] for k in ("about", "size", "scores")} | {"name": run["arm"]}
       for run in runs
     ],
+    "repeated": [],
     "comparisons": [
       {"a": "raw", "b": arms.FULL, "task_set": TIERS[0]} | dataclasses.asdict(compared)
     ],
@@ -151,6 +152,38 @@ def test_seeds_are_shown_apart_with_whether_they_agree(data):
   assert f"and {solving} of the {solving + 1} that solve 5% with some seed" in text
 
 
+def test_a_repetition_is_shown_with_how_far_it_is_apart(data):
+  config = data["config"] | {"seeds": (0, 1, 2, 3, 4, 5)}
+  halves = {
+    ("raw", TIERS[0]): (80, 20),
+    ("wrong", TIERS[0]): (50, 56),
+    ("few", TIERS[0]): (2, 0),
+    ("wrong", TIERS[1]): (40, 40),
+  }
+  repeated = [
+    {"arm": arm, "size": "1M", "task_set": tier, "halves": [_score(n) for n in both]}
+    for (arm, tier), both in halves.items()
+  ]
+  found = score_sections.scores(data | {"config": config, "repeated": repeated})
+  text, table = (
+    next(b for b in found if isinstance(b, kind) and words in told(b))
+    for kind, words, told in (
+      (Text, "study repeated", lambda block: block.text),
+      (Table, "seeds 3, 4, 5", lambda block: block.head),
+    )
+  )
+  assert [[row[0], *row[3:]] for row in table.rows] == [
+    ["raw 1M", "-60", "no"],
+    ["wrong 1M", "+6", "yes"],
+    ["few 1M", "-2", "yes"],
+  ]
+  assert "tiers 3 of 4 overlap, and 2 of the 3 where some half solves 5%" in text.text
+  assert "6 points apart in the median, 60 at most" in text.text
+  assert not any(
+    isinstance(b, Text) and "repeated" in b.text for b in score_sections.scores(data)
+  )
+
+
 def test_report_renders_a_study_and_nothing_beside_it(data, tmp_path, capsys):
   (tmp_path / "run").mkdir()
   (tmp_path / "run" / results.STUDY).write_text(json.dumps(data))
@@ -162,7 +195,7 @@ def test_report_renders_a_study_and_nothing_beside_it(data, tmp_path, capsys):
   with pytest.raises(InputError, match="--output: cannot write"):
     command_line.main([*flags[:2], f"--output={tmp_path / 'file' / 'out.html'}"])
   (tmp_path / "run" / results.STUDY).write_text(json.dumps(data | {"format": 1}))
-  with pytest.raises(InputError, match="format 1, expected 3"):
+  with pytest.raises(InputError, match="format 1, expected 4"):
     command_line.main(flags)
   (tmp_path / "begun").mkdir()
   (tmp_path / "begun" / command.SETTINGS).write_text("{}")
