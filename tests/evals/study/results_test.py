@@ -2,10 +2,11 @@
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 
-from evals import score
+from evals import score, summary
 from evals.study import arms, materials, page, plan, results, ruler, tables
 from evals.study.config import StudyConfig
 
@@ -235,6 +236,32 @@ def test_predictions_are_judged(gathered):
   assert held[thinned] is True
   assert None not in held.values()
   assert all(row["numbers"] for row in gathered["predictions"])
+
+
+def test_examples_are_the_first_that_is_solved_and_the_first_that_is_not(monkeypatch):
+  passing = {TIERS[0]: {2, 3}, TIERS[1]: set(range(100))}
+  ids = {tier: tables.ids_of(tier) for tier in TIERS[:2]}
+
+  def read(place, problems, asked):
+    assert place.parts[-2:] == (f"{arms.FULL}-1M-0", place.name)
+    assert list(asked) == [problem.id for problem in problems] == ids[place.name]
+    verdicts = {
+      (name, results.VARIANT): {
+        "outcome": "passed" if i in passing[place.name] else "wrong",
+        "detail": "",
+      }
+      for i, name in enumerate(ids[place.name])
+    }
+    rows = {name: [{"key": name, "completion": f"  # {name}"}] for name in asked}
+    return summary.Results(rows, verdicts, frozenset())
+
+  monkeypatch.setattr(summary, "read", read)
+  found = results._examples(CONFIG, Path("study"), TIERS[:2])
+  assert [(row["id"], row["outcome"], row["completion"]) for row in found] == [
+    (ids[TIERS[0]][0], "wrong", f"  # {ids[TIERS[0]][0]}"),
+    (ids[TIERS[0]][2], "passed", f"  # {ids[TIERS[0]][2]}"),
+    (ids[TIERS[1]][0], "passed", f"  # {ids[TIERS[1]][0]}"),
+  ]
 
 
 def test_the_page_shows_what_was_gathered(gathered, tmp_path):
