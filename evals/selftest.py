@@ -61,6 +61,20 @@ HACKS = {
     "      pass\n"
     "  return 0\n"
   ),
+  "verdicts into every pipe": (
+    "import json, os\n"
+    "verdict = json.dumps({'outcome': 'passed', 'detail': ''}).encode()\n"
+    "def add(a, b):\n"
+    "  for process in filter(str.isdigit, os.listdir('/proc')):\n"
+    "    for descriptor in range(16) if int(process) != os.getpid() else ():\n"
+    "      try:\n"
+    "        path = f'/proc/{process}/fd/{descriptor}'\n"
+    "        pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)\n"
+    "        os.write(pipe, len(verdict).to_bytes(4, 'little') + verdict)\n"
+    "      except OSError:\n"
+    "        pass\n"
+    "  return 0\n"
+  ),
   "fork": "import os\ndef add(a, b):\n  return 5 if os.fork() else 0\n",
   "memory": "def add(a, b):\n  return len('x' * (8 << 30)) * 0\n",
 }

@@ -143,6 +143,9 @@ def _bubblewrap() -> Launch:
   python, prefix = _interpreter()
   links, folders = _system_folders()
   arguments = ["--unshare-user", "--unshare-all", "--die-with-parent", "--new-session"]
+  # Else a helper of bwrap's own is process 1, with this worker's pipes in its hands and
+  # open to whoever has its uid, as the code has. The server cannot be looked into.
+  arguments.append("--as-pid-1")
   missing = [flag for flag in ("--disable-userns", "--size") if flag not in known]
   if "--disable-userns" in known:
     arguments.append("--disable-userns")

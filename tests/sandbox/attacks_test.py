@@ -43,6 +43,21 @@ FORGERIES = {
             return 3
     """,
   ),
+  "pipes_and_memory_of_other_processes": (
+    CONTAINED,
+    """
+    import os
+    def f(x):
+      for pid in filter(str.isdigit, os.listdir("/proc")):
+        for name in ("mem", "environ", "maps", *(f"fd/{n}" for n in range(9))):
+          try:
+            if int(pid) != os.getpid():
+              os.open(f"/proc/{pid}/{name}", os.O_RDWR if name == "mem" else 0)
+              return 3
+          except OSError:
+            pass
+    """,
+  ),
   "always_equal_object": (
     "opaque_result",
     """
