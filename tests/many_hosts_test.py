@@ -47,16 +47,22 @@ Runtime.compilation_cache = "compiled"
 GO_ON = "run the same command on all hosts to go on from the last checkpoint"
 SECONDS = 240  # for any wait
 
-# The command, but for two things: each host's rows are recorded as `rows/STEP.FIRST`,
-# and a signal may strike when a batch is asked for (FAULT=STEP:SIGNAL).
+# The command, but for three things: devices of a host lie apart on the mesh, as on TPU
+# slices; each host's rows are recorded as `rows/STEP.FIRST`; and a signal may strike
+# when a batch is asked for (FAULT=STEP:SIGNAL).
 PROGRAM = """
 import os, pathlib, signal, time
+import jax
 import numpy as np
 from phi1_jax import train
 from phi1_jax.cli import command, workdir
 from phi1_jax.parallel import hosts
-from phi1_jax.training import loop
+from phi1_jax.training import loop, setup
 
+make_mesh = setup.make_mesh
+setup.make_mesh = lambda config, _: make_mesh(
+  config, jax.devices()[::2] + jax.devices()[1::2]
+)
 workdir.SHARED_SECONDS = 3
 hosts.HEARTBEAT_SECONDS = 20  # Gloo does not always notice that its peer is dead
 make_batches = loop.train_batches
@@ -65,7 +71,7 @@ fault, _, name = os.environ.get("FAULT", "").partition(":")
 class Recorded:
   def __init__(self, store, *, rows, start_step, **others):
     self.batches = make_batches(store, rows=rows, start_step=start_step, **others)
-    self.first, self.step, self.close = rows.start, start_step, self.batches.close
+    self.numbers, self.step, self.close = rows, start_step, self.batches.close
 
   def __next__(self):
     if name and self.step == int(fault):
@@ -74,7 +80,8 @@ class Recorded:
         time.sleep(0.01)
       os.kill(os.getpid(), getattr(signal, name))
     rows = next(self.batches)
-    np.save(f"{os.environ['ROWS']}/{self.step:02}.{self.first}.npy", rows)
+    path = f"{os.environ['ROWS']}/{self.step:02}.{self.numbers[0]}.npz"
+    np.savez(path, numbers=self.numbers, rows=rows)
     self.step += 1
     return rows
 
@@ -182,14 +189,12 @@ def curve(place, workdir):
 
 def batches(place, workdir):
   """The global batch of every step, from the rows of all hosts."""
-  parts = {}
+  found = {}
   for path in (place / workdir / "rows").iterdir():
-    step, first = (int(number) for number in path.stem.split("."))
-    parts.setdefault(step, {})[first] = np.load(path)
-  return {
-    step: np.concatenate([rows for _, rows in sorted(found.items())])
-    for step, found in parts.items()
-  }
+    part, step = np.load(path), int(path.stem.split(".")[0])
+    batch = found.setdefault(step, np.full((BATCH, LENGTH + 1), -1, np.int32))
+    batch[part["numbers"]] = part["rows"]
+  return found
 
 
 def last_line(text):

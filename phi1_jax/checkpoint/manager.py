@@ -12,7 +12,7 @@ Restore order, the only place where it is written down:
   4. else from scratch.
 
 In 1, a checkpoint that does not read back as it was written is moved to
-`checkpoints.damaged/` and the one before it is tried. 2 and 3 name one checkpoint, or
+`checkpoints_damaged/` and the one before it is tried. 2 and 3 name one checkpoint, or
 a folder of them whose newest is taken; damage there is refused, not worked around.
 """
 
@@ -79,7 +79,7 @@ _EXHAUSTED = "RESOURCE_EXHAUSTED"  # how XLA says that memory has run out
 class DamagedError(Exception):
   """A checkpoint that does not read back as it was written."""
 
-  def refusal(self, place: Path | str) -> InputError:
+  def refusal(self, place: object) -> InputError:
     """What to tell who asked for this checkpoint, by its place."""
     return InputError(f"{place}: damaged checkpoint ({self}); name an earlier one")
 
@@ -107,6 +107,7 @@ class Checkpoints:
       options=ocp.CheckpointManagerOptions(
         preservation_policy=policies.AnyPreservationPolicy(kept),
         enable_async_checkpointing=self.config.asynchronous,
+        cleanup_tmp_directories=True,  # of saves that a kill broke off: 17 GB each
       ),
     )
 
@@ -162,7 +163,7 @@ class Checkpoints:
     if steps:
       raise InputError(
         f"{self.directory}: all {len(steps)} checkpoints are damaged; they are now in "
-        f"{self.directory}.damaged. Run again to start from scratch, or restore a copy"
+        f"{self.directory}_damaged. Run again to start from scratch, or restore a copy"
       )
     return None
 
@@ -170,7 +171,7 @@ class Checkpoints:
     """Moves a damaged checkpoint out of the way of the save that will replace it."""
     self._manager.close()
     if hosts.is_first():
-      aside = Path(f"{self.directory}.damaged")
+      aside = Path(f"{self.directory}_damaged")
       aside.mkdir(exist_ok=True)
       number = sum(1 for _ in aside.glob(f"{path.name}*"))
       path.rename(aside / (f"{path.name}.{number}" if number else path.name))

@@ -43,7 +43,7 @@ def train_batches(
   sequence_length: int,
   seed: int,
   rates: Mapping[str, float] | None = None,
-  rows: slice | None = None,
+  rows: np.ndarray | None = None,
   start_step: int = 0,
   prefetch: int = 4,
 ) -> Generator[np.ndarray, None, None]:
@@ -63,7 +63,8 @@ def train_batches(
     seed: another seed, another order. The store's digest enters too.
     rates: share of windows per task; tasks left out are not read. None takes the
       rates that the mixture registered.
-    rows: the rows of the global batch that this host needs; None is all of them.
+    rows: numbers [N] of the rows of the global batch that this host needs; None is
+      all of them.
     start_step: step of the first batch.
     prefetch: batches prepared ahead by a thread; 0 prepares them in `next`.
 
@@ -77,7 +78,7 @@ def train_batches(
   """
   _check_positive(batch_size=batch_size, sequence_length=sequence_length)
   shares, sources = _sources(store, sequence_length, seed, rates)
-  wanted = _rows(batch_size, rows)
+  wanted = np.arange(batch_size) if rows is None else rows
 
   def batch(step: int) -> np.ndarray:
     out = np.empty((len(wanted), sequence_length + 1), np.int32)
@@ -115,7 +116,7 @@ def held_out_batches(
   *,
   batch_size: int,
   sequence_length: int,
-  rows: slice | None = None,
+  rows: np.ndarray | None = None,
   limit: int | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
   """One pass over a task's held-out tokens, every target exactly once.
@@ -129,7 +130,8 @@ def held_out_batches(
     task: name of the task.
     batch_size: windows per global batch.
     sequence_length: input tokens per window.
-    rows: the rows of the global batch that this host needs; None is all of them.
+    rows: numbers [N] of the rows of the global batch that this host needs; None is
+      all of them.
     limit: at most so many batches, spread evenly over the pass; None is all of them.
 
   Returns:
@@ -141,7 +143,7 @@ def held_out_batches(
   """
   _check_positive(batch_size=batch_size, sequence_length=sequence_length)
   stream = store.stream(task, "held_out")
-  wanted = _rows(batch_size, rows)
+  wanted = np.arange(batch_size) if rows is None else rows
   num_windows = math.ceil(max(len(stream) - 1, 0) / sequence_length)
 
   def batch(index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -278,11 +280,6 @@ def _resolve_rates(
         "task out of Data.rates to skip it)"
       )
   return dict(rates)
-
-
-def _rows(batch_size: int, rows: slice | None) -> np.ndarray:
-  """Row numbers within the global batch, int64."""
-  return np.arange(batch_size)[slice(None) if rows is None else rows]
 
 
 def _check_positive(**values: int) -> None:

@@ -54,11 +54,19 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 
   The axes are `Auto`: Linen's logical constraints are refused on `Explicit` axes,
   which `jax.make_mesh` would give by default.
+
+  Raises:
+    InputError: they do not divide so, or not along the sides of a TPU's network.
   """
   devices = jax.devices() if devices is None else devices
-  return jax.make_mesh(
-    config.shape(len(devices)),
-    AXES,
-    axis_types=(AxisType.Auto,) * len(AXES),
-    devices=devices,
-  )
+  shape = config.shape(len(devices))
+  try:
+    return jax.make_mesh(
+      shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
+    )
+  except NotImplementedError:  # an axis that no whole axes of the network make up
+    raise InputError(
+      f"Mesh: data={shape[0]} x fsdp={shape[1]} x tensor={shape[2]} does not lie along "
+      f"the network of these {len(devices)} devices ({devices[0].device_kind}); give "
+      "each axis the size of one of its sides, or of several together"
+    ) from None

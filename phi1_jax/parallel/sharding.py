@@ -88,15 +88,20 @@ def batch_shards(mesh: Mesh) -> int:
   return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def host_rows(mesh: Mesh, batch_size: int) -> slice:
-  """The rows of a global batch that this host's devices hold, as one slice."""
+def host_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+  """The rows of a global batch that this host's devices hold: int64 [N], ascending.
+
+  Not always one run of neighbours: on a TPU slice a mesh follows the network, so a
+  host's devices may lie anywhere on it.
+  """
   places = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
-  bounds = [index[0].indices(batch_size)[:2] for index in places.values() if index]
-  return slice(min(start for start, _ in bounds), max(stop for _, stop in bounds))
+  every = np.arange(batch_size)
+  held = [every[index[0]] for index in places.values() if index]
+  return np.unique(np.concatenate(held))
 
 
 def put_batch(rows: np.ndarray, mesh: Mesh, batch_size: int) -> jax.Array:
-  """Makes the global batch from this host's rows (those of `host_rows`)."""
+  """Makes the global batch from this host's rows (those of `host_rows`, in order)."""
   shape = (batch_size, *rows.shape[1:])
   return jax.make_array_from_process_local_data(batch_sharding(mesh), rows, shape)
 

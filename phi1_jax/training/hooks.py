@@ -60,8 +60,7 @@ def held_out_loss(setup: Setup, store: TokenStore) -> Hook:
   rows = sharding.host_rows(setup.mesh, size)
   targets = {task: len(store.stream(task, "held_out")) - 1 for task in store.tasks}
   targets = {task: count for task, count in targets.items() if count > 0}
-  with sharding.layout(setup.mesh):
-    evaluate = make_evaluation_step(setup.model, train, store.eos_id)
+  evaluate = make_evaluation_step(setup.model, train, store.eos_id)
 
   def mean_loss(task: str, state: TrainState) -> float:
     total = weight = 0.0
@@ -74,11 +73,9 @@ def held_out_loss(setup: Setup, store: TokenStore) -> Hook:
       limit=train.evaluation_batches,
     )
     for tokens, weights_BT in batches:
-      sums = evaluate(
-        state.params,
-        sharding.put_batch(tokens, setup.mesh, size),
-        sharding.put_batch(weights_BT, setup.mesh, size),
-      )
+      batch = (sharding.put_batch(a, setup.mesh, size) for a in (tokens, weights_BT))
+      with sharding.layout(setup.mesh):  # jit traces at the first call, not before
+        sums = evaluate(state.params, *batch)
       part_loss, part_weight = jax.device_get(sums)
       total += float(part_loss)
       weight += float(part_weight)

@@ -125,11 +125,11 @@ def train(
       saving = stopping or checkpoints.due(step, last)
       if due or saving:
         with reader.paused():
+          if saving:  # first: a hook that fails must not cost what was trained
+            checkpoints.save(step, state, _meta(setup, store, reader.tokens_seen(step)))
           for hook in due:
             if values := dict(hook.run(step, state)):
               recorder.write(step, values)
-          if saving:
-            checkpoints.save(step, state, _meta(setup, store, reader.tokens_seen(step)))
       if stopping or step == last:
         break
       with reader.waiting_for_input():

@@ -147,7 +147,7 @@ def test_damage_is_skipped_by_name_and_saved_anew(run, damage, caplog):
     restored, _ = checkpoints.restore_latest(abstract(), META)
   assert_is(restored, 4)
   assert f"skipping damaged checkpoint {run / 'checkpoints' / '6'}" in caplog.text
-  assert (run / "checkpoints.damaged" / "6").is_dir()
+  assert (run / "checkpoints_damaged" / "6").is_dir()
   assert not (run / "checkpoints" / "6").exists()
   checkpoints.save(6, state(6), META)
   checkpoints.close()
@@ -164,14 +164,14 @@ def test_damaged_twice(run):
     checkpoints.restore_latest(abstract(), META)
     checkpoints.save(6, state(6), META)
     checkpoints.close()
-    assert (run / "checkpoints.damaged" / name).is_dir()
+    assert (run / "checkpoints_damaged" / name).is_dir()
 
 
 def test_all_damaged(run):
   for step in (2, 4, 6):
     flip_a_bit(run / "checkpoints" / str(step))
   checkpoints = open_at(run)
-  with pytest.raises(InputError, match=r"all 3 checkpoints are damaged.*\.damaged"):
+  with pytest.raises(InputError, match=r"all 3 checkpoints are damaged.*_damaged"):
     checkpoints.restore_latest(abstract(), META)
   assert checkpoints.restore_latest(abstract(), META) is None  # from scratch now
   checkpoints.close()
@@ -193,7 +193,7 @@ def test_a_whole_checkpoint_of_something_else_is_refused(run, expected, named):
   with pytest.raises(InputError, match=named):
     checkpoints.restore_latest(abstract(), META | expected)
   checkpoints.close()
-  assert not (run / "checkpoints.damaged").exists()
+  assert not (run / "checkpoints_damaged").exists()
   assert (run / "checkpoints" / "6").is_dir()
 
 
@@ -208,6 +208,17 @@ def test_what_was_killed_in_the_middle_of_a_save(run):
   checkpoints.save(8, state(8), META)
   checkpoints.close()
   assert manager.find(str(run)).name == "8"
+
+
+def test_what_a_kill_left_of_a_save_does_not_stay(run):
+  """A preemption saves at any step, which may never come again."""
+  left = run / "checkpoints" / "7.orbax-checkpoint-tmp"
+  shutil.copytree(run / "checkpoints" / "6", left)
+  checkpoints = open_at(run, keep_latest=3)
+  checkpoints.save(8, state(8), META)
+  checkpoints.close()
+  names = sorted(path.name for path in (run / "checkpoints").iterdir())
+  assert names == ["4", "6", "8"]
 
 
 @pytest.mark.parametrize(

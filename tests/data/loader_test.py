@@ -137,7 +137,9 @@ def test_rows_of_all_hosts_make_the_global_batch(store, hosts, rates):
   whole = batches(store, 12, batch_size=8, rates=rates)
   size = 8 // hosts
   parts = [
-    batches(store, 12, batch_size=8, rates=rates, rows=slice(h * size, (h + 1) * size))
+    batches(
+      store, 12, batch_size=8, rates=rates, rows=np.arange(h * size, (h + 1) * size)
+    )
     for h in range(hosts)
   ]
   np.testing.assert_array_equal(whole, np.concatenate(parts, axis=1))
@@ -226,7 +228,7 @@ def test_held_out_covers_every_target_once(store, batch_size, hosts):
           task,
           batch_size=batch_size,
           sequence_length=T,
-          rows=slice(host * size, (host + 1) * size),
+          rows=np.arange(host * size, (host + 1) * size),
         )
       )
       counts.add(len(drawn))

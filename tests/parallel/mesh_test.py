@@ -49,3 +49,12 @@ def test_mesh_holds_every_device_once():
   assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
   assert set(mesh.devices.flat) == set(jax.devices())
   assert make_mesh(MeshConfig(), jax.devices()[:3]).shape["fsdp"] == 3
+
+
+def test_what_does_not_lie_along_a_network_is_refused(monkeypatch):
+  def refuse(*_, **__):
+    raise NotImplementedError("Failed to find assignment for logical_axis_index 0")
+
+  monkeypatch.setattr(jax, "make_mesh", refuse)
+  with pytest.raises(InputError, match="data=2 x fsdp=4 x tensor=1 does not lie along"):
+    make_mesh(MeshConfig(data=2))

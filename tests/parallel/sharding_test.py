@@ -61,7 +61,7 @@ def test_unbox_keeps_shapes_and_arrays():
 def test_a_batch_on_the_mesh(sizes):
   mesh = make_mesh(MeshConfig(*sizes))
   assert sharding.batch_shards(mesh) == sizes[0] * sizes[1]
-  assert sharding.host_rows(mesh, 16) == slice(0, 16)  # one host holds all rows
+  assert [*sharding.host_rows(mesh, 16)] == [*range(16)]  # one host holds all rows
   rows = np.arange(16 * 3).reshape(16, 3)
   batch = sharding.put_batch(rows, mesh, 16)
   np.testing.assert_array_equal(batch, rows)
@@ -82,11 +82,19 @@ class _Elsewhere:
 def test_rows_of_one_host_of_many(monkeypatch):
   rows = [slice(8, 12), slice(12, 16), slice(8, 12)]
   monkeypatch.setattr(sharding, "batch_sharding", lambda mesh: _Elsewhere(rows))
-  assert sharding.host_rows(None, 32) == slice(8, 16)
+  assert [*sharding.host_rows(None, 32)] == [*range(8, 16)]
   monkeypatch.setattr(
     sharding, "batch_sharding", lambda mesh: _Elsewhere([slice(None)])
   )
-  assert sharding.host_rows(None, 32) == slice(0, 32)
+  assert [*sharding.host_rows(None, 32)] == [*range(32)]
+
+
+def test_rows_of_a_host_whose_devices_lie_apart(monkeypatch):
+  """The first host of a v5e 4x4: its devices are 0, 1, 6 and 15 of the mesh."""
+  rows = [slice(2 * place, 2 * place + 2) for place in (15, 0, 6, 1)]
+  monkeypatch.setattr(sharding, "batch_sharding", lambda mesh: _Elsewhere(rows))
+  found = sharding.host_rows(None, 32)
+  assert found.tolist() == [0, 1, 2, 3, 12, 13, 30, 31]
 
 
 def test_names_mean_nothing_outside_a_layout():

@@ -11,6 +11,7 @@ from phi1_jax.parallel import sharding
 from phi1_jax.telemetry.throughput import FIGURES
 from phi1_jax.telemetry.writers import read_metrics
 from phi1_jax.training import hooks, loop, state
+from phi1_jax.training import step as train_step
 from phi1_jax.training.metrics import DivergedError
 
 
@@ -146,6 +147,32 @@ def test_a_run_that_diverges_saves_nothing_more(tiny, store):
   assert kept == [1, 2, 3]
   last = json.loads((setup.workdir / "metrics.jsonl").read_text().splitlines()[-1])
   assert (last["step"], last["loss"], last["grad_norm"]) == (4, None, None)
+
+
+def test_a_hook_that_fails_costs_nothing_that_was_trained(tiny, store):
+  setup = tiny(checkpoint={"every": 4, "keep_latest": 9})
+
+  def fail(step, now):
+    raise InputError("no benchmark there")
+
+  with pytest.raises(InputError, match="no benchmark"):
+    train(setup, store, more_hooks=[hooks.Hook("fail", fail, steps=(4,))])
+  assert [p.name for p in (setup.workdir / "checkpoints").iterdir()] == ["4"]
+
+
+def test_held_out_loss_is_laid_out_as_the_mesh_says(tiny, store, monkeypatch):
+  """Fused attention is cut over the devices only within the layout it is traced in."""
+  setup, seen, loss = tiny(train={"sequences_per_device": 1}), [], train_step.loss
+
+  def spied(*arguments, **named):
+    seen.append(jax.sharding.get_abstract_mesh().shape_tuple)
+    return loss(*arguments, **named)
+
+  monkeypatch.setattr(train_step, "loss", spied)
+  with sharding.layout(setup.mesh):
+    begun = state.initialise(setup.model, setup.optimizer, setup.mesh, 0)
+  assert dict(hooks.held_out_loss(setup, store).run(0, begun))
+  assert set(seen) == {tuple(setup.mesh.shape.items())}
 
 
 def test_held_out_loss_is_the_mean_over_the_store(tiny, store):
