@@ -34,7 +34,7 @@ from phi1_jax.data.config import DataConfig
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.parallel import hosts, sharding
 from phi1_jax.telemetry import goodput, plot, writers
-from phi1_jax.text import tokenizer
+from phi1_jax.text import records, tokenizer
 from phi1_jax.training import describe, hooks, loop, memory, preflight, setup
 from phi1_jax.training.config import RuntimeConfig
 from phi1_jax.training.metrics import DivergedError
@@ -90,10 +90,11 @@ def _run(arguments: argparse.Namespace) -> int:
     store = open_store(config, stop)
     if store is None or stop.agreed():
       return command.PREEMPTED
+    with hosts.agreed("what the token store was built from"):
+      preflight.check_current(store, run)
     if hosts.is_first():
-      held.enter_context(_written_config(workdir, text))
-      tokens = store.directory / tokenizer.FILE_NAME
-      (workdir / tokenizer.FILE_NAME).write_bytes(tokens.read_bytes())
+      tokens = (store.directory / tokenizer.FILE_NAME).read_text()
+      held.enter_context(_written(workdir, text, tokens))
     return _train(run, store, stop)
 
 
@@ -118,7 +119,7 @@ def _parser() -> command.Parser:
   parser.add_argument(
     "--workdir",
     type=Path,
-    help="where the run lives (default: runs/<name of the gin file>)",
+    help="where the run lives (default: runs/<name of the first gin file>)",
   )
   parser.add_argument(
     "--dry_run",
@@ -270,23 +271,25 @@ def _use_cache(runtime: RuntimeConfig) -> None:
 
 
 @contextlib.contextmanager
-def _written_config(workdir: Path, text: str) -> Iterator[None]:
-  """Writes config.gin; says what has changed since the run was last started.
+def _written(workdir: Path, config: str, tokens: str) -> Iterator[None]:
+  """Writes config.gin and tokenizer.json; says what has changed since the last start.
 
-  A run that is refused inside leaves the config of what the directory holds.
+  A run that is refused inside leaves what belongs to the checkpoints that are there.
   """
-  path = workdir / "config.gin"
-  before = path.read_text() if path.exists() else None
-  if before is not None:
-    for line in text.splitlines():
-      if line not in before.splitlines():
+  new = {workdir / "config.gin": config, workdir / tokenizer.FILE_NAME: tokens}
+  before = {path: path.read_text() for path in new if path.exists()}
+  if (old := before.get(workdir / "config.gin")) is not None:
+    for line in config.splitlines():
+      if line not in old.splitlines():
         log.warning("changed since this run was last started: %s", line)
-  path.write_text(text)
+  for path, text in new.items():
+    if text != before.get(path):
+      records.write_text(path, text)
   try:
     yield
   except InputError:
-    if before is not None:
-      path.write_text(before)
+    for path, text in before.items():
+      records.write_text(path, text)
     raise
 
 

@@ -1,5 +1,6 @@
 """Another command of this project as a child process."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -27,9 +28,20 @@ def run(
     RuntimeError: it failed.
   """
   # In a group of its own, a Ctrl-C reaches it through us alone: two signals would kill
-  # it while it saves.
+  # it while it saves. Nor does it hear that a terminal was closed: it reads a pipe that
+  # ends with us, however we end.
   words = [sys.executable, "-m", module, *arguments]
-  child = subprocess.Popen(words, process_group=0)
+  ours, its = os.pipe()[::-1]
+  with os.fdopen(ours, "wb"):
+    environment = {**os.environ, command.PARENT: str(its)}
+    child = subprocess.Popen(words, process_group=0, pass_fds=[its], env=environment)
+    os.close(its)
+    return _finished(child, stopping, doing)
+
+
+def _finished(
+  child: subprocess.Popen, stopping: Callable[[], bool], doing: str
+) -> bool:
   told = False
   try:
     while (code := _code(child)) is None:

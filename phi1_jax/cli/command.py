@@ -11,7 +11,9 @@ import importlib.util
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +25,8 @@ DONE = 0
 WRONG_INPUT = 2
 PREEMPTED = 75
 INTERRUPTED = 130
+# Names, to a command that another one runs, a pipe that ends with that one.
+PARENT = "PHI1_JAX_PARENT"
 
 
 class Parser(argparse.ArgumentParser):
@@ -199,10 +203,26 @@ def _check_hosts(arguments: argparse.Namespace) -> bool:
 
 
 def default_workdir(gin_files: Sequence[str]) -> Path:
-  """`runs/<name of the last gin file>`: where a run lives unless --workdir says."""
+  """`runs/<name of the first gin file>`: where a run lives unless --workdir says.
+
+  The first says what is done, those after it how: on which machine, with which model.
+  """
   if not gin_files:
     raise InputError("--workdir: got none and no --gin_file to name it after; give one")
-  return Path("runs") / Path(gin_files[-1]).stem
+  return Path("runs") / Path(gin_files[0]).stem
+
+
+def _end_with_parent() -> None:
+  """A child of another command stops when that one is gone, however it went."""
+  pipe = os.environ.pop(PARENT, None)
+  if pipe is None:
+    return
+
+  def wait() -> None:
+    os.read(int(pipe), 1)  # nobody writes: it ends
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  threading.Thread(target=wait, daemon=True).start()
 
 
 def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
@@ -211,6 +231,7 @@ def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
   An `InputError` becomes its message on stderr and exit code 2, without traceback;
   any other exception keeps its traceback and exits with 1.
   """
+  _end_with_parent()
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anybody loads it
   leave_tpu_alone()
   # Libraries may have put a handler there when they were imported.

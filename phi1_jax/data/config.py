@@ -7,6 +7,9 @@ import math
 
 from phi1_jax import InputError
 
+# Beside the files of a published set: what decides its documents.
+CURATED_CONTENT = "content.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:

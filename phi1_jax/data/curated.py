@@ -17,11 +17,12 @@ from typing import Any, ClassVar
 from etils import epath
 
 from phi1_jax import InputError
+from phi1_jax.data.config import CURATED_CONTENT
 from phi1_jax.data.quiet_tensorflow import tfds
 from phi1_jax.text import records
 
 FEATURES = ("text", "group", "id", "source", "licence", "provenance")
-CARD, CONTENT = "README.md", "content.json"
+CARD = "README.md"
 
 
 class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -82,7 +83,7 @@ def write(
   folder = directory / name / version
   begun = directory / name / f".{version}.json"
   if folder.exists():
-    noted = folder / CONTENT if (folder / CONTENT).exists() else begun
+    noted = folder / CURATED_CONTENT if (folder / CURATED_CONTENT).exists() else begun
     if not noted.exists() or records.read_json(noted) != content:
       raise InputError(
         f"Publish.version: {folder} holds another set; give a new version, such as "
@@ -101,7 +102,7 @@ def write(
         "name another folder"
       ) from None
   records.write_text(folder / CARD, card)
-  records.write_json(folder / CONTENT, content)
+  records.write_json(folder / CURATED_CONTENT, content)
   begun.unlink(missing_ok=True)
   return folder
 

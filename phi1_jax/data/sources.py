@@ -12,9 +12,11 @@ from typing import Any
 
 from phi1_jax import InputError
 from phi1_jax.data import corpora
+from phi1_jax.data.config import CURATED_CONTENT
 from phi1_jax.data.corpora import Corpus, Document, Drop
 from phi1_jax.data.quiet_tensorflow import seqio, tf, tfds
 from phi1_jax.grammar import teacher as grammar
+from phi1_jax.text import records
 
 # The version of a curated set that this code understands; the minor parts may grow.
 CURATED_VERSION = "1.*.*"
@@ -159,7 +161,7 @@ class GrammarDataSource(seqio.DataSource):
     """Who composed them, and which they are."""
     return [
       {
-        "name": "grammar teacher (no LLM)",
+        "name": grammar.NAME,
         "version": str(grammar.VERSION),
         "licence": "MIT",
         "seed": self._seed,
@@ -215,6 +217,7 @@ def describe(source: seqio.DataSource) -> list[dict[str, Any]]:
 
 def _describe_tfds(source: seqio.TfdsDataSource) -> dict[str, Any]:
   name, directory = source.tfds_dataset.name, source.tfds_dataset.data_dir
+  content = {}
   try:
     info = source.tfds_dataset.info
     if info.file_format != tfds.core.FileFormat.TFRECORD:
@@ -226,6 +229,9 @@ def _describe_tfds(source: seqio.TfdsDataSource) -> dict[str, Any]:
       split: {"examples": split_info.num_examples, "shards": split_info.num_shards}
       for split, split_info in sorted(info.splits.items())
     }
+    noted = Path(f"{directory}/{name}/{info.version}/{CURATED_CONTENT}")
+    if noted.exists():  # two sets may have one version, in two folders
+      content = {"content": records.read_json(noted)["documents"]}
   except (tfds.core.DatasetNotFoundError, AssertionError, OSError) as error:
     raise InputError(
       f"Data.curated_directory: {directory} holds no TFDS dataset {name}; name the "
@@ -237,4 +243,5 @@ def _describe_tfds(source: seqio.TfdsDataSource) -> dict[str, Any]:
     "licence": info.redistribution_info.license or "see the dataset card",
     "home": info.homepage,
     "splits": files,
+    **content,
   }

@@ -27,6 +27,8 @@ from phi1_jax.grammar.finish import finish
 from phi1_jax.grammar.reserve import TIERS, Gate
 from phi1_jax.grammar.section import Section
 
+# What manifests call it.
+NAME = "grammar teacher (no LLM)"
 # Part of every seed: to change what any (seed, index) gives, raise it.
 VERSION = 1
 

@@ -1,11 +1,14 @@
 """Refuses, before the work starts, what would only show in the middle of it."""
 
+from pathlib import Path
+
 from phi1_jax import InputError
 from phi1_jax.checkpoint import manager
-from phi1_jax.data.config import DataConfig
+from phi1_jax.data.config import CURATED_CONTENT, DataConfig
 from phi1_jax.data.loader import train_batches
 from phi1_jax.data.token_store import TokenStore
-from phi1_jax.text import tokenizer
+from phi1_jax.grammar import teacher
+from phi1_jax.text import records, tokenizer
 from phi1_jax.training.setup import RunConfig, Setup
 
 
@@ -44,6 +47,46 @@ def check_store(store: TokenStore, config: RunConfig) -> None:
     rates=data.rates,
     prefetch=0,
   )
+
+
+def check_current(store: TokenStore, setup: Setup) -> None:
+  """Refuses to begin a run on a store whose sources are others by now.
+
+  As far as can be told without TensorFlow: the version of the grammar teacher, and the
+  curated sets where they lie on this machine. A run that goes on keeps its store.
+
+  Raises:
+    InputError: a source has another version or content than the store was built from.
+  """
+  data = setup.config.data
+  if manager.holds_checkpoint(setup.workdir) or setup.config.checkpoint.resume_from:
+    return
+  for task in store.manifest["tasks"].values():
+    for source in task.get("sources", ()):
+      name, built = source["name"], (source.get("version"), source.get("content"))
+      now = built
+      if name == teacher.NAME:
+        now = str(teacher.VERSION), None
+      elif data.curated_directory and built[1]:
+        now = _curated_now(Path(data.curated_directory).expanduser() / name) or built
+      if now != built:
+        raise InputError(
+          f"Data.store: {data.store} was built from {name} {built[0]}, now there is "
+          f"{now[0]}{' with other content' * (now[0] == built[0])}; delete the store "
+          "to build it anew, or name another with Data.store"
+        )
+
+
+def _curated_now(folder: Path) -> tuple[str, str | None] | None:
+  """Version and content of the set that a build would read; None if it is not here."""
+  found = {
+    tuple(map(int, path.parent.name.split("."))): path
+    for path in folder.glob(f"1.*.*/{CURATED_CONTENT}")
+  }
+  if not found:
+    return None
+  newest = found[max(found)]
+  return newest.parent.name, records.read_json(newest).get("documents")
 
 
 def _check_contents(store: TokenStore, data: DataConfig) -> None:

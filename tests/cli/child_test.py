@@ -1,7 +1,11 @@
 """A command as a child: told to stop once, and what its exit code means."""
 
 import pathlib
+import signal
+import subprocess
+import sys
 import textwrap
+import time
 
 import pytest
 
@@ -77,3 +81,22 @@ def test_a_child_does_not_outlive_an_interruption(module, tmp_path):
   with pytest.raises(KeyboardInterrupt):
     child.run(name, [str(tmp_path)], interrupted, "working")
   assert not pathlib.Path("/proc", (tmp_path / "pid").read_text()).exists()
+
+
+def test_a_child_whose_parent_is_killed_saves_and_stops(module, tmp_path):
+  saving = textwrap.indent(textwrap.dedent(SAVING), "  ")
+  module(
+    f"from phi1_jax.cli import command\ndef main(argv):\n{saving}\ncommand.run(main)"
+  )
+  program = "import sys; from phi1_jax.cli import child; "
+  program += "child.run('job', sys.argv[1:], lambda: False, 'saving')"
+  parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
+  deadline = time.monotonic() + 60
+  while not (tmp_path / "ready").exists():
+    assert time.monotonic() < deadline
+    time.sleep(0.02)
+  parent.send_signal(signal.SIGKILL)
+  parent.wait()
+  while not (tmp_path / "saved").exists():
+    assert time.monotonic() < deadline
+    time.sleep(0.02)

@@ -106,8 +106,14 @@ def test_help_shows_an_example(parser):
   assert isinstance(parser, argparse.ArgumentParser)
 
 
+@pytest.mark.parametrize("devices", [0, -1])
+def test_simulated_devices(devices):
+  with pytest.raises(InputError, match=f"--simulated_devices: got {devices}"):
+    command.simulate_devices(devices)
+
+
 def test_default_workdir():
-  assert str(command.default_workdir(["gin/a.gin", "x/b.gin"])) == "runs/b"
+  assert str(command.default_workdir(["gin/a.gin", "x/b.gin"])) == "runs/a"
   with pytest.raises(InputError, match=r"--workdir"):
     command.default_workdir([])
 
