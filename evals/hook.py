@@ -8,12 +8,14 @@ watch: a checkpoint is chosen by held-out loss (`summary.json` of the training n
 it), never by a benchmark that it will be judged on.
 """
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
-from evals import judge, prompts, report, summary
+from evals import generate, judge, prompts, report, summary, workdir
 from evals.backends import LoadedBackend
 from evals.config import benchmark_of
 from evals.programs import VARIANTS
@@ -23,6 +25,7 @@ from phi1_jax.cli.workdir import held
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.problems.problem import Problem
 from phi1_jax.sampling.checkpoint import Loaded, model_digest
+from phi1_jax.text import records
 from phi1_jax.text import tokenizer as tokenizers
 from phi1_jax.training.hooks import Values
 from phi1_jax.training.setup import Setup
@@ -75,6 +78,7 @@ def _hook(setup: Setup, store: TokenStore, task_set: str, shown: bool = False) -
     )
     backend = LoadedBackend(loaded, config)
     folder = setup.workdir / "evals" / f"{task_set}-{step:06d}"
+    _make_room(folder, generate.settings(config, backend.identity()))
     with held(folder, "evaluating"):
       scores = judge.judge(folder, problems, asked, config, backend)["scores"]
     if shown and step == setup.config.train.last_step:
@@ -86,6 +90,23 @@ def _hook(setup: Setup, store: TokenStore, task_set: str, shown: bool = False) -
       )
 
   return run
+
+
+def _make_room(folder: Path, settings: Mapping[str, Any]) -> None:
+  """Moves away what was begun with other parameters at this step.
+
+  A training that goes on from an earlier checkpoint, on other devices say, comes to a
+  step again with other rounding, and must not end because of it.
+  """
+  begun = folder / workdir.RUN
+  if not begun.exists():
+    return
+  try:
+    wanted = json.loads(json.dumps(settings))  # as it was written
+    records.check_settings(folder, records.read_json(begun), wanted)
+  except InputError:
+    number = sum(1 for _ in folder.parent.glob(f"{folder.name}.*"))
+    folder.rename(f"{folder}.{number}")
 
 
 def _show(problems: Sequence[Problem], found: summary.Results, folder: Path) -> None:

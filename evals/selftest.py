@@ -63,7 +63,9 @@ HACKS = {
   ),
   "verdicts into every pipe": (
     "import json, os\n"
-    "verdict = json.dumps({'outcome': 'passed', 'detail': ''}).encode()\n"
+    "verdict = {'outcome': 'passed', 'recycle': True}\n"
+    "verdict |= {'cpu_seconds': 0.1, 'wall_seconds': 0.1}\n"
+    "verdict = json.dumps(verdict).encode()\n"
     "def add(a, b):\n"
     "  for process in filter(str.isdigit, os.listdir('/proc')):\n"
     "    for descriptor in range(16) if int(process) != os.getpid() else ():\n"

@@ -3,14 +3,14 @@
 Beside pass@k stand two rates, which move before it does:
 
   valid_syntax  the judged program parses. Not: syntax_error, what was perhaps never
-                compiled (too_long, worker_lost), and an empty program, which is what
-                sanitizing makes of a text without the function. All other outcomes come
-                of a program that was compiled
+                compiled (too_long, worker_lost), an empty completion, and an empty
+                program, which is what sanitizing makes of a text without the function.
+                All other outcomes come of a program that was compiled
   runs          the tests got an answer to compare: passed or wrong. Every other outcome
                 counts as not: an exception, an exit, a crash, a limit, a result that is
                 no plain data, no function
 
-Sanitizing leaves out what does not parse, and of a prompt that is a stub at least the
+Sanitizing leaves out what does not parse, and keeps of a prompt that is a stub the
 stub, whose None is compared: so it is the truncated programs that say what a model can
 write.
 
@@ -108,7 +108,9 @@ def read(
   verdicts, empty = {}, set()
   for program, begun in execute.wanted(rows, problems, asked):
     key, variant = begun["key"], begun["variant"]
-    if program and not program.code.strip():
+    # Before a completion may stand a function that its docstring makes valid.
+    nothing = "", asked[begun["task_id"]].prefix.strip()
+    if program and program.code.strip() in nothing:
       empty.add((key, variant))
     verdict = found.get((key, variant, begun["program"], judge))
     if verdict:

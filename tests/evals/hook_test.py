@@ -50,6 +50,13 @@ def test_an_evaluation_is_a_run_of_its_own(run):
   before = (folder / workdir.COMPLETIONS).read_bytes()
   assert dict(evaluate(20, state)) == scores
   assert (folder / workdir.COMPLETIONS).read_bytes() == before
+  # One that comes to this step with other rounding is judged, and nothing is lost.
+  other = jax.tree.map(lambda x: x * (1 + 1e-6), params)
+  assert set(dict(evaluate(20, types.SimpleNamespace(params=other)))) == set(scores)
+  aside = folder.with_name(f"{folder.name}.0")
+  assert (aside / workdir.COMPLETIONS).read_bytes() == before
+  digests = [records.read_json(f / workdir.RUN)["settings"] for f in (aside, folder)]
+  assert digests[0]["model"]["digest"] != digests[1]["model"]["digest"]
 
 
 def test_several_processes_are_refused(run, monkeypatch):

@@ -105,6 +105,25 @@ def test_what_sanitizing_makes_of_no_function_is_no_valid_syntax(
   assert rates["sanitized"]["valid_syntax"]["value"] == 0.2
 
 
+def test_an_empty_completion_is_no_valid_syntax(only_five, knowing, trusting, tmp_path):
+  """Though what stands before it is a function, with a docstring for its body."""
+  asked = {p.id: Prompt(p.prompt, p.prompt) for p in only_five}
+  bodies = ["", "\n  \n", "    return 1\n", "    return (\n", "    pass\n"]
+  rows = [
+    {"task_id": p.id, "completion": body}
+    for p, body in zip(only_five, bodies, strict=True)
+  ]
+  path = tmp_path / "made.jsonl"
+  path.write_text("\n".join(map(json.dumps, rows)))
+  records.begin(tmp_path / "run.json", {})
+  generate.take(tmp_path, path, only_five)
+  execute.execute(tmp_path, only_five, asked, trusting(), {})
+  found = summary.read(tmp_path, only_five, asked)
+  ids = {row["key"]: name for name, (row,) in found.completions.items()}
+  empty = sorted(ids[key] for key, variant in found.empty if variant == "truncated")
+  assert empty == sorted(problem.id for problem in only_five[:2])
+
+
 def test_a_summary_without_rates_is_still_shown(evaluate, tmp_path):
   found = evaluate("a")
   del found["rates"]
