@@ -1,15 +1,20 @@
 """Where completions come from: a checkpoint of ours, or somebody's endpoint."""
 
+import collections
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
+import os
+import queue
+import signal
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent import futures
+import types
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from evals.config import EvaluationConfig
-from phi1_jax import InputError
 from phi1_jax.llm.client import Client, RequestError
 
 if TYPE_CHECKING:  # JAX is loaded when it is first needed
@@ -188,11 +193,16 @@ def _identity(digest: str, dtype: str) -> dict[str, Any]:
   return {"kind": "checkpoint", "digest": digest, "dtype": dtype}
 
 
+# What came of a request; (None, None) once a thread asks no more.
+_Told = queue.SimpleQueue[tuple[Wanted, Generated | BaseException] | tuple[None, None]]
+
+
 class EndpointBackend:
   """A model behind an OpenAI-compatible endpoint.
 
   Every request has its own seed, made of its key. A request that fails for good is
-  no completion: the others go on, and then the failure is raised.
+  no completion: the others go on, and then the failure is raised. What was sent is
+  paid for: whatever ends the asking, its answers are waited for.
 
   Args:
     client: the endpoint.
@@ -221,36 +231,55 @@ class EndpointBackend:
     Raises:
       InputError: the endpoint refuses the key or the model.
       RequestError: some failed.
-      In either case what had succeeded, or was still under way, is yielded before.
+      KeyboardInterrupt: Ctrl-C, which is held back from the caller's thread too.
+      In each case what had succeeded, or was still under way, is yielded before; only
+      a second Ctrl-C, or closing the iterator, does without it.
     """
+    waiting, told = collections.deque(wanted), _Told()
     failures: list[tuple[str, RequestError]] = []
-    refusal: InputError | None = None
-    with futures.ThreadPoolExecutor(self._config.slots) as pool:
-      jobs = {pool.submit(self._one, one): one for one in wanted}
+    ended: BaseException | None = None
+    working = min(self._config.slots, len(wanted))
+    with _held_back(waiting.clear) as interrupted:
+      # Not a pool's threads, which the interpreter waits for at its exit.
+      for _ in range(working):
+        threading.Thread(target=self._work, args=(waiting, told), daemon=True).start()
       try:
-        for job in futures.as_completed(jobs):
-          try:
-            answer = job.result()
-          except RequestError as error:
-            failures.append((jobs[job].name or jobs[job].key, error))
-          except InputError as error:  # no other request would fare better
-            refusal = refusal or error
-            for other in jobs:
-              other.cancel()
-          except futures.CancelledError:
-            pass
-          else:
-            yield answer
+        while working:
+          one, outcome = told.get()
+          if one is None:
+            working -= 1
+          elif isinstance(outcome, Generated):
+            yield outcome
+          elif isinstance(outcome, RequestError):
+            failures.append((one.name or one.key, outcome))
+          else:  # no other request would fare better
+            waiting.clear()
+            ended = ended or outcome
       finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-    if refusal:
-      raise refusal
+        waiting.clear()
+    if interrupted.is_set():
+      raise KeyboardInterrupt
+    if ended:
+      raise ended
     if failures:
       name, error = failures[-1]
       raise RequestError(
         f"{len(failures)} of {len(wanted)} requests failed, the same command asks for "
         f"them again; the last, {name}: {error}"
       )
+
+  def _work(self, waiting: collections.deque[Wanted], told: _Told) -> None:
+    """Asks for what waits, until nothing does; tells what came of it, and its end."""
+    while True:
+      try:
+        one = waiting.popleft()
+      except IndexError:
+        break
+      try:
+        told.put((one, self._one(one)))
+      except BaseException as error:  # whatever it is, somebody waits for it
+        told.put((one, error))
+    told.put((None, None))
 
   def _one(self, wanted: Wanted) -> Generated:
     config = self._config
@@ -272,3 +301,35 @@ def request_seed(wanted: Wanted) -> int:
   """A seed that many servers take (below 2^31), decided by seed and key."""
   content = f"{wanted.seed}\n{wanted.key}".encode()
   return int.from_bytes(hashlib.sha256(content).digest()[:4], "big") >> 1
+
+
+@contextlib.contextmanager
+def _held_back(stop: Callable[[], object]) -> Iterator[threading.Event]:
+  """Within it, the first Ctrl-C only calls `stop` and sets the event; the next raises.
+
+  Where Ctrl-C does not raise anyway (another thread, somebody's own handler), nothing
+  is changed.
+  """
+  interrupted = threading.Event()
+
+  def note(number: int, frame: types.FrameType | None) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupted.set()
+    stop()
+    # `print` is not safe in a handler that may have interrupted one.
+    with contextlib.suppress(OSError):  # nobody reads it
+      os.write(
+        2,
+        b"\nstopping: waiting for the requests under way, which are paid for; once "
+        b"more to quit at once\n",
+      )
+
+  main = threading.current_thread() is threading.main_thread()
+  if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    yield interrupted
+    return
+  signal.signal(signal.SIGINT, note)
+  try:
+    yield interrupted
+  finally:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

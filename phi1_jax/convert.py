@@ -10,6 +10,7 @@ name when it is whole, or not at all.
 
 import argparse
 import logging
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
   writer.add_argument("--dtype", choices=DTYPES, help="default: the checkpoint's own")
   writer.add_argument(
     "--max_shard_bytes",
-    type=lambda text: int(float(text)),
+    type=float,
     default=_MAX_SHARD_BYTES,
     metavar="N",
     help="start another file before one grows larger (default: 5e9)",
@@ -93,9 +94,10 @@ def _from_hf(arguments: argparse.Namespace) -> int:
 
 def _to_hf(arguments: argparse.Namespace) -> int:
   started = time.perf_counter()
-  if arguments.max_shard_bytes < 1:
+  if not 1 <= arguments.max_shard_bytes < math.inf:  # nor NaN
     raise InputError(
-      f"--max_shard_bytes: got {arguments.max_shard_bytes}, expected at least 1"
+      f"--max_shard_bytes: got {arguments.max_shard_bytes:g}, expected a number of "
+      "bytes from 1 up, such as 5e9"
     )
   staging.refuse_existing(arguments.folder)
   source = to_hf.open_source(arguments.checkpoint)
@@ -105,7 +107,7 @@ def _to_hf(arguments: argparse.Namespace) -> int:
   num_bytes = parameters * jnp.dtype(dtype).itemsize
   with Progress(num_bytes, "B", f"writing {arguments.folder}") as progress:
     to_hf.convert(
-      source, arguments.folder, dtype, arguments.max_shard_bytes, progress.update
+      source, arguments.folder, dtype, int(arguments.max_shard_bytes), progress.update
     )
   _sum_up(arguments.folder, parameters, dtype, started)
   print(

@@ -74,9 +74,9 @@ def test_another_process_says_it_in_one_line(tmp_path):
   assert not out.exists()
 
 
-@pytest.mark.parametrize("number", ["0", "-1"])
+@pytest.mark.parametrize("number", ["0", "-1", "0.5", "inf", "-inf", "1e999", "nan"])
 def test_bad_sizes(number):
-  with pytest.raises(InputError, match="--max_shard_bytes: got"):
+  with pytest.raises(InputError, match=r"--max_shard_bytes: got .*, expected"):
     convert.main(["to-hf", "a", "b", f"--max_shard_bytes={number}"])
 
 

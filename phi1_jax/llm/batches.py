@@ -59,6 +59,7 @@ class Batches:
     self._opened, self._dispatch = opened, dispatch
     self._under_way = {key for batch in opened for key in batch.calls}
     self._held: dict[str, Ask] = {}  # what this run asks for and a batch holds
+    self._refused: dict[str, str] = {}  # what a batch's lines said of them
     self._gathered: list[Ask] = []
     self._flushed = False
     self._changed = asyncio.Event()
@@ -67,7 +68,9 @@ class Batches:
 
   def take(self, ask: Ask) -> None:
     """Takes an ask to wherever it belongs."""
-    if ask.key in self._under_way:
+    if ask.key in self._refused:  # perhaps before this run came to it
+      self._office.tell(refused=ask.key, text=self._refused[ask.key])
+    elif ask.key in self._under_way:
       self._held[ask.key] = ask
     elif self._config.api == "batch":
       self._gathered.append(ask)
@@ -205,6 +208,9 @@ class Batches:
     said = f"batch {batch.id}: {line.status}, {line.text[:300]}"
     verdict = Verdict.AGAIN if line.status is None else judge(line.status, line.text)
     if verdict is Verdict.REFUSED:
+      self._refused[line.key] = said
+      self._under_way.discard(line.key)
+      self._held.pop(line.key, None)
       self._office.tell(refused=line.key, text=said)
     elif verdict in (Verdict.AGAIN, Verdict.SLOW_DOWN):
       self._again(line.key, said)

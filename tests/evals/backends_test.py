@@ -1,4 +1,10 @@
 import dataclasses
+import itertools
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
 import time
 
 import jax
@@ -24,15 +30,16 @@ WANTED = [Wanted(key, f"prompt {key}", ("\ndef",), 4, 0) for key in "abcde"]
 class Endpoint:
   base_url, model = "http://x/v1", "m"
 
-  def __init__(self, *, fails=(), refuses=()):
+  def __init__(self, *, fails=(), refuses=(), refusal=None):
     self.asked, self._fails, self._refuses = [], fails, refuses
+    self._refusal = refusal
 
   def complete(self, prompt, **options):
     self.asked.append((prompt, options))
     if prompt[-1] in self._fails:
       raise RequestError("busy")
     if prompt[-1] in self._refuses:
-      raise InputError("no such key")
+      raise self._refusal
     return Reply(f"text {prompt[-1]}", "stop", 2, None, 0.5)
 
 
@@ -70,10 +77,11 @@ def test_failures_are_named():
     list(EndpointBackend(Endpoint(fails="c"), CONFIG).complete(named))
 
 
-def test_a_refusal_ends_it_and_loses_nothing():
+@pytest.mark.parametrize("error", [InputError, KeyError])  # the second is a mistake
+def test_a_refusal_ends_it_and_loses_nothing(error):
   many = [Wanted(f"{n}{'x' if n == 4 else 'a'}", "", (), 4, 0) for n in range(200)]
   many = [dataclasses.replace(one, prompt=one.key) for one in many]
-  client = Endpoint(refuses="x")
+  client = Endpoint(refuses="x", refusal=error("no such key"))
   found = []
 
   def collect():
@@ -81,10 +89,104 @@ def test_a_refusal_ends_it_and_loses_nothing():
       found.append(one.key)
       time.sleep(0.01)  # answers finish faster than they are taken
 
-  with pytest.raises(InputError, match="no such key"):
+  with pytest.raises(error, match="no such key"):
     collect()
   # Every answer that came was handed on; the rest was not asked for.
   assert len(found) == len(client.asked) - 1
+
+
+@pytest.fixture
+def ctrl_c():
+  """Sends the signal of a Ctrl-C to the main thread."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  main = threading.main_thread().ident
+  try:
+    yield lambda: signal.pthread_kill(main, signal.SIGINT)
+  finally:
+    signal.signal(signal.SIGINT, before)
+
+
+def test_what_is_under_way_at_a_ctrl_c_is_on_the_disk(five, tmp_path, ctrl_c):
+  class Slow(Endpoint):
+    number = itertools.count(1)
+
+    def complete(self, prompt, **options):
+      reply = super().complete(prompt, **options)
+      if next(self.number) == 4:
+        ctrl_c()
+      time.sleep(0.1)
+      return reply
+
+  config = dataclasses.replace(CONFIG, temperature=0.2, samples=4)
+  client = Slow()
+  backend = EndpointBackend(client, config)
+  asked = prompts.build_all(five, "humaneval-164", "as-is")
+  records.begin(tmp_path / workdir.RUN, generate.settings(config, backend.identity()))
+  with pytest.raises(KeyboardInterrupt):
+    generate.generate(tmp_path, five, asked, config, backend)
+  assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+  rows = records.read_lines(tmp_path / workdir.COMPLETIONS)
+  assert len(rows) == len(client.asked) < 20
+  # The next start pays for none of them again.
+  generate.generate(tmp_path, five, asked, config, backend)
+  assert (
+    len(client.asked) == len({options["seed"] for _, options in client.asked}) == 20
+  )
+
+
+def test_a_ctrl_c_between_two_answers(ctrl_c):
+  many = [Wanted(f"{number}", "p", (), 4, 0) for number in range(200)]
+  client, found = Endpoint(), []
+
+  def collect():
+    for one in EndpointBackend(client, CONFIG).complete(many):
+      if len(found) == 2:
+        ctrl_c()
+      found.append(one.key)
+
+  with pytest.raises(KeyboardInterrupt):
+    collect()
+  assert len(found) == len(client.asked)
+
+
+_HANGS = """
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may have been ignored
+from evals.backends import EndpointBackend, Wanted
+from evals.config import EvaluationConfig
+from phi1_jax.cli import command
+
+class Hanging:
+  def complete(self, prompt, **options):
+    print("asked", flush=True)
+    time.sleep(60)
+
+def main(argv):
+  backend = EndpointBackend(Hanging(), EvaluationConfig("humaneval-164", "as-is"))
+  return list(backend.complete([Wanted("k", "p", (), 4, 0)]))
+
+command.run(main)
+"""
+
+
+def test_a_second_ctrl_c_waits_for_nothing():
+  process = subprocess.Popen(
+    [sys.executable, "-c", _HANGS],
+    cwd=pathlib.Path(__file__).parents[2],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  with process:
+    assert process.stdout.readline() == "asked\n"
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline() == "\n"
+    assert "once more to quit at once" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    assert time.monotonic() - started < 30
+    assert process.stderr.read() == "interrupted\n"
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from phi1_jax.llm.asker import Asker
 from phi1_jax.llm.batches import Batches
 from phi1_jax.llm.budget import BudgetError
 from phi1_jax.llm.client import RequestError
+from phi1_jax.llm.conversation import Failed
 from phi1_jax.llm.journal import Journal, OpenBatch
 from phi1_jax.llm.ledger import Ask, DiskError, Ledger
 
@@ -214,6 +215,35 @@ def test_an_open_batch_is_harvested_by_the_next_run(
   assert len(ask(configure(server.url, api=api), requests(10))) == 10
   assert server.counts()["billed"] == 10
   assert server.counts()["twice"] == 0
+
+
+@pytest.mark.parametrize("api", ["batch", "online"])
+def test_a_refusal_is_told_also_to_those_who_ask_after_it(
+  server, configure, requests, parse, api
+):
+  """The batch of an earlier run may have ended before this run comes to a request."""
+  server.batch_seconds = 0.8
+  server.script = {"exercise 6": (400, {"error": {"message": "too long"}}, {})}
+  wanted = [*requests(9), *requests(9)[6:7]]
+  config = configure(server.url, api="batch")
+  leave_when(config, wanted, parse, "in_progress")
+  # Either way, it asks for four before it waits for the first outcome.
+  config = configure(server.url, api=api, concurrency=1, batch_requests=4)
+  deadline = time.monotonic() + 20.0
+  with Asker(config, lambda snapshot: hurried(deadline)) as asker:
+    outcomes = asker.ask(wanted, parse)
+    found = [next(outcomes)]
+    while '"closed"' not in pathlib.Path(config.journal, "batches.jsonl").read_text():
+      hurried(deadline)
+      time.sleep(0.01)
+    found += outcomes
+  assert [n for n, outcome in enumerate(found) if isinstance(outcome, Failed)] == [6, 9]
+  assert "400" in found[6].reason
+  assert "too long" in found[6].reason
+  assert server.counts()["came"] == 9  # what was refused is not asked again
+  assert server.counts()["billed"] == 8
+  assert account(config).spent == server.money
+  assert account(config).doubtful == 0
 
 
 def test_replies_nobody_asks_for_any_more_are_kept_all_the_same(

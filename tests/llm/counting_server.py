@@ -42,7 +42,8 @@ class CountingServer(http.server.ThreadingHTTPServer):
 
   Attributes:
     script: bodies, or (status, body, headers), answered next, before any mood; as a
-      dictionary, by the text of the request's first message.
+      dictionary, by the text of the request's first message. In batches only errors of
+      a dictionary.
     batch_ends: how the next batches end: "expired", "cancelled", "failed", "lost" (the
       answer to its creation is); afterwards "completed".
     write: makes the text of a reply of a request's body; None: words that say nothing.
@@ -90,6 +91,10 @@ class CountingServer(http.server.ThreadingHTTPServer):
       if place < 0:
         return mood
     return "good"
+
+  def scripted(self, body):
+    """What a script that is a dictionary has for a request, once."""
+    return self.script.pop(body["messages"][0]["content"], None)
 
   def bill(self, name, completion, share=1.0):
     """Counts a reply that is about to be sent."""
@@ -163,7 +168,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
       server.bodies.append(body)
       first = server.came[name] == 1
       if isinstance(server.script, dict):
-        scripted = server.script.pop(body["messages"][0]["content"], None)
+        scripted = server.scripted(body)
       else:
         scripted = server.script.pop(0) if server.script else None
     if scripted is not None:
@@ -276,6 +281,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         bad.append({"custom_id": key, "response": None, "error": error})
       elif mood == "500" and server.came[request] == 1:
         response = {"status_code": 500, "body": {"error": {"message": "oops"}}}
+        bad.append({"custom_id": key, "response": response, "error": None})
+      elif server.script and (scripted := server.scripted(body)):
+        response = {"status_code": scripted[0], "body": scripted[1]}
         bad.append({"custom_id": key, "response": response, "error": None})
       else:
         reply = completion(body, request, mood, server.short)
