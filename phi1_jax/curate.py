@@ -41,9 +41,12 @@ CONFIGURABLES = {
   **{stage.part: stage.config for stage in STAGES.values()},
   "Llm": LlmConfig,
 }
+_DECONTAMINATE = "decontaminate"
+# All of MBPP: which part a model will be judged with is not known here.
+_MBPP = "mbpp-full-974"
 _ROOT = Path("runs/curate")
 _RUNNER = "FnApiRunner"
-_PIPELINES = ("filter", "deduplicate", "decontaminate")
+_PIPELINES = ("filter", "deduplicate", _DECONTAMINATE)
 _FAILURES = (BudgetError, RequestError, LossError)
 # Fields that name the folder of another stage: its name alone means the one beside.
 _FOLDERS = ("inputs", "labels", "classifier", "compare_with")
@@ -54,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   arguments = _parser().parse(argv)
   if not arguments.gin_files:
     arguments.gin_files = [f"gin/curate/{arguments.stage}.gin"]
-  if arguments.tau and arguments.stage != "decontaminate":
+  if arguments.tau and arguments.stage != _DECONTAMINATE:
     raise InputError(f"--tau: got it for {arguments.stage}, expected decontaminate")
   arguments.tau = arguments.tau and _taus(arguments.tau)
   if arguments.runner != _RUNNER and arguments.stage not in (ALL, *_PIPELINES):
@@ -113,7 +116,9 @@ def _parser() -> command.Parser:
     "--benchmarks",
     metavar="FOLDER",
     help="decontaminate: where mbpp.jsonl is (default: $PHI1_JAX_BENCHMARKS, else "
-    "~/.cache/phi1_jax/benchmarks, filled when empty)",
+    "~/.cache/phi1_jax/benchmarks, filled when empty). Folder or variable also adds "
+    f"{_MBPP} to what the gin files look for, unless they name a set of MBPP or "
+    "--gin.Decontaminate.benchmarks is given",
   )
   add(
     "--runner",
@@ -174,8 +179,15 @@ def _work(name: str, folder: Path, arguments: argparse.Namespace) -> Work:
     classes = {part: CONFIGURABLES[part]}
     return gin_config.load(arguments.gin_files, arguments.gin_bindings, classes)[part]
 
+  config = _beside(load(STAGES[name].part), folder)
+  if name == _DECONTAMINATE:
+    config = _with_mbpp(config, arguments)
+    if arguments.stage == ALL:  # not only after all stages before it
+      from phi1_jax.curation import references
+
+      references.Index.of(config.benchmarks, config.ngram)
   work = Work(
-    config=_beside(load(STAGES[name].part), folder),
+    config=config,
     folder=folder,
     door=lambda: _door(name, load("Llm")),
     bar=Progress,
@@ -192,6 +204,20 @@ def _work(name: str, folder: Path, arguments: argparse.Namespace) -> Work:
       "--gin_file=gin/quickstart_pretrain.gin"
     )
   return work
+
+
+def _with_mbpp(config: Any, arguments: argparse.Namespace) -> Any:
+  """What decontaminate is told, and MBPP if its folder is named (see --benchmarks)."""
+  named = os.environ.get(mbpp.ENVIRONMENT)
+  told = any(name == "Decontaminate.benchmarks" for name, _ in arguments.gin_bindings)
+  if not named or told or any(name in mbpp.TASK_SETS for name in config.benchmarks):
+    return config
+  log.info(
+    "decontaminate: looks for %s too, as --benchmarks or $%s names %s; "
+    "to look for something else, give --gin.Decontaminate.benchmarks",
+    *(_MBPP, mbpp.ENVIRONMENT, named),
+  )
+  return dataclasses.replace(config, benchmarks=(*config.benchmarks, _MBPP))
 
 
 def _beside(config: Any, folder: Path) -> Any:

@@ -12,7 +12,7 @@ import dataclasses
 import heapq
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -78,12 +78,13 @@ def run(config: AnnotateConfig, folder: Path, judge: Judge) -> dict[str, Any]:
     judge: who gives the scores.
 
   Raises:
-    InputError: an input is not there, or the folder was begun with other settings.
+    InputError: an input is not there, the folder was begun with other settings, or
+      `compare_with` has no labels.
   """
   settings = {**dataclasses.asdict(config), "version": VERSION, **judge.identity()}
   settings["read"] = read.identity(config.inputs)
-  if config.compare_with:
-    folders.read_stats(Path(config.compare_with))  # not only after all was judged
+  if config.compare_with:  # not only after all was judged, and paid for
+    labelled("Annotate.compare_with", config.compare_with)
   if folders.begin(folder, STAGE, settings):
     return folders.read_stats(folder)
   facts: dict[str, Any] = {}
@@ -156,15 +157,38 @@ def agreement(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]
   }
 
 
+def labelled(name: str, place: str) -> list[tuple[Document, float]]:
+  """The documents that a complete stage kept, each with the score that a judge gave it.
+
+  Args:
+    name: of the setting, for the error.
+    place: folder of an annotate run, or of a stage that read what one kept.
+
+  Raises:
+    InputError: the stage is not complete, was changed, or a document has no score.
+  """
+  folders.kept_files(Path(place))  # refuses what is not as the stage left it
+  found = []
+  for document in folders.kept(Path(place)):
+    noted = document.provenance.get(STAGE)
+    score = noted.get("score") if isinstance(noted, Mapping) else None
+    if not isinstance(score, (int, float)):
+      stage = folders.read_stats(Path(place))["stage"]
+      raise InputError(
+        f"{name}: got {place}, a folder of {stage} whose document {document.id} has no "
+        f"score; expected the folder of an {STAGE} run"
+      )
+    found.append((document, float(score)))
+  return found
+
+
 def compare(
   other: str, documents: Sequence[Document], judgements: Sequence[Judgement]
 ) -> dict[str, Any]:
   """Agreement with the labels that another judge gave, in another stage's folder."""
   stats = folders.read_stats(Path(other))
-  theirs = {
-    document.id: document.provenance[STAGE]["score"]
-    for document in folders.kept(Path(other))
-  }
+  labels = labelled("Annotate.compare_with", other)
+  theirs = {document.id: score for document, score in labels}
   pairs = [
     (judgement.score, theirs[document.id])
     for document, judgement in zip(documents, judgements, strict=True)

@@ -54,22 +54,19 @@ def run(config: ClassifierConfig, folder: Path) -> dict[str, Any]:
     InputError: no labels, too few of either kind, or no such checkpoint.
   """
   labels = Path(config.labels)
-  folders.kept_files(labels)  # refuses what is not as the stage left it
-  labelled = list(folders.kept(labels))
+  labelled = annotate.labelled("Classifier.labels", config.labels)
   data = hashlib.sha256((labels / folders.COMPLETED).read_bytes()).hexdigest()
   settings = {**dataclasses.asdict(config), "version": VERSION, "data": data}
   if folders.begin(folder, STAGE, settings):
     return folders.read_stats(folder)
   facts: dict[str, Any] = {}
   with folders.measured(facts):
-    scores = np.array(
-      [document.provenance[annotate.STAGE]["score"] for document in labelled]
-    )
+    scores = np.array([score for _, score in labelled])
     positive = scores >= config.positive_score
-    groups = np.array([document.group for document in labelled])
+    groups = np.array([document.group for document, _ in labelled])
     tested = np.array([_is_tested(group, config.test_fraction) for group in groups])
     _check_labels(positive, tested, config)
-    texts = [document.text for document in labelled]
+    texts = [document.text for document, _ in labelled]
     embedder = Embedder(
       config.checkpoint, config.pooling, config.max_length, config.batch_size
     )
@@ -100,7 +97,7 @@ def run(config: ClassifierConfig, folder: Path) -> dict[str, Any]:
       "lineage": [folders.read_stats(labels)],
     }
   # Labels are counted, not copied: they stay where they are.
-  counts = tally(Keep(document) for document in labelled).stats()
+  counts = tally(Keep(document) for document, _ in labelled).stats()
   return folders.finish(folder, STAGE, counts, facts)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from phi1_jax import InputError
 from phi1_jax.grammar.teacher import MENUS
-from phi1_jax.problems import humaneval, mbpp
+from phi1_jax.problems import humaneval, mbpp, written
 
 # Licences that allow training on and passing on the text, as SPDX identifiers: the
 # permissive ones of The Stack's list (arXiv 2211.15533, section 3.1) and Python's own.
@@ -255,8 +255,9 @@ class DecontaminateConfig:
   Attributes:
     inputs: folders of stages, files or patterns of .jsonl or .parquet
       (text in `text`, `content` or `code`; README names the other fields).
-    benchmarks: task sets that training data must not hold: names, or files of problems
-      in HumanEval's format (.jsonl).
+    benchmarks: task sets that training data must not hold: names (HumanEval, MBPP, and
+      what was written for this project), or files of problems in HumanEval's format
+      (.jsonl).
     ngram: words of a run that counts as shared; the paper's is 13.
     tau: AST match rate from which on a function is a copy of a reference; the paper
       studies 0.95, 0.9, 0.85 and 0.8.
@@ -282,7 +283,7 @@ class DecontaminateConfig:
     if not self.benchmarks:
       raise _error("Decontaminate.benchmarks", self.benchmarks, "at least one task set")
     for name in self.benchmarks:
-      known = (humaneval.TASK_SET, *mbpp.TASK_SETS, "FILE.jsonl")
+      known = (humaneval.TASK_SET, *mbpp.TASK_SETS, *written.TASK_SETS, "FILE.jsonl")
       if not name.endswith(".jsonl"):
         _check_choice("Decontaminate.benchmarks", name, known)
     for name in ("ngram", "shards"):

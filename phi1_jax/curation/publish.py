@@ -21,6 +21,8 @@ from phi1_jax.curation.document import Decision, Document, Drop, Keep, tally
 
 STAGE, VERSION = "publish", 1
 DATASETS = {"code": "code_filtered", "textbook": "textbooks", "exercise": "exercises"}
+# In the filter's lineage, though no document comes from it: only opinions do.
+_CLASSIFIER = "train-classifier"
 
 
 def run(config: PublishConfig, folder: Path) -> dict[str, Any]:
@@ -112,20 +114,42 @@ def _passed(
 
 
 def _decontaminated(lineage: Sequence[Mapping[str, Any]], inputs: int) -> str:
-  """What the card may say about benchmarks: what was looked for in every input."""
-  looked = [
-    [s["settings"] for s in card.flat([stage]) if s["stage"] == "decontaminate"]
-    for stage in lineage
-  ]
-  if len(lineage) < inputs or not all(looked):
+  """What the card may say about benchmarks: what was looked for in every document."""
+  benchmarks: dict[float, list[str]] = {}
+  for name, tau in _looked_for(lineage, inputs).items():
+    benchmarks.setdefault(tau, []).append(name)
+  if not benchmarks:
     return "Nothing, or not enough, was done to keep benchmarks out of it.\n"
-  said = dict.fromkeys(
-    f"{', '.join(s['benchmarks'])} at tau {s['tau']:g}" for of in looked for s in of
-  )
+  said = [f"{', '.join(names)} at tau {tau:g}" for tau, names in benchmarks.items()]
   return (
     f"What was too close to {'; '.join(said)} is not part of it; the stage's folder "
     "lists it with the evidence.\n"
   )
+
+
+def _looked_for(stages: Sequence[Mapping[str, Any]], inputs: int) -> dict[str, float]:
+  """Benchmarks that were looked for in all documents of some inputs, each with its tau.
+
+  Args:
+    stages: stats of those inputs that are stages.
+    inputs: how many inputs there are; of one without stats nothing is known.
+  """
+  if not 0 < inputs <= len(stages):
+    return {}
+  found = [_looked_for_until(stage) for stage in stages]
+  common = [name for name in found[0] if all(name in each for each in found)]
+  return {name: max(each[name] for each in found) for name in common}
+
+
+def _looked_for_until(stage: Mapping[str, Any]) -> dict[str, float]:
+  """The same for what a stage kept; of a benchmark looked for twice, the lowest tau."""
+  settings = stage["settings"]
+  before = [s for s in stage.get("lineage") or () if s["stage"] != _CLASSIFIER]
+  found = _looked_for(before, len(settings.get("inputs") or ()))
+  if stage["stage"] == "decontaminate":
+    tau = settings["tau"]
+    found |= {name: min(tau, found.get(name, tau)) for name in settings["benchmarks"]}
+  return found
 
 
 def _write(

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from phi1_jax import InputError
 from phi1_jax.curation import generic, search, verdict
 from phi1_jax.curation.verdict import Evidence
-from phi1_jax.problems import humaneval, mbpp
+from phi1_jax.problems import humaneval, mbpp, written
 from phi1_jax.problems.problem import Problem, digest
 from phi1_jax.text import source, trees
 
@@ -78,16 +79,37 @@ def problems(benchmarks: Iterable[str]) -> list[tuple[str, Problem]]:
 def _load(name: str) -> Sequence[Problem]:
   if name.endswith(".jsonl"):
     return humaneval.read(Path(name))
+  if name in written.TASK_SETS:
+    return written.load(name)
   return humaneval.load() if name == humaneval.TASK_SET else mbpp.load(name)
 
 
 def reference(benchmark: str, problem: Problem) -> Reference:
-  """What is looked for of a problem."""
+  """What is looked for of a problem.
+
+  Raises:
+    InputError: its solution does not define its entry point in a way that can be
+      compared with other functions.
+  """
+  tree = source.parse(problem.solution)
   functions = {
     node.name: node
-    for node in (source.parse(problem.solution) or ast.Module([], [])).body
+    for node in (tree.body if tree else ())
     if isinstance(node, source.FunctionNode)
   }
+  found = {name: trees.shape(node) for name, node in functions.items()}
+  shapes = {name: shape for name, shape in found.items() if shape}
+  if problem.entry_point not in shapes:
+    if tree is None:
+      what = "a solution (prompt + canonical_solution) that is no Python"
+    elif problem.entry_point not in functions:
+      what = "a solution without it"
+    else:
+      what = "one that is nested too deep to be compared"
+    raise InputError(
+      f"Decontaminate.benchmarks: {benchmark}, {problem.id}: got {what}, expected a "
+      f"function {problem.entry_point!r} at top level; mend the problem or leave it out"
+    )
   entry = functions[problem.entry_point]
   docstring = ast.get_docstring(entry)
   body = body_of(problem.solution, entry)
@@ -99,21 +121,17 @@ def reference(benchmark: str, problem: Problem) -> Reference:
     solution_words=tuple(source.words(without_docstrings(problem.solution))),
     body_words=len(source.words(body)),
     lines=source.lines(body),
-    shapes=tuple(_shapes(entry, functions)),
+    shapes=_shapes(problem.entry_point, shapes),
     code=ended(problem.solution),
   )
 
 
-def _shapes(
-  entry: source.FunctionNode, functions: Mapping[str, source.FunctionNode]
-) -> list[trees.Shape]:
+def _shapes(name: str, shapes: Mapping[str, trees.Shape]) -> tuple[trees.Shape, ...]:
   """The shape of the entry point; of a mere wrapper, also of the longest function."""
-  found = {name: trees.shape(node) for name, node in functions.items()}
-  shapes = {name: shape for name, shape in found.items() if shape}
-  names = [entry.name]
-  if len(shapes[entry.name].written) < verdict.SHORT_TOKENS:
+  names = [name]
+  if len(shapes[name].written) < verdict.SHORT_TOKENS:
     names.append(max(shapes, key=lambda name: (len(shapes[name].written), name)))
-  return [shapes[name] for name in dict.fromkeys(names)]
+  return tuple(shapes[name] for name in dict.fromkeys(names))
 
 
 def body_of(code: str, function: source.FunctionNode) -> str:

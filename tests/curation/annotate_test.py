@@ -8,6 +8,7 @@ from phi1_jax import InputError
 from phi1_jax.curation import annotate, folder
 from phi1_jax.curation.annotate import Judgement
 from phi1_jax.curation.config import AnnotateConfig
+from phi1_jax.curation.document import Keep
 from tests.curation import samples
 
 
@@ -83,6 +84,26 @@ def test_two_judges_are_compared_on_what_both_have(inputs, tmp_path):
   stats = run(inputs, tmp_path / "b", sample=10, compare_with=other)
   assert stats["other_judge"]["documents"] in (9, 10)
   assert stats["other_judge"]["models"] == ["a list"]
+
+
+@pytest.mark.parametrize("noted", [None, {"reason": "x"}, {"score": "4"}, "4"])
+def test_a_folder_without_scores_is_refused_before_anything_is_judged(
+  inputs, tmp_path, noted
+):
+  other = tmp_path / "other"
+  other.mkdir()
+  folder.begin(other, "exercises", {})
+  noted = {} if noted is None else {"annotate": noted}
+  counts = folder.write(other, [Keep(samples.document("x = 1\n", **noted))])
+  folder.finish(other, "exercises", counts.stats(), {})
+
+  class Paid(Listed):
+    def scores(self, documents, sample):
+      raise AssertionError("a judge was asked")
+
+  says = rf"^Annotate\.compare_with: got {other}, a folder of exercises whose .* score;"
+  with pytest.raises(InputError, match=says):
+    run(inputs, tmp_path / "out", Paid(), compare_with=str(other))
 
 
 def test_the_local_judge_says_that_it_is_no_llm(inputs, tmp_path):

@@ -102,6 +102,19 @@ def test_a_changed_forest_is_not_opened(trained, tmp_path):
     classifier.load(tmp_path)
 
 
+def test_labels_of_another_stage_are_refused(checkpoint, tmp_path):
+  other, out = tmp_path / "other", tmp_path / "out"
+  for path in (other, out):
+    path.mkdir()
+  folder.begin(other, "filter", {})
+  counts = folder.write(other, [Keep(samples.document("x = 1\n", filter={}))])
+  folder.finish(other, "filter", counts.stats(), {})
+  config = ClassifierConfig(str(other), str(checkpoint))
+  says = r"^Classifier\.labels: got .*, a folder of filter whose .* of an annotate run$"
+  with pytest.raises(InputError, match=says):
+    classifier.run(config, out)
+
+
 def test_too_few_labels_are_refused(labels, checkpoint, tmp_path):
   config = ClassifierConfig(str(labels), str(checkpoint), positive_score=5.0)
   with pytest.raises(InputError, match="has 0 documents of score 5 or more"):

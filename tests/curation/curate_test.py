@@ -1,5 +1,6 @@
 """The command `curate`: stages in a row, and what it says to wrong input."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import pytest
 
 from phi1_jax import InputError, curate
 from phi1_jax.curation import folder
+from phi1_jax.problems import humaneval, mbpp
 from tests.curation import samples
 
 SMALL = (
@@ -57,6 +59,94 @@ def test_all_stages_from_raw_code_to_published_sets(raw, tmp_path, checkpoint, c
   assert curate.main(flags) == 0  # complete already: nothing is written again
   after = sorted(p.stat().st_mtime_ns for p in root.rglob("*") if p.name != ".lock")
   assert before == after
+
+
+@pytest.fixture
+def small_mbpp(monkeypatch):
+  """Three problems stand in for MBPP's; the environment is as it was afterwards."""
+  monkeypatch.setenv(mbpp.ENVIRONMENT, "")
+
+  def load(name):
+    if not os.environ[mbpp.ENVIRONMENT]:
+      raise InputError("MBPP cannot be downloaded")
+    return humaneval.load()[:3]
+
+  monkeypatch.setattr(mbpp, "load", load)
+  return monkeypatch
+
+
+def looked_for(monkeypatch, *flags):
+  """What decontaminate is told to look for; no stage runs."""
+  told = []
+
+  def run(work):
+    told.append((getattr(work.config, "benchmarks", None), work.taus))
+    return {}
+
+  for name, stage in curate.STAGES.items():
+    monkeypatch.setitem(curate.STAGES, name, dataclasses.replace(stage, run=run))
+  assert curate.main(list(map(str, flags))) == 0
+  ((benchmarks, taus),) = [each for each in told if each[0]]
+  return (*benchmarks, *map(str, taus or ()))
+
+
+HUMANEVAL, MBPP = "humaneval-164", "mbpp-full-974"
+
+
+@pytest.mark.parametrize(
+  ("flags", "wanted"),
+  [
+    (["all"], (HUMANEVAL,)),
+    (["all", "--benchmarks=F"], (HUMANEVAL, MBPP)),
+    (["all", "environment"], (HUMANEVAL, MBPP)),
+    (["all", "--benchmarks=F", f"--gin.Decontaminate.benchmarks=('{HUMANEVAL}',)"],
+     (HUMANEVAL,)),
+    (["decontaminate"], (HUMANEVAL, MBPP)),
+    (["decontaminate", "--benchmarks=F"], (HUMANEVAL, MBPP)),
+    (["decontaminate", "--gin_file=gin/curate/all.gin", "--tau=0.9,0.8"],
+     (HUMANEVAL, "0.9", "0.8")),
+    (["decontaminate", "--gin_file=gin/curate/all.gin", "--tau=0.9", "--benchmarks=F"],
+     (HUMANEVAL, MBPP, "0.9")),
+    (["decontaminate", "--gin_file=FILE", "--benchmarks=F"], ("mbpp-full-500",)),
+  ],
+)  # fmt: skip
+def test_mbpp_is_looked_for_where_its_folder_is_named(
+  flags, wanted, small_mbpp, tmp_path, checkpoint
+):
+  own = tmp_path / "own.gin"
+  own.write_text(
+    "include 'gin/curate/decontaminate.gin'\n"
+    "Decontaminate.benchmarks = ('mbpp-full-500',)\n"
+  )
+  if "environment" in flags:
+    flags = [flag for flag in flags if flag != "environment"]
+    small_mbpp.setenv(mbpp.ENVIRONMENT, "F")
+  flags = [flag.replace("FILE", str(own)) for flag in flags]
+  flags += [
+    f"--workdir={tmp_path / 'out'}",
+    f"--gin.Classifier.checkpoint={checkpoint}",
+  ]
+  assert looked_for(small_mbpp, *flags) == wanted
+
+
+def test_a_folder_begun_without_mbpp_is_refused_with_it(small_mbpp, tmp_path, raw):
+  flags = ["decontaminate", "--gin_file=gin/curate/all.gin"]
+  flags += [f"--workdir={tmp_path / 'out'}", f"--gin.Decontaminate.inputs=('{raw}',)"]
+  assert curate.main(flags) == 0
+  with pytest.raises(InputError, match=r"begun with benchmarks .* now it is .*mbpp-f"):
+    curate.main([*flags, "--benchmarks=F"])
+  flags.append("--gin.Decontaminate.benchmarks=('humaneval-164',)")
+  assert curate.main([*flags, "--benchmarks=F"]) == 0  # told so, it is the same
+
+
+def test_all_refuses_benchmarks_that_cannot_be_read_before_it_begins(
+  tmp_path, checkpoint, monkeypatch
+):
+  monkeypatch.setenv(mbpp.ENVIRONMENT, "")
+  flags = ["all", f"--workdir={tmp_path / 'out'}", f"--benchmarks={tmp_path}"]
+  with pytest.raises(InputError, match="expected MBPP there"):
+    curate.main([*flags, f"--gin.Classifier.checkpoint={checkpoint}"])
+  assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

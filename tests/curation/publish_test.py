@@ -5,7 +5,7 @@ import json
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.curation import folder, publish
+from phi1_jax.curation import folder, publish, read
 from phi1_jax.curation.config import PublishConfig
 from phi1_jax.curation.document import Keep
 from phi1_jax.data import tasks
@@ -78,7 +78,73 @@ def test_what_was_not_looked_for_is_not_claimed(tmp_path):
   stats, _ = run(rows, tmp_path)
   assert stats["dropped"] == {"read twice": 1, "not JSON": 1}
   card = (tmp_path / "curated" / "code_filtered" / "1.0.0" / "README.md").read_text()
-  assert "Nothing, or not enough, was done to keep benchmarks out of it." in card
+  assert NOT_CLAIMED in card
+
+
+@pytest.fixture
+def chain(tmp_path):
+  """Makes a stage's folder of one document, from folders beside it or raw files."""
+
+  def make(name, stage, *inputs, judged_by=(), **settings):
+    path = tmp_path / name
+    path.mkdir()
+    paths = [str(tmp_path / each) for each in inputs]
+    folder.begin(path, stage, {**settings, **({"inputs": paths} if paths else {})})
+    counts = folder.write(path, [Keep(samples.document(f"{name} = 1\n"))])
+    found = read.lineage([*(str(tmp_path / each) for each in judged_by), *paths])
+    folder.finish(path, stage, counts.stats(), {"lineage": found})
+    return path
+
+  (tmp_path / "raw.jsonl").write_text('{"text": "x = 1"}\n')
+  make("clean", "decontaminate", "raw.jsonl", benchmarks=["humaneval-164"], tau=0.9)
+  return make
+
+
+NOT_CLAIMED = "Nothing, or not enough, was done to keep benchmarks out of it."
+
+
+def card_of(stage, tmp_path):
+  run(stage, tmp_path)
+  return (tmp_path / "curated" / "code_filtered" / "1.0.0" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("other", ["llm", "raw.jsonl"])
+def test_one_input_that_was_not_looked_through_spoils_the_claim(chain, tmp_path, other):
+  chain("llm", "exercises")
+  mixed = chain("mixed", "deduplicate", "clean", other)
+  assert NOT_CLAIMED in card_of(mixed, tmp_path)
+
+
+@pytest.mark.parametrize(
+  ("read_by_filter", "claimed"), [("raw.jsonl", False), ("clean", True)]
+)
+def test_labels_that_were_looked_through_clean_no_other_code(
+  chain, tmp_path, read_by_filter, claimed
+):
+  chain("labels", "annotate", "clean")
+  chain("forest", "train-classifier", judged_by=["labels"], labels="labels")
+  filtered = chain("filtered", "filter", read_by_filter, judged_by=["forest"])
+  card = card_of(filtered, tmp_path)
+  assert (NOT_CLAIMED in card) != claimed
+  assert ("too close to humaneval-164 at tau 0.9 is not" in card) == claimed
+  assert "# train-classifier" in card  # it is told all the same
+
+
+def test_what_only_one_input_was_looked_through_for_is_not_claimed(chain, tmp_path):
+  both = {"benchmarks": ["mbpp-full-974", "humaneval-164"], "tau": 0.95}
+  chain("more", "decontaminate", "raw.jsonl", **both)
+  mixed = chain("mixed", "deduplicate", "more", "clean")
+  card = card_of(mixed, tmp_path)
+  assert "too close to humaneval-164 at tau 0.95 is not part of it" in card
+  assert "mbpp" not in card.partition("# decontaminate")[0]
+
+
+def test_what_was_looked_for_twice_is_claimed_of_both_times(chain, tmp_path):
+  chain("again", "deduplicate", "clean")
+  both = {"benchmarks": ["mbpp-full-974", "humaneval-164"], "tau": 0.95}
+  last = chain("last", "decontaminate", "again", **both)
+  card = card_of(last, tmp_path)
+  assert "to humaneval-164 at tau 0.9; mbpp-full-974 at tau 0.95 is not part" in card
 
 
 def test_a_version_is_published_once(stage, tmp_path):

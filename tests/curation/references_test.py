@@ -1,14 +1,17 @@
 """What is found of a benchmark's problems, in documents made of HumanEval's."""
 
 import ast
+import json
 import pickle
 import textwrap
 
 import numpy as np
 import pytest
 
+from phi1_jax import InputError
 from phi1_jax.curation import generic, references, verdict
-from phi1_jax.problems import humaneval
+from phi1_jax.curation.config import DecontaminateConfig
+from phi1_jax.problems import humaneval, written
 from phi1_jax.problems.problem import Problem
 from phi1_jax.text import source, trees
 
@@ -90,6 +93,48 @@ def test_a_wrapper_is_known_by_what_it_wraps():
   assert len(made.shapes) == 2
   assert made.text_words == ("do",)
   assert made.lines == ("return g(a)",)
+
+
+ROW = {"task_id": "Own/7", "prompt": "", "entry_point": "f", "test": ""}
+
+
+@pytest.mark.parametrize(
+  ("solution", "says"),
+  [
+    ("def f(:\n", "got a solution .* that is no Python, expected a function 'f'"),
+    ("class A:\n  def f(self): return 1\n", "got a solution without it, expected"),
+    ("f = lambda a: a\n", "got a solution without it, expected"),
+    (
+      "def f(a):\n  if a: pass\n" + "  elif a > 1: pass\n" * 1200,
+      "got one that is nested too deep to be compared",
+    ),
+  ],
+)
+def test_ones_own_problem_that_cannot_be_compared_is_named(solution, says, tmp_path):
+  path = tmp_path / "my.jsonl"
+  path.write_text(json.dumps({**ROW, "canonical_solution": solution}) + "\n")
+  with pytest.raises(InputError, match=rf"{path}, Own/7: {says}") as error:
+    references.Index.of((str(path),), 13)
+  assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["task_id", "prompt", "entry_point", "test"])
+def test_ones_own_problem_of_odd_types_is_named(name, tmp_path):
+  path = tmp_path / "my.jsonl"
+  row = {**ROW, "canonical_solution": "def f(a): return a\n", name: 5}
+  path.write_text(json.dumps(row) + "\n")
+  with pytest.raises(InputError, match=rf"my\.jsonl, line 1: .*{name} is no string"):
+    references.Index.of((str(path),), 13)
+
+
+@pytest.mark.parametrize("name", written.TASK_SETS)
+def test_what_was_written_for_this_project_is_found_by_name(name):
+  config = DecontaminateConfig(("x",), (name,))
+  made = references.Index.of(config.benchmarks, config.ngram)
+  problems = written.load(name)
+  assert made.ids() == {name: {problem.id for problem in problems}}
+  found = [p for p in problems if reasons(made, p.solution, p)]
+  assert len(found) == len(problems)
 
 
 def test_distances_are_of_the_closest_function():
