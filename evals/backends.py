@@ -240,10 +240,10 @@ class EndpointBackend:
     ended: BaseException | None = None
     working = min(self._config.slots, len(wanted))
     with _held_back(waiting.clear) as interrupted:
-      # Not a pool's threads, which the interpreter waits for at its exit.
-      for _ in range(working):
-        threading.Thread(target=self._work, args=(waiting, told), daemon=True).start()
       try:
+        # Not a pool's threads, which the interpreter waits for at its exit.
+        for _ in range(working):
+          threading.Thread(target=self._work, args=(waiting, told), daemon=True).start()
         while working:
           one, outcome = told.get()
           if one is None:
@@ -320,8 +320,8 @@ def _held_back(stop: Callable[[], object]) -> Iterator[threading.Event]:
     with contextlib.suppress(OSError):  # nobody reads it
       os.write(
         2,
-        b"\nstopping: waiting for the requests under way, which are paid for; once "
-        b"more to quit at once\n",
+        b"\nstopping: waiting for what was asked, which is paid for; once more to quit "
+        b"at once\n",
       )
 
   main = threading.current_thread() is threading.main_thread()

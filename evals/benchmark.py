@@ -74,7 +74,7 @@ def _parser(benchmark: str, about: str) -> command.Parser:
     type=Path,
     help="judge this JSONL of task_id and completion instead of asking a model",
   )
-  add("--workdir", type=Path, help="default: runs/<name of the first gin file>")
+  add("--workdir", type=Path, help="default: runs/<names of the gin files>")
   add("--task_set", choices=TASK_SETS[benchmark], help="over Evaluation.task_set")
   add("--prompt_style", help="over Evaluation.prompt_style")
   add(

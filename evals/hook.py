@@ -8,6 +8,7 @@ watch: a checkpoint is chosen by held-out loss (`summary.json` of the training n
 it), never by a benchmark that it will be judged on.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -105,8 +106,8 @@ def _make_room(folder: Path, settings: Mapping[str, Any]) -> None:
     wanted = json.loads(json.dumps(settings))  # as it was written
     records.check_settings(folder, records.read_json(begun), wanted)
   except InputError:
-    number = sum(1 for _ in folder.parent.glob(f"{folder.name}.*"))
-    folder.rename(f"{folder}.{number}")
+    free = (Path(f"{folder}.{number}") for number in itertools.count())
+    folder.rename(next(place for place in free if not place.exists()))
 
 
 def _show(problems: Sequence[Problem], found: summary.Results, folder: Path) -> None:

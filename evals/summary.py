@@ -10,7 +10,7 @@ Beside pass@k stand two rates, which move before it does:
                 counts as not: an exception, an exit, a crash, a limit, a result that is
                 no plain data, no function
 
-Sanitizing leaves out what does not parse, and keeps of a prompt that is a stub the
+Sanitizing leaves out what does not parse, and of a prompt that is a stub at least the
 stub, whose None is compared: so it is the truncated programs that say what a model can
 write.
 
@@ -106,11 +106,12 @@ def read(
     for row in records.read_lines(folder / workdir.VERDICTS)
   }
   verdicts, empty = {}, set()
+  unsaid = {row["key"] for row in rows if not row["completion"].strip()}
   for program, begun in execute.wanted(rows, problems, asked):
     key, variant = begun["key"], begun["variant"]
-    # Before a completion may stand a function that its docstring makes valid.
-    nothing = "", asked[begun["task_id"]].prefix.strip()
-    if program and program.code.strip() in nothing:
+    # What stands before it may be a function, which its docstring makes valid.
+    blank = variant == "truncated" and key in unsaid
+    if program and (blank or not program.code.strip()):
       empty.add((key, variant))
     verdict = found.get((key, variant, begun["program"], judge))
     if verdict:

@@ -213,6 +213,9 @@ def _claim(store: Path, facts: dict[str, Any]) -> None:
 
 def _refuse_other(store: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
   found = {**found, "tokenizer": _only(found["tokenizer"], wanted["tokenizer"])}
+  if found["tasks"] == _without_content(found["tasks"]):
+    # It was begun before the content of curated sets was written down.
+    wanted = {**wanted, "tasks": _without_content(wanted["tasks"])}
   # Through JSON, as the one that was found went.
   different = _difference(
     _only(found, wanted), json.loads(json.dumps(wanted)), path="Data"
@@ -223,6 +226,17 @@ def _refuse_other(store: Path, found: dict[str, Any], wanted: dict[str, Any]) ->
       f"{store} was begun with {path} = {was!r}, now it is {now!r}; delete the folder "
       "to build it anew, or name another with Data.store"
     )
+
+
+def _without_content(tasks: dict[str, Any]) -> dict[str, Any]:
+  return {
+    name: {**task, "sources": [_except(s, "content") for s in task["sources"]]}
+    for name, task in tasks.items()
+  }
+
+
+def _except(found: dict[str, Any], name: str) -> dict[str, Any]:
+  return {key: value for key, value in found.items() if key != name}
 
 
 def _only(found: dict[str, Any], keys: dict[str, Any]) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def _run(arguments: argparse.Namespace) -> int:
     with hosts.agreed("what the token store was built from"):
       preflight.check_current(store, run)
     if hosts.is_first():
-      tokens = (store.directory / tokenizer.FILE_NAME).read_text()
+      tokens = (store.directory / tokenizer.FILE_NAME).read_text("utf-8")
       held.enter_context(_written(workdir, text, tokens))
     return _train(run, store, stop)
 
@@ -119,7 +119,7 @@ def _parser() -> command.Parser:
   parser.add_argument(
     "--workdir",
     type=Path,
-    help="where the run lives (default: runs/<name of the first gin file>)",
+    help="where the run lives (default: runs/<names of the gin files>)",
   )
   parser.add_argument(
     "--dry_run",
@@ -141,6 +141,7 @@ def dry_run(run: setup.Setup) -> int:
     if (Path(data.store) / "COMPLETED").exists():
       store = TokenStore.open(data.store, verify=data.verify)
       preflight.check_store(store, run.config)
+      preflight.check_current(store, run)
     with sharding.layout(run.mesh):
       step = make_train_step(run, document_end=0)
     compiled = memory.compile_step(step, run)
@@ -277,7 +278,7 @@ def _written(workdir: Path, config: str, tokens: str) -> Iterator[None]:
   A run that is refused inside leaves what belongs to the checkpoints that are there.
   """
   new = {workdir / "config.gin": config, workdir / tokenizer.FILE_NAME: tokens}
-  before = {path: path.read_text() for path in new if path.exists()}
+  before = {path: path.read_text("utf-8") for path in new if path.exists()}
   if (old := before.get(workdir / "config.gin")) is not None:
     for line in config.splitlines():
       if line not in old.splitlines():

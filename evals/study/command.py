@@ -41,7 +41,7 @@ def main(about: str, argv: Sequence[str]) -> int:
   parser.prog = "python -m evals study"
   parser.epilog = f"{parser.epilog}\n\n{_settings()}"
   add = parser.add_argument
-  add("--workdir", type=Path, help="default: runs/<name of the first gin file>")
+  add("--workdir", type=Path, help="default: runs/<names of the gin files>")
   add("--plan", action="store_true", help="print the steps and stop")
   add(
     "--benchmarks",

@@ -167,45 +167,68 @@ def _overlap(scores: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _repeated(data: Mapping[str, Any]) -> list[Block]:
-  """The study of half the seeds, and of the other half."""
+  """Half of the seeds against the others: every arm, and every pair of them."""
   found, seeds, near = data["repeated"], data["config"]["seeds"], data["tiers"][0]
   if not found:
     return []
   halves = seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]
+  named = [f"seeds {', '.join(map(str, half))}" for half in halves]
   solving = [
-    row for row in found if max(h["value"] for h in row["halves"]) >= _SOLVES / 100
+    row["halves"]
+    for row in found
+    if max(half["value"] for half in row["halves"]) >= _SOLVES / 100
   ]
-  both = [row["halves"] for row in solving]
-  apart = [100 * abs(b["value"] - a["value"]) for a, b in both]
-  rows = []
-  for row in found:
-    if row["task_set"] == near:
-      a, b = row["halves"]
-      points = f"{100 * (b['value'] - a['value']):+.0f}"
-      shown = "yes" if _overlap(row["halves"]) else "no"
-      rows.append(
-        [f"{row['arm']} {row['size']}", percent(a), percent(b), points, shown]
-      )
+  apart = [100 * abs(b["value"] - a["value"]) for a, b in solving]
+  nearest = {
+    (row["arm"], row["size"]): row["halves"] for row in found if row["task_set"] == near
+  }
   return [
     Text(
-      "The study repeated: the same arms with the first half of the seeds and with the "
-      "other half, each with its interval over problems and trainings. Of all arms and "
-      f"tiers {sum(_overlap(row['halves']) for row in found)} of {len(found)} overlap, "
-      f"and {sum(map(_overlap, both))} of the {len(both)} where some half solves "
+      "The study with half of the seeds and with the other half, each with its "
+      "intervals over problems and trainings. Seeds change initial parameters and "
+      "order; exercises, vocabulary, filter and problems stay, and the first seed's "
+      "model made the embeddings. Of all arms and tiers "
+      f"{sum(_overlap(row['halves']) for row in found)} of {len(found)} overlap, and "
+      f"{sum(map(_overlap, solving))} of the {len(solving)} where some half solves "
       f"{_SOLVES}%; these are {statistics.median(apart or [0]):.0f} points apart in "
-      f"the median, {max(apart, default=0):.0f} at most. Few trainings make wide "
-      f"intervals, so the points say more. On {label(near)}:"
+      f"the median, {max(apart, default=0):.0f} at most. A few trainings make wide "
+      f"intervals, which overlap easily. On {label(near)}:"
     ),
     Table(
+      ["arm", *named, "points", "overlap"],
       [
-        "arm",
-        *(f"seeds {', '.join(map(str, h))}" for h in halves),
-        "points",
-        "overlap",
+        [
+          f"{arm} {size}",
+          percent(a),
+          percent(b),
+          _signed(b["value"] - a["value"]),
+          "yes" if _overlap([a, b]) else "no",
+        ]
+        for (arm, size), (a, b) in nearest.items()
       ],
-      rows,
     ),
+    Text("Whether what the arms say of each other repeats, in points:"),
+    Table(["arms", *named], _pairs(data, nearest)),
   ]
+
+
+def _pairs(
+  data: Mapping[str, Any], halves: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
+) -> list[list[str]]:
+  """The differences that `paired` tests, on the nearest tier, in both halves."""
+  size, rows = sizes(data)[0], []
+  for row in data["comparisons"]:
+    if row["task_set"] == data["tiers"][0]:
+      both = zip(halves[row["a"], size], halves[row["b"], size], strict=True)
+      points = [_signed(b["value"] - a["value"]) for a, b in both]
+      rows.append([f"{row['b']} - {row['a']}", *points])
+  return rows
+
+
+def _signed(share: float) -> str:
+  """Points with their sign; zero has none."""
+  points = round(100 * share)
+  return f"{points:+d}" if points else "0"
 
 
 def _seen(data: Mapping[str, Any]) -> list[Block]:

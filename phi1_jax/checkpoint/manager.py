@@ -95,9 +95,9 @@ class Checkpoints:
   def __init__(self, directory: Path, config: CheckpointConfig):
     self.directory = directory.absolute()
     self.config = config
-    self._manager = self._open()
+    self._manager = self._open(cleanup=True)
 
-  def _open(self) -> ocp.CheckpointManager:
+  def _open(self, *, cleanup: bool = False) -> ocp.CheckpointManager:
     policies = ocp.checkpoint_managers
     kept: list[Any] = [policies.LatestN(self.config.keep_latest)]
     if self.config.keep_every:
@@ -107,7 +107,9 @@ class Checkpoints:
       options=ocp.CheckpointManagerOptions(
         preservation_policy=policies.AnyPreservationPolicy(kept),
         enable_async_checkpointing=self.config.asynchronous,
-        cleanup_tmp_directories=True,  # of saves that a kill broke off: 17 GB each
+        # What a kill left of a save is 17 GB large. Orbax removes it in a thread that
+        # only a save waits for, so that it may not begin a second time.
+        cleanup_tmp_directories=cleanup,
       ),
     )
 

@@ -1,9 +1,11 @@
 """Another command of this project as a child process."""
 
+import contextlib
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from typing import IO
 
 from phi1_jax import InputError
 from phi1_jax.cli import command
@@ -32,21 +34,23 @@ def run(
   # ends with us, however we end.
   words = [sys.executable, "-m", module, *arguments]
   ours, its = os.pipe()[::-1]
-  with os.fdopen(ours, "wb"):
+  with os.fdopen(ours, "wb", buffering=0) as pipe:
     environment = {**os.environ, command.PARENT: str(its)}
     child = subprocess.Popen(words, process_group=0, pass_fds=[its], env=environment)
     os.close(its)
-    return _finished(child, stopping, doing)
+    return _finished(child, pipe, stopping, doing)
 
 
 def _finished(
-  child: subprocess.Popen, stopping: Callable[[], bool], doing: str
+  child: subprocess.Popen, pipe: IO[bytes], stopping: Callable[[], bool], doing: str
 ) -> bool:
   told = False
   try:
     while (code := _code(child)) is None:
       if stopping() and not told:
         told = True
+        with contextlib.suppress(OSError):  # it has left already
+          pipe.write(command.TOLD)  # it saves, and must not be told again if we end
         child.terminate()
   except BaseException:  # such as the second Ctrl-C
     child.kill()

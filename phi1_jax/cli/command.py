@@ -25,8 +25,9 @@ DONE = 0
 WRONG_INPUT = 2
 PREEMPTED = 75
 INTERRUPTED = 130
-# Names, to a command that another one runs, a pipe that ends with that one.
-PARENT = "PHI1_JAX_PARENT"
+# Names, to a command that another one runs, a pipe that ends with that one, and what is
+# written there before it is told to stop.
+PARENT, TOLD = "PHI1_JAX_PARENT", b"!"
 
 
 class Parser(argparse.ArgumentParser):
@@ -203,13 +204,15 @@ def _check_hosts(arguments: argparse.Namespace) -> bool:
 
 
 def default_workdir(gin_files: Sequence[str]) -> Path:
-  """`runs/<name of the first gin file>`: where a run lives unless --workdir says.
+  """`runs/<names of the gin files>`: where a run lives unless --workdir says.
 
-  The first says what is done, those after it how: on which machine, with which model.
+  Those of gin/meshes are left out: a run may go on on another machine.
   """
   if not gin_files:
     raise InputError("--workdir: got none and no --gin_file to name it after; give one")
-  return Path("runs") / Path(gin_files[0]).stem
+  files = [Path(file) for file in gin_files]
+  named = [file.stem for file in files if file.parent.name != "meshes"]
+  return Path("runs") / "-".join(named or [files[-1].stem])
 
 
 def _end_with_parent() -> None:
@@ -219,8 +222,8 @@ def _end_with_parent() -> None:
     return
 
   def wait() -> None:
-    os.read(int(pipe), 1)  # nobody writes: it ends
-    os.kill(os.getpid(), signal.SIGTERM)
+    if os.read(int(pipe), 1) != TOLD:  # it has ended
+      os.kill(os.getpid(), signal.SIGTERM)
 
   threading.Thread(target=wait, daemon=True).start()
 

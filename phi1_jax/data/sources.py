@@ -231,7 +231,7 @@ def _describe_tfds(source: seqio.TfdsDataSource) -> dict[str, Any]:
     }
     noted = Path(f"{directory}/{name}/{info.version}/{CURATED_CONTENT}")
     if noted.exists():  # two sets may have one version, in two folders
-      content = {"content": records.read_json(noted)["documents"]}
+      content = {"content": records.read_json(noted).get("documents")}
   except (tfds.core.DatasetNotFoundError, AssertionError, OSError) as error:
     raise InputError(
       f"Data.curated_directory: {directory} holds no TFDS dataset {name}; name the "

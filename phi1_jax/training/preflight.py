@@ -1,5 +1,7 @@
 """Refuses, before the work starts, what would only show in the middle of it."""
 
+import logging
+import re
 from pathlib import Path
 
 from phi1_jax import InputError
@@ -10,6 +12,8 @@ from phi1_jax.data.token_store import TokenStore
 from phi1_jax.grammar import teacher
 from phi1_jax.text import records, tokenizer
 from phi1_jax.training.setup import RunConfig, Setup
+
+log = logging.getLogger(__name__)
 
 
 def check_start(setup: Setup) -> None:
@@ -50,13 +54,14 @@ def check_store(store: TokenStore, config: RunConfig) -> None:
 
 
 def check_current(store: TokenStore, setup: Setup) -> None:
-  """Refuses to begin a run on a store whose sources are others by now.
+  """Refuses to begin a run on a store whose curated sets are others by now.
 
-  As far as can be told without TensorFlow: the version of the grammar teacher, and the
-  curated sets where they lie on this machine. A run that goes on keeps its store.
+  As far as can be told without TensorFlow, and where the sets lie on this machine: with
+  a `curated_directory` that holds none of them, a store is taken as it is. A run that
+  goes on keeps its store. Another version of the grammar teacher is only said.
 
   Raises:
-    InputError: a source has another version or content than the store was built from.
+    InputError: a set has another version or content than the store was built from.
   """
   data = setup.config.data
   if manager.holds_checkpoint(setup.workdir) or setup.config.checkpoint.resume_from:
@@ -64,24 +69,28 @@ def check_current(store: TokenStore, setup: Setup) -> None:
   for task in store.manifest["tasks"].values():
     for source in task.get("sources", ()):
       name, built = source["name"], (source.get("version"), source.get("content"))
-      now = built
-      if name == teacher.NAME:
-        now = str(teacher.VERSION), None
-      elif data.curated_directory and built[1]:
-        now = _curated_now(Path(data.curated_directory).expanduser() / name) or built
-      if now != built:
-        raise InputError(
-          f"Data.store: {data.store} was built from {name} {built[0]}, now there is "
-          f"{now[0]}{' with other content' * (now[0] == built[0])}; delete the store "
-          "to build it anew, or name another with Data.store"
+      if name == teacher.NAME and built[0] != str(teacher.VERSION):
+        log.warning(
+          "%s was built by version %s of the grammar teacher; this is version %d",
+          *(data.store, built[0], teacher.VERSION),
         )
+      if data.curated_directory and built[1]:
+        now = _curated_now(Path(data.curated_directory).expanduser() / name) or built
+        if now != built:
+          raise InputError(
+            f"Data.store: {data.store} was built from {name} {built[0]}, now there is "
+            f"{now[0]}{' with other content' * (now[0] == built[0])}; name another "
+            "store to build it anew, or the folder that holds the old set with "
+            "Data.curated_directory"
+          )
 
 
 def _curated_now(folder: Path) -> tuple[str, str | None] | None:
   """Version and content of the set that a build would read; None if it is not here."""
   found = {
     tuple(map(int, path.parent.name.split("."))): path
-    for path in folder.glob(f"1.*.*/{CURATED_CONTENT}")
+    for path in folder.glob(f"*/{CURATED_CONTENT}")
+    if re.fullmatch(r"1\.\d+\.\d+", path.parent.name)
   }
   if not found:
     return None

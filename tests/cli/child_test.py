@@ -1,7 +1,6 @@
 """A command as a child: told to stop once, and what its exit code means."""
 
 import pathlib
-import signal
 import subprocess
 import sys
 import textwrap
@@ -83,20 +82,44 @@ def test_a_child_does_not_outlive_an_interruption(module, tmp_path):
   assert not pathlib.Path("/proc", (tmp_path / "pid").read_text()).exists()
 
 
-def test_a_child_whose_parent_is_killed_saves_and_stops(module, tmp_path):
-  saving = textwrap.indent(textwrap.dedent(SAVING), "  ")
+def _command(module, body):
   module(
-    f"from phi1_jax.cli import command\ndef main(argv):\n{saving}\ncommand.run(main)"
+    f"from phi1_jax.cli import command\ndef main(argv):\n{body}\ncommand.run(main)"
   )
+
+
+def _wait_for(path):
+  deadline = time.monotonic() + 60
+  while not path.exists():
+    assert time.monotonic() < deadline, path.name
+    time.sleep(0.02)
+
+
+def test_a_child_whose_parent_is_killed_saves_and_stops(module, tmp_path):
+  _command(module, textwrap.indent(textwrap.dedent(SAVING), "  "))
   program = "import sys; from phi1_jax.cli import child; "
   program += "child.run('job', sys.argv[1:], lambda: False, 'saving')"
   parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
-  deadline = time.monotonic() + 60
-  while not (tmp_path / "ready").exists():
-    assert time.monotonic() < deadline
-    time.sleep(0.02)
-  parent.send_signal(signal.SIGKILL)
+  _wait_for(tmp_path / "ready")
+  parent.kill()
   parent.wait()
-  while not (tmp_path / "saved").exists():
-    assert time.monotonic() < deadline
-    time.sleep(0.02)
+  _wait_for(tmp_path / "saved")
+
+
+def test_a_child_that_saves_is_not_told_again_when_its_parent_is_killed(
+  module, tmp_path
+):
+  saving = textwrap.indent(textwrap.dedent(SAVING), "  ")
+  saving = saving.replace(
+    "  time.sleep(1.0)",
+    "  pathlib.Path(sys.argv[1], 'told').touch()\n  time.sleep(2.0)",
+  )
+  _command(module, saving)
+  program = "import pathlib, sys; from phi1_jax.cli import child; "
+  program += "ready = pathlib.Path(sys.argv[1], 'ready'); "
+  program += "child.run('job', sys.argv[1:], ready.exists, 'saving')"
+  parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
+  _wait_for(tmp_path / "told")
+  parent.kill()
+  parent.wait()
+  _wait_for(tmp_path / "saved")

@@ -113,7 +113,11 @@ def test_simulated_devices(devices):
 
 
 def test_default_workdir():
-  assert str(command.default_workdir(["gin/a.gin", "x/b.gin"])) == "runs/a"
+  assert str(command.default_workdir(["gin/a.gin"])) == "runs/a"
+  assert str(command.default_workdir(["gin/a.gin", "x/b.gin"])) == "runs/a-b"
+  # A mesh is where a run is, not which.
+  assert str(command.default_workdir(["gin/a.gin", "gin/meshes/b.gin"])) == "runs/a"
+  assert str(command.default_workdir(["gin/meshes/b.gin"])) == "runs/b"
   with pytest.raises(InputError, match=r"--workdir"):
     command.default_workdir([])
 

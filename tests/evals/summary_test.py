@@ -120,8 +120,9 @@ def test_an_empty_completion_is_no_valid_syntax(only_five, knowing, trusting, tm
   execute.execute(tmp_path, only_five, asked, trusting(), {})
   found = summary.read(tmp_path, only_five, asked)
   ids = {row["key"]: name for name, (row,) in found.completions.items()}
-  empty = sorted(ids[key] for key, variant in found.empty if variant == "truncated")
-  assert empty == sorted(problem.id for problem in only_five[:2])
+  assert sorted((ids[key], variant) for key, variant in found.empty) == sorted(
+    (problem.id, "truncated") for problem in only_five[:2]
+  )
 
 
 def test_a_summary_without_rates_is_still_shown(evaluate, tmp_path):

@@ -164,14 +164,19 @@ def test_a_repetition_is_shown_with_how_far_it_is_apart(data):
     {"arm": arm, "size": "1M", "task_set": tier, "halves": [_score(n) for n in both]}
     for (arm, tier), both in halves.items()
   ]
-  found = score_sections.scores(data | {"config": config, "repeated": repeated})
+  pair = {"a": "wrong", "b": "raw", "task_set": TIERS[0]}
+  changes = {"config": config, "repeated": repeated, "comparisons": [pair]}
+  found = score_sections.scores(data | changes)
   text, table = (
     next(b for b in found if isinstance(b, kind) and words in told(b))
     for kind, words, told in (
-      (Text, "study repeated", lambda block: block.text),
-      (Table, "seeds 3, 4, 5", lambda block: block.head),
+      (Text, "half of the seeds", lambda block: block.text),
+      (Table, "points", lambda block: block.head),
     )
   )
+  pairs = next(b for b in found if isinstance(b, Table) and b.head[0] == "arms")
+  assert pairs.head[1:] == ["seeds 0, 1, 2", "seeds 3, 4, 5"]
+  assert pairs.rows == [["raw - wrong", "+30", "-36"]]
   assert [[row[0], *row[3:]] for row in table.rows] == [
     ["raw 1M", "-60", "no"],
     ["wrong 1M", "+6", "yes"],
@@ -180,7 +185,7 @@ def test_a_repetition_is_shown_with_how_far_it_is_apart(data):
   assert "tiers 3 of 4 overlap, and 2 of the 3 where some half solves 5%" in text.text
   assert "6 points apart in the median, 60 at most" in text.text
   assert not any(
-    isinstance(b, Text) and "repeated" in b.text for b in score_sections.scores(data)
+    isinstance(b, Text) and "half of" in b.text for b in score_sections.scores(data)
   )
 
 
