@@ -11,7 +11,7 @@
     loss       kind of text -> nats per byte
     sampled    pass@k of the nearest tier, where it was sampled
   arms         a list, one per arm and size, over the seeds: about, scores per task set
-  repeated     of six seeds or more: a row per arm, size and tier, with the scores of
+  repeated     of four seeds or more: a row per arm, size and tier, with the scores of
                the first half of the seeds and of the others
   comparisons  paired tests between arms: task set, difference, p_value, method
   pruning      a row per tau: removed, and per subset the shares before and after; for

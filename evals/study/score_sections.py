@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evals import mutants
-from evals.study import arms, figures
+from evals.study import arms, figures, tables
 from evals.study.arms import FULL
 from evals.study.document import Block, Figure, Heading, Points, Table, Text
 
@@ -171,8 +171,7 @@ def _repeated(data: Mapping[str, Any]) -> list[Block]:
   found, seeds, near = data["repeated"], data["config"]["seeds"], data["tiers"][0]
   if not found:
     return []
-  halves = seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]
-  named = [f"seeds {', '.join(map(str, half))}" for half in halves]
+  named = [f"seeds {', '.join(map(str, half))}" for half in tables.split(seeds)]
   solving = [
     row["halves"]
     for row in found

@@ -28,7 +28,7 @@ PAIRS = (
   ("few", FULL),
 )
 # Trainings of an arm, in each half of the seeds, that make an interval worth comparing.
-_TRAININGS = 3
+_TRAININGS = 2
 # Tiers that the study of tau counts: what is far is hardly ever similar.
 _NEAR = 3
 _TAUS = "study.json"  # of `curate decontaminate --tau`
@@ -71,11 +71,10 @@ def repeated(
 ) -> list[dict[str, Any]]:
   """Every arm's scores with the first half of the seeds, and with the others.
 
-  Two studies that share nothing but data and problems. Empty if one of them would
-  have fewer than three trainings of an arm.
+  Empty if one of them would have a single training of an arm.
   """
-  halves = seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]
-  if len(halves[0]) < _TRAININGS:
+  halves = split(seeds)
+  if min(map(len, halves)) < _TRAININGS:
     return []
   rows = []
   for arm, size in dict.fromkeys((run["arm"], run["size"]) for run in found):
@@ -87,6 +86,12 @@ def repeated(
       ]
       rows.append({"arm": arm, "size": size, "task_set": name, "halves": of_halves})
   return rows
+
+
+def split(seeds: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+  """The first half of the seeds, and the others; the middle one is of the first."""
+  middle = (len(seeds) + 1) // 2
+  return seeds[:middle], seeds[middle:]
 
 
 def comparisons(
