@@ -190,8 +190,8 @@ def _repeated(data: Mapping[str, Any]) -> list[Block]:
       f"{sum(_overlap(row['halves']) for row in found)} of {len(found)} overlap, and "
       f"{sum(map(_overlap, solving))} of the {len(solving)} where some half solves "
       f"{_SOLVES}%; these are {statistics.median(apart or [0]):.0f} points apart in "
-      f"the median, {max(apart, default=0):.0f} at most. A few trainings make wide "
-      f"intervals, which overlap easily. On {label(near)}:"
+      f"the median, {max(apart, default=0):.0f} at most. Few trainings make wide "
+      f"intervals, which overlap easily. {_single(data, found)} On {label(near)}:"
     ),
     Table(
       ["arm", *named, "points", "overlap"],
@@ -209,6 +209,30 @@ def _repeated(data: Mapping[str, Any]) -> list[Block]:
     Text("Whether what the arms say of each other repeats, in points:"),
     Table(["arms", *named], _pairs(data, nearest)),
   ]
+
+
+def _single(data: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> str:
+  """How single trainings of the other half agree with the first half's intervals."""
+  first = {
+    (row["arm"], row["size"], row["task_set"]): row["halves"][0] for row in found
+  }
+  later = tables.split(data["config"]["seeds"])[1]
+  told = [
+    (first[run["arm"], run["size"], tier], run["scores"][tier], run["name"], tier)
+    for run in data["runs"]
+    if run["seed"] in later
+    for tier in data["tiers"]
+    if (run["arm"], run["size"], tier) in first
+  ]
+  apart = [
+    f"{name} on {label(tier)}" for *both, name, tier in told if not _overlap(both)
+  ]
+  but = f" (not: {', '.join(apart)})" if apart else ""
+  return (
+    f"Those of the first half overlap with {len(told) - len(apart)} of the "
+    f"{len(told)} intervals over problems alone that single trainings of the other "
+    f"half have{but}."
+  )
 
 
 def _pairs(

@@ -165,7 +165,16 @@ def test_a_repetition_is_shown_with_how_far_it_is_apart(data):
     for (arm, tier), both in halves.items()
   ]
   pair = {"a": "wrong", "b": "raw", "task_set": TIERS[0]}
+  later = {"wrong": 58, "few": 30}  # solved by the training of seed 4
+  runs = [
+    run
+    | {"seed": 4, "name": f"{run['arm']}-1M-4"}
+    | {"scores": run["scores"] | {TIERS[0]: _score(later[run["arm"]])}}
+    for run in data["runs"]
+    if run["arm"] in later
+  ]
   changes = {"config": config, "repeated": repeated, "comparisons": [pair]}
+  changes["runs"] = data["runs"] + runs
   found = score_sections.scores(data | changes)
   text, table = (
     next(b for b in found if isinstance(b, kind) and words in told(b))
@@ -184,6 +193,8 @@ def test_a_repetition_is_shown_with_how_far_it_is_apart(data):
   ]
   assert "tiers 3 of 4 overlap, and 2 of the 3 where some half solves 5%" in text.text
   assert "6 points apart in the median, 60 at most" in text.text
+  assert "overlap with 2 of the 3 intervals" in text.text
+  assert "(not: few-1M-4 on unseen triples)" in text.text
   assert not any(
     isinstance(b, Text) and "half of" in b.text for b in score_sections.scores(data)
   )
