@@ -34,6 +34,7 @@ SAVING = """
   pathlib.Path(sys.argv[1], "ready").touch()
   while not heard:
     time.sleep(0.02)
+  pathlib.Path(sys.argv[1], "heard").touch()
   time.sleep(1.0)  # it saves
   pathlib.Path(sys.argv[1], "saved").touch()
   sys.exit(75)
@@ -82,12 +83,6 @@ def test_a_child_does_not_outlive_an_interruption(module, tmp_path):
   assert not pathlib.Path("/proc", (tmp_path / "pid").read_text()).exists()
 
 
-def _command(module, body):
-  module(
-    f"from phi1_jax.cli import command\ndef main(argv):\n{body}\ncommand.run(main)"
-  )
-
-
 def _wait_for(path):
   deadline = time.monotonic() + 60
   while not path.exists():
@@ -95,31 +90,18 @@ def _wait_for(path):
     time.sleep(0.02)
 
 
-def test_a_child_whose_parent_is_killed_saves_and_stops(module, tmp_path):
-  _command(module, textwrap.indent(textwrap.dedent(SAVING), "  "))
-  program = "import sys; from phi1_jax.cli import child; "
-  program += "child.run('job', sys.argv[1:], lambda: False, 'saving')"
-  parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
-  _wait_for(tmp_path / "ready")
-  parent.kill()
-  parent.wait()
-  _wait_for(tmp_path / "saved")
-
-
-def test_a_child_that_saves_is_not_told_again_when_its_parent_is_killed(
-  module, tmp_path
-):
-  saving = textwrap.indent(textwrap.dedent(SAVING), "  ")
-  saving = saving.replace(
-    "  time.sleep(1.0)",
-    "  pathlib.Path(sys.argv[1], 'told').touch()\n  time.sleep(2.0)",
+@pytest.mark.parametrize("told", [False, True])
+def test_a_child_whose_parent_is_killed_saves_and_stops(module, tmp_path, told):
+  """Told by the parent before or not, it is told once."""
+  body = textwrap.indent(textwrap.dedent(SAVING), "  ")
+  module(
+    f"from phi1_jax.cli import command\ndef main(argv):\n{body}\ncommand.run(main)"
   )
-  _command(module, saving)
   program = "import pathlib, sys; from phi1_jax.cli import child; "
-  program += "ready = pathlib.Path(sys.argv[1], 'ready'); "
-  program += "child.run('job', sys.argv[1:], ready.exists, 'saving')"
+  program += f"told = lambda: {told} and pathlib.Path(sys.argv[1], 'ready').exists(); "
+  program += "child.run('job', sys.argv[1:], told, 'saving')"
   parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
-  _wait_for(tmp_path / "told")
+  _wait_for(tmp_path / ("heard" if told else "ready"))
   parent.kill()
   parent.wait()
   _wait_for(tmp_path / "saved")

@@ -87,18 +87,23 @@ def test_a_run_says_its_rates(evaluate, capsys):
   assert any(re.search(rf" runs +{20 * answered}\.0 \[", line) for line in lines)
 
 
+def judged(folder, problems, asked, rows, sandbox):
+  """Results of completions that somebody made."""
+  path = folder / "made.jsonl"
+  path.write_text("\n".join(map(json.dumps, rows)))
+  records.begin(folder / "run.json", {})
+  generate.take(folder, path, problems)
+  execute.execute(folder, problems, asked, sandbox, {})
+  return summary.read(folder, problems, asked)
+
+
 def test_what_sanitizing_makes_of_no_function_is_no_valid_syntax(
   only_five, knowing, trusting, tmp_path
 ):
   asked = {problem.id: Prompt(problem.prompt, "") for problem in only_five}
   rows = [{"task_id": p.id, "completion": "x = 1\n"} for p in only_five]
   rows[0]["completion"] = only_five[0].solution
-  path = tmp_path / "made.jsonl"
-  path.write_text("\n".join(map(json.dumps, rows)))
-  records.begin(tmp_path / "run.json", {})
-  generate.take(tmp_path, path, only_five)
-  execute.execute(tmp_path, only_five, asked, trusting(), {})
-  found = summary.read(tmp_path, only_five, asked)
+  found = judged(tmp_path, only_five, asked, rows, trusting())
   assert [variant for _, variant in found.empty] == ["sanitized"] * 4
   rates = summary.scored(tmp_path, found, [1])["rates"]
   assert rates["truncated"]["valid_syntax"]["value"] == 1.0
@@ -113,12 +118,7 @@ def test_an_empty_completion_is_no_valid_syntax(only_five, knowing, trusting, tm
     {"task_id": p.id, "completion": body}
     for p, body in zip(only_five, bodies, strict=True)
   ]
-  path = tmp_path / "made.jsonl"
-  path.write_text("\n".join(map(json.dumps, rows)))
-  records.begin(tmp_path / "run.json", {})
-  generate.take(tmp_path, path, only_five)
-  execute.execute(tmp_path, only_five, asked, trusting(), {})
-  found = summary.read(tmp_path, only_five, asked)
+  found = judged(tmp_path, only_five, asked, rows, trusting())
   ids = {row["key"]: name for name, (row,) in found.completions.items()}
   assert sorted((ids[key], variant) for key, variant in found.empty) == sorted(
     (problem.id, "truncated") for problem in only_five[:2]
