@@ -15,6 +15,7 @@ from phi1_jax.data import corpora
 from phi1_jax.data.config import CURATED_CONTENT
 from phi1_jax.data.corpora import Corpus, Document, Drop
 from phi1_jax.data.quiet_tensorflow import seqio, tf, tfds
+from phi1_jax.grammar import NAME
 from phi1_jax.grammar import teacher as grammar
 from phi1_jax.text import records
 
@@ -161,7 +162,7 @@ class GrammarDataSource(seqio.DataSource):
     """Who composed them, and which they are."""
     return [
       {
-        "name": grammar.NAME,
+        "name": NAME,
         "version": str(grammar.VERSION),
         "licence": "MIT",
         "seed": self._seed,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from phi1_jax import InputError
 from phi1_jax.grammar import (
+  VERSION,
   cases,
   concepts,
   given_helpers,
@@ -26,11 +27,6 @@ from phi1_jax.grammar.exercise import Exercise
 from phi1_jax.grammar.finish import finish
 from phi1_jax.grammar.reserve import TIERS, Gate
 from phi1_jax.grammar.section import Section
-
-# What manifests call it.
-NAME = "grammar teacher (no LLM)"
-# Part of every seed: to change what any (seed, index) gives, raise it.
-VERSION = 1
 
 Family = Callable[[random.Random, Gate], Draft | None]
 MENU: tuple[tuple[float, Family], ...] = (

@@ -4,12 +4,11 @@ import logging
 import re
 from pathlib import Path
 
-from phi1_jax import InputError
+from phi1_jax import InputError, grammar
 from phi1_jax.checkpoint import manager
 from phi1_jax.data.config import CURATED_CONTENT, DataConfig
 from phi1_jax.data.loader import train_batches
 from phi1_jax.data.token_store import TokenStore
-from phi1_jax.grammar import teacher
 from phi1_jax.text import records, tokenizer
 from phi1_jax.training.setup import RunConfig, Setup
 
@@ -69,10 +68,10 @@ def check_current(store: TokenStore, setup: Setup) -> None:
   for task in store.manifest["tasks"].values():
     for source in task.get("sources", ()):
       name, built = source["name"], (source.get("version"), source.get("content"))
-      if name == teacher.NAME and built[0] != str(teacher.VERSION):
+      if name == grammar.NAME and built[0] != str(grammar.VERSION):
         log.warning(
           "%s was built by version %s of the grammar teacher; this is version %d",
-          *(data.store, built[0], teacher.VERSION),
+          *(data.store, built[0], grammar.VERSION),
         )
       if data.curated_directory and built[1]:
         now = _curated_now(Path(data.curated_directory).expanduser() / name) or built

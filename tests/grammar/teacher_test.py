@@ -1,7 +1,7 @@
 """The teacher's promises: pure, right, diverse, and nothing of a held-out tier shown.
 
 `python tests/grammar/teacher_test.py` prints the digest to put into DIGEST after a
-change that is meant to change exercises; raise teacher.VERSION with it.
+change that is meant to change exercises; raise grammar.VERSION with it.
 """
 
 import ast

@@ -5,9 +5,8 @@ import types
 
 import pytest
 
-from phi1_jax import InputError, prepare
+from phi1_jax import InputError, grammar, prepare
 from phi1_jax.data.config import CURATED_CONTENT
-from phi1_jax.grammar import teacher
 from phi1_jax.training import preflight
 
 
@@ -24,10 +23,10 @@ def publish(folder, version, content):
 
 def test_another_version_of_the_grammar_is_said(tiny, caplog):
   preflight.check_current(
-    store_of(name=teacher.NAME, version=str(teacher.VERSION)), tiny()
+    store_of(name=grammar.NAME, version=str(grammar.VERSION)), tiny()
   )
   assert not caplog.text
-  preflight.check_current(store_of(name=teacher.NAME, version="0"), tiny())
+  preflight.check_current(store_of(name=grammar.NAME, version="0"), tiny())
   assert "was built by version 0 of the grammar teacher; this is version" in caplog.text
 
 
