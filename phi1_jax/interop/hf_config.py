@@ -1,12 +1,15 @@
 """Hugging Face's config.json to `ModelConfig` and back.
 
-What a config.json asks for and this model does not have is refused by name.
+Several settings have more than one spelling: transformers reads the rotary ones at the
+top level, in `rope_parameters` and in `rope_scaling`, and CodeGen's sizes under Phi's
+names too. Every spelling is read. Spellings that disagree, and settings that this model
+does not have, are refused by name.
 """
 
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,56 +17,67 @@ from phi1_jax import InputError
 from phi1_jax.model.config import ModelConfig
 
 FILE_NAME = "config.json"
-# ModelConfig's field: the key in config.json. Those of `_DEFAULTS` may be missing.
+# ModelConfig's field: its spellings in config.json, that of files we write first. A dot
+# looks into a dict.
 _PHI = {
-  "vocabulary_size": "vocab_size",
-  "num_layers": "num_hidden_layers",
-  "num_heads": "num_attention_heads",
-  "embed_dim": "hidden_size",
-  "mlp_dim": "intermediate_size",
-  "max_length": "max_position_embeddings",
-  "dropout_rate": "resid_pdrop",
-  "attention_dropout_rate": "attention_dropout",
-  "layer_norm_epsilon": "layer_norm_eps",
-  "initializer_range": "initializer_range",
+  "vocabulary_size": ("vocab_size",),
+  "num_layers": ("num_hidden_layers",),
+  "num_heads": ("num_attention_heads",),
+  "embed_dim": ("hidden_size",),
+  "mlp_dim": ("intermediate_size",),
+  "max_length": ("max_position_embeddings",),
+  "dropout_rate": ("resid_pdrop",),
+  "attention_dropout_rate": ("attention_dropout",),
+  "layer_norm_epsilon": ("layer_norm_eps",),
+  "initializer_range": ("initializer_range",),
 }
-# CodeGen's keys, which the older phi layouts share.
+# CodeGen's, which the older phi layouts share.
 _GPT = {
-  "vocabulary_size": "vocab_size",
-  "num_layers": "n_layer",
-  "num_heads": "n_head",
-  "rotary_dim": "rotary_dim",
-  "embed_dim": "n_embd",
-  "mlp_dim": "n_inner",
-  "max_length": "n_positions",
-  "dropout_rate": "resid_pdrop",
-  "attention_dropout_rate": "attn_pdrop",
-  "layer_norm_epsilon": "layer_norm_epsilon",
-  "initializer_range": "initializer_range",
+  "vocabulary_size": ("vocab_size",),
+  "num_layers": ("n_layer", "num_hidden_layers"),
+  "num_heads": ("n_head", "num_attention_heads"),
+  "rotary_dim": ("rotary_dim",),
+  "embed_dim": ("n_embd", "hidden_size"),
+  "mlp_dim": ("n_inner",),
+  "max_length": ("n_positions", "max_position_embeddings"),
+  "dropout_rate": ("resid_pdrop",),
+  "attention_dropout_rate": ("attn_pdrop",),
+  "layer_norm_epsilon": ("layer_norm_epsilon",),
+  "initializer_range": ("initializer_range",),
 }
+_ROPE_DICTS = ("rope_parameters", "rope_scaling")
+_ROPE_TYPES = [
+  f"{place}.{name}" for place in _ROPE_DICTS for name in ("rope_type", "type")
+]
 _KEYS = {
   "phi": _PHI,
   "phi-msft": _GPT,
   "mixformer-sequential": _GPT,
   "codegen": _GPT,
 }
-_DEFAULTS = {  # transformers'; it leaves out what has them
+_DEFAULTS = {  # transformers', where config.json says nothing
   "dropout_rate": 0.0,
   "attention_dropout_rate": 0.0,
   "layer_norm_epsilon": 1e-5,
   "initializer_range": 0.02,
 }
+# Names of one activation: GELU's approximation by tanh.
+_ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
+
+_Check = tuple[
+  str, Any, tuple[Any, ...]
+]  # a setting, its value, those that can be read
 
 
 def read(folder: Path) -> dict[str, Any]:
-  """The folder's config.json, of a model type that can be read.
+  """Return the folder's config.json, of a model type that can be read.
 
   Raises:
     InputError: no such file, no JSON object, or another model type.
   """
   path = folder / FILE_NAME
   try:
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(), parse_constant=_refuse_constant)
   except OSError as error:
     raise InputError(
       f"{path}: {error.strerror}; expected the model's {FILE_NAME} beside its tensors"
@@ -81,7 +95,7 @@ def read(folder: Path) -> dict[str, Any]:
 def to_model_config(
   content: Mapping[str, Any], path: Path, param_dtype: str
 ) -> ModelConfig:
-  """The model that a config.json describes.
+  """Return the model that a config.json describes.
 
   Args:
     content: from `read`.
@@ -89,34 +103,51 @@ def to_model_config(
     param_dtype: dtype of the parameters, which config.json does not decide.
 
   Raises:
-    InputError: a key is missing, or asks for what this model does not have.
+    InputError: a key is missing, contradicts another one, or asks for what this model
+      does not have.
   """
-  keys = _KEYS[content["model_type"]]
-  if lines := [*_missing(content, keys), *_unsupported(content)]:
-    raise InputError("\n  ".join([f"{path}: not a model that can be read:", *lines]))
-  fields = {
-    field: content.get(key, _DEFAULTS.get(field)) for field, key in keys.items()
-  }
   try:
-    head_dim = content.get("head_dim") or fields["embed_dim"] // fields["num_heads"]
-    rope = content.get("rope_parameters") or content
-    if keys is _PHI:
-      factor = rope.get("partial_rotary_factor", 0.5)  # transformers' default
-      fields["rotary_dim"] = int(head_dim * factor)
-      fields["rope_base"] = float(rope.get("rope_theta", 10000.0))
-    elif fields["mlp_dim"] is None:
-      fields["mlp_dim"] = 4 * fields["embed_dim"]
-    if content["model_type"] == "codegen" and fields["num_heads"] % 4:
-      raise InputError(f"n_head: got {fields['num_heads']}, expected a multiple of 4")
-    return ModelConfig(head_dim=head_dim, param_dtype=param_dtype, **fields)
+    return _model_config(content, param_dtype)
   except InputError as error:
     raise InputError(f"{path}: {error}") from None
   except (TypeError, ZeroDivisionError, AttributeError, ValueError) as error:
-    raise InputError(f"{path}: sizes that are no numbers ({error})") from None
+    raise InputError(f"{path}: a setting of the wrong type ({error})") from None
+
+
+def _model_config(content: Mapping[str, Any], param_dtype: str) -> ModelConfig:
+  keys = _KEYS[content["model_type"]]
+  wrong: list[str] = []
+  fields = {
+    field: _value(content, names, _DEFAULTS.get(field), wrong)
+    for field, names in keys.items()
+  }
+  head_dim = content.get("head_dim")
+  # transformers' defaults
+  factor = _value(content, _rope("partial_rotary_factor"), 0.5, wrong)
+  base = _value(content, _rope("rope_theta"), 10000.0, wrong)
+  wrong += [
+    f"{keys[field][0]}: missing"
+    for field, value in fields.items()
+    if value is None and not (keys is _GPT and field == "mlp_dim")
+  ]
+  wrong += _unsupported(content, fields["num_heads"])
+  if wrong:
+    raise InputError("\n  ".join(["not a model that can be read:", *wrong]))
+  split = fields["embed_dim"] // fields["num_heads"]
+  if keys is _PHI:
+    fields["rotary_dim"] = int((head_dim or split) * factor)
+    fields["rope_base"] = float(base)
+  else:
+    fields["mlp_dim"] = fields["mlp_dim"] or 4 * fields["embed_dim"]
+    if head_dim not in (None, split):
+      raise InputError(f"head_dim: got {head_dim}, expected n_embd / n_head = {split}")
+  if content["model_type"] == "codegen" and fields["num_heads"] % 4:
+    raise InputError(f"n_head: got {fields['num_heads']}, expected a multiple of 4")
+  return ModelConfig(head_dim=head_dim or split, param_dtype=param_dtype, **fields)
 
 
 def from_model_config(config: ModelConfig, eos_id: int, dtype: str) -> dict[str, Any]:
-  """The config.json of a PhiForCausalLM.
+  """Return the config.json of a PhiForCausalLM.
 
   Args:
     config: our model.
@@ -132,7 +163,7 @@ def from_model_config(config: ModelConfig, eos_id: int, dtype: str) -> dict[str,
   content = {
     "architectures": ["PhiForCausalLM"],
     "model_type": "phi",
-    **{key: values[field] for field, key in _PHI.items()},
+    **{names[0]: values[field] for field, names in _PHI.items()},
     "embd_pdrop": 0.0,
     "hidden_act": "gelu_new",
     "num_key_value_heads": config.num_heads,
@@ -156,37 +187,77 @@ def from_model_config(config: ModelConfig, eos_id: int, dtype: str) -> dict[str,
   return content
 
 
-def _missing(content: Mapping[str, Any], keys: Mapping[str, str]) -> list[str]:
-  optional = {*_DEFAULTS, "mlp_dim"} if keys is _GPT else _DEFAULTS.keys()
-  return [
-    f"{key}: missing"
-    for field, key in keys.items()
-    if field not in optional and content.get(key) is None
-  ]
+def _refuse_constant(name: str) -> None:
+  raise ValueError(f"{name} is no number")
 
 
-def _unsupported(content: Mapping[str, Any]) -> list[str]:
-  """One line for everything that would make another function of the same tensors."""
-  model_type = content["model_type"]
-  heads = content.get(_KEYS[model_type]["num_heads"])
-  activation = "hidden_act" if model_type == "phi" else "activation_function"
-  rope = content.get("rope_parameters") or {}
-  scaling = content.get("rope_scaling") or {}
-  block = (content.get("architecture") or {}).get("block_cls", "parallel")
+def _rope(name: str) -> list[str]:
+  """Return the places where transformers reads a rotary setting."""
+  return [name, *(f"{place}.{name}" for place in _ROPE_DICTS)]
+
+
+def _given(content: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+  """Return the values that are there, by their names; null means absent."""
+  found = {}
+  for name in names:
+    outer, _, inner = name.rpartition(".")
+    place = (content.get(outer) or {}) if outer else content
+    if (value := place.get(inner)) is not None:
+      found[name] = value
+  return found
+
+
+def _value(
+  content: Mapping[str, Any], names: Sequence[str], default: Any, wrong: list[str]
+) -> Any:
+  """Return a setting, and add a line to `wrong` if its spellings disagree."""
+  found = _given(content, names)
+  values = [*found.values(), default]
+  if any(value != values[0] for value in values[:-1]):
+    both = " and ".join(f"{name}={value!r}" for name, value in found.items())
+    wrong.append(f"got {both}, expected one value; delete the wrong one")
+  return values[0]
+
+
+def _unsupported(content: Mapping[str, Any], heads: Any) -> list[str]:
+  """Return a line for each setting that makes another function of the same tensors."""
+  name = "hidden_act" if content["model_type"] == "phi" else "activation_function"
   checks = [
-    (activation, content.get(activation, "gelu_new"), "gelu_new"),
-    ("qk_layernorm", content.get("qk_layernorm") or False, False),
-    ("tie_word_embeddings", content.get("tie_word_embeddings") or False, False),
-    ("quantization_config", content.get("quantization_config"), None),
-    ("num_key_value_heads", content.get("num_key_value_heads") or heads, heads),
-    ("n_head_kv", content.get("n_head_kv") or heads, heads),
-    ("rope_parameters.rope_type", rope.get("rope_type", "default"), "default"),
-    ("rope_scaling", scaling.get("rope_type", scaling.get("type")), None),
-    ("architecture.block_cls", block, "parallel"),
-    ("scale_attn_weights", content.get("scale_attn_weights", True), True),
+    (name, content.get(name, _ACTIVATIONS[0]), _ACTIVATIONS),
+    ("qk_layernorm", content.get("qk_layernorm") or False, (False,)),
+    ("tie_word_embeddings", content.get("tie_word_embeddings") or False, (False,)),
+    ("quantization_config", content.get("quantization_config"), (None,)),
+    ("per_layer_config", content.get("per_layer_config") or None, (None,)),
+    ("num_key_value_heads", content.get("num_key_value_heads") or heads, (heads,)),
+    ("n_head_kv", content.get("n_head_kv") or heads, (heads,)),
+    ("scale_attn_weights", content.get("scale_attn_weights", True), (True,)),
+    *[(key, got, ("default",)) for key, got in _given(content, _ROPE_TYPES).items()],
+    *_rope_dicts(content),
+    *_blocks(content),
   ]
   return [
-    f"{name}: got {got!r}, expected {expected!r}"
-    for name, got, expected in checks
-    if got != expected
+    f"{name}: got {got!r}, expected {' or '.join(map(repr, allowed))}"
+    for name, got, allowed in checks
+    if got not in allowed
   ]
+
+
+def _rope_dicts(content: Mapping[str, Any]) -> Iterator[_Check]:
+  """Yield what must hold for the rotary settings to be one flat dict."""
+  first, second = (content.get(name) or {} for name in _ROPE_DICTS)
+  if first and second:  # transformers would read the second only
+    yield "rope_scaling", second, (first,)
+  for key, value in {**first, **second}.items():
+    if isinstance(value, Mapping):  # transformers keeps one dict per kind of layer
+      yield f"rope_parameters.{key}", value, ("a number",)
+
+
+def _blocks(content: Mapping[str, Any]) -> Iterator[_Check]:
+  """Yield what must hold for the blocks of the older phi layouts."""
+  for name in ("architecture", "blocks"):
+    described = content.get(name) or {}
+    for block in described if isinstance(described, list) else [described]:
+      yield f"{name}.block_cls", block.get("block_cls", "parallel"), ("parallel",)
+      for part in ("mixer", "mlp"):  # what stands there overrides the top level
+        own = {k: v for k, v in (block.get(part) or {}).items() if k != f"{part}_cls"}
+        yield f"{name}.{part}", own, ({},)

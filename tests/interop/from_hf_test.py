@@ -1,6 +1,7 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import PhiForCausalLM
 
 from phi1_jax import InputError
 from phi1_jax.checkpoint import manager
@@ -64,6 +66,44 @@ def test_logits_of_phi(twins, model, folder, params):
   assert source.config == dataclasses.replace(twins.CONFIG, dtype="bfloat16")
   ours = logits(source, params, twins.tokens())
   np.testing.assert_allclose(ours, twins.logits(model), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+  "spelling",
+  [
+    {"partial_rotary_factor": 0.35, "rope_theta": 300.0},
+    {"rope_parameters": {"partial_rotary_factor": 0.35, "rope_theta": 300.0}},
+    {
+      "rope_parameters": {"rope_type": "default"},
+      "partial_rotary_factor": 0.35,
+      "rope_theta": 300.0,
+    },
+    {"rope_parameters": {"rope_theta": 300.0}, "partial_rotary_factor": 0.35},
+    {"rope_parameters": {"partial_rotary_factor": 0.35}},
+    {"rope_scaling": {"type": "default", "rope_theta": 300.0}},
+    {
+      "rope_scaling": {"rope_type": "default", "partial_rotary_factor": 0.35},
+      "rope_theta": 300.0,
+    },
+    {"rope_theta": 300},
+    {"rope_parameters": None, "hidden_act": "gelu_pytorch_tanh"},
+    {"hidden_act": "gelu_fast"},
+  ],
+  ids=str,
+)
+def test_logits_of_every_spelling(twins, tmp_path, folder, spelling):
+  """A config.json means the function that transformers computes for it."""
+  spelled = shutil.copytree(folder, tmp_path / "spelled")
+  content = json.loads((folder / "config.json").read_text())
+  del content["rope_parameters"]
+  (spelled / "config.json").write_text(json.dumps({**content, **spelling}))
+  theirs = PhiForCausalLM.from_pretrained(spelled)
+  source, params, _ = load(spelled)
+  expected = theirs.config.rope_parameters
+  assert source.config.rope_base == expected["rope_theta"]
+  assert source.config.rotary_dim == int(12 * expected["partial_rotary_factor"])
+  ours = logits(source, params, twins.tokens())
+  np.testing.assert_allclose(ours, twins.logits(theirs), atol=2e-5)
 
 
 @pytest.mark.parametrize("layout", OLDER)

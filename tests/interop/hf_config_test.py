@@ -101,7 +101,11 @@ def test_the_rotary_dim_survives_its_division():
     (RELEASED, {"qk_layernorm": True}, "qk_layernorm: got True, expected False"),
     (RELEASED, {"num_key_value_heads": 8}, "num_key_value_heads: got 8, expected 32"),
     (RELEASED, {"tie_word_embeddings": True}, "tie_word_embeddings: got True"),
-    (RELEASED, {"rope_scaling": {"type": "linear"}}, "rope_scaling: got 'linear'"),
+    (
+      RELEASED,
+      {"rope_scaling": {"type": "linear"}},
+      r"rope_scaling\.type: got 'linear'",
+    ),
     (
       RELEASED,
       {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1.0}},
@@ -109,7 +113,7 @@ def test_the_rotary_dim_survives_its_division():
     ),
     (RELEASED, {"quantization_config": {"bits": 4}}, "quantization_config"),
     (RELEASED, {"hidden_size": None}, "hidden_size: missing"),
-    (RELEASED, {"hidden_size": "2048"}, "sizes that are no numbers"),
+    (RELEASED, {"hidden_size": "2048"}, "a setting of the wrong type"),
     (RELEASED, {"partial_rotary_factor": 0.3}, "rotary_dim: got 19"),
     (CODEGEN_350M, {"n_head": 10}, "n_head: got 10, expected a multiple of 4"),
     (CODEGEN_350M, {"rotary_dim": None}, "rotary_dim: missing"),
@@ -120,11 +124,55 @@ def test_the_rotary_dim_survives_its_division():
       r"architecture\.block_cls: got 'sequential', expected 'parallel'",
     ),
     ({**CODEGEN_350M, "model_type": "phi-msft"}, {"n_head_kv": 4}, "n_head_kv: got 4"),
+    (
+      RELEASED,
+      {"rope_parameters": {"rope_theta": 5e3}},
+      "rope_theta=10000.0 and rope_p",
+    ),
+    (
+      RELEASED,
+      {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.25}},
+      r"partial_rotary_factor=0.5 and rope_parameters\.partial_rotary_factor=0.25",
+    ),
+    (
+      {**RELEASED, "rope_parameters": {"rope_theta": 1e4}},
+      {"rope_scaling": {"type": "default"}},
+      "rope_scaling: got {'type': 'default'}, expected {'rope_theta'",
+    ),
+    (
+      RELEASED,
+      {"rope_parameters": {"full_attention": {"rope_theta": 1e4}}},
+      r"rope_parameters\.full_attention: got",
+    ),
+    (RELEASED, {"rope_parameters": [1]}, "a setting of the wrong type"),
+    (RELEASED, {"hidden_act": None}, "hidden_act: got None"),
+    (
+      RELEASED,
+      {"per_layer_config": {"0": {"hidden_size": 3}}},
+      "per_layer_config: got",
+    ),
+    (CODEGEN_350M, {"hidden_size": 512}, "n_embd=1024 and hidden_size=512"),
+    (CODEGEN_350M, {"head_dim": 32}, "head_dim: got 32, expected n_embd / n_head = 64"),
+    (
+      {**CODEGEN_350M, "model_type": "phi-msft"},
+      {"architecture": [{"mixer": {"rotary_dim": 16}}]},
+      r"architecture\.mixer: got {'rotary_dim': 16}, expected {}",
+    ),
+    ({**CODEGEN_350M, "model_type": "phi-msft"}, {"blocks": ["x"]}, "wrong type"),
   ],
 )
 def test_refuses_what_the_model_does_not_have(content, change, named):
   with pytest.raises(InputError, match=f"config.json: (?s:.*){named}"):
     ours({**content, **change})
+
+
+def test_sizes_under_their_other_names():
+  names = {"n_embd": "hidden_size", "n_layer": "num_hidden_layers"}
+  names |= {"n_head": "num_attention_heads", "n_positions": "max_position_embeddings"}
+  content = {names.get(name, name): value for name, value in CODEGEN_350M.items()}
+  theirs = CodeGenConfig.from_dict(content)
+  assert (theirs.n_embd, theirs.n_layer, theirs.n_positions) == (1024, 20, 2048)
+  assert ours(content) == ours(CODEGEN_350M)
 
 
 def test_names_all_of_it():
@@ -139,6 +187,7 @@ def test_names_all_of_it():
     (None, "No such file"),
     ("{", "not JSON"),
     ("[]", "model_type: got None, expected one of phi, phi-msft"),
+    ('{"model_type": "phi", "layer_norm_eps": NaN}', "NaN is no number"),
     (json.dumps({"model_type": "llama"}), "model_type: got 'llama'"),
   ],
 )
