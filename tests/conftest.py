@@ -3,8 +3,12 @@
 Processes that a test starts inherit all of it but the number of devices.
 """
 
+import importlib.util
 import os
 import sys
+from pathlib import Path
+
+import pytest
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
@@ -26,3 +30,31 @@ jax.config.update("jax_num_cpu_devices", 8)
 
 # Grain and seqio read absl flags, which only absl's own `app.run` would parse.
 flags.FLAGS(sys.argv[:1])
+
+
+@pytest.fixture(scope="session")
+def gcs_server(tmp_path_factory):
+  """A Google Cloud Storage server on loopback, which this process uses from now on."""
+  place = Path(__file__).with_name("gcs_server.py")
+  spec = importlib.util.spec_from_file_location("gcs_server", place)
+  assert spec
+  assert spec.loader
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  server = module.Gcs()
+  os.environ |= server.environment
+  yield server
+  server.close()
+
+
+@pytest.fixture
+def gcs(gcs_server, request, tmp_path, monkeypatch):
+  """The server, a folder of this test's own in it, and an empty local cache."""
+  monkeypatch.setenv("PHI1_JAX_CACHE", str(tmp_path / "cache"))
+  gcs_server.folder = f"{gcs_server.url}/{request.node.nodeid.replace('/', '-')}"
+  gcs_server.folder = "".join(
+    letter if letter.isalnum() or letter in ":/-_." else "-"
+    for letter in gcs_server.folder
+  ).replace("gs-", "gs:")
+  yield gcs_server
+  gcs_server.heal()

@@ -1,0 +1,48 @@
+"""Every path that a user names, local or `gs://`, and every file that must survive.
+
+paths    parses a path; refuses other schemes
+retry    the retry policy for transient I/O errors
+files    reads, and atomic writes
+jsonl    append-only JSON lines with torn-line recovery
+lease    the lock of a folder, kept by a heartbeat
+mirror   a local copy of a `gs://` folder, for files that are appended to
+"""
+
+from phi1_jax.storage.files import (
+  read_bytes,
+  read_json,
+  read_text,
+  write_bytes,
+  write_json,
+  write_text,
+  writing,
+)
+from phi1_jax.storage.jsonl import JsonLines, read_lines
+from phi1_jax.storage.lease import HeldError, Lease, is_held
+from phi1_jax.storage.mirror import Mirror, cache_folder, mirrored
+from phi1_jax.storage.paths import AnyPath, is_remote, parse
+from phi1_jax.storage.retry import StorageError, is_transient, retrying
+
+__all__ = [
+  "AnyPath",
+  "HeldError",
+  "JsonLines",
+  "Lease",
+  "Mirror",
+  "StorageError",
+  "cache_folder",
+  "is_held",
+  "is_remote",
+  "is_transient",
+  "mirrored",
+  "parse",
+  "read_bytes",
+  "read_json",
+  "read_lines",
+  "read_text",
+  "retrying",
+  "write_bytes",
+  "write_json",
+  "write_text",
+  "writing",
+]

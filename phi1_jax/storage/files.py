@@ -1,0 +1,101 @@
+"""Whole files: read them, write them atomically."""
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+from phi1_jax import InputError
+from phi1_jax.storage import paths, retry
+from phi1_jax.storage.paths import AnyPath
+
+
+def read_bytes(path: AnyPath) -> bytes:
+  """Return the content of a file.
+
+  Raises:
+    FileNotFoundError: no such file.
+    StorageError: it cannot be read for a passing reason that did not pass.
+  """
+  return retry.retrying(path.read_bytes, f"reading {path}")
+
+
+def read_text(path: AnyPath) -> str:
+  """Return the content of a UTF-8 file; see `read_bytes`."""
+  return read_bytes(path).decode("utf-8")
+
+
+def read_json(path: AnyPath) -> dict[str, Any]:
+  """Return the JSON object of a file that an earlier command wrote.
+
+  Raises:
+    InputError: the file is missing, or is no JSON object.
+  """
+  try:
+    content = json.loads(read_bytes(path))
+  except FileNotFoundError:
+    raise InputError(
+      f"{path}: no such file; expected the folder of a run that wrote it"
+    ) from None
+  except (OSError, ValueError) as error:
+    raise InputError(f"{path}: not readable as JSON ({error})") from None
+  if not isinstance(content, dict):
+    raise InputError(f"{path}: got {type(content).__name__}, expected a JSON object")
+  return content
+
+
+def write_bytes(path: AnyPath, content: bytes) -> None:
+  """Write a file atomically: readers see the old content or all of the new one.
+
+  It is on the disk, or in the bucket, when this returns.
+  """
+  with writing(path) as file:
+    file.write(content)
+
+
+def write_text(path: AnyPath, text: str) -> None:
+  """Write a UTF-8 file atomically."""
+  write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: AnyPath, content: Mapping[str, Any]) -> None:
+  """Write a JSON object atomically.
+
+  Raises:
+    ValueError: a number is NaN or infinite, which JSON does not have.
+  """
+  write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def writing(path: AnyPath) -> Iterator[IO[bytes]]:
+  """Open a file that appears under its name when the block ends without exception.
+
+  A local file grows beside `path` as `.<name>.partial`; one on cloud storage is held
+  in memory and stored as one object, which is atomic there.
+  """
+  if paths.is_remote(path):
+    memory = io.BytesIO()
+    yield memory
+    content = memory.getvalue()
+    retry.retrying(lambda: path.write_bytes(content), f"writing {path}")
+    return
+  partial = path.with_name(f".{path.name}.partial")
+  with partial.open("wb") as file:
+    yield file
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(partial, path)
+  _sync_folder(path.parent)
+
+
+def _sync_folder(folder: AnyPath) -> None:
+  """Put a renamed file's new name on the disk; some file systems cannot."""
+  number = os.open(folder, os.O_RDONLY)
+  try:
+    with contextlib.suppress(OSError):
+      os.fsync(number)
+  finally:
+    os.close(number)

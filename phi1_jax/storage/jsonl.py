@@ -1,0 +1,94 @@
+"""Append-only files of JSON lines that survive a killed process.
+
+A line is written whole before the next one begins. So a kill tears at most the last
+line, and the next process that opens the file removes it. Files are local: a folder
+on cloud storage has a `Mirror`.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, Self
+
+from phi1_jax import InputError
+from phi1_jax.storage import files
+from phi1_jax.storage.paths import AnyPath
+
+
+class JsonLines:
+  """An open file of JSON lines.
+
+  Attributes:
+    rows: the rows of the file, those appended included.
+
+  Args:
+    path: a local file; created if missing.
+    every: seconds between two syncs to the disk; 0 syncs each line. A killed process
+      loses no line either way; a machine that loses power loses those of that time.
+
+  Raises:
+    InputError: a line is no JSON object.
+  """
+
+  def __init__(self, path: Path, every: float = 0.0):
+    self.rows = read_lines(path)
+    self._every, self._synced = every, time.monotonic()
+    self._file = path.open("ab")
+    self._file.truncate(path.read_bytes().rfind(b"\n") + 1)  # a torn last line
+
+  def append(self, row: dict[str, Any]) -> None:
+    """Append one row.
+
+    Raises:
+      ValueError: a number is NaN or infinite.
+    """
+    self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+    self._file.flush()
+    if time.monotonic() - self._synced >= self._every:
+      os.fsync(self._file.fileno())
+      self._synced = time.monotonic()
+    self.rows.append(row)
+
+  def close(self) -> None:
+    """Sync and close the file."""
+    self._file.flush()
+    os.fsync(self._file.fileno())
+    self._file.close()
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    self.close()
+
+
+def read_lines(path: AnyPath) -> list[dict[str, Any]]:
+  """Return the rows of a file of JSON lines; none if it is missing.
+
+  A last line without a line end is torn, and left out.
+
+  Raises:
+    InputError: the file cannot be read, or a line is no JSON object.
+  """
+  try:
+    content = files.read_bytes(path)
+  except FileNotFoundError:
+    return []
+  except OSError as error:
+    raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+  rows = []
+  for number, line in enumerate(content.split(b"\n")[:-1], 1):
+    if not line.strip():
+      continue
+    try:
+      row = json.loads(line)
+    except ValueError:
+      row = None
+    if not isinstance(row, dict):
+      raise InputError(
+        f"{path}, line {number}: got {line[:60]!r}, expected a JSON object; delete the "
+        "line or move the file away"
+      )
+    rows.append(row)
+  return rows

@@ -1,0 +1,222 @@
+"""The lock of a folder: a file that its holder renews.
+
+The file `.lock` names the holder: machine, process, and a count that a thread raises
+every `BEAT_SECONDS`. A holder is gone when its process is not there any more (on the
+same machine), or when the count has not changed for `EXPIRE_SECONDS` (on another one,
+which may have vanished). No clock is compared between machines, and nothing depends on
+the file system: `flock` on a network mount is held for a vanished machine, and cloud
+storage has none.
+"""
+
+import json
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from phi1_jax import InputError
+from phi1_jax.storage import files, paths, retry
+from phi1_jax.storage.paths import AnyPath
+
+log = logging.getLogger(__name__)
+
+FILE_NAME = ".lock"
+BEAT_SECONDS = 15.0
+EXPIRE_SECONDS = 90.0
+# A lease this old is expired without waiting: no two clocks are so far apart.
+LONG_AGO_SECONDS = 3600.0
+# After taking over an expired lease, time for another taker's write to show.
+_SETTLE_SECONDS = 0.2
+_SETTLE_SECONDS_REMOTE = 2.0
+
+
+class HeldError(Exception):
+  """A folder is held by a process that may be about to end; trying again may succeed.
+
+  Commands print the message and exit with 75.
+  """
+
+
+class Lease:
+  """Exclusive use of a folder by this process; a context manager.
+
+  Args:
+    folder: created if missing.
+    doing: the work, for the process that is refused: "training".
+    on_lost: called in a thread if another process has taken the folder over, since
+      this one was suspended for longer than `EXPIRE_SECONDS`.
+
+  Raises:
+    InputError: a running process on this machine holds the folder, or it cannot be
+      written.
+    HeldError: the holder is stopping, or runs on another machine.
+  """
+
+  def __init__(
+    self, folder: AnyPath, doing: str, on_lost: Callable[[], None] | None = None
+  ):
+    self._file = folder / FILE_NAME
+    self._on_lost = on_lost
+    self.token = secrets.token_hex(8)
+    self._content = {**_this_process(), "token": self.token, "doing": doing}
+    self._content |= {"stopping": False, "beat": 0}
+    self._lock = threading.Lock()  # beats and `stopping` write the same file
+    self._closing = threading.Event()
+    folder.mkdir(parents=True, exist_ok=True)
+    if self._file.is_dir():
+      raise InputError(f"{self._file}: got a folder, expected the file of a lock")
+    self._acquire(folder)
+    self._thread = threading.Thread(target=self._renew, daemon=True)
+    self._thread.start()
+
+  def _acquire(self, folder: AnyPath) -> None:
+    found = _read(self._file)
+    if found is not None and _is_alive(found, self._file):
+      message = (
+        f"{folder}: another process is {found['doing']} here (process {found['pid']} "
+        f"on {found['host']}); wait for it, or name another folder"
+      )
+      if _same_machine(found) and not found["stopping"]:
+        raise InputError(message)
+      raise HeldError(message)
+    self._write()
+    remote = paths.is_remote(self._file)
+    time.sleep(_SETTLE_SECONDS_REMOTE if remote else _SETTLE_SECONDS)
+    if not self._is_mine():
+      raise HeldError(f"{folder}: another process took this folder at the same time")
+
+  def stopping(self) -> None:
+    """Tell processes that want the folder that this one is about to end."""
+    self._content["stopping"] = True
+    self._write()
+
+  def _write(self) -> None:
+    with self._lock:
+      self._content |= {"beat": self._content["beat"] + 1, "time": time.time()}
+      files.write_json(self._file, self._content)
+
+  def _is_mine(self) -> bool:
+    found = _read(self._file)
+    return found is not None and found["token"] == self.token
+
+  def _renew(self) -> None:
+    while not self._closing.wait(BEAT_SECONDS):
+      try:
+        if not self._is_mine():
+          log.error("%s: another process has taken this folder over", self._file)
+          if self._on_lost:
+            self._on_lost()
+          return
+        self._write()
+      except (OSError, retry.StorageError) as error:  # a full disk, an outage
+        log.warning("cannot renew %s (%s)", self._file, retry.one_line(error))
+
+  def close(self) -> None:
+    """Give the folder back."""
+    self._closing.set()
+    self._thread.join()
+    try:
+      if self._is_mine():
+        self._file.unlink()
+    except OSError as error:  # it will expire
+      log.warning("cannot remove %s (%s)", self._file, retry.one_line(error))
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    self.close()
+
+
+def is_held(folder: AnyPath) -> bool:
+  """Return whether a process holds the folder; may wait for `EXPIRE_SECONDS`."""
+  found = _read(folder / FILE_NAME)
+  return found is not None and _is_alive(found, folder / FILE_NAME)
+
+
+def token(folder: AnyPath) -> str | None:
+  """Return the token of the lease on a folder: the same on all hosts that share it."""
+  found = _read(folder / FILE_NAME)
+  return found["token"] if found else None
+
+
+def _read(file: AnyPath) -> dict[str, Any] | None:
+  """Return the content of a lease; None if there is none, or a file of another kind."""
+  try:
+    found = json.loads(files.read_bytes(file))
+    needed = {*_this_process(), "token", "doing", "stopping", "beat", "time"}
+    return found if needed <= found.keys() else None
+  except (FileNotFoundError, ValueError, AttributeError):
+    return None
+
+
+def _is_alive(found: dict[str, Any], file: AnyPath) -> bool:
+  if _same_machine(found):
+    return _started(found["pid"]) == found["started"]
+  if time.time() - found["time"] > LONG_AGO_SECONDS:
+    return False
+  log.warning(
+    "%s is held by process %d on %s; waiting up to %g s to see whether it is alive",
+    *(file.parent, found["pid"], found["host"], EXPIRE_SECONDS),
+  )
+  deadline = time.monotonic() + EXPIRE_SECONDS
+  while time.monotonic() < deadline:
+    time.sleep(1.0)
+    now = _read(file)
+    if now is None:
+      return False
+    if (now["token"], now["beat"]) != (found["token"], found["beat"]):
+      return True
+  return False
+
+
+def _same_machine(found: dict[str, Any]) -> bool:
+  return found["machine"] == _this_process()["machine"]
+
+
+def _this_process() -> dict[str, Any]:
+  return {
+    "host": socket.gethostname(),
+    "machine": _machine(),
+    "pid": os.getpid(),
+    "started": _started(os.getpid()),
+  }
+
+
+def _machine() -> str:
+  """Return a name for everything that shares this process's process numbers.
+
+  Containers of one machine may share its name but not its process numbers, and one
+  that is started again may have the same numbers for other processes.
+  """
+  parts = [socket.gethostname()]
+  for source in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
+    try:
+      parts.append(
+        os.readlink(source) if "/ns/" in source else Path(source).read_text().strip()
+      )
+    except OSError:  # not Linux
+      continue
+  return " ".join(parts)
+
+
+def _started(pid: int) -> str | None:
+  """Return when a process was started, in units of its kernel; None if it is gone."""
+  try:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else fields[19]  # see proc(5)
+  except FileNotFoundError:
+    if Path("/proc/self/stat").exists():
+      return None
+  try:  # not Linux
+    os.kill(pid, 0)
+  except ProcessLookupError:
+    return None
+  except PermissionError:
+    pass
+  return "running"

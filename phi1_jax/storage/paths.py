@@ -1,0 +1,75 @@
+"""Paths as a user writes them: local, or `gs://bucket/folder`."""
+
+import functools
+import importlib.util
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from phi1_jax import InputError
+
+if TYPE_CHECKING:
+  from etils import epath
+
+  AnyPath = Path | epath.Path
+else:
+  AnyPath = os.PathLike
+
+_SCHEME = re.compile(r"([A-Za-z][\w+.-]*):/")
+
+
+def parse(name: str | os.PathLike) -> "AnyPath":
+  """Return a path object for a path that a user wrote.
+
+  Use it as the `type=` of command-line flags, and for paths in gin bindings.
+
+  Args:
+    name: a local path, or `gs://bucket/...`. A `~` at the start is the home folder.
+
+  Returns:
+    A `pathlib.Path`, or an `etils.epath.Path` that has the same methods. Do not give
+    the latter to `pathlib.Path`, which would turn it into a local path `gs:/bucket`.
+
+  Raises:
+    InputError: another scheme (`s3://`, `hf://`), no bucket, or no gcsfs installed.
+  """
+  text = os.fspath(name)
+  found = _SCHEME.match(text)
+  if found is None:
+    return Path(text).expanduser()
+  if found[1] != "gs":
+    raise InputError(
+      f"{text}: got {found[1]}://, expected a local path or gs://bucket/folder; mount "
+      "the storage, or copy the files"
+    )
+  if not re.fullmatch(r"gs://[\w.-]+(/.*)?", text):
+    raise InputError(f"{text}: got no bucket, expected gs://bucket/folder")
+  return _remote(text.rstrip("/"))
+
+
+def is_remote(path: str | os.PathLike) -> bool:
+  """Return whether a path is on cloud storage."""
+  return os.fspath(path).startswith("gs://")
+
+
+def _remote(text: str) -> "epath.Path":
+  _prepare()
+  from etils import epath
+
+  return epath.Path(text)
+
+
+@functools.cache
+def _prepare() -> None:
+  """Set up etils and gcsfs before their first use."""
+  if importlib.util.find_spec("gcsfs") is None:
+    raise InputError(
+      "gs:// paths need gcsfs: pip install -c constraints.txt -e '.[gcs]'"
+    )
+  # Without this, etils would import TensorFlow wherever it is installed.
+  os.environ["EPATH_USE_TF"] = "false"
+  from fsspec import config
+
+  # Another host may have changed a folder since this process last listed it.
+  config.conf.setdefault("gcs", {})["use_listings_cache"] = False

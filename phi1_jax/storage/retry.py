@@ -1,0 +1,119 @@
+"""The retry policy for reads and writes that fail for a passing reason."""
+
+import errno
+import logging
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Cloud storage and network mounts recover within minutes; a run that fails earlier
+# would lose the steps since its last checkpoint.
+RETRY_SECONDS = float(os.environ.get("PHI1_JAX_RETRY_SECONDS", "300"))
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+
+_TRANSIENT_ERRNO = {
+  errno.EAGAIN,
+  errno.EBUSY,
+  errno.ECONNABORTED,
+  errno.ECONNREFUSED,
+  errno.ECONNRESET,
+  errno.EHOSTUNREACH,
+  errno.EINTR,
+  errno.EIO,
+  errno.ENETDOWN,
+  errno.ENETUNREACH,
+  errno.ENOTCONN,
+  errno.EPIPE,
+  errno.ESTALE,
+  errno.ETIMEDOUT,
+}
+_TRANSIENT_HTTP = {408, 429, 500, 502, 503, 504}
+# Libraries that raise exceptions of their own for a broken connection.
+_NETWORK_LIBRARIES = {"aiohttp", "requests", "urllib3"}
+# TensorStore and Orbax report the status of a failed read or write as text.
+_TRANSIENT_TEXT = re.compile(
+  r"\b(DEADLINE_EXCEEDED|UNAVAILABLE|ABORTED|EIO|ESTALE|ETIMEDOUT)\b"
+  r"|HTTP (response |status )?(code)?[: ]*(408|429|5\d\d)\b"
+  r"|Input/output error|Stale (NFS )?file handle|Connection (timed out|reset)"
+)
+
+
+class StorageError(RuntimeError):
+  """A read or write that kept failing for a passing reason, or a full disk.
+
+  The message is one line. Commands print it without a traceback and exit with 1.
+  """
+
+
+def is_transient(error: BaseException) -> bool:
+  """Return whether a failed read or write may succeed if it is repeated.
+
+  True for timeouts, broken connections, EIO, ESTALE, and the HTTP statuses 408, 429
+  and 5xx, whichever library reports them, also as the cause of another exception.
+  """
+  return any(_is_transient(link) for link in _chain(error))
+
+
+def _is_transient(error: BaseException) -> bool:
+  if isinstance(error, FileNotFoundError | FileExistsError | PermissionError):
+    return False
+  if isinstance(error, TimeoutError | ConnectionError):
+    return True
+  if isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNO:
+    return True
+  if type(error).__module__.partition(".")[0] in _NETWORK_LIBRARIES:
+    return True
+  code = str(getattr(error, "code", None) or getattr(error, "status", None))
+  if code.isdigit() and int(code) in _TRANSIENT_HTTP:
+    return True
+  return bool(_TRANSIENT_TEXT.search(str(error)))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+  seen: set[int] = set()
+  while error is not None and id(error) not in seen:
+    seen.add(id(error))
+    yield error
+    error = error.__cause__ or error.__context__
+
+
+def retrying(call: Callable[[], T], what: str) -> T:
+  """Return `call()`, repeated with growing pauses while it fails transiently.
+
+  Args:
+    call: reads or writes, and has the same result when repeated.
+    what: the work, for messages: "reading gs://bucket/run/config.gin".
+
+  Raises:
+    StorageError: it still fails after `RETRY_SECONDS`.
+    Exception: whatever `call` raises that is not transient, at once.
+  """
+  deadline, pause = time.monotonic() + RETRY_SECONDS, _FIRST_PAUSE
+  while True:
+    try:
+      return call()
+    except Exception as error:
+      if not is_transient(error):
+        raise
+      reason = one_line(error)
+      if time.monotonic() + pause > deadline:
+        raise StorageError(
+          f"{what} failed for {RETRY_SECONDS:g} s ({reason}); nothing was changed: run "
+          "the same command again when the storage is back"
+        ) from error
+      log.warning("%s failed (%s); trying again in %.1f s", what, reason, pause)
+    time.sleep(pause * random.uniform(0.8, 1.2))  # hosts must not retry in step
+    pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def one_line(error: BaseException) -> str:
+  """Return the first line of an exception's message, or its type."""
+  text = str(error).strip().split("\n")[0][:200]
+  return text or type(error).__name__

@@ -1,0 +1,161 @@
+"""A Google Cloud Storage server on loopback that fails when a test asks it to.
+
+    python tests/gcs_server.py     prints its port, serves until it is ended
+
+`gcp-storage-emulator` speaks the protocol. A test posts faults to `/faults`, a JSON
+list of objects, each of which meets the next `times` requests that match:
+
+    method   GET, POST, PUT or DELETE
+    path     regular expression, searched in the request's path with its query
+    times    how many requests it meets
+    status   the answer, such as 503; the request is not carried out
+    delay    seconds before the request is carried out
+    cut      carry the request out and send only half of the answer's body
+    lose     end the connection before the request is carried out
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+BUCKET = "bucket"
+
+
+class Gcs:
+  """A running server.
+
+  Attributes:
+    url: gs://bucket.
+    environment: variables that make gcsfs, etils and TensorStore use it.
+  """
+
+  def __init__(self):
+    self._process = subprocess.Popen(
+      [sys.executable, __file__],
+      stdout=subprocess.PIPE,
+      stderr=subprocess.DEVNULL,
+      text=True,
+    )
+    assert self._process.stdout
+    self._address = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
+    self.url = f"gs://{BUCKET}"
+    self.environment = {
+      "STORAGE_EMULATOR_HOST": self._address,
+      "TENSORSTORE_GCS_HTTP_URL": self._address,
+      "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # or gcsfs looks for gRPC first
+      "GCSFS_TOKEN": "anon",
+      "NO_GCE_CHECK": "true",
+      "EPATH_USE_TF": "false",
+    }
+
+  def fail(self, **fault: Any) -> None:
+    """Adds a fault (see above)."""
+    self._post("/faults", {"method": "GET", "path": ".", "times": 1, **fault})
+
+  def heal(self) -> list[str]:
+    """Removes all faults; returns the requests that met one."""
+    return self._post("/heal", {})
+
+  def objects(self, prefix: str = "") -> dict[str, int]:
+    """Maps the name of each object under a prefix to its size."""
+    url = f"{self._address}/storage/v1/b/{BUCKET}/o?prefix={prefix}&maxResults=10000"
+    with urllib.request.urlopen(url) as reply:
+      return {o["name"]: int(o["size"]) for o in json.load(reply).get("items", [])}
+
+  def _post(self, path: str, content: Any) -> Any:
+    request = urllib.request.Request(
+      self._address + path, json.dumps(content).encode(), method="POST"
+    )
+    with urllib.request.urlopen(request) as reply:
+      return json.load(reply)
+
+  def close(self) -> None:
+    """Ends the server."""
+    self._process.terminate()
+    self._process.wait()
+
+
+def serve() -> None:
+  """Runs the server until SIGTERM, or until the process that started it is gone."""
+  from gcp_storage_emulator import server
+
+  faults: list[dict[str, Any]] = []
+  met: list[str] = []
+  handle, close = server.Router.handle, server.Response.close
+
+  def with_faults(router: Any, method: str) -> None:
+    request = router._request_handler
+    if method == "POST" and request.path in ("/faults", "/heal"):
+      body = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
+      answer = list(met)
+      if request.path == "/heal":
+        faults.clear()
+        met.clear()
+      else:
+        faults.append(body)
+      _answer(request, 200, json.dumps(answer).encode())
+      return
+    for fault in faults:
+      same = fault["method"] == method and re.search(fault["path"], request.path)
+      if not same or not fault["times"]:
+        continue
+      fault["times"] -= 1
+      met.append(f"{method} {request.path}")
+      if fault.get("lose"):
+        request.connection.close()
+        return
+      if status := fault.get("status"):
+        request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        _answer(request, status, HTTPStatus(status).phrase.encode())
+        return
+      time.sleep(fault.get("delay", 0))
+      router.cut = fault.get("cut", False)
+      request.cut = router.cut
+      break
+    handle(router, method)
+
+  def with_cut(response: Any) -> None:
+    if getattr(response._handler, "cut", False):
+      content = response._content
+      content = content.encode() if isinstance(content, str) else content
+      response._handler.send_response(200)
+      response._handler.send_header("Content-Length", str(len(content)))
+      response._handler.end_headers()
+      response._handler.wfile.write(content[: len(content) // 2])
+      response._handler.close_connection = True
+      return
+    close(response)
+
+  server.Router.handle, server.Response.close = with_faults, with_cut
+  running = server.create_server("127.0.0.1", 0, in_memory=True, default_bucket=BUCKET)
+  running.start()
+  while running._api._httpd is None:
+    time.sleep(0.01)
+  print(running._api._httpd.server_address[1], flush=True)
+  parent = os.getppid()
+  ended = threading.Event()
+  signal.signal(signal.SIGTERM, lambda *_: ended.set())
+  while not ended.wait(0.5) and os.getppid() == parent:
+    pass
+  os._exit(0)
+
+
+def _answer(request: Any, status: int, body: bytes) -> None:
+  request.send_response(status)
+  request.send_header("Content-Length", str(len(body)))
+  request.end_headers()
+  request.wfile.write(body)
+
+
+if __name__ == "__main__":
+  sys.path = [entry for entry in sys.path if Path(entry) != Path(__file__).parent]
+  serve()

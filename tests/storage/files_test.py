@@ -1,0 +1,192 @@
+"""Paths, whole files, retries and the mirror, local and on a real GCS protocol."""
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from phi1_jax import InputError, storage
+from phi1_jax.storage import retry
+
+
+@pytest.mark.parametrize(
+  "name",
+  ["s3://b/x", "abfs://b/x", "hf://datasets/x", "http://h/x", "gs://", "gs:/b/x"],
+)
+def test_other_schemes_are_refused_in_one_line(name):
+  with pytest.raises(InputError) as error:
+    storage.parse(name)
+  assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["runs/x", "/tmp/x", "~/x", "a:b", "."])
+def test_local_paths_are_pathlib_paths(name):
+  assert storage.parse(name) == Path(name).expanduser()
+
+
+def test_the_full_name_of_a_remote_path_is_kept(gcs):
+  path = storage.parse(f"{gcs.folder}/a/b.txt")
+  assert os.fspath(path) == f"{gcs.folder}/a/b.txt"
+  assert storage.is_remote(path)
+  assert not storage.is_remote(Path("gs"))
+
+
+def test_files_on_cloud_storage(gcs, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  path = storage.parse(f"{gcs.folder}/a.json")
+  with pytest.raises(FileNotFoundError):
+    storage.read_bytes(path)
+  storage.write_json(path, {"a": 1})
+  storage.write_json(path, {"a": 2})
+  assert storage.read_json(path) == {"a": 2}
+  assert not list(tmp_path.glob("gs*"))
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+  path = tmp_path / "x.txt"
+  storage.write_text(path, "old")
+  with contextlib.suppress(RuntimeError), storage.writing(path) as file:
+    file.write(b"new")
+    raise RuntimeError
+  assert path.read_text() == "old"
+  with storage.writing(path) as file:
+    file.write(b"new")
+  assert path.read_text() == "new"
+  assert [entry.name for entry in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_json_has_no_nan(tmp_path):
+  with pytest.raises(ValueError, match="JSON"):
+    storage.write_json(tmp_path / "x.json", {"loss": float("nan")})
+
+
+def _transient(number):
+  return OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize(
+  ("error", "expected"),
+  [
+    (_transient(errno.EIO), True),
+    (_transient(errno.ESTALE), True),
+    (TimeoutError(), True),
+    (ConnectionResetError(), True),
+    (ValueError("UNAVAILABLE: error reading gs://b: HTTP response code: 503"), True),
+    (
+      ValueError("Error reading local file: Input/output error [OS error 5: EIO]"),
+      True,
+    ),
+    (ValueError("HTTP response code: 429 with body"), True),
+    (type("HttpError", (Exception,), {"code": 503})(), True),
+    (type("HttpError", (Exception,), {"code": "429"})(), True),
+    (type("HttpError", (Exception,), {"code": 404})(), False),
+    (FileNotFoundError(errno.ENOENT, "no"), False),
+    (PermissionError(errno.EACCES, "no"), False),
+    (_transient(errno.ENOSPC), False),
+    (ValueError("DATA_LOSS: checksum of 5030 bytes"), False),
+  ],
+)
+def test_what_is_transient(error, expected):
+  assert retry.is_transient(error) is expected
+  wrapped = RuntimeError("reading failed")
+  wrapped.__cause__ = error
+  assert retry.is_transient(wrapped) is expected
+
+
+def test_retries_until_it_works(monkeypatch):
+  monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.001)
+  left = [_transient(errno.EIO), TimeoutError()]
+
+  def call():
+    if left:
+      raise left.pop()
+    return "content"
+
+  assert retry.retrying(call, "reading x") == "content"
+
+
+def test_gives_up_in_one_line(monkeypatch):
+  monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.001)
+  monkeypatch.setattr(retry, "RETRY_SECONDS", 0.05)
+
+  def call():
+    raise _transient(errno.ESTALE)
+
+  with pytest.raises(storage.StorageError) as error:
+    retry.retrying(call, "reading x")
+  assert "\n" not in str(error.value)
+
+
+def test_other_errors_are_not_repeated():
+  calls = []
+
+  def call():
+    calls.append(1)
+    raise PermissionError(errno.EACCES, "no")
+
+  with pytest.raises(PermissionError):
+    retry.retrying(call, "reading x")
+  assert len(calls) == 1
+
+
+@pytest.mark.parametrize("fault", [{"status": 503}, {"status": 429}, {"lose": True}])
+def test_server_errors_are_repeated(gcs, fault):
+  path = storage.parse(f"{gcs.folder}/x")
+  gcs.fail(method="POST", times=2, **fault)
+  storage.write_text(path, "content")
+  gcs.fail(method="GET", times=2, **fault)
+  assert storage.read_text(path) == "content"
+  assert len(gcs.heal()) == 4
+
+
+def test_a_download_that_is_cut_short_is_repeated(gcs, tmp_path):
+  path = storage.parse(f"{gcs.folder}/x")
+  storage.write_bytes(path, bytes(range(256)) * 100)
+  gcs.fail(path="alt=media|/download/|/bucket/", times=1, cut=True)
+  mirror = storage.Mirror(storage.parse(gcs.folder))
+  mirror.fetch()
+  assert (mirror.local / "x").read_bytes() == bytes(range(256)) * 100
+  assert len(gcs.heal()) == 1
+
+
+def test_mirror_of_a_local_folder_is_the_folder(tmp_path):
+  mirror = storage.Mirror(tmp_path)
+  mirror.fetch()
+  mirror.upload()
+  assert mirror.local == tmp_path
+
+
+def test_mirror_uploads_what_changed(gcs):
+  folder = storage.parse(f"{gcs.folder}/run")
+  with storage.mirrored(folder) as local:
+    with storage.JsonLines(local / "rows.jsonl") as rows:
+      rows.append({"a": 1})
+    (local / "sub").mkdir()
+    (local / "sub" / "b.txt").write_text("b")
+    (local / ".lock").write_text("stays")
+  assert storage.read_lines(folder / "rows.jsonl") == [{"a": 1}]
+  name = gcs.folder.removeprefix("gs://bucket/")
+  sizes = gcs.objects(f"{name}/run/")
+  assert sorted(sizes) == [f"{name}/run/rows.jsonl", f"{name}/run/sub/b.txt"]
+  with contextlib.suppress(RuntimeError), storage.mirrored(folder) as local:
+    assert (local / "sub" / "b.txt").read_text() == "b"
+    with storage.JsonLines(local / "rows.jsonl") as rows:
+      rows.append({"a": 2})
+    gcs.fail(method="POST", path="b.txt", status=500, times=99)  # it did not change
+    raise RuntimeError
+  assert storage.read_lines(folder / "rows.jsonl") == [{"a": 1}, {"a": 2}]
+
+
+def test_torn_lines(tmp_path):
+  path = tmp_path / "rows.jsonl"
+  path.write_text('{"a": 1}\n{"a": 2')
+  assert storage.read_lines(path) == [{"a": 1}]
+  with storage.JsonLines(path) as rows:
+    assert rows.rows == [{"a": 1}]
+    rows.append({"a": 3})
+  assert path.read_text() == '{"a": 1}\n{"a": 3}\n'
+  path.write_text("not json\n")
+  with pytest.raises(InputError, match="line 1"):
+    storage.JsonLines(path)

@@ -1,0 +1,126 @@
+"""The lock of a folder: one holder, who may vanish."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from phi1_jax import InputError, storage
+from phi1_jax.storage import lease
+from phi1_jax.storage.lease import FILE_NAME, Lease
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+  monkeypatch.setattr(lease, "BEAT_SECONDS", 0.2)
+  monkeypatch.setattr(lease, "EXPIRE_SECONDS", 3.0)
+  monkeypatch.setattr(lease, "_SETTLE_SECONDS_REMOTE", 0.2)
+
+
+def _edit(folder, **changes):
+  content = json.loads((folder / FILE_NAME).read_bytes())
+  (folder / FILE_NAME).write_text(json.dumps({**content, **changes}))
+
+
+def _leave(folder, **changes):
+  """Leaves the lock of a holder that has ended without removing it."""
+  code = (
+    "import os, sys; from phi1_jax import storage; "
+    "storage.Lease(storage.parse(sys.argv[1]), 'training'); os._exit(9)"
+  )
+  subprocess.run([sys.executable, "-c", code, str(folder)], check=False)
+  if changes:
+    _edit(folder, **changes)
+
+
+def test_one_holder_at_a_time(tmp_path):
+  with Lease(tmp_path / "new" / "run", "training"):
+    assert storage.is_held(tmp_path / "new" / "run")
+    with pytest.raises(InputError, match="training"):
+      Lease(tmp_path / "new" / "run", "training")
+  assert not storage.is_held(tmp_path / "new" / "run")
+  with Lease(tmp_path / "new" / "run", "training"):
+    pass
+
+
+def test_a_killed_holder_on_this_machine_is_replaced_at_once(tmp_path):
+  _leave(tmp_path)
+  assert (tmp_path / FILE_NAME).exists()
+  started = time.monotonic()
+  with Lease(tmp_path, "training"):
+    assert time.monotonic() - started < 2
+
+
+def test_another_process_with_the_number_of_the_killed_one(tmp_path):
+  _leave(tmp_path, pid=1, started="0")
+  assert not storage.is_held(tmp_path)
+
+
+def test_a_vanished_machine_is_waited_for(tmp_path):
+  _leave(tmp_path, machine="another", host="vm-1")
+  started = time.monotonic()
+  with Lease(tmp_path, "training"):
+    assert time.monotonic() - started >= 3
+
+
+def test_a_machine_that_vanished_long_ago_is_not_waited_for(tmp_path):
+  _leave(tmp_path, machine="another", time=time.time() - 7200)
+  started = time.monotonic()
+  with Lease(tmp_path, "training"):
+    assert time.monotonic() - started < 2
+
+
+def test_a_live_holder_on_another_machine_may_end_soon(tmp_path, monkeypatch):
+  monkeypatch.setattr(lease, "_machine", lambda: "another")
+  with Lease(tmp_path, "training"):
+    monkeypatch.setattr(lease, "_machine", lambda: "this")
+    with pytest.raises(storage.HeldError):
+      Lease(tmp_path, "training")
+    monkeypatch.setattr(lease, "_machine", lambda: "another")
+
+
+def test_a_holder_that_is_stopping_ends_soon(tmp_path):
+  with Lease(tmp_path, "training") as held:
+    held.stopping()
+    with pytest.raises(storage.HeldError):
+      Lease(tmp_path, "training")
+
+
+def test_the_holder_learns_that_the_folder_was_taken_over(tmp_path):
+  lost = []
+  with Lease(tmp_path, "training", on_lost=lambda: lost.append(1)):
+    _edit(tmp_path, token="another")
+    deadline = time.monotonic() + 10
+    while not lost and time.monotonic() < deadline:
+      time.sleep(0.05)
+    assert lost == [1]
+  assert (tmp_path / FILE_NAME).exists()  # it is the other one's
+
+
+def test_a_lock_of_an_earlier_version_is_replaced(tmp_path):
+  (tmp_path / FILE_NAME).write_text("")
+  with Lease(tmp_path, "training"):
+    assert storage.is_held(tmp_path)
+
+
+def test_on_cloud_storage(gcs):
+  folder = storage.parse(f"{gcs.folder}/run")
+  with Lease(folder, "training") as held:
+    assert storage.is_held(folder)
+    assert lease.token(folder) == held.token
+    with pytest.raises(InputError):
+      Lease(folder, "training")
+  assert not storage.is_held(folder)
+
+
+def test_an_outage_does_not_cost_the_lease(gcs, monkeypatch):
+  folder = storage.parse(f"{gcs.folder}/run")
+  lost = []
+  with Lease(folder, "training", on_lost=lambda: lost.append(1)):
+    gcs.fail(method="POST", status=503, times=2)
+    gcs.fail(method="GET", status=503, times=2)
+    time.sleep(3)
+    assert storage.is_held(folder)
+  assert not lost
