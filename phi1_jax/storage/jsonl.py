@@ -87,7 +87,7 @@ def read_lines(path: AnyPath) -> list[dict[str, Any]]:
       row = None
     if not isinstance(row, dict):
       raise InputError(
-        f"{path}, line {number}: got {line[:60]!r}, expected a JSON object; delete the "
+        f"{path} line {number}: got {line[:60]!r}, expected a JSON object; delete the "
         "line or move the file away"
       )
     rows.append(row)

@@ -24,14 +24,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import json
 import math
 import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 
 FILE_NAME = "starts.jsonl"
 
@@ -89,6 +88,7 @@ class StartLog:
   def __init__(self, workdir: str | Path, *, process_index: int = 0):
     self._path = Path(workdir) / FILE_NAME
     self._writes = process_index == 0
+    self._lines: storage.JsonLines | None = None
 
   def write(self, state: str, step: int | None = None) -> None:
     """Says what the run does from now on."""
@@ -97,11 +97,9 @@ class StartLog:
 
   def _append(self, event: Event) -> None:
     fields = dataclasses.asdict(event)
-    line = json.dumps({name: x for name, x in fields.items() if x is not None})
-    with self._path.open("a", encoding="utf-8") as file:
-      file.write(line + "\n")
-      file.flush()
-      os.fsync(file.fileno())
+    if self._lines is None:
+      self._lines = storage.JsonLines(self._path)
+    self._lines.append({name: x for name, x in fields.items() if x is not None})
 
   @contextlib.contextmanager
   def start(self) -> Iterator[None]:
@@ -112,7 +110,7 @@ class StartLog:
     """
     if self._writes:
       before = [event.time for event in read_events(self._path)]
-      _drop_torn_line(self._path)
+      self._lines = None  # a new start removes what a kill left of a last line
       # One process may start a run twice.
       began = max([_process_started(), *before[-1:]])
       self._append(Event(began, "starting"))
@@ -128,21 +126,18 @@ def read_events(path: str | Path) -> list[Event]:
   Raises:
     InputError: a line says something else.
   """
-  path = Path(path)
-  if not path.is_file():
-    return []
   events = []
-  for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+  for number, row in enumerate(storage.read_lines(Path(path)), 1):
     try:
-      event = Event(**json.loads(line))
+      event = Event(**row)
       known = math.isfinite(event.time) and event.state in _STATES
       known = known and isinstance(event.step, int | None)
     except (ValueError, TypeError):
       known = False
     if not known:
       raise InputError(
-        f"{path} line {number}: got {line[:60]!r}, expected what a start of a run did "
-        '({"time": ..., "state": "starting"}); move the file away'
+        f"{path} line {number}: got {str(row)[:60]}, expected "
+        'what a start of a run did ({"time": ..., "state": "starting"}); move the file away'
       )
     events.append(event)
   return events
@@ -199,10 +194,3 @@ def _process_started() -> float:
   ticks = int(after_name.split()[19])  # since boot: field 22 of proc(5)
   since_boot = time.clock_gettime(time.CLOCK_BOOTTIME)
   return time.time() - (since_boot - ticks / os.sysconf("SC_CLK_TCK"))
-
-
-def _drop_torn_line(path: Path) -> None:
-  """Cuts off what a kill left of a last line, or the next would be added to it."""
-  if path.is_file():
-    with path.open("r+b") as file:
-      file.truncate(file.read().rfind(b"\n") + 1)

@@ -15,13 +15,13 @@ import importlib.util
 import json
 import logging
 import math
-import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
+from phi1_jax.storage import AnyPath
 from phi1_jax.telemetry.terminal import format_row
 
 log = logging.getLogger(__name__)
@@ -75,6 +75,11 @@ class Recorder:
           self._board.add_scalar(group, value, step)
     self._emit(format_row(step, values, self._num_steps))
 
+  def flush(self) -> None:
+    """Write out what is still in memory, so that the files can be uploaded."""
+    if self._board is not None:
+      self._board.flush()
+
   def close(self) -> None:
     """Flushes and closes the files."""
     if self._file is not None:
@@ -124,50 +129,43 @@ class MetricsFile:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     truncate_after(path, -1 if resumed_at is None else resumed_at)
-    self._file = path.open("a", encoding="utf-8")
+    self._lines = storage.JsonLines(path)
 
   def write(self, step: int, scalars: Mapping[str, Any]) -> None:
-    """Appends one row."""
-    self._file.write(json.dumps(_jsonable({"step": step, **scalars})) + "\n")
-    self._file.flush()
-    os.fsync(self._file.fileno())
+    """Append one row."""
+    self._lines.append(_jsonable({"step": step, **scalars}))
 
   def close(self) -> None:
-    """Closes the file."""
-    self._file.close()
+    """Close the file."""
+    self._lines.close()
 
 
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-  """The rows of a metrics.jsonl; a last line that a kill cut short is left out.
+def read_metrics(path: str | AnyPath) -> list[dict[str, Any]]:
+  """Return the rows of a metrics.jsonl; a torn last line is left out.
 
   Raises:
     InputError: the file is missing, or a line is not a row.
   """
-  path = Path(path)
+  path = storage.parse(path)
   if not path.is_file():
     raise InputError(f"{path}: no such file; expected the metrics.jsonl of a run")
-  # A row ends with its newline, so what follows the last one is no row.
-  lines = path.read_bytes().split(b"\n")[:-1]
-  rows = []
-  for number, line in enumerate(lines, 1):
+  rows = storage.read_lines(path)
+  for number, row in enumerate(rows, 1):
     try:
-      row = json.loads(line)
       row["step"] = int(row["step"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError):
       raise InputError(
-        f"{path} line {number} is not a JSON object with a step: {line[:60]!r}; "
+        f"{path} line {number}: got {str(row)[:60]}, expected a row with a step; "
         "move the file away, or use another --workdir"
-      ) from error
-    rows.append(row)
+      ) from None
   return rows
 
 
-def truncate_after(path: str | Path, step: int) -> None:
-  """Drops rows after `step`, evaluations of it, and a torn last line, atomically."""
-  path = Path(path)
+def truncate_after(path: Path, step: int) -> None:
+  """Drop rows after `step`, evaluations of it, and a torn last line, atomically."""
   if path.exists():
     rows = [row for row in read_metrics(path) if _stays(row, step)]
-    _write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
+    storage.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _stays(row: Mapping[str, Any], step: int) -> bool:
@@ -175,18 +173,9 @@ def _stays(row: Mapping[str, Any], step: int) -> bool:
   return row["step"] < step or (row["step"] == step and not evaluation)
 
 
-def write_summary(path: str | Path, summary: Mapping[str, Any]) -> None:
-  """Writes summary.json: the whole file or none of it; what is not finite is null."""
-  _write_atomically(Path(path), json.dumps(_jsonable(summary), indent=2) + "\n")
-
-
-def _write_atomically(path: Path, text: str) -> None:
-  temporary = path.with_name(f".{path.name}.partial")
-  with temporary.open("w", encoding="utf-8") as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  temporary.replace(path)
+def write_summary(path: AnyPath, summary: Mapping[str, Any]) -> None:
+  """Write summary.json atomically; numbers that are not finite become null."""
+  storage.write_json(path, _jsonable(summary))
 
 
 def _number(value: Any) -> int | float | None:
