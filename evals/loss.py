@@ -42,7 +42,7 @@ from phi1_jax.cli.workdir import held
 from phi1_jax.model.decoder import Decoder
 from phi1_jax.parallel import sharding
 from phi1_jax.parallel.mesh import MeshConfig, make_mesh
-from phi1_jax.sampling.checkpoint import Loaded, open_checkpoint
+from phi1_jax.sampling.checkpoint import Loaded, check_log_probs, open_checkpoint
 from phi1_jax.text import records
 
 RESULT = "loss.json"
@@ -278,9 +278,9 @@ def _window_nats(
     tokens_BT[row, : len(window)] = window
   with sharding.layout(loaded.mesh):
     losses_BT = np.asarray(_losses(loaded.config, loaded.params, tokens_BT))
-  return [
-    math.fsum(losses_BT[row, : len(window) - 1]) for row, window in enumerate(batch)
-  ]
+  scored = [losses_BT[row, : len(window) - 1] for row, window in enumerate(batch)]
+  check_log_probs(loaded, np.concatenate(scored))
+  return [math.fsum(losses) for losses in scored]
 
 
 @functools.partial(jax.jit, static_argnums=0)

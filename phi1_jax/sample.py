@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   text = _read(arguments)
   loaded = open_checkpoint(arguments.checkpoint, make_mesh(mesh), arguments.dtype)
   if arguments.score:
-    print(json.dumps(_scored(loaded, arguments.score, text), ensure_ascii=False))
+    print(json.dumps(_scored(loaded, arguments.score, text), allow_nan=False))
     return command.DONE
   slots = min(arguments.num_samples, arguments.slots)
   # One text at a time is looked at often, so that it appears as it is written.
@@ -160,7 +160,7 @@ def _sample(sampler: Sampler, requests: list[Request], arguments) -> None:
   for completion in sampler.complete(requests, on_text=show):
     done.append(completion)
     if arguments.json:
-      print(json.dumps(vars(completion), ensure_ascii=False), flush=True)
+      print(json.dumps(vars(completion), allow_nan=False), flush=True)
     elif not live:
       text, _ = stopping.cut(completion.text, requests[0].stops)
       prompt = "" if arguments.completion_only else _dim(requests[0].prompt)

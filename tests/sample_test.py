@@ -24,13 +24,15 @@ PROMPT = "def f(x):\n"
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-  folder = tmp_path_factory.mktemp("run")
-  tokenizer = tokenizers.train(["def f(x):\n  return x + 1\n"] * 9, 300)
-  tokenizer.save(folder / tokenizers.FILE_NAME)
+def params():
   tokens_BT = jax.numpy.zeros((1, 1), int)
   init = jax.jit(Decoder(MODEL).init)
-  params = nn.unbox(init(jax.random.key(0), tokens_BT))["params"]
+  return nn.unbox(init(jax.random.key(0), tokens_BT))["params"]
+
+
+def write_run(folder, params):
+  tokenizer = tokenizers.train(["def f(x):\n  return x + 1\n"] * 9, 300)
+  tokenizer.save(folder / tokenizers.FILE_NAME)
   checkpoints = Checkpoints(folder / "checkpoints", CheckpointConfig())
   # As a TPU has trained it: its kernel is not for here.
   trained = dataclasses.replace(MODEL, attention="flash")
@@ -43,6 +45,11 @@ def workdir(tmp_path_factory):
   checkpoints.close()
   (folder / "prompt.py").write_text(PROMPT)
   return folder
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, params):
+  return write_run(tmp_path_factory.mktemp("run"), params)
 
 
 @pytest.fixture
@@ -148,6 +155,27 @@ def test_text_that_is_too_long_or_empty_is_not_scored(workdir, tmp_path):
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match="tokens"):
       sample.main([f"--checkpoint={workdir}", f"--score={tmp_path / name}"])
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_parameters_that_are_not_finite(params, tmp_path, value):
+  kernel = params["layers"]["mlp"]["up"]["kernel"].at[1, :3, 2].set(value)
+  layers = {**params["layers"], "mlp": {**params["layers"]["mlp"]}}
+  layers["mlp"]["up"] = {**layers["mlp"]["up"], "kernel": kernel}
+  folder = write_run(tmp_path, {**params, "layers": layers})
+  with pytest.raises(InputError, match="layers/mlp/up/kernel holds 3 values that are"):
+    sample.main([f"--checkpoint={folder}", "--prompt=a"])
+
+
+def test_a_computation_that_overflows(params, tmp_path, capsys):
+  """Finite parameters whose logits are not: an error, never NaN in the output."""
+  huge = jax.tree.map(lambda leaf: leaf * 1e30, params["head"])
+  folder = write_run(tmp_path, {**params, "head": huge})
+  flags = [f"--checkpoint={folder}", "--dtype=float16"]
+  for wanted in ("--prompt=def f", f"--score={folder / 'prompt.py'}"):
+    with pytest.raises(InputError, match="computed in float16; use --dtype=float32"):
+      sample.main([*flags, wanted, "--json"])
+  assert capsys.readouterr().out == ""
 
 
 def test_a_foreign_tokenizer_or_a_broken_checkpoint_is_refused(workdir, tmp_path):

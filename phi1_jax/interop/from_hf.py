@@ -115,12 +115,16 @@ def load(
 
   Returns:
     The tree that `model.decoder` documents, and the sha256 (hex) of each file.
+
+  Raises:
+    InputError: a tensor holds NaN, infinity, or a number that its dtype here cannot.
   """
   arrays = _zeros(layouts.flatten(abstract_parameters(source.config, mesh)))
   expected = source.layout.tensors(source.config)
   digests: dict[str, str] = {}
   for stored, content in safetensors.read(source.files, digests):
     if tensor := expected.get(stored.name):
+      tensor.check(content, jnp.dtype(source.config.param_dtype), source.folder)
       arrays[tensor.path] = _put(arrays[tensor.path], tensor, content)
     advance(stored.num_bytes)
     del content  # before the next one is read

@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from phi1_jax import InputError
 from phi1_jax.model import decoder
 from phi1_jax.model.config import ModelConfig
 
@@ -28,6 +29,7 @@ from phi1_jax.model.config import ModelConfig
 _BUFFERS = re.compile(r"\.(rotary_emb\.inv_freq|attn\.(causal_mask|bias|masked_bias))$")
 # CodeGen's fused projection is laid out for this many TPU cores, whatever runs it.
 _CODEGEN_BLOCKS = 4
+_PIECE = 1 << 20  # values that are checked at once
 
 # Their module, with {layer} and {last}; ours, with :q, :k or :v for one part of it.
 _PHI = {
@@ -142,6 +144,32 @@ class Tensor:
     block = self.ours(self.unfold(tensor))
     place = zip(self.start, block.shape, strict=True)
     array[tuple(slice(start, start + size) for start, size in place)] = block
+
+  def check(self, values: np.ndarray, dtype: np.dtype, place: object) -> None:
+    """Refuse values that are not finite numbers, or that the cast to `dtype` loses.
+
+    Args:
+      values: the tensor.
+      dtype: what it is going to be cast to.
+      place: where it is from, for errors.
+
+    Raises:
+      InputError: NaN, infinity, or a number beyond the range of `dtype`.
+    """
+    flat = values.reshape(-1)
+    pieces = (flat[i : i + _PIECE] for i in range(0, flat.size, _PIECE))
+    with np.errstate(over="ignore"):
+      if all(np.isfinite(x.astype(dtype, copy=False)).all() for x in pieces):
+        return
+    if count := np.count_nonzero(~np.isfinite(flat)):
+      raise InputError(
+        f"{place}: {self.name} holds {count:,} values of {flat.size:,} that are NaN or "
+        "infinite, expected finite numbers; get the model from an earlier checkpoint"
+      )
+    raise InputError(
+      f"{place}: {self.name} holds {np.max(np.abs(flat)):.3g}, which {dtype.name} "
+      "cannot; use --dtype=bfloat16 or --dtype=float32"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

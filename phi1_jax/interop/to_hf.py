@@ -81,8 +81,8 @@ def convert(
     advance: is told the bytes of every tensor that was written.
 
   Raises:
-    InputError: `out` cannot be made, the checkpoint is damaged, or it holds a number
-      that the dtype cannot.
+    InputError: `out` cannot be made, the checkpoint is damaged, or it holds NaN,
+      infinity or a number that the dtype cannot.
   """
   config, target = source.config, jnp.dtype(dtype)
   tensors = sorted(layouts.PHI.tensors(config).values(), key=lambda tensor: tensor.path)
@@ -117,8 +117,7 @@ def _arrays(
     arrays = _restore(source, {tensor.path for tensor in batch})
     for tensor in batch:
       theirs = tensor.read(arrays[tensor.path])
-      if theirs.dtype != dtype:
-        _check_range(source, tensor, theirs, dtype)
+      tensor.check(theirs, dtype, source.step)
       yield theirs.astype(dtype, copy=False)
       advance(theirs.size * dtype.itemsize)
       del theirs
@@ -140,18 +139,6 @@ def _batches(config: ModelConfig) -> Callable[[Tensor], int]:
     numbers[path] = number
     used += sizes[path]
   return lambda tensor: numbers[tensor.path]
-
-
-def _check_range(
-  source: Source, tensor: Tensor, theirs: np.ndarray, dtype: np.dtype
-) -> None:
-  """Refuses a cast that would turn a large number into infinity."""
-  largest = np.max(np.abs(theirs), where=np.isfinite(theirs), initial=0)
-  if largest > float(jnp.finfo(dtype).max):
-    raise InputError(
-      f"{source.step}: {tensor.name} holds {largest:.3g}, which {dtype.name} cannot; "
-      "use --dtype=bfloat16 or --dtype=float32"
-    )
 
 
 def _restore(source: Source, paths: set[str]) -> dict[str, np.ndarray]:

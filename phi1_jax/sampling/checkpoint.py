@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from phi1_jax import InputError
@@ -51,7 +54,8 @@ def open_checkpoint(path: str, mesh: Mesh, dtype: str | None = None) -> Loaded:
     dtype: dtype of the computation; None is the one it was trained in.
 
   Raises:
-    InputError: no checkpoint, a damaged one, or no tokenizer that belongs to it.
+    InputError: no checkpoint, a damaged one, parameters that are not finite, or no
+      tokenizer that belongs to it.
   """
   folder = manager.find(path)
   meta = read_meta(folder)
@@ -70,6 +74,7 @@ def open_checkpoint(path: str, mesh: Mesh, dtype: str | None = None) -> Loaded:
       f"{folder}: its meta describes no phi model ({error}); expected a checkpoint of "
       "phi1_jax.train or phi1_jax.convert"
     ) from None
+  _check_finite(folder, restored["params"])
   tokenizer = _tokenizer(folder, meta["tokenizer"])
   return Loaded(
     config=config,
@@ -81,6 +86,35 @@ def open_checkpoint(path: str, mesh: Mesh, dtype: str | None = None) -> Loaded:
     tokens_seen=meta.get("tokens_seen") or 0,
     path=folder,
   )
+
+
+def check_log_probs(loaded: Loaded, log_probs: np.ndarray) -> None:
+  """Refuse log-probabilities that are not finite: the computation overflowed.
+
+  Raises:
+    InputError: names the checkpoint and the dtype to use.
+  """
+  if not np.isfinite(log_probs).all():
+    raise InputError(
+      f"{loaded.path or 'the model'}: got log-probabilities that are NaN or infinite, "
+      f"computed in {loaded.config.dtype}; use --dtype=float32, or another checkpoint"
+    )
+
+
+@jax.jit
+def _count_not_finite(params: Any) -> Any:
+  return jax.tree.map(lambda leaf: jnp.count_nonzero(~jnp.isfinite(leaf)), params)
+
+
+def _check_finite(folder: Path, params: Any) -> None:
+  """Refuse parameters that are not finite; they are counted where they lie."""
+  for place, leaf in jax.tree_util.tree_leaves_with_path(_count_not_finite(params)):
+    if leaf:
+      name = jax.tree_util.keystr(place, simple=True, separator="/")
+      raise InputError(
+        f"{folder}: {name} holds {int(leaf):,} values that are NaN or infinite, "
+        "expected finite numbers; name an earlier checkpoint"
+      )
 
 
 def read_meta(step: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from phi1_jax import InputError
 from phi1_jax.model import cache as caches
 from phi1_jax.parallel import sharding
 from phi1_jax.sampling import loop, stopping
-from phi1_jax.sampling.checkpoint import Loaded
+from phi1_jax.sampling.checkpoint import Loaded, check_log_probs
 from phi1_jax.sampling.methods import Method
 
 # The most tokens that one prefill reads: bounds what its attention scores take.
@@ -163,7 +163,9 @@ class Sampler:
         state,
         wanted_B,
       )
-      chosen = zip(np.asarray(tokens_BC), np.asarray(log_probs_BC), strict=True)
+      tokens_BC, log_probs_BC = np.asarray(tokens_BC), np.asarray(log_probs_BC)
+      check_log_probs(loaded, log_probs_BC[tokens_BC >= 0])
+      chosen = zip(tokens_BC, log_probs_BC, strict=True)
       for slot, (tokens_C, log_probs_C) in enumerate(chosen):
         row = rows[slot]
         if row is None:

@@ -10,7 +10,7 @@ import numpy as np
 from phi1_jax import InputError
 from phi1_jax.model.decoder import Decoder
 from phi1_jax.parallel import sharding
-from phi1_jax.sampling.checkpoint import Loaded
+from phi1_jax.sampling.checkpoint import Loaded, check_log_probs
 
 
 def score(loaded: Loaded, text: str) -> list[dict[str, Any]]:
@@ -48,7 +48,9 @@ def log_probs_of(loaded: Loaded, ids: list[int]) -> np.ndarray:
   tokens_BT[:, : len(ids)] = ids
   with sharding.layout(loaded.mesh):
     log_probs_BT = _forward(loaded.config, loaded.params, tokens_BT)
-  return np.asarray(log_probs_BT[0, : len(ids) - 1])
+  found = np.asarray(log_probs_BT[0, : len(ids) - 1])
+  check_log_probs(loaded, found)
+  return found
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -190,6 +190,34 @@ def test_imports_into_the_dtype_that_is_asked_for(folder, params):
   assert {leaf.dtype for leaf in jax.tree.leaves(got)} == {jnp.dtype("bfloat16")}
 
 
+@pytest.mark.parametrize("stored", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_tensors_that_are_not_finite(model, twins, tmp_path, stored, value):
+  folder = twins.save(model, tmp_path / "hf")
+  tensors = load_file(folder / "model.safetensors")
+  tensors = {name: x.to(getattr(torch, stored)) for name, x in tensors.items()}
+  tensors["model.layers.2.mlp.fc2.weight"][1, :2] = value
+  save_file(tensors, folder / "model.safetensors")
+  with pytest.raises(
+    InputError, match=r"hf: model\.layers\.2\.mlp\.fc2\.weight holds 2 values of 1,9"
+  ):
+    from_hf.convert(from_hf.open_source(folder), tmp_path / "out", ignore, ignore)
+  assert not (tmp_path / "out").exists()
+
+
+def test_numbers_that_the_dtype_cannot_hold(model, twins, tmp_path):
+  folder = twins.save(model, tmp_path / "hf")
+  tensors = load_file(folder / "model.safetensors")
+  tensors["lm_head.bias"][7] = 65519.0  # the largest that rounds to a float16
+  save_file(tensors, folder / "model.safetensors")
+  _, params, _ = load(folder, param_dtype="float16")
+  assert params["head"]["bias"][7] == 65504
+  tensors["lm_head.bias"][7] = 65520.0
+  save_file(tensors, folder / "model.safetensors")
+  with pytest.raises(InputError, match=r"lm_head\.bias holds 6.55e\+04, which float16"):
+    load(folder, param_dtype="float16")
+
+
 def test_the_checkpoint(twins, folder, params, tmp_path):
   source = from_hf.open_source(folder)
   seen, said = [], []

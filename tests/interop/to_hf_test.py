@@ -125,29 +125,45 @@ def test_a_train_state_on_several_devices(twins, model, checkpoint, tmp_path):
   same_bits(load_file(out / "model.safetensors"), dict(model.state_dict()))
 
 
-def test_numbers_that_the_dtype_cannot_hold(twins, tmp_path):
+def run_with(twins, folder, name, value):
+  """A work directory whose checkpoint has one unusual value."""
   config = twins.CONFIG
   state = {name: x.numpy().copy() for name, x in twins.phi().state_dict().items()}
-  state["model.layers.1.mlp.fc1.bias"][3] = -7e4
-  state["lm_head.bias"][0] = np.inf  # that one it can hold
+  state[name].flat[3] = value
   params = jax.tree.map(jnp.asarray, phi.from_hf(state, config))
   meta = {
     "config": {"model": dataclasses.asdict(config)},
     "tokenizer": twins.small_tokenizer().digest,
   }
-  run = Checkpoints(tmp_path / "checkpoints", CheckpointConfig())
-  run.save(1, {"params": params}, meta)
-  run.close()
-  twins.small_tokenizer().save(tmp_path / "tokenizer.json")
+  with Checkpoints(folder / "checkpoints", CheckpointConfig()) as run:
+    run.save(1, {"params": params}, meta)
+  twins.small_tokenizer().save(folder / "tokenizer.json")
+  return folder
+
+
+def test_numbers_that_the_dtype_cannot_hold(twins, tmp_path):
+  name = "model.layers.1.mlp.fc1.bias"
+  run = run_with(twins, tmp_path, name, -7e4)
   with pytest.raises(
-    InputError, match=r"layers\.1\.mlp\.fc1\.bias holds 7e\+04, which"
+    InputError, match=r"1\.mlp\.fc1\.bias holds 7e\+04, which float16"
   ):
-    export(tmp_path, tmp_path / "hf", "float16")
+    export(run, tmp_path / "hf", "float16")
   assert not (tmp_path / "hf").exists()
   assert not (tmp_path / "hf.partial").exists()
-  out = export(tmp_path, tmp_path / "hf", "bfloat16")
+  out = export(run, tmp_path / "hf", "bfloat16")
   biases = load_file(out / "model.safetensors")
-  assert biases["model.layers.1.mlp.fc1.bias"][3] == torch.tensor(-7e4).bfloat16()
+  assert biases[name][3] == torch.tensor(-7e4).bfloat16()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_checkpoint_that_is_not_finite(twins, tmp_path, value, dtype):
+  run = run_with(twins, tmp_path, "lm_head.weight", value)
+  with pytest.raises(
+    InputError, match=r"lm_head\.weight holds 1 values of 15,360 that"
+  ):
+    export(run, tmp_path / "hf", dtype)
+  assert not (tmp_path / "hf").exists()
 
 
 def test_a_damaged_checkpoint_is_refused_and_leaves_nothing(checkpoint, tmp_path):
