@@ -48,6 +48,9 @@ class Lease:
   Args:
     folder: created if missing.
     doing: the work, for the process that is refused: "training".
+    wait: wait for a holder to end instead of raising.
+    stopping: asked now and then; once it returns True, processes that want the folder
+      learn that this one is about to end.
     on_lost: called in a thread if another process has taken the folder over, since
       this one was suspended for longer than `EXPIRE_SECONDS`.
 
@@ -58,19 +61,35 @@ class Lease:
   """
 
   def __init__(
-    self, folder: AnyPath, doing: str, on_lost: Callable[[], None] | None = None
+    self,
+    folder: AnyPath,
+    doing: str,
+    *,
+    wait: bool = False,
+    stopping: Callable[[], bool] = lambda: False,
+    on_lost: Callable[[], None] = lambda: None,
   ):
     self._file = folder / FILE_NAME
-    self._on_lost = on_lost
+    self._stopping, self._on_lost = stopping, on_lost
     self.token = secrets.token_hex(8)
     self._content = {**_this_process(), "token": self.token, "doing": doing}
     self._content |= {"stopping": False, "beat": 0}
-    self._lock = threading.Lock()  # beats and `stopping` write the same file
     self._closing = threading.Event()
     folder.mkdir(parents=True, exist_ok=True)
     if self._file.is_dir():
       raise InputError(f"{self._file}: got a folder, expected the file of a lock")
-    self._acquire(folder)
+    waiting = False
+    while True:
+      try:
+        self._acquire(folder)
+        break
+      except (InputError, HeldError) as error:
+        if not wait:
+          raise
+        if not waiting:
+          log.info("waiting: %s", error)
+        waiting = True
+      time.sleep(1.0)
     self._thread = threading.Thread(target=self._renew, daemon=True)
     self._thread.start()
 
@@ -90,28 +109,27 @@ class Lease:
     if not self._is_mine():
       raise HeldError(f"{folder}: another process took this folder at the same time")
 
-  def stopping(self) -> None:
-    """Tell processes that want the folder that this one is about to end."""
-    self._content["stopping"] = True
-    self._write()
-
   def _write(self) -> None:
-    with self._lock:
-      self._content |= {"beat": self._content["beat"] + 1, "time": time.time()}
-      files.write_json(self._file, self._content)
+    self._content |= {"beat": self._content["beat"] + 1, "time": time.time()}
+    files.write_json(self._file, self._content)
 
   def _is_mine(self) -> bool:
     found = _read(self._file)
     return found is not None and found["token"] == self.token
 
   def _renew(self) -> None:
-    while not self._closing.wait(BEAT_SECONDS):
+    written = time.monotonic()
+    while not self._closing.wait(0.2):
+      news = self._stopping() and not self._content["stopping"]
+      if not news and time.monotonic() - written < BEAT_SECONDS:
+        continue
+      written = time.monotonic()
       try:
         if not self._is_mine():
           log.error("%s: another process has taken this folder over", self._file)
-          if self._on_lost:
-            self._on_lost()
+          self._on_lost()
           return
+        self._content["stopping"] |= news
         self._write()
       except (OSError, retry.StorageError) as error:  # a full disk, an outage
         log.warning("cannot renew %s (%s)", self._file, retry.one_line(error))

@@ -55,9 +55,10 @@ class Mirror:
         self._uploaded[target] = _version(target)
 
   def upload(self) -> None:
-    """Upload what is new or has changed since the last upload or fetch.
+    """Upload what has changed since the last upload or fetch; COMPLETED comes last.
 
-    Files whose name begins with a dot are locks and unfinished files: they stay.
+    What was uploaded or fetched and is gone here is removed there. Files whose name
+    begins with a dot are locks and unfinished files: they stay.
 
     Raises:
       StorageError: the bucket cannot be written for a passing reason that did not
@@ -65,18 +66,24 @@ class Mirror:
     """
     if self._remote is None:
       return
-    for source in sorted(self.local.rglob("*")):
-      if source.name.startswith(".") or not source.is_file():
-        continue
+    found = [
+      path
+      for path in self.local.rglob("*")
+      if path.is_file() and not path.name.startswith(".")
+    ]
+    for source in sorted(found, key=lambda path: (path.name == "COMPLETED", path)):
       version = _version(source)
       if self._uploaded.get(source) != version:
-        content = source.read_bytes()
-        target = self._remote / source.relative_to(self.local).as_posix()
-        retry.retrying(
-          lambda target=target, content=content: target.write_bytes(content),
-          f"uploading {target}",
-        )
+        _copy(source, self._target(source), "uploading")
         self._uploaded[source] = version
+    for gone in self._uploaded.keys() - set(found):
+      target = self._target(gone)
+      retry.retrying(lambda t=target: t.unlink(missing_ok=True), f"removing {target}")
+      del self._uploaded[gone]
+
+  def _target(self, source: Path) -> AnyPath:
+    assert self._remote is not None
+    return self._remote / source.relative_to(self.local).as_posix()
 
 
 @contextlib.contextmanager
@@ -99,19 +106,22 @@ def download(source: AnyPath, target: Path) -> None:
   Raises:
     FileNotFoundError: no such object.
   """
-  from etils import epath
-
   target.parent.mkdir(parents=True, exist_ok=True)
   partial = target.with_name(f".{target.name}.partial")
+  _copy(source, partial, "downloading")
+  os.replace(partial, target)
+
+
+def _copy(source: AnyPath, target: AnyPath, doing: str) -> None:
+  from etils import epath
 
   def copy() -> None:
-    epath.Path(source).copy(partial, overwrite=True)
-    size: int = epath.Path(source).stat().length
-    if partial.stat().st_size != size:
-      raise ConnectionError(f"got {partial.stat().st_size} of {size} bytes")
+    epath.Path(source).copy(target, overwrite=True)
+    sizes: list[int] = [epath.Path(path).stat().length for path in (source, target)]
+    if sizes[0] != sizes[1]:
+      raise ConnectionError(f"{sizes[1]} of {sizes[0]} bytes arrived")
 
-  retry.retrying(copy, f"downloading {source}")
-  os.replace(partial, target)
+  retry.retrying(copy, f"{doing} {source}")
 
 
 def _walk(folder: AnyPath) -> Iterator[AnyPath]:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -82,10 +83,22 @@ def test_a_live_holder_on_another_machine_may_end_soon(tmp_path, monkeypatch):
 
 
 def test_a_holder_that_is_stopping_ends_soon(tmp_path):
-  with Lease(tmp_path, "training") as held:
-    held.stopping()
+  received = []
+  with Lease(tmp_path, "training", stopping=lambda: bool(received)):
+    with pytest.raises(InputError):
+      Lease(tmp_path, "training")
+    received.append("SIGTERM")
+    time.sleep(0.6)
     with pytest.raises(storage.HeldError):
       Lease(tmp_path, "training")
+
+
+def test_a_process_that_waits_gets_the_folder(tmp_path):
+  first = Lease(tmp_path, "building")
+  threading.Timer(1.5, first.close).start()
+  started = time.monotonic()
+  with Lease(tmp_path, "building", wait=True):
+    assert time.monotonic() - started >= 1.5
 
 
 def test_the_holder_learns_that_the_folder_was_taken_over(tmp_path):
