@@ -1,16 +1,18 @@
 """Causal self-attention: one signature, several implementations.
 
-`reference` is the definition; every other implementation is tested against it in
-value and in its three gradients. An implementation says what it cannot do, and a
-combination that it cannot do is refused: nothing falls back in silence.
+`reference` defines the result. Tests compare every other implementation with it, in
+value and in the three gradients. A combination that an implementation cannot compute is
+refused; nothing falls back silently.
 
-  reference  every query with every key, at once; anywhere
+  reference  every query with every key at once; anywhere
   xla        blocks of queries with the keys up to them; anywhere
-  splash     JAX's kernel for TPU v4 and later; no dropout on the weights
-  flash      our kernel for TPU v4 and later, with dropout and less memory
-  cudnn      NVIDIA's fused kernel; no segment ids, no dropout on the weights
+  flash      our kernels with dropout and segment ids: TPU v4 and later, and NVIDIA GPUs
+             of compute capability 8.0 (A100) and later
+  cudnn      NVIDIA's kernel for the same GPUs; no segment ids, no dropout
+  splash     JAX's kernel for TPU v4 and later; no dropout
 
-Decoding with a cache is another operation: `kernels.decode`.
+"auto" takes the first of cudnn, flash, splash and xla that can compute the case.
+`kernels.decode` attends to a cache.
 
 B batch, T query positions, S key positions, N heads, H head_dim.
 """
@@ -19,33 +21,39 @@ import dataclasses
 import functools
 import logging
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 from jax.sharding import PartitionSpec
 
 from phi1_jax import InputError
-from phi1_jax.kernels import dense, dropout, flash, splash
+from phi1_jax.kernels import dense, dropout, flash_gpu, flash_tpu, grid, splash
 
 _LOG = logging.getLogger(__name__)
 
 # Mosaic has no bfloat16 matrix products there ("Unsupported matmul RHS type").
 _TOO_OLD_FOR_MOSAIC = ("TPU v2", "TPU v3")
 
+# cuDNN's fused attention and Triton need compute capability 8.0. The mesh only says
+# `device_kind`: these are the names of older NVIDIA GPUs, and those of AMD.
+_TOO_OLD_GPU = re.compile(r"Tesla|Quadro|TITAN|GTX|RTX 20\d\d(?! Ada)|NVIDIA T\d|AMD")
+
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """What an implementation is asked to do.
+  """Properties of a call that decide which implementations can compute it.
 
   Attributes:
     platform: "cpu", "gpu" or "tpu".
     chip: `jax.Device.device_kind`.
-    dtype: of the queries.
+    dtype: dtype of the queries.
     length: T.
     head_dim: H.
-    packed: there are segment ids.
-    drops: there is dropout on the weights.
-    even: every device gets as many sequences and heads as every other.
+    packed: whether there are segment ids.
+    drops: whether there is dropout on the weights.
+    even: whether the mesh divides the batch and the heads.
   """
 
   platform: str
@@ -69,7 +77,7 @@ def attention(
   implementation: str = "auto",
   spec: PartitionSpec | None = None,
 ) -> jax.Array:
-  """softmax(q·k / sqrt(H)) · v over the positions up to and including one's own.
+  """Return softmax(q·k / sqrt(H)) · v over each position and those before it.
 
   Args:
     q_BTNH: queries.
@@ -78,18 +86,18 @@ def attention(
     segment_ids_BT: positions attend within equal ids only; None is one segment.
     dropout_rate: dropout on the attention weights.
     dropout_key: its PRNG key; needed if the rate is positive.
-    implementation: one of `NAMES`; "auto" takes what suits the chip of the mesh.
-    spec: how BTNH lies on the mesh that is set; None is on one device.
+    implementation: one of `NAMES`; "auto" chooses by the chip of the mesh.
+    spec: how BTNH lies on the mesh that is set; None for one device.
 
   Returns:
     The context BTNH in the dtype of the queries; softmax is computed in float32.
 
   Raises:
-    InputError: an unknown implementation, or one that cannot do what is asked.
+    InputError: an unknown implementation, or one that cannot compute this case.
   """
   if q_BTNH.shape[1] == 1 and not dropout_rate:
-    return v_BSNH  # as initialisation asks, which may happen on another chip
-  spec = spec or flash.WHOLE
+    return v_BSNH  # initialisation calls this, perhaps on another chip
+  spec = spec or grid.WHOLE
   case = _case(q_BTNH, spec, segment_ids_BT is not None, dropout_rate > 0)
   if implementation == "auto":
     implementation = choose(case)
@@ -98,17 +106,26 @@ def attention(
   if dropout_rate and dropout_key is None:
     raise InputError(f"attention: dropout_rate={dropout_rate} needs a dropout_key.")
   entry = IMPLEMENTATIONS[implementation]
-  if not entry.fused:
+  if entry.run is not None:
     return entry.run(q_BTNH, k_BSNH, v_BSNH, segment_ids_BT, dropout_rate, dropout_key)
-  extras = flash.Extras(segment_ids_BT)
+  extras = grid.Extras(segment_ids_BT)
   if dropout_key is not None and case.drops:
     batch, length, heads, _ = q_BTNH.shape
-    extras = flash.Extras(
+    extras = grid.Extras(
       segment_ids_BT,
       dropout.row_hashes(dropout_key, (batch, heads, length)),
       dropout.column_hashes(dropout_key, length),
     )
-  return entry.run(q_BTNH, k_BSNH, v_BSNH, extras, dropout_rate, spec=spec)
+  kernel = entry.kernels[case.platform]
+  return kernel(q_BTNH, k_BSNH, v_BSNH, extras, dropout_rate, spec=spec)
+
+
+def save_cudnn(primitive: Any, *_, **__) -> bool:
+  """Save what cuDNN's forward kernel returns; a policy for `jax.checkpoint`.
+
+  The other kernels name what they return "context".
+  """
+  return primitive.name == "dot_product_attention_fwd_wrapper"
 
 
 def _case(q_BTNH: jax.Array, spec: PartitionSpec, packed: bool, drops: bool) -> Case:
@@ -135,7 +152,7 @@ def _case(q_BTNH: jax.Array, spec: PartitionSpec, packed: bool, drops: bool) -> 
 
 @functools.cache  # so that each choice is logged once
 def choose(case: Case) -> str:
-  """The first implementation that can do what is asked."""
+  """Return the first implementation that can compute the case."""
   name = next(name for name in IMPLEMENTATIONS if refuse(name, case) is None)
   _LOG.info(
     "attention: %s (%s, %d positions, segment ids %s, dropout %s)",
@@ -145,13 +162,13 @@ def choose(case: Case) -> str:
 
 
 def refuse(name: str, case: Case) -> str | None:
-  """Why this implementation cannot do this, or None."""
+  """Return why this implementation cannot compute the case, or None."""
   if name not in IMPLEMENTATIONS:
     return f"is unknown, expected one of {', '.join(NAMES)}"
   entry = IMPLEMENTATIONS[name]
-  if entry.platform and case.platform != entry.platform:
-    return f"runs on {entry.platform}, not on {case.platform}"
-  if entry.fused and not case.even:
+  if entry.kernels and case.platform not in entry.kernels:
+    return f"runs on {' and '.join(entry.kernels)}, not on {case.platform}"
+  if entry.kernels and not case.even:
     return "needs a batch and heads that the mesh divides"
   return entry.refuse(case)
 
@@ -161,29 +178,44 @@ _NO_DROPOUT = "has no dropout; set Model.attention_dropout_rate to 0"
 
 def _refuse_cudnn(case: Case) -> str | None:
   if case.packed:
-    return "does not honour segment ids; use attention='xla'"
+    return "does not honour segment ids; use attention='flash' or 'xla'"
   if case.drops:
     return _NO_DROPOUT
-  if case.dtype not in ("bfloat16", "float16"):
-    return f"computes in bfloat16 or float16, not in {case.dtype}"
   if case.head_dim % 8 or case.head_dim > 128:
     return f"needs a head_dim of at most 128, a multiple of 8, not {case.head_dim}"
-  return None
+  return _refuse_gpu(case)
+
+
+def _refuse_flash(case: Case) -> str | None:
+  if case.platform == "gpu":
+    if case.head_dim not in flash_gpu.HEAD_DIMS:
+      sizes = ", ".join(map(str, flash_gpu.HEAD_DIMS))
+      return f"needs a head_dim among {sizes} on a GPU, not {case.head_dim}"
+    return _refuse_gpu(case) or _refuse_length(flash_gpu.BLOCK, case)
+  if case.length > flash_tpu.MAX_LENGTH:
+    return f"holds at most {flash_tpu.MAX_LENGTH} positions in VMEM, not {case.length}"
+  return _refuse_mosaic(flash_tpu.BLOCK, case)
 
 
 def _refuse_splash(case: Case) -> str | None:
   return _refuse_mosaic(splash.BLOCK, case) or (_NO_DROPOUT if case.drops else None)
 
 
-def _refuse_flash(case: Case) -> str | None:
-  if case.length > flash.MAX_LENGTH:
-    return f"holds at most {flash.MAX_LENGTH} positions in VMEM, not {case.length}"
-  return _refuse_mosaic(flash.BLOCK, case)
+def _refuse_gpu(case: Case) -> str | None:
+  if _TOO_OLD_GPU.search(case.chip):
+    return f"needs an NVIDIA GPU of compute capability 8.0, not {case.chip}; use 'xla'"
+  if case.dtype not in ("bfloat16", "float16"):
+    return f"computes in bfloat16 or float16, not in {case.dtype}"
+  return None
 
 
 def _refuse_mosaic(block: int, case: Case) -> str | None:
   if case.chip in _TOO_OLD_FOR_MOSAIC:
     return f"does not compile for {case.chip}, which is older than v4; use 'xla'"
+  return _refuse_length(block, case)
+
+
+def _refuse_length(block: int, case: Case) -> str | None:
   if case.length % block:
     return f"needs a length that {block} divides, not {case.length}"
   return None
@@ -194,10 +226,7 @@ def _run_splash(q_BTNH, k_BTNH, v_BTNH, extras, dropout_rate, *, spec) -> jax.Ar
   places: tuple = (spec, spec, spec, None)
   if extras.segment_ids_BT is not None:
     places = (spec, spec, spec, PartitionSpec(spec[0]))
-  run = splash.splash
-  if not jax.sharding.get_abstract_mesh().empty:
-    # The compiler cannot look into a kernel to split it over devices.
-    run = jax.shard_map(run, in_specs=places, out_specs=spec, check_vma=False)
+  run = grid.on_mesh(splash.splash, places, spec)
   return run(q_BTNH, k_BTNH, v_BTNH, extras.segment_ids_BT)
 
 
@@ -212,28 +241,31 @@ def _run_cudnn(q_BTNH, k_BTNH, v_BTNH, extras, dropout_rate, *, spec) -> jax.Arr
 
 @dataclasses.dataclass(frozen=True)
 class Implementation:
-  """What runs, and what it cannot do.
+  """An implementation and the cases that it cannot compute.
 
   Attributes:
-    run: (q, k, v, segment ids, dropout rate, dropout key) -> BTNH; fused: (q, k, v,
-      `flash.Extras`, dropout rate, spec=).
-    refuse: why it cannot do a case, or None.
-    platform: the only one it runs on; None is all.
-    fused: a kernel of its own, which the compiler does not look into.
+    refuse: returns why it cannot compute a case, or None.
+    run: (q, k, v, segment ids, dropout rate, dropout key) -> BTNH, on any platform.
+    kernels: in place of `run`, by platform: (q, k, v, `grid.Extras`, dropout rate,
+      spec=) -> BTNH. The compiler does not look into them.
   """
 
-  run: Callable[..., jax.Array]
   refuse: Callable[[Case], str | None] = lambda case: None
-  platform: str | None = None
-  fused: bool = False
+  run: Callable[..., jax.Array] | None = None
+  kernels: Mapping[str, Callable[..., jax.Array]] = dataclasses.field(
+    default_factory=dict
+  )
 
 
-# In the order in which "auto" prefers them.
+# In the order in which "auto" prefers them. "splash" comes after "flash": its backward
+# kernel uses one core of a v4 or v5p, and it stores 64-wide heads as 128.
 IMPLEMENTATIONS = {
-  "splash": Implementation(_run_splash, _refuse_splash, "tpu", fused=True),
-  "flash": Implementation(flash.flash, _refuse_flash, "tpu", fused=True),
-  "cudnn": Implementation(_run_cudnn, _refuse_cudnn, "gpu", fused=True),
-  "xla": Implementation(dense.blocked),
-  "reference": Implementation(dense.reference),
+  "cudnn": Implementation(_refuse_cudnn, kernels={"gpu": _run_cudnn}),
+  "flash": Implementation(
+    _refuse_flash, kernels={"tpu": flash_tpu.flash, "gpu": flash_gpu.flash}
+  ),
+  "splash": Implementation(_refuse_splash, kernels={"tpu": _run_splash}),
+  "xla": Implementation(run=dense.blocked),
+  "reference": Implementation(run=dense.reference),
 }
 NAMES = ("auto", *IMPLEMENTATIONS)

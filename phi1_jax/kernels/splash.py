@@ -1,4 +1,4 @@
-"""JAX's splash attention for TPU v4 and later: it skips blocks that the mask empties.
+"""JAX's splash attention for TPU v4 and later, which skips blocks above the diagonal.
 
 B batch, T positions, N heads, H head_dim.
 """
@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention
 
-# Blocks of queries and keys; the longest that divides the length is taken. 512 is what
-# MaxText trains with by default.
+# Blocks of queries and keys; the longest that divides the length is used. MaxText
+# trains with 512 by default.
 _BLOCKS = (512, 256, 128)
 BLOCK = _BLOCKS[-1]
 
@@ -23,10 +23,7 @@ def splash(
   *,
   interpret: bool = False,
 ) -> jax.Array:
-  """Causal attention of one device's part. Arguments as for `attention.attention`.
-
-  Under rematerialisation the backward pass runs it forward again: what it would save is
-  padded to twice its size where heads are 64 wide.
+  """Compute causal attention of one device's part.
 
   Args:
     q_BTNH: queries; T a multiple of `BLOCK`.
@@ -52,7 +49,7 @@ def _kernel(heads: int, length: int, interpret: bool):
   mask = splash_attention.MultiHeadMask(
     [splash_attention.CausalMask((length, length)) for _ in range(heads)]
   )
-  # Not kept for the next call: it holds arrays of the trace that it was made in.
+  # Not cached: it holds arrays of the trace that it was made in.
   return splash_attention.make_splash_mha(
     mask,
     block_sizes=splash_attention.BlockSizes(
@@ -62,6 +59,9 @@ def _kernel(heads: int, length: int, interpret: bool):
       block_kv_dkv=block,
       use_fused_bwd_kernel=True,
     ),
+    # Policies that save the context save the output and the statistics. On a TPU the
+    # output takes twice its size where heads are 64 wide.
+    residual_checkpoint_name="context",
     head_shards=1,
     q_seq_shards=1,
     interpret=interpret,

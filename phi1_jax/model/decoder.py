@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from phi1_jax.kernels import attention
 from phi1_jax.model import layers
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.parallel import sharding
@@ -31,7 +32,13 @@ from phi1_jax.parallel import sharding
 # Segment ids and the dropout switch are the same for every layer.
 _BROADCAST: Any = nn.broadcast
 
-_save = jax.checkpoint_policies.save_only_these_names
+
+def _save(*names: str):
+  """Return a policy that saves these names and what an attention kernel returns."""
+  by_name = jax.checkpoint_policies.save_only_these_names(*names)
+  return jax.checkpoint_policies.save_from_both_policies(by_name, attention.save_cudnn)
+
+
 _SAVED = {
   "full": jax.checkpoint_policies.nothing_saveable,
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,

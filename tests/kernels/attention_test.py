@@ -113,6 +113,18 @@ def test_rows_without_company_attend_to_themselves(implementation):
   np.testing.assert_allclose(output, v, atol=1e-6)
 
 
+_GPUS = [
+  *("NVIDIA A100-SXM4-40GB", "NVIDIA A100 80GB PCIe", "NVIDIA A10G", "NVIDIA L4"),
+  *("NVIDIA H100 80GB HBM3", "NVIDIA H200", "NVIDIA GeForce RTX 4090", "NVIDIA B200"),
+  "NVIDIA RTX 2000 Ada Generation",
+]
+_OLD_GPUS = [
+  *("Tesla T4", "Tesla V100-SXM2-16GB", "Tesla P100-PCIE-16GB", "NVIDIA TITAN RTX"),
+  *("NVIDIA GeForce RTX 2080 Ti", "NVIDIA GeForce GTX 1660", "Quadro RTX 8000"),
+  *("NVIDIA T1000", "AMD Instinct MI300X"),
+]
+
+
 def _case(**changes):
   """What the paper's training asks of a v5e."""
   usual = {"platform": "tpu", "chip": "TPU v5 lite", "dtype": "bfloat16"}
@@ -120,19 +132,34 @@ def _case(**changes):
   return module.Case(**{**usual, **sizes, **changes})
 
 
+def _gpu(chip, **changes):
+  return {"platform": "gpu", "chip": chip, **changes}
+
+
 @pytest.mark.parametrize(
   ("changes", "name"),
   [
     ({}, "flash"),
-    ({"drops": False}, "splash"),
-    ({"drops": False, "packed": True}, "splash"),
+    ({"drops": False}, "flash"),
+    ({"packed": True}, "flash"),
+    ({"chip": "TPU v4"}, "flash"),
+    ({"chip": "TPU v2"}, "xla"),
     ({"chip": "TPU v3"}, "xla"),
     ({"length": 2000}, "xla"),
+    ({"length": 16384, "drops": False}, "splash"),
     ({"length": 16384}, "xla"),
     ({"even": False}, "xla"),
-    ({"platform": "gpu", "chip": "NVIDIA H200", "drops": False}, "cudnn"),
-    ({"platform": "gpu", "chip": "NVIDIA H200"}, "xla"),
-    ({"platform": "gpu", "chip": "NVIDIA H200", "packed": True, "drops": False}, "xla"),
+    *((_gpu(chip), "flash") for chip in _GPUS),
+    *((_gpu(chip, drops=False), "cudnn") for chip in _GPUS),
+    *((_gpu(chip, drops=False, packed=True), "flash") for chip in _GPUS),
+    *((_gpu(chip), "xla") for chip in _OLD_GPUS),
+    *((_gpu(chip, drops=False), "xla") for chip in _OLD_GPUS),
+    (_gpu("NVIDIA H200", length=2000), "xla"),
+    (_gpu("NVIDIA H200", length=2000, drops=False), "cudnn"),
+    (_gpu("NVIDIA H200", head_dim=80), "xla"),
+    (_gpu("NVIDIA H200", head_dim=80, drops=False), "cudnn"),
+    (_gpu("NVIDIA H200", dtype="float32"), "xla"),
+    (_gpu("NVIDIA H200", even=False), "xla"),
     ({"platform": "cpu", "chip": "cpu"}, "xla"),
   ],
 )
@@ -162,10 +189,16 @@ def test_auto_logs_its_choice_once(caplog):
     ("flash", {"length": 100}, "needs a length that 128 divides, not 100"),
     ("flash", {"length": 16384}, "holds at most 4096 positions"),
     ("flash", {"even": False}, "needs a batch and heads that the mesh divides"),
-    ("flash", {"platform": "gpu"}, "runs on tpu, not on gpu"),
+    ("flash", {"platform": "cpu"}, "runs on tpu and gpu, not on cpu"),
+    ("flash", _gpu("Tesla T4"), "of compute capability 8.0, not Tesla T4; use 'xla'"),
+    ("flash", _gpu("NVIDIA L4", head_dim=80), "a head_dim among 16, 32, 64, 128"),
+    ("flash", _gpu("NVIDIA L4", length=100), "needs a length that 128 divides"),
+    ("flash", _gpu("NVIDIA L4", dtype="float32"), "not in float32"),
+    ("splash", {"platform": "gpu"}, "runs on tpu, not on gpu"),
     ("cudnn", {}, "runs on gpu, not on tpu"),
     ("cudnn", {"platform": "gpu", "packed": True}, "does not honour segment ids"),
     ("cudnn", {"platform": "gpu"}, "has no dropout"),
+    ("cudnn", _gpu("Tesla V100-SXM2-16GB", drops=False), "not Tesla V100-SXM2-16GB"),
     (
       "cudnn",
       {"platform": "gpu", "drops": False, "dtype": "float32"},
@@ -184,7 +217,7 @@ def test_says_why_not(name, changes, reason):
 
 def test_refuses_by_name():
   q, k, v = _qkv(7)
-  known = "auto, splash, flash, cudnn, xla, reference"
+  known = "auto, cudnn, flash, splash, xla, reference"
   with pytest.raises(InputError, match=f"'fast' is unknown, expected one of {known}"):
     attention(q, k, v, implementation="fast")
   with pytest.raises(InputError, match="needs a dropout_key"):
