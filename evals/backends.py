@@ -180,11 +180,9 @@ class CheckpointBackend:
 
   def complete(self, wanted: Sequence[Wanted]) -> Iterator[Generated]:
     """Loads the model, a copy on every device, and samples."""
-    from phi1_jax.parallel.mesh import MeshConfig, make_mesh
-    from phi1_jax.sampling.checkpoint import open_checkpoint
+    from phi1_jax.sampling.checkpoint import one_host_mesh, open_checkpoint
 
-    mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
-    loaded = open_checkpoint(str(self._folder), mesh, self._dtype)
+    loaded = open_checkpoint(str(self._folder), one_host_mesh(), self._dtype)
     self._opened = LoadedBackend(loaded, self._config, consume=True)
     yield from self._opened.complete(wanted)
 

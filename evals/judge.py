@@ -163,8 +163,7 @@ def _digests(wanted: Mapping[str, list], benchmarks: str | None) -> dict[str, st
 
 def _judge_all(folder: Path, wanted: Mapping[str, list], arguments) -> None:
   from evals import loss  # JAX is loaded when it is needed
-  from phi1_jax.parallel.mesh import MeshConfig, make_mesh
-  from phi1_jax.sampling.checkpoint import open_checkpoint
+  from phi1_jax.sampling.checkpoint import one_host_mesh, open_checkpoint
 
   asked_for = {
     "checkpoint": _identity(arguments.checkpoint),
@@ -178,8 +177,7 @@ def _judge_all(folder: Path, wanted: Mapping[str, list], arguments) -> None:
   ):
     print(f"was complete already: {folder}")
     return
-  mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
-  loaded = open_checkpoint(arguments.checkpoint, mesh, None)
+  loaded = open_checkpoint(arguments.checkpoint, one_host_mesh(), None)
   longest = loaded.config.max_length // 2
   for name, (task_set, samples) in wanted.items():
     config = config_of(task_set, longest, samples, arguments.max_new_tokens)

@@ -41,8 +41,12 @@ from phi1_jax.cli.progress import Progress
 from phi1_jax.cli.workdir import held
 from phi1_jax.model.decoder import Decoder
 from phi1_jax.parallel import sharding
-from phi1_jax.parallel.mesh import MeshConfig, make_mesh
-from phi1_jax.sampling.checkpoint import Loaded, check_log_probs, open_checkpoint
+from phi1_jax.sampling.checkpoint import (
+  Loaded,
+  check_log_probs,
+  one_host_mesh,
+  open_checkpoint,
+)
 from phi1_jax.text import records
 
 RESULT = "loss.json"
@@ -364,8 +368,7 @@ def main(about: str, argv: Sequence[str]) -> int:
   if arguments.gin_files or arguments.gin_bindings:
     raise InputError("loss: got gin files or bindings, expected flags only (--help)")
   texts = [read(path, arguments.max_documents) for path in arguments.texts]
-  mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
-  loaded = open_checkpoint(arguments.checkpoint, mesh, arguments.dtype)
+  loaded = open_checkpoint(arguments.checkpoint, one_host_mesh(), arguments.dtype)
   length = window_length(loaded, arguments.length)
   with held(arguments.workdir, "scoring"):
     rows = measure(loaded, texts, length)

@@ -22,6 +22,7 @@ from phi1_jax.cli import command
 from phi1_jax.cli.progress import Progress
 from phi1_jax.interop import from_hf, staging, to_hf
 from phi1_jax.model.config import DTYPES
+from phi1_jax.sampling.checkpoint import check_one_host
 
 _MAX_SHARD_BYTES = 5_000_000_000  # transformers' too, up to version 4
 
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   arguments = _parser().parse_args(argv)
   # Shapes are taken from a model that never runs, whatever its attention would be.
   logging.getLogger("phi1_jax.kernels").setLevel(logging.WARNING)
+  check_one_host()
   return arguments.convert(arguments)
 
 

@@ -19,27 +19,24 @@ from typing import Any
 from phi1_jax import InputError
 from phi1_jax.cli import command, gin_config
 from phi1_jax.model.config import DTYPES
-from phi1_jax.parallel.mesh import MeshConfig, make_mesh
+from phi1_jax.parallel.mesh import MeshConfig
 from phi1_jax.sampling import methods, stopping
-from phi1_jax.sampling.checkpoint import Loaded, open_checkpoint
+from phi1_jax.sampling.checkpoint import COPIES, Loaded, one_host_mesh, open_checkpoint
 from phi1_jax.sampling.sampler import Completion, Request, Sampler
 from phi1_jax.sampling.score import score
-
-# A copy of the model on every device, each with its own part of the batch.
-_COPIES = MeshConfig(data=-1, fsdp=1, tensor=1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Reads the flags, opens the checkpoint, samples or scores."""
   arguments = _parser().parse(argv)
   command.simulate_devices(arguments.simulated_devices)
-  mesh = _COPIES
+  mesh = COPIES
   if arguments.gin_files or arguments.gin_bindings:
     parts = {"Mesh": MeshConfig}
     mesh = gin_config.load(arguments.gin_files, arguments.gin_bindings, parts)["Mesh"]
   method = methods.make(arguments.temperature, arguments.top_k, arguments.top_p)
   text = _read(arguments)
-  loaded = open_checkpoint(arguments.checkpoint, make_mesh(mesh), arguments.dtype)
+  loaded = open_checkpoint(arguments.checkpoint, one_host_mesh(mesh), arguments.dtype)
   if arguments.score:
     print(json.dumps(_scored(loaded, arguments.score, text), allow_nan=False))
     return command.DONE

@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import difflib
 import importlib.util
+import io
 import logging
 import os
 import re
@@ -235,6 +236,8 @@ def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
   any other exception keeps its traceback and exits with 1.
   """
   _end_with_parent()
+  if isinstance(sys.stdout, io.TextIOWrapper):  # as standard error is from the start
+    sys.stdout.reconfigure(errors="backslashreplace")
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anybody loads it
   leave_tpu_alone()
   # Libraries may have put a handler there when they were imported.

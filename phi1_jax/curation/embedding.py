@@ -18,8 +18,7 @@ import numpy as np
 from phi1_jax import InputError
 from phi1_jax.model.decoder import Decoder
 from phi1_jax.parallel import sharding
-from phi1_jax.parallel.mesh import MeshConfig, make_mesh
-from phi1_jax.sampling.checkpoint import Loaded, open_checkpoint
+from phi1_jax.sampling.checkpoint import Loaded, one_host_mesh, open_checkpoint
 
 _SHORTEST = 64  # tokens; lengths are rounded up to this times a power of two
 # Characters that are encoded for each token wanted: enough for the longest tokens seen
@@ -47,7 +46,7 @@ class Embedder:
   def __init__(
     self, checkpoint: str, pooling: str, max_length: int, batch_size: int = 16
   ):
-    mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
+    mesh = one_host_mesh()
     self._loaded: Loaded = open_checkpoint(checkpoint, mesh)
     longest = self._loaded.config.max_length
     if max_length > longest:

@@ -1,22 +1,29 @@
 """A checkpoint opened for reading text with it: config, parameters, tokenizer."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src.clusters import cloud_tpu_cluster  # what JAX itself asks for its hosts
 from jax.sharding import Mesh
 
 from phi1_jax import InputError
 from phi1_jax.checkpoint import manager
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import abstract_parameters
+from phi1_jax.parallel.mesh import MeshConfig, make_mesh
 from phi1_jax.text import tokenizer as tokenizers
 from phi1_jax.text.tokenizer import Tokenizer
+
+# A copy of the model on every device, each with its own part of the batch.
+COPIES = MeshConfig(data=-1, fsdp=1, tensor=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +50,46 @@ class Loaded:
   step: int = 0
   tokens_seen: int = 0
   path: Path | None = None
+
+
+def one_host_mesh(config: MeshConfig = COPIES) -> Mesh:
+  """Return a mesh of all devices of this host, for commands that run on one host.
+
+  Raises:
+    InputError: see `check_one_host`, or the devices do not divide so.
+  """
+  check_one_host()
+  return make_mesh(config)
+
+
+def check_one_host() -> None:
+  """Refuse a TPU slice of several hosts, where JAX would wait for all of them.
+
+  Raises:
+    InputError: says where to run the command instead.
+  """
+  hosts = _slice_hosts() if "tpu" in (jax.config.values["jax_platforms"] or "") else 1
+  # Only where one host is certain: this makes JAX look for its devices.
+  hosts = hosts if hosts > 1 else jax.process_count()
+  if hosts > 1:
+    raise InputError(
+      f"got devices of {hosts} hosts, expected those of one: this command does not run "
+      "on several. Run it on a machine of its own, or here with JAX_PLATFORMS=cpu"
+    )
+
+
+def _slice_hosts() -> int:
+  """Return the number of hosts of this TPU slice, without touching a device."""
+  names = os.environ.get("TPU_PROCESS_ADDRESSES")
+  names = names or os.environ.get("TPU_WORKER_HOSTNAMES", "")
+  if os.environ.get("TPU_PROCESS_BOUNDS") == "1,1,1":  # the user restricts it
+    return 1
+  if not names:
+    # The machine's metadata; where there is none, JAX knows of no other host either.
+    with contextlib.suppress(Exception):
+      cluster = cloud_tpu_cluster.GceTpuCluster
+      return len(cluster._get_worker_list_in_slice()) if cluster.is_env_present() else 1
+  return len(names.split(","))
 
 
 def open_checkpoint(path: str, mesh: Mesh, dtype: str | None = None) -> Loaded:
