@@ -144,7 +144,7 @@ def same_data(store: Path) -> bool:
     size = 8 // hosts
     for first in (0, 17):
       parts = [
-        batches(start_step=first, rows=np.arange(host * size, (host + 1) * size))
+        batches(start=8 * first, rows=np.arange(host * size, (host + 1) * size))
         for host in range(hosts)
       ]
       for batch in expected[first:]:

@@ -11,9 +11,7 @@ those of a build that was never stopped, whatever the number of processes.
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import importlib.util
 import io
@@ -27,11 +25,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.cli import command
 from phi1_jax.cli.progress import Progress
 from phi1_jax.data import token_store
 from phi1_jax.data.config import DataConfig
+from phi1_jax.storage import AnyPath, lease
 from phi1_jax.text import tokenizer as tokenizers
 from phi1_jax.text.tokenizer import Tokenizer
 
@@ -41,7 +40,7 @@ if TYPE_CHECKING:  # it loads TensorFlow, which takes seconds: not for --help
 # A small BPE learns from at most this much text, chosen by hash; more changes little.
 TRAINING_BYTES = 32 << 20
 _WORKERS = "phi1_jax.data.shards"
-_BUILD, _LOCK = "build.json", "build.lock"
+_BUILD = "build.json"
 _log = logging.getLogger("phi1_jax.prepare")
 
 
@@ -63,33 +62,60 @@ def prepare(config: DataConfig, progress: bool = False) -> str:
   processes = config.processes or len(os.sched_getaffinity(0))
   if processes > 1:
     _start_forkserver()
-  with _locked(Path(config.store)) as store:
+  place = storage.parse(config.store)
+  config = _with_local_sets(config)
+  with _locked(place):
     facts, units = _plan(config, tokenizer)
-    if (store / "COMPLETED").exists():
-      opened = token_store.TokenStore.open(store, verify=config.verify)
-      _refuse_other(store, opened.manifest, facts)
-      _remove_notes(store)
-      _log.info("%s is complete already: %s", store, _summary(opened.manifest))
+    if (place / "COMPLETED").exists():
+      opened = token_store.TokenStore.open(place, verify=config.verify)
+      _refuse_other(place, opened.manifest, facts)
+      _log.info("%s is complete already: %s", place, _summary(opened.manifest))
       return opened.digest
-    _claim(store, facts)
+    mirror = storage.Mirror(place)
+    mirror.fetch()
+    _claim(mirror.local, place, facts)
     pool = _Pool(config, processes, progress)
-    if tokenizer is None:
-      tokenizer = _trained(config, store, units, pool)
-    elif not (store / tokenizers.FILE_NAME).exists():
-      tokenizer.save(store / tokenizers.FILE_NAME)
-    entries = _build_shards(store, units, tokenizer, pool)
-    facts = {**facts, "dropped": _dropped(store, units)}
-    facts["tokenizer"] = {
-      **facts["tokenizer"],
-      "digest": tokenizer.digest,
-      "vocabulary_size": tokenizer.vocabulary_size,
-      "eos_id": tokenizer.eos_id,
-    }
-    digest = token_store.finish(store, facts, entries)
-    _remove_notes(store)
-    manifest = json.loads((store / "manifest.json").read_bytes())
-    _log.info("%s: %s", store, _summary(manifest))
+    try:
+      digest, manifest = _build(pool, mirror, facts, units, tokenizer)
+    finally:
+      mirror.upload()
+    _log.info("%s: %s", place, _summary(manifest))
     return digest
+
+
+def _build(
+  pool: _Pool,
+  mirror: storage.Mirror,
+  facts: dict[str, Any],
+  units: list[Unit],
+  tokenizer: Tokenizer | None,
+) -> tuple[str, dict[str, Any]]:
+  """Build the store in the mirror's local folder; return its digest and manifest."""
+  store = mirror.local
+  if tokenizer is None:
+    tokenizer = _trained(pool.config, store, units, pool)
+  elif not (store / tokenizers.FILE_NAME).exists():
+    tokenizer.save(store / tokenizers.FILE_NAME)
+  entries = _build_shards(mirror, units, tokenizer, pool)
+  facts = {**facts, "dropped": _dropped(store, units)}
+  facts["tokenizer"] = {
+    **facts["tokenizer"],
+    "digest": tokenizer.digest,
+    "vocabulary_size": tokenizer.vocabulary_size,
+    "eos_id": tokenizer.eos_id,
+  }
+  digest = token_store.finish(store, facts, entries)
+  _remove_notes(store)
+  return digest, json.loads((store / "manifest.json").read_bytes())
+
+
+def _with_local_sets(config: DataConfig) -> DataConfig:
+  """Copy curated sets that are on cloud storage to this machine, for seqio to read."""
+  if config.curated_directory is None:
+    return config
+  mirror = storage.Mirror(storage.parse(config.curated_directory))
+  mirror.fetch()
+  return dataclasses.replace(config, curated_directory=str(mirror.local))
 
 
 def _load(name: str) -> Tokenizer:
@@ -166,52 +192,37 @@ def _sha256_of_module(name: str) -> str:
 # The folder: one builder at a time, one config for ever.
 
 
-@contextlib.contextmanager
-def _locked(store: Path) -> Iterator[Path]:
-  """Holds the folder against other builders; the lock dies with this process."""
+def _locked(place: AnyPath) -> storage.Lease:
+  """Hold the folder of a store; wait while another process builds it."""
   try:
-    store.mkdir(parents=True, exist_ok=True)
-    file = (store / _LOCK).open("w")
+    return storage.Lease(place, "building a token store", wait=True)
   except OSError as error:
     raise InputError(
-      f"Data.store: cannot write to {store} ({error.strerror}); name another folder"
+      f"Data.store: cannot write to {place} ({error.strerror}); name another folder"
     ) from error
-  with file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      _log.info("another process is building %s; waiting for it", store)
-      fcntl.flock(file, fcntl.LOCK_EX)
-    try:
-      yield store
-    finally:
-      # Who waited for it finds COMPLETED, and needs no lock for that; a folder that
-      # was refused is left as it was.
-      if (store / "COMPLETED").exists() or not (store / _BUILD).exists():
-        (store / _LOCK).unlink(missing_ok=True)
 
 
-def _claim(store: Path, facts: dict[str, Any]) -> None:
-  """Writes down what is being built here, or refuses if it is something else."""
-  from phi1_jax.data.shards import write_json
-
+def _claim(store: Path, place: AnyPath, facts: dict[str, Any]) -> None:
+  """Note the facts of the store that is built here; refuse a folder of another one."""
   if (store / _BUILD).exists():
-    _refuse_other(store, json.loads((store / _BUILD).read_bytes()), facts)
+    _refuse_other(place, json.loads((store / _BUILD).read_bytes()), facts)
     return
   foreign = [
     entry.name
     for entry in sorted(store.iterdir())
-    if entry.name != _LOCK and not entry.name.endswith(".partial")
+    if entry.name != lease.FILE_NAME and not entry.name.endswith(".partial")
   ]
   if foreign:
     raise InputError(
-      f"Data.store: {store} is not a token store, it holds {foreign[0]}; name an "
+      f"Data.store: {place} is not a token store, it holds {foreign[0]}; name an "
       "empty or a new folder"
     )
-  write_json(store / _BUILD, facts)
+  storage.write_json(store / _BUILD, facts)
 
 
-def _refuse_other(store: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _refuse_other(
+  store: AnyPath, found: dict[str, Any], wanted: dict[str, Any]
+) -> None:
   found = {**found, "tokenizer": _only(found["tokenizer"], wanted["tokenizer"])}
   if found["tasks"] == _without_content(found["tasks"]):
     # It was begun before the content of curated sets was written down.
@@ -262,7 +273,7 @@ def _difference(was: Any, now: Any, path: str) -> tuple[str, Any, Any] | None:
 
 def _remove_notes(store: Path) -> None:
   """Removes what only a build in progress needs."""
-  for pattern in (_BUILD, "dropped-*.json", ".*.partial"):
+  for pattern in (_BUILD, "build.lock", "dropped-*.json", ".*.partial"):
     for path in store.glob(pattern):
       path.unlink(missing_ok=True)
 
@@ -339,11 +350,12 @@ def _trained(
 
 
 def _build_shards(
-  store: Path, units: list[Unit], tokenizer: Tokenizer, pool: _Pool
+  mirror: storage.Mirror, units: list[Unit], tokenizer: Tokenizer, pool: _Pool
 ) -> list[dict[str, Any]]:
   """Builds what an earlier run has not; the shards' manifest entries, in order."""
   from phi1_jax.data import shards
 
+  store = mirror.local
   entries = {
     unit.position: entry
     for unit in units
@@ -357,6 +369,7 @@ def _build_shards(
       entries[unit.position] = entry
       tokens += entry["train"]["tokens"] + entry["held_out"]["tokens"]
       bar.update(1, tokens=f"{tokens:,}")
+      mirror.upload()
   for task in {unit.task for unit in units}:
     shards_of_task = [entry for entry in entries.values() if entry["task"] == task]
     if not any(entry["train"]["documents"] for entry in shards_of_task):

@@ -1,8 +1,8 @@
 """Saves and restores a run's state; a damaged checkpoint is skipped by name.
 
 A checkpoint is one Orbax step folder with two items: `state`, the train state as a
-pytree of arrays, and `meta`, JSON that says what the state is (model, optimizer,
-token store, tokens seen) and holds its fingerprints.
+pytree of arrays, and `meta`, JSON with what the state belongs to (model, optimizer,
+token store, windows read) and its fingerprints.
 
 Restore order, the only place where it is written down:
 
@@ -11,15 +11,17 @@ Restore order, the only place where it is written down:
   3. else `Checkpoint.init_from`: only the parameters of another run (finetuning);
   4. else from scratch.
 
-In 1, a checkpoint that does not read back as it was written is moved to
-`checkpoints_damaged/` and the one before it is tried. 2 and 3 name one checkpoint, or
-a folder of them whose newest is taken; damage there is refused, not worked around.
+In 1, a checkpoint that twice does not read back as it was written is moved to
+`checkpoints_damaged/` and the one before it is tried. Storage that fails for a passing
+reason is read again, and never moves a checkpoint. 2 and 3 name one checkpoint, or a
+folder of them whose newest is taken; damage there is refused, not worked around.
 """
 
 import contextlib
 import dataclasses
 import json
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,9 +30,10 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath  # what Orbax calls a path
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.checkpoint.fingerprint import fingerprints
 from phi1_jax.parallel import hosts
+from phi1_jax.storage import AnyPath, retry
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +44,10 @@ class CheckpointConfig:
 
   Attributes:
     every: steps between saves; the last step is always saved.
+    every_minutes: save also when so many minutes have passed since the last save.
     keep_latest: how many of the newest checkpoints stay.
     keep_every: checkpoints whose step is a multiple of this stay for ever.
+    keep_best: how many checkpoints with the lowest held-out loss stay, too.
     resume_from: a checkpoint of another run whose state, step included, goes on here.
     init_from: a checkpoint of another run whose parameters are the start of this one;
       or a gin file, whose run `train` trains first, in runs/<name of the file>.
@@ -50,18 +55,24 @@ class CheckpointConfig:
   """
 
   every: int = 1000
+  every_minutes: float | None = None
   keep_latest: int = 2
   keep_every: int | None = None
+  keep_best: int | None = None
   resume_from: str | None = None
   init_from: str | None = None
   asynchronous: bool = True
 
   def __post_init__(self):
-    """Refuses periods that are not positive and two places to start from."""
-    for name in ("every", "keep_latest", "keep_every"):
+    """Refuse periods that are not positive and two places to start from."""
+    for name in ("every", "keep_latest", "keep_every", "keep_best"):
       value = getattr(self, name)
       if value is not None and value < 1:
         raise InputError(f"Checkpoint.{name}: got {value}, expected at least 1")
+    if self.every_minutes is not None and self.every_minutes <= 0:
+      raise InputError(
+        f"Checkpoint.every_minutes: got {self.every_minutes}, expected more than 0"
+      )
     if self.resume_from and self.init_from:
       raise InputError(
         f"Checkpoint: got both resume_from={self.resume_from!r} (state and step) and "
@@ -74,13 +85,17 @@ class CheckpointConfig:
 _PIECE_BYTES = 64 << 20
 
 _EXHAUSTED = "RESOURCE_EXHAUSTED"  # how XLA says that memory has run out
+# What reading a damaged checkpoint raises: TensorStore and Orbax (ValueError for a
+# checksum, a torn chunk or index), JSON, a missing file or key.
+_DAMAGE = (ValueError, KeyError, FileNotFoundError, EOFError, NotADirectoryError)
+_AGAIN_SECONDS = 1.0
 
 
 class DamagedError(Exception):
   """A checkpoint that does not read back as it was written."""
 
   def refusal(self, place: object) -> InputError:
-    """What to tell who asked for this checkpoint, by its place."""
+    """Return the error for a user who named this checkpoint."""
     return InputError(f"{place}: damaged checkpoint ({self}); name an earlier one")
 
 
@@ -88,13 +103,21 @@ class Checkpoints:
   """The checkpoints of one work directory.
 
   Args:
-    directory: the folder that holds one folder per step.
+    directory: the folder that holds one folder per step, local or gs://.
     config: when to save and what to keep.
+
+  Attributes:
+    losses: held-out loss by step, for `keep_best`; the caller adds to it.
   """
 
-  def __init__(self, directory: Path, config: CheckpointConfig):
-    self.directory = directory.absolute()
+  def __init__(self, directory: AnyPath, config: CheckpointConfig):
+    remote = storage.is_remote(directory)
+    self.directory = directory if remote else Path(directory).absolute()
     self.config = config
+    self.losses: dict[int, float] = {}
+    self._saved_at = time.monotonic()
+    self._pending: int | None = None  # step of the save in progress
+    self._failed: tuple[int, BaseException] | None = None
     self._manager = self._open(cleanup=True)
 
   def _open(self, *, cleanup: bool = False) -> ocp.CheckpointManager:
@@ -102,43 +125,109 @@ class Checkpoints:
     kept: list[Any] = [policies.LatestN(self.config.keep_latest)]
     if self.config.keep_every:
       kept.append(policies.EveryNSteps(self.config.keep_every))
-    return ocp.CheckpointManager(
-      self.directory,
-      options=ocp.CheckpointManagerOptions(
-        preservation_policy=policies.AnyPreservationPolicy(kept),
-        enable_async_checkpointing=self.config.asynchronous,
-        # What a kill left of a save is 17 GB large. Orbax removes it in a thread that
-        # only a save waits for, so that it may not begin a second time.
-        cleanup_tmp_directories=cleanup,
-      ),
+    if self.config.keep_best:
+      kept.append(_Best(self.config.keep_best, self.losses))
+    options = ocp.CheckpointManagerOptions(
+      preservation_policy=policies.AnyPreservationPolicy(kept),
+      enable_async_checkpointing=self.config.asynchronous,
+      # What a kill left of a save is 17 GB large. Orbax removes it in a thread that
+      # only a save waits for, so that it may not begin a second time.
+      cleanup_tmp_directories=cleanup,
+    )
+    return storage.retrying(
+      lambda: ocp.CheckpointManager(self.directory, options=options),
+      f"listing {self.directory}",
     )
 
   def due(self, step: int, last_step: int) -> bool:
-    """Whether the state at `step` is to be saved."""
+    """Return whether the number of the step asks for a save."""
     return step > 0 and (step % self.config.every == 0 or step == last_step)
 
+  def overdue(self) -> bool:
+    """Return whether `every_minutes` have passed since the last save."""
+    minutes = self.config.every_minutes
+    return minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
+
   def save(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
-    """Saves in the background; waits only for an earlier save to finish."""
+    """Save in the background; wait only for an earlier save to finish.
+
+    A save that fails is reported by `failing`.
+    """
     if step in self._manager.all_steps():
       return
     meta = {**meta, "step": step, "fingerprints": fingerprints(state)}
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.PyTreeSave(
-          state,
-          save_args=jax.tree.map(
-            lambda _: ocp.SaveArgs(chunk_byte_size=_PIECE_BYTES), state
+    self._saved_at, self._pending = time.monotonic(), step
+    try:
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.PyTreeSave(
+            state,
+            save_args=jax.tree.map(
+              lambda _: ocp.SaveArgs(chunk_byte_size=_PIECE_BYTES), state
+            ),
+            ocdbt_target_data_file_size=_PIECE_BYTES,
           ),
-          ocdbt_target_data_file_size=_PIECE_BYTES,
+          meta=ocp.args.JsonSave(meta),
         ),
-        meta=ocp.args.JsonSave(meta),
-      ),
-      force=True,
-    )
+        force=True,
+      )
+    except Exception as error:
+      self._failed = step, error
+
+  def failing(self) -> bool:
+    """Return whether the last save has failed by now; does not wait."""
+    if self._failed is None and self._pending is not None:
+      if self._manager.is_saving_in_progress():
+        return False
+      self._wait()
+    return self._failed is not None
+
+  def _wait(self) -> None:
+    step, self._pending = self._pending, None
+    try:
+      self._manager.wait_until_finished()
+    except Exception as error:
+      assert step is not None
+      self._failed = step, error
+
+  def save_again(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
+    """Save after a failed save, and wait for the end of it. All hosts must call it.
+
+    Raises:
+      StorageError: this one fails, too.
+    """
+    failed, self._failed = self._failed, None
+    reason = retry.one_line(failed[1]) if failed else "on another host"
+    log.warning("a checkpoint could not be saved (%s); saving again", reason)
+    with contextlib.suppress(Exception):  # it raises what has been reported
+      self._manager.close()
+    self._manager = self._open(cleanup=True)
+    self.save(step, state, meta)
+    if self._pending is not None:
+      self._wait()
+    if self._failed:
+      steps = self._manager.all_steps()
+      newest = f"the newest is that of step {max(steps)}" if steps else "there is none"
+      raise storage.StorageError(
+        f"{self.directory}: the checkpoint of step {step} could not be saved, twice "
+        f"({retry.one_line(self._failed[1])}); {newest}. Make room or repair the "
+        "storage, and run the same command again"
+      )
+
+  def finish(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
+    """Wait until the last save is on disk; if it fails, save again once.
+
+    Raises:
+      StorageError: it fails twice.
+    """
+    if self._pending is not None:
+      self._wait()
+    if any(hosts.exchange("the last save", self._failed is not None)):
+      self.save_again(step, state, meta)
 
   def restore_latest(self, abstract_state: Any, expected: Mapping[str, Any]):
-    """Restores the newest whole checkpoint of this directory.
+    """Restore the newest whole checkpoint of this directory.
 
     Args:
       abstract_state: `jax.ShapeDtypeStruct`s with the shardings to restore to; they
@@ -150,17 +239,16 @@ class Checkpoints:
 
     Raises:
       InputError: a checkpoint of another model or store, or none that is whole.
+      StorageError: the storage kept failing; all checkpoints are as they were.
     """
     found = sorted(self._manager.all_steps(), reverse=True)
     steps = hosts.exchange("listing checkpoints", found)[0]
     for step in steps:
       path = self.directory / str(step)
       try:
-        return restore(path, abstract_state, expected)
+        return _restore_twice(path, abstract_state, expected)
       except DamagedError as error:
-        log.warning(
-          "skipping damaged checkpoint %s (%s)", path, str(error).split("\n")[0][:200]
-        )
+        log.warning("skipping damaged checkpoint %s (%s)", path, retry.one_line(error))
         self._set_aside(path)
     if steps:
       raise InputError(
@@ -169,41 +257,53 @@ class Checkpoints:
       )
     return None
 
-  def _set_aside(self, path: Path) -> None:
-    """Moves a damaged checkpoint out of the way of the save that will replace it."""
+  def _set_aside(self, path: AnyPath) -> None:
+    """Move a damaged checkpoint out of the way of the save that will replace it."""
     self._manager.close()
     if hosts.is_first():
-      aside = Path(f"{self.directory}_damaged")
-      aside.mkdir(exist_ok=True)
-      number = sum(1 for _ in aside.glob(f"{path.name}*"))
-      path.rename(aside / (f"{path.name}.{number}" if number else path.name))
+      aside = self.directory.with_name(f"{self.directory.name}_damaged")
+      number = sum(name.startswith(path.name) for name in storage.names(aside))
+      storage.move(path, aside / (f"{path.name}.{number}" if number else path.name))
     hosts.exchange("setting a checkpoint aside", None)
     self._manager = self._open()
 
-  def wait(self) -> None:
-    """Waits until what was saved is on disk."""
-    self._manager.wait_until_finished()
-
   def close(self) -> None:
-    """Finishes saves under way and releases the directory."""
-    self._manager.wait_until_finished()
+    """Finish saves under way and release the directory."""
     self._manager.close()
 
   def __enter__(self) -> "Checkpoints":
     return self
 
   def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
-    # A save under way waits for all hosts, ten minutes for one that is gone.
-    if error is None or not hosts.lost(error):
+    if error is None:
       self.close()
+    elif not hosts.lost(error):  # a save waits ten minutes for a host that is gone
+      with contextlib.suppress(Exception):  # `error` is the one to report
+        self.close()
 
 
-def find(path: str) -> Path:
-  """The step folder that `path` names: itself, or the newest one inside it.
+@dataclasses.dataclass
+class _Best(ocp.checkpoint_managers.PreservationPolicy):
+  """Keeps the checkpoints with the lowest held-out losses."""
 
-  `path` may be a step folder, a `checkpoints` folder, or a run's work directory.
+  count: int
+  losses: Mapping[int, float]
+
+  def should_preserve(self, checkpoints, *, context) -> list[bool]:
+    steps = [info.step for info in checkpoints]
+    known = sorted((self.losses[step], step) for step in steps if step in self.losses)
+    best = {step for _, step in known[: self.count]}
+    return [step in best for step in steps]
+
+
+def find(path: str | AnyPath) -> AnyPath:
+  """Return the step folder that `path` names: itself, or the newest one inside it.
+
+  `path` may be a step folder, a `checkpoints` folder, or a run's work directory, local
+  or gs://.
   """
-  found = _newest(Path(path).absolute())
+  start = storage.parse(path)
+  found = _newest(start if storage.is_remote(start) else Path(start).absolute())
   if found is None:
     raise InputError(
       f"{path}: no checkpoint here; expected a step folder, a checkpoints folder or a "
@@ -212,35 +312,45 @@ def find(path: str) -> Path:
   return found
 
 
-def holds_checkpoint(workdir: Path) -> bool:
-  """Whether a run would go on from its own work directory."""
+def holds_checkpoint(workdir: AnyPath) -> bool:
+  """Return whether a run would go on from its own work directory."""
   return _newest(workdir / "checkpoints") is not None
 
 
-def _newest(start: Path) -> Path | None:
+def _newest(start: AnyPath) -> AnyPath | None:
   for folder in (start, start / "checkpoints"):
-    if (folder / "meta").is_dir() and (folder / "state").is_dir():
+    names = storage.names(folder)
+    if "meta" in names and "state" in names:
       return folder
-    steps = [p for p in folder.glob("*") if p.name.isdigit() and p.is_dir()]
-    if steps:
-      return max(steps, key=lambda step: int(step.name))
+    steps = sorted((int(name) for name in names if name.isdigit()), reverse=True)
+    for step in steps:
+      # A save to cloud storage that was killed has no such file.
+      saved = folder / str(step) / "commit_success.txt"
+      if not storage.is_remote(folder) or storage.retrying(
+        saved.exists, f"looking for {saved}"
+      ):
+        return folder / str(step)
   return None
 
 
-def read_meta(path: Path) -> dict[str, Any]:
-  """Reads what a checkpoint says about itself, without reading its arrays."""
+def read_meta(path: AnyPath) -> dict[str, Any]:
+  """Read the meta of a checkpoint, without reading its arrays.
+
+  Raises:
+    DamagedError: it is missing or not that of a checkpoint.
+    StorageError: the storage kept failing.
+  """
   try:
-    with contextlib.closing(ocp.JsonCheckpointHandler()) as reader:
-      meta = reader.restore(epath.Path(path / "meta"))
-  except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+    meta = json.loads(storage.read_bytes(path / "meta" / "metadata"))
+  except (FileNotFoundError, NotADirectoryError, ValueError) as error:
     raise DamagedError(f"meta does not read: {error}") from error
   if not isinstance(meta, dict) or not {"step", "fingerprints"} <= meta.keys():
     raise DamagedError("meta is not that of a phi1_jax checkpoint")
   return meta
 
 
-def restore(path: Path, abstract_state: Any, expected: Mapping[str, Any]):
-  """Restores one checkpoint whole, straight into the shardings asked for.
+def restore(path: AnyPath, abstract_state: Any, expected: Mapping[str, Any]):
+  """Restore one checkpoint whole, straight into the shardings asked for.
 
   Args:
     path: a step folder.
@@ -254,6 +364,7 @@ def restore(path: Path, abstract_state: Any, expected: Mapping[str, Any]):
   Raises:
     DamagedError: it does not read back as it was written.
     InputError: it is whole but belongs to another model or store.
+    StorageError: the storage kept failing; this says nothing about the checkpoint.
   """
   with hosts.agreed(f"reading {path}", DamagedError):
     meta = read_meta(path)
@@ -266,19 +377,33 @@ def restore(path: Path, abstract_state: Any, expected: Mapping[str, Any]):
   return state, meta
 
 
-def _read_state(path: Path, abstract_state: Any) -> Any:
-  """Reads this host's part of the arrays, without waiting for other hosts."""
+def _restore_twice(path: AnyPath, abstract_state: Any, expected: Mapping[str, Any]):
+  """Restore; read again what seems damaged, since a mount may give wrong bytes once."""
+  try:
+    return restore(path, abstract_state, expected)
+  except DamagedError as error:
+    log.warning("reading %s again (%s)", path, retry.one_line(error))
+  time.sleep(_AGAIN_SECONDS)
+  return restore(path, abstract_state, expected)
+
+
+def _read_state(path: AnyPath, abstract_state: Any) -> Any:
+  """Read this host's part of the arrays, without waiting for other hosts."""
   arguments = ocp.args.PyTreeRestore(
     abstract_state,
     restore_args=ocp.checkpoint_utils.construct_restore_args(abstract_state),
     partial_restore=True,
   )
-  try:
+
+  def read() -> Any:
     with contextlib.closing(ocp.PyTreeCheckpointHandler()) as reader:
-      state = reader.restore(epath.Path(path / "state"), args=arguments)
-  except Exception as error:  # the storage layers raise all sorts
-    if isinstance(error, MemoryError | PermissionError) or _EXHAUSTED in str(error):
-      raise  # it says nothing about the checkpoint
+      return reader.restore(epath.Path(path / "state"), args=arguments)
+
+  try:
+    state = storage.retrying(read, f"reading {path}")
+  except _DAMAGE as error:
+    if _EXHAUSTED in str(error):  # it says nothing about the checkpoint
+      raise
     raise DamagedError(str(error)) from error
   # What a partial restore does not find, it leaves as it was asked for.
   for place, leaf in jax.tree_util.tree_leaves_with_path(state):
@@ -288,8 +413,8 @@ def _read_state(path: Path, abstract_state: Any) -> Any:
   return state
 
 
-def _check_arrays(path: Path, meta: Mapping[str, Any], abstract_state: Any) -> None:
-  """Refuses a checkpoint that is whole but has no such arrays as are asked for."""
+def _check_arrays(path: AnyPath, meta: Mapping[str, Any], abstract_state: Any) -> None:
+  """Refuse a checkpoint that is whole but has no such arrays as are asked for."""
   leaves = jax.tree_util.tree_leaves_with_path(abstract_state)
   names = {jax.tree_util.keystr(key, simple=True, separator="/") for key, _ in leaves}
   missing = sorted(names - meta["fingerprints"].keys())
@@ -302,22 +427,21 @@ def _check_arrays(path: Path, meta: Mapping[str, Any], abstract_state: Any) -> N
 
 
 def check_meta(
-  path: Path, meta: Mapping[str, Any], expected: Mapping[str, Any]
+  path: AnyPath, meta: Mapping[str, Any], expected: Mapping[str, Any]
 ) -> None:
-  """Refuses a whole checkpoint whose meta differs from what this run needs."""
+  """Refuse a whole checkpoint whose meta differs from what this run needs."""
   for name, want in expected.items():
     got = meta.get(name)
+    if got == want:
+      continue
+    theirs, ours = str(got), str(want)
     if isinstance(want, Mapping) and isinstance(got, Mapping):
-      keys = sorted(k for k in {*want, *got} if want.get(k) != got.get(k))
-      if keys:
-        theirs = ", ".join(f"{k}={got.get(k)}" for k in keys)
-        ours = ", ".join(f"{k}={want.get(k)}" for k in keys)
-        raise InputError(
-          f"{path}: this checkpoint has another {name}: got {theirs}, expected {ours}; "
-          "change the gin bindings, or use another --workdir"
-        )
-    elif got != want:
-      raise InputError(
-        f"{path}: this checkpoint has another {name}: got {got}, expected {want}; "
-        "change the gin bindings, or use another --workdir"
-      )
+      keys = sorted(key for key in {*want, *got} if want.get(key) != got.get(key))
+      if not keys:
+        continue
+      theirs = ", ".join(f"{key}={got.get(key)}" for key in keys)
+      ours = ", ".join(f"{key}={want.get(key)}" for key in keys)
+    raise InputError(
+      f"{path}: this checkpoint has another {name}: got {theirs}, expected {ours}; "
+      "change the gin bindings, or use another --workdir"
+    )

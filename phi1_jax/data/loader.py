@@ -1,4 +1,4 @@
-"""Batches of token windows: a pure function of (store digest, seed, rates, step).
+"""Batches of token windows: a pure function of (store digest, seed, rates, sample).
 
 A task's stream is cut into windows of sequence_length + 1 tokens every
 sequence_length tokens; labels are the inputs shifted by one, so neighbours share one
@@ -10,9 +10,10 @@ token and every token but the first is a target once:
     window 2                     g h i j
 
 Nothing is remembered between batches. `permutation` computes the order of an epoch
-entry by entry and closed arithmetic says which task comes next, so batch k costs the
-same whether it is the first one or the millionth, resuming needs only the step, and
-a host asks for its own rows of the same global batch, however many hosts there are.
+entry by entry and closed arithmetic says which task comes next, so a batch costs the
+same whether it is the first one or the millionth, and a host asks for its own rows of
+the same global batch, however many hosts there are. Resuming needs only the number of
+windows read before, so it goes on with the next window whatever the batch size.
 
 The order is that of a Grain pipeline (MapDataset.shuffle, repeat, mix), which gives
 it at a third of the speed, and rounds rates to 1% of the smallest
@@ -44,10 +45,10 @@ def train_batches(
   seed: int,
   rates: Mapping[str, float] | None = None,
   rows: np.ndarray | None = None,
-  start_step: int = 0,
+  start: int = 0,
   prefetch: int = 4,
 ) -> Generator[np.ndarray, None, None]:
-  """Endless training batches, from `start_step` on.
+  """Endless training batches, from window number `start` on.
 
   With no rates (or all of them "by_size") the windows of all tasks form one sequence,
   visited in a new order every epoch. With rates, tasks are interleaved as evenly as
@@ -65,7 +66,7 @@ def train_batches(
       rates that the mixture registered.
     rows: numbers [N] of the rows of the global batch that this host needs; None is
       all of them.
-    start_step: step of the first batch.
+    start: windows of the mixture that were read before.
     prefetch: batches prepared ahead by a thread; 0 prepares them in `next`.
 
   Returns:
@@ -80,31 +81,31 @@ def train_batches(
   shares, sources = _sources(store, sequence_length, seed, rates)
   wanted = np.arange(batch_size) if rows is None else rows
 
-  def batch(step: int) -> np.ndarray:
+  def batch(number: int) -> np.ndarray:
     out = np.empty((len(wanted), sequence_length + 1), np.int32)
-    which, nth = interleave(step * batch_size + wanted, shares)
-    for number, source in enumerate(sources):
-      mine = np.flatnonzero(which == number)
+    which, nth = interleave(start + number * batch_size + wanted, shares)
+    for index, source in enumerate(sources):
+      mine = np.flatnonzero(which == index)
       for row, window in zip(mine.tolist(), source.windows(nth[mine]), strict=True):
         out[row] = window
     return out
 
-  return _made_ahead(batch, start_step, prefetch)
+  return _made_ahead(batch, prefetch)
 
 
 def _made_ahead(
-  make: Callable[[int], np.ndarray], start: int, ahead: int
+  make: Callable[[int], np.ndarray], ahead: int
 ) -> Generator[np.ndarray, None, None]:
-  """Yields make(start), make(start + 1), ..; a thread makes `ahead` of them before."""
+  """Yield make(0), make(1), ..; a thread makes `ahead` of them before."""
   if not ahead:
-    yield from map(make, itertools.count(start))
+    yield from map(make, itertools.count())
   # One thread is enough for a memory map, and leaves the interpreter to the train loop.
   thread = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
   try:
-    made = collections.deque(thread.submit(make, start + i) for i in range(ahead))
-    for step in itertools.count(start + ahead):
+    made = collections.deque(thread.submit(make, i) for i in range(ahead))
+    for number in itertools.count(ahead):
       batch = made.popleft().result()
-      made.append(thread.submit(make, step))
+      made.append(thread.submit(make, number))
       yield batch
   finally:  # also when the generator is closed, or nobody holds it any longer
     thread.shutdown(wait=False, cancel_futures=True)
@@ -123,7 +124,8 @@ def held_out_batches(
 
   The last window and the last batch are filled up with id 0 and weight 0, so every
   batch has the same shape and every host sees the same number of batches. A task
-  with fewer than two held-out tokens gives no batch.
+  with fewer than two held-out tokens gives no batch. Which windows are read does not
+  depend on `batch_size`.
 
   Args:
     store: where the tokens come from.
@@ -132,7 +134,7 @@ def held_out_batches(
     sequence_length: input tokens per window.
     rows: numbers [N] of the rows of the global batch that this host needs; None is
       all of them.
-    limit: at most so many batches, spread evenly over the pass; None is all of them.
+    limit: at most so many windows, spread evenly over the pass; None is all of them.
 
   Returns:
     An iterator of (tokens int32 [rows, sequence_length + 1], weights float32
@@ -145,22 +147,20 @@ def held_out_batches(
   stream = store.stream(task, "held_out")
   wanted = np.arange(batch_size) if rows is None else rows
   num_windows = math.ceil(max(len(stream) - 1, 0) / sequence_length)
+  taken = min(limit or num_windows, num_windows)
 
-  def batch(index: int) -> tuple[np.ndarray, np.ndarray]:
+  def batch(first: int) -> tuple[np.ndarray, np.ndarray]:
     tokens = np.zeros((len(wanted), sequence_length + 1), np.int32)
     weights = np.zeros((len(wanted), sequence_length), np.float32)
     for i, row in enumerate(wanted.tolist()):
-      start = (index * batch_size + row) * sequence_length
-      window = stream.read(
-        min(start, len(stream)), min(start + sequence_length + 1, len(stream))
-      )
-      tokens[i, : len(window)] = window
-      weights[i, : max(len(window) - 1, 0)] = 1.0
+      if first + row < taken:
+        start = (first + row) * num_windows // taken * sequence_length
+        window = stream.read(start, min(start + sequence_length + 1, len(stream)))
+        tokens[i, : len(window)] = window
+        weights[i, : len(window) - 1] = 1.0
     return tokens, weights
 
-  count = math.ceil(num_windows / batch_size)
-  taken = min(limit or count, count)
-  return (batch(index * count // taken) for index in range(taken))
+  return map(batch, range(0, taken, batch_size))
 
 
 def interleave(

@@ -10,7 +10,6 @@ import collections
 import dataclasses
 import hashlib
 import importlib
-import json
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.data import tasks
 from phi1_jax.data.quiet_tensorflow import seqio, tf
 from phi1_jax.data.token_store import ShardWriter
@@ -111,7 +110,7 @@ def build(unit: Unit, store: str, tokenizer_digest: str) -> dict[str, Any]:
       held_out=tasks.held_out(text, document.group, unit.held_out_fraction),
     )
   # Before `close`, which declares the shard done.
-  write_json(dropped_file(store, unit), dict(sorted(dropped.items())))
+  storage.write_json(dropped_file(store, unit), dict(sorted(dropped.items())))
   return writer.close()
 
 
@@ -159,16 +158,6 @@ def _cut(pairs: list[tuple[bytes, bytes]], num_bytes: int) -> list[tuple[bytes, 
 def dropped_file(store: str | Path, unit: Unit) -> Path:
   """Where a unit notes what it dropped, until the manifest takes it over."""
   return Path(store) / f"dropped-{unit.position:05d}.json"
-
-
-def write_json(path: Path, value: Any) -> None:
-  """Whole under its name and on the disk, or absent."""
-  temporary = path.with_name(f".{path.name}.partial")
-  with temporary.open("w", encoding="utf-8") as file:
-    json.dump(value, file, indent=1, sort_keys=True)
-    file.flush()
-    os.fsync(file.fileno())
-  temporary.replace(path)
 
 
 def _documents(

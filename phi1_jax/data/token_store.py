@@ -22,20 +22,28 @@ Only numpy is needed here: a trainer opens a store without TensorFlow.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import dataclasses
 import hashlib
 import json
-import os
-from collections.abc import Callable, Sequence
+import logging
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
+from phi1_jax.storage import AnyPath, mirror
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 SPLITS = ("train", "held_out")
+_VERIFIED = "verified.json"
+_BESIDE = ("tokenizer.json",)  # what a store holds beside its arrays
 _BUILD_AGAIN = "run `python -m phi1_jax.prepare` again with the same --gin_file"
 _REBUILD = "delete the folder and build it again with `python -m phi1_jax.prepare`"
 
@@ -106,7 +114,9 @@ class ShardWriter:
         "tokens": sum(map(len, self._documents[split])),
         "bytes": self._num_bytes[split],
       }
-    _write(_record(self._directory, self._index, self._count), _canonical(entry))
+    storage.write_bytes(
+      _record(self._directory, self._index, self._count), _canonical(entry)
+    )
     return entry
 
 
@@ -149,8 +159,9 @@ def finish(directory: str | Path, manifest_fields: dict, shards: list[dict]) -> 
     {**manifest_fields, **totals, "format": FORMAT, "shards": shards}
   )
   digest = hashlib.sha256(manifest).hexdigest()
-  _write(directory / "manifest.json", manifest)
-  _write(directory / "COMPLETED", _canonical({"manifest_sha256": digest}))
+  storage.write_bytes(directory / "manifest.json", manifest)
+  completed = _canonical({"manifest_sha256": digest})
+  storage.write_bytes(directory / "COMPLETED", completed)
   for index in range(len(shards)):
     _record(directory, index, len(shards)).unlink(missing_ok=True)
   return digest
@@ -170,29 +181,10 @@ def _canonical(value: Any) -> bytes:
 
 
 def _save(path: Path, array: np.ndarray) -> str:
-  """Saves an array as .npy and returns the sha256 of the file."""
-  _write_atomically(path, lambda file: np.save(file, array))
+  """Save an array as .npy and return the sha256 of the file."""
+  with storage.writing(path) as file:
+    np.save(file, array)
   return _sha256(path)
-
-
-def _write(path: Path, content: bytes) -> None:
-  _write_atomically(path, lambda file: file.write(content))
-
-
-def _write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-  """The file is whole under its name and on the disk, or it is not there."""
-  temporary = path.with_name(f".{path.name}.partial")
-  with temporary.open("wb") as file:
-    write(file)
-    file.flush()
-    os.fsync(file.fileno())
-  temporary.replace(path)
-  # The rename itself is on the disk only when the folder is.
-  folder = os.open(path.parent, os.O_RDONLY)
-  try:
-    os.fsync(folder)
-  finally:
-    os.close(folder)
 
 
 def _sha256(path: Path) -> str:
@@ -252,21 +244,39 @@ class TokenStore:
   _shards: tuple[np.ndarray, ...] = dataclasses.field(repr=False)
 
   @classmethod
-  def open(cls, directory: str | Path, *, verify: bool = True) -> TokenStore:
-    """Opens a store and checks that it is whole.
+  def open(
+    cls,
+    directory: str | AnyPath,
+    *,
+    verify: bool = True,
+    verified: AnyPath | None = None,
+  ) -> TokenStore:
+    """Open a store and check that it is whole.
+
+    A store on cloud storage is copied into a local cache first, which later opens
+    use again.
 
     Args:
-      directory: folder written by `python -m phi1_jax.prepare`.
-      verify: hash every shard too (about a second per GB). Without it only the
-        manifest's digest and the type and length of every shard are checked.
+      directory: folder written by `python -m phi1_jax.prepare`, local or gs://.
+      verify: hash every shard, about a second per GB. Without it only the manifest's
+        digest and the type and length of every shard are checked.
+      verified: a JSON file that keeps sizes and times of the files that were hashed;
+        while they stay the same, `verify` does not hash them again. A cached copy has
+        one of its own.
 
     Raises:
       InputError: names the file that is missing or wrong, and what to do.
     """
-    directory = Path(directory)
+    place = storage.parse(directory)
+    if storage.is_remote(place):
+      place = _cached(place)
+      verified = place / _VERIFIED
+    directory = Path(place)
     digest, manifest = _read_manifest(directory)
     try:
-      shards = tuple(_open_shard(directory, s, verify) for s in manifest["shards"])
+      shards = tuple(_open_shard(directory, s) for s in manifest["shards"])
+      if verify:
+        _verify(directory, digest, manifest, verified)
       store = cls(directory, digest, manifest, shards)
       _ = store.tasks, store.eos_id, store.vocabulary_size
     except (KeyError, TypeError) as error:
@@ -359,21 +369,87 @@ def _parse_json(path: Path) -> dict[str, Any]:
   return value
 
 
-def _open_shard(directory: Path, entry: dict[str, Any], verify: bool) -> np.ndarray:
-  """Memory-maps one shard's tokens after checking both of its files."""
+def _open_shard(directory: Path, entry: dict[str, Any]) -> np.ndarray:
+  """Memory-map one shard's tokens after checking type and length of its files."""
   tokens, documents = (
     sum(entry[split][unit] for split in SPLITS) for unit in ("tokens", "documents")
   )
   mapped = _map(directory / entry["file"], np.dtype(np.uint16), tokens)
   _map(directory / entry["documents_file"], np.dtype(np.int64), documents)
-  for file, sha256 in (("file", "sha256"), ("documents_file", "documents_sha256")):
-    path = directory / entry[file]
-    if verify and (digest := _sha256(path)) != entry[sha256]:
-      raise InputError(
-        f"{path} has sha256 {digest}, but the manifest says {entry[sha256]}: its "
-        f"bytes changed after the build; {_REBUILD}"
-      )
   return mapped
+
+
+def _files(manifest: dict[str, Any]) -> dict[str, str]:
+  """Return the names of a store's arrays and the sha256 of each."""
+  names = (("file", "sha256"), ("documents_file", "documents_sha256"))
+  return {
+    entry[file]: entry[sha256] for entry in manifest["shards"] for file, sha256 in names
+  }
+
+
+def _verify(
+  directory: Path, digest: str, manifest: dict[str, Any], note: AnyPath | None
+) -> None:
+  """Hash every file of a store, unless a note says that they were hashed before."""
+  files = _files(manifest)
+  found = {name: (directory / name).stat() for name in files}
+  versions = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in found.items()}
+  content = {"manifest_sha256": digest, "files": versions}
+  with contextlib.suppress(FileNotFoundError, ValueError):  # none, or a torn one
+    if note is not None and json.loads(storage.read_bytes(note)) == content:
+      return
+  for name, expected in files.items():
+    if (sha256 := _sha256(directory / name)) != expected:
+      raise InputError(
+        f"{directory / name} has sha256 {sha256}, but the manifest says {expected}: "
+        f"its bytes changed after the build; {_REBUILD}"
+      )
+  if note is not None:
+    storage.write_json(note, content)
+
+
+_caching = threading.Lock()
+
+
+def _cached(remote: AnyPath) -> Path:
+  """Return a local copy of a store on cloud storage; download what is missing.
+
+  The copy is named after the digest of the store, so a store that was built again has
+  another one.
+  """
+  try:
+    completed = json.loads(storage.read_bytes(remote / "COMPLETED"))
+    digest = str(completed["manifest_sha256"])
+    content = storage.read_bytes(remote / "manifest.json")
+    names = [*_files(json.loads(content)), *_BESIDE, "manifest.json"]
+  except FileNotFoundError:
+    raise InputError(
+      f"token store {remote} has no COMPLETED: it is not there, or its build did not "
+      f"finish; {_BUILD_AGAIN}, or correct Data.store"
+    ) from None
+  except (ValueError, KeyError, TypeError):
+    raise InputError(
+      f"{remote}: COMPLETED or manifest.json is no JSON; {_REBUILD}"
+    ) from None
+  local = storage.cache_folder() / "stores" / digest[:16]
+  with _caching, storage.Lease(local, "downloading a token store"):
+    missing = [name for name in names if not (local / name).is_file()]
+    if missing:
+      log.info("copying the token store %s to %s", remote, local)
+    with ThreadPoolExecutor(8) as pool:
+      list(pool.map(lambda name: _download(remote, local, name), missing))
+    storage.write_bytes(local / "COMPLETED", _canonical(completed))
+  return local
+
+
+def _download(remote: AnyPath, local: Path, name: str) -> None:
+  try:
+    mirror.download(remote / name, local / name)
+  except FileNotFoundError:
+    if name not in _BESIDE:
+      raise InputError(
+        f"{remote / name} is missing, but the manifest lists it; {_REBUILD}"
+      ) from None
 
 
 def _map(path: Path, dtype: np.dtype, length: int) -> np.ndarray:

@@ -9,6 +9,8 @@ mirror   a local copy of a `gs://` folder, for files that are appended to
 """
 
 from phi1_jax.storage.files import (
+  move,
+  names,
   read_bytes,
   read_json,
   read_text,
@@ -35,6 +37,8 @@ __all__ = [
   "is_remote",
   "is_transient",
   "mirrored",
+  "move",
+  "names",
   "parse",
   "read_bytes",
   "read_json",

@@ -46,6 +46,32 @@ def read_json(path: AnyPath) -> dict[str, Any]:
   return content
 
 
+def names(folder: AnyPath) -> list[str]:
+  """Return the sorted names of a folder's entries; none if there is no such folder."""
+
+  def listed() -> list[str]:
+    try:
+      return sorted(entry.name for entry in folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+      return []
+
+  return retry.retrying(listed, f"listing {folder}")
+
+
+def move(source: AnyPath, target: AnyPath) -> None:
+  """Move a folder; on cloud storage, copy its files and remove them."""
+  if not paths.is_remote(source):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(source, target)
+    return
+  import fsspec
+
+  system = fsspec.filesystem("gcs")
+  old, new = os.fspath(source), os.fspath(target)
+  retry.retrying(lambda: system.copy(old, new, recursive=True), f"copying {source}")
+  retry.retrying(lambda: system.rm(old, recursive=True), f"removing {source}")
+
+
 def write_bytes(path: AnyPath, content: bytes) -> None:
   """Write a file atomically: readers see the old content or all of the new one.
 

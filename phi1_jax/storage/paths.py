@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import logging
 import os
 import re
 from pathlib import Path
@@ -69,6 +70,8 @@ def _prepare() -> None:
     )
   # Without this, etils would import TensorFlow wherever it is installed.
   os.environ["EPATH_USE_TF"] = "false"
+  # Its errors are raised as well, without pages of traceback in the log.
+  logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
   from fsspec import config
 
   # Another host may have changed a folder since this process last listed it.

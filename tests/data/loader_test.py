@@ -121,13 +121,19 @@ def test_seed_and_digest_change_the_order(store, tmp_path):
 def test_resuming_equals_never_having_stopped(store, rates):
   straight = batches(store, 30, rates=rates)
   for step in (1, 7, 29):
-    resumed = batches(store, 30 - step, rates=rates, start_step=step)
+    resumed = batches(store, 30 - step, rates=rates, start=4 * step)
     np.testing.assert_array_equal(straight[step:], resumed)
+
+
+def test_another_batch_size_goes_on_with_the_next_window(store):
+  straight = batches(store, 30).reshape(120, T + 1)
+  resumed = batches(store, 10, batch_size=6, start=4 * 7).reshape(60, T + 1)
+  np.testing.assert_array_equal(straight[28:88], resumed)
 
 
 def test_a_far_step_costs_no_replay(store):
   started = time.perf_counter()
-  batches(store, 1, start_step=10**12)
+  batches(store, 1, start=10**12)
   assert time.perf_counter() - started < 1.0
 
 
@@ -212,6 +218,18 @@ def test_a_limit_spreads_evenly_over_the_held_out_split(store):
   assert drawn(len(everything) + 1) == everything
   places = [everything.index(batch) for batch in drawn(3)]
   assert places == [i * len(everything) // 3 for i in range(3)]
+
+
+def test_which_windows_are_held_out_does_not_depend_on_the_batch_size(store):
+  def drawn(batch_size):
+    pairs = held_out_batches(
+      store, "code", batch_size=batch_size, sequence_length=2, limit=7
+    )
+    tokens, weights = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
+    return tokens[weights.any(axis=1)].tolist()
+
+  assert len(drawn(1)) == 7
+  assert drawn(1) == drawn(2) == drawn(4) == drawn(16)
 
 
 @pytest.mark.parametrize("hosts", [1, 2])

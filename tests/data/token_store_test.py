@@ -129,7 +129,7 @@ def test_a_crash_leaves_no_shard_or_a_whole_one(tmp_path, monkeypatch, crash_at)
     calls += 1
 
   with monkeypatch.context() as patch:
-    patch.setattr(token_store.os, "fsync", fsync)
+    patch.setattr(os, "fsync", fsync)
     with pytest.raises(KeyboardInterrupt):
       write_shard(tmp_path, 0)
   found = finished_shard(tmp_path, 0, len(SHARDS))
