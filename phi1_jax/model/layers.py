@@ -7,6 +7,7 @@ Logical names: "vocab", "embed", "heads", "head_dim", "mlp", "norm" on parameter
 "mlp" on activations. `parallel` maps them to mesh axes.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -93,12 +94,33 @@ class Embedding(nn.Module):
       ("vocab", "embed"),
       config.param_dtype,
     )
-    # Gathered over fsdp before the lookup, or the compiler replicates its result.
-    table_VD = with_logical_constraint(
-      embedding_VD.astype(config.dtype), ("vocab", None)
-    )
-    x_BTD = jnp.take(table_VD, tokens_BT, axis=0)
+    x_BTD = _lookup(config, embedding_VD, tokens_BT)
     return with_logical_constraint(x_BTD, ("batch", "length", "embed"))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _lookup(config: ModelConfig, embedding_VD, tokens_BT) -> jax.Array:
+  """Return the rows of the tokens, BTD; the gradient is summed in float32.
+
+  In bfloat16, a token that occurs often would lose most of its small gradients.
+  """
+  # Gathered over fsdp before the lookup, or the compiler replicates its result.
+  table_VD = with_logical_constraint(embedding_VD.astype(config.dtype), ("vocab", None))
+  return jnp.take(table_VD, tokens_BT, axis=0)
+
+
+def _lookup_forward(config: ModelConfig, embedding_VD, tokens_BT):
+  return _lookup(config, embedding_VD, tokens_BT), tokens_BT
+
+
+def _lookup_backward(config: ModelConfig, tokens_BT, d_x_BTD):
+  zeros_VD = jnp.zeros((config.vocabulary_size, config.embed_dim), jnp.float32)
+  d_table_VD = zeros_VD.at[tokens_BT].add(d_x_BTD.astype(jnp.float32))
+  d_table_VD = with_logical_constraint(d_table_VD, ("vocab", None))
+  return d_table_VD.astype(config.param_dtype), None
+
+
+_lookup.defvjp(_lookup_forward, _lookup_backward)
 
 
 class Projection(nn.Module):

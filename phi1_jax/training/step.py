@@ -1,10 +1,11 @@
-"""One update and one evaluation, compiled.
+"""The compiled training step and evaluation step.
 
 B sequences, T tokens, A accumulation steps.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -77,11 +78,16 @@ def loss(
 def make_train_step(
   setup: Setup, document_end: int
 ) -> Callable[[TrainState, jax.Array], tuple[TrainState, Metrics]]:
-  """A jitted (state, tokens [B, T + 1]) -> (state, metrics); the state is donated.
+  """Return a jitted (state, tokens [B, T + 1]) -> (state, metrics); donates the state.
 
-  Dropout follows from the seed and the step alone, so a resumed run drops what the
-  undisturbed one would have. If loss or gradient is not finite, the update is left
-  out: state and step come back as they were, and the metrics say so.
+  Dropout depends on the seed and the step alone, so that a resumed run drops the same
+  elements. If loss or gradient norm is not finite, parameters and moments stay as they
+  were. With `Train.skip_nonfinite_steps`, such a step still counts: `state.step` and
+  the learning rate schedule advance. Without it, they stay too.
+
+  Metrics: `loss`, `grad_norm` (before clipping) and `learning_rate`; with
+  `Train.skip_nonfinite_steps` also `skipped`, 0 or 1; with bfloat16 parameters also
+  `vanished_updates` and `norm_vanished_updates` (see `vanished_updates`).
   """
   config, parts = setup.config.train, setup.accumulation_steps
   mean_loss = functools.partial(
@@ -92,7 +98,7 @@ def make_train_step(
   )
 
   def step(state: TrainState, tokens: jax.Array) -> tuple[TrainState, Metrics]:
-    # The second fold keeps these keys apart from that of the initial parameters.
+    # The first fold separates these keys from that of the initial parameters.
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     key = jax.random.fold_in(key, state.step)
     value, gradients = _accumulate(mean_loss, state.params, tokens, key, parts)
@@ -104,13 +110,18 @@ def make_train_step(
       )
       params = optax.apply_updates(state.params, updates)
     finite = jnp.isfinite(value) & jnp.isfinite(norm)
-    updated = TrainState(step=state.step + 1, params=params, optimizer=optimizer_state)
     metrics = {
       "loss": value,
       "grad_norm": norm,
       "learning_rate": jnp.asarray(setup.schedule(state.step), jnp.float32),
     }
-    state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
+    if config.skip_nonfinite_steps:
+      metrics["skipped"] = 1.0 - finite
+    if setup.model.config.param_dtype != "float32":
+      metrics |= vanished_updates(state.params, updates, params)
+    updated = TrainState(step=state.step + 1, params=params, optimizer=optimizer_state)
+    counted = bool(config.skip_nonfinite_steps)
+    state = _if_finite(finite, updated, state, counted=counted)
     return state, metrics
 
   # Pinned, because the loop feeds each result back to a step compiled for one layout.
@@ -119,7 +130,7 @@ def make_train_step(
 
 
 def make_evaluation_step(model: Decoder, config: TrainConfig, document_end: int):
-  """A jitted (params, tokens [B, T + 1], weights_BT) -> (summed loss, weights)."""
+  """Return a jitted (params, tokens [B, T + 1], weights_BT) -> (loss sum, weights)."""
 
   def step(params: Any, tokens: jax.Array, weights_BT: jax.Array):
     return loss(
@@ -134,6 +145,67 @@ def make_evaluation_step(model: Decoder, config: TrainConfig, document_end: int)
   return jax.jit(step)
 
 
+def vanished_updates(old: Any, updates: Any, new: Any) -> Metrics:
+  """Return the share of non-zero updates that left their 16-bit parameter unchanged.
+
+  Args:
+    old: the parameters before the step.
+    updates: what the optimizer adds to them.
+    new: the parameters after the step.
+
+  Returns:
+    `vanished_updates` of all parameters and `norm_vanished_updates` of the scales of
+    the norms, in [0, 1]; 0 where all updates are zero.
+  """
+
+  def count(path, old, update, new) -> jax.Array:
+    # Bits, because XLA may compare the sum before it was rounded.
+    same = [jax.lax.bitcast_convert_type(x, jnp.uint16) for x in (old, new)]
+    lost = jnp.sum((update != 0) & (same[0] == same[1]), dtype=jnp.float32)
+    counts = jnp.stack([lost, jnp.sum(update != 0, dtype=jnp.float32)])
+    return jnp.stack([counts, counts * (path[-1].key == "scale")])
+
+  counts = jax.tree.leaves(jax.tree.map_with_path(count, old, updates, new))
+  (lost, every), (norm_lost, norm_every) = jnp.sum(jnp.stack(counts), axis=0)
+  return {
+    "vanished_updates": lost / jnp.maximum(every, 1),
+    "norm_vanished_updates": norm_lost / jnp.maximum(norm_every, 1),
+  }
+
+
+def vanished_warning(metrics: Mapping[str, float]) -> str | None:
+  """Return a warning for a user whose 16-bit parameters lose updates, or None."""
+  if not metrics.get("vanished_updates"):
+    return None
+  return (
+    f"Model.param_dtype: {metrics['vanished_updates']:.0%} of this step's updates "
+    f"({metrics['norm_vanished_updates']:.0%} of those of norm scales) were too small "
+    "to change a bfloat16 parameter. Set Model.param_dtype='float32'; the computation "
+    "stays in Model.dtype."
+  )
+
+
+def _if_finite(finite, new: TrainState, old: TrainState, *, counted: bool):
+  """Return `new` if the step is finite, else `old`.
+
+  Args:
+    finite: boolean scalar.
+    new: the state with the update.
+    old: the state without it.
+    counted: the step and the schedule's count are those of `new` in either case. The
+      count of Adam's moments is not: its bias correction counts updates of moments.
+  """
+
+  def is_schedule(x: Any) -> bool:
+    return counted and isinstance(x, optax.ScaleByScheduleState)
+
+  def choose(new, old):
+    return new if is_schedule(new) else jnp.where(finite, new, old)
+
+  chosen = jax.tree.map(choose, new, old, is_leaf=is_schedule)
+  return dataclasses.replace(chosen, step=new.step) if counted else chosen
+
+
 def _mean_loss(model, params, tokens, key, **options) -> jax.Array:
   dropout_key = key if _drops(model) else None
   total, weight = loss(model, params, tokens, dropout_key=dropout_key, **options)
@@ -145,7 +217,7 @@ def _drops(model: Decoder) -> bool:
 
 
 def _accumulate(mean_loss, params, tokens, key, parts: int):
-  """Loss and gradients, averaged over `parts` equal parts of the batch."""
+  """Return loss and gradients, averaged over `parts` equal parts of the batch."""
   if parts == 1:
     return jax.value_and_grad(mean_loss)(params, tokens, key)
   # Each part takes every A-th row, so a device's rows stay on the device.
@@ -156,6 +228,7 @@ def _accumulate(mean_loss, params, tokens, key, parts: int):
     new = jax.value_and_grad(mean_loss)(params, rows, jax.random.fold_in(key, number))
     return jax.tree.map(jnp.add, sums, new), None
 
-  zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
-  sums, _ = jax.lax.scan(add, zeros, (jnp.arange(parts), by_part))
-  return jax.tree.map(lambda x: x / parts, sums)
+  zeros = jnp.zeros(()), jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params)
+  (total, sums), _ = jax.lax.scan(add, zeros, (jnp.arange(parts), by_part))
+  gradients = jax.tree.map(lambda x, like: (x / parts).astype(like.dtype), sums, params)
+  return total / parts, gradients

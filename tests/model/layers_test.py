@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from phi1_jax.model import layers
 from phi1_jax.model.config import ModelConfig
@@ -49,6 +50,27 @@ def test_layer_norm_gradients_equal_those_of_the_formula():
     lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5),
     jax.grad(ours, argnums=(0, 1))(params, x),
     expected,
+  )
+
+
+@pytest.mark.parametrize("param_dtype", ["float32", "bfloat16"])
+def test_gradients_of_a_frequent_token_are_summed_in_float32(param_dtype):
+  """In bfloat16, a sum of ones ends at 256."""
+  module = layers.Embedding(_config(dtype="bfloat16", param_dtype=param_dtype))
+  tokens = jnp.concatenate([jnp.full(4096, 3), jnp.arange(5)])[None]
+  params = _init(module, tokens)
+
+  def loss(params):
+    return jnp.sum(module.apply(params, tokens).astype("float32")) * 1e-3
+
+  gradient = jax.grad(loss)(params)["params"]["embedding"]
+  assert gradient.dtype == param_dtype
+  small = float(jnp.asarray(1e-3, "bfloat16"))
+  counts = np.bincount(tokens[0], minlength=31)[:, None]
+  np.testing.assert_allclose(
+    gradient.astype("float32"),
+    np.broadcast_to(counts * small, gradient.shape),
+    rtol=1e-6 if param_dtype == "float32" else 4e-3,
   )
 
 

@@ -3,6 +3,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from phi1_jax.parallel import sharding
@@ -163,6 +164,119 @@ def test_what_is_not_finite_changes_nothing(tiny, initial):
   for before, now in zip(jax.tree.leaves(broken), jax.tree.leaves(after), strict=True):
     np.testing.assert_array_equal(now, before)
   assert int(after.step) == 0
+
+
+def test_sums_of_bfloat16_gradients_are_float32():
+  """In bfloat16, 512 ones would sum to 256."""
+  params = {"w": jnp.ones(3, jnp.bfloat16)}
+
+  def mean_loss(params, rows, key):
+    return jnp.sum(params["w"]) * jnp.mean(rows.astype(jnp.float32))
+
+  tokens = jnp.ones((512, 5), jnp.int32)
+  value, gradients = step._accumulate(mean_loss, params, tokens, jax.random.key(0), 512)
+  assert value == 3
+  assert gradients["w"].dtype == jnp.bfloat16
+  np.testing.assert_array_equal(gradients["w"], 1)
+
+
+def test_a_skipped_step_counts_and_changes_nothing_else(tiny, initial):
+  """The next update has the rate of its step, and resuming is exact."""
+  setup = tiny(mesh=(8, 1, 1), train={"skip_nonfinite_steps": 1})
+  places = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract_state)
+  function = compiled(setup)
+
+  def go_on(now, count):
+    """Some steps from a state on the host, and their metrics."""
+    now = jax.device_put(jax.tree.map(np.copy, now), places)
+    rows = []
+    for tokens in batches(5)[int(now.step) :][:count]:
+      now, metrics = function(now, sharding.put_batch(tokens, setup.mesh, 16))
+      rows.append({name: float(value) for name, value in metrics.items()})
+    return jax.device_get(now), rows
+
+  before, rows = go_on(initial, 2)
+  assert [row["skipped"] for row in rows] == [0, 0]
+  broken = jax.tree.map(np.copy, before)
+  broken.params["final_norm"]["scale"][3] = np.nan
+  after, (row,) = go_on(broken, 1)
+  assert row["skipped"] == 1
+  assert np.isnan(row["loss"])
+  assert int(after.step) == 3
+  (_, (adam_before, *_)), (_, (adam, _, schedule)) = before.optimizer, after.optimizer
+  assert int(schedule.count) == 3
+  for old, new in ((adam_before, adam), (broken.params, after.params)):
+    jax.tree.map(np.testing.assert_array_equal, old, new)
+
+  # The next batch is a good one.
+  repaired = dataclasses.replace(after, params=before.params)
+  fourth, (row,) = go_on(repaired, 1)
+  assert row["learning_rate"] == pytest.approx(float(setup.schedule(3)))
+  adam = fourth.optimizer[1][0]
+  assert int(adam.count) == 3
+  mean, square = (tree["final_norm"]["bias"] for tree in (adam.mu, adam.nu))
+  update = mean / (1 - 0.9**3) / (np.sqrt(square / (1 - 0.95**3)) + 1e-8)
+  bias = before.params["final_norm"]["bias"] - float(setup.schedule(3)) * update
+  np.testing.assert_allclose(fourth.params["final_norm"]["bias"], bias, rtol=1e-5)
+
+  at_once, _ = go_on(repaired, 2)
+  jax.tree.map(np.testing.assert_array_equal, go_on(fourth, 1)[0], at_once)
+
+
+def test_counts_updates_that_a_bfloat16_parameter_loses():
+  """Also: between 1 and 2, half a step of 2^-7 or less changes nothing."""
+  old = {
+    "norm": {"scale": np.array([1.0, 1.0, 1.0, 1.0])},
+    "mlp": {"kernel": np.array([0.01, 1.5, 1.5, -1.5])},
+  }
+  updates = {
+    "norm": {"scale": np.array([0.0, 1e-3, -1e-3, 2**-7])},
+    "mlp": {"kernel": np.array([1e-3, 1e-3, 0.0, -1e-2])},
+  }
+  old, updates = jax.tree.map(lambda x: jnp.asarray(x, "bfloat16"), (old, updates))
+
+  def apply(old, updates):
+    return step.vanished_updates(old, updates, optax.apply_updates(old, updates))
+
+  found = jax.jit(apply)(old, updates)
+  assert float(found["vanished_updates"]) == pytest.approx(3 / 6)
+  assert float(found["norm_vanished_updates"]) == pytest.approx(2 / 3)
+  nothing = jax.jit(apply)(old, jax.tree.map(jnp.zeros_like, updates))
+  assert {name: float(value) for name, value in nothing.items()} == {
+    "vanished_updates": 0,
+    "norm_vanished_updates": 0,
+  }
+
+
+def test_measures_what_bfloat16_parameters_lose(tiny):
+  """At a rate of 1e-4 no scale of a norm ever moves, and the metric says so."""
+  changes = {"peak_learning_rate": 1e-4, "warmup_steps": 0}
+  setup = tiny(model={"param_dtype": "bfloat16"}, optimizer=changes)
+  function, now = compiled(setup), start(setup)
+  before = jax.device_get(now.params)
+  for tokens in batches(3):
+    now, metrics = function(now, sharding.put_batch(tokens, setup.mesh, 16))
+    assert float(metrics["norm_vanished_updates"]) == 1
+    assert 0.1 < float(metrics["vanished_updates"]) < 0.9
+  after = jax.device_get(now.params)
+  np.testing.assert_array_equal(
+    after["layers"]["norm"]["scale"], before["layers"]["norm"]["scale"]
+  )
+  assert not np.array_equal(
+    after["layers"]["mlp"]["up"]["kernel"], before["layers"]["mlp"]["up"]["kernel"]
+  )
+  warning = step.vanished_warning(jax.device_get(metrics))
+  assert f"{float(metrics['vanished_updates']):.0%} of this step's updates" in warning
+  assert "(100% of those of norm scales)" in warning
+
+
+def test_float32_parameters_are_not_warned_about(tiny, initial):
+  setup = tiny(mesh=(8, 1, 1))
+  _, metrics = compiled(setup)(
+    start(setup), sharding.put_batch(batches(1)[0], setup.mesh, 16)
+  )
+  assert set(metrics) == {"loss", "grad_norm", "learning_rate"}
+  assert step.vanished_warning(metrics) is None
 
 
 def test_learning_rate_is_that_of_the_step(tiny, initial):
