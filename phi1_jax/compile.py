@@ -1,174 +1,165 @@
-"""Compiles the train step for a machine that is not there.
+"""Compiles the train step for a machine that is not here.
 
     python -m phi1_jax.compile --gin_file=gin/pretrain.gin --topology=v5e:4x4
 
-Says whether it fits, what it moves through memory and between devices, and how fast it
-can be at most. TPUs of any size come from the compiler in libtpu (the extra `tpu`);
-GPUs are simulated (see `parallel.topology`).
+Prints whether it fits, its traffic through memory and between devices, and a bound on
+its speed. TPUs of any size come from the compiler in libtpu (the extra `tpu`); GPUs are
+simulated (see `planning.topology`).
 """
 
+import dataclasses
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from phi1_jax import InputError
 from phi1_jax.cli import command, gin_config
-from phi1_jax.parallel import topology as topologies
-from phi1_jax.parallel.topology import Topology
-from phi1_jax.training import accounts, report, search
-from phi1_jax.training.accounts import OutOfMemoryError
-from phi1_jax.training.setup import CONFIGURABLES, RunConfig, make_setup
+from phi1_jax.parallel import sharding
+from phi1_jax.planning import account, report, search
+from phi1_jax.planning import topology as topologies
+from phi1_jax.planning.account import Account, OutOfMemoryError
+from phi1_jax.planning.topology import Topology
+from phi1_jax.training.setup import CONFIGURABLES, RunConfig, Setup, make_setup
+from phi1_jax.training.step import make_train_step
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Reads the configuration, compiles, prints."""
-  arguments = _parser().parse(argv)
-  if arguments.table:
-    return _table(arguments)
-  if not arguments.topology:
-    raise InputError("--topology: got none, expected a machine, such as v5e:4x4")
-  topology = topologies.parse(arguments.topology)
-  command.simulate_devices(topology.num_devices if topology.simulated else 1)
-  config = _config(arguments.gin_files, arguments.gin_bindings)
-  if arguments.search:
-    return _search(config, topology, as_json=arguments.json)
-  found = _describe(config, topology, sampling=not arguments.step_only)
-  print(json.dumps(found) if arguments.json else report.text(found))
-  return command.DONE
-
-
-def _parser() -> command.Parser:
+  """Read the configuration, compile, print."""
   parser = command.Parser(
     "compile",
-    "Compiles the train step for a machine that is not there.",
+    "Compiles the train step for a machine that is not here.",
     "python -m phi1_jax.compile --gin_file=gin/pretrain.gin --topology=v5e:4x4",
   )
   parser.add_argument(
-    "--topology", metavar="MACHINE", help="such as v5e:4x4, v4-8, h100-8, cpu-8"
+    "--topology",
+    metavar="MACHINE",
+    help="such as v5e:4x4, v4-8, v5e-16x2 (two slices), h100-8x2 (two nodes), cpu-8",
   )
-  parser.add_argument("--json", action="store_true", help="print one JSON object")
+  parser.add_argument("--json", action="store_true", help="print JSON")
   parser.add_argument(
     "--search",
     action="store_true",
     help="try batch x remat x attention and recommend the fastest that fits",
   )
   parser.add_argument(
-    "--step_only", action="store_true", help="leave prefill and decode out"
-  )
-  parser.add_argument(
     "--table",
-    type=Path,
-    metavar="FILE",
-    help="compile for every --mesh and --model, and write the table into this file, "
-    "between its marks; rows are kept beside it in topologies.jsonl",
+    nargs="*",
+    metavar="PRESET",
+    help="print a Markdown table of these presets, gin files that are named after "
+    "their machines (default: all of gin/meshes)",
   )
-  parser.add_argument(
-    "--mesh",
-    action="append",
-    default=[],
-    metavar="FILE",
-    help="for --table: a preset named after its machine (default: all)",
+  arguments = parser.parse(argv)
+  if arguments.table is not None:
+    return _table(arguments)
+  if not arguments.topology:
+    raise InputError("--topology: got none, expected a machine, such as v5e:4x4")
+  machine = topologies.parse(arguments.topology)
+  command.simulate_devices(machine.num_devices if machine.simulated else 1)
+  config = _config(arguments.gin_files, arguments.gin_bindings, machine)
+  if arguments.search:
+    return _search(config, machine, as_json=arguments.json)
+  found = _describe(config, machine)
+  print(json.dumps(found) if arguments.json else report.text(found))
+  return command.DONE
+
+
+def _config(files, bindings, machine: Topology) -> RunConfig:
+  """Read the run; devices that simulate nodes do not know theirs, the mesh must."""
+  config = RunConfig.from_parts(gin_config.load(files, bindings, CONFIGURABLES))
+  across = config.mesh.dcn_data or machine.slices
+  if across not in (1, machine.slices):
+    raise InputError(
+      f"Mesh.dcn_data: got {across}, expected 1 or {machine.slices}, the slices or "
+      f"nodes of {machine.name}"
+    )
+  return dataclasses.replace(
+    config, mesh=dataclasses.replace(config.mesh, dcn_data=across)
   )
-  parser.add_argument(
-    "--model",
-    action="append",
-    default=[],
-    metavar="FILE",
-    help="for --table (default: gin/models/phi1.gin and phi1_small.gin)",
-  )
-  return parser
 
 
-def _config(files: Sequence[str], bindings: Sequence[tuple[str, str]]) -> RunConfig:
-  return RunConfig.from_parts(gin_config.load(files, bindings, CONFIGURABLES))
+def _measure(setup: Setup, machine: Topology) -> Account:
+  """Compile a run's step."""
+  with sharding.layout(setup.mesh):
+    step: Any = make_train_step(setup, document_end=0)
+    started = time.perf_counter()
+    traced = step.trace(setup.abstract_state, setup.abstract_batch)
+    return account.of_program(traced, setup.mesh.devices, machine, started)
 
 
-def _describe(
-  config: RunConfig, topology: Topology, *, sampling: bool
-) -> dict[str, Any]:
-  """What the run needs of the machine.
+def _describe(config: RunConfig, machine: Topology) -> dict[str, Any]:
+  """Return what the run needs of the machine.
 
   Raises:
     InputError: it does not fit; names the nearest setting that does.
   """
-  devices = topologies.devices(topology)
+  devices = topologies.devices(machine)
   setup = make_setup(config, Path(), devices)
   try:
-    step = accounts.of_step(setup, topology.kind)
+    return report.describe(setup, _measure(setup, machine))
   except OutOfMemoryError as error:
-    size = search.sequences_per_device(setup)
     print(f"{error}\nlooking for the nearest setting that fits", file=sys.stderr)
-    measure = search.measure_on(devices, topology.kind)
-    found = search.nearest(config, size, measure)
+    size = report.sequences_per_device(setup)
+    found = search.nearest(
+      config, size, lambda other: _measure(make_setup(other, Path(), devices), machine)
+    )
     advice = (
       "no fewer sequences and no stronger Model.remat would help: use more devices"
     )
     if found and found.account:
-      advice = (
-        f"the nearest that fits: --gin.Train.sequences_per_device={found.sequences} "
-        f"--gin.Model.remat='\"{found.remat}\"', with "
-        f"{found.account.total_bytes / accounts.GIB:.2f} GiB"
-      )
+      gib = found.account.total_bytes / account.GIB
+      advice = f"the nearest that fits: {found.flags}, with {gib:.2f} GiB"
     raise InputError(
-      f"{topology.name}, {size} sequences per device, remat {config.model.remat}: "
+      f"{machine.name}, {size} sequences per device, remat {config.model.remat}: "
       f"{error}\n{advice}"
     ) from None
-  return report.describe(setup, topology, step, sampling=sampling)
 
 
-def _search(config: RunConfig, topology: Topology, *, as_json: bool) -> int:
-  devices = topologies.devices(topology)
+def _search(config: RunConfig, machine: Topology, *, as_json: bool) -> int:
+  devices = topologies.devices(machine)
   setup = make_setup(config, Path(), devices)
-  share = config.train.batch_size // (setup.mesh.size // setup.mesh.shape["tensor"])
-  trials = []
-  for trial in search.search(config, share, search.measure_on(devices, topology.kind)):
+  share = report.sequences_per_device(setup) * setup.accumulation_steps
+  trials, progress = [], sys.stderr if as_json else sys.stdout
+  for trial in search.search(
+    config, share, lambda other: _measure(make_setup(other, Path(), devices), machine)
+  ):
     trials.append(trial)
-    print(
-      report.trial_line(trial), file=sys.stderr if as_json else sys.stdout, flush=True
-    )
+    print(trial, file=progress, flush=True)
   best = search.fastest(trials)
   if as_json:
-    rows = [report.trial(setup, topology, trial) for trial in trials]
-    chosen = best and report.trial(setup, topology, best)
+    rows = [{"topology": machine.name, **trial.asdict()} for trial in trials]
+    chosen = best and rows[trials.index(best)]
     print(json.dumps({"trials": rows, "recommended": chosen}))
   elif best:
-    print(
-      f"recommended: --gin.Train.sequences_per_device={best.sequences} "
-      f"--gin.Model.remat='\"{best.remat}\"' "
-      f"--gin.Model.attention='\"{best.attention}\"'"
-    )
+    print(f"recommended: {best.flags}")
   if best is None:
-    raise InputError(f"{topology.name}: nothing fits; use more devices")
+    raise InputError(f"{machine.name}: nothing fits; use more devices")
   return command.DONE
 
 
 def _table(arguments: Any) -> int:
-  meshes = arguments.mesh or sorted(map(str, Path("gin/meshes").glob("*_[0-9]*.gin")))
-  models = arguments.model or ["gin/models/phi1.gin", "gin/models/phi1_small.gin"]
+  presets = arguments.table or map(str, Path("gin/meshes").glob("*_[0-9]*.gin"))
   machines = {
-    mesh: topologies.parse(Path(mesh).stem.replace("_", "-")) for mesh in meshes
+    preset: topologies.parse(Path(preset).stem.replace("_", "-")) for preset in presets
   }
   simulated = [m.num_devices for m in machines.values() if m.simulated]
   command.simulate_devices(max(simulated, default=1))
-  rows = arguments.table.with_name("topologies.jsonl")
-  for model in models:
-    for mesh in sorted(
-      meshes, key=lambda mesh: (machines[mesh].chip, machines[mesh].grid)
-    ):
-      files = [*arguments.gin_files, model, mesh]
-      config = _config(files, arguments.gin_bindings)
-      topologies.devices(machines[mesh])  # a missing compiler is no row
-
-      def compiled(config=config, mesh=mesh) -> dict[str, Any]:
-        return _describe(config, machines[mesh], sampling=not arguments.step_only)
-
-      name = Path(model).stem, Path(mesh).stem
-      sampling = not arguments.step_only
-      row = report.kept_row(rows, name, config, compiled, sampling=sampling)
-      print(report.row_line(row), flush=True)
-  report.write_table(arguments.table, rows)
+  if not arguments.json:
+    print(report.header())
+  for preset, machine in sorted(
+    machines.items(), key=lambda item: (item[1].chip, item[1].num_devices)
+  ):
+    topologies.devices(machine)  # a missing compiler is no row
+    files = [*arguments.gin_files, preset]
+    try:
+      found = _describe(_config(files, arguments.gin_bindings, machine), machine)
+    except InputError as error:
+      found = {"refused": str(error)}
+    name = Path(preset).stem
+    line = {"preset": name, **found}
+    print(json.dumps(line) if arguments.json else report.row(name, found), flush=True)
   return command.DONE
 
 

@@ -108,7 +108,7 @@ def complaint(*flags, command=train, files=("run.gin",)):
     ("Train.sequence_length=32", ["Train.sequence_length", "32", "max_length=16"]),
     ("Mesh.data=3", ["Mesh", "data=3", "8 devices"]),
     ("Mesh.data=0", ["Mesh.data", "0"]),
-    ("Mesh.data=-1", ["Mesh", "at most one axis of -1"]),
+    ("Mesh.tensor=-1", ["Mesh", "at most one of both"]),
     ("Model.rotary_dim=3", ["Model.rotary_dim", "3", "even"]),
     ("Model.rotary_dim=6", ["Model.rotary_dim", "6", "head_dim=4"]),
     ("Model.dropout_rate=1.0", ["Model.dropout_rate", "1.0", "[0, 1)"]),

@@ -5,14 +5,18 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from phi1_jax import InputError, compile
-from phi1_jax.telemetry.hlo import Traffic
-from phi1_jax.training import report, search
-from phi1_jax.training.accounts import Account, OutOfMemoryError
-from phi1_jax.training.search import Trial
+from phi1_jax.cli import gin_config
+from phi1_jax.planning import account, report, search, topology
+from phi1_jax.planning.account import Account, OutOfMemoryError
+from phi1_jax.planning.hlo import Traffic
+from phi1_jax.planning.search import Trial
+from phi1_jax.training.config import TrainConfig
+from phi1_jax.training.setup import CONFIGURABLES, RunConfig
 
 needs_libtpu = pytest.mark.skipif(
   importlib.util.find_spec("libtpu") is None, reason="needs libtpu (the extra tpu)"
@@ -59,11 +63,26 @@ def run(*flags, code=0):
   return done.stdout, done.stderr
 
 
+@pytest.fixture(scope="module")
+def machines(tiny, tmp_path_factory):
+  """What --json prints for one slice, two slices, and a chip without Mosaic."""
+  directory = tmp_path_factory.mktemp("meshes")
+  for name, lines in {
+    "v5e_8": "Mesh.fsdp = 8\n",
+    "v5e_4x2": "Mesh.fsdp = 4\n",
+    "v3_8": "Mesh.fsdp = 8\nModel.attention = 'splash'\n",
+  }.items():
+    (directory / f"{name}.gin").write_text(lines)
+  presets = map(str, directory.glob("*.gin"))
+  lines = run(tiny, "--json", "--table", *presets)[0].splitlines()
+  return {row["preset"]: row for row in map(json.loads, lines)}
+
+
 @needs_libtpu
-def test_a_v5e_that_is_not_there(tiny):
-  found = json.loads(run(tiny, "--topology=v5e:2x4", "--json", "--step_only")[0])
+def test_a_v5e_that_is_not_there(machines):
+  found = machines["v5e_8"]
   assert found.keys() >= CONTRACT
-  assert (found["topology"], found["devices"]) == ("v5e:2x4", 8)
+  assert (found["topology"], found["devices"]) == ("v5e-8", 8)
   assert (found["sequences_per_device"], found["accumulation_steps"]) == (4, 2)
   assert (found["remat"], found["attention"]) == ("qkv_context", "flash")
   # 2 layers of 4·256² + 2·256·512 weights, a head of 256·512, and causal attention.
@@ -73,27 +92,82 @@ def test_a_v5e_that_is_not_there(tiny):
   # Parameters and two moments in float32, an eighth on each device, short rows padded.
   state = 12 * found["parameters"] / 8 / 2**30
   assert state < found["argument_gib"] < 2 * state
-  assert found["hbm_gib"] == 16
+  assert found["hbm_gib"] == found["usable_gib"] == 16
   # The optimizer reads and writes its state.
   assert found["hbm_traffic_gib"] > found["argument_gib"]
   assert found["collectives"]["all-gather"]["count"] >= 3
+  assert found["collectives_across_slices"] == {}
   assert 0 < found["bounds"]["compute"] <= found["bound_seconds"]
 
 
-def test_simulated_gpus(tiny):
-  text, log = run(tiny, "--topology=h100-8")
-  assert "attention: xla" in log
-  lines = {line.split("  ")[0]: line for line in text.splitlines()}
-  assert "8 x NVIDIA H100 80GB HBM3, simulated by the CPU" in lines["machine"]
-  assert "data 1 x fsdp 8 x tensor 1" in lines["mesh"]
-  assert "A bound, not a measurement" in lines["bound"]
-  for name in ("prefill", "decode"):
-    assert "128 rows of 1024 tokens: " in lines[name]
+@needs_libtpu
+def test_two_slices_that_are_not_there(machines):
+  """Gradients are summed across slices, parameters are gathered inside them."""
+  found = machines["v5e_4x2"]
+  assert (found["devices"], found["slices"]) == (8, 2)
+  assert found["mesh"] == {"data": 2, "fsdp": 4, "tensor": 1}
+  assert "all-gather" in found["collectives_inside_slice"]
+  across = found["collectives_across_slices"]
+  assert [*across] == ["all-reduce"]
+  # Each chip sends its quarter of the gradients, in bfloat16 or float32, in each of
+  # the two parts of a step at most.
+  quarter = found["parameters"] / 4
+  assert 2 * quarter < across["all-reduce"]["bytes"] < 2 * 4 * quarter * 1.1
+  assert found["bounds"]["dcn"] == across["all-reduce"]["bytes"] / (6.4e12 / 8 / 256)
 
 
 @needs_libtpu
-def test_what_does_not_fit_or_compile(tiny):
-  """Refused in the chip's own words."""
+def test_a_row_of_the_table(machines):
+  rows = [report.row(name, found) for name, found in machines.items()]
+  assert {row.count("|") for row in rows} == {len(report.COLUMNS) + 1}
+  v3, v5e = report.row("v3_8", machines["v3_8"]), report.row("v5e_8", machines["v5e_8"])
+  assert "does not compile for TPU v3" in v3
+  cells = [cell.strip() for cell in v5e.split("|")[1:-1]]
+  assert (cells[0], *cells[2:6]) == ("`v5e_8`", "8", "4", "qkv_context", "flash")
+
+
+def test_simulated_gpus(tiny):
+  text, log = run(tiny, "--topology=h100-4x2")
+  assert "attention: xla" in log
+  lines = {line.split("  ")[0]: line for line in text.splitlines()}
+  assert "8 x NVIDIA H100 80GB HBM3 on 2 slices or nodes, simu" in lines["machine"]
+  assert "data 2 x fsdp 4 x tensor 1" in lines["mesh"]
+  assert "of which JAX may use 60.0 (JAX's default" in lines["memory"]
+  assert "A bound, not a measurement" in lines["bound"]
+  crossing = [line for line in text.splitlines() if line.endswith("across slices")]
+  assert {line.split()[0] for line in crossing} == {"all-reduce"}
+
+
+@pytest.mark.parametrize(
+  ("environment", "usable"),
+  [
+    ({}, 60),
+    ({"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}, 60),  # the limit stays
+    ({"XLA_PYTHON_CLIENT_MEM_FRACTION": ".9"}, 72),
+    ({"XLA_CLIENT_MEM_FRACTION": "0.5"}, 40),
+    ({"XLA_PYTHON_CLIENT_ALLOCATOR": "platform"}, 80),
+  ],
+)
+def test_memory_that_jax_may_use(monkeypatch, environment, usable):
+  for name in ("CLIENT", "PYTHON_CLIENT"):
+    monkeypatch.delenv(f"XLA_{name}_MEM_FRACTION", raising=False)
+  monkeypatch.delenv("XLA_PYTHON_CLIENT_ALLOCATOR", raising=False)
+  for name, value in environment.items():
+    monkeypatch.setenv(name, value)
+  hbm, found, why = account.memory_of("NVIDIA H100 80GB HBM3")
+  assert (hbm, found) == (80, usable)
+  assert "ALLOCATOR" in why or "MEM_FRACTION" in why
+  assert account.memory_of("TPU v5 lite") == (16, 16, "")
+  assert account.memory_of("cpu") == (None, None, "")
+  monkeypatch.setenv("XLA_PYTHON_CLIENT_ALLOCATOR", "default")
+  monkeypatch.setenv("XLA_CLIENT_MEM_FRACTION", "most")
+  with pytest.raises(InputError, match="MEM_FRACTION: got 'most', expected a number"):
+    account.memory_of("NVIDIA L4")
+
+
+@needs_libtpu
+def test_what_does_not_fit(tiny):
+  """Refused in the compiler's own words."""
   # Parameters and moments of 2M tokens, 12 GiB, on every chip, and as many gradients.
   big = (
     "--gin.Mesh.data=8",
@@ -105,8 +179,6 @@ def test_what_does_not_fit_or_compile(tiny):
   assert "v5e-8, 1 sequences per device, remat full: RESOURCE_EXHAUSTED" in error
   assert "exceeds available HBM (15.75G)" in error
   assert "use more devices" in error.splitlines()[-1]
-  _, error = run(tiny, "--gin.Model.attention='splash'", "--topology=v3-8", code=2)
-  assert "does not compile for TPU v3, which is older than v4" in error
 
 
 @pytest.mark.parametrize(
@@ -114,6 +186,10 @@ def test_what_does_not_fit_or_compile(tiny):
   [
     ((), "--topology: got none, expected a machine, such as v5e:4x4"),
     (("--topology=v9-8",), "got 'v9-8', expected one of v2, v3"),
+    (
+      ("--topology=h100-2x4", "--gin.Mesh.dcn_data=2"),
+      "Mesh.dcn_data: got 2, expected 1 or 4",
+    ),
   ],
 )
 def test_bad_input(tiny, flags, message):
@@ -127,18 +203,10 @@ def test_a_mesh_that_does_not_fit_the_machine(tiny):
   assert "Traceback" not in error
 
 
-def account(total_gib, seconds):
+def fitting(total_gib, seconds):
   """On one v5e, bound by its FLOPs."""
-  return Account(
-    "TPU v5 lite",
-    1,
-    False,
-    int(total_gib * 2**30),
-    0,
-    seconds * 197e12,
-    Traffic(0, {}),
-    1,
-  )
+  machine, size = topology.parse("v5e-1"), int(total_gib * 2**30)
+  return Account(machine, size, 0, seconds * 197e12, Traffic(0, {}, {}), 1)
 
 
 # GiB per sequence, and the work that is done again.
@@ -161,7 +229,7 @@ class Machine:
     if total > self.memory:
       raise OutOfMemoryError(f"{total} GiB")
     slower = 1.5 if model.attention == "xla" else 1.0
-    return account(total, slower * (AGAIN[model.remat] + 0.1 / size))
+    return fitting(total, slower * (AGAIN[model.remat] + 0.1 / size))
 
 
 def test_search_finds_the_fastest_that_fits(tiny_config):
@@ -190,59 +258,53 @@ def test_nearest_takes_fewer_sequences_before_it_keeps_less(tiny_config):
 
 @pytest.fixture
 def tiny_config(tiny):
-  from phi1_jax.cli import gin_config
-  from phi1_jax.training.setup import CONFIGURABLES, RunConfig
-
   path = tiny.partition("=")[2]
   return RunConfig.from_parts(gin_config.load([path], [], CONFIGURABLES))
 
 
 def test_a_trial_in_one_line():
-  line = report.trial_line(Trial(8, "full", "flash", account(13.57, 0.25)))
+  line = str(Trial(8, "full", "flash", fitting(13.57, 0.25)))
   assert line == "flash   full          8 sequences   13.57 GiB, at least 0.25 s a step"
-  line = report.trial_line(Trial(16, "none", "flash", refusal="too large"))
+  line = str(Trial(16, "none", "flash", refusal="too large"))
   assert line == "flash   none         16 sequences  too large"
 
 
-@needs_libtpu
-def test_the_table(tiny, tmp_path):
-  """A small case of the table in tpu/README.md; what is there already is kept."""
-  readme, model = tmp_path / "README.md", tmp_path / "tiny_phi.gin"
-  model.write_text("Model.num_layers = 2\n")
-  (tmp_path / "v5e_8.gin").write_text("Mesh.fsdp = 8\n")
-  (tmp_path / "v3_8.gin").write_text("Mesh.fsdp = 8\nModel.attention = 'splash'\n")
-  readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-  meshes = [f"--mesh={tmp_path}/{name}.gin" for name in ("v5e_8", "v3_8")]
-  flags = (tiny, f"--table={readme}", f"--model={model}", *meshes, "--step_only")
-  run(*flags)
-  content = readme.read_text()
-  lines = content.splitlines()
-  assert (lines[0], lines[-1]) == ("before", "after")
-  assert "\nold\n" not in content
-  v5e = next(line for line in lines if "`v5e_8`" in line)
-  assert v5e.startswith("| tiny-phi | `v5e_8` | 8 | 4 | qkv_context | flash | 8 |")
-  assert "does not compile for TPU v3" in next(
-    line for line in lines if "`v3_8`" in line
-  )
-  row = json.loads((tmp_path / "topologies.jsonl").read_text().splitlines()[-1])
-  assert row["compile_seconds"] > 0
-  run(*flags)
-  assert readme.read_text() == content  # compile seconds too: nothing was compiled
+def test_the_committed_table_has_every_preset():
+  """Print it with: python -m phi1_jax.compile --gin_file=gin/pretrain.gin --table"""
+  text = Path("tpu/README.md").read_text()
+  for preset in PRESETS:
+    for parameters in ("1,418,270,720", "340,"):
+      row = next(x for x in text.splitlines() if f"`{preset}` | {parameters}" in x)
+      assert row.count("|") == len(report.COLUMNS) + 1
 
 
-def test_the_committed_table_is_that_of_the_presets():
-  """Generate it with: python -m phi1_jax.compile --gin_file=gin/pretrain.gin
-  --table=tpu/README.md --step_only
-  """
-  with open("tpu/topologies.jsonl") as file:
-    rows = [json.loads(line) for line in file]
-  presets = {
-    name.removesuffix(".gin") for name in os.listdir("gin/meshes") if name[-5].isdigit()
-  }
-  assert {row["mesh_file"] for row in rows} == presets
-  assert {row["model"] for row in rows} == {"phi1", "phi1_small"}
-  refused = [row["mesh_file"] for row in rows if "refused" in row]
-  assert refused == []
-  with open("tpu/README.md") as file:
-    text = file.read()
-  assert all(report.row_line(row) in text for row in rows)
+PRESETS = sorted(path.stem for path in Path("gin/meshes").glob("*_[0-9]*.gin"))
+RECIPES = ["pretrain", "finetune", "quickstart", "quickstart_pretrain"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_preset_leaves_its_macro_to_the_command_line(recipe, preset):
+  """Whether or not the recipe has the macro."""
+  files = [f"gin/{recipe}.gin", f"gin/meshes/{preset}.gin"]
+
+  def sequences(*bindings):
+    parts = gin_config.load(files, bindings, {"Train": TrainConfig})
+    return parts["Train"].sequences_per_device
+
+  assert sequences() != 3
+  assert sequences(("SEQUENCES_PER_DEVICE", "3")) == 3
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_has_a_mesh_for_its_machine(preset):
+  """And for any number of such slices or nodes."""
+  files = ["gin/pretrain.gin", f"gin/meshes/{preset}.gin"]
+  config = RunConfig.from_parts(gin_config.load(files, [], CONFIGURABLES))
+  machine = topology.parse(preset.replace("_", "-"))
+  for more in (1, 4):
+    slices, devices = more * machine.slices, more * machine.num_devices
+    data, fsdp, tensor = config.mesh.shape(devices, slices)
+    assert (data, fsdp * tensor) == (slices, devices // slices)
+    share, at_once = 1024 // devices, config.train.sequences_per_device
+    assert at_once > share or share % at_once == 0

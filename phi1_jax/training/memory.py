@@ -50,7 +50,7 @@ def compile_step(step: Callable[..., Any], setup: Setup) -> jax.stages.Compiled:
     with sharding.layout(setup.mesh):
       lowered = step.lower(setup.abstract_state, setup.abstract_batch)
     platform = setup.mesh.devices.flat[0].platform
-    return lowered.compile(compiler_options=compiler.options(platform))
+    return lowered.compile(compiler.options(platform, setup.mesh.size))
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise

@@ -232,7 +232,9 @@ def test_text_goes_through_load_again(load, tmp_path):
 
 def test_text_states_every_field():
   text = gin_config.text({"Mesh": MeshConfig(data=2)})
-  assert text == "Mesh.data = 2\nMesh.fsdp = -1\nMesh.tensor = 1\n"
+  assert text == (
+    "Mesh.data = 2\nMesh.fsdp = -1\nMesh.tensor = 1\nMesh.dcn_data = None\n"
+  )
 
 
 def test_parts_are_what_the_commands_register():

@@ -1,22 +1,62 @@
+"""Mesh shapes, and where slices and nodes lie in them."""
+
+import dataclasses
+import importlib.util
+
 import jax
+import numpy as np
 import pytest
+from jax.experimental import mesh_utils
 
 from phi1_jax import InputError
-from phi1_jax.parallel.mesh import MeshConfig, make_mesh
+from phi1_jax.parallel.mesh import MeshConfig, arrange, make_mesh
+from phi1_jax.planning import topology
+
+needs_libtpu = pytest.mark.skipif(
+  importlib.util.find_spec("libtpu") is None, reason="needs libtpu (the extra tpu)"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gpu:
+  """A GPU as JAX shows it: `slice_index` is the node."""
+
+  id: int
+  slice_index: int
+  process_index: int = 0
+  platform: str = "gpu"
+  device_kind: str = "NVIDIA H100 80GB HBM3"
+
+
+def nodes(count, size, processes=1):
+  """GPUs of several nodes, each with one or more processes, in an unhelpful order."""
+  every = [Gpu(i, i // size, processes * i // size) for i in range(count * size)]
+  return every[1::2] + every[::2]
+
+
+def slices_of(array):
+  return np.vectorize(lambda device: device.slice_index)(array)
 
 
 @pytest.mark.parametrize(
-  ("config", "devices", "shape"),
+  ("config", "devices", "slices", "shape"),
   [
-    (MeshConfig(), 8, (1, 8, 1)),
-    (MeshConfig(), 1, (1, 1, 1)),
-    (MeshConfig(-1, 2, 2), 8, (2, 2, 2)),
-    (MeshConfig(2, 1, -1), 12, (2, 1, 6)),
-    (MeshConfig(2, 2, 3), 12, (2, 2, 3)),
+    (MeshConfig(), 8, 1, (1, 8, 1)),
+    (MeshConfig(), 1, 1, (1, 1, 1)),
+    (MeshConfig(1), 8, 1, (1, 8, 1)),
+    (MeshConfig(-1, 2, 2), 8, 1, (2, 2, 2)),
+    (MeshConfig(2, 1, -1), 12, 1, (2, 1, 6)),
+    (MeshConfig(2, 2, 3), 12, 1, (2, 2, 3)),
+    (MeshConfig(), 16, 2, (2, 8, 1)),
+    (MeshConfig(tensor=2), 16, 2, (2, 4, 2)),
+    (MeshConfig(fsdp=4), 16, 2, (4, 4, 1)),
+    (MeshConfig(4), 16, 2, (4, 4, 1)),
+    (MeshConfig(fsdp=16), 32, 2, (2, 16, 1)),
+    (MeshConfig(fsdp=1, tensor=-1), 32, 2, (2, 1, 16)),
   ],
 )
-def test_shape(config, devices, shape):
-  assert config.shape(devices) == shape
+def test_shape(config, devices, slices, shape):
+  assert config.shape(devices, slices) == shape
 
 
 @pytest.mark.parametrize(
@@ -32,11 +72,22 @@ def test_refuses_what_does_not_divide(sizes, devices):
 
 
 @pytest.mark.parametrize(
+  "sizes", [(1, 16, 1), (1, -1, 1), (-1, 32, 1), (3, -1, 1), (2, 8, 1), (-1, 8, 4)]
+)
+def test_refuses_what_would_cross_slices(sizes):
+  with pytest.raises(InputError) as error:
+    MeshConfig(*sizes).shape(32, 2)
+  assert "2 slices or nodes of 16 devices; set Mesh.data to -1" in str(error.value)
+  assert "Mesh.dcn_data=1" in str(error.value)
+
+
+@pytest.mark.parametrize(
   ("sizes", "named"),
   [
     ((0, -1, 1), r"Mesh\.data: got 0"),
     ((1, -2, 1), r"Mesh\.fsdp: got -2"),
-    ((-1, -1, 1), "at most one axis of -1"),
+    ((1, -1, -1), "at most one of both"),
+    ((1, -1, 1, 0), r"Mesh\.dcn_data: got 0"),
   ],
 )
 def test_refuses_sizes(sizes, named):
@@ -51,10 +102,67 @@ def test_mesh_holds_every_device_once():
   assert make_mesh(MeshConfig(), jax.devices()[:3]).shape["fsdp"] == 3
 
 
+@pytest.mark.parametrize("processes", [1, 8])
+def test_gpu_nodes(processes):
+  """Node by node along data, whether a node has one process or one for each GPU."""
+  found = arrange(MeshConfig(data=4, tensor=2), nodes(2, 8, processes))
+  assert found.shape == (4, 2, 2)
+  np.testing.assert_array_equal(slices_of(found)[:, 0, 0], [0, 0, 1, 1])
+  for group in slices_of(found).reshape(4, 4):
+    assert len(set(group)) == 1  # fsdp and tensor stay on a node
+  assert [device.id for device in found.flat] == [*range(16)]
+  assert arrange(MeshConfig(), nodes(1, 8, processes)).shape == (1, 8, 1)
+
+
+def test_one_flat_mesh_over_two_nodes():
+  found = arrange(MeshConfig(1, -1, 2, dcn_data=1), nodes(2, 8))
+  assert found.shape == (1, 8, 2)
+  np.testing.assert_array_equal(slices_of(found)[0, :, 0], [0] * 4 + [1] * 4)
+  found = arrange(MeshConfig(1, 1, 16, dcn_data=1), nodes(2, 8))
+  np.testing.assert_array_equal(slices_of(found)[0, 0], [0] * 8 + [1] * 8)
+
+
+def test_refuses_other_numbers_of_slices():
+  with pytest.raises(InputError, match=r"dcn_data: got 2, expected 4, the number of"):
+    arrange(MeshConfig(dcn_data=2), nodes(4, 2))
+  with pytest.raises(InputError, match=r"dcn_data: got 2, expected 1, the number of"):
+    arrange(MeshConfig(dcn_data=2), nodes(1, 8))
+  with pytest.raises(InputError, match=r"slices or nodes of \[2, 4\] devices"):
+    arrange(MeshConfig(), [*nodes(1, 4), Gpu(8, 1), Gpu(9, 1)])
+
+
+def test_simulated_nodes():
+  mesh = make_mesh(MeshConfig(dcn_data=2))
+  assert dict(mesh.shape) == {"data": 2, "fsdp": 4, "tensor": 1}
+  assert [*mesh.devices[0].flat] == jax.devices()[:4]
+  with pytest.raises(InputError, match="2 slices or nodes of 4 devices"):
+    make_mesh(MeshConfig(1, 8, 1, dcn_data=2))
+
+
+@needs_libtpu
+@pytest.mark.parametrize(
+  ("name", "config"),
+  [
+    ("v5e-16x2", MeshConfig(fsdp=16)),
+    ("v5e-16x2", MeshConfig(fsdp=8, tensor=2)),
+    ("v4-32x4", MeshConfig()),
+    ("v5e:4x4:2", MeshConfig(fsdp=4)),
+  ],
+)
+def test_tpu_slices(name, config):
+  """Each copy of the model has the devices of a single slice."""
+  machine = topology.parse(name)
+  found = slices_of(arrange(config, topology.devices(machine)))
+  copies = found.reshape(found.shape[0], -1)
+  assert (copies == copies[:, :1]).all()
+  assert copies[:, 0].tolist() == sorted(copies[:, 0])
+  assert len(set(copies[:, 0])) == machine.slices
+
+
 def test_what_does_not_lie_along_a_network_is_refused(monkeypatch):
   def refuse(*_, **__):
     raise NotImplementedError("Failed to find assignment for logical_axis_index 0")
 
-  monkeypatch.setattr(jax, "make_mesh", refuse)
+  monkeypatch.setattr(mesh_utils, "create_device_mesh", refuse)
   with pytest.raises(InputError, match="data=2 x fsdp=4 x tensor=1 does not lie along"):
     make_mesh(MeshConfig(data=2))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 
-from phi1_jax.telemetry import flops
+from phi1_jax.planning import flops
 
 X = jnp.ones((2, 3, 5))
 Y = jnp.ones((2, 5, 7))

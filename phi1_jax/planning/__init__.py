@@ -1,0 +1,1 @@
+"""What a compiled program needs on a machine that is not here."""

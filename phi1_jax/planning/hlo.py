@@ -1,0 +1,312 @@
+"""Traffic of a compiled program, read from its HLO text.
+
+XLA's own `cost_analysis` counts the body of a loop once; here a loop counts as often as
+it turns. Bytes are those of one device, as the compiled program requests them: a fusion
+reads its operands and writes its results once, reads only the slice of an array that it
+slices, and arrays in on-chip memory are not counted.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+_BITS = {"pred": 8, "bf16": 16, "token": 0, "opaque": 0}
+
+# Bytes that leave a device in a ring of g devices, per byte of its operand.
+_SENT = {
+  "all-gather": lambda g: g - 1,
+  "all-reduce": lambda g: 2 * (g - 1) / g,
+  "all-to-all": lambda g: (g - 1) / g,
+  "collective-permute": lambda g: 1,
+  "reduce-scatter": lambda g: (g - 1) / g,
+}
+
+# Names for parts of other values, and control flow, whose bodies are counted.
+_FREE = {
+  *("after-all", "bitcast", "call", "conditional", "constant", "get-tuple-element"),
+  *("parameter", "partition-id", "replica-id", "tuple", "while", "opt-barrier"),
+}
+
+# These read only as much as they return.
+_SLICES = ("dynamic-slice", "gather", "slice")
+
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
+_OPCODE = re.compile(r" ([a-z][\w\-]*)\(")
+_ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?")
+_CALLED = re.compile(
+  r"(?:calls|to_apply|body|condition|branch_computations|called_computations)="
+  r"(%[\w.\-]+|\{[^}]*\})"
+)
+
+Collectives = dict[str, tuple[int, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Traffic:
+  """What one device moves while a program runs once.
+
+  Attributes:
+    hbm_bytes: through its memory.
+    inside: collectives inside a slice or node: kind -> (count, bytes sent).
+    across: collectives across slices or nodes, likewise. A ring over several devices
+      of each slice sends only part of its bytes across; the rest counts in `inside`.
+  """
+
+  hbm_bytes: float
+  inside: Collectives
+  across: Collectives
+
+  @property
+  def collectives(self) -> Collectives:
+    """All collectives: kind -> (count, bytes that leave this device)."""
+    return _merged([*self.inside.items(), *self.across.items()])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Instruction:
+  name: str
+  opcode: str
+  shape: str
+  operands: tuple[str, ...]
+  rest: str
+
+  def called(self) -> Iterator[str]:
+    """The computations that it names."""
+    for match in _CALLED.finditer(self.rest):
+      yield from re.findall(r"%([\w.\-]+)", match[1])
+
+
+def traffic(text: str, slices: Sequence[int]) -> Traffic:
+  """Add up a program's traffic.
+
+  Args:
+    text: `jax.stages.Compiled.as_text()`.
+    slices: the slice or node of each device, in the order of the mesh.
+  """
+  computations, entry = _parse(text)
+  hbm = 0.0
+  # The compiler may spread a collective over several fusions, to overlap it with their
+  # work. It then stands in each of them under the same channel.
+  found: dict[tuple[str, str], tuple[int, float, float]] = {}
+  # A program for several TPU slices names the devices of one slice only.
+  several = len(set(slices))
+  named = slices[: len(slices) // several] if "xla_megascale" in text else slices
+  for name, times, fused in _runs(computations, entry):
+    by_name = {instruction.name: instruction for instruction in computations[name]}
+    for item in by_name.values():
+      if sent := _sent(name, item, by_name, named, several):
+        channel = re.search(r"channel_id=\d+", item.rest)
+        key = sent[0], f"{item.opcode} {channel[0] if channel else item.name}"
+        before = found[key][0] if key in found else times
+        found[key] = min(times, before), sent[1], sent[2]
+      if not fused and item.opcode not in _FREE:
+        hbm += times * _moved(item, by_name, computations)
+  inside = [
+    (kind, (0 if far else times, times * near))
+    for (kind, _), (times, near, far) in found.items()
+    if near or not far
+  ]
+  across = [
+    (kind, (times, times * far)) for (kind, _), (times, _, far) in found.items() if far
+  ]
+  return Traffic(hbm, _merged(inside), _merged(across))
+
+
+def _merged(items: Iterable[tuple[str, tuple[int, float]]]) -> Collectives:
+  """Add up the counts and the bytes of each kind."""
+  total: Collectives = {}
+  for kind, (count, sent) in items:
+    before = total.get(kind, (0, 0.0))
+    total[kind] = before[0] + count, before[1] + sent
+  return total
+
+
+def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
+  """Return every computation's instructions, and the name of the entry."""
+  computations: dict[str, list[_Instruction]] = {}
+  current, entry = [], ""
+  for line in text.splitlines():
+    if header := _COMPUTATION.match(line):
+      current = computations[header[2]] = []
+      entry = header[2] if header[1] else entry
+    elif found := _INSTRUCTION.match(line):
+      name, rest = found.groups()
+      if opcode := _OPCODE.search(rest):
+        shape, after = rest[: opcode.start()], rest[opcode.end() - 1 :]
+        operands = re.findall(r"%([\w.\-]+)", after[: after.find(")")])
+        current.append(_Instruction(name, opcode[1], shape, tuple(operands), after))
+  return computations, entry
+
+
+def _runs(computations, entry) -> Iterator[tuple[str, int, bool]]:
+  """Yield (computation, how often it runs, whether it is inside a fusion)."""
+  waiting = [(entry, 1, False)]
+  while waiting:
+    name, times, fused = waiting.pop()
+    yield name, times, fused
+    for instruction in computations[name]:
+      turns = _turns(instruction, computations)
+      inside = fused or instruction.opcode not in ("while", "conditional", "call")
+      for called in instruction.called():
+        if called in computations:
+          waiting.append((called, times * turns, inside))
+
+
+def _turns(instruction: _Instruction, computations) -> int:
+  """Return a loop's turns: the bound of its counter, which starts at 0."""
+  if instruction.opcode != "while":
+    return 1
+  if known := re.search(r'known_trip_count":\{"n":"(\d+)"', instruction.rest):
+    return int(known[1])
+  condition = re.search(r"condition=%?([\w.\-]+)", instruction.rest)
+  bounds = [1]
+  for item in computations.get(condition[1], ()) if condition else ():
+    if item.opcode == "constant" and (number := re.match(r"\((\d+)\)", item.rest)):
+      bounds.append(int(number[1]))
+  return max(bounds)
+
+
+def _moved(instruction: _Instruction, by_name, computations) -> float:
+  """Return the bytes that an instruction reads from and writes to memory."""
+  opcode = instruction.opcode
+  if opcode.endswith(("-done", "-update")):
+    return 0.0  # its start has been counted
+  if opcode in ("send", "recv"):  # (array, context, token), from or to the host
+    return sum(_arrays(instruction.shape)[:1])
+  if opcode == "copy-start":  # (to, from, context)
+    return sum(_arrays(instruction.shape)[:2])
+  if opcode == "slice-start":  # (from, to, context); it reads as much as it writes
+    whole = _arrays(instruction.shape, everywhere=True)
+    return whole[1] + _arrays(instruction.shape)[1]
+  operands = [by_name[name].shape for name in instruction.operands if name in by_name]
+  if opcode in _SLICES:
+    return 2.0 * _bytes(instruction.shape)
+  if opcode == "dynamic-update-slice":
+    return 2.0 * _bytes(operands[1])
+  if opcode != "fusion":
+    return _bytes(instruction.shape) + sum(map(_bytes, operands))
+  body = computations.get(next(instruction.called(), ""), [])
+  return _written(instruction, body) + sum(
+    min(_bytes(shape), _read(number, body)) for number, shape in enumerate(operands)
+  )
+
+
+def _read(number: int, body: list[_Instruction]) -> float:
+  """Return the bytes of slices that a fusion reads of an operand; infinity for all."""
+  names = {
+    item.name
+    for item in body
+    if item.opcode == "parameter" and item.rest.startswith(f"({number})")
+  }
+  total = 0.0
+  for item in body:
+    if item.opcode in ("bitcast", "copy") and names & set(item.operands):
+      names.add(item.name)
+    elif names & set(item.operands):
+      if item.opcode in _SLICES:
+        total += _bytes(item.shape)
+      elif item.opcode != "dynamic-update-slice" or item.operands[0] not in names:
+        return math.inf
+  return total
+
+
+def _written(instruction: _Instruction, body: list[_Instruction]) -> float:
+  """Return the bytes that a fusion writes; of an array updated in place, the update."""
+  by_name = {item.name: item for item in body}
+  total = _bytes(instruction.shape)
+  for item in body:
+    if item.opcode == "dynamic-update-slice" and item.operands[1] in by_name:
+      update, whole = _elements(by_name[item.operands[1]].shape), _elements(item.shape)
+      total -= _bytes(item.shape) * (1 - update / whole) if whole else 0
+  return max(total, 0.0)
+
+
+def _sent(
+  computation: str, item: _Instruction, by_name, slices: Sequence[int], several: int
+) -> tuple[str, float, float] | None:
+  """Return a collective's (kind, bytes sent inside a slice, bytes sent across)."""
+  kind = item.opcode.removesuffix("-start")
+  operands = [by_name[name].shape for name in item.operands if name in by_name]
+  size = sum(sum(_arrays(shape, everywhere=True)) for shape in operands)
+  # A program for several TPU slices hands arrays to the host, which sends them on.
+  if transfer := re.search(r'_xla_megascale_transfer_type="(\w+)"', item.rest):
+    if item.opcode != "send":
+      return None
+    kind = transfer[1].lower().replace("_", "-")
+    return kind, 0.0, size * _SENT.get(kind, _SENT["collective-permute"])(several)
+  if kind not in _SENT:
+    return None
+  if computation.startswith("all-reduce-scatter"):
+    kind = "reduce-scatter"  # the TPU's compiler writes it as an all-reduce and a slice
+  groups = _groups(item.rest, len(slices))
+  sent = size * _SENT[kind](max(map(len, groups)))
+  # A ring that visits slice after slice leaves each slice once.
+  places = [len({slices[device] for device in group}) for group in groups]
+  share = max(
+    count / len(group) if count > 1 else 0.0
+    for count, group in zip(places, groups, strict=True)
+  )
+  return kind, sent * (1 - share), sent * share
+
+
+def _groups(rest: str, num_devices: int) -> list[list[int]]:
+  """Return the groups of devices, by their places in the mesh, that communicate."""
+  if listed := re.search(r"(?:replica_groups|source_target_pairs)=\{(\{.*?\})\}", rest):
+    groups = re.findall(r"\{([\d,]+)\}", listed[1])
+    return [[int(number) for number in group.split(",")] for group in groups]
+  if tiled := re.search(r"replica_groups=\[\d+,(\d+)\]<=(\[\S+)", rest):
+    return _ids(tiled[2]).reshape(-1, int(tiled[1])).tolist()
+  mesh = re.search(
+    r"replica_groups=mesh\[(.*?)\](?:, device_ids=\((.*?)\))? \{(.*?)\}", rest
+  )
+  if not mesh:
+    return [[*range(num_devices)]]
+  # An axis, or the part of it 'axis':(what is before the part)(the part).
+  parts = re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", mesh[3])
+  chosen = {axis: (int(before or 1), int(size or 0)) for axis, before, size in parts}
+  dims, own = [], []
+  for axis, size in re.findall(r"'([^']+)'=(\d+)", mesh[1]):
+    before, part = chosen.get(axis, (int(size), 1))
+    own.append(part or int(size))
+    dims += [before, own[-1], int(size) // before // own[-1]]
+  ids = (_ids(mesh[2]) if mesh[2] else np.arange(num_devices)).reshape(dims)
+  last = np.moveaxis(ids, range(1, len(dims), 3), range(-len(own), 0))
+  return last.reshape(-1, math.prod(own)).tolist()
+
+
+def _ids(text: str) -> np.ndarray:
+  """Read 0,2,1,3 or its short form [2,2]T(1,0), a transposed range."""
+  iota = re.match(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
+  if not iota:
+    return np.array(text.split(","), int)
+  shape = [int(size) for size in iota[1].split(",")]
+  ids = np.arange(math.prod(shape)).reshape(shape)
+  return ids.transpose([int(axis) for axis in iota[2].split(",")]) if iota[2] else ids
+
+
+def _bytes(shape: str) -> float:
+  """Return the bytes in main memory of all arrays in a shape."""
+  return sum(_arrays(shape))
+
+
+def _arrays(shape: str, *, everywhere: bool = False) -> list[float]:
+  """Return the bytes of each array; 0 for those on chip (memory space S(n))."""
+  sizes = []
+  for dtype, dims, layout in _ARRAY.findall(shape):
+    bits = _BITS.get(dtype) or int(re.sub(r"\D.*", "", dtype[1:]) or 0)
+    on_chip = not everywhere and "S(" in layout
+    sizes.append(0.0 if on_chip else bits / 8 * _product(dims))
+  return sizes
+
+
+def _elements(shape: str) -> int:
+  found = _ARRAY.search(shape)
+  return _product(found[2]) if found else 0
+
+
+def _product(dims: str) -> int:
+  return math.prod(int(size) for size in dims.split(",") if size)

@@ -1,0 +1,149 @@
+"""The account of a train step as JSON, as text, and as a row of a Markdown table."""
+
+from typing import Any
+
+from phi1_jax.kernels import attention
+from phi1_jax.planning.account import GIB, Account
+from phi1_jax.telemetry import throughput
+
+
+def describe(setup: Any, step: Account) -> dict[str, Any]:
+  """Return the fields of `compile --json`.
+
+  Args:
+    setup: the run (`training.setup.Setup`).
+    step: the account of its step.
+  """
+  machine, model, train = step.machine, setup.config.model, setup.config.train
+  flops = setup.flops_per_token * train.tokens_per_step
+  found = {
+    "topology": machine.name,
+    "device_kind": machine.kind,
+    "devices": machine.num_devices,
+    "slices": machine.slices,
+    "simulated": machine.simulated,
+    "mesh": dict(setup.mesh.shape),
+    "parameters": model.num_parameters(),
+    "sequences_per_device": sequences_per_device(setup),
+    "accumulation_steps": setup.accumulation_steps,
+    "tokens_per_step": train.tokens_per_step,
+    "remat": model.remat,
+    "attention": _attention(setup),
+    "head_chunks": train.head_chunks,
+    "flops_per_step": flops,
+    **step.asdict(),
+  }
+  if bound := found["bound_seconds"]:
+    speed = train.tokens_per_step / bound / machine.num_devices
+    peak = throughput.DEVICES[machine.kind].peak_flops
+    found["bound_tokens_per_second_per_device"] = speed
+    found["bound_mfu"] = speed * setup.flops_per_token / peak
+  return found
+
+
+def sequences_per_device(setup: Any) -> int:
+  """Return the sequences that a device holds at a time."""
+  shards = setup.mesh.shape["data"] * setup.mesh.shape["fsdp"]
+  return setup.config.train.batch_size // shards // setup.accumulation_steps
+
+
+def _attention(setup: Any) -> str:
+  """Return the implementation that the step uses."""
+  model, train = setup.config.model, setup.config.train
+  if model.attention != "auto":
+    return model.attention
+  device = setup.mesh.devices.flat[0]
+  case = attention.Case(
+    platform=device.platform,
+    chip=device.device_kind,
+    dtype=model.dtype,
+    length=train.sequence_length,
+    head_dim=model.head_dim,
+    packed=train.document_mask,
+    drops=model.attention_dropout_rate > 0,
+  )
+  return attention.choose(case)
+
+
+def text(found: dict[str, Any]) -> str:
+  """Return the fields of `describe` as text, one aligned line each."""
+  mesh = " x ".join(f"{axis} {size}" for axis, size in found["mesh"].items())
+  simulated = ", simulated by the CPU: memory is an upper bound"
+  hbm, several = found["hbm_gib"], found["slices"] > 1
+  lines = [
+    f"machine      {found['topology']}: {found['devices']} x {found['device_kind']}"
+    + (f" on {found['slices']} slices or nodes" if several else "")
+    + (simulated if found["simulated"] else ""),
+    f"mesh         {mesh}",
+    f"step         {found['sequences_per_device']} sequences a device, "
+    f"{found['accumulation_steps']} times; remat {found['remat']}, "
+    f"attention {found['attention']}, head in {found['head_chunks'] or 1} chunks",
+    f"memory       {found['total_gib']:.2f} GiB a device: arguments "
+    f"{found['argument_gib']:.2f}, temporary {found['temporary_gib']:.2f}"
+    + (f"; of {hbm:.0f}" if hbm else "")
+    + (
+      f", of which JAX may use {found['usable_gib']:.1f} ({found['usable_because']})"
+      if found["usable_because"]
+      else ""
+    ),
+    f"FLOPs        {found['flops_per_step']:.4g} a step by formula; it executes "
+    f"{found['executed_flops'] / found['flops_per_step']:.2f} times as many",
+  ]
+  if traffic := found["hbm_traffic_gib"]:
+    lines.append(f"traffic      {traffic:.1f} GiB through each device's memory")
+  for name, where in (("inside", "inside a slice"), ("across", "across slices")):
+    place = "inside_slice" if name == "inside" else "across_slices"
+    lines += [
+      f"{kind:<19}{item['count']:,} times, {item['bytes'] / GIB:.3f} GiB from each "
+      f"device" + (f", {where}" if several else "")
+      for kind, item in found[f"collectives_{place}"].items()
+    ]
+  lines += _bound_lines(found)
+  return "\n".join([*lines, f"compiled in  {found['compile_seconds']:.1f} s"])
+
+
+def _bound_lines(found: dict[str, Any]) -> list[str]:
+  bounds = found["bounds"]
+  if not bounds:
+    return []
+  parts = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in bounds.items())
+  without = "; of FLOPs alone" if found["simulated"] else ""
+  if found["slices"] > 1 and not found["simulated"] and "dcn" not in bounds:
+    without = "; without the network between slices, whose bandwidth is not published"
+  return [
+    f"bound        a step takes at least {found['bound_seconds']:.3g} s ({parts}): "
+    f"at most {found['bound_tokens_per_second_per_device']:,.0f} tokens/s a device, "
+    f"MFU {found['bound_mfu']:.0%}. A bound, not a measurement{without}"
+  ]
+
+
+COLUMNS = (
+  *("preset", "parameters", "devices", "sequences a device", "remat", "attention"),
+  *("GiB a device", "at least, s a step", "bound by", "at most, tokens/s a device"),
+)
+
+
+def header() -> str:
+  """Return the first two lines of the table."""
+  return f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"
+
+
+def row(preset: str, found: dict[str, Any]) -> str:
+  """Return a row of the table: the fields of `describe`, or those of a refusal."""
+  if "refused" in found:
+    cells = [f"`{preset}`", *[""] * (len(COLUMNS) - 2), found["refused"]]
+    return f"| {' | '.join(cells)} |".replace("\n", "; ")
+  bounds = found["bounds"]
+  cells = [
+    f"`{preset}`",
+    f"{found['parameters']:,}",
+    f"{found['devices']}{' (simulated)' if found['simulated'] else ''}",
+    str(found["sequences_per_device"]),
+    found["remat"],
+    found["attention"],
+    f"{found['total_gib']:.1f} of {found['usable_gib']:.0f}",
+    f"{found['bound_seconds']:.2f}",
+    max(bounds, key=lambda name: bounds[name]),
+    f"{found['bound_tokens_per_second_per_device']:,.0f}",
+  ]
+  return f"| {' | '.join(cells)} |"

@@ -1,0 +1,189 @@
+"""Machines by name, present or not: `v5e:4x4`, `v4-8`, `v5e-16x2`, `h100-8`, `cpu-8`.
+
+TPUs that are not here come from libtpu, whose compiler needs none: a program compiled
+for them is the program they would run. CPU devices simulate GPUs that are not here:
+meshes and collectives are as they would be, memory is an upper bound, because the CPU's
+compiler has no fused attention and computes bfloat16 in float32.
+"""
+
+import contextlib
+import dataclasses
+import math
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from phi1_jax import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class _TPU:
+  """A generation of TPUs.
+
+  Attributes:
+    kind: `jax.Device.device_kind`.
+    dims: dimensions of its network: 2 or 3.
+    cores: `True` if Google's names count cores, of which a chip has two.
+    devices: `jax.Device`s per chip.
+    options: libtpu options that it needs.
+  """
+
+  kind: str
+  dims: int
+  cores: bool = False
+  devices: int = 1
+  options: tuple[tuple[str, str], ...] = ()
+
+
+_TPUS = {
+  "v2": _TPU("TPU v2", 2, cores=True, devices=2),
+  "v3": _TPU("TPU v3", 2, cores=True, devices=2),
+  # Both cores of a chip work as one device, as on a TPU VM.
+  "v4": _TPU("TPU v4", 3, cores=True, options=(("chip_config_name", "megacore"),)),
+  "v5e": _TPU("TPU v5 lite", 2),
+  "v5p": _TPU("TPU v5", 3, cores=True),
+  "v6e": _TPU("TPU v6 lite", 2),
+}
+_GPUS = {
+  "a100": "NVIDIA A100-SXM4-80GB",
+  "h100": "NVIDIA H100 80GB HBM3",
+  "h200": "NVIDIA H200",
+  "l4": "NVIDIA L4",
+}
+_EXAMPLES = "v5e:4x4, v4-8, v5e-16x2 (two slices), h100-8x2 (two nodes) or cpu-8"
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+  """A machine.
+
+  Attributes:
+    name: the name that the user gave.
+    chip: "v5e", "h100", "cpu".
+    kind: `jax.Device.device_kind` of the real machine.
+    grid: chips along each dimension of a TPU slice's network; elsewhere the number of
+      devices of a node.
+    slices: TPU slices or GPU nodes.
+  """
+
+  name: str
+  chip: str
+  kind: str
+  grid: tuple[int, ...]
+  slices: int = 1
+
+  @property
+  def simulated(self) -> bool:
+    """Whether CPU devices simulate it."""
+    return self.chip not in _TPUS
+
+  @property
+  def num_devices(self) -> int:
+    """Number of `jax.Device`s on all slices."""
+    per_chip = 1 if self.simulated else _TPUS[self.chip].devices
+    return math.prod(self.grid) * per_chip * self.slices
+
+
+def parse(name: str) -> Topology:
+  """Read a machine's name.
+
+  Args:
+    name: chip:layout as libtpu names it (`v5e:4x4`), or chip-count as Google does
+      (`v4-8`, `v5litepod-16`: cores on v2, v3, v4 and v5p, chips on v5e and v6e). A
+      number of slices or nodes may follow: `v5e:4x4:2`, `v5e-16x2`, `h100-8x2`.
+
+  Raises:
+    InputError: no such chip, or no such number of them.
+  """
+  found = re.fullmatch(
+    r"([a-z]+\w*?)(?::(\d+(?:x\d+)*)(?::(\d+))?|[-_](\d+)(?:x(\d+))?)",
+    name.strip().lower(),
+  )
+  chip, layout, layouts, count, counts = found.groups() if found else ("",) * 5
+  chip, slices = "v5e" if chip == "v5litepod" else chip, int(layouts or counts or 1)
+  size = count or layout
+  kind = "cpu" if chip == "cpu" else _GPUS.get(chip)
+  if kind and size.isdigit() and int(size) and slices:
+    return Topology(name, chip, kind, (int(size),), slices)
+  if chip not in _TPUS:
+    chips = ", ".join([*_TPUS, *_GPUS, "cpu"])
+    raise InputError(
+      f"--topology: got {name!r}, expected one of {chips} and a size, such as "
+      f"{_EXAMPLES}"
+    )
+  tpu = _TPUS[chip]
+  grid = _grid(count, tpu) if count else tuple(int(part) for part in layout.split("x"))
+  if len(grid) not in (2, tpu.dims) or not all((*grid, slices)):
+    shape = "x".join("ABC"[: tpu.dims])
+    raise InputError(
+      f"--topology: got {name!r}, expected {chip}:{shape}, or {chip}-N with N "
+      f"{'cores' if tpu.cores else 'chips'}, a power of two from {1 + tpu.cores} on; "
+      f"several slices are {chip}:{shape}:SLICES or {chip}-NxSLICES"
+    )
+  grid += (1,) * (tpu.dims - len(grid))
+  return Topology(name, chip, tpu.kind, grid, slices)
+
+
+def _grid(count: str, tpu: _TPU) -> tuple[int, ...]:
+  """Return the squarest layout of a power of two, longer dims last, or ()."""
+  chips, odd = divmod(int(count), 1 + tpu.cores)
+  if odd or not chips or chips & (chips - 1):
+    return ()
+  doublings = chips.bit_length() - 1
+  dims = 2 if doublings < 3 else tpu.dims
+  return tuple(2 ** ((doublings + place) // dims) for place in range(dims))
+
+
+def devices(topology: Topology) -> list[Any]:
+  """Return its devices, to compile for.
+
+  CPU devices simulate GPUs; JAX must have been set to simulate enough of them.
+
+  Raises:
+    InputError: libtpu is not installed, or knows no such layout.
+  """
+  import jax
+
+  if topology.simulated:
+    found = jax.devices("cpu")[: topology.num_devices]
+    assert len(found) == topology.num_devices
+    return found
+  from jax.experimental import topologies
+
+  # No TPU is needed, so libtpu looks for none and other processes may load it too.
+  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+  tpu, layout = _TPUS[topology.chip], "x".join(map(str, topology.grid))
+  options: dict[str, Any] = dict(tpu.options)
+  if math.prod(topology.grid) < 4:  # a host with fewer chips than usual
+    options["chips_per_host_bounds"] = (*topology.grid, *(1,) * (3 - tpu.dims))
+  if topology.slices > 1:
+    options["num_slices"] = topology.slices
+  try:
+    with _quiet_stderr():
+      found = topologies.get_topology_desc(
+        platform="tpu", topology_name=f"{topology.chip}:{layout}", **options
+      )
+  except (RuntimeError, ValueError) as error:
+    if "libtpu" in str(error):
+      raise InputError(
+        f"--topology={topology.name} needs the TPU compiler: pip install -c "
+        "constraints.txt -e '.[tpu]'"
+      ) from None
+    line = str(error).split("\n")[0][:200]
+    raise InputError(f"--topology: got {topology.name!r}: {line}") from None
+  return list(found.devices)
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+  """Hide libtpu's messages that there is no TPU."""
+  kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+  os.dup2(nowhere, 2)
+  try:
+    yield
+  finally:
+    os.dup2(kept, 2)
+    os.close(kept)
+    os.close(nowhere)

@@ -1,0 +1,163 @@
+"""What programs move, against counting by hand."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from phi1_jax.planning import hlo
+
+DEVICES, TURNS = 4, 5
+NODE = [0] * DEVICES
+
+
+@pytest.fixture(scope="module")
+def mesh():
+  return jax.make_mesh(
+    (DEVICES,), ("data",), (AxisType.Auto,), devices=jax.devices()[:DEVICES]
+  )
+
+
+def compiled(f, mesh, *arguments):
+  """The text of `f` for a mesh; arguments are (shape, spec)."""
+  abstract = [
+    jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, spec))
+    for shape, spec in arguments
+  ]
+  return jax.jit(f).lower(*abstract).compile().as_text()
+
+
+def test_gathering_and_reducing(mesh):
+  split, whole = PartitionSpec("data"), PartitionSpec()
+
+  def f(x, y):
+    gathered = jax.lax.with_sharding_constraint(x, NamedSharding(mesh, whole))
+    return jnp.sum(gathered @ y), jnp.sum(y, axis=0)
+
+  text = compiled(f, mesh, ((8, 16), split), ((16, 4), split))
+  found = hlo.traffic(text, NODE).collectives
+  share = (DEVICES - 1) / DEVICES
+  # Each device sends its 2 x 16 (and 4 x 4, if y is gathered) to the three others.
+  gathered = found["all-gather"][1]
+  assert gathered in (4 * 2 * 16 * 3, 4 * (2 * 16 + 4 * 4) * 3)
+  # A ring reduces and distributes: twice 3/4 of what is summed.
+  reduced = found["all-reduce"][1]
+  assert reduced in {2 * share * 4 * count for count in (4, 5, 4 + 8 * 4)}
+
+
+def test_a_loop_counts_each_turn(mesh):
+  split = PartitionSpec("data")
+
+  def f(x):
+    def turn(total, _):
+      return total + jnp.sum(jnp.sin(x + total)), None
+
+    return jax.lax.scan(turn, jnp.zeros(()), length=TURNS)[0]
+
+  found = hlo.traffic(compiled(f, mesh, ((8, 16), split)), NODE)
+  assert found.collectives["all-reduce"][0] == TURNS
+  once = hlo.traffic(
+    compiled(lambda x: jnp.sum(jnp.sin(x)), mesh, ((8, 16), split)), NODE
+  )
+  assert found.hbm_bytes > (TURNS - 1) * once.hbm_bytes
+  assert found.collectives["all-reduce"][1] == TURNS * once.collectives["all-reduce"][1]
+
+
+def test_memory_of_a_product():
+  def f(x, y):
+    return x @ y
+
+  shapes = [
+    jax.ShapeDtypeStruct((64, 32), "float32"),
+    jax.ShapeDtypeStruct((32, 8), "float32"),
+  ]
+  text = jax.jit(f).lower(*shapes).compile().as_text()
+  assert hlo.traffic(text, [0]).hbm_bytes == 4 * (64 * 32 + 32 * 8 + 64 * 8)
+
+
+def test_a_program_for_a_tpu():
+  """Written as the TPU's compiler writes: memory spaces, groups named by mesh axes.
+
+  A loop of 24 turns slices its 24 layers out of a stack, in a fusion that keeps its
+  result on chip, S(1), gathers it in two fusions under one channel, and reduces it.
+  """
+  text = (Path(__file__).parent / "tpu_loop.hlo").read_text()
+  found = hlo.traffic(text, [0] * 8)
+  layer = 2 * 8 * 128
+  # A turn reads one layer, not the stack, its counter, and compares that once more.
+  assert found.hbm_bytes == 24 * (layer + 4 + (4 + 4 + 1))
+  assert found.collectives == {
+    # One gather, though it stands in two fusions, among groups of 4 of the 8 devices.
+    "all-gather": (24, 24 * layer * 3),
+    # Reduced and then cut: each device sends three quarters of what is summed.
+    "reduce-scatter": (24, 24 * 4 * layer * 3 / 4),
+  }
+
+
+PROGRAM = """
+ENTRY %main (x: f32[64]) -> f32[64] {{
+  %x = f32[64]{{0}} parameter(0)
+  ROOT %y = f32[64]{{0}} {collective}
+}}
+"""
+ALL_REDUCE = "all-reduce(%x), channel_id=1, replica_groups={}, to_apply=%add"
+PERMUTE = "collective-permute(%x), channel_id=1, source_target_pairs={}"
+
+
+@pytest.mark.parametrize(
+  ("collective", "inside", "across"),
+  [
+    # Rings of 4 on one node; each device sends 2 x 3/4 of its 256 bytes.
+    (ALL_REDUCE.format("{{0,1,2,3},{4,5,6,7}}"), 384, 0),
+    (ALL_REDUCE.format("[2,4]<=[8]"), 384, 0),
+    (ALL_REDUCE.format("mesh['a'=2,'b'=4] {'b'}"), 384, 0),
+    # Pairs with a device on each node send 2 x 1/2.
+    (ALL_REDUCE.format("{{0,4},{1,5},{2,6},{3,7}}"), 0, 256),
+    (ALL_REDUCE.format("[4,2]<=[2,4]T(1,0)"), 0, 256),
+    (ALL_REDUCE.format("mesh['a'=2,'b'=4] {'a'}"), 0, 256),
+    (ALL_REDUCE.format("mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}"), 384, 0),
+    (ALL_REDUCE.format("mesh['a'=2,'b'=2], device_ids=(0,4,1,5) {'b'}"), 0, 256),
+    (ALL_REDUCE.format("mesh['a'=8] {'a':(2)4}"), 384, 0),
+    (ALL_REDUCE.format("mesh['a'=8] {'a':(1)2}"), 0, 256),
+    # A ring of all 8 crosses twice; so does every eighth of its messages, twice.
+    (ALL_REDUCE.format("{{0,1,2,3,4,5,6,7}}"), 336, 112),
+    (ALL_REDUCE.format("[1,8]<=[8]"), 336, 112),
+    (ALL_REDUCE.format("mesh['a'=2,'b'=4] {'a','b'}"), 336, 112),
+    (PERMUTE.format("{{0,1},{1,2},{2,3},{3,0}}"), 256, 0),
+    (PERMUTE.format("{{0,4},{4,0}}"), 0, 256),
+  ],
+)
+def test_what_crosses_nodes(collective, inside, across):
+  """Two nodes of four devices."""
+  text = PROGRAM.format(collective=collective)
+  found = hlo.traffic(text, [0] * 4 + [1] * 4)
+  kind = collective.partition("(")[0]
+  assert found.inside.get(kind, (0, 0))[1] == inside
+  assert found.across.get(kind, (0, 0))[1] == across
+  assert found.collectives == {kind: (1, inside + across)}
+  assert found.across.get(kind, (0, 0))[0] == (across > 0)
+
+
+def test_a_program_for_two_tpu_slices():
+  """Inside a slice groups name its own devices; the host sends what leaves it.
+
+  A channel's number is used once by each kind of transfer.
+  """
+  text = """
+ENTRY %main (x: f32[64]) -> f32[64] {
+  %x = f32[64]{0} parameter(0)
+  %sum = f32[64]{0} all-reduce(%x), channel_id=2, replica_groups={{0,1,2,3}}, to_apply=%a
+  %token = token[] after-all()
+  %send = (f32[64]{0}, u32[], token[]) send(%sum, %token), channel_id=2, is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %recv = (f32[64]{0}, u32[], token[]) recv(%token), channel_id=3, is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %done = (f32[64]{0}, token[]) recv-done(%recv), channel_id=3
+  ROOT %y = f32[64]{0} get-tuple-element(%done), index=0
+}
+"""  # noqa: E501
+  found = hlo.traffic(text, [0] * 4 + [1] * 4)
+  assert found.inside == {"all-reduce": (1, 384)}
+  assert found.across == {"all-reduce": (1, 256)}
+  # The sum is read and written, then read by the host, which writes its answer.
+  assert found.hbm_bytes == 2 * 256 + 256 + 256
