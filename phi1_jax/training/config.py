@@ -24,6 +24,9 @@ class TrainConfig:
       held-out text; None reads all of them.
     head_chunks: pieces that the head's logits are computed in; None holds them all.
     document_mask: attend only within a document. The paper did not.
+    skip_nonfinite_steps: how many steps of a run may have a loss or gradient that is
+      not finite. Such a step changes neither parameters nor moments, and the run goes
+      on with the next batch. 0 stops at the first.
   """
 
   total_steps: int
@@ -37,14 +40,16 @@ class TrainConfig:
   evaluation_batches: int | None = None
   head_chunks: int | None = None
   document_mask: bool = False
+  skip_nonfinite_steps: int = 0
 
   def __post_init__(self):
     """Refuses counts below one and a stop after the end."""
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
-      if type(value) is int and value < 1 and field.name != "seed":
-        raise InputError(f"Train.{field.name}: got {value}, expected at least 1")
-    if not 0 <= self.seed < 2**32:
+      least = 0 if field.name in ("seed", "skip_nonfinite_steps") else 1
+      if type(value) is int and value < least:
+        raise InputError(f"Train.{field.name}: got {value}, expected at least {least}")
+    if self.seed >= 2**32:
       raise InputError(f"Train.seed: got {self.seed}, expected 0 to {2**32 - 1}")
     if self.stop_at_step and self.stop_at_step > self.total_steps:
       raise InputError(
@@ -96,8 +101,8 @@ class RuntimeConfig:
   """What changes how a run is watched, never what it computes (gin: `Runtime`).
 
   Attributes:
-    compilation_cache: folder that keeps compiled steps for the next start; None keeps
-      none.
+    compilation_cache: folder that keeps compiled steps for the next start, relative to
+      the work directory; None keeps none.
     profile_at: step at which a profile starts, into the work directory's `profile/`
       (TensorBoard and XProf open it); None takes none.
     profile_steps: how many steps it lasts.
@@ -105,7 +110,7 @@ class RuntimeConfig:
       {"evals.hook:humaneval": 1000} (see `training.hooks.named`).
   """
 
-  compilation_cache: str | None = "~/.cache/phi1_jax/compilation"
+  compilation_cache: str | None = "compiled"
   profile_at: int | None = None
   profile_steps: int = 5
   hooks: dict[str, int] = dataclasses.field(default_factory=dict)
