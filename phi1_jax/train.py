@@ -15,7 +15,6 @@ import errno
 import importlib.metadata
 import importlib.util
 import itertools
-import json
 import logging
 import os
 import sys
@@ -26,26 +25,25 @@ from typing import Any
 
 import jax
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.cli import child, command, gin_config
-from phi1_jax.cli import workdir as workdirs
 from phi1_jax.cli.progress import Progress
 from phi1_jax.data.config import DataConfig
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.parallel import hosts, sharding
+from phi1_jax.storage import AnyPath
 from phi1_jax.telemetry import goodput, plot, writers
-from phi1_jax.text import records, tokenizer
+from phi1_jax.text import tokenizer
 from phi1_jax.training import describe, hooks, loop, memory, preflight, setup
-from phi1_jax.training.config import RuntimeConfig
 from phi1_jax.training.metrics import DivergedError
 from phi1_jax.training.preemption import StopSignal
 from phi1_jax.training.step import make_train_step
 
 log = logging.getLogger("phi1_jax.train")
 
-# Tells a child which runs wait for it, so that none waits for itself.
+# Runs in progress, passed to child processes to detect cycles in `init_from`.
 _TRAINED_FIRST = "PHI1_JAX_TRAINED_FIRST"
-# Other hosts wait while host 0 builds the token store: a day is enough for any.
+# Timeout of other hosts while host 0 builds the token store.
 _BUILD_SECONDS = 24 * 3600
 
 
@@ -71,31 +69,73 @@ def _run(arguments: argparse.Namespace) -> int:
   if config is None:
     return command.PREEMPTED
   with hosts.agreed("laying the run out"):
-    run = setup.make_setup(config, workdir)
+    run = setup.make_setup(config, storage.parse(workdir))
   if hosts.is_first():
     print(describe.describe(run), flush=True)
   if arguments.dry_run:
     return dry_run(run)
-  with StopSignal() as stop, contextlib.ExitStack() as held:
-    with hosts.agreed("opening the work directory"):
-      if hosts.is_first():
-        held.enter_context(workdirs.held(workdir, "training"))
-        _make_folders(workdir)
-        held.enter_context(goodput.StartLog(workdir).start())
-      _use_cache(config.runtime)
-      memory.keep_freed_memory()
-    workdirs.check_shared(workdir)
+  with StopSignal() as stop, contextlib.ExitStack() as opened:
+    run = _open_workdir(run, stop, opened)
+    _use_cache(run)
+    memory.keep_freed_memory()
     with hosts.agreed("looking for checkpoints"):
       preflight.check_start(run)
-    store = open_store(config, stop)
+    store = open_store(run, stop)
     if store is None or stop.agreed():
       return command.PREEMPTED
     with hosts.agreed("what the token store was built from"):
       preflight.check_current(store, run)
-    if hosts.is_first():
-      tokens = (store.directory / tokenizer.FILE_NAME).read_text("utf-8")
-      held.enter_context(_written(workdir, text, tokens))
+    with hosts.agreed("writing config.gin"):
+      if hosts.is_first():
+        tokens = (store.directory / tokenizer.FILE_NAME).read_text("utf-8")
+        opened.enter_context(_written(run.workdir, text, tokens))
     return _train(run, store, stop)
+
+
+def _open_workdir(
+  run: setup.Setup, stop: StopSignal, opened: contextlib.ExitStack
+) -> setup.Setup:
+  """Lock the work directory, and open the files in it that grow.
+
+  Args:
+    run: the run.
+    stop: notes signals.
+    opened: closes the files, uploads them, and gives the lock back.
+  """
+  mirror = token = None
+  with hosts.agreed("opening the work directory"):
+    if hosts.is_first():
+      lock = opened.enter_context(_lock(run.workdir, stop))
+      token = lock.token
+      mirror = storage.Mirror(run.workdir)
+      mirror.fetch("metrics.jsonl", goodput.FILE_NAME)
+      opened.callback(mirror.upload)
+      opened.enter_context(goodput.StartLog(mirror.local).start())
+      mirror.upload()
+  preflight.check_shared(run.workdir, token)
+  return dataclasses.replace(run, mirror=mirror, stop_requested=stop.requested)
+
+
+def _lock(workdir: AnyPath, stop: StopSignal) -> storage.Lease:
+  """Make the work directory and lock it; name early what cannot be written."""
+  lost = f"error: {workdir}: another process goes on with this run"
+  try:
+    lock = storage.Lease(
+      workdir,
+      "training",
+      stopping=lambda: stop.received,
+      on_lost=lambda: hosts.end(lost, command.PREEMPTED),
+    )
+    if not storage.is_remote(workdir):
+      for folder in ("checkpoints", "tensorboard"):
+        (workdir / folder).mkdir(parents=True, exist_ok=True)
+    if (workdir / "config.gin").is_dir():
+      raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    return lock
+  except OSError as error:
+    raise InputError(
+      f"--workdir: cannot write to {workdir} ({error.strerror}); name another folder"
+    ) from None
 
 
 def _check_same_config(text: str) -> None:
@@ -118,8 +158,7 @@ def _parser() -> command.Parser:
   )
   parser.add_argument(
     "--workdir",
-    type=Path,
-    help="where the run lives (default: runs/<names of the gin files>)",
+    help="where the run lives, local or gs:// (default: runs/<names of the gin files>)",
   )
   parser.add_argument(
     "--dry_run",
@@ -138,7 +177,7 @@ def dry_run(run: setup.Setup) -> int:
   store = None
   with hosts.agreed("the dry run", limit=loop.COMPILE_SECONDS):
     preflight.check_start(run)
-    if (Path(data.store) / "COMPLETED").exists():
+    if (storage.parse(data.store) / "COMPLETED").exists():
       store = TokenStore.open(data.store, verify=data.verify)
       preflight.check_store(store, run.config)
       preflight.check_current(store, run)
@@ -156,35 +195,40 @@ def dry_run(run: setup.Setup) -> int:
   return command.DONE
 
 
-def open_store(config: setup.RunConfig, stop: StopSignal) -> TokenStore | None:
-  """Opens the run's token store, which host 0 builds first if it is missing there.
+def open_store(run: setup.Setup, stop: StopSignal) -> TokenStore | None:
+  """Open the run's token store; host 0 builds it first if it is missing there.
 
-  A child process builds it and loads TensorFlow; this process never does.
+  A child process builds it and loads TensorFlow; this process never does. Host 0
+  hashes the shards, once for all hosts and for all later starts of the run. A store on
+  cloud storage is copied to each host, which hashes its own copy once.
 
   Returns:
-    The store, or None when the machine was taken away while it was being built.
+    The store, or None after a stop signal while it was being built.
 
   Raises:
     InputError: it cannot be built, is damaged, does not suit the model, or is another
       one than that of host 0.
   """
-  data = config.data
+  data = run.config.data
+  place = storage.parse(data.store)
   built = True
   with hosts.agreed(
     "building the token store", limit=_BUILD_SECONDS, waiting=stop.heard
   ):
-    if hosts.is_first() and not (Path(data.store) / "COMPLETED").exists():
+    if hosts.is_first() and not (place / "COMPLETED").exists():
       built = _build_store(data, stop)
   if not hosts.exchange("the token store is built", built)[0]:
     return None
   with hosts.agreed("opening the token store"):
-    store = TokenStore.open(data.store, verify=data.verify)
-    preflight.check_store(store, config)
+    verify = data.verify and (hosts.is_first() or storage.is_remote(place))
+    note = run.workdir / "verified_store.json"
+    store = TokenStore.open(place, verify=verify, verified=note)
+    preflight.check_store(store, run.config)
   first = hosts.exchange("comparing token stores", store.digest)[0]
   with hosts.agreed("the token store"):
     if store.digest != first:
       raise InputError(
-        f"Data.store: {Path(data.store).absolute()} of host {hosts.index()} has digest "
+        f"Data.store: {place} of host {hosts.index()} has digest "
         f"{store.digest[:16]}, that of host 0 {first[:16]}; expected the same tokens "
         "on all hosts: copy host 0's, or share it"
       )
@@ -254,43 +298,38 @@ def _is_trained(workdir: Path, gin_file: str) -> bool:
   return (workdir / "config.gin").read_text() == gin_config.text(parts)
 
 
-def _make_folders(workdir: Path) -> None:
-  """Makes what a run writes into, so that a folder that refuses is named early."""
-  try:
-    for folder in ("checkpoints", "tensorboard"):
-      (workdir / folder).mkdir(parents=True, exist_ok=True)
-    if (workdir / "config.gin").is_dir():
-      raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-  except OSError as error:
-    raise workdirs.unwritable(workdir, error) from None
-
-
-def _use_cache(runtime: RuntimeConfig) -> None:
-  if runtime.compilation_cache:
-    path = os.path.expanduser(runtime.compilation_cache)
-    jax.config.update("jax_compilation_cache_dir", path)
+def _use_cache(run: setup.Setup) -> None:
+  """Keep compiled steps; in the work directory, hosts and later machines share them."""
+  folder = run.config.runtime.compilation_cache
+  if folder:
+    path = storage.parse(folder)
+    absolute = storage.is_remote(path) or Path(path).is_absolute()
+    place = path if absolute else run.workdir / folder
+    if not storage.is_remote(place):
+      place = Path(place).absolute()
+    jax.config.update("jax_compilation_cache_dir", os.fspath(place))
 
 
 @contextlib.contextmanager
-def _written(workdir: Path, config: str, tokens: str) -> Iterator[None]:
+def _written(workdir: AnyPath, config: str, tokens: str) -> Iterator[None]:
   """Writes config.gin and tokenizer.json; says what has changed since the last start.
 
   A run that is refused inside leaves what belongs to the checkpoints that are there.
   """
   new = {workdir / "config.gin": config, workdir / tokenizer.FILE_NAME: tokens}
-  before = {path: path.read_text("utf-8") for path in new if path.exists()}
+  before = {path: storage.read_text(path) for path in new if path.exists()}
   if (old := before.get(workdir / "config.gin")) is not None:
     for line in config.splitlines():
       if line not in old.splitlines():
         log.warning("changed since this run was last started: %s", line)
   for path, text in new.items():
     if text != before.get(path):
-      records.write_text(path, text)
+      storage.write_text(path, text)
   try:
     yield
   except InputError:
     for path, text in before.items():
-      records.write_text(path, text)
+      storage.write_text(path, text)
     raise
 
 
@@ -327,17 +366,17 @@ def _train(run: setup.Setup, store: TokenStore, stop: StopSignal) -> int:
 def _is_done(run: setup.Setup) -> bool:
   """Whether an earlier start went to the last step and summed it up."""
   try:
-    summary = json.loads((run.workdir / "summary.json").read_text())
+    summary = storage.read_json(run.workdir / "summary.json")
     return summary["step"] == run.config.train.last_step
-  except (OSError, ValueError, KeyError, TypeError):
+  except (InputError, KeyError):
     return False
 
 
 def _sum_up(run: setup.Setup, store: TokenStore, seconds: float) -> None:
   """Leaves loss.png and summary.json behind and says where."""
-  metrics = run.workdir / "metrics.jsonl"
+  metrics = run.local / "metrics.jsonl"
   final: dict[str, Any] = {}
-  held_out: dict[Path, float] = {}  # of the checkpoints that have been kept
+  held_out: dict[AnyPath, float] = {}  # of the checkpoints that have been kept
   for row in writers.read_metrics(metrics):
     final.update(row)
     checkpoint = run.workdir / "checkpoints" / str(row["step"])
@@ -346,9 +385,9 @@ def _sum_up(run: setup.Setup, store: TokenStore, seconds: float) -> None:
   best = min(held_out, key=lambda path: held_out[path], default=None)
   parameters = run.config.model.num_parameters()
   if final:
-    picture, name = run.workdir / "loss.png", run.workdir.name
+    picture, name = run.local / "loss.png", run.workdir.name
     plot.plot_loss(metrics, picture, name=name, num_parameters=parameters)
-  events = goodput.read_events(run.workdir / goodput.FILE_NAME)
+  events = goodput.read_events(run.local / goodput.FILE_NAME)
   spent = goodput.measure(events, now=time.time())
   wall = spent.total_seconds if spent else seconds
   versions = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")

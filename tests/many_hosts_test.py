@@ -42,7 +42,6 @@ Data.tokenizer = "train"
 Data.trained_vocabulary_size = 300
 Checkpoint.every = 4
 Checkpoint.keep_latest = 9
-Runtime.compilation_cache = "compiled"
 """
 GO_ON = "run the same command on all hosts to go on from the last checkpoint"
 SECONDS = 240  # for any wait
@@ -55,23 +54,24 @@ import os, pathlib, signal, time
 import jax
 import numpy as np
 from phi1_jax import train
-from phi1_jax.cli import command, workdir
+from phi1_jax.cli import command
 from phi1_jax.parallel import hosts
-from phi1_jax.training import loop, setup
+from phi1_jax.training import loop, preflight, setup
 
 make_mesh = setup.make_mesh
 setup.make_mesh = lambda config, _: make_mesh(
   config, jax.devices()[::2] + jax.devices()[1::2]
 )
-workdir.SHARED_SECONDS = 3
+preflight.SHARED_SECONDS = 3
 hosts.HEARTBEAT_SECONDS = 20  # Gloo does not always notice that its peer is dead
 make_batches = loop.train_batches
 fault, _, name = os.environ.get("FAULT", "").partition(":")
 
 class Recorded:
-  def __init__(self, store, *, rows, start_step, **others):
-    self.batches = make_batches(store, rows=rows, start_step=start_step, **others)
-    self.numbers, self.step, self.close = rows, start_step, self.batches.close
+  def __init__(self, store, *, rows, start, **others):
+    self.batches = make_batches(store, rows=rows, start=start, **others)
+    self.step = start // others["batch_size"]
+    self.numbers, self.close = rows, self.batches.close
 
   def __next__(self):
     if name and self.step == int(fault):
@@ -133,6 +133,7 @@ def started(place, workdir, count, *flags, faults=None, saved="", folders=None):
     for host in range(count):
       words = [
         "--gin_file=run.gin",
+        f"--gin.Runtime.compilation_cache={place}/compiled",
         f"--workdir={workdir}",
         f"--simulated_devices={DEVICES // count}",
         *flags,

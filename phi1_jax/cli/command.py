@@ -1,12 +1,14 @@
 """The frame of every command: flags in, exit code out.
 
 Exit codes: 0 done; 1 it failed while running; 2 what was given is wrong; 75 stopped
-by preemption after saving (EX_TEMPFAIL: run the same command to go on); 130 Ctrl-C.
+by preemption after saving, or another process still holds the folder (EX_TEMPFAIL: run
+the same command to go on); 130 Ctrl-C.
 """
 
 import argparse
 import contextlib
 import difflib
+import errno
 import importlib.util
 import io
 import logging
@@ -20,12 +22,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 
 DONE = 0
 WRONG_INPUT = 2
 PREEMPTED = 75
 INTERRUPTED = 130
+# Errors of a disk that end a command with one line.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 # Names, to a command that another one runs, a pipe that ends with that one, and what is
 # written there before it is told to stop.
 PARENT, TOLD = "PHI1_JAX_PARENT", b"!"
@@ -233,7 +237,8 @@ def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
   """Runs a command's `main(argv)` and exits with its code.
 
   An `InputError` becomes its message on stderr and exit code 2, without traceback;
-  any other exception keeps its traceback and exits with 1.
+  a full disk, or storage that kept failing, becomes one line and 1; any other exception
+  keeps its traceback and exits with 1.
   """
   _end_with_parent()
   if isinstance(sys.stdout, io.TextIOWrapper):  # as standard error is from the start
@@ -243,13 +248,15 @@ def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
   # Libraries may have put a handler there when they were imported.
   logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
   logging.getLogger("phi1_jax").setLevel(logging.INFO)
+  # Orbax logs pages about a failed save, which it raises as well.
+  logging.getLogger("absl").setLevel(logging.CRITICAL)
   try:
     code = main(None)
-  except (InputError, KeyboardInterrupt) as error:
-    code = _tell(error)
   except BrokenPipeError:  # the reader of our output left, as `| head` does
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     code = 1
+  except (Exception, KeyboardInterrupt) as error:
+    code = _tell(error)
   sys.stdout.flush()
   sys.exit(code)
 
@@ -259,6 +266,16 @@ def _tell(error: BaseException) -> int:
   if isinstance(error, InputError):
     print(f"error: {error}", file=sys.stderr)
     return WRONG_INPUT
+  if isinstance(error, storage.HeldError):
+    print(f"error: {error}", file=sys.stderr)
+    return PREEMPTED
+  if isinstance(error, storage.StorageError):
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+  if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+    place = f"{error.filename}: " if error.filename else ""
+    print(f"error: {place}{error.strerror}", file=sys.stderr)
+    return 1
   if isinstance(error, KeyboardInterrupt):
     print("interrupted", file=sys.stderr)
     return INTERRUPTED

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 import jax
 from jax._src import distributed  # the key-value store has no public name
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 
 # Hosts of a pod that was taken away and given back may start a quarter of an hour
 # apart; JAX would wait five minutes.
@@ -43,6 +43,9 @@ _GO_ON = "run the same command on all hosts to go on from the last checkpoint"
 # the coordination service.
 _BROKEN = ("Gloo", "remote process exited", "ncclRemoteError", "UNAVAILABLE")
 _ROOM = "phi1_jax"  # keys of ours begin with it
+
+# Exceptions that all hosts raise if any does; made from a message alone.
+_SHARED = (InputError, storage.HeldError, storage.StorageError)
 
 _meetings = itertools.count()
 _end = threading.Lock()  # held by the thread that ends the process
@@ -266,7 +269,7 @@ def agreed(
 
   Args:
     name: of the meeting.
-    more: exceptions to share beside `InputError`; made from a message alone.
+    more: exceptions to share beside `_SHARED`; made from a message alone.
     limit: as in `exchange`.
     waiting: as in `exchange`.
 
@@ -278,7 +281,7 @@ def agreed(
   if count() == 1:
     yield
     return
-  kinds = {kind.__name__: kind for kind in (InputError, *more)}
+  kinds = {kind.__name__: kind for kind in (*_SHARED, *more)}
   failed: Exception | None = None
   try:
     yield

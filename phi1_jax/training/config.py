@@ -20,8 +20,9 @@ class TrainConfig:
       of 36,000); None runs to `total_steps`.
     log_every: steps between rows of metrics.
     evaluate_every: steps between evaluations on held-out text; None only at the end.
-    evaluation_batches: batches per task of one evaluation, spread evenly over its
-      held-out text; None reads all of them.
+    evaluation_batches: how much of each task's held-out text an evaluation reads, in
+      batches of `batch_size` sequences, spread evenly over the text; None reads all
+      of it. The sequences are the same for any number of devices.
     head_chunks: pieces that the head's logits are computed in; None holds them all.
     document_mask: attend only within a document. The paper did not.
     skip_nonfinite_steps: how many steps of a run may have a loss or gradient that is

@@ -16,6 +16,7 @@ from phi1_jax import InputError
 from phi1_jax.data.loader import held_out_batches
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.parallel import sharding
+from phi1_jax.training.preemption import HookStoppedError
 from phi1_jax.training.setup import Setup
 from phi1_jax.training.state import TrainState
 from phi1_jax.training.step import make_evaluation_step
@@ -48,16 +49,18 @@ class Hook:
 
 
 def held_out_loss(setup: Setup, store: TokenStore) -> Hook:
-  """Loss on text that is never trained on: `eval/loss` and one per task.
+  """Return the hook for the loss on text that is never trained on.
 
-  `eval/loss` is the mean over all held-out tokens, estimated task by task where
-  `evaluation_batches` limits how many are read. `eval/bits_per_byte` compares models
-  with different tokenizers.
+  It yields `eval/loss`, and one loss per task. `eval/loss` is the mean over all
+  held-out tokens, estimated task by task where `evaluation_batches` limits how many are
+  read; it does not depend on the devices. `eval/bits_per_byte` compares models with
+  different tokenizers.
   """
   train = setup.config.train
   # As many sequences as one accumulation part of a training step holds.
   size = train.batch_size // setup.accumulation_steps
   rows = sharding.host_rows(setup.mesh, size)
+  limit = train.evaluation_batches and train.evaluation_batches * train.batch_size
   targets = {task: len(store.stream(task, "held_out")) - 1 for task in store.tasks}
   targets = {task: count for task, count in targets.items() if count > 0}
   evaluate = make_evaluation_step(setup.model, train, store.eos_id)
@@ -70,9 +73,11 @@ def held_out_loss(setup: Setup, store: TokenStore) -> Hook:
       batch_size=size,
       sequence_length=train.sequence_length,
       rows=rows,
-      limit=train.evaluation_batches,
+      limit=limit,
     )
     for tokens, weights_BT in batches:
+      if setup.stop_requested():
+        raise HookStoppedError
       batch = (sharding.put_batch(a, setup.mesh, size) for a in (tokens, weights_BT))
       with sharding.layout(setup.mesh):  # jit traces at the first call, not before
         sums = evaluate(state.params, *batch)
@@ -103,7 +108,9 @@ def named(setup: Setup, store: TokenStore) -> list[Hook]:
   """The hooks of `Runtime.hooks`: anybody's, found by the name of their module.
 
   Each names a function (setup, store) -> run, where run(step, state) yields
-  (name, value) pairs, as `Hook.run` does.
+  (name, value) pairs, as `Hook.run` does. A stop signal ends it, by an exception inside
+  it; with several hosts it should ask `setup.stop_requested()` between its batches, on
+  all hosts alike, and raise `HookStoppedError`. Files go into `setup.local`.
 
   Raises:
     InputError: no such module or function.
@@ -125,7 +132,7 @@ def named(setup: Setup, store: TokenStore) -> list[Hook]:
 def profile(setup: Setup) -> Hook:
   """Opens a profiler window at one step and closes it some steps later."""
   runtime = setup.config.runtime
-  folder = setup.workdir / "profile"
+  folder = setup.local / "profile"
   opens = runtime.profile_at
   running = False
 

@@ -1,18 +1,20 @@
-"""The train loop. It knows no feature: what is periodic is a hook.
+"""The train loop: runs training steps, and hooks and saves between them.
 
-`last` passes train, and one more lets the hooks and the save see the final state.
+It runs `last` training steps, then one final iteration for hooks and saving only.
 """
 
 import contextlib
 import dataclasses
+import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.checkpoint import manager
 from phi1_jax.checkpoint.manager import Checkpoints
 from phi1_jax.data.loader import train_batches
@@ -22,29 +24,29 @@ from phi1_jax.telemetry.writers import Recorder
 from phi1_jax.training import memory
 from phi1_jax.training import state as train_state
 from phi1_jax.training.hooks import Hook
-from phi1_jax.training.metrics import MetricsReader
-from phi1_jax.training.preemption import StopSignal
+from phi1_jax.training.metrics import MetricsReader, Seen
+from phi1_jax.training.preemption import HookStoppedError, StopSignal
 from phi1_jax.training.setup import Setup
 from phi1_jax.training.state import TrainState
 from phi1_jax.training.step import make_train_step
 
 log = logging.getLogger(__name__)
 
-# Hosts compile for minutes, and one that has the step in its cache waits for the rest.
+# Hosts that have the step in their cache wait for those that compile it.
 COMPILE_SECONDS = 3 * 3600
 
 
 class Watcher(Protocol):
-  """Shows a person how far the run is."""
+  """A display of how far the run is."""
 
   def skip(self, count: int) -> None:
-    """Counts steps that an earlier start of the run did."""
+    """Count steps that an earlier start of the run did."""
 
   def update(self, count: int) -> None:
-    """Counts steps done."""
+    """Count steps done."""
 
   def write(self, line: str) -> None:
-    """Shows a line."""
+    """Show a line."""
 
 
 def train(
@@ -54,13 +56,13 @@ def train(
   stop: StopSignal,
   watcher: Watcher,
 ) -> bool:
-  """Trains until the last step, or until it is told to stop.
+  """Train until the last step, or until a stop signal.
 
   Args:
     setup: the run on its mesh.
     store: the tokens.
-    hooks: what to do beside training.
-    stop: says when the machine is taken away.
+    hooks: functions to call periodically.
+    stop: notes signals.
     watcher: shows lines and progress to a person.
 
   Returns:
@@ -70,6 +72,7 @@ def train(
     DivergedError: a step's loss or gradient was not finite; nothing after the step
       before it was kept.
     InputError: a checkpoint or the memory does not suit the run.
+    StorageError: a checkpoint could not be saved, twice.
   """
   config = setup.config.train
   last = config.last_step
@@ -89,12 +92,12 @@ def train(
     # ---- State: restored or made, in the order that checkpoint.manager writes down.
     checkpoints = Checkpoints(setup.workdir / "checkpoints", setup.config.checkpoint)
     opened.push(checkpoints)
-    state, tokens_before = restore_or_initialise(setup, store, checkpoints)
+    state, before = restore_or_initialise(setup, store, checkpoints)
     first = int(state.step)
     _refuse_past(first, setup)
     watcher.skip(first)
 
-    # ---- Data: batch k is a function of the store, the seed and k.
+    # ---- Data: a batch is a function of the store, the seed and the windows before it.
     batches = train_batches(
       store,
       batch_size=config.batch_size,
@@ -102,35 +105,61 @@ def train(
       seed=config.seed,
       rates=setup.config.data.rates,
       rows=sharding.host_rows(setup.mesh, config.batch_size),
-      start_step=first,
+      start=before.samples,
     )
     opened.callback(batches.close)
 
-    # ---- Loop: at each pass `state` has seen `step` updates.
+    # ---- Records: rows of metrics, and the losses that decide which checkpoints stay.
     with hosts.agreed("opening metrics.jsonl"):
       recorder = opened.enter_context(
         Recorder(
-          setup.workdir,
+          setup.local,
           resumed_at=first or None,
           num_steps=last,
           process_index=hosts.index(),
           emit=watcher.write,
         )
       )
-    reader = MetricsReader(setup, recorder, first, tokens_before)
+      losses = read_losses(setup.local) if hosts.is_first() else {}
+    checkpoints.losses |= dict(
+      hosts.exchange("held-out losses", list(losses.items()))[0]
+    )
+    reader = MetricsReader(setup, recorder, first, before)
+
+    def save(step: int, *, again: bool = False) -> None:
+      # First the rows: a checkpoint in the bucket has all rows before it beside it.
+      if setup.mirror and hosts.is_first():
+        recorder.flush()
+        setup.mirror.upload()
+      meta = _meta(setup, store, reader.seen(step))
+      (checkpoints.save_again if again else checkpoints.save)(step, state, meta)
+
+    # ---- Loop: at each pass `state` has seen `step` updates.
     for step in range(first, last + 1):
-      stopping = stop.requested(step)
+      wanted = stop.poll(
+        save=hosts.is_first() and checkpoints.overdue(), again=checkpoints.failing()
+      )
+      stopping, again = "stop" in wanted, "again" in wanted
       # What was due at the step of a stop runs after the restart instead.
       due = [] if stopping else [hook for hook in hooks if hook.due(step, last)]
-      saving = stopping or checkpoints.due(step, last)
+      saving = bool(wanted) or checkpoints.due(step, last)
       if due or saving:
         with reader.paused():
           if saving:  # first: a hook that fails must not cost what was trained
-            checkpoints.save(step, state, _meta(setup, store, reader.tokens_seen(step)))
-          for hook in due:
-            if values := dict(hook.run(step, state)):
-              recorder.write(step, values)
+            save(step, again=again)
+          try:
+            for hook in due:
+              with stop.interrupting():
+                values = dict(hook.run(step, state))
+              if values:
+                recorder.write(step, values)
+              if "eval/loss" in values:
+                checkpoints.losses[step] = values["eval/loss"]
+          except HookStoppedError:
+            stopping = True
+            save(step)
       if stopping or step == last:
+        checkpoints.finish(step, state, _meta(setup, store, reader.seen(step)))
         break
       with reader.waiting_for_input():
         rows = next(batches)
@@ -154,8 +183,8 @@ def _refuse_past(first: int, setup: Setup) -> None:
 
 def restore_or_initialise(
   setup: Setup, store: TokenStore, checkpoints: Checkpoints
-) -> tuple[TrainState, int]:
-  """The state to start from, and the tokens it has seen.
+) -> tuple[TrainState, Seen]:
+  """Return the state to start from, and what it has seen.
 
   Follows the order in `checkpoint.manager`: own work directory, `resume_from`,
   `init_from`, scratch.
@@ -171,10 +200,11 @@ def restore_or_initialise(
     if found is None and config.resume_from:
       path = manager.find(config.resume_from)
       found = manager.restore(path, setup.abstract_state, same_run)
+      _report_differences("Checkpoint.resume_from", found[1], setup, _RESUMED_PARTS)
     if found is not None:
       state, meta = found
       log.info("going on from step %d", int(state.step))
-      return state, meta["tokens_seen"]
+      return state, _seen(meta, setup)
     with sharding.layout(setup.mesh):
       state = train_state.initialise(
         setup.model, setup.optimizer, setup.mesh, setup.config.train.seed
@@ -183,18 +213,69 @@ def restore_or_initialise(
       path = manager.find(config.init_from)
       abstract = {"params": setup.abstract_state.params}
       restored, meta = manager.restore(path, abstract, expected)
+      _report_differences("Checkpoint.init_from", meta, setup, ("model",))
       log.info("starting from the parameters of %s", path)
-      return dataclasses.replace(state, params=restored["params"]), 0
+      return dataclasses.replace(state, params=restored["params"]), Seen()
   except manager.DamagedError as error:
     raise error.refusal(config.resume_from or config.init_from) from None
-  return state, 0
+  return state, Seen()
 
 
-def _meta(setup: Setup, store: TokenStore, tokens_seen: int) -> dict[str, Any]:
+# Parts of a run's configuration that decide how it goes on.
+_RESUMED_PARTS = ("model", "optimizer", "train", "data")
+# Settings that change no number, or that are compared by their content.
+_HARMLESS = {
+  *("log_every", "evaluate_every", "evaluation_batches", "stop_at_step"),
+  *("store", "processes", "verify", "attention", "remat", "scan_layers", "head_chunks"),
+  "sequences_per_device",
+}
+
+
+def _report_differences(
+  name: str, meta: Mapping[str, Any], setup: Setup, parts: Sequence[str]
+) -> None:
+  """Log every setting of a checkpoint's run that this run has another value for."""
+  theirs, ours = meta.get("config", {}), json.loads(json.dumps(setup.config.asdict()))
+  for part in parts:
+    for field, got in theirs.get(part, {}).items():
+      want = ours[part].get(field)
+      if got != want and field not in _HARMLESS:
+        log.warning(
+          "%s: its run had %s.%s = %r, this one has %r",
+          *(name, part.capitalize(), field, got, want),
+        )
+
+
+def _seen(meta: Mapping[str, Any], setup: Setup) -> Seen:
+  """Return what a checkpoint has seen; those of earlier versions count steps only."""
+  ours, theirs = setup.config.train, meta.get("config", {}).get("train", {})
+  length = theirs.get("sequence_length", ours.sequence_length)
+  samples = meta.get("samples_seen")
+  if samples is None:
+    samples = meta["step"] * theirs.get("batch_size", ours.batch_size)
+  if length != ours.sequence_length:
+    log.warning(
+      "Train.sequence_length was %d and is %d: windows are cut anew, so the run goes "
+      "on after as many tokens, in another order",
+      *(length, ours.sequence_length),
+    )
+    samples = samples * length // ours.sequence_length
+  return Seen(meta["tokens_seen"], samples, meta.get("skipped_steps", 0))
+
+
+def read_losses(folder: Path) -> dict[int, float]:
+  """Return the held-out loss of each evaluated step from a metrics.jsonl."""
+  rows = storage.read_lines(folder / "metrics.jsonl")
+  return {row["step"]: row["eval/loss"] for row in rows if row.get("eval/loss")}
+
+
+def _meta(setup: Setup, store: TokenStore, seen: Seen) -> dict[str, Any]:
   return {
     "config": setup.config.asdict(),
     "model_shape": setup.config.model.shape(),
     "store": store.digest,
     "tokenizer": store.manifest["tokenizer"]["digest"],
-    "tokens_seen": tokens_seen,
+    "tokens_seen": seen.tokens,
+    "samples_seen": seen.samples,
+    "skipped_steps": seen.skipped,
   }

@@ -1,6 +1,8 @@
-"""Reads each step's metrics one step late, judges them, and writes rows."""
+"""Reading each step's metrics one step late, checking them, and writing rows."""
 
 import contextlib
+import dataclasses
+import logging
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -14,41 +16,63 @@ from phi1_jax.telemetry.throughput import Throughput
 from phi1_jax.telemetry.writers import Recorder
 from phi1_jax.training.memory import GIB
 from phi1_jax.training.setup import Setup
-from phi1_jax.training.step import Metrics
+from phi1_jax.training.step import Metrics, vanished_warning
+
+log = logging.getLogger(__name__)
 
 
 class DivergedError(RuntimeError):
   """Loss or gradient stopped being a number."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Seen:
+  """What a run has read and left out so far; a checkpoint's meta holds it.
+
+  Attributes:
+    tokens: tokens that were learnt from.
+    samples: windows of the mixture that were read; the next batch begins there.
+    skipped: updates that were left out because they were not finite.
+  """
+
+  tokens: int = 0
+  samples: int = 0
+  skipped: int = 0
+
+
 class MetricsReader:
   """Follows the loop one step behind, so that the device never waits for the host.
 
-  Beside the rows it leaves in starts.jsonl when the run trains and when it pauses.
+  It also notes in starts.jsonl when the run trains and when it pauses.
 
   Args:
     setup: the run.
     recorder: where rows go.
     first: the step that the run starts or goes on from.
-    tokens_before: tokens seen until then.
+    before: what was seen until then.
   """
 
-  def __init__(self, setup: Setup, recorder: Recorder, first: int, tokens_before: int):
+  def __init__(self, setup: Setup, recorder: Recorder, first: int, before: Seen):
     self._train = setup.config.train
     self._recorder = recorder
-    self._first, self._tokens_before = first, tokens_before
+    self._first, self._before, self._skipped = first, before, before.skipped
+    self._warned = False
     self._pending: tuple[int, Metrics] | None = None
-    self._starts = StartLog(setup.workdir, process_index=hosts.index())
+    self._starts = StartLog(setup.local, process_index=hosts.index())
     self._step, self._training = first, False
     self._mesh = setup.mesh
     self._throughput = Throughput(
       setup.mesh.devices.flat[0].device_kind, setup.mesh.size, setup.flops_per_token
     )
 
-  def tokens_seen(self, step: int) -> int:
-    """Tokens that `step` updates have learnt from."""
-    new = (step - self._first) * self._train.tokens_per_step
-    return self._tokens_before + new
+  def seen(self, step: int) -> Seen:
+    """Return what `step` updates have read."""
+    samples = (step - self._first) * self._train.batch_size
+    return Seen(
+      tokens=self._before.tokens + samples * self._train.sequence_length,
+      samples=self._before.samples + samples,
+      skipped=self._skipped,
+    )
 
   def waiting_for_input(self) -> contextlib.AbstractContextManager[None]:
     """Time inside is counted as waiting for a batch; a step follows."""
@@ -84,26 +108,44 @@ class MetricsReader:
     (step, metrics), self._pending = self._pending, None
     self._step = step
     values: dict[str, Any] = {k: float(v) for k, v in jax.device_get(metrics).items()}
+    values.pop("skipped", None)  # the rows have the count
     self._throughput.step(self._train.tokens_per_step)
-    loss, norm = values["loss"], values["grad_norm"]
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-      self._recorder.write(step, values)
-      raise DivergedError(
-        f"loss {loss} and gradient norm {norm} at step {step}: it broke between steps "
-        f"{step - 1} and {step}. The update was left out and nothing was saved since; "
-        "run again from the last checkpoint, with a lower "
-        "Optimizer.peak_learning_rate or another Train.seed"
-      )
+    if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
+      self._not_finite(step, values)
+    if not self._warned and (warning := vanished_warning(values)):
+      self._warned = True
+      log.warning("step %d: %s", step, warning)
     last = step == self._train.last_step
     if step == 1 or last or step % self._train.log_every == 0:
       row = {
         **values,
-        "tokens_seen": self.tokens_seen(step),
+        "tokens_seen": self.seen(step).tokens,
         **self._throughput.take(),
         "hbm_peak_gib": hbm_peak_gib(self._mesh),
       }
+      if self._train.skip_nonfinite_steps:
+        row |= {"skipped_steps": self._skipped}
       self._recorder.write(step, row)
       self._starts.write("training", step)
+
+  def _not_finite(self, step: int, values: dict[str, Any]) -> None:
+    """Count an update that was left out, or end the run."""
+    limit = self._train.skip_nonfinite_steps
+    what = f"loss {values['loss']} and gradient norm {values['grad_norm']}"
+    if self._skipped < limit:
+      self._skipped += 1
+      log.warning(
+        "step %d: %s: the update was left out (%d of Train.skip_nonfinite_steps=%d)",
+        *(step, what, self._skipped, limit),
+      )
+      return
+    self._recorder.write(step, values)
+    raise DivergedError(
+      f"{what} at step {step}: it broke between steps {step - 1} and {step}. The "
+      "update was left out and nothing was saved since; run again from the last "
+      "checkpoint, with a lower Optimizer.peak_learning_rate, another Train.seed, or "
+      "Train.skip_nonfinite_steps"
+    )
 
 
 def hbm_peak_gib(mesh: Mesh) -> float | None:

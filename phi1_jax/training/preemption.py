@@ -1,8 +1,10 @@
 """Stopping when the machine is taken away, or the user presses Ctrl-C."""
 
+import contextlib
 import os
 import signal
 import types
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -14,20 +16,26 @@ from phi1_jax.parallel import hosts
 _NOTICE = "stop"
 
 
+class HookStoppedError(Exception):
+  """Raised inside a hook to end it, because the run is to stop."""
+
+
 class StopSignal:
   """Notes SIGTERM and SIGINT so that the loop can save before it ends.
 
-  The second signal acts as if this were not here: a save that hangs can be killed.
-  Handlers are installed at once and can only be installed in the main thread. A
-  context manager that puts the former ones back.
+  The second signal acts as if this were not here, so that a save that hangs can be
+  killed. Handlers are installed at once, and only the main thread can do so. A context
+  manager that restores the former handlers.
 
-  A signal to one of many hosts stops all of them. Before the loop, hosts do different
-  things, and a notice tells of it; in the loop they vote, so that all stop after the
-  same step.
+  A signal to one of many hosts stops all of them. Before the loop, a notice on the
+  coordination service tells the others; in the loop hosts vote, so that all stop after
+  the same step.
   """
 
   def __init__(self) -> None:
     self.received = False
+    self._in_hook = False
+    self._names: tuple[str, ...] = ()
     self._vote: jax.Array | None = None
     self._before = {
       number: signal.signal(number, self._note)
@@ -44,49 +52,87 @@ class StopSignal:
     self.received = True
     self.restore()
     # `print` is not safe in a handler that may have interrupted one.
-    os.write(2, b"\nstopping: will save after this step; once more to quit at once\n")
+    os.write(2, b"\nstopping: saving now; a second signal quits at once\n")
+    if self._in_hook:
+      self._in_hook = False
+      raise HookStoppedError
 
   def restore(self) -> None:
-    """Puts back the handlers that were there before."""
+    """Restore the handlers that were there before."""
     for number, handler in self._before.items():
       signal.signal(number, handler)
 
-  def heard(self) -> bool:
-    """Whether this host was told to stop, or has heard that another one was.
+  @contextlib.contextmanager
+  def interrupting(self) -> Iterator[None]:
+    """Let the first signal end a hook that runs inside.
 
-    Lets the others hear it too. For the time before the loop.
+    With several hosts a hook must end on all of them at the same place: it asks
+    `requested` between its batches.
+
+    Raises:
+      HookStoppedError: the signal came.
+    """
+    if hosts.count() > 1:
+      yield
+      return
+    self._in_hook = True
+    try:
+      if self.received:
+        raise HookStoppedError
+      yield
+    finally:
+      self._in_hook = False
+
+  def heard(self) -> bool:
+    """Return whether this host, or by its notice another one, received a signal.
+
+    Posts the notice for the others. For the time before the loop.
     """
     if self.received:
       hosts.post(_NOTICE)
     return self.received or hosts.posted(_NOTICE)
 
   def agreed(self) -> bool:
-    """Whether any host was told to stop, once all have asked: before the loop."""
+    """Return whether any host is to stop, once all have asked: before the loop."""
     return any(hosts.exchange("stop", self.heard()))
 
-  def requested(self, step: int) -> bool:
-    """Whether to stop after `step` updates; the same answer on every host.
+  def poll(self, **wanted: bool) -> set[str]:
+    """Return what any host wants, "stop" included; the same on every host.
 
-    With several hosts, it is the result of the vote that the last call began: reading
-    a vote at once would have the host wait for the step that the device is at.
+    All hosts must make the same calls with the same names. With several hosts, the
+    result is that of the vote which the last call began, since a host that read a vote
+    at once would wait for the step that the device is at. So a wish must be repeated
+    until it is granted; once one is, the vote that this call began does not count.
     """
+    wanted = {"stop": self.received, **wanted}
     if hosts.count() == 1:
-      return self.received
-    last, self._vote = self._vote, _vote(self.received)
-    return last is not None and bool(last)
+      return {name for name, value in wanted.items() if value}
+    names, vote = self._names, self._vote
+    self._names, self._vote = tuple(wanted), _vote(list(wanted.values()))
+    if vote is None:
+      return set()
+    counts = np.asarray(vote)
+    granted = {name for name, value in zip(names, counts, strict=True) if value}
+    if granted:
+      self._vote = None
+    return granted
+
+  def requested(self) -> bool:
+    """Return whether to stop; for hooks, between batches. See `poll`."""
+    return "stop" in self.poll()
 
 
-def _vote(stop: bool) -> jax.Array:
-  """Begins to reduce one bool a host to whether any is true."""
+def _vote(flags: list[bool]) -> jax.Array:
+  """Begin to reduce flags of each host to whether any host's is true."""
   devices = Mesh(np.array(jax.devices()), ("devices",))
   votes = jax.make_array_from_callback(
-    (devices.size,),
+    (devices.size, len(flags)),
     NamedSharding(devices, PartitionSpec("devices")),
-    lambda _: np.array([stop]),
+    lambda _: np.array([flags]),
   )
   return _any(votes)
 
 
 @jax.jit
 def _any(votes: jax.Array) -> jax.Array:
-  return jnp.any(votes)
+  return jnp.any(votes, axis=0)

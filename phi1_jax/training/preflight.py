@@ -2,17 +2,45 @@
 
 import logging
 import re
-from pathlib import Path
+import time
 
-from phi1_jax import InputError, grammar
+from phi1_jax import InputError, grammar, storage
 from phi1_jax.checkpoint import manager
 from phi1_jax.data.config import CURATED_CONTENT, DataConfig
 from phi1_jax.data.loader import train_batches
 from phi1_jax.data.token_store import TokenStore
-from phi1_jax.text import records, tokenizer
+from phi1_jax.parallel import hosts
+from phi1_jax.storage import AnyPath, lease
+from phi1_jax.text import tokenizer
 from phi1_jax.training.setup import RunConfig, Setup
 
 log = logging.getLogger(__name__)
+
+
+# A network file system may show a new file to other hosts a minute late.
+SHARED_SECONDS = 60.0
+
+
+def check_shared(workdir: AnyPath, token: str | None) -> None:
+  """Refuse a work directory that is not the same folder on all hosts.
+
+  Args:
+    workdir: the folder, which host 0 has locked.
+    token: of host 0's lock; ignored on other hosts.
+
+  Raises:
+    InputError: this host, or another one, does not see host 0's lock.
+  """
+  token = hosts.exchange("the work directory's lock", token)[0]
+  with hosts.agreed("sharing the work directory"):
+    deadline = time.monotonic() + SHARED_SECONDS
+    while lease.token(workdir) != token:
+      if time.monotonic() > deadline:
+        raise InputError(
+          f"--workdir: host {hosts.index()} has another {workdir} than host 0; "
+          "expected a folder on a file system that all hosts share, or gs://"
+        )
+      time.sleep(0.1)
 
 
 def check_start(setup: Setup) -> None:
@@ -74,7 +102,7 @@ def check_current(store: TokenStore, setup: Setup) -> None:
           *(data.store, built[0], grammar.VERSION),
         )
       if data.curated_directory and built[1]:
-        now = _curated_now(Path(data.curated_directory).expanduser() / name) or built
+        now = _curated_now(storage.parse(data.curated_directory) / name) or built
         if now != built:
           raise InputError(
             f"Data.store: {data.store} was built from {name} {built[0]}, now there is "
@@ -84,7 +112,7 @@ def check_current(store: TokenStore, setup: Setup) -> None:
           )
 
 
-def _curated_now(folder: Path) -> tuple[str, str | None] | None:
+def _curated_now(folder: AnyPath) -> tuple[str, str | None] | None:
   """Version and content of the set that a build would read; None if it is not here."""
   found = {
     tuple(map(int, path.parent.name.split("."))): path
@@ -94,7 +122,7 @@ def _curated_now(folder: Path) -> tuple[str, str | None] | None:
   if not found:
     return None
   newest = found[max(found)]
-  return newest.parent.name, records.read_json(newest).get("documents")
+  return newest.parent.name, storage.read_json(newest).get("documents")
 
 
 def _check_contents(store: TokenStore, data: DataConfig) -> None:

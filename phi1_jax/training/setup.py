@@ -1,7 +1,7 @@
 """From a run's configuration to what its loop needs, with nothing allocated yet."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.checkpoint.manager import CheckpointConfig
 from phi1_jax.data.config import DataConfig
 from phi1_jax.model.config import ModelConfig
@@ -19,6 +19,7 @@ from phi1_jax.optim.optimizer import make_optimizer
 from phi1_jax.optim.schedule import linear_warmup_linear_decay
 from phi1_jax.parallel import sharding
 from phi1_jax.parallel.mesh import MeshConfig, make_mesh
+from phi1_jax.storage import AnyPath
 from phi1_jax.training import state as train_state
 from phi1_jax.training.config import RuntimeConfig, TrainConfig
 
@@ -58,6 +59,13 @@ class RunConfig:
         "Model.dtype: got 'float16', whose gradients need loss scaling, which this "
         "trainer has not; expected 'bfloat16' or 'float32'"
       )
+    every, evaluated = self.checkpoint.every, self.train.evaluate_every
+    if self.checkpoint.keep_best and (not evaluated or evaluated % every):
+      raise InputError(
+        f"Checkpoint.keep_best: got {self.checkpoint.keep_best} with "
+        f"Train.evaluate_every={evaluated}, expected a multiple of "
+        f"Checkpoint.every={every}, so that each evaluated step is saved"
+      )
     profile_at, last = self.runtime.profile_at, self.train.last_step
     if profile_at and profile_at >= last:
       raise InputError(
@@ -81,23 +89,32 @@ class Setup:
 
   Attributes:
     config: what it was made from.
-    workdir: where the run lives.
+    workdir: where the run lives, local or gs://.
     mesh: the devices.
     model: the decoder.
     schedule: learning rate of each step.
     optimizer: the optax transformation.
     abstract_state: shapes and shardings of the train state.
     accumulation_steps: parts that a step cuts its batch into.
+    mirror: local copies of files in `workdir` that grow; None if it is local.
+    stop_requested: returns whether the run is to stop; all hosts must call it alike.
   """
 
   config: RunConfig
-  workdir: Path
+  workdir: AnyPath
   mesh: Mesh
   model: Decoder
   schedule: optax.Schedule
   optimizer: optax.GradientTransformation
   abstract_state: train_state.TrainState
   accumulation_steps: int
+  mirror: storage.Mirror | None = None
+  stop_requested: Callable[[], bool] = lambda: False
+
+  @property
+  def local(self) -> Path:
+    """The local folder for files that grow; `workdir` itself if that is local."""
+    return self.mirror.local if self.mirror else Path(self.workdir)
 
   @property
   def abstract_batch(self) -> jax.ShapeDtypeStruct:
@@ -116,7 +133,7 @@ class Setup:
 
 
 def make_setup(
-  config: RunConfig, workdir: Path, devices: Sequence[Any] | None = None
+  config: RunConfig, workdir: AnyPath, devices: Sequence[Any] | None = None
 ) -> Setup:
   """Lays a run out over all devices, or over those given.
 

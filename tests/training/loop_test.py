@@ -1,28 +1,44 @@
+import contextlib
+import dataclasses
+import errno
 import json
 import logging
+import os
+import signal
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.data.loader import held_out_batches
 from phi1_jax.parallel import sharding
+from phi1_jax.parallel.mesh import MeshConfig
 from phi1_jax.telemetry.throughput import FIGURES
 from phi1_jax.telemetry.writers import read_metrics
 from phi1_jax.training import hooks, loop, state
 from phi1_jax.training import step as train_step
-from phi1_jax.training.metrics import DivergedError
+from phi1_jax.training.metrics import DivergedError, Seen
+from phi1_jax.training.preemption import StopSignal
+from phi1_jax.training.setup import make_setup
 
 
 class Stop:
-  """Asks to stop after a step; None never."""
+  """Asks to stop at the n-th pass of the loop; None never."""
 
   def __init__(self, after=None):
-    self.after = after
+    self.left = after
 
-  def requested(self, step):
-    return step == self.after
+  def poll(self, **wanted):
+    names = {name for name, value in wanted.items() if value}
+    if self.left is None:
+      return names
+    self.left -= 1
+    return names | {"stop"} if self.left < 0 else names
+
+  def interrupting(self):
+    return contextlib.nullcontext()
 
 
 class Silent:
@@ -115,22 +131,24 @@ def test_resume_from_and_init_from(tiny, store, undisturbed):
   assert {k: row for k, row in rows(resumed.workdir).items() if k[0] > 8} == expected
   setup = tiny(checkpoint={"init_from": str(undisturbed)})
   checkpoints = loop.Checkpoints(setup.workdir / "checkpoints", setup.config.checkpoint)
-  begun, tokens = loop.restore_or_initialise(setup, store, checkpoints)
+  begun, seen = loop.restore_or_initialise(setup, store, checkpoints)
   final, _ = loop.manager.restore(
     undisturbed / "checkpoints/12", setup.abstract_state, {}
   )
-  assert (int(begun.step), tokens) == (0, 0)
+  assert (int(begun.step), seen) == (0, Seen())
   for got, want in zip(
     jax.tree.leaves(begun.params), jax.tree.leaves(final.params), strict=True
   ):
     np.testing.assert_array_equal(got, want)
   assert not any(np.any(leaf) for leaf in jax.tree.leaves(begun.optimizer))
   # Its own checkpoint comes before either.
-  checkpoints.save(2, begun.replace(step=begun.step + 2), loop._meta(setup, store, 512))
-  checkpoints.wait()
-  own, tokens = loop.restore_or_initialise(setup, store, checkpoints)
+  meta = loop._meta(setup, store, Seen(512, 32, 1))
+  saved = begun.replace(step=begun.step + 2)
+  checkpoints.save(2, saved, meta)
+  checkpoints.finish(2, saved, meta)
+  own, seen = loop.restore_or_initialise(setup, store, checkpoints)
   checkpoints.close()
-  assert (int(own.step), tokens) == (2, 512)
+  assert (int(own.step), seen) == (2, Seen(512, 32, 1))
 
 
 def test_a_run_that_diverges_saves_nothing_more(tiny, store):
@@ -208,3 +226,159 @@ def test_nothing_held_out(tiny, store, caplog, monkeypatch):
   with caplog.at_level(logging.WARNING):
     assert dict(hooks.held_out_loss(setup, store).run(0, None)) == {}
   assert "no held-out text" in caplog.text
+
+
+@pytest.mark.parametrize(
+  "mesh", [(1, 1, 1), (1, 2, 1), (2, 2, 1), (1, 8, 1), (1, 4, 2)]
+)
+@pytest.mark.parametrize("at_once", [1, 2, None])
+def test_held_out_loss_does_not_depend_on_the_devices(tiny, store, mesh, at_once):
+  """Neither their number nor how much one holds decides which windows are read."""
+
+  def loss(mesh, at_once):
+    train = {"sequences_per_device": at_once, "evaluation_batches": 1}
+    config = dataclasses.replace(tiny(train=train).config, mesh=MeshConfig(*mesh))
+    setup = make_setup(config, Path(), jax.devices()[: int(np.prod(mesh))])
+    with sharding.layout(setup.mesh):
+      begun = state.initialise(setup.model, setup.optimizer, setup.mesh, 0)
+    return dict(hooks.held_out_loss(setup, store).run(0, begun))["eval/loss"]
+
+  assert loss(mesh, at_once) == pytest.approx(loss((1, 8, 1), 1), rel=1e-6)
+
+
+def test_another_batch_size_goes_on_with_the_next_window(tiny, store, monkeypatch):
+  """A run of 4 steps of 16 windows goes on with 8: windows 64, 65, .. are next."""
+  read, made = [], loop.train_batches
+
+  def spied(store, **named):
+    read.append((named["start"], named["batch_size"]))
+    return made(store, **named)
+
+  monkeypatch.setattr(loop, "train_batches", spied)
+  setup = tiny()
+  train(setup, store, stop_after=4)
+  small = tiny(setup.workdir, train={"batch_size": 8})
+  train(small, store, stop_after=3)
+  train(setup, store, stop_after=2)
+  assert read == [(0, 16), (64, 8), (64 + 3 * 8, 16)]
+  meta = loop.manager.read_meta(loop.manager.find(str(setup.workdir)))
+  assert meta["samples_seen"] == 64 + 3 * 8 + 2 * 16
+  assert meta["tokens_seen"] == meta["samples_seen"] * 16
+
+
+def test_a_checkpoint_of_an_earlier_version_counts_steps(tiny, store, undisturbed):
+  meta = loop.manager.read_meta(undisturbed / "checkpoints" / "12")
+  del meta["samples_seen"]
+  assert loop._seen(meta, tiny()).samples == 12 * 16
+  halved = tiny(train={"batch_size": 8})
+  assert loop._seen(meta, halved).samples == 12 * 16
+
+
+def test_what_differs_from_a_checkpoint_is_said(tiny, store, undisturbed, caplog):
+  changes = {"model": {"layer_norm_epsilon": 1e-6, "dropout_rate": 0.0}}
+  setup = tiny(checkpoint={"init_from": str(undisturbed)}, **changes)
+  with loop.Checkpoints(setup.workdir / "c", setup.config.checkpoint) as checkpoints:
+    loop.restore_or_initialise(setup, store, checkpoints)
+  said = [record.getMessage() for record in caplog.records]
+  assert [line for line in said if "layer_norm_epsilon" in line]
+  assert [line for line in said if "Model.dropout_rate = 0.1" in line]
+  caplog.clear()
+  setup = tiny(
+    checkpoint={"resume_from": str(undisturbed)}, optimizer={"beta2": 0.9}, **changes
+  )
+  with loop.Checkpoints(setup.workdir / "c", setup.config.checkpoint) as checkpoints:
+    loop.restore_or_initialise(setup, store, checkpoints)
+  names = ("layer_norm_epsilon", "dropout_rate", "Optimizer.beta2")
+  said = [record.getMessage() for record in caplog.records]
+  assert [sum(name in line for line in said) for name in names] == [1, 1, 1]
+
+
+def test_the_best_checkpoints_stay(tiny, store):
+  """Losses by step 3, 1, 2, 4, 5, 6: the best two and the newest stay."""
+  losses = dict(zip(range(2, 14, 2), (3.0, 1.0, 2.0, 4.0, 5.0, 6.0), strict=True))
+  kept = {"every": 2, "keep_latest": 1, "keep_best": 2}
+  setup = tiny(checkpoint=kept, train={"evaluate_every": 2})
+  judge = hooks.Hook("held-out loss", lambda n, _: [("eval/loss", losses[n])], every=2)
+
+  def run(stop_after):
+    return loop.train(setup, store, [judge], Stop(stop_after), Silent())
+
+  assert not run(9)  # a start in between must know the losses of the one before
+  assert run(None)
+  steps = sorted(int(path.name) for path in (setup.workdir / "checkpoints").iterdir())
+  assert steps == [4, 6, 12]
+  with pytest.raises(InputError, match="keep_best"):
+    tiny(checkpoint=kept, train={"evaluate_every": 3})
+
+
+def test_a_save_every_so_many_minutes(tiny, store):
+  setup = tiny(checkpoint={"every": 1000, "every_minutes": 1e-9, "keep_latest": 99})
+  assert train(setup, store)
+  steps = {int(path.name) for path in (setup.workdir / "checkpoints").iterdir()}
+  assert steps >= {1, 2, 11, 12}
+
+
+@pytest.mark.parametrize("where", ["evaluation", "hook"])
+def test_a_signal_ends_an_evaluation_and_saves_at_once(tiny, store, where):
+  """The signal comes in the second batch; nothing is evaluated after it."""
+  setup, batches = tiny(train={**EVALUATES, "sequences_per_device": 1}), []
+
+  def slow(step, now):
+    for number in range(1000):
+      batches.append(number)
+      if number == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    yield "eval/x", 1.0
+
+  with StopSignal() as stop:
+    judge = hooks.Hook("slow", slow, every=6)
+    if where == "evaluation":
+
+      def requested():
+        batches.append(0)
+        return len(batches) >= 2
+
+      asking = dataclasses.replace(setup, stop_requested=requested)
+      judge = dataclasses.replace(hooks.held_out_loss(asking, store), every=6)
+    assert not loop.train(setup, store, [judge], stop, Silent())
+  assert len(batches) == 2
+  assert [path.name for path in (setup.workdir / "checkpoints").iterdir()] >= ["4", "6"]
+  found = rows(setup.workdir)
+  assert (6, "training") in found
+  assert not [row for row in found.values() if "eval/x" in row or "eval/loss" in row]
+
+
+class _Failing:
+  """Makes the n-th and later writes of arrays fail, for so many saves."""
+
+  def __init__(self, monkeypatch, after, times):
+    self.calls, self.after, self.times = 0, after, times
+    self.save = loop.manager.ocp.CheckpointManager.save
+    monkeypatch.setattr(loop.manager.ocp.CheckpointManager, "save", self._wrap(self))
+
+  @staticmethod
+  def _wrap(failing):
+    def save(manager, step, **named):
+      failing.calls += 1
+      if failing.after < failing.calls <= failing.after + failing.times:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+      return failing.save(manager, step, **named)
+
+    return save
+
+
+def test_a_save_that_fails_is_repeated_at_the_next_step(tiny, store, monkeypatch):
+  _Failing(monkeypatch, after=1, times=1)
+  setup = tiny(checkpoint={"every": 4, "keep_latest": 9})
+  assert train(setup, store)
+  steps = sorted(int(path.name) for path in (setup.workdir / "checkpoints").iterdir())
+  assert steps == [4, 9, 12]
+
+
+def test_a_save_that_fails_twice_ends_the_run(tiny, store, monkeypatch):
+  _Failing(monkeypatch, after=1, times=2)
+  setup = tiny(checkpoint={"every": 4, "keep_latest": 9})
+  with pytest.raises(storage.StorageError, match="No space left"):
+    train(setup, store)
+  assert [path.name for path in (setup.workdir / "checkpoints").iterdir()] == ["4"]
+  assert max(step for step, _ in rows(setup.workdir)) == 9

@@ -1,3 +1,4 @@
+import contextlib
 import math
 import types
 
@@ -7,7 +8,7 @@ import pytest
 from phi1_jax.telemetry.goodput import FILE_NAME, StartLog, measure, read_events
 from phi1_jax.training import loop
 from phi1_jax.training.hooks import Hook
-from phi1_jax.training.metrics import DivergedError, MetricsReader, hbm_peak_gib
+from phi1_jax.training.metrics import DivergedError, MetricsReader, Seen, hbm_peak_gib
 
 
 class Rows(list):
@@ -29,7 +30,7 @@ def rows():
 
 
 def test_a_row_is_written_when_the_next_step_is_on_its_way(tiny, rows):
-  reader = MetricsReader(tiny(), rows, first=0, tokens_before=0)
+  reader = MetricsReader(tiny(), rows, first=0, before=Seen())
   reader.follow(1, metrics())
   assert rows == []
   reader.follow(2, metrics())
@@ -46,7 +47,7 @@ def test_a_row_is_written_when_the_next_step_is_on_its_way(tiny, rows):
 
 
 def test_a_pause_reads_what_is_pending_first(tiny, rows):
-  reader = MetricsReader(tiny(), rows, first=0, tokens_before=0)
+  reader = MetricsReader(tiny(), rows, first=0, before=Seen())
   reader.follow(1, metrics())
   with reader.paused():
     assert [step for step, _ in rows] == [1]
@@ -55,7 +56,7 @@ def test_a_pause_reads_what_is_pending_first(tiny, rows):
 
 
 def test_rows_every_so_many_steps(tiny, rows):
-  reader = MetricsReader(tiny(train={"log_every": 5}), rows, 0, 0)
+  reader = MetricsReader(tiny(train={"log_every": 5}), rows, 0, Seen())
   for step in range(1, 13):
     reader.follow(step, metrics())
   with reader.paused():
@@ -64,16 +65,17 @@ def test_rows_every_so_many_steps(tiny, rows):
 
 
 def test_tokens_go_on_counting(tiny, rows):
-  reader = MetricsReader(tiny(), rows, first=4, tokens_before=999)
-  assert reader.tokens_seen(4) == 999
-  assert reader.tokens_seen(6) == 999 + 2 * 256
+  before = Seen(tokens=999, samples=70, skipped=1)
+  reader = MetricsReader(tiny(), rows, first=4, before=before)
+  assert reader.seen(4) == before
+  assert reader.seen(6) == Seen(tokens=999 + 2 * 256, samples=70 + 2 * 16, skipped=1)
 
 
 @pytest.mark.parametrize(
   ("loss", "norm"), [(math.nan, 1.0), (1.0, math.nan), (math.inf, 1.0), (1.0, math.inf)]
 )
 def test_what_is_not_finite_ends_the_run(tiny, rows, loss, norm):
-  reader = MetricsReader(tiny(), rows, first=0, tokens_before=0)
+  reader = MetricsReader(tiny(), rows, first=0, before=Seen())
   reader.follow(6, metrics())
   reader.follow(7, metrics(loss, norm))
   with pytest.raises(DivergedError, match="at step 7: it broke between steps 6 and 7"):
@@ -82,8 +84,20 @@ def test_what_is_not_finite_ends_the_run(tiny, rows, loss, norm):
   assert "tokens_seen" not in rows[-1][1]
 
 
+def test_updates_that_are_not_finite_are_counted_up_to_a_limit(tiny, rows):
+  setup = tiny(train={"skip_nonfinite_steps": 2})
+  reader = MetricsReader(setup, rows, first=0, before=Seen(skipped=1))
+  for step, loss in enumerate([2.0, math.nan, 2.0, 2.0], 1):
+    reader.follow(step, {**metrics(loss), "skipped": jnp.float32(0)})
+  assert [row["skipped_steps"] for _, row in rows] == [1, 2, 2]
+  assert reader.seen(4).skipped == 2
+  reader.follow(5, metrics(math.inf))
+  with pytest.raises(DivergedError, match="at step 5"):
+    reader.follow(6, metrics())
+
+
 def test_a_pause_of_a_diverged_run_does_not_begin(tiny, rows):
-  reader = MetricsReader(tiny(), rows, first=0, tokens_before=0)
+  reader = MetricsReader(tiny(), rows, first=0, before=Seen())
   reader.follow(1, metrics(math.nan))
   with pytest.raises(DivergedError), reader.paused():
     raise AssertionError("what diverged would be saved here")
@@ -108,7 +122,7 @@ def states(workdir):
 
 def test_the_log_of_starts_says_when_the_run_trains_and_when_it_pauses(tiny, rows):
   setup = tiny(train={"log_every": 2})
-  reader = MetricsReader(setup, rows, first=4, tokens_before=0)
+  reader = MetricsReader(setup, rows, first=4, before=Seen())
   with reader.paused():
     pass
   assert states(setup.workdir) == [("paused", 4)]
@@ -126,8 +140,10 @@ def test_the_log_of_starts_says_when_the_run_trains_and_when_it_pauses(tiny, row
 
 
 class Never:
-  def requested(self, step):
-    return False
+  interrupting = staticmethod(contextlib.nullcontext)
+
+  def poll(self, **wanted):
+    return {name for name, value in wanted.items() if value}
 
 
 class Silent:
