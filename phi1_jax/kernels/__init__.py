@@ -1,1 +1,1 @@
-"""The dear operations, each with a reference that defines it and faster forms."""
+"""The expensive operations: a reference implementation of each, and faster ones."""

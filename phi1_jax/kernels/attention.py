@@ -108,22 +108,22 @@ def attention(
   entry = IMPLEMENTATIONS[implementation]
   if entry.run is not None:
     return entry.run(q_BTNH, k_BSNH, v_BSNH, segment_ids_BT, dropout_rate, dropout_key)
-  extras = grid.Extras(segment_ids_BT)
+  masks = grid.Masks(segment_ids_BT)
   if dropout_key is not None and case.drops:
     batch, length, heads, _ = q_BTNH.shape
-    extras = grid.Extras(
+    masks = grid.Masks(
       segment_ids_BT,
       dropout.row_hashes(dropout_key, (batch, heads, length)),
       dropout.column_hashes(dropout_key, length),
     )
   kernel = entry.kernels[case.platform]
-  return kernel(q_BTNH, k_BSNH, v_BSNH, extras, dropout_rate, spec=spec)
+  return kernel(q_BTNH, k_BSNH, v_BSNH, masks, dropout_rate, spec=spec)
 
 
 def save_cudnn(primitive: Any, *_, **__) -> bool:
-  """Save what cuDNN's forward kernel returns; a policy for `jax.checkpoint`.
+  """Save the results of cuDNN's forward kernel: a policy for `jax.checkpoint`.
 
-  The other kernels name what they return "context".
+  The other kernels name their results "context".
   """
   return primitive.name == "dot_product_attention_fwd_wrapper"
 
@@ -221,18 +221,18 @@ def _refuse_length(block: int, case: Case) -> str | None:
   return None
 
 
-def _run_splash(q_BTNH, k_BTNH, v_BTNH, extras, dropout_rate, *, spec) -> jax.Array:
+def _run_splash(q_BTNH, k_BTNH, v_BTNH, masks, dropout_rate, *, spec) -> jax.Array:
   assert not dropout_rate  # refused by name
   places: tuple = (spec, spec, spec, None)
-  if extras.segment_ids_BT is not None:
+  if masks.segment_ids_BT is not None:
     places = (spec, spec, spec, PartitionSpec(spec[0]))
   run = grid.on_mesh(splash.splash, places, spec)
-  return run(q_BTNH, k_BTNH, v_BTNH, extras.segment_ids_BT)
+  return run(q_BTNH, k_BTNH, v_BTNH, masks.segment_ids_BT)
 
 
-def _run_cudnn(q_BTNH, k_BTNH, v_BTNH, extras, dropout_rate, *, spec) -> jax.Array:
-  del spec  # it tells the compiler itself how it may be split
-  assert extras.segment_ids_BT is None  # refused by name
+def _run_cudnn(q_BTNH, k_BTNH, v_BTNH, masks, dropout_rate, *, spec) -> jax.Array:
+  del spec  # JAX tells the compiler how this call may be split
+  assert masks.segment_ids_BT is None  # refused by name
   assert not dropout_rate
   return jax.nn.dot_product_attention(
     q_BTNH, k_BTNH, v_BTNH, is_causal=True, implementation="cudnn"
@@ -246,7 +246,7 @@ class Implementation:
   Attributes:
     refuse: returns why it cannot compute a case, or None.
     run: (q, k, v, segment ids, dropout rate, dropout key) -> BTNH, on any platform.
-    kernels: in place of `run`, by platform: (q, k, v, `grid.Extras`, dropout rate,
+    kernels: in place of `run`, by platform: (q, k, v, `grid.Masks`, dropout rate,
       spec=) -> BTNH. The compiler does not look into them.
   """
 

@@ -1,9 +1,8 @@
-"""The head and its cross-entropy as one operation, so that logits need not be stored.
+"""The head and its cross-entropy as one operation that need not store the logits.
 
-With 51200 classes the logits of a batch are the largest array of a training step.
-Chunked, they exist for one stretch of positions at a time. The loss is a scalar, so the
-forward pass can already compute the gradients that the backward pass only scales:
-nothing is computed twice.
+With 51200 classes, the logits of a batch are the largest array of a training step. In
+chunks, they exist for some of the positions at a time. The loss is a scalar: the
+forward pass computes the gradients too, and the backward pass only scales them.
 
 B batch, T length, D embed, V vocabulary, C one chunk of the length.
 """
@@ -26,17 +25,17 @@ def cross_entropy(
   chunks: int | None,
   compute_dtype: str,
 ) -> tuple[jax.Array, jax.Array]:
-  """Weighted sum of -log softmax(hidden · kernel + bias)[target].
+  """Return the weighted sum of -log softmax(hidden · kernel + bias)[target].
 
   Padding rows of the vocabulary are classes like any other, as in the paper's model.
 
   Args:
-    hidden_BTD: what the head reads.
+    hidden_BTD: the input of the head.
     head_kernel_DV: the head's kernel, in the parameters' dtype.
     head_bias_V: the head's bias.
     targets_BT: class ids, integer.
     weights_BT: weight of each position, 0 to leave it out.
-    chunks: number of stretches the length is cut into; None keeps all logits.
+    chunks: number of pieces that the length is cut into; None keeps all logits.
     compute_dtype: dtype of the factors of the matrix products; their sums, and all
       else, are float32.
 
@@ -60,7 +59,7 @@ def cross_entropy(
 
 
 def _logits(hidden_BTD, kernel_DV, bias_V, dtype) -> jax.Array:
-  """BTV float32."""
+  """Return the logits, BTV float32."""
   product_BTV = jnp.einsum(
     "BTD,DV->BTV",
     hidden_BTD.astype(dtype),
@@ -71,10 +70,10 @@ def _logits(hidden_BTD, kernel_DV, bias_V, dtype) -> jax.Array:
 
 
 def _losses(logits_BTV, targets_BT) -> jax.Array:
-  """-log softmax(logits)[target], BT.
+  """Return -log softmax(logits)[target], BT.
 
-  The target's logit is picked by comparison rather than by gather: it stays local to
-  each shard of a vocabulary that is split over devices.
+  A comparison picks the target's logit. Unlike a gather, it stays on each device
+  where the vocabulary is split over devices.
   """
   at_target_BTV = _one_hot(targets_BT, logits_BTV.shape[-1])
   target_BT = jnp.sum(jnp.where(at_target_BTV, logits_BTV, 0.0), axis=-1)
@@ -88,7 +87,7 @@ def _one_hot(targets_BT, num_classes) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _chunked(chunks, dtype, hidden_BTD, kernel_DV, bias_V, targets_BT, weights_BT):
-  """The sum of weighted losses, chunk by chunk."""
+  """Return the sum of weighted losses, computed chunk by chunk."""
 
   def step(total, chunk):
     hidden_BCD, targets_BC, weights_BC = chunk
@@ -102,7 +101,7 @@ def _chunked(chunks, dtype, hidden_BTD, kernel_DV, bias_V, targets_BT, weights_B
 def _chunked_forward(
   chunks, dtype, hidden_BTD, kernel_DV, bias_V, targets_BT, weights_BT
 ):
-  """The sum, and its gradients for a cotangent of one."""
+  """Return the sum, and its gradients for a cotangent of one."""
 
   def step(carry, chunk):
     total, d_kernel_DV, d_bias_V = carry
@@ -152,7 +151,7 @@ _chunked.defvjp(_chunked_forward, _chunked_backward)
 
 
 def _split(tree, chunks):
-  """[B, T, ...] to [chunks, B, T / chunks, ...]: the batch keeps its sharding."""
+  """Reshape [B, T, ...] to [chunks, B, T / chunks, ...]; the batch stays sharded."""
 
   def split(x):
     batch, length = x.shape[:2]
@@ -162,7 +161,7 @@ def _split(tree, chunks):
 
 
 def _join(tree):
-  """The inverse of `_split`."""
+  """Undo `_split`."""
 
   def join(x):
     chunks, batch, length = x.shape[:3]

@@ -1,4 +1,4 @@
-"""Attention as XLA compiles it: the definition, and a faster form of it.
+"""Attention that XLA compiles: the reference implementation and a faster one.
 
 B batch, T query positions, S key positions, N heads, H head_dim.
 """
@@ -8,12 +8,11 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from phi1_jax.kernels import dropout
+from phi1_jax.kernels.grid import MASKED
 
-# Finite, so that no row of a block can become NaN.
-_MASKED = -1e30
-
-# The queries are cut into at most so many blocks, none smaller than this: more blocks
-# skip more of the upper triangle, fewer are larger matrix products.
+# The number of blocks of queries is at most MAX_BLOCKS, and none is smaller than
+# MIN_BLOCK. More blocks skip more scores above the diagonal; fewer blocks make larger
+# matrix products.
 MAX_BLOCKS = 8
 MIN_BLOCK = 64
 
@@ -26,7 +25,7 @@ def reference(
   dropout_rate: float,
   dropout_key: jax.Array | None,
 ) -> jax.Array:
-  """Every query with every key, at once. Arguments as for `attention.attention`."""
+  """Attend with every query to every key at once (see `attention.attention`)."""
   length, head_dim = q_BTNH.shape[1], q_BTNH.shape[-1]
   scores_BNTS = jnp.einsum(
     "BTNH,BSNH->BNTS", q_BTNH, k_BSNH, preferred_element_type=jnp.float32
@@ -35,7 +34,7 @@ def reference(
   if segment_ids_BT is not None:
     same_BTS = segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
     allowed_BNTS = allowed_BNTS & same_BTS[:, None]
-  scores_BNTS = jnp.where(allowed_BNTS, scores_BNTS / head_dim**0.5, _MASKED)
+  scores_BNTS = jnp.where(allowed_BNTS, scores_BNTS / head_dim**0.5, MASKED)
   weights_BNTS = jax.nn.softmax(scores_BNTS, axis=-1)
   weights_BNTS = dropout.dropout(weights_BNTS, dropout_rate, dropout_key)
   return jnp.einsum("BNTS,BSNH->BTNH", weights_BNTS.astype(v_BSNH.dtype), v_BSNH)
@@ -49,7 +48,7 @@ def blocked(
   dropout_rate: float,
   dropout_key: jax.Array | None,
 ) -> jax.Array:
-  """Blocks of queries with the keys up to them: skips most of the upper triangle."""
+  """Attend with blocks of queries to the keys up to them (see `reference`)."""
   batch, length, heads, head_dim = q_BTNH.shape
   hashes = None
   if dropout_key is not None and dropout_rate:
@@ -70,7 +69,7 @@ def blocked(
     if segment_ids_BT is not None:
       ids_BT1, ids_B1S = segment_ids_BT[:, queries, None], segment_ids_BT[:, None, keys]
       allowed_BNTS = allowed_BNTS & (ids_BT1 == ids_B1S)[:, None]
-    scores_BNTS = jnp.where(allowed_BNTS, scores_BNTS / head_dim**0.5, _MASKED)
+    scores_BNTS = jnp.where(allowed_BNTS, scores_BNTS / head_dim**0.5, MASKED)
     weights_BNTS = jax.nn.softmax(scores_BNTS, axis=-1)
     if hashes:
       rows_BNT, columns_S = hashes

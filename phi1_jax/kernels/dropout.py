@@ -1,10 +1,10 @@
-"""Dropout whose mask is a hash of the position: cheap to make, never stored.
+"""Dropout whose mask is a hash of the position, computed when needed and never stored.
 
-A general-purpose generator costs about a hundred operations per random word, which on
-a CPU is more than the matrix products around it. Here every element asks one question
-of two hashes, of its row and of its column, mixed by two multiplications; the backward
-pass asks again rather than keep the answers. The mask depends on the key and the
-logical position only: not on blocking, sharding or the device.
+A general-purpose generator takes about a hundred operations per random word, which on
+a CPU is more than the matrix products around it. Here, an element's bits come from a
+hash of its row and a hash of its column, mixed by two multiplications. The backward
+pass computes them again. The mask depends on the key and the logical position only,
+not on blocking, sharding or the device.
 """
 
 import functools
@@ -16,7 +16,7 @@ import numpy as np
 
 
 def row_hashes(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """One uint32 hash per row, in the given shape; rows are numbered in order."""
+  """Return a uint32 hash per row, in the given shape; rows are numbered in order."""
   index = jnp.zeros(shape, jnp.uint32)
   for axis in range(len(shape)):
     stride = np.uint32(math.prod(shape[axis + 1 :]) % 2**32)
@@ -25,22 +25,22 @@ def row_hashes(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def column_hashes(key: jax.Array, size: int) -> jax.Array:
-  """One uint32 hash per column."""
+  """Return a uint32 hash per column."""
   index = jax.lax.iota(jnp.uint32, size)
   return _finalise(index + jax.random.bits(jax.random.fold_in(key, 1), (), jnp.uint32))
 
 
 def keep(rows: jax.Array, columns: jax.Array, rate: float) -> jax.Array:
-  """True with probability 1 - rate, for every pair of hashes (broadcast)."""
+  """Return True with probability 1 - rate for every pair of hashes (broadcast)."""
   bits = (rows ^ columns) * np.uint32(0x7FEB352D)
   bits = (bits ^ (bits >> np.uint32(15))) * np.uint32(0x846CA68B)
-  # A signed comparison of the bits: what vector units have.
+  # Signed, because vector units have no unsigned comparison.
   threshold = np.int32(round(rate * 2**32) - 2**31)
   return jax.lax.bitcast_convert_type(bits, jnp.int32) >= threshold
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-  """Zeroes elements with probability `rate` and scales the others by 1/(1 - rate).
+  """Zero elements with probability `rate` and scale the others by 1/(1 - rate).
 
   Args:
     x: [..., columns], floating.
@@ -72,7 +72,7 @@ _dropout.defvjp(_dropout_forward, _dropout_backward)
 
 
 def _finalise(x: jax.Array) -> jax.Array:
-  """A bijection of uint32 in which every input bit reaches every output bit.
+  """Apply a bijection of uint32 in which every input bit reaches every output bit.
 
   The multipliers are those of the "lowbias32" search for low-bias integer hashes.
   """

@@ -27,13 +27,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jax.sharding import PartitionSpec
 
 from phi1_jax.kernels import dropout
-from phi1_jax.kernels.grid import MASKED, WHOLE, Block, Extras, Grid, call, dot
+from phi1_jax.kernels.grid import MASKED, WHOLE, Grid, Masks, call, differentiable, dot
 
 # A program's block, and its step along the other side. Tuning waits for hardware.
 BLOCK = 128
@@ -47,7 +46,7 @@ def flash(
   q_BTNH: jax.Array,
   k_BTNH: jax.Array,
   v_BTNH: jax.Array,
-  extras: Extras,
+  masks: Masks,
   dropout_rate: float,
   *,
   spec: PartitionSpec = WHOLE,
@@ -59,7 +58,7 @@ def flash(
     q_BTNH: queries; T a multiple of `BLOCK`, H one of `HEAD_DIMS`.
     k_BTNH: keys.
     v_BTNH: values.
-    extras: segment ids and dropout hashes.
+    masks: segment ids and dropout hashes.
     dropout_rate: in [0, 1); 0 without hashes.
     spec: how BTNH lies on the mesh that is set: batch and heads may be split.
     interpret: emulate the kernels, for machines without a GPU.
@@ -67,75 +66,51 @@ def flash(
   Returns:
     BTNH in the dtype of the queries.
   """
-  warps = 4 if q_BTNH.shape[3] <= 64 else 8
-  params = triton.CompilerParams(num_warps=warps, num_stages=2)
-  packed = extras.segment_ids_BT is not None
-  # Neighbouring programs read the same keys and values, which the L2 cache then holds.
-  grid = Grid(dropout_rate, packed, spec, interpret, (BLOCK,), "QNB", params)
-  out_BTNH: Any = _flash(grid, q_BTNH, k_BTNH, v_BTNH, extras)
+  head_dim = q_BTNH.shape[3]
+  grid = Grid(
+    scale=head_dim**-0.5,
+    rate=dropout_rate,
+    packed=masks.segment_ids_BT is not None,
+    spec=spec,
+    interpret=interpret,
+    block=BLOCK,
+    # Neighbouring programs read the same keys and values, which stay in the L2 cache.
+    order="QNB",
+    compiler_params=triton.CompilerParams(
+      num_warps=4 if head_dim <= 64 else 8, num_stages=2
+    ),
+  )
+  out_BTNH: Any = _flash(grid, q_BTNH, k_BTNH, v_BTNH, masks)
   return out_BTNH
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _flash(grid, q_BTNH, k_BTNH, v_BTNH, extras):
-  return _forward(grid, q_BTNH, k_BTNH, v_BTNH, extras)[0]
+def _forward(grid, q_BTNH, k_BTNH, v_BTNH, masks):
+  outputs = [("BQNH", q_BTNH.dtype), ("BNQ", jnp.float32)]
+  operands, codes = (q_BTNH, k_BTNH, v_BTNH), "BQNH BTNH BTNH"
+  arguments = operands, codes, _coded(masks), outputs
+  return call(_forward_kernel, grid, *arguments, products=2)
 
 
-def _forward(grid, q_BTNH, k_BTNH, v_BTNH, extras):
-  """Return the output and what the backward pass needs."""
-  out_BTNH, log_z_BNT = call(
-    _forward_kernel,
-    grid,
-    [
-      *((q_BTNH, "BQNH"), (k_BTNH, "BTNH"), (v_BTNH, "BTNH")),
-      *_operands(extras),
-    ],
-    [("BQNH", q_BTNH.dtype), ("BNQ", jnp.float32)],
-    products=2,
-  )
-  # The policies that save the context save these, so that this kernel runs once.
-  out_BTNH = checkpoint_name(out_BTNH, "context")
-  log_z_BNT = checkpoint_name(log_z_BNT, "context")
-  return out_BTNH, (q_BTNH, k_BTNH, v_BTNH, extras, out_BTNH, log_z_BNT)
-
-
-def _backward(grid, residuals, d_out_BTNH):
-  q_BTNH, k_BTNH, v_BTNH, extras, out_BTNH, log_z_BNT = residuals
+def _backward(grid, q_BTNH, k_BTNH, v_BTNH, masks, out_BTNH, log_z_BNT, d_out_BTNH):
   product_BTNH = out_BTNH.astype(jnp.float32) * d_out_BTNH.astype(jnp.float32)
   delta_BNT = jnp.sum(product_BTNH, axis=3).swapaxes(1, 2)
-  of_queries, of_keys = (q_BTNH, d_out_BTNH, log_z_BNT, delta_BNT), (k_BTNH, v_BTNH)
-  (d_q_BTNH,) = call(
-    _query_gradient_kernel,
-    grid,
-    [
-      *zip(of_queries, ("BQNH", "BQNH", "BNQ", "BNQ"), strict=True),
-      *zip(of_keys, ("BTNH", "BTNH"), strict=True),
-      *_operands(extras),
-    ],
-    [("BQNH", q_BTNH.dtype)],
-    products=3,
-  )
-  d_k_BTNH, d_v_BTNH = call(
-    _key_gradient_kernel,
-    grid,
-    [
-      *zip(of_queries, ("BTNH", "BTNH", "BNT", "BNT"), strict=True),
-      *zip(of_keys, ("BQNH", "BQNH"), strict=True),
-      *_operands(extras),
-    ],
-    [("BQNH", k_BTNH.dtype), ("BQNH", v_BTNH.dtype)],
-    products=4,
-  )
-  return d_q_BTNH, d_k_BTNH, d_v_BTNH, None
+  operands = q_BTNH, d_out_BTNH, log_z_BNT, delta_BNT, k_BTNH, v_BTNH
+  codes, output = "BQNH BQNH BNQ BNQ BTNH BTNH", ("BQNH", q_BTNH.dtype)
+  by_queries = operands, codes, _coded(masks), [output]
+  (d_q_BTNH,) = call(_query_gradient_kernel, grid, *by_queries, products=3)
+  codes = "BTNH BTNH BNT BNT BQNH BQNH"
+  by_keys = operands, codes, _coded(masks), [output, output]
+  d_k_BTNH, d_v_BTNH = call(_key_gradient_kernel, grid, *by_keys, products=4)
+  return d_q_BTNH, d_k_BTNH, d_v_BTNH
 
 
-_flash.defvjp(_forward, _backward)
+_flash = differentiable(_forward, _backward)
 
 
-def _operands(extras: Extras) -> list[tuple[jax.Array, str]]:
-  """Return the extras that are there, with their codes."""
+def _coded(masks: Masks) -> list[tuple[jax.Array, str]]:
+  """Return the masks that are there, with their codes."""
   codes = ("BT", "BNT", "T")
-  return [(x, code) for x, code in zip(extras, codes, strict=True) if x is not None]
+  return [(x, code) for x, code in zip(masks, codes, strict=True) if x is not None]
 
 
 class _Side(NamedTuple):
@@ -146,10 +121,10 @@ class _Side(NamedTuple):
   hashes: Any
 
 
-def _sides(block: Block, extra_refs):
+def _sides(grid: Grid, mask_refs):
   """Return functions (start, size, axis) -> `_Side` of the queries and of the keys."""
-  ids_T = extra_refs[0] if block.packed else None
-  rows_T, columns_T = extra_refs[-2:] if block.rate else (None, None)
+  ids_T = mask_refs[0] if grid.packed else None
+  rows_T, columns_T = mask_refs[-2:] if grid.rate else (None, None)
 
   def side(hashes_T, start, size: int, axis: int) -> _Side:
     def along(x):
@@ -165,43 +140,43 @@ def _sides(block: Block, extra_refs):
   return functools.partial(side, rows_T), functools.partial(side, columns_T)
 
 
-def _scores(block: Block, product, queries: _Side, keys: _Side, diagonal: bool):
+def _scores(grid: Grid, product, queries: _Side, keys: _Side, diagonal: bool):
   """Return scaled scores to base 2, masked; `diagonal`: they cross the causal line."""
-  scores = product * (block.scale * math.log2(math.e))
+  scores = product * (grid.scale * math.log2(math.e))
   allowed = None
   if diagonal:
     allowed = keys.positions <= queries.positions
-  if block.packed:
+  if grid.packed:
     same = queries.ids == keys.ids
     allowed = same if allowed is None else allowed & same
   return scores if allowed is None else jnp.where(allowed, scores, MASKED)
 
 
-def _drop(block: Block, x, queries: _Side, keys: _Side):
+def _drop(grid: Grid, x, queries: _Side, keys: _Side):
   """Zero the dropped elements and scale the others."""
-  if not block.rate:
+  if not grid.rate:
     return x
-  kept = dropout.keep(queries.hashes, keys.hashes, block.rate)
-  return jnp.where(kept, x * (1 / (1 - block.rate)), 0.0)
+  kept = dropout.keep(queries.hashes, keys.hashes, grid.rate)
+  return jnp.where(kept, x * (1 / (1 - grid.rate)), 0.0)
 
 
-def _forward_kernel(block, q_QH, k_TH, v_TH, *refs):
-  extra_refs, (out_QH, log_z_Q) = refs[:-2], refs[-2:]
-  step, steps = _FORWARD_STEP, block.size // _FORWARD_STEP
-  queries_at, keys_at = _sides(block, extra_refs)
-  queries = queries_at(block.number * block.size, block.size, 0)
+def _forward_kernel(grid, q_QH, k_TH, v_TH, *refs):
+  mask_refs, (out_QH, log_z_Q) = refs[:-2], refs[-2:]
+  step, steps = _FORWARD_STEP, grid.block // _FORWARD_STEP
+  queries_at, keys_at = _sides(grid, mask_refs)
+  queries = queries_at(pl.program_id(grid.axis) * grid.block, grid.block, 0)
   q = q_QH[...]
 
   def add(part, carry, diagonal=False):
     out, top_Q, total_Q = carry
     here, keys = pl.ds(part * step, step), keys_at(part * step, step, 1)
     product = dot(q, k_TH[here, :], "11")
-    scores_QS = _scores(block, product, queries, keys, diagonal)
+    scores_QS = _scores(grid, product, queries, keys, diagonal)
     new_top_Q = jnp.maximum(top_Q, jnp.max(scores_QS, axis=1))
     weights_QS = jnp.exp2(scores_QS - new_top_Q[:, None])
     shrink_Q = jnp.exp2(top_Q - new_top_Q)
     total_Q = total_Q * shrink_Q + jnp.sum(weights_QS, axis=1)
-    dropped_QS = _drop(block, weights_QS, queries, keys)
+    dropped_QS = _drop(grid, weights_QS, queries, keys)
     out = out * shrink_Q[:, None] + dot(dropped_QS.astype(q.dtype), v_TH[here, :])
     return out, new_top_Q, total_Q
 
@@ -209,10 +184,10 @@ def _forward_kernel(block, q_QH, k_TH, v_TH, *refs):
   # at the latest the query's own, shrinks them to nothing.
   carry = (
     jnp.zeros(q.shape, jnp.float32),
-    jnp.full((block.size,), MASKED, jnp.float32),
-    jnp.zeros((block.size,), jnp.float32),
+    jnp.full((grid.block,), MASKED, jnp.float32),
+    jnp.zeros((grid.block,), jnp.float32),
   )
-  first = block.number * steps  # of the steps that cross the diagonal
+  first = pl.program_id(grid.axis) * steps  # of the steps that cross the diagonal
   carry = jax.lax.fori_loop(0, first, add, carry)
   on_diagonal = functools.partial(add, diagonal=True)
   out, top_Q, total_Q = jax.lax.fori_loop(first, first + steps, on_diagonal, carry)
@@ -220,54 +195,54 @@ def _forward_kernel(block, q_QH, k_TH, v_TH, *refs):
   log_z_Q[...] = top_Q + jnp.log2(total_Q)
 
 
-def _query_gradient_kernel(block, q_QH, d_out_QH, log_z_Q, delta_Q, k_TH, v_TH, *refs):
-  extra_refs, d_q_QH = refs[:-1], refs[-1]
-  step, steps = _BACKWARD_STEP, block.size // _BACKWARD_STEP
-  queries_at, keys_at = _sides(block, extra_refs)
-  queries = queries_at(block.number * block.size, block.size, 0)
+def _query_gradient_kernel(grid, q_QH, d_out_QH, log_z_Q, delta_Q, k_TH, v_TH, *refs):
+  mask_refs, d_q_QH = refs[:-1], refs[-1]
+  step, steps = _BACKWARD_STEP, grid.block // _BACKWARD_STEP
+  queries_at, keys_at = _sides(grid, mask_refs)
+  queries = queries_at(pl.program_id(grid.axis) * grid.block, grid.block, 0)
   q, d_out, log_z, delta = q_QH[...], d_out_QH[...], log_z_Q[...], delta_Q[...]
 
   def add(part, d_q, diagonal=False):
     here, keys = pl.ds(part * step, step), keys_at(part * step, step, 1)
     k = k_TH[here, :]
-    scores_QS = _scores(block, dot(q, k, "11"), queries, keys, diagonal)
-    d_weights_QS = _drop(block, dot(d_out, v_TH[here, :], "11"), queries, keys)
+    scores_QS = _scores(grid, dot(q, k, "11"), queries, keys, diagonal)
+    d_weights_QS = _drop(grid, dot(d_out, v_TH[here, :], "11"), queries, keys)
     weights_QS = jnp.exp2(scores_QS - log_z[:, None])
     d_scores_QS = weights_QS * (d_weights_QS - delta[:, None])
     return d_q + dot(d_scores_QS.astype(q.dtype), k)
 
-  first = block.number * steps
+  first = pl.program_id(grid.axis) * steps
   d_q = jax.lax.fori_loop(0, first, add, jnp.zeros(q.shape, jnp.float32))
   on_diagonal = functools.partial(add, diagonal=True)
   d_q = jax.lax.fori_loop(first, first + steps, on_diagonal, d_q)
-  d_q_QH[...] = (d_q * block.scale).astype(d_q_QH.dtype)
+  d_q_QH[...] = (d_q * grid.scale).astype(d_q_QH.dtype)
 
 
-def _key_gradient_kernel(block, q_TH, d_out_TH, log_z_T, delta_T, k_SH, v_SH, *refs):
-  extra_refs, (d_k_SH, d_v_SH) = refs[:-2], refs[-2:]
-  step, steps = _BACKWARD_STEP, block.size // _BACKWARD_STEP
-  queries_at, keys_at = _sides(block, extra_refs)
-  keys = keys_at(block.number * block.size, block.size, 0)
+def _key_gradient_kernel(grid, q_TH, d_out_TH, log_z_T, delta_T, k_SH, v_SH, *refs):
+  mask_refs, (d_k_SH, d_v_SH) = refs[:-2], refs[-2:]
+  step, steps = _BACKWARD_STEP, grid.block // _BACKWARD_STEP
+  queries_at, keys_at = _sides(grid, mask_refs)
+  keys = keys_at(pl.program_id(grid.axis) * grid.block, grid.block, 0)
   k, v = k_SH[...], v_SH[...]
 
   def add(part, carry, diagonal=False):
     d_k, d_v = carry
     here, queries = pl.ds(part * step, step), queries_at(part * step, step, 1)
     q, d_out = q_TH[here, :], d_out_TH[here, :]
-    scores_SQ = _scores(block, dot(k, q, "11"), queries, keys, diagonal)
+    scores_SQ = _scores(grid, dot(k, q, "11"), queries, keys, diagonal)
     weights_SQ = jnp.exp2(scores_SQ - log_z_T[here][None, :])
-    dropped_SQ = _drop(block, weights_SQ, queries, keys)
+    dropped_SQ = _drop(grid, weights_SQ, queries, keys)
     d_v += dot(dropped_SQ.astype(q.dtype), d_out)
-    d_weights_SQ = _drop(block, dot(v, d_out, "11"), queries, keys)
+    d_weights_SQ = _drop(grid, dot(v, d_out, "11"), queries, keys)
     d_scores_SQ = weights_SQ * (d_weights_SQ - delta_T[here][None, :])
     d_k += dot(d_scores_SQ.astype(q.dtype), q)
     return d_k, d_v
 
-  first = block.number * steps
+  first = pl.program_id(grid.axis) * steps
   zeros = jnp.zeros(k.shape, jnp.float32)
   on_diagonal = functools.partial(add, diagonal=True)
   carry = jax.lax.fori_loop(first, first + steps, on_diagonal, (zeros, zeros))
-  last = pl.num_programs(block.axis) * steps
+  last = pl.num_programs(grid.axis) * steps
   d_k, d_v = jax.lax.fori_loop(first + steps, last, add, carry)
-  d_k_SH[...] = (d_k * block.scale).astype(d_k_SH.dtype)
+  d_k_SH[...] = (d_k * grid.scale).astype(d_k_SH.dtype)
   d_v_SH[...] = d_v.astype(d_v_SH.dtype)

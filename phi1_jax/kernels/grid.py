@@ -1,4 +1,4 @@
-"""Pallas calls with one program for each batch row, head and block of the length.
+"""Attention by Pallas kernels: a program per batch row, head and block of the length.
 
 A code names the dimensions of an array in order, one letter each. It says which part
 of the array a program sees, and how the array lies on the mesh:
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.sharding import PartitionSpec
 
@@ -25,7 +26,7 @@ WHOLE = PartitionSpec(None, None, None, None)
 MASKED = -1e30
 
 
-class Extras(NamedTuple):
+class Masks(NamedTuple):
   """Inputs that mask or drop attention weights; None where not used.
 
   Attributes:
@@ -43,20 +44,22 @@ class Grid(NamedTuple):
   """Static settings of a kernel's programs.
 
   Attributes:
+    scale: factor of the scores.
     rate: dropout rate.
     packed: whether there are segment ids.
     spec: how BTNH lies on the mesh that is set: batch and heads may be split.
     interpret: emulate the kernel.
-    blocks: block lengths, longest first; the first that divides the length is used.
+    block: length of a program's block; it divides the length.
     order: the letters B, N and Q in the order of the grid's dimensions.
     compiler_params: those of Mosaic or Triton.
   """
 
+  scale: float
   rate: float
   packed: bool
   spec: PartitionSpec
   interpret: bool
-  blocks: tuple[int, ...]
+  block: int
   order: str
   compiler_params: Any
 
@@ -65,51 +68,65 @@ class Grid(NamedTuple):
     axes = {"B": self.spec[0], "N": self.spec[2]}
     return PartitionSpec(*(axes.get(letter) for letter in code))
 
+  @property
+  def axis(self) -> int:
+    """The grid's dimension that numbers the blocks."""
+    return self.order.index("Q")
 
-class Block(NamedTuple):
-  """The block that a program works on.
 
-  Attributes:
-    size: its length.
-    axis: the grid's dimension that numbers the blocks.
-    rate: dropout rate.
-    packed: whether there are segment ids.
-    scale: factor of the scores.
+def differentiable(forward: Callable[..., Any], backward: Callable[..., Any]):
+  """Return a function (grid, q, k, v, masks) -> output with a gradient of its own.
+
+  The output and the statistics are named "context": a policy that saves this name saves
+  all that the backward kernels need, so that the forward kernel runs once.
+
+  Args:
+    forward: (grid, q, k, v, masks) -> (output, statistics).
+    backward: (grid, q, k, v, masks, output, statistics, gradient of the output) ->
+      gradients of q, k and v.
   """
 
-  size: int
-  axis: int
-  rate: float
-  packed: bool
-  scale: float
+  @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+  def attend(grid, q, k, v, masks):
+    return forward(grid, q, k, v, masks)[0]
 
-  @property
-  def number(self) -> jax.Array:
-    """The block's number."""
-    return pl.program_id(self.axis)
+  def save(grid, *operands):
+    saved = [checkpoint_name(x, "context") for x in forward(grid, *operands)]
+    return saved[0], (*operands, *saved)
+
+  def gradients(grid, residuals, d_out):
+    return *backward(grid, *residuals, d_out), None
+
+  attend.defvjp(save, gradients)
+  return attend
 
 
 def call(
   kernel: Callable[..., None],
   grid: Grid,
-  operands: Sequence[tuple[jax.Array, str]],
+  operands: Sequence[jax.Array],
+  codes: str,
+  masks: Sequence[tuple[jax.Array, str]],
   outputs: Sequence[tuple[str, Any]],
+  *,
   products: int,
 ) -> tuple[jax.Array, ...]:
   """Run a kernel on each device's batch rows and heads.
 
   Args:
-    kernel: (`Block`, a reference per operand, a reference per output) -> None.
+    kernel: (`Grid`, a reference per operand, mask and output) -> None.
     grid: its settings.
-    operands: arrays with their codes; H and T are among the letters.
+    operands: arrays; H and T are among the letters of their codes.
+    codes: their codes, separated by blanks.
+    masks: more operands with their codes.
     outputs: (code, dtype) of each output.
     products: matrix products of a block of scores that the kernel computes.
   """
-  arrays, codes = zip(*operands, strict=True)
-  run = functools.partial(_run, kernel, grid, codes, outputs, products)
-  places = tuple(grid.place(code) for code in codes)
+  pairs = [*zip(operands, codes.split(), strict=True), *masks]
+  run = functools.partial(_run, kernel, grid, [c for _, c in pairs], outputs, products)
+  places = tuple(grid.place(code) for _, code in pairs)
   results = tuple(grid.place(code) for code, _ in outputs)
-  return on_mesh(run, places, results)(*arrays)
+  return on_mesh(run, places, results)(*(array for array, _ in pairs))
 
 
 def on_mesh(function: Callable[..., Any], in_specs, out_specs) -> Callable[..., Any]:
@@ -142,11 +159,10 @@ def _run(kernel, grid, codes, outputs, products, *arrays):
   for array, code in zip(arrays, codes, strict=True):
     sizes.update(zip(code, array.shape, strict=True))
   batch, heads, length, head_dim = (sizes[letter] for letter in "BNTH")
-  block = next(size for size in grid.blocks if length % size == 0)
-  programs = {"B": batch, "N": heads, "Q": length // block}
+  programs = {"B": batch, "N": heads, "Q": length // grid.block}
 
   def spec(code: str) -> pl.BlockSpec:
-    seen = {**sizes, "B": None, "N": None, "Q": block}
+    seen = {**sizes, "B": None, "N": None, "Q": grid.block}
     return pl.BlockSpec(
       tuple(seen[letter] for letter in code),
       lambda *place: tuple(
@@ -159,11 +175,9 @@ def _run(kernel, grid, codes, outputs, products, *arrays):
     jax.ShapeDtypeStruct(tuple(sizes[letter] for letter in code), dtype)
     for code, dtype in outputs
   ]
-  scores = batch * heads * length * (length + block) // 2
-  axis = grid.order.index("Q")
-  work = Block(block, axis, grid.rate, grid.packed, head_dim**-0.5)
+  scores = batch * heads * length * (length + grid.block) // 2
   run = pl.pallas_call(
-    functools.partial(kernel, work),
+    functools.partial(kernel, grid),
     grid=tuple(programs[letter] for letter in grid.order),
     in_specs=[spec(code) for code in codes],
     out_specs=[spec(code) for code, _ in outputs],

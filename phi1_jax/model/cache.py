@@ -1,9 +1,9 @@
-"""The decoder token by token: a key-value cache, and the forward pass that extends it.
+"""Key-value cache, and the forward pass that extends it.
 
-One path serves prefill (many tokens at once) and decoding (one): the new tokens are
-written into the cache behind what each row holds, and attend to all of it. Layers are
-unrolled and each has its parameters and its cache as arrays of its own: a slice of a
-stacked array would be copied at every step, and decoding is bound by memory.
+The same function does prefill (many tokens at once) and decoding (one token): it writes
+the new tokens into the cache after those of each row, and attends to all of them.
+Layers are unrolled, and each has its own parameters and cache: a slice of a stacked
+array would be copied at every step, and memory traffic limits the speed of decoding.
 
 B batch, T new tokens, S cache positions, N heads, H head_dim, D embed, V vocabulary.
 """
@@ -25,7 +25,7 @@ NAMES = ("batch", "heads", None, "head_dim")
 
 @struct.dataclass
 class Cache:
-  """Keys and values of what has been read, per layer, in the computation's dtype.
+  """Keys and values of the tokens so far, per layer, in the computation's dtype.
 
   Attributes:
     keys: one BNSH array per layer, rotated.
@@ -37,7 +37,7 @@ class Cache:
 
 
 def empty(config: ModelConfig, batch: int, length: int) -> Cache:
-  """A cache of `batch` rows that can hold `length` tokens each."""
+  """Return a cache of `batch` rows that can hold `length` tokens each."""
   shape = (batch, config.num_heads, length, config.head_dim)
 
   def one() -> tuple[jax.Array, ...]:
@@ -48,7 +48,7 @@ def empty(config: ModelConfig, batch: int, length: int) -> Cache:
 
 
 def insert(cache: Cache, new: Cache, rows_P: jax.Array) -> Cache:
-  """Puts the P rows of a shorter cache at the given rows; an out-of-range row drops."""
+  """Write the P rows of a shorter cache into these rows; drop rows out of range."""
 
   def put(arrays, others):
     return tuple(
@@ -64,16 +64,16 @@ def insert(cache: Cache, new: Cache, rows_P: jax.Array) -> Cache:
 def by_layer(
   params: Any, config: ModelConfig, *, consume: bool = False
 ) -> dict[str, Any]:
-  """The parameters as `extend` reads them: cast, and a tuple of layers.
+  """Return the parameters that `extend` takes: cast, and a tuple of layers.
 
-  Matrices take the dtype of the computation once, instead of at every step; biases and
-  norms stay as they are, as in `Decoder`.
+  Matrices are cast to the dtype of the computation once, instead of at every step.
+  Biases and norms keep their dtype, as in `Decoder`.
 
   Args:
     params: the tree that `model.decoder` documents.
     config: the model.
-    consume: free each array of `params` once it has been taken over, so that a large
-      model never lies in memory twice.
+    consume: free each array of `params` after its use, so that memory never holds a
+      large model twice.
   """
 
   def take(path, x, count: int | None):
@@ -100,7 +100,7 @@ def by_layer(
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _take(x: jax.Array, dtype: Any, count: int | None) -> Any:
-  """An array in another dtype; as a tuple over its first axis if it has `count`."""
+  """Cast an array; split its first axis of size `count` into a tuple unless None."""
   if count is None:
     return x.astype(dtype)
   return tuple(x[index].astype(dtype) for index in range(count))
@@ -113,14 +113,14 @@ def extend(
   tokens_BT: jax.Array,
   starts_B: jax.Array,
 ) -> tuple[jax.Array, Cache]:
-  """Reads T more tokens of every row.
+  """Run the decoder on T more tokens of every row.
 
   Args:
     config: the model.
     params: what `by_layer` returns.
-    cache: what the rows have read so far; more than `starts_B` of it is ignored.
+    cache: the rows so far; positions from `starts_B` on are ignored.
     tokens_BT: the new tokens.
-    starts_B: how many tokens each row has read.
+    starts_B: how many tokens each row has in the cache.
 
   Returns:
     hidden_BTD after the last block (see `logits`), and the cache with the new tokens.
@@ -131,8 +131,8 @@ def extend(
   keys, values = [], []
   read = zip(params["layers"], cache.keys, cache.values, strict=True)
   for layer, k_BNSH, v_BNSH in read:
-    past = layers.Past(k_BNSH, v_BNSH, starts_B)
-    output: Any = block.apply({"params": layer}, x_BTD, None, True, past)
+    layer_cache = layers.LayerCache(k_BNSH, v_BNSH, starts_B)
+    output: Any = block.apply({"params": layer}, x_BTD, None, True, layer_cache)
     x_BTD, (k_BNSH, v_BNSH, _) = output
     keys.append(with_logical_constraint(k_BNSH, NAMES))
     values.append(with_logical_constraint(v_BNSH, NAMES))
@@ -142,7 +142,7 @@ def extend(
 def logits(
   config: ModelConfig, params: dict[str, Any], hidden_BTD: jax.Array
 ) -> jax.Array:
-  """The logits of the next token, BTV float32, from what `extend` returns."""
+  """Return the logits of the next token, BTV float32, from the hidden state."""
   norm = layers.LayerNorm(config)
   normal_BTD = norm.apply({"params": params["final_norm"]}, hidden_BTD)
   output: Any = layers.head(config).apply({"params": params["head"]}, normal_BTD)

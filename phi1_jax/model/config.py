@@ -1,4 +1,4 @@
-"""The sizes of a phi model, what follows from them, and what is allowed."""
+"""Configuration of a phi model: sizes, precision, rematerialisation, attention."""
 
 import dataclasses
 from typing import Any
@@ -8,14 +8,15 @@ from phi1_jax.kernels import attention
 
 DTYPES = ("float32", "bfloat16", "float16")
 
-# What the backward pass finds in memory; the rest of a block is computed again.
+# What the forward pass saves for the backward pass, which computes the rest of a block
+# again.
 #   none         everything
-#   full         only the input of each block
+#   full         the input of each block
 #   dots         the results of the matrix products that have no batch dimension
-#   qkv_context  queries, keys, values and the attention's output; of "flash" also the
-#                statistics, so that its forward pass never runs twice
+#   qkv_context  queries, keys, values, and the attention's output with its statistics,
+#                so that no attention kernel runs forward twice
 #   matrices     those and the MLP's hidden layer: no matrix product runs twice, since
-#                the backward pass has no use for what "out" and "down" give
+#                the backward pass does not need the results of "out" and "down"
 REMAT_POLICIES = ("none", "full", "dots", "qkv_context", "matrices")
 
 _SIZES = (
@@ -104,13 +105,13 @@ class ModelConfig:
         raise _error(name, getattr(self, name), f"one of {', '.join(allowed)}")
 
   def shape(self) -> dict[str, Any]:
-    """What two models must share for one to take the other's parameters."""
+    """Return what two models must share to exchange parameters."""
     names = ("vocabulary_size", "num_layers", "num_heads", "head_dim", "embed_dim")
     names += ("mlp_dim", "rotary_dim", "rope_base", "param_dtype")
     return {name: getattr(self, name) for name in names}
 
   def num_parameters(self) -> int:
-    """The number of trained scalars (phi-1: 1,418,270,720)."""
+    """Return the number of trained scalars (phi-1: 1,418,270,720)."""
     heads_dim = self.num_heads * self.head_dim
     biases = 3 * heads_dim + self.embed_dim + self.mlp_dim + self.embed_dim
     norm = 2 * self.embed_dim
@@ -120,11 +121,10 @@ class ModelConfig:
     return embedding + self.num_layers * block + norm + head
 
   def flops_per_token(self, sequence_length: int) -> float:
-    """Floating point operations to train on one token, forward and backward.
+    """Return the floating point operations to train on a token.
 
-    Counts the matrix products and, in the attention, only the causal half: 8.48e9
-    for phi-1 at 2048 tokens. Recomputation is not counted, so that utilisation
-    means useful work.
+    Counts the matrix products forward and backward and, in the attention, the causal
+    half: 8.48e9 for phi-1 at 2048 tokens. Recomputation is not counted.
     """
     matrices = self.num_layers * self._block_matrices()
     matrices += self.vocabulary_size * self.embed_dim  # the head
@@ -133,7 +133,7 @@ class ModelConfig:
     return 3.0 * (2 * matrices + attended)
 
   def _block_matrices(self) -> int:
-    """Entries in the matrices of one block."""
+    """Return the number of entries in the matrices of a block."""
     attention_entries = 4 * self.embed_dim * self.num_heads * self.head_dim
     return attention_entries + 2 * self.embed_dim * self.mlp_dim
 

@@ -34,7 +34,7 @@ _BROADCAST: Any = nn.broadcast
 
 
 def _save(*names: str):
-  """Return a policy that saves these names and what an attention kernel returns."""
+  """Return a policy that saves these names and the results of cuDNN's kernel."""
   by_name = jax.checkpoint_policies.save_only_these_names(*names)
   return jax.checkpoint_policies.save_from_both_policies(by_name, attention.save_cudnn)
 
@@ -57,7 +57,7 @@ class Decoder(nn.Module):
   config: ModelConfig
 
   def setup(self):
-    """Names the parts."""
+    """Create the submodules."""
     config = self.config
     self.embedding = layers.Embedding(config)
     self.layers = _stacked_blocks(config)(config)
@@ -71,12 +71,12 @@ class Decoder(nn.Module):
     segment_ids_BT: jax.Array | None = None,
     deterministic: bool = True,
   ) -> jax.Array:
-    """The logits of the next token, BTV float32.
+    """Return the logits of the next token, BTV float32.
 
     Args:
       tokens_BT: token ids, integer.
       segment_ids_BT: documents packed in one row; attention stays within equal ids.
-      deterministic: False drops out, as in training.
+      deterministic: no dropout; False in training.
     """
     hidden_BTD = self.hidden(
       tokens_BT, segment_ids_BT=segment_ids_BT, deterministic=deterministic
@@ -90,24 +90,24 @@ class Decoder(nn.Module):
     segment_ids_BT: jax.Array | None = None,
     deterministic: bool = True,
   ) -> jax.Array:
-    """What the head reads: BTD after the final LayerNorm. Arguments as for call."""
+    """Return the head's input: BTD after the final LayerNorm (see `__call__`)."""
     x_BTD = self.embedding(tokens_BT)
     x_BTD, _ = self.layers(x_BTD, segment_ids_BT, deterministic)
     return self.final_norm(x_BTD)
 
 
 def parameter_shapes(config: ModelConfig) -> dict:
-  """The tree of parameters as `jax.ShapeDtypeStruct`; nothing is allocated."""
+  """Return the tree of parameters as shapes, without allocating."""
   tokens_BT = jax.ShapeDtypeStruct((1, 1), jnp.int32)
   variables = jax.eval_shape(Decoder(config).init, jax.random.key(0), tokens_BT)
   return nn.unbox(variables)["params"]
 
 
 def abstract_parameters(config: ModelConfig, mesh: Mesh) -> Any:
-  """The tree of parameters as shapes with their places on a mesh; nothing is allocated.
+  """Return the tree of parameters as shapes with shardings, without allocating.
 
   Raises:
-    InputError: the mesh does not divide a parameter, by name.
+    InputError: the mesh does not divide a parameter.
   """
 
   def init() -> Any:  # the key is made in here: the mesh may be of no real devices
@@ -123,7 +123,7 @@ def abstract_parameters(config: ModelConfig, mesh: Mesh) -> Any:
 
 
 def _stacked_blocks(config: ModelConfig):
-  """The Block class, rematerialised and repeated as the config says."""
+  """Return the Block class, rematerialised and repeated as configured."""
   block = layers.Block
   if config.remat != "none":
     block = nn.remat(

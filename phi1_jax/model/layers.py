@@ -33,24 +33,24 @@ def _parameter(
   names: tuple[str | None, ...],
   dtype: str,
 ) -> jax.Array:
-  """A parameter of this module, with the logical names of its dims."""
+  """Return a parameter of this module, with logical names for its dims."""
   boxed = with_logical_partitioning(initializer, names)
   value: Any = module.param(name, boxed, shape, jnp.dtype(dtype))
   return value
 
 
 def _saved_as(y_BTNH: jax.Array, name: str) -> jax.Array:
-  """Names a value for the rematerialisation policies that save it.
+  """Name a value for the rematerialisation policies that save it.
 
-  It is saved as one row per position: on a TPU a last dim of 64 takes as much memory as
-  one of 128.
+  It is saved as one row per position: on a TPU, a last dim of 64 takes as much memory
+  as one of 128.
   """
   flat_BTE = y_BTNH.reshape(*y_BTNH.shape[:2], -1)
   return checkpoint_name(flat_BTE, name).reshape(y_BTNH.shape)
 
 
-class Past(NamedTuple):
-  """What a layer has read: rotated keys and values BNSH, and how many of them."""
+class LayerCache(NamedTuple):
+  """A layer's rotated keys and values BNSH, and how many positions each row has."""
 
   k_BNSH: jax.Array
   v_BNSH: jax.Array
@@ -64,7 +64,7 @@ class LayerNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x_BTD: jax.Array) -> jax.Array:
-    """Returns BTD in the dtype of the computation."""
+    """Return BTD in the dtype of the computation."""
     config = self.config
     shape, dtype = x_BTD.shape[-1:], config.param_dtype
     ones, zeros = nn.initializers.ones, nn.initializers.zeros
@@ -84,7 +84,7 @@ class Embedding(nn.Module):
 
   @nn.compact
   def __call__(self, tokens_BT: jax.Array) -> jax.Array:
-    """Returns BTD in the dtype of the computation."""
+    """Return BTD in the dtype of the computation."""
     config = self.config
     embedding_VD = _parameter(
       self,
@@ -104,7 +104,7 @@ def _lookup(config: ModelConfig, embedding_VD, tokens_BT) -> jax.Array:
 
   In bfloat16, a token that occurs often would lose most of its small gradients.
   """
-  # Gathered over fsdp before the lookup, or the compiler replicates its result.
+  # Gathered over fsdp before the lookup; else the compiler replicates the result.
   table_VD = with_logical_constraint(embedding_VD.astype(config.dtype), ("vocab", None))
   return jnp.take(table_VD, tokens_BT, axis=0)
 
@@ -142,7 +142,7 @@ class Projection(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Returns [..., *outputs]."""
+    """Return [..., *outputs]."""
     config, num_inputs = self.config, len(self.inputs)
     kernel = _parameter(
       self,
@@ -184,9 +184,9 @@ class Attention(nn.Module):
     x_BTD: jax.Array,
     segment_ids_BT: jax.Array | None,
     deterministic: bool,
-    past: Past | None = None,
-  ) -> tuple[jax.Array, Past | None]:
-    """Returns BTD, and the past with these T tokens if one is given."""
+    cache: LayerCache | None = None,
+  ) -> tuple[jax.Array, LayerCache | None]:
+    """Return BTD, and the cache with these T tokens if there is one."""
     config = self.config
     heads = (config.num_heads, config.head_dim)
     qkv_BT3NH = Projection(
@@ -199,18 +199,18 @@ class Attention(nn.Module):
     q_BTNH, k_BTNH, v_BTNH = (
       _saved_as(qkv_BT3NH[:, :, part], "qkv") for part in range(3)
     )
-    length = x_BTD.shape[1] if past is None else past.k_BNSH.shape[2]
+    length = x_BTD.shape[1] if cache is None else cache.k_BNSH.shape[2]
     cos, sin = rotary.tables(length, config.rotary_dim, config.rope_base)
     positions_BT = jnp.arange(x_BTD.shape[1])[None]
-    if past is not None:
-      positions_BT = past.starts_B[:, None] + positions_BT
+    if cache is not None:
+      positions_BT = cache.starts_B[:, None] + positions_BT
       cos, sin = cos[positions_BT], sin[positions_BT]
     q_BTNH, k_BTNH = (rotary.rotate(y, cos, sin) for y in (q_BTNH, k_BTNH))
     names = ("batch", "length", "heads", "head_dim")
     q_BTNH, k_BTNH, v_BTNH = (
       with_logical_constraint(y, names) for y in (q_BTNH, k_BTNH, v_BTNH)
     )
-    if past is None:
+    if cache is None:
       rate = 0.0 if deterministic else config.attention_dropout_rate
       context_BTNH = attention.attention(
         q_BTNH,
@@ -223,12 +223,12 @@ class Attention(nn.Module):
         spec=logical_to_mesh_axes(names),
       )
     else:
-      past = Past(
-        decode.write(past.k_BNSH, k_BTNH, past.starts_B),
-        decode.write(past.v_BNSH, v_BTNH, past.starts_B),
-        past.starts_B + x_BTD.shape[1],
+      cache = LayerCache(
+        decode.write(cache.k_BNSH, k_BTNH, cache.starts_B),
+        decode.write(cache.v_BNSH, v_BTNH, cache.starts_B),
+        cache.starts_B + x_BTD.shape[1],
       )
-      context_BTNH = decode.attend(q_BTNH, past.k_BNSH, past.v_BNSH, positions_BT)
+      context_BTNH = decode.attend(q_BTNH, cache.k_BNSH, cache.v_BNSH, positions_BT)
     out = Projection(
       config,
       heads,
@@ -236,7 +236,7 @@ class Attention(nn.Module):
       ("heads", "head_dim", "embed"),
       name="out",
     )
-    return out(context_BTNH), past
+    return out(context_BTNH), cache
 
 
 class MLP(nn.Module):
@@ -246,7 +246,7 @@ class MLP(nn.Module):
 
   @nn.compact
   def __call__(self, x_BTD: jax.Array) -> jax.Array:
-    """Returns BTD."""
+    """Return BTD."""
     config = self.config
     wide, narrow = (config.mlp_dim,), (config.embed_dim,)
     x_BTF = Projection(config, narrow, wide, ("embed", "mlp"), name="up")(x_BTD)
@@ -259,7 +259,7 @@ class MLP(nn.Module):
 class Block(nn.Module):
   """x + dropout(attention(n)) + dropout(mlp(n)) with n = norm(x).
 
-  Returns a pair as a scan over layers wants it: the new x, and the past, if any.
+  Returns a pair, for a scan over layers: the new x, and the cache, if any.
   """
 
   config: ModelConfig
@@ -270,23 +270,23 @@ class Block(nn.Module):
     x_BTD: jax.Array,
     segment_ids_BT: jax.Array | None,
     deterministic: bool,
-    past: Past | None = None,
-  ) -> tuple[jax.Array, Past | None]:
-    """Returns BTD, and the past with these T tokens if one is given."""
+    cache: LayerCache | None = None,
+  ) -> tuple[jax.Array, LayerCache | None]:
+    """Return BTD, and the cache with these T tokens if there is one."""
     config = self.config
     normal_BTD = LayerNorm(config, name="norm")(x_BTD)
-    attended_BTD, past = Attention(config, name="attention")(
-      normal_BTD, segment_ids_BT, deterministic, past
+    attended_BTD, cache = Attention(config, name="attention")(
+      normal_BTD, segment_ids_BT, deterministic, cache
     )
     rate = 0.0 if deterministic else config.dropout_rate
     for branch_BTD in (attended_BTD, MLP(config, name="mlp")(normal_BTD)):
       key = self.make_rng("dropout") if rate else None
       x_BTD = x_BTD + dropout.dropout(branch_BTD, rate, key)
-    return with_logical_constraint(x_BTD, ("batch", "length", "embed")), past
+    return with_logical_constraint(x_BTD, ("batch", "length", "embed")), cache
 
 
 def head(config: ModelConfig) -> Projection:
-  """BTD to logits BTV, float32."""
+  """Return the projection from BTD to logits BTV, float32."""
   return Projection(
     config,
     (config.embed_dim,),

@@ -1,7 +1,7 @@
 """Rotary position embedding on part of each head (Su et al. 2021, arXiv 2104.09864).
 
-Half-split pairing, as the released phi-1 has it: of the `R` rotated dims, dim i is
-paired with dim i + R/2. The remaining dims of a head pass through.
+Pairs are half-split, as in the released phi-1: of the R rotated dims, dim i is paired
+with dim i + R/2. The remaining dims of a head stay as they are.
 
 B batch, T length, N heads, H head_dim, R rotary_dim.
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def tables(length: int, rotary_dim: int, base: float) -> tuple[jax.Array, jax.Array]:
-  """The cosines and sines of the rotation angles.
+  """Return the cosines and sines of the rotation angles.
 
   Args:
     length: number of positions, from 0.
@@ -20,8 +20,8 @@ def tables(length: int, rotary_dim: int, base: float) -> tuple[jax.Array, jax.Ar
     base: angle of pair i at position t is t / base^(2i/R).
 
   Returns:
-    cos_TR and sin_TR, float32, each angle standing at both dims of its pair; the
-    sine is negated on the first half, where the rotation subtracts.
+    cos_TR and sin_TR, float32, with each angle at both dims of its pair. The sine is
+    negated on the first half, where the rotation subtracts.
   """
   exponents = np.arange(0, rotary_dim, 2, dtype=np.float32) / rotary_dim
   frequencies = (1.0 / base**exponents).astype(np.float32)
@@ -34,9 +34,9 @@ def tables(length: int, rotary_dim: int, base: float) -> tuple[jax.Array, jax.Ar
 
 
 def rotate(x_BTNH: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-  """Rotates the first R dims of every head, in float32; keeps shape and dtype.
+  """Rotate the first R dims of every head, in float32; keep shape and dtype.
 
-  The cosines and sines are TR, or BTR where each row stands at positions of its own.
+  The cosines and sines are TR, or BTR where rows have their own positions.
   """
   rotary_dim = cos.shape[-1]
   x_BTNR = x_BTNH[..., :rotary_dim].astype(jnp.float32)

@@ -1,1 +1,1 @@
-"""AdamW as phi-1 was trained with it: configuration, learning rate, optimizer."""
+"""The optimizer of phi-1: configuration, learning rate schedule, AdamW."""

@@ -1,4 +1,4 @@
-"""What the optimizer is told."""
+"""Configuration of the optimizer."""
 
 import dataclasses
 

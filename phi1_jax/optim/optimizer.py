@@ -1,4 +1,4 @@
-"""AdamW behind clipping, as one optax transformation."""
+"""Gradient clipping and AdamW as an optax transformation."""
 
 import jax
 import optax
@@ -6,19 +6,19 @@ import optax
 from phi1_jax.optim import schedule
 from phi1_jax.optim.config import OptimizerConfig
 
-# How the model names what multiplies a vector; the rest are biases and norms.
+# The names of matrices in the model; other parameters are biases and norms.
 _MATRICES = ("kernel", "embedding")
 
 
 def make_optimizer(
   config: OptimizerConfig, total_steps: int, params_or_shapes
 ) -> optax.GradientTransformation:
-  """Clips by global norm, then AdamW on the linear schedule.
+  """Return clipping by global norm, followed by AdamW with the linear schedule.
 
   Args:
     config: the optimizer.
-    total_steps: length of the run, which the schedule needs.
-    params_or_shapes: the tree of parameters, arrays or shapes; says what decays.
+    total_steps: length of the run, for the schedule.
+    params_or_shapes: the tree of parameters, for the names of those that decay.
   """
   return optax.chain(
     optax.clip_by_global_norm(config.clip_norm),
@@ -34,7 +34,7 @@ def make_optimizer(
 
 
 def decay_mask(config: OptimizerConfig, params_or_shapes):
-  """True for every leaf that decays, by name: stacking gives biases two dims too."""
+  """Return True for every leaf that decays, by name: stacked biases have two dims."""
 
   def decays(path, _) -> bool:
     return config.decay == "all" or path[-1].key in _MATRICES

@@ -1,4 +1,4 @@
-"""The learning rate of each step."""
+"""Learning rate schedule."""
 
 import optax
 
@@ -9,11 +9,11 @@ from phi1_jax.optim.config import OptimizerConfig
 def linear_warmup_linear_decay(
   config: OptimizerConfig, total_steps: int
 ) -> optax.Schedule:
-  """From 0 at step 0 up to the peak at `warmup_steps`, then down to the last step.
+  """Return a rate that rises from 0 to the peak and then falls to its end fraction.
 
-  At `total_steps` and after, the rate is the end fraction of the peak. The rate of the
-  n-th update is the schedule at n - 1, so the first update of a run with a warmup only
-  fills the moments.
+  The peak is at `warmup_steps`, the end at `total_steps`; both parts are linear. The
+  n-th update has the rate at n - 1, so that with a warmup the first update changes the
+  moments only.
 
   Raises:
     InputError: the warmup leaves no step for the decay.

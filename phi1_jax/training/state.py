@@ -1,4 +1,4 @@
-"""What training changes: step, parameters, optimizer state. Abstract first."""
+"""Training state: step, parameters and optimizer state."""
 
 import math
 from typing import Any
@@ -31,7 +31,7 @@ class TrainState:
 def abstract(
   model: Decoder, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
-  """The state as shapes with shardings; nothing is allocated."""
+  """Return the state as shapes with shardings, without allocating."""
   boxed = jax.eval_shape(lambda: _init(model, optimizer, jax.random.key(0)))
   return jax.tree.map(
     lambda shape, place: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place),
@@ -46,7 +46,7 @@ def initialise(
   mesh: Mesh,
   seed: int,
 ) -> TrainState:
-  """Makes the initial state where it is to live: each device its own part only."""
+  """Return the initial state; each device makes its own part only."""
   places = jax.tree.map(lambda leaf: leaf.sharding, abstract(model, optimizer, mesh))
   make = jax.jit(
     lambda key: sharding.unbox(_init(model, optimizer, key)), out_shardings=places
@@ -67,7 +67,7 @@ def _init(model, optimizer, key) -> TrainState:
 
 
 def bytes_per_device(tree: Any) -> int:
-  """Bytes that one device holds of an abstract tree with shardings."""
+  """Return the bytes that a device holds of an abstract tree with shardings."""
   return sum(
     math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(tree)

@@ -31,7 +31,7 @@ def loss(
   document_end: int | None = None,
   dropout_key: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-  """The summed next-token loss of windows, and the sum of its weights.
+  """Return the summed next-token loss of windows, and the sum of its weights.
 
   Args:
     model: the decoder.
@@ -42,17 +42,17 @@ def loss(
         inputs    a b c d
         targets   b c d .
 
-    weights_BT: weight of each target; None weighs all of them 1.
+    weights_BT: weight of each target; None is 1 for all.
     head_chunks: see `TrainConfig`.
     document_end: the id that ends a document, to attend only within documents; the
       token after it starts the next one. None attends over the whole window.
-    dropout_key: drops out, as in training; None does not.
+    dropout_key: for training; None is no dropout.
   """
   inputs_BT, targets_BT = tokens[:, :-1], tokens[:, 1:]
   segment_ids_BT = None
   if document_end is not None:
     ends_BT = (inputs_BT == document_end).astype(jnp.int32)
-    segment_ids_BT = jnp.cumsum(ends_BT, axis=1) - ends_BT  # an end belongs before it
+    segment_ids_BT = jnp.cumsum(ends_BT, axis=1) - ends_BT  # ends are in their document
   hidden_BTD: Any = model.apply(
     {"params": params},
     inputs_BT,
@@ -124,7 +124,7 @@ def make_train_step(
     state = _if_finite(finite, updated, state, counted=counted)
     return state, metrics
 
-  # Pinned, because the loop feeds each result back to a step compiled for one layout.
+  # Pinned, because the compiled step takes its own result in this layout.
   places = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract_state)
   return jax.jit(step, donate_argnums=0, out_shardings=(places, None))
 
@@ -159,7 +159,7 @@ def vanished_updates(old: Any, updates: Any, new: Any) -> Metrics:
   """
 
   def count(path, old, update, new) -> jax.Array:
-    # Bits, because XLA may compare the sum before it was rounded.
+    # Bits, because XLA for TPUs would compare the sum before it is rounded.
     same = [jax.lax.bitcast_convert_type(x, jnp.uint16) for x in (old, new)]
     lost = jnp.sum((update != 0) & (same[0] == same[1]), dtype=jnp.float32)
     counts = jnp.stack([lost, jnp.sum(update != 0, dtype=jnp.float32)])

@@ -34,13 +34,13 @@ def segments():
   return jnp.stack([ids // 29, (ids > 200) * 3])
 
 
-def extras(packed, rate):
+def masks(packed, rate):
   key = jax.random.key(3)
   hashes = (None, None)
   if rate:
     rows_BNT = dropout.row_hashes(key, (BATCH, HEADS, LENGTH))
     hashes = rows_BNT, dropout.column_hashes(key, LENGTH)
-  return grid.Extras(segments() if packed else None, *hashes)
+  return grid.Masks(segments() if packed else None, *hashes)
 
 
 def run_reference(packed, rate):
@@ -49,7 +49,7 @@ def run_reference(packed, rate):
 
 
 def run_flash(module, packed, rate, spec=grid.WHOLE):
-  more = extras(packed, rate)
+  more = masks(packed, rate)
   return lambda q, k, v: module.flash(q, k, v, more, rate, spec=spec, interpret=True)
 
 
@@ -81,22 +81,26 @@ def value_and_gradients(attend, operands):
 
 
 CASES = [
-  *((run_splash, packed, 0.0) for packed in (False, True)),
+  *((run_splash, packed, 0.0, "float32") for packed in (False, True)),
   *(
-    (run, packed, rate)
+    (run, packed, rate, "float32")
     for run in (run_tpu, run_gpu)
     for packed in (False, True)
     for rate in (0.0, 0.3)
   ),
+  *((run_splash, True, 0.0, "bfloat16"), (run_tpu, True, 0.3, "bfloat16")),
+  *(
+    (run_gpu, packed, rate, "bfloat16") for packed, rate in ((False, 0.0), (True, 0.3))
+  ),
 ]
 
 
-@pytest.mark.parametrize(("run", "packed", "rate"), CASES)
-@pytest.mark.parametrize(("dtype", "atol"), [("float32", 5e-6), ("bfloat16", 3e-2)])
-def test_equals_the_reference_in_value_and_gradients(run, packed, rate, dtype, atol):
+@pytest.mark.parametrize(("run", "packed", "rate", "dtype"), CASES)
+def test_equals_the_reference_in_value_and_gradients(run, packed, rate, dtype):
   found = value_and_gradients(run(packed, rate), qkv(dtype))
   exact = [x.astype("float32") for x in qkv(dtype)]
   expected = value_and_gradients(run_reference(packed, rate), exact)
+  atol = {"float32": 5e-6, "bfloat16": 3e-2}[dtype]
   for ours, theirs in zip(found, expected, strict=True):
     assert ours.dtype == dtype
     np.testing.assert_allclose(ours.astype("float32"), theirs, atol=atol)
@@ -142,7 +146,7 @@ def gradient(module, shape, sharding=None):
   batch, length, heads, _ = shape
 
   def loss(q, k, v, ids, rows, columns):
-    more = grid.Extras(ids, rows, columns)
+    more = grid.Masks(ids, rows, columns)
     return jnp.sum(module.flash(q, k, v, more, 0.1).astype("float32"))
 
   shapes = [

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import pytest
 
 from phi1_jax.parallel import sharding
 from phi1_jax.parallel.mesh import MeshConfig, make_mesh
+from phi1_jax.planning import topology
 from phi1_jax.training import memory, state, step
 
 NO_DROPOUT = {"dropout_rate": 0.0, "attention_dropout_rate": 0.0}
@@ -246,6 +248,21 @@ def test_counts_updates_that_a_bfloat16_parameter_loses():
     "vanished_updates": 0,
     "norm_vanished_updates": 0,
   }
+
+
+def test_a_tpu_compares_what_it_stores():
+  """XLA for TPUs adds in float32, and compares that sum unless it has to round."""
+  pytest.importorskip("libtpu")
+  device = topology.devices(topology.parse("v5e:2x2"))[0]
+  place = jax.sharding.SingleDeviceSharding(device)
+  tree = {"scale": jax.ShapeDtypeStruct((256,), "bfloat16", sharding=place)}
+
+  def count(old, updates):
+    new = optax.apply_updates(old, updates)
+    return new, step.vanished_updates(old, updates, new)["vanished_updates"]
+
+  text = jax.jit(count).lower(tree, tree).compile().as_text()
+  assert len(re.findall(r"u16\[256\]\S* bitcast-convert\(", text)) == 2
 
 
 def test_measures_what_bfloat16_parameters_lose(tiny):
