@@ -136,6 +136,7 @@ def serve() -> None:
     close(response)
 
   server.Router.handle, server.Response.close = with_faults, with_cut
+  server.server.HTTPServer.request_queue_size = 256  # TensorStore opens many at once
   running = server.create_server("127.0.0.1", 0, in_memory=True, default_bucket=BUCKET)
   running.start()
   while running._api._httpd is None:
