@@ -8,6 +8,7 @@ simulated (see `planning.topology`).
 """
 
 import dataclasses
+import functools
 import json
 import sys
 import time
@@ -22,7 +23,7 @@ from phi1_jax.planning import account, report, search
 from phi1_jax.planning import topology as topologies
 from phi1_jax.planning.account import Account, OutOfMemoryError
 from phi1_jax.planning.topology import Topology
-from phi1_jax.training.setup import CONFIGURABLES, RunConfig, Setup, make_setup
+from phi1_jax.training.setup import CONFIGURABLES, RunConfig, make_setup
 from phi1_jax.training.step import make_train_step
 
 
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _config(files, bindings, machine: Topology) -> RunConfig:
-  """Read the run; devices that simulate nodes do not know theirs, the mesh must."""
+  """Read the run. Simulated devices have no node, so the mesh gets their number."""
   config = RunConfig.from_parts(gin_config.load(files, bindings, CONFIGURABLES))
   across = config.mesh.dcn_data or machine.slices
   if across not in (1, machine.slices):
@@ -80,8 +81,9 @@ def _config(files, bindings, machine: Topology) -> RunConfig:
   )
 
 
-def _measure(setup: Setup, machine: Topology) -> Account:
+def _measure(machine: Topology, devices: Sequence[Any], config: RunConfig) -> Account:
   """Compile a run's step."""
+  setup = make_setup(config, Path(), devices)
   with sharding.layout(setup.mesh):
     step: Any = make_train_step(setup, document_end=0)
     started = time.perf_counter()
@@ -97,14 +99,13 @@ def _describe(config: RunConfig, machine: Topology) -> dict[str, Any]:
   """
   devices = topologies.devices(machine)
   setup = make_setup(config, Path(), devices)
+  measure = functools.partial(_measure, machine, devices)
   try:
-    return report.describe(setup, _measure(setup, machine))
+    return report.describe(setup, measure(config))
   except OutOfMemoryError as error:
     print(f"{error}\nlooking for the nearest setting that fits", file=sys.stderr)
     size = report.sequences_per_device(setup)
-    found = search.nearest(
-      config, size, lambda other: _measure(make_setup(other, Path(), devices), machine)
-    )
+    found = search.nearest(config, size, measure)
     advice = (
       "no fewer sequences and no stronger Model.remat would help: use more devices"
     )
@@ -121,12 +122,11 @@ def _search(config: RunConfig, machine: Topology, *, as_json: bool) -> int:
   devices = topologies.devices(machine)
   setup = make_setup(config, Path(), devices)
   share = report.sequences_per_device(setup) * setup.accumulation_steps
-  trials, progress = [], sys.stderr if as_json else sys.stdout
-  for trial in search.search(
-    config, share, lambda other: _measure(make_setup(other, Path(), devices), machine)
-  ):
+  measure = functools.partial(_measure, machine, devices)
+  trials = []
+  for trial in search.search(config, share, measure):
     trials.append(trial)
-    print(trial, file=progress, flush=True)
+    print(trial, file=sys.stderr if as_json else sys.stdout, flush=True)
   best = search.fastest(trials)
   if as_json:
     rows = [{"topology": machine.name, **trial.asdict()} for trial in trials]

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -87,7 +86,7 @@ class Account:
       "usable_because": why,
       "executed_flops": self.executed_flops,
       "hbm_traffic_gib": None if simulated else self.traffic.hbm_bytes / GIB,
-      "collectives": _counted(self.traffic.collectives),
+      "collectives": _counted(self.traffic.inside, self.traffic.across),
       "collectives_inside_slice": _counted(self.traffic.inside),
       "collectives_across_slices": _counted(self.traffic.across),
       "compile_seconds": self.compile_seconds,
@@ -99,30 +98,28 @@ class Account:
 def memory_of(kind: str) -> tuple[float | None, float | None, str]:
   """Return (GiB of one device, GiB that a program may use, the reason).
 
-  On a GPU, JAX's allocator takes a share of the memory: three quarters, or
-  XLA_CLIENT_MEM_FRACTION (formerly XLA_PYTHON_CLIENT_MEM_FRACTION). The share is also
-  the limit where XLA_PYTHON_CLIENT_PREALLOCATE=false lets it grow; there is no limit
-  with XLA_PYTHON_CLIENT_ALLOCATOR=platform. A TPU's compiler knows its own limit.
+  On a GPU, JAX's allocator takes three quarters of the memory unless the environment
+  says otherwise. The fraction is also the limit with PREALLOCATE=false, which only lets
+  the allocator grow up to it; ALLOCATOR=platform has no limit. A TPU's compiler knows
+  its own limit.
 
   Raises:
-    InputError: a fraction that is no number.
+    InputError: a fraction that is not a number.
   """
   device = throughput.DEVICES.get(kind)
-  if device is None:
-    return None, None, ""
-  if kind.startswith("TPU"):
-    return device.hbm_gib, device.hbm_gib, ""
-  environment = os.environ
-  if environment.get("XLA_PYTHON_CLIENT_ALLOCATOR", "").lower() == "platform":
-    return device.hbm_gib, device.hbm_gib, "XLA_PYTHON_CLIENT_ALLOCATOR=platform"
+  hbm = device.hbm_gib if device else None
+  if hbm is None or kind.startswith("TPU"):
+    return hbm, hbm, ""
+  name = "XLA_PYTHON_CLIENT_ALLOCATOR"
+  if os.environ.get(name, "").lower() == "platform":
+    return hbm, hbm, f"{name}=platform"
   for name in ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"):
-    if text := environment.get(name):
+    if text := os.environ.get(name):
       try:
-        return device.hbm_gib, device.hbm_gib * float(text), f"{name}={text}"
+        return hbm, hbm * float(text), f"{name}={text}"
       except ValueError:
         raise InputError(f"{name}: got {text!r}, expected a number") from None
-  reason = "JAX's default, XLA_PYTHON_CLIENT_MEM_FRACTION=.75"
-  return device.hbm_gib, device.hbm_gib * 0.75, reason
+  return hbm, hbm * 0.75, f"JAX's default, {name}=.75"
 
 
 def of_program(
@@ -147,16 +144,20 @@ def of_program(
     message = str(error).split("\n")[0]
     if "RESOURCE_EXHAUSTED" in message:
       raise OutOfMemoryError(message) from None
-    raise InputError(
-      f"{machine.kind}: the compiler refuses the program: {message}"
-    ) from None
+    raise InputError(f"{machine.kind}: the compiler says: {message}") from None
   analysis: Any = compiled.memory_analysis()
+  # Simulated nodes follow one another in the mesh.
+  size = machine.num_devices // machine.slices
+  slices = [
+    getattr(device, "slice_index", place // size)
+    for place, device in enumerate(devices.flat)
+  ]
   account = Account(
     machine=machine,
     argument_bytes=analysis.argument_size_in_bytes,
     temporary_bytes=analysis.temp_size_in_bytes,
     executed_flops=flops.count(traced.jaxpr),
-    traffic=hlo.traffic(compiled.as_text() or "", _slices(devices, machine)),
+    traffic=hlo.traffic(compiled.as_text() or "", slices),
     compile_seconds=time.perf_counter() - started,
   )
   # A simulated device has the host's memory; the machine's own is what counts.
@@ -169,21 +170,15 @@ def of_program(
   return account
 
 
-def _slices(devices: Any, machine: Topology) -> Sequence[int]:
-  """Return each device's slice; simulated nodes follow one another in the mesh."""
-  size = machine.num_devices // machine.slices
-  return [
-    getattr(device, "slice_index", place // size)
-    for place, device in enumerate(devices.flat)
-  ]
-
-
 def _sent(collectives: hlo.Collectives) -> float:
   return sum(sent for _, sent in collectives.values())
 
 
-def _counted(collectives: hlo.Collectives) -> dict[str, dict[str, float]]:
-  return {
-    kind: {"count": count, "bytes": sent}
-    for kind, (count, sent) in sorted(collectives.items())
-  }
+def _counted(*parts: hlo.Collectives) -> dict[str, dict[str, float]]:
+  """Return the count and the bytes of each kind, added up over the parts."""
+  total: dict[str, dict[str, float]] = {}
+  for kind, (count, sent) in (item for part in parts for item in part.items()):
+    entry = total.setdefault(kind, {"count": 0, "bytes": 0.0})
+    entry["count"] += count
+    entry["bytes"] += sent
+  return dict(sorted(total.items()))

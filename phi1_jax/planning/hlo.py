@@ -9,7 +9,7 @@ slices, and arrays in on-chip memory are not counted.
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -60,11 +60,6 @@ class Traffic:
   inside: Collectives
   across: Collectives
 
-  @property
-  def collectives(self) -> Collectives:
-    """All collectives: kind -> (count, bytes that leave this device)."""
-    return _merged([*self.inside.items(), *self.across.items()])
-
 
 @dataclasses.dataclass(frozen=True)
 class _Instruction:
@@ -72,12 +67,16 @@ class _Instruction:
   opcode: str
   shape: str
   operands: tuple[str, ...]
+  inputs: tuple[str, ...]  # shapes of the operands
   rest: str
 
   def called(self) -> Iterator[str]:
     """The computations that it names."""
     for match in _CALLED.finditer(self.rest):
       yield from re.findall(r"%([\w.\-]+)", match[1])
+
+
+_Computations = dict[str, list[_Instruction]]
 
 
 def traffic(text: str, slices: Sequence[int]) -> Traffic:
@@ -92,53 +91,46 @@ def traffic(text: str, slices: Sequence[int]) -> Traffic:
   # The compiler may spread a collective over several fusions, to overlap it with their
   # work. It then stands in each of them under the same channel.
   found: dict[tuple[str, str], tuple[int, float, float]] = {}
-  # A program for several TPU slices names the devices of one slice only.
+  # In a program for several TPU slices, groups are of devices of one slice.
   several = len(set(slices))
-  named = slices[: len(slices) // several] if "xla_megascale" in text else slices
+  places = [0] * len(slices) if "_xla_megascale" in text else slices
   for name, times, fused in _runs(computations, entry):
-    by_name = {instruction.name: instruction for instruction in computations[name]}
-    for item in by_name.values():
-      if sent := _sent(name, item, by_name, named, several):
+    for item in computations[name]:
+      if sent := _sent(item, name, places, several):
         channel = re.search(r"channel_id=\d+", item.rest)
         key = sent[0], f"{item.opcode} {channel[0] if channel else item.name}"
-        before = found[key][0] if key in found else times
-        found[key] = min(times, before), sent[1], sent[2]
+        found[key] = min(times, found.get(key, (times, 0, 0))[0]), sent[1], sent[2]
       if not fused and item.opcode not in _FREE:
-        hbm += times * _moved(item, by_name, computations)
-  inside = [
-    (kind, (0 if far else times, times * near))
-    for (kind, _), (times, near, far) in found.items()
-    if near or not far
-  ]
-  across = [
-    (kind, (times, times * far)) for (kind, _), (times, _, far) in found.items() if far
-  ]
-  return Traffic(hbm, _merged(inside), _merged(across))
+        hbm += times * _moved(item, computations)
+  inside, across = {}, {}
+  for (kind, _), (times, near, far) in found.items():
+    _add(across if far else inside, kind, times, times * (far or near))
+    if near and far:
+      _add(inside, kind, 0, times * near)
+  return Traffic(hbm, inside, across)
 
 
-def _merged(items: Iterable[tuple[str, tuple[int, float]]]) -> Collectives:
-  """Add up the counts and the bytes of each kind."""
-  total: Collectives = {}
-  for kind, (count, sent) in items:
-    before = total.get(kind, (0, 0.0))
-    total[kind] = before[0] + count, before[1] + sent
-  return total
+def _add(total: Collectives, kind: str, count: int, sent: float) -> None:
+  before = total.get(kind, (0, 0.0))
+  total[kind] = before[0] + count, before[1] + sent
 
 
-def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
+def _parse(text: str) -> tuple[_Computations, str]:
   """Return every computation's instructions, and the name of the entry."""
-  computations: dict[str, list[_Instruction]] = {}
-  current, entry = [], ""
+  computations: _Computations = {}
+  current, shapes, entry = [], {}, ""
   for line in text.splitlines():
     if header := _COMPUTATION.match(line):
-      current = computations[header[2]] = []
+      current, shapes = computations.setdefault(header[2], []), {}
       entry = header[2] if header[1] else entry
     elif found := _INSTRUCTION.match(line):
       name, rest = found.groups()
       if opcode := _OPCODE.search(rest):
         shape, after = rest[: opcode.start()], rest[opcode.end() - 1 :]
-        operands = re.findall(r"%([\w.\-]+)", after[: after.find(")")])
-        current.append(_Instruction(name, opcode[1], shape, tuple(operands), after))
+        operands = tuple(re.findall(r"%([\w.\-]+)", after[: after.find(")")]))
+        inputs = tuple(shapes[operand] for operand in operands if operand in shapes)
+        shapes[name] = shape
+        current.append(_Instruction(name, opcode[1], shape, operands, inputs, after))
   return computations, entry
 
 
@@ -170,28 +162,32 @@ def _turns(instruction: _Instruction, computations) -> int:
   return max(bounds)
 
 
-def _moved(instruction: _Instruction, by_name, computations) -> float:
+def _moved(item: _Instruction, computations: _Computations) -> float:
   """Return the bytes that an instruction reads from and writes to memory."""
-  opcode = instruction.opcode
+  opcode = item.opcode
   if opcode.endswith(("-done", "-update")):
     return 0.0  # its start has been counted
   if opcode in ("send", "recv"):  # (array, context, token), from or to the host
-    return sum(_arrays(instruction.shape)[:1])
+    return sum(_arrays(item.shape)[:1])
   if opcode == "copy-start":  # (to, from, context)
-    return sum(_arrays(instruction.shape)[:2])
+    return sum(_arrays(item.shape)[:2])
   if opcode == "slice-start":  # (from, to, context); it reads as much as it writes
-    whole = _arrays(instruction.shape, everywhere=True)
-    return whole[1] + _arrays(instruction.shape)[1]
-  operands = [by_name[name].shape for name in instruction.operands if name in by_name]
+    return _arrays(item.shape, everywhere=True)[1] + _arrays(item.shape)[1]
   if opcode in _SLICES:
-    return 2.0 * _bytes(instruction.shape)
+    return 2.0 * _bytes(item.shape)
   if opcode == "dynamic-update-slice":
-    return 2.0 * _bytes(operands[1])
+    return 2.0 * _bytes(item.inputs[1])
   if opcode != "fusion":
-    return _bytes(instruction.shape) + sum(map(_bytes, operands))
-  body = computations.get(next(instruction.called(), ""), [])
-  return _written(instruction, body) + sum(
-    min(_bytes(shape), _read(number, body)) for number, shape in enumerate(operands)
+    return _bytes(item.shape) + sum(map(_bytes, item.inputs))
+  body = computations.get(next(item.called(), ""), [])
+  # Of an array that it updates in place, a fusion writes the update.
+  written = _bytes(item.shape) - sum(
+    _bytes(update.shape) * (1 - _elements(update.inputs[1]) / _elements(update.shape))
+    for update in body
+    if update.opcode == "dynamic-update-slice"
+  )
+  return max(written, 0.0) + sum(
+    min(_bytes(shape), _read(number, body)) for number, shape in enumerate(item.inputs)
   )
 
 
@@ -214,42 +210,26 @@ def _read(number: int, body: list[_Instruction]) -> float:
   return total
 
 
-def _written(instruction: _Instruction, body: list[_Instruction]) -> float:
-  """Return the bytes that a fusion writes; of an array updated in place, the update."""
-  by_name = {item.name: item for item in body}
-  total = _bytes(instruction.shape)
-  for item in body:
-    if item.opcode == "dynamic-update-slice" and item.operands[1] in by_name:
-      update, whole = _elements(by_name[item.operands[1]].shape), _elements(item.shape)
-      total -= _bytes(item.shape) * (1 - update / whole) if whole else 0
-  return max(total, 0.0)
-
-
 def _sent(
-  computation: str, item: _Instruction, by_name, slices: Sequence[int], several: int
+  item: _Instruction, computation: str, places: Sequence[int], several: int
 ) -> tuple[str, float, float] | None:
   """Return a collective's (kind, bytes sent inside a slice, bytes sent across)."""
   kind = item.opcode.removesuffix("-start")
-  operands = [by_name[name].shape for name in item.operands if name in by_name]
-  size = sum(sum(_arrays(shape, everywhere=True)) for shape in operands)
+  size = sum(sum(_arrays(shape, everywhere=True)) for shape in item.inputs)
   # A program for several TPU slices hands arrays to the host, which sends them on.
   if transfer := re.search(r'_xla_megascale_transfer_type="(\w+)"', item.rest):
-    if item.opcode != "send":
-      return None
     kind = transfer[1].lower().replace("_", "-")
-    return kind, 0.0, size * _SENT.get(kind, _SENT["collective-permute"])(several)
+    sent = size * _SENT.get(kind, _SENT["collective-permute"])(several)
+    return (kind, 0.0, sent) if item.opcode == "send" else None
   if kind not in _SENT:
     return None
   if computation.startswith("all-reduce-scatter"):
     kind = "reduce-scatter"  # the TPU's compiler writes it as an all-reduce and a slice
-  groups = _groups(item.rest, len(slices))
+  groups = _groups(item.rest, len(places))
   sent = size * _SENT[kind](max(map(len, groups)))
   # A ring that visits slice after slice leaves each slice once.
-  places = [len({slices[device] for device in group}) for group in groups]
-  share = max(
-    count / len(group) if count > 1 else 0.0
-    for count, group in zip(places, groups, strict=True)
-  )
+  counts = [(len({places[device] for device in ids}), len(ids)) for ids in groups]
+  share = max(count / ring if count > 1 else 0.0 for count, ring in counts)
   return kind, sent * (1 - share), sent * share
 
 

@@ -91,12 +91,11 @@ def text(found: dict[str, Any]) -> str:
   ]
   if traffic := found["hbm_traffic_gib"]:
     lines.append(f"traffic      {traffic:.1f} GiB through each device's memory")
-  for name, where in (("inside", "inside a slice"), ("across", "across slices")):
-    place = "inside_slice" if name == "inside" else "across_slices"
+  for where in ("inside_slice", "across_slices"):
     lines += [
       f"{kind:<19}{item['count']:,} times, {item['bytes'] / GIB:.3f} GiB from each "
-      f"device" + (f", {where}" if several else "")
-      for kind, item in found[f"collectives_{place}"].items()
+      f"device" + (f", {where.replace('_', ' ')}" if several else "")
+      for kind, item in found[f"collectives_{where}"].items()
     ]
   lines += _bound_lines(found)
   return "\n".join([*lines, f"compiled in  {found['compile_seconds']:.1f} s"])

@@ -6,34 +6,23 @@ meshes and collectives are as they would be, memory is an upper bound, because t
 compiler has no fused attention and computes bfloat16 in float32.
 """
 
-import contextlib
 import dataclasses
 import math
 import os
 import re
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from phi1_jax import InputError
 
 
-@dataclasses.dataclass(frozen=True)
-class _TPU:
-  """A generation of TPUs.
+class _TPU(NamedTuple):
+  """A generation of TPUs."""
 
-  Attributes:
-    kind: `jax.Device.device_kind`.
-    dims: dimensions of its network: 2 or 3.
-    cores: `True` if Google's names count cores, of which a chip has two.
-    devices: `jax.Device`s per chip.
-    options: libtpu options that it needs.
-  """
-
-  kind: str
-  dims: int
-  cores: bool = False
-  devices: int = 1
-  options: tuple[tuple[str, str], ...] = ()
+  kind: str  # jax.Device.device_kind
+  dims: int  # of its network
+  cores: bool = False  # Google's names count cores, of which a chip has two
+  devices: int = 1  # jax.Devices per chip
+  options: tuple[tuple[str, str], ...] = ()  # of libtpu
 
 
 _TPUS = {
@@ -50,8 +39,16 @@ _GPUS = {
   "h100": "NVIDIA H100 80GB HBM3",
   "h200": "NVIDIA H200",
   "l4": "NVIDIA L4",
+  "cpu": "cpu",
 }
-_EXAMPLES = "v5e:4x4, v4-8, v5e-16x2 (two slices), h100-8x2 (two nodes) or cpu-8"
+# No TPU is needed: libtpu looks for none, other processes may load it too, and it does
+# not complain that this host is not part of a TPU. The topology does not depend on it.
+_LIBTPU = {
+  "TPU_SKIP_MDS_QUERY": "1",
+  "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+  "TPU_ACCELERATOR_TYPE": "v5e-8",
+  "TPU_WORKER_HOSTNAMES": "localhost",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,16 +98,14 @@ def parse(name: str) -> Topology:
     name.strip().lower(),
   )
   chip, layout, layouts, count, counts = found.groups() if found else ("",) * 5
-  chip, slices = "v5e" if chip == "v5litepod" else chip, int(layouts or counts or 1)
-  size = count or layout
-  kind = "cpu" if chip == "cpu" else _GPUS.get(chip)
-  if kind and size.isdigit() and int(size) and slices:
-    return Topology(name, chip, kind, (int(size),), slices)
+  chip = "v5e" if chip == "v5litepod" else chip
+  size, slices = count or layout, int(layouts or counts or 1)
+  if chip in _GPUS and size.isdigit() and int(size) and slices:
+    return Topology(name, chip, _GPUS[chip], (int(size),), slices)
   if chip not in _TPUS:
-    chips = ", ".join([*_TPUS, *_GPUS, "cpu"])
     raise InputError(
-      f"--topology: got {name!r}, expected one of {chips} and a size, such as "
-      f"{_EXAMPLES}"
+      f"--topology: got {name!r}, expected one of {', '.join([*_TPUS, *_GPUS])} and a "
+      "size: v5e:4x4, v4-8, v5e-16x2 (two slices), h100-8x2 (two nodes) or cpu-8"
     )
   tpu = _TPUS[chip]
   grid = _grid(count, tpu) if count else tuple(int(part) for part in layout.split("x"))
@@ -151,9 +146,8 @@ def devices(topology: Topology) -> list[Any]:
     return found
   from jax.experimental import topologies
 
-  # No TPU is needed, so libtpu looks for none and other processes may load it too.
-  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+  for name, value in _LIBTPU.items():
+    os.environ.setdefault(name, value)
   tpu, layout = _TPUS[topology.chip], "x".join(map(str, topology.grid))
   options: dict[str, Any] = dict(tpu.options)
   if math.prod(topology.grid) < 4:  # a host with fewer chips than usual
@@ -161,10 +155,9 @@ def devices(topology: Topology) -> list[Any]:
   if topology.slices > 1:
     options["num_slices"] = topology.slices
   try:
-    with _quiet_stderr():
-      found = topologies.get_topology_desc(
-        platform="tpu", topology_name=f"{topology.chip}:{layout}", **options
-      )
+    found = topologies.get_topology_desc(
+      platform="tpu", topology_name=f"{topology.chip}:{layout}", **options
+    )
   except (RuntimeError, ValueError) as error:
     if "libtpu" in str(error):
       raise InputError(
@@ -174,16 +167,3 @@ def devices(topology: Topology) -> list[Any]:
     line = str(error).split("\n")[0][:200]
     raise InputError(f"--topology: got {topology.name!r}: {line}") from None
   return list(found.devices)
-
-
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-  """Hide libtpu's messages that there is no TPU."""
-  kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-  os.dup2(nowhere, 2)
-  try:
-    yield
-  finally:
-    os.dup2(kept, 2)
-    os.close(kept)
-    os.close(nowhere)

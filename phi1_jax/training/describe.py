@@ -1,4 +1,4 @@
-"""What a run will do and need, said before it starts."""
+"""Description of a run, printed before it starts."""
 
 import jax
 
@@ -8,7 +8,7 @@ from phi1_jax.training.memory import GIB, StepMemory
 from phi1_jax.training.setup import Setup
 from phi1_jax.training.state import bytes_per_device
 
-# Chips to estimate for, by JAX's device kind, in the numbers they are rented in.
+# Machines to estimate for: name, JAX's device kind, number of devices.
 _ESTIMATED = (
   ("8 x A100", "NVIDIA A100-SXM4-80GB", 8),
   ("8 x H100", "NVIDIA H100 80GB HBM3", 8),
@@ -19,7 +19,7 @@ _UTILISATION = 0.5
 
 
 def describe(setup: Setup) -> str:
-  """Model, mesh and batch arithmetic of a run, one aligned line each."""
+  """Return model, mesh and batch arithmetic of a run, one aligned line each."""
   model, train = setup.config.model, setup.config.train
   mesh = " x ".join(f"{axis} {size}" for axis, size in setup.mesh.shape.items())
   kind = setup.mesh.devices.flat[0].device_kind
@@ -46,7 +46,7 @@ def describe(setup: Setup) -> str:
 
 
 def describe_memory(need: StepMemory, have: int | None) -> str:
-  """What the compiled step needs of one device, against what it has."""
+  """Return the memory that the compiled step needs of one device, and that it has."""
   line = (
     f"memory   {need.total / GIB:.2f} GiB per device: state {need.state / GIB:.2f}, "
     f"temporary {need.temporary / GIB:.2f}"
@@ -58,9 +58,9 @@ def describe_memory(need: StepMemory, have: int | None) -> str:
 
 
 def estimate(setup: Setup) -> str:
-  """Seconds per step and hours per run on machines that are not here.
+  """Return an estimate of seconds per step and hours per run on other machines.
 
-  An estimate, not a measurement: FLOPs by formula at half of each chip's peak.
+  FLOPs by formula at half of each chip's peak: arithmetic, not a measurement.
   """
   train = setup.config.train
   flops = setup.flops_per_token * train.tokens_per_step
@@ -73,7 +73,7 @@ def estimate(setup: Setup) -> str:
 
 
 def devices() -> dict[str, object]:
-  """The devices and versions of this run, for summary.json."""
+  """Return the devices of this run, for summary.json."""
   return {
     "devices": jax.device_count(),
     "device_kind": jax.devices()[0].device_kind,

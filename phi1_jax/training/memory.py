@@ -1,4 +1,4 @@
-"""What a step needs of a device, asked from the compiler before it is taken."""
+"""Memory that a train step needs of a device, checked before the first step."""
 
 import ctypes
 import dataclasses
@@ -27,7 +27,7 @@ class StepMemory:
   Attributes:
     state: parameters and optimizer state; updated in place.
     batch: the token windows.
-    temporary: activations, gradients and whatever else the compiler keeps.
+    temporary: activations, gradients and the compiler's other buffers.
   """
 
   state: int
@@ -36,15 +36,15 @@ class StepMemory:
 
   @property
   def total(self) -> int:
-    """All of it."""
+    """State, batch and temporary."""
     return self.state + self.batch + self.temporary
 
 
 def compile_step(step: Callable[..., Any], setup: Setup) -> jax.stages.Compiled:
-  """Compiles the train step from shapes alone.
+  """Compile the train step from shapes.
 
   Raises:
-    InputError: the compiler itself says that the step does not fit the device.
+    InputError: the compiler says that the step does not fit the device.
   """
   try:
     with sharding.layout(setup.mesh):
@@ -59,7 +59,7 @@ def compile_step(step: Callable[..., Any], setup: Setup) -> jax.stages.Compiled:
 
 
 def step_memory(compiled: jax.stages.Compiled | None, setup: Setup) -> StepMemory:
-  """Reads the compiler's accounts of one device's memory; without it, a lower bound."""
+  """Return what the compiled step needs of one device; None gives a lower bound."""
   analysis = compiled.memory_analysis() if compiled else None
   return StepMemory(
     state=bytes_per_device(setup.abstract_state),
@@ -69,11 +69,11 @@ def step_memory(compiled: jax.stages.Compiled | None, setup: Setup) -> StepMemor
 
 
 def keep_freed_memory() -> None:
-  """Tells glibc to keep what a CPU step frees for the next one; does nothing elsewhere.
+  """Make glibc keep memory that a CPU step frees; do nothing on other devices.
 
-  XLA takes a step's temporaries in one piece, which malloc would hand back to the
-  system at every step and the system clear again, page by page: a quarter of the
-  quickstart model's step (LOG.md).
+  XLA allocates a step's temporaries in one piece. By default malloc returns it to the
+  system after every step, and the system clears it page by page for the next: a
+  quarter of the quickstart model's step (LOG.md).
   """
   libc = ctypes.CDLL(None)
   if jax.default_backend() == "cpu" and hasattr(libc, "gnu_get_libc_version"):
@@ -82,7 +82,11 @@ def keep_freed_memory() -> None:
 
 
 def device_memory() -> int | None:
-  """Bytes that one local device may use; simulated devices share the host's."""
+  """Return the bytes that one local device may use, None if it does not say.
+
+  Simulated devices share the host's memory. On a GPU this is the part that JAX's
+  allocator may use (see `planning.account.memory_of`).
+  """
   device = jax.local_devices()[0]
   stats = device.memory_stats()
   if stats and "bytes_limit" in stats:
@@ -93,7 +97,7 @@ def device_memory() -> int | None:
 
 
 def host_memory() -> int:
-  """Bytes of memory of this host, or of the container around it."""
+  """Return the bytes of memory of this host, or of its container."""
   limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
   for name in ("memory.max", "memory/memory.limit_in_bytes"):
     path = Path("/sys/fs/cgroup") / name
@@ -103,10 +107,10 @@ def host_memory() -> int:
 
 
 def check_fits(compiled: jax.stages.Compiled | None, setup: Setup) -> None:
-  """Refuses a run that its devices cannot hold, with the sizes.
+  """Refuse a run that does not fit its devices.
 
   Args:
-    compiled: the step; None judges by the state alone, before compiling.
+    compiled: the step; None checks the state alone, before compiling.
     setup: the run.
 
   Raises:
