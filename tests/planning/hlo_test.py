@@ -156,7 +156,7 @@ ENTRY %main (x: f32[64]) -> f32[64] {
   ROOT %y = f32[64]{0} get-tuple-element(%done), index=0
 }
 """  # noqa: E501
-  found = hlo.traffic(text, [0] * 4 + [1] * 4)
+  found = hlo.traffic(text, [0, 1] * 4)  # as with Mesh.dcn_data=1
   assert found.inside == {"all-reduce": (1, 384)}
   assert found.across == {"all-reduce": (1, 256)}
   # The sum is read and written, then read by the host, which writes its answer.
