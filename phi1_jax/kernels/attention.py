@@ -23,7 +23,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import PartitionSpec
@@ -221,15 +221,6 @@ def _refuse_length(block: int, case: Case) -> str | None:
   return None
 
 
-def _run_splash(q_BTNH, k_BTNH, v_BTNH, masks, dropout_rate, *, spec) -> jax.Array:
-  assert not dropout_rate  # refused by name
-  places: tuple = (spec, spec, spec, None)
-  if masks.segment_ids_BT is not None:
-    places = (spec, spec, spec, PartitionSpec(spec[0]))
-  run = grid.on_mesh(splash.splash, places, spec)
-  return run(q_BTNH, k_BTNH, v_BTNH, masks.segment_ids_BT)
-
-
 def _run_cudnn(q_BTNH, k_BTNH, v_BTNH, masks, dropout_rate, *, spec) -> jax.Array:
   del spec  # JAX tells the compiler how this call may be split
   assert masks.segment_ids_BT is None  # refused by name
@@ -239,8 +230,7 @@ def _run_cudnn(q_BTNH, k_BTNH, v_BTNH, masks, dropout_rate, *, spec) -> jax.Arra
   )
 
 
-@dataclasses.dataclass(frozen=True)
-class Implementation:
+class Implementation(NamedTuple):
   """An implementation and the cases that it cannot compute.
 
   Attributes:
@@ -252,9 +242,7 @@ class Implementation:
 
   refuse: Callable[[Case], str | None] = lambda case: None
   run: Callable[..., jax.Array] | None = None
-  kernels: Mapping[str, Callable[..., jax.Array]] = dataclasses.field(
-    default_factory=dict
-  )
+  kernels: Mapping[str, Callable[..., jax.Array]] = {}
 
 
 # In the order in which "auto" prefers them. "splash" comes after "flash": its backward
@@ -264,7 +252,7 @@ IMPLEMENTATIONS = {
   "flash": Implementation(
     _refuse_flash, kernels={"tpu": flash_tpu.flash, "gpu": flash_gpu.flash}
   ),
-  "splash": Implementation(_refuse_splash, kernels={"tpu": _run_splash}),
+  "splash": Implementation(_refuse_splash, kernels={"tpu": splash.splash}),
   "xla": Implementation(run=dense.blocked),
   "reference": Implementation(run=dense.reference),
 }

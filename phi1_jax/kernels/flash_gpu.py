@@ -52,19 +52,9 @@ def flash(
   spec: PartitionSpec = WHOLE,
   interpret: bool = False,
 ) -> jax.Array:
-  """Compute causal attention.
+  """Compute causal attention as `flash_tpu.flash` does.
 
-  Args:
-    q_BTNH: queries; T a multiple of `BLOCK`, H one of `HEAD_DIMS`.
-    k_BTNH: keys.
-    v_BTNH: values.
-    masks: segment ids and dropout hashes.
-    dropout_rate: in [0, 1); 0 without hashes.
-    spec: how BTNH lies on the mesh that is set: batch and heads may be split.
-    interpret: emulate the kernels, for machines without a GPU.
-
-  Returns:
-    BTNH in the dtype of the queries.
+  `BLOCK` divides the length T, and the head_dim H is one of `HEAD_DIMS`.
   """
   head_dim = q_BTNH.shape[3]
   grid = Grid(

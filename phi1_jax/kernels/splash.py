@@ -3,11 +3,15 @@
 B batch, T positions, N heads, H head_dim.
 """
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention
+from jax.sharding import PartitionSpec
+
+from phi1_jax.kernels.grid import WHOLE, Masks, on_mesh
 
 # Blocks of queries and keys; the longest that divides the length is used. MaxText
 # trains with 512 by default.
@@ -19,19 +23,21 @@ def splash(
   q_BTNH: jax.Array,
   k_BTNH: jax.Array,
   v_BTNH: jax.Array,
-  segment_ids_BT: jax.Array | None,
+  masks: Masks,
+  dropout_rate: float,
   *,
+  spec: PartitionSpec = WHOLE,
   interpret: bool = False,
 ) -> jax.Array:
-  """Compute causal attention of one device's part.
+  """Compute causal attention as `flash_tpu.flash` does, without dropout."""
+  assert not dropout_rate  # refused by name
+  ids_BT = masks.segment_ids_BT
+  places = spec, spec, spec, None if ids_BT is None else PartitionSpec(spec[0])
+  run = on_mesh(functools.partial(_on_device, interpret), places, spec)
+  return run(q_BTNH, k_BTNH, v_BTNH, ids_BT)
 
-  Args:
-    q_BTNH: queries; T a multiple of `BLOCK`.
-    k_BTNH: keys.
-    v_BTNH: values.
-    segment_ids_BT: documents packed in one row, or None.
-    interpret: emulate the kernel, for machines without a TPU.
-  """
+
+def _on_device(interpret: bool, q_BTNH, k_BTNH, v_BTNH, segment_ids_BT) -> jax.Array:
   _, length, heads, head_dim = q_BTNH.shape
   kernel = _kernel(heads, length, interpret)
   q_BNTH, k_BNTH, v_BNTH = (x.swapaxes(1, 2) for x in (q_BTNH, k_BTNH, v_BTNH))

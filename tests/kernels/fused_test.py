@@ -61,10 +61,9 @@ def run_gpu(packed, rate, *spec):
   return run_flash(flash_gpu, packed, rate, *spec)
 
 
-def run_splash(packed, rate):
-  assert not rate
-  ids = segments() if packed else None
-  return lambda q, k, v: splash.splash(q, k, v, ids, interpret=True)
+def run_splash(packed, rate, spec=grid.WHOLE):
+  more = masks(packed, rate)
+  return lambda q, k, v: splash.splash(q, k, v, more, rate, spec=spec, interpret=True)
 
 
 def value_and_gradients(attend, operands):
