@@ -2,8 +2,12 @@
 
     python tests/gcs_server.py     prints its port, serves until it is ended
 
-`gcp-storage-emulator` speaks the protocol. A test posts faults to `/faults`, a JSON
-list of objects, each of which meets the next `times` requests that match:
+`gcp-storage-emulator` speaks the protocol, but for generations: this file adds the
+header with an object's generation, and the conditions `ifGenerationMatch` and
+`ifGenerationNotMatch`, which TensorStore writes its indices with.
+
+A test posts faults to `/faults`, a JSON list of objects, each of which meets the next
+`times` requests that match:
 
     method   GET, POST, PUT or DELETE
     path     regular expression, searched in the request's path with its query
@@ -22,6 +26,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 import urllib.request
 from http import HTTPStatus
 from pathlib import Path
@@ -121,9 +126,16 @@ def serve() -> None:
       router.cut = fault.get("cut", False)
       request.cut = router.cut
       break
+    if status := _refused(request, method):
+      request.rfile.read(int(request.headers.get("Content-Length") or 0))
+      _answer(request, status, b"")
+      return
     handle(router, method)
 
   def with_cut(response: Any) -> None:
+    handler = response._handler
+    if handler.command == "GET" and (found := _generation(handler)):
+      response["x-goog-generation"] = found
     if getattr(response._handler, "cut", False):
       content = response._content
       content = content.encode() if isinstance(content, str) else content
@@ -148,6 +160,29 @@ def serve() -> None:
   while not ended.wait(0.5) and os.getppid() == parent:
     pass
   os._exit(0)
+
+
+def _refused(request: Any, method: str) -> int | None:
+  """Returns the status for a condition on the generation that is not met."""
+  query = urllib.parse.parse_qs(urllib.parse.urlsplit(request.path).query)
+  now = _generation(request) or "0"
+  if "ifGenerationMatch" in query and query["ifGenerationMatch"][0] != now:
+    return 412
+  if query.get("ifGenerationNotMatch", [None])[0] == now:
+    return 304 if method == "GET" else 412
+  return None
+
+
+def _generation(request: Any) -> str | None:
+  """Returns the generation of the object that a request is about."""
+  place = urllib.parse.urlsplit(request.path)
+  query = urllib.parse.parse_qs(place.query)
+  found = re.search(r"/b/([^/]+)/o(?:/([^/?]+))?$", place.path)
+  if not found:
+    return None
+  name = urllib.parse.unquote(found[2]) if found[2] else query.get("name", [""])[0]
+  objects = request.storage.objects.get(found[1], {})
+  return objects[name]["generation"] if name in objects else None
 
 
 def _answer(request: Any, status: int, body: bytes) -> None:

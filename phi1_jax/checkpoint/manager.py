@@ -19,8 +19,10 @@ folder of them whose newest is taken; damage there is refused, not worked around
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -118,6 +120,7 @@ class Checkpoints:
     self._saved_at = time.monotonic()
     self._pending: int | None = None  # step of the save in progress
     self._failed: tuple[int, BaseException] | None = None
+    _hide_closed_loops()
     self._manager = self._open(cleanup=True)
 
   def _open(self, *, cleanup: bool = False) -> ocp.CheckpointManager:
@@ -280,6 +283,22 @@ class Checkpoints:
     elif not hosts.lost(error):  # a save waits ten minutes for a host that is gone
       with contextlib.suppress(Exception):  # `error` is the one to report
         self.close()
+
+
+@functools.cache
+def _hide_closed_loops() -> None:
+  """Keep TensorStore from printing a traceback for each write of a failed save.
+
+  Orbax closes its event loop at the first failure, which it raises. Each other write
+  then finds the loop closed, and calls `sys.excepthook` about that.
+  """
+  show = sys.excepthook
+
+  def hook(kind, error, traceback) -> None:
+    if str(error) != "Event loop is closed":
+      show(kind, error, traceback)
+
+  sys.excepthook = hook
 
 
 @dataclasses.dataclass

@@ -1,0 +1,266 @@
+"""The train command on a work directory and a token store in cloud storage."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from phi1_jax import storage
+from phi1_jax.data.token_store import ShardWriter, finish
+from phi1_jax.text import tokenizer as tokenizers
+
+STEPS, LENGTH = 16, 16
+RUN = f"""
+Model.vocabulary_size = 320
+Model.num_layers = 1
+Model.num_heads = 2
+Model.head_dim = 8
+Model.rotary_dim = 4
+Model.embed_dim = 16
+Model.mlp_dim = 32
+Model.max_length = {LENGTH}
+Model.dtype = "float32"
+Mesh.fsdp = -1
+Train.total_steps = {STEPS}
+Train.batch_size = 4
+Train.sequence_length = {LENGTH}
+Train.log_every = 1
+Train.evaluate_every = 8
+Optimizer.peak_learning_rate = 1e-2
+Optimizer.warmup_steps = 2
+Optimizer.weight_decay = 0.1
+Data.mixture = "words"
+Data.tokenizer = "train"
+Data.trained_vocabulary_size = 300
+Checkpoint.every = 4
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+  """A folder with run.gin and a token store."""
+  place = tmp_path_factory.mktemp("cloud")
+  (place / "run.gin").write_text(RUN)
+  made = tokenizers.train(["for word in words:\n  print(word, words)\n"] * 2, 300)
+  random = np.random.default_rng(0)
+  writer = ShardWriter(place / "store", 0, 1, "words")
+  for number in range(100):
+    ids = [*random.integers(1, 40, random.integers(5, 40)).tolist(), 0]
+    writer.add(ids, num_bytes=3 * len(ids), held_out=number % 5 == 0)
+  tokenizer = {"name": "train", "digest": made.digest, "eos_id": 0}
+  fields = {
+    "mixture": "words",
+    "held_out_fraction": 0.01,
+    "shards_per_task": 8,
+    "curated": False,
+    "tasks": {"words": {"rate": "by_size"}},
+    "tokenizer": {**tokenizer, "vocabulary_size": 300},
+  }
+  finish(place / "store", fields, [writer.close()])
+  made.save(place / "store" / tokenizers.FILE_NAME)
+  return place
+
+
+def start(place, workdir, *flags, store="store", environment=None):
+  """Starts the command; steps are compiled once for all tests."""
+  words = ["--gin_file=run.gin", f"--workdir={workdir}", f"--gin.Data.store={store}"]
+  words += [f"--gin.Runtime.compilation_cache={place}/compiled", *flags]
+  return subprocess.Popen(
+    [sys.executable, "-m", "phi1_jax.train", *words],
+    cwd=place,
+    env={**os.environ, **(environment or {}), "PYTHONUNBUFFERED": "1"},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def finished(process, code=0):
+  output, _ = process.communicate(timeout=240)
+  assert process.returncode == code, output
+  return output
+
+
+def curve(workdir):
+  """(step, name) -> loss, norm or evaluation."""
+  found = {}
+  for row in storage.read_lines(storage.parse(workdir) / "metrics.jsonl"):
+    for name, value in row.items():
+      if name in ("loss", "grad_norm", "eval/loss"):
+        assert (row["step"], name) not in found
+        found[row["step"], name] = value
+  return found
+
+
+@pytest.fixture(scope="module")
+def alone(place):
+  """What an undisturbed run on the local disk computes."""
+  finished(start(place, "alone"))
+  found = curve(place / "alone")
+  assert {step for step, _ in found} == set(range(1, STEPS + 1))
+  return found
+
+
+@pytest.fixture
+def cloud(gcs, place):
+  """The server, with the token store in this test's folder."""
+  for path in (place / "store").iterdir():
+    target = storage.parse(f"{gcs.folder}/store/{path.name}")
+    storage.write_bytes(target, path.read_bytes())
+  return gcs
+
+
+def objects(gcs, folder):
+  prefix = f"{gcs.folder.removeprefix('gs://bucket/')}/{folder}/"
+  return {name.removeprefix(prefix) for name in gcs.objects(prefix)}
+
+
+def test_a_run_killed_at_random_moments(cloud, place, alone):
+  """Work directory, store and checkpoints are in the bucket; nothing is local."""
+  workdir, store = f"{cloud.folder}/run", f"{cloud.folder}/store"
+  chance = np.random.default_rng(0)
+  for _ in range(2):
+    process = start(place, workdir, store=store)
+    goal = int(chance.integers(3, STEPS - 4))
+    for line in process.stdout:
+      if (step := re.match(r"step +(\d+)/", line)) and int(step[1]) >= goal:
+        break
+    time.sleep(chance.uniform(0, 0.3))
+    process.kill()
+    process.wait()
+  finished(start(place, workdir, store=store))
+  assert curve(workdir) == alone
+  found = objects(cloud, "run")
+  expected = {"config.gin", "metrics.jsonl", "summary.json", "loss.png", "starts.jsonl"}
+  expected |= {"tokenizer.json", f"checkpoints/{STEPS}/commit_success.txt"}
+  assert expected <= found
+  assert any(name.startswith("tensorboard/") for name in found)
+  assert ".lock" not in found
+  assert not [path for path in place.iterdir() if path.name.startswith("gs")]
+  summary = storage.read_json(storage.parse(workdir) / "summary.json")
+  assert summary["step"] == STEPS
+  assert summary["goodput"]["starts"] == 3
+
+
+def test_faults_of_the_server_change_nothing(cloud, place, alone):
+  """503 in the middle of a save, uploads that break off, slow and cut answers."""
+  cloud.fail(method="POST", path="checkpoints%2F4%2Fstate", status=503, times=4)
+  cloud.fail(method="POST", path="metrics.jsonl", lose=True, times=1)
+  cloud.fail(method="POST", path="checkpoints%2F8%2Fstate%2Fd", lose=True, times=1)
+  cloud.fail(method="GET", path="tokens-00000", cut=True, times=1)
+  cloud.fail(method="GET", path="metrics.jsonl", delay=2.0, times=1)
+  workdir, store = f"{cloud.folder}/run", f"{cloud.folder}/store"
+  finished(start(place, workdir, "--gin.Train.stop_at_step=8", store=store))
+  met = cloud.heal()
+  assert len(met) == 9, met
+  # The next start reads the checkpoint through faults, and does not take it for damage.
+  cloud.fail(method="GET", path="checkpoints%2F8%2Fstate", status=503, times=3)
+  cloud.fail(
+    method="GET", path="checkpoints%2F8%2Fmeta%2Fmetadata", status=429, times=1
+  )
+  output = finished(start(place, workdir, store=store))
+  assert len(cloud.heal()) == 4
+  assert "going on from step 8" in output
+  assert curve(workdir) == alone
+  assert not [name for name in objects(cloud, "run") if "damaged" in name]
+
+
+def test_an_outage_ends_the_run_in_one_line_and_moves_nothing(cloud, place, alone):
+  workdir = f"{cloud.folder}/run"
+  finished(start(place, workdir, "--gin.Train.stop_at_step=8"))
+  before = objects(cloud, "run")
+  cloud.fail(method="GET", path="%2Fmeta%2Fmetadata", status=503, times=99)
+  environment = {"PHI1_JAX_RETRY_SECONDS": "1"}
+  output = finished(start(place, workdir, environment=environment), 1)
+  assert "Traceback" not in output
+  assert output.rstrip().split("\n")[-1].startswith("error: reading gs://")
+  cloud.heal()
+  assert objects(cloud, "run") >= before - {"summary.json"}
+  finished(start(place, workdir))
+  assert curve(workdir) == alone
+
+
+def test_other_schemes_are_refused(place):
+  for flags in (["s3://bucket/run"], ["run", "--gin.Checkpoint.init_from=hf://a/b"]):
+    output = finished(start(place, *flags), 2)
+    lines = [line for line in output.split("\n") if line.startswith("error")]
+    assert len(lines) == 1
+  assert not (place / "s3:").exists()
+
+
+@contextlib.contextmanager
+def small_disk(folder, num_bytes):
+  """Mounts a file system of so many bytes; skips where that is not allowed."""
+  folder.mkdir()
+  words = ["mount", "-t", "tmpfs", "-o", f"size={num_bytes}", "tmpfs", str(folder)]
+  try:
+    subprocess.run(words, check=True, capture_output=True)
+  except (OSError, subprocess.CalledProcessError) as error:
+    pytest.skip(f"cannot mount a small disk here: {error}")
+  try:
+    yield folder
+  finally:
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_during_a_save(place, tmp_path):
+  """The last checkpoint stays whole; one line says what happened."""
+  with small_disk(tmp_path / "disk", 4 << 20) as disk:
+    process = start(place, disk / "run", "--gin.Checkpoint.keep_latest=99")
+    for line in process.stdout:
+      if line.startswith("step  5/"):
+        break
+    free = os.statvfs(disk)
+    with (disk / "other").open("wb") as file:  # leaves room for rows, not for a save
+      file.write(bytes(free.f_bavail * free.f_frsize - (48 << 10)))
+    output = finished(process, 1)
+    assert "Traceback" not in output
+    errors = [line for line in output.split("\n") if line.startswith("error")]
+    assert len(errors) == 1
+    assert len(errors[0]) < 600
+    (disk / "other").unlink()
+    output = finished(start(place, disk / "run"))
+    assert "going on from step 4" in output
+  full = tmp_path / "full"
+  with small_disk(full, 64 << 10) as disk:
+    with contextlib.suppress(OSError), (disk / "other").open("wb") as file:
+      file.write(bytes(64 << 10))
+    output = finished(start(place, disk / "run"), 2)
+    assert "Traceback" not in output
+
+
+SLOW = """
+import time
+
+def slow(setup, store):
+  def run(step, state):
+    print("evaluating", flush=True)
+    time.sleep(3600)
+    yield "eval/x", 1.0
+  return run
+"""
+
+
+def test_sigterm_inside_a_hook_with_a_kill_ten_seconds_later(place):
+  (place / "slow_hook.py").write_text(SLOW)
+  flags = ["--gin.Runtime.hooks={'slow_hook:slow': 6}", "--gin.Checkpoint.every=100"]
+  process = start(place, "stopped", *flags, environment={"PYTHONPATH": "."})
+  for line in process.stdout:
+    if line.startswith("evaluating"):
+      break
+  process.send_signal(signal.SIGTERM)
+  deadline = time.monotonic() + 10
+  while process.poll() is None and time.monotonic() < deadline:
+    time.sleep(0.05)
+  process.kill()
+  assert process.wait() == 75
+  assert (place / "stopped" / "checkpoints" / "6").is_dir()
+  meta = json.loads((place / "stopped/checkpoints/6/meta/metadata").read_text())
+  assert meta["samples_seen"] == 6 * 4
