@@ -152,7 +152,7 @@ def test_a_run_killed_at_random_moments(cloud, place, alone):
 def test_faults_of_the_server_change_nothing(cloud, place, alone):
   """503 in the middle of a save, uploads that break off, slow and cut answers."""
   cloud.fail(method="POST", path="checkpoints%2F4%2Fstate", status=503, times=4)
-  cloud.fail(method="POST", path="metrics.jsonl", lose=True, times=1)
+  cloud.fail(method="POST", path="uploadType=multipart", lose=True, times=1)
   cloud.fail(method="POST", path="checkpoints%2F8%2Fstate%2Fd", lose=True, times=1)
   cloud.fail(method="GET", path="tokens-00000", cut=True, times=1)
   cloud.fail(method="GET", path="metrics.jsonl", delay=2.0, times=1)
