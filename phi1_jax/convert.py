@@ -13,16 +13,16 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax.numpy as jnp
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.cli import command
 from phi1_jax.cli.progress import Progress
 from phi1_jax.interop import from_hf, staging, to_hf
 from phi1_jax.model.config import DTYPES
 from phi1_jax.sampling.checkpoint import check_one_host
+from phi1_jax.storage import AnyPath
 
 _MAX_SHARD_BYTES = 5_000_000_000  # transformers' too, up to version 4
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
+  parser = command.PathParser(
     prog="python -m phi1_jax.convert",
     description="Converts checkpoints between Hugging Face's safetensors and ours.",
     epilog="example:\n  python -m phi1_jax.convert from-hf models/phi-1 runs/phi-1",
@@ -50,8 +50,10 @@ def _parser() -> argparse.ArgumentParser:
     help="a folder of Hugging Face's to a work directory with one checkpoint",
     allow_abbrev=False,
   )
-  reader.add_argument("folder", type=Path, help="config.json, *.safetensors, tokenizer")
-  reader.add_argument("out", type=Path, help="the work directory to make")
+  reader.add_argument(
+    "folder", type=storage.parse, help="config.json, *.safetensors, tokenizer"
+  )
+  reader.add_argument("out", type=storage.parse, help="the work directory to make")
   reader.add_argument(
     "--dtype", choices=DTYPES, default="float32", help="default: %(default)s"
   )
@@ -61,8 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     help="a checkpoint to a folder that transformers loads",
     allow_abbrev=False,
   )
-  writer.add_argument("checkpoint", help="a work directory, or one step folder in it")
-  writer.add_argument("folder", type=Path, help="the folder to make")
+  writer.add_argument(
+    "checkpoint", type=storage.parse, help="a work directory, or one step folder in it"
+  )
+  writer.add_argument("folder", type=storage.parse, help="the folder to make")
   writer.add_argument("--dtype", choices=DTYPES, help="default: the checkpoint's own")
   writer.add_argument(
     "--max_shard_bytes",
@@ -119,12 +123,9 @@ def _to_hf(arguments: argparse.Namespace) -> int:
   return command.DONE
 
 
-def _sum_up(made: Path, parameters: int, dtype: str, started: float) -> None:
-  num_bytes = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
-  print(
-    f"{made}: {parameters:,} parameters in {dtype}, {num_bytes:,} bytes, "
-    f"{time.perf_counter() - started:.1f} s"
-  )
+def _sum_up(made: AnyPath, parameters: int, dtype: str, started: float) -> None:
+  seconds = time.perf_counter() - started
+  print(f"{made}: {parameters:,} parameters in {dtype}, {seconds:.1f} s")
 
 
 if __name__ == "__main__":

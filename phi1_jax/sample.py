@@ -13,10 +13,9 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.cli import command, gin_config
 from phi1_jax.model.config import DTYPES
 from phi1_jax.parallel.mesh import MeshConfig
@@ -68,6 +67,7 @@ def _parser() -> command.Parser:
   parser.add_argument("--prompt", help="what to complete, instead of a file")
   parser.add_argument(
     "--checkpoint",
+    type=storage.parse,
     required=True,
     metavar="DIR",
     help="a work directory of train or convert, or one step folder in it",
@@ -117,7 +117,7 @@ def _read(arguments: argparse.Namespace) -> str:
   try:
     if name == "-":
       return sys.stdin.buffer.read().decode()
-    return Path(name).read_bytes().decode()  # as it is: no line end is translated
+    return storage.read_text(storage.parse(name))  # no line end is translated
   except OSError as error:
     raise InputError(f"{name}: {error.strerror}; expected a readable file") from None
   except UnicodeDecodeError as error:

@@ -4,9 +4,9 @@ import sys
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load, load_file
 
-from phi1_jax import InputError, convert
+from phi1_jax import InputError, convert, sample, storage
 from phi1_jax.interop import hf_config, layouts, safetensors
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.text import tokenizer
@@ -57,6 +57,33 @@ def test_there_and_back(folder, tmp_path, capsys):
   assert {tensor.dtype for tensor in tensors} == {"F32"}
   content = json.loads((tmp_path / "own" / "config.json").read_text())
   assert content["torch_dtype"] == "float32"
+
+
+def test_there_and_back_on_cloud_storage(folder, gcs, tmp_path, monkeypatch, capsys):
+  """Both folders may be gs://, and no local folder of that name appears."""
+  monkeypatch.chdir(tmp_path)
+  for name in ("config.json", "model.safetensors", "tokenizer.json"):
+    place = storage.parse(f"{gcs.folder}/hf/{name}")
+    storage.write_bytes(place, (folder / name).read_bytes())
+  hf, run, again = (f"{gcs.folder}/{name}" for name in ("hf", "run", "again"))
+  assert convert.main(["from-hf", hf, run]) == 0
+  assert convert.main(["to-hf", run, again, "--dtype=float16"]) == 0
+  got = storage.read_bytes(storage.parse(f"{again}/model.safetensors"))
+  expected = load_file(folder / "model.safetensors")
+  assert {name: x.tobytes() for name, x in load(got).items()} == {
+    name: x.tobytes() for name, x in expected.items()
+  }
+  assert list(tmp_path.iterdir()) == []
+  capsys.readouterr()
+  flags = [f"--checkpoint={run}", "--prompt=a b", "--max_new_tokens=3", "--json"]
+  assert sample.main(flags) == 0
+  assert len(json.loads(capsys.readouterr().out)["tokens"]) <= 3
+
+
+@pytest.mark.parametrize("words", [["from-hf", "s3://b/x", "run"], ["to-hf", "run"]])
+def test_other_schemes_are_refused(words):
+  with pytest.raises(InputError, match="//b/x: got .* expected a local path or gs://"):
+    convert.main([*words, "abfs://b/x"][:3])
 
 
 def test_another_process_says_it_in_one_line(tmp_path):

@@ -20,7 +20,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from phi1_jax import InputError, storage
 
@@ -35,7 +35,16 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 PARENT, TOLD = "PHI1_JAX_PARENT", b"!"
 
 
-class Parser(argparse.ArgumentParser):
+class PathParser(argparse.ArgumentParser):
+  """An argument parser whose flags may have `type=storage.parse`."""
+
+  def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+    if action.type is storage.parse:
+      return storage.parse(arg_string)  # argparse would hide its InputError
+    return super()._get_value(action, arg_string)
+
+
+class Parser(PathParser):
   """An argument parser that knows the flags which all commands share.
 
   `--gin_file` may be repeated; `--gin.NAME=VALUE` binds one parameter or macro

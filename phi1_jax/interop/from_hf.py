@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.checkpoint.manager import CheckpointConfig, Checkpoints
 from phi1_jax.interop import hf_config, hf_tokenizer, layouts, safetensors
 from phi1_jax.interop.layouts import Layout, Tensor
@@ -27,6 +27,7 @@ from phi1_jax.interop.staging import staged
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import abstract_parameters
 from phi1_jax.parallel.mesh import MeshConfig, make_mesh
+from phi1_jax.storage import AnyPath
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Source:
     notes: what a person should know about it.
   """
 
-  folder: Path
+  folder: AnyPath
   files: tuple[safetensors.File, ...]
   layout: Layout
   config: ModelConfig
@@ -60,7 +61,7 @@ class Source:
     return tuple(sorted(safetensors.DTYPES[dtype].name for dtype in used))
 
 
-def open_source(folder: Path, param_dtype: str = "float32") -> Source:
+def open_source(folder: AnyPath, param_dtype: str = "float32") -> Source:
   """Reads a folder's config and headers, and checks every tensor's name and shape.
 
   Args:
@@ -133,7 +134,7 @@ def load(
 
 def convert(
   source: Source,
-  out: Path,
+  out: AnyPath,
   advance: Callable[[int], None],
   say: Callable[[str], None],
 ) -> None:
@@ -164,7 +165,7 @@ def convert(
       "tokenizer": tokenizer.digest,
       "tokens_seen": 0,
       "provenance": {
-        "folder": source.folder.absolute().name,
+        "folder": _name(source.folder),
         "layout": source.layout.name,
         "dtypes": source.dtypes,
         "sha256": digests,
@@ -176,6 +177,10 @@ def convert(
     )
     with contextlib.closing(checkpoints):
       checkpoints.save(0, {"params": params}, meta)
+
+
+def _name(folder: AnyPath) -> str:
+  return folder.name if storage.is_remote(folder) else Path(folder).absolute().name
 
 
 def _zeros(abstract: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:

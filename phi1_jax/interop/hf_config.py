@@ -10,11 +10,11 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.model.config import ModelConfig
+from phi1_jax.storage import AnyPath
 
 FILE_NAME = "config.json"
 # ModelConfig's field: its spellings in config.json, that of files we write first. A dot
@@ -69,7 +69,7 @@ _Check = tuple[
 ]  # a setting, its value, those that can be read
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read(folder: AnyPath) -> dict[str, Any]:
   """Return the folder's config.json, of a model type that can be read.
 
   Raises:
@@ -77,7 +77,7 @@ def read(folder: Path) -> dict[str, Any]:
   """
   path = folder / FILE_NAME
   try:
-    content = json.loads(path.read_text(), parse_constant=_refuse_constant)
+    content = json.loads(storage.read_bytes(path), parse_constant=_refuse_constant)
   except OSError as error:
     raise InputError(
       f"{path}: {error.strerror}; expected the model's {FILE_NAME} beside its tensors"
@@ -93,7 +93,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def to_model_config(
-  content: Mapping[str, Any], path: Path, param_dtype: str
+  content: Mapping[str, Any], path: AnyPath, param_dtype: str
 ) -> ModelConfig:
   """Return the model that a config.json describes.
 

@@ -1,13 +1,13 @@
 """Hugging Face's tokenizer files to tokenizer.json and back."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
+from phi1_jax.storage import AnyPath
 from phi1_jax.text import tokenizer as text_tokenizer
 from phi1_jax.text.tokenizer import END_OF_TEXT, FILE_NAME, Tokenizer
 
@@ -18,7 +18,9 @@ _CODEGEN_SIZE = 50295
 _NONE = "CodeGen's, as the folder has none"
 
 
-def take_over(folder: Path, out: Path, vocabulary_size: int) -> tuple[Tokenizer, str]:
+def take_over(
+  folder: AnyPath, out: AnyPath, vocabulary_size: int
+) -> tuple[Tokenizer, str]:
   """Writes `out`/tokenizer.json from what a model's folder holds.
 
   One that encodes as CodeGen's does becomes CodeGen's, byte for byte, so that its
@@ -55,7 +57,7 @@ def take_over(folder: Path, out: Path, vocabulary_size: int) -> tuple[Tokenizer,
   return tokenizer, origin
 
 
-def write(folder: Path, tokenizer: Tokenizer, max_length: int) -> None:
+def write(folder: AnyPath, tokenizer: Tokenizer, max_length: int) -> None:
   """Writes what transformers' AutoTokenizer loads."""
   tokenizer.save(folder / FILE_NAME)
   content = {
@@ -67,24 +69,27 @@ def write(folder: Path, tokenizer: Tokenizer, max_length: int) -> None:
     "unk_token": END_OF_TEXT,
     "clean_up_tokenization_spaces": False,
   }
-  (folder / _CONFIG_NAME).write_text(json.dumps(content, indent=2) + "\n")
+  storage.write_json(folder / _CONFIG_NAME, content)
 
 
-def _find(folder: Path) -> tuple[Tokenizer, str]:
+def _find(folder: AnyPath) -> tuple[Tokenizer, str]:
   if (folder / FILE_NAME).exists():
-    return text_tokenizer.load(str(folder / FILE_NAME)), FILE_NAME
+    return text_tokenizer.load(folder / FILE_NAME), FILE_NAME
   if all((folder / name).exists() for name in _OLD_NAMES):
     return _from_old_files(folder), " and ".join(_OLD_NAMES)
   return text_tokenizer.codegen(), _NONE
 
 
-def _from_old_files(folder: Path) -> Tokenizer:
+def _from_old_files(folder: AnyPath) -> Tokenizer:
   """A byte-level BPE from GPT-2's kind of files, with the tokens added to it."""
-  vocabulary, merges = (str(folder / name) for name in _OLD_NAMES)
+  vocabulary, merges = (storage.read_text(folder / name) for name in _OLD_NAMES)
+  path = folder / _ADDED_NAME
   try:
-    backend = tokenizers.Tokenizer(models.BPE.from_file(vocabulary, merges))
-    path = folder / _ADDED_NAME
-    added = json.loads(path.read_text()) if path.exists() else {}
+    lines = [x for x in merges.split("\n") if x and not x.startswith("#version")]
+    pairs = [(left, right) for left, right in map(str.split, lines)]
+    model = models.BPE(json.loads(vocabulary), pairs)
+    backend = tokenizers.Tokenizer(model)
+    added = storage.read_json(path) if path.exists() else {}
     in_order = sorted(added, key=added.__getitem__)
   except Exception as error:  # what `tokenizers` raises is a bare Exception
     raise InputError(
@@ -103,13 +108,13 @@ def _from_old_files(folder: Path) -> Tokenizer:
   return Tokenizer(backend)
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def _facts(path: AnyPath) -> dict[str, Any]:
   """What decides how a byte-level BPE encodes.
 
   Left out: what cuts offsets (trim_offsets, post-processor), the unknown token, which
   bytes never need, and `normalized`, which says nothing without a normalizer.
   """
-  content = json.loads(path.read_text())
+  content = storage.read_json(path)
   model, splitter = content["model"], content["pre_tokenizer"] or {}
   flags = ("content", "special", "single_word", "lstrip", "rstrip")
   added = content["added_tokens"]

@@ -11,13 +11,14 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, BinaryIO
+from pathlib import PurePath
+from typing import IO, Any
 
 import ml_dtypes
 import numpy as np
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
+from phi1_jax.storage import AnyPath
 
 FILE_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
@@ -43,19 +44,19 @@ class Stored:
 class File:
   """A file whose header is read: its tensors in the order of their bytes."""
 
-  path: Path
+  path: AnyPath
   header_bytes: int
   tensors: tuple[Stored, ...]
 
 
-def open_folder(folder: Path) -> list[File]:
+def open_folder(folder: AnyPath) -> list[File]:
   """Reads the headers of a model's files.
 
   Raises:
     InputError: no safetensors here, a file that is not whole, or one name twice.
   """
   files = [_open(path) for path in _paths(folder)]
-  seen: dict[str, Path] = {}
+  seen: dict[str, AnyPath] = {}
   for file in files:
     for tensor in file.tensors:
       if tensor.name in seen:
@@ -82,9 +83,7 @@ def read(
     with file.path.open("rb") as stream:
       sha256.update(stream.read(file.header_bytes))
       for tensor in file.tensors:
-        content = np.fromfile(stream, np.uint8, tensor.num_bytes)
-        if content.size != tensor.num_bytes:
-          raise InputError(f"{file.path}: became shorter while it was read")
+        content = _read(file.path, stream, tensor.num_bytes)
         sha256.update(content.data)
         dtype = DTYPES.get(tensor.dtype)
         if dtype is not None:
@@ -95,7 +94,7 @@ def read(
 
 
 def write(
-  folder: Path,
+  folder: AnyPath,
   shapes: Mapping[str, tuple[int, ...]],
   dtype: np.dtype,
   arrays: Iterator[np.ndarray],
@@ -123,17 +122,32 @@ def write(
         array = next(arrays)
         if array.shape != shape or array.dtype != dtype:
           raise ValueError(f"got {array.dtype}{array.shape}, expected {dtype}{shape}")
-        array.reshape(-1).view(np.uint8).tofile(stream)
+        stream.write(array.reshape(-1).view(np.uint8).data)
         del array  # before the next one is made
-      stream.flush()
-      os.fsync(stream.fileno())
+      if not storage.is_remote(folder):
+        stream.flush()
+        os.fsync(stream.fileno())
   if len(shards) > 1:
     total = sum(math.prod(shape) for shape in shapes.values()) * dtype.itemsize
     index = {"metadata": {"total_size": total}, "weight_map": places}
-    (folder / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n")
+    storage.write_json(folder / INDEX_NAME, index)
 
 
-def _paths(folder: Path) -> list[Path]:
+def _read(path: AnyPath, stream: IO[bytes], num_bytes: int) -> np.ndarray:
+  """Return the next bytes of a file; the storage's retry policy holds for each read."""
+  start = stream.tell()
+
+  def read() -> np.ndarray:
+    stream.seek(start)
+    content = np.frombuffer(stream.read(num_bytes), np.uint8)
+    if content.size != num_bytes:
+      raise InputError(f"{path}: became shorter while it was read")
+    return content
+
+  return storage.retrying(read, f"reading {path}")
+
+
+def _paths(folder: AnyPath) -> list[AnyPath]:
   """The files of a model, in the order of their names."""
   if not folder.is_dir():
     raise InputError(f"{folder}: no such folder; expected one with {FILE_NAME}")
@@ -143,10 +157,10 @@ def _paths(folder: Path) -> list[Path]:
   if not index.exists():
     raise InputError(_what_is_there_instead(folder))
   try:
-    names = set(json.loads(index.read_text())["weight_map"].values())
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    names = set(storage.read_json(index)["weight_map"].values())
+  except (KeyError, TypeError, AttributeError) as error:
     raise InputError(f"{index}: not an index of safetensors files ({error})") from None
-  strangers = sorted(str(name) for name in names if Path(str(name)).name != name)
+  strangers = sorted(str(name) for name in names if PurePath(str(name)).name != name)
   if strangers or not names:
     raise InputError(
       f"{index}: got {', '.join(strangers) or 'no files'}, expected names of files in "
@@ -161,7 +175,7 @@ def _paths(folder: Path) -> list[Path]:
   return [folder / name for name in sorted(names)]
 
 
-def _what_is_there_instead(folder: Path) -> str:
+def _what_is_there_instead(folder: AnyPath) -> str:
   pickles = sorted(folder.glob("*.bin"))
   if not pickles:
     return f"{folder}: no {FILE_NAME} and no {INDEX_NAME} here"
@@ -173,13 +187,13 @@ def _what_is_there_instead(folder: Path) -> str:
   )
 
 
-def _open(path: Path) -> File:
+def _open(path: AnyPath) -> File:
   """Reads a header and holds it against the length of the file."""
   try:
     with path.open("rb") as stream:
       length = _read_length(stream)
       header = json.loads(stream.read(length))
-      size = os.fstat(stream.fileno()).st_size
+      size = stream.seek(0, os.SEEK_END)
     header.pop("__metadata__", None)
     spans = sorted(
       (*map(int, entry["data_offsets"]), name, entry) for name, entry in header.items()
@@ -202,7 +216,7 @@ def _open(path: Path) -> File:
   return File(path, 8 + length, tuple(tensors))
 
 
-def _read_length(stream: BinaryIO) -> int:
+def _read_length(stream: IO[bytes]) -> int:
   length = int.from_bytes(stream.read(8), "little")
   if not 0 < length <= _LONGEST_HEADER:
     raise ValueError(f"its header would be {length} bytes long")

@@ -1,23 +1,25 @@
 """A folder that appears under its name when it is whole, or never."""
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
+from phi1_jax.storage import AnyPath
+from phi1_jax.storage.lease import FILE_NAME as LOCK
 
-_MARKER = ".converting"  # tells our leftovers from other people's folders
+_MADE = "made"
 
 
 @contextlib.contextmanager
-def staged(out: Path, num_bytes: int) -> Iterator[Path]:
-  """Gives a folder beside `out` to fill; it becomes `out` when the block ends.
+def staged(out: AnyPath, num_bytes: int) -> Iterator[AnyPath]:
+  """Give a folder to fill; it is `out` when the block ends.
 
-  If the block fails, the folder is deleted. A process that is interrupted or killed
-  leaves `<out>.partial` behind, which the next one that is to make `out` clears.
+  A local folder is filled as `<out>.partial/made` and renamed. One on cloud storage is
+  filled in place, with a lock in it until it is whole. If the block fails, all of it is
+  deleted; the next process that makes `out` deletes what a killed one left.
 
   Args:
     out: the folder to make; it must not exist, or be empty.
@@ -27,58 +29,78 @@ def staged(out: Path, num_bytes: int) -> Iterator[Path]:
     InputError: `out` holds something, is being made by another process, cannot be
       written, or its disk has too little room.
   """
-  out = out.absolute()
   refuse_existing(out)
-  folder = out.with_name(f"{out.name}.partial")
+  if storage.is_remote(out):
+    with _lease(out, out), _cleared(out):
+      yield out
+    return
+  out = Path(out).absolute()
+  room = out.with_name(f"{out.name}.partial")
+  folder = room / _MADE
+  if set(storage.names(room)) - {LOCK, _MADE}:
+    raise InputError(
+      f"{room}: holds something that no conversion left there; move it away"
+    )
   try:
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()) and not (folder / _MARKER).exists():
-      raise InputError(
-        f"{folder}: holds something that no conversion left there; move it away"
-      )
-    lock = (folder / _MARKER).open("w")
-  except OSError as error:
-    raise InputError(f"{out}: cannot be written ({error.strerror})") from None
-  with lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise InputError(f"{out}: another process is converting into it") from None
-    try:
-      _clear(folder)
+    with _lease(room, out), _cleared(folder):
+      folder.mkdir()
       _check_room(out, folder, num_bytes)
       yield folder
-      (folder / _MARKER).unlink()
       folder.rename(out)
-    except Exception:
-      shutil.rmtree(folder, ignore_errors=True)
-      raise
-    except BaseException:  # Ctrl-C: threads of Orbax may still write into the folder
-      with contextlib.suppress(OSError):
-        _clear(folder)
-      raise
+  finally:
+    with contextlib.suppress(OSError):  # something was left in it
+      room.rmdir()
 
 
-def refuse_existing(out: Path) -> None:
-  """Refuses what a finished folder could not replace.
+def refuse_existing(out: AnyPath) -> None:
+  """Refuse what a finished folder could not replace.
 
   Raises:
     InputError: `out` is a file, a folder that holds something, or a mount point.
   """
-  if out.is_dir() and not any(out.iterdir()):
-    if os.path.ismount(out) or out.is_symlink():
-      raise InputError(f"{out}: a mount point or a link; name a new folder inside it")
-  elif out.exists() or out.is_symlink():
+  names = storage.names(out)
+  if storage.is_remote(out):
+    exists = names and LOCK not in names  # with a lock it was never finished
+  else:
+    out = Path(out)
+    if out.is_dir() and not names:
+      if os.path.ismount(out) or out.is_symlink():
+        raise InputError(f"{out}: a mount point or a link; name a new folder inside it")
+      return
+    exists = out.exists() or out.is_symlink()
+  if exists:
     raise InputError(f"{out}: exists already; name another folder, or delete this one")
 
 
-def _clear(folder: Path) -> None:
-  """Deletes what a killed process left."""
-  for path in folder.iterdir():
-    if path.is_dir() and not path.is_symlink():
-      shutil.rmtree(path)
-    elif path.name != _MARKER:
-      path.unlink()
+def _lease(room: AnyPath, out: AnyPath) -> storage.Lease:
+  try:
+    return storage.Lease(room, "converting")
+  except OSError as error:
+    raise InputError(f"{out}: cannot be written ({error.strerror})") from None
+
+
+@contextlib.contextmanager
+def _cleared(folder: AnyPath) -> Iterator[None]:
+  """Empty a folder at the start, and after an exception."""
+  _clear(folder)
+  try:
+    yield
+  except BaseException:
+    with contextlib.suppress(OSError):  # threads of Orbax may still write into it
+      _clear(folder)
+    raise
+
+
+def _clear(folder: AnyPath) -> None:
+  """Delete a local folder; of one on cloud storage everything but the lock."""
+  if not storage.is_remote(folder):
+    shutil.rmtree(folder, ignore_errors=True)
+    return
+  from etils import epath
+
+  for name in {*storage.names(folder)} - {LOCK}:
+    place = epath.Path(folder / name)
+    storage.retrying(place.rmtree, f"deleting {place}")
 
 
 def _check_room(out: Path, folder: Path, num_bytes: int) -> None:

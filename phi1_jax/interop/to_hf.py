@@ -2,23 +2,21 @@
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.checkpoint import manager
 from phi1_jax.interop import hf_config, hf_tokenizer, layouts, safetensors
 from phi1_jax.interop.layouts import Tensor
 from phi1_jax.interop.staging import staged
 from phi1_jax.model import decoder
 from phi1_jax.model.config import ModelConfig
+from phi1_jax.storage import AnyPath
 from phi1_jax.text import tokenizer as text_tokenizer
 from phi1_jax.text.tokenizer import Tokenizer
 
@@ -35,12 +33,12 @@ class Source:
     tokenizer: the one it was trained with.
   """
 
-  step: Path
+  step: AnyPath
   config: ModelConfig
   tokenizer: Tokenizer
 
 
-def open_source(checkpoint: str) -> Source:
+def open_source(checkpoint: str | AnyPath) -> Source:
   """Finds a checkpoint and reads what it says about itself.
 
   Args:
@@ -66,7 +64,7 @@ def open_source(checkpoint: str) -> Source:
 
 def convert(
   source: Source,
-  out: Path,
+  out: AnyPath,
   dtype: str,
   max_shard_bytes: int,
   advance: Callable[[int], None],
@@ -88,10 +86,10 @@ def convert(
   tensors = sorted(layouts.PHI.tensors(config).values(), key=lambda tensor: tensor.path)
   eos_id = source.tokenizer.eos_id
   with staged(out, config.num_parameters() * target.itemsize) as folder:
-    _write_json(
+    storage.write_json(
       folder / hf_config.FILE_NAME, hf_config.from_model_config(config, eos_id, dtype)
     )
-    _write_json(
+    storage.write_json(
       folder / "generation_config.json",
       {"bos_token_id": eos_id, "eos_token_id": eos_id},
     )
@@ -157,11 +155,11 @@ def _restore(source: Source, paths: set[str]) -> dict[str, np.ndarray]:
   return layouts.flatten(jax.tree.map(np.asarray, state["params"]))
 
 
-def _tokenizer(step: Path, digest: str) -> Tokenizer:
+def _tokenizer(step: AnyPath, digest: str) -> Tokenizer:
   """The tokenizer in the checkpoint's work directory, or CodeGen's if it is that."""
   path = step.parent.parent / text_tokenizer.FILE_NAME
   if path.is_file():
-    tokenizer = text_tokenizer.load(str(path))
+    tokenizer = text_tokenizer.load(path)
     got = f"digest {tokenizer.digest[:12]}"
   else:
     tokenizer, got = text_tokenizer.codegen(), "no such file"
@@ -170,7 +168,3 @@ def _tokenizer(step: Path, digest: str) -> Tokenizer:
       f"{path}: {got}, expected the tokenizer of the checkpoint, digest {digest[:12]}"
     )
   return tokenizer
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-  path.write_text(json.dumps(content, indent=2) + "\n")

@@ -24,8 +24,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.problems.problem import Problem, cpu_limit, parse
+from phi1_jax.storage import AnyPath
 
 ENVIRONMENT = "PHI1_JAX_BENCHMARKS"
 CACHE = Path("~/.cache/phi1_jax/benchmarks")
@@ -87,7 +88,7 @@ TASK_SETS = {
 }
 
 
-def load(task_set: str, folder: str | Path | None = None) -> list[Problem]:
+def load(task_set: str, folder: str | AnyPath | None = None) -> list[Problem]:
   """Reads the problems of one task set.
 
   Args:
@@ -102,7 +103,7 @@ def load(task_set: str, folder: str | Path | None = None) -> list[Problem]:
   return [problem(row) for row in rows if ids is None or row["task_id"] in ids]
 
 
-def load_few_shot(task_set: str, folder: str | Path | None = None) -> list[Problem]:
+def load_few_shot(task_set: str, folder: str | AnyPath | None = None) -> list[Problem]:
   """The three problems that the paper's few-shot prompt shows, from the same file."""
   rows = {row["task_id"]: row for row in _rows(task_set, folder)}
   return [problem(rows[number]) for number in FEW_SHOT_IDS]
@@ -161,7 +162,7 @@ def _entry_point(tree: ast.Module, asserts: Sequence[str], number: int) -> str:
   raise InputError(f"Mbpp/{number}: no test calls a function of the reference")
 
 
-def _rows(task_set: str, folder: str | Path | None) -> list[dict[str, Any]]:
+def _rows(task_set: str, folder: str | AnyPath | None) -> list[dict[str, Any]]:
   if task_set not in TASK_SETS:
     raise InputError(
       f"task_set: got {task_set!r}, expected one of {', '.join(TASK_SETS)}"
@@ -169,7 +170,7 @@ def _rows(task_set: str, folder: str | Path | None) -> list[dict[str, Any]]:
   wanted = TASK_SETS[task_set]
   path = _find(wanted.file, folder)
   try:
-    text = path.read_text(encoding="utf-8")
+    text = storage.read_text(path)
     if path.suffix == ".jsonl":
       rows = [json.loads(line) for line in text.split("\n") if line.strip()]
     else:
@@ -191,10 +192,10 @@ def _rows(task_set: str, folder: str | Path | None) -> list[dict[str, Any]]:
   return rows
 
 
-def _find(file: str, folder: str | Path | None) -> Path:
+def _find(file: str, folder: str | AnyPath | None) -> AnyPath:
   named = folder or os.environ.get(ENVIRONMENT)
   if named:
-    path = Path(named).expanduser() / file
+    path = storage.parse(named) / file
     if not path.is_file():
       raise InputError(f"{path}: no such file; expected MBPP there ({UPSTREAM}/{file})")
     return path
@@ -205,15 +206,11 @@ def _find(file: str, folder: str | Path | None) -> Path:
 
 
 def _download(url: str, path: Path) -> None:
-  """Fetches a file whole or not at all."""
-  partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     with urllib.request.urlopen(url, timeout=60) as answer:
-      partial.write_bytes(answer.read())
-    partial.replace(path)
+      storage.write_bytes(path, answer.read())
   except OSError as error:  # URLError and timeouts are of this kind
-    partial.unlink(missing_ok=True)
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     raise InputError(
       f"MBPP cannot be downloaded ({reason}); put {path.name} from {url} into a "

@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +18,7 @@ from phi1_jax.checkpoint import manager
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import abstract_parameters
 from phi1_jax.parallel.mesh import MeshConfig, make_mesh
+from phi1_jax.storage import AnyPath
 from phi1_jax.text import tokenizer as tokenizers
 from phi1_jax.text.tokenizer import Tokenizer
 
@@ -49,7 +49,7 @@ class Loaded:
   digest: str
   step: int = 0
   tokens_seen: int = 0
-  path: Path | None = None
+  path: AnyPath | None = None
 
 
 def one_host_mesh(config: MeshConfig = COPIES) -> Mesh:
@@ -92,11 +92,13 @@ def _slice_hosts() -> int:
   return len(names.split(","))
 
 
-def open_checkpoint(path: str, mesh: Mesh, dtype: str | None = None) -> Loaded:
+def open_checkpoint(
+  path: str | AnyPath, mesh: Mesh, dtype: str | None = None
+) -> Loaded:
   """Restores the parameters of a checkpoint, each device its own part only.
 
   Args:
-    path: a work directory, its checkpoints folder, or one step folder.
+    path: a work directory, its checkpoints folder, or one step folder, local or gs://.
     mesh: where the parameters are to lie.
     dtype: dtype of the computation; None is the one it was trained in.
 
@@ -153,7 +155,7 @@ def _count_not_finite(params: Any) -> Any:
   return jax.tree.map(lambda leaf: jnp.count_nonzero(~jnp.isfinite(leaf)), params)
 
 
-def _check_finite(folder: Path, params: Any) -> None:
+def _check_finite(folder: AnyPath, params: Any) -> None:
   """Refuse parameters that are not finite; they are counted where they lie."""
   for place, leaf in jax.tree_util.tree_leaves_with_path(_count_not_finite(params)):
     if leaf:
@@ -164,7 +166,7 @@ def _check_finite(folder: Path, params: Any) -> None:
       )
 
 
-def read_meta(step: Path) -> dict[str, Any]:
+def read_meta(step: AnyPath) -> dict[str, Any]:
   """What a checkpoint says about itself, as it was saved.
 
   Args:
@@ -186,11 +188,11 @@ def model_digest(meta: dict[str, Any]) -> str:
   return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _tokenizer(folder: Path, digest: str) -> Tokenizer:
+def _tokenizer(folder: AnyPath, digest: str) -> Tokenizer:
   """The tokenizer beside the checkpoint, or CodeGen's where that is the one."""
   for place in (folder, folder.parent, folder.parent.parent):
     if (place / tokenizers.FILE_NAME).is_file():
-      found = tokenizers.load(str(place))
+      found = tokenizers.load(place)
       if found.digest != digest:
         raise InputError(
           f"{place / tokenizers.FILE_NAME}: not the tokenizer of {folder}: got digest "

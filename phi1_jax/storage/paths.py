@@ -68,11 +68,14 @@ def _prepare() -> None:
     raise InputError(
       "gs:// paths need gcsfs: pip install -c constraints.txt -e '.[gcs]'"
     )
-  # Without this, etils would import TensorFlow wherever it is installed.
-  os.environ["EPATH_USE_TF"] = "false"
-  # Its errors are raised as well, without pages of traceback in the log.
-  logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+  from etils.epath import gpath
   from fsspec import config
 
+  # Without this, etils would import TensorFlow wherever it is installed. It may have
+  # decided so already: Orbax uses it for local paths too.
+  os.environ["EPATH_USE_TF"] = "false"
+  gpath._is_tf_installed.cache_clear()
+  # Its errors are raised as well, without pages of traceback in the log.
+  logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
   # Another host may have changed a folder since this process last listed it.
   config.conf.setdefault("gcs", {})["use_listings_cache"] = False

@@ -25,14 +25,14 @@ import functools
 import hashlib
 import importlib.util
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
+from phi1_jax.storage import AnyPath
 
 END_OF_TEXT = "<|endoftext|>"
 FILE_NAME = "tokenizer.json"
@@ -98,15 +98,9 @@ class Tokenizer:
       )
     return self._backend.decode(ids, skip_special_tokens=False)
 
-  def save(self, path: str | Path) -> None:
-    """Writes tokenizer.json (Hugging Face's format); whole under its name or absent."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", encoding="utf-8") as file:
-      file.write(self._backend.to_str(pretty=True))
-      file.flush()
-      os.fsync(file.fileno())
-    temporary.replace(path)
+  def save(self, path: str | AnyPath) -> None:
+    """Write tokenizer.json (Hugging Face's format) atomically."""
+    storage.write_text(storage.parse(path), self._backend.to_str(pretty=True))
 
   def __reduce__(self):
     return _from_json, (self._backend.to_str(),)
@@ -136,7 +130,7 @@ def codegen() -> Tokenizer:
   return _finished(backend)
 
 
-def load(name_or_path: str) -> Tokenizer:
+def load(name_or_path: str | AnyPath) -> Tokenizer:
   """Opens a tokenizer by name or file.
 
   Args:
@@ -148,11 +142,11 @@ def load(name_or_path: str) -> Tokenizer:
   """
   if name_or_path == "codegen":
     return codegen()
-  path = Path(name_or_path)
+  path = storage.parse(name_or_path)
   if path.is_dir():
     path /= FILE_NAME
   try:
-    return _from_json(path.read_text(encoding="utf-8"))
+    return _from_json(storage.read_text(path))
   except OSError as error:
     raise InputError(
       f'tokenizer {path}: {error.strerror}; expected "codegen" or the path of a '

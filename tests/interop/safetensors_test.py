@@ -142,8 +142,9 @@ def test_a_file_that_the_index_names_is_missing(tmp_path):
 @pytest.mark.parametrize(
   ("index", "named"),
   [
-    ("{", "not an index"),
-    ("[]", "not an index"),
+    ("{", "not readable as JSON"),
+    ("[]", "got list, expected a JSON object"),
+    ("{}", "not an index"),
     ('{"weight_map": {}}', "got no files"),
     ('{"weight_map": {"a": "../model.safetensors"}}', "names of files in this folder"),
   ],

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.interop.staging import staged
 
 
@@ -21,7 +21,7 @@ def test_appears_whole(tmp_path):
 def fail(out, error):
   with staged(out, 10) as folder:
     (folder / "sub").mkdir()
-    (folder / "sub" / "x").write_text("1")
+    storage.write_text(folder / "sub" / "x", "1")
     raise error
 
 
@@ -36,8 +36,8 @@ def test_an_interruption_leaves_what_the_next_one_clears(tmp_path):
   partial = tmp_path / "out.partial"
   with pytest.raises(KeyboardInterrupt):
     fail(tmp_path / "out", KeyboardInterrupt())
-  assert [path.name for path in partial.iterdir()] == [".converting"]
-  (partial / "checkpoints").mkdir()  # a thread that still wrote
+  assert not partial.exists()
+  (partial / "made" / "checkpoints").mkdir(parents=True)  # a thread that still wrote
   with staged(tmp_path / "out", 10) as folder:
     assert not (folder / "checkpoints").exists()
   assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -87,9 +87,9 @@ def test_what_a_killed_process_left_is_deleted(tmp_path):
     staged(out, 10).__enter__()
   os.kill(child.pid, signal.SIGKILL)
   child.wait()
-  assert (tmp_path / "out.partial" / "sub" / "x").exists()
+  assert (tmp_path / "out.partial" / "made" / "sub" / "x").exists()
   with staged(out, 10) as folder:
-    assert [path.name for path in folder.iterdir()] == [".converting"]
+    assert list(folder.iterdir()) == []
   assert list(out.iterdir()) == []
 
 
@@ -103,3 +103,28 @@ def test_a_place_that_cannot_be_written(tmp_path):
   (tmp_path / "file").write_text("1")
   with pytest.raises(InputError, match="cannot be written"):
     staged(tmp_path / "file" / "out", 10).__enter__()
+
+
+def test_on_cloud_storage(gcs):
+  """Filled in place: locked until it is whole, deleted if it fails."""
+  out = storage.parse(f"{gcs.folder}/out")
+  with pytest.raises(OSError, match="disk on fire"):
+    fail(out, OSError("disk on fire"))
+  assert storage.names(out) == []
+  with staged(out, 10) as folder:
+    storage.write_text(folder / "sub" / "x", "1")
+    with pytest.raises(InputError, match="another process is converting"):
+      staged(out, 10).__enter__()
+  assert storage.names(out) == ["sub"]
+  with pytest.raises(InputError, match="exists already"):
+    staged(out, 10).__enter__()
+
+
+def test_what_a_killed_process_left_on_cloud_storage_is_deleted(gcs):
+  out = storage.parse(f"{gcs.folder}/out")
+  storage.write_text(out / "sub" / "x", "1")
+  storage.write_text(out / ".lock", "{}")
+  with staged(out, 10) as folder:
+    assert storage.names(folder) == [".lock"]
+    storage.write_text(folder / "y", "2")
+  assert storage.names(out) == ["y"]
