@@ -159,7 +159,7 @@ def test_faults_of_the_server_change_nothing(cloud, place, alone):
   workdir, store = f"{cloud.folder}/run", f"{cloud.folder}/store"
   finished(start(place, workdir, "--gin.Train.stop_at_step=8", store=store))
   met = cloud.heal()
-  assert len(met) == 9, met
+  assert len(met) == 9, "\n".join(met)
   # The next start reads the checkpoint through faults, and does not take it for damage.
   cloud.fail(method="GET", path="checkpoints%2F8%2Fstate", status=503, times=3)
   cloud.fail(
@@ -221,7 +221,7 @@ def test_a_disk_that_fills_up_during_a_save(place, tmp_path):
     with (disk / "other").open("wb") as file:  # leaves room for rows, not for a save
       file.write(bytes(free.f_bavail * free.f_frsize - (48 << 10)))
     output = finished(process, 1)
-    assert "Traceback" not in output
+    assert "Traceback" not in output, output
     errors = [line for line in output.split("\n") if line.startswith("error")]
     assert len(errors) == 1
     assert len(errors[0]) < 600
