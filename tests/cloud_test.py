@@ -152,14 +152,14 @@ def test_a_run_killed_at_random_moments(cloud, place, alone):
 def test_faults_of_the_server_change_nothing(cloud, place, alone):
   """503 in the middle of a save, uploads that break off, slow and cut answers."""
   cloud.fail(method="POST", path="checkpoints%2F4%2Fstate", status=503, times=4)
-  cloud.fail(method="POST", path="uploadType=multipart", lose=True, times=1)
+  cloud.fail(method="POST", path="uploadType=(multipart|resumable)", lose=True, times=1)
   cloud.fail(method="POST", path="checkpoints%2F8%2Fstate%2Fd", lose=True, times=1)
   cloud.fail(method="GET", path="tokens-00000", cut=True, times=1)
   cloud.fail(method="GET", path="metrics.jsonl", delay=2.0, times=1)
   workdir, store = f"{cloud.folder}/run", f"{cloud.folder}/store"
   finished(start(place, workdir, "--gin.Train.stop_at_step=8", store=store))
   met = cloud.heal()
-  assert len(met) == 9, "\n".join(met)
+  assert len(met) == 8, "\n".join(met)
   # The next start reads the checkpoint through faults, and does not take it for damage.
   cloud.fail(method="GET", path="checkpoints%2F8%2Fstate", status=503, times=3)
   cloud.fail(
@@ -227,7 +227,7 @@ def test_a_disk_that_fills_up_during_a_save(place, tmp_path):
     assert len(errors[0]) < 600
     (disk / "other").unlink()
     output = finished(start(place, disk / "run"))
-    assert "going on from step 4" in output
+    assert "going on from step 4" in output, output
   full = tmp_path / "full"
   with small_disk(full, 64 << 10) as disk:
     with contextlib.suppress(OSError), (disk / "other").open("wb") as file:
