@@ -120,7 +120,7 @@ class Checkpoints:
     self._saved_at = time.monotonic()
     self._pending: int | None = None  # step of the save in progress
     self._failed: tuple[int, BaseException] | None = None
-    _hide_closed_loops()
+    _report_failures_once()
     self._manager = self._open(cleanup=True)
 
   def _open(self, *, cleanup: bool = False) -> ocp.CheckpointManager:
@@ -286,19 +286,20 @@ class Checkpoints:
 
 
 @functools.cache
-def _hide_closed_loops() -> None:
-  """Keep TensorStore from printing a traceback for each write of a failed save.
+def _report_failures_once() -> None:
+  """Keep a failed save from printing a traceback for each of its arrays.
 
-  Orbax closes its event loop at the first failure, which it raises. Each other write
-  then finds the loop closed, and calls `sys.excepthook` about that.
+  Orbax raises the first failure. It closes its event loop then, so asyncio logs the
+  other failures, and TensorStore reports each write that finds the loop closed.
   """
-  show = sys.excepthook
+  logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+  show = sys.unraisablehook
 
-  def hook(kind, error, traceback) -> None:
-    if str(error) != "Event loop is closed":
-      show(kind, error, traceback)
+  def hook(unraisable) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+      show(unraisable)
 
-  sys.excepthook = hook
+  sys.unraisablehook = hook
 
 
 @dataclasses.dataclass

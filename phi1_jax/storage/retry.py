@@ -44,6 +44,10 @@ _TRANSIENT_TEXT = re.compile(
   r"|Input/output error|Stale (NFS )?file handle|Connection (timed out|reset)"
 )
 
+_SYSTEM_REASON = re.compile(
+  "No space left on device|Disk quota exceeded|Read-only file system"
+)
+
 
 class StorageError(RuntimeError):
   """A read or write that kept failing for a passing reason, or a full disk.
@@ -114,6 +118,12 @@ def retrying(call: Callable[[], T], what: str) -> T:
 
 
 def one_line(error: BaseException) -> str:
-  """Return the first line of an exception's message, or its type."""
+  """Return the first line of an exception's message, or its type.
+
+  TensorStore's messages begin with names of arrays and files; where the operating
+  system gave a reason, that is returned.
+  """
+  if found := _SYSTEM_REASON.search(str(error)):
+    return found[0]
   text = str(error).strip().split("\n")[0][:200]
   return text or type(error).__name__
