@@ -5,7 +5,9 @@ line, and the next process that opens the file removes it. Files are local: a fo
 on cloud storage has a `Mirror`.
 """
 
+import errno
 import json
+import logging
 import os
 import time
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import Any, Self
 from phi1_jax import InputError
 from phi1_jax.storage import files
 from phi1_jax.storage.paths import AnyPath
+
+log = logging.getLogger(__name__)
 
 
 class JsonLines:
@@ -26,14 +30,17 @@ class JsonLines:
     path: a local file; created if missing.
     every: seconds between two syncs to the disk; 0 syncs each line. A killed process
       loses no line either way; a machine that loses power loses those of that time.
+    patient: keep rows in memory while the disk is full, and write them later; `close`
+      raises if it still is.
 
   Raises:
     InputError: a line is no JSON object.
   """
 
-  def __init__(self, path: Path, every: float = 0.0):
+  def __init__(self, path: Path, every: float = 0.0, *, patient: bool = False):
     self.rows = read_lines(path)
     self._every, self._synced = every, time.monotonic()
+    self._path, self._patient = path, patient
     self._file = path.open("ab")
     self._file.truncate(path.read_bytes().rfind(b"\n") + 1)  # a torn last line
 
@@ -43,12 +50,18 @@ class JsonLines:
     Raises:
       ValueError: a number is NaN or infinite.
     """
-    self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
-    self._file.flush()
-    if time.monotonic() - self._synced >= self._every:
-      os.fsync(self._file.fileno())
-      self._synced = time.monotonic()
+    line = json.dumps(row, allow_nan=False).encode() + b"\n"
     self.rows.append(row)
+    try:
+      self._file.write(line)  # what cannot be written stays in the file's buffer
+      self._file.flush()
+      if time.monotonic() - self._synced >= self._every:
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+    except OSError as error:
+      if not self._patient or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        raise
+      log.warning("%s: %s; keeping the row in memory", self._path, error.strerror)
 
   def close(self) -> None:
     """Sync and close the file."""

@@ -98,7 +98,7 @@ class StartLog:
   def _append(self, event: Event) -> None:
     fields = dataclasses.asdict(event)
     if self._lines is None:
-      self._lines = storage.JsonLines(self._path)
+      self._lines = storage.JsonLines(self._path, patient=True)
     self._lines.append({name: x for name, x in fields.items() if x is not None})
 
   @contextlib.contextmanager

@@ -11,6 +11,7 @@ whenever the process was killed.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import logging
@@ -90,8 +91,10 @@ class Recorder:
   def __enter__(self) -> Self:
     return self
 
-  def __exit__(self, *_: object) -> None:
-    self.close()
+  def __exit__(self, kind: object, *_: object) -> None:
+    # What ends the run is to be reported, not that its rows do not fit on the disk.
+    with contextlib.suppress(*[OSError] if kind else []):
+      self.close()
 
 
 def _summary_writer() -> type | None:
@@ -129,7 +132,7 @@ class MetricsFile:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     truncate_after(path, -1 if resumed_at is None else resumed_at)
-    self._lines = storage.JsonLines(path)
+    self._lines = storage.JsonLines(path, patient=True)
 
   def write(self, step: int, scalars: Mapping[str, Any]) -> None:
     """Append one row."""
