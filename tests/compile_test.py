@@ -130,11 +130,11 @@ def test_simulated_gpus(tiny):
   text, log = run(tiny, "--topology=h100-4x2")
   assert "attention: xla" in log
   lines = {line.split("  ")[0]: line for line in text.splitlines()}
-  assert "8 x NVIDIA H100 80GB HBM3 on 2 slices or nodes, simu" in lines["machine"]
+  assert "8 x NVIDIA H100 80GB HBM3 on 2 nodes, simulated" in lines["machine"]
   assert "data 2 x fsdp 4 x tensor 1" in lines["mesh"]
   assert "of which JAX may use 60.0 (JAX's default" in lines["memory"]
   assert "A bound, not a measurement" in lines["bound"]
-  crossing = [line for line in text.splitlines() if line.endswith("across slices")]
+  crossing = [line for line in text.splitlines() if line.endswith("across nodes")]
   assert {line.split()[0] for line in crossing} == {"all-reduce"}
 
 

@@ -70,9 +70,10 @@ def text(found: dict[str, Any]) -> str:
   mesh = " x ".join(f"{axis} {size}" for axis, size in found["mesh"].items())
   simulated = ", simulated by the CPU: memory is an upper bound"
   hbm, several = found["hbm_gib"], found["slices"] > 1
+  unit = "node" if found["simulated"] else "slice"
   lines = [
     f"machine      {found['topology']}: {found['devices']} x {found['device_kind']}"
-    + (f" on {found['slices']} slices or nodes" if several else "")
+    + (f" on {found['slices']} {unit}s" if several else "")
     + (simulated if found["simulated"] else ""),
     f"mesh         {mesh}",
     f"step         {found['sequences_per_device']} sequences a device, "
@@ -91,11 +92,12 @@ def text(found: dict[str, Any]) -> str:
   ]
   if traffic := found["hbm_traffic_gib"]:
     lines.append(f"traffic      {traffic:.1f} GiB through each device's memory")
-  for where in ("inside_slice", "across_slices"):
+  places = {"inside_slice": f"inside a {unit}", "across_slices": f"across {unit}s"}
+  for name, place in places.items():
     lines += [
       f"{kind:<19}{item['count']:,} times, {item['bytes'] / GIB:.3f} GiB from each "
-      f"device" + (f", {where.replace('_', ' ')}" if several else "")
-      for kind, item in found[f"collectives_{where}"].items()
+      f"device" + (f", {place}" if several else "")
+      for kind, item in found[f"collectives_{name}"].items()
     ]
   lines += _bound_lines(found)
   return "\n".join([*lines, f"compiled in  {found['compile_seconds']:.1f} s"])
@@ -108,7 +110,7 @@ def _bound_lines(found: dict[str, Any]) -> list[str]:
   parts = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in bounds.items())
   without = "; of FLOPs alone" if found["simulated"] else ""
   if found["slices"] > 1 and not found["simulated"] and "dcn" not in bounds:
-    without = "; without the network between slices, whose bandwidth is not published"
+    without = "; without the network across slices, whose bandwidth is not published"
   return [
     f"bound        a step takes at least {found['bound_seconds']:.3g} s ({parts}): "
     f"at most {found['bound_tokens_per_second_per_device']:,.0f} tokens/s a device, "

@@ -1,6 +1,7 @@
 """Search for settings that fit a machine: the nearest, or the fastest."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -69,15 +70,13 @@ def nearest(config: Any, sequences: int, measure: Measure) -> Trial | None:
   Tries fewer sequences first, then stronger rematerialisation.
   """
   now = config.model.remat
-  stronger = REMAT[REMAT.index(now) + 1 :] if now in REMAT else REMAT[-2:]
-  for remat in (now, *stronger):
-    size = sequences
-    while size >= 1:
-      if (remat, size) != (now, sequences):
-        trial = _try(config, size, remat, config.model.attention, measure)
-        if trial.account:
-          return trial
-      size //= 2
+  remats = (now, *(REMAT[REMAT.index(now) + 1 :] if now in REMAT else REMAT[-2:]))
+  sizes = [sequences >> halvings for halvings in range(sequences.bit_length())]
+  for remat, size in itertools.product(remats, sizes):
+    if (remat, size) != (now, sequences):
+      trial = _try(config, size, remat, config.model.attention, measure)
+      if trial.account:
+        return trial
   return None
 
 

@@ -1,9 +1,10 @@
 """Machines by name, present or not: `v5e:4x4`, `v4-8`, `v5e-16x2`, `h100-8`, `cpu-8`.
 
 TPUs that are not here come from libtpu, whose compiler needs none: a program compiled
-for them is the program they would run. CPU devices simulate GPUs that are not here:
-meshes and collectives are as they would be, memory is an upper bound, because the CPU's
-compiler has no fused attention and computes bfloat16 in float32.
+for them is the program they would run. CPU devices simulate GPUs that are not here. The
+mesh is then the real one, and memory an upper bound, because the CPU's compiler has no
+fused attention and computes bfloat16 in float32. The GPU's compiler may also combine
+collectives or move them out of loops.
 """
 
 import dataclasses
