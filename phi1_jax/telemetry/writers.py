@@ -79,7 +79,10 @@ class Recorder:
   def flush(self) -> None:
     """Write out what is still in memory, so that the files can be uploaded."""
     if self._board is not None:
-      self._board.flush()
+      try:
+        self._board.flush()
+      except OSError as error:  # a full disk; metrics.jsonl has the numbers
+        log.warning("tensorboard/: %s", error.strerror)
 
   def close(self) -> None:
     """Flushes and closes the files."""
