@@ -128,10 +128,11 @@ def test_a_row_of_the_table(machines):
 
 def test_simulated_gpus(tiny):
   text, log = run(tiny, "--topology=h100-4x2")
-  assert "attention: xla" in log
+  assert "attention: xla (cpu, 256" in log
   lines = {line.split("  ")[0]: line for line in text.splitlines()}
   assert "8 x NVIDIA H100 80GB HBM3 on 2 nodes, simulated" in lines["machine"]
   assert "data 2 x fsdp 4 x tensor 1" in lines["mesh"]
+  assert "attention flash (here xla)" in lines["step"]
   assert "of which JAX may use 60.0 (JAX's default" in lines["memory"]
   assert "A bound, not a measurement" in lines["bound"]
   crossing = [line for line in text.splitlines() if line.endswith("across nodes")]

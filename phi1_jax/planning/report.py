@@ -4,6 +4,7 @@ from typing import Any
 
 from phi1_jax.kernels import attention
 from phi1_jax.planning.account import GIB, Account
+from phi1_jax.planning.topology import Topology
 from phi1_jax.telemetry import throughput
 
 
@@ -28,7 +29,7 @@ def describe(setup: Any, step: Account) -> dict[str, Any]:
     "accumulation_steps": setup.accumulation_steps,
     "tokens_per_step": train.tokens_per_step,
     "remat": model.remat,
-    "attention": _attention(setup),
+    "attention": _attention(setup, machine),
     "head_chunks": train.head_chunks,
     "flops_per_step": flops,
     **step.asdict(),
@@ -47,15 +48,14 @@ def sequences_per_device(setup: Any) -> int:
   return setup.config.train.batch_size // shards // setup.accumulation_steps
 
 
-def _attention(setup: Any) -> str:
-  """Return the implementation that the step uses."""
+def _attention(setup: Any, machine: Topology) -> str:
+  """Return the implementation that the step uses on the machine."""
   model, train = setup.config.model, setup.config.train
   if model.attention != "auto":
     return model.attention
-  device = setup.mesh.devices.flat[0]
   case = attention.Case(
-    platform=device.platform,
-    chip=device.device_kind,
+    platform=machine.platform,
+    chip=machine.kind,
     dtype=model.dtype,
     length=train.sequence_length,
     head_dim=model.head_dim,
@@ -78,7 +78,9 @@ def text(found: dict[str, Any]) -> str:
     f"mesh         {mesh}",
     f"step         {found['sequences_per_device']} sequences a device, "
     f"{found['accumulation_steps']} times; remat {found['remat']}, "
-    f"attention {found['attention']}, head in {found['head_chunks'] or 1} chunks",
+    f"attention {found['attention']}"
+    + (" (here xla)" if found["simulated"] and found["attention"] != "xla" else "")
+    + f", head in {found['head_chunks'] or 1} chunks",
     f"memory       {found['total_gib']:.2f} GiB a device: arguments "
     f"{found['argument_gib']:.2f}, temporary {found['temporary_gib']:.2f}"
     + (f"; of {hbm:.0f}" if hbm else "")

@@ -72,9 +72,14 @@ class Topology:
   slices: int = 1
 
   @property
+  def platform(self) -> str:
+    """`jax.Device.platform` of the real machine."""
+    return "tpu" if self.chip in _TPUS else "cpu" if self.chip == "cpu" else "gpu"
+
+  @property
   def simulated(self) -> bool:
     """Whether CPU devices simulate it."""
-    return self.chip not in _TPUS
+    return self.platform != "tpu"
 
   @property
   def num_devices(self) -> int:

@@ -38,7 +38,8 @@ def test_names(name, kind, grid, slices, devices):
   found = topology.parse(name)
   assert (found.kind, found.grid, found.slices) == (kind, grid, slices)
   assert found.num_devices == devices
-  assert found.simulated == (not kind.startswith("TPU"))
+  assert found.platform == {"T": "tpu", "N": "gpu", "c": "cpu"}[kind[0]]
+  assert found.simulated == (found.platform != "tpu")
 
 
 @pytest.mark.parametrize(
