@@ -118,7 +118,8 @@ def arrange(config: MeshConfig, devices: Sequence[Any]) -> np.ndarray:
   across = _factor(len(sizes), shape)
   inside = [size // part for size, part in zip(shape, across, strict=True)]
   # As `jax.make_mesh` does, which refuses devices of several slices.
-  options = {"allow_split_physical_axes": devices[0].device_kind == "TPU v5 lite"}
+  v5e = devices[0].device_kind in ("TPU v5 lite", "TPU v5e")
+  options = {"allow_split_physical_axes": v5e}
   try:
     if len(sizes) == 1:
       return mesh_utils.create_device_mesh(shape, devices, **options)
