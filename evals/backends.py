@@ -19,6 +19,7 @@ from phi1_jax.llm.client import Client, RequestError
 
 if TYPE_CHECKING:  # JAX is loaded when it is first needed
   from phi1_jax.sampling.checkpoint import Loaded
+  from phi1_jax.storage import AnyPath
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +151,7 @@ class CheckpointBackend:
     config: how to sample.
   """
 
-  def __init__(self, checkpoint: str, config: EvaluationConfig):
+  def __init__(self, checkpoint: "str | AnyPath", config: EvaluationConfig):
     self._config = config
     from phi1_jax.checkpoint import manager  # imports JAX
     from phi1_jax.sampling.checkpoint import model_digest, read_meta
@@ -182,7 +183,7 @@ class CheckpointBackend:
     """Loads the model, a copy on every device, and samples."""
     from phi1_jax.sampling.checkpoint import one_host_mesh, open_checkpoint
 
-    loaded = open_checkpoint(str(self._folder), one_host_mesh(), self._dtype)
+    loaded = open_checkpoint(self._folder, one_host_mesh(), self._dtype)
     self._opened = LoadedBackend(loaded, self._config, consume=True)
     yield from self._opened.complete(wanted)
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from evals import execute, prompts, report, selftest, summary, workdir
 from evals.config import TASK_SETS, EvaluationConfig
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.cli import command
 from phi1_jax.cli.progress import Progress
-from phi1_jax.cli.workdir import held
 from phi1_jax.llm.client import Client
 from phi1_jax.problems.problem import Problem
 from phi1_jax.sandbox.sandbox import Sandbox
-from phi1_jax.text import records
+from phi1_jax.storage import AnyPath
+from phi1_jax.text import settings_file
 
 FAILED = 1
 STAGES = ("generate", "execute", "report")
@@ -42,17 +42,18 @@ def main(benchmark: str, about: str, argv: Sequence[str]) -> int:
   asked = prompts.build_all(
     problems, config.task_set, config.prompt_style, arguments.benchmarks
   )
-  with held(folder, "evaluating"):
+  with workdir.opened(folder, "evaluating") as mirror:
     if "generate" in stages:
-      _generate(folder, problems, asked, config, arguments)
+      _generate(mirror.local, problems, asked, config, arguments)
+      mirror.upload()
     if "execute" in stages:
       with _sandbox(config, arguments) as sandbox:
         print(sandbox.describe(), flush=True)
         identity = execute.judge_identity(sandbox)
-        execute.execute(folder, problems, asked, sandbox, identity)
+        execute.execute(mirror.local, problems, asked, sandbox, identity)
+      mirror.upload()
     if "report" in stages:
-      ks = config.ks
-      found = summary.summarize(folder, problems, asked, ks)
+      found = summary.summarize(mirror.local, problems, asked, config.ks)
       print(summary.table([(folder.name, found)]))
       print(f"written to {folder / workdir.SUMMARY}")
   return command.DONE
@@ -66,15 +67,19 @@ def _parser(benchmark: str, about: str) -> command.Parser:
   )
   parser.prog = f"python -m evals {benchmark}"
   add = parser.add_argument
-  add("--checkpoint", help="work directory, checkpoints folder, or step folder")
+  add(
+    "--checkpoint",
+    type=storage.parse,
+    help="work directory, checkpoints folder, or step folder",
+  )
   add("--base_url", help="an OpenAI-compatible endpoint instead of a checkpoint")
   add("--model", help="the model's name there")
   add(
     "--completions",
-    type=Path,
+    type=storage.parse,
     help="judge this JSONL of task_id and completion instead of asking a model",
   )
-  add("--workdir", type=Path, help="default: runs/<names of the gin files>")
+  add("--workdir", type=storage.parse, help="default: runs/<names of the gin files>")
   add("--task_set", choices=TASK_SETS[benchmark], help="over Evaluation.task_set")
   add("--prompt_style", help="over Evaluation.prompt_style")
   add(
@@ -117,13 +122,13 @@ def _config(benchmark: str, arguments: argparse.Namespace) -> EvaluationConfig:
 
 
 def _as_begun(
-  folder: Path, config: EvaluationConfig, arguments: argparse.Namespace
+  folder: AnyPath, config: EvaluationConfig, arguments: argparse.Namespace
 ) -> EvaluationConfig:
   """Without generating, task set and prompt style are those of the run."""
-  run = records.read_json(folder / workdir.RUN)
+  run = storage.read_json(folder / workdir.RUN)
   names = ("task_set", "prompt_style")
   given = {n: getattr(arguments, n) for n in names if getattr(arguments, n) is not None}
-  records.check_settings(folder, run, given)
+  settings_file.check(folder, run, given)
   return dataclasses.replace(config, **{n: run["settings"][n] for n in names})
 
 
@@ -144,10 +149,12 @@ def _generate(
     )
   if arguments.completions:
     generate.read_completions(arguments.completions, problems)
-    identity = records.digest(arguments.completions.read_text(errors="replace"))
+    identity = settings_file.digest(
+      storage.read_bytes(arguments.completions).decode(errors="replace")
+    )
     source = {"kind": "completions", "digest": identity}
     settings = generate.settings(config, source) | {"sampling": None, "seed": None}
-    records.begin(folder / workdir.RUN, settings)
+    settings_file.begin(folder / workdir.RUN, settings)
     generate.take(folder, arguments.completions, problems)
     return
   if arguments.checkpoint:
@@ -157,7 +164,9 @@ def _generate(
       raise InputError("--base_url: expected --model=NAME beside it")
     client = Client(arguments.base_url, arguments.model)
     backend = backends.EndpointBackend(client, config)
-  records.begin(folder / workdir.RUN, generate.settings(config, backend.identity()))
+  settings_file.begin(
+    folder / workdir.RUN, generate.settings(config, backend.identity())
+  )
   generate.generate(folder, problems, asked, config, backend)
 
 

@@ -15,13 +15,14 @@ from evals import programs, selftest, workdir
 from evals.programs import VARIANTS
 from evals.prompts import Prompt
 from evals.selftest import Judge
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.cli.progress import Progress
 from phi1_jax.problems.problem import Problem
 from phi1_jax.sandbox import sandbox as sandboxes
 from phi1_jax.sandbox.program import Program, Verdict
 from phi1_jax.sandbox.sandbox import Sandbox
-from phi1_jax.text import records
+from phi1_jax.storage import AnyPath
+from phi1_jax.text import settings_file
 
 TOO_LONG = "too_long"  # the one outcome that is not the sandbox's
 
@@ -55,7 +56,9 @@ def judge_identity(sandbox: Sandbox) -> dict[str, Any]:
   names = ("isolation", "python", "seccomp", "memory_bytes")
   inside = Path(sandboxes.__file__).with_name("inside").glob("*.py")
   sources = {path.name: path.read_text() for path in inside}
-  return {name: record[name] for name in names} | {"inside": records.digest(sources)}
+  return {name: record[name] for name in names} | {
+    "inside": settings_file.digest(sources)
+  }
 
 
 def execute(
@@ -81,9 +84,9 @@ def execute(
     UnfitError: the self-test failed.
   """
   started = time.monotonic()
-  judge_digest = records.digest(identity)
+  judge_digest = settings_file.digest(identity)
   rows = completions(folder, problems)
-  with records.Journal(folder / workdir.VERDICTS, every=1.0) as journal:
+  with storage.JsonLines(folder / workdir.VERDICTS, every=1.0) as journal:
     done = {(v["key"], v["variant"], v["program"], v["judge"]) for v in journal.rows}
     to_run: dict[str, Program] = {}
     waiting: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -144,14 +147,14 @@ def wanted(
       )
 
 
-def completions(folder: Path, problems: Sequence[Problem]) -> list[dict[str, Any]]:
+def completions(folder: AnyPath, problems: Sequence[Problem]) -> list[dict[str, Any]]:
   """The completions that count: of these problems, as many each as were asked for."""
   known = {problem.id for problem in problems}
-  generated = records.read_json(folder / workdir.RUN).get("generate", {})
+  generated = storage.read_json(folder / workdir.RUN).get("generate", {})
   samples = generated.get("samples") or float("inf")  # a file's count as they are
   return [
     row
-    for row in records.read_lines(folder / workdir.COMPLETIONS)
+    for row in storage.read_lines(folder / workdir.COMPLETIONS)
     if row.get("task_id") in known and row["sample"] < samples
   ]
 

@@ -11,11 +11,12 @@ from evals import prompts, workdir
 from evals.backends import Backend, Generated, Wanted
 from evals.config import EvaluationConfig
 from evals.prompts import Prompt
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.cli.progress import Progress
 from phi1_jax.problems.problem import Problem
 from phi1_jax.sampling import stopping
-from phi1_jax.text import records
+from phi1_jax.storage import AnyPath
+from phi1_jax.text import settings_file
 
 # What somebody's completions may say beside the text.
 _OPTIONAL: dict[str, tuple[tuple[type, ...], str]] = {
@@ -41,7 +42,7 @@ def completion_key(
   run_settings: Mapping[str, Any], problem_id: str, prompt: str, sample: int
 ) -> str:
   """What a completion is called: a digest of all that decides it."""
-  return records.digest(
+  return settings_file.digest(
     {
       **run_settings,
       "problem": problem_id,
@@ -73,7 +74,7 @@ def generate(
   run_settings = settings(config, backend.identity())
   stops = prompts.stops(config.prompt_style)
   started = time.monotonic()
-  with records.Journal(folder / workdir.COMPLETIONS) as journal:
+  with storage.JsonLines(folder / workdir.COMPLETIONS) as journal:
     done = {row.get("key") for row in journal.rows}
     places = {
       completion_key(run_settings, p.id, asked[p.id].text, sample): (p, sample)
@@ -135,7 +136,7 @@ def _row(
   }
 
 
-def take(folder: Path, file: Path, problems: Sequence[Problem]) -> int:
+def take(folder: Path, file: AnyPath, problems: Sequence[Problem]) -> int:
   """Fills completions.jsonl from a file that was made elsewhere.
 
   A line has `task_id` and `completion`, as OpenAI's human-eval reads it, and may have
@@ -151,7 +152,7 @@ def take(folder: Path, file: Path, problems: Sequence[Problem]) -> int:
   counts: dict[str, int] = {}
   facts = {"completions": str(file), "samples": None, "rows": len(rows)}
   workdir.note(folder, "generate", facts)
-  with records.Journal(folder / workdir.COMPLETIONS) as journal:
+  with storage.JsonLines(folder / workdir.COMPLETIONS) as journal:
     done = {row.get("key") for row in journal.rows}
     for row in rows:
       task = row["task_id"]
@@ -159,7 +160,7 @@ def take(folder: Path, file: Path, problems: Sequence[Problem]) -> int:
       counts[task] = sample + 1
       text = row.get("text", row["completion"])
       content = {"task": task, "sample": sample, "of": [row["completion"], text]}
-      key = records.digest(content)
+      key = settings_file.digest(content)
       if key not in done:
         journal.append(
           {
@@ -176,12 +177,11 @@ def take(folder: Path, file: Path, problems: Sequence[Problem]) -> int:
   return len(rows)
 
 
-def read_completions(file: Path, problems: Sequence[Problem]) -> list[dict[str, Any]]:
+def read_completions(
+  file: AnyPath, problems: Sequence[Problem]
+) -> list[dict[str, Any]]:
   """Reads and checks somebody's completions (see `take`)."""
-  if not file.is_file():
-    raise InputError(f"--completions: no such file {file}")
-  text = file.read_bytes()
-  rows = records.parse_lines(text if text.endswith(b"\n") else text + b"\n", file)
+  _, rows = workdir.read_rows(file, "--completions")
   known = {problem.id for problem in problems}
   for number, row in enumerate(rows, 1):
     if not isinstance(row.get("task_id"), str) or row["task_id"] not in known:

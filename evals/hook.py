@@ -11,7 +11,6 @@ it), never by a benchmark that it will be judged on.
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,13 +19,13 @@ from evals import generate, judge, prompts, report, summary, workdir
 from evals.backends import LoadedBackend
 from evals.config import benchmark_of
 from evals.programs import VARIANTS
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.checkpoint.fingerprint import fingerprints
-from phi1_jax.cli.workdir import held
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.problems.problem import Problem
 from phi1_jax.sampling.checkpoint import Loaded, model_digest
-from phi1_jax.text import records
+from phi1_jax.storage import AnyPath
+from phi1_jax.text import settings_file
 from phi1_jax.text import tokenizer as tokenizers
 from phi1_jax.training.hooks import Values
 from phi1_jax.training.setup import Setup
@@ -80,10 +79,10 @@ def _hook(setup: Setup, store: TokenStore, task_set: str, shown: bool = False) -
     backend = LoadedBackend(loaded, config)
     folder = setup.workdir / "evals" / f"{task_set}-{step:06d}"
     _make_room(folder, generate.settings(config, backend.identity()))
-    with held(folder, "evaluating"):
-      scores = judge.judge(folder, problems, asked, config, backend)["scores"]
-    if shown and step == setup.config.train.last_step:
-      _show(problems, summary.read(folder, problems, asked), folder)
+    with workdir.opened(folder, "evaluating") as mirror:
+      scores = judge.judge(mirror.local, problems, asked, config, backend)["scores"]
+      if shown and step == setup.config.train.last_step:
+        _show(problems, summary.read(mirror.local, problems, asked), folder)
     for variant in VARIANTS:
       yield (
         f"eval/{benchmark_of(task_set)}_{variant}",
@@ -93,7 +92,7 @@ def _hook(setup: Setup, store: TokenStore, task_set: str, shown: bool = False) -
   return run
 
 
-def _make_room(folder: Path, settings: Mapping[str, Any]) -> None:
+def _make_room(folder: AnyPath, settings: Mapping[str, Any]) -> None:
   """Moves away what was begun with other parameters at this step.
 
   A training that goes on from an earlier checkpoint, on other devices say, comes to a
@@ -104,13 +103,13 @@ def _make_room(folder: Path, settings: Mapping[str, Any]) -> None:
     return
   try:
     wanted = json.loads(json.dumps(settings))  # as it was written
-    records.check_settings(folder, records.read_json(begun), wanted)
+    settings_file.check(folder, storage.read_json(begun), wanted)
   except InputError:
-    free = (Path(f"{folder}.{number}") for number in itertools.count())
-    folder.rename(next(place for place in free if not place.exists()))
+    places = (folder.with_name(f"{folder.name}.{n}") for n in itertools.count())
+    storage.move(folder, next(place for place in places if not storage.names(place)))
 
 
-def _show(problems: Sequence[Problem], found: summary.Results, folder: Path) -> None:
+def _show(problems: Sequence[Problem], found: summary.Results, folder: AnyPath) -> None:
   """Prints how many problems are solved, and one of either kind in full."""
   by_outcome: dict[bool, list[tuple[Problem, str, str]]] = {True: [], False: []}
   for problem in problems:

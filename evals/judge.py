@@ -19,12 +19,12 @@ from typing import Any
 from evals import execute, generate, prompts, report, summary, workdir
 from evals.backends import Backend, LoadedBackend
 from evals.config import PROMPT_STYLES, TASK_SETS, EvaluationConfig, benchmark_of
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.cli import command
-from phi1_jax.cli.workdir import held
 from phi1_jax.problems.problem import Problem, digest
 from phi1_jax.sandbox.sandbox import Sandbox
-from phi1_jax.text import records
+from phi1_jax.storage import AnyPath
+from phi1_jax.text import settings_file
 
 COMPLETED = "COMPLETED"
 SAMPLED = "-sampled"
@@ -52,7 +52,9 @@ def judge(
   Returns:
     What summary.json holds.
   """
-  records.begin(folder / workdir.RUN, generate.settings(config, backend.identity()))
+  settings_file.begin(
+    folder / workdir.RUN, generate.settings(config, backend.identity())
+  )
   generate.generate(folder, problems, asked, config, backend)
   with Sandbox(
     workers=config.workers or None, memory_bytes=config.memory_bytes
@@ -98,8 +100,15 @@ def main(about: str, argv: Sequence[str]) -> int:
   parser.prog = "python -m evals judge"
   known = [name for names in TASK_SETS.values() for name in names]
   add = parser.add_argument
-  add("--checkpoint", required=True, help="work directory, checkpoints or step folder")
-  add("--workdir", type=Path, default=Path("runs/judged"), help="gets the runs")
+  add(
+    "--checkpoint",
+    type=storage.parse,
+    required=True,
+    help="work directory, checkpoints or step folder",
+  )
+  add(
+    "--workdir", type=storage.parse, default=Path("runs/judged"), help="gets the runs"
+  )
   add(
     "--task_set",
     dest="task_sets",
@@ -110,7 +119,9 @@ def main(about: str, argv: Sequence[str]) -> int:
     help=f"repeatable: {', '.join(known)}",
   )
   add("--sampled", metavar="NAME:N", help="a task set again, N samples per problem")
-  add("--texts", type=Path, metavar="FILE", help="JSON lines of held-out texts")
+  add(
+    "--texts", type=storage.parse, metavar="FILE", help="JSON lines of held-out texts"
+  )
   add(
     "--max_new_tokens",
     type=int,
@@ -130,8 +141,8 @@ def main(about: str, argv: Sequence[str]) -> int:
     wanted[name + SAMPLED] = [name, samples]
   if not wanted and not arguments.texts:
     raise InputError("judge: expected --task_set=NAME or --texts=FILE, got neither")
-  with held(arguments.workdir, "judging"):
-    _judge_all(arguments.workdir, wanted, arguments)
+  with workdir.opened(arguments.workdir, "judging") as mirror:
+    _judge_all(mirror, wanted, arguments)
   return command.DONE
 
 
@@ -145,13 +156,13 @@ def _sampled(text: str, known: Sequence[str]) -> tuple[str, int]:
   return name, int(number)
 
 
-def _identity(checkpoint: str) -> str:
+def _identity(checkpoint: AnyPath) -> str:
   """Which model a path names now: the digest of what its step holds."""
   from phi1_jax.checkpoint import manager
   from phi1_jax.sampling.checkpoint import read_meta
 
   step = manager.find(checkpoint)
-  return records.digest([str(step), read_meta(step)["fingerprints"]])
+  return settings_file.digest([str(step), read_meta(step)["fingerprints"]])
 
 
 def _digests(wanted: Mapping[str, list], benchmarks: str | None) -> dict[str, str]:
@@ -161,10 +172,11 @@ def _digests(wanted: Mapping[str, list], benchmarks: str | None) -> dict[str, st
   }
 
 
-def _judge_all(folder: Path, wanted: Mapping[str, list], arguments) -> None:
+def _judge_all(mirror: storage.Mirror, wanted: Mapping[str, list], arguments) -> None:
   from evals import loss  # JAX is loaded when it is needed
   from phi1_jax.sampling.checkpoint import one_host_mesh, open_checkpoint
 
+  folder = mirror.local
   asked_for = {
     "checkpoint": _identity(arguments.checkpoint),
     "problems": _digests(wanted, arguments.benchmarks),
@@ -173,9 +185,9 @@ def _judge_all(folder: Path, wanted: Mapping[str, list], arguments) -> None:
     "texts": arguments.texts and loss.read(arguments.texts, 1).sha256,
   }
   if (folder / COMPLETED).exists() and (
-    records.read_json(folder / COMPLETED) == asked_for
+    storage.read_json(folder / COMPLETED) == asked_for
   ):
-    print(f"was complete already: {folder}")
+    print(f"was complete already: {arguments.workdir}")
     return
   loaded = open_checkpoint(arguments.checkpoint, one_host_mesh(), None)
   longest = loaded.config.max_length // 2
@@ -185,15 +197,16 @@ def _judge_all(folder: Path, wanted: Mapping[str, list], arguments) -> None:
     asked = prompts.build_all(
       problems, task_set, config.prompt_style, arguments.benchmarks
     )
-    with held(folder / name, "judging"):
+    with workdir.opened(folder / name, "judging"):
       found = judge(
         folder / name, problems, asked, config, LoadedBackend(loaded, config)
       )
+    mirror.upload()
     print(summary.table([(name, found)]), flush=True)
   if arguments.texts:
     texts = [loss.read(arguments.texts, 10_000)]
     length = loss.window_length(loaded)
     rows = loss.measure(loaded, texts, length)
-    records.write_json(folder / loss.RESULT, loss.result(loaded, texts, length, rows))
+    storage.write_json(folder / loss.RESULT, loss.result(loaded, texts, length, rows))
     print(loss.table(rows))
-  records.write_json(folder / COMPLETED, asked_for)
+  storage.write_json(folder / COMPLETED, asked_for)

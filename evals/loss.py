@@ -32,13 +32,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evals import score
+from evals import score, workdir
 from evals.config import DTYPES
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.checkpoint import manager
 from phi1_jax.cli import command
 from phi1_jax.cli.progress import Progress
-from phi1_jax.cli.workdir import held
 from phi1_jax.model.decoder import Decoder
 from phi1_jax.parallel import sharding
 from phi1_jax.sampling.checkpoint import (
@@ -47,7 +46,7 @@ from phi1_jax.sampling.checkpoint import (
   one_host_mesh,
   open_checkpoint,
 )
-from phi1_jax.text import records
+from phi1_jax.storage import AnyPath
 
 RESULT = "loss.json"
 ALL = "all"  # the kind that is every document's
@@ -81,7 +80,7 @@ class Texts:
     documents: those taken.
   """
 
-  path: Path
+  path: AnyPath
   sha256: str
   total: int
   documents: tuple[Document, ...]
@@ -112,7 +111,7 @@ class Loss:
   high: float | None
 
 
-def read(path: Path, most: int) -> Texts:
+def read(path: AnyPath, most: int) -> Texts:
   """Reads a file of JSON lines, each with `text` and perhaps `kind`.
 
   Args:
@@ -124,10 +123,7 @@ def read(path: Path, most: int) -> Texts:
   """
   if most < 1:
     raise InputError(f"--max_documents: got {most}, expected at least 1")
-  if not path.is_file():
-    raise InputError(f"--texts: no such file {path}")
-  content = path.read_bytes()
-  rows = records.parse_lines(content + b"\n", path)
+  content, rows = workdir.read_rows(path, "--texts")
   if not rows:
     raise InputError(f"{path}: is empty, expected lines such as {{'text': '...'}}")
   documents = [_document(row, number, path) for number, row in enumerate(rows, 1)]
@@ -137,7 +133,7 @@ def read(path: Path, most: int) -> Texts:
   return Texts(path, sha256, len(rows), tuple(chosen))
 
 
-def _document(row: Mapping[str, Any], number: int, path: Path) -> Document:
+def _document(row: Mapping[str, Any], number: int, path: AnyPath) -> Document:
   text, kind = row.get("text"), row.get("kind") or ""
   if not isinstance(text, str) or not text:
     raise InputError(f"{path}, row {number}: expected a text as 'text', got {text!r}")
@@ -351,16 +347,21 @@ def main(about: str, argv: Sequence[str]) -> int:
   )
   parser.prog = "python -m evals loss"
   add = parser.add_argument
-  add("--checkpoint", required=True, help="work directory, checkpoints or step folder")
+  add(
+    "--checkpoint",
+    type=storage.parse,
+    required=True,
+    help="work directory, checkpoints or step folder",
+  )
   add(
     "--texts",
     action="append",
     required=True,
-    type=Path,
+    type=storage.parse,
     metavar="FILE",
     help="JSON lines of `text` and perhaps `kind` (repeatable)",
   )
-  add("--workdir", type=Path, default=Path("runs/loss"), help="gets loss.json")
+  add("--workdir", type=storage.parse, default=Path("runs/loss"), help="gets loss.json")
   add("--max_documents", type=int, default=200, help="of a file (default: 200)")
   add("--length", type=int, help="tokens of a window (default: as it was trained)")
   add("--dtype", choices=DTYPES, help="default: as it was trained")
@@ -370,10 +371,10 @@ def main(about: str, argv: Sequence[str]) -> int:
   texts = [read(path, arguments.max_documents) for path in arguments.texts]
   loaded = open_checkpoint(arguments.checkpoint, one_host_mesh(), arguments.dtype)
   length = window_length(loaded, arguments.length)
-  with held(arguments.workdir, "scoring"):
+  with workdir.opened(arguments.workdir, "scoring") as mirror:
     rows = measure(loaded, texts, length)
     found = result(loaded, texts, length, rows)
-    records.write_json(arguments.workdir / RESULT, found)
+    storage.write_json(mirror.local / RESULT, found)
   print(table(rows))
   print(f"written to {arguments.workdir / RESULT}")
   return command.DONE

@@ -16,7 +16,7 @@ from evals import extraction
 from evals.prompts import Prompt
 from phi1_jax.problems.problem import Problem
 from phi1_jax.sandbox.program import Program
-from phi1_jax.text.records import digest
+from phi1_jax.text.settings_file import digest
 
 VARIANTS = ("truncated", "sanitized")
 

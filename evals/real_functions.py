@@ -46,7 +46,7 @@ from pathlib import Path
 from evals.names import BUILTINS, names
 from phi1_jax import InputError
 from phi1_jax.problems.problem import Problem, parse
-from phi1_jax.text import records
+from phi1_jax.text import settings_file
 
 VERSION = "11.2.1"
 NUMBER = 75
@@ -107,7 +107,7 @@ def load(task_set: str = TASK_SET) -> tuple[Problem, ...]:
 def digest(problems: Iterable[Problem]) -> str:
   """sha256 over what is asked and what decides."""
   fields = ("entry_point", "prompt", "reference", "tests", "in_process")
-  return records.digest([[getattr(p, f) for f in fields] for p in problems])
+  return settings_file.digest([[getattr(p, f) for f in fields] for p in problems])
 
 
 def _problems() -> list[Problem]:

@@ -51,11 +51,11 @@ from evals import (
 )
 from evals.config import EvaluationConfig, benchmark_of
 from evals.programs import VARIANTS
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.cli import command
 from phi1_jax.problems import humaneval, mbpp, written
 from phi1_jax.problems.problem import Problem
-from phi1_jax.text import records
+from phi1_jax.storage import AnyPath
 
 # Of a study's work directory (see evals/study/), at its beginning and at its end.
 _BEGUN, _STUDY = "study_settings.json", "study.json"
@@ -73,7 +73,7 @@ def load_problems(task_set: str, folder: str | None) -> list[Problem]:
   return humaneval.load() if benchmark == "humaneval" else mbpp.load(task_set, folder)
 
 
-def build(folders: Sequence[Path], benchmarks: str | None = None) -> dict[str, Any]:
+def build(folders: Sequence[AnyPath], benchmarks: str | None = None) -> dict[str, Any]:
   """Gathers runs into the data of a report.
 
   Args:
@@ -83,17 +83,17 @@ def build(folders: Sequence[Path], benchmarks: str | None = None) -> dict[str, A
   Raises:
     InputError: a folder that is no finished run.
   """
-  if len({folder.resolve() for folder in folders}) < len(folders):
+  if len({_absolute(folder) for folder in folders}) < len(folders):
     raise InputError("report: the same run is named twice")
   runs, results = [], []
   for folder, name in zip(folders, _names(folders), strict=True):
-    settings = records.read_json(folder / workdir.RUN)["settings"]
+    settings = storage.read_json(folder / workdir.RUN)["settings"]
     known = EvaluationConfig(settings["task_set"], settings["prompt_style"])
     problems = load_problems(known.task_set, benchmarks)
     asked = prompts.build_all(problems, known.task_set, known.prompt_style, benchmarks)
     found = summary.read(folder, problems, asked)
     # It says which scores are wanted, but may be older than the verdicts.
-    ks = summary.ks_of(records.read_json(folder / workdir.SUMMARY))
+    ks = summary.ks_of(storage.read_json(folder / workdir.SUMMARY))
     results.append(found)
     runs.append(
       {
@@ -111,7 +111,7 @@ def build(folders: Sequence[Path], benchmarks: str | None = None) -> dict[str, A
   }
 
 
-def check_output(output: Path) -> None:
+def check_output(output: AnyPath) -> None:
   """Refuses a place where the report would overwrite something else.
 
   Raises:
@@ -122,14 +122,14 @@ def check_output(output: Path) -> None:
       f"--output: got {output}, expected a name that ends in .html; the JSON is "
       "written beside it"
     )
-  if (output.resolve().parent / workdir.RUN).exists():
+  if (_absolute(output).parent / workdir.RUN).exists():
     raise InputError(
       f"--output: {output} lies in the work directory of a run, whose files a report "
       "could overwrite; name another folder"
     )
 
 
-def write(data: Mapping[str, Any], output: Path) -> list[Path]:
+def write(data: Mapping[str, Any], output: AnyPath) -> list[AnyPath]:
   """Writes `output` (HTML, where the page is installed) and JSON beside it.
 
   Returns:
@@ -139,17 +139,17 @@ def write(data: Mapping[str, Any], output: Path) -> list[Path]:
   json_path = output.with_suffix(".json")
   with _writing(output):
     output.parent.mkdir(parents=True, exist_ok=True)
-    records.write_text(json_path, json.dumps(data, allow_nan=False))
+    storage.write_text(json_path, json.dumps(data, allow_nan=False))
     written = [json_path]
     if importlib.util.find_spec("evals.page"):
       page = importlib.import_module("evals.page")
-      records.write_text(output, page.render(data))
+      storage.write_text(output, page.render(data))
       written.append(output)
   return written
 
 
 @contextlib.contextmanager
-def _writing(output: Path) -> Iterator[None]:
+def _writing(output: AnyPath) -> Iterator[None]:
   """Says in a line that a page cannot be written."""
   try:
     yield
@@ -157,14 +157,18 @@ def _writing(output: Path) -> Iterator[None]:
     raise InputError(f"--output: cannot write {output} ({error.strerror})") from None
 
 
-def _names(folders: Sequence[Path]) -> list[str]:
+def _names(folders: Sequence[AnyPath]) -> list[str]:
   """Names of the folders, with as much of the path as tells them apart."""
-  parts = [folder.resolve().parts for folder in folders]
+  parts = [_absolute(folder).parts for folder in folders]
   for size in itertools.count(1):
     names = ["/".join(part[-size:]) for part in parts]
     if len(set(names)) == len(names):
       return names
   raise AssertionError
+
+
+def _absolute(path: AnyPath) -> AnyPath:
+  return path if storage.is_remote(path) else Path(path).resolve()
 
 
 def _problem(
@@ -262,7 +266,7 @@ def _points(run: Mapping[str, Any]) -> list[dict[str, Any]]:
   ]
 
 
-def _study(folders: Sequence[Path], output: Path) -> int:
+def _study(folders: Sequence[AnyPath], output: AnyPath) -> int:
   """Writes the page of a study anew."""
   if len(folders) > 1:
     raise InputError(f"report: {folders[0]} is a study, expected it alone")
@@ -273,7 +277,7 @@ def _study(folders: Sequence[Path], output: Path) -> int:
     )
   from evals.study import page  # it needs matplotlib
 
-  data = records.read_json(folders[0] / _STUDY)
+  data = storage.read_json(folders[0] / _STUDY)
   if data["format"] != page.FORMAT:
     raise InputError(
       f"report: {folders[0]} was made by another version of this code (format "
@@ -304,8 +308,8 @@ def main(about: str, argv: Sequence[str]) -> int:
     "python -m evals report runs/humaneval runs/humaneval_sampled",
   )
   parser.prog = "python -m evals report"
-  parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-  parser.add_argument("--output", type=Path, default=Path("report.html"))
+  parser.add_argument("runs", nargs="+", type=storage.parse, metavar="RUN")
+  parser.add_argument("--output", type=storage.parse, default=Path("report.html"))
   add_benchmarks(parser)
   arguments = parser.parse(argv)
   check_output(arguments.output)

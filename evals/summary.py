@@ -21,15 +21,14 @@ pass@1: Wilson's for one sample per problem, the bootstrap over problems for mor
 import collections
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from evals import execute, score, workdir
 from evals.programs import VARIANTS
 from evals.prompts import Prompt
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.problems.problem import Problem
-from phi1_jax.text import records
+from phi1_jax.storage import AnyPath
 
 RATES = ("valid_syntax", "runs")
 _EMPTY = "empty"  # here the outcome of a program without code, whatever its verdict
@@ -86,7 +85,7 @@ def runs(outcome: str) -> bool:
 
 
 def read(
-  folder: Path, problems: Sequence[Problem], asked: Mapping[str, Prompt]
+  folder: AnyPath, problems: Sequence[Problem], asked: Mapping[str, Prompt]
 ) -> Results:
   """Reads a run and sees that it is complete.
 
@@ -96,14 +95,14 @@ def read(
   Raises:
     InputError: samples or verdicts are missing.
   """
-  run = records.read_json(folder / workdir.RUN)
+  run = storage.read_json(folder / workdir.RUN)
   rows = execute.completions(folder, problems)
   of_problem = _complete(folder, run.get("generate", {}), rows, problems)
   judge = run.get("execute", {}).get("judge")
   names = ("key", "variant", "program", "judge")
   found = {
     tuple(row[name] for name in names): row
-    for row in records.read_lines(folder / workdir.VERDICTS)
+    for row in storage.read_lines(folder / workdir.VERDICTS)
   }
   verdicts, empty = {}, set()
   unsaid = {row["key"] for row in rows if not row["completion"].strip()}
@@ -126,7 +125,7 @@ def read(
 
 
 def _complete(
-  folder: Path,
+  folder: AnyPath,
   generated: Mapping[str, Any],
   rows: Sequence[dict[str, Any]],
   problems: Sequence[Problem],
@@ -157,7 +156,7 @@ def _complete(
 
 
 def summarize(
-  folder: Path,
+  folder: AnyPath,
   problems: Sequence[Problem],
   asked: Mapping[str, Prompt],
   ks: Sequence[int],
@@ -168,13 +167,13 @@ def summarize(
     InputError: it is not complete, or has fewer samples than a k of pass@k.
   """
   found = scored(folder, read(folder, problems, asked), ks)
-  records.write_json(folder / workdir.SUMMARY, found)
+  storage.write_json(folder / workdir.SUMMARY, found)
   return found
 
 
-def scored(folder: Path, results: Results, ks: Sequence[int]) -> dict[str, Any]:
+def scored(folder: AnyPath, results: Results, ks: Sequence[int]) -> dict[str, Any]:
   """What summary.json says of such results."""
-  run = records.read_json(folder / workdir.RUN)
+  run = storage.read_json(folder / workdir.RUN)
   scores = {
     variant: {
       f"pass@{k}": dataclasses.asdict(score.estimate(results.correct(variant), k))

@@ -6,23 +6,77 @@
   verdicts.jsonl     one line per sample and variant, append-only
   summary.json       the scores, written last
 
-How the files survive being killed: `phi1_jax.text.records`.
+How the files survive being killed: `phi1_jax.storage`.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from phi1_jax.text import records
+from phi1_jax import InputError, storage
+from phi1_jax.storage import AnyPath
 
 RUN, SUMMARY = "run.json", "summary.json"
 COMPLETIONS, VERDICTS = "completions.jsonl", "verdicts.jsonl"
 
 
-def note(workdir: Path, half: str, facts: Mapping[str, Any]) -> None:
-  """Adds what a half says about itself to run.json; seconds add up over restarts."""
-  run = records.read_json(workdir / RUN)
+@contextlib.contextmanager
+def opened(folder: AnyPath, doing: str) -> Iterator[storage.Mirror]:
+  """Make a folder and keep other processes out of it; give a local copy of it.
+
+  What changes in the copy is uploaded when the block ends, however it ends.
+
+  Args:
+    folder: local, then it is its own copy; or gs://.
+    doing: what this process does there, such as "judging".
+
+  Raises:
+    InputError: it cannot be written, or another process on this machine holds it.
+  """
+  try:
+    lease = storage.Lease(folder, doing)
+  except OSError as error:
+    raise InputError(
+      f"--workdir: cannot write to {folder} ({error.strerror}); name another folder"
+    ) from None
+  with lease:
+    mirror = storage.Mirror(folder)
+    mirror.fetch()
+    try:
+      yield mirror
+    finally:
+      mirror.upload()
+
+
+def note(workdir: AnyPath, half: str, facts: Mapping[str, Any]) -> None:
+  """Add what a half says about itself to run.json; seconds add up over restarts."""
+  run = storage.read_json(workdir / RUN)
   before = run.get(half, {})
   seconds = before.get("seconds", 0.0) + facts.get("seconds", 0.0)
   run[half] = {**before, **facts, "seconds": round(seconds, 3)}
-  records.write_json(workdir / RUN, run)
+  storage.write_json(workdir / RUN, run)
+
+
+def read_rows(file: AnyPath, flag: str) -> tuple[bytes, list[dict[str, Any]]]:
+  """Return the content of a user's file of JSON lines, and its rows.
+
+  Raises:
+    InputError: no such file, or a line that is no JSON object.
+  """
+  try:
+    content = storage.read_bytes(file)
+  except OSError as error:
+    raise InputError(f"{flag}: no such file {file} ({error.strerror})") from None
+  rows = []
+  for number, line in enumerate(content.split(b"\n"), 1):
+    if line.strip():
+      try:
+        rows.append(json.loads(line))
+      except ValueError:
+        rows.append(None)
+      if not isinstance(rows[-1], dict):
+        raise InputError(
+          f"{file}, line {number}: got {line[:60]!r}, expected a JSON object"
+        )
+  return content, rows

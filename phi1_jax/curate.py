@@ -21,10 +21,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.cli import command
 from phi1_jax.cli.progress import Progress
-from phi1_jax.cli.workdir import held
 from phi1_jax.curation.document import LossError
 from phi1_jax.curation.folder import COMPLETED, STAGE
 from phi1_jax.curation.stages import STAGES, Work, requests
@@ -50,6 +49,7 @@ _PIPELINES = ("filter", "deduplicate", _DECONTAMINATE)
 _FAILURES = (BudgetError, RequestError, LossError)
 # Fields that name the folder of another stage: its name alone means the one beside.
 _FOLDERS = ("inputs", "labels", "classifier", "compare_with")
+_LOCAL = (*_FOLDERS, "prompt", "benchmarks")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,7 +99,7 @@ def _parser() -> command.Parser:
   add("stage", choices=[*STAGES, ALL], metavar="STAGE", help="which one, or all")
   add(
     "--workdir",
-    type=Path,
+    type=storage.parse,
     help=f"the stage's folder (default: {_ROOT}/STAGE; {_ROOT}/pruned with --tau)",
   )
   add(
@@ -177,9 +177,14 @@ def _work(name: str, folder: Path, arguments: argparse.Namespace) -> Work:
 
   def load(part: str) -> Any:
     classes = {part: CONFIGURABLES[part]}
-    return gin_config.load(arguments.gin_files, arguments.gin_bindings, classes)[part]
+    return gin_config.load(
+      arguments.gin_files, arguments.gin_bindings, classes, partial=True
+    )[part]
 
+  _check_local("--workdir", folder)
   config = _beside(load(STAGES[name].part), folder)
+  for field in _LOCAL:
+    _check_local(f"{STAGES[name].part}.{field}", getattr(config, field, None))
   if name == _DECONTAMINATE:
     config = _with_mbpp(config, arguments)
     if arguments.stage == ALL:  # not only after all stages before it
@@ -197,13 +202,23 @@ def _work(name: str, folder: Path, arguments: argparse.Namespace) -> Work:
   if work.asks:
     load("Llm")  # what is wrong with it is said now
   checkpoint = getattr(work.config, "checkpoint", None)
-  if checkpoint and not Path(checkpoint).exists():
+  if checkpoint and not storage.parse(checkpoint).exists():
     raise InputError(
       f"{STAGES[name].part}.checkpoint: no {checkpoint}; expected the work directory "
       "of a training, such as that of\npython -m phi1_jax.train "
       "--gin_file=gin/quickstart_pretrain.gin"
     )
   return work
+
+
+def _check_local(name: str, value: Any) -> None:
+  """Refuse a path on cloud storage where only a local one can be used."""
+  for path in value if isinstance(value, tuple) else (value,):
+    if path is not None and storage.is_remote(storage.parse(path)):
+      raise InputError(
+        f"{name}: got {path}, expected a local path, since curation reads and writes "
+        "local files only; copy the folder. (Publish.directory may be gs://)"
+      )
 
 
 def _with_mbpp(config: Any, arguments: argparse.Namespace) -> Any:
@@ -267,7 +282,13 @@ def _money_bar(name: str) -> Iterator[Callable[[Any], None]]:
 def _run(name: str, folder: Path, work: Work) -> None:
   """Runs a stage and says what came of it."""
   log.info("%s -> %s", name, folder)
-  with held(folder, f"running {name}"):
+  try:
+    lease = storage.Lease(folder, f"running {name}")
+  except OSError as error:
+    raise InputError(
+      f"--workdir: cannot write to {folder} ({error.strerror}); name another folder"
+    ) from None
+  with lease:
     was_done = (folder / COMPLETED).exists()
     print(_summary(name, STAGES[name].run(work)))
   print(f"{'was complete already' if was_done else 'written'}: {folder}", flush=True)

@@ -30,14 +30,15 @@ from typing import Any
 
 from evals import report
 from evals.grading import planting
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.curation import prompt as prompts
 from phi1_jax.curation.desk import Desk
 from phi1_jax.curation.prompt import Prompt
 from phi1_jax.llm.conversation import Answered, Malformed
 from phi1_jax.llm.request import Request, clean
 from phi1_jax.problems.problem import Problem
-from phi1_jax.text import records
+from phi1_jax.storage import AnyPath
+from phi1_jax.text import settings_file
 
 PROGRAMS, GRADES, RESULT = "programs.jsonl", "grades.jsonl", "grades.json"
 PROMPT = Path(__file__).with_name("prompt.txt")
@@ -103,7 +104,7 @@ class Candidate:
   @property
   def key(self) -> str:
     """A digest of all of it: equal programs are graded once."""
-    return records.digest(dataclasses.asdict(self))
+    return settings_file.digest(dataclasses.asdict(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +155,7 @@ class Answer:
 
 
 def gather(
-  folders: Sequence[Path], config: GradeConfig, benchmarks: str | None = None
+  folders: Sequence[AnyPath], config: GradeConfig, benchmarks: str | None = None
 ) -> Pool:
   """Pools the programs of finished runs and the planted ones.
 
@@ -277,8 +278,8 @@ def write(folder: Path, pool: Pool, rows: Iterable[Mapping[str, Any]]) -> None:
     InputError: the folder cannot be written.
   """
   try:
-    records.write_text(folder / PROGRAMS, _lines(_programs(pool)))
-    records.write_text(folder / GRADES, _lines(rows))
+    storage.write_text(folder / PROGRAMS, _lines(_programs(pool)))
+    storage.write_text(folder / GRADES, _lines(rows))
   except OSError as error:
     raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
 
@@ -300,7 +301,7 @@ def _programs(pool: Pool) -> Iterator[dict[str, Any]]:
 
 
 def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
-  return "".join(json.dumps(row) + "\n" for row in rows)
+  return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
 
 
 def _add(found: dict[str, Candidate], problem: Problem, code: str) -> str:

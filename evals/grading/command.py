@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from evals import report
+from evals import report, workdir
 from evals.grading import asking, grades
+from phi1_jax import storage
 from phi1_jax.cli import command
-from phi1_jax.cli.workdir import held
 from phi1_jax.llm.config import LlmConfig
 
 
@@ -15,8 +15,19 @@ def main(about: str, argv: Sequence[str]) -> int:
   parser = command.Parser("grade", about, "python -m evals grade runs/unconventional")
   parser.prog = "python -m evals grade"
   add = parser.add_argument
-  add("runs", nargs="+", type=Path, metavar="RUN", help="work directories, executed")
-  add("--workdir", type=Path, default=Path("runs/grades"), help="default: runs/grades")
+  add(
+    "runs",
+    nargs="+",
+    type=storage.parse,
+    metavar="RUN",
+    help="work directories, executed",
+  )
+  add(
+    "--workdir",
+    type=storage.parse,
+    default=Path("runs/grades"),
+    help="default: runs/grades",
+  )
   add("--estimate", action="store_true", help="say what it costs, send nothing, stop")
   report.add_benchmarks(parser)
   arguments = parser.parse(argv)
@@ -31,7 +42,7 @@ def main(about: str, argv: Sequence[str]) -> int:
   if arguments.estimate:
     print(grades.estimate(pool, config, llm))
     return command.DONE
-  with held(arguments.workdir, "grading"):
-    print(grades.table(grades.make(arguments.workdir, pool, config, llm)))
+  with workdir.opened(arguments.workdir, "grading") as mirror:
+    print(grades.table(grades.make(mirror.local, pool, config, llm)))
   print(f"written to {arguments.workdir / asking.RESULT}")
   return command.DONE

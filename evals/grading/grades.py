@@ -43,12 +43,13 @@ import numpy as np
 from evals import score
 from evals.grading import asking, planting
 from evals.grading.asking import BEST, GradeConfig, GradedRun, Pool
+from phi1_jax import storage
 from phi1_jax.cli.progress import Progress
 from phi1_jax.curation.desk import Desk
 from phi1_jax.llm.asker import Asker
 from phi1_jax.llm.config import LlmConfig
 from phi1_jax.llm.progress import Snapshot
-from phi1_jax.text import records
+from phi1_jax.text import settings_file
 
 # Where a grade says that a program is right. A choice: the prompt calls 8 "right but
 # for a rare edge case", and the tests of a benchmark do not hold every rare case.
@@ -101,14 +102,14 @@ def make(
     with Asker(llm, show) as asker:
       desk = Desk(llm, asker)
       settings = asking.settings(config, prompt, desk)
-      begun = records.begin(folder / asking.RESULT, settings)
+      begun = settings_file.begin(folder / asking.RESULT, settings)
       rows, models = asking.ask(pool, config, prompt, desk)
       cost = desk.facts()["cost"]
   asking.write(folder, pool, rows)
   data = {name: begun[name] for name in ("format", "settings")}
   data |= {"prompt": prompt.record(), "models": models}
   data |= {**results(pool, rows), "cost": cost}
-  records.write_json(folder / asking.RESULT, data)
+  storage.write_json(folder / asking.RESULT, data)
   return data
 
 

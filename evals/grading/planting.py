@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from phi1_jax.problems import written
 from phi1_jax.problems.problem import Problem, parse
-from phi1_jax.text import records
+from phi1_jax.text import settings_file
 
 KINDS = ("reference", "empty", "constant", "misreading")
 # One of them for each problem, by its id.
@@ -45,7 +45,9 @@ def plant(problems: Sequence[Problem], task_set: str, number: int) -> Iterator[P
       more of them hold the fewer.
   """
   wrong = wrong_solutions(task_set)
-  chosen = sorted(problems, key=lambda problem: records.digest(problem.id))[:number]
+  chosen = sorted(problems, key=lambda problem: settings_file.digest(problem.id))[
+    :number
+  ]
   for problem in chosen:
     yield Planted("reference", problem.id, problem.solution)
     yield Planted("empty", problem.id, problem.empty_solution())
@@ -66,7 +68,7 @@ def wrong_solutions(task_set: str) -> dict[str, tuple[str, ...]]:
 def constant_solution(problem: Problem) -> str:
   """The reference with its entry point giving one answer to everything."""
   tree = parse(problem.solution)
-  place = int(records.digest(problem.id), 16) % len(_CONSTANTS)
+  place = int(settings_file.digest(problem.id), 16) % len(_CONSTANTS)
   for node in tree.body:
     if isinstance(node, ast.FunctionDef) and node.name == problem.entry_point:
       # With the docstring, as completions have it: its absence would give it away.

@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evals import workdir
 from evals.study import graph, materials, plan
 from evals.study.config import StudyConfig
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.cli import command
-from phi1_jax.cli.workdir import held
 from phi1_jax.problems import mbpp
-from phi1_jax.text import records
+from phi1_jax.text import settings_file
 
 SETTINGS = "study_settings.json"
 _NEEDED = {
@@ -41,7 +41,7 @@ def main(about: str, argv: Sequence[str]) -> int:
   parser.prog = "python -m evals study"
   parser.epilog = f"{parser.epilog}\n\n{_settings()}"
   add = parser.add_argument
-  add("--workdir", type=Path, help="default: runs/<names of the gin files>")
+  add("--workdir", type=storage.parse, help="default: runs/<names of the gin files>")
   add("--plan", action="store_true", help="print the steps and stop")
   add(
     "--benchmarks",
@@ -53,6 +53,11 @@ def main(about: str, argv: Sequence[str]) -> int:
   arguments.gin_files = arguments.gin_files or ["gin/evals/study.gin"]
   config = _config(arguments)
   folder = arguments.workdir or command.default_workdir(arguments.gin_files)
+  if storage.is_remote(folder):
+    raise InputError(
+      f"--workdir: got {folder}, expected a local folder: the steps of a study share "
+      "one disk. Copy the folder to the bucket when it is done"
+    )
   folder = folder.absolute()
   if arguments.benchmarks:  # the steps and the results read MBPP by it
     os.environ[mbpp.ENVIRONMENT] = arguments.benchmarks
@@ -67,12 +72,12 @@ def main(about: str, argv: Sequence[str]) -> int:
     _check_configurations(steps)
   if arguments.plan:
     if begun:
-      records.begin(folder / SETTINGS, settings)  # or says what is different
+      settings_file.begin(folder / SETTINGS, settings)  # or says what is different
     _print(steps, graph.seconds_of_done(steps, folder))
     return command.DONE
   _check_installed()
-  with held(folder, "running a study"):
-    records.begin(folder / SETTINGS, settings)
+  with workdir.opened(folder, "running a study"):
+    settings_file.begin(folder / SETTINGS, settings)
     print(f"study in {folder}; the log of every step: {folder / graph.LOGS}")
     if graph.run(steps, folder, config.jobs) and _shown(config, folder):
       return command.DONE
@@ -138,7 +143,7 @@ def _settings_of(
   settings["materials, by version of this code"] = materials.VERSION
   settings["MBPP (--benchmarks)"] = benchmarks is not None
   for name, path in _gin_files(steps).items():
-    settings[f"file {name}"] = records.digest(path.read_text())
+    settings[f"file {name}"] = settings_file.digest(path.read_text())
   return settings
 
 

@@ -6,9 +6,9 @@ import dataclasses
 import html
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
-from phi1_jax.text import records
+from phi1_jax import storage
+from phi1_jax.storage import AnyPath
 
 _STYLE = """
 :root { color-scheme: light; --ink: #1c2024; --soft: #5b6570; --line: #d8dde3;
@@ -88,16 +88,16 @@ class Code:
 Block = Heading | Text | Points | Table | Figure | Code
 
 
-def write(blocks: Sequence[Block], folder: Path, name: str) -> list[Path]:
+def write(blocks: Sequence[Block], folder: AnyPath, name: str) -> list[AnyPath]:
   """Writes NAME.html, which needs nothing else, and NAME.md with NAME_figures/."""
   page, notes = folder / f"{name}.html", folder / f"{name}.md"
   figures = folder / f"{name}_figures"
   figures.mkdir(exist_ok=True)
   for block in blocks:
     if isinstance(block, Figure):
-      records.write_text(figures / f"{block.name}.svg", block.svg)
-  records.write_text(page, to_html(blocks))
-  records.write_text(notes, to_markdown(blocks, figures.name))
+      storage.write_text(figures / f"{block.name}.svg", block.svg)
+  storage.write_text(page, to_html(blocks))
+  storage.write_text(notes, to_markdown(blocks, figures.name))
   return [page, notes]
 
 

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from evals.study import provenance
-from phi1_jax import InputError
-from phi1_jax.cli import command, workdir
+from phi1_jax import InputError, storage
+from phi1_jax.cli import command
 from phi1_jax.cli.progress import Progress
-from phi1_jax.text import records
+from phi1_jax.text import settings_file
 
 STEPS, LOGS = "steps.jsonl", "logs"
 # Judging a dozen models of one shape compiles the same programs each time.
@@ -69,7 +69,7 @@ class Step:
   @property
   def digest(self) -> str:
     """Of what it does."""
-    return records.digest({"words": self.words, "about": self.about})
+    return settings_file.digest({"words": self.words, "about": self.about})
 
 
 def check(steps: Sequence[Step]) -> None:
@@ -114,7 +114,7 @@ def seconds_of_done(steps: Sequence[Step], folder: Path) -> dict[str, float]:
     return {}
   rows = {
     (row["step"], row["digest"]): row["seconds"]
-    for row in records.read_lines(folder / STEPS)
+    for row in storage.read_lines(folder / STEPS)
   }
   return {s.name: rows[s.name, s.digest] for s in steps if (s.name, s.digest) in rows}
 
@@ -137,7 +137,7 @@ def run(steps: Sequence[Step], folder: Path, jobs: int) -> bool:
   check(steps)
   jobs = jobs or _cores()
   (folder / LOGS).mkdir(parents=True, exist_ok=True)
-  with records.Journal(folder / STEPS) as journal:
+  with storage.JsonLines(folder / STEPS) as journal:
     done = {(row["step"], row["digest"]) for row in journal.rows}
     finished = {s.name for s in steps if (s.name, s.digest) in done}
     waiting = [s for s in steps if s.name not in finished]
@@ -170,7 +170,7 @@ def _work(
   state: _State,
   folder: Path,
   jobs: int,
-  journal: records.Journal,
+  journal: storage.JsonLines,
   bar: Progress,
 ) -> None:
   """Hands steps out until none is left, one fails, or a signal comes."""
@@ -248,7 +248,7 @@ def _wait_for_orphan(step: Step, state: _State) -> None:
   folders = [w.removeprefix(_WORKDIR) for w in step.words if w.startswith(_WORKDIR)]
   deadline = time.monotonic() + _ORPHAN_SECONDS
   while (
-    any(workdir.is_held(Path(folder)) for folder in folders)
+    any(storage.is_held(Path(folder)) for folder in folders)
     and not state.stopping
     and time.monotonic() < deadline
   ):

@@ -17,12 +17,12 @@ from typing import Any
 from evals import mutants, real_functions
 from evals.study import arms, ruler, variants
 from evals.study.config import StudyConfig
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation import read
 from phi1_jax.curation.document import Decision, Document, Drop, Keep
 from phi1_jax.grammar import teacher
-from phi1_jax.text import records
+from phi1_jax.text import settings_file
 
 # Raise it with what is made: a study that was begun with another one is not gone on
 # with, since its later steps have read what was made then.
@@ -95,7 +95,7 @@ def held_out(config: StudyConfig, folder: Path) -> None:
   new = (exercise.text for exercise in exercises if exercise.name not in names)
   rows += [("exercise", text) for text in itertools.islice(new, HELD_OUT_EXERCISES)]
   lines = [json.dumps({"kind": kind, "text": text}) for kind, text in rows]
-  records.write_text(folder / ruler.TEXTS, "\n".join(lines) + "\n")
+  storage.write_text(folder / ruler.TEXTS, "\n".join(lines) + "\n")
 
 
 def _not_drawn(curate: Path) -> list[str]:
@@ -103,7 +103,7 @@ def _not_drawn(curate: Path) -> list[str]:
   found = [
     Document.of(row)
     for file in sorted((curate / "pool").glob("dropped-*.jsonl"))
-    for row in records.read_lines(file)
+    for row in storage.read_lines(file)
     if row["dropped"]["reason"] == _NOT_DRAWN
   ]
   return [d.text for d in sorted(found, key=lambda d: d.id)[:HELD_OUT]]
@@ -144,7 +144,7 @@ def _main(curate: Path, tau: float) -> tuple[list[Document], list[Decision]]:
   pruned = curate / "pruned" / f"pruned-{tau:g}"
   kept, dropped = list(folders.kept(pruned)), []
   for file in sorted(pruned.glob("dropped-*.jsonl")):
-    for row in records.read_lines(file):
+    for row in storage.read_lines(file):
       document = Document.of(row)
       if is_copy(row["dropped"]):
         dropped.append(Drop(document, **row["dropped"]))
@@ -182,7 +182,7 @@ def seen(config: StudyConfig, folder: Path) -> None:
       kind = "seen" if behaviour in known else "new"
       kind = kind if behaviour else "not comparable"
       found[name][kind].append(problem.id)
-  records.write_json(folder / SEEN, found)
+  storage.write_json(folder / SEEN, found)
 
 
 def _behaviour(program: str) -> str | None:
@@ -194,7 +194,7 @@ def _behaviour(program: str) -> str | None:
   if not mutants.ends(program, name):
     return None
   inputs = (*mutants.NUMBERS, *mutants.WORDS)
-  return records.digest(
+  return settings_file.digest(
     [repr(each) for each in mutants.outcomes(program, name, inputs)]
   )
 
@@ -210,7 +210,7 @@ def nearest(config: StudyConfig, folder: Path) -> None:
     lines = [json.dumps(row) for row in rows]
     place = folder / "nearest" / f"{name}.jsonl"
     place.parent.mkdir(exist_ok=True)
-    records.write_text(place, "\n".join(lines) + "\n")
+    storage.write_text(place, "\n".join(lines) + "\n")
 
 
 def _write(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from evals.study import caveats, document, figures, score_sections
 from evals.study.arms import FULL
 from evals.study.document import Block, Code, Figure, Heading, Points, Table, Text
 from evals.study.score_sections import label, percent, sizes
+from phi1_jax.storage import AnyPath
 
 NAME = "study"
 FORMAT = 4  # of study.json
@@ -24,7 +24,7 @@ _MAIN = (
 )
 
 
-def write(data: Mapping[str, Any], folder: Path, name: str = NAME) -> list[Path]:
+def write(data: Mapping[str, Any], folder: AnyPath, name: str = NAME) -> list[AnyPath]:
   """Writes the page of study.json as NAME.html and NAME.md; gives the files."""
   return document.write(blocks(data), folder, name)
 

@@ -43,8 +43,8 @@ from evals.study.config import StudyConfig
 from evals.study.graph import STEPS
 from evals.study.page import FORMAT
 from evals.study.plan import Run, runs
+from phi1_jax import storage
 from phi1_jax.curation import folder as folders
-from phi1_jax.text import records
 
 STUDY = "study.json"
 VARIANT = "truncated"
@@ -54,7 +54,7 @@ _CURVE_POINTS = 60
 def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
   """Reads every run of a study and writes study.json."""
   tiers = ruler.task_sets(config.menu)
-  steps = list(records.read_lines(folder / STEPS))
+  steps = list(storage.read_lines(folder / STEPS))
   seconds = {row["step"]: row["seconds"] for row in steps}
   found = [_run(run, config, folder, seconds) for run in runs(config)]
   by_arm = _by_arm(found)
@@ -88,7 +88,7 @@ def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
     "steps": seconds,
     "where": provenance.where(steps),
   }
-  records.write_json(folder / STUDY, data)
+  storage.write_json(folder / STUDY, data)
   return data
 
 
@@ -96,8 +96,8 @@ def _run(
   run: Run, config: StudyConfig, folder: Path, seconds: Mapping[str, float]
 ) -> dict[str, Any]:
   place = folder / "train" / run.name
-  told = records.read_json(place / "summary.json")
-  rows = records.read_lines(place / "metrics.jsonl")
+  told = storage.read_json(place / "summary.json")
+  rows = storage.read_lines(place / "metrics.jsonl")
   curve = [(row["step"], row["loss"]) for row in rows if "loss" in row]
   stride = max(1, len(curve) // _CURVE_POINTS)
   held_out = [(row["step"], row["eval/loss"]) for row in rows if "eval/loss" in row]
@@ -151,7 +151,7 @@ def _task_sets(judged: Path) -> list[str]:
 
 def _score(place: Path) -> dict[str, Any]:
   """What a judged task set says, with the ids of what was solved."""
-  told = records.read_json(place / workdir.SUMMARY)
+  told = storage.read_json(place / workdir.SUMMARY)
   solved = _correct(place)
   rates = told["rates"][VARIANT]
   first = told["scores"][VARIANT]["pass@1"]
@@ -165,9 +165,9 @@ def _score(place: Path) -> dict[str, Any]:
 
 def _correct(place: Path) -> dict[str, list[bool]]:
   """Problem -> whether each sample passed."""
-  judge_digest = records.read_json(place / workdir.RUN)["execute"]["judge"]
+  judge_digest = storage.read_json(place / workdir.RUN)["execute"]["judge"]
   found: dict[str, dict[int, bool]] = {}
-  for row in records.read_lines(place / workdir.VERDICTS):
+  for row in storage.read_lines(place / workdir.VERDICTS):
     if row["variant"] == VARIANT and row["judge"] == judge_digest:
       passed = row["outcome"] == "passed"
       found.setdefault(row["task_id"], {})[row["sample"]] = passed
@@ -175,7 +175,7 @@ def _correct(place: Path) -> dict[str, list[bool]]:
 
 
 def _losses(judged: Path) -> dict[str, Any]:
-  told = records.read_json(judged / loss.RESULT)
+  told = storage.read_json(judged / loss.RESULT)
   return {row["kind"]: row for row in told["losses"]}
 
 
@@ -183,7 +183,7 @@ def _sampled(judged: Path) -> dict[str, Any] | None:
   found = [name for name in _task_sets(judged) if name.endswith(judge.SAMPLED)]
   if not found:
     return None
-  told = records.read_json(judged / found[0] / workdir.SUMMARY)
+  told = storage.read_json(judged / found[0] / workdir.SUMMARY)
   return {"task_set": told["settings"]["task_set"], **told["scores"][VARIANT]}
 
 
@@ -246,7 +246,7 @@ def _sets(config: StudyConfig, folder: Path) -> dict[str, Any]:
   """Documents and tokens of every store, and what the stages counted."""
   found = {}
   for place in sorted((folder / "stores").iterdir()):
-    manifest = records.read_json(place / "manifest.json")
+    manifest = storage.read_json(place / "manifest.json")
     found[place.name] = {key: manifest[key] for key in ("documents", "tokens", "bytes")}
   stages = {}
   for name in ("pool", "raw", "filter", "textbooks", "exercises", "main"):

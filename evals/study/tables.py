@@ -11,7 +11,7 @@ from evals import report, score
 from evals.study import arms, materials, ruler
 from evals.study.arms import FULL
 from evals.study.config import StudyConfig
-from phi1_jax.text import records
+from phi1_jax import storage
 
 # Pairs of arms that the paper's claim and the controls are about: b against a. More ask
 # what pruning costs, what of it by size, and what beyond it.
@@ -171,7 +171,7 @@ def leak(
   place = folder / "curate" / "leak_found"
   caught, others_dropped, close = set(), 0, set()
   for file in sorted(place.glob("dropped-*.jsonl")):
-    for row in records.read_lines(file):
+    for row in storage.read_lines(file):
       close.update(row["dropped"]["evidence"]["problems"])
       if row["source"] != "leak":
         others_dropped += 1
@@ -203,7 +203,7 @@ def leak(
 
 
 def _taus(folder: Path) -> list[dict[str, Any]]:
-  return records.read_json(folder / "curate" / "pruned" / _TAUS)["rows"]
+  return storage.read_json(folder / "curate" / "pruned" / _TAUS)["rows"]
 
 
 def _similar(row: Mapping[str, Any]) -> set[str]:
@@ -214,7 +214,7 @@ def _similar(row: Mapping[str, Any]) -> set[str]:
 
 def _times_read(folder: Path, found: Sequence[Mapping[str, Any]], arm: str) -> float:
   """How often an arm reads each token of its exercises."""
-  manifest = records.read_json(folder / "stores" / arm / "manifest.json")
+  manifest = storage.read_json(folder / "stores" / arm / "manifest.json")
   read = runs_of(found, arm, found[0]["size"])[0]["tokens"]["exercises"]
   return read / manifest["tokens"]
 
@@ -225,7 +225,7 @@ def seen(
   """Scores where some exercise computes a problem's function, where none does, and
   where functions cannot be compared.
   """
-  known = records.read_json(folder / materials.SEEN)
+  known = storage.read_json(folder / materials.SEEN)
   group = runs_of(found, FULL, size)
   rows = []
   for name in tiers:

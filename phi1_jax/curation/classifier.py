@@ -27,13 +27,12 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.curation import annotate, classifier_report, local_judge
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation.config import ClassifierConfig
 from phi1_jax.curation.document import Keep, tally
 from phi1_jax.curation.embedding import Embedder
-from phi1_jax.text import records
 
 STAGE, VERSION = "train-classifier", 1
 FOREST, ABOUT = "forest.joblib", "classifier.json"
@@ -84,7 +83,7 @@ def run(config: ClassifierConfig, folder: Path) -> dict[str, Any]:
       baseline.predict_proba(comments[tested])[:, 1],
       comments[tested][:, 0],
     )
-    records.write_json(folder / "report.json", report)
+    storage.write_json(folder / "report.json", report)
     title = f"{len(labelled):,} labels of {labels.name}, {config.checkpoint}"
     classifier_report.plot(report, folder / "report.png", title)
     _save(folder, forest, config, embedder, data, report)
@@ -179,7 +178,7 @@ def load(folder: Path) -> Classifier:
     InputError: there is none, it was changed, or scikit-learn is another one.
   """
   folders.read_stats(folder)
-  about = records.read_json(folder / ABOUT)
+  about = storage.read_json(folder / ABOUT)
   path = folder / FOREST
   if not path.is_file() or _sha256(path) != about["sha256"]:
     raise InputError(
@@ -212,7 +211,7 @@ def _save(
     "threshold": report["threshold"],
     "embedding": {**embedding, "model": embedder.digest, "width": embedder.width},
   }
-  records.write_json(folder / ABOUT, about)
+  storage.write_json(folder / ABOUT, about)
 
 
 def _is_tested(group: str, fraction: float) -> bool:

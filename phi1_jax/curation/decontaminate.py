@@ -19,14 +19,13 @@ import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.curation import card, pipeline, read, verdict
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation.config import DecontaminateConfig
 from phi1_jax.curation.document import Decision, Drop
 from phi1_jax.curation.references import Embed, Index
 from phi1_jax.curation.verdict import Evidence
-from phi1_jax.text import records
 
 STAGE = verdict.STAGE
 STUDY, TABLE = "study.json", "study.md"
@@ -130,7 +129,7 @@ def study(
   settings = {**_settings(config, index, embed), "taus": list(taus)}
   del settings["tau"]
   if folders.begin(folder, f"{STAGE}-study", settings):
-    return records.read_json(folder / STUDY)["rows"]
+    return storage.read_json(folder / STUDY)["rows"]
   configs = [dataclasses.replace(config, tau=tau) for tau in taus]
   places = [folder / f"pruned-{tau:g}" for tau in taus]
   for place, each in zip(places, configs, strict=True):
@@ -144,8 +143,8 @@ def study(
   rows = []
   for place, each in zip(places, configs, strict=True):
     rows.append(_row(each.tau, _finish(each, place, dict(facts)), place, index))
-  records.write_json(folder / STUDY, {"rows": rows})
-  records.write_text(folder / TABLE, table(rows))
+  storage.write_json(folder / STUDY, {"rows": rows})
+  storage.write_text(folder / TABLE, table(rows))
   facts |= {"lineage": read.lineage(config.inputs)}
   folders.finish(folder, f"{STAGE}-study", {}, facts)
   return rows

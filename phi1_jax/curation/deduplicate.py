@@ -21,12 +21,13 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
+from phi1_jax import storage
 from phi1_jax.curation import clusters, pipeline, read
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation.clusters import Sketch, Standing
 from phi1_jax.curation.config import DeduplicateConfig
 from phi1_jax.curation.document import Decision, Document, Drop, Keep, LossError, Tally
-from phi1_jax.text import diversity, records
+from phi1_jax.text import diversity
 from phi1_jax.text import shingles as runs
 
 STAGE = "deduplicate"
@@ -73,7 +74,7 @@ def run(
   facts |= {
     "losses": losses,
     "maximum_loss": config.maximum_loss,
-    "duplicates": records.read_json(folder / CLUSTERS),
+    "duplicates": storage.read_json(folder / CLUSTERS),
     "diversity": diversity.figures(sample(folder)),
     "lineage": read.lineage(config.inputs),
   }
@@ -295,7 +296,7 @@ def _clusters(
   edges = list(parts["edges"])
   standings = clusters.clusters(edges, dict(parts["sizes"]))
   facts = {"edges": len(edges), "pairs_not_compared": sum(parts["cuts"])}
-  records.write_json(folder / CLUSTERS, facts | clusters.summary(standings))
+  storage.write_json(folder / CLUSTERS, facts | clusters.summary(standings))
   yield from standings.items()
 
 

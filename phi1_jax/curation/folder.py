@@ -18,17 +18,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import resource
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.curation import card
 from phi1_jax.curation.document import Decision, Document, Drop, Tally
-from phi1_jax.text import records
+from phi1_jax.text import settings_file
 
 STAGE, STATS, CARD, COMPLETED = "stage.json", "stats.json", "README.md", "COMPLETED"
 
@@ -57,7 +56,7 @@ def begin(folder: Path, stage: str, settings: Mapping[str, Any]) -> bool:
   complete = (folder / COMPLETED).exists()
   if not complete and not _documents(folder):
     (folder / STAGE).unlink(missing_ok=True)  # nothing was made by other settings
-  records.begin(folder / STAGE, {"stage": stage, **settings})
+  settings_file.begin(folder / STAGE, {"stage": stage, **settings})
   if complete:
     kept_files(folder)  # refuses what is not as it was left
   return complete
@@ -78,12 +77,12 @@ def finish(
   Returns:
     What stats.json holds.
   """
-  settings = records.read_json(folder / STAGE)["settings"]
+  settings = storage.read_json(folder / STAGE)["settings"]
   stats = {"stage": stage, **counts, "settings": settings, **facts}
-  records.write_json(folder / STATS, stats)
-  records.write_text(folder / CARD, card.of_stage(stats))
+  storage.write_json(folder / STATS, stats)
+  storage.write_text(folder / CARD, card.of_stage(stats))
   digests = {path.name: _sha256(path) for path in _documents(folder)}
-  records.write_json(folder / COMPLETED, digests)
+  storage.write_json(folder / COMPLETED, digests)
   return stats
 
 
@@ -95,7 +94,7 @@ def write(
   names = [f"{kind}-{shard:05d}-of-{shards:05d}.jsonl" for kind in ("kept", "dropped")]
   with contextlib.ExitStack() as files:
     kept, dropped = (
-      files.enter_context((folder / f".{name}.partial").open("wb")) for name in names
+      files.enter_context(storage.writing(folder / name)) for name in names
     )
     for decision in decisions:
       tally.add(decision)
@@ -103,17 +102,13 @@ def write(
         dropped.write(line(decision.record()))
       else:
         kept.write(line(decision.document.record()))
-    for file in (kept, dropped):
-      file.flush()
-      os.fsync(file.fileno())
-  for name in names:
-    (folder / f".{name}.partial").replace(folder / name)
   return tally
 
 
 def line(record: Mapping[str, Any]) -> bytes:
   """A record as one line of JSON; equal records give equal bytes."""
-  return json.dumps(record, separators=(",", ":")).encode() + b"\n"
+  text = json.dumps(record, separators=(",", ":"), allow_nan=False)
+  return text.encode() + b"\n"
 
 
 def kept(folder: Path) -> Iterator[Document]:
@@ -131,14 +126,14 @@ def read_stats(folder: Path) -> dict[str, Any]:
   """
   if not (folder / COMPLETED).is_file():
     if (folder / STAGE).is_file():
-      stage = records.read_json(folder / STAGE)["settings"].get("stage")
+      stage = storage.read_json(folder / STAGE)["settings"].get("stage")
       what = f"is not complete; run {stage} there again"
     else:
       what = (
         "is no stage's folder; run the stage first, or name files: FOLDER/*.parquet"
       )
     raise InputError(f"{folder}: {what}")
-  return records.read_json(folder / STATS)
+  return storage.read_json(folder / STATS)
 
 
 def kept_files(folder: Path) -> list[Path]:
@@ -148,7 +143,7 @@ def kept_files(folder: Path) -> list[Path]:
     InputError: the stage is not complete, or a file is not as it was left.
   """
   read_stats(folder)
-  for name, digest in records.read_json(folder / COMPLETED).items():
+  for name, digest in storage.read_json(folder / COMPLETED).items():
     if not (folder / name).is_file() or _sha256(folder / name) != digest:
       raise InputError(
         f"{folder / name}: not as the stage left it; delete {folder} and run it again"

@@ -24,11 +24,10 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import PBegin, PCollection
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation import read
 from phi1_jax.curation.document import Decision, Drop, Tally
-from phi1_jax.text import records
 
 LOCAL = "FnApiRunner"
 # Beam finds a runner of its own by a short name; this one it does not.
@@ -278,7 +277,7 @@ def _write(folder: Path, shards: int, keyed: tuple[int, Iterable[bytes]]) -> int
   shard, pickled = keyed
   decisions = [pickle.loads(content) for content in pickled if content]
   counts = folders.write(folder, sorted(decisions, key=order), shard, shards)
-  records.write_json(_counts(folder, shard), _as_record(counts))
+  storage.write_json(_counts(folder, shard), _as_record(counts))
   return len(decisions)
 
 
@@ -286,7 +285,7 @@ def total(folder: Path, shards: int) -> Tally:
   """The counts of what `Write` wrote, which it left beside its files."""
   counts = Tally()
   for shard in range(shards):
-    counts.add_all(_as_tally(records.read_json(_counts(folder, shard))))
+    counts.add_all(_as_tally(storage.read_json(_counts(folder, shard))))
     _counts(folder, shard).unlink()
   return counts
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.curation import card, read
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation.config import PublishConfig
@@ -169,15 +169,16 @@ def _write(
   for document in documents():
     digest.update(folders.line(document.record()))
   name = DATASETS[kind]
-  return curated.write(
-    Path(config.directory).expanduser(),
-    name,
-    config.version,
-    map(example, documents()),
-    about={
-      "description": f"{name}: see its README.md",
-      "licence": " AND ".join(counts["licences"]),
-    },
-    content={"documents": digest.hexdigest()},
-    card=dataset_card(name, config.version, counts, lineage, len(config.inputs)),
-  )
+  with storage.mirrored(storage.parse(config.directory)) as directory:
+    return curated.write(
+      directory,
+      name,
+      config.version,
+      map(example, documents()),
+      about={
+        "description": f"{name}: see its README.md",
+        "licence": " AND ".join(counts["licences"]),
+      },
+      content={"documents": digest.hexdigest()},
+      card=dataset_card(name, config.version, counts, lineage, len(config.inputs)),
+    )

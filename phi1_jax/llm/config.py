@@ -4,7 +4,7 @@ import dataclasses
 import math
 from urllib.parse import urlsplit
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 
 APIS = ("online", "batch")
 LENGTH_FIELDS = ("max_tokens", "max_completion_tokens")
@@ -71,6 +71,10 @@ class LlmConfig:
     for name in ("model", "journal"):
       if not getattr(self, name):
         raise _error(name, getattr(self, name), "a name")
+    if storage.is_remote(storage.parse(self.journal)):
+      raise _error(
+        "journal", self.journal, "a local folder: each call is synced to disk"
+      )
     for name, options in (("api", APIS), ("length_field", LENGTH_FIELDS)):
       if getattr(self, name) not in options:
         raise _error(name, getattr(self, name), f"one of {', '.join(options)}")

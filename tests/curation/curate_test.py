@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from phi1_jax import InputError, curate
+from phi1_jax import InputError, curate, storage
 from phi1_jax.curation import folder
 from phi1_jax.problems import humaneval, mbpp
 from tests.curation import samples
@@ -212,11 +212,37 @@ def test_wrong_input_is_refused_in_a_line(flags, says, tmp_path, capsys):
 
 
 def test_another_process_in_the_folder_is_waited_for(tmp_path):
-  from phi1_jax.cli.workdir import held
-
   out = tmp_path / "out"
-  with held(out, "running exercises"), pytest.raises(InputError, match="another proc"):
+  with storage.Lease(out, "running"), pytest.raises(InputError, match="another proc"):
     curate.main(["exercises", f"--workdir={out}", "--gin.Exercises.exercises=3"])
+
+
+@pytest.mark.parametrize(
+  ("flags", "says"),
+  [
+    (
+      ["exercises", "--workdir=gs://bucket/x"],
+      "--workdir: got gs://bucket/x, expected a",
+    ),
+    (
+      ["exercises", "--workdir=s3://bucket/x"],
+      "got s3://, expected a local path or gs",
+    ),
+    (
+      ["annotate", "--gin.Annotate.inputs=('gs://bucket/*.jsonl',)"],
+      "Annotate.inputs: got gs://bucket/*.jsonl, expected a local path",
+    ),
+    (["annotate", "--gin.Annotate.inputs=('hf://datasets/x',)"], "got hf://, expected"),
+  ],
+)
+def test_cloud_storage_is_refused_in_a_line(flags, says, tmp_path, monkeypatch):
+  """No local folder of that name appears."""
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(InputError) as caught:
+    curate.main(flags)
+  assert says in str(caught.value)
+  assert "\n" not in str(caught.value)
+  assert list(tmp_path.iterdir()) == []
 
 
 def test_what_costs_nothing_says_so(tmp_path, capsys):

@@ -14,13 +14,13 @@ import pytest
 from evals import generate, prompts, workdir
 from evals.backends import CheckpointBackend, EndpointBackend, Wanted
 from evals.config import EvaluationConfig
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.checkpoint.manager import CheckpointConfig, Checkpoints
 from phi1_jax.llm.client import Reply, RequestError
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import Decoder
 from phi1_jax.parallel import sharding
-from phi1_jax.text import records
+from phi1_jax.text import settings_file
 from phi1_jax.text import tokenizer as tokenizers
 
 CONFIG = EvaluationConfig("humaneval-164", "as-is", slots=3, max_new_tokens=4)
@@ -121,11 +121,13 @@ def test_what_is_under_way_at_a_ctrl_c_is_on_the_disk(five, tmp_path, ctrl_c):
   client = Slow()
   backend = EndpointBackend(client, config)
   asked = prompts.build_all(five, "humaneval-164", "as-is")
-  records.begin(tmp_path / workdir.RUN, generate.settings(config, backend.identity()))
+  settings_file.begin(
+    tmp_path / workdir.RUN, generate.settings(config, backend.identity())
+  )
   with pytest.raises(KeyboardInterrupt):
     generate.generate(tmp_path, five, asked, config, backend)
   assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-  rows = records.read_lines(tmp_path / workdir.COMPLETIONS)
+  rows = storage.read_lines(tmp_path / workdir.COMPLETIONS)
   assert len(rows) == len(client.asked) < 20
   # The next start pays for none of them again.
   generate.generate(tmp_path, five, asked, config, backend)
@@ -230,19 +232,21 @@ def test_checkpoint(checkpoint, five, tmp_path):
   assert halved.identity()["dtype"] == "bfloat16"
   assert halved.identity()["digest"] == backend.identity()["digest"]
   asked = prompts.build_all(five, "humaneval-164", "as-is")
-  records.begin(tmp_path / workdir.RUN, generate.settings(config, backend.identity()))
+  settings_file.begin(
+    tmp_path / workdir.RUN, generate.settings(config, backend.identity())
+  )
   assert generate.generate(tmp_path, five, asked, config, backend) == 5
-  rows = records.read_lines(tmp_path / workdir.COMPLETIONS)
+  rows = storage.read_lines(tmp_path / workdir.COMPLETIONS)
   assert {row["task_id"] for row in rows} == {problem.id for problem in five}
   assert all(row["log_probs"] < 0 and 0 < row["tokens"] <= 4 for row in rows)
-  noted = records.read_json(tmp_path / workdir.RUN)["generate"]
+  noted = storage.read_json(tmp_path / workdir.RUN)["generate"]
   assert (noted["step"], noted["tokens_seen"], noted["slots"]) == (7, 123, 8)
   assert noted["devices"] == jax.device_count()
   assert set(noted["versions"]) == {"jax", "jaxlib", "flax"}
   # Nothing is left to do, and nothing is forgotten.
   again = CheckpointBackend(str(checkpoint), config)
   assert generate.generate(tmp_path, five, asked, config, again) == 0
-  assert records.read_json(tmp_path / workdir.RUN)["generate"] == noted
+  assert storage.read_json(tmp_path / workdir.RUN)["generate"] == noted
 
 
 def test_no_checkpoint(tmp_path):

@@ -6,10 +6,10 @@ import pytest
 
 from evals import execute, generate, programs, prompts, selftest, summary, workdir
 from evals.config import EvaluationConfig
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.sandbox.program import Verdict
 from phi1_jax.sandbox.sandbox import Sandbox
-from phi1_jax.text import records
+from phi1_jax.text import settings_file
 
 CONFIG = EvaluationConfig("humaneval-164", "as-is")
 JUDGE = {"isolation": "none"}
@@ -21,7 +21,9 @@ def folder(five, tmp_path, knowing):
   solved = {problem.id for problem in five[:3]}
   backend = knowing(five, knows=lambda problem, key: problem.id in solved)
   asked = prompts.build_all(five, "humaneval-164", "as-is")
-  records.begin(tmp_path / workdir.RUN, generate.settings(CONFIG, backend.identity()))
+  settings_file.begin(
+    tmp_path / workdir.RUN, generate.settings(CONFIG, backend.identity())
+  )
   generate.generate(tmp_path, five, asked, CONFIG, backend)
   return tmp_path
 
@@ -40,7 +42,7 @@ def run(five, folder, asked):
 
 def test_judges_both_variants(run, five, folder, asked, trusting):
   run(trusting())
-  verdicts = records.read_lines(folder / workdir.VERDICTS)
+  verdicts = storage.read_lines(folder / workdir.VERDICTS)
   assert len(verdicts) == 10
   results = summary.read(folder, five, asked)
   for variant in programs.VARIANTS:
@@ -64,7 +66,7 @@ def test_goes_on_and_runs_nothing_twice(run, folder, trusting):
 def test_another_judge_judges_again(run, five, folder, asked, trusting):
   run(trusting())
   assert run(trusting(), {"isolation": "bubblewrap"}) > 0
-  assert len(records.read_lines(folder / workdir.VERDICTS)) == 20
+  assert len(storage.read_lines(folder / workdir.VERDICTS)) == 20
   summary.read(folder, five, asked)
 
 
@@ -91,7 +93,7 @@ def test_scores_nothing_where_the_self_test_fails(run, folder, trusting, wrong):
   }
   with pytest.raises(execute.UnfitError, match=named[wrong]):
     run(Unfit())
-  assert records.read_lines(folder / workdir.VERDICTS) == []
+  assert storage.read_lines(folder / workdir.VERDICTS) == []
 
 
 def test_a_judge_that_loses_a_program_is_noticed(five, trusting):
@@ -115,13 +117,13 @@ def test_incomplete_runs_are_refused(run, five, folder, asked, trusting):
 
 def test_a_run_that_was_killed_is_incomplete(run, five, folder, asked, trusting):
   run(trusting())
-  noted = records.read_json(folder / workdir.RUN)
+  noted = storage.read_json(folder / workdir.RUN)
   del noted["generate"]
-  records.write_json(folder / workdir.RUN, noted)
+  storage.write_json(folder / workdir.RUN, noted)
   with pytest.raises(InputError, match=r"5 completions, expected that run\.json says"):
     summary.read(folder, five, asked)
   noted["generate"] = {"samples": None, "rows": 6}
-  records.write_json(folder / workdir.RUN, noted)
+  storage.write_json(folder / workdir.RUN, noted)
   with pytest.raises(InputError, match=r"5 completions, expected 6;.*--stage=generate"):
     summary.read(folder, five, asked)
 
@@ -153,7 +155,7 @@ def test_another_sandbox_is_another_judge(trusting, monkeypatch, tmp_path):
 
 def test_what_is_too_long_stops_nothing(run, five, folder, asked, trusting):
   path = folder / workdir.COMPLETIONS
-  rows = records.read_lines(path)
+  rows = storage.read_lines(path)
   rows[1]["completion"] += "#" * (1 << 20)
   path.write_text("".join(json.dumps(row) + "\n" for row in rows))
   run(trusting())

@@ -5,8 +5,8 @@ import pytest
 from evals import generate, prompts, workdir
 from evals.backends import Wanted, request_seed
 from evals.config import EvaluationConfig
-from phi1_jax import InputError
-from phi1_jax.text import records
+from phi1_jax import InputError, storage
+from phi1_jax.text import settings_file
 
 GREEDY = EvaluationConfig("humaneval-164", "as-is")
 SAMPLED = dataclasses.replace(GREEDY, samples=3, temperature=0.2)
@@ -18,9 +18,11 @@ def run(five, tmp_path):
   asked = prompts.build_all(five, "humaneval-164", "as-is")
 
   def run(backend, config=SAMPLED):
-    records.begin(tmp_path / workdir.RUN, generate.settings(config, backend.identity()))
+    settings_file.begin(
+      tmp_path / workdir.RUN, generate.settings(config, backend.identity())
+    )
     generate.generate(tmp_path, five, asked, config, backend)
-    return records.read_lines(tmp_path / workdir.COMPLETIONS)
+    return storage.read_lines(tmp_path / workdir.COMPLETIONS)
 
   return run
 
@@ -53,7 +55,7 @@ def test_goes_on_where_it_was_stopped(run, five, knowing):
 def test_says_how_much_is_to_be_made_before_it_asks(run, five, knowing, tmp_path):
   class Killed(knowing):
     def complete(self, wanted):
-      noted = records.read_json(tmp_path / workdir.RUN)["generate"]
+      noted = storage.read_json(tmp_path / workdir.RUN)["generate"]
       assert noted["samples"] == 3
       assert wanted[1].name == "HumanEval/0, sample 1"
       return super().complete(wanted)
@@ -65,21 +67,21 @@ def test_a_file_is_counted_before_it_is_taken(five, tmp_path, monkeypatch):
   file = tmp_path / "made.jsonl"
   line = '{"task_id": "%s", "completion": "", "log_probs": -Infinity}\n'
   file.write_text("".join(line % problem.id for problem in five))
-  records.begin(tmp_path / workdir.RUN, {})
+  settings_file.begin(tmp_path / workdir.RUN, {})
   generate.take(tmp_path, file, five)
-  rows = records.read_lines(tmp_path / workdir.COMPLETIONS)
+  rows = storage.read_lines(tmp_path / workdir.COMPLETIONS)
   assert [row["log_probs"] for row in rows] == [None] * 5
   (tmp_path / workdir.RUN).unlink()
   (tmp_path / workdir.COMPLETIONS).unlink()
-  records.begin(tmp_path / workdir.RUN, {})
+  settings_file.begin(tmp_path / workdir.RUN, {})
 
   def kill(*_):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(records.Journal, "append", kill)
+  monkeypatch.setattr(storage.JsonLines, "append", kill)
   with pytest.raises(KeyboardInterrupt):
     generate.take(tmp_path, file, five)
-  assert records.read_json(tmp_path / workdir.RUN)["generate"]["rows"] == 5
+  assert storage.read_json(tmp_path / workdir.RUN)["generate"]["rows"] == 5
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])

@@ -7,12 +7,11 @@ import pytest
 from flax import linen as nn
 
 from evals import hook, report, workdir
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import Decoder
 from phi1_jax.parallel.mesh import MeshConfig, make_mesh
 from phi1_jax.problems import humaneval
-from phi1_jax.text import records
 from phi1_jax.text import tokenizer as tokenizers
 
 MODEL = ModelConfig(320, 1, 8, 4, 2, 16, 16, 700, dtype="float32")
@@ -42,7 +41,7 @@ def test_an_evaluation_is_a_run_of_its_own(run):
   scores = dict(evaluate(20, state))
   assert scores == {"eval/humaneval_truncated": 0.0, "eval/humaneval_sanitized": 0.0}
   folder = setup.workdir / "evals" / "humaneval-164-000020"
-  noted = records.read_json(folder / workdir.RUN)["generate"]
+  noted = storage.read_json(folder / workdir.RUN)["generate"]
   assert (noted["step"], noted["tokens_seen"]) == (20, 200)
   data = report.build([folder])
   assert {point["step"] for point in data["points"]} == {20}
@@ -55,7 +54,7 @@ def test_an_evaluation_is_a_run_of_its_own(run):
   assert set(dict(evaluate(20, types.SimpleNamespace(params=other)))) == set(scores)
   aside = folder.with_name(f"{folder.name}.0")
   assert (aside / workdir.COMPLETIONS).read_bytes() == before
-  digests = [records.read_json(f / workdir.RUN)["settings"] for f in (aside, folder)]
+  digests = [storage.read_json(f / workdir.RUN)["settings"] for f in (aside, folder)]
   assert digests[0]["model"]["digest"] != digests[1]["model"]["digest"]
 
 

@@ -35,7 +35,7 @@ def fixture_opened(monkeypatch):
 
   def open_checkpoint(path, mesh, dtype):
     count.append(path)
-    return dataclasses.replace(loaded, digest=DIGESTS.get(path, loaded.digest))
+    return dataclasses.replace(loaded, digest=DIGESTS.get(str(path), loaded.digest))
 
   monkeypatch.setattr(checkpoint, "open_checkpoint", open_checkpoint)
   monkeypatch.setattr(judge, "_identity", str)

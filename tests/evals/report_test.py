@@ -7,7 +7,7 @@ import pytest
 
 from evals import __main__ as command_line
 from evals import backends, benchmark, report, summary
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 
 VARIANTS = ("truncated", "sanitized")
 
@@ -16,7 +16,7 @@ VARIANTS = ("truncated", "sanitized")
 def evaluate(only_five, knowing, trusting, monkeypatch, tmp_path):
   """`evaluate("a", solved={...}, *flags)`: a run of five problems in tmp_path/a."""
   monkeypatch.chdir(tmp_path)
-  made = types.SimpleNamespace(backend=None, judge=trusting)
+  made = types.SimpleNamespace(backend=None, judge=trusting, stop_after=None)
   monkeypatch.setattr(benchmark, "Sandbox", lambda **_: made.judge())
 
   def evaluate(name, *flags, solved=range(5), source=("--checkpoint=x",)):
@@ -25,6 +25,7 @@ def evaluate(only_five, knowing, trusting, monkeypatch, tmp_path):
     def backend(checkpoint, config):
       made.backend = knowing(only_five, knows=lambda p, key: p.id in ids)
       made.backend.identity = lambda: {"kind": "checkpoint", "digest": name}
+      made.backend._stop_after = made.stop_after
       return made.backend
 
     monkeypatch.setattr(backends, "CheckpointBackend", backend)
@@ -47,6 +48,43 @@ def test_all_three_halves(evaluate, capsys, tmp_path):
   assert (found["generate"]["step"], found["generate"]["tokens_seen"]) == (40, 4000)
   assert found["execute"]["identity"]["isolation"] == "none"
   assert (found["problems"], found["samples"], found["tokens"]) == (5, 5, 45)
+
+
+def test_a_run_on_cloud_storage(evaluate, gcs, tmp_path, capsys):
+  """Work directory, completions and report may be gs://; what is there goes on."""
+  place = storage.parse(gcs.folder)
+  assert evaluate(f"{place}/a", "--stage=generate", solved=(0, 1)) == 0
+  assert storage.names(place / "a") == ["completions.jsonl", "run.json"]
+  assert evaluate(f"{place}/a", "--stage=execute", "--stage=report", source=()) == 0
+  assert evaluate(f"{place}/a") == 0  # nothing is asked again
+  assert evaluate.made.backend.asked == []
+  taken = (f"--completions={place}/a/completions.jsonl",)
+  assert evaluate(f"{place}/b", source=taken) == 0
+  runs = [f"{place}/a", f"{place}/b"]
+  assert command_line.main(["report", *runs, f"--output={place}/x/report.html"]) == 0
+  found = storage.read_json(place / "x" / "report.json")
+  values = [
+    r["summary"]["scores"]["truncated"]["pass@1"]["value"] for r in found["runs"]
+  ]
+  assert values == [0.4, 0.4]
+  assert [run["name"] for run in found["runs"]] == ["a", "b"]
+  assert storage.names(place / "x") == ["report.html", "report.json"]
+  assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_an_interrupted_run_on_cloud_storage_is_uploaded(evaluate, gcs):
+  place = storage.parse(gcs.folder) / "a"
+  evaluate.made.stop_after = 2
+  with pytest.raises(KeyboardInterrupt):
+    evaluate(str(place))
+  assert len(storage.read_lines(place / "completions.jsonl")) == 2
+  assert storage.names(place) == ["completions.jsonl", "run.json"]
+
+
+@pytest.mark.parametrize("flag", ["--workdir", "--completions", "--checkpoint"])
+def test_other_schemes_are_refused(evaluate, flag):
+  with pytest.raises(InputError, match="got s3://, expected a local path or gs://"):
+    evaluate("a", f"{flag}=s3://bucket/x")
 
 
 def test_halves_on_their_own(evaluate, tmp_path):
@@ -205,7 +243,7 @@ def test_a_report_is_written_whole(evaluate, tmp_path, monkeypatch):
   def fail(*_):
     raise OSError(28, "No space left")
 
-  monkeypatch.setattr(report.records.os, "fsync", fail)
+  monkeypatch.setattr("os.fsync", fail)
   with pytest.raises(InputError, match="No space left"):
     report.write({"runs": []}, path)
   assert path.with_suffix(".json").read_bytes() == before

@@ -12,7 +12,7 @@ from evals import __main__ as command_line
 from evals import backends, benchmark, execute, generate, report, summary
 from evals.prompts import Prompt
 from phi1_jax.sandbox.program import OUTCOMES
-from phi1_jax.text import records
+from phi1_jax.text import settings_file
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NEVER_PARSED = {"syntax_error", "worker_lost", execute.TOO_LONG}
@@ -91,7 +91,7 @@ def judged(folder, problems, asked, rows, sandbox):
   """Results of completions that somebody made."""
   path = folder / "made.jsonl"
   path.write_text("\n".join(map(json.dumps, rows)))
-  records.begin(folder / "run.json", {})
+  settings_file.begin(folder / "run.json", {})
   generate.take(folder, path, problems)
   execute.execute(folder, problems, asked, sandbox, {})
   return summary.read(folder, problems, asked)

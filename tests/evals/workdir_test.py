@@ -4,19 +4,19 @@ import pytest
 
 from evals import workdir
 from phi1_jax import InputError
-from phi1_jax.text import records
+from phi1_jax.text import settings_file
 
 
 def test_begin_refuses_another_run(tmp_path):
   settings = {"task_set": "humaneval-164", "stops": ("a", "b"), "seed": 0}
-  records.begin(tmp_path / workdir.RUN, settings)
-  records.begin(tmp_path / workdir.RUN, settings)
+  settings_file.begin(tmp_path / workdir.RUN, settings)
+  settings_file.begin(tmp_path / workdir.RUN, settings)
   with pytest.raises(InputError, match="begun with seed = 0, now it is 1; name"):
-    records.begin(tmp_path / workdir.RUN, settings | {"seed": 1})
+    settings_file.begin(tmp_path / workdir.RUN, settings | {"seed": 1})
 
 
 def test_notes_add_up(tmp_path):
-  records.begin(tmp_path / workdir.RUN, {})
+  settings_file.begin(tmp_path / workdir.RUN, {})
   workdir.note(tmp_path, "generate", {"seconds": 1.5, "step": 3})
   workdir.note(tmp_path, "generate", {"seconds": 2.0})
   run = json.loads((tmp_path / "run.json").read_text())

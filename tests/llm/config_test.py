@@ -8,6 +8,11 @@ from phi1_jax import InputError
   [
     ({"base_url": "localhost:8000"}, r"Llm.base_url: got 'localhost:8000'.*http://"),
     ({"model": ""}, "Llm.model"),
+    (
+      {"journal": "gs://bucket/x"},
+      "Llm.journal: got 'gs://bucket/x', expected a local",
+    ),
+    ({"journal": "s3://bucket/x"}, "got s3://, expected"),
     ({"api": "offline"}, "one of online, batch"),
     ({"budget_usd": -1.0}, "Llm.budget_usd: got -1.0"),
     ({"budget_usd": float("nan")}, "Llm.budget_usd"),

@@ -15,7 +15,7 @@ import pytest
 
 from evals.study import graph
 from evals.study.graph import FailedError, Step
-from phi1_jax.cli import workdir
+from phi1_jax import storage
 
 
 @pytest.fixture(name="module")
@@ -214,15 +214,15 @@ def test_a_step_waits_for_the_process_that_a_killed_study_left(tmp_path):
   step = Step("a", words=("noted", f"--workdir={place}"))
   state = graph._State(1, [step], set(), {})
   waiting = threading.Thread(target=graph._wait_for_orphan, args=(step, state))
-  with workdir.held(place, "saving"):
-    assert workdir.is_held(place)
+  with storage.Lease(place, "saving"):
+    assert storage.is_held(place)
     waiting.start()
     waiting.join(0.5)
     assert waiting.is_alive()
   waiting.join(10)
   assert not waiting.is_alive()
-  assert not workdir.is_held(place)
-  assert not workdir.is_held(tmp_path / "never")
+  assert not storage.is_held(place)
+  assert not storage.is_held(tmp_path / "never")
 
 
 def test_a_log_begins_with_the_command(tmp_path, module):

@@ -9,10 +9,10 @@ import pytest
 
 from evals.study import command, graph, materials, plan
 from evals.study.config import StudyConfig
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.cli import gin_config
 from phi1_jax.problems import mbpp
-from phi1_jax.text import records
+from phi1_jax.text import settings_file
 
 RECIPE = "gin/evals/study_recipe.gin"
 CONFIG = StudyConfig(
@@ -32,7 +32,7 @@ def _bound(step, name):
 
 def _begin(folder, config, steps, benchmarks):
   settings = command._settings_of(config, steps, benchmarks)
-  records.begin(folder / command.SETTINGS, settings)
+  settings_file.begin(folder / command.SETTINGS, settings)
 
 
 def test_the_steps_have_an_order(steps):
@@ -207,7 +207,7 @@ def test_a_study_notes_every_gin_file_that_its_steps_read(tmp_path):
   )
   steps = plan.Plan(config, tmp_path, None).steps()
   _begin(tmp_path, config, steps, None)
-  begun = records.read_json(tmp_path / command.SETTINGS)
+  begun = storage.read_json(tmp_path / command.SETTINGS)
   included = "gin/meshes/all_devices.gin"
   read = (RECIPE, included, "gin/models/nano.gin", "gin/curate/decontaminate.gin")
   assert begun["settings"].keys() >= {f"file {name}" for name in read}
