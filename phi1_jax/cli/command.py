@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import difflib
 import errno
+import hashlib
 import importlib.util
 import io
 import logging
@@ -95,6 +96,7 @@ class Parser(PathParser):
     if unknown:
       self.error(f"no such flag: {' '.join(unknown)}{self._nearest(unknown[0])}")
     arguments.gin_bindings = bindings
+    arguments.gin_files = [_local_gin_file(name) for name in arguments.gin_files]
     return arguments
 
   def _nearest(self, word: str) -> str:
@@ -102,6 +104,21 @@ class Parser(PathParser):
     name = word.partition("=")[0].replace("-", "_").replace("__", "--", 1)
     close = difflib.get_close_matches(name, self._option_string_actions, 1)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def _local_gin_file(name: str) -> str:
+  """Return the name of a local gin file: itself, or a copy of one in the cloud."""
+  path = storage.parse(name)
+  if not storage.is_remote(path):
+    return name
+  digest = hashlib.sha256(name.encode()).hexdigest()
+  local = storage.cache_folder() / "gin" / digest[:16]
+  local.mkdir(parents=True, exist_ok=True)
+  try:
+    storage.write_bytes(local / path.name, storage.read_bytes(path))
+  except FileNotFoundError:
+    raise InputError(f"{name}: no such gin file") from None
+  return str(local / path.name)
 
 
 def add_simulated_devices(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ import re
 import tokenize
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,25 +33,31 @@ def load(
   files: Sequence[str],
   bindings: Sequence[tuple[str, str]],
   classes: Mapping[str, type],
+  *,
+  partial: bool = False,
 ) -> dict[str, Any]:
   """Reads gin files and command-line bindings and builds one object per class.
 
   Args:
     files: paths, relative to the working directory or to the repository root.
     bindings: (name, value) pairs of `--gin.NAME=VALUE`, applied after the files.
-    classes: gin name -> frozen dataclass; bindings of other `PARTS` are left alone.
+    classes: gin name -> frozen dataclass; bindings of other `PARTS` in files are left
+      alone.
+    partial: the command builds other parts of the same bindings elsewhere.
 
   Returns:
     gin name -> the dataclass built from its bindings and defaults.
 
   Raises:
     InputError: a file that cannot be read, a name that does not exist, a macro that
-      nothing reads, a parameter left unbound, or a value of the wrong type.
+      nothing reads, an override without effect, a parameter left unbound, or a value
+      of the wrong type.
   """
   found = _read(files, bindings, classes)
   sources = _Sources([str(_located(name)) for name in found.files], bindings)
   _refuse_scopes(found)
   _refuse_unread_macros(found, sources)
+  _refuse_overrides_without_effect(bindings, sources, PARTS if partial else classes)
   return {name: _build(name, cls, found, sources) for name, cls in classes.items()}
 
 
@@ -80,38 +86,78 @@ def text(objects: Mapping[str, Any]) -> str:
   return "\n".join(blocks)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Binding:
+  """One binding in a file or on the command line.
+
+  Attributes:
+    place: for error messages: "gin/pretrain.gin, line 31", or "--gin.SEED".
+    name: `MACRO` or `Part.parameter`.
+    text: its value, without comments.
+  """
+
+  place: str
+  name: str
+  text: str
+
+  @property
+  def macros(self) -> list[str]:
+    """The macros that the value reads."""
+    return re.findall(r"%([\w.]+)", self.text)
+
+
 class _Sources:
-  """Where each name was last bound, for error messages."""
+  """Where each name was bound, for error messages and for overrides without effect."""
 
   def __init__(self, files: Sequence[str], bindings: Sequence[tuple[str, str]]):
-    self._lines = [
-      (f"{path}, line {number}", line)
-      for path in files
-      for number, line in enumerate(Path(path).read_text().splitlines(), 1)
-    ]
-    self._lines += [(f"--gin.{name}", f"{name} = {value}") for name, value in bindings]
+    self.all: list[_Binding] = []
+    for path in files:
+      for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+        line = line.split("#")[0]
+        if found := re.match(r"\s*([\w./]+)\s*=(.*)", line):
+          place = f"{path}, line {number}"
+          self.all.append(_Binding(place, found[1], found[2].strip()))
+        elif self.all:  # a value over several lines
+          last = self.all[-1]
+          self.all[-1] = dataclasses.replace(last, text=f"{last.text} {line}")
+    self.all += [_Binding(f"--gin.{name}", name, value) for name, value in bindings]
+    self.last = {binding.name: binding for binding in self.all}
 
   def find(self, name: str) -> str | None:
-    """The place that bound `name` last, or None."""
-    return self._last(name)[0]
+    """Return the place that bound `name` last, or None."""
+    return self.last[name].place if name in self.last else None
 
   def macro_of(self, name: str) -> str | None:
-    """The macro whose value `name` takes, if it takes one."""
-    macro = re.fullmatch(r"%([\w.]+)", (self._last(name)[1] or "").strip())
+    """Return the macro whose value `name` takes, if it takes one."""
+    text = self.last[name].text if name in self.last else ""
+    macro = re.fullmatch(r"%([\w.]+)", text.strip())
     return macro.group(1) if macro else None
 
-  def _last(self, name: str) -> tuple[str | None, str | None]:
-    pattern = re.compile(rf"\s*{re.escape(name)}\s*=([^#]*)")
-    bound = [(place, m.group(1)) for place, x in self._lines if (m := pattern.match(x))]
-    return bound[-1] if bound else (None, None)
-
   def read_macros(self) -> set[str]:
-    """Every macro that some binding reads."""
-    return {
-      name
-      for _, line in self._lines
-      for name in re.findall(r"%([\w.]+)", line.split("#")[0])
-    }
+    """Return every macro that some binding reads."""
+    return {name for binding in self.all for name in binding.macros}
+
+  def effective_macros(self, parts: Collection[str]) -> set[str]:
+    """Return the macros that decide a parameter of these parts in the end."""
+    found: set[str] = set()
+    left = [
+      binding
+      for name, binding in self.last.items()
+      if "." in name and name.partition(".")[0] in parts
+    ]
+    while left:
+      new = set(left.pop().macros) - found
+      found |= new
+      left += [self.last[name] for name in new if name in self.last]
+    return found
+
+  def instead_of(self, macro: str) -> _Binding | None:
+    """Return the binding that replaced one which reads this macro, if any did."""
+    for binding in self.all:
+      last = self.last[binding.name]
+      if macro in binding.macros and macro not in last.macros:
+        return last
+    return None
 
 
 def _read(
@@ -172,6 +218,36 @@ def _refuse_unread_macros(found: Bindings, sources: _Sources) -> None:
         f"{sources.find(name) or name}: nothing reads the macro {name}; "
         f"these are read: {known}"
       )
+
+
+def _refuse_overrides_without_effect(
+  bindings: Sequence[tuple[str, str]], sources: _Sources, parts: Collection[str]
+) -> None:
+  """Refuse what the command line binds and the run does not depend on."""
+  effective = sources.effective_macros(parts)
+  seen: dict[str, str] = {}
+  for name, value in bindings:
+    if seen.setdefault(name, value) != value:
+      raise InputError(
+        f"--gin.{name}: got {seen[name]} and {value}, expected one value"
+      )
+    part, dot, _ = name.partition(".")
+    if dot and part not in parts:
+      raise InputError(
+        f"--gin.{name}={value} has no effect: this command reads "
+        f"{', '.join(sorted(parts))}"
+      )
+    if not dot and name not in effective:
+      other = sources.instead_of(name)
+      reason = (
+        f"{other.place} binds {other.name} = {other.text}"
+        if other
+        else (
+          f"this command reads {', '.join(sorted(parts))}, which do not depend on it"
+        )
+      )
+      advice = f"; give --gin.{other.name}={value}" if other else ""
+      raise InputError(f"--gin.{name}={value} has no effect: {reason}{advice}")
 
 
 def _build(name: str, cls: type[Config], found: Bindings, sources: _Sources) -> Config:

@@ -53,10 +53,14 @@ _end = threading.Lock()  # held by the thread that ends the process
 
 @dataclasses.dataclass
 class _OnAbort:
-  """What a process says, and exits with, if its C++ runtime aborts."""
+  """Last line and exit code of a process that a thread of its runtime aborts."""
 
-  line: str = f"error: another host is gone (the runtime says why above); {_GO_ON}"
+  line: str = (
+    "error: another host is gone, or the runtime failed (its reason is above); "
+    f"{_GO_ON}"
+  )
   code: int = 1
+  joining: bool = False  # the runtime aborts in our thread when nobody comes
   handler: Any = None  # kept: C holds only its address
 
 
@@ -113,7 +117,7 @@ def join(
     _check_port(int(address.rpartition(":")[2]), refusal)
   usual = _on_abort.line, _on_abort.code
   # Peers that do not come may have been taken away: that is no wrong input.
-  _on_abort.line, _on_abort.code = f"error: {refusal}", 1
+  _on_abort.line, _on_abort.code, _on_abort.joining = f"error: {refusal}", 1, True
   _handle_abort()
   # Connecting does not return to Python, so a Ctrl-C would wait for its end.
   before = signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -138,6 +142,7 @@ def join(
   finally:
     signal.signal(signal.SIGINT, before)
   _on_abort.line, _on_abort.code = usual
+  _on_abort.joining = False
 
 
 def _check_port(port: int, refusal: str) -> None:
@@ -149,15 +154,19 @@ def _check_port(port: int, refusal: str) -> None:
 
 
 def _handle_abort() -> None:
-  """Lets an abort of the runtime end with one line and an exit code, without a core.
+  """End with one line and an exit code when the process aborts, without a core file.
 
   When the coordination service loses a host, a host the service, or the time to join
-  is over, the C++ runtime says so on stderr and calls abort. A handler of Python's
-  `signal` would come too late, in the main thread; this one runs in the thread that
-  aborts.
+  is over, a thread of the C++ runtime says so on stderr and calls abort. An abort in a
+  thread of Python's has another cause, such as a failed check of the compiler's. A
+  handler of Python's `signal` would come too late, in the main thread; this one runs in
+  the thread that aborts.
   """
 
   def handle(_: int) -> None:
+    ours = threading.get_ident() in {thread.ident for thread in threading.enumerate()}
+    if ours and not _on_abort.joining:
+      end("error: this process aborted (SIGABRT); the reason is above", 1)
     end(_on_abort.line, _on_abort.code)
 
   _on_abort.handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(handle)

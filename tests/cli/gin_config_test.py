@@ -242,3 +242,53 @@ def test_parts_are_what_the_commands_register():
   registered |= {"Grade", "Study"}
   assert "DataConfig" in vars(prepare)
   assert set(gin_config.PARTS) == registered
+
+
+@pytest.mark.parametrize(
+  ("lines", "bindings", "expected"),
+  [
+    # A file that comes later binds what the macro was for.
+    (
+      "Train.total_steps = 30",
+      [("STEPS", "50")],
+      r"line \d+ binds Train.total_steps = 30",
+    ),
+    (
+      "OTHER = 3\nTrain.total_steps = %OTHER",
+      [("STEPS", "5")],
+      r"= %OTHER.*total_steps=5",
+    ),
+    ("A = 1\nB = %A\nTrain.seed = %B\nTrain.seed = 2", [("A", "5")], None),
+    ("", [("STEPS", "5"), ("STEPS", "6")], "got 5 and 6"),
+    ("", [("Evaluation.num_samples", "6")], "has no effect: this command reads"),
+  ],
+)
+def test_an_override_without_effect_is_refused(load, lines, bindings, expected):
+  with pytest.raises(InputError, match=expected) as error:
+    load(lines, *bindings)
+  assert "--gin." in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ("lines", "bindings"),
+  [
+    ("A = 1\nB = %A\nTrain.seed = %B", [("A", "5")]),
+    ("A = 5\nTrain.seed = %A  # once %B", []),
+    ("A = 1\nData.rates = {\n  'x': 1.0,\n}\nTrain.seed = %A", [("A", "5")]),
+    ("Train.seed = 4", [("Train.seed", "5")]),
+    ("Train.seed = 5", [("STEPS", "40")]),  # the value that it has anyway
+  ],
+)
+def test_an_override_with_effect_is_taken(load, lines, bindings):
+  assert load(lines, *bindings)["Train"].seed == 5
+
+
+def test_overrides_of_other_parts(tmp_path):
+  """`prepare` builds one part of a run's file."""
+  path = tmp_path / "run.gin"
+  path.write_text(RUN)
+  only = {"Data": DataConfig}
+  for binding in [("Train.seed", "1"), ("STEPS", "9")]:
+    with pytest.raises(InputError, match="has no effect: this command reads Data"):
+      gin_config.load([str(path)], [binding], only)
+    assert gin_config.load([str(path)], [binding], only, partial=True)
