@@ -54,7 +54,8 @@ def test_nobody_to_join():
     # A thread that Python does not know, as the coordination service's.
     (
       "libc = ctypes.CDLL(None); thread = ctypes.c_ulong();"
-      "libc.pthread_create(ctypes.byref(thread), None, libc.abort, None); time.sleep(9)",
+      "libc.pthread_create(ctypes.byref(thread), None, libc.abort, None);"
+      "time.sleep(9)",
       True,
     ),
   ],
