@@ -16,10 +16,9 @@ from typing import Any, ClassVar
 
 from etils import epath
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.data.config import CURATED_CONTENT
 from phi1_jax.data.quiet_tensorflow import tfds
-from phi1_jax.text import records
 
 FEATURES = ("text", "group", "id", "source", "licence", "provenance")
 CARD = "README.md"
@@ -84,7 +83,7 @@ def write(
   begun = directory / name / f".{version}.json"
   if folder.exists():
     noted = folder / CURATED_CONTENT if (folder / CURATED_CONTENT).exists() else begun
-    if not noted.exists() or records.read_json(noted) != content:
+    if not noted.exists() or storage.read_json(noted) != content:
       raise InputError(
         f"Publish.version: {folder} holds another set; give a new version, such as "
         f"{_next(version)}"
@@ -92,7 +91,7 @@ def write(
   else:
     try:
       begun.parent.mkdir(parents=True, exist_ok=True)
-      records.write_json(begun, content)
+      storage.write_json(begun, content)
       _build(directory, name, version, examples, about)
     except OSError as error:
       if error.errno == errno.ENOSPC:
@@ -101,8 +100,8 @@ def write(
         f"Publish.directory: cannot write to {directory} ({error.strerror or error}); "
         "name another folder"
       ) from None
-  records.write_text(folder / CARD, card)
-  records.write_json(folder / CURATED_CONTENT, content)
+  storage.write_text(folder / CARD, card)
+  storage.write_json(folder / CURATED_CONTENT, content)
   begun.unlink(missing_ok=True)
   return folder
 

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.data import corpora
 from phi1_jax.data.config import CURATED_CONTENT
 from phi1_jax.data.corpora import Corpus, Document, Drop
 from phi1_jax.data.quiet_tensorflow import seqio, tf, tfds
 from phi1_jax.grammar import NAME
 from phi1_jax.grammar import teacher as grammar
-from phi1_jax.text import records
 
 # The version of a curated set that this code understands; the minor parts may grow.
 CURATED_VERSION = "1.*.*"
@@ -232,7 +231,7 @@ def _describe_tfds(source: seqio.TfdsDataSource) -> dict[str, Any]:
     }
     noted = Path(f"{directory}/{name}/{info.version}/{CURATED_CONTENT}")
     if noted.exists():  # two sets may have one version, in two folders
-      content = {"content": records.read_json(noted).get("documents")}
+      content = {"content": storage.read_json(noted).get("documents")}
   except (tfds.core.DatasetNotFoundError, AssertionError, OSError) as error:
     raise InputError(
       f"Data.curated_directory: {directory} holds no TFDS dataset {name}; name the "

@@ -1,10 +1,12 @@
+"""Lines survive a kill at any byte."""
+
 import subprocess
 import sys
 
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.text import records
+from phi1_jax.storage import JsonLines, read_lines
 
 ROWS = [{"key": "a", "text": "é\n"}, {"key": "b"}, {"key": "c", "n": 1.5}]
 
@@ -12,22 +14,22 @@ ROWS = [{"key": "a", "text": "é\n"}, {"key": "b"}, {"key": "c", "n": 1.5}]
 def test_journal_goes_on(tmp_path):
   path = tmp_path / "x.jsonl"
   for row in ROWS:
-    with records.Journal(path) as journal:
+    with JsonLines(path) as journal:
       journal.append(row)
-  assert records.read_lines(path) == ROWS
+  assert read_lines(path) == ROWS
 
 
 def test_a_torn_line_is_cut_off_wherever_it_was_torn(tmp_path):
   path = tmp_path / "x.jsonl"
-  with records.Journal(path) as journal:
+  with JsonLines(path) as journal:
     for row in ROWS:
       journal.append(row)
   whole = path.read_bytes()
   for size in range(len(whole) + 1):
     path.write_bytes(whole[:size])
     kept = whole[:size].count(b"\n")
-    assert records.read_lines(path) == ROWS[:kept]
-    with records.Journal(path) as journal:
+    assert read_lines(path) == ROWS[:kept]
+    with JsonLines(path) as journal:
       assert journal.rows == ROWS[:kept]
       for row in ROWS[kept:]:
         journal.append(row)
@@ -37,8 +39,8 @@ def test_a_torn_line_is_cut_off_wherever_it_was_torn(tmp_path):
 def test_a_killed_process_loses_no_line(tmp_path):
   code = (
     "import os, pathlib, sys\n"
-    "from phi1_jax.text.records import Journal\n"
-    "journal = Journal(pathlib.Path(sys.argv[1]), every=1e9)\n"
+    "from phi1_jax.storage import JsonLines\n"
+    "journal = JsonLines(pathlib.Path(sys.argv[1]), every=1e9)\n"
     "for number in range(7):\n"
     "  journal.append({'number': number})\n"
     "os.kill(os.getpid(), 9)\n"
@@ -46,26 +48,12 @@ def test_a_killed_process_loses_no_line(tmp_path):
   path = tmp_path / "x.jsonl"
   ended = subprocess.run([sys.executable, "-c", code, path], check=False)
   assert ended.returncode == -9
-  assert [row["number"] for row in records.read_lines(path)] == list(range(7))
+  assert [row["number"] for row in read_lines(path)] == list(range(7))
 
 
 @pytest.mark.parametrize("line", ["[1]", "{", '"x"', "\0\0"])
 def test_a_damaged_line_is_named(tmp_path, line):
   path = tmp_path / "x.jsonl"
   path.write_text(f'{{"key": 1}}\n{line}\n{{"key": 2}}\n')
-  with pytest.raises(InputError, match=r"x\.jsonl, line 2: got .*; delete the"):
-    records.Journal(path)
-
-
-def test_digest_is_that_of_the_content():
-  assert records.digest({"a": 1, "b": [2.5]}) == records.digest({"b": [2.5], "a": 1})
-  assert records.digest({"a": 1}) != records.digest({"a": "1"})
-  assert len(records.digest("\ud800")) == 64  # JSON can hold it
-
-
-@pytest.mark.parametrize("content", [None, "{", "\xff"])
-def test_json_that_is_none(tmp_path, content):
-  if content:
-    (tmp_path / "run.json").write_bytes(content.encode("latin-1"))
-  with pytest.raises(InputError, match=r"run\.json: (no such file|not readable)"):
-    records.read_json(tmp_path / "run.json")
+  with pytest.raises(InputError, match=r"x\.jsonl line 2: got .*; delete the"):
+    JsonLines(path)
