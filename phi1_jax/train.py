@@ -228,7 +228,7 @@ def open_store(run: setup.Setup, stop: StopSignal) -> TokenStore | None:
   with hosts.agreed("the token store"):
     if store.digest != first:
       raise InputError(
-        f"Data.store: {place} of host {hosts.index()} has digest "
+        f"Data.store: {storage.full(place)} of host {hosts.index()} has digest "
         f"{store.digest[:16]}, that of host 0 {first[:16]}; expected the same tokens "
         "on all hosts: copy host 0's, or share it"
       )
@@ -304,9 +304,7 @@ def _use_cache(run: setup.Setup) -> None:
   if folder:
     path = storage.parse(folder)
     absolute = storage.is_remote(path) or Path(path).is_absolute()
-    place = path if absolute else run.workdir / folder
-    if not storage.is_remote(place):
-      place = Path(place).absolute()
+    place = storage.full(path if absolute else run.workdir / folder)
     jax.config.update("jax_compilation_cache_dir", os.fspath(place))
 
 

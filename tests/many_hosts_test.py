@@ -33,6 +33,7 @@ Train.batch_size = {BATCH}
 Train.sequence_length = {LENGTH}
 Train.log_every = 1
 Train.evaluate_every = 4
+Train.sequences_per_device = 1
 Optimizer.peak_learning_rate = 1e-2
 Optimizer.warmup_steps = 2
 Optimizer.weight_decay = 0.1
@@ -56,7 +57,7 @@ import numpy as np
 from phi1_jax import train
 from phi1_jax.cli import command
 from phi1_jax.parallel import hosts
-from phi1_jax.training import loop, preflight, setup
+from phi1_jax.training import hooks, loop, preflight, setup
 
 make_mesh = setup.make_mesh
 setup.make_mesh = lambda config, _: make_mesh(
@@ -74,7 +75,7 @@ class Recorded:
     self.numbers, self.close = rows, self.batches.close
 
   def __next__(self):
-    if name and self.step == int(fault):
+    if fault.isdigit() and self.step == int(fault):
       saved = pathlib.Path(os.environ["SAVED"])
       while not saved.is_dir():
         time.sleep(0.01)
@@ -85,7 +86,17 @@ class Recorded:
     self.step += 1
     return rows
 
-loop.train_batches = Recorded
+held_out_batches = hooks.held_out_batches
+
+def struck(*arguments, **named):
+  global fault
+  for batch in held_out_batches(*arguments, **named):
+    if fault == "evaluation":
+      fault = ""  # a second signal would kill
+      os.kill(os.getpid(), getattr(signal, name))
+    yield batch
+
+loop.train_batches, hooks.held_out_batches = Recorded, struck
 command.run(train.main)
 """
 
@@ -249,6 +260,16 @@ def test_what_was_due_at_the_stop_runs_once_after_the_restart(place, moved):
     (8, True),
     (12, True),
   ]
+
+
+def test_a_stop_inside_an_evaluation_ends_it_on_all_hosts(place, alone):
+  """The second host is told in the first batch of the evaluation at step 4."""
+  codes, texts = run(place, "evaluating", 2, faults={1: "evaluation:SIGTERM"})
+  assert codes == [75, 75], texts
+  assert sorted(curve(place, "evaluating")) == [(step, False) for step in range(1, 5)]
+  assert (place / "evaluating" / "checkpoints" / "4").is_dir()
+  assert run(place, "evaluating", 2)[0] == [0, 0]
+  same_curve(place, "evaluating", alone)
 
 
 def test_other_host_counts_read_the_same_data(place, alone, moved):

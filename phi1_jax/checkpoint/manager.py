@@ -25,7 +25,6 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -113,8 +112,7 @@ class Checkpoints:
   """
 
   def __init__(self, directory: AnyPath, config: CheckpointConfig):
-    remote = storage.is_remote(directory)
-    self.directory = directory if remote else Path(directory).absolute()
+    self.directory = storage.full(directory)
     self.config = config
     self.losses: dict[int, float] = {}
     self._saved_at = time.monotonic()
@@ -322,8 +320,7 @@ def find(path: str | AnyPath) -> AnyPath:
   `path` may be a step folder, a `checkpoints` folder, or a run's work directory, local
   or gs://.
   """
-  start = storage.parse(path)
-  found = _newest(start if storage.is_remote(start) else Path(start).absolute())
+  found = _newest(storage.full(storage.parse(path)))
   if found is None:
     raise InputError(
       f"{path}: no checkpoint here; expected a step folder, a checkpoints folder or a "

@@ -22,7 +22,7 @@ from phi1_jax.storage.files import (
 from phi1_jax.storage.jsonl import JsonLines, read_lines
 from phi1_jax.storage.lease import HeldError, Lease, is_held
 from phi1_jax.storage.mirror import Mirror, cache_folder, mirrored
-from phi1_jax.storage.paths import AnyPath, is_remote, parse
+from phi1_jax.storage.paths import AnyPath, full, is_remote, parse
 from phi1_jax.storage.retry import StorageError, is_transient, retrying
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
   "Mirror",
   "StorageError",
   "cache_folder",
+  "full",
   "is_held",
   "is_remote",
   "is_transient",

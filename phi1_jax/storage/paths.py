@@ -49,6 +49,11 @@ def parse(name: str | os.PathLike) -> "AnyPath":
   return _remote(text.rstrip("/"))
 
 
+def full(path: "AnyPath") -> "AnyPath":
+  """Return the path from the root of the file system, or from the bucket."""
+  return path if is_remote(path) else Path(path).absolute()
+
+
 def is_remote(path: str | os.PathLike) -> bool:
   """Return whether a path is on cloud storage."""
   return os.fspath(path).startswith("gs://")

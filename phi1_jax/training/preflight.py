@@ -37,8 +37,8 @@ def check_shared(workdir: AnyPath, token: str | None) -> None:
     while lease.token(workdir) != token:
       if time.monotonic() > deadline:
         raise InputError(
-          f"--workdir: host {hosts.index()} has another {workdir} than host 0; "
-          "expected a folder on a file system that all hosts share, or gs://"
+          f"--workdir: host {hosts.index()} has another {storage.full(workdir)} than "
+          "host 0; expected a folder on a file system that all hosts share, or gs://"
         )
       time.sleep(0.1)
 
