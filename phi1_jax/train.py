@@ -251,7 +251,7 @@ def _build_store(data: DataConfig, stop: StopSignal) -> bool:
 def _train_first(
   config: setup.RunConfig, arguments: argparse.Namespace
 ) -> setup.RunConfig | None:
-  """Replaces an `init_from` that is a gin file by the run of it, trained by now.
+  """Replace an `init_from` that is a gin file by the work directory of its run.
 
   A child process trains it, before this one has touched a device, unless its work
   directory holds a finished run; a dry run takes its absence for a start from scratch.
@@ -291,11 +291,29 @@ def _train_first(
 
 
 def _is_trained(workdir: Path, gin_file: str) -> bool:
-  """Whether a run of exactly this gin file has come to its end there."""
-  if not (workdir / "summary.json").is_file():
+  """Return whether the run of a gin file has come to its end in a work directory.
+
+  Raises:
+    InputError: another run was trained there, such as a longer one.
+  """
+  try:
+    config = (workdir / "config.gin").read_text()
+  except FileNotFoundError:
     return False
   parts = gin_config.load([gin_file], [], setup.CONFIGURABLES)
-  return (workdir / "config.gin").read_text() == gin_config.text(parts)
+  theirs, ours = (
+    dict(line.split(" = ", 1) for line in text.splitlines() if " = " in line)
+    for text in (config, gin_config.text(parts))
+  )
+  for name in sorted(theirs.keys() & ours.keys()):
+    decides = name.partition(".")[0] in ("Data", "Model", "Optimizer", "Train")
+    if decides and theirs[name] != ours[name]:
+      raise InputError(
+        f"Checkpoint.init_from: {workdir} was trained with {name} = {theirs[name]}, "
+        f"{gin_file} has {ours[name]}; to start from it as it is, give "
+        f"--gin.Checkpoint.init_from={workdir}; or move it away to train it anew"
+      )
+  return (workdir / "summary.json").is_file()
 
 
 def _use_cache(run: setup.Setup) -> None:

@@ -233,6 +233,15 @@ def test_what_a_run_starts_from_is_trained_first(place):
   code, output = finished(start(place, "again", gin_file="tuned.gin"))
   assert code == 0, output
   assert "trained first" not in output
+  # It was trained for longer meanwhile: the advice can be followed.
+  longer = ["--gin.Train.total_steps=44", "--gin.Optimizer.warmup_steps=2"]
+  code, output = finished(start(place, "runs/base", *longer, gin_file="base.gin"))
+  assert code == 0, output
+  code, output = finished(start(place, "longer", gin_file="tuned.gin"))
+  assert code == 2
+  (advice,) = re.findall(r"--gin\.Checkpoint\.init_from=\S+(?=;)", output)
+  code, output = finished(start(place, "longer", advice, gin_file="tuned.gin"))
+  assert code == 0, output
 
 
 @pytest.fixture
