@@ -82,7 +82,7 @@ def test_there_and_back_on_cloud_storage(folder, gcs, tmp_path, monkeypatch, cap
 
 @pytest.mark.parametrize("words", [["from-hf", "s3://b/x", "run"], ["to-hf", "run"]])
 def test_other_schemes_are_refused(words):
-  with pytest.raises(InputError, match="//b/x: got .* expected a local path or gs://"):
+  with pytest.raises(InputError, match=r"//b/x: got .* expected a local path or gs://"):
     convert.main([*words, "abfs://b/x"][:3])
 
 

@@ -44,7 +44,9 @@ def server(monkeypatch):
 
 
 def flags(stage, server, tmp_path, *more):
-  return [
+  """The command; a binding in `more` replaces one of the same name."""
+  told = {binding.partition("=")[0] for binding in more}
+  words = [
     *(stage, "--gin_file=gin/curate/openai.gin", f"--gin_file=gin/curate/{stage}.gin"),
     f"--workdir={tmp_path / stage}",
     f"--gin.Llm.base_url={server.url}",
@@ -52,8 +54,8 @@ def flags(stage, server, tmp_path, *more):
     *("--gin.Llm.model=m", "--gin.Llm.budget_usd=1.0"),
     *("--gin.Llm.input_usd_per_million=0.15", "--gin.Llm.output_usd_per_million=0.6"),
     f"--gin.{_PART[stage]}={'llm'}",
-    *more,
   ]
+  return [*(word for word in words if word.partition("=")[0] not in told), *more]
 
 
 _PART = {
@@ -150,11 +152,11 @@ def test_the_budget_ends_the_stage_and_says_how_to_go_on(server, tmp_path, capsy
 
 
 def test_wrong_models_and_prices_are_refused(server, tmp_path):
-  command = flags("exercises", server, tmp_path, "--gin.Exercises.exercises=4")
+  few = "--gin.Exercises.exercises=4"
   for more, told in (
     ("--gin.Llm.model=gone", "gone"),
     ("--gin.Llm.input_usd_per_million=None", "expected both or neither"),
     (f"--gin.Exercises.prompt={tmp_path / 'gone.txt'}", "not readable"),
   ):
     with pytest.raises(InputError, match=told):
-      curate.main([*command, more])
+      curate.main(flags("exercises", server, tmp_path, few, more))

@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from evals import __main__ as command_line
 from evals import loss
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.checkpoint.manager import CheckpointConfig, Checkpoints
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import Decoder, abstract_parameters
@@ -187,19 +187,25 @@ def test_a_window_is_as_long_as_training_was(load):
     loss.window_length(load(), 151)
 
 
-def test_the_command(load, write, tmp_path, capsys):
+@pytest.mark.parametrize("where", ["here", "gs://"])
+def test_the_command(load, write, tmp_path, capsys, request, where):
+  place = tmp_path
+  if where == "gs://":
+    place = storage.parse(request.getfixturevalue("gcs").folder)
   loaded = load()
-  folder = tmp_path / "run"
+  folder = place / "run"
   checkpoints = Checkpoints(folder / "checkpoints", CheckpointConfig())
   config = {"model": dataclasses.asdict(CONFIG), "train": {"sequence_length": 70}}
   meta = {"config": config, "tokenizer": loaded.tokenizer.digest, "tokens_seen": 9}
   with checkpoints:
     checkpoints.save(3, {"params": loaded.params}, meta)
   loaded.tokenizer.save(folder / tokenizers.FILE_NAME)
-  path = write([{"text": text, "kind": "k"} for text in TEXTS])
-  flags = [f"--checkpoint={folder}", f"--texts={path}", f"--workdir={tmp_path / 'out'}"]
+  local = write([{"text": text, "kind": "k"} for text in TEXTS])
+  path = place / "texts.jsonl"
+  storage.write_bytes(path, local.read_bytes())
+  flags = [f"--checkpoint={folder}", f"--texts={path}", f"--workdir={place / 'out'}"]
   assert command_line.main(["loss", *flags, "--max_documents=2"]) == 0
-  found = json.loads((tmp_path / "out" / "loss.json").read_text())
+  found = storage.read_json(place / "out" / "loss.json")
   assert (found["step"], found["tokens_seen"], found["length"]) == (3, 9, 70)
   assert (found["files"][0]["documents"], found["files"][0]["taken"]) == (5, 2)
   assert [row["kind"] for row in found["losses"]] == ["all", "k"]
