@@ -34,8 +34,11 @@ def run(tmp_path, monkeypatch):
   return setup, types.SimpleNamespace(directory=tmp_path), params
 
 
-def test_an_evaluation_is_a_run_of_its_own(run):
+@pytest.mark.parametrize("where", ["here", "gs://"])
+def test_an_evaluation_is_a_run_of_its_own(run, request, where):
   setup, store, params = run
+  if where == "gs://":
+    setup.workdir = storage.parse(request.getfixturevalue("gcs").folder)
   evaluate = hook.humaneval(setup, store)
   state = types.SimpleNamespace(params=params)
   scores = dict(evaluate(20, state))
