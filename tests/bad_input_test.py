@@ -3,7 +3,6 @@
 The compiler is left out: everything refused here is refused before or without it.
 """
 
-import fcntl
 import json
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import types
 import numpy as np
 import pytest
 
-from phi1_jax import InputError, prepare, train
+from phi1_jax import InputError, prepare, storage, train
 from phi1_jax.checkpoint.manager import CheckpointConfig, Checkpoints
 from phi1_jax.data.token_store import ShardWriter, finish
 from phi1_jax.text import tokenizer as tokenizers
@@ -227,9 +226,7 @@ def test_a_work_directory_that_is_a_file(run):
 
 
 def test_a_work_directory_in_use(run):
-  (run / "held").mkdir()
-  with (run / "held" / ".lock").open("w") as lock:
-    fcntl.flock(lock, fcntl.LOCK_EX)
+  with storage.Lease(run / "held", "training"):
     assert "another process is training in held" in complaint("--workdir=held")
 
 

@@ -9,7 +9,7 @@ help="Copies a run's metrics, config, tokenizer, plot and summary to this machin
   --name NAME        of the TPU
   --zone ZONE        where it stands
   --project PROJECT  (default: gcloud's)
-  --workdir FOLDER   where the run lives, on the TPU
+  --workdir FOLDER   where the run lives, on the TPU or gs://
   --to FOLDER        here (default: runs/<last part of --workdir>)
   --checkpoints      the checkpoints, too: 17 GB each for phi-1
   --dry_run          print the commands, run nothing
@@ -22,6 +22,11 @@ require --workdir
 to=${to:-runs/$(basename "$workdir")}
 
 run mkdir -p "$to"
+if [[ $workdir == gs://* ]]; then
+  run gcloud storage cp "$workdir/*.*" "$to/"
+  if $checkpoints; then run gcloud storage cp --recursive "$workdir/checkpoints" "$to/"; fi
+  exit
+fi
 # Files have a suffix and folders have none; plot and summary exist only at the end.
 run gcloud compute tpus tpu-vm scp "$name:$workdir/*.*" "$to/" "${where[@]}" --worker=0
 if $checkpoints; then

@@ -10,7 +10,7 @@ help="Starts python -m phi1_jax.train on every worker of a TPU, detached.
   --name NAME        of the TPU
   --zone ZONE        where it stands
   --project PROJECT  (default: gcloud's)
-  --workdir FOLDER   where the run lives; on a file system that all workers share
+  --workdir FOLDER   where the run lives: gs://, or on a file system that all workers share
   --dry_run          print the commands, run nothing
   -- ARGUMENT...     of python -m phi1_jax.train
   --type, --version and --spot are accepted, as by every script here, and not needed"

@@ -16,7 +16,7 @@ help="Watches a run and starts it again when it is preempted, until it is done.
   --type TYPE        to create it again: such as v4-8, v5litepod-16 (v5e), v6e-8
   --version VERSION  of the runtime (default: what goes with the type)
   --spot             as it was created
-  --workdir FOLDER   where the run lives; on a file system that all workers share
+  --workdir FOLDER   where the run lives: gs://, or on a file system that all workers share
   --mount COMMAND    what every worker runs first, to mount the shared file system
   --every SECONDS    between two looks (default 60)
   --restarts N       give up after N restarts in a row without a new checkpoint

@@ -125,11 +125,24 @@ status() {
   elif [ -f "$state/exit_code" ]; then
     outcome=$(cat "$state/exit_code")
   fi
-  for folder in "$1"/checkpoints/*; do
-    folder=$(basename "$folder")
+  for folder in $(checkpoints "$1"); do
     if [[ $folder =~ ^[0-9]+$ ]] && [ "$folder" -gt "$step" ]; then step=$folder; fi
   done
   echo "worker $index $outcome $step"
+}
+
+# The names of the folders in a work directory's checkpoints; in a bucket, of those that
+# were saved to the end.
+checkpoints() {
+  local path
+  case $1 in
+    gs://*)
+      gcloud storage ls "$1/checkpoints/*/commit_success.txt" 2>/dev/null | while read -r path; do
+        basename "$(dirname "$path")"
+      done
+      ;;
+    *) ls "$1/checkpoints" 2>/dev/null ;;
+  esac || true # none yet
 }
 
 log() {

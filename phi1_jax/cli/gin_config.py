@@ -225,12 +225,7 @@ def _refuse_overrides_without_effect(
 ) -> None:
   """Refuse what the command line binds and the run does not depend on."""
   effective = sources.effective_macros(parts)
-  seen: dict[str, str] = {}
   for name, value in bindings:
-    if seen.setdefault(name, value) != value:
-      raise InputError(
-        f"--gin.{name}: got {seen[name]} and {value}, expected one value"
-      )
     part, dot, _ = name.partition(".")
     if dot and part not in parts:
       raise InputError(

@@ -97,8 +97,8 @@ class Lease:
     found = _read(self._file)
     if found is not None and _is_alive(found, self._file):
       message = (
-        f"{folder}: another process is {found['doing']} here (process {found['pid']} "
-        f"on {found['host']}); wait for it, or name another folder"
+        f"another process is {found['doing']} in {folder} (process {found['pid']} on "
+        f"{found['host']}); wait for it, or name another folder"
       )
       if _same_machine(found) and not found["stopping"]:
         raise InputError(message)

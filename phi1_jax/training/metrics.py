@@ -54,6 +54,7 @@ class MetricsReader:
 
   def __init__(self, setup: Setup, recorder: Recorder, first: int, before: Seen):
     self._train = setup.config.train
+    self._warmup = setup.config.optimizer.warmup_steps
     self._recorder = recorder
     self._first, self._before, self._skipped = first, before, before.skipped
     self._warned = False
@@ -112,9 +113,10 @@ class MetricsReader:
     self._throughput.step(self._train.tokens_per_step)
     if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
       self._not_finite(step, values)
-    if not self._warned and (warning := vanished_warning(values)):
+    if step > self._warmup and not self._warned:
       self._warned = True
-      log.warning("step %d: %s", step, warning)
+      if warning := vanished_warning(values):
+        log.warning("step %d: %s", step, warning)
     last = step == self._train.last_step
     if step == 1 or last or step % self._train.log_every == 0:
       row = {

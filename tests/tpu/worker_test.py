@@ -1,11 +1,37 @@
 """What happens on the workers: setting up, starting a run."""
 
+import os
 import pathlib
 import shutil
+import subprocess
 
 ROOT = pathlib.Path(__file__).parents[2]
 TPU = ["--name=phi1", "--zone=us-east5-b"]
 RUN = ["--workdir=/w o r k", "--", "--gin_file=a.gin", "--gin.Train.name='it''s'"]
+
+
+def test_status_of_a_run_in_a_bucket(tmp_path):
+  """Only saves that came to their end count, and the newest by number."""
+  fake = tmp_path / "gcloud"
+  fake.write_text(
+    "#!/bin/sh\n"
+    '[ "$*" = "storage ls gs://b/run/checkpoints/*/commit_success.txt" ] || exit 1\n'
+    "for step in 9 1000 200; do\n"
+    "  echo gs://b/run/checkpoints/$step/commit_success.txt\n"
+    "done\n"
+  )
+  fake.chmod(0o755)
+  environment = {
+    "PATH": f"{tmp_path}:{os.environ['PATH']}",
+    "HOME": str(tmp_path),
+    "TPU_WORKER_ID": "3",
+  }
+  words = ["bash", str(ROOT / "tpu" / "worker.sh"), "status"]
+  for workdir, step in (("gs://b/run", 1000), ("gs://b/other", -1), ("/none", -1)):
+    done = subprocess.run(
+      [*words, workdir], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout == f"worker 3 lost {step}\n"
 
 
 def test_setup_installs_the_last_commit_from_the_constraints_on_all_workers(cloud):

@@ -96,6 +96,17 @@ def test_updates_that_are_not_finite_are_counted_up_to_a_limit(tiny, rows):
     reader.follow(6, metrics())
 
 
+def test_updates_that_vanish_are_reported_once_after_the_warmup(tiny, rows, caplog):
+  reader = MetricsReader(tiny(), rows, first=0, before=Seen())  # a warmup of 2 steps
+  for step in range(1, 7):
+    share = {"vanished_updates": 0.26, "norm_vanished_updates": 1.0}
+    reader.follow(step, {**metrics(), **{k: jnp.float32(v) for k, v in share.items()}})
+  said = [record.getMessage() for record in caplog.records]
+  assert len(said) == 1
+  assert said[0].startswith("step 3: ")
+  assert rows[0][1]["vanished_updates"] == pytest.approx(0.26)
+
+
 def test_a_pause_of_a_diverged_run_does_not_begin(tiny, rows):
   reader = MetricsReader(tiny(), rows, first=0, before=Seen())
   reader.follow(1, metrics(math.nan))
