@@ -34,13 +34,7 @@ def opened(folder: AnyPath, doing: str) -> Iterator[storage.Mirror]:
   Raises:
     InputError: it cannot be written, or another process on this machine holds it.
   """
-  try:
-    lease = storage.Lease(folder, doing)
-  except OSError as error:
-    raise InputError(
-      f"--workdir: cannot write to {folder} ({error.strerror}); name another folder"
-    ) from None
-  with lease:
+  with storage.Lease(folder, doing):
     mirror = storage.Mirror(folder)
     mirror.fetch()
     try:

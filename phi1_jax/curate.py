@@ -282,13 +282,7 @@ def _money_bar(name: str) -> Iterator[Callable[[Any], None]]:
 def _run(name: str, folder: Path, work: Work) -> None:
   """Runs a stage and says what came of it."""
   log.info("%s -> %s", name, folder)
-  try:
-    lease = storage.Lease(folder, f"running {name}")
-  except OSError as error:
-    raise InputError(
-      f"--workdir: cannot write to {folder} ({error.strerror}); name another folder"
-    ) from None
-  with lease:
+  with storage.Lease(folder, f"running {name}"):
     was_done = (folder / COMPLETED).exists()
     print(_summary(name, STAGES[name].run(work)))
   print(f"{'was complete already' if was_done else 'written'}: {folder}", flush=True)

@@ -64,7 +64,7 @@ def prepare(config: DataConfig, progress: bool = False) -> str:
     _start_forkserver()
   place = storage.parse(config.store)
   config = _with_local_sets(config)
-  with _locked(place):
+  with storage.Lease(place, "building a token store", flag="Data.store", wait=True):
     facts, units = _plan(config, tokenizer)
     if (place / "COMPLETED").exists():
       opened = token_store.TokenStore.open(place, verify=config.verify)
@@ -190,16 +190,6 @@ def _sha256_of_module(name: str) -> str:
 
 
 # The folder: one builder at a time, one config for ever.
-
-
-def _locked(place: AnyPath) -> storage.Lease:
-  """Hold the folder of a store; wait while another process builds it."""
-  try:
-    return storage.Lease(place, "building a token store", wait=True)
-  except OSError as error:
-    raise InputError(
-      f"Data.store: cannot write to {place} ({error.strerror}); name another folder"
-    ) from error
 
 
 def _claim(store: Path, place: AnyPath, facts: dict[str, Any]) -> None:

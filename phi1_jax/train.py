@@ -11,7 +11,6 @@ tensorboard/, tokenizer.json, loss.png and summary.json.
 import argparse
 import contextlib
 import dataclasses
-import errno
 import importlib.metadata
 import importlib.util
 import itertools
@@ -119,23 +118,22 @@ def _open_workdir(
 def _lock(workdir: AnyPath, stop: StopSignal) -> storage.Lease:
   """Make the work directory and lock it; name early what cannot be written."""
   lost = f"error: {workdir}: another process goes on with this run"
+  lock = storage.Lease(
+    workdir,
+    "training",
+    stopping=lambda: stop.received,
+    on_lost=lambda: hosts.end(lost, command.PREEMPTED),
+  )
   try:
-    lock = storage.Lease(
-      workdir,
-      "training",
-      stopping=lambda: stop.received,
-      on_lost=lambda: hosts.end(lost, command.PREEMPTED),
-    )
     if not storage.is_remote(workdir):
       for folder in ("checkpoints", "tensorboard"):
         (workdir / folder).mkdir(parents=True, exist_ok=True)
-    if (workdir / "config.gin").is_dir():
-      raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    return lock
   except OSError as error:
+    lock.close()
     raise InputError(
       f"--workdir: cannot write to {workdir} ({error.strerror}); name another folder"
     ) from None
+  return lock
 
 
 def _check_same_config(text: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.data.config import DataConfig
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.prepare import main, prepare
@@ -206,6 +206,38 @@ def test_a_trained_tokenizer_knows_only_the_training_texts(config, tmp_path):
   again = tokenizers.train(documents(store, "tiny", "train"), 320)
   assert again.digest == store.manifest["tokenizer"]["digest"]
   assert store.vocabulary_size == 320
+
+
+def test_a_store_in_the_cloud(config, gcs, tmp_path, monkeypatch):
+  """The same bytes; a build that broke off goes on with the shards in the bucket."""
+  prepare(config(store=str(tmp_path / "local")))
+  expected = contents(tmp_path / "local")
+  folder = f"{gcs.folder}/store"
+  made = []
+
+  def failing(unit, *arguments):
+    if len(made) == 2:
+      raise RuntimeError("the machine is gone")
+    made.append(unit.position)
+    return build(unit, *arguments)
+
+  from phi1_jax.data import shards
+
+  build = shards.build
+  with monkeypatch.context() as patch:
+    patch.setattr(shards, "build", failing)
+    with pytest.raises(RuntimeError, match="gone"):
+      prepare(config(store=folder))
+  shutil.rmtree(storage.cache_folder())  # another machine goes on
+  monkeypatch.setattr(
+    shards,
+    "build",
+    lambda unit, *rest: (made.append(unit.position), build(unit, *rest))[1],
+  )
+  prepare(config(store=folder))
+  assert sorted(made) == [0, 1, 2]
+  names = storage.names(storage.parse(folder))
+  assert {n: storage.read_bytes(storage.parse(folder) / n) for n in names} == expected
 
 
 def test_a_complete_store_is_left_as_it_is(config, finished, caplog):

@@ -432,7 +432,7 @@ def _cached(remote: AnyPath) -> Path:
       f"{remote}: COMPLETED or manifest.json is no JSON; {_REBUILD}"
     ) from None
   local = storage.cache_folder() / "stores" / digest[:16]
-  with _caching, storage.Lease(local, "downloading a token store"):
+  with _caching, storage.Lease(local, "downloading a token store", wait=True):
     missing = [name for name in names if not (local / name).is_file()]
     if missing:
       log.info("copying the token store %s to %s", remote, local)

@@ -31,7 +31,7 @@ def staged(out: AnyPath, num_bytes: int) -> Iterator[AnyPath]:
   """
   refuse_existing(out)
   if storage.is_remote(out):
-    with _lease(out, out), _cleared(out):
+    with storage.Lease(out, "converting", flag="out"), _cleared(out):
       yield out
     return
   out = Path(out).absolute()
@@ -42,7 +42,7 @@ def staged(out: AnyPath, num_bytes: int) -> Iterator[AnyPath]:
       f"{room}: holds something that no conversion left there; move it away"
     )
   try:
-    with _lease(room, out), _cleared(folder):
+    with storage.Lease(room, "converting", flag="out"), _cleared(folder):
       folder.mkdir()
       _check_room(out, folder, num_bytes)
       yield folder
@@ -70,13 +70,6 @@ def refuse_existing(out: AnyPath) -> None:
     exists = out.exists() or out.is_symlink()
   if exists:
     raise InputError(f"{out}: exists already; name another folder, or delete this one")
-
-
-def _lease(room: AnyPath, out: AnyPath) -> storage.Lease:
-  try:
-    return storage.Lease(room, "converting")
-  except OSError as error:
-    raise InputError(f"{out}: cannot be written ({error.strerror})") from None
 
 
 @contextlib.contextmanager

@@ -48,6 +48,7 @@ class Lease:
   Args:
     folder: created if missing.
     doing: the work, for the process that is refused: "training".
+    flag: the setting that names the folder, for messages.
     wait: wait for a holder to end instead of raising.
     stopping: asked now and then; once it returns True, processes that want the folder
       learn that this one is about to end.
@@ -65,49 +66,50 @@ class Lease:
     folder: AnyPath,
     doing: str,
     *,
+    flag: str = "--workdir",
     wait: bool = False,
     stopping: Callable[[], bool] = lambda: False,
     on_lost: Callable[[], None] = lambda: None,
   ):
-    self._file = folder / FILE_NAME
+    self._file, self._flag = folder / FILE_NAME, flag
     self._stopping, self._on_lost = stopping, on_lost
     self.token = secrets.token_hex(8)
     self._content = {**_this_process(), "token": self.token, "doing": doing}
     self._content |= {"stopping": False, "beat": 0}
     self._closing = threading.Event()
-    folder.mkdir(parents=True, exist_ok=True)
-    if self._file.is_dir():
-      raise InputError(f"{self._file}: got a folder, expected the file of a lock")
-    waiting = False
-    while True:
-      try:
-        self._acquire(folder)
-        break
-      except (InputError, HeldError) as error:
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+      told = None
+      while refusal := self._take(folder):
         if not wait:
-          raise
-        if not waiting:
-          log.info("waiting: %s", error)
-        waiting = True
-      time.sleep(1.0)
+          raise refusal
+        if str(refusal) != told:
+          log.info("waiting: %s", refusal)
+        told = str(refusal)
+        time.sleep(1.0)
+    except OSError as error:
+      reason = error.strerror or retry.one_line(error)
+      raise InputError(
+        f"{flag}: cannot write to {folder} ({reason}); name another folder"
+      ) from None
     self._thread = threading.Thread(target=self._renew, daemon=True)
     self._thread.start()
 
-  def _acquire(self, folder: AnyPath) -> None:
+  def _take(self, folder: AnyPath) -> Exception | None:
+    """Take the folder, or return why not."""
     found = _read(self._file)
     if found is not None and _is_alive(found, self._file):
-      message = (
-        f"another process is {found['doing']} in {folder} (process {found['pid']} on "
-        f"{found['host']}); wait for it, or name another folder"
+      ends = found["stopping"] or not _same_machine(found)
+      return (HeldError if ends else InputError)(
+        f"{self._flag}: another process is {found['doing']} in {folder} (process "
+        f"{found['pid']} on {found['host']}); wait for it, or name another folder"
       )
-      if _same_machine(found) and not found["stopping"]:
-        raise InputError(message)
-      raise HeldError(message)
     self._write()
     remote = paths.is_remote(self._file)
     time.sleep(_SETTLE_SECONDS_REMOTE if remote else _SETTLE_SECONDS)
-    if not self._is_mine():
-      raise HeldError(f"{folder}: another process took this folder at the same time")
+    if self._is_mine():
+      return None
+    return HeldError(f"{folder}: another process took this folder at the same time")
 
   def _write(self) -> None:
     self._content |= {"beat": self._content["beat"] + 1, "time": time.time()}

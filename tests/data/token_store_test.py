@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.data import token_store
 from phi1_jax.data.token_store import ShardWriter, TokenStore, finish, finished_shard
 
@@ -244,3 +244,65 @@ def test_wrong_type_and_length(directory):
 def test_unknown_task_lists_the_tasks(directory):
   with pytest.raises(InputError, match=r'no task "cod".*code, empty'):
     TokenStore.open(directory).stream("cod", "train")
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+  """Names of the files that are hashed."""
+  names, sha256 = [], token_store._sha256
+
+  def spied(path):
+    names.append(path.name)
+    return sha256(path)
+
+  monkeypatch.setattr(token_store, "_sha256", spied)
+  return names
+
+
+def test_files_that_were_verified_are_not_hashed_again(directory, tmp_path, hashed):
+  note = tmp_path / "verified.json"
+  before = {path.name: path.read_bytes() for path in directory.iterdir()}
+  TokenStore.open(directory, verified=note)
+  assert sum(name.endswith(".npy") for name in hashed) == 2 * len(SHARDS)
+  hashed.clear()
+  TokenStore.open(directory, verified=note)
+  assert hashed == ["manifest.json"]
+  assert before == {path.name: path.read_bytes() for path in directory.iterdir()}
+  # A file that changed since is hashed, and refused.
+  path = directory / "tokens-00000-of-00003.npy"
+  content = bytearray(path.read_bytes())
+  content[-1] ^= 1
+  path.write_bytes(content)
+  with pytest.raises(InputError, match="its bytes changed"):
+    TokenStore.open(directory, verified=note)
+  note.write_text("{torn")  # is no note
+  with pytest.raises(InputError, match="its bytes changed"):
+    TokenStore.open(directory, verified=note)
+
+
+def test_a_store_in_the_cloud_is_copied_and_verified_once(gcs, directory, hashed):
+  folder = storage.parse(f"{gcs.folder}/store")
+  for path in directory.iterdir():
+    storage.write_bytes(folder / path.name, path.read_bytes())
+  first = TokenStore.open(f"{gcs.folder}/store")
+  assert first.digest == TokenStore.open(directory).digest
+  hashed.clear()
+  gcs.fail(path="tokens-", status=404, times=99)
+  second = TokenStore.open(f"{gcs.folder}/store")
+  assert gcs.heal() == []
+  assert hashed == ["manifest.json"]
+  np.testing.assert_array_equal(
+    *(s.stream("code", "train").read(0, 9) for s in (first, second))
+  )
+
+
+def test_a_store_in_the_cloud_that_is_damaged(gcs, directory):
+  folder = storage.parse(f"{gcs.folder}/store")
+  with pytest.raises(InputError, match="no COMPLETED"):
+    TokenStore.open(folder)
+  for path in directory.iterdir():
+    content = bytearray(path.read_bytes())
+    content[-1] ^= path.name.startswith("tokens-00000")
+    storage.write_bytes(folder / path.name, bytes(content))
+  with pytest.raises(InputError, match="its bytes changed"):
+    TokenStore.open(folder)

@@ -101,7 +101,7 @@ def test_too_little_room(tmp_path):
 
 def test_a_place_that_cannot_be_written(tmp_path):
   (tmp_path / "file").write_text("1")
-  with pytest.raises(InputError, match="cannot be written"):
+  with pytest.raises(InputError, match="cannot write"):
     staged(tmp_path / "file" / "out", 10).__enter__()
 
 
