@@ -1,6 +1,6 @@
 """Kills training at random moments and compares it with an undisturbed run.
 
-    python benchmarks/resume.py --kills=20 --stops=5
+    python benchmarks/resume.py --kills=20 --stops=5 [--cloud]
 
 One run is left alone. Another, with a store and a work directory of its own, is started
 again and again: some starts are killed with SIGKILL while the token store is being
@@ -8,11 +8,14 @@ built, some at the moment a checkpoint appears half-written on the disk, some at
 time; some are stopped with SIGTERM. In the end both must have the same token store, and
 the same loss and gradient norm at every step, to the last bit. A third run changes the
 number of devices half-way: its data must be the same, so its losses agree to rounding.
+
+With --cloud the disturbed run has its work directory and its token store in a bucket of
+a Cloud Storage server on loopback (tests/gcs_server.py).
 """
 
 import argparse
 import functools
-import json
+import importlib
 import os
 import random
 import shutil
@@ -24,9 +27,12 @@ from pathlib import Path
 
 import numpy as np
 
+from phi1_jax import InputError, storage
 from phi1_jax.data.loader import train_batches
 from phi1_jax.data.token_store import TokenStore
+from phi1_jax.storage import AnyPath, mirror
 
+LOGS = Path()
 STEPS = 600
 COMMAND = (
   "--gin_file=gin/quickstart_pretrain.gin",
@@ -45,11 +51,11 @@ COMMAND = (
 )
 
 
-def start(workdir: Path, store: Path, *more: str) -> subprocess.Popen:
+def start(workdir: AnyPath, store: AnyPath, *more: str) -> subprocess.Popen:
   """Starts the train command in a process group of its own."""
   command = [sys.executable, "-m", "phi1_jax.train", *COMMAND, *more]
   command += [f"--workdir={workdir}", f"--gin.Data.store='{store}'"]
-  log = (workdir.parent / f"{workdir.name}.log").open("a")
+  log = (LOGS / f"{workdir.name}.log").open("a")
   return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
 
@@ -63,20 +69,29 @@ def wait_for(condition, process: subprocess.Popen, seconds: float) -> bool:
   return False
 
 
-def half_written(workdir: Path) -> bool:
-  """Whether a checkpoint is on the disk that is not committed yet."""
-  return any("tmp" in path.name for path in (workdir / "checkpoints").glob("*"))
+def half_written(workdir: AnyPath) -> bool:
+  """Whether a checkpoint has been begun that is not committed yet."""
+  for name in storage.names(workdir / "checkpoints"):
+    begun = workdir / "checkpoints" / name
+    if "tmp" in name:
+      return True
+    if storage.is_remote(workdir) and not (begun / "commit_success.txt").exists():
+      return True
+  return False
 
 
-def last_step(workdir: Path) -> int:
-  """The step of the last row of metrics."""
-  path = workdir / "metrics.jsonl"
-  lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-  return json.loads(lines[-1])["step"] if lines else 0
+def last_step(workdir: AnyPath) -> int:
+  """The step of the last row of metrics, of the growing file on this machine."""
+  path = mirror.local_copy(workdir) / "metrics.jsonl"
+  try:
+    rows = storage.read_lines(path)
+  except InputError:  # a torn row
+    rows = []
+  return rows[-1]["step"] if rows else 0
 
 
 def disturb(
-  workdir: Path, store: Path, kills: int, stops: int, seed: int
+  workdir: AnyPath, store: AnyPath, kills: int, stops: int, seed: int
 ) -> dict[str, int]:
   """Interrupts the run `kills` + `stops` times; counts by kind."""
   chance = random.Random(seed)
@@ -115,9 +130,9 @@ def disturb(
   return done
 
 
-def curve(workdir: Path) -> dict[tuple[int, str], float]:
+def curve(workdir: AnyPath) -> dict[tuple[int, str], float]:
   """(step, name) -> value of what must repeat, refusing what is there twice."""
-  rows = [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]
+  rows = storage.read_lines(workdir / "metrics.jsonl")
   values = [
     ((row["step"], name), value)
     for row in rows
@@ -160,12 +175,22 @@ def main() -> None:
   parser.add_argument("--stops", type=int, default=5)
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--folder", type=Path, default=Path("runs/resume"))
+  parser.add_argument("--cloud", action="store_true")
   arguments = parser.parse_args()
-  folder = arguments.folder.absolute()
+  global LOGS
+  LOGS = folder = arguments.folder.absolute()
   shutil.rmtree(folder, ignore_errors=True)
   folder.mkdir(parents=True)
-  alone, disturbed, other = (folder / name for name in ("alone", "disturbed", "other"))
-  stores = folder / "store_alone", folder / "store_disturbed"
+  alone, other = folder / "alone", folder / "other"
+  place: AnyPath = folder
+  if arguments.cloud:
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    gcs_server = importlib.import_module("gcs_server")
+    os.environ |= gcs_server.Gcs().environment
+    os.environ["PHI1_JAX_CACHE"] = str(folder / "cache")
+    place = storage.parse("gs://bucket/resume")
+  disturbed = place / "disturbed"
+  stores = folder / "store_alone", place / "store_disturbed"
 
   assert start(alone, stores[0]).wait() == 0, "the undisturbed run failed"
   done = disturb(disturbed, stores[1], arguments.kills, arguments.stops, arguments.seed)
@@ -175,7 +200,7 @@ def main() -> None:
   assert half.wait() == 0, "the half run failed"
   assert start(other, stores[0], "--simulated_devices=2").wait() == 0
 
-  digests = [(store / "COMPLETED").read_text() for store in stores]
+  digests = [storage.read_text(store / "COMPLETED") for store in stores]
   expected, resumed, moved = curve(alone), curve(disturbed), curve(other)
   different = [key for key in expected if expected[key] != resumed.get(key)]
   rounding = max(

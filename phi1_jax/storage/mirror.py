@@ -21,6 +21,14 @@ def cache_folder() -> Path:
   return Path(os.environ.get("PHI1_JAX_CACHE", "~/.cache/phi1_jax")).expanduser()
 
 
+def local_copy(folder: AnyPath) -> Path:
+  """Return where this machine keeps the files of a folder that grow."""
+  if not paths.is_remote(folder):
+    return Path(folder)
+  name = f"{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}-{folder.name}"
+  return cache_folder() / "mirrors" / name
+
+
 class Mirror:
   """Local copies of a folder's files; a local folder is its own mirror.
 
@@ -35,11 +43,9 @@ class Mirror:
   def __init__(self, folder: AnyPath):
     self._remote = folder if paths.is_remote(folder) else None
     self._uploaded: dict[Path, tuple[int, int]] = {}
+    self.local = local_copy(folder)
     if self._remote is None:
-      self.local = Path(folder)
       return
-    name = f"{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}-{folder.name}"
-    self.local = cache_folder() / "mirrors" / name
     shutil.rmtree(self.local, ignore_errors=True)  # the bucket counts
     self.local.mkdir(parents=True)
 
