@@ -151,8 +151,8 @@ ask_addresses() {
 # What a run needs: an absolute --workdir, and the trainer's arguments.
 require_run() {
   require --workdir
-  [[ $workdir == /* ]] \
-    || refuse "--workdir: got $workdir, expected an absolute path that all workers share"
+  [[ $workdir == /* || $workdir == gs://* ]] \
+    || refuse "--workdir: got $workdir, expected gs://, or an absolute path that all workers share"
   [ ${#arguments[@]} -gt 0 ] \
     || refuse "the trainer's arguments are missing: end with -- --gin_file=gin/pretrain.gin"
 }

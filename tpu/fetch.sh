@@ -4,7 +4,7 @@ set -euo pipefail
 
 help="Copies a run's metrics, config, tokenizer, plot and summary to this machine.
 
-  tpu/fetch.sh --name=phi1 --zone=us-east5-b --workdir=/mnt/runs/pretrain
+  tpu/fetch.sh --name=phi1 --zone=us-east5-b --workdir=gs://my-phi1-runs/pretrain
 
   --name NAME        of the TPU
   --zone ZONE        where it stands

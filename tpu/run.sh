@@ -4,7 +4,7 @@ set -euo pipefail
 
 help="Starts python -m phi1_jax.train on every worker of a TPU, detached.
 
-  tpu/run.sh --name=phi1 --zone=us-east5-b --workdir=/mnt/runs/pretrain \\
+  tpu/run.sh --name=phi1 --zone=us-east5-b --workdir=gs://my-phi1-runs/pretrain \\
     -- --gin_file=gin/pretrain.gin
 
   --name NAME        of the TPU

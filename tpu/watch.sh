@@ -8,7 +8,7 @@ set -euo pipefail
 help="Watches a run and starts it again when it is preempted, until it is done.
 
   tpu/watch.sh --name=phi1 --zone=us-east5-b --type=v6e-8 --spot \\
-    --workdir=/mnt/runs/pretrain -- --gin_file=gin/pretrain.gin
+    --workdir=gs://my-phi1-runs/pretrain -- --gin_file=gin/pretrain.gin
 
   --name NAME        of the TPU
   --zone ZONE        where it stands
