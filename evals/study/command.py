@@ -19,6 +19,7 @@ from evals.study.config import StudyConfig
 from phi1_jax import InputError, storage
 from phi1_jax.cli import command
 from phi1_jax.problems import mbpp
+from phi1_jax.storage import mirror
 from phi1_jax.text import settings_file
 
 SETTINGS = "study_settings.json"
@@ -53,46 +54,46 @@ def main(about: str, argv: Sequence[str]) -> int:
   arguments.gin_files = arguments.gin_files or ["gin/evals/study.gin"]
   config = _config(arguments)
   folder = arguments.workdir or command.default_workdir(arguments.gin_files)
-  if storage.is_remote(folder):
-    raise InputError(
-      f"--workdir: got {folder}, expected a local folder: the steps of a study share "
-      "one disk. Copy the folder to the bucket when it is done"
-    )
-  folder = folder.absolute()
+  folder = storage.full(folder)
+  local = mirror.local_copy(folder).absolute()  # the steps share one disk
   if arguments.benchmarks:  # the steps and the results read MBPP by it
     os.environ[mbpp.ENVIRONMENT] = arguments.benchmarks
   benchmarks = os.environ.get(mbpp.ENVIRONMENT) or None
   if benchmarks:
     mbpp.load("mbpp-full-500", benchmarks)  # or says what is not there, at once
-  steps = plan.Plan(config, folder, benchmarks).steps()
+  steps = plan.Plan(config, local, benchmarks).steps()
   graph.check(steps)
   settings = _settings_of(config, steps, benchmarks)
-  begun = (folder / SETTINGS).exists()
-  if not begun:  # what was begun has been checked, and may not change
+  if (folder / SETTINGS).exists():
+    settings_file.begin(folder / SETTINGS, settings)  # raises if they differ
+  else:
     _check_configurations(steps)
   if arguments.plan:
-    if begun:
-      settings_file.begin(folder / SETTINGS, settings)  # or says what is different
     _print(steps, graph.seconds_of_done(steps, folder))
     return command.DONE
   _check_installed()
-  with workdir.opened(folder, "running a study"):
-    settings_file.begin(folder / SETTINGS, settings)
-    print(f"study in {folder}; the log of every step: {folder / graph.LOGS}")
-    if graph.run(steps, folder, config.jobs) and _shown(config, folder):
+  if storage.is_remote(folder) and not storage.is_held(folder):
+    graph.wait_for_orphans(steps)  # before the local copy is made anew
+  with workdir.opened(folder, "running a study") as copy:
+    settings_file.begin(local / SETTINGS, settings)
+    materials.link_pruned(config, local)
+    print(f"study in {folder}; the log of every step: {local / graph.LOGS}")
+    if graph.run(steps, local, config.jobs, copy.upload) and _shown(
+      config, local, folder
+    ):
       return command.DONE
   print(f"stopped; run the same command to go on ({folder})")
   return command.PREEMPTED
 
 
-def _shown(config: StudyConfig, folder: Path) -> bool:
-  """Gathers what came out and writes the page; whether no signal stopped that."""
+def _shown(config: StudyConfig, local: Path, folder: storage.AnyPath) -> bool:
+  """Gather the results and write the page; return False if a signal stopped that."""
   before = signal.signal(signal.SIGTERM, signal.default_int_handler)
   try:
     from evals.study import page, results  # they load JAX and matplotlib
 
-    for path in page.write(results.gather(config, folder), folder):
-      print(f"written to {path}")
+    for path in page.write(results.gather(config, local), local):
+      print(f"written to {folder / path.name}")
   except KeyboardInterrupt:
     return False
   finally:

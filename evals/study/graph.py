@@ -108,7 +108,7 @@ class _State:
     return {"steps": f"{len(self.done)} of {self.total}", "running": names or "-"}
 
 
-def seconds_of_done(steps: Sequence[Step], folder: Path) -> dict[str, float]:
+def seconds_of_done(steps: Sequence[Step], folder: storage.AnyPath) -> dict[str, float]:
   """Step -> how long it took, for those that are done in a folder."""
   if not (folder / STEPS).exists():
     return {}
@@ -119,7 +119,9 @@ def seconds_of_done(steps: Sequence[Step], folder: Path) -> dict[str, float]:
   return {s.name: rows[s.name, s.digest] for s in steps if (s.name, s.digest) in rows}
 
 
-def run(steps: Sequence[Step], folder: Path, jobs: int) -> bool:
+def run(
+  steps: Sequence[Step], folder: Path, jobs: int, save: Callable[[], None] | None = None
+) -> bool:
   """Runs what is not done yet.
 
   Args:
@@ -127,6 +129,8 @@ def run(steps: Sequence[Step], folder: Path, jobs: int) -> bool:
     folder: gets `STEPS` and `LOGS`.
     jobs: how many run at the same time, each on its own share of the cores; 0 is one
       per core.
+    save: called after each step, before its row is added to `STEPS`; other steps may
+      be running.
 
   Returns:
     Whether all are done; False if it was stopped by SIGTERM or SIGINT.
@@ -148,7 +152,7 @@ def run(steps: Sequence[Step], folder: Path, jobs: int) -> bool:
       _stop_on_signals(state),
       Progress(total, "core-seconds", "study", initial=spent, interval=60) as bar,
     ):
-      _work(state, folder, jobs, journal, bar)
+      _work(state, folder, jobs, journal, bar, save or (lambda: None))
   return not state.waiting
 
 
@@ -172,6 +176,7 @@ def _work(
   jobs: int,
   journal: storage.JsonLines,
   bar: Progress,
+  save: Callable[[], None],
 ) -> None:
   """Hands steps out until none is left, one fails, or a signal comes."""
   free: queue.SimpleQueue[set[int] | None] = queue.SimpleQueue()
@@ -195,7 +200,8 @@ def _work(
       for future in ended:
         step = futures.pop(future)
         try:
-          row = future.result()
+          if (row := future.result()) is not None:
+            save()
         except Exception as error:  # the others come to their end, and are noted
           failed.append(error)
           row = None
@@ -226,7 +232,7 @@ def _one(
     log = _log(step, folder)
     share = free.get()
     try:
-      _wait_for_orphan(step, state)
+      wait_for_orphans([step], lambda: state.stopping)
       started = time.monotonic()
       code = _child(step, folder, state, share)
     finally:
@@ -243,13 +249,16 @@ def _one(
   raise FailedError(f"step {step.name} ended with {code}; {log} ends:\n  {shown}")
 
 
-def _wait_for_orphan(step: Step, state: _State) -> None:
-  """Lets what a killed study left behind, which is still saving, end first."""
-  folders = [w.removeprefix(_WORKDIR) for w in step.words if w.startswith(_WORKDIR)]
+def wait_for_orphans(
+  steps: Sequence[Step], stopping: Callable[[], bool] = lambda: False
+) -> None:
+  """Wait until no process of a killed study saves in the folders of these steps."""
+  words = [word for step in steps for word in step.words]
+  folders = [w.removeprefix(_WORKDIR) for w in words if w.startswith(_WORKDIR)]
   deadline = time.monotonic() + _ORPHAN_SECONDS
   while (
     any(storage.is_held(Path(folder)) for folder in folders)
-    and not state.stopping
+    and not stopping()
     and time.monotonic() < deadline
   ):
     time.sleep(0.1)

@@ -135,8 +135,16 @@ def exercise_sets(config: StudyConfig, folder: Path) -> None:
     decisions: list[Decision] = [Keep(document) for document in documents]
     decisions += dropped if name == "main" else []
     _write(curate / name, f"study-{name}", config, decisions, lineage)
+  link_pruned(config, folder)
+
+
+def link_pruned(config: StudyConfig, folder: Path) -> None:
+  """Link the sets of the study of tau beside the others; a bucket keeps no links."""
   for tau in config.taus:
-    _link(curate / "pruned" / f"pruned-{tau:g}", curate / arms.pruned(tau))
+    made = Path("pruned") / f"pruned-{tau:g}"
+    link = folder / "curate" / arms.pruned(tau)
+    if (link.parent / made).exists() and not link.exists():
+      link.symlink_to(made)
 
 
 def _main(curate: Path, tau: float) -> tuple[list[Document], list[Decision]]:
@@ -229,9 +237,3 @@ def _write(
     return
   tally = folders.write(place, decisions)
   folders.finish(place, stage, tally.stats(), dict(facts))
-
-
-def _link(made: Path, place: Path) -> None:
-  """Gives a folder that a stage made a second name."""
-  if not place.exists():
-    place.symlink_to(made.resolve().relative_to(place.parent.resolve()))

@@ -78,10 +78,14 @@ class Mirror:
       if path.is_file() and not path.name.startswith(".")
     ]
     for source in sorted(found, key=lambda path: (path.name == "COMPLETED", path)):
-      version = _version(source)
-      if self._uploaded.get(source) != version:
-        _copy(source, self._target(source), "uploading")
-        self._uploaded[source] = version
+      try:
+        version = _version(source)
+        if self._uploaded.get(source) != version:
+          _copy(source, self._target(source), "uploading")
+          self._uploaded[source] = version
+      except FileNotFoundError:  # a process that works in the folder removed it
+        if source.exists():
+          raise
     for gone in self._uploaded.keys() - set(found):
       target = self._target(gone)
       retry.retrying(lambda t=target: t.unlink(missing_ok=True), f"removing {target}")

@@ -179,6 +179,22 @@ def test_mirror_uploads_what_changed(gcs):
   assert storage.read_lines(folder / "rows.jsonl") == [{"a": 1}, {"a": 2}]
 
 
+def test_mirror_leaves_out_a_file_that_vanishes(gcs, monkeypatch):
+  folder = storage.parse(f"{gcs.folder}/run")
+  copy = storage.mirror._copy
+
+  def vanishing(source, target, doing):
+    if source.name == "a":
+      source.unlink()
+    copy(source, target, doing)
+
+  monkeypatch.setattr(storage.mirror, "_copy", vanishing)
+  with storage.mirrored(folder) as local:
+    (local / "a").write_text("a")
+    (local / "b").write_text("b")
+  assert storage.names(folder) == ["b"]
+
+
 def test_torn_lines(tmp_path):
   path = tmp_path / "rows.jsonl"
   path.write_text('{"a": 1}\n{"a": 2')

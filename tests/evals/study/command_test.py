@@ -1,14 +1,17 @@
 """The command `study`: its exit codes, and what is gone on with."""
 
 import os
+import shutil
 import signal
 
 import pytest
 
 from evals.study import command, graph, page, plan, results
 from evals.study.graph import Step
+from phi1_jax import storage
 from phi1_jax.cli import command as commands
 from phi1_jax.problems import mbpp
+from phi1_jax.storage import mirror
 
 
 @pytest.fixture(name="study")
@@ -19,13 +22,13 @@ def fixture_study(tmp_path, monkeypatch):
   monkeypatch.setattr(results, "gather", lambda config, folder: {})
   monkeypatch.setattr(page, "write", lambda data, folder: [folder / "study.html"])
 
-  def study(*functions):
+  def study(*functions, folder=tmp_path):
     steps = [
       Step(f"step {place}", tuple(f"step {i}" for i in range(place)), function=each)
       for place, each in enumerate(functions)
     ]
     monkeypatch.setattr(plan.Plan, "steps", lambda _: steps)
-    return command.main("", [f"--workdir={tmp_path}"])
+    return command.main("", [f"--workdir={folder}"])
 
   return study
 
@@ -43,6 +46,43 @@ def test_a_study_that_was_stopped_goes_on_to_its_page(study, capsys):
   assert study(*steps, lambda: called.append(2)) == commands.DONE
   assert called == [0, 1, 2]
   assert "study.html" in capsys.readouterr().out
+
+
+def test_a_study_on_cloud_storage_goes_on_with_what_its_steps_left(study, gcs, capsys):
+  place, local = storage.parse(gcs.folder), mirror.local_copy(storage.parse(gcs.folder))
+  in_the_bucket = []
+  pruned = local / "curate" / "pruned" / "pruned-0.95" / "COMPLETED"
+
+  def first():
+    pruned.parent.mkdir(parents=True)
+    pruned.write_text("{}")
+
+  def second():
+    in_the_bucket.append((place / "curate/pruned/pruned-0.95/COMPLETED").exists())
+    in_the_bucket.append(storage.read_lines(place / graph.STEPS))
+    _terminate()
+
+  assert study(first, second, pytest.fail, folder=place) == commands.PREEMPTED
+  # A step is uploaded before its row, so a row in the bucket means a whole step.
+  assert in_the_bucket == [True, []]
+  rows = storage.read_lines(place / graph.STEPS)
+  assert [row["step"] for row in rows] == ["step 0", "step 1"]
+  shutil.rmtree(local)  # another machine
+  fetched = []
+
+  def third():
+    fetched.append((local / "curate" / "pruned_0.95" / "COMPLETED").read_text())
+    (local / "study.json").write_text("{}")
+
+  capsys.readouterr()
+  steps = (pytest.fail, pytest.fail, third)
+  assert study(*steps, folder=place) == commands.DONE
+  assert fetched == ["{}"]
+  assert storage.read_text(place / "study.json") == "{}"
+  assert f"written to {place}/study.html" in capsys.readouterr().out
+  assert not storage.is_held(place)
+  assert command.main("", [f"--workdir={place}", "--plan"]) == commands.DONE
+  assert "3 steps, 3 done" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

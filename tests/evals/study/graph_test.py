@@ -212,8 +212,7 @@ def test_a_function_that_cannot_write_is_told_without_a_traceback(tmp_path):
 def test_a_step_waits_for_the_process_that_a_killed_study_left(tmp_path):
   place = tmp_path / "work"
   step = Step("a", words=("noted", f"--workdir={place}"))
-  state = graph._State(1, [step], set(), {})
-  waiting = threading.Thread(target=graph._wait_for_orphan, args=(step, state))
+  waiting = threading.Thread(target=graph.wait_for_orphans, args=([step],))
   with storage.Lease(place, "saving"):
     assert storage.is_held(place)
     waiting.start()
