@@ -1,7 +1,7 @@
 """On a machine with JAX and little else, a prepared store can be trained on.
 
-GPU images have no TensorFlow, seqio, gin or Grain, and carrying them there is not
-always possible.
+GPU images have no TensorFlow, seqio or Grain, and installing them there is not always
+possible.
 """
 
 import json
@@ -49,20 +49,17 @@ Data.rates = {
 Checkpoint.every = 20
 Runtime.compilation_cache = "compiled"
 """
-ABSENT = ("tensorflow", "seqio", "tensorflow_datasets", "gin", "grain", "torch")
+ABSENT = ("tensorflow", "seqio", "tensorflow_datasets", "grain", "torch")
 ABSENT += ("transformers", "openai", "tensorboardX", "matplotlib", "tqdm", "clu")
 
-# Importing what is absent fails as if it were not installed. `gin` is found by itself
-# in the repository root, where it is our folder.
+# Importing what is absent fails as if it were not installed.
 BARE = f"""
-import importlib.machinery, importlib.metadata, sys
+import importlib.metadata, sys
 
 class Without:
   def __init__(self, finder):
     self.finder = finder
   def find_spec(self, name, path=None, target=None):
-    if name == "gin":
-      return importlib.machinery.PathFinder.find_spec("gin", [{str(ROOT)!r}])
     if name.partition(".")[0] not in {ABSENT!r}:
       return self.finder.find_spec(name, path, target)
   def __getattr__(self, name):
@@ -171,7 +168,7 @@ def test_what_is_missing_is_said_once(trained):
 
 
 def test_it_is_the_run_that_a_full_machine_makes(place, trained):
-  """The same configuration, windows and losses: two readers, two loaders, one run."""
+  """The same configuration, windows and losses: two loaders, one run."""
   workdir, _, _ = trained
   code, output = train(place, "full", bare=False)
   assert code == 0, output
@@ -196,7 +193,7 @@ WRONG = {
   "--gin.Modle.num_layers=2": "no part has the name 'Modle'",
   "--gin.Model.num_layer=2": "Model.num_layer: no such parameter",
   "--gin.STEP=2": "nothing reads the macro STEP",
-  "--gin.Train.seed=@Mesh()": "pip install gin-config",
+  "--gin.Train.seed=@Mesh()": "expected int",
   "--gin.Data.store=elsewhere": "needs seqio",
 }
 OTHERS = ("phi1_jax.convert", "phi1_jax.prepare", "evals")

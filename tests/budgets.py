@@ -1,6 +1,6 @@
 """Holds the tree to its budgets; check.sh runs it.
 
-A file has at most 400 lines, a function 60 (the train loop 200), and no file is named
+A file has at most 600 lines, a function 60 (the train loop 200), and no file is named
 for being a leftover.
 """
 
@@ -8,7 +8,7 @@ import ast
 import pathlib
 import sys
 
-FILE_LINES, FUNCTION_LINES = 400, 60
+FILE_LINES, FUNCTION_LINES = 600, 60
 LONGER = {"phi1_jax/training/loop.py:train": 200}
 LEFTOVERS = {"utils", "common", "helpers", "base", "misc"}
 

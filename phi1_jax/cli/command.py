@@ -1,8 +1,8 @@
-"""The frame of every command: flags in, exit code out.
+"""Flags, errors and exit codes, the same for all commands.
 
-Exit codes: 0 done; 1 it failed while running; 2 what was given is wrong; 75 stopped
-by preemption after saving, or another process still holds the folder (EX_TEMPFAIL: run
-the same command to go on); 130 Ctrl-C.
+Exit codes: 0 done; 1 failed while running; 2 wrong input; 75 preempted after saving, or
+another process has locked the folder (EX_TEMPFAIL: the same command continues); 130
+Ctrl-C.
 """
 
 import argparse
@@ -29,11 +29,13 @@ DONE = 0
 WRONG_INPUT = 2
 PREEMPTED = 75
 INTERRUPTED = 130
-# Errors of a disk that end a command with one line.
+# Errors that end a command with one line and an exit code, without a traceback.
+_ONE_LINE = {InputError: WRONG_INPUT, storage.HeldError: PREEMPTED}
+_ONE_LINE |= {storage.StorageError: 1}
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-# Names, to a command that another one runs, a pipe that ends with that one, and what is
-# written there before it is told to stop.
-PARENT, TOLD = "PHI1_JAX_PARENT", b"!"
+# Environment variable that holds a pipe's file descriptor in a child (`child.run`). The
+# pipe closes when the parent ends. The parent writes TERMINATED before its SIGTERM.
+PARENT, TERMINATED = "PHI1_JAX_PARENT", b"!"
 
 
 class PathParser(argparse.ArgumentParser):
@@ -46,11 +48,12 @@ class PathParser(argparse.ArgumentParser):
 
 
 class Parser(PathParser):
-  """An argument parser that knows the flags which all commands share.
+  """An argument parser with `--gin_file=FILE` and `--gin.NAME=VALUE`, both repeatable.
 
-  `--gin_file` may be repeated; `--gin.NAME=VALUE` binds one parameter or macro
-  after the files are read, as in t5x. `parse` returns both as `gin_files` and
-  `gin_bindings`.
+  Args:
+    command: name of the command, such as "train".
+    description: a sentence for --help.
+    example: a command line for --help.
   """
 
   def __init__(self, command: str, description: str, example: str):
@@ -78,7 +81,16 @@ class Parser(PathParser):
     )
 
   def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parses flags; exits with 2 on a flag that does not exist."""
+    """Parse flags; exit with 2 on an unknown flag.
+
+    Returns:
+      The flags; `gin_files` (names of local files) and `gin_bindings` (pairs of name
+      and value) among them.
+
+    Raises:
+      InputError: a `--gin.NAME` without a value, or a gin file in the cloud that does
+        not exist.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     bindings, rest = [], []
     while argv:
@@ -100,14 +112,14 @@ class Parser(PathParser):
     return arguments
 
   def _nearest(self, word: str) -> str:
-    """The flag that somebody who wrote `word` may have meant."""
+    """Return advice that names the flag most similar to `word`, if any is."""
     name = word.partition("=")[0].replace("-", "_").replace("__", "--", 1)
     close = difflib.get_close_matches(name, self._option_string_actions, 1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
 def _local_gin_file(name: str) -> str:
-  """Return the name of a local gin file: itself, or a copy of one in the cloud."""
+  """Return the name of a local gin file, or of a local copy of one in the cloud."""
   path = storage.parse(name)
   if not storage.is_remote(path):
     return name
@@ -122,17 +134,13 @@ def _local_gin_file(name: str) -> str:
 
 
 def add_simulated_devices(parser: argparse.ArgumentParser) -> None:
-  """Adds the flag that `simulate_devices` takes."""
-  parser.add_argument(
-    "--simulated_devices",
-    type=int,
-    metavar="N",
-    help="run on N simulated CPU devices",
-  )
+  """Add the flag for `simulate_devices`."""
+  words = "run on N simulated CPU devices"
+  parser.add_argument("--simulated_devices", type=int, metavar="N", help=words)
 
 
 def simulate_devices(number: int | None) -> None:
-  """Makes JAX see N CPU devices; must come before any device is touched."""
+  """Give JAX this many CPU devices; call it before JAX uses a device."""
   if number is None:
     return
   if number < 1:
@@ -144,55 +152,49 @@ def simulate_devices(number: int | None) -> None:
 
 
 def leave_tpu_alone() -> None:
-  """Keeps JAX from looking for a TPU where none is, if only its compiler is installed.
+  """Set JAX_PLATFORMS=cpu if libtpu is installed and the machine has no accelerator.
 
-  libtpu would complain on every start, before the first line of ours. Where there is a
-  GPU, or JAX has been told what to use, nothing is changed.
+  Otherwise libtpu prints warnings at every start. JAX_PLATFORMS stays if it is set.
   """
-  devices = ("accel*", "vfio/[0-9]*", "nvidia[0-9]*", "kfd")
   if "JAX_PLATFORMS" in os.environ or importlib.util.find_spec("libtpu") is None:
     return
+  devices = ("accel*", "vfio/[0-9]*", "nvidia[0-9]*", "kfd")
   if not any(found for pattern in devices for found in Path("/dev").glob(pattern)):
     os.environ["JAX_PLATFORMS"] = "cpu"
-    if "jax" in sys.modules:  # it has read the environment already
+    if "jax" in sys.modules:  # JAX has already read the environment
       sys.modules["jax"].config.update("jax_platforms", "cpu")
 
 
 def add_hosts(parser: argparse.ArgumentParser) -> None:
-  """Adds the flags that `joined` takes."""
-  parser.add_argument(
-    "--coordinator_address",
-    metavar="HOST:PORT",
-    help="many hosts: address of process 0, the same on all",
-  )
-  parser.add_argument(
-    "--num_processes", type=int, metavar="N", help="many hosts: how many processes"
-  )
-  parser.add_argument(
-    "--process_id", type=int, metavar="K", help="many hosts: which one this is, from 0"
-  )
-  parser.add_argument(
-    "--distributed",
-    action="store_true",
-    help="many hosts: ask the TPU pod or SLURM job for the three above",
-  )
+  """Add the flags for `joined`."""
+  add = parser.add_argument
+  words = "many hosts: address of process 0, the same on all"
+  add("--coordinator_address", metavar="HOST:PORT", help=words)
+  words = "many hosts: how many processes"
+  add("--num_processes", type=int, metavar="N", help=words)
+  words = "many hosts: which one this is, from 0"
+  add("--process_id", type=int, metavar="K", help=words)
+  words = "many hosts: ask the TPU pod or SLURM job for the three above"
+  add("--distributed", action="store_true", help=words)
 
 
 @contextlib.contextmanager
 def joined(arguments: argparse.Namespace) -> Iterator[None]:
-  """Within it, this process is one of the many that the flags of `add_hosts` name.
+  """Join the other hosts that the flags of `add_hosts` name; leave them at the end.
 
-  Without such flags it is alone, and nothing is done. Otherwise an exception inside
-  ends the process here, as `run` would, but without waiting for hosts that are gone.
+  Does nothing without these flags. With them, an exception inside ends the process as
+  `run` does, but without waiting for hosts that are gone.
+
+  Raises:
+    InputError: flags that exclude each other, or a host that cannot be joined.
   """
   if not _check_hosts(arguments):
     yield
     return
-  from phi1_jax.parallel import hosts  # it imports JAX, which not every command needs
+  from phi1_jax.parallel import hosts  # it imports JAX
 
-  hosts.join(
-    arguments.coordinator_address, arguments.num_processes, arguments.process_id
-  )
+  address, count = arguments.coordinator_address, arguments.num_processes
+  hosts.join(address, count, arguments.process_id)
   if not hosts.is_first():
     logging.getLogger("phi1_jax").setLevel(logging.WARNING)
   try:
@@ -200,12 +202,12 @@ def joined(arguments: argparse.Namespace) -> Iterator[None]:
   except (Exception, KeyboardInterrupt) as error:
     if line := hosts.lost(error):
       hosts.end(f"error: {line}", 1)
-    hosts.leave(_tell(error))
+    hosts.leave(_report(error))
   hosts.part()
 
 
 def _check_hosts(arguments: argparse.Namespace) -> bool:
-  """Whether there are other hosts; refuses flags that do not belong together."""
+  """Return whether there are other hosts; refuse flags that exclude each other."""
   address, count = arguments.coordinator_address, arguments.num_processes
   number = arguments.process_id
   given = [value is not None for value in (address, count, number)]
@@ -235,9 +237,9 @@ def _check_hosts(arguments: argparse.Namespace) -> bool:
 
 
 def default_workdir(gin_files: Sequence[str]) -> Path:
-  """`runs/<names of the gin files>`: where a run lives unless --workdir says.
+  """Return `runs/<names of the gin files>`, the default of --workdir.
 
-  Those of gin/meshes are left out: a run may go on on another machine.
+  Leaves out files of gin/meshes: a run may continue on another machine.
   """
   if not gin_files:
     raise InputError("--workdir: got none and no --gin_file to name it after; give one")
@@ -247,63 +249,57 @@ def default_workdir(gin_files: Sequence[str]) -> Path:
 
 
 def _end_with_parent() -> None:
-  """A child of another command stops when that one is gone, however it went."""
+  """Send SIGTERM to this process if it is a child and its parent ends."""
   pipe = os.environ.pop(PARENT, None)
   if pipe is None:
     return
 
   def wait() -> None:
-    if os.read(int(pipe), 1) != TOLD:  # it has ended
+    if os.read(int(pipe), 1) != TERMINATED:
       os.kill(os.getpid(), signal.SIGTERM)
 
   threading.Thread(target=wait, daemon=True).start()
 
 
 def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
-  """Runs a command's `main(argv)` and exits with its code.
+  """Run `main(None)` and exit with the code that it returns.
 
-  An `InputError` becomes its message on stderr and exit code 2, without traceback;
-  a full disk, or storage that kept failing, becomes one line and 1; any other exception
-  keeps its traceback and exits with 1.
+  An `InputError` is printed without a traceback and exits with 2, a full disk or
+  storage that kept failing with 1. Any other exception keeps its traceback.
   """
   _end_with_parent()
-  if isinstance(sys.stdout, io.TextIOWrapper):  # as standard error is from the start
+  if isinstance(sys.stdout, io.TextIOWrapper):  # stderr does so by default
     sys.stdout.reconfigure(errors="backslashreplace")
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anybody loads it
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before it is imported
   leave_tpu_alone()
-  # Libraries may have put a handler there when they were imported.
+  # `force` removes handlers that libraries added when they were imported.
   logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
   logging.getLogger("phi1_jax").setLevel(logging.INFO)
-  # Orbax logs pages about a failed save, which it raises as well.
+  # Orbax logs a failed save at length and raises it, too.
   logging.getLogger("absl").setLevel(logging.CRITICAL)
   try:
     code = main(None)
-  except BrokenPipeError:  # the reader of our output left, as `| head` does
+  except BrokenPipeError:  # as with `| head`
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     code = 1
   except (Exception, KeyboardInterrupt) as error:
-    code = _tell(error)
+    code = _report(error)
   sys.stdout.flush()
   sys.exit(code)
 
 
-def _tell(error: BaseException) -> int:
-  """Tells the user what went wrong; returns the exit code for it."""
-  if isinstance(error, InputError):
-    print(f"error: {error}", file=sys.stderr)
-    return WRONG_INPUT
-  if isinstance(error, storage.HeldError):
-    print(f"error: {error}", file=sys.stderr)
-    return PREEMPTED
-  if isinstance(error, storage.StorageError):
-    print(f"error: {error}", file=sys.stderr)
-    return 1
-  if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-    place = f"{error.filename}: " if error.filename else ""
-    print(f"error: {place}{error.strerror}", file=sys.stderr)
-    return 1
+def _report(error: BaseException) -> int:
+  """Print an error for the user and return the exit code for it."""
   if isinstance(error, KeyboardInterrupt):
     print("interrupted", file=sys.stderr)
     return INTERRUPTED
-  traceback.print_exception(error)
+  for kind, code in _ONE_LINE.items():
+    if isinstance(error, kind):
+      print(f"error: {error}", file=sys.stderr)
+      return code
+  if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+    place = f"{error.filename}: " if error.filename else ""
+    print(f"error: {place}{error.strerror}", file=sys.stderr)
+  else:
+    traceback.print_exception(error)
   return 1

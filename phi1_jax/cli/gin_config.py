@@ -1,13 +1,18 @@
-"""gin at the edge: files and flags in, frozen dataclasses out.
+"""Reads gin files and `--gin.NAME=VALUE` flags into frozen dataclasses.
 
-gin lets much through (a macro nobody reads, a value of the wrong type, `REQUIRED`
-bound to None), so everything is checked here, before any device is touched, and
-every complaint is an `InputError` that names the place.
+The only module that imports gin-config. It uses gin's parser and none of gin's global
+state. gin alone accepts macros that nothing reads and values of the wrong type. Here
+each of these is an `InputError` that names file and line, before JAX sees a device.
+
+    include 'gin/models/micro.gin'    # from here, or from the repository root
+    STEPS = 400                       # a macro
+    Train.total_steps = %STEPS        # a parameter of a part
+    Train.seed = %gin.REQUIRED        # must be bound again by a later line or a flag
 """
 
 import dataclasses
+import importlib.util  # gin fails to import unless this was imported before
 import math
-import re
 import tokenize
 import types
 import typing
@@ -15,266 +20,349 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gin import config_parser
+
 from phi1_jax import InputError
-from phi1_jax.cli import bindings as bound
-from phi1_jax.cli.bindings import PARTS, ROOT, Bindings
 
-try:  # from the repository root, `import gin` alone would find the folder gin/
-  from phi1_jax.cli import gin_library as reader
-except ModuleNotFoundError:
-  from phi1_jax.cli import plain_gin as reader
+# All parts. A command that builds some of them (prepare: Data) reads the gin file of a
+# whole run and still refuses a misspelt part.
+PARTS = (
+  *("Annotate", "Checkpoint", "Classifier", "Data", "Decontaminate", "Deduplicate"),
+  *("Evaluation", "Exercises", "Filter", "Grade", "Llm", "Mesh", "Model", "Optimizer"),
+  *("Publish", "Runtime", "Study", "Textbooks", "Train"),
+)
+# Files that are not below the working directory are looked up here.
+ROOT = Path(__file__).parents[2]
 
-__all__ = ["PARTS", "load", "text"]
+# What gin's parser raises for text that is not gin.
+_PARSE_ERRORS = (SyntaxError, tokenize.TokenError, TypeError, RecursionError)
 
 Config = TypeVar("Config")
+Flags = Sequence[tuple[str, str]]
 
 
 def load(
   files: Sequence[str],
-  bindings: Sequence[tuple[str, str]],
+  bindings: Flags,
   classes: Mapping[str, type],
   *,
   partial: bool = False,
 ) -> dict[str, Any]:
-  """Reads gin files and command-line bindings and builds one object per class.
+  """Build one object per class from gin files and command-line flags.
 
   Args:
     files: paths, relative to the working directory or to the repository root.
     bindings: (name, value) pairs of `--gin.NAME=VALUE`, applied after the files.
-    classes: gin name -> frozen dataclass; bindings of other `PARTS` in files are left
-      alone.
-    partial: the command builds other parts of the same bindings elsewhere.
+    classes: gin name -> frozen dataclass; bindings of other `PARTS` in files are
+      ignored.
+    partial: another command builds the other parts, so flags for those are allowed.
 
   Returns:
     gin name -> the dataclass built from its bindings and defaults.
 
   Raises:
-    InputError: a file that cannot be read, a name that does not exist, a macro that
-      nothing reads, an override without effect, a parameter left unbound, or a value
-      of the wrong type.
+    InputError: a file that cannot be read, an unknown name, a macro that nothing
+      reads, a flag without effect, an unbound parameter, or a value of the wrong type.
   """
-  found = _read(files, bindings, classes)
-  sources = _Sources([str(_located(name)) for name in found.files], bindings)
-  _refuse_scopes(found)
-  _refuse_unread_macros(found, sources)
-  _refuse_overrides_without_effect(bindings, sources, PARTS if partial else classes)
-  return {name: _build(name, cls, found, sources) for name, cls in classes.items()}
+  if not files and not bindings:
+    raise InputError("got no --gin_file, expected one, such as gin/quickstart.gin")
+  bound = _Bindings(classes)
+  for name in files:
+    bound.read_file(name)
+  for name, value in bindings:
+    bound.read_flag(name, value)
+  bound.refuse_unread_macros()
+  for name, value in bindings:
+    bound.refuse_without_effect(name, value, PARTS if partial else classes)
+  return {name: _build(name, cls, bound) for name, cls in classes.items()}
 
 
 def files(named: Sequence[str]) -> dict[str, Path]:
-  """Gin files and all that they include, by the names they go by, and where they are.
+  """Return the paths of gin files and of all files that they include, by name.
 
   Raises:
     InputError: as `load`.
   """
-  return {name: _located(name) for name in _read(named, (), {}).files}
-
-
-def _located(name: str) -> Path:
-  return Path(name) if Path(name).is_file() else ROOT / name
+  bound = _Bindings({})
+  for name in named:
+    bound.read_file(name)
+  return bound.files
 
 
 def text(objects: Mapping[str, Any]) -> str:
-  """Writes built objects back as gin, every field explicit and no macro left."""
+  """Return objects as gin text that states every field and has no macros."""
   blocks = []
   for name, config in sorted(objects.items()):
     lines = [
-      f"{name}.{field.name} = {getattr(config, field.name)!r}"
+      f"{name}.{field.name} = {getattr(config, field.name)!r}\n"
       for field in dataclasses.fields(config)
     ]
-    blocks.append("\n".join(lines) + "\n")
+    blocks.append("".join(lines))
   return "\n".join(blocks)
 
 
 @dataclasses.dataclass(frozen=True)
+class _Macro:
+  """`%NAME` in a value."""
+
+  name: str
+
+  def __repr__(self) -> str:
+    return f"%{self.name}"
+
+
+class _Reference(str):
+  """`@name` or `@name()` in a value. No parameter has this type, so all refuse it."""
+
+
+class _Delegate(config_parser.ParserDelegate):
+  """Objects that stand for macros and references while gin's parser runs."""
+
+  def macro(self, macro_name: str) -> _Macro:
+    return _Macro(macro_name)
+
+  def configurable_reference(
+    self, scoped_configurable_name: str, evaluate: bool
+  ) -> _Reference:
+    return _Reference(f"@{scoped_configurable_name}{'()' * evaluate}")
+
+
+@dataclasses.dataclass(frozen=True)
 class _Binding:
-  """One binding in a file or on the command line.
+  """One binding.
 
   Attributes:
-    place: for error messages: "gin/pretrain.gin, line 31", or "--gin.SEED".
     name: `MACRO` or `Part.parameter`.
-    text: its value, without comments.
+    value: with macros not yet replaced.
+    place: for error messages: "gin/pretrain.gin, line 31", or "--gin.SEED".
   """
 
-  place: str
   name: str
-  text: str
+  value: Any
+  place: str
 
   @property
-  def macros(self) -> list[str]:
-    """The macros that the value reads."""
-    return re.findall(r"%([\w.]+)", self.text)
+  def macros(self) -> set[str]:
+    """Names of the macros that the value reads."""
+    return _macros(self.value)
 
 
-class _Sources:
-  """Where each name was bound, for error messages and for overrides without effect."""
+class _Bindings:
+  """All bindings of gin files and flags, in the order in which they were read.
 
-  def __init__(self, files: Sequence[str], bindings: Sequence[tuple[str, str]]):
+  Attributes:
+    files: name -> path of the files read; a file comes after those it includes.
+    all: the bindings.
+    last: name -> the last binding of it, which wins.
+  """
+
+  def __init__(self, classes: Mapping[str, type]):
+    self._classes = classes
+    self.files: dict[str, Path] = {}
     self.all: list[_Binding] = []
-    for path in files:
-      for number, line in enumerate(Path(path).read_text().splitlines(), 1):
-        line = line.split("#")[0]
-        if found := re.match(r"\s*([\w./]+)\s*=(.*)", line):
-          place = f"{path}, line {number}"
-          self.all.append(_Binding(place, found[1], found[2].strip()))
-        elif self.all:  # a value over several lines
-          last = self.all[-1]
-          self.all[-1] = dataclasses.replace(last, text=f"{last.text} {line}")
-    self.all += [_Binding(f"--gin.{name}", name, value) for name, value in bindings]
-    self.last = {binding.name: binding for binding in self.all}
+    self.last: dict[str, _Binding] = {}
 
-  def find(self, name: str) -> str | None:
-    """Return the place that bound `name` last, or None."""
-    return self.last[name].place if name in self.last else None
+  def read_file(self, name: str, outer: tuple[Path, ...] = ()) -> None:
+    """Read a file that the files `outer` include."""
+    found = [path for path in (Path(name), ROOT / name) if path.is_file()]
+    if not found:
+      raise InputError(
+        f"{name}: no such gin file; expected a path from here or from the repository "
+        "root, such as gin/quickstart.gin"
+      )
+    path = found[0]
+    if path.resolve() in outer:
+      raise _circle()
+    for statement in _statements(path):
+      place = f"{path}, line {statement.location.line_num}"
+      if isinstance(statement, config_parser.IncludeStatement):
+        self.read_file(statement.filename, (*outer, path.resolve()))
+      elif isinstance(statement, config_parser.ImportStatement):
+        try:
+          importlib.import_module(statement.module)
+        except ImportError as error:
+          raise InputError(f"{place}: {error}") from None
+      elif isinstance(statement, config_parser.BindingStatement):
+        words = (statement.selector, statement.arg_name)
+        name_bound = ".".join(filter(None, words))
+        if statement.scope:
+          raise InputError(
+            f"{statement.scope}/{name_bound}: nothing reads a binding with a scope; "
+            f"expected Part.parameter or MACRO ({place})"
+          )
+        self._bind(_Binding(name_bound, statement.value, place))
+    self.files[name] = path
 
-  def macro_of(self, name: str) -> str | None:
-    """Return the macro whose value `name` takes, if it takes one."""
-    text = self.last[name].text if name in self.last else ""
-    macro = re.fullmatch(r"%([\w.]+)", text.strip())
-    return macro.group(1) if macro else None
+  def read_flag(self, name: str, value: str) -> None:
+    """Read `--gin.name=value`."""
+    if not all(word.isidentifier() for word in name.split(".")) or name.count(".") > 1:
+      raise InputError(
+        f"--gin.{name}={value}: got the name {name!r}, expected Part.parameter or MACRO"
+      )
+    self._bind(_Binding(name, _flag_value(value), f"--gin.{name}"))
 
-  def read_macros(self) -> set[str]:
-    """Return every macro that some binding reads."""
-    return {name for binding in self.all for name in binding.macros}
+  def _bind(self, binding: _Binding) -> None:
+    part, _, parameter = binding.name.rpartition(".")
+    if part and part not in PARTS:
+      raise InputError(
+        f"{binding.place}: no part has the name {part!r}; known parts are "
+        f"{', '.join(PARTS)}"
+      )
+    if part in self._classes:
+      known = [field.name for field in dataclasses.fields(self._classes[part])]
+      if parameter not in known:
+        raise InputError(
+          f"{binding.place}: {binding.name}: no such parameter; {part} has "
+          f"{', '.join(known)}"
+        )
+    self.all.append(binding)
+    self.last[binding.name] = binding
 
-  def effective_macros(self, parts: Collection[str]) -> set[str]:
-    """Return the macros that decide a parameter of these parts in the end."""
+  def resolve(self, value: Any, names: tuple[str, ...]) -> Any:
+    """Replace macros by their values; `names` lead from a parameter to this value."""
+    if isinstance(value, _Macro):
+      if value.name == "gin.REQUIRED":
+        raise _required(names[-1])
+      if value.name in names:
+        raise _circle()
+      if value.name not in self.last:
+        raise InputError(
+          f"%{value.name}: the macro is read but never bound; give "
+          f"--gin.{value.name}=VALUE"
+        )
+      return self.resolve(self.last[value.name].value, (*names, value.name))
+    if isinstance(value, dict):
+      return {key: self.resolve(item, names) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+      return type(value)(self.resolve(item, names) for item in value)
+    return value
+
+  def place_of(self, name: str) -> str:
+    """Return where the value of a parameter stands, which may be a macro's line."""
+    binding = self.last[name]
+    while isinstance(binding.value, _Macro):
+      binding = self.last[binding.value.name]
+    return binding.place
+
+  def refuse_unread_macros(self) -> None:
+    read = set().union(*(binding.macros for binding in self.all))
+    for name in sorted(self.last.keys() - read):
+      if "." not in name:
+        known = ", ".join(sorted(read - {"gin.REQUIRED"})) or "none"
+        raise InputError(
+          f"{self.last[name].place}: nothing reads the macro {name}; "
+          f"these are read: {known}"
+        )
+
+  def refuse_without_effect(
+    self, name: str, value: str, parts: Collection[str]
+  ) -> None:
+    """Refuse a flag that no parameter of these parts depends on."""
+    part, dot, _ = name.partition(".")
+    refused = f"--gin.{name}={value} has no effect: "
+    reads = f"this command reads {', '.join(sorted(parts))}"
+    if dot:
+      if part not in parts:
+        raise InputError(refused + reads)
+    elif name not in self._effective_macros(parts):
+      # A later binding may have replaced one that read the macro.
+      for binding in self.all:
+        other = self.last[binding.name]
+        if name in binding.macros - other.macros:
+          raise InputError(
+            f"{refused}{other.place} binds {other.name} = {other.value!r}; give "
+            f"--gin.{other.name}={value}"
+          )
+      raise InputError(f"{refused}{reads}, which do not depend on it")
+
+  def _effective_macros(self, parts: Collection[str]) -> set[str]:
+    """Return the macros that a parameter of these parts depends on."""
     found: set[str] = set()
     left = [
-      binding
-      for name, binding in self.last.items()
-      if "." in name and name.partition(".")[0] in parts
+      b for n, b in self.last.items() if "." in n and n.partition(".")[0] in parts
     ]
     while left:
-      new = set(left.pop().macros) - found
+      new = left.pop().macros - found
       found |= new
       left += [self.last[name] for name in new if name in self.last]
     return found
 
-  def instead_of(self, macro: str) -> _Binding | None:
-    """Return the binding that replaced one which reads this macro, if any did."""
-    for binding in self.all:
-      last = self.last[binding.name]
-      if macro in binding.macros and macro not in last.macros:
-        return last
-    return None
 
-
-def _read(
-  files: Sequence[str],
-  bindings: Sequence[tuple[str, str]],
-  classes: Mapping[str, type],
-) -> Bindings:
-  for name, value in bindings:
-    if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?", name):
-      raise InputError(
-        f"--gin.{name}={value}: got the name {name!r}, expected Part.parameter or MACRO"
-      )
-  if not files and not bindings:
-    raise InputError("got no --gin_file, expected one, such as gin/quickstart.gin")
-  lines = [f"{name} = {_literal(value)}" for name, value in bindings]
-  named = ", ".join(files)
+def _statements(path: Path) -> list[Any]:
+  """Return gin's parsed statements of a file."""
   try:
-    return reader.read(files, lines, classes)
+    content = path.read_text("utf-8")
+    return list(config_parser.ConfigParser(content, _Delegate()))
   except OSError as error:
-    raise InputError(
-      f"{error.filename or named}: {error.strerror or error}; expected a readable "
-      "gin file"
-    ) from None
+    reason = f": {error.strerror}; expected a readable gin file"
   except UnicodeDecodeError as error:
-    raise InputError(f"{named}: not a text file ({error})") from None
+    reason = f": not a text file ({error})"
   except IndentationError as error:
-    raise InputError(
-      f"{named}: line {error.lineno} is indented; expected bindings that begin a line"
-    ) from None
+    reason = f": line {error.lineno} is indented; expected bindings that begin a line"
   except tokenize.TokenError as error:
-    raise InputError(
-      f"{named}: a bracket or quote is never closed ({error.args[0]})"
-    ) from None
+    reason = f": a bracket or quote is never closed ({error.args[0]})"
+  except SyntaxError as error:
+    # gin puts the address of an object into the first lines of a message.
+    message = error.msg.split("\n")[-1].strip()
+    reason = f", line {error.lineno}: {message} ({error.text!r})"
+  except _PARSE_ERRORS as error:
+    reason = f": {error}"
+  raise InputError(f"{path}{reason}")
 
 
-def _literal(value: str) -> str:
-  """A flag's value as gin text; a bare word or path is taken as a string."""
-  if "\n" in value:  # what follows would be a binding of its own
-    return repr(value)
-  return value if reader.is_value(value) else repr(value)
+def _flag_value(value: str) -> Any:
+  """Return a flag's value, or the text itself if it is not gin, such as a path."""
+  if "\n" in value:  # the next line could be another binding
+    return value
+  try:
+    statement: Any
+    (statement,) = config_parser.ConfigParser(f"X = {value}\n", _Delegate())
+    return statement.value
+  except _PARSE_ERRORS:
+    return value
 
 
-def _refuse_scopes(found: Bindings) -> None:
-  """Refuses `scope/Part.parameter`: gin takes it, and nothing here enters a scope."""
-  if scoped := sorted(name for name in found.names if "/" in name):
-    raise InputError(
-      f"{scoped[0]}: nothing reads a binding with a scope; expected "
-      "Part.parameter or MACRO"
-    )
+def _macros(value: Any) -> set[str]:
+  if isinstance(value, _Macro):
+    return {value.name}
+  items = value.values() if isinstance(value, dict) else value
+  nested = isinstance(value, (dict, list, tuple))
+  return set().union(*map(_macros, items)) if nested else set()
 
 
-def _refuse_unread_macros(found: Bindings, sources: _Sources) -> None:
-  read = sources.read_macros()
-  for name in sorted(found.names - read):
-    if "." not in name:
-      known = ", ".join(sorted(read - {"gin.REQUIRED"})) or "none"
-      raise InputError(
-        f"{sources.find(name) or name}: nothing reads the macro {name}; "
-        f"these are read: {known}"
-      )
+def _required(name: str) -> InputError:
+  return InputError(f"{name}: required but not bound; give --gin.{name}=VALUE")
 
 
-def _refuse_overrides_without_effect(
-  bindings: Sequence[tuple[str, str]], sources: _Sources, parts: Collection[str]
-) -> None:
-  """Refuse what the command line binds and the run does not depend on."""
-  effective = sources.effective_macros(parts)
-  for name, value in bindings:
-    part, dot, _ = name.partition(".")
-    if dot and part not in parts:
-      raise InputError(
-        f"--gin.{name}={value} has no effect: this command reads "
-        f"{', '.join(sorted(parts))}"
-      )
-    if not dot and name not in effective:
-      other = sources.instead_of(name)
-      reason = (
-        f"{other.place} binds {other.name} = {other.text}"
-        if other
-        else (
-          f"this command reads {', '.join(sorted(parts))}, which do not depend on it"
-        )
-      )
-      advice = f"; give --gin.{other.name}={value}" if other else ""
-      raise InputError(f"--gin.{name}={value} has no effect: {reason}{advice}")
+def _circle() -> InputError:
+  return InputError("a gin file includes itself, or a macro reads itself, in a circle")
 
 
-def _build(name: str, cls: type[Config], found: Bindings, sources: _Sources) -> Config:
-  """Builds one dataclass from what is bound after checking each value's type."""
-  values = found.look_up(name)
-  hints = typing.get_type_hints(cls)
+def _build(name: str, cls: type[Config], bound: _Bindings) -> Config:
+  """Build one dataclass; check the types of its values first."""
+  values, hints = {}, typing.get_type_hints(cls)
   for field in dataclasses.fields(cls):  # pyright: ignore[reportArgumentType]
     full = f"{name}.{field.name}"
-    if field.name in values:
-      place = sources.find(sources.macro_of(full) or full)
-      values[field.name] = _checked(
-        full, values[field.name], hints[field.name], f" ({place})" if place else ""
-      )
-    elif (
-      field.default is dataclasses.MISSING
-      and field.default_factory is dataclasses.MISSING
-    ):
-      raise bound.required(full)
+    if full in bound.last:
+      value = bound.resolve(bound.last[full].value, (full,))
+      place = f"{full} ({bound.place_of(full)})"
+      values[field.name] = _checked(place, value, hints[field.name])
+    elif field.default is field.default_factory is dataclasses.MISSING:
+      raise _required(full)
   return cls(**values)
 
 
-def _checked(name: str, value: Any, hint: Any, place: str) -> Any:
-  """Returns the value, ints widened to float and lists to tuples, or refuses it."""
+def _checked(place: str, value: Any, hint: Any) -> Any:
+  """Return a value of the hint's type: ints may become floats and lists tuples."""
   if typing.get_origin(hint) is tuple and isinstance(value, list):
     value = tuple(value)
   if hint is float and type(value) is int:
     value = float(value)
   if not _fits(value, hint):
-    expected = getattr(hint, "__name__", None) if isinstance(hint, type) else None
+    expected = hint.__name__ if isinstance(hint, type) else str(hint)
     raise InputError(
-      f"{name}{place}: got {value!r} ({type(value).__name__}), "
-      f"expected {expected or str(hint).replace('typing.', '')}"
+      f"{place}: got {value!r} ({type(value).__name__}), "
+      f"expected {expected.replace('typing.', '')}"
     )
   return value
 
@@ -292,6 +380,6 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, dict) and all(
       _fits(k, key) and _fits(v, item) for k, v in value.items()
     )
-  if hint is float:  # NaN would pass every later comparison
+  if hint is float:  # comparisons with NaN are always false
     return type(value) in (int, float) and math.isfinite(value)
-  return type(value) is hint  # `True` is no int
+  return type(value) is hint  # bool is a subclass of int
