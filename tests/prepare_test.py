@@ -244,7 +244,7 @@ def test_a_complete_store_is_left_as_it_is(config, finished, caplog):
   shutil.copytree(finished, config().store)
   digest = TokenStore.open(finished).digest
   before = {p.name: p.stat().st_mtime_ns for p in Path(config().store).iterdir()}
-  with caplog.at_level("INFO", logger="phi1_jax.prepare"):
+  with caplog.at_level("INFO", logger="phi1_jax.data.build"):
     assert prepare(config(processes=2)) == digest
   after = {p.name: p.stat().st_mtime_ns for p in Path(config().store).iterdir()}
   assert before == after

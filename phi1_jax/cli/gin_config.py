@@ -91,18 +91,17 @@ def files(named: Sequence[str]) -> dict[str, Path]:
 
 def text(objects: Mapping[str, Any]) -> str:
   """Return objects as gin text that states every field and has no macros."""
-  blocks = []
-  for name, config in sorted(objects.items()):
-    lines = [
+  return "\n".join(
+    "".join(
       f"{name}.{field.name} = {getattr(config, field.name)!r}\n"
       for field in dataclasses.fields(config)
-    ]
-    blocks.append("".join(lines))
-  return "\n".join(blocks)
+    )
+    for name, config in sorted(objects.items())
+  )
 
 
 @dataclasses.dataclass(frozen=True)
-class _Macro:
+class Macro:
   """`%NAME` in a value."""
 
   name: str
@@ -111,20 +110,20 @@ class _Macro:
     return f"%{self.name}"
 
 
-class _Reference(str):
-  """`@name` or `@name()` in a value. No parameter has this type, so all refuse it."""
+class Reference(str):
+  """`@name` or `@name()` in a value. Every parameter refuses this type."""
 
 
 class _Delegate(config_parser.ParserDelegate):
-  """Objects that stand for macros and references while gin's parser runs."""
+  """Makes macros and references for gin's parser."""
 
-  def macro(self, macro_name: str) -> _Macro:
-    return _Macro(macro_name)
+  def macro(self, macro_name: str) -> Macro:
+    return Macro(macro_name)
 
   def configurable_reference(
     self, scoped_configurable_name: str, evaluate: bool
-  ) -> _Reference:
-    return _Reference(f"@{scoped_configurable_name}{'()' * evaluate}")
+  ) -> Reference:
+    return Reference(f"@{scoped_configurable_name}{'()' * evaluate}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,11 +139,6 @@ class _Binding:
   name: str
   value: Any
   place: str
-
-  @property
-  def macros(self) -> set[str]:
-    """Names of the macros that the value reads."""
-    return _macros(self.value)
 
 
 class _Bindings:
@@ -183,14 +177,14 @@ class _Bindings:
         except ImportError as error:
           raise InputError(f"{place}: {error}") from None
       elif isinstance(statement, config_parser.BindingStatement):
-        words = (statement.selector, statement.arg_name)
-        name_bound = ".".join(filter(None, words))
-        if statement.scope:
+        scope, *words, value, _ = statement
+        bound = ".".join(filter(None, words))
+        if scope:
           raise InputError(
-            f"{statement.scope}/{name_bound}: nothing reads a binding with a scope; "
-            f"expected Part.parameter or MACRO ({place})"
+            f"{scope}/{bound}: nothing reads a binding with a scope; expected "
+            f"Part.parameter or MACRO ({place})"
           )
-        self._bind(_Binding(name_bound, statement.value, place))
+        self._bind(_Binding(bound, value, place))
     self.files[name] = path
 
   def read_flag(self, name: str, value: str) -> None:
@@ -220,7 +214,7 @@ class _Bindings:
 
   def resolve(self, value: Any, names: tuple[str, ...]) -> Any:
     """Replace macros by their values; `names` lead from a parameter to this value."""
-    if isinstance(value, _Macro):
+    if isinstance(value, Macro):
       if value.name == "gin.REQUIRED":
         raise _required(names[-1])
       if value.name in names:
@@ -240,12 +234,12 @@ class _Bindings:
   def place_of(self, name: str) -> str:
     """Return where the value of a parameter stands, which may be a macro's line."""
     binding = self.last[name]
-    while isinstance(binding.value, _Macro):
+    while isinstance(binding.value, Macro):
       binding = self.last[binding.value.name]
     return binding.place
 
   def refuse_unread_macros(self) -> None:
-    read = set().union(*(binding.macros for binding in self.all))
+    read = set().union(*(_macros(binding.value) for binding in self.all))
     for name in sorted(self.last.keys() - read):
       if "." not in name:
         known = ", ".join(sorted(read - {"gin.REQUIRED"})) or "none"
@@ -268,7 +262,7 @@ class _Bindings:
       # A later binding may have replaced one that read the macro.
       for binding in self.all:
         other = self.last[binding.name]
-        if name in binding.macros - other.macros:
+        if name in _macros(binding.value) - _macros(other.value):
           raise InputError(
             f"{refused}{other.place} binds {other.name} = {other.value!r}; give "
             f"--gin.{other.name}={value}"
@@ -278,13 +272,12 @@ class _Bindings:
   def _effective_macros(self, parts: Collection[str]) -> set[str]:
     """Return the macros that a parameter of these parts depends on."""
     found: set[str] = set()
-    left = [
-      b for n, b in self.last.items() if "." in n and n.partition(".")[0] in parts
-    ]
+    left = [name for name in self.last if name.rpartition(".")[0] in parts]
     while left:
-      new = left.pop().macros - found
-      found |= new
-      left += [self.last[name] for name in new if name in self.last]
+      if binding := self.last.get(left.pop()):
+        new = _macros(binding.value) - found
+        found |= new
+        left += new
     return found
 
 
@@ -323,7 +316,7 @@ def _flag_value(value: str) -> Any:
 
 
 def _macros(value: Any) -> set[str]:
-  if isinstance(value, _Macro):
+  if isinstance(value, Macro):
     return {value.name}
   items = value.values() if isinstance(value, dict) else value
   nested = isinstance(value, (dict, list, tuple))

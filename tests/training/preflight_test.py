@@ -5,7 +5,8 @@ import types
 
 import pytest
 
-from phi1_jax import InputError, grammar, prepare
+from phi1_jax import InputError, grammar
+from phi1_jax.data import build
 from phi1_jax.data.config import CURATED_CONTENT
 from phi1_jax.training import preflight
 
@@ -59,8 +60,8 @@ def test_a_set_whose_content_is_another_is_refused_where_it_was_noted(tmp_path):
     return {"tokenizer": {"name": "train"}, "tasks": {"exercises": task}}
 
   # A store from before it was noted goes on.
-  prepare._refuse_other(tmp_path, facts(), facts(content="a"))
-  prepare._refuse_other(tmp_path, facts(content="a"), facts(content="a"))
+  build.refuse_other(tmp_path, facts(), facts(content="a"))
+  build.refuse_other(tmp_path, facts(content="a"), facts(content="a"))
   for found in (facts(content="b"), facts(version="1.0.1")):
     with pytest.raises(InputError, match=r"Data\.tasks\.exercises\.sources\[0\]"):
-      prepare._refuse_other(tmp_path, found, facts(content="a"))
+      build.refuse_other(tmp_path, found, facts(content="a"))

@@ -1,0 +1,296 @@
+"""Builds a token store from a seqio mixture, in several processes.
+
+The work is divided into units: one shard of one task. Each unit is written atomically,
+so a build that was stopped or killed continues with the next unit. The bytes depend
+neither on that nor on the number of processes.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import logging
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from phi1_jax import InputError, storage
+from phi1_jax.data import shards, sources, tasks, token_store
+from phi1_jax.data.config import DataConfig
+from phi1_jax.data.shards import Unit
+from phi1_jax.storage import AnyPath, lease
+from phi1_jax.text import tokenizer as tokenizers
+from phi1_jax.text.tokenizer import Tokenizer
+
+# A small BPE is trained on at most this much text, chosen by hash. More text hardly
+# changes it.
+TRAINING_BYTES = 32 << 20
+_NOTE = "build.json"
+log = logging.getLogger(__name__)
+
+# Shows progress: total shards, shards done before, description -> a context manager
+# that gives an object with `update(count, **figures)`.
+Show = Callable[[int, int, str], contextlib.AbstractContextManager[Any]]
+
+
+def build(config: DataConfig, processes: int, show: Show) -> str:
+  """Build the store that a config describes, or continue to build it.
+
+  Args:
+    config: the mixture, its tokenizer and the folder of the store.
+    processes: how many worker processes; 1 works in this process.
+    show: shows the progress.
+
+  Returns:
+    The digest of the store. If it is complete already, nothing is written.
+
+  Raises:
+    InputError: a mixture, module, tokenizer or corpus that does not exist; or a folder
+      with other contents, such as a store built from another config.
+  """
+  tokenizer = None if config.tokenizer == "train" else _load(config.tokenizer)
+  place = storage.parse(config.store)
+  if config.curated_directory is not None:  # seqio reads them from a local folder
+    sets = storage.Mirror(storage.parse(config.curated_directory))
+    sets.fetch()
+    config = dataclasses.replace(config, curated_directory=str(sets.local))
+  with storage.Lease(place, "building a token store", flag="Data.store", wait=True):
+    facts, units = _plan(config, tokenizer)
+    if (place / "COMPLETED").exists():
+      opened = token_store.TokenStore.open(place, verify=config.verify)
+      refuse_other(place, opened.manifest, facts)
+      log.info("%s is complete already: %s", place, _summary(opened.manifest))
+      return opened.digest
+    mirror = storage.Mirror(place)
+    mirror.fetch()
+    _begin(mirror.local, place, facts)
+    try:
+      digest = _Build(config, mirror, units, processes, show).run(facts, tokenizer)
+    finally:
+      mirror.upload()
+  manifest = json.loads((mirror.local / "manifest.json").read_bytes())
+  log.info("%s: %s", place, _summary(manifest))
+  return digest
+
+
+def _load(name: str) -> Tokenizer:
+  tokenizer = tokenizers.load(name)
+  if tokenizer.vocabulary_size > 1 << 16:
+    raise InputError(
+      f"Data.tokenizer: {name} has {tokenizer.vocabulary_size} ids, a token store "
+      "holds 16-bit ids: expected at most 65,536"
+    )
+  return tokenizer
+
+
+def _plan(
+  config: DataConfig, tokenizer: Tokenizer | None
+) -> tuple[dict[str, Any], list[Unit]]:
+  """Return the facts that decide a store's bytes, for its manifest, and its units."""
+  shards.register(config.modules, config.curated_directory)
+  rated = tasks.tasks_of(config.mixture)
+  made = {
+    "train": {"name": "train", "vocabulary_size": config.trained_vocabulary_size},
+    "codegen": {"name": "codegen"},
+  }.get(config.tokenizer, {"name": "file"})
+  if tokenizer is not None:
+    made["digest"] = tokenizer.digest
+  facts = {
+    "mixture": config.mixture,
+    "tasks": {
+      name: {"rate": entry.rate, "sources": sources.describe(entry.task.source)}
+      for name, entry in rated.items()
+    },
+    "tokenizer": made,
+    "held_out_fraction": config.held_out_fraction,
+    "curated": config.curated_directory is not None,
+    "shards_per_task": config.shards,
+    "modules": {name: _sha256_of_module(name) for name in config.modules},
+  }
+  counts = {
+    name: tasks.num_shards(entry.task, config.shards) for name, entry in rated.items()
+  }
+  places = [(name, i, n) for name, n in counts.items() for i in range(n)]
+  units = [
+    Unit(*place, position, len(places), config.held_out_fraction)
+    for position, place in enumerate(places)
+  ]
+  return facts, units
+
+
+def _sha256_of_module(name: str) -> str:
+  """Return the digest of a user's module, which may change without a version."""
+  spec = importlib.util.find_spec(name)
+  if spec is None or not spec.origin or not Path(spec.origin).is_file():
+    return "no source file"
+  return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+
+
+def _begin(store: Path, place: AnyPath, facts: dict[str, Any]) -> None:
+  """Write the facts of this build into its folder; refuse a folder of another one."""
+  if (store / _NOTE).exists():
+    refuse_other(place, json.loads((store / _NOTE).read_bytes()), facts)
+    return
+  for entry in sorted(store.iterdir()):
+    if entry.name != lease.FILE_NAME and not entry.name.endswith(".partial"):
+      raise InputError(
+        f"Data.store: {place} is not a token store, it holds {entry.name}; name an "
+        "empty or a new folder"
+      )
+  storage.write_json(store / _NOTE, facts)
+
+
+def refuse_other(
+  store: AnyPath, found: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> None:
+  """Refuse a store whose build was begun with other facts.
+
+  Args:
+    store: its folder.
+    found: its manifest, or the note of its build.
+    wanted: the facts of this build.
+
+  Raises:
+    InputError: names the first difference.
+  """
+  now = dict(_leaves(wanted, "Data"))
+  was = dict(_leaves({name: found.get(name) for name in wanted}, "Data"))
+  if not any(path.endswith("].content") for path in was):
+    # The build began before manifests had the content of curated sets.
+    now = {path: x for path, x in now.items() if not path.endswith("].content")}
+  for path in sorted(was.keys() | now.keys()):
+    added_by_build = path.startswith("Data.tokenizer.") and path not in now
+    if was.get(path) != now.get(path) and not added_by_build:
+      raise InputError(
+        f"{store} was begun with {path} = {was.get(path)!r}, now it is "
+        f"{now.get(path)!r}; delete the folder to build it anew, or name another with "
+        "Data.store"
+      )
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+  """Yield (path, value) of everything in nested dicts and lists."""
+  if isinstance(value, Mapping):
+    for key, item in value.items():
+      yield from _leaves(item, f"{path}.{key}")
+  elif isinstance(value, (list, tuple)):
+    for index, item in enumerate(value):
+      yield from _leaves(item, f"{path}[{index}]")
+  else:
+    yield path, value
+
+
+@dataclasses.dataclass(frozen=True)
+class _Build:
+  """A build in its folder; for the arguments see `build`."""
+
+  config: DataConfig
+  mirror: storage.Mirror
+  units: Sequence[Unit]
+  processes: int
+  show: Show
+
+  def run(self, facts: dict[str, Any], tokenizer: Tokenizer | None) -> str:
+    """Build the store in the mirror's local folder; return its digest."""
+    store = self.mirror.local
+    kept = store / tokenizers.FILE_NAME
+    if tokenizer is None:
+      tokenizer = tokenizers.load(str(kept)) if kept.exists() else self._trained()
+    if not kept.exists():
+      tokenizer.save(kept)
+    entries = self._shards(tokenizer)
+    facts = {**facts, "dropped": self._dropped()}
+    facts["tokenizer"] = {
+      **facts["tokenizer"],
+      "digest": tokenizer.digest,
+      "vocabulary_size": tokenizer.vocabulary_size,
+      "eos_id": tokenizer.eos_id,
+    }
+    digest = token_store.finish(store, facts, entries)
+    for pattern in (_NOTE, "build.lock", "dropped-*.json", ".*.partial"):
+      for path in store.glob(pattern):
+        path.unlink(missing_ok=True)
+    return digest
+
+  def _trained(self) -> Tokenizer:
+    """Train a tokenizer on training documents of all units."""
+    size = self.config.trained_vocabulary_size
+    assert size is not None  # DataConfig refuses it
+    pairs: list[tuple[bytes, bytes]] = []
+    with self.show(len(self.units), 0, "choosing text for the tokenizer") as bar:
+      for _, chosen in self._each(shards.sample, self.units, TRAINING_BYTES):
+        pairs = shards.smallest([*pairs, *chosen], TRAINING_BYTES)
+        bar.update(1)
+    return tokenizers.train((text.decode() for _, text in pairs), size)
+
+  def _shards(self, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    """Build the missing shards; return all manifest entries, in order."""
+    store = self.mirror.local
+    entries = {
+      unit.position: entry
+      for unit in self.units
+      if (entry := token_store.finished_shard(store, unit.position, unit.positions))
+    }
+    missing = [unit for unit in self.units if unit.position not in entries]
+    tokens = 0
+    with self.show(len(self.units), len(entries), f"writing {store}") as bar:
+      arguments = (str(store), tokenizer.digest)
+      for unit, entry in self._each(shards.build, missing, *arguments):
+        entries[unit.position] = entry
+        tokens += entry["train"]["tokens"] + entry["held_out"]["tokens"]
+        bar.update(1, tokens=f"{tokens:,}")
+        self.mirror.upload()
+    full = {e["task"] for e in entries.values() if e["train"]["documents"]}
+    for unit in self.units:
+      if unit.task not in full:
+        raise InputError(
+          f"task {unit.task} gives no documents to train on; check its source"
+        )
+    return [entries[unit.position] for unit in self.units]
+
+  def _dropped(self) -> dict[str, dict[str, int]]:
+    """Return how many files or documents were dropped, by task and reason."""
+    totals: dict[str, dict[str, int]] = {unit.task: {} for unit in self.units}
+    for unit in self.units:
+      note = shards.dropped_file(self.mirror.local, unit).read_bytes()
+      for reason, count in json.loads(note).items():
+        total = totals[unit.task]
+        total[reason] = total.get(reason, 0) + count
+    return totals
+
+  def _each(
+    self, function: Callable[..., Any], units: Sequence[Unit], *arguments: Any
+  ) -> Iterator[tuple[Unit, Any]]:
+    """Yield each unit with `function(unit, *arguments)`, in the order they finish."""
+    workers = min(self.processes, len(units))
+    if workers <= 1:
+      yield from ((unit, function(unit, *arguments)) for unit in units)
+      return
+    executor = concurrent.futures.ProcessPoolExecutor(
+      workers,
+      mp_context=multiprocessing.get_context("forkserver"),
+      initializer=shards.start_worker,
+      initargs=(self.config.modules, self.config.curated_directory),
+    )
+    try:
+      jobs = {executor.submit(function, unit, *arguments): unit for unit in units}
+      for job in concurrent.futures.as_completed(jobs):
+        yield jobs[job], job.result()
+    finally:
+      executor.shutdown(cancel_futures=True)
+
+
+def _summary(manifest: dict[str, Any]) -> str:
+  dropped = sorted(
+    f"{task}: {count} {reason}"
+    for task, counts in manifest["dropped"].items()
+    for reason, count in counts.items()
+  )
+  left_out = f"; dropped {', '.join(dropped)}" if dropped else ""
+  return (
+    f"{manifest['tokens']:,} tokens in {manifest['documents']:,} documents, "
+    f"{manifest['bytes'] / manifest['tokens']:.2f} bytes per token{left_out}"
+  )
