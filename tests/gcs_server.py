@@ -89,65 +89,83 @@ class Gcs:
     self._process.wait()
 
 
+class Faults:
+  """The faults that are to come, and the requests that met one.
+
+  Args:
+    server: the module `gcp_storage_emulator.server`, whose classes it changes.
+  """
+
+  def __init__(self, server: Any):
+    self.left: list[dict[str, Any]] = []
+    self.met: list[str] = []
+    self._handle, self._close = server.Router.handle, server.Response.close
+    server.Router.handle = lambda router, method: self.handle(router, method)
+    server.Response.close = lambda response: self.close(response)
+
+  def handle(self, router: Any, method: str) -> None:
+    """Stands for `Router.handle`."""
+    request = router._request_handler
+    if method == "POST" and request.path in ("/faults", "/heal"):
+      self.control(request)
+      return
+    fault = self.of(method, request.path)
+    if fault.get("lose"):
+      request.connection.close()
+      return
+    status = fault.get("status") or _refused(request, method)
+    if status:
+      request.rfile.read(int(request.headers.get("Content-Length") or 0))
+      _answer(request, status, HTTPStatus(status).phrase.encode())
+      return
+    time.sleep(fault.get("delay", 0))
+    request.cut = fault.get("cut", False)
+    self._handle(router, method)
+
+  def control(self, request: Any) -> None:
+    """Adds a fault, or removes all."""
+    body = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
+    answer = list(self.met)
+    if request.path == "/heal":
+      self.left.clear()
+      self.met.clear()
+    else:
+      self.left.append(body)
+    _answer(request, 200, json.dumps(answer).encode())
+
+  def of(self, method: str, path: str) -> dict[str, Any]:
+    """Returns the fault that a request meets; empty if none."""
+    for fault in self.left:
+      if (
+        fault["times"] and fault["method"] == method and re.search(fault["path"], path)
+      ):
+        fault["times"] -= 1
+        self.met.append(f"{method} {path}")
+        return fault
+    return {}
+
+  def close(self, response: Any) -> None:
+    """Stands for `Response.close`."""
+    handler = response._handler
+    if handler.command == "GET" and (found := _generation(handler)):
+      response["x-goog-generation"] = found
+    if not getattr(handler, "cut", False):
+      self._close(response)
+      return
+    content = response._content
+    content = content.encode() if isinstance(content, str) else content
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(content)))
+    handler.end_headers()
+    handler.wfile.write(content[: len(content) // 2])
+    handler.close_connection = True
+
+
 def serve() -> None:
   """Runs the server until SIGTERM, or until the process that started it is gone."""
   from gcp_storage_emulator import server
 
-  faults: list[dict[str, Any]] = []
-  met: list[str] = []
-  handle, close = server.Router.handle, server.Response.close
-
-  def with_faults(router: Any, method: str) -> None:
-    request = router._request_handler
-    if method == "POST" and request.path in ("/faults", "/heal"):
-      body = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
-      answer = list(met)
-      if request.path == "/heal":
-        faults.clear()
-        met.clear()
-      else:
-        faults.append(body)
-      _answer(request, 200, json.dumps(answer).encode())
-      return
-    for fault in faults:
-      same = fault["method"] == method and re.search(fault["path"], request.path)
-      if not same or not fault["times"]:
-        continue
-      fault["times"] -= 1
-      met.append(f"{method} {request.path}")
-      if fault.get("lose"):
-        request.connection.close()
-        return
-      if status := fault.get("status"):
-        request.rfile.read(int(request.headers.get("Content-Length") or 0))
-        _answer(request, status, HTTPStatus(status).phrase.encode())
-        return
-      time.sleep(fault.get("delay", 0))
-      router.cut = fault.get("cut", False)
-      request.cut = router.cut
-      break
-    if status := _refused(request, method):
-      request.rfile.read(int(request.headers.get("Content-Length") or 0))
-      _answer(request, status, b"")
-      return
-    handle(router, method)
-
-  def with_cut(response: Any) -> None:
-    handler = response._handler
-    if handler.command == "GET" and (found := _generation(handler)):
-      response["x-goog-generation"] = found
-    if getattr(response._handler, "cut", False):
-      content = response._content
-      content = content.encode() if isinstance(content, str) else content
-      response._handler.send_response(200)
-      response._handler.send_header("Content-Length", str(len(content)))
-      response._handler.end_headers()
-      response._handler.wfile.write(content[: len(content) // 2])
-      response._handler.close_connection = True
-      return
-    close(response)
-
-  server.Router.handle, server.Response.close = with_faults, with_cut
+  Faults(server)
   server.server.HTTPServer.request_queue_size = 256  # TensorStore opens many at once
   running = server.create_server("127.0.0.1", 0, in_memory=True, default_bucket=BUCKET)
   running.start()

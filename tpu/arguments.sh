@@ -152,7 +152,7 @@ ask_addresses() {
 require_run() {
   require --workdir
   [[ $workdir == /* || $workdir == gs://* ]] \
-    || refuse "--workdir: got $workdir, expected gs://, or an absolute path that all workers share"
+    || refuse "--workdir: got $workdir, expected gs:// or a full path that all workers share"
   [ ${#arguments[@]} -gt 0 ] \
     || refuse "the trainer's arguments are missing: end with -- --gin_file=gin/pretrain.gin"
 }

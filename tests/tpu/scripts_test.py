@@ -84,7 +84,7 @@ def test_the_readmes_costs_are_its_arithmetic():
     (
       "run",
       [*TPU, "--workdir=runs/a", "--", "-x"],
-      "--workdir: got runs/a, expected gs://, or an absolute path that all workers share",
+      "--workdir: got runs/a, expected gs:// or a full path that all workers share",
     ),
     (
       "run",
