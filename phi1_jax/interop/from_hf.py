@@ -1,9 +1,8 @@
-"""A folder of Hugging Face's to a checkpoint of ours, one tensor at a time.
+"""Conversion of a Hugging Face folder to a checkpoint of ours, tensor by tensor.
 
-The parameters are made where they are to live, empty, each device its own part; every
-tensor that is read is written into its place there, in its own dtype until then. So
-host memory holds one tensor at a time, beside the parameters where the host is the
-device. A folder is checked whole before anything is made.
+The parameters are first made on the devices, as zeros; then each tensor is read and
+written into its place there. So host memory holds one tensor at a time, beside the
+parameters if the host is the device. The whole folder is checked before that.
 """
 
 import contextlib
@@ -11,7 +10,6 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -32,15 +30,7 @@ from phi1_jax.storage import AnyPath
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """A folder that was found to hold a whole model.
-
-  Attributes:
-    folder: where it is.
-    files: its safetensors files.
-    layout: how their tensors are named and arranged.
-    config: the model as ours.
-    notes: what a person should know about it.
-  """
+  """A folder with a complete model, its layout and our config, and notes to print."""
 
   folder: AnyPath
   files: tuple[safetensors.File, ...]
@@ -50,26 +40,26 @@ class Source:
 
   @property
   def num_bytes(self) -> int:
-    """Bytes of all its tensors."""
+    """Bytes of all tensors."""
     return sum(tensor.num_bytes for file in self.files for tensor in file.tensors)
 
   @property
   def dtypes(self) -> tuple[str, ...]:
-    """The dtypes of its parameters, e.g. ("float16",)."""
+    """Dtypes of the parameters, e.g. ("float16",)."""
     stored = (tensor for file in self.files for tensor in file.tensors)
     used = {x.dtype for x in stored if not layouts.is_buffer(x.name)}
     return tuple(sorted(safetensors.DTYPES[dtype].name for dtype in used))
 
 
 def open_source(folder: AnyPath, param_dtype: str = "float32") -> Source:
-  """Reads a folder's config and headers, and checks every tensor's name and shape.
+  """Read a folder's config and headers, and check every tensor's name and shape.
 
   Args:
     folder: with config.json and model.safetensors, or an index of several files.
-    param_dtype: dtype that our parameters are to have.
+    param_dtype: dtype of our parameters.
 
   Raises:
-    InputError: something is missing, unknown or misshapen; all of it is listed.
+    InputError: lists every tensor that is missing, unknown or of another shape.
   """
   content = hf_config.read(folder)
   path = folder / hf_config.FILE_NAME
@@ -90,16 +80,13 @@ def open_source(folder: AnyPath, param_dtype: str = "float32") -> Source:
       f"{folder}: {len(lines)} tensors are not those of {layout.name} with the sizes "
       f"of {path.name}:\n  " + "\n  ".join(lines)
     )
-  notes = []
-  if content.get("embd_pdrop"):
-    notes.append(
-      f"embd_pdrop={content['embd_pdrop']} is left out: no such dropout here"
-    )
-  return Source(folder, tuple(files), layout, config, tuple(notes))
+  dropout = content.get("embd_pdrop")
+  note = f"embd_pdrop={dropout} is left out: no such dropout here"
+  return Source(folder, tuple(files), layout, config, (note,) if dropout else ())
 
 
 def device_mesh(config: ModelConfig) -> Mesh:
-  """As many devices as the parameters divide over, fully sharded."""
+  """Return a mesh of as many devices as the parameters divide over, fully sharded."""
   devices = jax.devices()
   return make_mesh(MeshConfig(), devices[: math.gcd(config.embed_dim, len(devices))])
 
@@ -107,18 +94,15 @@ def device_mesh(config: ModelConfig) -> Mesh:
 def load(
   source: Source, mesh: Mesh, advance: Callable[[int], None]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-  """The parameters of a source, laid out on a mesh.
+  """Return the parameters of a source on a mesh, and the sha256 (hex) of each file.
 
   Args:
     source: from `open_source`.
     mesh: the devices.
-    advance: is told the bytes of every tensor that was read.
-
-  Returns:
-    The tree that `model.decoder` documents, and the sha256 (hex) of each file.
+    advance: called with the bytes of each tensor that was read.
 
   Raises:
-    InputError: a tensor holds NaN, infinity, or a number that its dtype here cannot.
+    InputError: a tensor holds NaN, infinity, or a number beyond the dtype's range.
   """
   arrays = _zeros(layouts.flatten(abstract_parameters(source.config, mesh)))
   expected = source.layout.tensors(source.config)
@@ -138,20 +122,20 @@ def convert(
   advance: Callable[[int], None],
   say: Callable[[str], None],
 ) -> None:
-  """Makes `out` a work directory whose only checkpoint, of step 0, is the source.
+  """Make `out` a work directory with the source as its checkpoint of step 0.
 
   Args:
     source: from `open_source`.
     out: the folder to make.
-    advance: is told the bytes of every tensor that was read.
-    say: is told what a person should know.
+    advance: called with the bytes of each tensor that was read.
+    say: called with lines to print.
 
   Raises:
-    InputError: `out` cannot be made, or the tokenizer does not suit the model.
+    InputError: `out` cannot be made, or the tokenizer does not fit the model.
   """
   config = source.config
   num_bytes = config.num_parameters() * jnp.dtype(config.param_dtype).itemsize
-  # What is written is compressed, random bits hardly: half is surely needed.
+  # Orbax compresses, but random bits hardly: half is the least that is needed.
   with staged(out, num_bytes // 2) as folder:
     tokenizer, origin = hf_tokenizer.take_over(
       source.folder, folder, config.vocabulary_size
@@ -165,7 +149,7 @@ def convert(
       "tokenizer": tokenizer.digest,
       "tokens_seen": 0,
       "provenance": {
-        "folder": _name(source.folder),
+        "folder": storage.full(source.folder).name,
         "layout": source.layout.name,
         "dtypes": source.dtypes,
         "sha256": digests,
@@ -179,24 +163,18 @@ def convert(
       checkpoints.save(0, {"params": params}, meta)
 
 
-def _name(folder: AnyPath) -> str:
-  return folder.name if storage.is_remote(folder) else Path(folder).absolute().name
-
-
 def _zeros(abstract: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
-  """Arrays of zeros, each device its own part of them."""
-  places = {path: leaf.sharding for path, leaf in abstract.items()}
-  make = jax.jit(
-    lambda: {
-      path: jnp.zeros(leaf.shape, leaf.dtype) for path, leaf in abstract.items()
-    },
-    out_shardings=places,
-  )
-  return make()
+  """Return arrays of zeros with the shardings of `abstract`."""
+
+  def zeros():
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), abstract)
+
+  shardings = {path: leaf.sharding for path, leaf in abstract.items()}
+  return jax.jit(zeros, out_shardings=shardings)()
 
 
 def _put(array: jax.Array, tensor: Tensor, content: np.ndarray) -> jax.Array:
-  """Writes one tensor into our array, in place, each device its own part of it."""
+  """Write one tensor into our array in place; each device writes its own part."""
   place = array.sharding
   assert isinstance(place, NamedSharding)
   spec = [*place.spec, *[None] * (array.ndim - len(place.spec))]

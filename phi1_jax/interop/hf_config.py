@@ -1,9 +1,8 @@
-"""Hugging Face's config.json to `ModelConfig` and back.
+"""Conversion of Hugging Face's config.json to `ModelConfig` and back.
 
-Several settings have more than one spelling: transformers reads the rotary ones at the
-top level, in `rope_parameters` and in `rope_scaling`, and CodeGen's sizes under Phi's
-names too. Every spelling is read. Spellings that disagree, and settings that this model
-does not have, are refused by name.
+transformers reads the rotary settings at the top level, in `rope_parameters` and in
+`rope_scaling`, and CodeGen's sizes under Phi's names too. So is it here. Spellings that
+disagree, and settings that this model does not have, are refused by name.
 """
 
 import dataclasses
@@ -17,8 +16,7 @@ from phi1_jax.model.config import ModelConfig
 from phi1_jax.storage import AnyPath
 
 FILE_NAME = "config.json"
-# ModelConfig's field: its spellings in config.json, that of files we write first. A dot
-# looks into a dict.
+# Field of ModelConfig -> its spellings in config.json; the first one is written.
 _PHI = {
   "vocabulary_size": ("vocab_size",),
   "num_layers": ("num_hidden_layers",),
@@ -31,29 +29,23 @@ _PHI = {
   "layer_norm_epsilon": ("layer_norm_eps",),
   "initializer_range": ("initializer_range",),
 }
-# CodeGen's, which the older phi layouts share.
+# CodeGen's and the older phi layouts'.
 _GPT = {
-  "vocabulary_size": ("vocab_size",),
+  **{name: _PHI[name] for name in ("vocabulary_size", "dropout_rate")},
+  "initializer_range": ("initializer_range",),
   "num_layers": ("n_layer", "num_hidden_layers"),
   "num_heads": ("n_head", "num_attention_heads"),
   "rotary_dim": ("rotary_dim",),
   "embed_dim": ("n_embd", "hidden_size"),
   "mlp_dim": ("n_inner",),
   "max_length": ("n_positions", "max_position_embeddings"),
-  "dropout_rate": ("resid_pdrop",),
   "attention_dropout_rate": ("attn_pdrop",),
   "layer_norm_epsilon": ("layer_norm_epsilon",),
-  "initializer_range": ("initializer_range",),
 }
 _ROPE_DICTS = ("rope_parameters", "rope_scaling")
-_ROPE_TYPES = [
-  f"{place}.{name}" for place in _ROPE_DICTS for name in ("rope_type", "type")
-]
 _KEYS = {
   "phi": _PHI,
-  "phi-msft": _GPT,
-  "mixformer-sequential": _GPT,
-  "codegen": _GPT,
+  **dict.fromkeys(("phi-msft", "mixformer-sequential", "codegen"), _GPT),
 }
 _DEFAULTS = {  # transformers', where config.json says nothing
   "dropout_rate": 0.0,
@@ -64,17 +56,11 @@ _DEFAULTS = {  # transformers', where config.json says nothing
 # Names of one activation: GELU's approximation by tanh.
 _ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
 
-_Check = tuple[
-  str, Any, tuple[Any, ...]
-]  # a setting, its value, those that can be read
+_Check = tuple[str, Any, tuple[Any, ...]]  # a setting, its value, supported values
 
 
 def read(folder: AnyPath) -> dict[str, Any]:
-  """Return the folder's config.json, of a model type that can be read.
-
-  Raises:
-    InputError: no such file, no JSON object, or another model type.
-  """
+  """Return the folder's config.json; refuse other model types than phi and CodeGen."""
   path = folder / FILE_NAME
   try:
     content = json.loads(storage.read_bytes(path), parse_constant=_refuse_constant)
@@ -99,12 +85,11 @@ def to_model_config(
 
   Args:
     content: from `read`.
-    path: where it is from, for errors.
-    param_dtype: dtype of the parameters, which config.json does not decide.
+    path: its path, for errors.
+    param_dtype: dtype of our parameters.
 
   Raises:
-    InputError: a key is missing, contradicts another one, or asks for what this model
-      does not have.
+    InputError: a setting is missing, not supported, or contradicts another one.
   """
   try:
     return _model_config(content, param_dtype)
@@ -122,9 +107,10 @@ def _model_config(content: Mapping[str, Any], param_dtype: str) -> ModelConfig:
     for field, names in keys.items()
   }
   head_dim = content.get("head_dim")
-  # transformers' defaults
-  factor = _value(content, _rope("partial_rotary_factor"), 0.5, wrong)
-  base = _value(content, _rope("rope_theta"), 10000.0, wrong)
+  rotary = {  # with transformers' defaults
+    name: _value(content, (name, *(f"{x}.{name}" for x in _ROPE_DICTS)), default, wrong)
+    for name, default in (("partial_rotary_factor", 0.5), ("rope_theta", 10000.0))
+  }
   wrong += [
     f"{keys[field][0]}: missing"
     for field, value in fields.items()
@@ -135,8 +121,8 @@ def _model_config(content: Mapping[str, Any], param_dtype: str) -> ModelConfig:
     raise InputError("\n  ".join(["not a model that can be read:", *wrong]))
   split = fields["embed_dim"] // fields["num_heads"]
   if keys is _PHI:
-    fields["rotary_dim"] = int((head_dim or split) * factor)
-    fields["rope_base"] = float(base)
+    fields["rotary_dim"] = int((head_dim or split) * rotary["partial_rotary_factor"])
+    fields["rope_base"] = float(rotary["rope_theta"])
   else:
     fields["mlp_dim"] = fields["mlp_dim"] or 4 * fields["embed_dim"]
     if head_dim not in (None, split):
@@ -152,14 +138,13 @@ def from_model_config(config: ModelConfig, eos_id: int, dtype: str) -> dict[str,
   Args:
     config: our model.
     eos_id: the tokenizer's id of <|endoftext|>, which begins documents too.
-    dtype: that of the tensors, e.g. "float16".
+    dtype: dtype of the tensors, e.g. "float16".
   """
   values = dataclasses.asdict(config)
   factor = config.rotary_dim / config.head_dim
-  if (
-    int(config.head_dim * factor) != config.rotary_dim
-  ):  # it will be cut off, not rounded
+  if int(config.head_dim * factor) != config.rotary_dim:  # readers round down
     factor = math.nextafter(factor, 1.0)
+  rotary = {"rope_theta": config.rope_base, "partial_rotary_factor": factor}
   content = {
     "architectures": ["PhiForCausalLM"],
     "model_type": "phi",
@@ -170,14 +155,8 @@ def from_model_config(config: ModelConfig, eos_id: int, dtype: str) -> dict[str,
     "qk_layernorm": False,
     "tie_word_embeddings": False,
     "use_cache": True,
-    # transformers 4 reads the first two, 5 the third.
-    "partial_rotary_factor": factor,
-    "rope_theta": config.rope_base,
-    "rope_parameters": {
-      "rope_type": "default",
-      "rope_theta": config.rope_base,
-      "partial_rotary_factor": factor,
-    },
+    **rotary,  # for transformers 4
+    "rope_parameters": {"rope_type": "default", **rotary},  # for transformers 5
     "bos_token_id": eos_id,
     "eos_token_id": eos_id,
     "torch_dtype": dtype,
@@ -191,13 +170,8 @@ def _refuse_constant(name: str) -> None:
   raise ValueError(f"{name} is no number")
 
 
-def _rope(name: str) -> list[str]:
-  """Return the places where transformers reads a rotary setting."""
-  return [name, *(f"{place}.{name}" for place in _ROPE_DICTS)]
-
-
 def _given(content: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-  """Return the values that are there, by their names; null means absent."""
+  """Return the values of those names that are set; a dot looks into a dict."""
   found = {}
   for name in names:
     outer, _, inner = name.rpartition(".")
@@ -220,18 +194,20 @@ def _value(
 
 
 def _unsupported(content: Mapping[str, Any], heads: Any) -> list[str]:
-  """Return a line for each setting that makes another function of the same tensors."""
+  """Return a line for each setting with which the model would compute otherwise."""
   name = "hidden_act" if content["model_type"] == "phi" else "activation_function"
+  kinds = [f"{place}.{x}" for place in _ROPE_DICTS for x in ("rope_type", "type")]
+  defaults = {
+    **dict.fromkeys(("qk_layernorm", "tie_word_embeddings"), False),
+    **dict.fromkeys(("num_key_value_heads", "n_head_kv"), heads),
+    "per_layer_config": None,
+  }
   checks = [
     (name, content.get(name, _ACTIVATIONS[0]), _ACTIVATIONS),
-    ("qk_layernorm", content.get("qk_layernorm") or False, (False,)),
-    ("tie_word_embeddings", content.get("tie_word_embeddings") or False, (False,)),
     ("quantization_config", content.get("quantization_config"), (None,)),
-    ("per_layer_config", content.get("per_layer_config") or None, (None,)),
-    ("num_key_value_heads", content.get("num_key_value_heads") or heads, (heads,)),
-    ("n_head_kv", content.get("n_head_kv") or heads, (heads,)),
     ("scale_attn_weights", content.get("scale_attn_weights", True), (True,)),
-    *[(key, got, ("default",)) for key, got in _given(content, _ROPE_TYPES).items()],
+    *((key, content.get(key) or value, (value,)) for key, value in defaults.items()),
+    *((key, got, ("default",)) for key, got in _given(content, kinds).items()),
     *_rope_dicts(content),
     *_blocks(content),
   ]
@@ -243,7 +219,7 @@ def _unsupported(content: Mapping[str, Any], heads: Any) -> list[str]:
 
 
 def _rope_dicts(content: Mapping[str, Any]) -> Iterator[_Check]:
-  """Yield what must hold for the rotary settings to be one flat dict."""
+  """Yield the checks that the rotary settings are one flat dict."""
   first, second = (content.get(name) or {} for name in _ROPE_DICTS)
   if first and second:  # transformers would read the second only
     yield "rope_scaling", second, (first,)
@@ -253,11 +229,11 @@ def _rope_dicts(content: Mapping[str, Any]) -> Iterator[_Check]:
 
 
 def _blocks(content: Mapping[str, Any]) -> Iterator[_Check]:
-  """Yield what must hold for the blocks of the older phi layouts."""
+  """Yield the checks of the blocks of the older phi layouts."""
   for name in ("architecture", "blocks"):
     described = content.get(name) or {}
     for block in described if isinstance(described, list) else [described]:
       yield f"{name}.block_cls", block.get("block_cls", "parallel"), ("parallel",)
-      for part in ("mixer", "mlp"):  # what stands there overrides the top level
+      for part in ("mixer", "mlp"):  # its settings override the top level
         own = {k: v for k, v in (block.get(part) or {}).items() if k != f"{part}_cls"}
         yield f"{name}.{part}", own, ({},)

@@ -1,4 +1,4 @@
-"""Hugging Face's tokenizer files to tokenizer.json and back."""
+"""Conversion of Hugging Face's tokenizer files to tokenizer.json and back."""
 
 import json
 from typing import Any
@@ -21,19 +21,19 @@ _NONE = "CodeGen's, as the folder has none"
 def take_over(
   folder: AnyPath, out: AnyPath, vocabulary_size: int
 ) -> tuple[Tokenizer, str]:
-  """Writes `out`/tokenizer.json from what a model's folder holds.
+  """Write `out`/tokenizer.json from the files of a model's folder.
 
-  One that encodes as CodeGen's does becomes CodeGen's, byte for byte, so that its
-  digest is that of the token stores.
+  A tokenizer that encodes like CodeGen's is replaced by CodeGen's, byte for byte, so
+  that token stores have the same digest.
 
   Args:
     folder: a model's folder, with tokenizer.json, or vocab.json and merges.txt; if it
-      has neither, CodeGen's tokenizer is taken.
-    out: where to.
-    vocabulary_size: ids that the model has.
+      has neither, CodeGen's tokenizer is used.
+    out: the folder for tokenizer.json.
+    vocabulary_size: number of the model's ids.
 
   Returns:
-    The tokenizer, and words that say where it is from.
+    The tokenizer, and a description of its origin.
 
   Raises:
     InputError: a tokenizer that cannot be read, or has more ids than the model.
@@ -58,7 +58,7 @@ def take_over(
 
 
 def write(folder: AnyPath, tokenizer: Tokenizer, max_length: int) -> None:
-  """Writes what transformers' AutoTokenizer loads."""
+  """Write the files that transformers' AutoTokenizer loads."""
   tokenizer.save(folder / FILE_NAME)
   content = {
     # The class that takes tokenizer.json as it is; GPT2Tokenizer would rebuild it.
@@ -81,7 +81,7 @@ def _find(folder: AnyPath) -> tuple[Tokenizer, str]:
 
 
 def _from_old_files(folder: AnyPath) -> Tokenizer:
-  """A byte-level BPE from GPT-2's kind of files, with the tokens added to it."""
+  """Return the byte-level BPE of vocab.json, merges.txt and added_tokens.json."""
   vocabulary, merges = (storage.read_text(folder / name) for name in _OLD_NAMES)
   path = folder / _ADDED_NAME
   try:
@@ -109,10 +109,10 @@ def _from_old_files(folder: AnyPath) -> Tokenizer:
 
 
 def _facts(path: AnyPath) -> dict[str, Any]:
-  """What decides how a byte-level BPE encodes.
+  """Return the settings that decide how a byte-level BPE encodes.
 
-  Left out: what cuts offsets (trim_offsets, post-processor), the unknown token, which
-  bytes never need, and `normalized`, which says nothing without a normalizer.
+  Left out: trim_offsets and the post-processor, which change offsets only; the unknown
+  token, which bytes never need; `normalized`, which has no effect without a normalizer.
   """
   content = storage.read_json(path)
   model, splitter = content["model"], content["pre_tokenizer"] or {}

@@ -1,8 +1,8 @@
-"""Where every tensor of other checkpoints stands in our parameters.
+"""Names and arrangements of the tensors in other projects' checkpoints.
 
-One table a layout, module by module; both directions are computed from it. Hugging
-Face's files keep layers apart, store matrices as (outputs, inputs) and flatten heads;
-ours stack layers and keep heads apart (see `model.decoder`).
+Each layout is one table from their modules to ours; reading and writing are computed
+from it. Hugging Face's files keep layers apart, store matrices as (outputs, inputs) and
+flatten heads; our parameters stack layers and keep heads apart (see `model.decoder`).
 
   phi                  transformers' PhiForCausalLM: q, k and v apart
   mixformer-sequential phi-1 as first published: one flat list of layers, q k v fused
@@ -18,8 +18,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
+from flax import traverse_util
 
 from phi1_jax import InputError
 from phi1_jax.model import decoder
@@ -30,6 +30,23 @@ _BUFFERS = re.compile(r"\.(rotary_emb\.inv_freq|attn\.(causal_mask|bias|masked_b
 # CodeGen's fused projection is laid out for this many TPU cores, whatever runs it.
 _CODEGEN_BLOCKS = 4
 _PIECE = 1 << 20  # values that are checked at once
+
+
+def _older(
+  embedding: str, block: str, last: str, up: str = "fc1", down: str = "fc2"
+) -> dict[str, str]:
+  """Return the table of a layout of 2023, which differ in their prefixes."""
+  return {
+    f"{embedding}.wte": "embedding",
+    f"{block}.ln": "layers/norm",
+    f"{block}.mixer.Wqkv": "layers/attention/qkv",
+    f"{block}.mixer.out_proj": "layers/attention/out",
+    f"{block}.mlp.{up}": "layers/mlp/up",
+    f"{block}.mlp.{down}": "layers/mlp/down",
+    f"{last}.ln": "final_norm",
+    f"{last}.linear": "head",
+  }
+
 
 # Their module, with {layer} and {last}; ours, with :q, :k or :v for one part of it.
 _PHI = {
@@ -44,26 +61,8 @@ _PHI = {
   "model.final_layernorm": "final_norm",
   "lm_head": "head",
 }
-_MIXFORMER = {
-  "layers.0.wte": "embedding",
-  "layers.{layer}.ln": "layers/norm",
-  "layers.{layer}.mixer.Wqkv": "layers/attention/qkv",
-  "layers.{layer}.mixer.out_proj": "layers/attention/out",
-  "layers.{layer}.mlp.fc1": "layers/mlp/up",
-  "layers.{layer}.mlp.fc2": "layers/mlp/down",
-  "layers.{last}.ln": "final_norm",
-  "layers.{last}.linear": "head",
-}
-_MSFT = {
-  "transformer.embd.wte": "embedding",
-  "transformer.h.{layer}.ln": "layers/norm",
-  "transformer.h.{layer}.mixer.Wqkv": "layers/attention/qkv",
-  "transformer.h.{layer}.mixer.out_proj": "layers/attention/out",
-  "transformer.h.{layer}.mlp.fc1": "layers/mlp/up",
-  "transformer.h.{layer}.mlp.fc2": "layers/mlp/down",
-  "lm_head.ln": "final_norm",
-  "lm_head.linear": "head",
-}
+_MIXFORMER = "layers.0", "layers.{layer}", "layers.{last}"
+_MSFT = "transformer.embd", "transformer.h.{layer}", "lm_head"
 _CODEGEN = {
   "transformer.wte": "embedding",
   "transformer.h.{layer}.ln_1": "layers/norm",
@@ -78,16 +77,16 @@ _CODEGEN = {
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-  """One tensor of a file and the block of our array that it corresponds to.
+  """One tensor of a file, and the block of our array that corresponds to it.
 
   Attributes:
     name: its name in the file.
     path: our array, e.g. "layers/mlp/up/kernel".
     sizes: the shape of our array.
-    start: where the block begins in our array.
+    start: the first index of the block.
     groups: for each of its dims, the axes of our array that it flattens. Our other
       axes are fixed at `start`.
-    order: which of its rows is our row 0, 1, ..; None where the order is the same.
+    order: the numbers of its rows in our order; None if the order is the same.
   """
 
   name: str
@@ -99,33 +98,33 @@ class Tensor:
 
   @property
   def shape(self) -> tuple[int, ...]:
-    """Its shape in the file."""
+    """Shape in the file."""
     return tuple(math.prod(self.sizes[axis] for axis in g) for g in self.groups)
 
   @property
   def axes(self) -> tuple[int, ...]:
-    """Our axes that it covers, in its order of them."""
+    """Our axes that it covers, in its order."""
     return tuple(axis for group in self.groups for axis in group)
 
   @property
   def fixed(self) -> tuple[int, ...]:
-    """Our axes of which it covers only one place."""
+    """Our axes of which it covers a single index."""
     return tuple(axis for axis in range(len(self.sizes)) if axis not in self.axes)
 
   def unfold(self, array: np.ndarray) -> np.ndarray:
-    """The tensor with one dim for each of `axes`; a view unless rows are reordered."""
+    """Return the tensor with one dim for each of `axes`; a view unless reordered."""
     if self.order is not None:
       array = array[self.order]
     return array.reshape([self.sizes[axis] for axis in self.axes])
 
   def ours(self, unfolded: Any, numpy: Any = np) -> Any:
-    """The block of our array, from `unfold`; `numpy` may be `jax.numpy`."""
+    """Return the block of our array, from `unfold`; `numpy` may be `jax.numpy`."""
     return numpy.expand_dims(
       numpy.transpose(unfolded, np.argsort(self.axes)), self.fixed
     )
 
   def read(self, array: np.ndarray) -> np.ndarray:
-    """The tensor as the file has it, from our whole array; dtype kept."""
+    """Return the tensor in the file's arrangement from our array, dtype kept."""
     index = tuple(
       place if axis in self.fixed else slice(None)
       for axis, place in enumerate(self.start)
@@ -140,21 +139,18 @@ class Tensor:
     return reordered
 
   def write(self, array: np.ndarray, tensor: np.ndarray) -> None:
-    """Puts the tensor into our whole array."""
+    """Write the tensor into our array."""
     block = self.ours(self.unfold(tensor))
     place = zip(self.start, block.shape, strict=True)
     array[tuple(slice(start, start + size) for start, size in place)] = block
 
   def check(self, values: np.ndarray, dtype: np.dtype, place: object) -> None:
-    """Refuse values that are not finite numbers, or that the cast to `dtype` loses.
+    """Refuse NaN, infinity, and numbers beyond the range of `dtype`.
 
     Args:
       values: the tensor.
-      dtype: what it is going to be cast to.
-      place: where it is from, for errors.
-
-    Raises:
-      InputError: NaN, infinity, or a number beyond the range of `dtype`.
+      dtype: the dtype to which it will be cast.
+      place: its origin, for errors.
     """
     flat = values.reshape(-1)
     pieces = (flat[i : i + _PIECE] for i in range(0, flat.size, _PIECE))
@@ -177,11 +173,11 @@ class Layout:
   """A way of naming and arranging the tensors of a phi model.
 
   Attributes:
-    name: what people call it.
-    model_type: what config.json calls it.
-    modules: their modules and ours.
+    name: for people.
+    model_type: the name in config.json.
+    modules: table from their modules to ours.
     first_layer: the number of the first layer in their names.
-    is_codegen: CodeGen's attention.
+    is_codegen: whether the attention is CodeGen's.
   """
 
   name: str
@@ -191,7 +187,7 @@ class Layout:
   is_codegen: bool = False
 
   def tensors(self, config: ModelConfig) -> dict[str, Tensor]:
-    """Every tensor that a file of this layout holds, by name."""
+    """Return the tensors of a file of this layout, by name."""
     arrays = flatten(decoder.parameter_shapes(config))
     order = _codegen_order(config) if self.is_codegen else None
     found = {}
@@ -214,41 +210,38 @@ class Layout:
 
 LAYOUTS = (
   Layout("phi", "phi", _PHI),
-  Layout("mixformer-sequential", "mixformer-sequential", _MIXFORMER, first_layer=1),
+  Layout("mixformer-sequential", "mixformer-sequential", _older(*_MIXFORMER), 1),
   Layout(
     "mixformer-sequential (fc_in, fc_out)",
     "mixformer-sequential",
-    {
-      name.replace("fc1", "fc_in").replace("fc2", "fc_out"): ours
-      for name, ours in _MIXFORMER.items()
-    },
-    first_layer=1,
+    _older(*_MIXFORMER, "fc_in", "fc_out"),
+    1,
   ),
-  Layout("phi-msft", "phi-msft", _MSFT),
+  Layout("phi-msft", "phi-msft", _older(*_MSFT)),
   Layout("codegen", "codegen", _CODEGEN, is_codegen=True),
 )
 PHI = LAYOUTS[0]
 
 
 def detect(names: set[str], model_type: str, config: ModelConfig) -> Layout:
-  """The layout of a model type that shares the most tensor names with a file."""
+  """Return the layout of a model type that shares the most names with a file."""
   of_type = [layout for layout in LAYOUTS if layout.model_type == model_type]
   return max(of_type, key=lambda layout: len(names & layout.tensors(config).keys()))
 
 
 def is_buffer(name: str) -> bool:
-  """Whether a tensor of an old file is no parameter and follows from the config."""
+  """Return whether a tensor of an old file follows from the config."""
   return bool(_BUFFERS.search(name))
 
 
 def misfits(
   expected: Mapping[str, Tensor], given: Mapping[str, tuple[int, ...]]
 ) -> list[str]:
-  """One line for each tensor that is missing, unknown, or of another shape.
+  """Return a line for each tensor that is missing, unknown, or of another shape.
 
   Args:
-    expected: what the layout wants.
-    given: shapes by name, as a file has them; buffers are left out of account.
+    expected: the tensors of the layout.
+    given: shapes by name, as a file has them; buffers are ignored.
   """
   given = {name: shape for name, shape in given.items() if not is_buffer(name)}
   lines = [
@@ -270,24 +263,13 @@ def misfits(
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-  """A tree of parameters as a dict from path to leaf."""
-  leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return {
-    jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-    for path, leaf in leaves
-  }
+  """Return a tree of parameters as a dict from path to leaf, sorted by path."""
+  return dict(sorted(traverse_util.flatten_dict(tree, sep="/").items()))
 
 
 def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
-  """The inverse of `flatten`."""
-  tree: dict[str, Any] = {}
-  for path, leaf in leaves.items():
-    *folders, name = path.split("/")
-    branch = tree
-    for folder in folders:
-      branch = branch.setdefault(folder, {})
-    branch[name] = leaf
-  return tree
+  """Return the inverse of `flatten`."""
+  return traverse_util.unflatten_dict(leaves, sep="/")
 
 
 def _tensor(
@@ -315,7 +297,7 @@ def _tensor(
 
 
 def _codegen_order(config: ModelConfig) -> np.ndarray:
-  """Which row of CodeGen's fused projection is our row 0, 1, ..
+  """Return the numbers of the rows of CodeGen's fused projection in our order.
 
   Theirs: block, then q v k, then the block's heads, then head_dim. Ours: q k v, then
   all heads, then head_dim with the rotary pairs split into halves.

@@ -1,6 +1,6 @@
-"""State dicts in memory: another layout's tensors to our parameters and back.
+"""State dicts of PhiForCausalLM in memory, from and to our parameters.
 
-For models that fit into memory twice; `from_hf` and `to_hf` of whole files stream.
+For models that fit into memory twice; `from_hf` and `to_hf` stream files.
 """
 
 from collections.abc import Mapping
@@ -14,39 +14,24 @@ from phi1_jax.model import decoder
 from phi1_jax.model.config import ModelConfig
 
 
-def to_hf(
-  params: Mapping, config: ModelConfig, layout: layouts.Layout = layouts.PHI
-) -> dict[str, np.ndarray]:
-  """Our parameters as a state dict, dtype kept.
-
-  Args:
-    params: the tree that `model.decoder` documents, of plain arrays.
-    config: the model.
-    layout: whose state dict; PhiForCausalLM's unless said.
-  """
+def to_hf(params: Mapping, config: ModelConfig) -> dict[str, np.ndarray]:
+  """Return our parameters, a tree of plain arrays, as a state dict; dtype kept."""
   arrays = layouts.flatten(jax.tree.map(np.asarray, params))
-  return {
-    name: tensor.read(arrays[tensor.path])
-    for name, tensor in layout.tensors(config).items()
-  }
+  tensors = layouts.PHI.tensors(config).items()
+  return {name: tensor.read(arrays[tensor.path]) for name, tensor in tensors}
 
 
-def from_hf(
-  state_dict: Mapping[str, np.ndarray],
-  config: ModelConfig,
-  layout: layouts.Layout = layouts.PHI,
-) -> dict:
-  """A state dict as our parameters, NumPy of `config.param_dtype`.
+def from_hf(state_dict: Mapping[str, np.ndarray], config: ModelConfig) -> dict:
+  """Return a state dict as our parameters, NumPy of `config.param_dtype`.
 
   Raises:
-    InputError: tensors are missing, unknown, or not of the shape that config implies.
+    InputError: tensors are missing, unknown, or of another shape.
   """
-  expected = layout.tensors(config)
+  expected = layouts.PHI.tensors(config)
   given = {name: tuple(np.shape(array)) for name, array in state_dict.items()}
   if lines := layouts.misfits(expected, given):
     raise InputError(
-      f"state dict: expected the tensors of {layout.name} for this model:\n  "
-      + "\n  ".join(lines)
+      "\n  ".join(["state dict: expected the tensors of phi for this model:", *lines])
     )
   arrays = {
     path: np.zeros(shape.shape, shape.dtype)

@@ -1,8 +1,11 @@
-"""Safetensors files, read and written one tensor at a time.
+"""Safetensors files, read and written one tensor at a time, local or on cloud storage.
 
-A file is eight bytes that say how long its header is, the header (JSON: for each tensor
-dtype, shape, and where its bytes begin and end behind the header), and the bytes, with
-no hole between them. A model in several files has an index that maps names to files.
+A file is the length of its header (8 bytes), the header (JSON: each tensor's dtype,
+shape, and the range of its bytes behind the header), and the bytes, without gaps. A
+model in several files has an index from names to files.
+
+The `safetensors` library writes a file from a dict of all its tensors, and opens local
+files only; phi-1 would need its size in memory once more, and a local copy.
 """
 
 import dataclasses
@@ -10,7 +13,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import IO, Any
 
@@ -32,7 +35,7 @@ _LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-  """A tensor in a file: its name, dtype as the file spells it, shape and length."""
+  """A tensor in a file: name, dtype in the file's spelling, shape and length."""
 
   name: str
   dtype: str
@@ -42,7 +45,7 @@ class Stored:
 
 @dataclasses.dataclass(frozen=True)
 class File:
-  """A file whose header is read: its tensors in the order of their bytes."""
+  """A file and its tensors, in the order of their bytes."""
 
   path: AnyPath
   header_bytes: int
@@ -50,10 +53,10 @@ class File:
 
 
 def open_folder(folder: AnyPath) -> list[File]:
-  """Reads the headers of a model's files.
+  """Read the headers of a model's files.
 
   Raises:
-    InputError: no safetensors here, a file that is not whole, or one name twice.
+    InputError: no safetensors, an incomplete file, or a name in two files.
   """
   files = [_open(path) for path in _paths(folder)]
   seen: dict[str, AnyPath] = {}
@@ -69,14 +72,14 @@ def open_folder(folder: AnyPath) -> list[File]:
 def read(
   files: Iterable[File], digests: dict[str, str]
 ) -> Iterator[tuple[Stored, np.ndarray]]:
-  """Every tensor in the order of the bytes, each read when it is asked for.
+  """Yield each tensor in the order of the bytes; only one is in memory.
 
   Args:
     files: from `open_folder`.
-    digests: gets the sha256 (hex) of each file, by its name, when it is read through.
+    digests: gets the sha256 (hex) of each file, by its name, after its last tensor.
 
   Yields:
-    The tensor's entry and its array; one of a dtype that is not in `DTYPES` as bytes.
+    The tensor's entry and its array; bytes if its dtype is not in `DTYPES`.
   """
   for file in files:
     sha256 = hashlib.sha256()
@@ -100,15 +103,15 @@ def write(
   arrays: Iterator[np.ndarray],
   max_shard_bytes: int,
 ) -> None:
-  """Writes a model as one file, or as several with an index.
+  """Write a model as one file, or as several with an index.
 
   Args:
-    folder: where to.
+    folder: the existing folder for the files.
     shapes: the tensors' names and shapes, in the order of `arrays`.
-    dtype: that of all of them; one of `DTYPES`.
-    arrays: the tensors, each taken when its turn comes.
-    max_shard_bytes: a file is closed before its tensors take more; one that takes
-      more by itself gets a file of its own.
+    dtype: the dtype of all tensors; one of `DTYPES`.
+    arrays: the tensors; each is taken when it is written.
+    max_shard_bytes: the most bytes of tensors in a file; a larger tensor gets a file
+      of its own.
   """
   shards = _shards(shapes, dtype, max_shard_bytes)
   places: dict[str, str] = {}
@@ -148,14 +151,14 @@ def _read(path: AnyPath, stream: IO[bytes], num_bytes: int) -> np.ndarray:
 
 
 def _paths(folder: AnyPath) -> list[AnyPath]:
-  """The files of a model, in the order of their names."""
+  """Return a model's files, sorted by name."""
   if not folder.is_dir():
     raise InputError(f"{folder}: no such folder; expected one with {FILE_NAME}")
   if (folder / FILE_NAME).exists():
     return [folder / FILE_NAME]
   index = folder / INDEX_NAME
   if not index.exists():
-    raise InputError(_what_is_there_instead(folder))
+    raise _no_safetensors(folder)
   try:
     names = set(storage.read_json(index)["weight_map"].values())
   except (KeyError, TypeError, AttributeError) as error:
@@ -166,8 +169,7 @@ def _paths(folder: AnyPath) -> list[AnyPath]:
       f"{index}: got {', '.join(strangers) or 'no files'}, expected names of files in "
       "this folder"
     )
-  missing = sorted(name for name in names if not (folder / name).is_file())
-  if missing:
+  if missing := sorted(name for name in names if not (folder / name).is_file()):
     raise InputError(
       f"{folder}: {', '.join(missing)} missing ({len(missing)} of {len(names)} files "
       "that the index names); copy them here"
@@ -175,35 +177,38 @@ def _paths(folder: AnyPath) -> list[AnyPath]:
   return [folder / name for name in sorted(names)]
 
 
-def _what_is_there_instead(folder: AnyPath) -> str:
+def _no_safetensors(folder: AnyPath) -> InputError:
   pickles = sorted(folder.glob("*.bin"))
   if not pickles:
-    return f"{folder}: no {FILE_NAME} and no {INDEX_NAME} here"
-  path, target = pickles[0], folder / FILE_NAME
-  return (
-    f"{folder}: only {path.name}, a pickle, which may run code when read; expected "
-    f'{FILE_NAME}. If you trust it: python -c "import torch, safetensors.torch as s; '
-    f"s.save_file(torch.load('{path}', weights_only=True), '{target}')\""
+    return InputError(f"{folder}: no {FILE_NAME} and no {INDEX_NAME} here")
+  return InputError(
+    f"{folder}: only {pickles[0].name}, a pickle, which may run code when read; "
+    f'expected {FILE_NAME}. If you trust it: python -c "import torch, '
+    f"safetensors.torch as s; s.save_file(torch.load('{pickles[0]}', "
+    f"weights_only=True), '{folder / FILE_NAME}')\""
   )
 
 
 def _open(path: AnyPath) -> File:
-  """Reads a header and holds it against the length of the file."""
+  """Read a header and check it against the length of the file."""
   try:
     with path.open("rb") as stream:
-      length = _read_length(stream)
+      length = int.from_bytes(stream.read(8), "little")
+      if not 0 < length <= _LONGEST_HEADER:
+        raise ValueError(f"its header would be {length} bytes long")
       header = json.loads(stream.read(length))
       size = stream.seek(0, os.SEEK_END)
     header.pop("__metadata__", None)
-    spans = sorted(
-      (*map(int, entry["data_offsets"]), name, entry) for name, entry in header.items()
-    )
     tensors, position = [], 0
-    for start, stop, name, entry in spans:
-      tensor = _stored(name, entry, stop - start)
+    for name, entry in sorted(header.items(), key=lambda x: x[1]["data_offsets"]):
+      start, stop = map(int, entry["data_offsets"])
+      dtype, shape = entry["dtype"], tuple(entry["shape"])
       if start != position:
         raise ValueError(f"{name} begins at byte {start}, expected {position}")
-      tensors.append(tensor)
+      values = math.prod(shape) * DTYPES[dtype].itemsize if dtype in DTYPES else None
+      if stop < start or values not in (None, stop - start):
+        raise ValueError(f"{name}: {stop - start} bytes for {dtype}{shape}")
+      tensors.append(Stored(name, dtype, shape, stop - start))
       position = stop
     if 8 + length + position != size:
       raise ValueError(f"{size} bytes, expected {8 + length + position}")
@@ -216,26 +221,9 @@ def _open(path: AnyPath) -> File:
   return File(path, 8 + length, tuple(tensors))
 
 
-def _read_length(stream: IO[bytes]) -> int:
-  length = int.from_bytes(stream.read(8), "little")
-  if not 0 < length <= _LONGEST_HEADER:
-    raise ValueError(f"its header would be {length} bytes long")
-  return length
-
-
-def _stored(name: str, entry: Mapping[str, Any], num_bytes: int) -> Stored:
-  dtype, shape = entry["dtype"], tuple(entry["shape"])
-  expected = num_bytes
-  if dtype in DTYPES:
-    expected = math.prod(shape) * DTYPES[dtype].itemsize
-  if num_bytes < 0 or num_bytes != expected:
-    raise ValueError(f"{name}: {num_bytes} bytes for {dtype}{shape}")
-  return Stored(name, dtype, shape, num_bytes)
-
-
 def _shards(
   shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype, max_bytes: int
-) -> Sequence[dict[str, tuple[int, ...]]]:
+) -> list[dict[str, tuple[int, ...]]]:
   shards: list[dict[str, tuple[int, ...]]] = [{}]
   used = 0
   for name, shape in shapes.items():
@@ -250,17 +238,13 @@ def _shards(
 
 def _header(shard: Mapping[str, tuple[int, ...]], dtype: np.dtype) -> bytes:
   spelling = next(name for name, ours in DTYPES.items() if ours == dtype)
-  # transformers wants to read what its tensors were made for.
+  # transformers refuses files that do not name a framework.
   header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
   position = 0
   for name, shape in shard.items():
-    stop = position + math.prod(shape) * dtype.itemsize
-    header[name] = {
-      "dtype": spelling,
-      "shape": shape,
-      "data_offsets": [position, stop],
-    }
-    position = stop
+    span = [position, position + math.prod(shape) * dtype.itemsize]
+    header[name] = {"dtype": spelling, "shape": shape, "data_offsets": span}
+    position = span[1]
   text = json.dumps(header).encode()
-  text += b" " * (-len(text) % 8)  # so that the bytes behind it are aligned
+  text += b" " * (-len(text) % 8)  # aligns the bytes behind it
   return len(text).to_bytes(8, "little") + text

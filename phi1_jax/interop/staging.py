@@ -1,4 +1,4 @@
-"""A folder that appears under its name when it is whole, or never."""
+"""Output folders that appear under their names only when they are complete."""
 
 import contextlib
 import os
@@ -17,17 +17,17 @@ _MADE = "made"
 def staged(out: AnyPath, num_bytes: int) -> Iterator[AnyPath]:
   """Give a folder to fill; it is `out` when the block ends.
 
-  A local folder is filled as `<out>.partial/made` and renamed. One on cloud storage is
-  filled in place, with a lock in it until it is whole. If the block fails, all of it is
-  deleted; the next process that makes `out` deletes what a killed one left.
+  A local folder is filled as `<out>.partial/made` and renamed. A folder on cloud
+  storage is filled in place, with a lock in it until it is complete. If the block
+  fails, all of it is deleted; after a kill, the next process that makes `out` does so.
 
   Args:
     out: the folder to make; it must not exist, or be empty.
-    num_bytes: how much it will hold, at least.
+    num_bytes: the least that it will hold.
 
   Raises:
     InputError: `out` holds something, is being made by another process, cannot be
-      written, or its disk has too little room.
+      written, or its disk is too full.
   """
   refuse_existing(out)
   if storage.is_remote(out):
@@ -44,7 +44,12 @@ def staged(out: AnyPath, num_bytes: int) -> Iterator[AnyPath]:
   try:
     with storage.Lease(room, "converting", flag="out"), _cleared(folder):
       folder.mkdir()
-      _check_room(out, folder, num_bytes)
+      free = shutil.disk_usage(folder).free
+      if free < num_bytes:
+        raise InputError(
+          f"{out}: got {free / 1e9:.1f} GB of free disk, expected at least "
+          f"{num_bytes / 1e9:.1f} GB; make room, or name a folder on another disk"
+        )
       yield folder
       folder.rename(out)
   finally:
@@ -53,7 +58,7 @@ def staged(out: AnyPath, num_bytes: int) -> Iterator[AnyPath]:
 
 
 def refuse_existing(out: AnyPath) -> None:
-  """Refuse what a finished folder could not replace.
+  """Refuse a folder that cannot be replaced by a finished one.
 
   Raises:
     InputError: `out` is a file, a folder that holds something, or a mount point.
@@ -85,7 +90,7 @@ def _cleared(folder: AnyPath) -> Iterator[None]:
 
 
 def _clear(folder: AnyPath) -> None:
-  """Delete a local folder; of one on cloud storage everything but the lock."""
+  """Delete a local folder, or all of a folder on cloud storage but the lock."""
   if not storage.is_remote(folder):
     shutil.rmtree(folder, ignore_errors=True)
     return
@@ -94,12 +99,3 @@ def _clear(folder: AnyPath) -> None:
   for name in {*storage.names(folder)} - {LOCK}:
     place = epath.Path(folder / name)
     storage.retrying(place.rmtree, f"deleting {place}")
-
-
-def _check_room(out: Path, folder: Path, num_bytes: int) -> None:
-  free = shutil.disk_usage(folder).free
-  if free < num_bytes:
-    raise InputError(
-      f"{out}: got {free / 1e9:.1f} GB of free disk, expected at least "
-      f"{num_bytes / 1e9:.1f} GB; make room, or name a folder on another disk"
-    )

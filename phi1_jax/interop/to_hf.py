@@ -1,4 +1,4 @@
-"""A checkpoint of ours to a folder that transformers loads, a few arrays at a time."""
+"""Conversion of a checkpoint of ours to a folder that transformers loads."""
 
 import dataclasses
 import itertools
@@ -20,18 +20,12 @@ from phi1_jax.storage import AnyPath
 from phi1_jax.text import tokenizer as text_tokenizer
 from phi1_jax.text.tokenizer import Tokenizer
 
-_BATCH_BYTES = 256 << 20  # restored together, for the time that each restore takes
+_BATCH_BYTES = 256 << 20  # of arrays restored together: each restore takes time
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """A checkpoint to be written as a PhiForCausalLM.
-
-  Attributes:
-    step: its folder.
-    config: the model.
-    tokenizer: the one it was trained with.
-  """
+  """A checkpoint's step folder, its model, and the tokenizer of its training."""
 
   step: AnyPath
   config: ModelConfig
@@ -39,10 +33,7 @@ class Source:
 
 
 def open_source(checkpoint: str | AnyPath) -> Source:
-  """Finds a checkpoint and reads what it says about itself.
-
-  Args:
-    checkpoint: what `checkpoint.manager.find` takes.
+  """Find a checkpoint (see `checkpoint.manager.find`) and read its description.
 
   Raises:
     InputError: no checkpoint, a damaged one, or no tokenizer that belongs to it.
@@ -69,38 +60,33 @@ def convert(
   max_shard_bytes: int,
   advance: Callable[[int], None],
 ) -> None:
-  """Writes config.json, the tensors and the tokenizer.
+  """Write config.json, the tensors and the tokenizer.
 
   Args:
     source: from `open_source`.
     out: the folder to make.
-    dtype: that of the tensors.
+    dtype: dtype of the tensors.
     max_shard_bytes: see `safetensors.write`.
-    advance: is told the bytes of every tensor that was written.
+    advance: called with the bytes of each tensor that was written.
 
   Raises:
     InputError: `out` cannot be made, the checkpoint is damaged, or it holds NaN,
-      infinity or a number that the dtype cannot.
+      infinity or a number beyond the dtype's range.
   """
   config, target = source.config, jnp.dtype(dtype)
   tensors = sorted(layouts.PHI.tensors(config).values(), key=lambda tensor: tensor.path)
   eos_id = source.tokenizer.eos_id
   with staged(out, config.num_parameters() * target.itemsize) as folder:
-    storage.write_json(
-      folder / hf_config.FILE_NAME, hf_config.from_model_config(config, eos_id, dtype)
-    )
+    content = hf_config.from_model_config(config, eos_id, dtype)
+    storage.write_json(folder / hf_config.FILE_NAME, content)
     storage.write_json(
       folder / "generation_config.json",
       {"bos_token_id": eos_id, "eos_token_id": eos_id},
     )
     hf_tokenizer.write(folder, source.tokenizer, config.max_length)
-    safetensors.write(
-      folder,
-      {tensor.name: tensor.shape for tensor in tensors},
-      target,
-      _arrays(source, tensors, target, advance),
-      max_shard_bytes,
-    )
+    shapes = {tensor.name: tensor.shape for tensor in tensors}
+    arrays = _arrays(source, tensors, target, advance)
+    safetensors.write(folder, shapes, target, arrays, max_shard_bytes)
 
 
 def _arrays(
@@ -109,10 +95,13 @@ def _arrays(
   dtype: np.dtype,
   advance: Callable[[int], None],
 ) -> Iterator[np.ndarray]:
-  """The tensors in their order; one batch of our arrays is in memory at a time."""
-  for _, batch in itertools.groupby(tensors, key=_batches(source.config)):
+  """Yield the tensors in order; one batch of our arrays is in memory at a time."""
+  shapes = layouts.flatten(decoder.parameter_shapes(source.config))
+  batches = _batches(shapes)
+  for _, batch in itertools.groupby(tensors, key=lambda tensor: batches[tensor.path]):
     batch = list(batch)
-    arrays = _restore(source, {tensor.path for tensor in batch})
+    paths = {tensor.path for tensor in batch}
+    arrays = _restore(source, {path: shapes[path] for path in paths})
     for tensor in batch:
       theirs = tensor.read(arrays[tensor.path])
       tensor.check(theirs, dtype, source.step)
@@ -122,12 +111,11 @@ def _arrays(
     del arrays  # before the next ones are restored
 
 
-def _batches(config: ModelConfig) -> Callable[[Tensor], int]:
-  """The number of the batch that a tensor's array is restored with.
+def _batches(shapes: dict[str, jax.ShapeDtypeStruct]) -> dict[str, int]:
+  """Return the number of the batch that each array, by path, is restored in.
 
-  Arrays, by path, that are together no larger than the largest or `_BATCH_BYTES`.
+  A batch is at most as large as the largest array, or as `_BATCH_BYTES`.
   """
-  shapes = layouts.flatten(decoder.parameter_shapes(config))
   sizes = {path: leaf.size * leaf.dtype.itemsize for path, leaf in shapes.items()}
   most = max(_BATCH_BYTES, *sizes.values())
   numbers, number, used = {}, 0, 0
@@ -136,17 +124,17 @@ def _batches(config: ModelConfig) -> Callable[[Tensor], int]:
       number, used = number + 1, 0
     numbers[path] = number
     used += sizes[path]
-  return lambda tensor: numbers[tensor.path]
+  return numbers
 
 
-def _restore(source: Source, paths: set[str]) -> dict[str, np.ndarray]:
-  """Some of the checkpoint's arrays."""
-  shapes = layouts.flatten(decoder.parameter_shapes(source.config))
+def _restore(
+  source: Source, shapes: dict[str, jax.ShapeDtypeStruct]
+) -> dict[str, np.ndarray]:
+  """Return some of the checkpoint's arrays."""
   place = SingleDeviceSharding(jax.local_devices()[0])
   leaves = {
     path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
     for path, leaf in shapes.items()
-    if path in paths
   }
   try:
     state, _ = manager.restore(source.step, {"params": layouts.unflatten(leaves)}, {})
@@ -156,7 +144,7 @@ def _restore(source: Source, paths: set[str]) -> dict[str, np.ndarray]:
 
 
 def _tokenizer(step: AnyPath, digest: str) -> Tokenizer:
-  """The tokenizer in the checkpoint's work directory, or CodeGen's if it is that."""
+  """Return the tokenizer in the checkpoint's work directory, or CodeGen's."""
   path = step.parent.parent / text_tokenizer.FILE_NAME
   if path.is_file():
     tokenizer = text_tokenizer.load(path)

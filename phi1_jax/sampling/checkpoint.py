@@ -1,4 +1,4 @@
-"""A checkpoint opened for reading text with it: config, parameters, tokenizer."""
+"""Checkpoints loaded for inference: config, parameters, tokenizer."""
 
 import contextlib
 import dataclasses
@@ -28,17 +28,16 @@ COPIES = MeshConfig(data=-1, fsdp=1, tensor=1)
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-  """A model ready to be read with.
+  """A model loaded for inference.
 
   Attributes:
-    config: its sizes, with the dtype of the computation that was asked for.
-    params: the parameters as `model.decoder` documents them, laid out on `mesh`.
-    tokenizer: the one it was trained with.
-    mesh: where it lies.
-    digest: sha256 (hex) over every parameter's fingerprint and the tokenizer: equal
-      digests are equal models.
+    config: the model, with the requested dtype of the computation.
+    params: the parameters (see `model.decoder`), laid out on `mesh`.
+    tokenizer: the tokenizer of its training.
+    mesh: the devices.
+    digest: sha256 (hex) over every parameter's fingerprint and the tokenizer.
     step: the training step of the checkpoint.
-    tokens_seen: how many tokens it was trained on.
+    tokens_seen: the number of tokens that it was trained on.
     path: the step folder.
   """
 
@@ -53,21 +52,13 @@ class Loaded:
 
 
 def one_host_mesh(config: MeshConfig = COPIES) -> Mesh:
-  """Return a mesh of all devices of this host, for commands that run on one host.
-
-  Raises:
-    InputError: see `check_one_host`, or the devices do not divide so.
-  """
+  """Return a mesh of all devices of this host, for commands that run on one host."""
   check_one_host()
   return make_mesh(config)
 
 
 def check_one_host() -> None:
-  """Refuse a TPU slice of several hosts, where JAX would wait for all of them.
-
-  Raises:
-    InputError: says where to run the command instead.
-  """
+  """Refuse a TPU slice of several hosts, where JAX would wait for all of them."""
   hosts = _slice_hosts() if "tpu" in (jax.config.values["jax_platforms"] or "") else 1
   # Only where one host is certain: this makes JAX look for its devices.
   hosts = hosts if hosts > 1 else jax.process_count()
@@ -85,8 +76,7 @@ def _slice_hosts() -> int:
   if os.environ.get("TPU_PROCESS_BOUNDS") == "1,1,1":  # the user restricts it
     return 1
   if not names:
-    # The machine's metadata; where there is none, JAX knows of no other host either.
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception):  # no metadata server: JAX finds no host either
       cluster = cloud_tpu_cluster.GceTpuCluster
       return len(cluster._get_worker_list_in_slice()) if cluster.is_env_present() else 1
   return len(names.split(","))
@@ -95,12 +85,12 @@ def _slice_hosts() -> int:
 def open_checkpoint(
   path: str | AnyPath, mesh: Mesh, dtype: str | None = None
 ) -> Loaded:
-  """Restores the parameters of a checkpoint, each device its own part only.
+  """Load a checkpoint for inference; each device restores its own part.
 
   Args:
-    path: a work directory, its checkpoints folder, or one step folder, local or gs://.
-    mesh: where the parameters are to lie.
-    dtype: dtype of the computation; None is the one it was trained in.
+    path: a work directory, its checkpoints folder, or a step folder, local or gs://.
+    mesh: the devices for the parameters.
+    dtype: dtype of the computation; None is that of the training.
 
   Raises:
     InputError: no checkpoint, a damaged one, parameters that are not finite, or no
@@ -109,10 +99,9 @@ def open_checkpoint(
   folder = manager.find(path)
   meta = read_meta(folder)
   try:
-    # How the attention is computed was right for the machine that trained it.
+    # The training chose an attention kernel for its own machine.
     fields = {**meta["config"]["model"], "attention": "auto"}
-    if dtype is not None:
-      fields["dtype"] = dtype
+    fields["dtype"] = dtype or fields["dtype"]
     config = ModelConfig(**fields)
     abstract = {"params": abstract_parameters(config, mesh)}
     restored, meta = manager.restore(folder, abstract, {})
@@ -125,24 +114,14 @@ def open_checkpoint(
     ) from None
   _check_finite(folder, restored["params"])
   tokenizer = _tokenizer(folder, meta["tokenizer"])
-  return Loaded(
-    config=config,
-    params=restored["params"],
-    tokenizer=tokenizer,
-    mesh=mesh,
-    digest=model_digest(meta),
-    step=meta["step"],
-    tokens_seen=meta.get("tokens_seen") or 0,
-    path=folder,
-  )
+  seen = meta.get("tokens_seen") or 0
+  digest = model_digest(meta)
+  params = restored["params"]
+  return Loaded(config, params, tokenizer, mesh, digest, meta["step"], seen, folder)
 
 
 def check_log_probs(loaded: Loaded, log_probs: np.ndarray) -> None:
-  """Refuse log-probabilities that are not finite: the computation overflowed.
-
-  Raises:
-    InputError: names the checkpoint and the dtype to use.
-  """
+  """Refuse log-probabilities that are not finite: the computation overflowed."""
   if not np.isfinite(log_probs).all():
     raise InputError(
       f"{loaded.path or 'the model'}: got log-probabilities that are NaN or infinite, "
@@ -150,14 +129,13 @@ def check_log_probs(loaded: Loaded, log_probs: np.ndarray) -> None:
     )
 
 
-@jax.jit
-def _count_not_finite(params: Any) -> Any:
-  return jax.tree.map(lambda leaf: jnp.count_nonzero(~jnp.isfinite(leaf)), params)
-
-
 def _check_finite(folder: AnyPath, params: Any) -> None:
-  """Refuse parameters that are not finite; they are counted where they lie."""
-  for place, leaf in jax.tree_util.tree_leaves_with_path(_count_not_finite(params)):
+  """Refuse parameters that are not finite; the devices count them."""
+
+  def count(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.count_nonzero(~jnp.isfinite(leaf)), tree)
+
+  for place, leaf in jax.tree_util.tree_leaves_with_path(jax.jit(count)(params)):
     if leaf:
       name = jax.tree_util.keystr(place, simple=True, separator="/")
       raise InputError(
@@ -167,14 +145,7 @@ def _check_finite(folder: AnyPath, params: Any) -> None:
 
 
 def read_meta(step: AnyPath) -> dict[str, Any]:
-  """What a checkpoint says about itself, as it was saved.
-
-  Args:
-    step: its folder.
-
-  Raises:
-    InputError: it does not read.
-  """
+  """Return the meta of a step folder; refuse a damaged one."""
   try:
     return manager.read_meta(step)
   except manager.DamagedError as error:
@@ -182,14 +153,14 @@ def read_meta(step: AnyPath) -> dict[str, Any]:
 
 
 def model_digest(meta: dict[str, Any]) -> str:
-  """What `Loaded.digest` is, from a checkpoint's meta."""
+  """Return the digest of a model (see `Loaded`) from its checkpoint's meta."""
   prints = {k: v for k, v in meta["fingerprints"].items() if k.startswith("params/")}
   content = json.dumps([prints, meta["tokenizer"]], sort_keys=True)
   return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _tokenizer(folder: AnyPath, digest: str) -> Tokenizer:
-  """The tokenizer beside the checkpoint, or CodeGen's where that is the one."""
+  """Return the tokenizer beside the checkpoint, or CodeGen's if it has that digest."""
   for place in (folder, folder.parent, folder.parent.parent):
     if (place / tokenizers.FILE_NAME).is_file():
       found = tokenizers.load(place)

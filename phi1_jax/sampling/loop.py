@@ -2,10 +2,9 @@
 
 B rows (slots), V vocabulary, C tokens that one call of the loop may add.
 
-A row always has one token that it has seen and not yet read, `token_B`, which stands
-at `position_B`: prefill reads a prompt up to its last token, and every step reads one
-token and chooses the next. So prompts of length one need no prefill, and there is one
-place where tokens are chosen.
+Every row has a next token to read, `token_B`, at `position_B`: prefill reads a prompt
+up to its last token, and every decode step reads one token and chooses the next. So
+tokens are chosen in one place, and prompts of length one need no prefill.
 """
 
 import dataclasses
@@ -24,14 +23,14 @@ from phi1_jax.sampling.methods import Method
 
 @struct.dataclass
 class State:
-  """What the rows have and want.
+  """State of the rows.
 
   Attributes:
-    cache: keys and values of what each row has read.
+    cache: keys and values of the tokens that each row has read.
     token_B: the next token to read.
-    position_B: its place, which is how many tokens have been read.
-    left_B: how many tokens may still be chosen; a row with none rests.
-    chosen_B: how many have been chosen; with `key_B2` it makes the next random number.
+    position_B: its position, the number of tokens that have been read.
+    left_B: number of tokens that may still be chosen; a row with none rests.
+    chosen_B: number of tokens chosen; with `key_B2` it makes the next random number.
     key_B2: the row's random key, as raw uint32 data.
   """
 
@@ -44,16 +43,11 @@ class State:
 
 
 def empty(config: ModelConfig, rows: int, length: int) -> State:
-  """Rows at rest, whose cache can hold `length` tokens each."""
+  """Return rows at rest, with a cache for `length` tokens each."""
+  cache = caches.empty(config, rows, length)
   zeros_B = jnp.zeros(rows, jnp.int32)
-  return State(
-    cache=caches.empty(config, rows, length),
-    token_B=zeros_B,
-    position_B=zeros_B,
-    left_B=zeros_B,
-    chosen_B=zeros_B,
-    key_B2=jnp.zeros((rows, 2), jnp.uint32),
-  )
+  keys_B2 = jnp.zeros((rows, 2), jnp.uint32)
+  return State(cache, zeros_B, zeros_B, zeros_B, zeros_B, keys_B2)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
@@ -68,18 +62,18 @@ def prefill(
   left_P: jax.Array,
   key_P2: jax.Array,
 ) -> State:
-  """Starts P rows on new prompts, in the place of what they had.
+  """Start P rows on new prompts.
 
   Args:
     config: the model.
-    params: what `model.cache.by_layer` returns.
+    params: from `model.cache.by_layer`.
     state: donated.
-    rows_P: which rows; one that is out of range is padding.
-    read_PT: the prompts up to their last token, padded at the end; what stands in the
-      cache behind a prompt is overwritten before it is attended to.
+    rows_P: numbers of the rows; a number that is out of range is padding.
+    read_PT: the prompts up to their last token, padded at the end. The cache behind a
+      prompt is overwritten before it is attended to.
     token_P: the last token of each prompt.
-    position_P: its place in the prompt.
-    left_P: how many tokens each row may choose.
+    position_P: its position in the prompt.
+    left_P: the most tokens that each row may choose.
     key_P2: their random keys.
   """
   new = caches.empty(config, *read_PT.shape)
@@ -109,23 +103,22 @@ def decode(
   state: State,
   wanted_B: jax.Array,
 ) -> tuple[State, jax.Array, jax.Array]:
-  """Lets every wanted row that has tokens left choose up to `steps` of them.
+  """Choose up to `steps` tokens for every row; end when all rows rest.
 
-  Ends before that when all rows rest: a row rests once it chose the end of text or has
-  nothing left.
+  A row rests after the end of text, and when it has no tokens left.
 
   Args:
     config: the model.
-    method: how tokens are chosen.
+    method: chooses tokens.
     steps: C, the most tokens per row.
     tokens: (number of ids that may be chosen, id of the end of text).
-    params: what `model.cache.by_layer` returns.
+    params: from `model.cache.by_layer`.
     state: donated.
-    wanted_B: False sends a row to rest, because its text holds a stop string.
+    wanted_B: False sends a row to rest.
 
   Returns:
     The state; tokens_BC, -1 where a row rested; and log_probs_BC, the logarithm of
-    each token's probability under the model itself, whatever the method.
+    each token's probability under the model (temperature 1, all tokens).
   """
   rows = state.token_B.shape[0]
   state = dataclasses.replace(state, left_B=jnp.where(wanted_B, state.left_B, 0))
@@ -151,7 +144,7 @@ def decode(
 
 
 def _step(config, method, tokens, params, state):
-  """Every row that is awake reads a token and chooses the next; -1 for the others."""
+  """Read a token and choose the next in every row that is awake; -1 for others."""
   num_ids, end = tokens
   hidden_B1D, cache = caches.extend(
     config, params, state.cache, state.token_B[:, None], state.position_B

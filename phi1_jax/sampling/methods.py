@@ -1,4 +1,4 @@
-"""How the next token is chosen: each method a frozen dataclass with one method.
+"""Sampling methods, which choose the next token.
 
 B batch, V vocabulary.
 """
@@ -17,53 +17,51 @@ MIN_TEMPERATURE = 1e-4
 
 
 class Method(Protocol):
-  """Chooses tokens; hashable, so that a compiled loop knows it by value."""
+  """A sampling method; hashable, so that it can be a static argument of `jit`."""
 
   def choose(self, logits_BV: jax.Array, keys_B: jax.Array) -> jax.Array:
-    """The next token of every row, int32 B, drawn with the row's own key."""
+    """Return the next token of every row, int32 B, drawn with the row's own key."""
     ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Greedy:
-  """The most probable token; of equals, the one with the lowest id."""
+  """The most probable token; among equals, the lowest id."""
 
   def choose(self, logits_BV: jax.Array, keys_B: jax.Array) -> jax.Array:
-    """Ignores the keys."""
+    """Return the most probable tokens."""
     del keys_B
     return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
 
 
 @dataclasses.dataclass(frozen=True)
 class Temperature:
-  """Drawn from softmax(logits / temperature)."""
+  """A token drawn from softmax(logits / temperature)."""
 
   temperature: float = 1.0
 
   def __post_init__(self):
-    """Refuses a temperature of zero, which is `Greedy`."""
     _check_temperature(self.temperature)
 
   def choose(self, logits_BV: jax.Array, keys_B: jax.Array) -> jax.Array:
-    """Draws from all tokens."""
+    """Draw from all tokens."""
     return _draw(logits_BV / self.temperature, keys_B)
 
 
 @dataclasses.dataclass(frozen=True)
 class TopK:
-  """Drawn from the k most probable tokens (and those as probable as the last)."""
+  """A token drawn from the k most probable (and those as probable as the last)."""
 
   k: int
   temperature: float = 1.0
 
   def __post_init__(self):
-    """Refuses an empty choice."""
     _check_temperature(self.temperature)
     if self.k < 1:
       raise InputError(f"top_k: got {self.k}, expected at least 1")
 
   def choose(self, logits_BV: jax.Array, keys_B: jax.Array) -> jax.Array:
-    """Draws from the k most probable."""
+    """Draw from the k most probable tokens."""
     k = min(self.k, logits_BV.shape[-1])
     least_B1 = jax.lax.top_k(logits_BV, k)[0][:, -1:]
     kept_BV = jnp.where(logits_BV >= least_B1, logits_BV, -jnp.inf)
@@ -72,7 +70,7 @@ class TopK:
 
 @dataclasses.dataclass(frozen=True)
 class TopP:
-  """Drawn from the nucleus (Holtzman et al. 2019, arXiv 1904.09751).
+  """A token drawn from the nucleus (Holtzman et al. 2019, arXiv 1904.09751).
 
   The nucleus is the smallest set of most probable tokens whose probabilities, after
   the temperature, sum to at least p.
@@ -82,13 +80,12 @@ class TopP:
   temperature: float = 1.0
 
   def __post_init__(self):
-    """Refuses a p that is no probability."""
     _check_temperature(self.temperature)
     if not 0 < self.p <= 1:
       raise InputError(f"top_p: got {self.p}, expected more than 0 and at most 1")
 
   def choose(self, logits_BV: jax.Array, keys_B: jax.Array) -> jax.Array:
-    """Draws from the nucleus."""
+    """Draw from the nucleus."""
     logits_BV = logits_BV / self.temperature
     probabilities_BV = jax.nn.softmax(logits_BV, axis=-1)
     least_B1 = _least_probable(probabilities_BV, self.p)
@@ -96,7 +93,7 @@ class TopP:
 
 
 def make(temperature: float, top_k: int | None, top_p: float | None) -> Method:
-  """The method that three numbers mean; temperature 0 is greedy.
+  """Return the method for these settings; temperature 0 is greedy.
 
   Raises:
     InputError: both top_k and top_p, or one of them with temperature 0.
@@ -124,10 +121,10 @@ def _check_temperature(temperature: float) -> None:
 
 
 def _least_probable(probabilities_BV: jax.Array, p: float) -> jax.Array:
-  """The largest probability t for which all tokens of at least t sum to at least p.
+  """Return the largest t for which all probabilities of at least t sum to at least p.
 
-  Found by bisection over the bits of t, whose order is that of the floats: 31 sums
-  over the vocabulary instead of sorting it.
+  It bisects the bits of t, which are ordered like the floats: 31 sums over the
+  vocabulary instead of a sort.
   """
   shape = (probabilities_BV.shape[0], 1)
   one = jax.lax.bitcast_convert_type(jnp.float32(1), jnp.int32)
@@ -138,9 +135,8 @@ def _least_probable(probabilities_BV: jax.Array, p: float) -> jax.Array:
     least_B1 = jax.lax.bitcast_convert_type(middle_B1, jnp.float32)
     kept_BV = jnp.where(probabilities_BV >= least_B1, probabilities_BV, 0)
     enough_B1 = jnp.sum(kept_BV, axis=-1, keepdims=True) >= p
-    return jnp.where(enough_B1, middle_B1, low_B1), jnp.where(
-      enough_B1, high_B1, middle_B1
-    )
+    low_B1 = jnp.where(enough_B1, middle_B1, low_B1)
+    return low_B1, jnp.where(enough_B1, high_B1, middle_B1)
 
   bounds = jnp.zeros(shape, jnp.int32), jnp.full(shape, one + 1)
   low_B1, _ = jax.lax.fori_loop(0, 31, halve, bounds)

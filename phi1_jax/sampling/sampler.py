@@ -1,10 +1,10 @@
-"""Requests in, completions out: slots, length buckets, a queue that refills them.
+"""Batched sampling: slots that a queue of requests refills, and length buckets.
 
-Every row of the batch (slot) works on one request; when it has finished, the next one
-of the queue takes its place while the others go on. Which random numbers a request gets
-depends on its key and seed, never on its neighbours or its place in the queue; so its
-tokens do not either, as far as the device computes a row alike in every batch (in
-float32 it did in every test; log-probabilities may differ in their last bits).
+Every row of the batch (slot) works on one request. When it has finished, the next
+request of the queue takes its place while the others go on. The random numbers of a
+request depend on its key and seed alone. So its tokens do not depend on other requests,
+if the device computes a row alike in every batch (in float32 it did in every test;
+log-probabilities may differ in their last bits).
 """
 
 import dataclasses
@@ -22,21 +22,21 @@ from phi1_jax.sampling import loop, stopping
 from phi1_jax.sampling.checkpoint import Loaded, check_log_probs
 from phi1_jax.sampling.methods import Method
 
-# The most tokens that one prefill reads: bounds what its attention scores take.
+# The most tokens that one prefill reads: bounds the memory of its attention scores.
 _PREFILL_TOKENS = 16384
 _SHORTEST_BUCKET = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-  """One completion that is wanted.
+  """A request for one completion.
 
   Attributes:
-    key: names it; with `seed` it decides the random numbers.
-    prompt: what to complete; empty starts a new document.
-    max_new_tokens: the most tokens to sample; fewer where the model's length ends.
+    key: its name; with `seed` it decides the random numbers.
+    prompt: the text to complete; empty starts a new document.
+    max_new_tokens: the most tokens to sample; the model's length limits them too.
     stops: strings whose appearance ends the text.
-    seed: another one gives another sample.
+    seed: another seed gives another sample.
   """
 
   key: str
@@ -48,14 +48,14 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
-  """What was sampled.
+  """A completion.
 
   Attributes:
     key: the request's.
-    text: as sampled, up to and including the token that completed a stop string,
+    text: the sampled text, up to and including the token that completed a stop string,
       without the end of text; `stopping.cut` cuts it.
     tokens: the ids of the text.
-    log_probs: of each of them, under the model itself (temperature 1, all tokens).
+    log_probs: of each token, under the model (temperature 1, all tokens).
     finish: "stop", "eos", "length", or "prompt_too_long" (nothing was sampled).
   """
 
@@ -68,7 +68,7 @@ class Completion:
 
 @dataclasses.dataclass
 class _Row:
-  """A request at work: its tokens so far, and how much of its text was shown."""
+  """A request in progress; `shown` characters of its text were passed to `on_text`."""
 
   request: Request
   budget: int
@@ -78,14 +78,14 @@ class _Row:
 
 
 class Sampler:
-  """Completes prompts with a model.
+  """A sampler, which completes prompts with a model.
 
   Args:
     loaded: the model, laid out on its mesh.
-    method: how tokens are chosen.
-    slots: requests worked on at once, raised to a multiple of the mesh's batch shards.
-    steps: tokens per row between two looks at the text for stop strings.
-    consume: free `loaded.params`, of which the sampler makes a copy of its own.
+    method: chooses tokens.
+    slots: requests in progress at a time, raised to a multiple of the batch shards.
+    steps: tokens per row between two searches of the text for stop strings.
+    consume: free `loaded.params` while the sampler makes its own copy.
   """
 
   def __init__(
@@ -111,12 +111,12 @@ class Sampler:
     requests: Sequence[Request],
     on_text: Callable[[str, str], None] | None = None,
   ) -> Iterator[Completion]:
-    """Yields completions as they finish, in no particular order.
+    """Yield completions as they finish, in no particular order.
 
     Args:
-      requests: what is wanted; keys should differ.
-      on_text: called with (key, new text) while a text grows; what it has been given
-        is never taken back, and is in the end the text cut at its stop string.
+      requests: the requests; keys should differ.
+      on_text: called with (key, new text) while a text grows; together the new texts
+        are the text cut at its stop string.
     """
     loaded = self._loaded
     limit = loaded.config.max_length
@@ -175,7 +175,7 @@ class Sampler:
           rows[slot] = None
 
   def _fill(self, state, rows, queue, length):
-    """Gives resting rows the next requests, a group of one bucket at a time."""
+    """Give resting rows the next requests, a group of one bucket at a time."""
     free = [slot for slot, row in enumerate(rows) if row is None]
     while free and queue:
       bucket = self._bucket(len(queue[0][0]) - 1, length)
@@ -208,19 +208,19 @@ class Sampler:
     )
 
   def _bucket(self, length: int, most: int) -> int:
-    """The padded length of a prompt: few sizes, so that few programs are compiled."""
+    """Return the padded length of a prompt; few sizes, so few programs to compile."""
     bucket = _SHORTEST_BUCKET
     while bucket < length:
       bucket *= 2
     return min(bucket, most)
 
   def _group(self, wanted: int, bucket: int) -> int:
-    """How many rows a prefill starts: one (per shard), or as many as it may."""
+    """Return the number of rows of a prefill: one per shard, or the most."""
     most = max(1, min(self.slots, _PREFILL_TOKENS // bucket) // self._shards)
     return self._shards * (1 if wanted <= self._shards else most)
 
   def _advance(self, row, tokens_C, log_probs_C, on_text) -> Completion | None:
-    """Adds what one call of the loop chose; returns the completion once it is one."""
+    """Add the tokens of one call of the loop; return the completion at its end."""
     tokenizer, request = self._loaded.tokenizer, row.request
     before = len(row.tokens)
     finish = None
@@ -236,8 +236,7 @@ class Sampler:
     text = tokenizer.decode(row.tokens)
     if stopping.cut(text, request.stops)[1] is not None:
       finish = "stop"
-      # The fewest tokens that hold a stop string, so that the text does not depend on
-      # how many tokens are chosen between two looks at it.
+      # The fewest tokens that hold a stop string: the text must not depend on `steps`.
       size = next(
         size
         for size in range(before + 1, len(row.tokens) + 1)
@@ -259,6 +258,6 @@ class Sampler:
 
 
 def _random_key(request: Request) -> np.ndarray:
-  """Two uint32 that the request's key and seed decide, and nothing else."""
+  """Return two uint32 that depend on the request's key and seed only."""
   digest = hashlib.sha256(f"{request.seed}\n{request.key}".encode()).digest()
   return np.frombuffer(digest[:8], np.uint32)

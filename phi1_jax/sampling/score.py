@@ -1,4 +1,4 @@
-"""How probable a model finds a text, token by token."""
+"""Log-probabilities of the tokens of a text."""
 
 import functools
 from typing import Any
@@ -14,13 +14,11 @@ from phi1_jax.sampling.checkpoint import Loaded, check_log_probs
 
 
 def score(loaded: Loaded, text: str) -> list[dict[str, Any]]:
-  """The log-probability of each token of a text given those before it.
-
-  One plain forward pass over the whole text, nothing put before it.
+  """Return the log-probability of each token of a text given those before it.
 
   Returns:
-    One row per token: `id`, `text`, and `log_prob` (natural logarithm; None for the
-    first token, which nothing precedes).
+    A row per token: `id`, `text`, and `log_prob` (natural logarithm; None for the
+    first token).
 
   Raises:
     InputError: the text is empty or longer than the model's longest sequence.
@@ -40,8 +38,8 @@ def score(loaded: Loaded, text: str) -> list[dict[str, Any]]:
 
 
 def log_probs_of(loaded: Loaded, ids: list[int]) -> np.ndarray:
-  """The log-probability of each id but the first given those before it, float32."""
-  # One row per batch shard, and a round length: few programs, any mesh.
+  """Return the log-probability of each id but the first, given those before it."""
+  # One row per batch shard, and a round length: few programs to compile.
   rows = sharding.batch_shards(loaded.mesh)
   length = min(loaded.config.max_length, -(-len(ids) // 64) * 64)
   tokens_BT = np.zeros((rows, length), np.int32)

@@ -1,15 +1,15 @@
-"""Stop strings, looked for in decoded text. Needs no JAX."""
+"""Stop strings in decoded text. Needs no JAX."""
 
 from collections.abc import Sequence
 
-# What stands for a character whose last bytes have not been sampled yet.
+# Decoded for a character whose last bytes have not been sampled yet.
 _UNFINISHED = "\ufffd"
 
 
 def cut(text: str, stops: Sequence[str]) -> tuple[str, str | None]:
-  """The text before the first stop string, and which one it was (None: none).
+  """Return the text before the first stop string, and that string or None.
 
-  Of stops that begin at the same place the longest is named.
+  Of stops that begin at the same place the longest is returned.
 
       cut("a\\ndef f", ["\\ndef", "\\nif"])  ->  ("a", "\\ndef")
   """
@@ -21,9 +21,9 @@ def cut(text: str, stops: Sequence[str]) -> tuple[str, str | None]:
 
 
 def settled(text: str, stops: Sequence[str]) -> int:
-  """How many leading characters no later text can take back.
+  """Return the number of leading characters that no later text can change.
 
-  A stop string may have begun at the end, and a last character may be incomplete.
+  A stop string may have begun at the end, and the last character may be incomplete.
 
       settled("x = 1\\nde", ["\\ndef"])  ->  5
   """
