@@ -145,6 +145,8 @@ def test_work_directory(undisturbed):
   assert 0 < parts["training_seconds"] < summary["wall_seconds"]
   steps = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
   assert steps == [450, 600]
+  # Of the two evaluated steps, 300 and 600, only the second's checkpoint is kept.
+  assert summary["best_checkpoint"] == "undisturbed/checkpoints/600"
   assert "Train.log_every = 20" in (workdir / "config.gin").read_text()
   assert (workdir / "loss.png").read_bytes().startswith(b"\x89PNG")
 

@@ -1,0 +1,117 @@
+"""Work directory of a run: its lock, its growing files, its config and tokenizer."""
+
+import contextlib
+import dataclasses
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+from phi1_jax import InputError, storage
+from phi1_jax.data.token_store import TokenStore
+from phi1_jax.parallel import hosts
+from phi1_jax.storage import AnyPath
+from phi1_jax.telemetry import goodput
+from phi1_jax.text import tokenizer
+from phi1_jax.training import preflight
+from phi1_jax.training.preemption import StopSignal
+from phi1_jax.training.setup import Setup
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def opened(run: Setup, stop: StopSignal) -> Iterator[Setup]:
+  """Lock the work directory and open the files in it that grow.
+
+  At the end, closes the files, uploads them and unlocks the work directory. Host 0
+  does this alone; all hosts must call it.
+
+  Args:
+    run: the run.
+    stop: notes signals.
+
+  Yields:
+    The run with its `mirror` and `stop_requested`.
+
+  Raises:
+    InputError: another process uses the folder, it cannot be written, or the hosts see
+      different folders.
+  """
+  with contextlib.ExitStack() as stack:
+    mirror = token = None
+    with hosts.agreed("opening the work directory"):
+      if hosts.is_first():
+        token = stack.enter_context(_lock(run.workdir, stop)).token
+        mirror = storage.Mirror(run.workdir)
+        mirror.fetch("metrics.jsonl", goodput.FILE_NAME)
+        stack.callback(mirror.upload)
+        stack.enter_context(goodput.StartLog(mirror.local).start())
+        mirror.upload()
+    preflight.check_shared(run.workdir, token)
+    yield dataclasses.replace(run, mirror=mirror, stop_requested=stop.requested)
+
+
+def _lock(workdir: AnyPath, stop: StopSignal) -> storage.Lease:
+  """Create and lock the work directory."""
+  lost = f"error: {workdir}: another process goes on with this run"
+  lock = storage.Lease(
+    workdir,
+    "training",
+    stopping=lambda: stop.received,
+    on_lost=lambda: hosts.end(lost, os.EX_TEMPFAIL),
+  )
+  try:
+    if not storage.is_remote(workdir):
+      for folder in ("checkpoints", "tensorboard"):
+        (workdir / folder).mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    lock.close()
+    raise InputError(
+      f"--workdir: cannot write to {workdir} ({error.strerror}); name another folder"
+    ) from None
+  return lock
+
+
+def use_compilation_cache(run: Setup) -> None:
+  """Keep compiled steps in `Runtime.compilation_cache`, relative to the work directory.
+
+  There, other hosts and later machines find them.
+  """
+  if folder := run.config.runtime.compilation_cache:
+    path = storage.parse(folder)
+    absolute = storage.is_remote(path) or Path(path).is_absolute()
+    place = storage.full(path if absolute else run.workdir / folder)
+    jax.config.update("jax_compilation_cache_dir", os.fspath(place))
+
+
+@contextlib.contextmanager
+def described(run: Setup, config: str, store: TokenStore) -> Iterator[None]:
+  """Write config.gin and tokenizer.json; log what has changed since the last start.
+
+  Restores both if an `InputError` refuses the run inside: they belong to the
+  checkpoints in the folder. Host 0 does this alone; all hosts must call it.
+  """
+  new: dict[AnyPath, str] = {}
+  before: dict[AnyPath, str] = {}
+  with hosts.agreed("writing config.gin"):
+    if hosts.is_first():
+      new[run.workdir / "config.gin"] = config
+      tokens = (store.directory / tokenizer.FILE_NAME).read_text("utf-8")
+      new[run.workdir / tokenizer.FILE_NAME] = tokens
+      before |= {path: storage.read_text(path) for path in new if path.exists()}
+      known = before.get(run.workdir / "config.gin", config).splitlines()
+      for line in config.splitlines():
+        if line not in known:
+          log.warning("changed since this run was last started: %s", line)
+      for path, text in new.items():
+        if text != before.get(path):
+          storage.write_text(path, text)
+  try:
+    yield
+  except InputError:
+    for path, text in before.items():
+      storage.write_text(path, text)
+    raise
