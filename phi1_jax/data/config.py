@@ -1,4 +1,4 @@
-"""What to train on and where its tokens lie: the gin name `Data`."""
+"""Settings of the training data: the gin name `Data`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 
 from phi1_jax import InputError
 
-# Beside the files of a published set: what decides its documents.
+# Beside the files of a published set: the facts that decide its documents.
 CURATED_CONTENT = "content.json"
 
 
@@ -24,13 +24,10 @@ class DataConfig:
     modules: modules that register tasks of your own, imported first.
     curated_directory: TFDS folder with the curated sets; None = embedded corpora.
     held_out_fraction: share of the documents kept for evaluation, by hash.
-    shards: shards a task is cut into; part of what the store is.
-    processes: how many build at once, 0 = one per core; never changes a byte.
+    shards: shards of a task; another number makes another store.
+    processes: number of builders, 0 = one per core; never changes a byte.
     rates: task -> its share of the windows when training; None = as registered.
     verify: check every shard's sha256 when the store is opened.
-
-  Raises:
-    InputError: a value that cannot be meant.
   """
 
   mixture: str

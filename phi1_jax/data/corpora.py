@@ -1,18 +1,15 @@
-"""Real text with a licence that a machine without network already has.
+"""Embedded corpora: licensed text that a machine without network already has.
 
-The Python standard library is on every host; four pure-Python packages come with
-`pip install phi1_jax[data]`. Their files, in the order of their names, give
+The standard library is on every machine; four pure-Python packages come with
+`pip install phi1_jax[data]`. Their files, sorted by name, give
 
-- code: whole modules, as the stand-in for filtered web code,
-- textbooks: long docstrings and the language reference that `help()` shows, which is
-  prose with snippets of code in between,
+- code: whole modules, in place of filtered web code,
+- textbooks: long docstrings and the pages of `help()`, prose with snippets of code,
 - exercises: documented functions that stand alone (exercises.py).
 
-Every text carries the hash of the file it comes from as its `group`: a function that
-is held out from one task is then held out from all of them.
-
-Left out: tests and generated tables, which teach little; benchmarks (HumanEval, MBPP)
-are not part of any of these packages.
+A text's `group` is the hash of its file: a function that is held out from one task is
+held out from all of them. Tests and generated tables are left out; none of the packages
+contains a benchmark (HumanEval, MBPP).
 """
 
 from __future__ import annotations
@@ -25,6 +22,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import platform
+import re
 import sysconfig
 import warnings
 from collections.abc import Iterator
@@ -45,23 +43,11 @@ _PACKAGES = {
   "sympy": ("sympy", "BSD-3-Clause", "https://sympy.org"),
 }
 _SMALL = ("algorithms", "more-itertools", "networkx")
-_LEFT_OUT_FOLDERS = frozenset(
-  (
-    "__pycache__",
-    "__phello__",
-    "_antlr",
-    "benchmarks",
-    "dist-packages",
-    "encodings",
-    "ensurepip",
-    "idlelib",
-    "lib-dynload",
-    "lib2to3",
-    "site-packages",
-    "test",
-    "tests",
-    "turtledemo",
-  )
+# _sysconfigdata and config-* hold paths of the machine that compiled this Python.
+_LEFT_OUT = re.compile(
+  r"(^|/)(__pycache__|__phello__|_antlr|benchmarks|dist-packages|encodings|ensurepip"
+  r"|idlelib|lib-dynload|lib2to3|site-packages|tests?|turtledemo)/"
+  r"|(^|/)(test_|_sysconfigdata)[^/]*$|^config-"
 )
 _TOPICS = "pydoc_data/topics.py"
 # Codex (arXiv 2107.03374, section 3.1) drops files with longer lines as generated.
@@ -71,16 +57,7 @@ _MINIMUM_PASSAGE = 400  # characters; shorter docstrings explain little
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-  """The Python files of one installed distribution.
-
-  Attributes:
-    name: name of the distribution.
-    version: its version.
-    licence: SPDX identifier.
-    home: where it is published.
-    root: folder that holds its files.
-    paths: its files, relative to `root`, sorted.
-  """
+  """The Python files of an installed distribution; `paths` are relative to `root`."""
 
   name: str
   version: str
@@ -90,18 +67,18 @@ class Corpus:
   paths: tuple[str, ...]
 
   def describe(self) -> dict[str, str]:
-    """What a manifest records: origin, licence, and a hash of every byte."""
+    """Return a manifest's entry: origin, licence, and a hash of every byte."""
     hasher = hashlib.sha256()
     for path in self.paths:
       content = (self.root / path).read_bytes()
       hasher.update(f"{path}\0{len(content)}\0".encode() + content)
-    facts = {name: getattr(self, name) for name in ("name", "version", "licence")}
-    return {**facts, "home": self.home, "sha256": hasher.hexdigest()}
+    names = ("name", "version", "licence", "home")
+    return {n: getattr(self, n) for n in names} | {"sha256": hasher.hexdigest()}
 
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-  """One text, and the hash of the file that it comes from."""
+  """A text, and the hash of its file."""
 
   text: str
   group: str
@@ -109,14 +86,14 @@ class Document:
 
 @dataclasses.dataclass(frozen=True)
 class Drop:
-  """Why a file gives no documents."""
+  """The reason why a file gives no documents."""
 
   reason: str
 
 
 @functools.cache
 def embedded() -> tuple[Corpus, ...]:
-  """The standard library and the packages, in the order of their names.
+  """Return the standard library and the packages, sorted by name.
 
   Raises:
     InputError: a package is not installed, or holds no Python files.
@@ -140,7 +117,7 @@ def embedded() -> tuple[Corpus, ...]:
 
 
 def small() -> tuple[Corpus, ...]:
-  """The packages that are read in a minute: a sixth of the text, and the best of it."""
+  """Return the packages that are read in a minute: the best sixth of the text."""
   return tuple(corpus for corpus in embedded() if corpus.name in _SMALL)
 
 
@@ -158,30 +135,21 @@ def _corpus(
 
 def _python_files(top: Path, root: Path) -> Iterator[str]:
   for path in [top] if top.is_file() else top.rglob("*.py"):
-    relative = path.relative_to(root)
-    # _sysconfigdata holds the paths of the machine that compiled this Python.
-    if (
-      path.suffix == ".py"
-      and not _LEFT_OUT_FOLDERS.intersection(relative.parts)
-      and not path.name.startswith(("test_", "_sysconfigdata"))
-      and not relative.parts[0].startswith("config-")
-    ):
-      yield relative.as_posix()
-
-
-# What a file gives. Each of the three maps one file to documents or to a reason.
+    relative = path.relative_to(root).as_posix()
+    if path.suffix == ".py" and not _LEFT_OUT.search(relative):
+      yield relative
 
 
 def code(corpus: Corpus, path: str) -> list[Document] | Drop:
-  """The whole file."""
+  """Return the whole file."""
   if path == _TOPICS:
-    return []  # prose in a dictionary: `textbooks` takes it
+    return []  # prose in a dictionary, for `textbooks`
   parsed = _parse(corpus.root / path)
   return parsed if isinstance(parsed, Drop) else [Document(parsed[0], parsed[2])]
 
 
 def mined_exercises(corpus: Corpus, path: str) -> list[Document] | Drop:
-  """The functions of a file that stand alone."""
+  """Return the functions of a file that stand alone."""
   parsed = _parse(corpus.root / path)
   if isinstance(parsed, Drop):
     return parsed
@@ -190,7 +158,7 @@ def mined_exercises(corpus: Corpus, path: str) -> list[Document] | Drop:
 
 
 def textbooks(corpus: Corpus, path: str) -> list[Document] | Drop:
-  """The long docstrings of a file, or the topics that `help()` knows."""
+  """Return the long docstrings of a file, or the pages of `help()`."""
   parsed = _parse(corpus.root / path)
   if isinstance(parsed, Drop):
     return parsed
@@ -202,7 +170,7 @@ def textbooks(corpus: Corpus, path: str) -> list[Document] | Drop:
 
 
 def _parse(path: Path) -> tuple[str, ast.Module, str] | Drop:
-  """Text, syntax tree and hash of a file, or why it is not taken."""
+  """Return text, syntax tree and hash of a file."""
   content = path.read_bytes()
   try:
     text = content.decode("utf-8")
@@ -232,7 +200,7 @@ def _topics(tree: ast.Module) -> Iterator[str]:
 
 
 def _passages(tree: ast.Module, module: str) -> Iterator[str]:
-  """Docstrings worth reading: those of modules and classes, and those with examples."""
+  """Yield long docstrings of modules, classes, and functions with examples."""
   for name, node in [(module, tree), *_definitions(tree, module)]:
     docstring = ast.get_docstring(node, clean=False)
     if docstring is None:
@@ -250,7 +218,7 @@ _Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 def _definitions(
   node: ast.Module | ast.ClassDef, prefix: str
 ) -> Iterator[tuple[str, _Definition]]:
-  """Classes and functions in the order of the file, with their dotted names."""
+  """Yield classes and functions in the order of the file, with their dotted names."""
   for child in node.body:
     if isinstance(child, _Definition):
       name = f"{prefix}.{child.name}"

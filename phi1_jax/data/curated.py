@@ -1,7 +1,7 @@
 """Curated sets on disk: TFDS datasets in TFRecord format, which the tasks read.
 
-Every example has the string features of `FEATURES`; "text" is what is trained on,
-"group" what is held out together, "provenance" the rest as JSON.
+Every example has the string features `FEATURES`: "text" is for training, examples of
+one "group" are held out together, "provenance" is JSON.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CARD = "README.md"
 
 
 class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """Writes examples as they come; a class of its own is made for every name."""
+  """Base of the builders, of which each name has a class of its own."""
 
   VERSION = tfds.core.Version("1.0.0")
   pkg_dir_path = epath.Path(__file__).parent  # TFDS would look for the class's file
@@ -62,22 +62,22 @@ def write(
   content: Mapping[str, Any],
   card: str,
 ) -> Path:
-  """Writes one set, whole under its version or not at all.
+  """Write one set, complete under its version or not at all.
 
   Args:
     directory: TFDS folder; the set goes to <name>/<version>/ in it.
-    name: of the dataset and of the task that reads it.
+    name: name of the dataset and of the task that reads it.
     version: "1.MINOR.PATCH".
     examples: with the features `FEATURES`.
     about: "description" and "licence", for TFDS.
-    content: what decides the set; the same version with another one is refused.
-    card: the dataset card, put beside the files.
+    content: the facts that decide the set; they may not change within a version.
+    card: the dataset card, written beside the files.
 
   Returns:
     The folder of the version.
 
   Raises:
-    InputError: that version is there with other content, or the folder is read-only.
+    InputError: that version exists with other content, or the folder is read-only.
   """
   folder = directory / name / version
   begun = directory / name / f".{version}.json"
@@ -113,15 +113,14 @@ def _build(
   examples: Iterable[Mapping[str, str]],
   about: Mapping[str, str],
 ) -> None:
-  """Has TFDS write the set; its own bars and greetings are not shown."""
+  """Write the set with TFDS, without its progress bars and messages."""
   content = {"name": name, "VERSION": tfds.core.Version(version)}
   content |= {"examples": examples, "about": about}
-  # TFDS would register the name for the whole process, and only once.
-  keywords = {"skip_registration": True}
   made = types.new_class(
     name.title().replace("_", ""),
     (_Builder,),
-    keywords,
+    # Otherwise TFDS registers the name for the whole process, once.
+    {"skip_registration": True},
     lambda body: body.update(content),
   )
   tfds.disable_progress_bar()

@@ -1,12 +1,10 @@
-"""Exercise-shaped functions in real code: a signature, a docstring, a body.
+"""Exercises mined from real code: functions with a signature, docstring and body.
 
-The form is that of the paper's CodeExercises (section 2.2): a documented function to
-be completed, which uses nothing but Python and its standard library. A function is
-taken if it
+They have the form of the paper's CodeExercises (section 2.2). A function is taken if it
 
 - is at the top level of its file, undecorated, and at most 80 lines long,
 - has a docstring and at least one statement after it,
-- returns a value or yields one,
+- returns or yields a value,
 - stands alone: each global name it uses is a builtin, itself, or imported from the
   standard library at the top of the file. Those imports are put before it.
 """
@@ -26,13 +24,7 @@ MAXIMUM_LINES = 80
 
 @dataclasses.dataclass(frozen=True)
 class Exercise:
-  """One function.
-
-  Attributes:
-    name: its name.
-    prompt: imports, signature and docstring, up to and with the newline after it.
-    body: the rest, with its indentation and a newline at the end.
-  """
+  """A function: the prompt (imports, signature, docstring) and the body, in lines."""
 
   name: str
   prompt: str
@@ -40,22 +32,17 @@ class Exercise:
 
   @property
   def text(self) -> str:
-    """The whole program: prompt and body."""
+    """The whole program."""
     return self.prompt + self.body
 
 
 def mine(source: str, tree: ast.Module | None = None) -> list[Exercise]:
-  """The exercises in a file, in the file's order.
-
-  Args:
-    source: a Python file that parses.
-    tree: its syntax tree, where there is one already.
-  """
+  """Return the exercises in a Python file, in order; `tree` saves parsing it."""
   if tree is None:
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")
       tree = ast.parse(source)
-  # As the parser counts lines: a form feed or U+2028 ends none.
+  # The parser's lines: a form feed or U+2028 ends none.
   lines = source.replace("\r\n", "\n").replace("\r", "\n").split("\n")
   imports = dict(_standard_imports(tree))
   found = (
@@ -69,7 +56,7 @@ def mine(source: str, tree: ast.Module | None = None) -> list[Exercise]:
 def _exercise(
   node: ast.FunctionDef, lines: list[str], imports: dict[str, str]
 ) -> Exercise | None:
-  """The function as an exercise, or None if it is not shaped like one."""
+  """Return the function as an exercise, or None if it does not have the form."""
   assert node.end_lineno is not None
   if (
     node.decorator_list
@@ -96,13 +83,12 @@ def _exercise(
 
 
 def _gives_a_value(function: ast.FunctionDef) -> bool:
-  """Whether the function itself, not one inside it, returns or yields a value."""
+  """Return whether the function itself, not one inside it, gives a value."""
+  inner = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
   nodes: list[ast.AST] = list(function.body)
   while nodes:
     node = nodes.pop()
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-      continue
-    if isinstance(node, ast.Lambda):
+    if isinstance(node, inner):
       continue
     if isinstance(node, (ast.Return, ast.Yield)) and node.value is not None:
       return True
@@ -111,7 +97,7 @@ def _gives_a_value(function: ast.FunctionDef) -> bool:
 
 
 def _global_names(source: str) -> set[str]:
-  """Names that a function takes from its module, by Python's own scoping."""
+  """Return the names that a function takes from its module, by Python's scoping."""
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     tables = [symtable.symtable(source, "exercise", "exec")]
@@ -129,7 +115,7 @@ def _global_names(source: str) -> set[str]:
 
 
 def _standard_imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
-  """Pairs of a name and the statement that imports it from the standard library."""
+  """Yield each name from the standard library and the statement that imports it."""
   for node in tree.body:
     if isinstance(node, ast.Import):
       for alias in node.names:

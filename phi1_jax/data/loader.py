@@ -1,23 +1,21 @@
-"""Batches of token windows: a pure function of (store digest, seed, rates, sample).
+"""Batches of token windows: a pure function of (store digest, seed, rates, step).
 
-A task's stream is cut into windows of sequence_length + 1 tokens every
-sequence_length tokens; labels are the inputs shifted by one, so neighbours share one
-token and every token but the first is a target once:
+A task's stream is cut into windows of sequence_length + 1 tokens every sequence_length
+tokens. Labels are the inputs shifted by one, so every token but the first is a target
+once:
 
     stream           a b c d e f g h i j      sequence_length 3
     window 0         a b c d                  inputs a b c, targets b c d
     window 1               d e f g
     window 2                     g h i j
 
-Nothing is remembered between batches. `permutation` computes the order of an epoch
-entry by entry and closed arithmetic says which task comes next, so a batch costs the
-same whether it is the first one or the millionth, and a host asks for its own rows of
-the same global batch, however many hosts there are. Resuming needs only the number of
-windows read before, so it goes on with the next window whatever the batch size.
+There is no state between batches: `permutation` computes the order of an epoch entry
+by entry, and arithmetic gives the next task. So every batch costs the same, each host
+computes its own rows of the global batch, and resuming needs only the number of windows
+read before, whatever the batch size.
 
-The order is that of a Grain pipeline (MapDataset.shuffle, repeat, mix), which gives
-it at a third of the speed, and rounds rates to 1% of the smallest
-(benchmarks/loader.py).
+The order is that of a Grain pipeline (MapDataset.shuffle, repeat, mix), which takes
+three times as long, and rounds rates to 1% of the smallest (benchmarks/loader.py).
 """
 
 from __future__ import annotations
@@ -48,34 +46,31 @@ def train_batches(
   start: int = 0,
   prefetch: int = 4,
 ) -> Generator[np.ndarray, None, None]:
-  """Endless training batches, from window number `start` on.
+  """Return training batches without end, from window number `start` on.
 
-  With no rates (or all of them "by_size") the windows of all tasks form one sequence,
-  visited in a new order every epoch. With rates, tasks are interleaved as evenly as
-  their shares of windows allow, and each is shuffled and repeated on its own.
-
-  Up to sequence_length tokens at the end of a task's stream fill no window and are
-  left out.
+  Without rates (or if all are "by_size") the windows of all tasks form one sequence, in
+  a new order every epoch. With rates, tasks are interleaved evenly by their shares of
+  windows, and each is shuffled and repeated on its own. Tokens at the end of a task's
+  stream that fill no window are left out.
 
   Args:
-    store: where the tokens come from.
+    store: the tokens.
     batch_size: windows per global batch.
     sequence_length: input tokens per window.
-    seed: another seed, another order. The store's digest enters too.
-    rates: share of windows per task; tasks left out are not read. None takes the
-      rates that the mixture registered.
-    rows: numbers [N] of the rows of the global batch that this host needs; None is
-      all of them.
+    seed: decides the order, together with the store's digest.
+    rates: share of windows per task; other tasks are not read. None takes the rates of
+      the mixture.
+    rows: numbers [N] of this host's rows of the global batch; None is all.
     start: windows of the mixture that were read before.
     prefetch: batches prepared ahead by a thread; 0 prepares them in `next`.
 
   Returns:
     An iterator of int32 [rows, sequence_length + 1]. Its thread starts with the first
-    `next` and ends with it, or at its `close()`.
+    `next`, and ends at its `close()` or when the iterator is deleted.
 
   Raises:
     InputError: an unknown task, a rate that is not positive, or a task (or store)
-      without a single window.
+      without a window.
   """
   _check_positive(batch_size=batch_size, sequence_length=sequence_length)
   shares, sources = _sources(store, sequence_length, seed, rates)
@@ -107,7 +102,7 @@ def _made_ahead(
       batch = made.popleft().result()
       made.append(thread.submit(make, number))
       yield batch
-  finally:  # also when the generator is closed, or nobody holds it any longer
+  finally:  # also when the generator is closed or deleted
     thread.shutdown(wait=False, cancel_futures=True)
 
 
@@ -120,21 +115,19 @@ def held_out_batches(
   rows: np.ndarray | None = None,
   limit: int | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """One pass over a task's held-out tokens, every target exactly once.
+  """Return one pass over a task's held-out tokens; each is a target once.
 
-  The last window and the last batch are filled up with id 0 and weight 0, so every
-  batch has the same shape and every host sees the same number of batches. A task
-  with fewer than two held-out tokens gives no batch. Which windows are read does not
-  depend on `batch_size`.
+  The last window and the last batch are padded with id 0 and weight 0, so batches have
+  one shape, and hosts get the same number of them. A task with fewer than two held-out
+  tokens gives no batch. The windows do not depend on `batch_size`.
 
   Args:
-    store: where the tokens come from.
+    store: the tokens.
     task: name of the task.
     batch_size: windows per global batch.
     sequence_length: input tokens per window.
-    rows: numbers [N] of the rows of the global batch that this host needs; None is
-      all of them.
-    limit: at most so many windows, spread evenly over the pass; None is all of them.
+    rows: numbers [N] of this host's rows of the global batch; None is all.
+    limit: the most windows, spread evenly over the pass; None is all.
 
   Returns:
     An iterator of (tokens int32 [rows, sequence_length + 1], weights float32
@@ -166,10 +159,10 @@ def held_out_batches(
 def interleave(
   positions: np.ndarray, shares: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Which source each position of a mixture reads, and which of its windows.
+  """Return the source of each position of a mixture, and the number of its window.
 
-  Source 0 takes the positions where floor(k * share) grows; the next source does
-  the same with what is left, counted through. Shares [0.5, 0.25, 0.25]:
+  Source 0 takes the positions where floor(k * share) grows; the next source does the
+  same with the remaining positions, renumbered. Shares [0.5, 0.25, 0.25]:
 
       position   0 1 2 3 4 5 6 7
       source     2 0 1 0 2 0 1 0
@@ -181,7 +174,7 @@ def interleave(
 
   Returns:
     (source [N], window [N]). Every source gets its windows in order, without gaps,
-    and over the first k positions its share of k to within one or two windows.
+    and its share of the first k positions to within one or two windows.
   """
   source = np.full(len(positions), len(shares) - 1)
   window = rest = positions
@@ -198,7 +191,7 @@ def interleave(
 
 
 class _Source:
-  """The full windows of some streams, in a new order every epoch."""
+  """Windows of some streams, in a new order every epoch."""
 
   def __init__(self, streams: Sequence[TokenStream], sequence_length: int, seed: int):
     self._streams, self._stride, self._seed = streams, sequence_length, seed
@@ -208,7 +201,7 @@ class _Source:
     self.num_windows = sum(counts)
 
   def windows(self, visits: np.ndarray) -> Iterator[np.ndarray]:
-    """Windows, uint16 [stride + 1], of visits [N] that are counted over all epochs."""
+    """Yield the windows, uint16 [stride + 1], of visits [N], counted over epochs."""
     epochs, indices = np.divmod(visits, self.num_windows)
     for epoch in np.unique(epochs).tolist():
       here = epochs == epoch
@@ -226,7 +219,7 @@ def _sources(
   seed: int,
   rates: Mapping[str, float] | None,
 ) -> tuple[list[float], list[_Source]]:
-  """What is mixed, with shares that add up to 1: all tasks as one, or each task."""
+  """Return the shares, which add up to 1, and sources: one of all tasks, or each."""
   resolved = _resolve_rates(store, rates)
   groups = [store.tasks] if resolved is None else [(task,) for task in sorted(resolved)]
   sources = []
@@ -253,7 +246,7 @@ def _sources(
 def _resolve_rates(
   store: TokenStore, rates: Mapping[str, float] | None
 ) -> dict[str, float] | None:
-  """Checked rates per task, or None to visit all windows by size."""
+  """Return the checked rates per task, or None to visit all windows by size."""
   if rates is None:
     registered = {t: fields["rate"] for t, fields in store.manifest["tasks"].items()}
     if all(rate == "by_size" for rate in registered.values()):

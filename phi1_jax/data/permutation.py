@@ -1,14 +1,12 @@
-"""Shuffling without a list: where each index of an epoch goes, computed alone.
+"""A random permutation whose entries are computed one by one.
 
-A block cipher is a permutation of all numbers of its width, and a key chooses which
-one. Encrypting a number again and again until it is at most the largest index keeps
-the permutation of a range of any length. The cipher is Simon's with four rounds; it
-only has to look random.
+A block cipher permutes all numbers of its width; the key chooses the permutation.
+Encrypting a number repeatedly until it is in the range gives a permutation of a range
+of any length. The cipher is Simon's with four rounds.
 
-This is the order of grain.MapDataset.shuffle (Grain 0.2), bit for bit, and tested
-against it, so that training needs no Grain and older runs go on as they began. One
-exception: of exactly 4^k + 1 indices, k > 7, Grain visits one twice and one never, and
-this order is another one.
+The order is that of grain.MapDataset.shuffle (Grain 0.2), bit for bit, and tested
+against it. One exception: of exactly 4^k + 1 indices, k > 7, Grain visits an index
+twice and another never; this order visits each once.
 """
 
 import functools
@@ -22,15 +20,12 @@ _WORD = 2**32 - 1
 
 
 def shuffled(indices: np.ndarray, count: int, seed: int) -> np.ndarray:
-  """Where `indices` go in a permutation of range(count).
+  """Return the images, int64 [N], of indices under a permutation of range(count).
 
   Args:
     indices: integers [N], each at least 0 and below `count`.
-    count: how many indices there are, at least 1.
-    seed: below 2^32; another seed, another permutation.
-
-  Returns:
-    int64 [N].
+    count: the length of the range, at least 1.
+    seed: chooses the permutation; below 2^32.
   """
   if count <= _SMALL:
     return _small_order(count, seed)[indices]
@@ -45,7 +40,7 @@ def shuffled(indices: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=64)
 def _small_order(count: int, seed: int) -> np.ndarray:
-  """The whole permutation: one by one, indices of a small range are long on the way."""
+  """Return the whole permutation: an index of a small range takes many encryptions."""
   blocks = np.arange(_SMALL, dtype=np.uint64)
   after = _encrypted(blocks, _LEAST_BITS // 2, _round_keys(seed)).tolist()
   order = []
@@ -58,7 +53,7 @@ def _small_order(count: int, seed: int) -> np.ndarray:
 
 
 def _encrypted(blocks: np.ndarray, half: int, keys: tuple[int, ...]) -> np.ndarray:
-  """One pass of the cipher over uint64 blocks of 2 * half bits."""
+  """Return uint64 blocks of 2 * half bits, encrypted."""
   mask = np.uint64(2**half - 1)
 
   def turned(words: np.ndarray, bits: int) -> np.ndarray:
@@ -73,7 +68,7 @@ def _encrypted(blocks: np.ndarray, half: int, keys: tuple[int, ...]) -> np.ndarr
 
 @functools.lru_cache(maxsize=64)
 def _round_keys(seed: int) -> tuple[int, ...]:
-  """Spreads a seed over the keys, as C++'s std::seed_seq does (section rand.util)."""
+  """Return the keys of a seed, as C++'s std::seed_seq (section rand.util)."""
   n, keys = _ROUNDS, [0x8B8B8B8B] * _ROUNDS
   for k in range(n):
     mixed = keys[k] ^ keys[(k + 1) % n] ^ keys[k - 1]

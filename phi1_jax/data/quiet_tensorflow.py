@@ -1,7 +1,6 @@
-"""TensorFlow and seqio, imported without their noise and kept off the GPUs.
+"""TensorFlow and seqio, imported without their messages and kept off the GPUs.
 
-Everything in this project that needs them takes them from here. Importing both takes
-seconds; only the command that prepares tokens does.
+Other modules import them from here. Importing both takes seconds.
 """
 
 import contextlib
@@ -16,7 +15,7 @@ from phi1_jax import InputError
 
 @contextlib.contextmanager
 def _native_stderr_closed() -> Iterator[None]:
-  """Native libraries greet on file descriptor 2 before any log level reaches them."""
+  """Close file descriptor 2: native libraries write there, whatever the log level."""
   sys.stderr.flush()
   saved = os.dup(2)
   null = os.open(os.devnull, os.O_WRONLY)
@@ -38,7 +37,7 @@ try:
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    # Tokens are made on the CPU; a device in use by a trainer must stay untouched.
+    # Tokens are made on the CPU; a trainer may be using the GPUs.
     tf.config.set_visible_devices([], "GPU")
 except ModuleNotFoundError as error:
   raise InputError(

@@ -1,7 +1,7 @@
-"""What the worker processes of `prepare` do: read one shard of a task.
+"""Work of the processes that build a token store.
 
 A unit is one shard of one task. `build` writes its tokens, `sample` picks texts to
-learn a tokenizer from. Both give the same result in any process and any order.
+train a tokenizer on. Their results do not depend on the process or the order.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Unit:
 
   Attributes:
     task: name of the task.
-    shard: which of the task's shards.
-    shards: how many the task has.
-    position: which of the store's shards it becomes.
-    positions: how many the store has.
+    shard: number of the shard in the task.
+    shards: number of the task's shards.
+    position: number of the shard in the store.
+    positions: number of the store's shards.
     held_out_fraction: share of the documents that are held out.
   """
 
@@ -54,14 +54,14 @@ class Unit:
 
 
 def start_worker(modules: Iterable[str], curated_directory: str | None) -> None:
-  """Makes a fresh process ready: it knows the tasks, and ends with its parent."""
+  """Set up a new process: register the tasks, and end with the parent."""
   os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core per process
   threading.Thread(target=_exit_with_parent, daemon=True).start()
   register(modules, curated_directory)
 
 
 def _exit_with_parent() -> None:
-  """A build that is killed must leave no process that still writes to the store."""
+  """End this process when its parent ends, so that it writes no more to the store."""
   parent = multiprocessing.parent_process()
   if parent is not None:
     multiprocessing.connection.wait([parent.sentinel])
@@ -69,10 +69,10 @@ def _exit_with_parent() -> None:
 
 
 def register(modules: Iterable[str], curated_directory: str | None) -> None:
-  """Registers this project's tasks, then imports the user's modules with theirs.
+  """Register this project's tasks, then import the user's modules with theirs.
 
   Raises:
-    InputError: a module that is not there, or that fails.
+    InputError: a module is missing or fails.
   """
   tasks.register(tokenizers.codegen(), curated_directory)
   for name in modules:
@@ -87,7 +87,7 @@ def register(modules: Iterable[str], curated_directory: str | None) -> None:
 
 
 def build(unit: Unit, store: str, tokenizer_digest: str) -> dict[str, Any]:
-  """Tokenizes one unit into the store; returns its entry of the manifest."""
+  """Tokenize one unit into the store; return its entry of the manifest."""
   tokenizer = _tokenizer(store, tokenizer_digest)
   task = tasks.task(unit.task)
   writer = ShardWriter(store, unit.position, unit.positions, unit.task)
@@ -109,13 +109,13 @@ def build(unit: Unit, store: str, tokenizer_digest: str) -> dict[str, Any]:
       num_bytes=len(text),
       held_out=tasks.held_out(text, document.group, unit.held_out_fraction),
     )
-  # Before `close`, which declares the shard done.
+  # Before `close`, after which the shard is done.
   storage.write_json(dropped_file(store, unit), dict(sorted(dropped.items())))
   return writer.close()
 
 
 def sample(unit: Unit, num_bytes: int) -> list[tuple[bytes, bytes]]:
-  """Training texts of one unit, chosen by hash: what `smallest` keeps of them."""
+  """Return the training texts of one unit that `smallest` keeps, with their hashes."""
 
   def texts() -> Iterator[bytes]:
     for document in _documents(unit, tasks.task(unit.task), _BYTES):
@@ -129,10 +129,10 @@ def sample(unit: Unit, num_bytes: int) -> list[tuple[bytes, bytes]]:
 def smallest(
   pairs: Iterable[tuple[bytes, bytes]], num_bytes: int
 ) -> list[tuple[bytes, bytes]]:
-  """The (hash, text) pairs of the smallest hashes whose texts fit into `num_bytes`.
+  """Return the (hash, text) pairs of the smallest hashes that fit into `num_bytes`.
 
-  A uniform sample that is the same in whatever order and parts the pairs come: the
-  smallest of the smallest of each part are the smallest of all.
+  This is a uniform sample, independent of the order of the pairs and of how they are
+  divided: the smallest of the parts' smallest are the smallest of all.
   """
   kept: list[tuple[bytes, bytes]] = []
   size = 0
@@ -156,7 +156,7 @@ def _cut(pairs: list[tuple[bytes, bytes]], num_bytes: int) -> list[tuple[bytes, 
 
 
 def dropped_file(store: str | Path, unit: Unit) -> Path:
-  """Where a unit notes what it dropped, until the manifest takes it over."""
+  """Return the file of a unit's drop counts, which the manifest takes over."""
   return Path(store) / f"dropped-{unit.position:05d}.json"
 
 
@@ -187,7 +187,7 @@ _opened: dict[tuple[str, str], Tokenizer] = {}
 
 
 def _tokenizer(store: str, digest: str) -> Tokenizer:
-  """The store's tokenizer, read once per process."""
+  """Return the store's tokenizer, read once per process."""
   if (store, digest) not in _opened:
     _opened.clear()
     _opened[store, digest] = tokenizers.load(store)

@@ -1,4 +1,4 @@
-"""Where documents come from, as seqio data sources: embedded corpora, curated sets."""
+"""Sources for seqio: the embedded corpora, the grammar teacher, curated sets."""
 
 from __future__ import annotations
 
@@ -18,17 +18,71 @@ from phi1_jax.data.quiet_tensorflow import seqio, tf, tfds
 from phi1_jax.grammar import NAME
 from phi1_jax.grammar import teacher as grammar
 
-# The version of a curated set that this code understands; the minor parts may grow.
+# The version of a curated set that this code reads; the minor parts may grow.
 CURATED_VERSION = "1.*.*"
 
 
-class CorpusDataSource(seqio.DataSource):
-  """The embedded corpora, one source shard per file.
+class _PythonDataSource(seqio.DataSource):
+  """Base of sources that Python makes; examples have the strings "text" and "group".
 
-  Examples have two string features: "text", and "group", the hash of the file.
+  Subclasses list units, which are dealt out to shards, and make documents of each.
+  """
+
+  def __init__(self):
+    super().__init__(splits=("train",))
+
+  @property
+  def supports_arbitrary_sharding(self) -> bool:
+    """Return False: a unit is not cut."""
+    return False
+
+  def units(self) -> Sequence[Any]:
+    """Return the units, in order."""
+    raise NotImplementedError
+
+  def documents(self, unit: Any) -> Iterator[Document]:
+    """Yield the documents of a unit."""
+    raise NotImplementedError
+
+  def get_dataset(
+    self,
+    split: str = "train",
+    shuffle: bool = True,
+    seed: int | None = None,
+    shard_info: seqio.ShardInfo | None = None,
+    *,
+    sequence_length: Mapping[str, int] | None = None,
+    use_cached: bool = False,
+    num_epochs: int | None = 1,
+  ) -> tf.data.Dataset:
+    """Return the documents of every n-th unit; `shuffle` shuffles the units."""
+    del sequence_length, use_cached, num_epochs  # part of seqio's signature
+    self._check(split)
+    shard = shard_info or seqio.ShardInfo(0, 1)
+    units = list(self.units()[shard.index :: shard.num_shards])
+    if shuffle:
+      random.Random(None if seed is None else int(seed)).shuffle(units)
+    string = tf.TensorSpec((), tf.string)
+    return tf.data.Dataset.from_generator(
+      functools.partial(self._examples, units),
+      output_signature={"text": string, "group": string},
+    )
+
+  def _examples(self, units: Sequence[Any]) -> Iterator[dict[str, bytes]]:
+    for unit in units:
+      for document in self.documents(unit):
+        yield {"text": document.text.encode(), "group": document.group.encode()}
+
+  def _check(self, split: str) -> None:
+    if split not in self.splits:
+      raise ValueError(f'{type(self).__name__} has the split "train" only, not {split}')
+
+
+class CorpusDataSource(_PythonDataSource):
+  """The embedded corpora; a unit is a file, and "group" is its hash.
 
   Args:
-    extract: maps a file of a corpus to its documents, or to why it has none.
+    extract: maps a file of a corpus to its documents, or to the reason of a drop.
     embedded: lists the corpora; called late, because some may not be installed.
 
   Attributes:
@@ -40,152 +94,89 @@ class CorpusDataSource(seqio.DataSource):
     extract: Callable[[Corpus, str], list[Document] | Drop],
     embedded: Callable[[], Sequence[Corpus]] = corpora.embedded,
   ):
-    super().__init__(splits=("train",))
+    super().__init__()
     self._extract = extract
     self._embedded = embedded
     self.dropped: collections.Counter[str] = collections.Counter()
 
-  @property
-  def supports_arbitrary_sharding(self) -> bool:
-    """Files are not cut."""
-    return False
-
   def list_shards(self, split: str) -> Sequence[str]:
-    """Every file, as "networkx/networkx/lazy_imports.py"."""
+    """Return every file, as "networkx/networkx/lazy_imports.py"."""
     self._check(split)
-    return [f"{corpus.name}/{path}" for corpus, path in self._files()]
-
-  def get_dataset(
-    self,
-    split: str = "train",
-    shuffle: bool = True,
-    seed: int | None = None,
-    shard_info: seqio.ShardInfo | None = None,
-    *,
-    sequence_length: Mapping[str, int] | None = None,
-    use_cached: bool = False,
-    num_epochs: int | None = 1,
-  ) -> tf.data.Dataset:
-    """Documents of every n-th file; `shuffle` shuffles the files."""
-    del sequence_length, use_cached, num_epochs  # part of seqio's signature
-    self._check(split)
-    files = self._files()
-    if shard_info is not None:
-      files = files[shard_info.index :: shard_info.num_shards]
-    if shuffle:
-      random.Random(None if seed is None else int(seed)).shuffle(files)
-    string = tf.TensorSpec((), tf.string)
-    return tf.data.Dataset.from_generator(
-      functools.partial(self._examples, files),
-      output_signature={"text": string, "group": string},
-    )
+    return [f"{corpus.name}/{path}" for corpus, path in self.units()]
 
   def num_input_examples(self, split: str) -> int:
-    """Number of documents; reads every file the first time."""
+    """Return the number of documents; reads every file the first time."""
     self._check(split)
     if self._num_input_examples is None:
-      results = (self._extract(corpus, path) for corpus, path in self._files())
+      results = [self._extract(corpus, path) for corpus, path in self.units()]
       count = sum(len(found) for found in results if not isinstance(found, Drop))
       self._num_input_examples = {split: count}
     return self._num_input_examples[split]
 
   def describe(self) -> list[dict[str, Any]]:
-    """Name, version, licence, home and hash of each corpus."""
+    """Return name, version, licence, home and hash of each corpus."""
     return [corpus.describe() for corpus in self._embedded()]
 
-  def _files(self) -> list[tuple[Corpus, str]]:
+  def units(self) -> list[tuple[Corpus, str]]:
+    """Return the files."""
     return [(corpus, path) for corpus in self._embedded() for path in corpus.paths]
 
-  def _examples(self, files: list[tuple[Corpus, str]]) -> Iterator[dict[str, bytes]]:
-    for corpus, path in files:
-      found = self._extract(corpus, path)
-      if isinstance(found, Drop):
-        self.dropped[found.reason] += 1
-        continue
-      for document in found:
-        yield {"text": document.text.encode(), "group": document.group.encode()}
-
-  def _check(self, split: str) -> None:
-    if split not in self.splits:
-      raise ValueError(f'the embedded corpora have the split "train" only, not {split}')
+  def documents(self, unit: tuple[Corpus, str]) -> Iterator[Document]:
+    """Yield the documents of a file, or count why it was dropped."""
+    found = self._extract(*unit)
+    if isinstance(found, Drop):
+      self.dropped[found.reason] += 1
+    else:
+      yield from found
 
 
-class GrammarDataSource(seqio.DataSource):
-  """What the grammar teacher composes, for a machine that has nothing else.
+class GrammarDataSource(_PythonDataSource):
+  """Texts of the grammar teacher, which needs no LLM; a unit is a text's number.
 
   Args:
     kind: "exercises" or "sections" (of textbooks).
-    seed: of all of them.
-    number: how many are composed.
-    menu: of the exercises: "all", or shorter tasks, which are sooner learnt.
-    shards: parts that can be read apart from each other.
+    seed: decides the texts.
+    number: how many there are.
+    menu: of exercises: "all", or a menu of shorter tasks, which a model learns sooner.
+    shards: the most shards that a store reads them in.
   """
 
   def __init__(
     self, kind: str, seed: int, number: int, menu: str = "all", shards: int = 8
   ):
-    super().__init__(splits=("train",))
+    super().__init__()
     self._kind, self._menu = kind, menu
     self._seed, self._number, self._shards = seed, number, shards
 
-  @property
-  def supports_arbitrary_sharding(self) -> bool:
-    """Only as many as there are."""
-    return False
-
   def list_shards(self, split: str) -> Sequence[str]:
-    """Names of the parts."""
+    """Return names for the shards."""
     return [f"{split}-{part}" for part in range(self._shards)]
 
-  def get_dataset(
-    self,
-    split: str = "train",
-    shuffle: bool = True,
-    seed: int | None = None,
-    shard_info: seqio.ShardInfo | None = None,
-    *,
-    sequence_length: Mapping[str, int] | None = None,
-    use_cached: bool = False,
-    num_epochs: int | None = 1,
-  ) -> tf.data.Dataset:
-    """Every n-th of them, in their order, which is random already."""
-    del split, shuffle, seed, sequence_length, use_cached, num_epochs
-    shard = shard_info or seqio.ShardInfo(0, 1)
-    string = tf.TensorSpec((), tf.string)
-    return tf.data.Dataset.from_generator(
-      functools.partial(self._examples, shard.index, shard.num_shards),
-      output_signature={"text": string, "group": string},
-    )
-
   def describe(self) -> list[dict[str, Any]]:
-    """Who composed them, and which they are."""
-    return [
-      {
-        "name": NAME,
-        "version": str(grammar.VERSION),
-        "licence": "MIT",
-        "seed": self._seed,
-        self._kind: self._number,
-        "menu": self._menu,
-      }
-    ]
+    """Return the teacher and the settings of its texts."""
+    facts = {"name": NAME, "version": str(grammar.VERSION), "licence": "MIT"}
+    facts |= {"seed": self._seed, self._kind: self._number, "menu": self._menu}
+    return [facts]
 
-  def _examples(self, index: int, count: int) -> Iterator[dict[str, bytes]]:
-    for number in range(index, self._number, count):
-      if self._kind == "sections":
-        text = grammar.section(self._seed, number).text
-        group = text
-      else:
-        exercise = grammar.exercise(self._seed, number, menu=self._menu)
-        text, group = exercise.text, repr(exercise.composition)
-      yield {"text": text.encode(), "group": group.encode()}
+  def units(self) -> Sequence[int]:
+    """Return the numbers of the texts."""
+    return range(self._number)
+
+  def documents(self, unit: int) -> Iterator[Document]:
+    """Yield a text; exercises of one composition are a group."""
+    if self._kind == "sections":
+      text = grammar.section(self._seed, unit).text
+      yield Document(text, text)
+    else:
+      exercise = grammar.exercise(self._seed, unit, menu=self._menu)
+      yield Document(exercise.text, repr(exercise.composition))
 
 
 def curated(name: str, directory: str) -> seqio.TfdsDataSource:
-  """A curated set: a TFDS dataset with a string feature "text", in TFRecord format.
+  """Return the source of a curated set: a TFDS dataset in TFRecord format.
 
   Args:
-    name: name of the dataset, that of the task which reads it.
+    name: name of the dataset and of the task that reads it.
     directory: TFDS folder that holds <name>/<version>/.
   """
   return seqio.TfdsDataSource(
@@ -197,10 +188,10 @@ def curated(name: str, directory: str) -> seqio.TfdsDataSource:
 
 
 def describe(source: seqio.DataSource) -> list[dict[str, Any]]:
-  """What a manifest records about a source: names, versions, licences; no paths.
+  """Return a manifest's entries for a source: names, versions, licences; no paths.
 
   Raises:
-    InputError: the source's files are not there.
+    InputError: the source's files are missing.
   """
   if isinstance(source, CorpusDataSource | GrammarDataSource):
     return source.describe()

@@ -3,17 +3,17 @@
     mixture               tasks                       in the paper
     code_textbook         code_filtered + textbooks   CodeTextbook, for pretraining
     code_exercises        exercises                   CodeExercises, for finetuning
-    code_all              all three                   for a vocabulary that suits all
+    code_all              all three                   for a common vocabulary
 
-    for a first model on a laptop, from nothing but what is installed:
+    for a first model on a laptop, from installed packages only:
     small_code_textbook   small_code_filtered + small_textbooks + grammar_textbooks
-    grammar_exercises     composed by the grammar teacher, as grammar_textbooks are
+    grammar_exercises     exercises of the grammar teacher
 
-A mixture's tasks are simply concatenated (rate "by_size"), as the paper's section 2.3
+The tasks of a mixture are concatenated (rate "by_size"), as the paper's section 2.3
 implies; its mixing weights are not published.
 
 The tasks read curated TFDS sets of the same names from a folder, or the embedded
-corpora if no folder is named. Nothing is registered on import: call `register`.
+corpora if no folder is given. Nothing is registered on import: call `register`.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ MIXTURES = {
   ),
 }
 
-# About as many as the quickstart reads once.
+# About as many as the quickstart reads in one epoch.
 GRAMMAR = {
   "grammar_textbooks": sources.GrammarDataSource("sections", 0, 1_000),
   "grammar_exercises": sources.GrammarDataSource("exercises", 0, 20_000, "numbers"),
 }
 
-# seqio's own word for "as much of each task as there is of it": plain concatenation.
+# seqio's rate for plain concatenation.
 by_size = seqio.mixing_rate_num_examples
 
 
 def register(tokenizer: Tokenizer, curated_directory: str | None = None) -> None:
-  """Registers this project's tasks and mixtures with seqio; again = anew.
+  """Register this project's tasks and mixtures with seqio, or replace them.
 
   Args:
-    tokenizer: becomes the vocabulary of the feature "targets".
+    tokenizer: the vocabulary of the feature "targets".
     curated_directory: TFDS folder with the curated sets; None = embedded corpora.
   """
   for name in MIXTURES:
@@ -103,7 +103,7 @@ def _register(name: str, source: seqio.DataSource, tokenizer: Tokenizer) -> None
 
 
 def text_to_targets(dataset: tf.data.Dataset) -> tf.data.Dataset:
-  """Renames "text" to "targets" and keeps "group", if there is one; drops the rest."""
+  """Rename "text" to "targets", keep "group" if there is one, and drop the rest."""
 
   def rename(example):
     kept = {"group": example["group"]} if "group" in example else {}
@@ -121,10 +121,10 @@ class Rated:
 
 
 def tasks_of(name: str) -> dict[str, Rated]:
-  """The tasks of a mixture (or the one task of that name) with their rates, sorted.
+  """Return the tasks of a mixture, or the task of that name, with rates, sorted.
 
   Raises:
-    InputError: no such mixture or task, or one that a token store cannot hold.
+    InputError: no such mixture or task, or a task that a token store cannot hold.
   """
   known = [*seqio.MixtureRegistry.names(), *seqio.TaskRegistry.names()]
   if name not in known:
@@ -164,12 +164,12 @@ def _rate(found: seqio.Task | seqio.Mixture, task: seqio.Task) -> float | str:
 
 
 def task(name: str) -> seqio.Task:
-  """A registered task."""
+  """Return a registered task."""
   return seqio.TaskRegistry.get(name)
 
 
 def num_shards(task: seqio.Task, wanted: int) -> int:
-  """How many shards a task is read in: what is wanted, or as many as it has files."""
+  """Return the number of shards of a task: `wanted`, or the number of its files."""
   if task.source.supports_arbitrary_sharding:
     return wanted
   return max(1, min(wanted, len(task.source.list_shards("train"))))
@@ -181,8 +181,8 @@ class Encoded:
 
   Attributes:
     ids: int [T] ids of the vocabulary it was read with, without the end-of-text id.
-    text: what the ids were made from, in UTF-8; None = the task did not keep it.
-    group: documents of one group are held out together; None = by its own text.
+    text: the text of the ids, in UTF-8; None = the task did not keep it.
+    group: documents of one group are held out together; None = its own text.
   """
 
   ids: np.ndarray
@@ -193,13 +193,9 @@ class Encoded:
 def documents(
   task: seqio.Task, vocabulary: seqio.Vocabulary, index: int, count: int
 ) -> Iterator[Encoded]:
-  """Documents of one shard in the source's order, encoded with another vocabulary.
+  """Yield documents of shard `index` of `count`, in the source's order.
 
-  Args:
-    task: a registered task; its own vocabulary is not used.
-    vocabulary: takes its place.
-    index: the shard, 0 <= index < count.
-    count: number of shards.
+  They are encoded with `vocabulary` instead of the task's own.
   """
   feature = dataclasses.replace(task.output_features["targets"], vocabulary=vocabulary)
   dataset = task.replace(output_features={"targets": feature}).get_dataset(
@@ -218,12 +214,12 @@ def documents(
 
 
 def held_out(text: bytes, group: str | None, fraction: float) -> bool:
-  """Whether a document is held out: by hash alone, so order and shards do not matter.
+  """Return whether a document is held out: by hash, so order and shards do not matter.
 
   Args:
-    text: the document in UTF-8; used where it has no group.
-    group: hash of the file it comes from. A whole file is its own group, so a
-      document made from a part of it goes to the same side.
+    text: the document in UTF-8; used if it has no group.
+    group: hash of its file. A whole file is its own group, so a document made from a
+      part of it goes to the same side.
     fraction: expected share of groups that are held out.
   """
   group = hashlib.sha256(text).hexdigest() if group is None else group

@@ -6,17 +6,14 @@
     manifest.json                  what is inside, with a sha256 for every file
     COMPLETED                      sha256 of manifest.json; written last
 
-One shard is one (task, source shard) unit. It holds the documents to train on in
-source order, then the held-out documents in source order; the caller ends every
-document with the end-of-text id. The sha256 of manifest.json is the digest of the
-store: it names every token in it, because the manifest holds the digest of every
-shard and nothing about the time or the machine.
+A shard is one (task, source shard) unit: the documents for training in source order,
+then the held-out documents in source order, each ended by the end-of-text id. The
+sha256 of manifest.json is the digest of the store; it depends on every token, and not
+on the time or the machine.
 
-A file appears under its own name only when it is whole and on the disk, and a shard
-is done once its record exists (shard-00000-of-00016.json, removed by `finish`). So a
-build that is killed goes on from the last finished shard.
-
-Only numpy is needed here: a trainer opens a store without TensorFlow.
+Files are written atomically, and a shard is done once its record exists
+(shard-00000-of-00016.json, removed by `finish`). So a build that was killed goes on
+from the last finished shard. Reading needs numpy only, not TensorFlow.
 """
 
 from __future__ import annotations
@@ -43,19 +40,19 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 SPLITS = ("train", "held_out")
 _VERIFIED = "verified.json"
-_BESIDE = ("tokenizer.json",)  # what a store holds beside its arrays
+_BESIDE = ("tokenizer.json",)  # other files of a store
 _BUILD_AGAIN = "run `python -m phi1_jax.prepare` again with the same --gin_file"
 _REBUILD = "delete the folder and build it again with `python -m phi1_jax.prepare`"
 
 
 class ShardWriter:
-  """Collects the documents of one shard in memory and writes them at `close`.
+  """A writer of one shard; the documents are in memory until `close`.
 
   Args:
     directory: folder of the store; created if missing.
     index: number of this shard, 0 <= index < count.
     count: number of shards in the store.
-    task: name of the task whose documents these are.
+    task: name of the documents' task.
   """
 
   def __init__(self, directory: str | Path, index: int, count: int, task: str):
@@ -69,11 +66,11 @@ class ShardWriter:
   def add(
     self, tokens: np.ndarray | Sequence[int], *, num_bytes: int, held_out: bool
   ) -> None:
-    """Appends one document.
+    """Append one document.
 
     Args:
-      tokens: [T] ids below 65,536; the last one is the end-of-text id.
-      num_bytes: length of the document's text in UTF-8, for bytes per token.
+      tokens: [T] ids below 65,536; the last is the end-of-text id.
+      num_bytes: length of the document's text in UTF-8.
       held_out: whether it belongs to the held-out split.
 
     Raises:
@@ -88,12 +85,12 @@ class ShardWriter:
         "uint16; use a tokenizer with at most 65,536 ids"
       )
     split = "held_out" if held_out else "train"
-    # A view would pin a caller's whole batch of documents; a copy is two bytes a token.
+    # A view would keep a caller's whole batch of documents in memory.
     self._documents[split].append(np.array(ids, dtype=np.uint16))
     self._num_bytes[split] += num_bytes
 
   def close(self) -> dict[str, Any]:
-    """Writes the shard to the disk and returns its entry for the manifest."""
+    """Write the shard to the disk and return its entry for the manifest."""
     documents = [ids for split in SPLITS for ids in self._documents[split]]
     lengths = np.array([len(ids) for ids in documents], dtype=np.int64)
     tokens = np.concatenate([np.zeros(0, np.uint16), *documents])
@@ -121,11 +118,7 @@ class ShardWriter:
 
 
 def finished_shard(directory: str | Path, index: int, count: int) -> dict | None:
-  """Manifest entry of a shard that an earlier, interrupted build has finished.
-
-  Returns:
-    What `ShardWriter.close` returned, or None if the shard has to be written.
-  """
+  """Return the entry of a shard that an earlier build finished, or None."""
   directory = Path(directory)
   record = _record(directory, index, count)
   if not record.exists():
@@ -136,16 +129,13 @@ def finished_shard(directory: str | Path, index: int, count: int) -> dict | None
 
 
 def finish(directory: str | Path, manifest_fields: dict, shards: list[dict]) -> str:
-  """Writes manifest.json and COMPLETED, and removes the shards' records.
+  """Write manifest.json and COMPLETED, remove the shards' records, return the digest.
 
   Args:
     directory: folder of the store.
-    manifest_fields: "mixture", "tasks", "tokenizer", "held_out_fraction" and any
-      other fact that depends on the inputs alone.
-    shards: the entries that `ShardWriter.close` returned, in shard order.
-
-  Returns:
-    The digest of the store.
+    manifest_fields: "mixture", "tasks", "tokenizer", "held_out_fraction" and other
+      facts that depend on the inputs alone.
+    shards: the entries from `ShardWriter.close`, in shard order.
   """
   directory = Path(directory)
   expected = [f"tokens-{_suffix(i, len(shards))}.npy" for i in range(len(shards))]
@@ -176,7 +166,7 @@ def _record(directory: Path, index: int, count: int) -> Path:
 
 
 def _canonical(value: Any) -> bytes:
-  """One byte string per value, whatever order the keys were put in."""
+  """Return a value as JSON that does not depend on the order of keys."""
   return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
@@ -205,8 +195,7 @@ class TokenStream:
   def read(self, start: int, stop: int) -> np.ndarray:
     """Tokens [start, stop) as uint16 [stop - start].
 
-    Inside one shard this is a view on the memory map, so nothing is copied until the
-    caller does; across a border it is a new array.
+    Inside one shard this is a view on the memory map; across a border, a new array.
 
     Raises:
       IndexError: the range is not within the stream.
@@ -230,11 +219,11 @@ class TokenStream:
 
 @dataclasses.dataclass(frozen=True)
 class TokenStore:
-  """A finished token store, opened for reading. Made by `TokenStore.open`.
+  """A finished token store, opened for reading by `TokenStore.open`.
 
   Attributes:
-    directory: the folder.
-    digest: sha256 (hex) of manifest.json, which names every token in the store.
+    directory: the local folder.
+    digest: sha256 (hex) of manifest.json.
     manifest: the parsed manifest.json.
   """
 
@@ -251,21 +240,19 @@ class TokenStore:
     verify: bool = True,
     verified: AnyPath | None = None,
   ) -> TokenStore:
-    """Open a store and check that it is whole.
+    """Open a store and check that it is complete.
 
-    A store on cloud storage is copied into a local cache first, which later opens
-    use again.
+    A store on cloud storage is copied into a local cache first.
 
     Args:
       directory: folder written by `python -m phi1_jax.prepare`, local or gs://.
       verify: hash every shard, about a second per GB. Without it only the manifest's
         digest and the type and length of every shard are checked.
-      verified: a JSON file that keeps sizes and times of the files that were hashed;
-        while they stay the same, `verify` does not hash them again. A cached copy has
-        one of its own.
+      verified: a JSON file for sizes and times of the hashed files; while they stay the
+        same, they are not hashed again. A cached copy has its own.
 
     Raises:
-      InputError: names the file that is missing or wrong, and what to do.
+      InputError: a file is missing or wrong.
     """
     place = storage.parse(directory)
     if storage.is_remote(place):
@@ -302,7 +289,7 @@ class TokenStore:
     return self.manifest["tokenizer"]["vocabulary_size"]
 
   def stream(self, task: str, split: str) -> TokenStream:
-    """The tokens of one task's "train" or "held_out" split, shard after shard.
+    """Return the tokens of a task's "train" or "held_out" split.
 
     Raises:
       InputError: the store has no such task.
@@ -322,14 +309,14 @@ class TokenStore:
     return TokenStream(parts)
 
   def bytes_per_token(self, task: str, split: str) -> float:
-    """UTF-8 bytes of text behind each token of a split, ends of documents included."""
+    """Return UTF-8 bytes of text per token of a split, ends of documents included."""
     counts = [s[split] for s in self.manifest["shards"] if s["task"] == task]
     tokens = sum(count["tokens"] for count in counts)
     return sum(count["bytes"] for count in counts) / max(tokens, 1)
 
 
 def _read_manifest(directory: Path) -> tuple[str, dict[str, Any]]:
-  """Digest and content of manifest.json, if COMPLETED vouches for it."""
+  """Return digest and content of manifest.json, checked against COMPLETED."""
   if not directory.is_dir():
     raise InputError(
       f"token store {directory}: no such folder; build it with "
@@ -370,7 +357,7 @@ def _parse_json(path: Path) -> dict[str, Any]:
 
 
 def _open_shard(directory: Path, entry: dict[str, Any]) -> np.ndarray:
-  """Memory-map one shard's tokens after checking type and length of its files."""
+  """Memory-map one shard's tokens; check type and length of its files."""
   tokens, documents = (
     sum(entry[split][unit] for split in SPLITS) for unit in ("tokens", "documents")
   )
@@ -414,8 +401,7 @@ _caching = threading.Lock()
 def _cached(remote: AnyPath) -> Path:
   """Return a local copy of a store on cloud storage; download what is missing.
 
-  The copy is named after the digest of the store, so a store that was built again has
-  another one.
+  The copy is named after the digest of the store.
   """
   try:
     completed = json.loads(storage.read_bytes(remote / "COMPLETED"))
@@ -453,7 +439,7 @@ def _download(remote: AnyPath, local: Path, name: str) -> None:
 
 
 def _map(path: Path, dtype: np.dtype, length: int) -> np.ndarray:
-  """Memory-maps a 1-D .npy file of the expected type and length."""
+  """Memory-map a 1-D .npy file of the expected type and length."""
   if not path.exists():
     raise InputError(f"{path} is missing, but the manifest lists it; {_REBUILD}")
   try:
@@ -467,5 +453,5 @@ def _map(path: Path, dtype: np.dtype, length: int) -> np.ndarray:
       f"{path} holds {array.dtype}{list(array.shape)}, the manifest says "
       f"{dtype}[{length}]; {_REBUILD}"
     )
-  # As a plain array, slices cost a fifth of what np.memmap's do.
+  # Slices of a plain array take a fifth of the time of np.memmap's.
   return np.asarray(array)

@@ -1,14 +1,13 @@
 """A tokenizer as a seqio Vocabulary, with every id shifted by one.
 
-seqio reserves id 0 for padding, everywhere and without asking: its packer takes a 0
-inside a document for the end of the document and drops what follows. In GPT-2's and
-CodeGen's vocabulary 0 is "!". So inside seqio
+seqio reserves id 0 for padding: its packer takes a 0 for the end of a document and
+drops the rest. In GPT-2's and CodeGen's vocabulary 0 is "!". So inside seqio
 
     tokenizer id   -    0    1  ..  50256 (<|endoftext|>)  ..
     seqio id       0    1    2  ..  50257 (eos_id)         ..
                   pad  "!"
 
-and the token store holds the tokenizer's own ids again.
+and the token store holds the tokenizer's own ids.
 """
 
 from __future__ import annotations
@@ -24,11 +23,7 @@ SHIFT = 1
 
 
 class TokenizerVocabulary(seqio.Vocabulary):
-  """seqio's view of a tokenizer: id 0 pads, all others are the tokenizer's plus one.
-
-  Args:
-    tokenizer: gives the ids; text never encodes into its end-of-text id.
-  """
+  """A tokenizer for seqio: id 0 pads, all others are the tokenizer's plus one."""
 
   def __init__(self, tokenizer: Tokenizer):
     super().__init__(extra_ids=0)
