@@ -1,25 +1,19 @@
 """Goodput: the share of a run's wall-clock time in which its result was made.
 
-A run that is killed and goes on again loses time in ways that the step time does not
-show. starts.jsonl in the work directory, which is only ever added to, says line by line
-what the run does from that moment on:
+starts.jsonl in the work directory is append-only. Each line says what the run does from
+that moment on:
 
     {"time": 1795398100.0, "state": "starting"}                 imports, compiles
     {"time": 1795398160.0, "state": "training", "step": 0}
     {"time": 1795398460.0, "state": "paused", "step": 1000}     evaluates, saves
     {"time": 1795398470.0, "state": "training", "step": 1000}
-    {"time": 1795398500.0, "state": "ended"}                    or killed: no such line
+    {"time": 1795398500.0, "state": "ended"}                    no such line if killed
 
-`time` is in Unix seconds, `step` counts the updates done. There is a "training" line
-for every logged row too, so a start that was killed is known to have lived until then.
-
-What is approximate: after the last line of a killed start, the time until the next
-start counts as away, though the first of it, up to one log row, was still work. That
-work was lost, for what is kept ends with a save, and a save leaves a line: goodput does
-not change. So it is with a start that was killed before its first line.
+`time` is in Unix seconds, `step` counts the updates done. Each logged row adds a
+"training" line, so the time of a kill is known to within one row. The time from the
+last line of a killed start to the next start counts as away. The first of it, up to one
+row, was work after the last save and is lost, so goodput does not change.
 """
-
-from __future__ import annotations
 
 import contextlib
 import dataclasses
@@ -44,7 +38,7 @@ class Event:
   Attributes:
     time: Unix seconds.
     state: what the run does from then on, one of `_STATES`.
-    step: updates done; None where that is not known.
+    step: updates done; None if unknown.
   """
 
   time: float
@@ -54,16 +48,16 @@ class Event:
 
 @dataclasses.dataclass(frozen=True)
 class Goodput:
-  """Where the time since a run's first start went; the parts add up to the total.
+  """Seconds since a run's first start, by what the run did.
 
   Attributes:
     goodput: training / total, in [0, 1].
     starts: how often the run was started.
-    total_seconds: since the first start.
+    total_seconds: since the first start; the sum of the others.
     training_seconds: steps that the result comes from, waiting for input included.
-    lost_seconds: steps that a later start did again, or that came to nothing.
+    lost_seconds: steps that a later start repeated, or that came to nothing.
     starting_seconds: from a start to its first step: store, compiling, restoring.
-    paused_seconds: evaluating, saving, whatever a hook does.
+    paused_seconds: hooks and saves.
     away_seconds: between the end of a start and the next one.
   """
 
@@ -78,11 +72,11 @@ class Goodput:
 
 
 class StartLog:
-  """Adds lines to a work directory's starts.jsonl; each is on the disk at once.
+  """Appends lines to a work directory's starts.jsonl and syncs each to disk.
 
   Args:
     workdir: folder of the run.
-    process_index: `jax.process_index()`; any other than 0 writes nothing.
+    process_index: `jax.process_index()`; only process 0 writes.
   """
 
   def __init__(self, workdir: str | Path, *, process_index: int = 0):
@@ -90,30 +84,29 @@ class StartLog:
     self._writes = process_index == 0
     self._lines: storage.JsonLines | None = None
 
-  def write(self, state: str, step: int | None = None) -> None:
-    """Says what the run does from now on."""
-    if self._writes:
-      self._append(Event(time.time(), state, step))
-
-  def _append(self, event: Event) -> None:
-    fields = dataclasses.asdict(event)
+  def write(
+    self, state: str, step: int | None = None, *, at: float | None = None
+  ) -> None:
+    """Append a line: the run does this from now on, or from Unix second `at` on."""
+    if not self._writes:
+      return
     if self._lines is None:
       self._lines = storage.JsonLines(self._path, patient=True)
-    self._lines.append({name: x for name, x in fields.items() if x is not None})
+    row = {"time": time.time() if at is None else at, "state": state, "step": step}
+    self._lines.append({name: x for name, x in row.items() if x is not None})
 
   @contextlib.contextmanager
   def start(self) -> Iterator[None]:
-    """Around everything that one start of a run does; it began with its process.
+    """Write the lines of one start; it began when this process started.
 
     Raises:
-      InputError: the file holds something else than starts.
+      InputError: the file holds something else.
     """
     if self._writes:
       before = [event.time for event in read_events(self._path)]
-      self._lines = None  # a new start removes what a kill left of a last line
+      self._lines = None  # opening the file again removes a torn last line
       # One process may start a run twice.
-      began = max([_process_started(), *before[-1:]])
-      self._append(Event(began, "starting"))
+      self.write("starting", at=max([_process_started(), *before[-1:]]))
     try:
       yield
     finally:
@@ -121,10 +114,10 @@ class StartLog:
 
 
 def read_events(path: str | Path) -> list[Event]:
-  """The lines of a starts.jsonl, none if it is missing; a torn last one is left out.
+  """Return the lines of a starts.jsonl without a torn last one; none if it is missing.
 
   Raises:
-    InputError: a line says something else.
+    InputError: a line holds something else.
   """
   events = []
   for number, row in enumerate(storage.read_lines(Path(path)), 1):
@@ -144,23 +137,22 @@ def read_events(path: str | Path) -> list[Event]:
 
 
 def measure(events: Sequence[Event], now: float) -> Goodput | None:
-  """Where the time went, from the first start until `now`.
+  """Return where the time went, from the first start until `now`.
 
-  The steps of a start are kept up to the step that the next one went on from, and
-  those of the last start as far as it came; what it has begun since its last line, and
-  perhaps finished, counts as lost.
+  A start's steps count as training up to the step from which the next start continued,
+  and as lost after it. In the last start, all steps count up to its last line.
 
   Args:
-    events: of `read_events`.
-    now: Unix seconds, in the state of the last line.
+    events: from `read_events`.
+    now: Unix seconds; the state of the last line lasts until then.
 
   Returns:
-    The parts; None if no start was written down.
+    The seconds; None without any start.
   """
   parts = ("training", "lost", "starting", "paused", "away")
   seconds: dict[str, float] = dict.fromkeys(parts, 0.0)
   kept_until = math.inf
-  # Backwards, because what comes after decides what a step was worth.
+  # Backwards, because a later start decides whether a step was kept.
   pairs = list(itertools.pairwise([*events, Event(now, "now")]))
   for event, after in reversed(pairs):
     spent_on = event.state
@@ -169,7 +161,7 @@ def measure(events: Sequence[Event], now: float) -> Goodput | None:
     elif event.state == "training":
       kept = after.step is not None and after.step <= kept_until
       spent_on = "training" if kept else "lost"
-    # A clock that was set back meanwhile must not make time negative.
+    # max: the clock may have been set back meanwhile.
     seconds[spent_on] += max(0.0, after.time - event.time)
     if event.state == "starting" and after.step is not None:
       kept_until = min(kept_until, after.step)
@@ -186,7 +178,7 @@ def measure(events: Sequence[Event], now: float) -> Goodput | None:
 
 
 def _process_started() -> float:
-  """Unix seconds at which this process was started; now where no /proc tells."""
+  """Return when this process started, in Unix seconds; now if there is no /proc."""
   try:
     after_name = Path("/proc/self/stat").read_text().rpartition(")")[2]
   except OSError:

@@ -1,22 +1,17 @@
 """loss.png: training and held-out loss of a run, drawn from its metrics.jsonl."""
 
-from __future__ import annotations
-
 import importlib.util
 import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from phi1_jax import InputError
 from phi1_jax.telemetry.terminal import human
 from phi1_jax.telemetry.writers import read_metrics
-
-if TYPE_CHECKING:  # a run needs matplotlib at its end, and can do without
-  from matplotlib.axes import Axes
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +27,9 @@ def plot_loss(
   name: str,
   num_parameters: int | None = None,
 ) -> None:
-  """Draws train loss (raw and smoothed), held-out losses and the learning rate.
+  """Draw train loss (raw and smoothed), held-out losses and the learning rate.
 
-  Where matplotlib is not installed, a line of the log says so, and nothing is drawn.
+  Logs a warning and draws nothing if matplotlib is not installed.
 
   Args:
     metrics: the run's metrics.jsonl.
@@ -43,14 +38,19 @@ def plot_loss(
     num_parameters: for the title.
 
   Raises:
-    InputError: the file is no metrics.jsonl, or holds no loss yet.
+    InputError: the file is no metrics.jsonl, or has no loss yet.
   """
   rows = read_metrics(metrics)
   steps, losses = _series(rows, "loss")
-  names = {key for row in rows for key in row if _is_held_out_loss(key)}
-  # The loss over everything comes first, then by task.
-  held_out = {key: _series(rows, key) for key in sorted(names, key=_place)}
-  held_out = {key: (x, y) for key, (x, y) in held_out.items() if len(x)}
+  names = {
+    key
+    for row in rows
+    for key, value in row.items()
+    if key.startswith("eval/") and key.endswith("loss") and value is not None
+  }
+  # The total loss comes first, then the losses of tasks.
+  ordered = sorted(names, key=lambda key: (key != "eval/loss", key))
+  held_out = {key: _series(rows, key) for key in ordered}
   if not len(steps) and not held_out:
     raise InputError(f"{metrics} holds no loss to draw yet")
   token_steps, tokens = _series(rows, "tokens_seen")
@@ -62,7 +62,7 @@ def plot_loss(
   from matplotlib.figure import Figure
 
   figure = Figure(figsize=(8, 5.6), dpi=150, layout="constrained")
-  FigureCanvasAgg(figure)  # draws without a display and leaves pyplot alone
+  FigureCanvasAgg(figure)  # needs no display and no pyplot
   top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
   _draw_losses(top, steps, losses, held_out)
   _draw_learning_rate(bottom, *_series(rows, "learning_rate"))
@@ -77,32 +77,24 @@ def plot_loss(
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
-  """Median over `window` values around each one, fewer at the ends; [N] to [N].
+  """Return the median of `window` values around each value; [N] to [N].
 
-  A median, because the mean would draw a lone spike as wide as the window.
+  A mean would draw a single spike as wide as the window.
   """
   half = window // 2
   near = (values[max(i - half, 0) : i + half + 1] for i in range(len(values)))
   return np.array([np.median(part) for part in near])
 
 
-def _is_held_out_loss(name: str) -> bool:
-  return name.startswith("eval/") and name.endswith("loss")
-
-
-def _place(name: str) -> tuple[bool, str]:
-  return name != "eval/loss", name
-
-
 def _series(rows: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
-  """(steps, values) of the rows where `name` is a number."""
+  """Return (steps, values) of the rows where `name` is a number."""
   known = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
   array = np.array(known, dtype=float).reshape(-1, 2)
   return array[:, 0], array[:, 1]
 
 
 def _draw_losses(
-  axes: Axes,
+  axes: Any,
   steps: np.ndarray,
   losses: np.ndarray,
   held_out: dict[str, tuple[np.ndarray, np.ndarray]],
@@ -133,16 +125,15 @@ def _draw_losses(
 
 
 def _loss_limits(series: Sequence[np.ndarray]) -> tuple[float, float]:
-  """Room for everything but a few spikes above the first losses."""
+  """Return limits for all values except a few spikes above the first losses."""
   values = np.concatenate(series)
   low, high = float(values.min()), float(values.max())
-  # One spike to 1e4 must not flatten the curve.
   high = min(high, max(float(np.percentile(values, 99)) * 1.2, values[0] * 1.05))
   margin = 0.05 * (high - low) or 0.1
   return low - margin, high + margin
 
 
-def _draw_learning_rate(axes: Axes, steps: np.ndarray, rates: np.ndarray) -> None:
+def _draw_learning_rate(axes: Any, steps: np.ndarray, rates: np.ndarray) -> None:
   from matplotlib.ticker import FuncFormatter, MaxNLocator
 
   axes.plot(steps, rates, color=_QUIET, linewidth=1.4)
@@ -156,34 +147,28 @@ def _draw_learning_rate(axes: Axes, steps: np.ndarray, rates: np.ndarray) -> Non
   _tidy(axes)
 
 
-def _add_token_axis(axes: Axes, steps: np.ndarray, tokens: np.ndarray) -> None:
-  """Tokens on top. Every step sees as many, so one factor converts."""
+def _add_token_axis(axes: Any, steps: np.ndarray, tokens: np.ndarray) -> None:
+  """Add an axis of tokens on top. Every step sees equally many tokens."""
+  from matplotlib.ticker import FuncFormatter
+
   per_step = tokens[-1] / steps[-1] if steps[-1] > 0 else math.nan
   if not per_step > 0:
     return
-
-  def to_tokens(step: Any) -> Any:
-    return step * per_step
-
-  def to_steps(tokens: Any) -> Any:
-    return tokens / per_step
-
-  from matplotlib.ticker import FuncFormatter
-
-  top = axes.secondary_xaxis("top", functions=(to_tokens, to_steps))
-  top.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _round_number(x)))
+  scale = (lambda step: step * per_step), (lambda count: count / per_step)
+  top = axes.secondary_xaxis("top", functions=scale)
+  top.xaxis.set_major_formatter(FuncFormatter(lambda count, _: _round_number(count)))
   top.set_xlabel("tokens", color=_QUIET)
   top.tick_params(colors=_QUIET)
   top.spines["top"].set_visible(False)
 
 
 def _round_number(value: float) -> str:
-  """A tick: 10M where a column of figures would say 10.0M."""
+  """Return `human(value)` without trailing zeros: 10M, not 10.0M."""
   text = human(value)
   return text if text[-1].isdigit() else f"{float(text[:-1]):g}{text[-1]}"
 
 
-def _tidy(axes: Axes) -> None:
+def _tidy(axes: Any) -> None:
   axes.grid(alpha=0.25, linewidth=0.6)
   axes.spines[["top", "right"]].set_visible(False)
   axes.margins(x=0.01)

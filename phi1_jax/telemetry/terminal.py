@@ -1,25 +1,23 @@
-"""One log row as a line for people, aligned with the lines above and below it."""
-
-from __future__ import annotations
+"""Formatting of numbers and of log rows for the terminal, in aligned columns."""
 
 import math
 from collections.abc import Callable, Mapping
 
 
 def human(value: float) -> str:
-  """Three figures and a unit: 950, 12.3k, 1.42B."""
+  """Return three figures and a unit: 950, 12.3k, 1.42B."""
   if not math.isfinite(value):
     return str(value)
   for unit in ("", "k", "M", "B"):
     figures = f"{value:.3g}"
     if abs(float(figures)) < 1000:
-      # .3g drops trailing zeros, which would make columns jump.
+      # .3g drops trailing zeros, so the width of a column would change.
       return f"{value:#.3g}".rstrip(".") + unit if unit else figures
     value /= 1000
   return f"{value:.3g}T"
 
 
-# Name in the row -> how it reads; rows hold them in this order on the terminal.
+# Name in the row -> its format; the terminal shows them in this order.
 _FIGURES: dict[str, Callable[[float], str]] = {
   "loss": lambda x: f"loss {x:7.4f}",
   "grad_norm": lambda x: f"grad {x:7.3f}",
@@ -31,23 +29,20 @@ _FIGURES: dict[str, Callable[[float], str]] = {
   "input_wait_seconds": lambda x: f"input {_seconds(x):>8}",
   "hbm_peak_gib": lambda x: f"HBM {x:5.1f} GiB",
 }
-
-# Worth having in the files; a line of the terminal has no room for them.
-_QUIET = frozenset(
-  ["tokens_per_second_per_device"]
-  + [f"step_seconds_{part}" for part in ("p50", "p90", "max")]
-)
+# Only in the files.
+_QUIET = ("tokens_per_second_per_device",)
+_QUIET += ("step_seconds_p50", "step_seconds_p90", "step_seconds_max")
 
 
 def format_row(
   step: int, scalars: Mapping[str, float | None], num_steps: int | None = None
 ) -> str:
-  """A row such as `step  1,200/51,000  loss  2.3456  ...  1.21M tok/s  MFU 51.2%`.
+  """Return a row such as `step  1,200/51,000  loss  2.3456  ...  MFU 51.2%`.
 
   Args:
     step: the step.
-    scalars: values by name; what is None (not known), and what only files have room
-      for, is left out; other names follow as they are.
+    scalars: values by name. None and figures that only files have are left out; names
+      without a format come last.
     num_steps: last step of the run, if known.
   """
   if num_steps is None:

@@ -1,13 +1,10 @@
 """Tokens per second, step times and model FLOPs utilisation (MFU).
 
 MFU = tokens/s × FLOPs/token ÷ (devices × peak). FLOPs per token come from the model's
-configuration and count what the model needs, causal attention and no recomputation.
-The peak is that of dense bfloat16 matrix products, whatever dtype a run uses. A device
-that is not in the table has no peak, and so no MFU: None (null in the files), never
-a guess.
+configuration: causal attention, no recomputation. The peak is that of dense bfloat16
+matrix products, whatever dtype a run uses. Devices without a known peak have no MFU:
+None, or null in the files.
 """
-
-from __future__ import annotations
 
 import contextlib
 import dataclasses
@@ -19,11 +16,11 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-  """What one `jax.Device` can do; on TPU v2 and v3 that is one of a chip's two cores.
+  """Data sheet of one `jax.Device`; on TPU v2 and v3, of one of a chip's two cores.
 
   Attributes:
     peak_flops: dense bfloat16 FLOP/s, without sparsity.
-    hbm_gib: memory as sold; a compiler leaves a little less to the program.
+    hbm_gib: memory as sold; programs get a little less.
     hbm_bytes_per_second: bandwidth of that memory (GDDR6 on L4 and T4).
     link_bytes_per_second: to other devices, over all links together, in one direction
       (data sheets often add up both).
@@ -35,12 +32,11 @@ class Device:
   link_bytes_per_second: float
 
 
-# One direction of a slot of 16 lanes: what cards without NVLink have between them. A
-# bridge, which joins two or three cards, is not counted.
+# One direction of 16 lanes, for cards without NVLink. Bridges are not counted.
 _PCIE_3, _PCIE_4, _PCIE_5 = 16e9, 32e9, 64e9
 
 # Keys are jax.Device.device_kind, matched whole: a slice of a GPU (MIG) or a variant
-# with another clock has another name, and a prefix would give it the wrong peak.
+# with another clock has a longer name and another peak.
 # Sources: cloud.google.com/tpu/docs (system architecture; where it gives links in both
 # directions, half of it) and NVIDIA's data sheets, which give NVLink in both
 # directions. The links of TPU v2 are from Jouppi et al. 2020 (Communications of the
@@ -78,16 +74,16 @@ def model_flops_utilisation(
   device_kind: str,
   num_devices: int,
 ) -> float | None:
-  """Share of the devices' peak that the model's own FLOPs take, in [0, 1].
+  """Return the share of the devices' peak that the model's FLOPs use, in [0, 1].
 
   Args:
-    tokens_per_second: of the whole run, over all devices.
+    tokens_per_second: of the run, over all devices.
     flops_per_token: training FLOPs, `ModelConfig.flops_per_token(sequence_length)`.
     device_kind: `jax.Device.device_kind`.
     num_devices: number of `jax.Device`s in the run, on all hosts.
 
   Returns:
-    The MFU, or None if the peak of the device is not known (every CPU).
+    The MFU, or None if the peak of the device is unknown, as for CPUs.
   """
   device = DEVICES.get(device_kind)
   if device is None:
@@ -95,7 +91,7 @@ def model_flops_utilisation(
   return tokens_per_second * flops_per_token / (num_devices * device.peak_flops)
 
 
-# What a row of metrics says of speed, in this order.
+# Figures of speed in a row of metrics, in this order.
 FIGURES = (
   *("tokens_per_second", "tokens_per_second_per_device", "mfu"),
   *("step_seconds", "step_seconds_p50", "step_seconds_p90", "step_seconds_max"),
@@ -104,31 +100,18 @@ FIGURES = (
 
 
 class Throughput:
-  """Adds up tokens, time and time spent waiting for input between two log rows.
+  """Tokens, time and time spent waiting for input between two log rows.
 
-      throughput = Throughput(device_kind, num_devices, flops_per_token)
-      for ...:
-        with throughput.waiting_for_input():
-          batch = next(batches)
-        ...
-        throughput.step(batch.size)
-        if log:
-          row.update(throughput.take())
-        with throughput.paused():  # evaluation, sampling, waiting for a save
-          ...
-
-  All times are the host's, by a clock that stands still in a pause. A step's time is
-  that from one `step` call to the next. The host calls it when it has read the step's
-  metrics, which it does while the device is at the step after: in a run that the
-  device limits that is the time of a step on the device, one step late. The first
-  step after a start or a pause has nothing before it to overlap with, and its time
-  includes that of its input and its dispatch.
+  Times are the host's, without pauses. A step's time runs from one `step` call to the
+  next. The loop calls `step` when it has read a step's metrics, while the device works
+  on the next step. So this is the time of a step on the device, reported one step late.
+  The first step after a start or a pause also includes its input and its dispatch.
 
   Args:
     device_kind: `jax.Device.device_kind`.
     num_devices: number of devices in the run, on all hosts.
     flops_per_token: training FLOPs per token.
-    clock: seconds; another one in tests.
+    clock: returns seconds; replaced in tests.
   """
 
   def __init__(
@@ -140,13 +123,9 @@ class Throughput:
   ):
     self._device_kind, self._num_devices = device_kind, num_devices
     self._flops_per_token, self._clock = flops_per_token, clock
-    self._paused_seconds = 0.0
-    self._step_started = self._now()
+    self._paused = 0.0
+    self._step_started = clock()
     self._reset()
-
-  def _now(self) -> float:
-    """Seconds on the clock that stands still in a pause."""
-    return self._clock() - self._paused_seconds
 
   def _reset(self) -> None:
     self._step_seconds: list[float] = []
@@ -154,7 +133,7 @@ class Throughput:
 
   @contextlib.contextmanager
   def waiting_for_input(self) -> Iterator[None]:
-    """The time inside counts as training time, and as waiting for input."""
+    """Count the time inside as training time and as waiting for input."""
     started = self._clock()
     try:
       yield
@@ -163,28 +142,27 @@ class Throughput:
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:
-    """The time inside does not count as training time."""
+    """Leave the time inside out of the training time."""
     started = self._clock()
     try:
       yield
     finally:
-      self._paused_seconds += self._clock() - started
+      self._paused += self._clock() - started
 
   def step(self, tokens: int) -> None:
-    """One step over `tokens` tokens (of the global batch) is done."""
-    now = self._now()
+    """Count a finished step over `tokens` tokens (of the global batch)."""
+    now = self._clock() - self._paused
     self._step_seconds.append(now - self._step_started)
     self._step_started = now
     self._tokens += tokens
 
   def take(self) -> dict[str, float | None]:
-    """The figures since the last call, and starts over.
+    """Return the figures since the last call, and start anew.
 
     Returns:
-      tokens_per_second, of the run and `_per_device` (on TPU v2 and v3 two make a
-      chip); mfu (None: unknown peak); step_seconds and input_wait_seconds, both means
-      per step; step_seconds_p50, _p90 and _max, over the steps. All None if there was
-      no step.
+      tokens_per_second, and per `jax.Device`; mfu (None: unknown peak); step_seconds
+      and input_wait_seconds, means per step; step_seconds_p50, _p90 and _max, over the
+      steps. All None if there was no step.
     """
     times, tokens, waited = self._step_seconds, self._tokens, self._waited
     self._reset()

@@ -1,15 +1,13 @@
-"""Where a run's numbers go: metrics.jsonl, TensorBoard, the terminal, summary.json.
+"""Writers of a run's numbers: metrics.jsonl, TensorBoard, terminal, summary.json.
 
-A row of metrics.jsonl is one JSON object. Training rows: step, loss, grad_norm,
+A row of metrics.jsonl is a JSON object. Training rows: step, loss, grad_norm,
 learning_rate, tokens_seen, the figures of `throughput.FIGURES`, hbm_peak_gib.
-Evaluation rows: step and eval/<name>. What is not finite is null: NaN is not JSON.
+Evaluation rows: step and eval/<name>. Numbers that are not finite become null, because
+JSON has no NaN.
 
-A run that resumes at step k drops what the run before it wrote and this one writes
-again: the rows after k, and the evaluation rows of k. So nothing is there twice,
-whenever the process was killed.
+A run that resumes at step k writes the rows after k and the evaluation rows of k again.
+It removes the old ones first, so no row is there twice, whenever the run was killed.
 """
-
-from __future__ import annotations
 
 import contextlib
 import importlib.util
@@ -29,14 +27,17 @@ log = logging.getLogger(__name__)
 
 
 class Recorder:
-  """Writes scalars to every place at once, on process 0 only.
+  """Writes scalars to metrics.jsonl, tensorboard/ and the terminal.
 
   Args:
-    workdir: folder of the run; metrics.jsonl and tensorboard/ go there.
-    resumed_at: step of the checkpoint the run goes on from, None for a new run.
+    workdir: folder of the run.
+    resumed_at: step of the checkpoint that the run continues from, None for a new run.
     num_steps: last step of the run, for the terminal.
-    process_index: `jax.process_index()`; any other than 0 writes nothing.
-    emit: prints a line; `tqdm.write` where a progress bar is on the terminal.
+    process_index: `jax.process_index()`; only process 0 writes.
+    emit: prints a line, such as `Progress.write`.
+
+  Raises:
+    InputError: metrics.jsonl holds something else.
   """
 
   def __init__(
@@ -49,26 +50,32 @@ class Recorder:
     emit: Callable[[str], object] = print,
   ):
     self._num_steps, self._emit = num_steps, emit
-    self._file = self._board = None
-    if process_index == 0:
-      workdir = Path(workdir)
-      self._file = MetricsFile(workdir / "metrics.jsonl", resumed_at=resumed_at)
-      # TensorBoard hides what earlier processes wrote at purge_step and later.
+    self._lines = self._board = None
+    if process_index != 0:
+      return
+    path = Path(workdir) / "metrics.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    truncate_after(path, -1 if resumed_at is None else resumed_at)
+    self._lines = storage.JsonLines(path, patient=True)
+    if board := _summary_writer():
+      # TensorBoard hides values that earlier processes wrote at purge_step and later.
       purge_step = 0 if resumed_at is None else resumed_at + 1
-      # Without a suffix, two starts within one second would share a file.
-      if board := _summary_writer():
-        self._board = board(
-          str(workdir / "tensorboard"),
-          purge_step=purge_step,
-          filename_suffix=f".{purge_step}",
-        )
+      self._board = board(
+        str(path.with_name("tensorboard")),
+        purge_step=purge_step,
+        # Without a suffix, two starts in the same second would share a file.
+        filename_suffix=f".{purge_step}",
+      )
 
   def write(self, step: int, scalars: Mapping[str, Any]) -> None:
-    """Records numbers (Python, NumPy or JAX scalars, or None) of one step."""
-    if self._file is None:
+    """Write numbers (Python, NumPy or JAX scalars, or None) of one step.
+
+    The row is synced to disk when this returns.
+    """
+    if self._lines is None:
       return
     values = {name: _number(value) for name, value in scalars.items()}
-    self._file.write(step, values)
+    self._lines.append(_jsonable({"step": step, **values}))
     if self._board is not None:
       for name, value in values.items():
         if value is not None:
@@ -77,7 +84,7 @@ class Recorder:
     self._emit(format_row(step, values, self._num_steps))
 
   def flush(self) -> None:
-    """Write out what is still in memory, so that the files can be uploaded."""
+    """Flush the files, so that they can be uploaded."""
     if self._board is not None:
       try:
         self._board.flush()
@@ -85,9 +92,9 @@ class Recorder:
         log.warning("tensorboard/: %s", error.strerror)
 
   def close(self) -> None:
-    """Flushes and closes the files."""
-    if self._file is not None:
-      self._file.close()
+    """Flush and close the files."""
+    if self._lines is not None:
+      self._lines.close()
     if self._board is not None:
       self._board.close()
 
@@ -95,23 +102,23 @@ class Recorder:
     return self
 
   def __exit__(self, kind: object, *_: object) -> None:
-    # What ends the run is to be reported, not that its rows do not fit on the disk.
+    # A full disk must not hide the exception that ended the run.
     with contextlib.suppress(*[OSError] if kind else []):
       self.close()
 
 
 def _summary_writer() -> type | None:
-  """tensorboardX's writer, without the torch that it would load for tensors.
+  """Import tensorboardX's writer without torch, which takes seconds and memory.
 
-  torch costs seconds and memory, and no training run here has use for it. None where
-  tensorboardX is not installed: metrics.jsonl has the numbers.
+  Returns:
+    The class, or None if tensorboardX is not installed.
   """
   if importlib.util.find_spec("tensorboardX") is None:
     log.warning("tensorboardX is not installed: no tensorboard/, only metrics.jsonl")
     return None
   hide = "torch" not in sys.modules
   if hide:
-    sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]  # "not there"
+    sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]  # import fails
   try:
     from tensorboardX import SummaryWriter
   finally:
@@ -120,34 +127,8 @@ def _summary_writer() -> type | None:
   return SummaryWriter
 
 
-class MetricsFile:
-  """Appends rows to metrics.jsonl; a row is on the disk when `write` returns.
-
-  Args:
-    path: the file; its folder is created if missing.
-    resumed_at: see `truncate_after`; None drops all rows.
-
-  Raises:
-    InputError: the file holds something else than rows.
-  """
-
-  def __init__(self, path: str | Path, *, resumed_at: int | None = None):
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    truncate_after(path, -1 if resumed_at is None else resumed_at)
-    self._lines = storage.JsonLines(path, patient=True)
-
-  def write(self, step: int, scalars: Mapping[str, Any]) -> None:
-    """Append one row."""
-    self._lines.append(_jsonable({"step": step, **scalars}))
-
-  def close(self) -> None:
-    """Close the file."""
-    self._lines.close()
-
-
 def read_metrics(path: str | AnyPath) -> list[dict[str, Any]]:
-  """Return the rows of a metrics.jsonl; a torn last line is left out.
+  """Return the rows of a metrics.jsonl without a torn last line.
 
   Raises:
     InputError: the file is missing, or a line is not a row.
@@ -168,15 +149,16 @@ def read_metrics(path: str | AnyPath) -> list[dict[str, Any]]:
 
 
 def truncate_after(path: Path, step: int) -> None:
-  """Drop rows after `step`, evaluations of it, and a torn last line, atomically."""
-  if path.exists():
-    rows = [row for row in read_metrics(path) if _stays(row, step)]
-    storage.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
-
-
-def _stays(row: Mapping[str, Any], step: int) -> bool:
-  evaluation = any(name.startswith("eval/") for name in row)
-  return row["step"] < step or (row["step"] == step and not evaluation)
+  """Remove rows after `step`, evaluations of it, and a torn last line, atomically."""
+  if not path.exists():
+    return
+  kept = [
+    json.dumps(row) + "\n"
+    for row in read_metrics(path)
+    # An evaluation counts as later than its step.
+    if row["step"] + any(name.startswith("eval/") for name in row) <= step
+  ]
+  storage.write_text(path, "".join(kept))
 
 
 def write_summary(path: AnyPath, summary: Mapping[str, Any]) -> None:
@@ -185,7 +167,7 @@ def write_summary(path: AnyPath, summary: Mapping[str, Any]) -> None:
 
 
 def _number(value: Any) -> int | float | None:
-  """A Python number from a scalar of any library."""
+  """Return a Python number for a scalar of any library."""
   if value is None or isinstance(value, (int, float)):
     return value
   number = value.item()  # NumPy and JAX scalars, and arrays of one element
@@ -193,12 +175,12 @@ def _number(value: Any) -> int | float | None:
 
 
 def _jsonable(value: Any) -> Any:
-  """The same value in what JSON knows."""
+  """Return a value as JSON has it."""
   if isinstance(value, Mapping):
     return {str(key): _jsonable(item) for key, item in value.items()}
   if isinstance(value, (list, tuple)):
     return [_jsonable(item) for item in value]
-  if value is None or isinstance(value, (str, bool)):
+  if isinstance(value, (str, bool)):
     return value
   number = _number(value)
   return number if number is None or math.isfinite(number) else None

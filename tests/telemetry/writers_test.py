@@ -10,7 +10,6 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from phi1_jax import InputError
 from phi1_jax.telemetry.writers import (
-  MetricsFile,
   Recorder,
   read_metrics,
   truncate_after,
@@ -28,10 +27,9 @@ def strict(line):
 
 
 def fill(path, steps, **arguments):
-  metrics = MetricsFile(path, **arguments)
-  for step in steps:
-    metrics.write(step, {"loss": float(step)})
-  metrics.close()
+  with Recorder(path.parent, **arguments) as recorder:
+    for step in steps:
+      recorder.write(step, {"loss": float(step)})
 
 
 def steps(path):
@@ -39,21 +37,19 @@ def steps(path):
 
 
 def test_a_row_is_on_the_disk_when_write_returns(tmp_path):
-  metrics = MetricsFile(tmp_path / "run" / "metrics.jsonl")
-  metrics.write(3, {"loss": 1.5, "tokens_seen": 10})
-  content = (tmp_path / "run" / "metrics.jsonl").read_text()
+  with Recorder(tmp_path / "run") as recorder:
+    recorder.write(3, {"loss": 1.5, "tokens_seen": 10})
+    content = (tmp_path / "run" / "metrics.jsonl").read_text()
   assert content == '{"step": 3, "loss": 1.5, "tokens_seen": 10}\n'
-  metrics.close()
 
 
 def test_what_is_not_finite_is_null(tmp_path):
-  path = tmp_path / "metrics.jsonl"
-  metrics = MetricsFile(path)
   values = {"loss": math.nan, "grad_norm": np.float32(np.inf), "mfu": None}
-  metrics.write(1, values | {"steps": np.int64(4), "lr": np.float32(0.5)})
-  metrics.close()
+  with Recorder(tmp_path) as recorder:
+    recorder.write(1, values | {"steps": np.int64(4), "lr": np.float32(0.5)})
   expected = {"step": 1, "loss": None, "grad_norm": None, "mfu": None}
-  assert strict(path.read_text()) == expected | {"steps": 4, "lr": 0.5}
+  written = strict((tmp_path / "metrics.jsonl").read_text())
+  assert written == expected | {"steps": 4, "lr": 0.5}
 
 
 def test_resuming_drops_later_rows(tmp_path):
@@ -65,11 +61,10 @@ def test_resuming_drops_later_rows(tmp_path):
 
 def test_resuming_drops_the_evaluation_of_its_step(tmp_path):
   path = tmp_path / "metrics.jsonl"
-  metrics = MetricsFile(path)
-  for step in (2, 4, 6):
-    metrics.write(step, {"loss": 1.0})
-    metrics.write(step, {"eval/loss": 2.0})
-  metrics.close()
+  with Recorder(tmp_path) as recorder:
+    for step in (2, 4, 6):
+      recorder.write(step, {"loss": 1.0})
+      recorder.write(step, {"eval/loss": 2.0})
   truncate_after(path, 4)
   rows = [(row["step"], "eval/loss" in row) for row in read_metrics(path)]
   assert rows == [(2, False), (2, True), (4, False)]
@@ -112,7 +107,7 @@ def test_a_file_of_something_else_is_refused(tmp_path, line):
   path = tmp_path / "metrics.jsonl"
   path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n')
   with pytest.raises(InputError, match=r"metrics.jsonl line 2: got .*, expected"):
-    MetricsFile(path)
+    Recorder(tmp_path)
   assert line in path.read_text()
 
 
