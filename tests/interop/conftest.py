@@ -151,6 +151,11 @@ def save_older(model: PhiForCausalLM, folder: Path, layout: str) -> Path:
 
 
 @pytest.fixture(scope="session")
+def model():
+  return phi()
+
+
+@pytest.fixture(scope="session")
 def twins():
   """What this file defines, which tests cannot import."""
   return types.SimpleNamespace(**globals())

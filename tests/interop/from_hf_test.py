@@ -41,11 +41,6 @@ def logits(source, params, tokens):
 
 
 @pytest.fixture(scope="module")
-def model(twins):
-  return twins.phi()
-
-
-@pytest.fixture(scope="module")
 def folder(twins, model, tmp_path_factory):
   return twins.save(model, tmp_path_factory.mktemp("hf") / "phi")
 

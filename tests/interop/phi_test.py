@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from transformers import PhiConfig, PhiForCausalLM
 
 from phi1_jax import InputError
 from phi1_jax.interop import phi
@@ -22,35 +21,7 @@ _SIZES = [
 
 
 def _config(sizes, **changes):
-  return ModelConfig(*sizes, dtype="float32", **changes)
-
-
-def _twin(config):
-  torch.manual_seed(0)
-  model = PhiForCausalLM(
-    PhiConfig(
-      vocab_size=config.vocabulary_size,
-      hidden_size=config.embed_dim,
-      intermediate_size=config.mlp_dim,
-      num_hidden_layers=config.num_layers,
-      num_attention_heads=config.num_heads,
-      head_dim=config.head_dim,
-      max_position_embeddings=config.max_length,
-      initializer_range=0.2,
-      resid_pdrop=0.0,
-      attention_dropout=0.0,
-      rope_parameters={
-        "rope_type": "default",
-        "rope_theta": config.rope_base,
-        "partial_rotary_factor": config.rotary_dim / config.head_dim,
-      },
-    )
-  )
-  with torch.no_grad():
-    for name, parameter in model.named_parameters():
-      if name.endswith("bias") or "norm" in name:
-        parameter += 0.2 * torch.randn_like(parameter)
-  return model
+  return ModelConfig(*sizes, dtype="float32", initializer_range=0.2, **changes)
 
 
 def _arrays(model):
@@ -63,9 +34,9 @@ def _tokens(config, rows=3):
 
 
 @pytest.mark.parametrize("sizes", _SIZES)
-def test_logits_and_every_gradient_equal_the_twin(sizes):
+def test_logits_and_every_gradient_equal_the_twin(twins, sizes):
   config = _config(sizes, rope_base=500.0)
-  model = _twin(config)
+  model = twins.phi(config)
   tokens = _tokens(config)
   targets = np.roll(tokens, -1, axis=1)
 
@@ -90,9 +61,9 @@ def test_logits_and_every_gradient_equal_the_twin(sizes):
 
 
 @pytest.mark.parametrize("sizes", _SIZES)
-def test_round_trips_are_exact(sizes):
+def test_round_trips_are_exact(twins, sizes):
   config = _config(sizes)
-  theirs = _arrays(_twin(config))
+  theirs = _arrays(twins.phi(config))
   params = phi.from_hf(theirs, config)
   again = phi.to_hf(params, config)
   assert theirs.keys() == again.keys()
@@ -100,17 +71,19 @@ def test_round_trips_are_exact(sizes):
   jax.tree.map(np.testing.assert_array_equal, phi.from_hf(again, config), params)
 
 
-def test_imports_into_the_parameters_dtype():
+def test_imports_into_the_parameters_dtype(twins):
   config = _config(_SIZES[0], param_dtype="bfloat16")
-  halves = {name: x.astype(np.float16) for name, x in _arrays(_twin(config)).items()}
+  halves = {
+    name: x.astype(np.float16) for name, x in _arrays(twins.phi(config)).items()
+  }
   halves["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.zeros(3, np.float16)
   leaves = jax.tree.leaves(phi.from_hf(halves, config))
   assert {leaf.dtype for leaf in leaves} == {jnp.dtype("bfloat16")}
 
 
-def test_refuses_what_does_not_fit():
+def test_refuses_what_does_not_fit(twins):
   config = _config(_SIZES[0])
-  good = _arrays(_twin(config))
+  good = _arrays(twins.phi(config))
   given = {name: x for name, x in good.items() if "layers.2.mlp.fc1" not in name}
   given |= {"extra": np.zeros(3), "lm_head.bias": np.zeros(5)}
   with pytest.raises(InputError) as refused:

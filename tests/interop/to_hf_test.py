@@ -25,11 +25,6 @@ def export(checkpoint, out, dtype="float32", max_shard_bytes=10**9):
 
 
 @pytest.fixture(scope="module")
-def model(twins):
-  return twins.phi()
-
-
-@pytest.fixture(scope="module")
 def checkpoint(twins, model, tmp_path_factory):
   """A work directory made from the model."""
   path = tmp_path_factory.mktemp("run")
