@@ -1,12 +1,10 @@
-"""The folder of an evaluation: what was asked, what came back, how it was judged.
+"""The work directory of an evaluation.
 
-  run.json           what decides the completions (settings, model), and what each half
-                     noted about itself; written when a half begins and ends
-  completions.jsonl  one line per sample, append-only
-  verdicts.jsonl     one line per sample and variant, append-only
-  summary.json       the scores, written last
-
-How the files survive being killed: `phi1_jax.storage`.
+run.json           settings and model, which decide the completions, and facts of each
+                   stage; written when a stage begins and ends
+completions.jsonl  one line per sample, append-only
+verdicts.jsonl     one line per sample and variant, append-only
+summary.json       the scores, written last
 """
 
 import contextlib
@@ -23,13 +21,11 @@ COMPLETIONS, VERDICTS = "completions.jsonl", "verdicts.jsonl"
 
 @contextlib.contextmanager
 def opened(folder: AnyPath, doing: str) -> Iterator[storage.Mirror]:
-  """Make a folder and keep other processes out of it; give a local copy of it.
-
-  What changes in the copy is uploaded when the block ends, however it ends.
+  """Make and lock a folder; give a local copy, which is uploaded when the block ends.
 
   Args:
     folder: local, then it is its own copy; or gs://.
-    doing: what this process does there, such as "judging".
+    doing: the work of this process, such as "judging".
 
   Raises:
     InputError: it cannot be written, or another process on this machine holds it.
@@ -44,7 +40,7 @@ def opened(folder: AnyPath, doing: str) -> Iterator[storage.Mirror]:
 
 
 def note(workdir: AnyPath, half: str, facts: Mapping[str, Any]) -> None:
-  """Add what a half says about itself to run.json; seconds add up over restarts."""
+  """Add facts of a stage to run.json; seconds add up over restarts."""
   run = storage.read_json(workdir / RUN)
   before = run.get(half, {})
   seconds = before.get("seconds", 0.0) + facts.get("seconds", 0.0)

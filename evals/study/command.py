@@ -1,4 +1,4 @@
-"""python -m evals study: the whole study, from data to page, with one command."""
+"""python -m evals study: a whole study, from the data to the page."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _NEEDED = {
 
 
 def main(about: str, argv: Sequence[str]) -> int:
-  """Runs a study, or goes on with it."""
+  """Run or resume a study."""
   parser = command.Parser(
     "study",
     about,
@@ -60,7 +60,7 @@ def main(about: str, argv: Sequence[str]) -> int:
     os.environ[mbpp.ENVIRONMENT] = arguments.benchmarks
   benchmarks = os.environ.get(mbpp.ENVIRONMENT) or None
   if benchmarks:
-    mbpp.load("mbpp-full-500", benchmarks)  # or says what is not there, at once
+    mbpp.load("mbpp-full-500", benchmarks)  # refuses a folder without it
   steps = plan.Plan(config, local, benchmarks).steps()
   graph.check(steps)
   settings = _settings_of(config, steps, benchmarks)
@@ -102,7 +102,7 @@ def _shown(config: StudyConfig, local: Path, folder: storage.AnyPath) -> bool:
 
 
 def _settings() -> str:
-  """What it costs, and what it may be told."""
+  """Return the end of --help: cost and settings."""
   fields = ", ".join(field.name for field in dataclasses.fields(StudyConfig))
   lines = [
     "gin/evals/study.gin, the default, takes about an hour on two cores and 1 GB of",
@@ -136,7 +136,7 @@ def _config(arguments) -> StudyConfig:
 def _settings_of(
   config: StudyConfig, steps: Sequence[graph.Step], benchmarks: str | None
 ) -> dict[str, Any]:
-  """What a study is: what may not change while its folder is worked on."""
+  """Return the settings that may not change in a study's folder."""
   settings = dataclasses.asdict(config)
   del settings["jobs"]  # changes nothing but the time it takes
   # Seeds may be added; the first one's model makes embeddings for the data.
@@ -149,7 +149,7 @@ def _settings_of(
 
 
 def _gin_files(steps: Sequence[graph.Step]) -> dict[str, Path]:
-  """What the steps read, and what that includes."""
+  """Return the gin files of the steps and the files that they include."""
   from phi1_jax.cli import gin_config  # after --help
 
   flag = "--gin_file="
@@ -158,7 +158,7 @@ def _gin_files(steps: Sequence[graph.Step]) -> dict[str, Path]:
 
 
 def _check_configurations(steps: Sequence[graph.Step]) -> None:
-  """Refuses what no training or token store could be told, before anything runs."""
+  """Refuse wrong settings of trainings and token stores before anything runs."""
   from phi1_jax.cli import gin_config  # JAX, and so all of these, after --help
   from phi1_jax.data.config import DataConfig
   from phi1_jax.optim.schedule import linear_warmup_linear_decay
@@ -171,8 +171,8 @@ def _check_configurations(steps: Sequence[graph.Step]) -> None:
   for step in steps:
     if not step.words or step.words[0] not in classes:
       continue
-    told = [word for word in step.words if word.startswith("--gin")]
-    given = command.Parser(step.words[0], "", "").parse(told)
+    flags = [word for word in step.words if word.startswith("--gin")]
+    given = command.Parser(step.words[0], "", "").parse(flags)
     try:
       parts = gin_config.load(
         given.gin_files, given.gin_bindings, classes[step.words[0]]

@@ -1,4 +1,4 @@
-"""What a study is told (gin name: `Study`)."""
+"""Settings of a study: the gin name `Study`."""
 
 from __future__ import annotations
 
@@ -15,35 +15,34 @@ class StudyConfig:
   """The arms of the paper's Figure 2.1, its Table 3, and controls, in miniature.
 
   Attributes:
-    recipe: gin file of a training; every run is that, with its own data and steps.
+    recipe: gin file of a training; each run adds its own data and steps.
     models: size -> gin file of a model.
-    steps: of a whole arm.
-    text_steps: of those, how many are spent on text before exercises.
-    seeds: of the trainings; every arm is trained with each. A study that has ended goes
-      on with more of them, if the first one stays.
-    menu: of the grammar teacher: which exercises it composes, and which unseen ones
-      are the ruler.
+    steps: training steps of an arm.
+    text_steps: those of them that are spent on text before exercises.
+    seeds: of the trainings of each arm. A finished study goes on with more of them, if
+      the first stays.
+    menu: the grammar teacher's menu of the exercises and of the test problems.
     data_seed: of the exercises, the textbooks and the controls.
-    exercises: how many are composed.
-    sections: of textbooks.
+    exercises: number of exercises.
+    sections: number of textbook sections.
     raw_documents: modules of the raw pool, chosen by hash.
-    vocabulary_size: of the BPE that all arms share; it is learnt from some raw code,
-      the textbooks and the exercises.
-    wrong_share: of solutions that are exchanged in the control "wrong".
+    vocabulary_size: of the BPE of all arms, trained on some raw code, the textbooks
+      and the exercises.
+    wrong_share: share of solutions that are exchanged in the control "wrong".
     few: exercises of the control "few".
     leaks: test problems that are planted in the arm "leaked".
-    leak_copies: how often each.
+    leak_copies: copies of each.
     taus: AST match rates of the pruning study.
-    distance: of embeddings, up to which a weaker match counts in it; the last hidden
-      state of the first model after `text_steps`, of unit length. The default let 1
-      in 1,000 random pairs pass, and 2 of 3 renamed copies, where it was measured
-      (LOG.md: another recipe, 0.7M tokens of raw code).
-    max_new_tokens: of a completion; solutions of the ruler's problems are short.
+    distance: the largest distance of embeddings at which a weaker match counts in it.
+      Embeddings are the last hidden state of the first model after `text_steps`, of
+      unit length. The default let 1 in 1,000 random pairs pass, and 2 of 3 renamed
+      copies, where it was measured (LOG.md: another recipe, 0.7M tokens of raw code).
+    max_new_tokens: of a completion; solutions of the test problems are short.
     sampled: completions per problem of the nearest tier for pass@k; 0 leaves it out.
     benchmarks: whether the arms of the paper's figure are judged on HumanEval, and on
       MBPP if it is there.
-    jobs: steps that run at the same time, each on its share of the cores; 0 is one
-      per core. With an accelerator, which they share, name a number.
+    jobs: steps at a time, each on its share of the cores; 0 is one per core. With an
+      accelerator, which they share, give a number.
   """
 
   recipe: str
@@ -69,7 +68,7 @@ class StudyConfig:
   jobs: int = 0
 
   def __post_init__(self):
-    """Refuses what no study can be made of, by name."""
+    """Refuse values that no study can be made of."""
     for name, least in (
       ("steps", 4),
       ("exercises", 100),

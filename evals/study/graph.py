@@ -1,8 +1,8 @@
-"""A graph of steps, each a command of its own, run by as many hands as there are cores.
+"""A scheduler for a graph of steps, each a command in a subprocess.
 
-A step that came to its end is noted in steps.jsonl and never run again; one that was
-interrupted is run again, and every command of this project then goes on where it was.
-So a study may be killed at any moment, and the same command goes on.
+Finished steps are listed in steps.jsonl and never run again. An interrupted step is run
+again, and its command resumes. So a study that was killed at any moment is resumed by
+the same command.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from phi1_jax.cli.progress import Progress
 from phi1_jax.text import settings_file
 
 STEPS, LOGS = "steps.jsonl", "logs"
-# Judging a dozen models of one shape compiles the same programs each time.
+# The compilation cache: models of one shape need the same programs.
 _COMPILED = "compiled"
 # Several steps may share one accelerator, so none may take all of its memory at once.
 _SHARING = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-# Linux can tell a child when its parent is gone, however it went.
+# Linux can signal a child when its parent ends, even if it was killed.
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
 _WORKDIR = "--workdir="
-_ORPHAN_SECONDS = 60.0  # afterwards the step itself says who holds its folder
+_ORPHAN_SECONDS = 60.0  # afterwards the step's own lock refuses its folder
 _SHOWN_LINES = 15  # of the log of a step that failed
 
 
@@ -48,15 +48,15 @@ class FailedError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-  """A part of a study.
+  """A step of a study.
 
   Attributes:
-    name: of the step; names are unique.
-    needs: steps that must be done before.
-    words: arguments of `python -m`; () if it is a function.
-    function: what is called in this process instead; quick, and safe to call again.
-    about: what decides its outcome beside `words`, for a function.
-    seconds: about how long one core takes; only the time left is told by it.
+    name: a unique name.
+    needs: names of the steps that must be done before.
+    words: arguments of `python -m`; () if the step is a function.
+    function: called in this process instead; quick, and safe to call again.
+    about: settings that decide a function's outcome.
+    seconds: estimate for one core, for the time left.
   """
 
   name: str
@@ -68,12 +68,12 @@ class Step:
 
   @property
   def digest(self) -> str:
-    """Of what it does."""
+    """Digest of what it does."""
     return settings_file.digest({"words": self.words, "about": self.about})
 
 
 def check(steps: Sequence[Step]) -> None:
-  """Refuses a graph that has no order, or in which a name stands twice."""
+  """Refuse a step that needs a later one, and equal names."""
   seen: set[str] = set()
   for step in steps:
     if step.name in seen:
@@ -86,7 +86,7 @@ def check(steps: Sequence[Step]) -> None:
 
 @dataclasses.dataclass
 class _State:
-  """What the hands share; guarded by `lock`, but for the functions they call."""
+  """State shared by the worker threads, guarded by `lock`."""
 
   total: int
   waiting: list[Step]
@@ -99,19 +99,17 @@ class _State:
   stopping: bool = False
 
   def ready(self) -> Iterator[Step]:
-    """The steps that may begin, in the order of the graph."""
+    """Return the steps that may begin, in the order of the graph."""
     return (s for s in self.waiting if self.done.issuperset(s.needs))
 
   def figures(self, running: Iterable[Step]) -> dict[str, str]:
-    """What is shown beside the work done."""
+    """Return the figures of the progress line."""
     names = ", ".join(step.name for step in running)
     return {"steps": f"{len(self.done)} of {self.total}", "running": names or "-"}
 
 
 def seconds_of_done(steps: Sequence[Step], folder: storage.AnyPath) -> dict[str, float]:
-  """Step -> how long it took, for those that are done in a folder."""
-  if not (folder / STEPS).exists():
-    return {}
+  """Return the seconds that each finished step took, by name."""
   rows = {
     (row["step"], row["digest"]): row["seconds"]
     for row in storage.read_lines(folder / STEPS)
@@ -122,21 +120,20 @@ def seconds_of_done(steps: Sequence[Step], folder: storage.AnyPath) -> dict[str,
 def run(
   steps: Sequence[Step], folder: Path, jobs: int, save: Callable[[], None] | None = None
 ) -> bool:
-  """Runs what is not done yet.
+  """Run the steps that are not done yet.
 
   Args:
     steps: in an order in which they could run one by one; the first ready one is taken.
     folder: gets `STEPS` and `LOGS`.
-    jobs: how many run at the same time, each on its own share of the cores; 0 is one
-      per core.
+    jobs: steps at a time, each on its own share of the cores; 0 is one per core.
     save: called after each step, before its row is added to `STEPS`; other steps may
       be running.
 
   Returns:
-    Whether all are done; False if it was stopped by SIGTERM or SIGINT.
+    True if all are done; False if SIGTERM or SIGINT stopped them.
 
   Raises:
-    FailedError: a step failed. Those that were running have come to their end.
+    FailedError: a step failed. Those that were running have ended.
   """
   check(steps)
   jobs = jobs or _cores()
@@ -163,7 +160,7 @@ def _cores() -> int:
 
 
 def _shares(jobs: int) -> list[set[int] | None]:
-  """The cores of each hand; all of them where they cannot be shared out."""
+  """Return the cores of each job; None where a process cannot be bound to cores."""
   if not hasattr(os, "sched_getaffinity"):
     return [None] * jobs
   cores = sorted(os.sched_getaffinity(0))
@@ -178,7 +175,7 @@ def _work(
   bar: Progress,
   save: Callable[[], None],
 ) -> None:
-  """Hands steps out until none is left, one fails, or a signal comes."""
+  """Start steps until none is left, a step fails, or a signal comes."""
   free: queue.SimpleQueue[set[int] | None] = queue.SimpleQueue()
   for share in _shares(jobs):
     free.put(share)
@@ -202,7 +199,7 @@ def _work(
         try:
           if (row := future.result()) is not None:
             save()
-        except Exception as error:  # the others come to their end, and are noted
+        except Exception as error:  # raised when the others have ended
           failed.append(error)
           row = None
         if row is None:
@@ -221,7 +218,7 @@ def _one(
   state: _State,
   free: queue.SimpleQueue[set[int] | None],
 ) -> dict[str, Any] | None:
-  """Runs a step; gives its row of `STEPS`, or None if it was stopped."""
+  """Run a step; return its row of `STEPS`, or None if it was stopped."""
   row = {"step": step.name, "digest": step.digest, **provenance.here()}
   try:
     if step.function is not None:
@@ -269,7 +266,7 @@ def _log(step: Step, folder: Path) -> Path:
 
 
 def _child(step: Step, folder: Path, state: _State, share: set[int] | None) -> int:
-  """Runs `python -m words` with its output in a log; gives its exit code."""
+  """Run `python -m words` with its output in a log; return its exit code."""
   words = [sys.executable, "-m", *step.words]
   cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / _COMPILED)}
   with _log(step, folder).open("ab") as output:
@@ -278,7 +275,7 @@ def _child(step: Step, folder: Path, state: _State, share: set[int] | None) -> i
     with state.lock:
       if state.stopping:
         return command.PREEMPTED
-      # In a group of its own, a Ctrl-C reaches it through us alone.
+      # In a process group of its own, so that this process passes a Ctrl-C on.
       child = subprocess.Popen(
         words,
         stdout=output,
@@ -300,14 +297,14 @@ def _child(step: Step, folder: Path, state: _State, share: set[int] | None) -> i
 
 
 def _die_with_parent() -> None:
-  """Has the kernel end this child as SIGTERM does: a training saves first."""
+  """Have the kernel send SIGTERM when the parent ends: a training saves first."""
   assert _LIBC
   _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextlib.contextmanager
 def _stop_on_signals(state: _State) -> Iterator[None]:
-  """Passes the first SIGTERM or SIGINT on to the steps that run; the second kills."""
+  """Pass the first SIGTERM or SIGINT on to the running steps; kill at the second."""
 
   def stop(number: int, frame: object) -> None:
     del number, frame
