@@ -1,4 +1,4 @@
-"""The arms: what each model reads, and what was expected of it before it was trained.
+"""The arms of a study, and predictions written down before they were trained.
 
 All arms but one take the same number of steps. An arm without exercises spends them on
 text; one with exercises starts from the same run after `Study.text_steps` of them, and
@@ -32,7 +32,7 @@ FULL, THINNED = "textbooks_exercises", "thinned"
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-  """What a model is trained on.
+  """The training data of a model.
 
   Attributes:
     name: of the arm.
@@ -61,11 +61,7 @@ _CONTROLS = {
 
 
 def arms(taus: Sequence[float]) -> list[Arm]:
-  """Every arm of a study.
-
-  Args:
-    taus: AST match rates of the pruning study.
-  """
+  """Return the arms of a study with these AST match rates of pruning."""
   best = _TEXT_ABOUT["textbooks"]
   controls = _CONTROLS | {THINNED: f"as few exercises as tau {min(taus):g} leaves"}
   return [
@@ -97,7 +93,7 @@ def arms(taus: Sequence[float]) -> list[Arm]:
 
 
 def pruned(tau: float) -> str:
-  """Name of the arm, and of the set, without what is close at a match rate."""
+  """Return the name of the arm, and of the set, pruned at a match rate."""
   return f"pruned_{tau:g}"
 
 
@@ -107,12 +103,12 @@ Share = Callable[[str, str], float | None]
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-  """What was expected before any model of the study was trained.
+  """A prediction from before any model of the study was trained.
 
   Attributes:
-    text: the expectation.
-    holds: whether it came true, given the share that each arm solves of a task set;
-      None where that cannot be said.
+    text: the prediction.
+    holds: whether it holds, given the share that each arm solves of a task set; None
+      if a share is missing.
   """
 
   text: str
@@ -122,9 +118,9 @@ class Prediction:
 def _less(
   one: str, other: str, factor: float = 1.0, of: str = "", of_one: str = ""
 ) -> Callable:
-  """Whether arm `one` solves less than `factor` times what arm `other` does.
+  """Return a test that arm `one` solves less than `factor` times the share of `other`.
 
-  Of the same task set, unless another one is named for `one`.
+  The task set is `of`, and `of_one` for `one` if given.
   """
 
   def holds(share: Share) -> bool | None:
@@ -137,7 +133,7 @@ def _less(
 
 
 def predictions(tiers: Sequence[str], strictest: float) -> list[Prediction]:
-  """What was expected; written down with the code, before the first run.
+  """Return the predictions, which were written before the first run.
 
   Args:
     tiers: task sets of generated problems, from near to far: unseen triples, unseen
@@ -194,7 +190,7 @@ def predictions(tiers: Sequence[str], strictest: float) -> list[Prediction]:
 
 
 def _unsolved(near: str) -> Callable:
-  """Whether no arm of text alone solves 5% of a tier."""
+  """Return a test that no arm of text alone solves 5% of a tier."""
 
   def holds(share: Share) -> bool | None:
     found = [share(text, near) for text in TEXTS]
@@ -204,7 +200,7 @@ def _unsolved(near: str) -> Callable:
 
 
 def _in_order(tiers: Sequence[str]) -> Callable:
-  """Whether the first tier is solved best, and the last one worst."""
+  """Return a test that the first tier is solved best, and the last worst."""
 
   def holds(share: Share) -> bool | None:
     found = [share(FULL, tier) for tier in tiers]
@@ -227,16 +223,12 @@ def _within(one: str, other: str, most: float, of: str) -> Callable:
 def verdicts(
   tiers: Sequence[str], strictest: float, shares: Mapping[str, Mapping[str, float]]
 ) -> list[dict[str, object]]:
-  """Each prediction with what came of it.
+  """Return a row per prediction: its text, whether it holds, and the numbers used.
 
   Args:
-    tiers: as for `predictions`.
-    strictest: as for `predictions`.
+    tiers: see `predictions`.
+    strictest: see `predictions`.
     shares: arm -> task set -> share solved, over all seeds.
-
-  Returns:
-    A row per prediction: its text, whether it holds, and the numbers that say so, each
-    with its arm and task set.
   """
   return [_verdict(p, shares) for p in predictions(tiers, strictest)]
 

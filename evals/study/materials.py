@@ -1,7 +1,7 @@
-"""What a study makes itself of what the stages of curation leave; pure Python.
+"""Data that a study makes from the results of curation; pure Python.
 
-Each function writes folders of stages (see `curation.folder`), so that the next stage
-reads them like any other, and may be called again.
+Each function writes folders of stages (see `curation.folder`), which the next stage
+reads like any other, and may be called again.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from phi1_jax.curation.document import Decision, Document, Drop, Keep
 from phi1_jax.grammar import teacher
 from phi1_jax.text import settings_file
 
-# Raise it with what is made: a study that was begun with another one is not gone on
-# with, since its later steps have read what was made then.
+# Raise it when the data change: a study that was begun with another version cannot be
+# resumed.
 VERSION = 2
 SEEN = "seen.json"
 # Of the documents that are set aside to measure loss on, and how much of each is read.
@@ -39,7 +39,7 @@ COPIES = ("exact solution", "text", "solution words")
 
 
 def pool(config: StudyConfig, folder: Path) -> None:
-  """Raw code: modules of the embedded corpora, by hash.
+  """Write the raw code: modules of the embedded corpora, by hash.
 
   The package whose doctests are part of the ruler is left out.
 
@@ -73,7 +73,7 @@ def pool(config: StudyConfig, folder: Path) -> None:
 
 
 def held_out(config: StudyConfig, folder: Path) -> None:
-  """Texts that no arm reads: modules, textbook sections and exercises.
+  """Write texts that no arm reads: modules, textbook sections and exercises.
 
   Exercises have neither the text nor the name of one that was composed for training.
   Sections are new as a whole; a paragraph may be found in another.
@@ -99,7 +99,7 @@ def held_out(config: StudyConfig, folder: Path) -> None:
 
 
 def _not_drawn(curate: Path) -> list[str]:
-  """Modules of the pool's rest, chosen by hash."""
+  """Return modules that were not drawn for the pool, chosen by hash."""
   found = [
     Document.of(row)
     for file in sorted((curate / "pool").glob("dropped-*.jsonl"))
@@ -110,12 +110,12 @@ def _not_drawn(curate: Path) -> list[str]:
 
 
 def _name(program: str) -> str:
-  """Of the function that a program defines last."""
+  """Return the name of the function that a program defines last."""
   return program.rpartition("\ndef ")[2].removeprefix("def ").partition("(")[0]
 
 
 def exercise_sets(config: StudyConfig, folder: Path) -> None:
-  """The set that all arms read, without copies of test problems, and its variants."""
+  """Write the set of all arms, without copies of test problems, and its variants."""
   curate = folder / "curate"
   kept, dropped = _main(curate, max(config.taus))
   seed = config.data_seed
@@ -139,7 +139,7 @@ def exercise_sets(config: StudyConfig, folder: Path) -> None:
 
 
 def link_pruned(config: StudyConfig, folder: Path) -> None:
-  """Link the sets of the study of tau beside the others; a bucket keeps no links."""
+  """Link the sets of the pruning study beside the others; a bucket keeps no links."""
   for tau in config.taus:
     made = Path("pruned") / f"pruned-{tau:g}"
     link = folder / "curate" / arms.pruned(tau)
@@ -148,7 +148,7 @@ def link_pruned(config: StudyConfig, folder: Path) -> None:
 
 
 def _main(curate: Path, tau: float) -> tuple[list[Document], list[Decision]]:
-  """What the study of tau read, without copies of test problems."""
+  """Return the input of the pruning study, without copies of test problems."""
   pruned = curate / "pruned" / f"pruned-{tau:g}"
   kept, dropped = list(folders.kept(pruned)), []
   for file in sorted(pruned.glob("dropped-*.jsonl")):
@@ -162,19 +162,19 @@ def _main(curate: Path, tau: float) -> tuple[list[Document], list[Decision]]:
 
 
 def is_copy(dropped: Mapping[str, Any]) -> bool:
-  """Whether a document was dropped for a copy of a problem, by any of its evidence."""
+  """Return whether any evidence says that a document is a copy of a problem."""
   pairs = dropped["evidence"]["pairs"]
   return any(pair["reason"] in COPIES or pair.get("exact") for pair in pairs)
 
 
 def leaked_problems(config: StudyConfig) -> list[Any]:
-  """The test problems that are planted: drawn from a tier that no arm should solve."""
+  """Return the problems to plant, drawn from a tier that no arm should solve."""
   found = ruler.problems(config.menu)[ruler.leaked_from(config.menu)]
   return random.Random(f"leak {config.data_seed}").sample(found, config.leaks)
 
 
 def seen(config: StudyConfig, folder: Path) -> None:
-  """Which problems ask for a function that some exercise computes too.
+  """Write the problems whose function some exercise computes too.
 
   Another composition may come to the same: adding 2 and then 1 is adding 3.
   """
@@ -194,7 +194,7 @@ def seen(config: StudyConfig, folder: Path) -> None:
 
 
 def _behaviour(program: str) -> str | None:
-  """What a function of one argument makes of many inputs; None of any other."""
+  """Return a digest of the outputs of a function of one argument; None of others."""
   cut = variants.parts(program)
   if cut is None or len(cut.arguments) != 1:
     return None
@@ -208,7 +208,7 @@ def _behaviour(program: str) -> str | None:
 
 
 def nearest(config: StudyConfig, folder: Path) -> None:
-  """Completions of the control that copies the body under the nearest docstring."""
+  """Write completions that copy the body under the nearest training docstring."""
   from evals.study.nearest import completions  # it loads scikit-learn
 
   documents = list(folders.kept(folder / "curate" / "main"))
@@ -228,7 +228,7 @@ def _write(
   decisions: Iterable[Decision],
   facts: Mapping[str, Any],
 ) -> None:
-  """A stage's folder; one that was left half-written is begun again."""
+  """Write a stage's folder; replace one that is incomplete."""
   if place.exists() and not (place / folders.COMPLETED).exists():
     shutil.rmtree(place)
   place.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""The control that copies: the body under the most similar training docstring.
+"""A control that copies the body under the most similar training docstring.
 
-What it solves, a model may have solved by retrieval. Similarity is the cosine of
-TF-IDF weights of the docstrings' words and pairs of words; the body's arguments are
-called as those of the problem.
+A model may have solved by retrieval what this control solves. Similarity is the cosine
+of TF-IDF weights of the docstrings' words and pairs of words; the body's arguments get
+the names of the problem's.
 """
 
 from __future__ import annotations
@@ -20,12 +20,7 @@ from phi1_jax.problems.problem import Problem
 def completions(
   documents: Sequence[Document], problems: Sequence[Problem]
 ) -> list[dict[str, Any]]:
-  """A line for `python -m evals ... --completions` for each problem.
-
-  Args:
-    documents: training exercises.
-    problems: of one task set.
-  """
+  """Return a line of `--completions` for each problem, from training exercises."""
   taught = [found for d in documents if (found := parts(d.text))]
   asked = [_asked(problem) for problem in problems]
   vectorizer = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+", min_df=1)
@@ -43,6 +38,6 @@ def _asked(problem: Problem) -> Parts:
 
 
 def _copied(of: Parts, to: Parts) -> str:
-  """The body of an exercise with the arguments of the problem."""
+  """Return the body of an exercise with the arguments of the problem."""
   count = min(len(of.arguments), len(to.arguments))
   return renamed(of.body, of.arguments[:count], to.arguments[:count])

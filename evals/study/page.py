@@ -1,4 +1,4 @@
-"""The page of a study: what was asked, what came out, and what that does not show."""
+"""The page of a study: question, results, limits."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _MAIN = (
 
 
 def write(data: Mapping[str, Any], folder: AnyPath, name: str = NAME) -> list[AnyPath]:
-  """Writes the page of study.json as NAME.html and NAME.md; gives the files."""
+  """Write the page of study.json as NAME.html and NAME.md; return the files."""
   return document.write(blocks(data), folder, name)
 
 
 def blocks(data: Mapping[str, Any]) -> list[Block]:
-  """The page, section by section."""
+  """Return the blocks of the page."""
   return [
     *_head(data),
     *score_sections.in_short(data),
@@ -97,7 +97,7 @@ def _predictions(data: Mapping[str, Any]) -> list[Block]:
 
 
 def _numbers(numbers: Sequence[Sequence[Any]]) -> str:
-  """Each number with its arm, and with its task set where those differ."""
+  """Return each number with its arm, and with its task set if they differ."""
   several = len({task_set for _, task_set, _ in numbers}) > 1
   shown = []
   for arm, task_set, value in numbers:

@@ -1,4 +1,4 @@
-"""The steps of a study: data, trainings, judging; each a plain command.
+"""The steps of a study: data, trainings, evaluations; each is a command.
 
 curate/    stages: pool -> raw -> annotate, train-classifier, filter; sections;
            exercises -> pruned, and the sets that are made from them
@@ -69,29 +69,29 @@ class Run:
 
   @property
   def name(self) -> str:
-    """Of its folders."""
+    """Name of its folders."""
     return f"{self.arm.name}-{self.size}-{self.seed}"
 
   @property
   def early(self) -> str:
-    """Of what is made of its earlier checkpoint."""
+    """Name of the results of its earlier checkpoint."""
     return f"{self.name}-early"
 
   def before(self, config: StudyConfig) -> int:
-    """Steps on text that another run has made for it."""
+    """Return the steps on text before it, which another run has made."""
     return config.text_steps if self.arm.exercises and self.arm.text else 0
 
   def length(self, config: StudyConfig) -> int:
-    """Its own steps."""
+    """Return the number of its own steps."""
     return config.steps - (config.text_steps if self.arm.exercises else 0)
 
   def early_step(self, config: StudyConfig) -> int:
-    """Step of its earlier checkpoint; from that of a text, exercises start."""
+    """Return the step of its earlier checkpoint, from which exercises start."""
     return self.length(config) // 2 if self.arm.exercises else config.text_steps
 
 
 def runs(config: StudyConfig) -> list[Run]:
-  """Every training of a study, the seeds one after the other."""
+  """Return every training of a study, seed after seed."""
   found = arms.arms(config.taus)
   return [
     Run(arm, size, seed)
@@ -102,19 +102,19 @@ def runs(config: StudyConfig) -> list[Run]:
 
 
 class Plan:
-  """Makes the steps of a study.
+  """The steps of a study.
 
   Args:
-    config: what it is told.
-    folder: its work directory.
-    benchmarks: where MBPP is; None = it is not judged on.
+    config: the settings.
+    folder: the local work directory.
+    benchmarks: the folder of MBPP; None leaves it out.
   """
 
   def __init__(self, config: StudyConfig, folder: Path, benchmarks: str | None):
     self.config, self.folder, self.benchmarks = config, folder, benchmarks
 
   def steps(self) -> list[Step]:
-    """All of them, in an order in which they could run one by one."""
+    """Return the steps in an order in which they could run one by one."""
     first, *others = runs(self.config)
     assert first.arm.name == "raw"  # whose embeddings the filter uses
     trained = {run: list(self._train(run)) for run in (first, *others)}
@@ -176,7 +176,7 @@ class Plan:
     )
 
   def _raw(self) -> Iterator[Step]:
-    """Raw code and textbooks, without what is close to a test problem."""
+    """Yield the steps of raw code and textbooks without text close to test problems."""
     config = self.config
     yield self._made("ruler", (), ruler.write)
     yield self._made("pool", (), materials.pool)
@@ -192,7 +192,7 @@ class Plan:
     yield self._publish("raw")
 
   def _filtered(self, embedder: Run) -> Iterator[Step]:
-    """What a classifier keeps of the raw code; the first run's model embeds it."""
+    """Yield the steps of filtered code; the first run's model makes embeddings."""
     yield self._curate(
       "annotate",
       "annotate",
@@ -224,12 +224,12 @@ class Plan:
     )
 
   def _vocabulary(self) -> Iterator[Step]:
-    """The tokenizer of all arms, learnt from some of everything."""
+    """Yield the steps of the tokenizer of all arms."""
     yield self._publish("vocabulary")
     yield from self._store("vocabulary")
 
   def _exercises(self, embedder: Run) -> Iterator[Step]:
-    """What the study of tau leaves of the exercises, and the sets of the controls."""
+    """Yield the steps of the pruning study and of the sets of the controls."""
     taus = ",".join(f"{tau:g}" for tau in self.config.taus)
     yield self._decontaminated(
       "pruned",
@@ -277,7 +277,7 @@ class Plan:
     return Step(f"prepare_{name}", needs, words, seconds=seconds)
 
   def _data(self, name: str) -> tuple[str, ...]:
-    """The flags of `Data` for a text or a set of exercises."""
+    """Return the flags of `Data` for a text or a set of exercises."""
     published, mixture = MIXTURES.get(name, (name, "exercises"))
     tokenizer = str(self.folder / "stores" / "vocabulary")
     flags = {
@@ -292,7 +292,7 @@ class Plan:
     return tuple(f"--gin.Data.{key}={value!r}" for key, value in flags.items())
 
   def _train(self, run: Run) -> Iterator[Step]:
-    """A training, in two steps if others start from its earlier checkpoint."""
+    """Yield a training, in two steps if others start from its earlier checkpoint."""
     arm, early = run.arm, run.early_step(self.config)
     read = arm.exercises or arm.text
     assert read
@@ -331,7 +331,7 @@ class Plan:
     return self.folder / "train" / run.name / "checkpoints" / str(step)
 
   def _judge(self, run: Run) -> Iterator[Step]:
-    """Every task set at the end of a run; the nearest tier earlier, too."""
+    """Yield evaluations: all task sets at the end, the nearest tier earlier, too."""
     tiers = ruler.task_sets(self.config.menu)
     main = not run.arm.exercises or run.arm.exercises == "main"
     more = list(ruler.FAR) if main else []
@@ -367,7 +367,7 @@ class Plan:
       )
 
   def _nearest(self) -> Iterator[Step]:
-    """The control that copies: written by a function, judged like a model."""
+    """Yield the steps of the control that copies."""
     yield self._made("nearest", ("sets", "ruler"), materials.nearest)
     for name in ruler.task_sets(self.config.menu):
       yield Step(
@@ -388,5 +388,5 @@ def _train(run: Run) -> str:
 
 
 def _early(run: Run) -> str:
-  """The step after which a text's earlier checkpoint is there."""
+  """Return the name of the step that makes a text's earlier checkpoint."""
   return f"train_{run.early}"

@@ -1,4 +1,4 @@
-"""Which code a study ran, on what."""
+"""Code, versions and hardware of a study."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "seqio", "apache-beam")
 
 
 def here() -> dict[str, str | None]:
-  """Commit and machine: what a step notes when it begins."""
+  """Return commit and machine, which are kept for each step."""
   return {"commit": commit(), "machine": machine()}
 
 
 def commit() -> str | None:
-  """Of the code; "-dirty" if files differ from it."""
+  """Return the commit of the code; "-dirty" if files differ from it."""
   words = ("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty")
   try:
     told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
@@ -30,17 +30,13 @@ def commit() -> str | None:
 
 
 def machine() -> str:
-  """Architecture and cores."""
+  """Return architecture and cores."""
   cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
   return f"{platform.machine()}, {cores or os.cpu_count()} cores"
 
 
 def where(steps: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-  """Commits, versions and hardware.
-
-  Args:
-    steps: rows of what was done, each with its commit and machine.
-  """
+  """Return commits, versions and hardware, given the rows of the finished steps."""
   rows = [*steps, here()]
   commits = [row["commit"] for row in rows]
   machines = [row["machine"] for row in rows if "machine" in row]

@@ -1,4 +1,4 @@
-"""Gathers what a study left into study.json, from which its page is made.
+"""Collection of a study's results in study.json, from which its page is made.
 
   format, config, tiers (task sets, from near to far), far (other task sets)
   runs         a list, one per training:
@@ -52,7 +52,7 @@ _CURVE_POINTS = 60
 
 
 def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
-  """Reads every run of a study and writes study.json."""
+  """Read every run of a study and write study.json."""
   tiers = ruler.task_sets(config.menu)
   steps = list(storage.read_lines(folder / STEPS))
   seconds = {row["step"]: row["seconds"] for row in steps}
@@ -150,7 +150,7 @@ def _task_sets(judged: Path) -> list[str]:
 
 
 def _score(place: Path) -> dict[str, Any]:
-  """What a judged task set says, with the ids of what was solved."""
+  """Return the score of a judged task set, with the ids of solved problems."""
   told = storage.read_json(place / workdir.SUMMARY)
   solved = _correct(place)
   rates = told["rates"][VARIANT]
@@ -164,7 +164,7 @@ def _score(place: Path) -> dict[str, Any]:
 
 
 def _correct(place: Path) -> dict[str, list[bool]]:
-  """Problem -> whether each sample passed."""
+  """Return whether each sample of a problem passed, by problem."""
   judge_digest = storage.read_json(place / workdir.RUN)["execute"]["judge"]
   found: dict[str, dict[int, bool]] = {}
   for row in storage.read_lines(place / workdir.VERDICTS):
@@ -193,7 +193,7 @@ _Scores = dict[str, dict[str, Any]]
 def _by_arm(
   found: Sequence[Mapping[str, Any]],
 ) -> dict[tuple[str, str], tuple[str, _Scores]]:
-  """Arm and size -> its scores over the seeds."""
+  """Return the scores over the seeds by arm and size."""
   grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
   for run in found:
     grouped.setdefault((run["arm"], run["size"]), []).append(run)
@@ -213,7 +213,7 @@ def _nearest(folder: Path, tiers: Sequence[str]) -> dict[str, Any]:
 def _examples(
   config: StudyConfig, folder: Path, tiers: Sequence[str]
 ) -> list[dict[str, Any]]:
-  """Problems of every tier that the full arm solves, and that it does not."""
+  """Return a solved and a failed problem of the full arm from every tier."""
   first = next(run for run in runs(config) if run.arm.name == FULL)
   rows = []
   for name in tiers:
@@ -243,7 +243,7 @@ def _examples(
 
 
 def _sets(config: StudyConfig, folder: Path) -> dict[str, Any]:
-  """Documents and tokens of every store, and what the stages counted."""
+  """Return documents and tokens of every store, and the counts of the stages."""
   found = {}
   for place in sorted((folder / "stores").iterdir()):
     manifest = storage.read_json(place / "manifest.json")

@@ -1,4 +1,4 @@
-"""The ruler: problems that no arm has read, and texts that no arm has read.
+"""Test problems and held-out texts, which no arm has read.
 
 Tiers are reported apart (but for the table of pruning, which needs many problems). From
 near to far: compositions of three parts of which only pairs are trained on, pairs that
@@ -24,11 +24,7 @@ FAR = (real_functions.TASK_SET, written.UNCONVENTIONAL)
 
 
 def task_sets(menu: str) -> list[str]:
-  """The tiers, from near to far.
-
-  Args:
-    menu: of the grammar teacher.
-  """
+  """Return the tiers of a menu of the grammar teacher, from near to far."""
   generated = [
     name for name, (_, of_menu) in exercises.TIERS.items() if of_menu == menu
   ]
@@ -36,25 +32,25 @@ def task_sets(menu: str) -> list[str]:
 
 
 def leaked_from(menu: str) -> str:
-  """The tier whose problems are planted: the farthest, so that a leak is seen."""
+  """Return the tier whose problems are planted: the farthest."""
   return task_sets(menu)[-1]
 
 
 def problems(menu: str) -> dict[str, list[Problem]]:
-  """Task set -> its problems, for every set that training data must not hold."""
+  """Return the problems of each task set that training data must not contain."""
   names = [*task_sets(menu), *FAR]
   return {name: report.load_problems(name, None) for name in names}
 
 
 def write(config: StudyConfig, folder: Path) -> None:
-  """Writes the problems as `Decontaminate.benchmarks` reads them."""
+  """Write the problems in the format of `Decontaminate.benchmarks`."""
   found = problems(config.menu)
   lines = [json.dumps(row(problem)) for each in found.values() for problem in each]
   (folder / FILE).write_text("\n".join(lines) + "\n")
 
 
 def row(problem: Problem) -> dict[str, str]:
-  """A problem in HumanEval's format."""
+  """Return a problem in HumanEval's format."""
   return {
     "task_id": problem.id,
     "prompt": problem.prompt,
@@ -65,6 +61,6 @@ def row(problem: Problem) -> dict[str, str]:
 
 
 def check(tests: Sequence[str]) -> str:
-  """The tests as HumanEval's `check`, which calls the function by its own name."""
+  """Return tests as HumanEval's `check`; they call the function by its own name."""
   lines = [line for test in tests for line in test.strip("\n").split("\n")]
   return "\n".join(["def check(candidate):", *(f"    {line}" for line in lines)]) + "\n"

@@ -1,8 +1,7 @@
-"""Exercises made worse on purpose, for the controls and for a planted leak.
+"""Damaged exercises, for the controls, and planted problems.
 
-A control says what a result is not due to. Each set is as large as the one it is made
-from, or is read for as many steps; its documents say in their provenance what was done
-to them.
+Each set is as large as its original, or is read for as many steps. The provenance of a
+document says how it was changed.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from phi1_jax.problems.problem import Problem
 from phi1_jax.text import source
 
 STAGE = "variant"
-# A group that `data.tasks.held_out` leaves in training: what is planted must be read.
+# A group that `data.tasks.held_out` leaves in training.
 _TRAINED = "planted"
 
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-  """The lines of an exercise, cut where its docstring begins and ends.
+  """The lines of an exercise, divided by its docstring.
 
   Attributes:
     head: imports, helpers and the `def` line.
@@ -45,7 +44,7 @@ class Parts:
 
 
 def parts(text: str) -> Parts | None:
-  """Cuts an exercise; None where its last function has no docstring or no body."""
+  """Divide an exercise; None if its last function has no docstring or no body."""
   tree = source.parse(text)
   functions = [n for n in tree.body if isinstance(n, ast.FunctionDef)] if tree else []
   if not functions or len(functions[-1].body) < 2:
@@ -64,7 +63,7 @@ def parts(text: str) -> Parts | None:
 
 
 def renamed(text: str, old: Sequence[str], new: Sequence[str]) -> str:
-  """Text with names replaced, whole words only and all at once."""
+  """Return text with names replaced, whole words only and all at once."""
   names = dict(zip(old, new, strict=True))
   if not names:
     return text
@@ -73,10 +72,10 @@ def renamed(text: str, old: Sequence[str], new: Sequence[str]) -> str:
 
 
 def shuffled(documents: Sequence[Document], seed: int) -> list[Document]:
-  """Every body moved to another function: its name and docstring, and not its own.
+  """Return exercises whose bodies belong to other names and docstrings.
 
-  What is left to learn is the form of an exercise and the language of solutions, not
-  what a docstring, or a name, asks for.
+  A model can learn the form of an exercise and the language of solutions from them, but
+  not the meaning of a docstring or a name.
   """
   cut = _cut(documents)
   order = _derangement(len(cut), seed)
@@ -87,7 +86,7 @@ def shuffled(documents: Sequence[Document], seed: int) -> list[Document]:
 
 
 def wrong(documents: Sequence[Document], share: float, seed: int) -> list[Document]:
-  """A share of the solutions replaced by that of another exercise."""
+  """Return exercises of which a share has the solution of another."""
   cut = _cut(documents)
   order = _derangement(len(cut), seed)
   chance = random.Random(f"wrong {seed}")
@@ -101,14 +100,14 @@ def wrong(documents: Sequence[Document], share: float, seed: int) -> list[Docume
 
 
 def few(documents: Sequence[Document], number: int) -> list[Document]:
-  """The first `number` exercises by hash, as good as drawn: read again and again."""
+  """Return the first `number` exercises by hash."""
   return sorted(documents, key=lambda d: d.id)[:number]
 
 
 def leaked(
   documents: Sequence[Document], problems: Sequence[Problem], copies: int
 ) -> list[Document]:
-  """Test problems with their solutions, several times each, among the exercises."""
+  """Return the exercises with several copies of solved test problems among them."""
   planted = [
     Document(
       id=identify(f"leak {copy}", problem.solution),
@@ -131,7 +130,7 @@ def _cut(documents: Sequence[Document]) -> list[tuple[Document, Parts]]:
 
 
 def _lent(lender: Parts, to: Parts) -> Parts:
-  """Another exercise's lines with its arguments called as here, as far as they go."""
+  """Return another exercise's lines with this one's names of arguments."""
   count = min(len(lender.arguments), len(to.arguments))
   old, new = lender.arguments[:count], to.arguments[:count]
   lent = (lender.head, lender.docstring, lender.body)
@@ -139,7 +138,7 @@ def _lent(lender: Parts, to: Parts) -> Parts:
 
 
 def _derangement(number: int, seed: int) -> list[int]:
-  """A random order in which nothing stays in its place."""
+  """Return a random order that leaves nothing in its place."""
   chance = random.Random(f"derangement {seed}")
   places = list(range(number))
   chance.shuffle(places)
