@@ -11,12 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from phi1_jax.data.token_store import ShardWriter, finish
 from phi1_jax.telemetry.writers import read_metrics
-from phi1_jax.text import tokenizer as tokenizers
 
 ROOT = Path(__file__).parents[1]
 RUN = """
@@ -76,30 +73,11 @@ importlib.metadata.version = without
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(tmp_path_factory, words_store):
   """A folder with run.gin and a store of two tasks."""
   place = tmp_path_factory.mktemp("bare")
   (place / "run.gin").write_text(RUN)
-  random, store = np.random.default_rng(0), place / "store"
-  shards = []
-  for number, task in enumerate(("lines", "words")):
-    writer = ShardWriter(store, number, 2, task)
-    for document in range(100):
-      ids = [*random.integers(1, 40, random.integers(5, 40)).tolist(), 0]
-      writer.add(ids, num_bytes=3 * len(ids), held_out=document % 20 == 0)
-    shards.append(writer.close())
-  made = tokenizers.train(["for word in words:\n  print(word, words)\n"] * 2, 300)
-  tokenizer = {"name": "train", "digest": made.digest, "eos_id": 0}
-  fields = {
-    "mixture": "words",
-    "held_out_fraction": 0.01,
-    "shards_per_task": 8,
-    "curated": False,
-    "tasks": {"lines": {"rate": "by_size"}, "words": {"rate": "by_size"}},
-    "tokenizer": {**tokenizer, "vocabulary_size": 300},
-  }
-  finish(store, fields, shards)
-  made.save(store / tokenizers.FILE_NAME)
+  words_store(place / "store", tasks=("lines", "words"))
   return place
 
 

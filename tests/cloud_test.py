@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 
 from phi1_jax import storage
-from phi1_jax.data.token_store import ShardWriter, finish
-from phi1_jax.text import tokenizer as tokenizers
 
 STEPS, LENGTH = 16, 16
 RUN = f"""
@@ -44,27 +42,11 @@ Checkpoint.every = 4
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(tmp_path_factory, words_store):
   """A folder with run.gin and a token store."""
   place = tmp_path_factory.mktemp("cloud")
   (place / "run.gin").write_text(RUN)
-  made = tokenizers.train(["for word in words:\n  print(word, words)\n"] * 2, 300)
-  random = np.random.default_rng(0)
-  writer = ShardWriter(place / "store", 0, 1, "words")
-  for number in range(100):
-    ids = [*random.integers(1, 40, random.integers(5, 40)).tolist(), 0]
-    writer.add(ids, num_bytes=3 * len(ids), held_out=number % 5 == 0)
-  tokenizer = {"name": "train", "digest": made.digest, "eos_id": 0}
-  fields = {
-    "mixture": "words",
-    "held_out_fraction": 0.01,
-    "shards_per_task": 8,
-    "curated": False,
-    "tasks": {"words": {"rate": "by_size"}},
-    "tokenizer": {**tokenizer, "vocabulary_size": 300},
-  }
-  finish(place / "store", fields, [writer.close()])
-  made.save(place / "store" / tokenizers.FILE_NAME)
+  words_store(place / "store", held_out_every=5)
   return place
 
 

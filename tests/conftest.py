@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -30,6 +31,39 @@ jax.config.update("jax_num_cpu_devices", 8)
 
 # Grain and seqio read absl flags, which only absl's own `app.run` would parse.
 flags.FLAGS(sys.argv[:1])
+
+
+@pytest.fixture(scope="session")
+def words_store():
+  """words_store(folder) writes a token store of random words there, for train."""
+  from phi1_jax.data.token_store import ShardWriter, finish
+  from phi1_jax.text import tokenizer as tokenizers
+
+  made = tokenizers.train(["for word in words:\n  print(word, words)\n"] * 2, 300)
+  tokenizer = {"name": "train", "digest": made.digest, "eos_id": 0}
+  tokenizer["vocabulary_size"] = 300
+
+  def write(folder, *, seed=0, documents=100, held_out_every=20, tasks=("words",)):
+    random, shards = np.random.default_rng(seed), []
+    for index, task in enumerate(tasks):
+      writer = ShardWriter(folder, index, len(tasks), task)
+      for number in range(documents):
+        ids = [*random.integers(1, 40, random.integers(5, 40)).tolist(), 0]
+        held_out = number % held_out_every == 0
+        writer.add(ids, num_bytes=3 * len(ids), held_out=held_out)
+      shards.append(writer.close())
+    fields = {
+      "mixture": "words",
+      "held_out_fraction": 0.01,
+      "shards_per_task": 8,
+      "curated": False,
+      "tasks": {task: {"rate": "by_size"} for task in tasks},
+      "tokenizer": tokenizer,
+    }
+    finish(folder, fields, shards)
+    made.save(folder / tokenizers.FILE_NAME)
+
+  return write
 
 
 @pytest.fixture(scope="session")

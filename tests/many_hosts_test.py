@@ -12,9 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from phi1_jax.data.token_store import ShardWriter, finish
 from phi1_jax.telemetry.writers import read_metrics
-from phi1_jax.text import tokenizer as tokenizers
 
 DEVICES, STEPS, BATCH, LENGTH = 4, 12, 8, 16
 RUN = f"""
@@ -102,30 +100,12 @@ command.run(train.main)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(tmp_path_factory, words_store):
   """A folder with run.gin and two token stores."""
   place = tmp_path_factory.mktemp("hosts")
   (place / "run.gin").write_text(RUN)
-  made = tokenizers.train(["for word in words:\n  print(word, words)\n"] * 2, 300)
   for seed, name in enumerate(("store", "other")):
-    random, writer = (
-      np.random.default_rng(seed),
-      ShardWriter(place / name, 0, 1, "words"),
-    )
-    for number in range(100):
-      ids = [*random.integers(1, 40, random.integers(5, 40)).tolist(), 0]
-      writer.add(ids, num_bytes=3 * len(ids), held_out=number % 20 == 0)
-    tokenizer = {"name": "train", "digest": made.digest, "eos_id": 0}
-    fields = {
-      "mixture": "words",
-      "held_out_fraction": 0.01,
-      "shards_per_task": 8,
-      "curated": False,
-      "tasks": {"words": {"rate": "by_size"}},
-      "tokenizer": {**tokenizer, "vocabulary_size": 300},
-    }
-    finish(place / name, fields, [writer.close()])
-    made.save(place / name / tokenizers.FILE_NAME)
+    words_store(place / name, seed=seed)
   return place
 
 

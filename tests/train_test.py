@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 
 from phi1_jax import InputError, train
-from phi1_jax.data.token_store import ShardWriter, finish
 from phi1_jax.telemetry.throughput import FIGURES
 from phi1_jax.telemetry.writers import read_metrics
-from phi1_jax.text import tokenizer as tokenizers
 
 STEPS = 600
 RUN = f"""
@@ -45,31 +43,11 @@ HEAVY = ("tensorflow", "seqio", "torch", "transformers", "apache_beam")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-  """A folder with run.gin, a token store, and what was compiled already."""
+def place(tmp_path_factory, words_store):
+  """A folder with run.gin and a token store."""
   place = tmp_path_factory.mktemp("place")
   (place / "run.gin").write_text(RUN)
-  random, store = np.random.default_rng(0), place / "store"
-  writer = ShardWriter(store, 0, 1, "words")
-  for number in range(200):
-    ids = [*random.integers(1, 40, random.integers(5, 40)).tolist(), 0]
-    writer.add(ids, num_bytes=3 * len(ids), held_out=number % 20 == 0)
-  made = tokenizers.train(["for word in words:\n  print(word, words)\n"] * 2, 300)
-  fields = {
-    "mixture": "words",
-    "held_out_fraction": 0.01,
-    "shards_per_task": 8,
-    "curated": False,
-    "tasks": {"words": {"rate": "by_size"}},
-    "tokenizer": {
-      "name": "train",
-      "digest": made.digest,
-      "eos_id": 0,
-      "vocabulary_size": 300,
-    },
-  }
-  finish(store, fields, [writer.close()])
-  made.save(store / tokenizers.FILE_NAME)
+  words_store(place / "store", documents=200)
   return place
 
 
