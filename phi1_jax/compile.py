@@ -151,7 +151,7 @@ def _table(arguments: Any) -> int:
   for preset, machine in sorted(
     machines.items(), key=lambda item: (item[1].chip, item[1].num_devices)
   ):
-    topologies.devices(machine)  # a missing compiler is no row
+    topologies.devices(machine)  # refuse a missing compiler
     files = [*arguments.gin_files, preset]
     try:
       found = _describe(_config(files, arguments.gin_bindings, machine), machine)

@@ -1,11 +1,11 @@
-"""Converts checkpoints between Hugging Face's safetensors and ours.
+"""Converts checkpoints between Hugging Face's format and this project's.
 
     python -m phi1_jax.convert from-hf models/phi-1 runs/phi-1
     python -m phi1_jax.convert to-hf runs/phi-1 models/phi-1-again --dtype=float16
 
-Reads phi-1 in every layout it was published in, and CodeGen; writes what
-transformers' PhiForCausalLM and AutoTokenizer load. What it makes appears under its
-name when it is whole, or not at all.
+Reads CodeGen and all published layouts of phi-1. Writes files that transformers'
+PhiForCausalLM and AutoTokenizer load. The output appears under its name only when it is
+complete.
 """
 
 import argparse
@@ -24,13 +24,13 @@ from phi1_jax.model.config import DTYPES
 from phi1_jax.sampling.checkpoint import check_one_host
 from phi1_jax.storage import AnyPath
 
-_MAX_SHARD_BYTES = 5_000_000_000  # transformers' too, up to version 4
+_MAX_SHARD_BYTES = 5_000_000_000  # as transformers up to version 4
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Converts in the direction that the first word says."""
+  """Convert in the direction that the first word names."""
   arguments = _parser().parse_args(argv)
-  # Shapes are taken from a model that never runs, whatever its attention would be.
+  # Only shapes of the model are used, so warnings about its attention do not matter.
   logging.getLogger("phi1_jax.kernels").setLevel(logging.WARNING)
   check_one_host()
   return arguments.convert(arguments)
@@ -45,27 +45,18 @@ def _parser() -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   directions = parser.add_subparsers(required=True, metavar="from-hf | to-hf")
-  reader = directions.add_parser(
-    "from-hf",
-    help="a folder of Hugging Face's to a work directory with one checkpoint",
-    allow_abbrev=False,
-  )
-  reader.add_argument(
-    "folder", type=storage.parse, help="config.json, *.safetensors, tokenizer"
-  )
+  words = "a folder of Hugging Face's to a work directory with one checkpoint"
+  reader = directions.add_parser("from-hf", help=words, allow_abbrev=False)
+  words = "config.json, *.safetensors, tokenizer"
+  reader.add_argument("folder", type=storage.parse, help=words)
   reader.add_argument("out", type=storage.parse, help="the work directory to make")
-  reader.add_argument(
-    "--dtype", choices=DTYPES, default="float32", help="default: %(default)s"
-  )
+  words = "default: %(default)s"
+  reader.add_argument("--dtype", choices=DTYPES, default="float32", help=words)
   reader.set_defaults(convert=_from_hf)
-  writer = directions.add_parser(
-    "to-hf",
-    help="a checkpoint to a folder that transformers loads",
-    allow_abbrev=False,
-  )
-  writer.add_argument(
-    "checkpoint", type=storage.parse, help="a work directory, or one step folder in it"
-  )
+  words = "a checkpoint to a folder that transformers loads"
+  writer = directions.add_parser("to-hf", help=words, allow_abbrev=False)
+  words = "a work directory, or one step folder in it"
+  writer.add_argument("checkpoint", type=storage.parse, help=words)
   writer.add_argument("folder", type=storage.parse, help="the folder to make")
   writer.add_argument("--dtype", choices=DTYPES, help="default: the checkpoint's own")
   writer.add_argument(

@@ -2,8 +2,8 @@
 
     python -m phi1_jax.sample --checkpoint=runs/quickstart unfinished.py
 
-Prints the file and streams what the model adds to it. `--score FILE` prints the
-log-probability of each of a file's tokens as JSON instead.
+Prints the file and streams its completion. With `--score FILE`, prints the
+log-probability of each of the file's tokens as JSON instead.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from phi1_jax.sampling.score import score
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Reads the flags, opens the checkpoint, samples or scores."""
+  """Read the flags, open the checkpoint, sample or score."""
   arguments = _parser().parse(argv)
   command.simulate_devices(arguments.simulated_devices)
   mesh = COPIES
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(json.dumps(_scored(loaded, arguments.score, text), allow_nan=False))
     return command.DONE
   slots = min(arguments.num_samples, arguments.slots)
-  # One text at a time is looked at often, so that it appears as it is written.
+  # A single completion is streamed: few steps between two prints.
   steps = 4 if slots == 1 else 16
   sampler = Sampler(loaded, method, slots=slots, steps=steps, consume=True)
   requests = [
@@ -101,7 +101,7 @@ def _parser() -> command.Parser:
 
 
 def _read(arguments: argparse.Namespace) -> str:
-  """The one text that was given: a file, standard input, or --prompt."""
+  """Return the prompt or the text to score: a file, standard input, or --prompt."""
   sources = (arguments.file, arguments.prompt, arguments.score)
   given = [source for source in sources if source is not None]
   if len(given) != 1:
@@ -117,7 +117,7 @@ def _read(arguments: argparse.Namespace) -> str:
   try:
     if name == "-":
       return sys.stdin.buffer.read().decode()
-    return storage.read_text(storage.parse(name))  # no line end is translated
+    return storage.read_text(storage.parse(name))  # keeps \r\n
   except OSError as error:
     raise InputError(f"{name}: {error.strerror}; expected a readable file") from None
   except UnicodeDecodeError as error:
@@ -125,11 +125,11 @@ def _read(arguments: argparse.Namespace) -> str:
 
 
 def _unescaped(stop: str) -> str:
-  r"""A stop string as a shell gives it: \n, \t and \\ are what they are in Python."""
+  r"""Replace \n, \t and \\ in a stop string, as Python does."""
   if not stop:
     raise InputError("--stop: got an empty text, which is everywhere; expected one")
-  meant = {"\\n": "\n", "\\t": "\t", "\\\\": "\\"}
-  return re.sub(r"\\[nt\\]", lambda found: meant[found[0]], stop)
+  escaped = {"\\n": "\n", "\\t": "\t", "\\\\": "\\"}
+  return re.sub(r"\\[nt\\]", lambda found: escaped[found[0]], stop)
 
 
 def _scored(loaded: Loaded, name: str, text: str) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def _scored(loaded: Loaded, name: str, text: str) -> dict[str, Any]:
 
 
 def _sample(sampler: Sampler, requests: list[Request], arguments) -> None:
-  """Prints each sample; a single one while it is being written."""
+  """Print each completion when it ends; stream a single one."""
   started = time.perf_counter()
   done: list[Completion] = []
   live = len(requests) == 1 and not arguments.json
@@ -176,7 +176,7 @@ def _sample(sampler: Sampler, requests: list[Request], arguments) -> None:
 
 
 def _dim(text: str) -> str:
-  """What was given looks different from what was added, where a person looks."""
+  """Dim the prompt on a terminal."""
   return f"\033[2m{text}\033[0m" if sys.stdout.isatty() else text
 
 

@@ -35,7 +35,7 @@ PARTS = (
 ROOT = Path(__file__).parents[2]
 
 # What gin's parser raises for text that is not gin.
-_PARSE_ERRORS = (SyntaxError, tokenize.TokenError, TypeError, RecursionError)
+_PARSE_ERRORS = (SyntaxError, tokenize.TokenError, TypeError, ValueError, RecursionError)
 
 Config = TypeVar("Config")
 Flags = Sequence[tuple[str, str]]
