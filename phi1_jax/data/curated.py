@@ -9,12 +9,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
-
-from etils import epath
+from typing import Any
 
 from phi1_jax import InputError, storage
 from phi1_jax.data.config import CURATED_CONTENT
@@ -24,32 +21,22 @@ FEATURES = ("text", "group", "id", "source", "licence", "provenance")
 CARD = "README.md"
 
 
-class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """Base of the builders, of which each name has a class of its own."""
+class _Builder(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
+  """A builder whose dataset info has a licence."""
 
-  VERSION = tfds.core.Version("1.0.0")
-  pkg_dir_path = epath.Path(__file__).parent  # TFDS would look for the class's file
-  examples: ClassVar[Iterable[Mapping[str, str]]] = ()
-  about: ClassVar[Mapping[str, str]] = {}
+  def __init__(self, licence: str | None, **arguments: Any):
+    self._licence = licence
+    super().__init__(**arguments)
 
   def _info(self) -> tfds.core.DatasetInfo:
-    text = tfds.features.Text()
     return tfds.core.DatasetInfo(
       builder=self,
-      description=self.about.get("description", ""),
-      features=tfds.features.FeaturesDict(dict.fromkeys(FEATURES, text)),
-      license=self.about.get("licence"),
+      description=self._description,
+      features=self._feature_spec,
+      license=self._licence,
       homepage="see README.md",
       disable_shuffling=True,
     )
-
-  def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-    del dl_manager
-    return {"train": self._generate_examples()}
-
-  def _generate_examples(self) -> Any:
-    for number, example in enumerate(self.examples):
-      yield number, {name: example[name] for name in FEATURES}
 
 
 def write(
@@ -114,18 +101,21 @@ def _build(
   about: Mapping[str, str],
 ) -> None:
   """Write the set with TFDS, without its progress bars and messages."""
-  content = {"name": name, "VERSION": tfds.core.Version(version)}
-  content |= {"examples": examples, "about": about}
-  made = types.new_class(
-    name.title().replace("_", ""),
-    (_Builder,),
-    # Otherwise TFDS registers the name for the whole process, once.
-    {"skip_registration": True},
-    lambda body: body.update(content),
-  )
+  rows = ({name: example[name] for name in FEATURES} for example in examples)
   tfds.disable_progress_bar()
   with contextlib.redirect_stdout(io.StringIO()):
-    builder = made(data_dir=str(directory), file_format="tfrecord")
+    builder = _Builder(
+      about.get("licence"),
+      name=name,
+      version=version,
+      features=tfds.features.FeaturesDict(
+        dict.fromkeys(FEATURES, tfds.features.Text())
+      ),
+      split_datasets={"train": enumerate(rows)},
+      data_dir=str(directory),
+      description=about.get("description"),
+      file_format="tfrecord",
+    )
     builder.download_and_prepare()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import importlib
 import multiprocessing
@@ -183,12 +184,8 @@ def _check_ids(ids: np.ndarray, task: str, tokenizer: Tokenizer) -> None:
     )
 
 
-_opened: dict[tuple[str, str], Tokenizer] = {}
-
-
+@functools.lru_cache(maxsize=1)
 def _tokenizer(store: str, digest: str) -> Tokenizer:
   """Return the store's tokenizer, read once per process."""
-  if (store, digest) not in _opened:
-    _opened.clear()
-    _opened[store, digest] = tokenizers.load(store)
-  return _opened[store, digest]
+  del digest  # another tokenizer in the same folder is another entry of the cache
+  return tokenizers.load(store)
