@@ -11,6 +11,7 @@ from phi1_jax.storage import AnyPath
 from phi1_jax.storage.lease import FILE_NAME as LOCK
 
 _MADE = "made"
+_MARK = ".converting"  # in a folder on cloud storage until it is complete
 
 
 @contextlib.contextmanager
@@ -18,7 +19,7 @@ def staged(out: AnyPath, num_bytes: int) -> Iterator[AnyPath]:
   """Give a folder to fill; it is `out` when the block ends.
 
   A local folder is filled as `<out>.partial/made` and renamed. A folder on cloud
-  storage is filled in place, with a lock in it until it is complete. If the block
+  storage is filled in place, with a mark in it until it is complete. If the block
   fails, all of it is deleted; after a kill, the next process that makes `out` does so.
 
   Args:
@@ -31,8 +32,12 @@ def staged(out: AnyPath, num_bytes: int) -> Iterator[AnyPath]:
   """
   refuse_existing(out)
   if storage.is_remote(out):
-    with storage.Lease(out, "converting", flag="out"), _cleared(out):
-      yield out
+    with storage.Lease(out, "converting", flag="out"):
+      refuse_existing(out)  # another process may have made it since
+      storage.write_text(out / _MARK, "unfinished\n")
+      with _cleared(out):
+        yield out
+      _unmark(out)
     return
   out = Path(out).absolute()
   room = out.with_name(f"{out.name}.partial")
@@ -65,7 +70,7 @@ def refuse_existing(out: AnyPath) -> None:
   """
   names = storage.names(out)
   if storage.is_remote(out):
-    exists = names and LOCK not in names  # with a lock it was never finished
+    exists = _MARK not in names and set(names) - {LOCK}
   else:
     out = Path(out)
     if out.is_dir() and not names:
@@ -84,18 +89,26 @@ def _cleared(folder: AnyPath) -> Iterator[None]:
   try:
     yield
   except BaseException:
-    with contextlib.suppress(OSError):  # threads of Orbax may still write into it
+    # Threads of Orbax may still write into it.
+    with contextlib.suppress(OSError, storage.StorageError):
       _clear(folder)
+      _unmark(folder)
     raise
 
 
 def _clear(folder: AnyPath) -> None:
-  """Delete a local folder, or all of a folder on cloud storage but the lock."""
+  """Delete a local folder, or what a conversion made in one on cloud storage."""
   if not storage.is_remote(folder):
     shutil.rmtree(folder, ignore_errors=True)
     return
   from etils import epath
 
-  for name in {*storage.names(folder)} - {LOCK}:
+  names = {*storage.names(folder)}
+  for name in names - {LOCK, _MARK} if _MARK in names else ():
     place = epath.Path(folder / name)
     storage.retrying(place.rmtree, f"deleting {place}")
+
+
+def _unmark(folder: AnyPath) -> None:
+  mark = folder / _MARK
+  storage.retrying(lambda: mark.unlink(missing_ok=True), f"deleting {mark}")

@@ -122,9 +122,35 @@ def test_on_cloud_storage(gcs):
 
 def test_what_a_killed_process_left_on_cloud_storage_is_deleted(gcs):
   out = storage.parse(f"{gcs.folder}/out")
-  storage.write_text(out / "sub" / "x", "1")
-  storage.write_text(out / ".lock", "{}")
+  for name in ("sub/x", ".lock", ".converting"):
+    storage.write_text(out / name, "{}")
   with staged(out, 10) as folder:
-    assert storage.names(folder) == [".lock"]
+    assert storage.names(folder) == [".converting", ".lock"]
     storage.write_text(folder / "y", "2")
   assert storage.names(out) == ["y"]
+
+
+def test_a_killed_training_run_on_cloud_storage_is_refused_and_kept(gcs):
+  """Its folder holds a lock too, but no conversion began in it."""
+  out = storage.parse(f"{gcs.folder}/out")
+  names = [".lock", "checkpoints/1/x", "config.gin"]
+  for name in names:
+    storage.write_text(out / name, name)
+  with pytest.raises(InputError, match="exists already"):
+    staged(out, 10).__enter__()
+  assert storage.names(out) == [".lock", "checkpoints", "config.gin"]
+  assert [storage.read_text(out / name) for name in names] == names
+
+
+def test_what_another_process_finished_meanwhile_is_kept(gcs, monkeypatch):
+  out = storage.parse(f"{gcs.folder}/out")
+  lease = storage.Lease
+
+  def late(*arguments, **options):
+    storage.write_text(out / "x", "1")
+    return lease(*arguments, **options)
+
+  monkeypatch.setattr(storage, "Lease", late)
+  with pytest.raises(InputError, match="exists already"):
+    staged(out, 10).__enter__()
+  assert storage.names(out) == ["x"]
