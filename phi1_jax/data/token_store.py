@@ -42,7 +42,7 @@ SPLITS = ("train", "held_out")
 _VERIFIED = "verified.json"
 _BESIDE = ("tokenizer.json",)  # other files of a store
 _BUILD_AGAIN = "run `python -m phi1_jax.prepare` again with the same --gin_file"
-_REBUILD = "delete the folder and build it again with `python -m phi1_jax.prepare`"
+_REBUILD = "build it again, in a new folder, with `python -m phi1_jax.prepare`"
 
 
 class ShardWriter:
@@ -242,7 +242,8 @@ class TokenStore:
   ) -> TokenStore:
     """Open a store and check that it is complete.
 
-    A store on cloud storage is copied into a local cache first.
+    A store on cloud storage is copied into a local cache first. Files of the copy that
+    are damaged are downloaded again once.
 
     Args:
       directory: folder written by `python -m phi1_jax.prepare`, local or gs://.
@@ -255,10 +256,21 @@ class TokenStore:
       InputError: a file is missing or wrong.
     """
     place = storage.parse(directory)
-    if storage.is_remote(place):
-      place = _cached(place)
-      verified = place / _VERIFIED
-    directory = Path(place)
+    if not storage.is_remote(place):
+      return cls._open(Path(place), verify, verified)
+    local = _cached(place)
+    try:
+      return cls._open(local, verify, local / _VERIFIED)
+    except InputError:
+      log.warning("%s: %s is damaged; downloading it again", place, local)
+    _cached(place, damaged=True)
+    try:
+      return cls._open(local, verify, local / _VERIFIED)
+    except InputError as error:
+      raise InputError(str(error).replace(str(local), str(place))) from None
+
+  @classmethod
+  def _open(cls, directory: Path, verify: bool, verified: AnyPath | None) -> TokenStore:
     digest, manifest = _read_manifest(directory)
     try:
       shards = tuple(_open_shard(directory, s) for s in manifest["shards"])
@@ -391,23 +403,30 @@ def _verify(
         f"{directory / name} has sha256 {sha256}, but the manifest says {expected}: "
         f"its bytes changed after the build; {_REBUILD}"
       )
-  if note is not None:
-    storage.write_json(note, content)
+  try:
+    if note is not None:
+      storage.write_json(note, content)
+  except OSError as error:  # a cache that others wrote
+    log.warning("%s: %s; the next start hashes the store again", note, error.strerror)
 
 
 _caching = threading.Lock()
 
 
-def _cached(remote: AnyPath) -> Path:
+def _cached(remote: AnyPath, *, damaged: bool = False) -> Path:
   """Return a local copy of a store on cloud storage; download what is missing.
 
-  The copy is named after the digest of the store.
+  The copy is named after the digest of the store. One that is whole is not written to.
+
+  Args:
+    remote: the store.
+    damaged: delete files that the manifest does not describe, and download them again.
   """
   try:
     completed = json.loads(storage.read_bytes(remote / "COMPLETED"))
     digest = str(completed["manifest_sha256"])
     content = storage.read_bytes(remote / "manifest.json")
-    names = [*_files(json.loads(content)), *_BESIDE, "manifest.json"]
+    sha256 = {**_files(json.loads(content)), "manifest.json": digest}
   except FileNotFoundError:
     raise InputError(
       f"token store {remote} has no COMPLETED: it is not there, or its build did not "
@@ -418,8 +437,14 @@ def _cached(remote: AnyPath) -> Path:
       f"{remote}: COMPLETED or manifest.json is no JSON; {_REBUILD}"
     ) from None
   local = storage.cache_folder() / "stores" / digest[:16]
-  with _caching, storage.Lease(local, "downloading a token store", wait=True):
-    missing = [name for name in names if not (local / name).is_file()]
+  if not damaged and all((local / name).is_file() for name in (*sha256, "COMPLETED")):
+    return local
+  doing = "downloading a token store"
+  with _caching, storage.Lease(local, doing, flag="PHI1_JAX_CACHE", wait=True):
+    for name in sha256 if damaged else ():
+      if (local / name).is_file() and _sha256(local / name) != sha256[name]:
+        (local / name).unlink()
+    missing = [name for name in (*sha256, *_BESIDE) if not (local / name).is_file()]
     if missing:
       log.info("copying the token store %s to %s", remote, local)
     with ThreadPoolExecutor(8) as pool:

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -296,6 +297,50 @@ def test_a_store_in_the_cloud_is_copied_and_verified_once(gcs, directory, hashed
   )
 
 
+def test_a_cached_store_that_is_whole_needs_no_write(gcs, directory, monkeypatch):
+  folder = storage.parse(f"{gcs.folder}/store")
+  for path in directory.iterdir():
+    if path.name != "tokenizer.json":
+      storage.write_bytes(folder / path.name, path.read_bytes())
+  first = TokenStore.open(folder)
+  (first.directory / "verified.json").unlink()
+
+  def refuse(*_, **__):
+    raise OSError(errno.EROFS, "Read-only file system")
+
+  monkeypatch.setattr(storage, "Lease", refuse)
+  monkeypatch.setattr(storage, "write_json", refuse)
+  assert TokenStore.open(folder).digest == first.digest
+
+
+def test_a_cache_that_cannot_be_written(gcs, directory, tmp_path):
+  folder = storage.parse(f"{gcs.folder}/store")
+  for path in directory.iterdir():
+    storage.write_bytes(folder / path.name, path.read_bytes())
+  (tmp_path / "cache").write_text("a file")
+  with pytest.raises(InputError, match="PHI1_JAX_CACHE: cannot write"):
+    TokenStore.open(folder)
+
+
+@pytest.mark.parametrize("name", ["tokens-00000-of-00003.npy", "manifest.json"])
+def test_a_damaged_copy_of_a_store_in_the_cloud_is_downloaded_again(
+  gcs, directory, name
+):
+  folder = storage.parse(f"{gcs.folder}/store")
+  for path in directory.iterdir():
+    storage.write_bytes(folder / path.name, path.read_bytes())
+  first = TokenStore.open(folder)
+  whole = {path.name: path.stat().st_mtime_ns for path in first.directory.iterdir()}
+  content = bytearray((first.directory / name).read_bytes())
+  content[-2] ^= 1
+  (first.directory / name).write_bytes(content)
+  second = TokenStore.open(folder)
+  assert (second.directory / name).read_bytes() == (directory / name).read_bytes()
+  again = {path.name: path.stat().st_mtime_ns for path in first.directory.iterdir()}
+  changed = {name for name in whole if whole[name] != again[name]}
+  assert changed <= {name, "COMPLETED", "verified.json"}
+
+
 def test_a_store_in_the_cloud_that_is_damaged(gcs, directory):
   folder = storage.parse(f"{gcs.folder}/store")
   with pytest.raises(InputError, match="no COMPLETED"):
@@ -304,5 +349,7 @@ def test_a_store_in_the_cloud_that_is_damaged(gcs, directory):
     content = bytearray(path.read_bytes())
     content[-1] ^= path.name.startswith("tokens-00000")
     storage.write_bytes(folder / path.name, bytes(content))
-  with pytest.raises(InputError, match="its bytes changed"):
+  with pytest.raises(InputError, match="its bytes changed") as error:
     TokenStore.open(folder)
+  assert str(error.value).startswith(f"{folder}/tokens-00000")
+  assert "delete" not in str(error.value)
