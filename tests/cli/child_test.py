@@ -1,4 +1,4 @@
-"""A command as a child: told to stop once, and what its exit code means."""
+"""A command as a child process: it gets one signal to stop, and its exit codes."""
 
 import pathlib
 import subprocess
@@ -41,7 +41,7 @@ SAVING = """
 """
 
 
-def test_a_child_that_saves_is_told_once(module, tmp_path):
+def test_a_child_that_saves_gets_one_signal(module, tmp_path):
   stopping = (tmp_path / "ready").exists
   assert not child.run(module(SAVING), [str(tmp_path)], stopping, "saving")
   assert (tmp_path / "saved").exists()
@@ -68,7 +68,8 @@ def test_a_child_does_not_outlive_an_interruption(module, tmp_path):
   name = module(
     """
     import os, pathlib, sys, time
-    pathlib.Path(sys.argv[1], "pid").write_text(str(os.getpid()))
+    # Its own process group: a Ctrl-C of the terminal does not reach it.
+    pathlib.Path(sys.argv[1], "pid").write_text(str(os.getpgrp()))
     time.sleep(60)
     """
   )
@@ -90,18 +91,19 @@ def _wait_for(path):
     time.sleep(0.02)
 
 
-@pytest.mark.parametrize("told", [False, True])
-def test_a_child_whose_parent_is_killed_saves_and_stops(module, tmp_path, told):
-  """Told by the parent before or not, it is told once."""
+@pytest.mark.parametrize("signalled", [False, True])
+def test_a_child_whose_parent_is_killed_saves_and_stops(module, tmp_path, signalled):
+  """It gets one signal, whether or not the parent has sent one before."""
   body = textwrap.indent(textwrap.dedent(SAVING), "  ")
   module(
     f"from phi1_jax.cli import command\ndef main(argv):\n{body}\ncommand.run(main)"
   )
   program = "import pathlib, sys; from phi1_jax.cli import child; "
-  program += f"told = lambda: {told} and pathlib.Path(sys.argv[1], 'ready').exists(); "
-  program += "child.run('job', sys.argv[1:], told, 'saving')"
+  program += "ready = pathlib.Path(sys.argv[1], 'ready'); "
+  program += f"stopping = lambda: {signalled} and ready.exists(); "
+  program += "child.run('job', sys.argv[1:], stopping, 'saving')"
   parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
-  _wait_for(tmp_path / ("heard" if told else "ready"))
+  _wait_for(tmp_path / ("heard" if signalled else "ready"))
   parent.kill()
   parent.wait()
   _wait_for(tmp_path / "saved")

@@ -21,82 +21,70 @@ UNDISTURBED = events(
 )
 
 
-def parts(spent):
-  """Seconds by part, and a check that nothing is counted twice or not at all."""
-  found = {
-    name: getattr(spent, f"{name}_seconds")
-    for name in ("training", "lost", "starting", "paused", "away")
-  }
-  assert sum(found.values()) == pytest.approx(spent.total_seconds)
-  assert spent.goodput == pytest.approx(found["training"] / spent.total_seconds)
-  return found
+DIVERGED = events((0, "starting"), (1, "training", 0), (4, "training", 3), (6, "ended"))
 
 
-def test_a_run_of_one_start():
-  spent = measure(UNDISTURBED, now=200)
-  expected = {"training": 50, "lost": 0, "starting": 30, "paused": 20, "away": 0}
-  assert parts(spent) == expected
-  assert (spent.starts, spent.total_seconds, spent.goodput) == (1, 100, 0.5)
-
-
-def test_what_a_later_start_does_again_was_lost():
-  """Saved at 25, killed after 45, and the save at 50 was not whole."""
-  again = events(
-    *[(300, "starting"), (310, "training", 25), (320, "training", 35)],
-    *[(335, "paused", 50)],
-  )
-  spent = measure([*UNDISTURBED, *again], now=337)
-  # From 190, where it was last seen, to 300 it may have been anywhere.
-  expected = {"training": 50, "lost": 25, "starting": 40, "paused": 12, "away": 110}
-  assert parts(spent) == expected
-  assert (spent.starts, spent.total_seconds) == (2, 237)
-
-
-def test_a_start_that_saved_and_ended_lost_nothing():
-  stopped = [*UNDISTURBED[:5], Event(157, "ended")]
-  again = events((257, "starting"), (260, "training", 25), (285, "paused", 50))
-  spent = measure([*stopped, *again], now=285)
-  expected = {"training": 50, "lost": 0, "starting": 33, "paused": 2, "away": 100}
-  assert parts(spent) == expected
-
-
-def test_starts_killed_while_they_compiled_or_before_their_first_save():
-  killed = events(
-    *[(0, "starting")],
-    *[(10, "starting"), (15, "training", 0), (18, "training", 10)],
-  )
-  again = events((20, "starting"), (24, "training", 0), (84, "paused", 100))
-  spent = measure([*killed, *again], now=90)
-  expected = {"training": 60, "lost": 3, "starting": 9, "paused": 6, "away": 12}
-  assert parts(spent) == expected
-
-
-def test_two_starts_are_lost_when_a_third_goes_back_behind_both():
-  spent = measure(
-    events(
-      *[(0, "starting"), (1, "training", 0), (5, "paused", 4), (5, "training", 4)],
-      *[(9, "paused", 8), (9, "ended")],
-      *[(9, "starting"), (9, "paused", 8), (10, "training", 8), (14, "paused", 12)],
-      *[(14, "ended")],
-      *[(14, "starting"), (15, "paused", 4), (16, "training", 4), (24, "paused", 12)],
+@pytest.mark.parametrize(
+  ("lines", "now", "expected", "starts"),
+  [
+    pytest.param(UNDISTURBED, 200, (50, 0, 30, 20, 0), 1, id="one start"),
+    pytest.param(
+      # Saved at 25, killed after 45, and the save at 50 was incomplete. Nobody knows
+      # what the first start did between 190 and 300.
+      [
+        *UNDISTURBED,
+        *events((300, "starting"), (310, "training", 25), (320, "training", 35)),
+        Event(335, "paused", 50),
+      ],
+      *(337, (50, 25, 40, 12, 110), 2),
+      id="steps that a later start repeats are lost",
     ),
-    now=24,
-  )
-  expected = {"training": 4 + 8, "lost": 8, "starting": 2, "paused": 2, "away": 0}
-  assert parts(spent) == expected
-
-
-def test_steps_that_came_to_nothing_were_lost():
-  diverged = events(
-    (0, "starting"), (1, "training", 0), (4, "training", 3), (6, "ended")
-  )
-  assert parts(measure(diverged, now=6))["lost"] == 2
-  assert parts(measure(diverged, now=16))["away"] == 10
-
-
-def test_a_clock_that_was_set_back_makes_no_time_negative():
-  back = events((100, "starting"), (90, "training", 0), (110, "paused", 5))
-  assert parts(measure(back, now=110))["starting"] == 0
+    pytest.param(
+      [
+        *UNDISTURBED[:5],
+        *events((157, "ended"), (257, "starting"), (260, "training", 25)),
+        Event(285, "paused", 50),
+      ],
+      *(285, (50, 0, 33, 2, 100), 2),
+      id="a start that saved and ended lost nothing",
+    ),
+    pytest.param(
+      events(
+        *[(0, "starting")],
+        *[(10, "starting"), (15, "training", 0), (18, "training", 10)],
+        *[(20, "starting"), (24, "training", 0), (84, "paused", 100)],
+      ),
+      *(90, (60, 3, 9, 6, 12), 3),
+      id="killed while compiling, killed before the first save",
+    ),
+    pytest.param(
+      events(
+        *[(0, "starting"), (1, "training", 0), (5, "paused", 4), (5, "training", 4)],
+        *[(9, "paused", 8), (9, "ended")],
+        *[(9, "starting"), (9, "paused", 8), (10, "training", 8), (14, "paused", 12)],
+        *[(14, "ended"), (14, "starting")],
+        *[(15, "paused", 4), (16, "training", 4), (24, "paused", 12)],
+      ),
+      *(24, (4 + 8, 8, 2, 2, 0), 3),
+      id="a third start goes back behind two others",
+    ),
+    pytest.param(DIVERGED, 6, (3, 2, 1, 0, 0), 1, id="diverged steps are lost"),
+    pytest.param(DIVERGED, 16, (3, 2, 1, 0, 10), 1, id="away after the end"),
+    pytest.param(
+      events((100, "starting"), (90, "training", 0), (110, "paused", 5)),
+      *(110, (20, 0, 0, 0, 0), 1),
+      id="a clock that was set back",
+    ),
+  ],
+)
+def test_measure(lines, now, expected, starts):
+  """`expected`: seconds of training, lost, starting, paused and away."""
+  spent = measure(lines, now)
+  names = ("training", "lost", "starting", "paused", "away")
+  assert tuple(getattr(spent, f"{name}_seconds") for name in names) == expected
+  assert spent.total_seconds == sum(expected)
+  assert spent.goodput == pytest.approx(expected[0] / sum(expected))
+  assert spent.starts == starts
 
 
 def test_without_a_start_nothing_is_known(tmp_path):

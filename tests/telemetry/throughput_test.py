@@ -36,12 +36,12 @@ def test_mfu_of_known_devices(device_kind, tokens_per_second):
   assert mfu == pytest.approx(0.5, rel=0.01)
 
 
-def test_a_device_is_half_a_chip_on_v2_and_v3():
-  for device_kind, chip in (("TPU v2", 45e12), ("TPU v3", 123e12)):
-    mfu = model_flops_utilisation(
-      1.0, flops_per_token=chip, device_kind=device_kind, num_devices=2
-    )
-    assert mfu == pytest.approx(1.0)
+@pytest.mark.parametrize(("kind", "chip"), [("TPU v2", 45e12), ("TPU v3", 123e12)])
+def test_a_device_is_half_a_chip_on_v2_and_v3(kind, chip):
+  found = model_flops_utilisation(
+    1.0, flops_per_token=chip, device_kind=kind, num_devices=2
+  )
+  assert found == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("kind", ["cpu", "NVIDIA H200 MIG 1g.18gb", "TPU v9", ""])
