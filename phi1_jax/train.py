@@ -204,13 +204,14 @@ def _train_first(
   if name is None or not name.endswith(".gin"):
     return config
   place: str | None = str(command.default_workdir([name]))
+  file = command.local_gin_file(name)
   begun = os.environ.get(_TRAINED_FIRST, "").split(os.pathsep)
-  if place in begun or name in arguments.gin_files:
+  if place in begun or file in arguments.gin_files:
     raise InputError(
       f"Checkpoint.init_from: {name} starts from itself, by way of "
       f"{', '.join(filter(None, begun)) or name}; expected another run's gin file"
     )
-  if not _is_trained(Path(place), name):
+  if not _is_trained(Path(place), file):
     if arguments.dry_run:
       place = None
     elif arguments.coordinator_address or arguments.distributed:

@@ -1,5 +1,6 @@
 """The command itself, in processes that can be stopped and killed."""
 
+import argparse
 import json
 import re
 import signal
@@ -9,9 +10,11 @@ import sys
 import numpy as np
 import pytest
 
-from phi1_jax import InputError, train
+from phi1_jax import InputError, storage, train
+from phi1_jax.cli import gin_config
 from phi1_jax.telemetry.throughput import FIGURES
 from phi1_jax.telemetry.writers import read_metrics
+from phi1_jax.training import setup
 
 STEPS = 600
 RUN = f"""
@@ -222,6 +225,23 @@ def test_what_a_run_starts_from_is_trained_first(place):
   (advice,) = re.findall(r"--gin\.Checkpoint\.init_from=\S+(?=;)", output)
   code, output = finished(start(place, "longer", advice, gin_file="tuned.gin"))
   assert code == 0, output
+
+
+def test_a_run_starts_from_the_finished_run_of_a_gin_file_in_the_cloud(
+  gcs, tmp_path, monkeypatch
+):
+  name = f"{gcs.folder}/base.gin"
+  storage.write_text(storage.parse(name), RUN)
+  (tmp_path / "run.gin").write_text(f'{RUN}\nCheckpoint.init_from = "{name}"\n')
+  done = tmp_path / "runs" / "base"
+  done.mkdir(parents=True)
+  (done / "summary.json").write_text("{}")
+  monkeypatch.chdir(tmp_path)
+  parts = gin_config.load(["run.gin"], [], setup.CONFIGURABLES)
+  (done / "config.gin").write_text(gin_config.text(parts))
+  config = setup.RunConfig.from_parts(parts)
+  first = train._train_first(config, argparse.Namespace(gin_files=["run.gin"]))
+  assert first.checkpoint.init_from == "runs/base"
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ class Parser(PathParser):
     if unknown:
       self.error(f"no such flag: {' '.join(unknown)}{self._nearest(unknown[0])}")
     arguments.gin_bindings = bindings
-    arguments.gin_files = [_local_gin_file(name) for name in arguments.gin_files]
+    arguments.gin_files = [local_gin_file(name) for name in arguments.gin_files]
     return arguments
 
   def _nearest(self, word: str) -> str:
@@ -118,13 +118,19 @@ class Parser(PathParser):
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _local_gin_file(name: str) -> str:
-  """Return the name of a local gin file, or of a local copy of one in the cloud."""
+def local_gin_file(name: str) -> str:
+  """Return the name of a local gin file, or of a local copy of one in the cloud.
+
+  The copy keeps the names of file and folder, which `default_workdir` looks at.
+
+  Raises:
+    InputError: no such file in the cloud.
+  """
   path = storage.parse(name)
   if not storage.is_remote(path):
     return name
   digest = hashlib.sha256(name.encode()).hexdigest()
-  local = storage.cache_folder() / "gin" / digest[:16]
+  local = storage.cache_folder() / "gin" / digest[:16] / path.parent.name
   local.mkdir(parents=True, exist_ok=True)
   try:
     storage.write_bytes(local / path.name, storage.read_bytes(path))

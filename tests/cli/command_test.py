@@ -3,10 +3,11 @@ import logging
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.cli import command
 
 
@@ -120,6 +121,16 @@ def test_default_workdir():
   assert str(command.default_workdir(["gin/meshes/b.gin"])) == "runs/b"
   with pytest.raises(InputError, match=r"--workdir"):
     command.default_workdir([])
+
+
+def test_gin_files_in_the_cloud_name_the_same_work_directory(gcs, parser):
+  names = ["gin/a.gin", "gin/meshes/b.gin"]
+  for name in names:
+    storage.write_text(storage.parse(f"{gcs.folder}/{name}"), name)
+  words = [f"--gin_file={gcs.folder}/{name}" for name in names]
+  files = parser.parse(words).gin_files
+  assert [Path(file).read_text() for file in files] == names
+  assert str(command.default_workdir(files)) == "runs/a"
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,12 @@ def test_builds_every_part(load):
   assert type(parts["Optimizer"].peak_learning_rate) is float  # from 1
 
 
+def test_a_macro_in_a_string_is_not_read(load):
+  with pytest.raises(InputError, match="nothing reads the macro NAME"):
+    load("NAME = 1\nData.store = 'stores/%NAME'\n")
+  assert load("Data.store = 'stores/%NAME'\n")["Data"].store == "stores/%NAME"
+
+
 def test_command_line_wins_and_loads_do_not_mix(load):
   assert load("", ("STEPS", "50"), ("Train.seed", "7"))["Train"].total_steps == 50
   again = load("")["Train"]
