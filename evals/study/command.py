@@ -62,6 +62,8 @@ def main(about: str, argv: Sequence[str]) -> int:
   if benchmarks:
     mbpp.load("mbpp-full-500", benchmarks)  # refuses a folder without it
   steps = plan.Plan(config, local, benchmarks).steps()
+  if storage.is_remote(folder):  # resumed on a machine with another cache folder
+    steps = [dataclasses.replace(step, root=str(local)) for step in steps]
   graph.check(steps)
   settings = _settings_of(config, steps, benchmarks)
   if (folder / SETTINGS).exists():

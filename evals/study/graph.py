@@ -57,6 +57,7 @@ class Step:
     function: called in this process instead; quick, and safe to call again.
     about: settings that decide a function's outcome.
     seconds: estimate for one core, for the time left.
+    root: a folder that is left out of the digest: the local copy of a study's folder.
   """
 
   name: str
@@ -65,11 +66,13 @@ class Step:
   function: Callable[[], None] | None = None
   about: Any = None
   seconds: int = 10
+  root: str = ""
 
   @property
   def digest(self) -> str:
     """Digest of what it does."""
-    return settings_file.digest({"words": self.words, "about": self.about})
+    words = [w.replace(self.root, "") if self.root else w for w in self.words]
+    return settings_file.digest({"words": words, "about": self.about})
 
 
 def check(steps: Sequence[Step]) -> None:

@@ -1,7 +1,6 @@
 """The command `study`: its exit codes, and what is gone on with."""
 
 import os
-import shutil
 import signal
 
 import pytest
@@ -48,8 +47,11 @@ def test_a_study_that_was_stopped_goes_on_to_its_page(study, capsys):
   assert "study.html" in capsys.readouterr().out
 
 
-def test_a_study_on_cloud_storage_goes_on_with_what_its_steps_left(study, gcs, capsys):
-  place, local = storage.parse(gcs.folder), mirror.local_copy(storage.parse(gcs.folder))
+def test_a_study_on_cloud_storage_goes_on_with_what_its_steps_left(
+  study, gcs, tmp_path, capsys, monkeypatch
+):
+  place = storage.parse(gcs.folder)
+  local = mirror.local_copy(place)
   in_the_bucket = []
   pruned = local / "curate" / "pruned" / "pruned-0.95" / "COMPLETED"
 
@@ -67,7 +69,8 @@ def test_a_study_on_cloud_storage_goes_on_with_what_its_steps_left(study, gcs, c
   assert in_the_bucket == [True, []]
   rows = storage.read_lines(place / graph.STEPS)
   assert [row["step"] for row in rows] == ["step 0", "step 1"]
-  shutil.rmtree(local)  # another machine
+  monkeypatch.setenv("PHI1_JAX_CACHE", str(tmp_path / "another machine"))
+  local = mirror.local_copy(place)
   fetched = []
 
   def third():

@@ -1,6 +1,7 @@
 """The steps of a study: order, what is run again, and how a failure is told."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -93,6 +94,15 @@ def test_a_step_with_other_words_is_run_again(tmp_path, module, ran):
   changed = Step("a", (), ("noted", "a", "otherwise"))
   assert graph.run([changed], tmp_path, 1)
   assert ran() == ["a", "a"]
+
+
+def test_a_step_is_the_same_in_another_local_copy():
+  here, there = (
+    Step("a", (), ("noted", f"--workdir={root}/train"), root=root)
+    for root in ("/here", "/there")
+  )
+  assert here.digest == there.digest
+  assert here.digest != dataclasses.replace(here, root="").digest
 
 
 def test_a_failure_shows_the_log_and_the_rest_goes_on_later(tmp_path, module, ran):
