@@ -5,7 +5,8 @@ every `BEAT_SECONDS`. A holder is gone when its process is not there any more (o
 same machine), or when the count has not changed for `EXPIRE_SECONDS` (on another one,
 which may have vanished). No clock is compared between machines, and nothing depends on
 the file system: `flock` on a network mount is held for a vanished machine, and cloud
-storage has none.
+storage has none. The lock changes hands atomically: by a link locally, by a condition
+on the object's generation on cloud storage.
 """
 
 import json
@@ -19,6 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+import fsspec
+from fsspec import asyn
+
 from phi1_jax import InputError
 from phi1_jax.storage import files, paths, retry
 from phi1_jax.storage.paths import AnyPath
@@ -28,11 +32,6 @@ log = logging.getLogger(__name__)
 FILE_NAME = ".lock"
 BEAT_SECONDS = 15.0
 EXPIRE_SECONDS = 90.0
-# A lease this old is expired without waiting: no two clocks are so far apart.
-LONG_AGO_SECONDS = 3600.0
-# After taking over an expired lease, time for another taker's write to show.
-_SETTLE_SECONDS = 0.2
-_SETTLE_SECONDS_REMOTE = 2.0
 
 
 class HeldError(Exception):
@@ -53,7 +52,11 @@ class Lease:
     stopping: asked now and then; once it returns True, processes that want the folder
       learn that this one is about to end.
     on_lost: called in a thread if another process has taken the folder over, since
-      this one was suspended for longer than `EXPIRE_SECONDS`.
+      this one was suspended for longer than `EXPIRE_SECONDS`; see `lost`.
+
+  Attributes:
+    token: names this lease; `lease.token(folder)` returns it on every host.
+    lost: whether another process has taken the folder over.
 
   Raises:
     InputError: a running process on this machine holds the folder, or it cannot be
@@ -77,6 +80,7 @@ class Lease:
     self._content = {**_this_process(), "token": self.token, "doing": doing}
     self._content |= {"stopping": False, "beat": 0}
     self._closing = threading.Event()
+    self.lost, self._beaten = False, time.monotonic()
     try:
       folder.mkdir(parents=True, exist_ok=True)
       told = None
@@ -97,53 +101,58 @@ class Lease:
 
   def _take(self, folder: AnyPath) -> Exception | None:
     """Take the folder, or return why not."""
-    found = _read(self._file)
+    found, version = _read(self._file)
     if found is not None and _is_alive(found, self._file):
       ends = found["stopping"] or not _same_machine(found)
       return (HeldError if ends else InputError)(
         f"{self._flag}: another process is {found['doing']} in {folder} (process "
         f"{found['pid']} on {found['host']}); wait for it, or name another folder"
       )
-    self._write()
-    remote = paths.is_remote(self._file)
-    time.sleep(_SETTLE_SECONDS_REMOTE if remote else _SETTLE_SECONDS)
-    if self._is_mine():
+    if self._write(version):
       return None
     return HeldError(f"{folder}: another process took this folder at the same time")
 
-  def _write(self) -> None:
-    self._content |= {"beat": self._content["beat"] + 1, "time": time.time()}
-    files.write_json(self._file, self._content)
-
-  def _is_mine(self) -> bool:
-    found = _read(self._file)
-    return found is not None and found["token"] == self.token
+  def _write(self, version: "_Version") -> bool:
+    """Write the lock if it is still that version; return whether it was."""
+    self._content["beat"] += 1
+    content = json.dumps(self._content).encode()
+    if paths.is_remote(self._file):
+      written = _put_remote(self._file, content, version)
+    else:
+      written = _put_local(self._file, content, version, self.token)
+    if written:
+      self._beaten = time.monotonic()
+    return written
 
   def _renew(self) -> None:
-    written = time.monotonic()
     while not self._closing.wait(0.2):
       news = self._stopping() and not self._content["stopping"]
-      if not news and time.monotonic() - written < BEAT_SECONDS:
+      if not news and time.monotonic() - self._beaten < BEAT_SECONDS:
         continue
-      written = time.monotonic()
+      self._content["stopping"] |= news
       try:
-        if not self._is_mine():
+        found, version = _read(self._file)
+        ours = (
+          found is None or found["token"] == self.token
+        )  # none: somebody deleted it
+        if not ours or not self._write(version):
           log.error("%s: another process has taken this folder over", self._file)
+          self.lost = True
           self._on_lost()
           return
-        self._content["stopping"] |= news
-        self._write()
-      except (OSError, retry.StorageError) as error:  # a full disk, an outage
+      except Exception as error:  # a full disk, an outage: try again
         log.warning("cannot renew %s (%s)", self._file, retry.one_line(error))
+        self._closing.wait(1.0)
 
   def close(self) -> None:
     """Give the folder back."""
     self._closing.set()
     self._thread.join()
     try:
-      if self._is_mine():
+      found, _ = _read(self._file)
+      if found is not None and found["token"] == self.token:
         self._file.unlink()
-    except OSError as error:  # it will expire
+    except Exception as error:  # it will expire; do not hide what ended the work
       log.warning("cannot remove %s (%s)", self._file, retry.one_line(error))
 
   def __enter__(self) -> Self:
@@ -155,31 +164,111 @@ class Lease:
 
 def is_held(folder: AnyPath) -> bool:
   """Return whether a process holds the folder; may wait for `EXPIRE_SECONDS`."""
-  found = _read(folder / FILE_NAME)
+  found, _ = _read(folder / FILE_NAME)
   return found is not None and _is_alive(found, folder / FILE_NAME)
 
 
 def token(folder: AnyPath) -> str | None:
   """Return the token of the lease on a folder: the same on all hosts that share it."""
-  found = _read(folder / FILE_NAME)
+  found, _ = _read(folder / FILE_NAME)
   return found["token"] if found else None
 
 
-def _read(file: AnyPath) -> dict[str, Any] | None:
-  """Return the content of a lease; None if there is none, or a file of another kind."""
+# What a lock was when it was read: its generation on cloud storage, its content on a
+# disk, None where there was none.
+_Version = str | None
+
+
+def _read(file: AnyPath) -> tuple[dict[str, Any] | None, _Version]:
+  """Return the content of a lock, None for a file of another kind, and its version."""
+  version: _Version = None
+  if paths.is_remote(file):
+    version = _generation(file)
   try:
-    found = json.loads(files.read_bytes(file))
-    needed = {*_this_process(), "token", "doing", "stopping", "beat", "time"}
-    return found if needed <= found.keys() else None
-  except (FileNotFoundError, ValueError, AttributeError):
-    return None
+    content = files.read_text(file)
+    version = content if version is None else version
+    found = json.loads(content)
+    needed = {*_this_process(), "token", "doing", "stopping", "beat"}
+    return (found if needed <= found.keys() else None), version
+  except FileNotFoundError:
+    return None, None
+  except (ValueError, AttributeError):
+    return None, version
+
+
+def _put_local(file: AnyPath, content: bytes, version: _Version, token: str) -> bool:
+  new = file.with_name(f"{FILE_NAME}.{token}")
+  new.write_bytes(content)
+  try:
+    if version is not None:
+      if token in version:  # a renewal
+        os.replace(new, file)
+        return True
+      # Only one process can move the old lock away, and then only that lock.
+      old = file.with_name(f"{FILE_NAME}.{token}.old")
+      os.rename(file, old)
+      same = old.read_text() == version
+      if not same:
+        os.link(old, file)
+      old.unlink()
+      if not same:
+        return False
+    os.link(new, file)
+    return True
+  except (FileNotFoundError, FileExistsError):
+    return False
+  finally:
+    new.unlink(missing_ok=True)
+
+
+def _put_remote(file: AnyPath, content: bytes, version: _Version) -> bool:
+  system, bucket, name = _object(file)
+
+  async def put() -> None:
+    await system._call(
+      "POST",
+      f"{system._location}/upload/storage/v1/b/{bucket}/o",
+      uploadType="media",
+      name=name,
+      ifGenerationMatch=version or "0",
+      headers={"Content-Type": "application/octet-stream"},
+      data=content,
+    )
+
+  try:
+    retry.retrying(lambda: asyn.sync(system.loop, put), f"writing {file}")
+    return True
+  except FileExistsError:  # 412: another generation
+    found = _read(file)[0]
+    ours = json.loads(content)
+    # A request that was repeated after a broken connection meets its own result.
+    return found is not None and (found["token"], found["beat"]) == (
+      ours["token"],
+      ours["beat"],
+    )
+
+
+def _generation(file: AnyPath) -> str | None:
+  system, bucket, name = _object(file)
+
+  def get() -> str | None:
+    try:
+      return str(system.info(f"{bucket}/{name}")["generation"])
+    except FileNotFoundError:
+      return None
+
+  return retry.retrying(get, f"reading {file}")
+
+
+def _object(file: AnyPath) -> tuple[Any, str, str]:
+  """Return the file system of gcsfs, and the names of bucket and object."""
+  bucket, _, name = os.fspath(file).removeprefix("gs://").partition("/")
+  return fsspec.filesystem("gcs"), bucket, name
 
 
 def _is_alive(found: dict[str, Any], file: AnyPath) -> bool:
   if _same_machine(found):
     return _started(found["pid"]) == found["started"]
-  if time.time() - found["time"] > LONG_AGO_SECONDS:
-    return False
   log.warning(
     "%s is held by process %d on %s; waiting up to %g s to see whether it is alive",
     *(file.parent, found["pid"], found["host"], EXPIRE_SECONDS),
@@ -187,7 +276,7 @@ def _is_alive(found: dict[str, Any], file: AnyPath) -> bool:
   deadline = time.monotonic() + EXPIRE_SECONDS
   while time.monotonic() < deadline:
     time.sleep(1.0)
-    now = _read(file)
+    now, _ = _read(file)
     if now is None:
       return False
     if (now["token"], now["beat"]) != (found["token"], found["beat"]):
