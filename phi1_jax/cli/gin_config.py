@@ -13,11 +13,11 @@ each of these is an `InputError` that names file and line, before JAX sees a dev
 import dataclasses
 import importlib.util  # gin fails to import unless this was imported before
 import math
-import tokenize
 import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, TypeVar
 
 from gin import config_parser
@@ -35,7 +35,7 @@ PARTS = (
 ROOT = Path(__file__).parents[2]
 
 # What gin's parser raises for text that is not gin.
-_PARSE_ERRORS = (SyntaxError, tokenize.TokenError, TypeError, ValueError, RecursionError)
+_PARSE_ERRORS = (SyntaxError, TypeError, ValueError, RecursionError, TokenError)
 
 Config = TypeVar("Config")
 Flags = Sequence[tuple[str, str]]
@@ -142,19 +142,13 @@ class _Binding:
 
 
 class _Bindings:
-  """All bindings of gin files and flags, in the order in which they were read.
-
-  Attributes:
-    files: name -> path of the files read; a file comes after those it includes.
-    all: the bindings.
-    last: name -> the last binding of it, which wins.
-  """
+  """All bindings of gin files and flags, in the order in which they were read."""
 
   def __init__(self, classes: Mapping[str, type]):
     self._classes = classes
-    self.files: dict[str, Path] = {}
+    self.files: dict[str, Path] = {}  # a file comes after those that it includes
     self.all: list[_Binding] = []
-    self.last: dict[str, _Binding] = {}
+    self.last: dict[str, _Binding] = {}  # the last binding of each name
 
   def read_file(self, name: str, outer: tuple[Path, ...] = ()) -> None:
     """Read a file that the files `outer` include."""
@@ -292,7 +286,7 @@ def _statements(path: Path) -> list[Any]:
     reason = f": not a text file ({error})"
   except IndentationError as error:
     reason = f": line {error.lineno} is indented; expected bindings that begin a line"
-  except tokenize.TokenError as error:
+  except TokenError as error:
     reason = f": a bracket or quote is never closed ({error.args[0]})"
   except SyntaxError as error:
     # gin puts the address of an object into the first lines of a message.

@@ -25,14 +25,11 @@ from phi1_jax.storage import AnyPath, lease
 from phi1_jax.text import tokenizer as tokenizers
 from phi1_jax.text.tokenizer import Tokenizer
 
-# A small BPE is trained on at most this much text, chosen by hash. More text hardly
-# changes it.
-TRAINING_BYTES = 32 << 20
+TRAINING_BYTES = 32 << 20  # of text for a trained tokenizer, chosen by hash
 _NOTE = "build.json"
 log = logging.getLogger(__name__)
 
-# Shows progress: total shards, shards done before, description -> a context manager
-# that gives an object with `update(count, **figures)`.
+# Total shards, shards done before, description -> a progress bar.
 Show = Callable[[int, int, str], contextlib.AbstractContextManager[Any]]
 
 
@@ -42,10 +39,10 @@ def build(config: DataConfig, processes: int, show: Show) -> str:
   Args:
     config: the mixture, its tokenizer and the folder of the store.
     processes: how many worker processes; 1 works in this process.
-    show: shows the progress.
+    show: makes a progress bar.
 
   Returns:
-    The digest of the store. If it is complete already, nothing is written.
+    The digest of the store. Writes nothing if the store is complete.
 
   Raises:
     InputError: a mixture, module, tokenizer or corpus that does not exist; or a folder
@@ -57,14 +54,16 @@ def build(config: DataConfig, processes: int, show: Show) -> str:
     sets = storage.Mirror(storage.parse(config.curated_directory))
     sets.fetch()
     config = dataclasses.replace(config, curated_directory=str(sets.local))
-  with storage.Lease(place, "building a token store", flag="Data.store", wait=True):
+  with storage.Lease(
+    place, "building a token store", flag="Data.store", wait=True
+  ) as lease:
     facts, units = _plan(config, tokenizer)
     if (place / "COMPLETED").exists():
       opened = token_store.TokenStore.open(place, verify=config.verify)
       refuse_other(place, opened.manifest, facts)
       log.info("%s is complete already: %s", place, _summary(opened.manifest))
       return opened.digest
-    mirror = storage.Mirror(place)
+    mirror = storage.Mirror(place, lease)
     mirror.fetch()
     _begin(mirror.local, place, facts)
     try:
@@ -146,16 +145,7 @@ def _begin(store: Path, place: AnyPath, facts: dict[str, Any]) -> None:
 def refuse_other(
   store: AnyPath, found: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> None:
-  """Refuse a store whose build was begun with other facts.
-
-  Args:
-    store: its folder.
-    found: its manifest, or the note of its build.
-    wanted: the facts of this build.
-
-  Raises:
-    InputError: names the first difference.
-  """
+  """Refuse a store that was begun with other facts, and name the first difference."""
   now = dict(_leaves(wanted, "Data"))
   was = dict(_leaves({name: found.get(name) for name in wanted}, "Data"))
   if not any(path.endswith("].content") for path in was):

@@ -24,28 +24,23 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def opened(run: Setup, stop: StopSignal) -> Iterator[Setup]:
-  """Lock the work directory and open the files in it that grow.
+  """Lock the work directory, open the files that grow, and give the run with both.
 
-  At the end, closes the files, uploads them and unlocks the work directory. Host 0
-  does this alone; all hosts must call it.
-
-  Args:
-    run: the run.
-    stop: notes signals.
-
-  Yields:
-    The run with its `mirror` and `stop_requested`.
+  At the end, uploads the files and unlocks the work directory. Host 0 does this alone;
+  all hosts must call it, and have a local folder for files of their own.
 
   Raises:
     InputError: another process uses the folder, it cannot be written, or the hosts see
       different folders.
   """
   with contextlib.ExitStack() as stack:
-    mirror = token = None
+    lock = token = None
     with hosts.agreed("opening the work directory"):
       if hosts.is_first():
-        token = stack.enter_context(_lock(run.workdir, stop)).token
-        mirror = storage.Mirror(run.workdir)
+        lock = stack.enter_context(_lock(run.workdir, stop))
+        token = lock.token
+      mirror = storage.Mirror(run.workdir, lock)
+      if hosts.is_first():
         mirror.fetch("metrics.jsonl", goodput.FILE_NAME)
         stack.callback(mirror.upload)
         stack.enter_context(goodput.StartLog(mirror.local).start())
@@ -76,10 +71,7 @@ def _lock(workdir: AnyPath, stop: StopSignal) -> storage.Lease:
 
 
 def use_compilation_cache(run: Setup) -> None:
-  """Keep compiled steps in `Runtime.compilation_cache`, relative to the work directory.
-
-  There, other hosts and later machines find them.
-  """
+  """Keep compiled steps in `Runtime.compilation_cache`, relative to the workdir."""
   if folder := run.config.runtime.compilation_cache:
     path = storage.parse(folder)
     absolute = storage.is_remote(path) or Path(path).is_absolute()
@@ -94,15 +86,14 @@ def described(run: Setup, config: str, store: TokenStore) -> Iterator[None]:
   Restores both if an `InputError` refuses the run inside: they belong to the
   checkpoints in the folder. Host 0 does this alone; all hosts must call it.
   """
-  new: dict[AnyPath, str] = {}
   before: dict[AnyPath, str] = {}
   with hosts.agreed("writing config.gin"):
     if hosts.is_first():
-      new[run.workdir / "config.gin"] = config
+      place = run.workdir / "config.gin"
       tokens = (store.directory / tokenizer.FILE_NAME).read_text("utf-8")
-      new[run.workdir / tokenizer.FILE_NAME] = tokens
+      new = {place: config, run.workdir / tokenizer.FILE_NAME: tokens}
       before |= {path: storage.read_text(path) for path in new if path.exists()}
-      known = before.get(run.workdir / "config.gin", config).splitlines()
+      known = before.get(place, config).splitlines()
       for line in config.splitlines():
         if line not in known:
           log.warning("changed since this run was last started: %s", line)
