@@ -227,9 +227,12 @@ def _sent(
     kind = "reduce-scatter"  # the TPU's compiler writes it as an all-reduce and a slice
   groups = _groups(item.rest, len(places))
   sent = size * _SENT[kind](max(map(len, groups)))
-  # A ring that visits slice after slice leaves each slice once.
+  # A ring that visits slice after slice leaves each slice once. Pairs of a permute are
+  # messages of their own.
   counts = [(len({places[device] for device in ids}), len(ids)) for ids in groups]
-  share = max(count / ring if count > 1 else 0.0 for count, ring in counts)
+  shares = [count / ring if count > 1 else 0.0 for count, ring in counts]
+  own = kind == "collective-permute"
+  share = sum(shares) / len(shares) if own else max(shares)
   return kind, sent * (1 - share), sent * share
 
 

@@ -127,6 +127,8 @@ PERMUTE = "collective-permute(%x), channel_id=1, source_target_pairs={}"
     (ALL_REDUCE.format("mesh['a'=2,'b'=4] {'a','b'}"), 336, 112),
     (PERMUTE.format("{{0,1},{1,2},{2,3},{3,0}}"), 256, 0),
     (PERMUTE.format("{{0,4},{4,0}}"), 0, 256),
+    # Two of the eight messages around a ring of all cross.
+    (PERMUTE.format("{{0,1},{1,2},{2,3},{3,4},{4,5},{5,6},{6,7},{7,0}}"), 192, 64),
   ],
 )
 def test_what_crosses_nodes(collective, inside, across):
