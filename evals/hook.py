@@ -25,6 +25,7 @@ from phi1_jax.data.token_store import TokenStore
 from phi1_jax.problems.problem import Problem
 from phi1_jax.sampling.checkpoint import Loaded, model_digest
 from phi1_jax.storage import AnyPath
+from phi1_jax.telemetry.writers import read_metrics
 from phi1_jax.text import settings_file
 from phi1_jax.text import tokenizer as tokenizers
 from phi1_jax.training.hooks import Values
@@ -74,7 +75,7 @@ def _hook(setup: Setup, store: TokenStore, task_set: str, shown: bool = False) -
       mesh=setup.mesh,
       digest=model_digest(meta),
       step=step,
-      tokens_seen=step * setup.config.train.tokens_per_step,
+      tokens_seen=_tokens_seen(setup, step),
     )
     backend = LoadedBackend(loaded, config)
     folder = setup.workdir / "evals" / f"{task_set}-{step:06d}"
@@ -90,6 +91,13 @@ def _hook(setup: Setup, store: TokenStore, task_set: str, shown: bool = False) -
       )
 
   return run
+
+
+def _tokens_seen(setup: Setup, step: int) -> int | None:
+  """Return the tokens in the training row of this step, or None without such a row."""
+  rows = read_metrics(setup.local / "metrics.jsonl")
+  found = {row["step"]: row["tokens_seen"] for row in rows if "tokens_seen" in row}
+  return found.get(step)
 
 
 def _make_room(folder: AnyPath, settings: Mapping[str, Any]) -> None:

@@ -37,7 +37,7 @@ class Loaded:
     mesh: the devices.
     digest: sha256 (hex) over every parameter's fingerprint and the tokenizer.
     step: the training step of the checkpoint.
-    tokens_seen: the number of tokens that it was trained on.
+    tokens_seen: the number of tokens that it was trained on, or None.
     path: the step folder.
   """
 
@@ -47,7 +47,7 @@ class Loaded:
   mesh: Mesh
   digest: str
   step: int = 0
-  tokens_seen: int = 0
+  tokens_seen: int | None = 0
   path: AnyPath | None = None
 
 

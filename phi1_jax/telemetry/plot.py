@@ -2,8 +2,7 @@
 
 import importlib.util
 import logging
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,18 +147,30 @@ def _draw_learning_rate(axes: Any, steps: np.ndarray, rates: np.ndarray) -> None
 
 
 def _add_token_axis(axes: Any, steps: np.ndarray, tokens: np.ndarray) -> None:
-  """Add an axis of tokens on top. Every step sees equally many tokens."""
+  """Add an axis of tokens on top."""
   from matplotlib.ticker import FuncFormatter
 
-  per_step = tokens[-1] / steps[-1] if steps[-1] > 0 else math.nan
-  if not per_step > 0:
+  if not steps[-1] > 0:
     return
-  scale = (lambda step: step * per_step), (lambda count: count / per_step)
+  steps, tokens = np.append(0.0, steps), np.append(0.0, tokens)
+  scale = _line(steps, tokens), _line(tokens, steps)
   top = axes.secondary_xaxis("top", functions=scale)
   top.xaxis.set_major_formatter(FuncFormatter(lambda count, _: _round_number(count)))
   top.set_xlabel("tokens", color=_QUIET)
   top.tick_params(colors=_QUIET)
   top.spines["top"].set_visible(False)
+
+
+def _line(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+  """Return a function that interpolates, and extrapolates the first and last parts."""
+  slopes = np.diff(y) / np.diff(x)
+
+  def at(points: np.ndarray) -> np.ndarray:
+    before = np.minimum(points - x[0], 0.0) * slopes[0]
+    after = np.maximum(points - x[-1], 0.0) * slopes[-1]
+    return np.interp(points, x, y) + before + after
+
+  return at
 
 
 def _round_number(value: float) -> str:

@@ -1,5 +1,6 @@
 """Evaluation while a model trains."""
 
+import json
 import types
 
 import jax
@@ -25,10 +26,16 @@ def run(tmp_path, monkeypatch):
   tokenizer = tokenizers.train(["def f(x):\n  return x + 1\n"] * 9, 300)
   tokenizer.save(tmp_path / tokenizers.FILE_NAME)
   mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-  config = types.SimpleNamespace(
-    model=MODEL, train=types.SimpleNamespace(tokens_per_step=10)
+  config = types.SimpleNamespace(model=MODEL)
+  local = tmp_path / "local"
+  local.mkdir()
+  # From step 15 on, the batches were half as large.
+  rows = [{"step": 10, "tokens_seen": 100}, {"step": 20, "tokens_seen": 175}]
+  rows.append({"step": 20, "eval/loss": 2.0})
+  (local / "metrics.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in rows))
+  setup = types.SimpleNamespace(
+    config=config, mesh=mesh, workdir=tmp_path / "run", local=local
   )
-  setup = types.SimpleNamespace(config=config, mesh=mesh, workdir=tmp_path / "run")
   init = jax.jit(Decoder(MODEL).init)
   params = nn.unbox(init(jax.random.key(0), jax.numpy.zeros((1, 1), int)))["params"]
   return setup, types.SimpleNamespace(directory=tmp_path), params
@@ -45,7 +52,7 @@ def test_an_evaluation_is_a_run_of_its_own(run, request, where):
   assert scores == {"eval/humaneval_truncated": 0.0, "eval/humaneval_sanitized": 0.0}
   folder = setup.workdir / "evals" / "humaneval-164-000020"
   noted = storage.read_json(folder / workdir.RUN)["generate"]
-  assert (noted["step"], noted["tokens_seen"]) == (20, 200)
+  assert (noted["step"], noted["tokens_seen"]) == (20, 175)
   data = report.build([folder])
   assert {point["step"] for point in data["points"]} == {20}
   # A run that is started again at this step asks the model nothing.
@@ -59,6 +66,15 @@ def test_an_evaluation_is_a_run_of_its_own(run, request, where):
   assert (aside / workdir.COMPLETIONS).read_bytes() == before
   digests = [storage.read_json(f / workdir.RUN)["settings"] for f in (aside, folder)]
   assert digests[0]["model"]["digest"] != digests[1]["model"]["digest"]
+
+
+def test_tokens_of_a_step_without_a_row_are_not_known(run):
+  setup, store, params = run
+  state = types.SimpleNamespace(params=params)
+  assert len([*hook.humaneval(setup, store)(21, state)]) == 2
+  folder = setup.workdir / "evals" / "humaneval-164-000021"
+  noted = storage.read_json(folder / workdir.RUN)["generate"]
+  assert (noted["step"], noted["tokens_seen"]) == (21, None)
 
 
 def test_several_processes_are_refused(run, monkeypatch):
