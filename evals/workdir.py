@@ -30,8 +30,8 @@ def opened(folder: AnyPath, doing: str) -> Iterator[storage.Mirror]:
   Raises:
     InputError: it cannot be written, or another process on this machine holds it.
   """
-  with storage.Lease(folder, doing):
-    mirror = storage.Mirror(folder)
+  with storage.Lease(folder, doing) as lease:
+    mirror = storage.Mirror(folder, lease)
     mirror.fetch()
     try:
       yield mirror

@@ -20,6 +20,7 @@ folder of them whose newest is taken; damage there is refused, not worked around
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import logging
 import sys
@@ -135,10 +136,14 @@ class Checkpoints:
       # only a save waits for, so that it may not begin a second time.
       cleanup_tmp_directories=cleanup,
     )
-    return storage.retrying(
-      lambda: ocp.CheckpointManager(self.directory, options=options),
-      f"listing {self.directory}",
-    )
+
+    def opened() -> ocp.CheckpointManager:
+      return ocp.CheckpointManager(self.directory, options=options)
+
+    if hosts.count() > 1:  # hosts meet inside, so one alone must not try again
+      storage.names(self.directory)
+      return opened()
+    return storage.retrying(opened, f"listing {self.directory}")
 
   def due(self, step: int, last_step: int) -> bool:
     """Return whether the number of the step asks for a save."""
@@ -174,14 +179,23 @@ class Checkpoints:
         force=True,
       )
     except Exception as error:
+      if hosts.count() > 1:  # the others wait inside: end, so that they notice
+        raise storage.StorageError(
+          f"{self.directory}: host {hosts.index()} cannot save step {step} "
+          f"({retry.one_line(error)})"
+        ) from error
       self._failed = step, error
 
   def failing(self) -> bool:
     """Return whether the last save has failed by now; does not wait."""
     if self._failed is None and self._pending is not None:
-      if self._manager.is_saving_in_progress():
-        return False
-      self._wait()
+      try:  # a save that failed may still wait for other hosts
+        self._manager.check_for_errors()
+      except Exception as error:
+        self._failed, self._pending = (self._pending, error), None
+      else:
+        if not self._manager.is_saving_in_progress():
+          self._wait()
     return self._failed is not None
 
   def _wait(self) -> None:
@@ -207,12 +221,14 @@ class Checkpoints:
     self.save(step, state, meta)
     if self._pending is not None:
       self._wait()
-    if self._failed:
+    reason = retry.one_line(self._failed[1]) if self._failed else None
+    reasons = list(filter(None, hosts.exchange("saving again", reason)))
+    if reasons:
       steps = self._manager.all_steps()
       newest = f"the newest is that of step {max(steps)}" if steps else "there is none"
       raise storage.StorageError(
         f"{self.directory}: the checkpoint of step {step} could not be saved, twice "
-        f"({retry.one_line(self._failed[1])}); {newest}. Make room or repair the "
+        f"({reasons[0]}); {newest}. Make room or repair the "
         "storage, and run the same command again"
       )
 
@@ -261,11 +277,14 @@ class Checkpoints:
   def _set_aside(self, path: AnyPath) -> None:
     """Move a damaged checkpoint out of the way of the save that will replace it."""
     self._manager.close()
-    if hosts.is_first():
-      aside = self.directory.with_name(f"{self.directory.name}_damaged")
-      number = sum(name.startswith(path.name) for name in storage.names(aside))
-      storage.move(path, aside / (f"{path.name}.{number}" if number else path.name))
-    hosts.exchange("setting a checkpoint aside", None)
+    with hosts.agreed("setting a checkpoint aside"):
+      if hosts.is_first():
+        aside = self.directory.with_name(f"{self.directory.name}_damaged")
+        there = storage.names(aside)
+        free = itertools.chain(
+          [path.name], (f"{path.name}.{n}" for n in itertools.count(1))
+        )
+        storage.move(path, aside / next(name for name in free if name not in there))
     self._manager = self._open()
 
   def close(self) -> None:
@@ -338,16 +357,17 @@ def _newest(start: AnyPath) -> AnyPath | None:
   for folder in (start, start / "checkpoints"):
     names = storage.names(folder)
     if "meta" in names and "state" in names:
-      return folder
+      return folder  # that its fingerprints agree is checked when it is read
     steps = sorted((int(name) for name in names if name.isdigit()), reverse=True)
     for step in steps:
-      # A save to cloud storage that was killed has no such file.
-      saved = folder / str(step) / "commit_success.txt"
-      if not storage.is_remote(folder) or storage.retrying(
-        saved.exists, f"looking for {saved}"
-      ):
+      if _is_committed(folder / str(step)):
         return folder / str(step)
   return None
+
+
+def _is_committed(step: AnyPath) -> bool:
+  """Return whether a save came to its end; one to the cloud may have been killed."""
+  return not storage.is_remote(step) or storage.exists(step / "commit_success.txt")
 
 
 def read_meta(path: AnyPath) -> dict[str, Any]:

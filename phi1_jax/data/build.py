@@ -58,7 +58,7 @@ def build(config: DataConfig, processes: int, show: Show) -> str:
     place, "building a token store", flag="Data.store", wait=True
   ) as lease:
     facts, units = _plan(config, tokenizer)
-    if (place / "COMPLETED").exists():
+    if storage.exists(place / "COMPLETED"):
       opened = token_store.TokenStore.open(place, verify=config.verify)
       refuse_other(place, opened.manifest, facts)
       log.info("%s is complete already: %s", place, _summary(opened.manifest))
@@ -130,7 +130,7 @@ def _sha256_of_module(name: str) -> str:
 
 def _begin(store: Path, place: AnyPath, facts: dict[str, Any]) -> None:
   """Write the facts of this build into its folder; refuse a folder of another one."""
-  if (store / _NOTE).exists():
+  if storage.exists(store / _NOTE):
     refuse_other(place, json.loads((store / _NOTE).read_bytes()), facts)
     return
   for entry in sorted(store.iterdir()):

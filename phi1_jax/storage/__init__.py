@@ -9,6 +9,7 @@ mirror   a local copy of a `gs://` folder, for files that are appended to
 """
 
 from phi1_jax.storage.files import (
+  exists,
   move,
   names,
   read_bytes,
@@ -33,6 +34,7 @@ __all__ = [
   "Mirror",
   "StorageError",
   "cache_folder",
+  "exists",
   "full",
   "is_held",
   "is_remote",

@@ -1,10 +1,13 @@
 """Whole files: read them, write them atomically."""
 
 import contextlib
+import functools
 import io
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import IO, Any
 
 from phi1_jax import InputError
@@ -58,18 +61,30 @@ def names(folder: AnyPath) -> list[str]:
   return retry.retrying(listed, f"listing {folder}")
 
 
+def exists(path: AnyPath) -> bool:
+  """Return whether there is a file or folder; asks again if that fails transiently."""
+  return retry.retrying(path.exists, f"looking for {path}")
+
+
 def move(source: AnyPath, target: AnyPath) -> None:
-  """Move a folder; on cloud storage, copy its files and remove them."""
+  """Move a folder; on cloud storage, copy its files and then remove them."""
   if not paths.is_remote(source):
     target.parent.mkdir(parents=True, exist_ok=True)
     os.rename(source, target)
     return
-  import fsspec
+  system, _, _ = paths.object_of(source)
+  old, new = (os.fspath(path).removeprefix("gs://") for path in (source, target))
+  found = retry.retrying(lambda: system.find(old), f"listing {source}")
+  for name in found:
+    copy = functools.partial(system.cp_file, name, new + name.removeprefix(old))
+    retry.retrying(copy, f"copying gs://{name}")
+  for name in found:
+    retry.retrying(functools.partial(_remove, system, name), f"removing gs://{name}")
 
-  system = fsspec.filesystem("gcs")
-  old, new = os.fspath(source), os.fspath(target)
-  retry.retrying(lambda: system.copy(old, new, recursive=True), f"copying {source}")
-  retry.retrying(lambda: system.rm(old, recursive=True), f"removing {source}")
+
+def _remove(system: Any, name: str) -> None:
+  with contextlib.suppress(FileNotFoundError):  # by an attempt that seemed to fail
+    system.rm_file(name)
 
 
 def write_bytes(path: AnyPath, content: bytes) -> None:
@@ -99,8 +114,8 @@ def write_json(path: AnyPath, content: Mapping[str, Any]) -> None:
 def writing(path: AnyPath) -> Iterator[IO[bytes]]:
   """Open a file that appears under its name when the block ends without exception.
 
-  A local file grows beside `path` as `.<name>.partial`; one on cloud storage is held
-  in memory and stored as one object, which is atomic there.
+  A local file grows beside `path` as `.<name>.<random>.partial`; one on cloud storage
+  is held in memory and stored as one object, which is atomic there.
   """
   if paths.is_remote(path):
     memory = io.BytesIO()
@@ -108,13 +123,23 @@ def writing(path: AnyPath) -> Iterator[IO[bytes]]:
     content = memory.getvalue()
     retry.retrying(lambda: path.write_bytes(content), f"writing {path}")
     return
-  partial = path.with_name(f".{path.name}.partial")
-  with partial.open("wb") as file:
-    yield file
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(partial, path)
+  partial = partial_of(path)
+  try:
+    with partial.open("wb") as file:
+      yield file
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(partial, path)
+  except BaseException:
+    with contextlib.suppress(OSError):
+      os.unlink(partial)
+    raise
   _sync_folder(path.parent)
+
+
+def partial_of(path: AnyPath) -> Path:
+  """Return a name of this process's own for a file until it is whole."""
+  return Path(path).with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
 
 
 def _sync_folder(folder: AnyPath) -> None:

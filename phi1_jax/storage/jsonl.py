@@ -41,7 +41,8 @@ class JsonLines:
     self.rows = read_lines(path)
     self._every, self._synced = every, time.monotonic()
     self._path, self._patient = path, patient
-    self._file = path.open("ab")
+    self._unwritten = bytearray()
+    self._file = path.open("ab", buffering=0)
     self._file.truncate(path.read_bytes().rfind(b"\n") + 1)  # a torn last line
 
   def append(self, row: dict[str, Any]) -> None:
@@ -50,24 +51,28 @@ class JsonLines:
     Raises:
       ValueError: a number is NaN or infinite.
     """
-    line = json.dumps(row, allow_nan=False).encode() + b"\n"
+    self._unwritten += json.dumps(row, allow_nan=False).encode() + b"\n"
     self.rows.append(row)
     try:
-      self._file.write(line)  # what cannot be written stays in the file's buffer
-      self._file.flush()
-      if time.monotonic() - self._synced >= self._every:
-        os.fsync(self._file.fileno())
-        self._synced = time.monotonic()
+      self._flush()
     except OSError as error:
       if not self._patient or error.errno not in (errno.ENOSPC, errno.EDQUOT):
         raise
       log.warning("%s: %s; keeping the row in memory", self._path, error.strerror)
 
+  def _flush(self, *, sync: bool = False) -> None:
+    while self._unwritten:  # a full disk may take a part of a line
+      del self._unwritten[: os.write(self._file.fileno(), self._unwritten)]
+    if sync or time.monotonic() - self._synced >= self._every:
+      os.fsync(self._file.fileno())
+      self._synced = time.monotonic()
+
   def close(self) -> None:
     """Sync and close the file."""
-    self._file.flush()
-    os.fsync(self._file.fileno())
-    self._file.close()
+    try:
+      self._flush(sync=True)
+    finally:
+      self._file.close()
 
   def __enter__(self) -> Self:
     return self

@@ -20,7 +20,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-import fsspec
 from fsspec import asyn
 
 from phi1_jax import InputError
@@ -179,6 +178,11 @@ def token(folder: AnyPath) -> str | None:
 _Version = str | None
 
 
+def is_running(pid: int) -> bool:
+  """Return whether a process of this machine runs."""
+  return _started(pid) is not None
+
+
 def _read(file: AnyPath) -> tuple[dict[str, Any] | None, _Version]:
   """Return the content of a lock, None for a file of another kind, and its version."""
   version: _Version = None
@@ -222,7 +226,7 @@ def _put_local(file: AnyPath, content: bytes, version: _Version, token: str) -> 
 
 
 def _put_remote(file: AnyPath, content: bytes, version: _Version) -> bool:
-  system, bucket, name = _object(file)
+  system, bucket, name = paths.object_of(file)
 
   async def put() -> None:
     await system._call(
@@ -249,7 +253,7 @@ def _put_remote(file: AnyPath, content: bytes, version: _Version) -> bool:
 
 
 def _generation(file: AnyPath) -> str | None:
-  system, bucket, name = _object(file)
+  system, bucket, name = paths.object_of(file)
 
   def get() -> str | None:
     try:
@@ -258,12 +262,6 @@ def _generation(file: AnyPath) -> str | None:
       return None
 
   return retry.retrying(get, f"reading {file}")
-
-
-def _object(file: AnyPath) -> tuple[Any, str, str]:
-  """Return the file system of gcsfs, and the names of bucket and object."""
-  bucket, _, name = os.fspath(file).removeprefix("gs://").partition("/")
-  return fsspec.filesystem("gcs"), bucket, name
 
 
 def _is_alive(found: dict[str, Any], file: AnyPath) -> bool:

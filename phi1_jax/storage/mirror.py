@@ -9,10 +9,12 @@ import contextlib
 import hashlib
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from phi1_jax.storage import paths, retry
+from phi1_jax.storage import files, paths, retry
+from phi1_jax.storage.lease import HeldError, Lease, is_running
 from phi1_jax.storage.paths import AnyPath
 
 
@@ -22,10 +24,16 @@ def cache_folder() -> Path:
 
 
 def local_copy(folder: AnyPath) -> Path:
-  """Return where this machine keeps the files of a folder that grow."""
+  """Return where this process keeps the files of a folder that grow."""
   if not paths.is_remote(folder):
     return Path(folder)
-  name = f"{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}-{folder.name}"
+  return _copies(folder) / str(os.getpid())
+
+
+def _copies(folder: AnyPath) -> Path:
+  """Return the folder for this machine's copies of a folder, one for each process."""
+  digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+  name = f"{digest}-{folder.name}-{socket.gethostname()}"
   return cache_folder() / "mirrors" / name
 
 
@@ -38,22 +46,26 @@ class Mirror:
 
   Args:
     folder: the folder that the files belong to.
+    lease: the lock of the folder; once it is lost, nothing is uploaded.
   """
 
-  def __init__(self, folder: AnyPath):
+  def __init__(self, folder: AnyPath, lease: Lease | None = None):
+    self._lease = lease
     self._remote = folder if paths.is_remote(folder) else None
     self._uploaded: dict[Path, tuple[int, int]] = {}
     self.local = local_copy(folder)
     if self._remote is None:
       return
-    shutil.rmtree(self.local, ignore_errors=True)  # the bucket counts
+    for old in files.names(self.local.parent):
+      if old == self.local.name or not is_running(int(old)):
+        shutil.rmtree(self.local.parent / old, ignore_errors=True)
     self.local.mkdir(parents=True)
 
   def fetch(self, *names: str) -> None:
     """Download files of these names, where they exist; without names, all files."""
     if self._remote is None:
       return
-    found = [self._remote / name for name in names] or list(_walk(self._remote))
+    found = [self._remote / name for name in names] or _walk(self._remote)
     for source in found:
       target = self.local / os.path.relpath(os.fspath(source), os.fspath(self._remote))
       with contextlib.suppress(FileNotFoundError):
@@ -69,9 +81,12 @@ class Mirror:
     Raises:
       StorageError: the bucket cannot be written for a passing reason that did not
         pass.
+      HeldError: another process has taken the folder over.
     """
     if self._remote is None:
       return
+    if self._lease and self._lease.lost:
+      raise HeldError(f"{self._remote}: another process goes on here")
     found = [
       path
       for path in self.local.rglob("*")
@@ -102,12 +117,16 @@ def mirrored(folder: AnyPath) -> Iterator[Path]:
 
   Changes are uploaded after an exception, too, and after a Ctrl-C.
   """
-  mirror = Mirror(folder)
-  mirror.fetch()
-  try:
-    yield mirror.local
-  finally:
-    mirror.upload()
+  with contextlib.ExitStack() as opened:
+    lease = None
+    if paths.is_remote(folder):
+      lease = opened.enter_context(Lease(folder, "writing"))
+    mirror = Mirror(folder, lease)
+    mirror.fetch()
+    try:
+      yield mirror.local
+    finally:
+      mirror.upload()
 
 
 def download(source: AnyPath, target: Path) -> None:
@@ -117,8 +136,10 @@ def download(source: AnyPath, target: Path) -> None:
     FileNotFoundError: no such object.
   """
   target.parent.mkdir(parents=True, exist_ok=True)
-  partial = target.with_name(f".{target.name}.partial")
+  partial = files.partial_of(target)
   _copy(source, partial, "downloading")
+  with partial.open("rb+") as file:
+    os.fsync(file.fileno())
   os.replace(partial, target)
 
 
@@ -134,21 +155,20 @@ def _copy(source: AnyPath, target: AnyPath, doing: str) -> None:
   retry.retrying(copy, f"{doing} {source}")
 
 
-def _walk(folder: AnyPath) -> Iterator[AnyPath]:
-  from etils import epath
+def _walk(folder: AnyPath) -> list[AnyPath]:
+  """Return all files under a folder on cloud storage, but for hidden ones."""
+  system, _, _ = paths.object_of(folder)
 
-  for place, _, names in retry.retrying(
-    lambda: list(epath.Path(folder).walk()), f"listing {folder}"
-  ):
-    for name in names:
-      if not name.startswith("."):
-        yield paths.parse(_absolute(place)) / name
+  def find() -> list[str]:
+    try:
+      return system.find(os.fspath(folder))
+    except FileNotFoundError:
+      return []
 
-
-def _absolute(place: object) -> str:
-  """Return a folder's full name; gcsfs leaves the scheme out."""
-  text = str(place)
-  return text if paths.is_remote(text) else f"gs://{text}"
+  found = [
+    paths.parse(f"gs://{name}") for name in retry.retrying(find, f"listing {folder}")
+  ]
+  return [path for path in found if not path.name.startswith(".")]
 
 
 def _version(path: Path) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from phi1_jax import InputError
 
@@ -57,6 +57,14 @@ def full(path: "AnyPath") -> "AnyPath":
 def is_remote(path: str | os.PathLike) -> bool:
   """Return whether a path is on cloud storage."""
   return os.fspath(path).startswith("gs://")
+
+
+def object_of(path: "AnyPath") -> tuple[Any, str, str]:
+  """Return gcsfs's file system for a gs:// path, and names of bucket and object."""
+  import fsspec
+
+  bucket, _, name = os.fspath(path).removeprefix("gs://").partition("/")
+  return fsspec.filesystem("gcs"), bucket, name
 
 
 def _remote(text: str) -> "epath.Path":

@@ -35,15 +35,27 @@ _TRANSIENT_ERRNO = {
   errno.ETIMEDOUT,
 }
 _TRANSIENT_HTTP = {408, 429, 500, 502, 503, 504}
-# Libraries that raise exceptions of their own for a broken connection.
-_NETWORK_LIBRARIES = {"aiohttp", "requests", "urllib3"}
+# Exceptions of network libraries for a broken connection or an answer cut short, and
+# gcsfs's for bytes that do not match their checksum.
+_TRANSIENT_TYPES = {
+  "ChecksumError",
+  "ChunkedEncodingError",
+  "ClientConnectionError",
+  "ClientPayloadError",
+  "ConnectTimeout",
+  "ProxyError",
+  "ReadTimeout",
+  "ServerDisconnectedError",
+  "TransportError",
+}
 # TensorStore and Orbax report the status of a failed read or write as text.
 _TRANSIENT_TEXT = re.compile(
-  r"\b(DEADLINE_EXCEEDED|UNAVAILABLE|ABORTED|EIO|ESTALE|ETIMEDOUT)\b"
+  r"\b(DEADLINE_EXCEEDED|UNAVAILABLE|ABORTED): "
   r"|HTTP (response |status )?(code)?[: ]*(408|429|5\d\d)\b"
+  r"|http_response_code='(408|429|5\d\d)'"
+  r"|OS error (5|110|116)\b|CURL error|Could not resolve host"
   r"|Input/output error|Stale (NFS )?file handle|Connection (timed out|reset)"
 )
-
 _SYSTEM_REASON = re.compile(
   "No space left on device|Disk quota exceeded|Read-only file system"
 )
@@ -72,11 +84,14 @@ def _is_transient(error: BaseException) -> bool:
     return True
   if isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNO:
     return True
-  if type(error).__module__.partition(".")[0] in _NETWORK_LIBRARIES:
+  if {kind.__name__ for kind in type(error).__mro__} & _TRANSIENT_TYPES:
     return True
-  code = str(getattr(error, "code", None) or getattr(error, "status", None))
-  if code.isdigit() and int(code) in _TRANSIENT_HTTP:
-    return True
+  answer = getattr(error, "response", None)
+  for source in (error, answer):
+    for name in ("code", "status", "status_code"):
+      value = str(getattr(source, name, None))
+      if value.isdigit():
+        return int(value) in _TRANSIENT_HTTP
   return bool(_TRANSIENT_TEXT.search(str(error)))
 
 
@@ -85,7 +100,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
   while error is not None and id(error) not in seen:
     seen.add(id(error))
     yield error
-    error = error.__cause__ or error.__context__
+    hidden = error.__suppress_context__  # it was raised `from None`
+    error = error.__cause__ or (None if hidden else error.__context__)
 
 
 def retrying(call: Callable[[], T], what: str) -> T:
@@ -109,8 +125,8 @@ def retrying(call: Callable[[], T], what: str) -> T:
       reason = one_line(error)
       if time.monotonic() + pause > deadline:
         raise StorageError(
-          f"{what} failed for {RETRY_SECONDS:g} s ({reason}); nothing was changed: run "
-          "the same command again when the storage is back"
+          f"{what} failed for {RETRY_SECONDS:g} s ({reason}); run the same command "
+          "again when the storage is back"
         ) from error
       log.warning("%s failed (%s); trying again in %.1f s", what, reason, pause)
     time.sleep(pause * random.uniform(0.8, 1.2))  # hosts must not retry in step

@@ -130,7 +130,10 @@ def train(
       # First the rows: a checkpoint in the bucket has all rows before it beside it.
       if setup.mirror and hosts.is_first():
         recorder.flush()
-        setup.mirror.upload()
+        try:
+          setup.mirror.upload()
+        except storage.StorageError as error:  # the state is worth more than its rows
+          log.warning("%s", error)
       meta = _meta(setup, store, reader.seen(step))
       (checkpoints.save_again if again else checkpoints.save)(step, state, meta)
 

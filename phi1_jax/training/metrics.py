@@ -113,10 +113,9 @@ class MetricsReader:
     self._throughput.step(self._train.tokens_per_step)
     if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
       self._not_finite(step, values)
-    if step > self._warmup and not self._warned:
+    if step > self._warmup and not self._warned and (lost := vanished_warning(values)):
       self._warned = True
-      if warning := vanished_warning(values):
-        log.warning("step %d: %s", step, warning)
+      log.warning("step %d: %s", step, lost)
     last = step == self._train.last_step
     if step == 1 or last or step % self._train.log_every == 0:
       row = {

@@ -16,8 +16,11 @@ from phi1_jax.parallel import hosts
 _NOTICE = "stop"
 
 
-class HookStoppedError(Exception):
-  """Raised inside a hook to end it, because the run is to stop."""
+class HookStoppedError(BaseException):
+  """Raised inside a hook to end it, because the run is to stop.
+
+  No `Exception`, so that a hook that handles its own errors does not go on.
+  """
 
 
 class StopSignal:

@@ -92,7 +92,7 @@ def described(run: Setup, config: str, store: TokenStore) -> Iterator[None]:
       place = run.workdir / "config.gin"
       tokens = (store.directory / tokenizer.FILE_NAME).read_text("utf-8")
       new = {place: config, run.workdir / tokenizer.FILE_NAME: tokens}
-      before |= {path: storage.read_text(path) for path in new if path.exists()}
+      before |= {path: storage.read_text(path) for path in new if storage.exists(path)}
       known = before.get(place, config).splitlines()
       for line in config.splitlines():
         if line not in known:

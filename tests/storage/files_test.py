@@ -3,6 +3,8 @@
 import contextlib
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,14 @@ def test_json_has_no_nan(tmp_path):
     storage.write_json(tmp_path / "x.json", {"loss": float("nan")})
 
 
+class _Reply:
+  def __init__(self, status_code):
+    self.status_code = status_code
+
+
+_Connection = type("ClientConnectionError", (Exception,), {})
+
+
 def _transient(number):
   return OSError(number, os.strerror(number))
 
@@ -86,6 +96,12 @@ def _transient(number):
     (PermissionError(errno.EACCES, "no"), False),
     (_transient(errno.ENOSPC), False),
     (ValueError("DATA_LOSS: checksum of 5030 bytes"), False),
+    (ValueError("NOT_FOUND: file /runs/ABORTED/EIO: not there"), False),
+    (ValueError("CURL error[6] Could not resolve host: storage.googleapis.com"), True),
+    (type("ChecksumError", (Exception,), {})(), True),
+    (type("ClientConnectorError", (_Connection, OSError), {})(), True),
+    (type("HTTPError", (OSError,), {"response": _Reply(404)})(), False),
+    (type("HTTPError", (OSError,), {"response": _Reply(502)})(), True),
   ],
 )
 def test_what_is_transient(error, expected):
@@ -93,6 +109,18 @@ def test_what_is_transient(error, expected):
   wrapped = RuntimeError("reading failed")
   wrapped.__cause__ = error
   assert retry.is_transient(wrapped) is expected
+
+
+def test_what_an_error_was_raised_in_place_of_does_not_count():
+  def fail():
+    try:
+      raise TimeoutError
+    except TimeoutError:
+      raise ValueError("no such step") from None
+
+  with pytest.raises(ValueError, match="no such step") as error:
+    fail()
+  assert not retry.is_transient(error.value)
 
 
 def test_retries_until_it_works(monkeypatch):
@@ -193,6 +221,91 @@ def test_mirror_leaves_out_a_file_that_vanishes(gcs, monkeypatch):
     (local / "a").write_text("a")
     (local / "b").write_text("b")
   assert storage.names(folder) == ["b"]
+
+
+def test_two_mirrors_of_a_folder_do_not_disturb_each_other(gcs):
+  folder = storage.parse(f"{gcs.folder}/run")
+  storage.write_text(folder / "a.txt", "a")
+  code = (
+    "import sys; from phi1_jax import storage; mirror = storage.Mirror("
+    "storage.parse(sys.argv[1])); mirror.fetch(); print(mirror.local)"
+  )
+  first = storage.Mirror(folder)
+  first.fetch()
+  words = [sys.executable, "-c", code, str(folder)]
+  other = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+  assert Path(other.strip()) != first.local
+  first.upload()
+  assert storage.names(folder) == ["a.txt"]
+  subprocess.run(words, check=True, capture_output=True)
+  assert not Path(other.strip()).exists()  # a copy of a process that has ended
+  assert (first.local / "a.txt").exists()
+
+
+def test_a_mirror_is_not_empty_because_the_listing_failed(gcs, monkeypatch):
+  folder = storage.parse(f"{gcs.folder}/run")
+  storage.write_text(folder / "a.txt", "a")
+  gcs.fail(path=r"/o\?.*prefix", status=503, times=2)
+  mirror = storage.Mirror(folder)
+  mirror.fetch()
+  assert len(gcs.heal()) == 2
+  assert (mirror.local / "a.txt").exists()
+  gcs.fail(path=r"/o\?.*prefix", status=403, times=9)
+  with pytest.raises(OSError, match="Forbidden"):
+    storage.Mirror(folder).fetch()
+
+
+def test_a_mirror_whose_lock_is_lost_uploads_nothing(gcs):
+  folder = storage.parse(f"{gcs.folder}/run")
+  with storage.Lease(folder, "judging") as lease:
+    mirror = storage.Mirror(folder, lease)
+    (mirror.local / "rows.jsonl").write_text("old")
+    lease.lost = True
+    with pytest.raises(storage.HeldError):
+      mirror.upload()
+  assert storage.names(folder) == []
+
+
+def test_a_folder_is_moved(gcs, tmp_path):
+  local, remote = tmp_path / "run", storage.parse(f"{gcs.folder}/run")
+  for folder in (local, remote):
+    (folder / "sub").mkdir(parents=True)
+    storage.write_text(folder / "a.txt", "a")
+    storage.write_text(folder / "sub" / "b.txt", "b")
+    if folder is remote:
+      gcs.fail(method="POST", path="rewriteTo|copyTo", status=503, times=1)
+      gcs.fail(method="DELETE", status=503, times=1)
+    target = folder.with_name("aside") / "run"
+    storage.move(folder, target)
+    assert storage.names(target) == ["a.txt", "sub"]
+    assert storage.read_text(target / "sub" / "b.txt") == "b"
+    assert not storage.exists(folder / "a.txt")
+
+
+def test_rows_wait_in_memory_while_the_disk_is_full(tmp_path, monkeypatch):
+  path, write, full = tmp_path / "rows.jsonl", os.write, [True]
+
+  def limited(number, content):
+    if full[0]:
+      if len(content) > 7:  # a full disk may still take a part
+        return write(number, content[:7]) if path.stat().st_size < 7 else _fail()
+      _fail()
+    return write(number, content)
+
+  def _fail():
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  monkeypatch.setattr(os, "write", limited)
+  expected = [{"step": step, "text": "x" * 500} for step in range(101)]
+  with storage.JsonLines(path, patient=True) as rows:
+    for row in expected[:100]:
+      rows.append(row)
+    full[0] = False
+    rows.append(expected[100])
+  assert storage.read_lines(path) == expected
+  full[0] = True
+  with pytest.raises(OSError, match="No space"), storage.JsonLines(path) as rows:
+    rows.append({})
 
 
 def test_torn_lines(tmp_path):
