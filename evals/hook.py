@@ -107,7 +107,7 @@ def _make_room(folder: AnyPath, settings: Mapping[str, Any]) -> None:
   step again with other rounding, and must not end because of it.
   """
   begun = folder / workdir.RUN
-  if not begun.exists():
+  if not storage.exists(begun):
     return
   try:
     wanted = json.loads(json.dumps(settings))  # as it was written

@@ -92,7 +92,7 @@ def _run(arguments: argparse.Namespace) -> int:
     store = _open_store(run, stop)
     if store is None or stop.agreed():
       return command.PREEMPTED
-    with hosts.agreed("what the token store was built from"):
+    with hosts.agreed("the origin of the token store"):
       preflight.check_current(store, run)
     with workdirs.described(run, text, store):
       return _train(run, store, stop)
@@ -117,7 +117,7 @@ def _dry_run(run: setup.Setup) -> int:
   store = None
   with hosts.agreed("the dry run", limit=loop.COMPILE_SECONDS):
     preflight.check_start(run)
-    if (storage.parse(data.store) / "COMPLETED").exists():
+    if storage.exists(storage.parse(data.store) / "COMPLETED"):
       store = TokenStore.open(data.store, verify=data.verify)
       preflight.check_store(store, run.config)
       preflight.check_current(store, run)
@@ -155,7 +155,7 @@ def _open_store(run: setup.Setup, stop: StopSignal) -> TokenStore | None:
   with hosts.agreed(
     "building the token store", limit=_BUILD_SECONDS, waiting=stop.heard
   ):
-    if hosts.is_first() and not (place / "COMPLETED").exists():
+    if hosts.is_first() and not storage.exists(place / "COMPLETED"):
       built = _build_store(data, stop)
   if not hosts.exchange("the token store is built", built)[0]:
     return None

@@ -13,7 +13,7 @@ import numpy as np
 from jax._src.clusters import cloud_tpu_cluster  # what JAX itself asks for its hosts
 from jax.sharding import Mesh
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.checkpoint import manager
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import abstract_parameters
@@ -162,7 +162,7 @@ def model_digest(meta: dict[str, Any]) -> str:
 def _tokenizer(folder: AnyPath, digest: str) -> Tokenizer:
   """Return the tokenizer beside the checkpoint, or CodeGen's if it has that digest."""
   for place in (folder, folder.parent, folder.parent.parent):
-    if (place / tokenizers.FILE_NAME).is_file():
+    if storage.exists(place / tokenizers.FILE_NAME):
       found = tokenizers.load(place)
       if found.digest != digest:
         raise InputError(

@@ -134,7 +134,7 @@ def read_metrics(path: str | AnyPath) -> list[dict[str, Any]]:
     InputError: the file is missing, or a line is not a row.
   """
   path = storage.parse(path)
-  if not path.is_file():
+  if not storage.retrying(path.is_file, f"looking for {path}"):
     raise InputError(f"{path}: no such file; expected the metrics.jsonl of a run")
   rows = storage.read_lines(path)
   for number, row in enumerate(rows, 1):

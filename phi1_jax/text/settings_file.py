@@ -29,7 +29,7 @@ def begin(path: AnyPath, settings: Mapping[str, Any]) -> dict[str, Any]:
     InputError: the folder was begun with other settings.
   """
   wanted = json.loads(json.dumps(settings))
-  if not path.exists():
+  if not storage.exists(path):
     begun = {"format": 1, "settings": wanted}
     storage.write_json(path, begun)
     return begun

@@ -143,7 +143,7 @@ def load(name_or_path: str | AnyPath) -> Tokenizer:
   if name_or_path == "codegen":
     return codegen()
   path = storage.parse(name_or_path)
-  if path.is_dir():
+  if storage.retrying(path.is_dir, f"looking for {path}"):
     path /= FILE_NAME
   try:
     return _from_json(storage.read_text(path))

@@ -1,5 +1,6 @@
 """The tokenizer against transformers' own, and against what it promises."""
 
+import errno
 import importlib.util
 import json
 import os
@@ -193,3 +194,20 @@ def test_a_tokenizer_without_end_of_text_is_refused(tmp_path):
   Tokenizer(models.BPE()).save(str(tmp_path / "tokenizer.json"))
   with pytest.raises(InputError, match="has no token"):
     tokenizers.load(str(tmp_path))
+
+
+def test_a_folder_is_looked_for_again(tmp_path, monkeypatch):
+  """Storage that fails for a moment is no reason to read the folder as a file."""
+  tokenizers.train(["def f(x):\n  return x\n"] * 9, 300).save(
+    tmp_path / tokenizers.FILE_NAME
+  )
+  is_dir, failures = Path.is_dir, [OSError(errno.EIO, "Input/output error")]
+
+  def failing(path):
+    if path == tmp_path and failures:
+      raise failures.pop()
+    return is_dir(path)
+
+  monkeypatch.setattr(Path, "is_dir", failing)
+  tokenizers.load(str(tmp_path))
+  assert not failures
