@@ -1,6 +1,6 @@
-"""Many hosts that run one program: how they join, agree on small things, and end.
+"""Functions for hosts that run a program together: join, agree, end.
 
-What is said here goes through the coordination service of `jax.distributed`, which
+Messages go through the coordination service of `jax.distributed`, which
 host 0 runs. No device takes part, so that hosts can agree before one is touched, and
 no wait is without a limit. A process that has joined nothing is host 0 of one, and
 every function here returns at once.
@@ -39,8 +39,8 @@ PART_SECONDS = 600
 LEAVE_SECONDS = 10
 
 _GO_ON = "run the same command on all hosts to go on from the last checkpoint"
-# What the runtimes say when a peer's connection breaks: Gloo (CPU), NCCL (GPU), and
-# the coordination service.
+# Words of the errors that runtimes raise when a connection breaks: Gloo (CPU), NCCL
+# (GPU), and the coordination service.
 _BROKEN = ("Gloo", "remote process exited", "ncclRemoteError", "UNAVAILABLE")
 _ROOM = "phi1_jax"  # keys of ours begin with it
 
@@ -77,12 +77,12 @@ def index() -> int:
 
 
 def count() -> int:
-  """How many hosts there are."""
+  """Return the number of hosts."""
   return distributed.global_state.num_processes
 
 
 def is_first() -> bool:
-  """Whether this host is the one that prints and writes for all."""
+  """Return whether this is host 0, which prints and writes for all."""
   return index() == 0
 
 
@@ -212,7 +212,7 @@ def leave(code: int) -> NoReturn:
 
 
 def lost(error: BaseException) -> str | None:
-  """What to tell the user if an exception means that another host is gone."""
+  """Return a message if an exception means that another host is gone, or None."""
   reason = str(error).split("\n")[0][:200]
   if isinstance(error, GoneError):
     return f"{reason}; {_GO_ON}"
@@ -271,10 +271,9 @@ def agreed(
   limit: float = MEET_SECONDS,
   waiting: Callable[[], object] | None = None,
 ) -> Iterator[None]:
-  """What one host refuses within, all refuse, when all have come to its end.
+  """Raise an error of any host on all hosts, when all have come to the block's end.
 
-  Without it, one host would leave and the others wait for it in their next
-  collective.
+  Otherwise a host would leave, and the others wait for it in their next collective.
 
   Args:
     name: of the meeting.
@@ -315,7 +314,7 @@ def post(notice: str) -> None:
 
 
 def posted(notice: str) -> bool:
-  """Whether any host has put this notice up."""
+  """Return whether any host has put this notice up."""
   return count() > 1 and bool(_client().key_value_dir_get(f"{_ROOM}/notices/{notice}/"))
 
 

@@ -1,4 +1,4 @@
-"""What a training run is told, apart from its model, data, mesh and optimizer."""
+"""Settings of a training run, apart from its model, data, mesh and optimizer."""
 
 import dataclasses
 
@@ -74,7 +74,7 @@ class TrainConfig:
     return self.batch_size * self.sequence_length
 
   def accumulation_steps(self, batch_shards: int) -> int:
-    """Into how many parts a step cuts its batch, one after the other.
+    """Return the number of parts of a batch that a step computes one after the other.
 
     Args:
       batch_shards: devices that hold different sequences (data x fsdp).
@@ -99,7 +99,7 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RuntimeConfig:
-  """What changes how a run is watched, never what it computes (gin: `Runtime`).
+  """Settings for watching a run; they do not change its numbers (gin: `Runtime`).
 
   Attributes:
     compilation_cache: folder that keeps compiled steps for the next start, relative to
