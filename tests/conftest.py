@@ -26,8 +26,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import jax  # after the environment is set
 from absl import flags
+from hypothesis import settings
 
 jax.config.update("jax_num_cpu_devices", 8)
+
+settings.register_profile("busy", deadline=None)  # a machine may be slow
+settings.load_profile("busy")
 
 # Grain and seqio read absl flags, which only absl's own `app.run` would parse.
 flags.FLAGS(sys.argv[:1])
