@@ -116,7 +116,8 @@ def _lookup_forward(config: ModelConfig, embedding_VD, tokens_BT):
 def _lookup_backward(config: ModelConfig, tokens_BT, d_x_BTD):
   zeros_VD = jnp.zeros((config.vocabulary_size, config.embed_dim), jnp.float32)
   d_table_VD = zeros_VD.at[tokens_BT].add(d_x_BTD.astype(jnp.float32))
-  d_table_VD = with_logical_constraint(d_table_VD, ("vocab", None))
+  # Summed where the parameter is; else the whole table is all-reduced over fsdp.
+  d_table_VD = with_logical_constraint(d_table_VD, ("vocab", "embed"))
   return d_table_VD.astype(config.param_dtype), None
 
 

@@ -1,13 +1,20 @@
 """LayerNorm and projections against their formulas."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from phi1_jax.model import layers
 from phi1_jax.model.config import ModelConfig
+from phi1_jax.parallel import sharding
+from phi1_jax.parallel.mesh import MeshConfig, make_mesh
+from phi1_jax.planning import hlo
 
 
 def _config(**changes):
@@ -72,6 +79,34 @@ def test_gradients_of_a_frequent_token_are_summed_in_float32(param_dtype):
     np.broadcast_to(counts * small, gradient.shape),
     rtol=1e-6 if param_dtype == "float32" else 4e-3,
   )
+
+
+@pytest.mark.parametrize("fsdp", [4, 8])
+def test_gradients_of_the_table_are_not_all_reduced(fsdp):
+  """Each device of fsdp sums its own columns: it sends less than the table."""
+  vocabulary, width = 512, 64
+  config = dataclasses.replace(_config(), vocabulary_size=vocabulary, embed_dim=width)
+  module = layers.Embedding(config)
+  mesh = make_mesh(MeshConfig(data=1, fsdp=fsdp), jax.devices()[:fsdp])
+  table = jax.ShapeDtypeStruct(
+    (vocabulary, width), "float32", sharding=NamedSharding(mesh, P(None, "fsdp"))
+  )
+  rows = NamedSharding(mesh, sharding.BATCH)
+  tokens = jax.ShapeDtypeStruct((fsdp, 4), "int32", sharding=rows)
+
+  def gradient(table, tokens):
+    def loss(table):
+      params = {"params": {"embedding": table}}
+      return jnp.sum(jnp.sin(module.apply(params, tokens)))
+
+    return jax.grad(loss)(table)
+
+  with sharding.layout(mesh):
+    step = jax.jit(gradient, out_shardings=table.sharding)
+    text = step.lower(table, tokens).compile().as_text()
+  found = hlo.traffic(text, [0] * fsdp).inside
+  found.pop("all-gather")  # of the table's values, for the lookup
+  assert sum(sent for _, sent in found.values()) < vocabulary * width
 
 
 def test_projection_contracts_several_dims():
