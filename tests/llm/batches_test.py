@@ -274,7 +274,9 @@ def test_a_batch_whose_id_was_lost_with_the_run(
   server, configure, requests, ask, parse, created
 ):
   config = configure(server.url, api="batch")
+  usual, server.batch_seconds = server.batch_seconds, 600.0  # no reply comes meanwhile
   leave_when(config, requests(6), parse, "begun")
+  server.batch_seconds = usual
   path = pathlib.Path(config.journal, "batches.jsonl")
   path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
   assert account(config).batches[0].id is None
