@@ -1,6 +1,6 @@
 """A Google Cloud Storage server on loopback that fails when a test asks it to.
 
-    python tests/gcs_server.py     prints its port, serves until it is ended
+    python tests/gcs_server.py     prints its port, serves until it or its parent ends
 
 `gcp-storage-emulator` speaks the protocol, but for generations: this file adds the
 header with an object's generation, and the conditions `ifGenerationMatch` and

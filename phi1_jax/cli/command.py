@@ -303,6 +303,10 @@ def _report(error: BaseException) -> int:
     if isinstance(error, kind):
       print(f"error: {error}", file=sys.stderr)
       return code
+  if isinstance(error, OSError) and storage.is_transient(error):
+    line = str(error).split("\n")[0]
+    print(f"error: {line}; run the same command again", file=sys.stderr)
+    return 1
   if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
     place = f"{error.filename}: " if error.filename else ""
     print(f"error: {place}{error.strerror}", file=sys.stderr)

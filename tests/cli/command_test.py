@@ -176,3 +176,11 @@ def test_a_compiler_is_not_a_tpu():
   )
   assert run.returncode == 0, run.stderr
   assert "libtpu" not in run.stderr
+
+
+def test_storage_that_is_away_is_one_line(capsys):
+  """Also where a call was not repeated."""
+  assert command._tell(ConnectionResetError(104, "Connection reset by peer")) == 1
+  error = capsys.readouterr().err
+  assert error.startswith("error: ")
+  assert "Traceback" not in error
