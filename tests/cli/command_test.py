@@ -180,7 +180,7 @@ def test_a_compiler_is_not_a_tpu():
 
 def test_storage_that_is_away_is_one_line(capsys):
   """Also where a call was not repeated."""
-  assert command._tell(ConnectionResetError(104, "Connection reset by peer")) == 1
+  assert command._report(ConnectionResetError(104, "Connection reset by peer")) == 1
   error = capsys.readouterr().err
   assert error.startswith("error: ")
   assert "Traceback" not in error
