@@ -82,7 +82,10 @@ def half_written(workdir: AnyPath) -> bool:
 
 def last_step(workdir: AnyPath) -> int:
   """The step of the last row of metrics, of the growing file on this machine."""
-  path = mirror.local_copy(workdir) / "metrics.jsonl"
+  path: AnyPath = workdir / "metrics.jsonl"
+  if storage.is_remote(workdir):
+    copies = mirror.local_copies(workdir).glob("*/metrics.jsonl")
+    path = max(copies, key=lambda copy: copy.stat().st_mtime, default=Path("none"))
   try:
     rows = storage.read_lines(path)
   except InputError:  # a torn row

@@ -20,8 +20,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from fsspec import asyn
-
 from phi1_jax import InputError
 from phi1_jax.storage import files, paths, retry
 from phi1_jax.storage.paths import AnyPath
@@ -131,9 +129,8 @@ class Lease:
       self._content["stopping"] |= news
       try:
         found, version = _read(self._file)
-        ours = (
-          found is None or found["token"] == self.token
-        )  # none: somebody deleted it
+        # Where there is none, somebody deleted it.
+        ours = found is None or found["token"] == self.token
         if not ours or not self._write(version):
           log.error("%s: another process has taken this folder over", self._file)
           self.lost = True
@@ -226,6 +223,8 @@ def _put_local(file: AnyPath, content: bytes, version: _Version, token: str) -> 
 
 
 def _put_remote(file: AnyPath, content: bytes, version: _Version) -> bool:
+  from fsspec import asyn  # only where the cloud is used
+
   system, bucket, name = paths.object_of(file)
 
   async def put() -> None:

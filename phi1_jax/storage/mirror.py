@@ -27,10 +27,10 @@ def local_copy(folder: AnyPath) -> Path:
   """Return where this process keeps the files of a folder that grow."""
   if not paths.is_remote(folder):
     return Path(folder)
-  return _copies(folder) / str(os.getpid())
+  return local_copies(folder) / str(os.getpid())
 
 
-def _copies(folder: AnyPath) -> Path:
+def local_copies(folder: AnyPath) -> Path:
   """Return the folder for this machine's copies of a folder, one for each process."""
   digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
   name = f"{digest}-{folder.name}-{socket.gethostname()}"
