@@ -243,7 +243,7 @@ def test_what_was_due_at_the_stop_runs_once_after_the_restart(place, moved):
 
 
 def test_a_stop_inside_an_evaluation_ends_it_on_all_hosts(place, alone):
-  """The second host is told in the first batch of the evaluation at step 4."""
+  """SIGTERM reaches the second host in the first batch of the evaluation at step 4."""
   codes, texts = run(place, "evaluating", 2, faults={1: "evaluation:SIGTERM"})
   assert codes == [75, 75], texts
   assert sorted(curve(place, "evaluating")) == [(step, False) for step in range(1, 5)]
