@@ -97,6 +97,8 @@ class EvaluationConfig:
         "Evaluation.temperature: got 0 (greedy) beside top_p or top_k, which then do "
         "nothing; give a temperature, or leave them out"
       )
+    if self.temperature == 0 and self.seed:
+      raise _error("seed", self.seed, "0 at temperature 0, where no number is drawn")
     for k in self.ks or (0,):
       if not 1 <= k <= self.samples:
         raise _error("ks", self.ks, f"numbers from 1 to samples = {self.samples}")

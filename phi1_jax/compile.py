@@ -140,7 +140,8 @@ def _search(config: RunConfig, machine: Topology, *, as_json: bool) -> int:
 
 
 def _table(arguments: Any) -> int:
-  presets = arguments.table or map(str, Path("gin/meshes").glob("*_[0-9]*.gin"))
+  meshes = (gin_config.RECIPES / "meshes").glob("*_[0-9]*.gin")
+  presets = arguments.table or map(str, meshes)
   machines = {
     preset: topologies.parse(Path(preset).stem.replace("_", "-")) for preset in presets
   }

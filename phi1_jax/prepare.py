@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from phi1_jax import cores
 from phi1_jax.cli import command, gin_config
 from phi1_jax.cli.progress import Progress
 from phi1_jax.data.config import DataConfig
@@ -39,7 +40,7 @@ def prepare(config: DataConfig, progress: bool = False) -> str:
     config: the mixture, its tokenizer and the folder of the store.
     progress: show rate and time left on standard error.
   """
-  processes = config.processes or len(os.sched_getaffinity(0))
+  processes = config.processes or cores()
   if processes > 1:
     # A server process imports TensorFlow once for all workers, while this one does.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -334,7 +334,13 @@ def test_nothing_at_all():
 
 # The command that prepares tokens.
 
-PREPARE = ("--gin.Data.tokenizer=codegen", "--gin.Data.trained_vocabulary_size=None")
+PREPARE = {
+  "--gin.Data.mixture": "code_exercises",
+  "--gin.Data.processes": "1",
+  "--gin.Data.store": "new",
+  "--gin.Data.tokenizer": "codegen",
+  "--gin.Data.trained_vocabulary_size": "None",
+}
 
 
 @pytest.mark.parametrize(
@@ -356,9 +362,9 @@ PREPARE = ("--gin.Data.tokenizer=codegen", "--gin.Data.trained_vocabulary_size=N
 def test_prepare(run, flags, named):
   (run / "foreign").mkdir()
   (run / "foreign" / "a.txt").touch()
-  store = () if "store" in flags[0] else ("--gin.Data.store=new",)
-  flags = (*PREPARE, "--gin.Data.mixture=code_exercises", *store, *flags)
-  message = complaint("--gin.Data.processes=1", *flags, command=prepare)
+  given = PREPARE | dict(flag.split("=", 1) for flag in flags)
+  flags = (f"{name}={value}" for name, value in given.items())
+  message = complaint(*flags, command=prepare)
   assert all(word in message for word in named), message
 
 
@@ -380,10 +386,11 @@ def test_a_bad_flag(flag, capsys):
   ],
 )
 def test_the_command_ends_with_2(run, module, flags, named):
+  flags = [*flags, f"--gin.Data.store={'store' if module == 'train' else 'new'}"]
+  if module == "prepare":
+    flags.append("--gin.Data.trained_vocabulary_size=None")
   done = subprocess.run(
-    [sys.executable, "-m", f"phi1_jax.{module}", "--gin_file=run.gin", *flags]
-    + ["--gin.Data.store=store"] * (module == "train")
-    + ["--gin.Data.store=new", *PREPARE[1:]] * (module == "prepare"),
+    [sys.executable, "-m", f"phi1_jax.{module}", "--gin_file=run.gin", *flags],
     capture_output=True,
     text=True,
     timeout=120,

@@ -14,7 +14,7 @@ from phi1_jax import InputError, storage, train
 from phi1_jax.cli import gin_config
 from phi1_jax.telemetry.throughput import FIGURES
 from phi1_jax.telemetry.writers import read_metrics
-from phi1_jax.training import setup
+from phi1_jax.training import prerequisites, setup
 
 STEPS = 600
 RUN = f"""
@@ -240,7 +240,7 @@ def test_a_run_starts_from_the_finished_run_of_a_gin_file_in_the_cloud(
   parts = gin_config.load(["run.gin"], [], setup.CONFIGURABLES)
   (done / "config.gin").write_text(gin_config.text(parts))
   config = setup.RunConfig.from_parts(parts)
-  first = train._train_first(config, argparse.Namespace(gin_files=["run.gin"]))
+  first = prerequisites.train_first(config, argparse.Namespace(gin_files=["run.gin"]))
   assert first.checkpoint.init_from == "runs/base"
 
 
@@ -250,7 +250,7 @@ def refused(place, monkeypatch, capfd):
 
   def refused(gin_file):
     monkeypatch.chdir(place)
-    monkeypatch.setenv(train._TRAINED_FIRST, "")  # so that it is put back
+    monkeypatch.setenv(prerequisites.TRAINED_FIRST, "")  # so that it is put back
     with pytest.raises(InputError) as error:
       train.main([f"--gin_file={gin_file}", "--workdir=never"])
     assert not (place / "never").exists()

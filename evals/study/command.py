@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import phi1_jax
 from evals import workdir
 from evals.study import graph, materials, plan
 from evals.study.config import StudyConfig
@@ -191,8 +192,7 @@ def _check_installed() -> None:
   if missing:
     extras = ",".join(dict.fromkeys(missing.values()))
     raise InputError(
-      f"the study needs {', '.join(missing)}: pip install -c constraints.txt "
-      f"-e '.[{extras}]'"
+      f"the study needs {', '.join(missing)}: {phi1_jax.how_to_install(extras)}"
     )
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.study import provenance
-from phi1_jax import InputError, storage
+from phi1_jax import InputError, cores, storage
 from phi1_jax.cli import command
 from phi1_jax.cli.progress import Progress
 from phi1_jax.text import settings_file
@@ -139,7 +139,7 @@ def run(
     FailedError: a step failed. Those that were running have ended.
   """
   check(steps)
-  jobs = jobs or _cores()
+  jobs = jobs or cores()
   (folder / LOGS).mkdir(parents=True, exist_ok=True)
   with storage.JsonLines(folder / STEPS) as journal:
     done = {(row["step"], row["digest"]) for row in journal.rows}
@@ -154,12 +154,6 @@ def run(
     ):
       _work(state, folder, jobs, journal, bar, save or (lambda: None))
   return not state.waiting
-
-
-def _cores() -> int:
-  if hasattr(os, "sched_getaffinity"):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
 
 
 def _shares(jobs: int) -> list[set[int] | None]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from phi1_jax import cores
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "seqio", "apache-beam")
 
@@ -31,8 +32,7 @@ def commit() -> str | None:
 
 def machine() -> str:
   """Return architecture and cores."""
-  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-  return f"{platform.machine()}, {cores or os.cpu_count()} cores"
+  return f"{platform.machine()}, {cores()} cores"
 
 
 def where(steps: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -235,6 +235,8 @@ class Checkpoints:
   def finish(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
     """Wait until the last save is on disk; if it fails, save again once.
 
+    Then apply `keep_best` to the losses that were measured since that save began.
+
     Raises:
       StorageError: it fails twice.
     """
@@ -242,6 +244,13 @@ class Checkpoints:
       self._wait()
     if any(hosts.exchange("the last save", self._failed is not None)):
       self.save_again(step, state, meta)
+    if best := self.config.keep_best:
+      steps = sorted(self._manager.all_steps())
+      kept = {*steps[-self.config.keep_latest :], *_best(steps, self.losses, best)}
+      if self.config.keep_every:
+        kept |= {step for step in steps if step % self.config.keep_every == 0}
+      for step in set(steps) - kept:
+        self._manager.delete(step)
 
   def restore_latest(self, abstract_state: Any, expected: Mapping[str, Any]):
     """Restore the newest whole checkpoint of this directory.
@@ -328,9 +337,14 @@ class _Best(ocp.checkpoint_managers.PreservationPolicy):
 
   def should_preserve(self, checkpoints, *, context) -> list[bool]:
     steps = [info.step for info in checkpoints]
-    known = sorted((self.losses[step], step) for step in steps if step in self.losses)
-    best = {step for _, step in known[: self.count]}
+    best = _best(steps, self.losses, self.count)
     return [step in best for step in steps]
+
+
+def _best(steps: Sequence[int], losses: Mapping[int, float], count: int) -> set[int]:
+  """Return the `count` steps with the lowest losses; those without a loss are left."""
+  known = sorted((losses[step], step) for step in steps if step in losses)
+  return {step for _, step in known[:count]}
 
 
 def find(path: str | AnyPath) -> AnyPath:

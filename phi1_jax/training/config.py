@@ -131,3 +131,8 @@ class RuntimeConfig:
       value = getattr(self, name)
       if value is not None and value < 1:
         raise InputError(f"Runtime.{name}: got {value}, expected at least 1")
+    if self.profile_at is None and self.profile_steps != type(self).profile_steps:
+      raise InputError(
+        f"Runtime.profile_steps: got {self.profile_steps}, which has no effect without "
+        "Runtime.profile_at; give that too"
+      )

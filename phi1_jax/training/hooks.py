@@ -8,7 +8,7 @@ import dataclasses
 import importlib
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 
@@ -16,6 +16,7 @@ from phi1_jax import InputError
 from phi1_jax.data.loader import held_out_batches
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.parallel import sharding
+from phi1_jax.training.config import RuntimeConfig
 from phi1_jax.training.preemption import HookStoppedError
 from phi1_jax.training.setup import Setup
 from phi1_jax.training.state import TrainState
@@ -104,10 +105,14 @@ def held_out_loss(setup: Setup, store: TokenStore) -> Hook:
   return Hook("held-out loss", run, train.evaluate_every)
 
 
-def named(setup: Setup, store: TokenStore) -> list[Hook]:
-  """The hooks of `Runtime.hooks`: anybody's, found by the name of their module.
+# (setup, store) -> what `Hook.run` does.
+MakeHook = Callable[[Setup, TokenStore], Callable[[int, TrainState], Values]]
 
-  Each names a function (setup, store) -> run, where run(step, state) yields
+
+def find(runtime: RuntimeConfig) -> dict[str, MakeHook]:
+  """Return the functions that `Runtime.hooks` names: anybody's, found by their module.
+
+  Each is called with (setup, store) and returns run, where run(step, state) yields
   (name, value) pairs, as `Hook.run` does. A stop signal ends it, by an exception inside
   it; with several hosts it should ask `setup.stop_requested()` between its batches, on
   all hosts alike, and raise `HookStoppedError`. Files go into `setup.local`.
@@ -115,18 +120,23 @@ def named(setup: Setup, store: TokenStore) -> list[Hook]:
   Raises:
     InputError: no such module or function.
   """
-  hooks = []
-  for name, every in setup.config.runtime.hooks.items():
+  found = {}
+  for name in runtime.hooks:
     module, _, function = name.partition(":")
     try:
-      make = getattr(importlib.import_module(module), function)
+      found[name] = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
       raise InputError(
         f"Runtime.hooks: got {name!r}, expected a module that can be imported from "
         f"here and a function in it ({error})"
       ) from None
-    hooks.append(Hook(name, make(setup, store), every))
-  return hooks
+  return found
+
+
+def named(found: Mapping[str, MakeHook], setup: Setup, store: TokenStore) -> list[Hook]:
+  """Return the hooks that `find` found."""
+  periods = setup.config.runtime.hooks
+  return [Hook(name, make(setup, store), periods[name]) for name, make in found.items()]
 
 
 def profile(setup: Setup) -> Hook:

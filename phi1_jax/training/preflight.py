@@ -1,5 +1,6 @@
 """Refuses, before the work starts, what would only show in the middle of it."""
 
+import itertools
 import logging
 import re
 import time
@@ -41,6 +42,18 @@ def check_shared(workdir: AnyPath, token: str | None) -> None:
           "host 0; expected a folder on a file system that all hosts share, or gs://"
         )
       time.sleep(0.1)
+
+
+def check_same_config(text: str) -> None:
+  """Refuse a host that was started with another configuration than host 0."""
+  first = hosts.exchange("comparing configurations", text)[0].splitlines()
+  with hosts.agreed("the configuration"):
+    for ours, theirs in itertools.zip_longest(text.splitlines(), first):
+      if ours != theirs:
+        raise InputError(
+          f"host {hosts.index()} was started with {ours}, host 0 with {theirs}; "
+          "expected the same gin files and flags on all hosts"
+        )
 
 
 def check_start(setup: Setup) -> None:

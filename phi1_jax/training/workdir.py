@@ -93,10 +93,13 @@ def described(run: Setup, config: str, store: TokenStore) -> Iterator[None]:
       tokens = (store.directory / tokenizer.FILE_NAME).read_text("utf-8")
       new = {place: config, run.workdir / tokenizer.FILE_NAME: tokens}
       before |= {path: storage.read_text(path) for path in new if storage.exists(path)}
-      known = before.get(place, config).splitlines()
-      for line in config.splitlines():
-        if line not in known:
-          log.warning("changed since this run was last started: %s", line)
+      known = values(before.get(place, config))
+      for name, value in values(config).items():
+        if known.get(name) != value:
+          log.warning(
+            "changed since this run was last started: %s = %s (it was %s)",
+            *(name, value, known.get(name, "not there")),
+          )
       for path, text in new.items():
         if text != before.get(path):
           storage.write_text(path, text)
@@ -106,3 +109,8 @@ def described(run: Setup, config: str, store: TokenStore) -> Iterator[None]:
     for path, text in before.items():
       storage.write_text(path, text)
     raise
+
+
+def values(text: str) -> dict[str, str]:
+  """Return the value of each parameter of a config.gin."""
+  return dict(line.split(" = ", 1) for line in text.splitlines() if " = " in line)

@@ -260,6 +260,7 @@ def test_parts_are_what_the_commands_register():
     ),
     ("A = 1\nB = %A\nTrain.seed = %B\nTrain.seed = 2", [("A", "5")], None),
     ("", [("Evaluation.num_samples", "6")], "has no effect: this command reads"),
+    ("", [("Train.seed", "4"), ("Train.seed", "5")], "twice, with 4 and 5"),
   ],
 )
 def test_an_override_without_effect_is_refused(load, lines, bindings, expected):
@@ -275,7 +276,6 @@ def test_an_override_without_effect_is_refused(load, lines, bindings, expected):
     ("A = 5\nTrain.seed = %A  # once %B", []),
     ("A = 1\nData.rates = {\n  'x': 1.0,\n}\nTrain.seed = %A", [("A", "5")]),
     ("Train.seed = 4", [("Train.seed", "5")]),
-    ("", [("Train.seed", "4"), ("Train.seed", "5")]),
     ("Train.seed = 5", [("STEPS", "40")]),  # the value that it has anyway
   ],
 )

@@ -107,7 +107,8 @@ def test_named_hooks_are_found_and_run_when_due(tiny, tmp_path, monkeypatch):
   )
   monkeypatch.syspath_prepend(tmp_path)
   setup = tiny(runtime={"hooks": {"my_hooks:count": 3}})
-  (hook,) = hooks.named(setup, 100)
+  found = hooks.find(setup.config.runtime)
+  (hook,) = hooks.named(found, setup, 100)
   assert [step for step in range(1, 9) if hook.due(step, 8)] == [3, 6, 8]
   assert dict(hook.run(3, STATE)) == {"mine/step": 103.0}
 
@@ -118,7 +119,7 @@ def test_named_hooks_are_found_and_run_when_due(tiny, tmp_path, monkeypatch):
 def test_a_named_hook_that_does_not_exist(tiny, name):
   setup = tiny(runtime={"hooks": {name: 3}})
   with pytest.raises(InputError, match=name.replace(".", r"\.")):
-    hooks.named(setup, None)
+    hooks.find(setup.config.runtime)
 
 
 @pytest.mark.parametrize("hooks", [{"no_colon": 3}, {"a:b": 0}, {":b": 1}])

@@ -293,9 +293,10 @@ def test_what_differs_from_a_checkpoint_is_said(tiny, store, undisturbed, caplog
   assert [sum(name in line for line in said) for name in names] == [1, 1, 1]
 
 
-def test_the_best_checkpoints_stay(tiny, store):
-  """Losses by step 3, 1, 2, 4, 5, 6: the best two and the newest stay."""
-  losses = dict(zip(range(2, 14, 2), (3.0, 1.0, 2.0, 4.0, 5.0, 6.0), strict=True))
+@pytest.mark.parametrize(("last", "stay"), [(6.0, [4, 6, 12]), (0.5, [4, 12])])
+def test_the_best_checkpoints_stay(tiny, store, last, stay):
+  """The best two and the newest stay; the last evaluation counts, too."""
+  losses = dict(zip(range(2, 14, 2), (3.0, 1.0, 2.0, 4.0, 5.0, last), strict=True))
   kept = {"every": 2, "keep_latest": 1, "keep_best": 2}
   setup = tiny(checkpoint=kept, train={"evaluate_every": 2})
   judge = hooks.Hook("held-out loss", lambda n, _: [("eval/loss", losses[n])], every=2)
@@ -306,7 +307,7 @@ def test_the_best_checkpoints_stay(tiny, store):
   assert not run(9)  # a start in between must know the losses of the one before
   assert run(None)
   steps = sorted(int(path.name) for path in (setup.workdir / "checkpoints").iterdir())
-  assert steps == [4, 6, 12]
+  assert steps == stay
   with pytest.raises(InputError, match="keep_best"):
     tiny(checkpoint=kept, train={"evaluate_every": 3})
 
