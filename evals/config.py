@@ -5,6 +5,7 @@ import math
 
 from evals import exercises, real_functions
 from phi1_jax import InputError
+from phi1_jax.model import DTYPES
 from phi1_jax.problems import humaneval, mbpp, written
 
 # Prompt styles that suit a benchmark; evals/prompts.py says what they are.
@@ -15,7 +16,6 @@ PROMPT_STYLES = {
   "unconventional": ("as-is", "stripped"),
   "doctests": ("as-is", "stripped"),
 }
-DTYPES = ("float32", "bfloat16", "float16")  # as in model/config.py, which loads JAX
 TASK_SETS = {
   "humaneval": (humaneval.TASK_SET,),
   "mbpp": tuple(mbpp.TASK_SETS),

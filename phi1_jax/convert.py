@@ -14,14 +14,10 @@ import math
 import time
 from collections.abc import Sequence
 
-import jax.numpy as jnp
-
 from phi1_jax import InputError, storage
 from phi1_jax.cli import command
 from phi1_jax.cli.progress import Progress
-from phi1_jax.interop import from_hf, staging, to_hf
-from phi1_jax.model.config import DTYPES
-from phi1_jax.sampling.checkpoint import check_one_host
+from phi1_jax.model import DTYPES
 from phi1_jax.storage import AnyPath
 
 _MAX_SHARD_BYTES = 5_000_000_000  # as transformers up to version 4
@@ -30,6 +26,8 @@ _MAX_SHARD_BYTES = 5_000_000_000  # as transformers up to version 4
 def main(argv: Sequence[str] | None = None) -> int:
   """Convert in the direction that the first word names."""
   arguments = _parser().parse_args(argv)
+  from phi1_jax.sampling.checkpoint import check_one_host  # JAX takes a second to load
+
   # Only shapes of the model are used, so warnings about its attention do not matter.
   logging.getLogger("phi1_jax.kernels").setLevel(logging.WARNING)
   check_one_host()
@@ -71,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _from_hf(arguments: argparse.Namespace) -> int:
+  from phi1_jax.interop import from_hf, staging
+
   started = time.perf_counter()
   staging.refuse_existing(arguments.out)
   source = from_hf.open_source(arguments.folder, arguments.dtype)
@@ -90,6 +90,10 @@ def _from_hf(arguments: argparse.Namespace) -> int:
 
 
 def _to_hf(arguments: argparse.Namespace) -> int:
+  import jax.numpy as jnp
+
+  from phi1_jax.interop import staging, to_hf
+
   started = time.perf_counter()
   if not 1 <= arguments.max_shard_bytes < math.inf:  # nor NaN
     raise InputError(

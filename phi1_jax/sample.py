@@ -13,28 +13,33 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from phi1_jax import InputError, storage
 from phi1_jax.cli import command, gin_config
-from phi1_jax.model.config import DTYPES
-from phi1_jax.parallel.mesh import MeshConfig
-from phi1_jax.sampling import methods, stopping
-from phi1_jax.sampling.checkpoint import COPIES, Loaded, one_host_mesh, open_checkpoint
-from phi1_jax.sampling.sampler import Completion, Request, Sampler
-from phi1_jax.sampling.score import score
+from phi1_jax.model import DTYPES
+from phi1_jax.sampling import stopping
+
+if TYPE_CHECKING:  # JAX takes a second to load, which wrong flags need not wait for
+  from phi1_jax.sampling.checkpoint import Loaded
+  from phi1_jax.sampling.sampler import Completion, Request, Sampler
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Read the flags, open the checkpoint, sample or score."""
   arguments = _parser().parse(argv)
+  text = _read(arguments)
+  from phi1_jax.parallel.mesh import MeshConfig
+  from phi1_jax.sampling import methods
+  from phi1_jax.sampling.checkpoint import COPIES, one_host_mesh, open_checkpoint
+  from phi1_jax.sampling.sampler import Request, Sampler
+
   command.simulate_devices(arguments.simulated_devices)
   mesh = COPIES
   if arguments.gin_files or arguments.gin_bindings:
     parts = {"Mesh": MeshConfig}
     mesh = gin_config.load(arguments.gin_files, arguments.gin_bindings, parts)["Mesh"]
   method = methods.make(arguments.temperature, arguments.top_k, arguments.top_p)
-  text = _read(arguments)
   loaded = open_checkpoint(arguments.checkpoint, one_host_mesh(mesh), arguments.dtype)
   if arguments.score:
     print(json.dumps(_scored(loaded, arguments.score, text), allow_nan=False))
@@ -132,7 +137,9 @@ def _unescaped(stop: str) -> str:
   return re.sub(r"\\[nt\\]", lambda found: escaped[found[0]], stop)
 
 
-def _scored(loaded: Loaded, name: str, text: str) -> dict[str, Any]:
+def _scored(loaded: "Loaded", name: str, text: str) -> dict[str, Any]:
+  from phi1_jax.sampling.score import score
+
   rows = score(loaded, text)
   total = sum(row["log_prob"] for row in rows[1:])
   return {
@@ -146,7 +153,7 @@ def _scored(loaded: Loaded, name: str, text: str) -> dict[str, Any]:
   }
 
 
-def _sample(sampler: Sampler, requests: list[Request], arguments) -> None:
+def _sample(sampler: "Sampler", requests: "list[Request]", arguments) -> None:
   """Print each completion when it ends; stream a single one."""
   started = time.perf_counter()
   done: list[Completion] = []

@@ -3,9 +3,12 @@
 Processes that a test starts inherit all of it but the number of devices.
 """
 
+import atexit
 import importlib.util
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,10 @@ os.environ["XLA_FLAGS"] = (
 )
 # Where a test or a command keeps compiled programs, it keeps the small ones too.
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+# One cache for all processes; the first to read this makes it, and removes it.
+if "PHI1_JAX_CACHE" not in os.environ:
+  os.environ["PHI1_JAX_CACHE"] = tempfile.mkdtemp(prefix="phi1_jax_tests_")
+  atexit.register(shutil.rmtree, os.environ["PHI1_JAX_CACHE"], ignore_errors=True)
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["HF_HUB_OFFLINE"] = "1"
 

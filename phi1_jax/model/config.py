@@ -5,8 +5,7 @@ from typing import Any
 
 from phi1_jax import InputError
 from phi1_jax.kernels import attention
-
-DTYPES = ("float32", "bfloat16", "float16")
+from phi1_jax.model import DTYPES
 
 # What the forward pass saves for the backward pass, which computes the rest of a block
 # again.

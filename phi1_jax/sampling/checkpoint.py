@@ -97,6 +97,7 @@ def open_checkpoint(
       tokenizer that belongs to it.
   """
   folder = manager.find(path)
+  _use_compilation_cache()
   meta = read_meta(folder)
   try:
     # The training chose an attention kernel for its own machine.
@@ -118,6 +119,16 @@ def open_checkpoint(
   digest = model_digest(meta)
   params = restored["params"]
   return Loaded(config, params, tokenizer, mesh, digest, meta["step"], seen, folder)
+
+
+def _use_compilation_cache() -> None:
+  """Keep compiled programs in this machine's cache folder for the next start."""
+  if jax.config.values["jax_compilation_cache_dir"] is None:
+    jax.config.update(
+      "jax_compilation_cache_dir", str(storage.cache_folder() / "compiled")
+    )
+    # Sampling compiles dozens of small programs.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def check_log_probs(loaded: Loaded, log_probs: np.ndarray) -> None:

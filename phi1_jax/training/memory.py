@@ -1,5 +1,6 @@
 """Memory that a train step needs of a device, checked before the first step."""
 
+import contextlib
 import ctypes
 import dataclasses
 import os
@@ -100,9 +101,9 @@ def host_memory() -> int:
   """Return the bytes of memory of this host, or of its container."""
   limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
   for name in ("memory.max", "memory/memory.limit_in_bytes"):
-    path = Path("/sys/fs/cgroup") / name
-    if path.is_file() and (text := path.read_text().strip()).isdigit():
-      limits.append(int(text))
+    with contextlib.suppress(OSError):  # not Linux
+      text = (Path("/sys/fs/cgroup") / name).read_text().strip()
+      limits += [int(text)] if text.isdigit() else []
   return min(limits)
 
 
