@@ -8,6 +8,7 @@ Logical names: "vocab", "embed", "heads", "head_dim", "mlp", "norm" on parameter
 """
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -162,16 +163,47 @@ class Projection(nn.Module):
       config.param_dtype,
     )
     dtype = self.output_dtype or config.dtype
-    product = jax.lax.dot_general(
-      x.astype(config.dtype),
-      kernel.astype(config.dtype),
-      (
-        (tuple(range(x.ndim - num_inputs, x.ndim)), tuple(range(num_inputs))),
-        ((), ()),
-      ),
-      preferred_element_type=jnp.dtype(dtype),
+    product = _product(
+      num_inputs, dtype, x.astype(config.dtype), kernel.astype(config.dtype)
     )
     return product + bias.astype(dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _product(num_inputs: int, dtype: str, x, kernel) -> jax.Array:
+  """Return x · kernel, summed over the first `num_inputs` dims of the kernel.
+
+  The gradient of the kernel has the kernel's own layout. That of `jax.lax.dot_general`
+  is its transpose, which XLA for CPUs computes at two thirds of the speed.
+  """
+  lead = x.ndim - num_inputs
+  dims = (tuple(range(lead, x.ndim)), tuple(range(num_inputs))), ((), ())
+  return jax.lax.dot_general(x, kernel, dims, preferred_element_type=jnp.dtype(dtype))
+
+
+def _product_forward(num_inputs, dtype, x, kernel):
+  return _product(num_inputs, dtype, x, kernel), (x, kernel)
+
+
+def _product_backward(num_inputs, dtype, residuals, d_out):
+  x, kernel = residuals
+  lead = tuple(range(x.ndim - num_inputs))
+  outputs = tuple(range(num_inputs, kernel.ndim)), tuple(range(len(lead), d_out.ndim))
+  d_x = jax.lax.dot_general(
+    d_out, kernel, (outputs[::-1], ((), ())), preferred_element_type=x.dtype
+  )
+  dims = ((lead, lead), ((), ()))
+  narrowing = math.prod(kernel.shape[:num_inputs]) > math.prod(kernel.shape[num_inputs:])
+  factors = (d_out, x) if narrowing else (x, d_out)
+  d_kernel = jax.lax.dot_general(*factors, dims, preferred_element_type=kernel.dtype)
+  if narrowing:
+    d_kernel = jax.lax.optimization_barrier(d_kernel)
+    split = kernel.ndim - num_inputs
+    d_kernel = d_kernel.transpose(*range(split, kernel.ndim), *range(split))
+  return d_x, d_kernel
+
+
+_product.defvjp(_product_forward, _product_backward)
 
 
 class Attention(nn.Module):
