@@ -1,4 +1,4 @@
-"""Builds a token store from a seqio mixture.
+"""Builds a token store from files or a mixture.
 
     python -m phi1_jax.prepare --gin_file=gin/data/quickstart.gin
 
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from phi1_jax import cores
 from phi1_jax.cli import command, gin_config
 from phi1_jax.cli.progress import Progress
+from phi1_jax.data import build
 from phi1_jax.data.config import DataConfig
 
 
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Read the config from gin, build its store and print the digest."""
   parser = command.Parser(
     "prepare",
-    "Builds a token store from a seqio mixture; run it again to go on.",
+    "Builds a token store from files or a mixture; run it again to go on.",
     "python -m phi1_jax.prepare --gin_file=gin/data/quickstart.gin "
     "--gin.Data.store=stores/quickstart",
   )
@@ -45,9 +46,9 @@ def prepare(config: DataConfig, progress: bool = False) -> str:
     # A server process imports TensorFlow once for all workers, while this one does.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["phi1_jax.data.shards"])
+    modules = ["phi1_jax.data.shards", "phi1_jax.data.tasks"]
+    context.set_forkserver_preload(modules[: 1 + config.needs_seqio])
     multiprocessing.forkserver.ensure_running()
-  from phi1_jax.data import build  # TensorFlow takes seconds
 
   stream = sys.stderr if progress else io.StringIO()
 

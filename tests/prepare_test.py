@@ -35,21 +35,25 @@ MODULE = """
 import json, os, time
 from pathlib import Path
 import seqio
-from phi1_jax.data import sources, tasks
-from phi1_jax.data.corpora import Corpus, Document
+import tensorflow as tf
+from phi1_jax.data import tasks
 ROOT = Path(__file__).parent / "texts"
-def corpus():
-  paths = tuple(sorted(path.name for path in ROOT.iterdir()))
-  return [Corpus("tiny", "1", "MIT", "https://example.org", ROOT, paths)]
-def extract(corpus, path):
-  time.sleep(float(os.environ.get("TINY_SECONDS_PER_FILE", "0")))
-  texts = json.loads((corpus.root / path).read_text())
-  return [Document(text, text) for text in texts]
+def decode(line):
+  time.sleep(float(os.environ.get("TINY_SECONDS_PER_TEXT", "0")))
+  return json.loads(line).encode()
+def read(dataset):
+  def row(example):
+    text = tf.numpy_function(decode, [example["text"]], tf.string)
+    text.set_shape([])
+    return {"text": text}
+  return dataset.map(row)
 for name in ("tiny", "tiny_too"):
   seqio.TaskRegistry.add(
     name,
-    source=sources.CorpusDataSource(extract, corpus),
+    source=seqio.TextLineDataSource({"train": f"{ROOT}/*.txt"}),
     preprocessors=[
+      lambda dataset: dataset.map(lambda line: {"text": line}),
+      read,
       tasks.text_to_targets,
       seqio.preprocessors.tokenize,
       seqio.CacheDatasetPlaceholder(),
@@ -70,7 +74,8 @@ def module(tmp_path_factory):
   (folder / "tiny_tasks_for_tests.py").write_text(MODULE)
   (folder / "texts").mkdir()
   for name, texts in FILES.items():
-    (folder / "texts" / name).write_text(json.dumps(texts))
+    lines = "".join(json.dumps(text) + "\n" for text in texts)
+    (folder / "texts" / name).write_text(lines)
   sys.path.insert(0, str(folder))
   yield "tiny_tasks_for_tests"
   sys.path.remove(str(folder))
@@ -174,8 +179,9 @@ def test_the_manifest_names_sources_and_rates_but_no_host(config, tmp_path):
     "tiny": 3.0,
     "tiny_too": 1.0,
   }
-  source = manifest["tasks"]["tiny"]["sources"][0]
-  assert (source["name"], source["version"], source["licence"]) == ("tiny", "1", "MIT")
+  (source,) = manifest["tasks"]["tiny"]["sources"]
+  assert source["name"] == "TextLineDataSource"
+  assert set(source["files"]) == set(FILES)
   assert [shard["task"] for shard in manifest["shards"]] == (
     ["tiny"] * 3 + ["tiny_too"] * 3
   )
@@ -302,12 +308,12 @@ def test_a_folder_with_something_else_is_refused(config):
 def context(module):
   # Forked from a server with TensorFlow loaded, a build starts in milliseconds.
   made = multiprocessing.get_context("forkserver")
-  made.set_forkserver_preload(["phi1_jax.data.shards"])
+  made.set_forkserver_preload(["phi1_jax.data.tasks"])
   return made
 
 
 def _build_slowly(config: DataConfig) -> None:
-  os.environ["TINY_SECONDS_PER_FILE"] = "0.02"
+  os.environ["TINY_SECONDS_PER_TEXT"] = "0.003"
   prepare(config)
 
 
@@ -396,7 +402,7 @@ def test_a_killed_command_leaves_no_worker_behind(config, finished, gin_file, ca
   started = command(
     f"--gin_file={gin_file}",
     "--gin.Data.processes=2",
-    TINY_SECONDS_PER_FILE="0.1",
+    TINY_SECONDS_PER_TEXT="0.02",
   )
   while not list(store.glob("dropped-*.json")):
     assert started.poll() is None, started.communicate()

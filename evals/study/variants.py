@@ -17,7 +17,7 @@ from phi1_jax.problems.problem import Problem
 from phi1_jax.text import source
 
 STAGE = "variant"
-# A group that `data.tasks.held_out` leaves in training.
+# A group that `data.documents.held_out` leaves in training.
 _TRAINED = "planted"
 
 

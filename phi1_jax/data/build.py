@@ -1,4 +1,4 @@
-"""Builds a token store from a seqio mixture, in several processes.
+"""Builds a token store from files or a mixture, in several processes.
 
 The work is divided into units: one shard of one task. Each unit is written atomically,
 so a build that was stopped or killed continues with the next unit. The bytes depend
@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from phi1_jax import InputError, storage
-from phi1_jax.data import shards, sources, tasks, token_store
+from phi1_jax.data import mixtures, shards, token_store
 from phi1_jax.data.config import DataConfig
+from phi1_jax.data.mixtures import Rated
 from phi1_jax.data.shards import Unit
 from phi1_jax.storage import AnyPath, lease
 from phi1_jax.text import tokenizer as tokenizers
@@ -57,7 +58,9 @@ def build(config: DataConfig, processes: int, show: Show) -> str:
   with storage.Lease(
     place, "building a token store", flag="Data.store", wait=True
   ) as lease:
-    facts, units = _plan(config, tokenizer)
+    rated = mixtures.resolve(config)
+    shards.use({name: entry.source for name, entry in rated.items()})
+    facts, units = _plan(config, rated, tokenizer)
     if storage.exists(place / "COMPLETED"):
       opened = token_store.TokenStore.open(place, verify=config.verify)
       refuse_other(place, opened.manifest, facts)
@@ -86,11 +89,9 @@ def _load(name: str) -> Tokenizer:
 
 
 def _plan(
-  config: DataConfig, tokenizer: Tokenizer | None
+  config: DataConfig, rated: Mapping[str, Rated], tokenizer: Tokenizer | None
 ) -> tuple[dict[str, Any], list[Unit]]:
   """Return the facts that decide a store's bytes, for its manifest, and its units."""
-  shards.register(config.modules, config.curated_directory)
-  rated = tasks.tasks_of(config.mixture)
   made = {
     "train": {"name": "train", "vocabulary_size": config.trained_vocabulary_size},
     "codegen": {"name": "codegen"},
@@ -100,7 +101,7 @@ def _plan(
   facts = {
     "mixture": config.mixture,
     "tasks": {
-      name: {"rate": entry.rate, "sources": sources.describe(entry.task.source)}
+      name: {"rate": entry.rate, "sources": entry.source.describe()}
       for name, entry in rated.items()
     },
     "tokenizer": made,
@@ -109,12 +110,13 @@ def _plan(
     "shards_per_task": config.shards,
     "modules": {name: _sha256_of_module(name) for name in config.modules},
   }
-  counts = {
-    name: tasks.num_shards(entry.task, config.shards) for name, entry in rated.items()
-  }
+  marked = config.loss_on == "completions"
+  if marked:  # stores without marks are as they were before there were any
+    facts["loss_on"] = config.loss_on
+  counts = {name: x.source.num_shards(config.shards) for name, x in rated.items()}
   places = [(name, i, n) for name, n in counts.items() for i in range(n)]
   units = [
-    Unit(*place, position, len(places), config.held_out_fraction)
+    Unit(*place, position, len(places), config.held_out_fraction, marked)
     for position, place in enumerate(places)
   ]
   return facts, units
@@ -236,8 +238,10 @@ class _Build:
     full = {e["task"] for e in entries.values() if e["train"]["documents"]}
     for unit in self.units:
       if unit.task not in full:
+        reasons = _reasons({unit.task: self._dropped()[unit.task]})
         raise InputError(
-          f"task {unit.task} gives no documents to train on; check its source"
+          f"task {unit.task} gives no documents to train on"
+          f"{f' (dropped {reasons})' if reasons else ''}; check its source"
         )
     return [entries[unit.position] for unit in self.units]
 
@@ -263,7 +267,10 @@ class _Build:
       workers,
       mp_context=multiprocessing.get_context("forkserver"),
       initializer=shards.start_worker,
-      initargs=(self.config.modules, self.config.curated_directory),
+      initargs=(
+        self.config,
+        None if self.config.needs_seqio else shards.sources(),
+      ),
     )
     try:
       jobs = {executor.submit(function, unit, *arguments): unit for unit in units}
@@ -274,13 +281,17 @@ class _Build:
 
 
 def _summary(manifest: dict[str, Any]) -> str:
-  dropped = sorted(
-    f"{task}: {count} {reason}"
-    for task, counts in manifest["dropped"].items()
-    for reason, count in counts.items()
-  )
-  left_out = f"; dropped {', '.join(dropped)}" if dropped else ""
+  dropped = _reasons(manifest["dropped"])
   return (
     f"{manifest['tokens']:,} tokens in {manifest['documents']:,} documents, "
-    f"{manifest['bytes'] / manifest['tokens']:.2f} bytes per token{left_out}"
+    f"{manifest['bytes'] / manifest['tokens']:.2f} bytes per token"
+    f"{f'; dropped {dropped}' if dropped else ''}"
+  )
+
+
+def _reasons(dropped: Mapping[str, Mapping[str, int]]) -> str:
+  return ", ".join(
+    f"{task}: {count} {reason}"
+    for task, counts in sorted(dropped.items())
+    for reason, count in sorted(counts.items())
   )

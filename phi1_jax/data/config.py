@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 
 from phi1_jax import InputError
 
+log = logging.getLogger(__name__)
+
+LOSS_ON = ("all", "completions")
 # Beside the files of a published set: the facts that decide its documents.
 CURATED_CONTENT = "content.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-  """A seqio mixture and the token store built from it.
+  """Files or a mixture of tasks, and the token store built from them.
 
   Attributes:
-    mixture: a registered seqio mixture or task, e.g. "code_textbook".
+    mixture: a mixture or task, of this package ("code_textbook") or of seqio.
     store: folder of the token store.
     tokenizer: "codegen", "train" (a small BPE learnt from this mixture), or the path
       of a tokenizer.json.
@@ -28,10 +32,13 @@ class DataConfig:
     processes: number of builders, 0 = one per core; never changes a byte.
     rates: task -> its share of the windows when training; None = as registered.
     verify: check every shard's sha256 when the store is opened.
+    files: patterns of .jsonl, .parquet, .py and .txt files, such as "data/*.jsonl.gz".
+      They take the place of `mixture`, which becomes None.
+    loss_on: tokens that training counts: "all", or "completions" without prompts.
   """
 
-  mixture: str
-  store: str
+  mixture: str | None = None
+  store: str = ""
   tokenizer: str = "codegen"
   trained_vocabulary_size: int | None = None
   modules: tuple[str, ...] = ()
@@ -41,11 +48,27 @@ class DataConfig:
   processes: int = 0
   rates: dict[str, float] | None = None
   verify: bool = True
+  files: tuple[str, ...] = ()
+  loss_on: str = "all"
 
   def __post_init__(self):
-    for name in ("mixture", "store", "tokenizer"):
+    if isinstance(self.files, str):
+      object.__setattr__(self, "files", (self.files,))
+    if self.files and self.mixture:
+      log.info("Data.files takes the place of Data.mixture = %r", self.mixture)
+      object.__setattr__(self, "mixture", None)
+    if not self.files and not self.mixture:
+      raise InputError(
+        "Data.mixture, Data.files: got neither; name a mixture, or patterns of files: "
+        """--gin.Data.files="('data/*.jsonl',)\""""
+      )
+    for name in ("store", "tokenizer"):
       if not getattr(self, name):
         raise InputError(f'Data.{name}: got "", expected a name')
+    if self.loss_on not in LOSS_ON:
+      raise InputError(
+        f"Data.loss_on: got {self.loss_on!r}, expected {' or '.join(LOSS_ON)}"
+      )
     trained, size = self.tokenizer == "train", self.trained_vocabulary_size
     if trained and size is None:
       raise InputError(
@@ -78,3 +101,13 @@ class DataConfig:
         )
     if self.rates == {}:
       raise InputError("Data.rates: got no task, expected at least one, or None")
+
+  @property
+  def needs_seqio(self) -> bool:
+    """Whether the tasks are ones that only seqio knows."""
+    return not self.files and bool(self.modules or self.curated_directory)
+
+  @property
+  def origin(self) -> str:
+    """The files or the mixture, for messages."""
+    return self.mixture or ", ".join(self.files)

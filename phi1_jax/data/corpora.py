@@ -30,6 +30,7 @@ from pathlib import Path
 
 from phi1_jax import InputError
 from phi1_jax.data import exercises
+from phi1_jax.data.documents import Document, Drop
 
 # distribution -> (import name, licence as SPDX, home)
 _PACKAGES = {
@@ -74,21 +75,6 @@ class Corpus:
       hasher.update(f"{path}\0{len(content)}\0".encode() + content)
     names = ("name", "version", "licence", "home")
     return {n: getattr(self, n) for n in names} | {"sha256": hasher.hexdigest()}
-
-
-@dataclasses.dataclass(frozen=True)
-class Document:
-  """A text, and the hash of its file."""
-
-  text: str
-  group: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Drop:
-  """The reason why a file gives no documents."""
-
-  reason: str
 
 
 @functools.cache

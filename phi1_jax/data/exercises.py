@@ -14,6 +14,8 @@ from __future__ import annotations
 import ast
 import builtins
 import dataclasses
+import itertools
+import re
 import symtable
 import sys
 import warnings
@@ -51,6 +53,29 @@ def mine(source: str, tree: ast.Module | None = None) -> list[Exercise]:
     if isinstance(node, ast.FunctionDef)
   )
   return [exercise for exercise in found if exercise is not None]
+
+
+def bodies(text: str) -> list[tuple[int, int]]:
+  """Return the bodies of a program's functions as ranges of bytes of its UTF-8.
+
+  A body begins on the line after the docstring. Functions without one, and those inside
+  others, are left out.
+  """
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore")
+      tree = ast.parse(text)
+  except (SyntaxError, ValueError, RecursionError, MemoryError):
+    return []
+  lines = re.split("(?<=\n)|(?<=\r)(?!\n)", text)  # the parser's
+  ends = [0, *itertools.accumulate(len(line.encode()) for line in lines)]
+  found = []
+  for node in tree.body:
+    if isinstance(node, ast.FunctionDef) and ast.get_docstring(node):
+      first, last = node.body[0].end_lineno, node.end_lineno
+      if first is not None and last is not None and last > first:
+        found.append((ends[first], ends[last]))
+  return found
 
 
 def _exercise(

@@ -9,13 +9,11 @@ once:
     window 1               d e f g
     window 2                     g h i j
 
-There is no state between batches: `permutation` computes the order of an epoch entry
-by entry, and arithmetic gives the next task. So every batch costs the same, each host
-computes its own rows of the global batch, and resuming needs only the number of windows
-read before, whatever the batch size.
-
-The order is that of a Grain pipeline (MapDataset.shuffle, repeat, mix), which takes
-three times as long, and rounds rates to 1% of the smallest (benchmarks/loader.py).
+There is no state between batches: a permutation of the windows is drawn for every
+epoch, and arithmetic gives the next task. So each host computes its own rows of the
+global batch, and resuming needs only the number of windows read before, whatever the
+batch size. The permutation of the current epoch is kept in memory: 4 bytes for each
+window of up to 2^32 (400 MB and some seconds for 10^8 windows).
 """
 
 from __future__ import annotations
@@ -31,8 +29,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from phi1_jax import InputError
-from phi1_jax.data.permutation import shuffled
 from phi1_jax.data.token_store import TokenStore, TokenStream
+
+# Version of the order of windows, for checkpoints. Version 1 was Grain's.
+ORDER = 2
 
 
 def train_batches(
@@ -42,6 +42,7 @@ def train_batches(
   sequence_length: int,
   seed: int,
   rates: Mapping[str, float] | None = None,
+  completions_only: bool = False,
   rows: np.ndarray | None = None,
   start: int = 0,
   prefetch: int = 4,
@@ -60,20 +61,22 @@ def train_batches(
     seed: decides the order, together with the store's digest.
     rates: share of windows per task; other tasks are not read. None takes the rates of
       the mixture.
+    completions_only: give tokens that are no target, such as prompts, as ~id.
     rows: numbers [N] of this host's rows of the global batch; None is all.
     start: windows of the mixture that were read before.
     prefetch: batches prepared ahead by a thread; 0 prepares them in `next`.
 
   Returns:
     An iterator of int32 [rows, sequence_length + 1]. Its thread starts with the first
-    `next`, and ends at its `close()` or when the iterator is deleted.
+    `next`, and ends at its `close()` or when the iterator is deleted. A token that is
+    no target is the bitwise complement of its id, which is negative.
 
   Raises:
-    InputError: an unknown task, a rate that is not positive, or a task (or store)
-      without a window.
+    InputError: an unknown task, a rate that is not positive, a task (or store)
+      without a window, or a store without marks for `completions_only`.
   """
   _check_positive(batch_size=batch_size, sequence_length=sequence_length)
-  shares, sources = _sources(store, sequence_length, seed, rates)
+  shares, sources = _sources(store, sequence_length, seed, rates, completions_only)
   wanted = np.arange(batch_size) if rows is None else rows
 
   def batch(number: int) -> np.ndarray:
@@ -112,6 +115,7 @@ def held_out_batches(
   *,
   batch_size: int,
   sequence_length: int,
+  completions_only: bool = False,
   rows: np.ndarray | None = None,
   limit: int | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -126,6 +130,7 @@ def held_out_batches(
     task: name of the task.
     batch_size: windows per global batch.
     sequence_length: input tokens per window.
+    completions_only: give tokens that are no completion the weight 0.
     rows: numbers [N] of this host's rows of the global batch; None is all.
     limit: the most windows, spread evenly over the pass; None is all.
 
@@ -134,10 +139,11 @@ def held_out_batches(
     [rows, sequence_length]); weights[i, t] belongs to the target tokens[i, t + 1].
 
   Raises:
-    InputError: the store has no such task.
+    InputError: the store has no such task, or no marks for `completions_only`.
   """
   _check_positive(batch_size=batch_size, sequence_length=sequence_length)
   stream = store.stream(task, "held_out")
+  marks = store.marks(task, "held_out") if completions_only else None
   wanted = np.arange(batch_size) if rows is None else rows
   num_windows = math.ceil(max(len(stream) - 1, 0) / sequence_length)
   taken = min(limit or num_windows, num_windows)
@@ -148,9 +154,10 @@ def held_out_batches(
     for i, row in enumerate(wanted.tolist()):
       if first + row < taken:
         start = (first + row) * num_windows // taken * sequence_length
-        window = stream.read(start, min(start + sequence_length + 1, len(stream)))
-        tokens[i, : len(window)] = window
-        weights[i, : len(window) - 1] = 1.0
+        stop = min(start + sequence_length + 1, len(stream))
+        tokens[i, : stop - start] = stream.read(start, stop)
+        targets = 1.0 if marks is None else marks.read(start + 1, stop)
+        weights[i, : stop - start - 1] = targets
     return tokens, weights
 
   return map(batch, range(0, taken, batch_size))
@@ -193,24 +200,48 @@ def interleave(
 class _Source:
   """Windows of some streams, in a new order every epoch."""
 
-  def __init__(self, streams: Sequence[TokenStream], sequence_length: int, seed: int):
-    self._streams, self._stride, self._seed = streams, sequence_length, seed
+  def __init__(
+    self,
+    streams: Sequence[TokenStream],
+    marks: Sequence[TokenStream],
+    sequence_length: int,
+    entropy: str,
+  ):
+    self._streams, self._marks = streams, marks
+    self._stride, self._entropy = sequence_length, entropy
     counts = [max(len(s) - 1, 0) // sequence_length for s in streams]
     self._ends = np.cumsum(counts, dtype=int).tolist()
     self._starts = [end - count for end, count in zip(self._ends, counts, strict=True)]
     self.num_windows = sum(counts)
+    self._order: tuple[int, np.ndarray] | None = None
 
   def windows(self, visits: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the windows, uint16 [stride + 1], of visits [N], counted over epochs."""
+    """Yield the windows, [stride + 1], of visits [N], counted over epochs."""
     epochs, indices = np.divmod(visits, self.num_windows)
     for epoch in np.unique(epochs).tolist():
       here = epochs == epoch
-      seed = (self._seed + epoch) % 2**32  # as Grain's shuffle(seed).repeat() has it
-      indices[here] = shuffled(indices[here], self.num_windows, seed)
+      indices[here] = self._permutation(epoch)[indices[here]]
     for index in indices.tolist():
       which = bisect.bisect_right(self._ends, index)
       start = (index - self._starts[which]) * self._stride
-      yield self._streams[which].read(start, start + self._stride + 1)
+      window = self._streams[which].read(start, start + self._stride + 1)
+      if self._marks:
+        ids = window.astype(np.int32)
+        marks = self._marks[which].read(start, start + self._stride + 1)
+        window = np.where(marks, ids, ~ids)
+      yield window
+
+  def _permutation(self, epoch: int) -> np.ndarray:
+    """Return the order of an epoch, unsigned [windows]; the last one is kept."""
+    if self._order is None or self._order[0] != epoch:
+      self._order = None  # two would need twice the memory
+      # Not a Generator, whose stream may change with NumPy's version: this is frozen.
+      seed = hashlib.sha256(f"{self._entropy}/{epoch}".encode()).digest()
+      random = np.random.RandomState(np.frombuffer(seed, np.uint32))
+      order = np.arange(self.num_windows, dtype=np.min_scalar_type(self.num_windows))
+      random.shuffle(order)
+      self._order = epoch, order
+    return self._order[1]
 
 
 def _sources(
@@ -218,6 +249,7 @@ def _sources(
   sequence_length: int,
   seed: int,
   rates: Mapping[str, float] | None,
+  completions_only: bool,
 ) -> tuple[list[float], list[_Source]]:
   """Return the shares, which add up to 1, and sources: one of all tasks, or each."""
   resolved = _resolve_rates(store, rates)
@@ -225,10 +257,10 @@ def _sources(
   sources = []
   for tasks in groups:
     # The whole name enters the seed: tasks of one size must not share an order.
-    entropy = hashlib.sha256(f"{store.digest}/{seed}/{' '.join(tasks)}".encode())
+    entropy = f"{store.digest}/{seed}/{' '.join(tasks)}"
     streams = [store.stream(task, "train") for task in tasks]
-    seed32 = int.from_bytes(entropy.digest()[:4], "big")  # what shuffled takes
-    source = _Source(streams, sequence_length, seed32)
+    marks = [store.marks(task, "train") for task in tasks if completions_only]
+    source = _Source(streams, marks, sequence_length, entropy)
     if not source.num_windows:
       sizes = ", ".join(f"{t}: {len(s):,}" for t, s in zip(tasks, streams, strict=True))
       raise InputError(

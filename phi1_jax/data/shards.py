@@ -10,27 +10,28 @@ import collections
 import dataclasses
 import functools
 import hashlib
-import importlib
+import itertools
 import multiprocessing
 import multiprocessing.connection
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from phi1_jax import InputError, storage
-from phi1_jax.data import tasks
-from phi1_jax.data.quiet_tensorflow import seqio, tf
+from phi1_jax.data import exercises, mixtures
+from phi1_jax.data.config import DataConfig
+from phi1_jax.data.documents import Document, Source, held_out
 from phi1_jax.data.token_store import ShardWriter
-from phi1_jax.data.vocabulary import SHIFT, TokenizerVocabulary
 from phi1_jax.text import tokenizer as tokenizers
 from phi1_jax.text.tokenizer import Tokenizer
 
-_BYTES = seqio.ByteVocabulary()
-_FIRST_BYTE = 3  # seqio's ByteVocabulary: padding, end, unknown, then the 256 bytes
+_BATCH_CHARACTERS = 1 << 20
+# Of the documents that tokie encodes, every n-th is compared with the reference.
+_COMPARED_EVERY = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Unit:
     position: number of the shard in the store.
     positions: number of the store's shards.
     held_out_fraction: share of the documents that are held out.
+    marked: write which tokens are completions.
   """
 
   task: str
@@ -52,13 +54,32 @@ class Unit:
   position: int
   positions: int
   held_out_fraction: float
+  marked: bool = False
 
 
-def start_worker(modules: Iterable[str], curated_directory: str | None) -> None:
-  """Set up a new process: register the tasks, and end with the parent."""
+# The sources of this process, by task.
+_sources: dict[str, Source] = {}
+
+
+def use(sources: Mapping[str, Source]) -> None:
+  """Set the sources that units are read from."""
+  _sources.clear()
+  _sources.update(sources)
+
+
+def sources() -> dict[str, Source]:
+  """Return the sources that units are read from."""
+  return dict(_sources)
+
+
+def start_worker(config: DataConfig, given: Mapping[str, Source] | None) -> None:
+  """Set up a new process: use the sources, or look them up; end with the parent."""
   os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core per process
+  os.environ["RAYON_NUM_THREADS"] = "1"
   threading.Thread(target=_exit_with_parent, daemon=True).start()
-  register(modules, curated_directory)
+  if given is None:
+    given = {name: x.source for name, x in mixtures.resolve(config).items()}
+  use(given)
 
 
 def _exit_with_parent() -> None:
@@ -69,62 +90,130 @@ def _exit_with_parent() -> None:
     os._exit(1)
 
 
-def register(modules: Iterable[str], curated_directory: str | None) -> None:
-  """Register this project's tasks, then import the user's modules with theirs.
-
-  Raises:
-    InputError: a module is missing or fails.
-  """
-  tasks.register(tokenizers.codegen(), curated_directory)
-  for name in modules:
-    try:
-      importlib.import_module(name)
-    except InputError:
-      raise
-    except Exception as error:
-      raise InputError(
-        f"Data.modules: importing {name} failed with {type(error).__name__}: {error}"
-      ) from error
-
-
 def build(unit: Unit, store: str, tokenizer_digest: str) -> dict[str, Any]:
   """Tokenize one unit into the store; return its entry of the manifest."""
   tokenizer = _tokenizer(store, tokenizer_digest)
-  task = tasks.task(unit.task)
-  writer = ShardWriter(store, unit.position, unit.positions, unit.task)
+  writer = ShardWriter(
+    store, unit.position, unit.positions, unit.task, marked=unit.marked
+  )
   dropped = collections.Counter[str]()
-  if isinstance(counts := getattr(task.source, "dropped", None), collections.Counter):
-    counts.clear()
-    dropped = counts
-  for document in _documents(unit, task, TokenizerVocabulary(tokenizer)):
-    ids = document.ids - SHIFT
-    if not len(ids):
-      dropped["empty"] += 1
-      continue
-    _check_ids(ids, unit.task, tokenizer)
-    text = document.text
-    if text is None:
-      text = tokenizer.decode(ids.tolist()).encode()
-    writer.add(
-      np.append(ids, tokenizer.eos_id),
-      num_bytes=len(text),
-      held_out=tasks.held_out(text, document.group, unit.held_out_fraction),
-    )
+  documents = _sources[unit.task].read(unit.shard, unit.shards, dropped, tokenizer)
+  number = 0
+  for batch in _batches(documents):
+    for document, (prompt, text) in zip(batch, _encode(batch, tokenizer), strict=True):
+      if not len(text):
+        dropped["empty"] += 1
+        continue
+      if number % _COMPARED_EVERY == 0:
+        _compare(document, (prompt, text), unit, tokenizer)
+      number += 1
+      writer.add(
+        np.concatenate([prompt, text, [tokenizer.eos_id]]),
+        num_bytes=_num_bytes(document, tokenizer),
+        held_out=held_out(document, unit.held_out_fraction),
+        marks=_marks(document, prompt, text, unit, tokenizer) if unit.marked else None,
+      )
   # Before `close`, after which the shard is done.
   storage.write_json(dropped_file(store, unit), dict(sorted(dropped.items())))
   return writer.close()
 
 
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+  """Yield documents in batches of about a million characters."""
+  batch, size = [], 0
+  for document in documents:
+    batch.append(document)
+    size += len(document.text) + len(document.prompt) + 100
+    if size > _BATCH_CHARACTERS:
+      yield batch
+      batch, size = [], 0
+  if batch:
+    yield batch
+
+
+def _encode(
+  batch: list[Document], tokenizer: Tokenizer
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Yield the ids of prompt and text of each document."""
+  plain = [document for document in batch if document.ids is None]
+  texts = iter(tokenizer.encode_arrays([document.text for document in plain]))
+  prompts = [document.prompt for document in plain if document.prompt]
+  others = iter(tokenizer.encode_arrays(prompts))
+  empty = np.zeros(0, np.uint32)
+  for document in batch:
+    if document.ids is not None:
+      yield document.ids
+    else:
+      yield (next(others) if document.prompt else empty), next(texts)
+
+
+def _compare(
+  document: Document,
+  ids: tuple[np.ndarray, np.ndarray],
+  unit: Unit,
+  tokenizer: Tokenizer,
+) -> None:
+  """Refuse ids that differ from those of Hugging Face's tokenizers."""
+  if document.ids is not None:
+    return  # the source compares them
+  texts = (document.prompt, document.text)
+  expected = tokenizer.encode_by_reference(texts)
+  for text, ours, theirs in zip(texts, ids, expected, strict=True):
+    if not np.array_equal(ours, theirs):
+      raise InputError(
+        f"task {unit.task}, shard {unit.shard} of {unit.shards}: tokie encodes "
+        f"{text[:40]!r} .. otherwise than Hugging Face's tokenizers; uninstall tokie "
+        "to go on without it, and report the text"
+      )
+
+
+def _num_bytes(document: Document, tokenizer: Tokenizer) -> int:
+  """Return the length of a document in UTF-8."""
+  lengths = tokenizer.byte_lengths
+  if document.ids is not None and lengths is not None:  # a part may cut characters
+    return sum(int(lengths[ids].sum()) for ids in document.ids)
+  return len(document.text.encode()) + len(document.prompt.encode())
+
+
+def _marks(
+  document: Document,
+  prompt: np.ndarray,
+  text: np.ndarray,
+  unit: Unit,
+  tokenizer: Tokenizer,
+) -> np.ndarray:
+  """Return 1 for every token that is a completion, uint8 [prompt + text + 1].
+
+  The end-of-text token counts. So does all of a document that has no prompt.
+  """
+  marks = np.ones(len(prompt) + len(text) + 1, np.uint8)
+  marks[: len(prompt)] = 0
+  if unit.task not in mixtures.EXERCISES or len(prompt):
+    return marks
+  lengths = tokenizer.byte_lengths
+  if lengths is None:
+    raise InputError(
+      f'Data.loss_on = "completions": task {unit.task} needs a byte-level tokenizer, '
+      "such as codegen"
+    )
+  spans = exercises.bodies(document.text)
+  if spans:
+    starts = np.cumsum(lengths[text]) - lengths[text]
+    inside = [(starts >= first) & (starts < last) for first, last in spans]
+    marks[:-1] = np.any(inside, axis=0)
+  return marks
+
+
 def sample(unit: Unit, num_bytes: int) -> list[tuple[bytes, bytes]]:
   """Return the training texts of one unit that `smallest` keeps, with their hashes."""
-
-  def texts() -> Iterator[bytes]:
-    for document in _documents(unit, tasks.task(unit.task), _BYTES):
-      text = (document.ids - _FIRST_BYTE).astype(np.uint8).tobytes()
-      if not tasks.held_out(text, document.group, unit.held_out_fraction):
-        yield text
-
-  return smallest(((hashlib.sha256(t).digest(), t) for t in texts()), num_bytes)
+  dropped = collections.Counter[str]()
+  documents = _sources[unit.task].read(unit.shard, unit.shards, dropped, None)
+  texts = (
+    (document.prompt + document.text).encode()
+    for document in documents
+    if not held_out(document, unit.held_out_fraction)
+  )
+  return smallest(((hashlib.sha256(t).digest(), t) for t in texts), num_bytes)
 
 
 def smallest(
@@ -147,41 +236,14 @@ def smallest(
 
 
 def _cut(pairs: list[tuple[bytes, bytes]], num_bytes: int) -> list[tuple[bytes, bytes]]:
-  kept = []
-  for digest, text in sorted(pairs):
-    num_bytes -= len(text)
-    if num_bytes < 0:
-      break
-    kept.append((digest, text))
-  return kept
+  pairs = sorted(pairs)
+  sizes = itertools.accumulate(len(text) for _, text in pairs)
+  return [pair for pair, size in zip(pairs, sizes, strict=True) if size <= num_bytes]
 
 
 def dropped_file(store: str | Path, unit: Unit) -> Path:
   """Return the file of a unit's drop counts, which the manifest takes over."""
   return Path(store) / f"dropped-{unit.position:05d}.json"
-
-
-def _documents(
-  unit: Unit, task: seqio.Task, vocabulary: seqio.Vocabulary
-) -> Iterator[tasks.Encoded]:
-  try:
-    yield from tasks.documents(task, vocabulary, unit.shard, unit.shards)
-  except tf.errors.OpError as error:
-    # An exception in a Python step arrives as text, its last line first or last.
-    lines = [line.strip() for line in error.message.splitlines() if line.strip()]
-    raise InputError(
-      f"task {unit.task}, shard {unit.shard} of {unit.shards}: reading failed: "
-      f"{lines[0] if lines else type(error).__name__}"
-    ) from error
-
-
-def _check_ids(ids: np.ndarray, task: str, tokenizer: Tokenizer) -> None:
-  if ids.min() < 0 or ids.max() >= tokenizer.vocabulary_size:
-    raise InputError(
-      f"task {task}: got token ids {ids.min()}..{ids.max()}, the tokenizer has "
-      f"[0, {tokenizer.vocabulary_size}); its preprocessors must take ids from "
-      'output_features["targets"].vocabulary'
-    )
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,90 +1,155 @@
-"""seqio tasks and mixtures, under the paper's names.
+"""seqio tasks as sources of documents, and this package's tasks in seqio's registry.
 
-    mixture               tasks                       in the paper
-    code_textbook         code_filtered + textbooks   CodeTextbook, for pretraining
-    code_exercises        exercises                   CodeExercises, for finetuning
-    code_all              all three                   for a common vocabulary
-
-    for a first model on a laptop, from installed packages only:
-    small_code_textbook   small_code_filtered + small_textbooks + grammar_textbooks
-    grammar_exercises     exercises of the grammar teacher
-
-The tasks of a mixture are concatenated (rate "by_size"), as the paper's section 2.3
-implies; its mixing weights are not published.
-
-The tasks read curated TFDS sets of the same names from a folder, or the embedded
-corpora if no folder is given. Nothing is registered on import: call `register`.
+seqio reserves id 0 for padding: its packer takes a 0 for the end of a document and
+drops the rest. In GPT-2's and CodeGen's vocabulary 0 is "!". So inside seqio every id
+is one higher, and the token store holds the tokenizer's own ids.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+import importlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from phi1_jax import InputError
-from phi1_jax.data import corpora, sources
-from phi1_jax.data.quiet_tensorflow import seqio, tf
-from phi1_jax.data.vocabulary import TokenizerVocabulary
+from phi1_jax import InputError, storage
+from phi1_jax.data import mixtures
+from phi1_jax.data.config import CURATED_CONTENT
+from phi1_jax.data.documents import Document, Source
+from phi1_jax.data.mixtures import Rated
+from phi1_jax.data.quiet_tensorflow import seqio, tf, tfds
+from phi1_jax.text import tokenizer as tokenizers
 from phi1_jax.text.tokenizer import Tokenizer
 
-TASKS = {
-  "code_filtered": corpora.code,
-  "textbooks": corpora.textbooks,
-  "exercises": corpora.mined_exercises,
-}
-MIXTURES = {
-  "code_textbook": ("code_filtered", "textbooks"),
-  "code_exercises": ("exercises",),
-  "code_all": ("code_filtered", "textbooks", "exercises"),
-  "small_code_textbook": (
-    "small_code_filtered",
-    "small_textbooks",
-    "grammar_textbooks",
-  ),
-}
-
-# About as many as the quickstart reads in one epoch.
-GRAMMAR = {
-  "grammar_textbooks": sources.GrammarDataSource("sections", 0, 1_000),
-  "grammar_exercises": sources.GrammarDataSource("exercises", 0, 20_000, "numbers"),
-}
-
+SHIFT = 1
+_FIRST_BYTE = 3  # seqio's ByteVocabulary: padding, end, unknown, then the 256 bytes
+# The version of a curated set that this code reads; the minor parts may grow.
+CURATED_VERSION = "1.*.*"
 # seqio's rate for plain concatenation.
 by_size = seqio.mixing_rate_num_examples
 
 
-def register(tokenizer: Tokenizer, curated_directory: str | None = None) -> None:
-  """Register this project's tasks and mixtures with seqio, or replace them.
+class TokenizerVocabulary(seqio.Vocabulary):
+  """A tokenizer for seqio: id 0 pads, all others are the tokenizer's plus one."""
+
+  def __init__(self, tokenizer: Tokenizer):
+    super().__init__(extra_ids=0)
+    self.tokenizer = tokenizer
+
+  @property
+  def eos_id(self) -> int:
+    """Shifted id of <|endoftext|>."""
+    return self.tokenizer.eos_id + SHIFT
+
+  @property
+  def bos_id(self) -> int:
+    """CodeGen begins and ends text with the same token."""
+    return self.eos_id
+
+  @property
+  def unk_id(self) -> None:
+    """Every byte has an id."""
+    return None
+
+  @property
+  def _base_vocab_size(self) -> int:
+    return self.tokenizer.vocabulary_size + SHIFT
+
+  def _encode(self, s: str) -> Sequence[int]:
+    return (self.tokenizer.encode_arrays([s])[0].astype(np.int32) + SHIFT).tolist()
+
+  def _decode(self, ids: Iterable[int]) -> str:
+    shown = (int(i) - SHIFT for i in ids if i not in (self.pad_id, self.eos_id))
+    return self.tokenizer.decode(shown)
+
+  def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
+    def encode(text: bytes) -> np.ndarray:
+      ids = self.tokenizer.encode_arrays([text.decode()])[0]
+      return ids.astype(np.int32) + np.int32(SHIFT)
+
+    ids = tf.numpy_function(encode, [s], tf.int32, stateful=False)
+    ids.set_shape([None])
+    return ids
+
+  def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
+    text = tf.numpy_function(
+      lambda row: self._decode(row).encode(), [ids], tf.string, stateful=False
+    )
+    text.set_shape([])
+    return text
+
+  def __eq__(self, other: object) -> bool:
+    same = isinstance(other, TokenizerVocabulary)
+    return same and other.tokenizer.digest == self.tokenizer.digest
+
+  def __hash__(self) -> int:
+    return hash(self.tokenizer.digest)
+
+
+class _BuiltInSource(seqio.FunctionDataSource):
+  """A source of this package, for mixtures in which seqio names it."""
+
+  def __init__(self, source: Source):
+    self.source = source
+    super().__init__(self._dataset, splits=("train",))
+
+  def _dataset(
+    self, split: str, shuffle_files: bool = False, seed: int | None = None
+  ) -> tf.data.Dataset:
+    del split, shuffle_files, seed  # part of seqio's signature
+
+    def examples() -> Iterator[dict[str, bytes]]:
+      for document in self.source.read(0, 1, collections.Counter(), None):
+        group = document.group or ""
+        yield {"text": document.text.encode(), "group": group.encode()}
+
+    string = tf.TensorSpec((), tf.string)
+    signature = {"text": string, "group": string}
+    return tf.data.Dataset.from_generator(examples, output_signature=signature)
+
+
+def register(modules: Iterable[str] = (), curated_directory: str | None = None) -> None:
+  """Register this package's tasks and mixtures, then import modules with others.
 
   Args:
-    tokenizer: the vocabulary of the feature "targets".
+    modules: names of modules that register tasks when they are imported.
     curated_directory: TFDS folder with the curated sets; None = embedded corpora.
+
+  Raises:
+    InputError: a module is missing or fails.
   """
-  for name in MIXTURES:
+  for name in mixtures.MIXTURES:
     if name in seqio.MixtureRegistry.names():
       seqio.MixtureRegistry.remove(name)
-  for name, extract in TASKS.items():
+  for name, source in mixtures.TASKS.items():
+    curated = curated_directory is not None and name in mixtures.EXTRACTORS
     _register(
       name,
-      sources.CorpusDataSource(extract)
-      if curated_directory is None
-      else sources.curated(name, curated_directory),
-      tokenizer,
+      _curated(name, curated_directory or "") if curated else _BuiltInSource(source),
     )
-    few = sources.CorpusDataSource(extract, corpora.small)
-    _register(f"small_{name}", few, tokenizer)
-  for name, composed in GRAMMAR.items():
-    _register(name, composed, tokenizer)
-  for name, tasks in MIXTURES.items():
+  for name, tasks in mixtures.MIXTURES.items():
     seqio.MixtureRegistry.add(name, [(task, by_size) for task in tasks])
+  for name in modules:
+    try:
+      importlib.import_module(name)
+    except InputError:
+      raise
+    except Exception as error:
+      raise InputError(
+        f"Data.modules: importing {name} failed with {type(error).__name__}: {error}"
+      ) from error
 
 
-def _register(name: str, source: seqio.DataSource, tokenizer: Tokenizer) -> None:
+def _register(name: str, source: seqio.DataSource) -> None:
   if name in seqio.TaskRegistry.names():
     seqio.TaskRegistry.remove(name)
+  vocabulary = TokenizerVocabulary(tokenizers.codegen())
   made = seqio.Task(
     name,
     source=source,
@@ -94,12 +159,20 @@ def _register(name: str, source: seqio.DataSource, tokenizer: Tokenizer) -> None
       seqio.CacheDatasetPlaceholder(),
       seqio.preprocessors.append_eos,
     ],
-    output_features={
-      "targets": seqio.Feature(TokenizerVocabulary(tokenizer), add_eos=True)
-    },
+    output_features={"targets": seqio.Feature(vocabulary, add_eos=True)},
     metric_fns=[],
   )
   seqio.TaskRegistry.add_provider(name, made)
+
+
+def _curated(name: str, directory: str) -> seqio.TfdsDataSource:
+  """Return the source of a curated set: a TFDS dataset in TFRecord format."""
+  return seqio.TfdsDataSource(
+    f"{name}:{CURATED_VERSION}",
+    tfds_data_dir=os.path.expanduser(directory),
+    splits=("train",),
+    read_only=True,
+  )
 
 
 def text_to_targets(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -112,15 +185,7 @@ def text_to_targets(dataset: tf.data.Dataset) -> tf.data.Dataset:
   return dataset.map(rename, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-@dataclasses.dataclass(frozen=True)
-class Rated:
-  """A task of a mixture with its rate: a number, or "by_size"."""
-
-  task: seqio.Task
-  rate: float | str
-
-
-def tasks_of(name: str) -> dict[str, Rated]:
+def resolve(name: str) -> dict[str, Rated]:
   """Return the tasks of a mixture, or the task of that name, with rates, sorted.
 
   Raises:
@@ -134,20 +199,10 @@ def tasks_of(name: str) -> dict[str, Rated]:
     )
   found = seqio.get_mixture_or_task(name)
   rated = {
-    task.name: Rated(task, _rate(found, task)) for task in seqio.get_subtasks(found)
+    task.name: Rated(_source(task), _rate(found, task))
+    for task in seqio.get_subtasks(found)
   }
-  for task in (entry.task for entry in rated.values()):
-    if list(task.output_features) != ["targets"]:
-      raise InputError(
-        f"task {task.name} has the features {', '.join(task.output_features)}; a token "
-        'store holds one, "targets": join them in a preprocessor'
-      )
-    if "train" not in task.splits:
-      raise InputError(
-        f'task {task.name} has the splits {", ".join(task.splits)}, expected "train"'
-      )
-  by_rate = {entry.rate == "by_size" for entry in rated.values()}
-  if len(by_rate) == 2:
+  if len({entry.rate == "by_size" for entry in rated.values()}) == 2:
     raise InputError(
       f'mixture "{name}" has numeric rates for some tasks and by_size for others; '
       "give all of them numbers, or none"
@@ -155,73 +210,187 @@ def tasks_of(name: str) -> dict[str, Rated]:
   return dict(sorted(rated.items()))
 
 
+def _source(task: seqio.Task) -> Source:
+  if isinstance(task.source, _BuiltInSource):
+    return task.source.source
+  if list(task.output_features) not in (["targets"], ["inputs", "targets"]):
+    raise InputError(
+      f"task {task.name} has the features {', '.join(task.output_features)}; a token "
+      'store takes "targets", or "inputs" and "targets": join others in a preprocessor'
+    )
+  if "train" not in task.splits:
+    raise InputError(
+      f'task {task.name} has the splits {", ".join(task.splits)}, expected "train"'
+    )
+  return SeqioSource(task)
+
+
 def _rate(found: seqio.Task | seqio.Mixture, task: seqio.Task) -> float | str:
   if isinstance(found, seqio.Task):
     return "by_size"
   if found.rate_per_task_name.get(task.name) is by_size:
     return "by_size"
-  return float(found.get_rate(task))
+  try:
+    return float(found.get_rate(task))
+  except Exception as error:  # a user's function, or seqio's without counts
+    raise InputError(
+      f'mixture "{found.name}": the rate of task "{task.name}" is a function that '
+      f"failed ({type(error).__name__}: {error}), since its examples were never "
+      "counted; give all tasks numbers, or seqio.mixing_rate_num_examples as it is "
+      "(by size)"
+    ) from error
 
 
-def task(name: str) -> seqio.Task:
-  """Return a registered task."""
-  return seqio.TaskRegistry.get(name)
+class SeqioSource:
+  """The documents of a seqio task, encoded with the store's tokenizer."""
+
+  def __init__(self, task: seqio.Task):
+    self.task = task
+
+  def describe(self) -> list[dict[str, Any]]:
+    """Return the facts of the task's source.
+
+    Raises:
+      InputError: its files are missing.
+    """
+    source = self.task.source
+    if isinstance(source, seqio.TfdsDataSource):
+      return [_describe_tfds(source)]
+    facts: dict[str, Any] = {"name": type(source).__name__}
+    if isinstance(source, seqio.FileDataSource):
+      files = sorted(source.list_shards("train"))
+      if not files:
+        raise InputError(f"{source}: no file matches its patterns")
+      facts["files"] = {Path(f).name: tf.io.gfile.stat(f).length for f in files}
+    return [facts]
+
+  def num_shards(self, wanted: int) -> int:
+    """Return `wanted`, or the number of the task's files."""
+    if self.task.source.supports_arbitrary_sharding:
+      return wanted
+    return max(1, min(wanted, len(self.task.source.list_shards("train"))))
+
+  def read(
+    self,
+    shard: int,
+    shards: int,
+    dropped: collections.Counter[str],
+    tokenizer: Tokenizer | None,
+  ) -> Iterator[Document]:
+    """Yield the documents of a shard; without a tokenizer, their texts only."""
+    del dropped
+    # Without a tokenizer the ids are bytes, so the text is there even if the task drops
+    # it.
+    vocabulary = TokenizerVocabulary(tokenizer) if tokenizer else seqio.ByteVocabulary()
+    features = {
+      name: dataclasses.replace(feature, vocabulary=vocabulary)
+      for name, feature in self.task.output_features.items()
+    }
+    dataset = self.task.replace(output_features=features).get_dataset(
+      sequence_length=None,
+      shuffle=False,
+      shard_info=seqio.ShardInfo(shard, shards),
+      trim_output_features=False,
+      try_in_mem_cache=False,
+    )
+    try:
+      for example in dataset.as_numpy_iterator():
+        yield self._document(example, tokenizer, vocabulary.eos_id)
+    except tf.errors.OpError as error:
+      # An exception in a Python step arrives as text, its last line first or last.
+      lines = [line.strip() for line in error.message.splitlines() if line.strip()]
+      raise InputError(
+        f"task {self.task.name}, shard {shard} of {shards}: reading failed: "
+        f"{lines[0] if lines else type(error).__name__}"
+      ) from error
+
+  def _document(
+    self, example: dict[str, Any], tokenizer: Tokenizer | None, eos_id: int | None
+  ) -> Document:
+    """Return an example as a document: "inputs", if any, are its prompt."""
+    kept, whole, found = [], "", []
+    for name in ("inputs", "targets"):
+      ids = example.get(name, np.zeros(0, np.int32))
+      ids = ids[:-1] if len(ids) and ids[-1] == eos_id else ids
+      text = example.get(f"{name}_pretokenized") if name in example else b""
+      if tokenizer is None:
+        kept.append((ids - _FIRST_BYTE).astype(np.uint8).tobytes().decode())
+      else:
+        found.append(ids - SHIFT)
+        kept.append(self._kept(found[-1], text, tokenizer))
+      whole += kept[-1] if text is None else text.decode()
+    group = example["group"].decode() if "group" in example else None
+    if group is None and whole != "".join(kept):  # parts of one text stay together
+      group = hashlib.sha256(whole.encode()).hexdigest()
+    ids = (found[0], found[1]) if found else None
+    return Document(kept[1], group, kept[0], ids)
+
+  def _kept(self, ids: np.ndarray, text: bytes | None, tokenizer: Tokenizer) -> str:
+    """Return the text of ids, which may be a part of the whole text's.
+
+    Raises:
+      InputError: the ids are not the tokenizer's.
+    """
+    name = self.task.name
+    advice = (
+      'its preprocessors must take ids from output_features["targets"].vocabulary'
+    )
+    if len(ids) and (ids.min() < 0 or ids.max() >= tokenizer.vocabulary_size):
+      raise InputError(
+        f"task {name}: got token ids {ids.min()}..{ids.max()}, the tokenizer has "
+        f"[0, {tokenizer.vocabulary_size}); {advice}"
+      )
+    if text is None:
+      return tokenizer.decode(ids.tolist())
+    expected = tokenizer.encode_arrays([text.decode()])[0].astype(np.int32)
+    if np.array_equal(ids, expected):
+      return text.decode()
+    if not _contains(expected, ids.astype(np.int32)):
+      raise InputError(
+        f"task {name}: got token ids {ids[:8].tolist()} .. for {text[:40]!r} .., "
+        f"expected {expected[:8].tolist()} ..: they are not the store's tokenizer's, "
+        f"or were changed; {advice}, and tasks that change ids must not keep "
+        '"targets_pretokenized" (seqio.preprocessors.tokenize, copy_pretokenized=False)'
+      )
+    return tokenizer.decode(ids.tolist())
 
 
-def num_shards(task: seqio.Task, wanted: int) -> int:
-  """Return the number of shards of a task: `wanted`, or the number of its files."""
-  if task.source.supports_arbitrary_sharding:
-    return wanted
-  return max(1, min(wanted, len(task.source.list_shards("train"))))
+def _contains(whole: np.ndarray, part: np.ndarray) -> bool:
+  """Return whether int32 ids are a contiguous part of others."""
+  text, wanted, start = whole.tobytes(), part.tobytes(), -1
+  while (start := text.find(wanted, start + 1)) >= 0:
+    if start % 4 == 0:
+      return True
+  return False
 
 
-@dataclasses.dataclass(frozen=True)
-class Encoded:
-  """One document of a task.
-
-  Attributes:
-    ids: int [T] ids of the vocabulary it was read with, without the end-of-text id.
-    text: the text of the ids, in UTF-8; None = the task did not keep it.
-    group: documents of one group are held out together; None = its own text.
-  """
-
-  ids: np.ndarray
-  text: bytes | None
-  group: str | None
-
-
-def documents(
-  task: seqio.Task, vocabulary: seqio.Vocabulary, index: int, count: int
-) -> Iterator[Encoded]:
-  """Yield documents of shard `index` of `count`, in the source's order.
-
-  They are encoded with `vocabulary` instead of the task's own.
-  """
-  feature = dataclasses.replace(task.output_features["targets"], vocabulary=vocabulary)
-  dataset = task.replace(output_features={"targets": feature}).get_dataset(
-    sequence_length=None,
-    shuffle=False,
-    shard_info=seqio.ShardInfo(index, count),
-    trim_output_features=False,
-    try_in_mem_cache=False,
-  )
-  for example in dataset.as_numpy_iterator():
-    ids, group = example["targets"], example.get("group")
-    if len(ids) and ids[-1] == vocabulary.eos_id:
-      ids = ids[:-1]
-    text = example.get("targets_pretokenized")
-    yield Encoded(ids, text, None if group is None else group.decode())
-
-
-def held_out(text: bytes, group: str | None, fraction: float) -> bool:
-  """Return whether a document is held out: by hash, so order and shards do not matter.
-
-  Args:
-    text: the document in UTF-8; used if it has no group.
-    group: hash of its file. A whole file is its own group, so a document made from a
-      part of it goes to the same side.
-    fraction: expected share of groups that are held out.
-  """
-  group = hashlib.sha256(text).hexdigest() if group is None else group
-  position = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big")
-  return position < fraction * 2**64
+def _describe_tfds(source: seqio.TfdsDataSource) -> dict[str, Any]:
+  name, directory = source.tfds_dataset.name, source.tfds_dataset.data_dir
+  content = {}
+  try:
+    info = source.tfds_dataset.info
+    if info.file_format != tfds.core.FileFormat.TFRECORD:
+      raise InputError(
+        f"curated set {name} in {directory} is {info.file_format.value}, which seqio "
+        'cannot read; write it with file_format="tfrecord"'
+      )
+    files = {
+      split: {"examples": split_info.num_examples, "shards": split_info.num_shards}
+      for split, split_info in sorted(info.splits.items())
+    }
+    noted = Path(f"{directory}/{name}/{info.version}/{CURATED_CONTENT}")
+    if noted.exists():  # two sets may have one version, in two folders
+      content = {"content": storage.read_json(noted).get("documents")}
+  except (tfds.core.DatasetNotFoundError, AssertionError, OSError) as error:
+    raise InputError(
+      f"Data.curated_directory: {directory} holds no TFDS dataset {name}; name the "
+      "data_dir that holds it, or None for the embedded corpora"
+    ) from error
+  return {
+    "name": info.name,
+    "version": str(info.version),
+    "licence": info.redistribution_info.license or "see the dataset card",
+    "home": info.homepage,
+    "splits": files,
+    **content,
+  }

@@ -2,6 +2,8 @@
 
     tokens-00000-of-00016.npy      uint16 [tokens]     np.load(..., mmap_mode="r")
     documents-00000-of-00016.npy   int64 [documents]   offset where each one starts
+    loss-00000-of-00016.npy        uint8 [tokens]      1 = completion, 0 = prompt; there
+                                                       if Data.loss_on = "completions"
     tokenizer.json                 the tokenizer that made the tokens
     manifest.json                  what is inside, with a sha256 for every file
     COMPLETED                      sha256 of manifest.json; written last
@@ -53,18 +55,33 @@ class ShardWriter:
     index: number of this shard, 0 <= index < count.
     count: number of shards in the store.
     task: name of the documents' task.
+    marked: write which tokens are completions.
   """
 
-  def __init__(self, directory: str | Path, index: int, count: int, task: str):
+  def __init__(
+    self,
+    directory: str | Path,
+    index: int,
+    count: int,
+    task: str,
+    *,
+    marked: bool = False,
+  ):
     if not 0 <= index < count:
       raise ValueError(f"shard index {index} is not in [0, {count})")
     self._directory = Path(directory)
     self._index, self._count, self._task = index, count, task
     self._documents: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
-    self._num_bytes = dict.fromkeys(SPLITS, 0)
+    self._marks: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+    self._num_bytes, self._marked = dict.fromkeys(SPLITS, 0), marked
 
   def add(
-    self, tokens: np.ndarray | Sequence[int], *, num_bytes: int, held_out: bool
+    self,
+    tokens: np.ndarray | Sequence[int],
+    *,
+    num_bytes: int,
+    held_out: bool,
+    marks: np.ndarray | None = None,
   ) -> None:
     """Append one document.
 
@@ -72,6 +89,7 @@ class ShardWriter:
       tokens: [T] ids below 65,536; the last is the end-of-text id.
       num_bytes: length of the document's text in UTF-8.
       held_out: whether it belongs to the held-out split.
+      marks: uint8 [T], 1 = completion; of a marked shard only.
 
     Raises:
       InputError: an id does not fit into uint16.
@@ -88,6 +106,10 @@ class ShardWriter:
     # A view would keep a caller's whole batch of documents in memory.
     self._documents[split].append(np.array(ids, dtype=np.uint16))
     self._num_bytes[split] += num_bytes
+    if self._marked:
+      if marks is None or marks.shape != ids.shape:
+        raise ValueError("a marked shard needs a mark for every token")
+      self._marks[split].append(marks.astype(np.uint8))
 
   def close(self) -> dict[str, Any]:
     """Write the shard to the disk and return its entry for the manifest."""
@@ -105,6 +127,11 @@ class ShardWriter:
     entry["documents_sha256"] = _save(
       self._directory / entry["documents_file"], np.cumsum(lengths) - lengths
     )
+    if self._marked:
+      entry["loss_file"] = f"loss-{suffix}.npy"
+      marks = [np.zeros(0, np.uint8), *self._marks["train"], *self._marks["held_out"]]
+      path = self._directory / entry["loss_file"]
+      entry["loss_sha256"] = _save(path, np.concatenate(marks))
     for split in SPLITS:
       entry[split] = {
         "documents": len(self._documents[split]),
@@ -124,8 +151,8 @@ def finished_shard(directory: str | Path, index: int, count: int) -> dict | None
   if not record.exists():
     return None
   entry = json.loads(record.read_bytes())
-  files = (directory / entry["file"], directory / entry["documents_file"])
-  return entry if all(file.exists() for file in files) else None
+  whole = all((directory / name).exists() for name in _files({"shards": [entry]}))
+  return entry if whole else None
 
 
 def finish(directory: str | Path, manifest_fields: dict, shards: list[dict]) -> str:
@@ -183,7 +210,7 @@ def _sha256(path: Path) -> str:
 
 
 class TokenStream:
-  """Ranges of memory-mapped shards read as one sequence of uint16 tokens."""
+  """Ranges of memory-mapped shards read as one sequence of tokens, or of marks."""
 
   def __init__(self, parts: Sequence[np.ndarray]):
     self._parts = [part for part in parts if len(part)]
@@ -193,7 +220,7 @@ class TokenStream:
     return self._ends[-1] if self._ends else 0
 
   def read(self, start: int, stop: int) -> np.ndarray:
-    """Tokens [start, stop) as uint16 [stop - start].
+    """Return tokens [start, stop) as uint16 [stop - start]; marks as uint8.
 
     Inside one shard this is a view on the memory map; across a border, a new array.
 
@@ -231,6 +258,7 @@ class TokenStore:
   digest: str
   manifest: dict[str, Any]
   _shards: tuple[np.ndarray, ...] = dataclasses.field(repr=False)
+  _marks: tuple[np.ndarray, ...] = dataclasses.field(default=(), repr=False)
 
   @classmethod
   def open(
@@ -274,9 +302,12 @@ class TokenStore:
     digest, manifest = _read_manifest(directory)
     try:
       shards = tuple(_open_shard(directory, s) for s in manifest["shards"])
+      marks = tuple(
+        _open_marks(directory, s) for s in manifest["shards"] if "loss_file" in s
+      )
       if verify:
         _verify(directory, digest, manifest, verified)
-      store = cls(directory, digest, manifest, shards)
+      store = cls(directory, digest, manifest, shards, marks)
       _ = store.tasks, store.eos_id, store.vocabulary_size
     except (KeyError, TypeError) as error:
       raise InputError(
@@ -306,6 +337,30 @@ class TokenStore:
     Raises:
       InputError: the store has no such task.
     """
+    return self._stream(self._shards, task, split)
+
+  def marks(self, task: str, split: str) -> TokenStream:
+    """Return a mark for every token of `stream`, uint8: 1 = completion, 0 = prompt.
+
+    Raises:
+      InputError: the store has no such task, or no marks.
+    """
+    if not self._marks:
+      raise InputError(
+        f'token store {self.directory} was built without Data.loss_on = "completions", '
+        "so it does not mark prompts; name another folder with Data.store, which is "
+        "built with marks"
+      )
+    return self._stream(self._marks, task, split)
+
+  def num_targets(self, task: str, split: str, completions_only: bool) -> int:
+    """Return the number of tokens of a split that a model is to predict."""
+    if completions_only:
+      marks = self.marks(task, split)
+      return int(marks.read(min(1, len(marks)), len(marks)).sum(dtype=np.int64))
+    return max(len(self.stream(task, split)) - 1, 0)
+
+  def _stream(self, arrays: Sequence[np.ndarray], task: str, split: str) -> TokenStream:
     if split not in SPLITS:
       raise ValueError(f'split is one of {SPLITS}, got "{split}"')
     if task not in self.tasks:
@@ -314,7 +369,7 @@ class TokenStore:
         f"{', '.join(self.tasks)}"
       )
     parts = []
-    for entry, tokens in zip(self.manifest["shards"], self._shards, strict=True):
+    for entry, tokens in zip(self.manifest["shards"], arrays, strict=True):
       if entry["task"] == task:
         border = entry["train"]["tokens"]
         parts.append(tokens[:border] if split == "train" else tokens[border:])
@@ -378,9 +433,17 @@ def _open_shard(directory: Path, entry: dict[str, Any]) -> np.ndarray:
   return mapped
 
 
+def _open_marks(directory: Path, entry: dict[str, Any]) -> np.ndarray:
+  """Memory-map one shard's marks."""
+  tokens = sum(entry[split]["tokens"] for split in SPLITS)
+  return _map(directory / entry["loss_file"], np.dtype(np.uint8), tokens)
+
+
 def _files(manifest: dict[str, Any]) -> dict[str, str]:
   """Return the names of a store's arrays and the sha256 of each."""
-  names = (("file", "sha256"), ("documents_file", "documents_sha256"))
+  names = [("file", "sha256"), ("documents_file", "documents_sha256")]
+  if manifest["shards"] and "loss_file" in manifest["shards"][0]:
+    names.append(("loss_file", "loss_sha256"))
   return {
     entry[file]: entry[sha256] for entry in manifest["shards"] for file, sha256 in names
   }

@@ -46,7 +46,7 @@ def dry_run(run: Setup) -> str:
     [
       _memory(need, memory.device_memory()),
       _estimate(run),
-      f"store    {data.store}: {state} ({data.mixture})",
+      f"store    {data.store}: {state} ({data.origin})",
       f"one step compiled in {seconds:.1f} s; nothing was run",
     ]
   )

@@ -62,17 +62,21 @@ def held_out_loss(setup: Setup, store: TokenStore) -> Hook:
   size = train.batch_size // setup.accumulation_steps
   rows = sharding.host_rows(setup.mesh, size)
   limit = train.evaluation_batches and train.evaluation_batches * train.batch_size
-  targets = {task: len(store.stream(task, "held_out")) - 1 for task in store.tasks}
+  completions_only = setup.config.data.loss_on == "completions"
+  targets = {
+    task: store.num_targets(task, "held_out", completions_only) for task in store.tasks
+  }
   targets = {task: count for task, count in targets.items() if count > 0}
   evaluate = make_evaluation_step(setup.model, train, store.eos_id)
 
-  def mean_loss(task: str, state: TrainState) -> float:
+  def mean_loss(task: str, state: TrainState) -> float | None:
     total = weight = 0.0
     batches = held_out_batches(
       store,
       task,
       batch_size=size,
       sequence_length=train.sequence_length,
+      completions_only=completions_only,
       rows=rows,
       limit=limit,
     )
@@ -85,22 +89,28 @@ def held_out_loss(setup: Setup, store: TokenStore) -> Hook:
       part_loss, part_weight = jax.device_get(sums)
       total += float(part_loss)
       weight += float(part_weight)
-    return total / weight
+    return total / weight if weight else None  # a few windows, all of prompts
 
   def run(step: int, state: TrainState) -> Values:
     if not targets:
       log.warning("no held-out text in %s: no evaluation loss", store.directory)
       return
-    losses = {task: mean_loss(task, state) for task in targets}
-    nats = sum(losses[task] * count for task, count in targets.items())
+    found = {task: mean_loss(task, state) for task in targets}
+    losses = {task: loss for task, loss in found.items() if loss is not None}
+    if not losses:
+      log.warning("no completion in the windows of this evaluation: no loss")
+      return
+    counts = {task: targets[task] for task in losses}
+    nats = sum(losses[task] * count for task, count in counts.items())
     num_bytes = sum(
-      count * store.bytes_per_token(task, "held_out") for task, count in targets.items()
+      count * store.bytes_per_token(task, "held_out") for task, count in counts.items()
     )
-    yield "eval/loss", nats / sum(targets.values())
+    yield "eval/loss", nats / sum(counts.values())
     if len(losses) > 1:
       for task, loss in losses.items():
         yield f"eval/{task}_loss", loss
-    yield "eval/bits_per_byte", nats / num_bytes / math.log(2)
+    if not completions_only:  # the bytes of prompts are not counted apart
+      yield "eval/bits_per_byte", nats / num_bytes / math.log(2)
 
   return Hook("held-out loss", run, train.evaluate_every)
 

@@ -17,7 +17,7 @@ import jax
 from phi1_jax import InputError, storage
 from phi1_jax.checkpoint import manager
 from phi1_jax.checkpoint.manager import Checkpoints
-from phi1_jax.data.loader import train_batches
+from phi1_jax.data.loader import ORDER, train_batches
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.parallel import hosts, sharding
 from phi1_jax.telemetry.writers import Recorder
@@ -104,6 +104,7 @@ def train(
       sequence_length=config.sequence_length,
       seed=config.seed,
       rates=setup.config.data.rates,
+      completions_only=setup.config.data.loss_on == "completions",
       rows=sharding.host_rows(setup.mesh, config.batch_size),
       start=before.samples,
     )
@@ -206,6 +207,7 @@ def restore_or_initialise(
       _report_differences("Checkpoint.resume_from", found[1], setup, _RESUMED_PARTS)
     if found is not None:
       state, meta = found
+      _refuse_other_order(meta, config.resume_from or setup.workdir)
       log.info("going on from step %d", int(state.step))
       return state, _seen(meta, setup)
     with sharding.layout(setup.mesh):
@@ -222,6 +224,17 @@ def restore_or_initialise(
   except manager.DamagedError as error:
     raise error.refusal(config.resume_from or config.init_from) from None
   return state, Seen()
+
+
+def _refuse_other_order(meta: Mapping[str, Any], run: str | storage.AnyPath) -> None:
+  """Refuse to go on with a run that read its windows in another version's order."""
+  begun = meta.get("order", 1)
+  if begun != ORDER and meta.get("samples_seen", meta["step"]):
+    raise InputError(
+      f"{run}: got a run with order {begun} of the training windows, expected {ORDER}; "
+      f"start from its parameters, --gin.Checkpoint.init_from={run} with another "
+      "--workdir, or go on with the version of phi1_jax that began it"
+    )
 
 
 # Parts of a run's configuration that decide how it goes on.
@@ -277,6 +290,7 @@ def _meta(setup: Setup, store: TokenStore, seen: Seen) -> dict[str, Any]:
     "config": setup.config.asdict(),
     "model_shape": setup.config.model.shape(),
     "store": store.digest,
+    "order": ORDER,
     "tokenizer": store.manifest["tokenizer"]["digest"],
     "tokens_seen": seen.tokens,
     "samples_seen": seen.samples,

@@ -7,6 +7,7 @@ import time
 
 from phi1_jax import InputError, grammar, storage
 from phi1_jax.checkpoint import manager
+from phi1_jax.data import files
 from phi1_jax.data.config import CURATED_CONTENT, DataConfig
 from phi1_jax.data.loader import train_batches
 from phi1_jax.data.token_store import TokenStore
@@ -89,6 +90,7 @@ def check_store(store: TokenStore, config: RunConfig) -> None:
     sequence_length=train.sequence_length,
     seed=train.seed,
     rates=data.rates,
+    completions_only=data.loss_on == "completions",
     prefetch=0,
   )
 
@@ -104,6 +106,7 @@ def check_current(store: TokenStore, setup: Setup) -> None:
     InputError: a set has another version or content than the store was built from.
   """
   data = setup.config.data
+  _check_files(store, data)
   if manager.holds_checkpoint(setup.workdir) or setup.config.checkpoint.resume_from:
     return
   for task in store.manifest["tasks"].values():
@@ -123,6 +126,24 @@ def check_current(store: TokenStore, setup: Setup) -> None:
             "store to build it anew, or the folder that holds the old set with "
             "Data.curated_directory"
           )
+
+
+def _check_files(store: TokenStore, data: DataConfig) -> None:
+  """Refuse a store of other files than `Data.files`, by their number and size."""
+  if not data.files:
+    return
+  try:
+    now = files.FileSource(data.files).size()
+  except InputError as error:
+    log.warning("%s; the store %s is taken as it is", error, data.store)
+    return
+  (built,) = store.manifest["tasks"]["files"]["sources"]
+  if (built["files"], built["bytes"]) != now:
+    raise InputError(
+      f"Data.store: {data.store} was built from {built['files']:,} files of "
+      f"{built['bytes']:,} bytes, Data.files are {now[0]:,} of {now[1]:,}; name "
+      "another folder, or delete this one to build it anew"
+    )
 
 
 def _curated_now(folder: AnyPath) -> tuple[str, str | None] | None:

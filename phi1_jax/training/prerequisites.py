@@ -128,7 +128,7 @@ def open_store(run: setup.Setup, stop: StopSignal) -> TokenStore | None:
 
 def _build_store(data: DataConfig, stop: StopSignal) -> bool:
   """Build the token store in a child, so that this process never loads TensorFlow."""
-  if importlib.util.find_spec("seqio") is None:
+  if data.needs_seqio and importlib.util.find_spec("seqio") is None:
     raise InputError(
       f"Data.store: {data.store} is not built, and building it needs seqio: "
       f"{how_to_install('data')}, or copy a store here"
@@ -136,5 +136,5 @@ def _build_store(data: DataConfig, stop: StopSignal) -> bool:
   bindings = gin_config.text({"Data": data}).splitlines()
   flags = [f"--gin.{line.replace(' = ', '=', 1)}" for line in bindings]
   doing = f"building the token store {data.store}"
-  print(f"{doing} from {data.mixture}", flush=True)
+  print(f"{doing} from {data.origin}", flush=True)
   return child.run("phi1_jax.prepare", flags, stop.heard, doing)

@@ -1,17 +1,21 @@
 import gc
-import hashlib
 import itertools
 import subprocess
 import sys
 import threading
 import time
 
-import grain
 import numpy as np
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.data.loader import held_out_batches, interleave, train_batches
+from phi1_jax.data.loader import (
+  ORDER,
+  _Source,
+  held_out_batches,
+  interleave,
+  train_batches,
+)
 from phi1_jax.data.token_store import ShardWriter, TokenStore, TokenStream, finish
 
 T = 5
@@ -94,18 +98,18 @@ def test_every_token_but_the_first_is_a_target_once_per_epoch(store):
   np.testing.assert_array_equal(targets, np.concatenate(expected))
 
 
-def test_order_is_the_one_of_grains_map_dataset(store):
-  """Pins the order: another one would change runs that have begun."""
-  total = sum(NUM_WINDOWS.values())
-  drawn = batches(store, 2 * total, batch_size=1)[:, 0, 0]
-  tables = [
-    origin + T * np.arange(NUM_WINDOWS[t]) for t, (origin, _, _) in TASKS.items()
-  ]
-  starts = np.concatenate(tables)
-  entropy = f"{store.digest}/0/code exercises textbook".encode()
-  seed = int.from_bytes(hashlib.sha256(entropy).digest()[:4], "big")
-  windows = grain.MapDataset.range(total).shuffle(seed=seed).repeat(2)
-  np.testing.assert_array_equal(drawn, starts[[windows[i] for i in range(2 * total)]])
+def test_the_order_is_pinned(store):
+  """Runs that have begun rely on it: another one needs another `loader.ORDER`."""
+  assert ORDER == 2
+  source = _Source([store.stream("code", "train")], [], T, "entropy")
+  first, second = (source._permutation(epoch) for epoch in (0, 1))
+  assert first.dtype == np.uint8
+  assert first.tolist()[:8] == [15, 7, 0, 4, 8, 12, 6, 2]
+  assert sorted(first) == sorted(second) == list(range(20))
+  assert first.tolist() != second.tolist()
+  many = _Source([TokenStream([np.zeros(70_001, np.uint16)])], [], 1, "entropy")
+  np.testing.assert_array_equal(np.sort(many._permutation(3)), np.arange(70_000))
+  assert many._permutation(3).dtype == np.uint32
 
 
 def test_seed_and_digest_change_the_order(store, tmp_path):
@@ -350,3 +354,53 @@ def test_loading_needs_no_framework(store):
     [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
   )
   assert result.stdout.strip() == "[]", result.stderr
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory):
+  """A store in which every third token is a prompt's."""
+  directory, shards = tmp_path_factory.mktemp("marked"), []
+  for index, task in enumerate(("a", "b")):
+    writer = ShardWriter(directory, index, 2, task, marked=True)
+    for held_out, length in ((False, 61), (True, 23)):
+      ids = 1000 * index + np.arange(length)
+      marks = np.arange(length) % 3 != 0
+      writer.add(ids, num_bytes=length, held_out=held_out, marks=marks)
+    shards.append(writer.close())
+  fields = {
+    "tasks": {task: {"rate": "by_size"} for task in ("a", "b")},
+    "tokenizer": {"eos_id": 0, "vocabulary_size": 65_536},
+  }
+  finish(directory, fields, shards)
+  return TokenStore.open(directory)
+
+
+@pytest.mark.parametrize("rates", [None, {"a": 1, "b": 2}])
+def test_tokens_that_are_no_completion_are_complements(marked, rates):
+  plain = batches(marked, 8, rates=rates)
+  signed = batches(marked, 8, rates=rates, completions_only=True)
+  assert signed.dtype == np.int32
+  np.testing.assert_array_equal(np.where(signed < 0, ~signed, signed), plain)
+  np.testing.assert_array_equal(signed < 0, plain % 1000 % 3 == 0)
+  assert (~signed[signed < 0]).min() == 0  # id 0 has a complement, too
+
+
+def test_held_out_prompts_have_no_weight(marked):
+  drawn = held_out_batches(
+    marked, "b", batch_size=2, sequence_length=T, completions_only=True
+  )
+  tokens, weights = (np.concatenate(arrays) for arrays in zip(*drawn, strict=True))
+  assert (tokens >= 0).all()
+  counted = tokens[:, 1:][weights == 1.0] - 1000
+  assert sorted(counted) == [i for i in range(1, 23) if i % 3]
+  assert marked.num_targets("b", "held_out", True) == len(counted) == 15
+  assert marked.num_targets("b", "held_out", False) == 22
+
+
+def test_marks_that_the_store_does_not_have_are_refused(store):
+  message = r'built without Data\.loss_on = "completions".*Data\.store'
+  arguments = {"batch_size": 1, "sequence_length": T, "completions_only": True}
+  with pytest.raises(InputError, match=message):
+    train_batches(store, seed=0, **arguments)
+  with pytest.raises(InputError, match=message):
+    held_out_batches(store, "code", **arguments)

@@ -1,26 +1,28 @@
-"""The registered tasks, from the embedded corpora and from curated TFDS sets."""
+"""seqio tasks as sources: what is read from them, and what is refused."""
 
-import hashlib
+import collections
 import json
+import pickle
 
+import numpy as np
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.data import corpora, sources, tasks
-from phi1_jax.data.corpora import Corpus, Document, Drop
+from phi1_jax.data import mixtures, tasks
 from phi1_jax.data.quiet_tensorflow import seqio, tf, tfds
-from phi1_jax.data.vocabulary import SHIFT, TokenizerVocabulary
+from phi1_jax.data.tasks import SHIFT, TokenizerVocabulary
 from phi1_jax.text import tokenizer as tokenizers
 
 BYTES = tokenizers.train([], tokenizers.MINIMUM_VOCABULARY_SIZE)
+WORDS = tokenizers.train(["for word in words:\n  print(word, words)\n"] * 9, 300)
 
 
-def texts(task, count=1):
-  vocabulary = TokenizerVocabulary(BYTES)
+def read(source, tokenizer=BYTES, count=1):
+  dropped = collections.Counter()
   return [
-    BYTES.decode(document.ids - SHIFT)
+    document
     for index in range(count)
-    for document in tasks.documents(task, vocabulary, index, count)
+    for document in source.read(index, count, dropped, tokenizer)
   ]
 
 
@@ -40,47 +42,49 @@ def write_curated(folder, name, rows, file_format="tfrecord"):
 
 def test_the_names_are_those_of_the_paper_and_registering_again_is_harmless():
   for _ in range(2):
-    tasks.register(BYTES)
+    tasks.register()
   assert {"code_filtered", "textbooks", "exercises"} <= set(seqio.TaskRegistry.names())
   assert {"code_textbook", "code_exercises"} <= set(seqio.MixtureRegistry.names())
-  rated = tasks.tasks_of("code_textbook")
+  rated = tasks.resolve("code_textbook")
   assert {name: entry.rate for name, entry in rated.items()} == {
     "code_filtered": "by_size",
     "textbooks": "by_size",
   }
-  assert list(tasks.tasks_of("code_exercises")) == ["exercises"]
-  assert tasks.tasks_of("exercises")["exercises"].rate == "by_size"
+  assert list(tasks.resolve("code_exercises")) == ["exercises"]
+  assert tasks.resolve("exercises")["exercises"].rate == "by_size"
+  # They are read without seqio.
+  assert rated["textbooks"].source is mixtures.TASKS["textbooks"]
 
 
 def test_numeric_rates_are_kept_and_mixed_kinds_refused():
-  tasks.register(BYTES)
+  tasks.register()
   pair = ("code_filtered", "textbooks")
   numbers = seqio.Mixture("numbers", list(zip(pair, (3, 1), strict=True)))
   seqio.MixtureRegistry.add_provider("numbers", numbers)
   mixed = seqio.Mixture("mixed", list(zip(pair, (3, tasks.by_size), strict=True)))
   seqio.MixtureRegistry.add_provider("mixed", mixed)
   try:
-    rated = tasks.tasks_of("numbers")
+    rated = tasks.resolve("numbers")
     assert [entry.rate for entry in rated.values()] == [3.0, 1.0]
     with pytest.raises(InputError, match="give all of them numbers, or none"):
-      tasks.tasks_of("mixed")
+      tasks.resolve("mixed")
   finally:
     seqio.MixtureRegistry.remove("numbers")
     seqio.MixtureRegistry.remove("mixed")
 
 
 def test_an_unknown_mixture_is_refused_with_the_known_ones():
-  tasks.register(BYTES)
+  tasks.register()
   with pytest.raises(
     InputError, match=r'"code_textbok"; registered: code_all, code_exercises'
   ):
-    tasks.tasks_of("code_textbok")
+    tasks.resolve("code_textbok")
 
 
 @pytest.mark.parametrize(
   ("features", "splits", "message"),
   [
-    (("inputs", "targets"), ("train",), "features inputs, targets"),
+    (("inputs", "scores"), ("train",), "features inputs, scores"),
     (("targets",), ("test",), 'splits test, expected "train"'),
   ],
 )
@@ -94,131 +98,184 @@ def test_tasks_that_a_store_cannot_hold_are_refused(features, splits, message):
   seqio.TaskRegistry.add_provider("odd", task)
   try:
     with pytest.raises(InputError, match=message):
-      tasks.tasks_of("odd")
+      tasks.resolve("odd")
   finally:
     seqio.TaskRegistry.remove("odd")
-
-
-@pytest.fixture
-def source(tmp_path):
-  for index in range(5):
-    (tmp_path / f"{index}.txt").write_text(f"first {index}|second {index}")
-  paths = tuple(f"{index}.txt" for index in range(5))
-  corpus = Corpus("tiny", "1", "MIT", "https://example.org", tmp_path, paths)
-
-  def extract(corpus, path):
-    if path == "3.txt":
-      return Drop("because")
-    content = (corpus.root / path).read_text()
-    return [Document(text, content) for text in content.split("|")]
-
-  return sources.CorpusDataSource(extract, lambda: [corpus])
-
-
-def read(source, **arguments):
-  dataset = source.get_dataset("train", **arguments).as_numpy_iterator()
-  return [example["text"].decode() for example in dataset]
-
-
-def test_shards_of_a_corpus_are_a_partition_in_order(source):
-  assert source.list_shards("train") == [f"tiny/{i}.txt" for i in range(5)]
-  whole = read(source, shuffle=False)
-  assert whole == [f"{n} {i}" for i in (0, 1, 2, 4) for n in ("first", "second")]
-  shards = [
-    read(source, shuffle=False, shard_info=seqio.ShardInfo(k, 3)) for k in range(3)
-  ]
-  assert sorted(text for shard in shards for text in shard) == sorted(whole)
-  assert shards[1] == ["first 1", "second 1", "first 4", "second 4"]
-  assert source.num_input_examples("train") == 8
-  assert source.dropped == {"because": 2}
-
-
-def test_shuffling_a_corpus_follows_its_seed(source):
-  orders = [read(source, shuffle=True, seed=seed) for seed in (1, 1, 2)]
-  assert orders[0] == orders[1] != orders[2]
-  assert sorted(orders[0]) == sorted(orders[2])
-
-
-def test_a_corpus_has_only_a_training_split(source):
-  with pytest.raises(ValueError, match='split "train" only'):
-    source.list_shards("test")
 
 
 def test_a_curated_set_is_read_through_its_task(tmp_path):
   rows = [{"text": f"def f{i}():\n  return '!'\n", "source": "s"} for i in range(7)]
   rows.append({"text": "", "source": "s"})
   write_curated(tmp_path, "code_filtered", rows)
-  tasks.register(BYTES, str(tmp_path))
+  tasks.register((), str(tmp_path))
   try:
-    task = tasks.task("code_filtered")
-    described = sources.describe(task.source)[0]
+    source = tasks.resolve("code_filtered")["code_filtered"].source
+    (described,) = source.describe()
     assert described["name"] == "code_filtered"
     assert described["version"] == "1.2.0"
     assert str(tmp_path) not in json.dumps(described)
-    assert sorted(texts(task)) == sorted(row["text"] for row in rows)
-    assert texts(task) == texts(task)
+    found = [document.text for document in read(source)]
+    assert sorted(found) == sorted(row["text"] for row in rows)
+    assert found == [document.text for document in read(source)]
     with pytest.raises(InputError, match="no TFDS dataset textbooks"):
-      sources.describe(tasks.task("textbooks").source)
+      tasks.resolve("textbooks")["textbooks"].source.describe()
   finally:
-    tasks.register(BYTES)
+    tasks.register()
 
 
 def test_a_curated_group_decides_what_is_held_out(tmp_path):
   rows = [{"text": f"part {i}", "group": f"file {i // 2}"} for i in range(6)]
   write_curated(tmp_path, "exercises", rows)
-  tasks.register(BYTES, str(tmp_path))
+  tasks.register((), str(tmp_path))
   try:
-    vocabulary = TokenizerVocabulary(BYTES)
-    found = tasks.documents(tasks.task("exercises"), vocabulary, 0, 1)
-    groups = {BYTES.decode(d.ids - SHIFT): d.group for d in found}
-    assert groups == {row["text"]: row["group"] for row in rows}
+    found = read(tasks.resolve("exercises")["exercises"].source)
+    assert {d.text: d.group for d in found} == {r["text"]: r["group"] for r in rows}
   finally:
-    tasks.register(BYTES)
+    tasks.register()
 
 
 def test_a_task_of_this_project_ends_documents_as_seqio_users_expect():
-  tasks.register(BYTES)
-  dataset = tasks.task("exercises").get_dataset(shuffle=False, try_in_mem_cache=False)
+  tasks.register()
+  task = seqio.TaskRegistry.get("grammar_exercises")
+  dataset = task.get_dataset(shuffle=False, try_in_mem_cache=False)
   first = next(dataset.as_numpy_iterator())
-  assert first["targets"][-1] == BYTES.eos_id + SHIFT
-  assert BYTES.decode(first["targets"][:-1] - SHIFT).count("def ") >= 1
+  codegen = tokenizers.codegen()
+  assert first["targets"][-1] == codegen.eos_id + SHIFT
+  assert codegen.decode(first["targets"][:-1] - SHIFT).count("def ") >= 1
 
 
-def test_held_out_is_a_matter_of_the_group_alone():
-  names = [f"file {i}".encode() for i in range(20_000)]
-  kept = [name for name in names if tasks.held_out(name, None, 0.05)]
-  assert 850 < len(kept) < 1150  # 1000 +- 5 standard deviations
-  assert set(kept) <= {name for name in names if tasks.held_out(name, None, 0.1)}
-  assert not any(tasks.held_out(name, None, 0.0) for name in names)
-  for name in names[:1000]:
-    group = hashlib.sha256(name).hexdigest()
-    # A function mined from a file goes where the file goes.
-    assert tasks.held_out(b"def f(): ...", group, 0.05) == (name in kept)
+TEXTS = ["words in words", "print(word)\n\tfor é", "!"]
 
 
-def test_the_embedded_extractors_are_the_ones_registered():
-  for name, extract in (
-    ("code_filtered", corpora.code),
-    ("textbooks", corpora.textbooks),
-  ):
-    assert tasks.TASKS[name] is extract
-  assert tasks.TASKS["exercises"] is corpora.mined_exercises
+@pytest.fixture
+def registered():
+  """registered(name, *steps) adds a task whose preprocessors are those steps."""
+  names = []
+
+  def add(name, *steps, features=("targets",)):
+    def texts(split, shuffle_files, seed=None):
+      rows = [[f"{name}: {text}" for name in features] for text in TEXTS]
+      columns = zip(*rows, strict=True)
+      return tf.data.Dataset.from_tensor_slices(
+        {name: list(column) for name, column in zip(features, columns, strict=True)}
+      )
+
+    source = seqio.FunctionDataSource(texts, ("train",))
+    feature = seqio.Feature(seqio.ByteVocabulary(), add_eos=True)
+    task = seqio.Task(name, source, dict.fromkeys(features, feature), list(steps))
+    seqio.TaskRegistry.add_provider(name, task)
+    names.append(name)
+    return tasks.resolve(name)[name].source
+
+  yield add
+  for name in names:
+    seqio.TaskRegistry.remove(name)
 
 
-def test_the_grammar_teacher_is_a_task_that_shards_agree_on():
-  source = sources.GrammarDataSource("exercises", 0, 60, "first", shards=3)
-  whole = list(source.get_dataset("train").as_numpy_iterator())
-  parts = [
-    example
-    for index in range(3)
-    for example in source.get_dataset(
-      "train", shard_info=seqio.ShardInfo(index, 3)
-    ).as_numpy_iterator()
-  ]
-  assert len(whole) == 60
-  assert sorted(e["text"] for e in parts) == sorted(e["text"] for e in whole)
-  (facts,) = sources.describe(source)
-  assert "no LLM" in facts["name"]
-  assert facts["exercises"] == 60
-  tasks.register(BYTES)
-  assert list(tasks.tasks_of("grammar_exercises")) == ["grammar_exercises"]
+def test_ids_of_another_vocabulary_are_refused_by_the_tasks_name(registered):
+  def own(dataset):
+    return dataset.map(
+      lambda row: {
+        "targets": tf.cast(tf.io.decode_raw(row["targets"], tf.uint8), tf.int32) + 3,
+        "targets_pretokenized": row["targets"],
+      }
+    )
+
+  source = registered("own_ids", own)
+  with pytest.raises(InputError, match=r"task own_ids: got token ids .* expected"):
+    read(source, WORDS)
+
+
+def test_of_a_task_that_trims_what_is_kept_is_counted(registered):
+  def trim(dataset):
+    return dataset.map(lambda row: {**row, "targets": row["targets"][2:12]})
+
+  source = registered("trimmed", seqio.preprocessors.tokenize, trim)
+  found = read(source, WORDS)
+  for document, text in zip(found, TEXTS, strict=True):
+    ids = WORDS.encode(f"targets: {text}")[2:12]
+    assert document.ids[1].tolist() == ids
+    assert document.text == WORDS.decode(ids)
+    assert document.group is not None  # the whole text decides the split
+
+
+def test_inputs_are_the_prompt(registered):
+  both = ("inputs", "targets")
+  source = registered("pairs", seqio.preprocessors.tokenize, features=both)
+  for document, text in zip(read(source, WORDS), TEXTS, strict=True):
+    assert (document.prompt, document.text) == (f"inputs: {text}", f"targets: {text}")
+    assert document.ids[0].tolist() == WORDS.encode(document.prompt)
+  assert [d.text for d in read(source, None)] == [f"targets: {t}" for t in TEXTS]
+
+
+def test_texts_come_without_the_pretokenized_feature(registered):
+  def tokenize(dataset):
+    return seqio.preprocessors.tokenize(dataset, FEATURES, copy_pretokenized=False)
+
+  FEATURES = {"targets": seqio.Feature(TokenizerVocabulary(WORDS))}
+  source = registered("bare", tokenize)
+  assert [d.text for d in read(source, WORDS)] == [f"targets: {t}" for t in TEXTS]
+
+
+@pytest.mark.parametrize(
+  "rate",
+  [
+    lambda task: seqio.mixing_rate_num_examples(task, temperature=2.0),
+    seqio.mixing_rate_num_characters,
+  ],
+)
+def test_rates_that_need_counts_are_refused_by_name(registered, rate):
+  registered("uncounted", seqio.preprocessors.tokenize)
+  mixture = seqio.Mixture("warm", [("uncounted", rate)])
+  seqio.MixtureRegistry.add_provider("warm", mixture)
+  try:
+    with pytest.raises(InputError, match=r'mixture "warm".*task "uncounted".*numbers'):
+      tasks.resolve("warm")
+  finally:
+    seqio.MixtureRegistry.remove("warm")
+
+
+@pytest.fixture(scope="module")
+def vocabulary():
+  return TokenizerVocabulary(tokenizers.codegen())
+
+
+def test_every_id_is_one_higher_and_none_is_padding(vocabulary):
+  assert vocabulary.encode("!") == [1]
+  assert vocabulary.tokenizer.encode("!") == [0]
+  assert (vocabulary.eos_id, vocabulary.pad_id) == (50257, 0)
+  assert vocabulary.vocab_size == 50296
+
+
+@pytest.mark.parametrize(
+  "text", ["!", "", "a ! b\r\n\tc\n", "<|endoftext|>", "é😀" + " " * 40]
+)
+def test_graph_and_python_agree_and_give_the_text_back(vocabulary, text):
+  ids = vocabulary.encode(text)
+  in_graph = tf.data.Dataset.from_tensors(text).map(vocabulary.encode_tf)
+  assert next(in_graph.as_numpy_iterator()).tolist() == ids
+  padded = [*ids, vocabulary.eos_id, 0, 0]
+  assert vocabulary.decode(padded) == text
+  if text:
+    assert vocabulary.decode_tf(tf.constant(padded)).numpy().decode() == text
+
+
+def test_a_vocabulary_pickles_and_compares_by_content(vocabulary):
+  again = pickle.loads(pickle.dumps(vocabulary))
+  assert again == vocabulary
+  assert hash(again) == hash(vocabulary)
+  assert TokenizerVocabulary(BYTES) != vocabulary
+  assert vocabulary != seqio.ByteVocabulary()
+
+
+def test_exclamation_marks_survive_seqio_packing(vocabulary):
+  rows = [[*vocabulary.encode(t), vocabulary.eos_id] for t in ("!", "a!b!", "!!!")]
+  dataset = tf.data.Dataset.from_generator(
+    lambda: ({"targets": row} for row in rows),
+    output_signature={"targets": tf.TensorSpec([None], tf.int32)},
+  )
+  converter = seqio.DecoderFeatureConverter(pack=True)
+  (packed,) = converter(dataset, {"targets": 32}).as_numpy_iterator()
+  targets = packed["decoder_target_tokens"]
+  assert targets[targets != 0].tolist() == list(np.concatenate(rows))
+  assert packed["decoder_segment_ids"].max() == 3

@@ -1,0 +1,266 @@
+"""Files as training data, without a registry: `Data.files`.
+
+    .jsonl .json     a row per line (or one array of rows), with "text", "content" or
+                     "code", or with "prompt" and "completion"; also .gz and .zst
+    .parquet         the same columns; no others are read
+    .py .txt         a file is a document; also .gz and .zst
+
+Rows and files that give no document are dropped and counted by reason. The documents
+depend on the contents of the files and their names below the pattern's folder, not on
+where that folder is.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import glob
+import gzip
+import hashlib
+import io
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any
+
+from phi1_jax import InputError, how_to_install, storage
+from phi1_jax.data.documents import Document
+from phi1_jax.storage import AnyPath
+from phi1_jax.text.tokenizer import Tokenizer
+
+_TEXT = ("text", "content", "code")
+_PAIR = ("prompt", "completion")
+_ROWS, _WHOLE, _PACKED = (
+  (".jsonl", ".json", ".parquet"),
+  (".py", ".txt"),
+  (".gz", ".zst"),
+)
+_KNOWN = f"{', '.join(_ROWS + _WHOLE)} (all but .parquet also with .gz or .zst)"
+
+
+@dataclasses.dataclass(frozen=True)
+class _File:
+  """A file: its place, its name below the pattern's folder, its kind (a suffix)."""
+
+  path: AnyPath
+  name: str
+  kind: str
+
+
+class FileSource:
+  """The documents of the files that match patterns.
+
+  Args:
+    patterns: paths with `*`, `?`, `[..]` and `**`, local or gs://.
+
+  Raises:
+    InputError: a pattern that matches no file, or a file of another kind.
+  """
+
+  def __init__(self, patterns: Sequence[str]):
+    found = [file for pattern in patterns for file in _matches(pattern)]
+    self._files = list({str(file.path): file for file in reversed(found)}.values())[
+      ::-1
+    ]
+
+  def describe(self) -> list[dict[str, Any]]:
+    """Return the number of the files, their size, and a hash of names and contents."""
+    hasher, size = hashlib.sha256(), 0
+    for file in self._files:
+      stream: Any
+      with file.path.open("rb") as stream:
+        content = hashlib.file_digest(stream, "sha256").hexdigest()
+        size += stream.tell()
+      hasher.update(f"{file.name}\0{content}\0".encode())
+    facts = {"files": len(self._files), "bytes": size, "sha256": hasher.hexdigest()}
+    return [{"name": "files", **facts}]
+
+  def size(self) -> tuple[int, int]:
+    """Return the number of the files and their size in bytes, without reading them."""
+    stats: list[Any] = [file.path.stat() for file in self._files]
+    sizes = [s.length if hasattr(s, "length") else s.st_size for s in stats]
+    return len(sizes), sum(sizes)
+
+  def num_shards(self, wanted: int) -> int:
+    """Return `wanted`, or the number of files if none of them has rows."""
+    if any(file.kind in _ROWS for file in self._files):
+      return wanted
+    return min(wanted, len(self._files))
+
+  def read(
+    self,
+    shard: int,
+    shards: int,
+    dropped: collections.Counter[str],
+    tokenizer: Tokenizer | None,
+  ) -> Iterator[Document]:
+    """Yield documents of every n-th file; of few files with rows, every n-th row."""
+    del tokenizer
+    with_rows = [file for file in self._files if file.kind in _ROWS]
+    by_row = len(with_rows) < shards
+    for number, file in enumerate(self._files):
+      mine = number % shards == shard
+      if file.kind in _WHOLE:
+        rows = [_whole(file)] if mine else []
+      elif by_row or mine:
+        step = shards if by_row else 1
+        rows = _rows(file, (shard - number) % step, step)
+      else:
+        rows = []
+      for row in rows:
+        if isinstance(row, str):
+          dropped[row] += 1
+        else:
+          yield row
+
+
+def _matches(pattern: str) -> list[_File]:
+  """Return the files of a pattern, sorted by name."""
+  parts = os.fspath(storage.parse(pattern)).split("/")
+  magic = (i for i, part in enumerate(parts) if glob.has_magic(part))
+  cut = next(magic, len(parts) - 1)
+  top, below = "/".join(parts[:cut]), "/".join(parts[cut:])
+  folder = storage.parse(top or ("/" if cut else "."))
+  if storage.is_remote(folder):
+    names = [os.fspath(path)[len(top) + 1 :] for path in folder.glob(below)]
+  else:
+    names = glob.glob(below, root_dir=folder, recursive=True)
+  paths = [(name, folder / name) for name in sorted(names)]
+  files = [_File(path, name, _kind(path)) for name, path in paths if path.is_file()]
+  if not files:
+    raise InputError(
+      f"Data.files: no file matches {pattern!r}; expected files that end in {_KNOWN}, "
+      "such as 'src/**/*.py'"
+    )
+  return files
+
+
+def _kind(path: AnyPath) -> str:
+  """Return the suffix that decides how a file is read."""
+  suffixes = [suffix.lower() for suffix in path.suffixes]
+  packed = bool(suffixes) and suffixes[-1] in _PACKED
+  kind = "".join(suffixes[:-1][-1:] if packed else suffixes[-1:])
+  if kind not in _ROWS + _WHOLE or (packed and kind == ".parquet"):
+    raise InputError(
+      f"Data.files: got {path}, expected a name that ends in {_KNOWN}; narrow the "
+      "pattern"
+    )
+  return kind
+
+
+def _unpacked(file: _File) -> IO[bytes]:
+  """Open a file for reading; decompress it by its suffix."""
+  stream = file.path.open("rb")
+  if file.name.lower().endswith(".gz"):
+    return io.BufferedReader(gzip.GzipFile(fileobj=stream))
+  if file.name.lower().endswith(".zst"):
+    try:
+      import zstandard
+    except ModuleNotFoundError:
+      raise InputError(
+        f"Data.files: {file.path} needs zstandard: pip install zstandard"
+      ) from None
+    reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+    return io.BufferedReader(reader)
+  return stream
+
+
+def _broken(file: _File, error: Exception) -> InputError:
+  return InputError(
+    f"Data.files: {file.path} cannot be read ({error}); mend it, or leave it out"
+  )
+
+
+def _whole(file: _File) -> Document | str:
+  """Return a file as a document, with line ends as Python reads them, or a reason."""
+  try:
+    with _unpacked(file) as stream:
+      text = stream.read().decode("utf-8-sig")
+  except UnicodeDecodeError:
+    return "not UTF-8"
+  except (OSError, EOFError) as error:
+    raise _broken(file, error) from None
+  return Document(text.replace("\r\n", "\n").replace("\r", "\n")) if text else "empty"
+
+
+def _rows(file: _File, start: int, step: int) -> Iterator[Document | str]:
+  """Yield every `step`-th row from `start` on: a document, or the reason of a drop."""
+  read = _parquet_rows if file.kind == ".parquet" else _json_rows
+  try:
+    for row in read(file, start, step):
+      yield row if isinstance(row, str) else _document(row)
+  except (OSError, EOFError) as error:  # a truncated .gz, for example
+    raise _broken(file, error) from None
+
+
+def _json_rows(file: _File, start: int, step: int) -> Iterator[Any]:
+  with _unpacked(file) as stream:
+    first = stream.readline().removeprefix(b"\xef\xbb\xbf")
+    if file.kind == ".json" and first.lstrip().startswith(b"["):
+      try:
+        rows = json.loads(first + stream.read())
+      except ValueError as error:
+        raise _broken(file, error) from None
+      yield from rows[start::step]
+      return
+    lines = itertools.chain([first], stream)
+    filled = (line for line in lines if not line.isspace() and line)
+    for line in itertools.islice(filled, start, None, step):
+      try:
+        yield json.loads(line.decode())
+      except UnicodeDecodeError:
+        yield "not UTF-8"
+      except (ValueError, RecursionError):
+        yield "not JSON"
+
+
+def _parquet_rows(file: _File, start: int, step: int) -> Iterator[Any]:
+  try:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+  except ModuleNotFoundError:
+    raise InputError(
+      f"Data.files: {file.path} needs pyarrow: {how_to_install('data')}"
+    ) from None
+  with file.path.open("rb") as stream:
+    try:
+      table = pq.ParquetFile(stream)
+      names = [n for n in (*_TEXT, *_PAIR) if n in table.schema_arrow.names]
+      if not names:
+        raise InputError(
+          f"Data.files: {file.path} has the columns "
+          f"{', '.join(table.schema_arrow.names)}; expected {_expected()}"
+        )
+      number = 0
+      for batch in table.iter_batches(batch_size=1024, columns=names):
+        yield from batch.slice((start - number) % step).to_pylist()[::step]
+        number += len(batch)
+    except pa.ArrowException as error:
+      raise _broken(file, error) from None
+
+
+def _expected() -> str:
+  return f"{', '.join(_TEXT[:-1])} or {_TEXT[-1]}, or {' and '.join(_PAIR)}"
+
+
+def _document(row: Any) -> Document | str:
+  """Return the document of a row, or the reason why there is none."""
+  if not isinstance(row, Mapping):
+    return "not an object"
+  if all(isinstance(row.get(name), str) for name in _PAIR):
+    prompt, text = (row[name] for name in _PAIR)
+  else:
+    texts = (row[name] for name in _TEXT if isinstance(row.get(name), str))
+    prompt, text = "", next(texts, None)
+  if text is None:
+    return f"no {_expected()}"
+  if not text:
+    return "empty"
+  if _SURROGATE.search(prompt + text):
+    return "no UTF-8 form"
+  return Document(text, prompt=prompt)
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")

@@ -1,0 +1,194 @@
+"""The tasks and mixtures that come with this package, under the paper's names.
+
+    mixture               tasks                       in the paper
+    code_textbook         code_filtered + textbooks   CodeTextbook, for pretraining
+    code_exercises        exercises                   CodeExercises, for finetuning
+    code_all              all three                   for a common vocabulary
+
+    for a first model on a laptop, from installed packages only:
+    small_code_textbook   small_code_filtered + small_textbooks + grammar_textbooks
+    grammar_exercises     exercises of the grammar teacher
+
+The tasks of a mixture are concatenated (rate "by_size"), as the paper's section 2.3
+implies; its mixing weights are not published.
+
+They are read without TensorFlow. `tasks.py` registers them with seqio, for mixtures of
+your own and for curated sets.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from phi1_jax import InputError
+from phi1_jax.data import corpora
+from phi1_jax.data.config import DataConfig
+from phi1_jax.data.corpora import Corpus
+from phi1_jax.data.documents import Document, Drop, Source
+from phi1_jax.data.files import FileSource
+from phi1_jax.grammar import NAME, VERSION
+from phi1_jax.grammar import teacher as grammar
+from phi1_jax.text.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Rated:
+  """A task's source with its rate: a number, or "by_size"."""
+
+  source: Source
+  rate: float | str = "by_size"
+
+
+class _ListedSource:
+  """Base of sources that list units, which are dealt out to shards."""
+
+  def units(self) -> Sequence[Any]:
+    """Return the units, in order."""
+    raise NotImplementedError
+
+  def documents(self, unit: Any) -> Sequence[Document] | Drop:
+    """Return the documents of a unit, or the reason why there are none."""
+    raise NotImplementedError
+
+  def read(
+    self,
+    shard: int,
+    shards: int,
+    dropped: collections.Counter[str],
+    tokenizer: Tokenizer | None,
+  ) -> Iterator[Document]:
+    """Yield the documents of every n-th unit."""
+    del tokenizer
+    for unit in self.units()[shard::shards]:
+      found = self.documents(unit)
+      if isinstance(found, Drop):
+        dropped[found.reason] += 1
+      else:
+        yield from found
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusSource(_ListedSource):
+  """The embedded corpora; a unit is a file.
+
+  Attributes:
+    extract: maps a file of a corpus to its documents, or to the reason of a drop.
+    embedded: lists the corpora; called late, because some may not be installed.
+  """
+
+  extract: Callable[[Corpus, str], list[Document] | Drop]
+  embedded: Callable[[], Sequence[Corpus]] = corpora.embedded
+
+  def describe(self) -> list[dict[str, Any]]:
+    """Return name, version, licence, home and hash of each corpus."""
+    return [corpus.describe() for corpus in self.embedded()]
+
+  def num_shards(self, wanted: int) -> int:
+    """Return `wanted`, or the number of files."""
+    return max(1, min(wanted, len(self.units())))
+
+  def units(self) -> list[tuple[Corpus, str]]:
+    """Return the files."""
+    return [(corpus, path) for corpus in self.embedded() for path in corpus.paths]
+
+  def documents(self, unit: tuple[Corpus, str]) -> list[Document] | Drop:
+    """Return the documents of a file."""
+    return self.extract(*unit)
+
+
+@dataclasses.dataclass(frozen=True)
+class GrammarSource(_ListedSource):
+  """Texts of the grammar teacher, which needs no LLM; a unit is a text's number.
+
+  Attributes:
+    kind: "exercises" or "sections" (of textbooks).
+    number: how many there are.
+    menu: of exercises: "all", or a menu of shorter tasks, which a model learns sooner.
+    seed: decides the texts.
+    shards: the most shards that a store reads them in.
+  """
+
+  kind: str
+  number: int
+  menu: str = "all"
+  seed: int = 0
+  shards: int = 8
+
+  def describe(self) -> list[dict[str, Any]]:
+    """Return the teacher and the settings of its texts."""
+    facts = {"name": NAME, "version": str(VERSION), "licence": "MIT"}
+    facts |= {"seed": self.seed, self.kind: self.number, "menu": self.menu}
+    return [facts]
+
+  def num_shards(self, wanted: int) -> int:
+    """Return `wanted`, or `shards`."""
+    return min(wanted, self.shards)
+
+  def units(self) -> Sequence[int]:
+    """Return the numbers of the texts."""
+    return range(self.number)
+
+  def documents(self, unit: int) -> list[Document]:
+    """Return a text; exercises of one composition are a group."""
+    if self.kind == "sections":
+      text = grammar.section(self.seed, unit).text
+      return [Document(text, text)]
+    exercise = grammar.exercise(self.seed, unit, menu=self.menu)
+    return [Document(exercise.text, repr(exercise.composition))]
+
+
+# The tasks that read curated sets of the same names, if Data.curated_directory is set.
+EXTRACTORS = {
+  "code_filtered": corpora.code,
+  "textbooks": corpora.textbooks,
+  "exercises": corpora.mined_exercises,
+}
+TASKS: dict[str, Source] = {
+  **{name: CorpusSource(extract) for name, extract in EXTRACTORS.items()},
+  **{
+    f"small_{name}": CorpusSource(extract, corpora.small)
+    for name, extract in EXTRACTORS.items()
+  },
+  # About as many as the quickstart reads in one epoch.
+  "grammar_textbooks": GrammarSource("sections", 1_000),
+  "grammar_exercises": GrammarSource("exercises", 20_000, "numbers"),
+}
+MIXTURES = {
+  "code_textbook": ("code_filtered", "textbooks"),
+  "code_exercises": ("exercises",),
+  "code_all": ("code_filtered", "textbooks", "exercises"),
+  "small_code_textbook": (
+    "small_code_filtered",
+    "small_textbooks",
+    "grammar_textbooks",
+  ),
+}
+# Tasks whose documents are functions: with loss on completions, the bodies count.
+EXERCISES = ("exercises", "small_exercises", "grammar_exercises")
+
+
+def resolve(config: DataConfig) -> dict[str, Rated]:
+  """Return the tasks of a config, sorted by name.
+
+  Loads seqio and TensorFlow only for tasks of `Data.modules` and for curated sets.
+
+  Raises:
+    InputError: no such mixture or files, or a task that a token store cannot hold.
+  """
+  if config.files:
+    return {"files": Rated(FileSource(config.files))}
+  name = config.mixture or ""
+  if config.needs_seqio:
+    from phi1_jax.data import tasks
+
+    tasks.register(config.modules, config.curated_directory)
+    return tasks.resolve(name)
+  if name not in {**TASKS, **MIXTURES}:
+    raise InputError(
+      f'Data.mixture: no mixture or task "{name}"; there are: '
+      f"{', '.join(sorted({**TASKS, **MIXTURES}))} (Data.modules registers more)"
+    )
+  return {task: Rated(TASKS[task]) for task in sorted(MIXTURES.get(name, (name,)))}
