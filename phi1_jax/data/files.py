@@ -27,7 +27,7 @@ from typing import IO, Any
 
 from phi1_jax import InputError, how_to_install, storage
 from phi1_jax.data.documents import Document
-from phi1_jax.storage import AnyPath
+from phi1_jax.storage import AnyPath, paths
 from phi1_jax.text.tokenizer import Tokenizer
 
 _TEXT = ("text", "content", "code")
@@ -124,11 +124,13 @@ def _matches(pattern: str) -> list[_File]:
   top, below = "/".join(parts[:cut]), "/".join(parts[cut:])
   folder = storage.parse(top or ("/" if cut else "."))
   if storage.is_remote(folder):
-    names = [os.fspath(path)[len(top) + 1 :] for path in folder.glob(below)]
+    system, bucket, name = paths.object_of(folder / below)
+    found = system.glob(f"{bucket}/{name}")
+    names = [f"gs://{path}"[len(top) + 1 :] for path in found]
   else:
     names = glob.glob(below, root_dir=folder, recursive=True)
-  paths = [(name, folder / name) for name in sorted(names)]
-  files = [_File(path, name, _kind(path)) for name, path in paths if path.is_file()]
+  places = [(name, folder / name) for name in sorted(names)]
+  files = [_File(path, name, _kind(path)) for name, path in places if path.is_file()]
   if not files:
     raise InputError(
       f"Data.files: no file matches {pattern!r}; expected files that end in {_KNOWN}, "
@@ -180,7 +182,7 @@ def _whole(file: _File) -> Document | str:
       text = stream.read().decode("utf-8-sig")
   except UnicodeDecodeError:
     return "not UTF-8"
-  except (OSError, EOFError) as error:
+  except Exception as error:  # each library has its own for a broken file
     raise _broken(file, error) from None
   return Document(text.replace("\r\n", "\n").replace("\r", "\n")) if text else "empty"
 
@@ -191,7 +193,9 @@ def _rows(file: _File, start: int, step: int) -> Iterator[Document | str]:
   try:
     for row in read(file, start, step):
       yield row if isinstance(row, str) else _document(row)
-  except (OSError, EOFError) as error:  # a truncated .gz, for example
+  except InputError:
+    raise
+  except Exception as error:  # each library has its own for a broken file
     raise _broken(file, error) from None
 
 
@@ -199,11 +203,7 @@ def _json_rows(file: _File, start: int, step: int) -> Iterator[Any]:
   with _unpacked(file) as stream:
     first = stream.readline().removeprefix(b"\xef\xbb\xbf")
     if file.kind == ".json" and first.lstrip().startswith(b"["):
-      try:
-        rows = json.loads(first + stream.read())
-      except ValueError as error:
-        raise _broken(file, error) from None
-      yield from rows[start::step]
+      yield from json.loads(first + stream.read())[start::step]
       return
     lines = itertools.chain([first], stream)
     filled = (line for line in lines if not line.isspace() and line)
@@ -218,27 +218,24 @@ def _json_rows(file: _File, start: int, step: int) -> Iterator[Any]:
 
 def _parquet_rows(file: _File, start: int, step: int) -> Iterator[Any]:
   try:
-    import pyarrow as pa
     import pyarrow.parquet as pq
   except ModuleNotFoundError:
     raise InputError(
       f"Data.files: {file.path} needs pyarrow: {how_to_install('data')}"
     ) from None
   with file.path.open("rb") as stream:
-    try:
-      table = pq.ParquetFile(stream)
-      names = [n for n in (*_TEXT, *_PAIR) if n in table.schema_arrow.names]
-      if not names:
-        raise InputError(
-          f"Data.files: {file.path} has the columns "
-          f"{', '.join(table.schema_arrow.names)}; expected {_expected()}"
-        )
-      number = 0
-      for batch in table.iter_batches(batch_size=1024, columns=names):
-        yield from batch.slice((start - number) % step).to_pylist()[::step]
-        number += len(batch)
-    except pa.ArrowException as error:
-      raise _broken(file, error) from None
+    table = pq.ParquetFile(stream)
+    there = table.schema_arrow.names
+    names = [name for name in (*_TEXT, *_PAIR) if name in there]
+    if not names:
+      raise InputError(
+        f"Data.files: {file.path} has the columns {', '.join(there)}; expected "
+        f"{_expected()}"
+      )
+    number = 0
+    for batch in table.iter_batches(batch_size=1024, columns=names):
+      yield from batch.slice((start - number) % step).to_pylist()[::step]
+      number += len(batch)
 
 
 def _expected() -> str:

@@ -1,0 +1,278 @@
+"""`Data.files`: what is read, what is dropped and counted, what is refused."""
+
+import collections
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from phi1_jax import InputError, storage
+from phi1_jax.data.config import DataConfig
+from phi1_jax.data.files import FileSource
+from phi1_jax.data.token_store import TokenStore
+from phi1_jax.prepare import prepare
+from phi1_jax.text import tokenizer as tokenizers
+
+ROWS = [{"text": f"text {i}\n"} for i in range(20)]
+ROWS += [{"content": "é\r\n"}, {"code": "x = 1", "stars": 3}]
+ROWS += [{"prompt": "def f(x):\n", "completion": "  return x\n"}]
+
+
+def lines(rows, end="\n") -> bytes:
+  return "".join(json.dumps(row) + end for row in rows).encode()
+
+
+def read(*patterns, shards=1):
+  source, dropped = FileSource(patterns), collections.Counter()
+  found = [list(source.read(k, shards, dropped, None)) for k in range(shards)]
+  return found, dropped
+
+
+def texts(*patterns, shards=1):
+  found, dropped = read(*patterns, shards=shards)
+  assert not dropped
+  return sorted(document.prompt + document.text for one in found for document in one)
+
+
+WANTED = sorted(
+  row.get("prompt", "")
+  + next(row[n] for n in ("text", "content", "code", "completion") if n in row)
+  for row in ROWS
+)
+
+
+@pytest.mark.parametrize("shards", [1, 3, 8])
+@pytest.mark.parametrize(
+  ("name", "content"),
+  [
+    ("a.jsonl", lines(ROWS)),
+    ("a.jsonl", b"\xef\xbb\xbf" + lines(ROWS, "\r\n") + b"\r\n\n"),
+    ("a.jsonl", lines(ROWS)[:-1]),
+    ("a.jsonl.gz", gzip.compress(lines(ROWS))),
+    ("a.JSONL.zst", zstandard.compress(lines(ROWS))),
+    ("a.json", json.dumps(ROWS, indent=1).encode()),
+    ("a.json", lines(ROWS)),
+  ],
+)
+def test_json_rows(tmp_path, name, content, shards):
+  (tmp_path / name).write_bytes(content)
+  assert texts(f"{tmp_path}/{name}", shards=shards) == WANTED
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_of_parquet_only_the_columns_with_text_are_read(tmp_path, shards, monkeypatch):
+  table = pa.table({"content": [f"row {i}" for i in range(3000)], "big": range(3000)})
+  pq.write_table(table, tmp_path / "a.parquet", row_group_size=700)
+  columns, real = [], pq.ParquetFile.iter_batches
+
+  def spied(self, **arguments):
+    columns.append(arguments["columns"])
+    return real(self, **arguments)
+
+  monkeypatch.setattr(pq.ParquetFile, "iter_batches", spied)
+  found = texts(f"{tmp_path}/*.parquet", shards=shards)
+  assert found == sorted(f"row {i}" for i in range(3000))
+  assert columns == [["content"]] * shards
+  pairs = pa.table({"prompt": ["p", None], "completion": ["c", "d"]})
+  pq.write_table(pairs, tmp_path / "b.parquet")
+  ((document,),), dropped = read(f"{tmp_path}/b.parquet")
+  assert (document.prompt, document.text) == ("p", "c")
+  assert sum(dropped.values()) == 1
+
+
+def test_whole_files(tmp_path):
+  (tmp_path / "deep" / "er").mkdir(parents=True)
+  (tmp_path / "a.py").write_bytes(b"\xef\xbb\xbfx = 1\r\ny = '\xc3\xa9'\r\n")
+  (tmp_path / "deep" / "er" / "b.py").write_bytes(b"z = 2\n")
+  (tmp_path / "c.txt.gz").write_bytes(gzip.compress(b"words"))
+  found = texts(f"{tmp_path}/**/*.py", f"{tmp_path}/*.txt.gz", shards=2)
+  assert found == ["words", "x = 1\ny = 'é'\n", "z = 2\n"]
+  assert FileSource([f"{tmp_path}/**/*.py"]).num_shards(8) == 2
+
+
+def test_what_is_dropped_is_counted(tmp_path):
+  bad = [b"not json", b"[1]", b'{"x": 1}', b'{"text": ""}', b'{"text": "\xff"}']
+  bad += [b'{"text": "\\ud800"}', b'{"text": 5}', b'{"prompt": "p"}', b"[" * 100_000]
+  (tmp_path / "a.jsonl").write_bytes(lines(ROWS) + b"\n".join(bad))
+  (tmp_path / "b.py").write_bytes(b"x = '\xff'")
+  (tmp_path / "c.txt").write_bytes(b"")
+  for shards in (1, 4):
+    found, dropped = read(f"{tmp_path}/*", shards=shards)
+    assert sum(map(len, found)) == len(ROWS)
+    assert dropped == {
+      "not JSON": 2,
+      "not an object": 1,
+      "no text, content or code, or prompt and completion": 3,
+      "empty": 2,
+      "not UTF-8": 2,
+      "no UTF-8 form": 1,
+    }
+
+
+@pytest.mark.parametrize(
+  ("name", "content", "message"),
+  [
+    ("a.csv", b"a,b", r"a\.csv, expected a name that ends in .*\.jsonl"),
+    ("a.parquet", b"PAR1", r"a\.parquet cannot be read"),
+    ("a.jsonl.gz", gzip.compress(lines(ROWS))[:40], r"a\.jsonl\.gz cannot be read"),
+    ("a.jsonl.gz", b"plain", r"a\.jsonl\.gz cannot be read"),
+    ("a.jsonl.zst", b"plain", r"a\.jsonl\.zst cannot be read"),
+    ("a.json", b"[1, 2", r"a\.json cannot be read"),
+  ],
+)
+def test_files_that_cannot_be_read_are_refused(tmp_path, name, content, message):
+  (tmp_path / name).write_bytes(content)
+  with pytest.raises(InputError, match=message):
+    read(f"{tmp_path}/*")
+
+
+def test_what_is_not_there_is_refused(tmp_path):
+  for pattern in (f"{tmp_path}/*.jsonl", str(tmp_path), f"{tmp_path}/a.py"):
+    with pytest.raises(InputError, match="no file matches"):
+      FileSource([pattern])
+  with pytest.raises(InputError, match="expected a local path or gs://"):
+    FileSource(["s3://bucket/*.jsonl"])
+  pq.write_table(pa.table({"words": ["a"]}), tmp_path / "a.parquet")
+  with pytest.raises(InputError, match="has the columns words; expected text, content"):
+    read(f"{tmp_path}/a.parquet")
+
+
+@pytest.mark.parametrize("module", ["pyarrow", "zstandard"])
+def test_a_missing_library_is_named_in_one_line(tmp_path, monkeypatch, module):
+  pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
+  (tmp_path / "b.jsonl.zst").write_bytes(zstandard.compress(lines(ROWS)))
+  monkeypatch.setitem(sys.modules, module, None)
+  with pytest.raises(InputError, match=f"needs {module}: pip install") as caught:
+    read(f"{tmp_path}/*")
+  assert "\n" not in str(caught.value)
+
+
+def test_files_in_the_cloud(gcs, tmp_path):
+  folder = storage.parse(f"{gcs.folder}/rows")
+  packed = gzip.compress(lines(ROWS))
+  storage.write_bytes(folder / "a.jsonl.gz", packed)
+  storage.write_bytes(folder / "deep" / "b.py", b"x = 1\n")
+  (tmp_path / "deep").mkdir()
+  (tmp_path / "a.jsonl.gz").write_bytes(packed)
+  (tmp_path / "deep" / "b.py").write_bytes(b"x = 1\n")
+  ours, theirs = (
+    FileSource([f"{place}/*.gz", f"{place}/**/*.py"]) for place in (tmp_path, folder)
+  )
+  assert ours.size() == theirs.size()
+  assert texts(f"{folder}/a*.gz", f"{folder}/*/b.py") == sorted([*WANTED, "x = 1\n"])
+  assert ours.describe() == theirs.describe()
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Files of each kind, in a folder of the test."""
+  place = tmp_path / "mine"
+  place.mkdir()
+  (place / "a.jsonl").write_bytes(lines(ROWS) + b"not JSON\n")
+  (place / "b.jsonl.gz").write_bytes(gzip.compress(lines(ROWS[:7])))
+  for i in range(9):
+    (place / f"{i}.py").write_text(f"x = {i}\n" * 9)
+  tokenizers.train([], tokenizers.MINIMUM_VOCABULARY_SIZE).save(tmp_path / "small.json")
+  return place
+
+
+def config(folder, name, **changes) -> DataConfig:
+  fields = {
+    "files": (f"{folder}/*.jsonl*", f"{folder}/*.py"),
+    "store": str(folder.parent / name),
+    "tokenizer": str(folder.parent / "small.json"),
+    "held_out_fraction": 0.2,
+    "shards": 3,
+    "processes": 1,
+  }
+  return DataConfig(**{**fields, **changes})
+
+
+def contents(path) -> dict[str, bytes]:
+  return {file.name: file.read_bytes() for file in Path(path).iterdir()}
+
+
+def test_the_store_is_the_same_for_any_processes_and_any_folder(folder, tmp_path):
+  prepare(config(folder, "a"))
+  prepare(config(folder, "b", processes=2))
+  moved = folder.rename(tmp_path / "elsewhere")
+  prepare(config(moved, "c"))
+  assert (
+    contents(tmp_path / "a") == contents(tmp_path / "b") == contents(tmp_path / "c")
+  )
+  manifest = TokenStore.open(tmp_path / "a").manifest
+  assert manifest["documents"] == len(ROWS) + 7 + 9
+  assert manifest["dropped"] == {"files": {"not JSON": 1}}
+  assert "mine" not in json.dumps(manifest)
+
+
+def test_other_contents_make_another_store_and_are_refused_in_the_same(folder):
+  before = prepare(config(folder, "a"))
+  (folder / "3.py").write_text("x = 4\n" * 9)
+  with pytest.raises(InputError, match=r"sources\[0\]\.sha256"):
+    prepare(config(folder, "a"))
+  assert prepare(config(folder, "b")) != before
+  other = prepare(config(folder, "c"))
+  (folder / "3.py").rename(folder / "30.py")  # names count, too
+  assert prepare(config(folder, "d")) != other
+
+
+def test_all_rows_bad_is_an_error_with_the_reasons(tmp_path):
+  (tmp_path / "a.jsonl").write_text('{"x": 1}\nnot JSON\n')
+  tokenizers.train([], tokenizers.MINIMUM_VOCABULARY_SIZE).save(tmp_path / "small.json")
+  (tmp_path / "mine").mkdir()
+  made = config(tmp_path / "mine", "store", files=(f"{tmp_path}/a.jsonl",))
+  with pytest.raises(InputError, match=r"no documents .*1 no text.*1 not JSON"):
+    prepare(made)
+
+
+def test_files_take_the_place_of_a_recipes_mixture(folder, caplog):
+  with caplog.at_level("INFO", logger="phi1_jax"):
+    made = config(folder, "a", mixture="code_textbook")
+  assert made.mixture is None
+  assert "Data.files takes the place of Data.mixture" in caplog.text
+  prepare(made)
+  assert list(TokenStore.open(made.store).tasks) == ["files"]
+
+
+def test_neither_tensorflow_nor_seqio_is_loaded(folder):
+  made = config(folder, "a")
+  code = (
+    "import sys; from phi1_jax.data.config import DataConfig\n"
+    "from phi1_jax.prepare import prepare\n"
+    f"prepare({made!r})\n"
+    "print([m for m in ('tensorflow', 'seqio', 'jax', 'pyarrow') if m in sys.modules])"
+  )
+  result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+  assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_prompts_are_marked(folder):
+  made = config(folder, "a", loss_on="completions", held_out_fraction=0.0, shards=1)
+  prepare(made)
+  store = TokenStore.open(made.store)
+  ids, marks = store.stream("files", "train"), store.marks("files", "train")
+  assert len(ids) == len(marks)
+  tokenizer = tokenizers.load(made.tokenizer)
+  unmarked = np.flatnonzero(marks.read(0, len(marks)) == 0)
+  prompt = ids.read(int(unmarked[0]), int(unmarked[-1]) + 1).tolist()
+  assert tokenizer.decode(prompt) == "def f(x):\n"
+  plain = config(folder, "b", held_out_fraction=0.0, shards=1)
+  prepare(plain)
+  ours, theirs = contents(made.store), contents(plain.store)
+  assert ours.keys() - theirs.keys() == {"loss-00000-of-00001.npy"}
+  assert ours["tokens-00000-of-00001.npy"] == theirs["tokens-00000-of-00001.npy"]
+  assert "loss" not in json.dumps(TokenStore.open(plain.store).manifest)
+
+
+def test_a_store_without_marks_is_refused_by_name(folder):
+  prepare(config(folder, "a"))
+  with pytest.raises(InputError, match=r"Data\.loss_on = None, now .*'completions'"):
+    prepare(config(folder, "a", loss_on="completions"))
