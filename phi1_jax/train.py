@@ -85,6 +85,7 @@ def _train(arguments: argparse.Namespace) -> int:
   with StopSignal() as stop, workdirs.opened(run, stop) as run:
     workdirs.use_compilation_cache(run)
     memory.keep_freed_memory()
+    hooks.serve_profiles(run)
     with hosts.agreed("looking for checkpoints"):
       preflight.check_start(run)
 

@@ -47,7 +47,7 @@ Checkpoint.every = 20
 Runtime.compilation_cache = "compiled"
 """
 ABSENT = ("tensorflow", "seqio", "tensorflow_datasets", "grain", "torch")
-ABSENT += ("transformers", "openai", "tensorboardX", "matplotlib", "tqdm", "clu")
+ABSENT += ("transformers", "openai", "wandb", "clu")
 
 # Importing what is absent fails as if it were not installed.
 BARE = f"""
@@ -136,12 +136,9 @@ def trained(place):
   return place / "bare", first, second
 
 
-def test_what_is_missing_is_said_once(trained):
+def test_a_bare_run_goes_on(trained):
   _, first, second = trained
-  for output in (first, second):
-    assert output.count("tensorboardX is not installed") == 1
-    assert output.count("matplotlib is not installed") == 1
-    assert "Traceback" not in output
+  assert "Traceback" not in first + second
   assert "going on from step 20" in second
 
 
@@ -162,8 +159,6 @@ def test_it_is_the_run_that_a_full_machine_makes(place, trained):
     for path in (workdir, full)
   ]
   assert losses[0] == losses[1]
-  assert (full / "loss.png").exists()
-  assert not (workdir / "loss.png").exists()
   assert json.loads((workdir / "summary.json").read_text())["step"] == 40
 
 
@@ -172,7 +167,8 @@ WRONG = {
   "--gin.Model.num_layer=2": "Model.num_layer: no such parameter",
   "--gin.STEP=2": "nothing reads the macro STEP",
   "--gin.Train.seed=@Mesh()": "expected int",
-  "--gin.Data.store=elsewhere": "needs seqio",
+  "--gin.Data.store=elsewhere": "Data.modules registers more",
+  "--gin.Runtime.wandb_project=x": "wandb is not installed",
 }
 OTHERS = ("phi1_jax.convert", "phi1_jax.prepare", "evals")
 

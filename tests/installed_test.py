@@ -75,12 +75,14 @@ def run(installed, tmp_path):
 
 def test_every_file_is_in_the_wheel(installed):
   """The data files too: recipes, prompts, problems, the page of the evals."""
-  kinds = ("*.py", "*.txt", "*.jsonl", "*.css", "*.html", "*.js", "*.toml", "*.csv", "*.gz")
+  kinds = ("py", "txt", "jsonl", "css", "html", "js", "toml", "csv", "gz")
+
+  def files(root, package, kind):
+    return {path.relative_to(root) for path in (root / package).rglob(f"*.{kind}")}
+
   for package in ("phi1_jax", "evals"):
     for kind in kinds:
-      here = {path.relative_to(ROOT) for path in (ROOT / package).rglob(kind)}
-      there = {path.relative_to(installed) for path in (installed / package).rglob(kind)}
-      assert here == there
+      assert files(ROOT, package, kind) == files(installed, package, kind)
   recipes = {path.relative_to(ROOT / "gin") for path in (ROOT / "gin").rglob("*.gin")}
   shipped = installed / "phi1_jax" / "recipes"
   assert {path.relative_to(shipped) for path in shipped.rglob("*.gin")} == recipes

@@ -1,26 +1,20 @@
 """Progress reporting for long-running commands."""
 
 import contextlib
-import logging
 import sys
 import time
 from typing import Self, TextIO
 
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
 from phi1_jax.telemetry.terminal import human
-
-try:
-  from tqdm import tqdm
-  from tqdm.contrib.logging import logging_redirect_tqdm
-except ModuleNotFoundError:
-  tqdm = logging_redirect_tqdm = None
-
-log = logging.getLogger(__name__)
 
 
 class Progress:
   """Count of work done, with rate and time left. A context manager.
 
-  A progress bar on a terminal. Elsewhere (a log file, CI, no tqdm) one plain line at
+  A progress bar on a terminal. Elsewhere (a log file, CI) one plain line at
   most every `interval` seconds.
 
   Args:
@@ -49,9 +43,6 @@ class Progress:
     self._start = self._shown = time.monotonic()
     self._bar = None
     if not self._stream.isatty():
-      return
-    if tqdm is None:
-      log.warning("tqdm is not installed: no progress bar")
       return
     self._bar = tqdm(
       total=total,
@@ -113,7 +104,7 @@ class Progress:
       self._print({})
 
   def __enter__(self) -> Self:
-    if self._bar is not None and logging_redirect_tqdm is not None:
+    if self._bar is not None:
       self._redirected.enter_context(logging_redirect_tqdm())
     return self
 

@@ -1,7 +1,5 @@
 """loss.png: training and held-out loss of a run, drawn from its metrics.jsonl."""
 
-import importlib.util
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,6 @@ import numpy as np
 from phi1_jax import InputError
 from phi1_jax.telemetry.terminal import human
 from phi1_jax.telemetry.writers import read_metrics
-
-log = logging.getLogger(__name__)
 
 _TRAIN = "#2a6f97"
 _HELD_OUT = ("#d1495b", "#edae49", "#66a182", "#8d6a9f", "#5c4742", "#30323d")
@@ -27,8 +23,6 @@ def plot_loss(
   num_parameters: int | None = None,
 ) -> None:
   """Draw train loss (raw and smoothed), held-out losses and the learning rate.
-
-  Logs a warning and draws nothing if matplotlib is not installed.
 
   Args:
     metrics: the run's metrics.jsonl.
@@ -54,9 +48,6 @@ def plot_loss(
     raise InputError(f"{metrics} holds no loss to draw yet")
   token_steps, tokens = _series(rows, "tokens_seen")
 
-  if importlib.util.find_spec("matplotlib") is None:
-    log.warning("matplotlib is not installed: no %s; %s has the numbers", png, metrics)
-    return
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 

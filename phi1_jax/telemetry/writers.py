@@ -1,4 +1,4 @@
-"""Writers of a run's numbers: metrics.jsonl, TensorBoard, terminal, summary.json.
+"""Writers of a run's numbers: metrics.jsonl, TensorBoard, W&B, terminal, summary.json.
 
 A row of metrics.jsonl is a JSON object. Training rows: step, loss, grad_norm,
 learning_rate, tokens_seen, the figures of `throughput.FIGURES`, hbm_peak_gib.
@@ -10,10 +10,10 @@ It removes the old ones first, so no row is there twice, whenever the run was ki
 """
 
 import contextlib
-import importlib.util
 import json
 import logging
 import math
+import secrets
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,9 +25,12 @@ from phi1_jax.telemetry.terminal import format_row
 
 log = logging.getLogger(__name__)
 
+# The name of the run at Weights & Biases, in its work directory.
+WANDB_ID = "wandb_id.txt"
+
 
 class Recorder:
-  """Writes scalars to metrics.jsonl, tensorboard/ and the terminal.
+  """Writes scalars to metrics.jsonl, tensorboard/, the terminal and W&B.
 
   Args:
     workdir: folder of the run.
@@ -35,9 +38,11 @@ class Recorder:
     num_steps: last step of the run, for the terminal.
     process_index: `jax.process_index()`; only process 0 writes.
     emit: prints a line, such as `Progress.write`.
+    wandb_project: a project of Weights & Biases; None writes nothing there.
+    config: the run's settings, for W&B.
 
   Raises:
-    InputError: metrics.jsonl holds something else.
+    InputError: metrics.jsonl holds something else, or W&B cannot be used.
   """
 
   def __init__(
@@ -48,24 +53,27 @@ class Recorder:
     num_steps: int | None = None,
     process_index: int = 0,
     emit: Callable[[str], object] = print,
+    wandb_project: str | None = None,
+    config: Mapping[str, Any] | None = None,
   ):
     self._num_steps, self._emit = num_steps, emit
-    self._lines = self._board = None
+    self._lines = self._board = self._wandb = None
     if process_index != 0:
       return
     path = Path(workdir) / "metrics.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     truncate_after(path, -1 if resumed_at is None else resumed_at)
     self._lines = storage.JsonLines(path, patient=True)
-    if board := _summary_writer():
-      # TensorBoard hides values that earlier processes wrote at purge_step and later.
-      purge_step = 0 if resumed_at is None else resumed_at + 1
-      self._board = board(
-        str(path.with_name("tensorboard")),
-        purge_step=purge_step,
-        # Without a suffix, two starts in the same second would share a file.
-        filename_suffix=f".{purge_step}",
-      )
+    # TensorBoard hides values that earlier processes wrote at purge_step and later.
+    purge_step = 0 if resumed_at is None else resumed_at + 1
+    self._board = _summary_writer()(
+      str(path.with_name("tensorboard")),
+      purge_step=purge_step,
+      # Without a suffix, two starts in the same second would share a file.
+      filename_suffix=f".{purge_step}",
+    )
+    if wandb_project:
+      self._wandb = _open_wandb(path.parent, wandb_project, config)
 
   def write(self, step: int, scalars: Mapping[str, Any]) -> None:
     """Write numbers (Python, NumPy or JAX scalars, or None) of one step.
@@ -76,11 +84,16 @@ class Recorder:
       return
     values = {name: _number(value) for name, value in scalars.items()}
     self._lines.append(_jsonable({"step": step, **values}))
+    known = {
+      name if "/" in name else f"train/{name}": value
+      for name, value in values.items()
+      if value is not None
+    }
     if self._board is not None:
-      for name, value in values.items():
-        if value is not None:
-          group = name if "/" in name else f"train/{name}"
-          self._board.add_scalar(group, value, step)
+      for name, value in known.items():
+        self._board.add_scalar(name, value, step)
+    if self._wandb is not None:
+      self._wandb.log({**known, "step": step})
     self._emit(format_row(step, values, self._num_steps))
 
   def flush(self) -> None:
@@ -97,6 +110,8 @@ class Recorder:
       self._lines.close()
     if self._board is not None:
       self._board.close()
+    if self._wandb is not None:
+      self._wandb.finish()
 
   def __enter__(self) -> Self:
     return self
@@ -107,15 +122,38 @@ class Recorder:
       self.close()
 
 
-def _summary_writer() -> type | None:
-  """Import tensorboardX's writer without torch, which takes seconds and memory.
+def _open_wandb(workdir: Path, project: str, config: Mapping[str, Any] | None) -> Any:
+  """Begin a run at Weights & Biases, or go on with the one of this work directory.
 
-  Returns:
-    The class, or None if tensorboardX is not installed.
+  W&B reads its own environment variables: WANDB_API_KEY, WANDB_MODE=offline.
   """
-  if importlib.util.find_spec("tensorboardX") is None:
-    log.warning("tensorboardX is not installed: no tensorboard/, only metrics.jsonl")
-    return None
+  import wandb  # the extra `wandb`
+
+  name = workdir / WANDB_ID
+  if not name.exists():
+    storage.write_text(name, secrets.token_hex(8))
+  try:
+    run = wandb.init(
+      project=project,
+      id=storage.read_text(name),
+      name=workdir.name,
+      resume="allow",
+      dir=workdir,
+      config=dict(config or {}),
+      settings=wandb.Settings(console="off", silent=True),
+    )
+  except wandb.Error as error:
+    raise InputError(
+      f"Runtime.wandb_project: W&B refuses {project!r} ({error}); run `wandb login`, "
+      "or set WANDB_MODE=offline"
+    ) from None
+  # Our own step, since W&B's cannot go back when a killed run repeats steps.
+  run.define_metric("*", step_metric="step")
+  return run
+
+
+def _summary_writer() -> Any:
+  """Import tensorboardX's writer without torch, which takes seconds and memory."""
   hide = "torch" not in sys.modules
   if hide:
     sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]  # import fails

@@ -107,6 +107,10 @@ class RuntimeConfig:
     profile_at: step at which a profile starts, into the work directory's `profile/`
       (TensorBoard and XProf open it); None takes none.
     profile_steps: how many steps it lasts.
+    profiler_port: port of a profiler server on each host, from which TensorBoard and
+      `jax.profiler` clients take profiles while the run goes on; None starts none.
+    wandb_project: project of Weights & Biases that gets the numbers of metrics.jsonl,
+      too; None sends nothing.
     hooks: more to do beside training, "module:function" -> period in steps, such as
       {"evals.hook:humaneval": 1000} (see `training.hooks.named`).
   """
@@ -114,6 +118,8 @@ class RuntimeConfig:
   compilation_cache: str | None = "compiled"
   profile_at: int | None = None
   profile_steps: int = 5
+  profiler_port: int | None = None
+  wandb_project: str | None = None
   hooks: dict[str, int] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
@@ -127,7 +133,7 @@ class RuntimeConfig:
         )
       if every < 1:
         raise InputError(f"Runtime.hooks: got {every} steps for {name}, expected >= 1")
-    for name in ("profile_at", "profile_steps"):
+    for name in ("profile_at", "profile_steps", "profiler_port"):
       value = getattr(self, name)
       if value is not None and value < 1:
         raise InputError(f"Runtime.{name}: got {value}, expected at least 1")

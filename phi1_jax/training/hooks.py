@@ -6,13 +6,14 @@ The loop knows no sampler and no benchmark: it calls hooks, and writes down the
 
 import dataclasses
 import importlib
+import importlib.util
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 
 import jax
 
-from phi1_jax import InputError
+from phi1_jax import InputError, how_to_install
 from phi1_jax.data.loader import held_out_batches
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.parallel import sharding
@@ -128,8 +129,13 @@ def find(runtime: RuntimeConfig) -> dict[str, MakeHook]:
   all hosts alike, and raise `HookStoppedError`. Files go into `setup.local`.
 
   Raises:
-    InputError: no such module or function.
+    InputError: no such module or function, or no wandb for `Runtime.wandb_project`.
   """
+  if runtime.wandb_project and importlib.util.find_spec("wandb") is None:
+    raise InputError(
+      f"Runtime.wandb_project: got {runtime.wandb_project!r}, but wandb is not "
+      f"installed: {how_to_install('wandb')}"
+    )
   found = {}
   for name in runtime.hooks:
     module, _, function = name.partition(":")
@@ -147,6 +153,13 @@ def named(found: Mapping[str, MakeHook], setup: Setup, store: TokenStore) -> lis
   """Return the hooks that `find` found."""
   periods = setup.config.runtime.hooks
   return [Hook(name, make(setup, store), periods[name]) for name, make in found.items()]
+
+
+def serve_profiles(setup: Setup) -> None:
+  """Start the profiler's server on `Runtime.profiler_port`, if that is set."""
+  if port := setup.config.runtime.profiler_port:
+    jax.profiler.start_server(port)
+    log.info("profiles: connect to port %d of this host", port)
 
 
 def profile(setup: Setup) -> Hook:

@@ -119,6 +119,8 @@ def train(
           num_steps=last,
           process_index=hosts.index(),
           emit=watcher.write,
+          wandb_project=setup.config.runtime.wandb_project,
+          config=setup.config.asdict(),
         )
       )
       losses = read_losses(setup.local) if hosts.is_first() else {}

@@ -13,7 +13,7 @@ from phi1_jax import InputError, storage
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.parallel import hosts
 from phi1_jax.storage import AnyPath
-from phi1_jax.telemetry import goodput
+from phi1_jax.telemetry import goodput, writers
 from phi1_jax.text import tokenizer
 from phi1_jax.training import preflight
 from phi1_jax.training.preemption import StopSignal
@@ -41,7 +41,7 @@ def opened(run: Setup, stop: StopSignal) -> Iterator[Setup]:
         token = lock.token
       mirror = storage.Mirror(run.workdir, lock)
       if hosts.is_first():
-        mirror.fetch("metrics.jsonl", goodput.FILE_NAME)
+        mirror.fetch("metrics.jsonl", goodput.FILE_NAME, writers.WANDB_ID)
         stack.callback(mirror.upload)
         stack.enter_context(goodput.StartLog(mirror.local).start())
         mirror.upload()

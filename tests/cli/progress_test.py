@@ -78,21 +78,3 @@ def test_figures_of_a_bar_change_without_progress(monkeypatch):
     bar.update(5, running="a")
     bar.update(0, running="b")
     assert "running=b" in stream.getvalue()
-
-
-def test_a_terminal_without_tqdm_gets_lines(clock, monkeypatch, caplog):
-  monkeypatch.setattr(progress, "tqdm", None)
-  stream = Terminal()
-  with Progress(10_000, "steps", "training", stream=stream) as bar:
-    bar.skip(1_000)
-    clock[0] = 10
-    bar.update(2, loss="1.5")
-    bar.write("a row")
-  assert stream.getvalue().splitlines() == [
-    "training: 1,002 steps of 10.0k (10%), 0.200/s, 12:29:50 left, loss 1.5",
-    "a row",
-    "training: 1,002 steps of 10.0k (10%), 0.200/s, 12:29:50 left",
-  ]
-  assert [record.getMessage() for record in caplog.records] == [
-    "tqdm is not installed: no progress bar"
-  ]

@@ -203,3 +203,52 @@ def test_no_tensorflow_and_no_jax(tmp_path):
     [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
   )
   assert result.stdout.splitlines()[-1] == "[]", result.stderr
+
+
+# Writes rows as one start of a run does: `python -c START WORKDIR FIRST_STEP`.
+START = """
+import sys
+from pathlib import Path
+from phi1_jax.telemetry.writers import Recorder
+first = int(sys.argv[2])
+recorder = Recorder(
+  Path(sys.argv[1]), resumed_at=first or None, wandb_project="tests", config={"a": 5}
+)
+with recorder:
+  for step in range(first + 1, first + 4):
+    recorder.write(step, {"loss": step / 2, "eval/loss": None if step == 2 else 2.5})
+"""
+
+
+def test_weights_and_biases_offline(tmp_path):
+  """Both starts of a run write to one W&B run; each row has its own step."""
+  from wandb.proto.wandb_internal_pb2 import Record
+
+  for first in (0, 2):
+    words = [sys.executable, "-c", START, str(tmp_path / "run"), str(first)]
+    subprocess.run(words, env={**os.environ, "WANDB_MODE": "offline"}, check=True)
+  (name,) = (tmp_path / "run" / "wandb_id.txt").read_text().splitlines()
+  rows, configs = [], []
+  for path in sorted(
+    (tmp_path / "run" / "wandb").glob(f"offline-run-*/run-{name}.wandb")
+  ):
+    content, position = path.read_bytes(), 7  # a header, then LevelDB's log records
+    while position < len(content):
+      length = int.from_bytes(content[position + 4 : position + 6], "little")
+      record = Record.FromString(content[position + 7 : position + 7 + length])
+      position += length + 7
+      if record.HasField("history"):
+        values = {
+          "/".join(item.nested_key) or item.key: json.loads(item.value_json)
+          for item in record.history.item
+        }
+        rows.append({k: v for k, v in values.items() if not k.startswith("_")})
+      if record.HasField("run"):
+        configs += [item.value_json for item in record.run.config.update]
+  steps = (1, 2, 3, 3, 4, 5)
+  expected = [{"train/loss": step / 2, "step": step} for step in steps]
+  for row in expected:
+    if row["step"] != 2:
+      row["eval/loss"] = 2.5
+  assert rows == expected
+  assert "5" in configs

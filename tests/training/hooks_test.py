@@ -1,5 +1,6 @@
 import contextlib
 import re
+import socket
 import types
 
 import jax
@@ -126,3 +127,12 @@ def test_a_named_hook_that_does_not_exist(tiny, name):
 def test_hooks_that_can_never_run(tiny, hooks):
   with pytest.raises(InputError, match=r"Runtime\.hooks"):
     tiny(runtime={"hooks": hooks})
+
+
+def test_a_profiler_server(tiny):
+  """It listens on the port while the process lives."""
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    port = free.getsockname()[1]
+  hooks.serve_profiles(tiny(runtime={"profiler_port": port}))
+  socket.create_connection(("localhost", port), timeout=10).close()
