@@ -243,7 +243,7 @@ class Tokenizer:
       _log_no_tokie()
       return None
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".json") as file:
-      json.dump(settings, file, ensure_ascii=False)
+      file.write(json.dumps(settings, ensure_ascii=False))
       file.flush()
       return tokie.Tokenizer.from_json(file.name)
 
