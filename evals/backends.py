@@ -154,7 +154,7 @@ class CheckpointBackend:
   def __init__(self, checkpoint: "str | AnyPath", config: EvaluationConfig):
     self._config = config
     from phi1_jax.checkpoint import manager  # imports JAX
-    from phi1_jax.sampling.checkpoint import model_digest, read_meta
+    from phi1_jax.checkpoint.description import model_digest, read_meta
 
     self._folder = manager.find(checkpoint)
     self._meta = read_meta(self._folder)

@@ -20,10 +20,11 @@ from evals.backends import LoadedBackend
 from evals.config import benchmark_of
 from evals.programs import VARIANTS
 from phi1_jax import InputError, storage
+from phi1_jax.checkpoint.description import model_digest
 from phi1_jax.checkpoint.fingerprint import fingerprints
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.problems.problem import Problem
-from phi1_jax.sampling.checkpoint import Loaded, model_digest
+from phi1_jax.sampling.checkpoint import Loaded
 from phi1_jax.storage import AnyPath
 from phi1_jax.telemetry.writers import read_metrics
 from phi1_jax.text import settings_file

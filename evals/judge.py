@@ -159,7 +159,7 @@ def _sampled(text: str, known: Sequence[str]) -> tuple[str, int]:
 def _identity(checkpoint: AnyPath) -> str:
   """Which model a path names now: the digest of what its step holds."""
   from phi1_jax.checkpoint import manager
-  from phi1_jax.sampling.checkpoint import read_meta
+  from phi1_jax.checkpoint.description import read_meta
 
   step = manager.find(checkpoint)
   return settings_file.digest([str(step), read_meta(step)["fingerprints"]])

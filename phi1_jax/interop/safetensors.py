@@ -1,11 +1,10 @@
-"""Safetensors files, read and written one tensor at a time, local or on cloud storage.
+"""Safetensors files, read and written one tensor at a time.
 
-A file is the length of its header (8 bytes), the header (JSON: each tensor's dtype,
-shape, and the range of its bytes behind the header), and the bytes, without gaps. A
-model in several files has an index from names to files.
-
-The `safetensors` library writes a file from a dict of all its tensors, and opens local
-files only; phi-1 would need its size in memory once more, and a local copy.
+The `safetensors` library reads them. It would write a file from a dict of all its
+tensors, which takes the model's size in memory once more; so writing is done here: the
+length of a header (8 bytes), the header (JSON: each tensor's dtype, shape, and the
+range of its bytes behind the header), and the bytes, without gaps. A model in several
+files has an index from names to files.
 """
 
 import dataclasses
@@ -14,11 +13,12 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import PurePath
-from typing import IO, Any
+from pathlib import Path, PurePath
+from typing import Any
 
 import ml_dtypes
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from phi1_jax import InputError, storage
 from phi1_jax.storage import AnyPath
@@ -30,70 +30,69 @@ DTYPES = {
   "F16": np.dtype("float16"),
   "BF16": np.dtype(ml_dtypes.bfloat16),
 }
-_LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
 
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-  """A tensor in a file: name, dtype in the file's spelling, shape and length."""
+  """A tensor in a file: name, dtype in the file's spelling, and shape."""
 
   name: str
   dtype: str
   shape: tuple[int, ...]
-  num_bytes: int
+
+  @property
+  def num_bytes(self) -> int:
+    """The bytes of the tensor; 0 for a dtype that no parameter has."""
+    known = DTYPES.get(self.dtype)
+    return math.prod(self.shape) * known.itemsize if known else 0
 
 
 @dataclasses.dataclass(frozen=True)
 class File:
-  """A file and its tensors, in the order of their bytes."""
+  """A local file and its tensors, in the order of their bytes."""
 
-  path: AnyPath
-  header_bytes: int
+  path: Path
   tensors: tuple[Stored, ...]
 
 
 def open_folder(folder: AnyPath) -> list[File]:
-  """Read the headers of a model's files.
+  """Read the headers of a model's files; copy those on cloud storage first.
 
   Raises:
     InputError: no safetensors, an incomplete file, or a name in two files.
   """
-  files = [_open(path) for path in _paths(folder)]
-  seen: dict[str, AnyPath] = {}
+  names = _names(folder)
+  mirror = storage.Mirror(folder)
+  mirror.fetch(*names)
+  files = [_open(mirror.local / name) for name in names]
+  seen: dict[str, str] = {}
   for file in files:
     for tensor in file.tensors:
       if tensor.name in seen:
-        first = seen[tensor.name].name
-        raise InputError(f"{file.path}: {tensor.name} is in {first} already")
-      seen[tensor.name] = file.path
+        raise InputError(
+          f"{file.path}: {tensor.name} is in {seen[tensor.name]} already"
+        )
+      seen[tensor.name] = file.path.name
   return files
 
 
 def read(
   files: Iterable[File], digests: dict[str, str]
 ) -> Iterator[tuple[Stored, np.ndarray]]:
-  """Yield each tensor in the order of the bytes; only one is in memory.
+  """Yield the tensors whose dtype is in `DTYPES`; only one is in memory.
 
   Args:
     files: from `open_folder`.
-    digests: gets the sha256 (hex) of each file, by its name, after its last tensor.
-
-  Yields:
-    The tensor's entry and its array; bytes if its dtype is not in `DTYPES`.
+    digests: gets the sha256 (hex) of each file, by its name.
   """
   for file in files:
-    sha256 = hashlib.sha256()
     with file.path.open("rb") as stream:
-      sha256.update(stream.read(file.header_bytes))
-      for tensor in file.tensors:
-        content = _read(file.path, stream, tensor.num_bytes)
-        sha256.update(content.data)
-        dtype = DTYPES.get(tensor.dtype)
-        if dtype is not None:
-          content = content.view(dtype).reshape(tensor.shape)
-        yield tensor, content
-        del content  # before the next one is read
-    digests[file.path.name] = sha256.hexdigest()
+      digests[file.path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    for tensor in file.tensors:
+      if tensor.dtype in DTYPES:
+        # Opened for each tensor: the pages that an open file has read stay in memory.
+        with safe_open(file.path, "numpy") as opened:
+          yield tensor, opened.get_tensor(tensor.name)
 
 
 def write(
@@ -136,26 +135,12 @@ def write(
     storage.write_json(folder / INDEX_NAME, index)
 
 
-def _read(path: AnyPath, stream: IO[bytes], num_bytes: int) -> np.ndarray:
-  """Return the next bytes of a file; the storage's retry policy holds for each read."""
-  start = stream.tell()
-
-  def read() -> np.ndarray:
-    stream.seek(start)
-    content = np.frombuffer(stream.read(num_bytes), np.uint8)
-    if content.size != num_bytes:
-      raise InputError(f"{path}: became shorter while it was read")
-    return content
-
-  return storage.retrying(read, f"reading {path}")
-
-
-def _paths(folder: AnyPath) -> list[AnyPath]:
-  """Return a model's files, sorted by name."""
+def _names(folder: AnyPath) -> list[str]:
+  """Return the sorted names of a model's files."""
   if not folder.is_dir():
     raise InputError(f"{folder}: no such folder; expected one with {FILE_NAME}")
   if (folder / FILE_NAME).exists():
-    return [folder / FILE_NAME]
+    return [FILE_NAME]
   index = folder / INDEX_NAME
   if not index.exists():
     raise _no_safetensors(folder)
@@ -174,7 +159,7 @@ def _paths(folder: AnyPath) -> list[AnyPath]:
       f"{folder}: {', '.join(missing)} missing ({len(missing)} of {len(names)} files "
       "that the index names); copy them here"
     )
-  return [folder / name for name in sorted(names)]
+  return sorted(names)
 
 
 def _no_safetensors(folder: AnyPath) -> InputError:
@@ -189,36 +174,21 @@ def _no_safetensors(folder: AnyPath) -> InputError:
   )
 
 
-def _open(path: AnyPath) -> File:
-  """Read a header and check it against the length of the file."""
+def _open(path: Path) -> File:
+  """Read a file's header, which the library checks against the file's length."""
   try:
-    with path.open("rb") as stream:
-      length = int.from_bytes(stream.read(8), "little")
-      if not 0 < length <= _LONGEST_HEADER:
-        raise ValueError(f"its header would be {length} bytes long")
-      header = json.loads(stream.read(length))
-      size = stream.seek(0, os.SEEK_END)
-    header.pop("__metadata__", None)
-    tensors, position = [], 0
-    for name, entry in sorted(header.items(), key=lambda x: x[1]["data_offsets"]):
-      start, stop = map(int, entry["data_offsets"])
-      dtype, shape = entry["dtype"], tuple(entry["shape"])
-      if start != position:
-        raise ValueError(f"{name} begins at byte {start}, expected {position}")
-      values = math.prod(shape) * DTYPES[dtype].itemsize if dtype in DTYPES else None
-      if stop < start or values not in (None, stop - start):
-        raise ValueError(f"{name}: {stop - start} bytes for {dtype}{shape}")
-      tensors.append(Stored(name, dtype, shape, stop - start))
-      position = stop
-    if 8 + length + position != size:
-      raise ValueError(f"{size} bytes, expected {8 + length + position}")
-  except OSError as error:
-    raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    with safe_open(path, "numpy") as opened:
+      tensors = []
+      for name in opened.offset_keys():
+        tensor = opened.get_slice(name)
+        tensors.append(Stored(name, tensor.get_dtype(), tuple(tensor.get_shape())))
+  except SafetensorError as error:
     raise InputError(
       f"{path}: not a whole safetensors file ({error}); copy it again"
     ) from None
-  return File(path, 8 + length, tuple(tensors))
+  except OSError as error:
+    raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+  return File(path, tuple(tensors))
 
 
 def _shards(

@@ -9,15 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
-from phi1_jax import InputError, storage
-from phi1_jax.checkpoint import manager
+from phi1_jax import storage
+from phi1_jax.checkpoint import description, manager
 from phi1_jax.interop import hf_config, hf_tokenizer, layouts, safetensors
 from phi1_jax.interop.layouts import Tensor
 from phi1_jax.interop.staging import staged
 from phi1_jax.model import decoder
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.storage import AnyPath
-from phi1_jax.text import tokenizer as text_tokenizer
 from phi1_jax.text.tokenizer import Tokenizer
 
 _BATCH_BYTES = 256 << 20  # of arrays restored together: each restore takes time
@@ -39,18 +38,9 @@ def open_source(checkpoint: str | AnyPath) -> Source:
     InputError: no checkpoint, a damaged one, or no tokenizer that belongs to it.
   """
   step = manager.find(checkpoint)
-  try:
-    meta = manager.read_meta(step)
-    config = ModelConfig(**meta["config"]["model"])
-    digest = meta["tokenizer"]
-  except manager.DamagedError as error:
-    raise error.refusal(step) from None
-  except (KeyError, TypeError) as error:
-    raise InputError(
-      f"{step}: its meta describes no phi model ({error}); expected a checkpoint of "
-      "phi1_jax.train or phi1_jax.convert"
-    ) from None
-  return Source(step, config, _tokenizer(step, digest))
+  meta = description.read_meta(step)
+  config = description.model_of(step, meta)
+  return Source(step, config, description.tokenizer_of(step, meta))
 
 
 def convert(
@@ -141,18 +131,3 @@ def _restore(
   except manager.DamagedError as error:
     raise error.refusal(source.step) from None
   return layouts.flatten(jax.tree.map(np.asarray, state["params"]))
-
-
-def _tokenizer(step: AnyPath, digest: str) -> Tokenizer:
-  """Return the tokenizer in the checkpoint's work directory, or CodeGen's."""
-  path = step.parent.parent / text_tokenizer.FILE_NAME
-  if path.is_file():
-    tokenizer = text_tokenizer.load(path)
-    got = f"digest {tokenizer.digest[:12]}"
-  else:
-    tokenizer, got = text_tokenizer.codegen(), "no such file"
-  if tokenizer.digest != digest:
-    raise InputError(
-      f"{path}: {got}, expected the tokenizer of the checkpoint, digest {digest[:12]}"
-    )
-  return tokenizer

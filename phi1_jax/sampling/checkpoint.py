@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import os
 from typing import Any
 
@@ -14,12 +12,11 @@ from jax._src.clusters import cloud_tpu_cluster  # what JAX itself asks for its 
 from jax.sharding import Mesh
 
 from phi1_jax import InputError, storage
-from phi1_jax.checkpoint import manager
+from phi1_jax.checkpoint import description, manager
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import abstract_parameters
 from phi1_jax.parallel.mesh import MeshConfig, make_mesh
 from phi1_jax.storage import AnyPath
-from phi1_jax.text import tokenizer as tokenizers
 from phi1_jax.text.tokenizer import Tokenizer
 
 # A copy of the model on every device, each with its own part of the batch.
@@ -98,26 +95,19 @@ def open_checkpoint(
   """
   folder = manager.find(path)
   _use_compilation_cache()
-  meta = read_meta(folder)
+  meta = description.read_meta(folder)
+  # The training chose an attention kernel for its own machine.
+  changes = {"attention": "auto", **({"dtype": dtype} if dtype else {})}
+  config = description.model_of(folder, meta, **changes)
+  tokenizer = description.tokenizer_of(folder, meta)
+  abstract = {"params": abstract_parameters(config, mesh)}
   try:
-    # The training chose an attention kernel for its own machine.
-    fields = {**meta["config"]["model"], "attention": "auto"}
-    fields["dtype"] = dtype or fields["dtype"]
-    config = ModelConfig(**fields)
-    abstract = {"params": abstract_parameters(config, mesh)}
     restored, meta = manager.restore(folder, abstract, {})
   except manager.DamagedError as error:
     raise error.refusal(folder) from None
-  except (KeyError, TypeError) as error:
-    raise InputError(
-      f"{folder}: its meta describes no phi model ({error}); expected a checkpoint of "
-      "phi1_jax.train or phi1_jax.convert"
-    ) from None
-  _check_finite(folder, restored["params"])
-  tokenizer = _tokenizer(folder, meta["tokenizer"])
-  seen = meta.get("tokens_seen") or 0
-  digest = model_digest(meta)
-  params = restored["params"]
+  params, seen = restored["params"], meta.get("tokens_seen") or 0
+  _check_finite(folder, params)
+  digest = description.model_digest(meta)
   return Loaded(config, params, tokenizer, mesh, digest, meta["step"], seen, folder)
 
 
@@ -153,37 +143,3 @@ def _check_finite(folder: AnyPath, params: Any) -> None:
         f"{folder}: {name} holds {int(leaf):,} values that are NaN or infinite, "
         "expected finite numbers; name an earlier checkpoint"
       )
-
-
-def read_meta(step: AnyPath) -> dict[str, Any]:
-  """Return the meta of a step folder; refuse a damaged one."""
-  try:
-    return manager.read_meta(step)
-  except manager.DamagedError as error:
-    raise error.refusal(step) from None
-
-
-def model_digest(meta: dict[str, Any]) -> str:
-  """Return the digest of a model (see `Loaded`) from its checkpoint's meta."""
-  prints = {k: v for k, v in meta["fingerprints"].items() if k.startswith("params/")}
-  content = json.dumps([prints, meta["tokenizer"]], sort_keys=True)
-  return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _tokenizer(folder: AnyPath, digest: str) -> Tokenizer:
-  """Return the tokenizer beside the checkpoint, or CodeGen's if it has that digest."""
-  for place in (folder, folder.parent, folder.parent.parent):
-    if storage.exists(place / tokenizers.FILE_NAME):
-      found = tokenizers.load(place)
-      if found.digest != digest:
-        raise InputError(
-          f"{place / tokenizers.FILE_NAME}: not the tokenizer of {folder}: got digest "
-          f"{found.digest[:12]}, expected {digest[:12]}"
-        )
-      return found
-  if tokenizers.codegen().digest == digest:
-    return tokenizers.codegen()
-  raise InputError(
-    f"{folder}: no {tokenizers.FILE_NAME} beside it; expected the one it was trained "
-    "with in its work directory"
-  )
