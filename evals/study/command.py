@@ -164,7 +164,7 @@ def _check_configurations(steps: Sequence[graph.Step]) -> None:
   """Refuse wrong settings of trainings and token stores before anything runs."""
   from phi1_jax.cli import gin_config  # JAX, and so all of these, after --help
   from phi1_jax.data.config import DataConfig
-  from phi1_jax.optim.schedule import linear_warmup_linear_decay
+  from phi1_jax.optim.schedule import make_schedule
   from phi1_jax.training import setup
 
   classes = {
@@ -182,7 +182,7 @@ def _check_configurations(steps: Sequence[graph.Step]) -> None:
       )
       if "Train" in parts:
         config = setup.RunConfig.from_parts(parts)
-        linear_warmup_linear_decay(config.optimizer, config.train.total_steps)
+        make_schedule(config.optimizer, config.train.total_steps)
     except InputError as error:
       raise InputError(f"{step.name}: {error}") from None
 

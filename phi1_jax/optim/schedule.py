@@ -1,4 +1,4 @@
-"""Learning rate schedule."""
+"""Learning rate schedules."""
 
 import optax
 
@@ -6,30 +6,39 @@ from phi1_jax import InputError
 from phi1_jax.optim.config import OptimizerConfig
 
 
-def linear_warmup_linear_decay(
-  config: OptimizerConfig, total_steps: int
-) -> optax.Schedule:
-  """Return a rate that rises from 0 to the peak and then falls to its end fraction.
+def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
+  """Return a rate that rises from 0 to the peak and later falls to its end fraction.
 
-  The peak is at `warmup_steps`, the end at `total_steps`; both parts are linear. The
+  The peak is at `warmup_steps`, the end at `total_steps`; the warmup is linear. The
   n-th update has the rate at n - 1, so that with a warmup the first update changes the
   moments only.
 
   Raises:
-    InputError: the warmup leaves no step for the decay.
+    InputError: the warmup, or warmup and decay, do not fit into the run.
   """
-  if config.warmup_steps >= total_steps:
+  warmup, peak = config.warmup_steps, config.peak_learning_rate
+  if warmup >= total_steps:
     raise InputError(
-      f"Optimizer.warmup_steps: got {config.warmup_steps}, expected fewer than the "
-      f"run's {total_steps} steps."
+      f"Optimizer.warmup_steps: got {warmup}, expected fewer than the run's "
+      f"{total_steps} steps."
     )
-  peak = config.peak_learning_rate
-  decay = optax.linear_schedule(
-    peak,
-    peak * config.end_learning_rate_fraction,
-    total_steps - config.warmup_steps,
+  decay_steps = config.decay_steps or total_steps - warmup
+  if decay_steps > total_steps - warmup:
+    raise InputError(
+      f"Optimizer.decay_steps: got {decay_steps}, expected at most the "
+      f"{total_steps - warmup} steps after the warmup."
+    )
+  end = config.end_learning_rate_fraction
+  if config.schedule == "cosine":
+    decay = optax.cosine_decay_schedule(peak, decay_steps, alpha=end)
+  else:
+    decay = optax.linear_schedule(peak, peak * end, decay_steps)
+  pieces = {total_steps - decay_steps: decay}
+  if warmup + decay_steps < total_steps:
+    pieces = {warmup: optax.constant_schedule(peak)} | pieces
+  if warmup:
+    pieces = {0: optax.linear_schedule(0.0, peak, warmup)} | pieces
+  first, *others = pieces
+  return (
+    optax.join_schedules(list(pieces.values()), others) if others else pieces[first]
   )
-  if not config.warmup_steps:
-    return decay
-  warmup = optax.linear_schedule(0.0, peak, config.warmup_steps)
-  return optax.join_schedules([warmup, decay], [config.warmup_steps])

@@ -16,7 +16,7 @@ from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import Decoder, parameter_shapes
 from phi1_jax.optim.config import OptimizerConfig
 from phi1_jax.optim.optimizer import make_optimizer
-from phi1_jax.optim.schedule import linear_warmup_linear_decay
+from phi1_jax.optim.schedule import make_schedule
 from phi1_jax.parallel import sharding
 from phi1_jax.parallel.mesh import MeshConfig, make_mesh
 from phi1_jax.storage import AnyPath
@@ -151,7 +151,7 @@ def make_setup(
     workdir=workdir,
     mesh=mesh,
     model=model,
-    schedule=linear_warmup_linear_decay(config.optimizer, steps),
+    schedule=make_schedule(config.optimizer, steps),
     optimizer=optimizer,
     abstract_state=abstract_state,
     accumulation_steps=config.train.accumulation_steps(sharding.batch_shards(mesh)),

@@ -1,4 +1,6 @@
-"""AdamW against torch's, step by step."""
+"""AdamW against torch's, step by step, and Muon against its formula."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -128,3 +130,97 @@ def test_first_update_fills_the_moments_only():
   assert all(not jnp.any(leaf) for leaf in jax.tree.leaves(updates))
   moments = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
   assert all(jnp.all(leaf != 0) for leaf in moments)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_bfloat16_moments_are_rounded_means(name):
+  """The means only: squares stay in float32."""
+  exact, coarse = (
+    _state(_config(name=name, moment_dtype=dtype, clip_norm=100.0), _tree())
+    for dtype in (None, "bfloat16")
+  )
+  for old, new in zip(jax.tree.leaves(exact), jax.tree.leaves(coarse), strict=True):
+    means = [old.astype(jnp.bfloat16), new] if new.dtype == jnp.bfloat16 else [old, new]
+    np.testing.assert_array_equal(*means)
+  kinds = [leaf.dtype.name for leaf in jax.tree.leaves(coarse) if leaf.ndim > 1]
+  assert kinds.count("bfloat16") == 3
+  assert kinds.count("float32") == {"adamw": 3, "muon": 2}[name]
+
+
+def _state(config, params):
+  """The state after one gradient."""
+  transformation = optimizer.make_optimizer(config, _STEPS, params)
+  return transformation.update(_gradient(0), transformation.init(params), params)[1]
+
+
+def _kernels():
+  """Two layers of every matrix that Muon moves, and a head, which it does not."""
+  shapes = {
+    "qkv": (2, 6, 3, 2, 5),
+    "out": (2, 2, 5, 6),
+    "up": (2, 6, 11),
+    "down": (2, 11, 6),
+  }
+  keys = jax.random.split(jax.random.key(0), 5)
+  layers = {
+    name: {"kernel": jax.random.normal(key, shape)}
+    for key, (name, shape) in zip(keys, shapes.items(), strict=False)
+  }
+  return {"layers": layers, "head": {"kernel": jax.random.normal(keys[4], (6, 7))}}
+
+
+def _muon_by_hand(matrix, gradient, config):
+  """The first update of a plain matrix at the peak rate, in float64."""
+  x = np.asarray(gradient, np.float64)
+  # Nesterov with both biases corrected: after one gradient g, 0.95 of
+  # 0.05·g / (1 - 0.95^2) and 0.05 of g / 0.05.
+  x = x * (0.95 * 0.05 / (1 - 0.95**2) + 0.05 / (1 - 0.95))
+  x /= np.linalg.norm(x)
+  for _ in range(5):
+    square = x @ x.T
+    x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+  x *= 0.2 * np.sqrt(max(x.shape))
+  return -config.peak_learning_rate * (x + config.weight_decay * np.asarray(matrix))
+
+
+def test_muon_moves_each_layer_as_if_it_were_alone():
+  config = _config(name="muon", warmup_steps=0, clip_norm=1e9)
+  params = _kernels()
+  gradients = jax.tree.map(lambda x: jnp.flip(x) * 3, params)
+  transformation = optimizer.make_optimizer(config, _STEPS, params)
+  updates, _ = transformation.update(gradients, transformation.init(params), params)
+
+  def matrices(tree):
+    """Every matrix, plain."""
+    layers = {name: leaf["kernel"] for name, leaf in tree["layers"].items()}
+    for layer in range(2):
+      yield from (layers["qkv"][layer, :, part].reshape(6, 10) for part in range(3))
+      yield layers["out"][layer].reshape(10, 6)
+      yield from (layers[name][layer] for name in ("up", "down"))
+
+  triples = zip(matrices(updates), matrices(params), matrices(gradients), strict=True)
+  for update, matrix, gradient in triples:
+    np.testing.assert_allclose(
+      update, _muon_by_hand(matrix, gradient, config), atol=3e-6
+    )
+
+  config = dataclasses.replace(config, name="adamw")
+  adamw = optimizer.make_optimizer(config, _STEPS, params)
+  expected, _ = adamw.update(gradients, adamw.init(params), params)
+  np.testing.assert_allclose(
+    updates["head"]["kernel"], expected["head"]["kernel"], rtol=1e-6
+  )
+
+
+def test_muon_leaves_norms_undecayed():
+  """With gradients of zero, decay alone moves parameters."""
+  params = _tree()
+  config = _config(name="muon", warmup_steps=0)
+  transformation = optimizer.make_optimizer(config, _STEPS, params)
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  updates, _ = transformation.update(zeros, transformation.init(params), params)
+  decayed = jax.tree.map(lambda x: -0.1 * 0.3 * x, params)
+  decayed["norm"]["bias"] = zeros["norm"]["bias"]
+  jax.tree.map(
+    lambda got, want: np.testing.assert_allclose(got, want, atol=1e-7), updates, decayed
+  )

@@ -11,7 +11,7 @@ from phi1_jax.optim.config import OptimizerConfig
 def _rates(steps, total, **changes):
   values = {"peak_learning_rate": 1e-3, "warmup_steps": 750, "weight_decay": 0.1}
   config = OptimizerConfig(**{**values, **changes})
-  rate = schedule.linear_warmup_linear_decay(config, total)
+  rate = schedule.make_schedule(config, total)
   return [float(rate(step)) for step in steps]
 
 
@@ -33,3 +33,34 @@ def test_without_warmup_starts_at_the_peak():
 def test_refuses_a_warmup_as_long_as_the_run():
   with pytest.raises(InputError, match="got 750, expected fewer than the run's 750"):
     _rates([0], 750)
+
+
+def test_cosine_by_its_formula():
+  steps = np.array([0, 25, 50, 60, 75, 90, 100, 200])
+  changes = {"schedule": "cosine", "end_learning_rate_fraction": 0.1}
+  rates = _rates(steps, 100, warmup_steps=50, **changes)
+  done = np.clip((steps - 50) / 50, 0, 1)
+  falling = 0.1 + 0.9 * (1 + np.cos(np.pi * done)) / 2
+  expected = 1e-3 * np.where(steps < 50, steps / 50, falling)
+  np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-10)
+
+
+@pytest.mark.parametrize("warmup", [0, 10])
+def test_wsd_stays_at_the_peak_until_its_decay(warmup):
+  steps = np.array([0, 5, 10, 79, 80, 85, 100, 200])
+  changes = {"schedule": "wsd", "decay_steps": 20, "end_learning_rate_fraction": 0.5}
+  rates = _rates(steps, 100, warmup_steps=warmup, **changes)
+  rising = np.minimum(steps / warmup, 1) if warmup else 1
+  expected = 1e-3 * rising * (1 - 0.5 * np.clip((steps - 80) / 20, 0, 1))
+  np.testing.assert_allclose(rates, expected, rtol=1e-5)
+
+
+def test_wsd_without_a_stable_part_is_linear():
+  linear = _rates(range(101), 100, warmup_steps=50)
+  wsd = _rates(range(101), 100, warmup_steps=50, schedule="wsd", decay_steps=50)
+  assert wsd == linear
+
+
+def test_refuses_a_decay_that_does_not_fit():
+  with pytest.raises(InputError, match="got 51, expected at most the 50 steps"):
+    _rates([0], 100, warmup_steps=50, schedule="wsd", decay_steps=51)
