@@ -14,7 +14,7 @@ from phi1_jax.kernels.grid import MASKED
 # MIN_BLOCK. More blocks skip more scores above the diagonal; fewer blocks make larger
 # matrix products.
 MAX_BLOCKS = 8
-MIN_BLOCK = 64
+MIN_BLOCK = 128
 
 
 def reference(
@@ -55,14 +55,16 @@ def blocked(
     rows_BNT = dropout.row_hashes(dropout_key, (batch, heads, length))
     hashes = rows_BNT, dropout.column_hashes(dropout_key, length)
   block = max(MIN_BLOCK, -(-length // MAX_BLOCKS))
+  # Heads before positions once, and not again for every block.
+  q_BNTH, k_BNSH, v_BNSH = (x.swapaxes(1, 2) for x in (q_BTNH, k_BSNH, v_BSNH))
   contexts = []
   for start in range(0, length, block):
     stop = min(start + block, length)
     queries, keys = slice(start, stop), slice(0, stop)
     scores_BNTS = jnp.einsum(
-      "BTNH,BSNH->BNTS",
-      q_BTNH[:, queries],
-      k_BSNH[:, keys],
+      "BNTH,BNSH->BNTS",
+      q_BNTH[:, :, queries],
+      k_BNSH[:, :, keys],
       preferred_element_type=jnp.float32,
     )
     allowed_BNTS = (jnp.arange(start, stop)[:, None] >= jnp.arange(stop))[None, None]
@@ -78,8 +80,11 @@ def blocked(
       )
       weights_BNTS = jnp.where(kept_BNTS, weights_BNTS / (1 - dropout_rate), 0.0)
     contexts.append(
-      jnp.einsum("BNTS,BSNH->BTNH", weights_BNTS.astype(v_BSNH.dtype), v_BSNH[:, keys])
+      jnp.einsum(
+        "BNTS,BNSH->BNTH", weights_BNTS.astype(v_BSNH.dtype), v_BNSH[:, :, keys]
+      )
     )
-  context_BTE = jnp.concatenate(contexts, axis=1).reshape(batch, length, -1)
+  context_BTNH = jnp.concatenate(contexts, axis=2).swapaxes(1, 2)
+  context_BTE = context_BTNH.reshape(batch, length, -1)
   # Saved by the policies that save the context, in whole rows (see model.layers).
   return checkpoint_name(context_BTE, "context").reshape(q_BTNH.shape)

@@ -163,7 +163,7 @@ class Projection(nn.Module):
       config.param_dtype,
     )
     dtype = self.output_dtype or config.dtype
-    product = _product(
+    product: Any = _product(
       num_inputs, dtype, x.astype(config.dtype), kernel.astype(config.dtype)
     )
     return product + bias.astype(dtype)
@@ -188,12 +188,14 @@ def _product_forward(num_inputs, dtype, x, kernel):
 def _product_backward(num_inputs, dtype, residuals, d_out):
   x, kernel = residuals
   lead = tuple(range(x.ndim - num_inputs))
-  outputs = tuple(range(num_inputs, kernel.ndim)), tuple(range(len(lead), d_out.ndim))
+  outputs = tuple(range(len(lead), d_out.ndim)), tuple(range(num_inputs, kernel.ndim))
   d_x = jax.lax.dot_general(
-    d_out, kernel, (outputs[::-1], ((), ())), preferred_element_type=x.dtype
+    d_out, kernel, (outputs, ((), ())), preferred_element_type=x.dtype
   )
   dims = ((lead, lead), ((), ()))
-  narrowing = math.prod(kernel.shape[:num_inputs]) > math.prod(kernel.shape[num_inputs:])
+  narrowing = math.prod(kernel.shape[:num_inputs]) > math.prod(
+    kernel.shape[num_inputs:]
+  )
   factors = (d_out, x) if narrowing else (x, d_out)
   d_kernel = jax.lax.dot_general(*factors, dims, preferred_element_type=kernel.dtype)
   if narrowing:
@@ -230,7 +232,7 @@ class Attention(nn.Module):
       name="qkv",
     )(x_BTD)
     q_BTNH, k_BTNH, v_BTNH = (
-      _saved_as(qkv_BT3NH[:, :, part], "qkv") for part in range(3)
+      _saved_as(part.squeeze(2), "qkv") for part in jnp.split(qkv_BT3NH, 3, axis=2)
     )
     length = x_BTD.shape[1] if cache is None else cache.k_BNSH.shape[2]
     cos, sin = rotary.tables(length, config.rotary_dim, config.rope_base)

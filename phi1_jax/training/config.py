@@ -23,7 +23,10 @@ class TrainConfig:
     evaluation_batches: how much of each task's held-out text an evaluation reads, in
       batches of `batch_size` sequences, spread evenly over the text; None reads all
       of it. The sequences are the same for any number of devices.
-    head_chunks: pieces that the head's logits are computed in; None holds them all.
+    head_chunks: pieces that the head's logits are computed in; None holds them all,
+      except on one CPU device, which takes as many as its caches like.
+    z_loss: coefficient of log(Z)^2 of each target, Z the sum of the exponentials of its
+      logits (PaLM: 1e-4). Metrics report it beside the loss. 0 is none.
     document_mask: attend only within a document. The paper did not.
     skip_nonfinite_steps: how many steps of a run may have a loss or gradient that is
       not finite. Such a step changes neither parameters nor moments, and the run goes
@@ -40,6 +43,7 @@ class TrainConfig:
   evaluate_every: int | None = None
   evaluation_batches: int | None = None
   head_chunks: int | None = None
+  z_loss: float = 0.0
   document_mask: bool = False
   skip_nonfinite_steps: int = 0
 
@@ -50,6 +54,8 @@ class TrainConfig:
       least = 0 if field.name in ("seed", "skip_nonfinite_steps") else 1
       if type(value) is int and value < least:
         raise InputError(f"Train.{field.name}: got {value}, expected at least {least}")
+    if not 0 <= self.z_loss < float("inf"):
+      raise InputError(f"Train.z_loss: got {self.z_loss}, expected a number >= 0")
     if self.seed >= 2**32:
       raise InputError(f"Train.seed: got {self.seed}, expected 0 to {2**32 - 1}")
     if self.stop_at_step and self.stop_at_step > self.total_steps:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from phi1_jax.kernels.cross_entropy import cross_entropy
+from phi1_jax.kernels.cross_entropy import Sums, cross_entropy
 from phi1_jax.model.decoder import Decoder
 from phi1_jax.training.config import TrainConfig
 from phi1_jax.training.setup import Setup
@@ -30,25 +30,30 @@ def loss(
   head_chunks: int | None,
   document_end: int | None = None,
   dropout_key: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array]:
+  z_loss: float = 0.0,
+) -> Sums:
   """Return the summed next-token loss of windows, and the sum of its weights.
 
   Args:
     model: the decoder.
     params: its parameters.
-    tokens: int32 [B, T + 1]; inputs are all but the last, targets all but the first:
+    tokens: int32 [B, T + 1]; inputs are all but the last, targets all but the first. A
+      token that is no target is its bitwise complement ~id, which is negative:
 
-        tokens    a b c d .
-        inputs    a b c d
-        targets   b c d .
+        tokens    a ~b c d
+        inputs    a b c
+        targets   b c d
+        weights   0 1 1
 
-    weights_BT: weight of each target; None is 1 for all.
+    weights_BT: factors of the targets' weights; None is 1 for all.
     head_chunks: see `TrainConfig`.
     document_end: the id that ends a document, to attend only within documents; the
       token after it starts the next one. None attends over the whole window.
     dropout_key: for training; None is no dropout.
+    z_loss: see `TrainConfig`.
   """
-  inputs_BT, targets_BT = tokens[:, :-1], tokens[:, 1:]
+  ids = jnp.where(tokens < 0, ~tokens, tokens)
+  inputs_BT, targets_BT = ids[:, :-1], ids[:, 1:]
   segment_ids_BT = None
   if document_end is not None:
     ends_BT = (inputs_BT == document_end).astype(jnp.int32)
@@ -61,18 +66,23 @@ def loss(
     rngs=None if dropout_key is None else {"dropout": dropout_key},
     method="hidden",
   )
-  if weights_BT is None:
-    weights_BT = jnp.ones(targets_BT.shape, jnp.float32)
+  is_target_BT = _targets(tokens)
   with jax.named_scope("cross_entropy"):
     return cross_entropy(
       hidden_BTD,
       params["head"]["kernel"],
       params["head"]["bias"],
       targets_BT,
-      weights_BT,
+      is_target_BT if weights_BT is None else is_target_BT * weights_BT,
       chunks=head_chunks,
       compute_dtype=model.config.dtype,
+      z_loss=z_loss,
     )
+
+
+def _targets(tokens: jax.Array) -> jax.Array:
+  """Return the weights of the targets, float32 BT: 0 for a token that is none."""
+  return (tokens[:, 1:] >= 0).astype(jnp.float32)
 
 
 def make_train_step(
@@ -81,27 +91,35 @@ def make_train_step(
   """Return a jitted (state, tokens [B, T + 1]) -> (state, metrics); donates the state.
 
   Dropout depends on the seed and the step alone, so that a resumed run drops the same
-  elements. If loss or gradient norm is not finite, parameters and moments stay as they
-  were. With `Train.skip_nonfinite_steps`, such a step still counts: `state.step` and
-  the learning rate schedule advance. Without it, they stay too.
+  elements. The loss is the mean over the targets of the whole batch (see `loss`).
 
-  Metrics: `loss`, `grad_norm` (before clipping) and `learning_rate`; with
+  If loss or gradient norm is not finite, or the batch has no target, parameters and
+  moments stay as they were. A step without target still counts: `state.step` and the
+  learning rate schedule advance. So does one that is not finite, with
+  `Train.skip_nonfinite_steps`; without it, they stay too.
+
+  Metrics: `loss` (cross-entropy), `grad_norm` (before clipping) and `learning_rate`;
+  with `Train.z_loss` also `z_loss`, which the gradient adds to the loss; with
   `Train.skip_nonfinite_steps` also `skipped`, 0 or 1; with bfloat16 parameters also
   `vanished_updates` and `norm_vanished_updates` (see `vanished_updates`).
   """
   config, parts = setup.config.train, setup.accumulation_steps
-  mean_loss = functools.partial(
-    _mean_loss,
+  part_loss = functools.partial(
+    _part_loss,
     setup.model,
     head_chunks=config.head_chunks,
     document_end=document_end if config.document_mask else None,
+    z_loss=config.z_loss,
   )
 
   def step(state: TrainState, tokens: jax.Array) -> tuple[TrainState, Metrics]:
     # The first fold separates these keys from that of the initial parameters.
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     key = jax.random.fold_in(key, state.step)
-    value, gradients = _accumulate(mean_loss, state.params, tokens, key, parts)
+    weight = jnp.sum(_targets(tokens))
+    # The sums of all parts are divided by the weight of the whole batch.
+    divided = functools.partial(part_loss, weight=jnp.maximum(weight, 1.0))
+    (value, z_loss), gradients = _accumulate(divided, state.params, tokens, key, parts)
     with jax.named_scope("gradient_norm"):
       norm = optax.tree.norm(gradients)
     with jax.named_scope("optimizer"):
@@ -111,18 +129,19 @@ def make_train_step(
       params = optax.apply_updates(state.params, updates)
     finite = jnp.isfinite(value) & jnp.isfinite(norm)
     metrics = {
-      "loss": value,
+      "loss": value - z_loss if config.z_loss else value,
       "grad_norm": norm,
       "learning_rate": jnp.asarray(setup.schedule(state.step), jnp.float32),
     }
+    if config.z_loss:
+      metrics["z_loss"] = z_loss
     if config.skip_nonfinite_steps:
       metrics["skipped"] = 1.0 - finite
     if setup.model.config.param_dtype != "float32":
       metrics |= vanished_updates(state.params, updates, params)
     updated = TrainState(step=state.step + 1, params=params, optimizer=optimizer_state)
-    counted = bool(config.skip_nonfinite_steps)
-    state = _if_finite(finite, updated, state, counted=counted)
-    return state, metrics
+    counted = finite | bool(config.skip_nonfinite_steps)
+    return _chosen(finite & (weight > 0), counted, updated, state), metrics
 
   # Pinned, because the compiled step takes its own result in this layout.
   places = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract_state)
@@ -133,7 +152,7 @@ def make_evaluation_step(model: Decoder, config: TrainConfig, document_end: int)
   """Return a jitted (params, tokens [B, T + 1], weights_BT) -> (loss sum, weights)."""
 
   def step(params: Any, tokens: jax.Array, weights_BT: jax.Array):
-    return loss(
+    sums = loss(
       model,
       params,
       tokens,
@@ -141,6 +160,7 @@ def make_evaluation_step(model: Decoder, config: TrainConfig, document_end: int)
       head_chunks=config.head_chunks,
       document_end=document_end if config.document_mask else None,
     )
+    return sums.loss, sums.weight
 
   return jax.jit(step)
 
@@ -185,50 +205,53 @@ def vanished_warning(metrics: Mapping[str, float]) -> str | None:
   )
 
 
-def _if_finite(finite, new: TrainState, old: TrainState, *, counted: bool):
-  """Return `new` if the step is finite, else `old`.
+def _chosen(learned, counted, new: TrainState, old: TrainState) -> TrainState:
+  """Return `new` where the step is taken, else `old`.
 
   Args:
-    finite: boolean scalar.
+    learned: boolean scalar, for the parameters and the moments. The count of Adam's
+      moments is theirs: its bias correction counts updates of moments.
+    counted: boolean scalar, for the step and the schedule's count.
     new: the state with the update.
     old: the state without it.
-    counted: the step and the schedule's count are those of `new` in either case. The
-      count of Adam's moments is not: its bias correction counts updates of moments.
   """
 
   def is_schedule(x: Any) -> bool:
-    return counted and isinstance(x, optax.ScaleByScheduleState)
+    return isinstance(x, optax.ScaleByScheduleState)
 
   def choose(new, old):
-    return new if is_schedule(new) else jnp.where(finite, new, old)
+    taken = counted if is_schedule(new) else learned
+    return jax.tree.map(functools.partial(jnp.where, taken), new, old)
 
   chosen = jax.tree.map(choose, new, old, is_leaf=is_schedule)
-  return dataclasses.replace(chosen, step=new.step) if counted else chosen
+  return dataclasses.replace(chosen, step=jnp.where(counted, new.step, old.step))
 
 
-def _mean_loss(model, params, tokens, key, **options) -> jax.Array:
+def _part_loss(model, params, tokens, key, *, weight, **options):
+  """Return the sums of losses and z-losses over the rows, divided by `weight`."""
   dropout_key = key if _drops(model) else None
-  total, weight = loss(model, params, tokens, dropout_key=dropout_key, **options)
-  return total / weight
+  sums = loss(model, params, tokens, dropout_key=dropout_key, **options)
+  return sums.loss / weight, sums.z_loss / weight
 
 
 def _drops(model: Decoder) -> bool:
   return model.config.dropout_rate > 0 or model.config.attention_dropout_rate > 0
 
 
-def _accumulate(mean_loss, params, tokens, key, parts: int):
-  """Return loss and gradients, averaged over `parts` equal parts of the batch."""
+def _accumulate(part_loss, params, tokens, key, parts: int):
+  """Return ((loss, z-loss), gradients), summed over `parts` parts of the batch."""
+  gradient = jax.value_and_grad(part_loss, has_aux=True)
   if parts == 1:
-    return jax.value_and_grad(mean_loss)(params, tokens, key)
+    return gradient(params, tokens, key)
   # Each part takes every A-th row, so a device's rows stay on the device.
   by_part = tokens.reshape(-1, parts, tokens.shape[-1]).swapaxes(0, 1)
 
   def add(sums, part):
     number, rows = part
-    new = jax.value_and_grad(mean_loss)(params, rows, jax.random.fold_in(key, number))
+    new = gradient(params, rows, jax.random.fold_in(key, number))
     return jax.tree.map(jnp.add, sums, new), None
 
-  zeros = jnp.zeros(()), jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params)
-  (total, sums), _ = jax.lax.scan(add, zeros, (jnp.arange(parts), by_part))
-  gradients = jax.tree.map(lambda x, like: (x / parts).astype(like.dtype), sums, params)
-  return total / parts, gradients
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params)
+  zeros = (jnp.zeros(()), jnp.zeros(())), zeros
+  (values, sums), _ = jax.lax.scan(add, zeros, (jnp.arange(parts), by_part))
+  return values, jax.tree.map(lambda x, like: x.astype(like.dtype), sums, params)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from phi1_jax import InputError
+from phi1_jax.kernels import cross_entropy as cross_entropy_module
 from phi1_jax.kernels.cross_entropy import cross_entropy
 
 
@@ -20,16 +21,17 @@ def _operands(batch=2, length=12, embed=5, vocabulary=31, dtype="float32"):
   )
 
 
-def _mean_and_gradients(chunks, compute_dtype="float32", **sizes):
+def _mean_and_gradients(chunks, compute_dtype="float32", z_loss=0.0, **sizes):
   hidden, kernel, bias, targets, weights = _operands(**sizes)
 
   def mean(hidden, kernel, bias, weights):
-    loss, weight = cross_entropy(
+    sums = cross_entropy(
       *(hidden, kernel, bias, targets, weights),
       chunks=chunks,
       compute_dtype=compute_dtype,
+      z_loss=z_loss,
     )
-    return 3 * loss / weight
+    return 3 * sums.loss / sums.weight
 
   return jax.jit(jax.value_and_grad(mean, argnums=(0, 1, 2, 3)))(
     hidden, kernel, bias, weights
@@ -41,21 +43,47 @@ def test_plain_by_log_softmax():
   logits = np.asarray(hidden @ kernel + bias, np.float64)
   log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
   picked = np.take_along_axis(log_p, np.asarray(targets)[..., None], -1)[..., 0]
-  loss, weight = cross_entropy(
+  sums = cross_entropy(
     *(hidden, kernel, bias, targets, weights), chunks=None, compute_dtype="float32"
   )
-  np.testing.assert_allclose(loss, -(picked * weights).sum(), rtol=1e-6)
-  np.testing.assert_allclose(weight, weights.sum(), rtol=1e-6)
+  np.testing.assert_allclose(sums.loss, -(picked * weights).sum(), rtol=1e-6)
+  np.testing.assert_allclose(sums.weight, weights.sum(), rtol=1e-6)
+  assert sums.z_loss == 0
 
 
+@pytest.mark.parametrize("chunks", [None, 4])
+def test_z_loss_by_its_formula(chunks):
+  """Also: it adds 2·coefficient·log(Z)·softmax to the gradient of the logits."""
+  hidden, kernel, bias, targets, weights = _operands()
+
+  def sums(bias, z_loss):
+    operands = hidden, kernel, bias, targets, weights
+    return cross_entropy(
+      *operands, chunks=chunks, compute_dtype="float32", z_loss=z_loss
+    )
+
+  logits = np.asarray(hidden @ kernel + bias, np.float64)
+  log_z = np.log(np.exp(logits).sum(-1))
+  z_loss = 0.3 * (log_z**2 * weights).sum()
+  with_z, without = sums(bias, 0.3), sums(bias, 0.0)
+  np.testing.assert_allclose(with_z.z_loss, z_loss, rtol=1e-6)
+  np.testing.assert_allclose(with_z.loss, without.loss + z_loss, rtol=1e-6)
+  softmax = np.exp(logits - log_z[..., None])
+  added = (softmax * (0.6 * log_z * weights)[..., None]).sum((0, 1))
+  gradients = [jax.grad(lambda b, z=z: sums(b, z).loss)(bias) for z in (0.3, 0.0)]
+  np.testing.assert_allclose(gradients[0] - gradients[1], added, atol=2e-5)
+
+
+@pytest.mark.parametrize("z_loss", [0.0, 0.2])
 @pytest.mark.parametrize("chunks", [1, 3, 12])
-def test_chunked_equals_plain_in_value_and_gradients(chunks):
-  loss, gradients = _mean_and_gradients(chunks)
-  expected_loss, expected = _mean_and_gradients(None)
+def test_chunked_equals_plain_in_value_and_gradients(chunks, z_loss):
+  loss, gradients = _mean_and_gradients(chunks, z_loss=z_loss)
+  expected_loss, expected = _mean_and_gradients(None, z_loss=z_loss)
+  atol, rtol = (1e-6, 1e-6) if z_loss else (3e-7, 1e-7)
   np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
   for ours, plain in zip(gradients, expected, strict=True):
     assert ours.dtype == plain.dtype
-    np.testing.assert_allclose(ours, plain, atol=3e-7)
+    np.testing.assert_allclose(ours, plain, atol=atol, rtol=rtol)
 
 
 def test_chunked_equals_plain_without_gradient():
@@ -78,10 +106,17 @@ def test_bfloat16_factors_sum_in_float32():
 
 def test_large_logits_stay_finite():
   hidden, kernel, bias, targets, weights = _operands()
-  loss, _ = cross_entropy(
+  sums = cross_entropy(
     *(hidden * 1e4, kernel, bias, targets, weights), chunks=4, compute_dtype="float32"
   )
-  assert np.isfinite(loss)
+  assert np.isfinite(sums.loss)
+
+
+@pytest.mark.parametrize(("batch", "chunks"), [(1, None), (2, 2), (7, 10)])
+def test_a_cpu_takes_chunks_that_fit_its_cache(batch, chunks):
+  shape, limit = (batch, 20, 5), cross_entropy_module._CPU_LOGITS
+  assert cross_entropy_module._default_chunks(shape, limit // 20) == chunks
+  assert cross_entropy_module._default_chunks((1, 20, 5), limit) == 20
 
 
 def test_chunked_never_holds_the_logits():

@@ -47,13 +47,27 @@ def test_loss_by_hand(chunks):
   tokens = np.array([[0, 1, 2, 3, 0], [3, 3, 1, 0, 2]])
   weights_BT = np.array([[1, 1, 0, 1], [0, 0.5, 2, 1]], np.float32)
   model = Copy()
-  total, weight = step.loss(model, PARAMS, tokens, weights_BT, head_chunks=chunks)
+  total, weight, _ = step.loss(model, PARAMS, tokens, weights_BT, head_chunks=chunks)
   np.testing.assert_allclose(total, by_hand(tokens, weights_BT), rtol=1e-6)
   assert weight == 6.5
   np.testing.assert_array_equal(model.inputs_BT, tokens[:, :-1])
-  total, weight = step.loss(model, PARAMS, tokens, head_chunks=chunks)
+  total, weight, _ = step.loss(model, PARAMS, tokens, head_chunks=chunks)
   np.testing.assert_allclose(total, by_hand(tokens, np.ones((2, 4))), rtol=1e-6)
   assert weight == 8
+
+
+def test_a_complement_is_read_but_not_learnt():
+  tokens = np.array([[0, 1, 2, 3, 0], [3, 3, 1, 0, 2]])
+  masked, model = tokens.copy(), Copy()
+  masked[0, [0, 2]], masked[1, 4] = ~masked[0, [0, 2]], ~2
+  weights_BT = np.array([[1, 0, 1, 1], [1, 1, 1, 0]])
+  total, weight, _ = step.loss(model, PARAMS, masked, head_chunks=None, document_end=3)
+  np.testing.assert_allclose(total, by_hand(tokens, weights_BT), rtol=1e-6)
+  assert weight == 6
+  np.testing.assert_array_equal(model.inputs_BT, tokens[:, :-1])
+  # Given weights are factors: those of an evaluation.
+  doubled = step.loss(model, PARAMS, masked, 2 * np.ones((2, 4)), head_chunks=None)
+  assert (doubled.loss, doubled.weight) == (2 * total, 12)
 
 
 def test_documents_of_a_window():
@@ -142,7 +156,7 @@ def test_an_update_is_optax_on_the_gradient_of_the_mean_loss(tiny, initial):
   (row,), after = run(setup, initial, count=1)
 
   def mean_loss(params):
-    total, weight = step.loss(setup.model, params, batches(1)[0], head_chunks=None)
+    total, weight, _ = step.loss(setup.model, params, batches(1)[0], head_chunks=None)
     return total / weight
 
   value, gradients = jax.jit(jax.value_and_grad(mean_loss))(initial.params)
@@ -172,14 +186,115 @@ def test_sums_of_bfloat16_gradients_are_float32():
   """In bfloat16, 512 ones would sum to 256."""
   params = {"w": jnp.ones(3, jnp.bfloat16)}
 
-  def mean_loss(params, rows, key):
-    return jnp.sum(params["w"]) * jnp.mean(rows.astype(jnp.float32))
+  def part_loss(params, rows, key):
+    return jnp.sum(params["w"]) * jnp.mean(rows.astype(jnp.float32)), jnp.ones(())
 
   tokens = jnp.ones((512, 5), jnp.int32)
-  value, gradients = step._accumulate(mean_loss, params, tokens, jax.random.key(0), 512)
-  assert value == 3
+  values, gradients = step._accumulate(
+    part_loss, params, tokens, jax.random.key(0), 512
+  )
+  assert values == (3 * 512, 512)
   assert gradients["w"].dtype == jnp.bfloat16
-  np.testing.assert_array_equal(gradients["w"], 1)
+  np.testing.assert_array_equal(gradients["w"], 512)
+
+
+def masked_batch(fraction=0.6):
+  """A batch whose rows have very different numbers of targets."""
+  tokens, random = batches(1)[0], np.random.default_rng(2)
+  masked = random.random(tokens.shape) < fraction
+  masked[:5] = True
+  return np.where(masked, ~tokens, tokens)
+
+
+def one_step(setup, now, tokens):
+  """The metrics of a step, and the state behind it, on the host."""
+  places = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract_state)
+  now = jax.device_put(jax.tree.map(np.copy, now), places)
+  now, metrics = compiled(setup)(now, sharding.put_batch(tokens, setup.mesh, 16))
+  return jax.device_get(metrics), jax.device_get(now)
+
+
+def test_the_mean_is_over_the_targets_of_the_whole_batch(tiny, initial):
+  """The same in one part and in four, on one device and on eight."""
+  tokens, options = masked_batch(), {"model": NO_DROPOUT, "optimizer": {"clip_norm": 9}}
+  options["optimizer"]["warmup_steps"] = 0
+  setup = tiny(mesh=(2, 2, 2), **options)
+
+  def mean_loss(params):
+    total, weight, _ = step.loss(setup.model, params, tokens, head_chunks=None)
+    assert weight.shape == ()
+    return total / (tokens[:, 1:] >= 0).sum()
+
+  value, gradients = jax.jit(jax.value_and_grad(mean_loss))(initial.params)
+  for changes in ({}, {"sequences_per_device": 1}):
+    setup = tiny(mesh=(2, 2, 2), train=changes, **options)
+    metrics, after = one_step(setup, initial, tokens)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-6)
+    mean = after.optimizer[1][0].mu
+    jax.tree.map(
+      lambda got, want: np.testing.assert_allclose(got, 0.1 * want, atol=1e-7),
+      mean,
+      jax.device_get(gradients),
+    )
+
+
+def test_a_masked_token_is_no_target(tiny, initial):
+  """The last token is only a target; masked, it may as well be another."""
+  setup = tiny(mesh=(8, 1, 1))
+  tokens = batches(1)[0]
+  tokens[:8, -1] = ~tokens[:8, -1]
+  other = tokens.copy()
+  other[:8, -1] = ~((~other[:8, -1] + 7) % 64)
+  same = [one_step(setup, initial, rows)[1] for rows in (tokens, other)]
+  jax.tree.map(np.testing.assert_array_equal, *same)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_batch_without_target_only_counts(tiny, name):
+  setup = tiny(mesh=(8, 1, 1), optimizer={"name": name, "warmup_steps": 0})
+  _, before = one_step(setup, jax.device_get(start(setup)), batches(1)[0])
+  metrics, after = one_step(setup, before, ~batches(1)[0])
+  assert metrics["loss"] == metrics["grad_norm"] == 0
+  assert int(after.step) == 2
+  jax.tree.map(np.testing.assert_array_equal, before.params, after.params)
+  rates = [
+    int(x.count)
+    for x in jax.tree.leaves(
+      after.optimizer, is_leaf=lambda x: isinstance(x, optax.ScaleByScheduleState)
+    )
+    if isinstance(x, optax.ScaleByScheduleState)
+  ]
+  assert set(rates) == {2}
+
+
+def test_z_loss_is_reported_beside_the_loss(tiny, initial):
+  """At initialisation all logits are near 0, so that log(Z) is log(64)."""
+  options = {"mesh": (8, 1, 1), "model": NO_DROPOUT}
+  plain, _ = one_step(tiny(**options), initial, batches(1)[0])
+  found, _ = one_step(tiny(train={"z_loss": 0.01}, **options), initial, batches(1)[0])
+  np.testing.assert_allclose(found["loss"], plain["loss"], rtol=1e-6)
+  assert found["z_loss"] == pytest.approx(0.01 * np.log(64) ** 2, rel=0.02)
+  assert found["grad_norm"] != plain["grad_norm"]
+
+
+def test_muon_on_eight_devices_is_muon_on_one(tiny):
+  """Orthogonalisation is of whole matrices, although each device holds a part."""
+  options = {"model": NO_DROPOUT, "optimizer": {"name": "muon", "warmup_steps": 0}}
+  setup = tiny(mesh=(2, 2, 2), **options)
+  kernel = setup.abstract_state.params["layers"]["mlp"]["up"]["kernel"]
+  assert kernel.sharding.shard_shape(kernel.shape) == (2, 8, 16)
+  first = jax.device_get(start(setup))
+  rows, after = run(setup, first)
+  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+  with sharding.layout(mesh):
+    abstract = state.abstract(setup.model, setup.optimizer, mesh)
+  alone = dataclasses.replace(setup, mesh=mesh, abstract_state=abstract)
+  expected, after_alone = run(alone, first)
+  np.testing.assert_allclose(rows, expected, rtol=2e-4)
+  jax.tree.map(
+    lambda one, other: np.testing.assert_allclose(one, other, atol=2e-4),
+    *(jax.device_get(x.params) for x in (after, after_alone)),
+  )
 
 
 def test_a_skipped_step_counts_and_changes_nothing_else(tiny, initial):
