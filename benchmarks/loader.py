@@ -8,8 +8,8 @@ prefetched), so a busy machine disturbs them alike; the median round counts.
 
   phi1_jax               train_batches, windows of all tasks by size
   phi1_jax mixture       train_batches, three tasks by rate
-  grain per window       the same order, with a Grain pipeline step for every row
-  numpy loop             the ceiling: a permutation in memory, row by row, no seeking
+  grain per window       a Grain pipeline with a step for every row
+  numpy loop             the ceiling: a permutation in memory, row by row
   torch DataLoader       the anchor: a map-style dataset over the same file, int64
 """
 

@@ -10,7 +10,7 @@ import collections
 import dataclasses
 import functools
 import hashlib
-import itertools
+import heapq
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -224,21 +224,16 @@ def smallest(
   This is a uniform sample, independent of the order of the pairs and of how they are
   divided: the smallest of the parts' smallest are the smallest of all.
   """
-  kept: list[tuple[bytes, bytes]] = []
-  size = 0
-  for pair in pairs:
-    kept.append(pair)
-    size += len(pair[1])
-    if size > 2 * num_bytes:
-      kept = _cut(kept, num_bytes)
-      size = sum(len(text) for _, text in kept)
-  return _cut(kept, num_bytes)
-
-
-def _cut(pairs: list[tuple[bytes, bytes]], num_bytes: int) -> list[tuple[bytes, bytes]]:
-  pairs = sorted(pairs)
-  sizes = itertools.accumulate(len(text) for _, text in pairs)
-  return [pair for pair, size in zip(pairs, sizes, strict=True) if size <= num_bytes]
+  kept: list[tuple[int, bytes]] = []  # a heap, the largest hash first
+  size, end = 0, 1 << 256
+  for digest, text in pairs:
+    if (number := int.from_bytes(digest, "big")) < end:
+      heapq.heappush(kept, (-number, text))
+      size += len(text)
+    while size > num_bytes:
+      end = -kept[0][0]
+      size -= len(heapq.heappop(kept)[1])
+  return sorted(((-number).to_bytes(32, "big"), text) for number, text in kept)
 
 
 def dropped_file(store: str | Path, unit: Unit) -> Path:

@@ -141,3 +141,24 @@ def test_crlf_and_form_feeds_do_not_shift_lines():
   source = SOURCE.replace("def area", "\x0c\ndef area").replace("\n", "\r\n")
   plain = [exercise.text for exercise in exercises.mine(SOURCE)]
   assert [exercise.text for exercise in exercises.mine(source)] == plain
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_bodies_are_what_comes_after_the_docstrings(end):
+  text = SOURCE.replace("\n", end)
+  shifted = ("# é😀" + end + text).encode()
+  bodies = [shifted[a:b].decode() for a, b in exercises.bodies("# é😀" + end + text)]
+  assert bodies[0] == (
+    f"  # A comment belongs to the body.{end}  return math.pi * radius**2{end}"
+  )
+  mined = exercises.mine(text)
+  assert {exercise.body for exercise in mined} <= {
+    body.replace("\r\n", "\n").replace("\r", "\n") for body in bodies
+  }
+
+
+def test_of_what_is_no_function_nothing_is_a_body():
+  assert exercises.bodies("x = 1\n") == []
+  assert exercises.bodies("def f(:\n") == []
+  assert exercises.bodies('def f():\n  """Doc."""\n') == []
+  assert exercises.bodies("def f(x):\n  return x\n") == []

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from phi1_jax import InputError, storage
-from phi1_jax.data.loader import held_out_batches
+from phi1_jax.data.loader import ORDER, held_out_batches
 from phi1_jax.parallel import sharding
 from phi1_jax.parallel.mesh import MeshConfig
 from phi1_jax.telemetry.throughput import FIGURES
@@ -384,3 +384,13 @@ def test_a_save_that_fails_twice_ends_the_run(tiny, store, monkeypatch):
     train(setup, store)
   assert [path.name for path in (setup.workdir / "checkpoints").iterdir()] == ["4"]
   assert max(step for step, _ in rows(setup.workdir)) == 9
+
+
+def test_a_run_begun_with_another_order_of_windows_is_refused(tmp_path):
+  """Checkpoints of earlier versions do not say theirs, which was another."""
+  with pytest.raises(InputError, match=r"order 1 .*--gin\.Checkpoint\.init_from=run"):
+    loop._refuse_other_order({"step": 3, "samples_seen": 24}, "run")
+  with pytest.raises(InputError, match="got a run with order 1"):
+    loop._refuse_other_order({"step": 3}, "run")
+  loop._refuse_other_order({"step": 3, "samples_seen": 24, "order": ORDER}, "run")
+  loop._refuse_other_order({"step": 0, "samples_seen": 0}, "run")

@@ -1,0 +1,88 @@
+"""Marks of completions, the comparison of encoders, and texts chosen by hash."""
+
+import hashlib
+import random
+
+import numpy as np
+import pytest
+
+from phi1_jax import InputError
+from phi1_jax.data import shards
+from phi1_jax.data.documents import Document
+from phi1_jax.grammar import teacher
+from phi1_jax.text import tokenizer as tokenizers
+from phi1_jax.text.tokenizer import Tokenizer
+
+
+def unit(task: str) -> shards.Unit:
+  return shards.Unit(task, 0, 1, 0, 1, 0.0, marked=True)
+
+
+def marked_text(task: str, text: str) -> str:
+  """The text of the tokens that count."""
+  codegen = tokenizers.codegen()
+  ids = codegen.encode_arrays([text])[0]
+  marks = shards._marks(Document(text), ids[:0], ids, unit(task), codegen)
+  assert marks[-1] == 1  # the end of the text
+  return codegen.decode(ids[marks[:-1] == 1].tolist())
+
+
+def test_of_exercises_the_bodies_count():
+  made = [teacher.exercise(0, number, menu="numbers") for number in range(50)]
+  for exercise in made:
+    text = marked_text("grammar_exercises", exercise.text)
+    assert exercise.body.endswith(text) or text.endswith(exercise.body)
+    assert marked_text("files", exercise.text) == exercise.text
+  plain = [e for e in made if "def " not in e.prompt[1:]]
+  for exercise in plain:
+    assert marked_text("grammar_exercises", exercise.text) == exercise.body
+
+
+def test_two_functions_have_two_bodies():
+  text = 'import os\n\n\ndef f(é):\n  """Doc é."""\n  return é\n\n\n'
+  text += 'def g():\n    """Doc."""\n    return 1\n'
+  # A token counts if it begins in a body: "\n\n" does.
+  assert marked_text("exercises", text) == "  return é\n\n    return 1\n"
+  assert marked_text("exercises", "x = 1\n") == "x = 1\n"
+
+
+def test_an_encoder_that_differs_stops_the_build_by_the_tasks_name(
+  tmp_path, monkeypatch
+):
+  class Source:
+    def read(self, shard, shards, dropped, tokenizer):
+      yield Document("def f(x):\n  return x\n")
+
+  codegen = tokenizers.codegen()
+  codegen.save(tmp_path / tokenizers.FILE_NAME)
+  shards.use({"mine": Source()})
+  real = Tokenizer.encode_arrays
+  monkeypatch.setattr(
+    Tokenizer, "encode_arrays", lambda self, texts: [a[::-1] for a in real(self, texts)]
+  )
+  with pytest.raises(InputError, match="task mine, shard 0 of 1: tokie encodes 'def f"):
+    shards.build(unit("mine"), str(tmp_path), codegen.digest)
+  monkeypatch.undo()
+  assert shards.build(unit("mine"), str(tmp_path), codegen.digest)["train"]["tokens"]
+
+
+def test_the_smallest_hashes_that_fit():
+  rng = random.Random(0)
+  texts = [bytes(rng.randrange(1, 50)) + str(i).encode() for i in range(500)]
+  pairs = [(hashlib.sha256(text).digest(), text) for text in texts]
+  whole = shards.smallest(pairs, 2000)
+  size = sum(len(text) for _, text in whole)
+  rest = sorted(set(pairs) - set(whole))
+  assert whole == sorted(pairs)[: len(whole)]
+  assert size <= 2000 < size + len(rest[0][1])
+  rng.shuffle(pairs)
+  parts = [shards.smallest(pairs[k::3], 2000) for k in range(3)]
+  assert shards.smallest([p for part in parts for p in part], 2000) == whole
+  assert shards.smallest(pairs, 10**6) == sorted(pairs)
+
+
+def test_batches_hold_about_a_million_characters():
+  documents = [Document("x" * 300_000, prompt="y" * 100_000) for _ in range(7)]
+  batches = list(shards._batches(documents))
+  assert [len(batch) for batch in batches] == [3, 3, 1]
+  assert list(np.concatenate(batches)) == documents
