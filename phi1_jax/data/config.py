@@ -11,6 +11,7 @@ from phi1_jax import InputError
 log = logging.getLogger(__name__)
 
 LOSS_ON = ("all", "completions")
+_SIZES = "295 to 65536"
 # Beside the files of a published set: the facts that decide its documents.
 CURATED_CONTENT = "content.json"
 
@@ -62,13 +63,6 @@ class DataConfig:
         "Data.mixture, Data.files: got neither; name a mixture, or patterns of files: "
         """--gin.Data.files="('data/*.jsonl',)\""""
       )
-    for name in ("store", "tokenizer"):
-      if not getattr(self, name):
-        raise InputError(f'Data.{name}: got "", expected a name')
-    if self.loss_on not in LOSS_ON:
-      raise InputError(
-        f"Data.loss_on: got {self.loss_on!r}, expected {' or '.join(LOSS_ON)}"
-      )
     trained, size = self.tokenizer == "train", self.trained_vocabulary_size
     if trained and size is None:
       raise InputError(
@@ -79,28 +73,26 @@ class DataConfig:
         f"Data.trained_vocabulary_size: got {size} with the tokenizer "
         f'"{self.tokenizer}"; it belongs to Data.tokenizer = "train"'
       )
-    if size is not None and not 295 <= size <= 1 << 16:
-      raise InputError(
-        f"Data.trained_vocabulary_size: got {size}, expected 295 to 65536"
-      )
-    if not 0 <= self.held_out_fraction < 1:
-      raise InputError(
-        f"Data.held_out_fraction: got {self.held_out_fraction}, expected 0 <= it < 1"
-      )
-    if self.shards < 1:
-      raise InputError(f"Data.shards: got {self.shards}, expected at least 1")
-    if self.processes < 0:
-      raise InputError(
-        f"Data.processes: got {self.processes}, expected 0 (one per core) or more"
-      )
+    in_range = {
+      "store": (bool(self.store), "a name"),
+      "tokenizer": (bool(self.tokenizer), "a name"),
+      "trained_vocabulary_size": (size is None or 295 <= size <= 1 << 16, _SIZES),
+      "held_out_fraction": (0 <= self.held_out_fraction < 1, "0 <= it < 1"),
+      "shards": (self.shards >= 1, "at least 1"),
+      "processes": (self.processes >= 0, "0 (one per core) or more"),
+      "loss_on": (self.loss_on in LOSS_ON, " or ".join(LOSS_ON)),
+      "rates": (self.rates != {}, "at least one task, or None"),
+    }
+    for name, (fits, expected) in in_range.items():
+      if not fits:
+        got = getattr(self, name)
+        raise InputError(f"Data.{name}: got {got!r}, expected {expected}")
     for task, rate in (self.rates or {}).items():
       if not (math.isfinite(rate) and rate > 0):
         raise InputError(
           f"Data.rates: got {rate} for {task}, expected a positive number (leave a "
           "task out to skip it)"
         )
-    if self.rates == {}:
-      raise InputError("Data.rates: got no task, expected at least one, or None")
 
   @property
   def needs_seqio(self) -> bool:

@@ -237,7 +237,7 @@ class _Source:
       self._order = None  # two would need twice the memory
       # Not a Generator, whose stream may change with NumPy's version: this is frozen.
       seed = hashlib.sha256(f"{self._entropy}/{epoch}".encode()).digest()
-      random = np.random.RandomState(np.frombuffer(seed, np.uint32))
+      random = np.random.RandomState(np.frombuffer(seed, "<u4"))
       order = np.arange(self.num_windows, dtype=np.min_scalar_type(self.num_windows))
       random.shuffle(order)
       self._order = epoch, order

@@ -47,6 +47,21 @@ _BUILD_AGAIN = "run `python -m phi1_jax.prepare` again with the same --gin_file"
 _REBUILD = "build it again, in a new folder, with `python -m phi1_jax.prepare`"
 
 
+# The arrays of a shard: type, and what they have an element for.
+_ARRAYS = {
+  "tokens": (np.uint16, "tokens"),
+  "documents": (np.int64, "documents"),
+  "loss": (np.uint8, "tokens"),
+}
+
+
+def _keys(name: str) -> tuple[str, str]:
+  """Return the keys of an entry for the file of an array and its sha256."""
+  if name == "tokens":
+    return "file", "sha256"
+  return f"{name}_file", f"{name}_sha256"
+
+
 class ShardWriter:
   """A writer of one shard; the documents are in memory until `close`.
 
@@ -69,11 +84,12 @@ class ShardWriter:
   ):
     if not 0 <= index < count:
       raise ValueError(f"shard index {index} is not in [0, {count})")
-    self._directory = Path(directory)
-    self._index, self._count, self._task = index, count, task
+    self._directory, self._task, self._marked = Path(directory), task, marked
+    self._index, self._count = index, count
+    # Ids and marks of each document, and their bytes of text.
     self._documents: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
     self._marks: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
-    self._num_bytes, self._marked = dict.fromkeys(SPLITS, 0), marked
+    self._num_bytes = dict.fromkeys(SPLITS, 0)
 
   def add(
     self,
@@ -115,23 +131,20 @@ class ShardWriter:
     """Write the shard to the disk and return its entry for the manifest."""
     documents = [ids for split in SPLITS for ids in self._documents[split]]
     lengths = np.array([len(ids) for ids in documents], dtype=np.int64)
-    tokens = np.concatenate([np.zeros(0, np.uint16), *documents])
-    suffix = _suffix(self._index, self._count)
-    entry: dict[str, Any] = {
-      "file": f"tokens-{suffix}.npy",
-      "task": self._task,
-      "documents_file": f"documents-{suffix}.npy",
+    content = {
+      "tokens": np.concatenate([np.zeros(0, np.uint16), *documents]),
+      "documents": np.cumsum(lengths) - lengths,
     }
-    self._directory.mkdir(parents=True, exist_ok=True)
-    entry["sha256"] = _save(self._directory / entry["file"], tokens)
-    entry["documents_sha256"] = _save(
-      self._directory / entry["documents_file"], np.cumsum(lengths) - lengths
-    )
     if self._marked:
-      entry["loss_file"] = f"loss-{suffix}.npy"
-      marks = [np.zeros(0, np.uint8), *self._marks["train"], *self._marks["held_out"]]
-      path = self._directory / entry["loss_file"]
-      entry["loss_sha256"] = _save(path, np.concatenate(marks))
+      marks = [marks for split in SPLITS for marks in self._marks[split]]
+      content["loss"] = np.concatenate([np.zeros(0, np.uint8), *marks])
+    self._directory.mkdir(parents=True, exist_ok=True)
+    entry: dict[str, Any] = {"task": self._task}
+    for name, values in content.items():
+      path = self._directory / f"{name}-{_suffix(self._index, self._count)}.npy"
+      with storage.writing(path) as file:
+        np.save(file, values)
+      entry |= dict(zip(_keys(name), (path.name, _sha256(path)), strict=True))
     for split in SPLITS:
       entry[split] = {
         "documents": len(self._documents[split]),
@@ -151,8 +164,8 @@ def finished_shard(directory: str | Path, index: int, count: int) -> dict | None
   if not record.exists():
     return None
   entry = json.loads(record.read_bytes())
-  whole = all((directory / name).exists() for name in _files({"shards": [entry]}))
-  return entry if whole else None
+  there = all((directory / name).exists() for name in _files([entry]))
+  return entry if there else None
 
 
 def finish(directory: str | Path, manifest_fields: dict, shards: list[dict]) -> str:
@@ -195,13 +208,6 @@ def _record(directory: Path, index: int, count: int) -> Path:
 def _canonical(value: Any) -> bytes:
   """Return a value as JSON that does not depend on the order of keys."""
   return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
-
-
-def _save(path: Path, array: np.ndarray) -> str:
-  """Save an array as .npy and return the sha256 of the file."""
-  with storage.writing(path) as file:
-    np.save(file, array)
-  return _sha256(path)
 
 
 def _sha256(path: Path) -> str:
@@ -257,8 +263,7 @@ class TokenStore:
   directory: Path
   digest: str
   manifest: dict[str, Any]
-  _shards: tuple[np.ndarray, ...] = dataclasses.field(repr=False)
-  _marks: tuple[np.ndarray, ...] = dataclasses.field(default=(), repr=False)
+  _shards: tuple[dict[str, np.ndarray], ...] = dataclasses.field(repr=False)
 
   @classmethod
   def open(
@@ -302,12 +307,9 @@ class TokenStore:
     digest, manifest = _read_manifest(directory)
     try:
       shards = tuple(_open_shard(directory, s) for s in manifest["shards"])
-      marks = tuple(
-        _open_marks(directory, s) for s in manifest["shards"] if "loss_file" in s
-      )
       if verify:
         _verify(directory, digest, manifest, verified)
-      store = cls(directory, digest, manifest, shards, marks)
+      store = cls(directory, digest, manifest, shards)
       _ = store.tasks, store.eos_id, store.vocabulary_size
     except (KeyError, TypeError) as error:
       raise InputError(
@@ -337,7 +339,7 @@ class TokenStore:
     Raises:
       InputError: the store has no such task.
     """
-    return self._stream(self._shards, task, split)
+    return self._stream("tokens", task, split)
 
   def marks(self, task: str, split: str) -> TokenStream:
     """Return a mark for every token of `stream`, uint8: 1 = completion, 0 = prompt.
@@ -345,13 +347,13 @@ class TokenStore:
     Raises:
       InputError: the store has no such task, or no marks.
     """
-    if not self._marks:
+    if not all("loss" in arrays for arrays in self._shards):
       raise InputError(
         f'token store {self.directory} was built without Data.loss_on = "completions", '
         "so it does not mark prompts; name another folder with Data.store, which is "
         "built with marks"
       )
-    return self._stream(self._marks, task, split)
+    return self._stream("loss", task, split)
 
   def num_targets(self, task: str, split: str, completions_only: bool) -> int:
     """Return the number of tokens of a split that a model is to predict."""
@@ -360,7 +362,7 @@ class TokenStore:
       return int(marks.read(min(1, len(marks)), len(marks)).sum(dtype=np.int64))
     return max(len(self.stream(task, split)) - 1, 0)
 
-  def _stream(self, arrays: Sequence[np.ndarray], task: str, split: str) -> TokenStream:
+  def _stream(self, array: str, task: str, split: str) -> TokenStream:
     if split not in SPLITS:
       raise ValueError(f'split is one of {SPLITS}, got "{split}"')
     if task not in self.tasks:
@@ -369,10 +371,11 @@ class TokenStore:
         f"{', '.join(self.tasks)}"
       )
     parts = []
-    for entry, tokens in zip(self.manifest["shards"], arrays, strict=True):
+    for entry, arrays in zip(self.manifest["shards"], self._shards, strict=True):
       if entry["task"] == task:
         border = entry["train"]["tokens"]
-        parts.append(tokens[:border] if split == "train" else tokens[border:])
+        values = arrays[array]
+        parts.append(values[:border] if split == "train" else values[border:])
     return TokenStream(parts)
 
   def bytes_per_token(self, task: str, split: str) -> float:
@@ -423,37 +426,27 @@ def _parse_json(path: Path) -> dict[str, Any]:
   return value
 
 
-def _open_shard(directory: Path, entry: dict[str, Any]) -> np.ndarray:
-  """Memory-map one shard's tokens; check type and length of its files."""
-  tokens, documents = (
-    sum(entry[split][unit] for split in SPLITS) for unit in ("tokens", "documents")
-  )
-  mapped = _map(directory / entry["file"], np.dtype(np.uint16), tokens)
-  _map(directory / entry["documents_file"], np.dtype(np.int64), documents)
-  return mapped
+def _open_shard(directory: Path, entry: dict[str, Any]) -> dict[str, np.ndarray]:
+  """Memory-map one shard's arrays; check type and length of its files."""
+  found = {}
+  for name, (dtype, unit) in _ARRAYS.items():
+    if name != "loss" or "loss_file" in entry:
+      length = sum(entry[split][unit] for split in SPLITS)
+      found[name] = _map(directory / entry[_keys(name)[0]], np.dtype(dtype), length)
+  return found
 
 
-def _open_marks(directory: Path, entry: dict[str, Any]) -> np.ndarray:
-  """Memory-map one shard's marks."""
-  tokens = sum(entry[split]["tokens"] for split in SPLITS)
-  return _map(directory / entry["loss_file"], np.dtype(np.uint8), tokens)
-
-
-def _files(manifest: dict[str, Any]) -> dict[str, str]:
-  """Return the names of a store's arrays and the sha256 of each."""
-  names = [("file", "sha256"), ("documents_file", "documents_sha256")]
-  if manifest["shards"] and "loss_file" in manifest["shards"][0]:
-    names.append(("loss_file", "loss_sha256"))
-  return {
-    entry[file]: entry[sha256] for entry in manifest["shards"] for file, sha256 in names
-  }
+def _files(shards: Sequence[dict[str, Any]]) -> dict[str, str]:
+  """Return the names of the arrays of shards and the sha256 of each."""
+  keys = [_keys(name) for name in _ARRAYS]
+  return {e[file]: e[sha256] for e in shards for file, sha256 in keys if file in e}
 
 
 def _verify(
   directory: Path, digest: str, manifest: dict[str, Any], note: AnyPath | None
 ) -> None:
   """Hash every file of a store, unless a note says that they were hashed before."""
-  files = _files(manifest)
+  files = _files(manifest["shards"])
   found = {name: (directory / name).stat() for name in files}
   versions = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in found.items()}
   content = {"manifest_sha256": digest, "files": versions}
@@ -489,7 +482,7 @@ def _cached(remote: AnyPath, *, damaged: bool = False) -> Path:
     completed = json.loads(storage.read_bytes(remote / "COMPLETED"))
     digest = str(completed["manifest_sha256"])
     content = storage.read_bytes(remote / "manifest.json")
-    sha256 = {**_files(json.loads(content)), "manifest.json": digest}
+    sha256 = {**_files(json.loads(content)["shards"]), "manifest.json": digest}
   except FileNotFoundError:
     raise InputError(
       f"token store {remote} has no COMPLETED: it is not there, or its build did not "
