@@ -1,7 +1,7 @@
 """phi-1 ("Textbooks Are All You Need", Gunasekar et al. 2023) in JAX.
 
 A file directly under this package is a command (`python -m phi1_jax.train`), a
-folder is a part; README.md draws the tree.
+folder is a part; docs/architecture.md lists them.
 """
 
 import os

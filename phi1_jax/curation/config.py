@@ -35,7 +35,7 @@ class AnnotateConfig:
 
   Attributes:
     inputs: "embedded", folders of stages, files or patterns of .jsonl or .parquet
-      (text in `text`, `content` or `code`; README names the other fields).
+      (text in `text`, `content` or `code`; docs/curate.md has more).
     judge: "local" (documented features, no network) or "llm" (asks `Llm.model`).
     sample: how many documents, chosen by hash; the paper labelled about 100,000.
     second_pass: how many of them are judged once more, to measure agreement.
@@ -111,7 +111,7 @@ class FilterConfig:
 
   Attributes:
     inputs: "embedded", folders of stages, files or patterns of .jsonl or .parquet
-      (text in `text`, `content` or `code`; README names the other fields).
+      (text in `text`, `content` or `code`; docs/curate.md has more).
     classifier: folder of the train-classifier stage.
     threshold: calibrated probability of high value from which on code is kept; None
       is the threshold of the best F1 that the classifier's report names.
@@ -213,7 +213,7 @@ class DeduplicateConfig:
 
   Attributes:
     inputs: folders of stages, files or patterns of .jsonl or .parquet
-      (text in `text`, `content` or `code`; README names the other fields).
+      (text in `text`, `content` or `code`; docs/curate.md has more).
     shingle: words and identifiers per shingle.
     permutations: length of a MinHash signature.
     bands: a pair whose signatures agree in one band is a candidate: at a similarity s
@@ -254,7 +254,7 @@ class DecontaminateConfig:
 
   Attributes:
     inputs: folders of stages, files or patterns of .jsonl or .parquet
-      (text in `text`, `content` or `code`; README names the other fields).
+      (text in `text`, `content` or `code`; docs/curate.md has more).
     benchmarks: task sets that training data must not hold: names (HumanEval, MBPP, and
       what was written for this project), or files of problems in HumanEval's format
       (.jsonl).
