@@ -68,8 +68,10 @@ def _train(arguments: argparse.Namespace) -> int:
     named_hooks = hooks.find(config.runtime)
     workdir = storage.parse(arguments.workdir or command.default_workdir(files))
   preflight.check_same_config(gin_config.text(parts))
+  before = time.time()
   with hosts.agreed("training what this run starts from"):
     config = needed.train_first(config, arguments)
+  waited = time.time() - before
   if config is None:
     return command.PREEMPTED
   with hosts.agreed("laying the run out"):
@@ -82,7 +84,7 @@ def _train(arguments: argparse.Namespace) -> int:
       print(answer)
     return command.DONE
 
-  with StopSignal() as stop, workdirs.opened(run, stop) as run:
+  with StopSignal() as stop, workdirs.opened(run, stop, waited) as run:
     workdirs.use_compilation_cache(run)
     memory.keep_freed_memory()
     hooks.serve_profiles(run)

@@ -96,8 +96,11 @@ class StartLog:
     self._lines.append({name: x for name, x in row.items() if x is not None})
 
   @contextlib.contextmanager
-  def start(self) -> Iterator[None]:
+  def start(self, waited: float = 0.0) -> Iterator[None]:
     """Write the lines of one start; it began when this process started.
+
+    Args:
+      waited: seconds of another run's work since then, which do not count.
 
     Raises:
       InputError: the file holds something else.
@@ -106,7 +109,8 @@ class StartLog:
       before = [event.time for event in read_events(self._path)]
       self._lines = None  # opening the file again removes a torn last line
       # One process may start a run twice.
-      self.write("starting", at=max([_process_started(), *before[-1:]]))
+      started = _process_started() + waited
+      self.write("starting", at=max([started, *before[-1:]]))
     try:
       yield
     finally:

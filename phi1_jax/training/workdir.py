@@ -23,11 +23,12 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def opened(run: Setup, stop: StopSignal) -> Iterator[Setup]:
+def opened(run: Setup, stop: StopSignal, waited: float) -> Iterator[Setup]:
   """Lock the work directory, open the files that grow, and give the run with both.
 
   At the end, uploads the files and unlocks the work directory. Host 0 does this alone;
-  all hosts must call it, and have a local folder for files of their own.
+  all hosts must call it, and have a local folder for files of their own. `waited` is
+  how many seconds of this process another run took.
 
   Raises:
     InputError: another process uses the folder, it cannot be written, or the hosts see
@@ -43,7 +44,7 @@ def opened(run: Setup, stop: StopSignal) -> Iterator[Setup]:
       if hosts.is_first():
         mirror.fetch("metrics.jsonl", goodput.FILE_NAME, writers.WANDB_ID)
         stack.callback(mirror.upload)
-        stack.enter_context(goodput.StartLog(mirror.local).start())
+        stack.enter_context(goodput.StartLog(mirror.local).start(waited))
         mirror.upload()
     preflight.check_shared(run.workdir, token)
     yield dataclasses.replace(run, mirror=mirror, stop_requested=stop.requested)

@@ -200,3 +200,16 @@ def test_lines_are_only_added_and_on_the_disk_at_once(tmp_path, monkeypatch):
     assert after.endswith(b"\n")
     assert synced == [path.stat().st_ino] * (step + 1)
     before = after
+
+
+def test_work_of_another_run_does_not_count(tmp_path):
+  """A start begins after it; the process is older than that."""
+  with StartLog(tmp_path).start():
+    pass
+  first = read_events(tmp_path / FILE_NAME)[0].time
+  (tmp_path / FILE_NAME).unlink()
+  with StartLog(tmp_path).start(waited=0.25):
+    pass
+  assert read_events(tmp_path / FILE_NAME)[0].time == pytest.approx(
+    first + 0.25, abs=0.05
+  )
