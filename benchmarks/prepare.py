@@ -12,7 +12,6 @@ Prints a line for every round and the median ratio.
 """
 
 import argparse
-import collections
 import os
 import statistics
 import sysconfig
@@ -28,6 +27,7 @@ os.environ["RAYON_NUM_THREADS"] = "1"
 import numpy as np
 
 from phi1_jax.data.config import DataConfig
+from phi1_jax.data.documents import Document
 from phi1_jax.data.files import FileSource
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.prepare import prepare
@@ -66,7 +66,7 @@ def main() -> None:
   parser.add_argument("--rounds", type=int, default=3)
   arguments = parser.parse_args()
   source = FileSource([arguments.files])
-  texts = [d.text for d in source.read(0, 1, collections.Counter(), None)]
+  texts = [d.text for d in source.read(0, 1) if isinstance(d, Document)]
   print(f"{len(texts):,} documents, {sum(map(len, texts)) / 1e6:.1f} M characters")
   codegen = tokenizers.codegen()
   pairs = {

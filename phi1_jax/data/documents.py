@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import hashlib
 from collections.abc import Iterator
@@ -32,7 +31,7 @@ class Document:
 
 @dataclasses.dataclass(frozen=True)
 class Drop:
-  """The reason why a file gives no documents."""
+  """The reason why a file or a row gives no documents."""
 
   reason: str
 
@@ -49,19 +48,11 @@ class Source(Protocol):
     ...
 
   def read(
-    self,
-    shard: int,
-    shards: int,
-    dropped: collections.Counter[str],
-    tokenizer: Tokenizer | None,
-  ) -> Iterator[Document]:
-    """Yield the documents of a shard, in an order that does not change.
+    self, shard: int, shards: int, tokenizer: Tokenizer | None = None
+  ) -> Iterator[Document | Drop]:
+    """Yield the documents of one of the shards, in an order that does not change.
 
-    Args:
-      shard: number of the shard.
-      shards: number of all shards.
-      dropped: counts what is left out, by reason.
-      tokenizer: for sources that tokenize themselves; None = texts are enough.
+    The tokenizer is for sources that tokenize themselves; None = texts are enough.
     """
     ...
 

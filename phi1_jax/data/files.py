@@ -12,7 +12,6 @@ where that folder is.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import glob
 import gzip
@@ -26,17 +25,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from phi1_jax import InputError, how_to_install, storage
-from phi1_jax.data.documents import Document
+from phi1_jax.data.documents import Document, Drop
 from phi1_jax.storage import AnyPath, paths
 from phi1_jax.text.tokenizer import Tokenizer
 
 _TEXT = ("text", "content", "code")
 _PAIR = ("prompt", "completion")
-_ROWS, _WHOLE, _PACKED = (
-  (".jsonl", ".json", ".parquet"),
-  (".py", ".txt"),
-  (".gz", ".zst"),
-)
+_ROWS, _WHOLE = (".jsonl", ".json", ".parquet"), (".py", ".txt")
+_PACKED = (".gz", ".zst")
 _KNOWN = f"{', '.join(_ROWS + _WHOLE)} (all but .parquet also with .gz or .zst)"
 
 
@@ -60,10 +56,10 @@ class FileSource:
   """
 
   def __init__(self, patterns: Sequence[str]):
-    found = [file for pattern in patterns for file in _matches(pattern)]
-    self._files = list({str(file.path): file for file in reversed(found)}.values())[
-      ::-1
-    ]
+    unique: dict[str, _File] = {}
+    for file in (file for pattern in patterns for file in _matches(pattern)):
+      unique.setdefault(str(file.path), file)
+    self._files = list(unique.values())
 
   def describe(self) -> list[dict[str, Any]]:
     """Return the number of the files, their size, and a hash of names and contents."""
@@ -90,30 +86,18 @@ class FileSource:
     return min(wanted, len(self._files))
 
   def read(
-    self,
-    shard: int,
-    shards: int,
-    dropped: collections.Counter[str],
-    tokenizer: Tokenizer | None,
-  ) -> Iterator[Document]:
+    self, shard: int, shards: int, tokenizer: Tokenizer | None = None
+  ) -> Iterator[Document | Drop]:
     """Yield documents of every n-th file; of few files with rows, every n-th row."""
     del tokenizer
-    with_rows = [file for file in self._files if file.kind in _ROWS]
-    by_row = len(with_rows) < shards
+    by_row = sum(file.kind in _ROWS for file in self._files) < shards
     for number, file in enumerate(self._files):
       mine = number % shards == shard
-      if file.kind in _WHOLE:
-        rows = [_whole(file)] if mine else []
-      elif by_row or mine:
+      if file.kind in _ROWS and (by_row or mine):
         step = shards if by_row else 1
-        rows = _rows(file, (shard - number) % step, step)
-      else:
-        rows = []
-      for row in rows:
-        if isinstance(row, str):
-          dropped[row] += 1
-        else:
-          yield row
+        yield from _rows(file, (shard - number) % step, step)
+      elif mine:
+        yield _whole(file)
 
 
 def _matches(pattern: str) -> list[_File]:
@@ -175,24 +159,26 @@ def _broken(file: _File, error: Exception) -> InputError:
   )
 
 
-def _whole(file: _File) -> Document | str:
+def _whole(file: _File) -> Document | Drop:
   """Return a file as a document, with line ends as Python reads them, or a reason."""
   try:
     with _unpacked(file) as stream:
       text = stream.read().decode("utf-8-sig")
   except UnicodeDecodeError:
-    return "not UTF-8"
+    return Drop("not UTF-8")
   except Exception as error:  # each library has its own for a broken file
     raise _broken(file, error) from None
-  return Document(text.replace("\r\n", "\n").replace("\r", "\n")) if text else "empty"
+  return (
+    Document(text.replace("\r\n", "\n").replace("\r", "\n")) if text else Drop("empty")
+  )
 
 
-def _rows(file: _File, start: int, step: int) -> Iterator[Document | str]:
+def _rows(file: _File, start: int, step: int) -> Iterator[Document | Drop]:
   """Yield every `step`-th row from `start` on: a document, or the reason of a drop."""
   read = _parquet_rows if file.kind == ".parquet" else _json_rows
   try:
     for row in read(file, start, step):
-      yield row if isinstance(row, str) else _document(row)
+      yield row if isinstance(row, Drop) else _document(row)
   except InputError:
     raise
   except Exception as error:  # each library has its own for a broken file
@@ -211,9 +197,9 @@ def _json_rows(file: _File, start: int, step: int) -> Iterator[Any]:
       try:
         yield json.loads(line.decode())
       except UnicodeDecodeError:
-        yield "not UTF-8"
+        yield Drop("not UTF-8")
       except (ValueError, RecursionError):
-        yield "not JSON"
+        yield Drop("not JSON")
 
 
 def _parquet_rows(file: _File, start: int, step: int) -> Iterator[Any]:
@@ -242,21 +228,21 @@ def _expected() -> str:
   return f"{', '.join(_TEXT[:-1])} or {_TEXT[-1]}, or {' and '.join(_PAIR)}"
 
 
-def _document(row: Any) -> Document | str:
+def _document(row: Any) -> Document | Drop:
   """Return the document of a row, or the reason why there is none."""
   if not isinstance(row, Mapping):
-    return "not an object"
+    return Drop("not an object")
   if all(isinstance(row.get(name), str) for name in _PAIR):
     prompt, text = (row[name] for name in _PAIR)
   else:
     texts = (row[name] for name in _TEXT if isinstance(row.get(name), str))
     prompt, text = "", next(texts, None)
   if text is None:
-    return f"no {_expected()}"
+    return Drop(f"no {_expected()}")
   if not text:
-    return "empty"
+    return Drop("empty")
   if _SURROGATE.search(prompt + text):
-    return "no UTF-8 form"
+    return Drop("no UTF-8 form")
   return Document(text, prompt=prompt)
 
 

@@ -18,7 +18,6 @@ your own and for curated sets.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -54,20 +53,13 @@ class _ListedSource:
     raise NotImplementedError
 
   def read(
-    self,
-    shard: int,
-    shards: int,
-    dropped: collections.Counter[str],
-    tokenizer: Tokenizer | None,
-  ) -> Iterator[Document]:
+    self, shard: int, shards: int, tokenizer: Tokenizer | None = None
+  ) -> Iterator[Document | Drop]:
     """Yield the documents of every n-th unit."""
     del tokenizer
     for unit in self.units()[shard::shards]:
       found = self.documents(unit)
-      if isinstance(found, Drop):
-        dropped[found.reason] += 1
-      else:
-        yield from found
+      yield from [found] if isinstance(found, Drop) else found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ import numpy as np
 from phi1_jax import InputError, storage
 from phi1_jax.data import exercises, mixtures
 from phi1_jax.data.config import DataConfig
-from phi1_jax.data.documents import Document, Source, held_out
+from phi1_jax.data.documents import Document, Drop, Source, held_out
 from phi1_jax.data.token_store import ShardWriter
 from phi1_jax.text import tokenizer as tokenizers
 from phi1_jax.text.tokenizer import Tokenizer
@@ -97,9 +97,8 @@ def build(unit: Unit, store: str, tokenizer_digest: str) -> dict[str, Any]:
     store, unit.position, unit.positions, unit.task, marked=unit.marked
   )
   dropped = collections.Counter[str]()
-  documents = _sources[unit.task].read(unit.shard, unit.shards, dropped, tokenizer)
   number = 0
-  for batch in _batches(documents):
+  for batch in _batches(_documents(unit, tokenizer, dropped)):
     for document, (prompt, text) in zip(batch, _encode(batch, tokenizer), strict=True):
       if not len(text):
         dropped["empty"] += 1
@@ -116,6 +115,17 @@ def build(unit: Unit, store: str, tokenizer_digest: str) -> dict[str, Any]:
   # Before `close`, after which the shard is done.
   storage.write_json(dropped_file(store, unit), dict(sorted(dropped.items())))
   return writer.close()
+
+
+def _documents(
+  unit: Unit, tokenizer: Tokenizer | None, dropped: collections.Counter[str]
+) -> Iterator[Document]:
+  """Yield the documents of a unit; count what is dropped by reason."""
+  for found in _sources[unit.task].read(unit.shard, unit.shards, tokenizer):
+    if isinstance(found, Drop):
+      dropped[found.reason] += 1
+    else:
+      yield found
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -206,11 +216,9 @@ def _marks(
 
 def sample(unit: Unit, num_bytes: int) -> list[tuple[bytes, bytes]]:
   """Return the training texts of one unit that `smallest` keeps, with their hashes."""
-  dropped = collections.Counter[str]()
-  documents = _sources[unit.task].read(unit.shard, unit.shards, dropped, None)
   texts = (
     (document.prompt + document.text).encode()
-    for document in documents
+    for document in _documents(unit, None, collections.Counter())
     if not held_out(document, unit.held_out_fraction)
   )
   return smallest(((hashlib.sha256(t).digest(), t) for t in texts), num_bytes)

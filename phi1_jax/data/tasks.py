@@ -7,7 +7,6 @@ is one higher, and the token store holds the tokenizer's own ids.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import hashlib
 import importlib
@@ -21,7 +20,7 @@ import numpy as np
 from phi1_jax import InputError, storage
 from phi1_jax.data import mixtures
 from phi1_jax.data.config import CURATED_CONTENT
-from phi1_jax.data.documents import Document, Source
+from phi1_jax.data.documents import Document, Drop, Source
 from phi1_jax.data.mixtures import Rated
 from phi1_jax.data.quiet_tensorflow import seqio, tf, tfds
 from phi1_jax.text import tokenizer as tokenizers
@@ -105,9 +104,10 @@ class _BuiltInSource(seqio.FunctionDataSource):
     del split, shuffle_files, seed  # part of seqio's signature
 
     def examples() -> Iterator[dict[str, bytes]]:
-      for document in self.source.read(0, 1, collections.Counter(), None):
-        group = document.group or ""
-        yield {"text": document.text.encode(), "group": group.encode()}
+      for document in self.source.read(0, 1):
+        if isinstance(document, Document):
+          group = document.group or ""
+          yield {"text": document.text.encode(), "group": group.encode()}
 
     string = tf.TensorSpec((), tf.string)
     signature = {"text": string, "group": string}
@@ -271,14 +271,9 @@ class SeqioSource:
     return max(1, min(wanted, len(self.task.source.list_shards("train"))))
 
   def read(
-    self,
-    shard: int,
-    shards: int,
-    dropped: collections.Counter[str],
-    tokenizer: Tokenizer | None,
-  ) -> Iterator[Document]:
+    self, shard: int, shards: int, tokenizer: Tokenizer | None = None
+  ) -> Iterator[Document | Drop]:
     """Yield the documents of a shard; without a tokenizer, their texts only."""
-    del dropped
     # Without a tokenizer the ids are bytes, so the text is there even if the task drops
     # it.
     vocabulary = TokenizerVocabulary(tokenizer) if tokenizer else seqio.ByteVocabulary()

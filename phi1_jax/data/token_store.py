@@ -355,12 +355,15 @@ class TokenStore:
       )
     return self._stream("loss", task, split)
 
-  def num_targets(self, task: str, split: str, completions_only: bool) -> int:
-    """Return the number of tokens of a split that a model is to predict."""
-    if completions_only:
-      marks = self.marks(task, split)
-      return int(marks.read(min(1, len(marks)), len(marks)).sum(dtype=np.int64))
-    return max(len(self.stream(task, split)) - 1, 0)
+  def num_targets(self, split: str, completions_only: bool) -> dict[str, int]:
+    """Return how many tokens of a split are to be predicted, of tasks with any."""
+    found = {}
+    for task in self.tasks:
+      found[task] = max(len(self.stream(task, split)) - 1, 0)
+      if completions_only and found[task]:
+        marks = self.marks(task, split)
+        found[task] = int(marks.read(1, len(marks)).sum(dtype=np.int64))
+    return {task: count for task, count in found.items() if count}
 
   def _stream(self, array: str, task: str, split: str) -> TokenStream:
     if split not in SPLITS:

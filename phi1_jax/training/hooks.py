@@ -54,9 +54,8 @@ def held_out_loss(setup: Setup, store: TokenStore) -> Hook:
   """Return the hook for the loss on text that is never trained on.
 
   It yields `eval/loss`, and one loss per task. `eval/loss` is the mean over all
-  held-out tokens, estimated task by task where `evaluation_batches` limits how many are
-  read; it does not depend on the devices. `eval/bits_per_byte` compares models with
-  different tokenizers.
+  held-out targets, estimated task by task if `evaluation_batches` limits the windows.
+  `eval/bits_per_byte` compares models with different tokenizers.
   """
   train = setup.config.train
   # As many sequences as one accumulation part of a training step holds.
@@ -64,10 +63,7 @@ def held_out_loss(setup: Setup, store: TokenStore) -> Hook:
   rows = sharding.host_rows(setup.mesh, size)
   limit = train.evaluation_batches and train.evaluation_batches * train.batch_size
   completions_only = setup.config.data.loss_on == "completions"
-  targets = {
-    task: store.num_targets(task, "held_out", completions_only) for task in store.tasks
-  }
-  targets = {task: count for task, count in targets.items() if count > 0}
+  targets = store.num_targets("held_out", completions_only)
   evaluate = make_evaluation_step(setup.model, train, store.eos_id)
 
   def mean_loss(task: str, state: TrainState) -> float | None:

@@ -15,6 +15,7 @@ import zstandard
 
 from phi1_jax import InputError, storage
 from phi1_jax.data.config import DataConfig
+from phi1_jax.data.documents import Document, Drop
 from phi1_jax.data.files import FileSource
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.prepare import prepare
@@ -30,8 +31,11 @@ def lines(rows, end="\n") -> bytes:
 
 
 def read(*patterns, shards=1):
-  source, dropped = FileSource(patterns), collections.Counter()
-  found = [list(source.read(k, shards, dropped, None)) for k in range(shards)]
+  source, dropped, found = FileSource(patterns), collections.Counter(), []
+  for shard in range(shards):
+    read = list(source.read(shard, shards))
+    found.append([one for one in read if isinstance(one, Document)])
+    dropped.update(one.reason for one in read if isinstance(one, Drop))
   return found, dropped
 
 

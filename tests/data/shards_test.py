@@ -50,7 +50,7 @@ def test_an_encoder_that_differs_stops_the_build_by_the_tasks_name(
   tmp_path, monkeypatch
 ):
   class Source:
-    def read(self, shard, shards, dropped, tokenizer):
+    def read(self, shard, shards, tokenizer):
       yield Document("def f(x):\n  return x\n")
 
   codegen = tokenizers.codegen()

@@ -1,6 +1,5 @@
 """seqio tasks as sources: what is read from them, and what is refused."""
 
-import collections
 import json
 import pickle
 
@@ -18,12 +17,7 @@ WORDS = tokenizers.train(["for word in words:\n  print(word, words)\n"] * 9, 300
 
 
 def read(source, tokenizer=BYTES, count=1):
-  dropped = collections.Counter()
-  return [
-    document
-    for index in range(count)
-    for document in source.read(index, count, dropped, tokenizer)
-  ]
+  return [one for index in range(count) for one in source.read(index, count, tokenizer)]
 
 
 def write_curated(folder, name, rows, file_format="tfrecord"):
