@@ -59,7 +59,6 @@ def build(config: DataConfig, processes: int, show: Show) -> str:
     place, "building a token store", flag="Data.store", wait=True
   ) as lease:
     rated = mixtures.resolve(config)
-    shards.use({name: entry.source for name, entry in rated.items()})
     facts, units = _plan(config, rated, tokenizer)
     if storage.exists(place / "COMPLETED"):
       opened = token_store.TokenStore.open(place, verify=config.verify)
@@ -116,8 +115,11 @@ def _plan(
   counts = {name: x.source.num_shards(config.shards) for name, x in rated.items()}
   places = [(name, i, n) for name, n in counts.items() for i in range(n)]
   units = [
-    Unit(*place, position, len(places), config.held_out_fraction, marked)
-    for position, place in enumerate(places)
+    Unit(
+      *(name, i, n, position, len(places), config.held_out_fraction),
+      *(rated[name].source, marked),
+    )
+    for position, (name, i, n) in enumerate(places)
   ]
   return facts, units
 
@@ -263,17 +265,18 @@ class _Build:
     if workers <= 1:
       yield from ((unit, function(unit, *arguments)) for unit in units)
       return
+    named = self.config.needs_seqio  # seqio's tasks are not picklable
     executor = concurrent.futures.ProcessPoolExecutor(
       workers,
       mp_context=multiprocessing.get_context("forkserver"),
       initializer=shards.start_worker,
-      initargs=(
-        self.config,
-        None if self.config.needs_seqio else shards.sources(),
-      ),
+      initargs=(self.config,),
     )
     try:
-      jobs = {executor.submit(function, unit, *arguments): unit for unit in units}
+      jobs = {}
+      for unit in units:
+        sent = dataclasses.replace(unit, source=None) if named else unit
+        jobs[executor.submit(function, sent, *arguments)] = unit
       for job in concurrent.futures.as_completed(jobs):
         yield jobs[job], job.result()
     finally:

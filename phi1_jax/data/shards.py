@@ -15,7 +15,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class Unit:
     position: number of the shard in the store.
     positions: number of the store's shards.
     held_out_fraction: share of the documents that are held out.
+    source: origin of the documents; None = the process looks it up.
     marked: write which tokens are completions.
   """
 
@@ -54,32 +55,22 @@ class Unit:
   position: int
   positions: int
   held_out_fraction: float
+  source: Source | None = None
   marked: bool = False
 
 
-# The sources of this process, by task.
+# The sources that this process looked up, by task: seqio's are not sent to it.
 _sources: dict[str, Source] = {}
 
 
-def use(sources: Mapping[str, Source]) -> None:
-  """Set the sources that units are read from."""
-  _sources.clear()
-  _sources.update(sources)
-
-
-def sources() -> dict[str, Source]:
-  """Return the sources that units are read from."""
-  return dict(_sources)
-
-
-def start_worker(config: DataConfig, given: Mapping[str, Source] | None) -> None:
-  """Set up a new process: use the sources, or look them up; end with the parent."""
+def start_worker(config: DataConfig) -> None:
+  """Set up a new process: register seqio's tasks if needed, and end with the parent."""
   os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core per process
   os.environ["RAYON_NUM_THREADS"] = "1"
   threading.Thread(target=_exit_with_parent, daemon=True).start()
-  if given is None:
-    given = {name: x.source for name, x in mixtures.resolve(config).items()}
-  use(given)
+  if config.needs_seqio:
+    rated = mixtures.resolve(config)
+    _sources.update({name: entry.source for name, entry in rated.items()})
 
 
 def _exit_with_parent() -> None:
@@ -121,7 +112,8 @@ def _documents(
   unit: Unit, tokenizer: Tokenizer | None, dropped: collections.Counter[str]
 ) -> Iterator[Document]:
   """Yield the documents of a unit; count what is dropped by reason."""
-  for found in _sources[unit.task].read(unit.shard, unit.shards, tokenizer):
+  source = unit.source or _sources[unit.task]
+  for found in source.read(unit.shard, unit.shards, tokenizer):
     if isinstance(found, Drop):
       dropped[found.reason] += 1
     else:

@@ -400,7 +400,7 @@ def _read_manifest(directory: Path) -> tuple[str, dict[str, Any]]:
       f"token store {directory} has no COMPLETED: its build did not finish; "
       f"{_BUILD_AGAIN} to go on"
     )
-  completed = _parse_json(directory / "COMPLETED")
+  completed = storage.read_json(directory / "COMPLETED")
   manifest_path = directory / "manifest.json"
   if not manifest_path.is_file():
     raise InputError(f"{manifest_path} is missing; {_BUILD_AGAIN}")
@@ -410,23 +410,13 @@ def _read_manifest(directory: Path) -> tuple[str, dict[str, Any]]:
       f"{manifest_path} has sha256 {digest}, but COMPLETED says {expected}: it was "
       f"changed after the build; {_REBUILD}"
     )
-  manifest = _parse_json(manifest_path)
+  manifest = storage.read_json(manifest_path)
   if manifest.get("format") != FORMAT:
     raise InputError(
       f"{manifest_path} has format {manifest.get('format')}, this version reads "
       f"format {FORMAT}; {_REBUILD}"
     )
   return digest, manifest
-
-
-def _parse_json(path: Path) -> dict[str, Any]:
-  try:
-    value = json.loads(path.read_bytes())
-  except ValueError as error:
-    raise InputError(f"{path} is not JSON ({error}); {_BUILD_AGAIN}") from error
-  if not isinstance(value, dict):
-    raise InputError(f"{path} holds no JSON object; {_BUILD_AGAIN}")
-  return value
 
 
 def _open_shard(directory: Path, entry: dict[str, Any]) -> dict[str, np.ndarray]:

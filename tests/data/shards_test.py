@@ -14,8 +14,8 @@ from phi1_jax.text import tokenizer as tokenizers
 from phi1_jax.text.tokenizer import Tokenizer
 
 
-def unit(task: str) -> shards.Unit:
-  return shards.Unit(task, 0, 1, 0, 1, 0.0, marked=True)
+def unit(task: str, source=None) -> shards.Unit:
+  return shards.Unit(task, 0, 1, 0, 1, 0.0, source, marked=True)
 
 
 def marked_text(task: str, text: str) -> str:
@@ -55,15 +55,15 @@ def test_an_encoder_that_differs_stops_the_build_by_the_tasks_name(
 
   codegen = tokenizers.codegen()
   codegen.save(tmp_path / tokenizers.FILE_NAME)
-  shards.use({"mine": Source()})
+  mine = unit("mine", Source())
   real = Tokenizer.encode_arrays
   monkeypatch.setattr(
     Tokenizer, "encode_arrays", lambda self, texts: [a[::-1] for a in real(self, texts)]
   )
   with pytest.raises(InputError, match="task mine, shard 0 of 1: tokie encodes 'def f"):
-    shards.build(unit("mine"), str(tmp_path), codegen.digest)
+    shards.build(mine, str(tmp_path), codegen.digest)
   monkeypatch.undo()
-  assert shards.build(unit("mine"), str(tmp_path), codegen.digest)["train"]["tokens"]
+  assert shards.build(mine, str(tmp_path), codegen.digest)["train"]["tokens"]
 
 
 def test_the_smallest_hashes_that_fit():

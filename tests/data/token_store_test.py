@@ -177,7 +177,7 @@ def test_unreadable_json(directory, name):
   if name == "manifest.json":
     digest = hashlib.sha256(content).hexdigest()
     (directory / "COMPLETED").write_text(json.dumps({"manifest_sha256": digest}))
-  with pytest.raises(InputError, match=rf"{name} is not JSON"):
+  with pytest.raises(InputError, match=rf"{name}: not readable as JSON"):
     TokenStore.open(directory)
 
 
