@@ -2,14 +2,14 @@
 
     python benchmarks/interruptions.py --kills=30
 
-The model is a server of our own that bills, stalls, hangs, says 429 and 500, and sends
-bodies that are cut off, broken off, garbled, too short or in the wrong form. One run is
-left alone. Another is killed with SIGKILL again and again: while it starts, while it
-asks, and while it waits for the replies that the run before it had left under way. In
-the end the server must have billed exactly the calls that are in the journal, none of
-them twice, and both outputs must be the same bytes. A third run has a third of the
-money and is killed too: it must stop below the cap, and finish when given more. Last,
-the process that holds the money is killed as well, as if the power had failed.
+The model is a local server that bills, stalls, hangs, answers 429, 500 and errors under
+200, reasons, and sends bodies that are cut off, broken off, garbled, too short or in
+the wrong form. One run is left alone. Another is killed with SIGKILL again and again:
+while it starts, while it asks, and while it waits for the replies that the run before
+left in flight. In the end the server must have delivered exactly the replies that are
+in the journal, none of them twice, and both outputs must be equal. A third run has a
+third of the money and is killed too: it must stop below the cap, and finish when given
+more. Last, the sender is killed as well, as if the power had failed.
 """
 
 import argparse
@@ -28,10 +28,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.llm import prices
-from phi1_jax.llm.asker import Asker
-from phi1_jax.llm.budget import BudgetError
+from phi1_jax.llm.client import BudgetError, Client
 from phi1_jax.llm.config import LlmConfig
 from phi1_jax.llm.conversation import Answered, Malformed
 from phi1_jax.llm.journal import Journal
@@ -42,6 +41,9 @@ MOODS = {
   "429": 0.06,
   "500": 0.06,
   "hang": 0.02,
+  "error": 0.04,
+  "think": 0.04,
+  "reason": 0.04,
   "stall": 0.04,
   "truncated": 0.04,
   "broken": 0.04,
@@ -77,13 +79,15 @@ def drive(url: str, folder: Path, requests: int, budget: float) -> int:
     for number in range(requests)
   ]
   try:
-    with (folder / "output.jsonl").open("w") as output, Asker(config) as asker:
-      for outcome in asker.ask(wanted, parse):
+    with (folder / "output.jsonl").open("w") as output, Client(config) as client:
+      for outcome in client.ask(wanted, parse):
         row = {"asked": outcome.request.messages[0].content}
         if isinstance(outcome, Answered):
-          row |= {"text": outcome.value, "reply": dataclasses.asdict(outcome.reply)}
+          # The key holds the server's port, which differs.
+          reply = dataclasses.asdict(outcome.reply) | {"key": None}
+          row |= {"text": outcome.value, "reply": reply}
         else:
-          row |= {"failed": outcome.reason, "key": outcome.key}
+          row |= {"failed": outcome.reason}
         output.write(json.dumps(row) + "\n")
   except (BudgetError, InputError) as error:
     print(error, file=sys.stderr)
@@ -132,8 +136,7 @@ class Study:
 
   def replies(self) -> int:
     """How many replies the journal holds."""
-    path = self.folder / "journal/replies.jsonl"
-    return max(0, path.read_bytes().count(b"\n") - 1) if path.exists() else 0
+    return account(self)[0] if (self.folder / "journal").exists() else 0
 
   def output(self) -> bytes:
     """What the run has written."""
@@ -169,6 +172,12 @@ def disturb(
   return done
 
 
+def wait_for_sender(study: Study) -> None:
+  """Waits until the replies in flight of a killed run are journalled."""
+  with storage.Lease(study.folder / "journal", "looking", wait=True):
+    pass
+
+
 def kill(process: subprocess.Popen[str]) -> None:
   """Kills a run, with all processes of its group, so that it can do nothing more."""
   if process.poll() is None:
@@ -183,29 +192,32 @@ def wait(condition, process: subprocess.Popen[str], seconds: float = 60.0) -> No
     time.sleep(0.01)
 
 
-def books(study: Study) -> tuple[int, int, int, int]:
-  """Replies in the journal, those paid twice, picodollars counted, calls in doubt."""
-  journal = Journal(study.folder / "journal")  # waits for what is under way
+def account(study: Study) -> tuple[int, int, int, int]:
+  """Returns replies in the journal, those of one request, money counted, doubtful."""
+  journal = Journal(study.folder / "journal")
   try:
-    account = journal.account
-    total = account.spent + account.doubtful
-    return study.replies(), journal.paid_twice, total, account.doubtful_calls
+    keys = journal.replies()
+    budget = journal.budget(0)
+    total = budget.spent + budget.doubtful
+    return len(keys), len(keys) - len(set(keys)), total, budget.doubtful_calls
   finally:
     journal.close()
 
 
-def check_books(study: Study, cap: float) -> list[str]:
-  """Prints what was paid; returns what is wrong."""
-  replies, twice, total, doubtful = books(study)
+def check_money(study: Study, cap: float) -> list[str]:
+  """Prints the money; returns what is wrong."""
+  wait_for_sender(study)
+  replies, twice, total, doubtful = account(study)
   counts = study.counts()
   print(
-    f"  billed {counts['billed']} calls, journalled {replies}, paid twice "
-    f"{counts['twice']}, in doubt {doubtful}\n  billed {prices.text(counts['money'])}, "
-    f"counted {prices.text(total)}, cap {prices.text(prices.picodollars(cap))}"
+    f"  delivered {counts['billed']} replies, journalled {replies}, paid twice "
+    f"{counts['twice']}, spoiled {counts['spoiled']}, in doubt {doubtful}\n  billed "
+    f"{prices.text(counts['money'])}, counted {prices.text(total)}, cap "
+    f"{prices.text(prices.picodollars(cap))}"
   )
   wrong = []
-  if counts["billed"] != replies:
-    wrong.append("calls billed and calls journalled differ")
+  if counts["billed"] != replies or counts["spoiled"] > doubtful:
+    wrong.append("replies billed and replies journalled differ")
   if counts["twice"] or twice:
     wrong.append("a call was paid for twice")
   if not counts["money"] <= total <= prices.picodollars(cap):
@@ -216,41 +228,40 @@ def check_books(study: Study, cap: float) -> list[str]:
 def check_cap(study: Study, kills: int, expected: int, chance, alone: bytes):
   """A third of the money: it stops below the cap, and goes on when given more."""
   total = prices.picodollars(ENOUGH)
-  _, _, total, _ = books(dataclasses.replace(study, folder=study.folder.parent / "a"))
+  _, _, total, _ = account(dataclasses.replace(study, folder=study.folder.parent / "a"))
   cap = total / 3 / prices.PICODOLLARS
   disturb(study, kills, expected // 3, chance, cap)
   code = study.start(cap).wait()
   found = re.findall(r"--gin.Llm.budget_usd=([\d.]+)", study.log())
   print(f"  stopped with {code}: {study.log().strip().splitlines()[-2]}")
-  wrong = check_books(study, cap)
+  wrong = check_money(study, cap)
   if code != 1 or not found:
     return [*wrong, "it did not stop at the cap with a line to go on with"]
   while (code := study.start(float(found[-1])).wait()) == 1:
     found = re.findall(r"--gin.Llm.budget_usd=([\d.]+)", study.log())
   print(f"  given ${found[-1]}: ended with {code}")
-  wrong += check_books(study, float(found[-1]))
+  wrong += check_money(study, float(found[-1]))
   return wrong if study.output() == alone else [*wrong, "its output differs"]
 
 
 def check_power_cuts(study: Study, cuts: int, expected: int, chance) -> list[str]:
-  """Kills the process that holds the money too: what is in doubt must be known."""
+  """Kills the sender too: the calls in doubt must be known."""
   for number in range(cuts):
     goal = (number + 0.5 + chance.random()) * expected / (cuts + 2)
     process = study.start()
     wait(lambda goal=goal: study.replies() >= goal, process)
     children = f"/proc/{process.pid}/task/{process.pid}/children"
-    couriers = [int(child) for child in Path(children).read_text().split()]
-    for courier in couriers:
-      os.kill(courier, signal.SIGKILL)
+    for sender in Path(children).read_text().split():
+      os.kill(int(sender), signal.SIGKILL)
     kill(process)
   code = study.start().wait()
-  replies, _, total, doubtful = books(study)
+  replies, _, total, doubtful = account(study)
   counts = study.counts()
   lost = counts["billed"] - replies
   print(
-    f"  {cuts} cuts: billed {counts['billed']} calls, journalled {replies}, so {lost} "
-    f"lost, of {doubtful} in doubt\n  billed {prices.text(counts['money'])}, counted "
-    f"{prices.text(total)}"
+    f"  {cuts} cuts: delivered {counts['billed']} replies, journalled {replies}, so "
+    f"{lost} lost, of {doubtful} in doubt\n  billed {prices.text(counts['money'])}, "
+    f"counted {prices.text(total)}"
   )
   right = code == 0 and 0 <= lost <= doubtful and counts["money"] <= total
   return [] if right else ["more was billed than is counted"]
@@ -280,13 +291,13 @@ def main() -> None:
     assert alone.start().wait() == 0, f"the undisturbed run failed: {alone.log()}"
     expected = alone.replies()
     print("undisturbed:")
-    wrong += check_books(alone, ENOUGH)
+    wrong += check_money(alone, ENOUGH)
   with server(latency) as url:
     study = Study(url, folder / "b", requests)
     done = disturb(study, kills, expected, chance, ENOUGH)
     assert study.start().wait() == 0, f"the last start failed: {study.log()}"
     print(f"killed {sum(done.values())} times ({done}):")
-    wrong += check_books(study, ENOUGH)
+    wrong += check_money(study, ENOUGH)
     same = study.output() == alone.output()
     print(f"  output identical: {same} ({len(alone.output()):,} bytes)")
     wrong += [] if same else ["the output differs"]

@@ -10,8 +10,7 @@ from evals.execute import UnfitError
 from evals.study.graph import FailedError
 from phi1_jax import InputError
 from phi1_jax.cli import command
-from phi1_jax.llm.budget import BudgetError
-from phi1_jax.llm.client import RequestError
+from phi1_jax.llm.client import BudgetError, RequestError
 
 FAILED = 1
 _DESCRIPTION = {

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from evals.config import EvaluationConfig
-from phi1_jax.llm.client import Client, RequestError
+from phi1_jax.llm.completions import CompletionsClient, RequestError
 
 if TYPE_CHECKING:  # JAX is loaded when it is first needed
   from phi1_jax.sampling.checkpoint import Loaded
@@ -208,7 +208,7 @@ class EndpointBackend:
     config: how to sample; `slots` requests are under way at once.
   """
 
-  def __init__(self, client: Client, config: EvaluationConfig):
+  def __init__(self, client: CompletionsClient, config: EvaluationConfig):
     self._client, self._config = client, config
 
   def identity(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from evals.config import TASK_SETS, EvaluationConfig
 from phi1_jax import InputError, storage
 from phi1_jax.cli import command
 from phi1_jax.cli.progress import Progress
-from phi1_jax.llm.client import Client
+from phi1_jax.llm.completions import CompletionsClient
 from phi1_jax.problems.problem import Problem
 from phi1_jax.sandbox.sandbox import Sandbox
 from phi1_jax.storage import AnyPath
@@ -162,7 +162,7 @@ def _generate(
   else:
     if not arguments.model:
       raise InputError("--base_url: expected --model=NAME beside it")
-    client = Client(arguments.base_url, arguments.model)
+    client = CompletionsClient(arguments.base_url, arguments.model)
     backend = backends.EndpointBackend(client, config)
   settings_file.begin(
     folder / workdir.RUN, generate.settings(config, backend.identity())

@@ -27,8 +27,7 @@ from phi1_jax.cli.progress import Progress
 from phi1_jax.curation.document import LossError
 from phi1_jax.curation.folder import COMPLETED, STAGE
 from phi1_jax.curation.stages import STAGES, Work, requests
-from phi1_jax.llm.budget import BudgetError
-from phi1_jax.llm.client import RequestError
+from phi1_jax.llm.client import BudgetError, RequestError
 from phi1_jax.llm.config import LlmConfig
 from phi1_jax.problems import mbpp
 
@@ -253,10 +252,10 @@ def _beside(config: Any, folder: Path) -> Any:
 def _door(name: str, config: LlmConfig) -> Iterator[Any]:
   """The desk at which a stage asks, with a bar that shows money and time."""
   from phi1_jax.curation.desk import Desk
-  from phi1_jax.llm.asker import Asker
+  from phi1_jax.llm.client import Client
 
-  with _money_bar(name) as show, Asker(config, show) as asker:
-    yield Desk(config, asker)
+  with _money_bar(name) as show, Client(config, show) as client:
+    yield Desk(config, client)
 
 
 @contextlib.contextmanager
@@ -273,7 +272,7 @@ def _money_bar(name: str) -> Iterator[Callable[[Any], None]]:
         seen = 0
       if not bars:
         bars.append(opened.enter_context(Progress(now.total, "replies", name)))
-      bars[0].update(now.done - seen, **now.figures())
+      bars[0].update(now.done - seen, **now.budget.figures())
       seen = now.done
 
     yield show

@@ -46,9 +46,9 @@ from evals.grading.asking import BEST, GradeConfig, GradedRun, Pool
 from phi1_jax import storage
 from phi1_jax.cli.progress import Progress
 from phi1_jax.curation.desk import Desk
-from phi1_jax.llm.asker import Asker
+from phi1_jax.llm.budget import Progress as LlmProgress
+from phi1_jax.llm.client import Client
 from phi1_jax.llm.config import LlmConfig
-from phi1_jax.llm.progress import Snapshot
 from phi1_jax.text import settings_file
 
 # Where a grade says that a program is right. A choice: the prompt calls 8 "right but
@@ -68,8 +68,8 @@ _NAMES = {
 def estimate(pool: Pool, config: GradeConfig, llm: LlmConfig) -> str:
   """What `make` would cost, for people; sends nothing."""
   asked = asking.requests(pool, config, asking.load_prompt())
-  with Asker(llm) as asker:
-    return asker.estimate(request for _, _, request in asked).text()
+  with Client(llm) as client:
+    return client.estimate(request for _, _, request in asked).text()
 
 
 def make(
@@ -87,20 +87,20 @@ def make(
     What grades.json holds.
 
   Raises:
-    InputError: the folder was begun with another grader; or see `Asker`.
-    BudgetError, RequestError: see `Asker.ask`.
+    InputError: the folder was begun with another grader; or see `Client`.
+    BudgetError, RequestError: see `Client.ask`.
   """
   prompt, seen = asking.load_prompt(), 0
   total = len(pool.candidates) * config.repeats
   with Progress(total, "grades", "grading") as bar:
 
-    def show(now: Snapshot) -> None:
+    def show(now: LlmProgress) -> None:
       nonlocal seen
-      bar.update(now.done - seen, **now.figures())
+      bar.update(now.done - seen, **now.budget.figures())
       seen = now.done
 
-    with Asker(llm, show) as asker:
-      desk = Desk(llm, asker)
+    with Client(llm, show) as client:
+      desk = Desk(llm, client)
       settings = asking.settings(config, prompt, desk)
       begun = settings_file.begin(folder / asking.RESULT, settings)
       rows, models = asking.ask(pool, config, prompt, desk)

@@ -373,6 +373,10 @@ def _checked(place: str, value: Any, hint: Any) -> Any:
 
 def _fits(value: Any, hint: Any) -> bool:
   origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+  if hint is Any:  # nested, such as JSON
+    nested = value.values() if isinstance(value, dict) else value
+    items = nested if isinstance(value, (dict, list, tuple)) else ()
+    return not isinstance(value, Reference) and all(_fits(v, Any) for v in items)
   if origin in (typing.Union, types.UnionType):
     return any(_fits(value, option) for option in arguments)
   if origin is typing.Literal:

@@ -325,19 +325,20 @@ _SCORE = re.compile(r"[\"']?score[\"']?\s*[:=]\s*[\"']?(\d+(?:\.\d+)?)", re.IGNO
 
 
 def read_reply(reply: str) -> tuple[float, str]:
-  """Score and reason of an answer.
+  """Return the last score in an answer, and its reason.
 
   Raises:
     Malformed: there is no score in it, or none from 0 to 5.
   """
-  for candidate in re.findall(r"\{[^{}]*\}", reply):
+  for candidate in reversed(re.findall(r"\{[^{}]*\}", reply)):
     try:
       found = json.loads(candidate)
-      return _scored(float(found["score"])), str(found.get("reason", ""))[:500]
+      score, reason = float(found["score"]), str(found.get("reason", ""))
     except (ValueError, KeyError, TypeError):
       continue
-  if match := _SCORE.search(reply):
-    return _scored(float(match[1])), ""
+    return _scored(score), reason[:500]
+  if scores := _SCORE.findall(reply):
+    return _scored(float(scores[-1])), ""
   raise Malformed('there is no {"reason": ..., "score": ...} in it')
 
 

@@ -60,7 +60,9 @@ _BLOCK = re.compile(r"```[ \t]*[a-zA-Z0-9]*[ \t]*\n(.*?)```", re.DOTALL)
 
 
 def read_reply(reply: str, fewest: int) -> Written:
-  """The exercise in an answer; its facts name the function, and the tests.
+  """Return the exercise in an answer; its facts name the function, and the tests.
+
+  The last code block that is an exercise counts, else all blocks together.
 
   Args:
     reply: as the LLM wrote it: a code block, or nothing but code.
@@ -69,8 +71,16 @@ def read_reply(reply: str, fewest: int) -> Written:
   Raises:
     Malformed: it is none; the message says what is wrong, for the LLM to mend it.
   """
-  blocks = _BLOCK.findall(reply)
-  source = ("\n".join(blocks) if blocks else reply).replace("\r\n", "\n")
+  blocks = _BLOCK.findall(reply.replace("\r\n", "\n"))
+  if len(blocks) > 1:
+    try:
+      return _read(blocks[-1], fewest)
+    except Malformed:
+      pass
+  return _read("\n".join(blocks) or reply.replace("\r\n", "\n"), fewest)
+
+
+def _read(source: str, fewest: int) -> Written:
   try:
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")

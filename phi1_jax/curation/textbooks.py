@@ -63,13 +63,33 @@ def code_of(text: str) -> list[str]:
   return [textwrap.dedent(block) for block in _BLOCK.findall(text)]
 
 
+_FENCED = re.compile(r"```(?:markdown|md)\n(.*)\n```", re.DOTALL)
+_HEADING = re.compile(r"^#{1,3} ", re.MULTILINE)
+_CHATTER = re.compile(
+  r"(?:\n---+)?\n\n(?:let me know|i hope|hope this|feel free|would you like|"
+  r"if you(?:'d| would) like|i can also)\b[^\n]*\Z",
+  re.IGNORECASE,
+)
+
+
+def _without_chatter(text: str) -> str:
+  """Drop what a model says before the first heading and after the section."""
+  text = text.strip()
+  if fenced := _FENCED.search(text):
+    text = fenced[1].strip()
+  heading = _HEADING.search(text)
+  if heading and "```" not in text[: heading.start()]:
+    text = text[heading.start() :]
+  return _CHATTER.sub("", text).strip()
+
+
 def read_reply(reply: str) -> Written:
-  """The section in an answer: a text with prose and at least one block of code.
+  """Return the section in an answer: prose, and at least one block of code.
 
   Raises:
-    Malformed: it is none.
+    Malformed: there is none.
   """
-  text = reply.replace("\r\n", "\n").strip() + "\n"
+  text = _without_chatter(reply.replace("\r\n", "\n")) + "\n"
   blocks = code_of(text)
   if not any(block.strip() for block in blocks):
     raise Malformed("it has no ```python block with code in it")

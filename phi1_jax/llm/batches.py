@@ -1,277 +1,305 @@
 """OpenAI's Batch API over the same journal: half the price, within 24 hours.
 
-A batch is on the disk before it is anywhere else: its plan under a name that also goes
-into the batch's metadata, its asks (batch-NAME.jsonl) and its calls. So one whose id
-was never heard is found again by its name. Whatever ends a batch (completion, 24 hours,
-somebody's click), its output is paid for, and harvested; the rest is asked again.
+A batch and its calls are committed, under a name that also goes into the batch's
+metadata, before it is created. So a batch whose id was never received is found by its
+name. However a batch ends (completed, expired, cancelled), its output is billed and is
+read; the other requests are sent again.
 """
 
 import asyncio
 import collections
-import dataclasses
 import json
-import logging
-import os
 import random
-import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
 
-from phi1_jax.llm import batch_files, office
-from phi1_jax.llm.batch_files import Line
-from phi1_jax.llm.batch_server import BatchServer, ServerError, State
-from phi1_jax.llm.config import LlmConfig
-from phi1_jax.llm.dispatcher import explain
+from phi1_jax.llm import journal, limits, reply, session
+from phi1_jax.llm.endpoint import Endpoint, Failure, Verdict, judge
 from phi1_jax.llm.journal import OpenBatch
-from phi1_jax.llm.ledger import Ask, Call, DiskError, Ledger
-from phi1_jax.llm.office import Office
-from phi1_jax.llm.sender import Sender, Verdict, judge
+from phi1_jax.llm.session import Ask, Call, Session
 
-_AT_ONCE = 256  # lines of a harvest that share a wait for the disk
-_SAID = 200  # characters of an unforeseen error's message that are passed on
-log = logging.getLogger(__name__)
+_URL = "/v1/chat/completions"
+_METADATA = "phi1_jax"  # the entry with our name for a batch
+_ENDED = ("completed", "expired", "cancelled", "failed")
+_LOOK_BACK = 1000  # batches of the account that are searched for ours
+_MOST_BYTES = 200 * 10**6  # of an input file, by OpenAI's limit
 
 
 class Batches:
-  """Gathers asks into batches, and brings them in; also those of earlier runs.
+  """Collects requests into batches, and reads the results, also of earlier runs.
 
   Args:
-    config: what goes into a batch, and how often to look at it.
-    ledger: budget and journal.
-    sender: the endpoint.
-    desk: whom to tell.
+    session: budget, journal and messages.
+    endpoint: the endpoint.
     opened: the batches that earlier runs left open.
-    dispatch: takes what is not for a batch.
+    online: takes requests that are not for a batch.
   """
 
   def __init__(
     self,
-    config: LlmConfig,
-    ledger: Ledger,
-    sender: Sender,
-    desk: Office,
+    session: Session,
+    endpoint: Endpoint,
     opened: Sequence[OpenBatch],
-    dispatch: Callable[[Ask], None],
+    online: Callable[[Ask], None],
   ):
-    self._config, self._ledger, self._office = config, ledger, desk
-    self._server = BatchServer(config, sender, desk, random.Random())
-    self._opened, self._dispatch = opened, dispatch
-    self._under_way = {key for batch in opened for key in batch.calls}
-    self._held: dict[str, Ask] = {}  # what this run asks for and a batch holds
-    self._refused: dict[str, str] = {}  # what a batch's lines said of them
-    self._gathered: list[Ask] = []
-    self._flushed = False
-    self._changed = asyncio.Event()
-    self._tasks: set[asyncio.Task[None]] = set()
+    self._session, self._endpoint, self._online = session, endpoint, online
+    self._config = session.config
+    self._in_batch = {key for batch in opened for key in batch.calls}
+    self._asks: dict[str, Ask] = {}  # requests of this run, by their key in a batch
+    self._refused: dict[str, str] = {}
+    self._collected: list[Ask] = []
+    self._submitting = False
     self._attempts: collections.Counter[str] = collections.Counter()
+    for batch in opened:
+      session.spawn(self._resume(batch))
 
   def take(self, ask: Ask) -> None:
-    """Takes an ask to wherever it belongs."""
-    if ask.key in self._refused:  # perhaps before this run came to it
-      self._office.tell(refused=ask.key, text=self._refused[ask.key])
-    elif ask.key in self._under_way:
-      self._held[ask.key] = ask
-    elif self._config.api == "batch":
-      self._gathered.append(ask)
+    """Take a request to the batch that holds it, to the next batch, or online."""
+    for key in (ask.key, ask.old_key):
+      if key in self._refused:
+        self._session.tell(refused=ask.key, text=self._refused[key])
+        return
+      if key in self._in_batch:
+        self._asks[key] = ask
+        return
+    if self._config.api == "batch":
+      self._collected.append(ask)
     else:
-      self._dispatch(ask)
+      self._online(ask)
 
   def flush(self) -> None:
-    """Holds nothing back any more: the run waits."""
-    self._flushed = True
-    self._changed.set()
+    """Submit all collected requests, since the run waits."""
+    if not self._submitting:
+      self._submitting = True
+      self._session.spawn(self._submit_all())
 
-  async def work(self) -> None:
-    """Submits and harvests until told to stop; the next run takes up what is open."""
-    for batch in self._opened:
-      self._start(self._resume(batch))
-    while not self._office.stopping:
-      self._changed.clear()
-      if self._flushed:
-        await self._guard(self._submit_what_fits())
-      await self._office.wait(None, self._changed)
-    while self._tasks:
-      await asyncio.wait(self._tasks)
-
-  def _start(self, work: Coroutine[None, None, None]) -> None:
-    task = asyncio.create_task(self._guard(work))
-    self._tasks.add(task)
-
-    def done(task: asyncio.Task[None]) -> None:
-      self._tasks.discard(task)
-      self._changed.set()  # its money may let another batch go
-
-    task.add_done_callback(done)
-
-  async def _guard(self, work: Coroutine[None, None, None]) -> None:
-    """Turns what goes wrong into a stop."""
-    try:
-      await work
-    except ServerError as error:
-      self._office.stop(error.kind, str(error))
-    except DiskError as error:
-      self._office.stop(office.FAILED, str(error))
-    except OSError as error:
-      text = f"{self._ledger.books.folder}: cannot be written ({error.strerror})"
-      self._office.stop(office.FAILED, text)
-    except Exception as error:  # ours, or an answer that nobody thought of
-      log.exception("while a batch was worked on")
-      text = f"a batch cannot go on ({type(error).__name__}: {str(error)[:_SAID]})"
-      self._office.stop(office.FAILED, f"{text}\nall replies so far are kept")
-    if complaint := self._ledger.complaint():
-      self._office.stop(office.FAILED, complaint)
-
-  async def _submit_what_fits(self) -> None:
-    while self._gathered and not self._office.stopping:
-      most, left = self._config.batch_requests, self._ledger.budget.left
-      count = batch_files.fitting(self._gathered, most, left)
-      if count == 0:
-        if not self._tasks:  # what is under way may cost less than it reserves
-          need = self._gathered[0].reserve
-          self._office.stop(office.BUDGET, "", need=need)
-        return
-      asks, self._gathered = self._gathered[:count], self._gathered[count:]
-      await self._submit(asks)
-    self._flushed = False
+  async def _submit_all(self) -> None:
+    while self._collected and not self._session.stopping:
+      left = self._session.budget.left
+      count = fitting(self._collected, self._config.batch_requests, left)
+      if count:
+        asks, self._collected = self._collected[:count], self._collected[count:]
+        await self._submit(asks)
+      elif self._session.budget.reserved:  # open batches may cost less
+        await self._session.wait(None)
+      else:
+        need = self._collected[0].reserve
+        self._session.stop(session.BUDGET, "", need=need)
+    self._submitting = False
 
   async def _submit(self, asks: Sequence[Ask]) -> None:
     name = uuid.uuid4().hex[:12]
-    batch = OpenBatch(name, None, {})
-    self._under_way |= {ask.key for ask in asks}
-    self._held |= {ask.key: ask for ask in asks}
-    await self._state(batch, "planned")
-    await asyncio.to_thread(_write_asks, self._path(batch), asks)
-    calls = [self._ledger.reserve(ask, name) for ask in asks]
-    await _all(self._ledger.note(call) for call in calls)
-    batch.calls = {call.key: (call.number, call.reserve) for call in calls}
-    batch.id = await self._server.submit(name, batch_files.upload(asks))
-    await self._state(batch, "created")
-    self._office.tell(note=f"batch {batch.id}: begun with {len(asks):,} requests")
-    self._start(self._finish(batch))
+    self._in_batch |= {ask.key for ask in asks}
+    self._asks |= {ask.key: ask for ask in asks}
+    calls = [self._session.reserve(ask, name) for ask in asks]
+    numbers = {call.key: (call.number, call.reserve) for call in calls}
+    batch = OpenBatch(name, None, numbers)
+    await self._set(batch, endpoint=self._config.base_url.rstrip("/"))
+    await self._session.note(*zip(calls, asks, strict=True))
+    batch.id = await self._create(name, b"".join(map(_line, asks)))
+    await self._set(batch, id=batch.id)
+    self._session.tell(note=f"batch {batch.id}: begun with {len(asks):,} requests")
+    self._session.spawn(self._finish(batch))
+
+  async def _set(self, batch: OpenBatch, **columns: Any) -> None:
+    await self._session.writer.write([journal.set_batch(batch.name, **columns)])
 
   async def _resume(self, batch: OpenBatch) -> None:
     if batch.id is None:
-      batch.id = await self._server.find(batch.name)
-      if batch.id is not None:
-        await self._state(batch, "created")
-    if batch.id is None:
-      await self._close(batch, "the batch was never created", released=True)
-    else:
-      self._office.tell(note=f"batch {batch.id}: left by an earlier run, goes on")
-      await self._finish(batch)
+      batch.id = await self._retrying(lambda: self._find(batch.name))
+      if batch.id is None:
+        await self._close(batch, "the batch was never created", doubtful=False)
+        return
+      await self._set(batch, id=batch.id)
+    self._session.tell(note=f"batch {batch.id}: left by an earlier run, goes on")
+    await self._finish(batch)
 
   async def _finish(self, batch: OpenBatch) -> None:
-    """Looks at a batch until it has ended, and brings it in."""
-    assert batch.id is not None
-    told = None
-    while not (state := await self._server.look(batch.id)).ended:
-      counts = f"{state.status}, {state.done:,} of {state.total:,} done"
-      if counts != told:
-        self._office.tell(note=f"batch {batch.id}: {counts}")
-        told = counts
-      await self._office.sleep(self._config.poll_seconds)
-      if self._office.stopping:
+    """Wait until a batch has ended, and read its results."""
+    api, told = self._endpoint.api.batches, None
+    while True:
+      found = (await self._retrying(lambda: api.retrieve(batch.id))).model_dump()
+      status, counts = str(found["status"]), found.get("request_counts") or {}
+      if status in _ENDED:
+        break
+      done = (counts.get("completed") or 0) + (counts.get("failed") or 0)
+      text = f"{status}, {done:,} of {counts.get('total') or 0:,} done"
+      if text != told:
+        self._session.tell(note=f"batch {batch.id}: {text}")
+        told = text
+      await self._session.sleep(self._config.poll_seconds)
+      if self._session.stopping:
         return
-    await self._harvest(batch, state)
-    if state.status == "failed":
-      advice = "Llm.batch_requests" if "limit" in state.errors else "the request"
-      text = f"batch {batch.id} was refused ({state.errors}); change {advice}"
-      self._office.stop(office.FAILED, text)
+    for name in ("output_file_id", "error_file_id"):
+      if found.get(name):
+        await self._read(batch, found[name])
+    # Of a batch that was cut short, only the results in its files are billed.
+    reason = f"batch {batch.id} ended as {status} without it"
+    await self._close(batch, reason, doubtful=status == "completed")
+    if status == "failed":
+      errors = (found.get("errors") or {}).get("data") or []
+      said = "; ".join(f"{e.get('code')}: {e.get('message')}" for e in errors)
+      advice = "Llm.batch_requests" if "limit" in said else "the request"
+      text = f"batch {batch.id} was refused ({said}); change {advice}"
+      self._session.stop(session.FAILED, text)
 
-  async def _harvest(self, batch: OpenBatch, state: State) -> None:
-    asks = await asyncio.to_thread(_read_asks, self._path(batch)) | self._held
-    for file in state.files:
-      found = batch_files.read_lines(await self._server.download(file))
-      # By key, as a line may be there twice; what an earlier harvest booked is out.
-      lines = list({x.key: x for x in found if x.key in batch.calls}.values())
-      for first in range(0, len(lines), _AT_ONCE):
-        part = lines[first : first + _AT_ONCE]
-        await _all(self._book(batch, asks, line) for line in part)
-    reason = f"batch {batch.id} ended as {state.status} without it"
-    # Of a batch that was cut short only what is in its files is billed.
-    await self._close(batch, reason, released=state.status != "completed")
+  async def _read(self, batch: OpenBatch, file: str) -> None:
+    """Commit the results in a file of a batch."""
+    files = self._endpoint.api.files
+    content = (await self._retrying(lambda: files.content(file))).content
+    lines = {line[0]: line for line in results(content) if line[0] in batch.calls}
+    # Finish all of them before raising what the first to fail has raised.
+    settled = [self._settle(batch, *line) for line in lines.values()]
+    for error in await asyncio.gather(*settled, return_exceptions=True):
+      if isinstance(error, BaseException):
+        raise error
 
-  async def _book(self, batch: OpenBatch, asks: dict[str, Ask], line: Line) -> None:
-    number, reserve = batch.calls[line.key]
-    call = Call(number, line.key, reserve, batch.name)
-    ask = asks.get(line.key) or Ask(line.key, {}, {}, reserve, 0)
-    if line.status == 200:
-      kept = await self._ledger.replied(call, ask, line.raw, whole=True)
-      del batch.calls[line.key]
-      self._office.tell(
-        reply=line.key, offset=kept.offset, tokens=kept.completion_tokens
-      )
+  async def _settle(
+    self, batch: OpenBatch, key: str, raw: bytes, failure: Failure | None
+  ) -> None:
+    number, reserve = batch.calls[key]
+    call, ask = Call(number, key, reserve, batch.name), self._asks.get(key)
+    if failure is None:
+      await self._session.replied(call, raw)
+      del batch.calls[key]
+      self._session.tell(reply=ask.key if ask else key)
       return
-    await self._ledger.failed(call, line.text, released=True, status=line.status)
-    del batch.calls[line.key]
-    said = f"batch {batch.id}: {line.status}, {line.text[:300]}"
-    verdict = Verdict.AGAIN if line.status is None else judge(line.status, line.text)
+    await self._session.failed([call], failure)
+    del batch.calls[key]
+    text = f"batch {batch.id}: {failure.status}, {failure.text[:300]}"
+    verdict = judge(failure)
     if verdict is Verdict.REFUSED:
-      self._refused[line.key] = said
-      self._under_way.discard(line.key)
-      self._held.pop(line.key, None)
-      self._office.tell(refused=line.key, text=said)
+      self._refused[key] = text
+      self._in_batch.discard(key)
+      self._asks.pop(key, None)
+      self._session.tell(refused=ask.key if ask else key, text=text)
     elif verdict in (Verdict.AGAIN, Verdict.SLOW_DOWN):
-      self._again(line.key, said)
+      self._retry(key, text)
     else:
-      self._office.stop(*explain(verdict, said, self._config.model))
+      self._session.stop_for(verdict, text)
 
-  async def _close(self, batch: OpenBatch, reason: str, *, released: bool) -> None:
-    """Books what the batch has not answered, and forgets it."""
-    failed = []
-    for key, (number, reserve) in batch.calls.items():
-      call = Call(number, key, reserve, batch.name)
-      failed.append(self._ledger.failed(call, reason, released=released))
-    await _all(failed)
-    await self._state(batch, "closed")
-    self._path(batch).unlink(missing_ok=True)
+  async def _close(self, batch: OpenBatch, reason: str, *, doubtful: bool) -> None:
+    """Note that the other requests got no result, and send them again."""
+    calls = [Call(n, key, money, batch.name) for key, (n, money) in batch.calls.items()]
+    await self._session.failed(calls, Failure(reason, doubtful))
+    await self._set(batch, closed=True)
     for key in batch.calls:
-      self._again(key, reason)
+      self._retry(key, reason)
 
-  def _again(self, key: str, reason: str) -> None:
-    """Asks once more for what this run wants, or gives it up."""
-    self._under_way.discard(key)
-    ask = self._held.pop(key, None)
+  def _retry(self, key: str, reason: str) -> None:
+    """Send a request of this run again, or give it up."""
+    self._in_batch.discard(key)
+    ask = self._asks.pop(key, None)
     if ask is None:
       return
     self._attempts[key] += 1
     if self._attempts[key] >= self._config.attempts:
       text = f"{reason} ({self._attempts.pop(key)} attempts)"
-      self._office.tell(unanswered=key, text=text, opened=True)
+      self._session.tell(unanswered=ask.key, text=text, opened=True)
     else:
       self.take(ask)
       self.flush()
 
-  async def _state(self, batch: OpenBatch, state: str) -> None:
-    row = {"batch": batch.name, "state": state, "id": batch.id, "time": time.time()}
-    await self._ledger.books.batches.append(row)
+  async def _create(self, name: str, content: bytes) -> str:
+    """Upload an input file and create a batch; return the server's id."""
+    api, tried = self._endpoint.api, False
+    file = await self._retrying(
+      lambda: api.files.create(file=(f"{name}.jsonl", content), purpose="batch")
+    )
 
-  def _path(self, batch: OpenBatch) -> Path:
-    return self._ledger.books.folder / f"batch-{batch.name}.jsonl"
+    async def create() -> str:
+      nonlocal tried
+      # An attempt without an answer may have created the batch all the same.
+      found = await self._find(name) if tried else None
+      tried = True
+      if found is not None:
+        return found
+      batch = await api.batches.create(
+        input_file_id=file.id,
+        endpoint=_URL,
+        completion_window="24h",
+        metadata={_METADATA: name},
+      )
+      return batch.id
+
+    return await self._retrying(create)
+
+  async def _find(self, name: str) -> str | None:
+    looked = 0
+    async for batch in self._endpoint.api.batches.list(limit=100):
+      if (batch.metadata or {}).get(_METADATA) == name:
+        return batch.id
+      looked += 1
+      if looked >= _LOOK_BACK:
+        break
+    return None
+
+  async def _retrying(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+    """Return the answer to a query; retry it, or end the work.
+
+    Raises:
+      StoppedError: there is no answer.
+    """
+    attempt = 0
+    while True:
+      try:
+        return await ask()
+      except Exception as error:  # the client's, and of its parsing
+        failure = self._endpoint.failure(error)
+      verdict, text = judge(failure), self._endpoint.describe(failure)
+      attempt += verdict is not Verdict.SLOW_DOWN
+      if verdict is Verdict.REFUSED:
+        text += "\nthe Batch API does not take this"
+        self._session.stop(session.INPUT, text)
+      elif verdict not in (Verdict.SLOW_DOWN, Verdict.AGAIN):
+        self._session.stop_for(verdict, text)
+      elif attempt >= self._config.attempts:
+        text += "\nnothing is lost: run the same command again later"
+        self._session.stop(session.FAILED, text)
+      if self._session.stopping:
+        raise session.StoppedError(text)
+      pause = limits.retry_after(failure.headers)
+      await self._session.sleep(pause or limits.backoff(attempt + 1, random.Random()))
 
 
-async def _all(works: Iterable[Coroutine[None, None, None]]) -> None:
-  """Does all of them, and only then raises what the first to fail has raised.
+def fitting(asks: Sequence[Ask], most: int, money: int) -> int:
+  """Return how many of the first requests make a batch.
 
-  One that goes on by itself would write to a journal that is closed meanwhile.
+  Args:
+    asks: all that wait.
+    most: the most requests in a batch.
+    money: picodollars that may be reserved for it.
   """
-  for error in await asyncio.gather(*works, return_exceptions=True):
-    if isinstance(error, BaseException):
-      raise error
+  size = 0
+  for count, ask in enumerate(asks[:most]):
+    size += len(_line(ask))
+    money -= ask.reserve
+    if size > _MOST_BYTES or money < 0:
+      return count
+  return min(most, len(asks))
 
 
-def _write_asks(path: Path, asks: Sequence[Ask]) -> None:
-  with path.open("w") as file:
-    for ask in asks:
-      file.write(json.dumps(dataclasses.asdict(ask)) + "\n")
-    file.flush()
-    os.fsync(file.fileno())
+def results(content: bytes) -> Iterator[tuple[str, bytes, Failure | None]]:
+  """Yield (key, line, why it is not a reply) of an output or error file."""
+  for raw in content.split(b"\n"):
+    row = reply.load(raw) if raw.strip() else None
+    if not isinstance(row, dict) or not isinstance(row.get("custom_id"), str):
+      continue
+    response, status = row.get("response"), None
+    if isinstance(response, dict) and type(response.get("status_code")) is int:
+      status = response["status_code"]
+    body = reply.of_batch_line(row)
+    failure, problem = None, reply.problem(body)
+    if status == 200 and problem:
+      failure = Failure(f"status 200, but {problem[0]}", True, problem[1])
+    elif status != 200:
+      error = row.get("error") or body
+      error = error.get("error") or error if isinstance(error, dict) else error
+      failure = Failure(json.dumps(error)[:2000], False, status)
+    yield row["custom_id"], raw, failure
 
 
-def _read_asks(path: Path) -> dict[str, Ask]:
-  """By key; empty if somebody deleted the file, which only the journal's rows need."""
-  if not path.exists():
-    return {}
-  asks = [Ask(**json.loads(line)) for line in path.read_text().splitlines()]
-  return {ask.key: ask for ask in asks}
+def _line(ask: Ask) -> bytes:
+  row = {"custom_id": ask.key, "method": "POST", "url": _URL, "body": ask.body}
+  return json.dumps(row).encode() + b"\n"

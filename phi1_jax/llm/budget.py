@@ -1,34 +1,31 @@
-"""A cap on money that holds: the worst case is reserved before anything is sent.
+"""The budget: the worst case of a call is reserved before it is sent.
 
-What was paid, what may have been paid and what may yet be paid never add up to more
-than the cap. A call that brought a reply is settled at the usage the server reports, at
-its worst case if it reports none; a reply cut off or garbled is paid for like any
-other. A call refused with an error status is released, as providers bill none of those.
-A call that timed out or lost its connection, and one given up by a gateway (504, 524),
-may have been computed and billed without our hearing of it: it stays reserved for ever.
+Money spent, doubtful and reserved never adds up to more than the cap. A reply costs
+the usage that the server reports, or its worst case without any. A call that the server
+refused with an error status costs nothing. A call that timed out, lost its connection
+or got a body that is not a completion may have been billed: it stays reserved.
 """
 
 import dataclasses
-from collections.abc import Sequence
 
 from phi1_jax.llm import prices
 
 
 class BudgetError(RuntimeError):
-  """The next request might cost more than is left. Exit code 1, after all is saved."""
+  """The next request may cost more than is left. Exit code 1, after all is saved."""
 
 
 @dataclasses.dataclass
 class Budget:
-  """Accounts in picodollars.
+  """Money of a journal, in picodollars.
 
   Attributes:
     cap: the most that may be spent.
-    spent: what replies cost.
+    spent: cost of all replies.
     doubtful: worst case of the calls that may or may not have been billed.
-    doubtful_calls: how many those are.
-    reserved: worst case of what is under way.
-    overrun: a call was billed above its worst case, so the bound cannot be trusted.
+    doubtful_calls: number of those.
+    reserved: worst case of the calls in flight and in open batches.
+    overrun: a call was billed above its worst case, so the bound does not hold.
   """
 
   cap: int
@@ -40,55 +37,103 @@ class Budget:
 
   @property
   def left(self) -> int:
-    """What no reserve and no bill takes; negative if the cap was lowered."""
+    """What may still be reserved; negative if the cap was lowered."""
     return self.cap - self.spent - self.doubtful - self.reserved
 
   def fits(self, amount: int) -> bool:
-    """Whether a call with this worst case may be sent."""
+    """Return whether a call with this worst case may be sent."""
     return amount <= self.left and not self.overrun
 
-  def reserve(self, amount: int) -> None:
-    """Takes the worst case of a call that is about to be sent."""
-    if not self.fits(amount):
-      raise BudgetError(f"{prices.text(amount)} do not fit")
-    self.reserved += amount
-
   def settle(self, amount: int, cost: int) -> None:
-    """Turns a reserve into the cost of its reply."""
+    """Replace the reserve of a call by the cost of its reply."""
     self.reserved -= amount
     self.spent += cost
     self.overrun = self.overrun or cost > amount
 
-  def release(self, amount: int) -> None:
-    """Gives the reserve of a call back that was not billed."""
+  def fail(self, amount: int, *, doubtful: bool) -> None:
+    """Release the reserve of a call, or keep it as doubtful."""
     self.reserved -= amount
+    if doubtful:
+      self.doubtful += amount
+      self.doubtful_calls += 1
 
-  def doubt(self, amount: int) -> None:
-    """Keeps the reserve of a call that may have been billed."""
-    self.reserved -= amount
-    self.doubtful += amount
-    self.doubtful_calls += 1
+  def figures(self) -> dict[str, str]:
+    """Return the money as text, for a progress bar."""
+    found = {"spent": prices.text(self.spent), "left": prices.text(max(0, self.left))}
+    if self.doubtful_calls:
+      doubt = f"{prices.text(self.doubtful)} ({self.doubtful_calls} calls)"
+      found["in doubt"] = doubt
+    return found
+
+  def exhausted(self, need: int, mean: int, left: int | None) -> BudgetError:
+    """Return the error for a request that does not fit, with the flag to go on.
+
+    Args:
+      need: worst case of the request.
+      mean: mean cost of a reply.
+      left: number of requests without an outcome; None if unknown.
+    """
+    doubt = ""
+    if self.doubtful_calls:
+      doubt = (
+        f" and {prices.text(self.doubtful)} of {self.doubtful_calls} calls in doubt"
+      )
+    open_requests = "" if left is None else f"; {left:,} requests are left"
+    more = need + (mean * left * 5 // 4 if left is not None else self.spent)
+    enough = prices.round_up(self.spent + self.doubtful + more)
+    return BudgetError(
+      f"Llm.budget_usd: spent {prices.text(self.spent)}{doubt} of "
+      f"{prices.text(self.cap)}, the next request may cost {prices.text(need)}"
+      f"{open_requests}\nto go on, run the same command with "
+      f"--gin.Llm.budget_usd={enough}; nothing is paid for twice"
+    )
 
 
-def exhausted(
-  cap: int, money: Sequence[int], need: int, mean: int, left: int | None
-) -> str:
-  """What to say when the next request does not fit, and how to go on.
+@dataclasses.dataclass(frozen=True)
+class Progress:
+  """State of `Client.ask`.
 
-  Args:
-    cap: picodollars, as everything.
-    money: spent, doubtful, reserved, and the number of doubtful calls.
-    need: the worst case of the next request.
-    mean: what a reply cost on average.
-    left: how many requests have no outcome yet; None if nobody knows.
+  Attributes:
+    done: outcomes so far.
+    total: number of requests; None if unknown.
+    budget: the money of the whole journal.
+    note: the last message, such as the state of a batch.
   """
-  spent, doubtful, _, calls = money
-  doubt = f" and {prices.text(doubtful)} of {calls} calls in doubt" if calls else ""
-  open_requests = "" if left is None else f"; {left:,} requests are left"
-  more = need + (mean * left * 5 // 4 if left is not None else spent)
-  return (
-    f"Llm.budget_usd: spent {prices.text(spent)}{doubt} of {prices.text(cap)}, the "
-    f"next request may cost {prices.text(need)}{open_requests}\nto go on, run the same "
-    f"command with --gin.Llm.budget_usd={prices.round_up(spent + doubtful + more)}; "
-    "nothing is paid for twice"
-  )
+
+  done: int
+  total: int | None
+  budget: Budget
+  note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+  """Cost of requests before any is sent, in picodollars.
+
+  Attributes:
+    requests: number of different requests.
+    to_send: of these, the ones that are not in the journal or in an open batch.
+    expected: their cost with a token for every 4 bytes of the prompt, and the mean
+      tokens of the journal's replies, or half of the limit.
+    worst: a bound on their cost in one run: a token for every byte, all tokens of the
+      limit, every remedy for a bad reply, and every attempt lost but billed.
+    budget: the money of the journal.
+  """
+
+  requests: int
+  to_send: int
+  expected: int
+  worst: int
+  budget: Budget
+
+  def text(self) -> str:
+    """Return two lines for people."""
+    budget = self.budget
+    enough = "" if self.expected <= budget.left else "; that is not enough"
+    return (
+      f"{self.requests:,} requests, {self.requests - self.to_send:,} already paid, "
+      f"{self.to_send:,} to send: about {prices.text(self.expected)}; at most "
+      f"{prices.text(self.worst)}, if every attempt fails and is billed\n"
+      f"spent so far {prices.text(budget.spent + budget.doubtful)} of "
+      f"{prices.text(budget.cap)}, {prices.text(max(0, budget.left))} left{enough}"
+    )

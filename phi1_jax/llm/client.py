@@ -1,197 +1,365 @@
-"""Asks an OpenAI-compatible endpoint (vLLM, llama.cpp, OpenAI itself, ...) for text.
+"""Asks a model for many replies: in order, each paid once, within the budget.
 
-Needs the package `openai` (extra `llm`). The key is read from OPENAI_API_KEY; a server
-that wants none gets a placeholder.
+    with Client(config) as client:
+      for outcome in client.ask(requests, parse):
+        ...
+
+However this is interrupted, the same lines run again give the same outcomes in the same
+order and pay for nothing that is in the journal.
 """
 
+import collections
+import contextlib
 import dataclasses
-import importlib
+import itertools
+import json
+import logging
 import math
+import multiprocessing
 import os
-import time
-from collections.abc import Sequence
-from typing import Any
-from urllib.parse import urlsplit
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sized
+from pathlib import Path
+from typing import Any, TypeVar
 
+import phi1_jax
 from phi1_jax import InputError
+from phi1_jax.llm import conversation, prices, session
+from phi1_jax.llm.budget import BudgetError, Estimate, Progress
+from phi1_jax.llm.config import LlmConfig
+from phi1_jax.llm.conversation import Answered, Failed, Turn
+from phi1_jax.llm.endpoint import RequestError
+from phi1_jax.llm.journal import Journal
+from phi1_jax.llm.request import (
+  Request,
+  digest,
+  likely_prompt_tokens,
+  most_prompt_tokens,
+  old_digest,
+)
+from phi1_jax.llm.sender import FLUSH, Start
+from phi1_jax.llm.session import Ask
 
-KEY = "OPENAI_API_KEY"
-# OpenAI's own API takes at most this many stop strings; other servers take any number.
-_OPENAI_STOPS = 4
-# The whole endpoint refuses, not only this request: key, permission, address or model.
-_REFUSALS = (401, 403, 404)
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 8.0  # seconds, between garbled answers
+__all__ = ["BudgetError", "Client", "RequestError"]
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+_AHEAD = 4  # requests taken ahead of the outcomes, for each that may be in flight
+_BATCHES_AHEAD = 4  # the same in batches
+_ASK_AGAIN = (
+  "\nrun the same command to ask again; with Llm.skip_unanswered it goes on without"
+)
+_SILENCE = 0.2  # seconds without a message after which batches are submitted
+_SLOW_END = 2.0  # seconds after which `close` says what it waits for
+_LOG = "sender.log"  # in the journal's folder
 
 
-class RequestError(RuntimeError):
-  """The endpoint gave no answer to a request, or none after every retry."""
+@dataclasses.dataclass
+class _Slot:
+  """A request on its way to its outcome."""
 
-
-class _GarbledError(RequestError):
-  """An answer that is none; the next one may be."""
-
-
-def library() -> Any:
-  """The package openai.
-
-  Raises:
-    InputError: it is not installed.
-  """
-  try:
-    return importlib.import_module("openai")
-  except ImportError:
-    raise InputError(
-      "asking an endpoint needs the package openai: "
-      "pip install -c constraints.txt -e '.[llm]'"
-    ) from None
-
-
-@dataclasses.dataclass(frozen=True)
-class Reply:
-  """What came back.
-
-  Attributes:
-    text: the continuation.
-    finish: why it ended: "stop", "length", or the server's own word.
-    tokens: how many tokens were generated; None if the server does not say.
-    log_prob: sum over the tokens; None if the server does not say.
-    seconds: from the request to the answer, retries included.
-  """
-
-  text: str
-  finish: str
-  tokens: int | None
-  log_prob: float | None
-  seconds: float
+  turn: Turn
+  parse: Callable[[str], Any]
+  outcome: Answered[Any] | Failed | Exception | None = None
 
 
 class Client:
-  """One model behind one endpoint; safe to use from several threads.
+  """One model, one journal, one budget. A context manager, for one thread.
+
+  A run whose replies are all in the journal needs no key, no network and no `openai`.
 
   Args:
-    base_url: such as "http://localhost:8000/v1".
-    model: the name that the endpoint knows the model by.
-    retries: how often a request that failed for a passing reason (429, 5xx, network,
-      an answer that is no completion) is sent again, with growing pauses.
-    timeout: seconds until an unanswered request counts as failed.
+    config: the settings.
+    on_progress: called after every outcome and while waiting.
+
+  Attributes:
+    budget: the journal's money, complete at the end of an `ask` and once closed.
 
   Raises:
-    InputError: no such package, or an address that is none.
+    InputError: an unknown price, or a journal that cannot be used.
   """
 
   def __init__(
-    self, base_url: str, model: str, *, retries: int = 6, timeout: float = 600.0
-  ):
-    address = urlsplit(base_url)
-    if address.scheme not in ("http", "https") or not address.netloc:
-      raise InputError(
-        f"--base_url: got {base_url!r}, expected something like "
-        "http://localhost:8000/v1"
-      )
-    self._library = library()
-    self.base_url, self.model, self._retries = base_url, model, retries
-    self._few_stops = address.hostname == "api.openai.com"
-    self._api = self._library.OpenAI(
-      base_url=base_url,
-      api_key=os.environ.get(KEY) or "none",
-      max_retries=retries,
-      timeout=timeout,
-    )
-
-  def complete(
     self,
-    prompt: str,
-    *,
-    max_tokens: int,
-    temperature: float,
-    top_p: float | None = None,
-    top_k: int | None = None,
-    stops: Sequence[str] = (),
-    seed: int | None = None,
-  ) -> Reply:
-    """Continues a prompt through /v1/completions.
+    config: LlmConfig,
+    on_progress: Callable[[Progress], None] | None = None,
+  ):
+    self._config, self._on_progress = config, on_progress
+    self._base_price = prices.find(config)
+    batch = config.api == "batch"
+    self._price = self._base_price.batch() if batch else self._base_price
+    self._journal = Journal(Path(config.journal))
+    self.budget = self._journal.budget(prices.picodollars(config.budget_usd))
+    self._sender: SenderProcess | None = None
+    self._pending: dict[str, list[_Slot]] = {}
+    self._stopped: dict[str, Any] | None = None
+    self._unflushed = False
+    self._done = 0
+    self._total: int | None = None
+    self._note = ""
+
+  def __enter__(self) -> "Client":
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    self.close()
+
+  def ask(
+    self,
+    requests: Iterable[Request],
+    parse: Callable[[str], T],
+    total: int | None = None,
+  ) -> Iterator[Answered[T] | Failed]:
+    """Yield an outcome for each request, in their order.
+
+    Requests are taken from the iterable as they are needed, and a few ahead. Each `ask`
+    counts its progress from 0; the money is that of the whole journal.
 
     Args:
-      prompt: what to continue.
-      max_tokens: the most tokens to generate.
-      temperature: 0 is greedy.
-      top_p: nucleus; None leaves it out.
-      top_k: not part of OpenAI's API, but vLLM and others take it; None leaves it out.
-      stops: the server ends before the first of them. OpenAI's own API gets the first
-        four only: cut again.
-      seed: for servers that honour one.
+      requests: equal requests are sent once.
+      parse: returns a value for a reply's text, or raises Malformed. It must be a
+        function of the text, since a rerun calls it again.
+      total: number of requests, if they have no length.
 
     Raises:
-      InputError: the endpoint refuses any request (key, model).
-      RequestError: it refuses this one (a parameter, its length, its content), or gave
-        no answer after all retries.
+      InputError: the endpoint refuses the key, the model or all requests.
+      BudgetError: the next request may cost more than is left.
+      RequestError: a request got no reply after all attempts, the account is empty, or
+        the disk is full. All replies in flight are committed first.
     """
-    options: dict[str, Any] = {
-      "model": self.model,
-      "prompt": prompt,
-      "max_tokens": max_tokens,
-      "temperature": temperature,
-      "logprobs": 0,
-    }
-    if stops:
-      options["stop"] = list(stops[:_OPENAI_STOPS] if self._few_stops else stops)
-    if top_p is not None:
-      options["top_p"] = top_p
-    if seed is not None:
-      options["seed"] = seed
-    if top_k is not None:
-      options["extra_body"] = {"top_k": top_k}
-    started = time.monotonic()
-    pause = _FIRST_PAUSE
-    for _ in range(self._retries):
+    self._done = 0
+    self._total = len(requests) if isinstance(requests, Sized) else total
+    source, slots = iter(requests), collections.deque[_Slot]()
+    ahead = _AHEAD * self._config.concurrency
+    if self._config.api == "batch":
+      ahead = _BATCHES_AHEAD * self._config.batch_requests
+    while True:
+      for request in itertools.islice(source, ahead - len(slots)):
+        slots.append(_Slot(Turn(request, request), parse))
+        self._advance(slots[-1])
+      if not slots:
+        return
+      self._listen(0.0)
+      while (outcome := slots[0].outcome) is None:
+        if self._stopped is not None:
+          raise self._stop_error(slots)
+        self._wait()
+      if isinstance(outcome, Exception):
+        raise outcome
+      self._done += 1
+      slots.popleft()
+      self._report()
+      yield outcome
+
+  def estimate(self, requests: Iterable[Request]) -> Estimate:
+    """Return what requests would cost; send nothing."""
+    to_send = expected = worst = 0
+    mean, seen = self._journal.mean_completion(), set[str]()
+    in_batch = {key for b in self._journal.open_batches() for key in b.calls}
+    for request in requests:
+      content = request.content(self._config)
+      key, old_key = digest(content), old_digest(content)
+      if key in seen:
+        continue
+      seen.add(key)
+      if self._journal.find(key, old_key) or in_batch & {key, old_key}:
+        continue
+      to_send += 1
+      most = request.most_tokens(self._config)
+      tokens = math.ceil(most / 2 if mean is None else min(mean, most))
+      expected += self._price.cost(likely_prompt_tokens(content["body"]), tokens)
+      turns = conversation.worst_turns(request)
+      worst += self._config.attempts * sum(map(self._worst, turns))
+    return Estimate(len(seen), to_send, expected, worst, self.budget)
+
+  def close(self) -> None:
+    """Wait until all replies in flight are committed."""
+    self._pending.clear()
+    try:
+      if self._sender is not None:
+        said = False
+        for message in self._sender.close(_SLOW_END):
+          if message:
+            self._hear(message)
+          elif not said:
+            said = True
+            log.warning(
+              "waiting for the replies in flight, which are paid for; after an "
+              "interruption (Ctrl-C) a process in the background waits for them"
+            )
+    finally:
+      self._sender = None
+      self._journal.close()
+
+  def _worst(self, request: Request) -> int:
+    most = request.most_tokens(self._config)
+    return self._price.cost(most_prompt_tokens(request.body(self._config)), most)
+
+  def _advance(self, slot: _Slot) -> None:
+    """Use the replies in the journal; send a request that has none."""
+    while True:
+      content = slot.turn.request.content(self._config)
+      key, old_key = digest(content), old_digest(content)
+      found = self._journal.find(key, old_key)
+      if found is None:
+        break
+      step = conversation.respond(slot.turn, self._journal.read(found), slot.parse)
+      if not isinstance(step, Turn):
+        slot.outcome = step
+        return
+      slot.turn = step
+    self._pending.setdefault(key, []).append(slot)
+    if len(self._pending[key]) == 1 and self._stopped is None:
+      request = slot.turn.request
+      tokens = likely_prompt_tokens(content["body"]) + request.most_tokens(self._config)
+      reserve = self._worst(request)
+      if self._sender is None:
+        self._sender = self._start()
+      self._sender.send(Ask(key, old_key, json.dumps(content), reserve, tokens))
+      self._unflushed = True
+
+  def _start(self) -> "SenderProcess":
+    folder = Path(self._config.journal)
+    if not self._journal.writable:
+      raise InputError(
+        f"Llm.journal: {folder} cannot be written to, and does not hold all replies"
+      )
+    return SenderProcess(folder, Start(os.getpid(), self._config, self._base_price))
+
+  def _wait(self) -> None:
+    """Wait for a message; without any, have batches submitted."""
+    heard = self._listen(_SILENCE)
+    if not heard and self._unflushed and self._sender is not None:
+      self._sender.send(FLUSH)
+      self._unflushed = False
+    self._report()
+
+  def _listen(self, seconds: float) -> bool:
+    heard = False
+    if self._sender is not None and self._stopped is None:
+      for message in self._sender.receive(seconds):
+        heard = True
+        self._hear(message)
+    return heard
+
+  def _hear(self, message: dict[str, Any]) -> None:
+    self.budget = message.get("budget", self.budget)
+    text = message.get("text", "")
+    if "reply" in message:
+      for slot in self._pending.pop(message["reply"], []):
+        self._advance(slot)
+    elif "refused" in message:
+      for slot in self._pending.pop(message["refused"], []):
+        slot.outcome = Failed(slot.turn.origin, text, message["refused"])
+    elif "unanswered" in message:
+      key = message["unanswered"]
+      for slot in self._pending.pop(key, []):
+        if self._config.skip_unanswered and message["opened"]:
+          slot.outcome = Failed(slot.turn.origin, f"unanswered: {text}", key)
+        else:
+          slot.outcome = RequestError(text + _ASK_AGAIN)
+    elif "note" in message:
+      self._note = message["note"]
+      log.log(logging.WARNING if "wait" in message else logging.INFO, self._note)
+    elif "stop" in message:
+      self._stopped = message
+    elif "begun" in message and self.budget.doubtful_calls:
+      log.warning(
+        "%s: %d calls may have been billed without a reply, so %s is counted for them",
+        self._config.journal,
+        self.budget.doubtful_calls,
+        prices.text(self.budget.doubtful),
+      )
+
+  def _stop_error(self, slots: Iterable[_Slot]) -> Exception:
+    assert self._stopped is not None
+    kind, text = self._stopped["stop"], self._stopped["text"]
+    if kind == session.INPUT:
+      return InputError(text)
+    if kind == session.FAILED:
+      return RequestError(text)
+    answered = self._done + sum(slot.outcome is not None for slot in slots)
+    left = None if self._total is None else self._total - answered
+    mean = self.budget.spent // max(1, len(self._journal.replies()))
+    return self.budget.exhausted(self._stopped["need"], mean, left)
+
+  def _report(self) -> None:
+    if self._on_progress is not None:
+      progress = Progress(self._done, self._total, self.budget, self._note)
+      self._on_progress(progress)
+
+
+class SenderProcess:
+  """A sender in a process of its own, and a pipe to it.
+
+  Args:
+    folder: the journal.
+    start: the first message.
+  """
+
+  def __init__(self, folder: Path, start: Start):
+    self._log = folder / _LOG
+    package = str(Path(phi1_jax.__file__).parents[1])
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    self._pipe, theirs = multiprocessing.Pipe()
+    with self._log.open("wb") as errors, theirs:
+      # In a session of its own, neither Ctrl-C nor the end of a terminal reaches it.
+      self.process = subprocess.Popen(
+        [sys.executable, "-m", "phi1_jax.llm.sender", str(theirs.fileno())],
+        stdin=subprocess.DEVNULL,
+        stdout=errors,
+        stderr=errors,
+        pass_fds=(theirs.fileno(),),
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+      )
+    self.send(start)
+
+  def send(self, message: Any) -> None:
+    """Send a message; None is the last.
+
+    Raises:
+      RequestError: the sender is gone.
+    """
+    try:
+      self._pipe.send(message)
+    except OSError:
+      raise self._gone() from None
+
+  def receive(self, seconds: float) -> Iterator[dict[str, Any]]:
+    """Yield the messages that are there, or come within so long.
+
+    Raises:
+      RequestError: the sender is gone.
+    """
+    while self._pipe.poll(seconds):
       try:
-        return self._read(self._ask(options), started)
-      except _GarbledError:
-        time.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
-    return self._read(self._ask(options), started)
+        yield self._pipe.recv()
+      except (EOFError, OSError):
+        raise self._gone() from None
+      seconds = 0.0
 
-  def _read(self, answer: Any, started: float) -> Reply:
-    try:
-      reply = _reply(answer, time.monotonic() - started)
-    except (AttributeError, IndexError, TypeError) as error:
-      raise _GarbledError(
-        f"{self.base_url}: no completion but {answer!r:.200}"
-      ) from error
-    if reply.finish == "error":
-      raise _GarbledError(f"{self.base_url}: ended with an error, {answer!r:.200}")
-    if reply.finish == "content_filter":
-      raise RequestError(f"{self.base_url}: its content filter ended the completion")
-    return reply
+  def close(self, seconds: float) -> Iterator[dict[str, Any]]:
+    """Send no more; yield the messages until the sender ends.
 
-  def _ask(self, options: dict[str, Any]) -> Any:
-    library = self._library
-    try:
-      return self._api.completions.create(**options)
-    except (library.APIConnectionError, library.InternalServerError) as error:
-      raise RequestError(f"{self.base_url}: {error}") from error
-    except (library.RateLimitError, library.ConflictError) as error:
-      raise RequestError(f"{self.base_url}: {error}") from error
-    except library.APIStatusError as error:  # asking again is no use
-      kind = InputError if error.status_code in _REFUSALS else RequestError
-      raise kind(
-        f"{self.base_url}, model {self.model}: refused with {error.status_code} "
-        f"({error.message[:200]})"
-      ) from None
-    except (library.APIError, ValueError) as error:  # an answer that is none
-      raise _GarbledError(f"{self.base_url}: {error}") from error
+    Args:
+      seconds: without a message for so long, yield an empty one.
+    """
+    with contextlib.suppress(RequestError):
+      self.send(None)
+      while True:
+        messages = list(self.receive(seconds))
+        yield from messages or [{}]
+    self.process.wait()
+    self._pipe.close()
 
-
-def _reply(answer: Any, seconds: float) -> Reply:
-  choice = answer.choices[0]
-  if not isinstance(choice.text, str):
-    raise TypeError(f"text is {choice.text!r}")
-  scores = choice.logprobs.token_logprobs if choice.logprobs else None
-  log_prob = sum(x for x in scores if x is not None) if scores else None
-  return Reply(
-    text=choice.text,
-    finish=choice.finish_reason or "unknown",
-    tokens=answer.usage.completion_tokens if answer.usage else None,
-    log_prob=log_prob if log_prob is None or math.isfinite(log_prob) else None,
-    seconds=seconds,
-  )
+  def _gone(self) -> RequestError:
+    code = self.process.wait()
+    lines = self._log.read_text(errors="replace").strip().splitlines()
+    last = f" ({lines[-1]})" if lines else ""
+    return RequestError(
+      f"the process that asks the model ended with {code}{last}; see {self._log}\n"
+      "nothing is lost: run the same command again"
+    )

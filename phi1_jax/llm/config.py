@@ -1,48 +1,53 @@
-"""What a run that asks a language model is told."""
+"""Settings of a run that asks a language model."""
 
 import dataclasses
+import json
 import math
+from typing import Any
 from urllib.parse import urlsplit
 
 from phi1_jax import InputError, storage
 
 APIS = ("online", "batch")
 LENGTH_FIELDS = ("max_tokens", "max_completion_tokens")
-# OpenAI's limit on one batch; its limit on the size of the file is in batch_files.py.
+# OpenAI's limit on the requests of a batch; batches.py has the limit on its bytes.
 MOST_IN_A_BATCH = 50_000
 
 
 @dataclasses.dataclass(frozen=True)
 class LlmConfig:
-  """One model behind one endpoint, and what may be spent on it (gin name: `Llm`).
+  """One model at one endpoint, and what may be spent on it (gin name: `Llm`).
 
   Attributes:
-    model: the name that the endpoint knows the model by.
-    journal: folder of the raw replies, which are paid for once. Several stages may
-      share one; they then share the budget too.
+    model: the endpoint's name for the model; on Azure the name of the deployment.
+    journal: local folder of journal.sqlite, which keeps every raw reply. Several
+      commands may share it; they then share the budget too.
     budget_usd: the most that everything in the journal may cost together, in dollars.
-    base_url: such as "http://localhost:8000/v1".
-    api: "online" asks one by one; "batch" uses OpenAI's Batch API, at half the price
-      and within 24 hours. Both share the journal.
-    input_usd_per_million: price of the prompt's tokens; None takes it from the table in
-      prices.py. 0.0 suits a server of one's own.
-    output_usd_per_million: the same for the tokens of the reply.
-    concurrency: the most requests under way at once.
-    requests_per_minute: limit of the account; None learns it from the server's
+    base_url: such as "http://localhost:8000/v1", or for Azure
+      "https://NAME.openai.azure.com/openai".
+    api: "online", or "batch" for OpenAI's Batch API (half the price, within 24 hours).
+    input_usd_per_million: price of prompt tokens; None takes the list price from the
+      package genai-prices. 0.0 for your own server.
+    output_usd_per_million: price of reply tokens, those of the reasoning included.
+    concurrency: the most requests in flight.
+    requests_per_minute: rate limit of the account; None reads it from the server's
       x-ratelimit headers.
     tokens_per_minute: the same for tokens.
-    timeout_seconds: until a request without its whole reply counts as lost. Make it
-      long: the provider may bill what was given up here.
-    attempts: how often a request is sent that meets a server error, a timeout or a
-      broken connection. Being told to slow down (429) is no attempt.
-    length_field: how the endpoint calls the most tokens of a reply; OpenAI's reasoning
-      models want "max_completion_tokens".
-    extra: more fields for every request, such as {"reasoning_effort": "low"}.
-    skip_unanswered: yield a failure for a request that got no answer after all
-      attempts, rather than stop the run. Whatever is written then depends on the
-      server's mood.
-    poll_seconds: between two looks at a batch.
-    batch_requests: the most requests in one batch.
+    timeout_seconds: time for a whole reply. The provider may bill a request that timed
+      out, so make it long.
+    attempts: how often a request is sent that meets server errors, timeouts or broken
+      connections. Status 429 is not counted.
+    length_field: the endpoint's name for the limit on reply tokens; None takes
+      "max_completion_tokens" for OpenAI's reasoning models, else "max_tokens".
+    reasoning_tokens: added to each request's limit for the model's reasoning; None adds
+      4,096 for OpenAI's reasoning models, else 0.
+    extra: more fields of every request, such as {"reasoning_effort": "low"} or
+      {"chat_template_kwargs": {"enable_thinking": False}}. None removes a field.
+    skip_unanswered: yield a failure for a request without a reply after all attempts
+      instead of stopping. The output then depends on the server's state.
+    poll_seconds: time between two queries of a batch's status.
+    batch_requests: the most requests in one batch; several batches run at once.
+    api_version: the query parameter api-version of Azure, such as "2024-10-21".
   """
 
   model: str
@@ -57,14 +62,16 @@ class LlmConfig:
   tokens_per_minute: int | None = None
   timeout_seconds: float = 600.0
   attempts: int = 6
-  length_field: str = "max_tokens"
-  extra: dict[str, str | int | float | bool] | None = None
+  length_field: str | None = None
+  reasoning_tokens: int | None = None
+  extra: dict[str, Any] | None = None
   skip_unanswered: bool = False
   poll_seconds: float = 30.0
   batch_requests: int = MOST_IN_A_BATCH
+  api_version: str | None = None
 
   def __post_init__(self):
-    """Refuses what cannot work, by name."""
+    """Refuse settings that cannot work."""
     address = urlsplit(self.base_url)
     if address.scheme not in ("http", "https") or not address.netloc:
       raise _error("base_url", self.base_url, "something like http://localhost:8000/v1")
@@ -72,40 +79,37 @@ class LlmConfig:
       if not getattr(self, name):
         raise _error(name, getattr(self, name), "a name")
     if storage.is_remote(storage.parse(self.journal)):
-      raise _error(
-        "journal", self.journal, "a local folder: each call is synced to disk"
-      )
-    for name, options in (("api", APIS), ("length_field", LENGTH_FIELDS)):
-      if getattr(self, name) not in options:
-        raise _error(name, getattr(self, name), f"one of {', '.join(options)}")
-    for name in ("budget_usd", "input_usd_per_million", "output_usd_per_million"):
-      value = getattr(self, name)
-      if value is not None and not (math.isfinite(value) and value >= 0):
-        raise _error(name, value, "a number of dollars, 0 or more")
-    for name in ("timeout_seconds", "poll_seconds"):
-      value = getattr(self, name)
-      if not (math.isfinite(value) and value > 0):
-        raise _error(name, value, "a number of seconds above 0")
-    self._check_counts()
-    self._check_extra()
-
-  def _check_counts(self) -> None:
-    for name, most in (
-      ("concurrency", 1000),  # as many connections as the client opens
-      ("attempts", 1000),
-      ("requests_per_minute", math.inf),
-      ("tokens_per_minute", math.inf),
-      ("batch_requests", MOST_IN_A_BATCH),
+      raise _error("journal", self.journal, "a local folder: SQLite writes it")
+    if self.api not in APIS:
+      raise _error("api", self.api, f"one of {', '.join(APIS)}")
+    if self.length_field not in (None, *LENGTH_FIELDS):
+      raise _error("length_field", self.length_field, f"one of {LENGTH_FIELDS}")
+    for name, least, most in (
+      ("budget_usd", 0, 1e6),
+      ("input_usd_per_million", 0, 1e6),
+      ("output_usd_per_million", 0, 1e6),
+      ("timeout_seconds", 1e-3, math.inf),
+      ("poll_seconds", 1e-3, math.inf),
+      ("concurrency", 1, 1000),  # as many connections as the HTTP client opens
+      ("attempts", 1, 1000),
+      ("requests_per_minute", 1, math.inf),
+      ("tokens_per_minute", 1, math.inf),
+      ("batch_requests", 1, MOST_IN_A_BATCH),
+      ("reasoning_tokens", 0, 1e6),
     ):
       value = getattr(self, name)
-      if value is not None and not 1 <= value <= most:
-        limit = "" if most == math.inf else f" and at most {most:,}"
-        raise _error(name, value, f"at least 1{limit}")
+      if value is not None and not (least <= value <= most and math.isfinite(value)):
+        limit = "" if most == math.inf else f" and at most {most:,.0f}"
+        raise _error(name, value, f"at least {least}{limit}")
+    self._check_extra()
 
   def _check_extra(self) -> None:
-    ours = {"model", "messages", "stream", "n", *LENGTH_FIELDS}
-    for name in self.extra or {}:
-      if name in ours:
+    try:
+      json.dumps(self.extra, allow_nan=False)
+    except (TypeError, ValueError) as error:
+      raise _error("extra", self.extra, f"what JSON can hold ({error})") from None
+    for name in ("model", "messages", "stream", "n", *LENGTH_FIELDS):
+      if name in (self.extra or {}):
         raise _error("extra", self.extra, f"no {name!r} in it, which is set elsewhere")
 
 

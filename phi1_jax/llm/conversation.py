@@ -1,24 +1,24 @@
-"""What is done about a reply that cannot be used: at most one of each remedy.
+"""What to do about a reply that cannot be used: each remedy at most once.
 
-No request is ever sent twice in the same words. A reply that was cut off by its length
-is asked for with twice as many tokens; one that the parser refuses is shown to the
-model with what is wrong. Both are requests of their own, with keys of their own, so a
-rerun finds their replies in the journal and takes the same decisions.
+A reply that was cut off is requested again with twice the tokens. A reply that the
+parser refuses is shown to the model with the reason. Both are requests with keys of
+their own, so a rerun finds their replies in the journal and decides the same.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from phi1_jax import InputError
-from phi1_jax.llm.reply import Reply, UnreadableError
+from phi1_jax.llm.reply import Reply
 from phi1_jax.llm.request import Message, Request, clean
 
 T = TypeVar("T")
-_QUOTED = 16_000  # characters of a bad reply that are shown to the model
-_SAID = 200  # characters of an exception's message that are
-# What a parser that did not think of everything raises because of a reply's text.
-_SURPRISES = (
+# Bytes of a bad reply that are shown to the model: at most, and for each of its tokens.
+_QUOTED, _QUOTED_PER_TOKEN = 16_000, 8
+_REASON = 500  # bytes of the reason
+# What a parser may raise because of a reply's text.
+_PARSE_ERRORS = (
   ValueError,
   ArithmeticError,
   RecursionError,
@@ -31,17 +31,17 @@ _SURPRISES = (
 
 
 class Malformed(ValueError):
-  """Raised by a parser for a reply that it cannot use; the message tells the model."""
+  """Raised by a parser for a reply that it cannot use; the model reads the message."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Answered(Generic[T]):
-  """A request and what came of it.
+  """A request with a usable reply.
 
   Attributes:
-    request: as it was asked.
-    value: what the parser made of the reply.
-    reply: the reply it was made of; its key is that of the last request.
+    request: the original request.
+    value: the parser's result.
+    reply: the reply that was parsed; its key is that of the last request.
   """
 
   request: Request
@@ -51,12 +51,12 @@ class Answered(Generic[T]):
 
 @dataclasses.dataclass(frozen=True)
 class Failed:
-  """A request that has no usable reply.
+  """A request without a usable reply.
 
   Attributes:
-    request: as it was asked.
+    request: the original request.
     reason: why; the same on every rerun, unless the server refused the request.
-    key: of the last reply, or of the request if there was none.
+    key: of the last request.
   """
 
   request: Request
@@ -66,94 +66,76 @@ class Failed:
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-  """A request to be sent, and what led to it.
+  """A request to send.
 
   Attributes:
-    origin: the request as it was asked.
-    request: what to send now.
-    longer: it may take twice the tokens, as the reply before was cut off.
+    origin: the original request.
+    request: the request to send now.
     corrected: it tells the model what was wrong.
-    cut: the reply that was cut off.
   """
 
   origin: Request
   request: Request
-  longer: bool = False
   corrected: bool = False
-  cut: Reply | None = None
 
 
 def respond(
-  turn: Turn, key: str, read: Callable[[], Reply], parse: Callable[[str], T]
+  turn: Turn, reply: Reply, parse: Callable[[str], T]
 ) -> Answered[T] | Failed | Turn:
-  """The outcome of a turn whose reply is in the journal, or the next turn.
+  """Return the outcome of a turn, or the next turn.
 
   Args:
-    turn: what was sent.
-    key: of its request.
-    read: gives the reply, or raises UnreadableError.
-    parse: raises Malformed for a text that it cannot use. What else it raises because
-      of a text means the same, as the reply would stop every rerun otherwise; only
-      InputError, which is never a reply's fault, goes on.
+    turn: the request that was sent.
+    reply: its reply.
+    parse: raises Malformed for a text that it cannot use. Other exceptions because of
+      the text count as Malformed, but InputError is passed on.
   """
-  try:
-    reply = read()
-  except UnreadableError as error:
-    return _correct(turn, key, "", f"it cannot be read: {error}")
   if reply.refusal is not None:
-    return Failed(turn.origin, f"refused: {reply.refusal[:200]}", key)
+    return Failed(turn.origin, f"refused: {reply.refusal[:200]}", reply.key)
   if reply.finish == "content_filter":
-    return Failed(turn.origin, "ended by the server's content filter", key)
-  if reply.finish == "length" and not turn.longer:
-    request = turn.request
-    request = dataclasses.replace(request, max_tokens=2 * request.max_tokens)
-    return dataclasses.replace(turn, request=request, longer=True, cut=reply)
+    return Failed(turn.origin, "ended by the server's content filter", reply.key)
+  if reply.finish == "length":
+    if turn.request.doubled:
+      return Failed(turn.origin, "cut off, also with twice the tokens", reply.key)
+    request = dataclasses.replace(turn.request, doubled=True)
+    return dataclasses.replace(turn, request=request)
   try:
-    return Answered(turn.origin, _parsed(parse, reply.text), reply)
-  except Malformed as error:
-    return _correct(turn, key, reply.text, clean(str(error)))
-
-
-def refused(
-  turn: Turn, key: str, reason: str, parse: Callable[[str], T]
-) -> Answered[T] | Failed:
-  """The outcome of a turn that the server refuses, such as for too many tokens."""
-  if turn.cut is not None:
-    try:
-      return Answered(turn.origin, _parsed(parse, turn.cut.text), turn.cut)
-    except Malformed as error:
-      why = clean(str(error))
-      reason = f"cut off after {turn.cut.finish}: {why}; then {reason}"
-  return Failed(turn.origin, reason, key)
-
-
-def _parsed(parse: Callable[[str], T], text: str) -> T:
-  """What the parser makes of a text; whatever it stumbles over is Malformed."""
-  try:
-    return parse(text)
-  except (Malformed, InputError):
+    return Answered(turn.origin, parse(reply.text), reply)
+  except InputError:
     raise
+  except Malformed as error:
+    reason = clean(str(error))
   except (RecursionError, MemoryError) as error:
-    # Their messages depend on the stack and the machine, and what is said to the model
-    # decides the key of the next reply.
-    raise Malformed(type(error).__name__) from error
-  except _SURPRISES as error:
-    raise Malformed(f"{type(error).__name__}: {str(error)[:_SAID]}") from error
-
-
-def _correct(turn: Turn, key: str, text: str, why: str) -> Failed | Turn:
+    reason = type(error).__name__  # the message depends on the machine
+  except _PARSE_ERRORS as error:
+    reason = clean(f"{type(error).__name__}: {str(error)[:200]}")
   if turn.corrected:
-    return Failed(turn.origin, f"malformed, and again when corrected: {why}", key)
+    why = f"malformed, and again when corrected: {reason}"
+    return Failed(turn.origin, why, reply.key)
+  request = _corrected(turn.request, reply.text, reason)
+  return dataclasses.replace(turn, request=request, corrected=True)
+
+
+def worst_turns(request: Request) -> Iterator[Request]:
+  """Yield requests that cost at least as much as those that one request leads to."""
+  doubled = dataclasses.replace(request, doubled=True)
+  corrected = _corrected(doubled, "x" * _QUOTED, "x" * _REASON)
+  yield from (request, corrected, corrected)
+
+
+def _corrected(request: Request, text: str, reason: str) -> Request:
+  most = _QUOTED_PER_TOKEN * request.max_tokens * (2 if request.doubled else 1)
+  text, reason = _cut(text, min(most, _QUOTED)), _cut(reason, _REASON)
   note = (
-    f"Your reply could not be used: {why}. Answer again, in full, with this corrected."
+    f"Your reply could not be used: {reason}. Answer again, in full, with this "
+    "corrected."
   )
-  messages = turn.request.messages
-  if text.strip():
-    quoted = Message("assistant", text[:_QUOTED])
-    messages = (*messages, quoted, Message("user", note))
-  else:  # two turns of one speaker in a row are refused by some servers
-    last = messages[-1]
-    last = Message(last.role, f"{last.content}\n\n{note}")
-    messages = (*messages[:-1], last)
-  request = dataclasses.replace(turn.request, messages=messages)
-  return dataclasses.replace(turn, request=request, corrected=True, cut=None)
+  *before, last = request.messages
+  after = [Message(last.role, f"{last.content}\n\n{note}")]
+  if text.strip():  # else some servers refuse two turns of one speaker in a row
+    after = [last, Message("assistant", text), Message("user", note)]
+  return dataclasses.replace(request, messages=(*before, *after))
+
+
+def _cut(text: str, most: int) -> str:
+  return text.encode()[:most].decode(errors="ignore")

@@ -1,31 +1,53 @@
-"""The journal as a run sees it: which replies are there, and what was spent.
+"""The journal: an SQLite file with every call and every raw reply.
 
-The folder holds replies.jsonl (each raw reply that was paid for, with its request),
-sent.jsonl (each call, noted before it is sent), failures.jsonl (each call that brought
-no reply; never looked at for one), batches.jsonl (the states of batches) and a lock.
-Only the courier writes, and only what is on the disk is read: a reply is parsed from
-the journal whether it came a moment or a year ago.
+A row of `calls` is committed before its request is sent, and a reply before the run
+sees it. Only the sender writes, while it holds the lease on the folder; a run reads
+what is committed. A run that finds the journal of an earlier version (JSONL files)
+imports it in one transaction and leaves its files as they are.
 """
 
-import base64
+import asyncio
 import dataclasses
-import fcntl
 import os
-import re
+import sqlite3
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from phi1_jax import InputError
-from phi1_jax.llm import lines, reply
+from phi1_jax.llm import import_jsonl, reply
+from phi1_jax.llm.budget import Budget
 from phi1_jax.llm.reply import Reply
 
-REPLIES, SENT, FAILURES, BATCHES = "replies", "sent", "failures", "batches"
-KINDS = (REPLIES, SENT, FAILURES, BATCHES)
-_HEAD = re.compile(
-  rb'"key": "([0-9a-f]{64})", "call": (\d+), "picodollars": (\d+), '
-  rb'"completion_tokens": (\d+|null), '
-)
+FILE_NAME = "journal.sqlite"
+_VERSION = 1
+# `request` is `Request.content` as JSON. `outcome` is "reply", "released" (not billed)
+# or "doubtful" (perhaps billed). Without an outcome, a call of an open batch is in
+# progress; any other is doubtful if no sender is at work. Money is in picodollars.
+_SCHEMA = """
+CREATE TABLE batches (
+  name TEXT PRIMARY KEY, id TEXT, endpoint TEXT, closed INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE calls (
+  number INTEGER PRIMARY KEY, key TEXT NOT NULL, batch TEXT REFERENCES batches,
+  sent REAL, ended REAL, outcome TEXT, status INTEGER, reason TEXT,
+  reserve INTEGER NOT NULL, cost INTEGER, price TEXT,
+  prompt_tokens INTEGER, completion_tokens INTEGER,
+  request TEXT, raw_crc32 INTEGER, raw BLOB);
+CREATE INDEX replies ON calls (key, number) WHERE outcome = 'reply';
+CREATE INDEX unsettled ON calls (batch) WHERE outcome IS NULL;
+"""
+_BUDGET = """
+SELECT
+  coalesce(sum(cost) FILTER (WHERE outcome = 'reply'), 0),
+  coalesce(sum(reserve) FILTER (WHERE doubtful), 0), count(*) FILTER (WHERE doubtful),
+  coalesce(sum(reserve) FILTER (WHERE outcome IS NULL AND NOT doubtful), 0)
+FROM (SELECT *, outcome IS 'doubtful' OR outcome IS NULL AND NOT EXISTS (
+  SELECT 1 FROM batches WHERE name = batch AND NOT closed) AS doubtful FROM calls)
+"""
+T = TypeVar("T")
+Statement = tuple[str, Sequence[Any]]
 
 
 @dataclasses.dataclass
@@ -33,9 +55,9 @@ class OpenBatch:
   """A batch whose results are not all in the journal.
 
   Attributes:
-    name: ours; also in the batch's metadata, and in the name of its input file.
-    id: the server's; None if the run ended before it was known.
-    calls: by key, the call's number and the picodollars reserved for it.
+    name: our name for it; also in the batch's metadata.
+    id: the server's; None if the sender ended before it was known.
+    calls: key -> (number of the call, picodollars reserved).
   """
 
   name: str
@@ -43,209 +65,247 @@ class OpenBatch:
   calls: dict[str, tuple[int, int]]
 
 
-@dataclasses.dataclass
-class Account:
-  """What the journal says of money, in picodollars.
-
-  Attributes:
-    spent: the cost of all replies.
-    doubtful: the worst case of the calls that were sent and never heard of again.
-    doubtful_calls: how many those are.
-    next_call: the number of the next call.
-    batches: those still open; their reserves are not in `doubtful`.
-  """
-
-  spent: int = 0
-  doubtful: int = 0
-  doubtful_calls: int = 0
-  next_call: int = 0
-  batches: list[OpenBatch] = dataclasses.field(default_factory=list)
-
-
 class Journal:
-  """The replies of one folder, locked until closed.
+  """Reads a journal, and creates it where there is none.
 
   Args:
-    folder: begun if it is not there. A folder that cannot be written to is read.
-    say: told once if another process has to be waited for.
+    folder: where the file is. A folder that cannot be written is only read.
 
   Attributes:
-    account: what was spent when it was opened.
-    lock: file descriptor of the lock; None if the folder is only read.
-    paid_twice: replies to a request that already had one.
+    writable: whether the folder can be written.
 
   Raises:
-    InputError: it is no journal, or a line of it is damaged.
+    InputError: not a journal, a damaged one, or a folder that cannot be written.
   """
 
-  def __init__(self, folder: Path, say: Callable[[str], None] = lambda text: None):
-    self.folder = folder
-    self.lock = _lock(folder, say)
+  def __init__(self, folder: Path):
+    self.path = folder / FILE_NAME
     try:
-      self._places: dict[str, int] = {}
-      self.paid_twice = self._completions = self._completion_tokens = 0
-      self.account = Account()
-      calls = self._scan_replies()
-      self._scan_calls(calls)
-      if self.lock is not None:
-        for kind in KINDS:
-          lines.prepare(self.path(kind), kind)
-      replies = self.path(REPLIES)
-      self._file = replies.open("rb") if replies.exists() else None
-    except BaseException as error:
-      self._unlock()
-      if isinstance(error, OSError):
-        raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
-      raise
+      folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+      raise InputError(f"Llm.journal: {folder} is not a folder; name another") from None
+    except OSError as error:
+      raise InputError(
+        f"Llm.journal: {folder} cannot be created ({error.strerror})"
+      ) from None
+    self.writable = os.access(folder, os.W_OK)
+    self._database = self._guard(self._open)
 
-  def path(self, kind: str) -> Path:
-    """Where the file of a kind is."""
-    return self.folder / f"{kind}.jsonl"
+  def _open(self) -> sqlite3.Connection:
+    if not self.writable:
+      log = self.path.with_name(f"{FILE_NAME}-wal")
+      if not self.path.exists() or (log.exists() and log.stat().st_size):
+        raise sqlite3.OperationalError("the folder cannot be written; copy it")
+      address = f"{self.path.absolute().as_uri()}?immutable=1"
+      return sqlite3.connect(address, uri=True, isolation_level=None)
+    database = connect(self.path)
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
+      with transaction(database):  # the first of several processes creates it
+        if database.execute("PRAGMA user_version").fetchone()[0] == 0:
+          for statement in _SCHEMA.split(";"):
+            database.execute(statement)
+          import_jsonl.run(self.path.parent, database)
+          database.execute(f"PRAGMA user_version = {_VERSION}")
+    elif version != _VERSION:
+      raise sqlite3.DatabaseError(f"got version {version}, expected {_VERSION}")
+    return database
 
-  def __contains__(self, key: str) -> bool:
-    return key in self._places
+  def _guard(self, work: Callable[[], T]) -> T:
+    try:
+      return work()
+    except sqlite3.Error as error:
+      raise InputError(
+        f"{self.path}: not a journal that can be used ({error})\nput it back from a "
+        "copy, or name another folder as Llm.journal"
+      ) from None
 
-  def __len__(self) -> int:
-    return len(self._places)
+  def _select(self, query: str, *values: Any) -> list[Any]:
+    return self._guard(lambda: self._database.execute(query, values).fetchall())
 
-  def add(self, key: str, offset: int, completion_tokens: int | None) -> None:
-    """Takes note of a reply that has been written at an offset."""
-    self._places[key] = offset
-    if completion_tokens is not None:
-      self._completions += 1
-      self._completion_tokens += completion_tokens
-
-  def mean_completion(self) -> float | None:
-    """Mean tokens of the replies so far; None if none reports them."""
-    if not self._completions:
-      return None
-    return self._completion_tokens / self._completions
+  def find(self, *keys: str) -> str | None:
+    """Return the first of the keys that has a reply."""
+    for key in keys:
+      query = "SELECT 1 FROM calls WHERE key = ? AND outcome = 'reply' LIMIT 1"
+      if self._select(query, key):
+        return key
+    return None
 
   def read(self, key: str) -> Reply:
-    """Reads a reply from the disk.
+    """Return the reply of a key for which `find` found one.
 
     Raises:
-      UnreadableError: the server's raw reply is no completion.
-      InputError: the line was damaged since the journal was opened.
+      InputError: the file was damaged.
     """
-    assert self._file is not None
-    self._file.seek(self._places[key])
-    line = self._file.readline()
-    rest = lines.unseal(line)
-    if rest is None:
-      self._file.seek(0)
-      number = self._file.read(self._places[key]).count(b"\n") + 1
-      raise lines.damaged(self.path(REPLIES), number, line)
-    row = lines.row(rest)
-    raw = row["raw"] if "raw" in row else base64.b64decode(row["raw_base64"])
+    query = (
+      "SELECT raw, raw_crc32, batch, cost, number FROM calls "
+      "WHERE key = ? AND outcome = 'reply' ORDER BY number LIMIT 1"
+    )
+    raw, checksum, batch, cost, number = self._select(query, key)[0]
+    if zlib.crc32(raw) != checksum:
+      raise InputError(
+        f"{self.path}: the reply of call {number} is damaged; put the file back from a "
+        "copy, or delete that row to pay for its request again"
+      )
     content = reply.load(raw)
-    if row["batch"] is not None:  # one line of the batch's output file
-      content = reply.completion_of(content)
-    return reply.read(key, content, row["picodollars"])
+    return reply.read(key, reply.of_batch_line(content) if batch else content, cost)
+
+  def budget(self, cap: int) -> Budget:
+    """Return the money; calls in flight of a running sender are doubtful here."""
+    return Budget(cap, *self._select(_BUDGET)[0])
+
+  def replies(self) -> list[str]:
+    """Return the keys of all replies, in the order of their calls."""
+    query = "SELECT key FROM calls WHERE outcome = 'reply' ORDER BY number"
+    return [key for (key,) in self._select(query)]
+
+  def mean_completion(self) -> float | None:
+    """Return the mean tokens of the replies; None if no reply reports them."""
+    query = "SELECT avg(completion_tokens) FROM calls WHERE outcome = 'reply'"
+    return self._select(query)[0][0]
+
+  def open_batches(self, endpoint: str | None = None) -> list[OpenBatch]:
+    """Return the open batches, or only those of an endpoint or an unknown one."""
+    found: dict[str, OpenBatch] = {}
+    query = (
+      "SELECT name, id, number, key, reserve FROM batches LEFT JOIN calls "
+      "ON batch = name AND outcome IS NULL WHERE NOT closed "
+      "AND (? IS NULL OR coalesce(endpoint, ?) = ?) ORDER BY number"
+    )
+    for name, id_, number, key, reserve in self._select(query, *[endpoint] * 3):
+      batch = found.setdefault(name, OpenBatch(name, id_, {}))
+      if key is not None:
+        batch.calls[key] = (number, reserve)
+    return list(found.values())
+
+  def next_call(self) -> int:
+    """Return the number of the next call."""
+    return self._select("SELECT coalesce(max(number), -1) + 1 FROM calls")[0][0]
 
   def close(self) -> None:
-    """Lets the next run in, unless a courier is still at work."""
-    if self._file is not None:
-      self._file.close()
-    self._unlock()
+    """Close the file."""
+    self._database.close()
 
-  def _unlock(self) -> None:
-    if self.lock is not None:
-      os.close(self.lock)  # the courier holds the same lock until it ends
-      self.lock = None
 
-  def _scan_replies(self) -> set[int]:
-    """Indexes the replies without parsing them; the numbers of their calls."""
-    calls: set[int] = set()
-    path = self.path(REPLIES)
-    for number, offset, rest in lines.scan(path, REPLIES):
-      head = _HEAD.match(rest)
-      if head is None:
-        raise lines.damaged(path, number, rest)
-      key = head[1].decode()
-      self.account.spent += int(head[3])
-      calls.add(int(head[2]))
-      if key in self._places:
-        self.paid_twice += 1
+class Writer:
+  """Writes a journal, for the process that holds the lease on its folder.
+
+  Args:
+    path: of the file; `Journal` has created it.
+    spare: bytes of disk to keep back, so that a full disk still takes the replies in
+      flight.
+
+  Attributes:
+    full: whether the disk was full, so that nothing more may be sent.
+
+  Raises:
+    OSError: the disk is full or does not work.
+  """
+
+  def __init__(self, path: Path, spare: int):
+    self._spare, self.full = path.with_name("spare"), False
+    with self._spare.open("wb") as file:
+      file.write(os.urandom(spare))  # which no file system compresses
+      os.fsync(file.fileno())
+    self._database = connect(path)
+    self._waiting: list[tuple[Iterable[Statement], asyncio.Future[None]]] = []
+    self._task: asyncio.Task[None] | None = None
+
+  async def write(self, statements: Iterable[Statement]) -> None:
+    """Commit statements, together with those that other tasks wait for.
+
+    Raises:
+      sqlite3.Error: nothing of these was written.
+    """
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    self._waiting.append((statements, future))
+    if self._task is None or self._task.done():
+      self._task = asyncio.create_task(self._write_waiting())
+    await future
+
+  async def _write_waiting(self) -> None:
+    while self._waiting:
+      group, self._waiting = self._waiting, []
+      try:
+        await asyncio.to_thread(self._commit, [s for each, _ in group for s in each])
+      except sqlite3.Error as error:
+        for _, future in group:
+          future.set_exception(error)
       else:
-        tokens = None if head[4] == b"null" else int(head[4])
-        self.add(key, offset, tokens)
-    return calls
+        for _, future in group:
+          future.set_result(None)
 
-  def _scan_calls(self, settled: set[int]) -> None:
-    """What became of the calls without a reply; holds on to none of the others."""
-    greatest = max(settled, default=-1)
-    for _, _, rest in lines.scan(self.path(FAILURES), FAILURES):
-      row = lines.row(rest)
-      greatest = max(greatest, row["call"])
-      if row["released"]:
-        settled.add(row["call"])
-    batches = self._scan_batches()
-    for _, _, rest in lines.scan(self.path(SENT), SENT):
-      row = lines.row(rest)
-      number = row["call"]
-      greatest = max(greatest, number)
-      if number in settled:
-        continue
-      if row["batch"] in batches:
-        batches[row["batch"]].calls[row["key"]] = (number, row["reserve"])
-      else:
-        self.account.doubtful += row["reserve"]
-        self.account.doubtful_calls += 1
-    self.account.next_call = greatest + 1
-    self.account.batches = list(batches.values())
-
-  def _scan_batches(self) -> dict[str, OpenBatch]:
-    """The batches that are still open, by name, without their calls."""
-    batches: dict[str, OpenBatch] = {}
-    for _, _, rest in lines.scan(self.path(BATCHES), BATCHES):
-      row = lines.row(rest)
-      if row["state"] == "closed":
-        batches.pop(row["batch"], None)
-      else:
-        batches[row["batch"]] = OpenBatch(row["batch"], row["id"], {})
-    return batches
-
-
-def _lock(folder: Path, say: Callable[[str], None]) -> int | None:
-  """Waits until no other process uses the journal."""
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-  except (FileExistsError, NotADirectoryError):
-    raise InputError(f"Llm.journal: {folder} is no folder; name another") from None
-  except OSError as error:
-    if folder.is_dir():
-      return None
-    raise InputError(
-      f"Llm.journal: {folder} cannot be begun ({error.strerror})"
-    ) from None
-  said = False
-  while True:
+  def _commit(self, statements: Sequence[Statement]) -> None:
     try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      break
-    except BlockingIOError:
-      if not said:
-        say(_in_use(folder, os.pread(lock, 20, 0)))
-        said = True
-      time.sleep(0.05)
-    except OSError as error:
-      os.close(lock)
-      raise InputError(f"{folder}: cannot be locked ({error.strerror})") from None
-  os.ftruncate(lock, 0)
-  os.pwrite(lock, str(os.getpid()).encode(), 0)
-  return lock
+      with transaction(self._database):
+        for statement, values in statements:
+          self._database.execute(statement, values)
+    except sqlite3.OperationalError:
+      if self.full:
+        raise
+      self.full = True
+      self._spare.unlink(missing_ok=True)
+      self._commit(statements)
+
+  def close(self) -> None:
+    """Close the file."""
+    self._database.close()
+    self._spare.unlink(missing_ok=True)
 
 
-def _in_use(folder: Path, owner: bytes) -> str:
-  try:
-    os.kill(int(owner), 0)
-  except (ValueError, ProcessLookupError):
-    return (
-      f"{folder}: waiting for the requests that an earlier run left under way, so that "
-      "their replies are not paid for again"
-    )
-  except PermissionError:
-    pass
-  return f"{folder}: waiting for process {owner.decode()}, which uses this journal"
+def note(
+  number: int, key: str, request: str, reserve: int, batch: str | None
+) -> Statement:
+  """Return the statement that notes a call before it is sent."""
+  columns = "number, key, request, reserve, batch, sent"
+  values = (number, key, request, reserve, batch, time.time())
+  return f"INSERT INTO calls ({columns}) VALUES (?, ?, ?, ?, ?, ?)", values
+
+
+def settle(number: int, outcome: str, **columns: Any) -> Statement:
+  """Return the statement that notes the outcome of a call."""
+  columns |= {"outcome": outcome, "ended": time.time()}
+  if "raw" in columns:
+    columns["raw_crc32"] = zlib.crc32(columns["raw"])
+  names = ", ".join(f"{name} = ?" for name in columns)
+  return f"UPDATE calls SET {names} WHERE number = ?", (*columns.values(), number)
+
+
+def set_batch(name: str, **columns: Any) -> Statement:
+  """Return the statement that creates or changes a batch."""
+  names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+  changes = ", ".join(f"{column} = excluded.{column}" for column in columns)
+  return (
+    f"INSERT INTO batches (name, {names}) VALUES (?, {marks}) "
+    f"ON CONFLICT (name) DO UPDATE SET {changes}",
+    (name, *columns.values()),
+  )
+
+
+def connect(path: Path) -> sqlite3.Connection:
+  """Open a journal's file for writing; a commit is on the disk when it returns."""
+  database = sqlite3.connect(
+    path, timeout=60.0, isolation_level=None, check_same_thread=False
+  )
+  database.execute("PRAGMA journal_mode = WAL")
+  database.execute("PRAGMA synchronous = FULL")
+  return database
+
+
+class transaction:
+  """A transaction of a connection in autocommit mode. A context manager."""
+
+  def __init__(self, database: sqlite3.Connection):
+    self._database = database
+
+  def __enter__(self) -> None:
+    self._database.execute("BEGIN IMMEDIATE")
+
+  def __exit__(self, kind: object, *_: object) -> None:
+    try:
+      self._database.execute("ROLLBACK" if kind else "COMMIT")
+    except sqlite3.Error:
+      if self._database.in_transaction:
+        self._database.execute("ROLLBACK")
+      if not kind:
+        raise

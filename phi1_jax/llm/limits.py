@@ -1,7 +1,4 @@
-"""When the next request may go: limits of the account, pauses after a refusal.
-
-No clock and no network here; the caller brings the time, in seconds.
-"""
+"""Rate limiter and backoff. No clock and no network here; times are in seconds."""
 
 import collections
 import email.utils
@@ -15,11 +12,11 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
 _UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-class Limiter:
-  """Keeps below so many requests, and so many tokens, in any 60 seconds.
+class RateLimiter:
+  """Keeps requests and tokens below a limit in any 60 seconds.
 
   Args:
-    requests: a minute; None learns it from the server's headers.
+    requests: a minute; None reads it from the server's headers.
     tokens: the same for tokens.
   """
 
@@ -31,55 +28,53 @@ class Limiter:
     self._held_until = 0.0
 
   def delay(self, tokens: int, now: float) -> float:
-    """Seconds until a request of so many tokens may be sent; 0 if it may now.
+    """Return the seconds until a request of so many tokens may be sent.
 
-    One that is larger than the whole limit goes alone.
+    A request above the whole limit is sent alone.
     """
-    self._forget(now)
+    while self._sent and self._sent[0][0] + _MINUTE <= now:
+      self._count(-1, -self._sent.popleft()[1])
     if now < self._held_until:
       return self._held_until - now
     for name, size in (("requests", 1), ("tokens", tokens)):
       limit = self._limits[name]
       if limit is not None and self._sent and self._sums[name] + size > limit:
-        return self._until_free(name, self._sums[name] + size - limit, now)
+        return self._until_free(name, self._sums[name] + size - limit) - now
     return 0.0
 
   def sent(self, tokens: int, now: float) -> None:
-    """Counts a request."""
+    """Count a request."""
     self._sent.append((now, tokens))
-    self._sums["requests"] += 1
-    self._sums["tokens"] += tokens
+    self._count(1, tokens)
 
   def hold(self, seconds: float, now: float) -> None:
-    """Sends nothing for so long: the server says it has enough."""
+    """Allow no request for so long."""
     self._held_until = max(self._held_until, now + seconds)
 
   def learn(self, headers: Mapping[str, str], now: float) -> None:
-    """Reads x-ratelimit-{limit,remaining,reset}-{requests,tokens}."""
+    """Read x-ratelimit-{limit,remaining,reset}-{requests,tokens}."""
     for name in ("requests", "tokens"):
-      limit = _count(headers.get(f"x-ratelimit-limit-{name}"))
+      limit = _number(headers.get(f"x-ratelimit-limit-{name}"))
       if limit and self._learns[name]:
-        self._limits[name] = limit
+        self._limits[name] = int(limit)
       reset = duration(headers.get(f"x-ratelimit-reset-{name}", ""))
-      if _count(headers.get(f"x-ratelimit-remaining-{name}")) == 0 and reset:
+      if _number(headers.get(f"x-ratelimit-remaining-{name}")) == 0 and reset:
         self.hold(min(reset, _MINUTE), now)
 
-  def _until_free(self, name: str, excess: int, now: float) -> float:
+  def _count(self, requests: int, tokens: int) -> None:
+    self._sums["requests"] += requests
+    self._sums["tokens"] += tokens
+
+  def _until_free(self, name: str, excess: int) -> float:
     for moment, tokens in self._sent:
       excess -= 1 if name == "requests" else tokens
       if excess <= 0:
-        return moment + _MINUTE - now
-    return self._sent[-1][0] + _MINUTE - now
-
-  def _forget(self, now: float) -> None:
-    while self._sent and self._sent[0][0] + _MINUTE <= now:
-      _, tokens = self._sent.popleft()
-      self._sums["requests"] -= 1
-      self._sums["tokens"] -= tokens
+        return moment + _MINUTE
+    return self._sent[-1][0] + _MINUTE
 
 
 def backoff(attempt: int, chance: random.Random) -> float:
-  """Seconds before another attempt: doubling from 0.5 to 60, of which a random half.
+  """Return the pause before an attempt: doubles from 0.5 to 60, half of it random.
 
   Args:
     attempt: how many there were, from 1.
@@ -90,12 +85,12 @@ def backoff(attempt: int, chance: random.Random) -> float:
 
 
 def retry_after(headers: Mapping[str, str], wall_time: float | None = None) -> float:
-  """Seconds that a server asks to be left alone, 0 if it does not.
+  """Return the pause that a server asks for, or 0.
 
   Args:
     headers: names in lower case; `retry-after-ms`, or `retry-after` in seconds or as a
       date.
-    wall_time: now, as time.time() has it.
+    wall_time: now, as time.time().
   """
   milliseconds = _number(headers.get("retry-after-ms"))
   if milliseconds is not None:
@@ -112,7 +107,7 @@ def retry_after(headers: Mapping[str, str], wall_time: float | None = None) -> f
 
 
 def duration(text: str) -> float | None:
-  """Seconds of "1s", "6m0s", "120ms" or a bare number; None if it is neither."""
+  """Return the seconds in "1s", "6m0s", "120ms" or a bare number, or None."""
   number = _number(text)
   if number is not None:
     return number
@@ -126,8 +121,3 @@ def _number(text: str | None) -> float | None:
   if text and re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text.strip()):
     return float(text)
   return None
-
-
-def _count(text: str | None) -> int | None:
-  number = _number(text)
-  return None if number is None else int(number)

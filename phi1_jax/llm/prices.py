@@ -1,12 +1,15 @@
-"""What tokens cost, in whole picodollars: money is never a float here.
+"""Prices of tokens in whole picodollars (1e-12 $), so that sums are exact.
 
-A million tokens for $0.15 is 150,000 picodollars (1e-12 $) a token, so list prices are
-whole numbers, and sums of them are exact.
+List prices come from the package genai-prices, which reads no network.
 """
 
 import dataclasses
+import datetime
 import decimal
+import importlib
+import importlib.metadata
 from decimal import Decimal
+from typing import Any
 
 from phi1_jax import InputError
 from phi1_jax.llm.config import LlmConfig
@@ -14,95 +17,110 @@ from phi1_jax.llm.config import LlmConfig
 PICODOLLARS = 10**12
 _TOKENS = 10**6  # that a price is quoted for
 
-# OpenAI's list prices of plain text, $ per million tokens (input, output); the journal
-# keeps the name of the table beside each cost. The discount on cached prompts is left
-# out: what is recorded is never less than the invoice.
-TABLE_NAME = "openai-list-2025-09"
-TABLE = {
-  "gpt-3.5-turbo": ("0.50", "1.50"),
-  "gpt-3.5-turbo-0125": ("0.50", "1.50"),
-  "gpt-4": ("30", "60"),
-  "gpt-4-0613": ("30", "60"),
-  "gpt-4-turbo": ("10", "30"),
-  "gpt-4-turbo-2024-04-09": ("10", "30"),
-  "gpt-4o": ("2.50", "10"),
-  "gpt-4o-2024-08-06": ("2.50", "10"),
-  "gpt-4o-2024-11-20": ("2.50", "10"),
-  "gpt-4o-mini": ("0.15", "0.60"),
-  "gpt-4o-mini-2024-07-18": ("0.15", "0.60"),
-  "gpt-4.1": ("2", "8"),
-  "gpt-4.1-2025-04-14": ("2", "8"),
-  "gpt-4.1-mini": ("0.40", "1.60"),
-  "gpt-4.1-mini-2025-04-14": ("0.40", "1.60"),
-  "gpt-4.1-nano": ("0.10", "0.40"),
-  "gpt-4.1-nano-2025-04-14": ("0.10", "0.40"),
-  "gpt-5": ("1.25", "10"),
-  "gpt-5-2025-08-07": ("1.25", "10"),
-  "gpt-5-mini": ("0.25", "2"),
-  "gpt-5-mini-2025-08-07": ("0.25", "2"),
-  "gpt-5-nano": ("0.05", "0.40"),
-  "gpt-5-nano-2025-08-07": ("0.05", "0.40"),
-  "o3": ("2", "8"),
-  "o3-mini": ("1.10", "4.40"),
-  "o4-mini": ("1.10", "4.40"),
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Price:
-  """What a token costs.
+  """The price of a token.
 
   Attributes:
-    table: where the numbers are from: a table's name, or "given".
+    source: where the numbers come from: a package and its version, or "given".
     input: picodollars for a token of the prompt.
     output: picodollars for a token of the reply.
+    tiers: (tokens, input, output): a prompt with more tokens than that costs this.
   """
 
-  table: str
+  source: str
   input: int
   output: int
+  tiers: tuple[tuple[int, int, int], ...] = ()
 
   def cost(self, prompt_tokens: int, completion_tokens: int) -> int:
-    """Picodollars for so many tokens."""
-    return self.input * prompt_tokens + self.output * completion_tokens
+    """Return the picodollars for so many tokens."""
+    prices = self.input, self.output
+    for start, *tier in self.tiers:
+      if prompt_tokens > start:
+        prices = tuple(tier)
+    return prices[0] * prompt_tokens + prices[1] * completion_tokens
 
   def batch(self) -> "Price":
-    """What the Batch API takes: half, and the odd picodollar rounded up."""
-    half = (-(-self.input // 2), -(-self.output // 2))
-    return Price(f"{self.table}, batch", *half)
+    """Return the price of the Batch API: half, rounded up."""
+    tiers = tuple((start, -(-a // 2), -(-b // 2)) for start, a, b in self.tiers)
+    return Price(
+      f"{self.source}, batch", -(-self.input // 2), -(-self.output // 2), tiers
+    )
 
 
 def find(config: LlmConfig) -> Price:
-  """The price that a configuration names, or that the table has; not the batch price.
+  """Return the price that the settings give, or else the list price; never batch's.
 
   Raises:
-    InputError: the table does not have the model, or only one price is given.
+    InputError: the model's list price is unknown, or only one price is given.
   """
   given = config.input_usd_per_million, config.output_usd_per_million
   if None not in given:
-    return Price("given", *(_per_token(str(dollars)) for dollars in given))
+    a, b = (_per_token(Decimal(str(dollars))) for dollars in given)
+    return Price("given", a, b)
   if given != (None, None):
     raise InputError(
       f"Llm.input_usd_per_million, Llm.output_usd_per_million: got {given[0]} and "
       f"{given[1]}, expected both or neither"
     )
-  if config.model in TABLE:
-    return Price(TABLE_NAME, *(_per_token(text) for text in TABLE[config.model]))
-  raise InputError(
-    f"Llm.model: no price is known for {config.model!r}, so no budget can be kept\n"
-    "set Llm.input_usd_per_million and Llm.output_usd_per_million (0.0 for a server of "
-    "your own)"
-  )
+  try:
+    snapshot = importlib.import_module("genai_prices.data_snapshot").get_snapshot()
+  except ImportError:
+    raise InputError(
+      "list prices need the package genai-prices: pip install -c constraints.txt -e "
+      "'.[llm]', or set Llm.input_usd_per_million and Llm.output_usd_per_million"
+    ) from None
+  try:
+    try:
+      provider = snapshot.find_provider(None, None, config.base_url)
+    except LookupError:  # a proxy: the name of the model decides
+      provider = None
+    _, model = snapshot.find_provider_model(config.model, provider, None, None)
+    tier = (config.extra or {}).get("service_tier")
+    now = datetime.datetime.now(datetime.UTC)
+    return _listed(model.get_prices(now, {"service_tier": tier} if tier else None))
+  except (LookupError, AttributeError):
+    raise InputError(
+      f"Llm.model: no price is known for {config.model!r}, so no budget can be kept\n"
+      "set Llm.input_usd_per_million and Llm.output_usd_per_million (0.0 for your own "
+      "server)"
+    ) from None
+
+
+def _listed(prices: Any) -> Price:
+  """Return a list price. The discount on cached prompts is left out."""
+  kinds = [prices.input_mtok, prices.output_mtok]
+  written = getattr(prices, "cache_write_mtok", None)
+  starts = {tier.start for kind in kinds for tier in getattr(kind, "tiers", ())}
+  rows = []
+  for start in (0, *sorted(starts)):
+    sums = [_at(kind, start) for kind in kinds]
+    if written is not None:  # dearer than other tokens of the prompt
+      sums[0] = max(sums[0], _at(written, start))
+    rows.append((start, *sums))
+  source = f"genai-prices {importlib.metadata.version('genai-prices')}"
+  return Price(source, *rows[0][1:], tiers=tuple(rows[1:]))
+
+
+def _at(price: Any, start: int) -> int:
+  found = getattr(price, "base", price)
+  for tier in getattr(price, "tiers", ()):
+    found = tier.price if tier.start <= start else found
+  if found is None:
+    raise AttributeError("not a model for text")
+  return _per_token(found)
 
 
 def picodollars(dollars: float) -> int:
-  """An amount as its shortest decimal reads, below a picodollar rounded down."""
+  """Return an amount in picodollars, rounded down."""
   amount = Decimal(str(dollars)) * PICODOLLARS
   return int(amount.to_integral_value(decimal.ROUND_FLOOR))
 
 
 def text(amount: int) -> str:
-  """Picodollars for people, rounded up: $12.34, and small sums with more digits."""
+  """Return picodollars for people, rounded up: $12.34; small sums with more digits."""
   digits = 2 if amount >= 100 * PICODOLLARS else 4 if amount >= 10**10 else 6
   unit = 10 ** (12 - digits)
   units = -(-amount // unit)
@@ -110,11 +128,11 @@ def text(amount: int) -> str:
 
 
 def round_up(amount: int) -> str:
-  """An amount of dollars as a short number that is not below it: 0.0023, 12, 350."""
+  """Return dollars as a short number that is not below the amount: 0.0023, 12, 350."""
   unit = 10 ** max(0, len(str(amount)) - 2)
   return f"{Decimal(-(-amount // unit) * unit) / PICODOLLARS:f}"
 
 
-def _per_token(dollars_per_million: str) -> int:
-  amount = Decimal(dollars_per_million) * (PICODOLLARS // _TOKENS)
+def _per_token(dollars_per_million: Decimal) -> int:
+  amount = dollars_per_million * (PICODOLLARS // _TOKENS)
   return int(amount.to_integral_value(decimal.ROUND_CEILING))

@@ -1,22 +1,20 @@
-"""Reads raw replies: bytes that a server billed for, whatever is in them."""
+"""Parses raw replies."""
 
 import dataclasses
 import json
+import re
 from typing import Any, TypeGuard
 
 from phi1_jax.llm.request import clean
 
-# A reply that reports more tokens than this is no report to settle money on.
-_MOST_TOKENS = 10**9
-
-
-class UnreadableError(ValueError):
-  """A raw reply that is no completion: cut off, not JSON, or without a choice."""
+_MOST_TOKENS = 10**9  # a server that reports more is not believed
+_OPEN = re.compile(r"<(?:think|thinking|reasoning)>|\[THINK\]", re.I)
+_CLOSE = re.compile(r"</(?:think|thinking|reasoning)>|\[/THINK\]", re.I)
 
 
 @dataclasses.dataclass(frozen=True)
 class Usage:
-  """Tokens that a server says it billed."""
+  """Tokens that a server says it billed; `completion` includes the reasoning."""
 
   prompt: int
   completion: int
@@ -24,21 +22,22 @@ class Usage:
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-  """One reply as the journal has it.
+  """One reply of the journal.
 
   Attributes:
-    key: hash of its request; names it for ever.
-    text: what the model wrote; lone surrogates are replaced, NULs and other control
-      characters are left for the parser.
+    key: names it.
+    text: the answer, without the reasoning; lone surrogates are replaced.
+    reasoning: the model's reasoning, from a field of its own or from think tags.
     finish: why it ended: "stop", "length", "content_filter", or the server's own word.
-    refusal: what the model said instead of answering, or None.
-    model: the exact model that the server names, or None.
+    refusal: the model's words in place of an answer, or None.
+    model: the server's exact name for the model, or None.
     usage: tokens, or None if the server does not say.
-    picodollars: what it cost; without usage, the worst case.
+    picodollars: its cost; without usage the worst case.
   """
 
   key: str
   text: str
+  reasoning: str
   finish: str
   refusal: str | None
   model: str | None
@@ -47,21 +46,39 @@ class Reply:
 
 
 def load(raw: bytes) -> Any:
-  """The JSON of a raw reply, or None: a poisoned one is no reason to fall over."""
+  """Return the JSON in a body, or None."""
   try:
     return json.loads(raw)
-  except (ValueError, RecursionError):  # also no UTF-8, and numbers without end
+  except (ValueError, RecursionError):
     return None
 
 
-def completion_of(line: Any) -> Any:
-  """The completion in a line of a batch's output file, or None if it holds none."""
+def of_batch_line(line: Any) -> Any:
+  """Return the body in a line of a batch's output file, or None."""
   response = line.get("response") if isinstance(line, dict) else None
   return response.get("body") if isinstance(response, dict) else None
 
 
+def problem(content: Any) -> tuple[str, int | None] | None:
+  """Return why a body is not a completion, and the error code in it, or None."""
+  if not isinstance(content, dict):
+    return "got a body that is broken off or not JSON, expected a completion", None
+  error, choices = content.get("error"), content.get("choices")
+  choice = choices[0] if isinstance(choices, list) and choices else None
+  if isinstance(choice, dict) and choice.get("finish_reason") == "error":
+    error = choice.get("error") or "the server's own error ended the reply"
+  elif isinstance(choice, dict) and isinstance(choice.get("message"), dict):
+    return None
+  if error:
+    code = error.get("code") if isinstance(error, dict) else None
+    return f"an error in place of a completion: {json.dumps(error)}", (
+      code if type(code) is int and 400 <= code < 600 else None
+    )
+  return "got a body without a message, expected a completion", None
+
+
 def usage_of(content: Any) -> Usage | None:
-  """The usage in a completion's JSON, or None if it has none that can be believed."""
+  """Return the usage in a body, or None if there is none that can be believed."""
   usage = content.get("usage") if isinstance(content, dict) else None
   if not isinstance(usage, dict):
     return None
@@ -76,35 +93,17 @@ def _is_count(value: Any) -> TypeGuard[int]:
 
 
 def read(key: str, content: Any, picodollars: int) -> Reply:
-  """A completion's JSON as a Reply.
-
-  Args:
-    key: of its request.
-    content: what `load` returned.
-    picodollars: what it cost.
-
-  Raises:
-    UnreadableError: it is no completion; the message says what it is.
-  """
-  if not isinstance(content, dict):
-    raise UnreadableError("it is not the JSON of a completion")
-  choices = content.get("choices")
-  if not isinstance(choices, list) or not choices:
-    raise UnreadableError("it holds no choice")
-  choice = choices[0]
-  message = choice.get("message") if isinstance(choice, dict) else None
-  if not isinstance(message, dict):
-    raise UnreadableError("its choice holds no message")
+  """Return the reply in a body for which `problem` returns None."""
+  choice = content["choices"][0]
+  message = choice["message"]
   finish, model = choice.get("finish_reason"), content.get("model")
   refusal = message.get("refusal")
-  text = _text(message.get("content"))
-  if finish == "error":
-    raise UnreadableError("it ended with an error of the server")
-  if text is None and not refusal and finish not in ("content_filter", "length"):
-    raise UnreadableError("its message holds no text")
+  text, reasoning = split_reasoning(clean(_text(message.get("content"))))
+  field = message.get("reasoning_content") or message.get("reasoning")
   return Reply(
     key=key,
-    text=clean(text or ""),
+    text=text,
+    reasoning=clean(_text(field)) + reasoning,
     finish=clean(finish) if isinstance(finish, str) else "unknown",
     refusal=clean(refusal) if refusal and isinstance(refusal, str) else None,
     model=clean(model) if isinstance(model, str) else None,
@@ -113,9 +112,25 @@ def read(key: str, content: Any, picodollars: int) -> Reply:
   )
 
 
-def _text(content: Any) -> str | None:
-  """Text, also where a server sends it in parts."""
+def split_reasoning(text: str) -> tuple[str, str]:
+  """Return the answer in a text with think tags, and the reasoning.
+
+  The answer is after the last closing tag, and ends at an opening tag that is never
+  closed. Some chat templates write the first opening tag into the prompt, so a closing
+  tag may come without it.
+  """
+  start = max((tag.end() for tag in _CLOSE.finditer(text)), default=0)
+  unclosed = _OPEN.search(text, start)
+  end = unclosed.start() if unclosed else len(text)
+  if not start and not unclosed:
+    return text, ""
+  reasoning = f"{text[:start]}\n{text[end:]}"
+  return text[start:end].strip(), _CLOSE.sub("", _OPEN.sub("", reasoning)).strip()
+
+
+def _text(content: Any) -> str:
+  """Return text, also where a server sends it in parts."""
   if isinstance(content, list):
     parts = [part.get("text") for part in content if isinstance(part, dict)]
-    return "".join(part for part in parts if isinstance(part, str)) or None
-  return content if isinstance(content, str) else None
+    return "".join(part for part in parts if isinstance(part, str))
+  return content if isinstance(content, str) else ""

@@ -1,19 +1,23 @@
-"""A request, its name, and the most that it can cost."""
+"""A request, its key, and bounds on its tokens."""
 
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from phi1_jax import InputError
 from phi1_jax.llm.config import LlmConfig
 
-ROLES = ("system", "developer", "user", "assistant")
-# Tokens that a server adds of its own accord: markers around each message, and the
-# preamble that some chat templates put first.
+# OpenAI's reasoning models refuse max_tokens and a temperature; their reasoning counts
+# as part of the reply. genai-prices has no such facts, and LiteLLM, which has, installs
+# 130 MB. Llm.length_field, reasoning_tokens and extra override this rule.
+_REASONING = re.compile(r"(.*/)?(o\d|gpt-[5-9])(?!.*chat)")
+_REASONING_TOKENS = 4096
+# Tokens that a server adds: markers around each message, a chat template's preamble.
 _PER_MESSAGE, _PREAMBLE = 16, 256
-_BYTES_PER_TOKEN = 4  # of English or code, roughly: for estimates, never for a bound
+_BYTES_PER_TOKEN = 4  # of English or code, roughly; for estimates, never for a bound
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,19 +30,16 @@ class Message:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-  """One reply that is wanted. What is None is not sent.
+  """A request for one reply.
 
   Attributes:
     messages: the conversation so far.
-    max_tokens: the most tokens of the reply.
-    prompt_id: the name of the prompt that this was made from.
-    prompt_version: changed with the prompt, so that its old replies are not taken.
+    max_tokens: the most tokens of the reply, without the model's reasoning.
+    prompt_id: name of the prompt that this was made from.
+    prompt_version: changes with the prompt, so that its old replies are not used.
     sample: tells apart replies to the same text.
-    temperature: 0 is greedy.
-    top_p: nucleus.
-    stop: the server ends before the first of them.
-    seed: for servers that honour one.
-    response_format: as in OpenAI's API, e.g. {"type": "json_object"}.
+    temperature: 0 is greedy; not sent to OpenAI's reasoning models.
+    doubled: allow twice the tokens, since a reply was cut off.
   """
 
   messages: tuple[Message, ...]
@@ -47,54 +48,52 @@ class Request:
   prompt_version: str
   sample: int = 0
   temperature: float | None = None
-  top_p: float | None = None
-  stop: tuple[str, ...] = ()
-  seed: int | None = None
-  response_format: Mapping[str, Any] | None = None
+  doubled: bool = False
 
   def __post_init__(self):
-    """Refuses what no endpoint takes."""
+    """Refuse requests that no endpoint takes."""
     if not self.messages or self.messages[-1].role == "assistant":
       raise self._error("messages", self.messages, "some, the last one not assistant's")
     for message in self.messages:
-      if message.role not in ROLES:
-        raise self._error("role", message.role, f"one of {', '.join(ROLES)}")
       if message.content != clean(message.content):
         raise self._error(
           "content", message.content[:40], "text without lone surrogates"
         )
     if self.max_tokens < 1:
       raise self._error("max_tokens", self.max_tokens, "at least 1")
-    if self.sample < 0:
-      raise self._error("sample", self.sample, "0 or more")
+
+  def most_tokens(self, config: LlmConfig) -> int:
+    """Return the limit on the reply's tokens that is sent."""
+    reasoning = config.reasoning_tokens
+    if reasoning is None:
+      reasoning = _REASONING_TOKENS if _REASONING.match(config.model) else 0
+    return (self.max_tokens + reasoning) * (2 if self.doubled else 1)
 
   def body(self, config: LlmConfig) -> dict[str, Any]:
-    """What is sent."""
+    """Return the body that is sent."""
+    reasoning = bool(_REASONING.match(config.model))
+    default = "max_completion_tokens" if reasoning else "max_tokens"
     fields = {
       "model": config.model,
       "messages": [dataclasses.asdict(message) for message in self.messages],
-      config.length_field: self.max_tokens,
-      "temperature": self.temperature,
-      "top_p": self.top_p,
-      "stop": list(self.stop) or None,
-      "seed": self.seed,
-      "response_format": self.response_format and dict(self.response_format),
+      config.length_field or default: self.most_tokens(config),
+      "temperature": None if reasoning else self.temperature,
     }
-    return {k: v for k, v in fields.items() if v is not None} | (config.extra or {})
+    fields |= config.extra or {}
+    return {name: value for name, value in fields.items() if value is not None}
 
-  def key(self, config: LlmConfig) -> str:
-    """Names the reply by all that decides it.
-
-    That is everything sent (the model too), the prompt's id and version, and the sample
-    index. It is not the endpoint's address, nor online or batch, nor any other row of
-    the data set: one more row is one more reply to pay for.
-    """
-    content = {
+  def content(self, config: LlmConfig) -> dict[str, Any]:
+    """Return everything that decides the reply; the journal keeps it."""
+    return {
       "body": self.body(config),
       "prompt": [self.prompt_id, self.prompt_version],
       "sample": self.sample,
+      "endpoint": config.base_url.rstrip("/"),
     }
-    return hashlib.sha256(canonical(content)).hexdigest()
+
+  def key(self, config: LlmConfig) -> str:
+    """Return the name of the reply: a hash of `content`."""
+    return digest(self.content(config))
 
   def _error(self, name: str, got: object, expected: str) -> InputError:
     return InputError(
@@ -102,28 +101,31 @@ class Request:
     )
 
 
-def canonical(content: Any) -> bytes:
-  """JSON that is the same whatever the order of its keys."""
-  return json.dumps(
-    content, sort_keys=True, separators=(",", ":"), allow_nan=False
-  ).encode()
+def digest(content: Mapping[str, Any]) -> str:
+  """Return the sha256 of JSON, whatever the order of its keys."""
+  text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def old_digest(content: Mapping[str, Any]) -> str:
+  """Return the key of a request in journals of JSONL files: without the endpoint."""
+  return digest({name: content[name] for name in content if name != "endpoint"})
 
 
 def most_prompt_tokens(body: Mapping[str, Any]) -> int:
-  """A bound on the tokens of a prompt, without its tokenizer.
+  """Return a bound on the tokens of a prompt, without its tokenizer.
 
-  A token of a byte-level BPE is at least one byte of the text. Every field is counted,
-  as servers write schemas and tools into the prompt, and what they add themselves is
-  allowed for. A server that bills more than that is stopped at (see `budget`).
+  A token of a byte-level BPE is at least one byte. Every field is counted, since
+  servers write schemas and tools into the prompt. The run stops at a server that bills
+  more than this.
   """
   others = {name: value for name, value in body.items() if name != "messages"}
-  schema = len(json.dumps(others).encode())
   markers = _PER_MESSAGE * len(body["messages"]) + _PREAMBLE
-  return _text_bytes(body) + schema + markers
+  return _text_bytes(body) + len(json.dumps(others).encode()) + markers
 
 
 def likely_prompt_tokens(body: Mapping[str, Any]) -> int:
-  """An estimate of the tokens of a prompt: a quarter of its bytes."""
+  """Return an estimate of the tokens of a prompt: a quarter of its bytes."""
   return -(-_text_bytes(body) // _BYTES_PER_TOKEN)
 
 
@@ -132,5 +134,5 @@ def _text_bytes(body: Mapping[str, Any]) -> int:
 
 
 def clean(text: str) -> str:
-  """Text that UTF-8 can hold: lone surrogates become U+FFFD."""
+  """Return text that UTF-8 can hold: lone surrogates become U+FFFD."""
   return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -1,164 +1,272 @@
-"""Sends one request once through the official client, and says what became of it."""
+"""The process that sends, pays and writes: `python -m phi1_jax.llm.sender`.
+
+A run starts it as a child in a session of its own and talks to it over a pipe. It holds
+the lease on the journal. When the run dies, by whatever signal, the pipe ends: the
+sender drops what was not sent, waits for the requests in flight, commits their replies,
+and only then gives the lease back. If the sender dies, the lease ends with it, and its
+calls in flight are doubtful.
+
+The run sends a `Start`, then each `Ask`, FLUSH when it waits for requests that a batch
+would hold back, and None. The sender sends {"reply": key} when a reply is committed,
+{"refused": key}, {"unanswered": key}, {"note": text}, and at last {"stop": kind} or
+{"ended": True}, most of them with the budget.
+"""
 
 import asyncio
+import contextlib
 import dataclasses
-import enum
 import os
-from collections.abc import Mapping
+import queue
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from phi1_jax import InputError
-from phi1_jax.llm.client import KEY, library
+from phi1_jax import InputError, storage
+from phi1_jax.llm import limits, prices, session
+from phi1_jax.llm.batches import Batches
+from phi1_jax.llm.config import LlmConfig
+from phi1_jax.llm.endpoint import Endpoint, Failure, Verdict, judge
+from phi1_jax.llm.journal import Journal, Writer
+from phi1_jax.llm.prices import Price
+from phi1_jax.llm.session import Ask, Call, Session
+from phi1_jax.storage.lease import is_running
 
-# Errors of the HTTP library before any byte of the request has left.
-_NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError")
-_MOST_BYTES = 1 << 26  # of a reply: enough for any, and an end to an endless one
-_MOST_ERROR = 2000  # characters of an error's text that are kept
-# The gateway gave up, the model behind it perhaps not. 200 is for a page of HTML.
-_DOUBTFUL_STATUS = (200, 504, 524)
+_SPARE, _SPARE_PER_REPLY = 1 << 20, 1 << 16  # bytes of disk, see Writer
+_ORPHAN_SECONDS = 0.5  # between two looks at the parent
+_PATIENCE = 3600.0  # seconds of nothing but status 429 before the run is stopped
+_PROBE = 10.0  # seconds that the first request is alone in flight, without a reply
+_HOPELESS = 10  # refusals without a single reply before the run is stopped
+_SETTLING = 1.0  # seconds between looks at money that calls in flight may release
+_PAUSE_OF_ATTEMPT = 4  # for a status 429 without Retry-After
+
+FLUSH = "flush"
+Inbox = asyncio.Queue[Any]
+Write = Callable[[dict[str, Any]], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Replied:
-  """The server said 200, so it bills this.
+class Start:
+  """The first message.
 
   Attributes:
-    raw: the body as it came.
-    whole: False if the connection broke or timed out before the body's end.
-    headers: names in lower case.
+    pid: the run's process.
+    config: the settings.
+    price: of calls outside of batches.
   """
 
-  raw: bytes
-  whole: bool
-  headers: Mapping[str, str]
+  pid: int
+  config: LlmConfig
+  price: Price
 
 
-@dataclasses.dataclass(frozen=True)
-class Rejected:
-  """The server answered with an error."""
+class Online:
+  """Sends requests one by one, within limits and budget.
 
-  status: int
-  text: str
-  headers: Mapping[str, str]
-
-  @property
-  def doubtful(self) -> bool:
-    """Whether it may be billed all the same."""
-    return self.status in _DOUBTFUL_STATUS
-
-
-@dataclasses.dataclass(frozen=True)
-class Lost:
-  """No answer.
-
-  Attributes:
-    reason: what went wrong.
-    doubtful: the request may have arrived, so it may be billed.
-  """
-
-  reason: str
-  doubtful: bool
-
-
-Outcome = Replied | Rejected | Lost
-
-
-class Verdict(enum.Enum):
-  """What an error status means for the request, and for the run."""
-
-  SLOW_DOWN = "ask again later; this was no attempt"
-  AGAIN = "ask again; this was an attempt"
-  REFUSED = "never ask this again as it stands"
-  FATAL = "no request would fare better"
-  BROKE = "the account has no money left"
-
-
-def judge(status: int, text: str) -> Verdict:
-  """Classifies an error by its HTTP status and what the server wrote."""
-  if status == 402 or (status == 429 and "insufficient_quota" in text):
-    return Verdict.BROKE
-  if status == 429:
-    return Verdict.SLOW_DOWN
-  if status in (408, 409, 425) or status >= 500:
-    return Verdict.AGAIN
-  if status in (401, 403, 404, 405) or status < 400:
-    return Verdict.FATAL
-  return Verdict.REFUSED
-
-
-class Sender:
-  """One endpoint. The key is read from OPENAI_API_KEY and goes nowhere else.
+  The first request goes alone, so that a wrong key or model costs one refusal.
 
   Args:
-    base_url: of the endpoint.
-    timeout: seconds for a whole reply.
-
-  Attributes:
-    api: the client, for the batches' endpoints.
-
-  Raises:
-    InputError: the package openai is missing, or a key for OpenAI's own API.
+    session: budget, journal and messages.
+    endpoint: the endpoint.
   """
 
-  def __init__(self, base_url: str, timeout: float):
-    self._library = library()
-    self._key = os.environ.get(KEY, "")
-    if not self._key and urlsplit(base_url).hostname == "api.openai.com":
-      raise InputError(f"{KEY} is not set; {base_url} wants a key")
-    self._timeout = timeout
-    self.api: Any = self._library.AsyncOpenAI(
-      base_url=base_url, api_key=self._key or "none", max_retries=0, timeout=timeout
+  def __init__(self, session: Session, endpoint: Endpoint):
+    config = self._config = session.config
+    self._session, self._endpoint, self._chance = session, endpoint, random.Random()
+    self._limiter = limits.RateLimiter(
+      config.requests_per_minute, config.tokens_per_minute
     )
+    self._turn = asyncio.Lock()  # requests are sent in their order
+    self._in_flight = 0
+    self._begun: float | None = None  # when the first request went
+    self._opened = False  # the endpoint has replied to a request
+    self._refusals = 0
+    self._last_good = time.monotonic()
 
-  async def send(self, body: Mapping[str, Any]) -> Outcome:
-    """Sends a chat completion's body, exactly as it is, once."""
-    fields = {k: v for k, v in body.items() if k not in ("model", "messages")}
-    create = self.api.chat.completions.with_streaming_response.create
-    request = create(
-      model=body["model"], messages=body["messages"], extra_body=fields or None
-    )
-    received: list[bytes] = []
-    headers: dict[str, str] | None = None
-    try:
-      async with asyncio.timeout(self._timeout), request as response:
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        size = 0
-        async for part in response.iter_bytes():
-          received.append(part)
-          size += len(part)
-          if size > _MOST_BYTES:
-            return Replied(b"".join(received), False, headers)
-    except Exception as error:
-      # Whatever went wrong, the outcome is one of three; nothing may escape, as the
-      # call must be accounted for.
-      if headers is None:
-        return self.failure(error)
-      return Replied(b"".join(received), False, headers)
-    raw = b"".join(received)
-    if headers.get("content-type", "").startswith("text/html"):
-      text = f"a page of HTML ({raw[:60]!r}...)"
-      return Rejected(200, f"{text}, expected an OpenAI-compatible API", headers)
-    return Replied(raw, True, headers)
+  def take(self, ask: Ask) -> None:
+    """Take a request."""
+    self._session.spawn(self._answer(ask))
 
-  def failure(self, error: Any) -> Rejected | Lost:
-    """What an error of the client, before any body, means."""
-    if isinstance(error, self._library.APIStatusError):
-      headers = {k.lower(): v for k, v in error.response.headers.items()}
-      text = error.response.text or error.message
-      return Rejected(error.status_code, self._scrub(text)[:_MOST_ERROR], headers)
-    if isinstance(error, TimeoutError | self._library.APITimeoutError):
-      cause = type(error.__cause__).__name__
-      reason = f"no reply within {self._timeout:g} s"
+  async def _answer(self, ask: Ask) -> None:
+    """Send a request until there is a reply, or no more use in sending it."""
+    attempts = 0
+    while call := await self._admit(ask):
+      try:
+        await self._session.note((call, ask))
+        outcome = await self._endpoint.send(ask.body)
+        self._limiter.learn(outcome.headers, time.monotonic())
+        if not isinstance(outcome, Failure):
+          await self._session.replied(call, outcome.raw)
+          self._last_good, self._opened = time.monotonic(), True
+          self._session.tell(reply=ask.key)
+          return
+        await self._session.failed([call], outcome)
+        attempts += judge(outcome) is Verdict.AGAIN
+        pause = self._failed(ask, outcome, attempts)
+      finally:
+        self._in_flight -= 1
+        self._session.changed.set()
+      if pause is None:
+        return
+      await self._session.sleep(pause * self._chance.uniform(1.0, 1.1))
+
+  async def _admit(self, ask: Ask) -> Call | None:
+    """Wait until a request may be sent; return None at the end of the work."""
+    async with self._turn:
+      while not self._session.stopping:
+        now = time.monotonic()
+        pause = self._pause(ask, now)
+        if pause == 0.0:
+          self._limiter.sent(ask.tokens, now)
+          self._begun = self._begun or now
+          self._in_flight += 1
+          return self._session.reserve(ask)
+        await self._session.wait(pause)
+    return None
+
+  def _pause(self, ask: Ask, now: float) -> float | None:
+    """Return how long to wait; None if only a change can help."""
+    probing = not self._opened and now < (self._begun or now) + _PROBE
+    if self._in_flight >= (1 if probing else self._config.concurrency):
+      return _PROBE if probing else None
+    if pause := self._limiter.delay(ask.tokens, now):
+      return pause
+    if not self._session.budget.fits(ask.reserve):
+      if self._session.budget.reserved:  # calls in flight may cost less
+        return _SETTLING
+      self._session.stop(session.BUDGET, "", need=ask.reserve)
+    return 0.0 if not self._session.stopping else None
+
+  def _failed(self, ask: Ask, failure: Failure, attempts: int) -> float | None:
+    """Return the pause before the next attempt; None if there is none."""
+    verdict, text = judge(failure), self._endpoint.describe(failure)
+    asked, now = limits.retry_after(failure.headers), time.monotonic()
+    if verdict is Verdict.SLOW_DOWN:
+      if asked > _PATIENCE or now - self._last_good > _PATIENCE:
+        text += "\nnothing is lost: run the same command again later"
+        self._session.stop(session.FAILED, text)
+      pause = asked or limits.backoff(_PAUSE_OF_ATTEMPT, self._chance)
+      self._limiter.hold(pause, now)  # the limit is the account's
+      return pause
+    if verdict is Verdict.AGAIN:
+      if attempts < self._config.attempts:
+        return min(asked, _PATIENCE) or limits.backoff(attempts, self._chance)
+      if not (failure.status or failure.headers or self._opened):
+        text += "; is Llm.base_url right, is the server running?"
+      text += f" ({attempts} attempts)"
+      self._session.tell(unanswered=ask.key, text=text, opened=self._opened)
+    elif verdict is Verdict.REFUSED:
+      self._refusals += 1
+      self._session.tell(refused=ask.key, text=text)
+      if self._refusals >= _HOPELESS and not self._opened:
+        text = f"the first {_HOPELESS} requests were all refused, the last by {text}"
+        text += "\nsee Llm.length_field and Llm.extra, where None removes a field"
+        self._session.stop(session.INPUT, text)
     else:
-      cause = type(error.__cause__ or error).__name__
-      reason = f"{cause}: {error.__cause__ or error}"
-    return Lost(self._scrub(reason)[:_MOST_ERROR], doubtful=cause not in _NOT_SENT)
+      self._session.stop_for(verdict, text)
+    return None
 
-  async def close(self) -> None:
-    """Closes the connections."""
-    await self.api.close()
 
-  def _scrub(self, text: str) -> str:
-    """Some servers repeat the key that they refuse."""
-    return text.replace(self._key, "[key]") if self._key else text
+async def serve(start: Start, inbox: Inbox, write: Write) -> None:
+  """Serve one run until it ends.
+
+  Args:
+    start: its first message.
+    inbox: the others; None is the last.
+    write: sends the run a message.
+  """
+  config = start.config
+  try:
+    endpoint = Endpoint(config)
+    with await asyncio.to_thread(_lease, config, write):
+      if is_running(start.pid):
+        await _serve(start, endpoint, inbox, write)
+    await endpoint.api.close()
+    return
+  except InputError as error:
+    write({"stop": session.INPUT, "text": str(error)})
+  except OSError as error:
+    text = f"{config.journal}: no room for more replies ({error.strerror})"
+    write({"stop": session.FAILED, "text": text})
+  while await inbox.get() is not None:  # until the run has read that
+    pass
+
+
+def _lease(config: LlmConfig, write: Write) -> storage.Lease:
+  """Take the lease on the journal; tell the run if another process has it."""
+  folder = Path(config.journal)
+  if storage.is_held(folder):
+    text = "waiting for another process that asks a model or ends its requests"
+    write({"note": f"{folder}: {text}", "wait": True})
+  return storage.Lease(folder, "asking a model", flag="Llm.journal", wait=True)
+
+
+async def _serve(start: Start, endpoint: Endpoint, inbox: Inbox, write: Write) -> None:
+  config = start.config
+  journal = Journal(Path(config.journal))
+  budget = journal.budget(prices.picodollars(config.budget_usd))
+  writer = Writer(journal.path, _SPARE + _SPARE_PER_REPLY * config.concurrency)
+  shared = Session(config, start.price, budget, writer, journal.next_call(), write)
+  opened = journal.open_batches(config.base_url.rstrip("/"))
+  batches = Batches(shared, endpoint, opened, Online(shared, endpoint).take)
+
+  async def listen() -> None:
+    while (message := await inbox.get()) is not None:
+      if message == FLUSH:
+        batches.flush()
+      # An earlier sender may have finished after the run looked.
+      elif journal.find(message.key, message.old_key):
+        shared.tell(reply=message.key)
+      else:
+        batches.take(message)
+
+  shared.tell(begun=True)
+  await shared.finish(listen())
+  journal.close()
+  writer.close()
+
+
+async def main(connection: Connection) -> None:
+  """Serve the run at the other end of a pipe."""
+  loop, inbox, outbox = asyncio.get_running_loop(), asyncio.Queue(), queue.SimpleQueue()
+
+  def put(message: Any) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended
+      loop.call_soon_threadsafe(inbox.put_nowait, message)
+
+  def read() -> None:
+    with contextlib.suppress(EOFError, OSError):  # the run has ended
+      while (message := connection.recv()) is not None:
+        put(message)
+    put(None)
+
+  def write() -> None:  # the run may be busy
+    with contextlib.suppress(OSError):
+      while (message := outbox.get()) is not None:
+        connection.send(message)
+
+  def watch() -> None:  # a child of the dead run may hold the pipe open
+    while os.getppid() == start.pid:
+      time.sleep(_ORPHAN_SECONDS)
+    put(None)
+
+  loop.add_signal_handler(signal.SIGTERM, put, None)  # ends as if the run had died
+  start = connection.recv()
+  writing = threading.Thread(target=write, daemon=True)
+  for thread in (
+    writing,
+    *(threading.Thread(target=t, daemon=True) for t in (read, watch)),
+  ):
+    thread.start()
+  await serve(start, inbox, outbox.put)
+  outbox.put(None)
+  writing.join()
+
+
+if __name__ == "__main__":
+  asyncio.run(main(Connection(int(sys.argv[1]))))

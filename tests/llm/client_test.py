@@ -1,214 +1,449 @@
-"""Against a little server of our own that speaks the protocol."""
+"""Runs against the counting server: outcomes, money, limits, errors."""
 
-import http.server
 import json
-import threading
+import os
+import pathlib
+import subprocess
+import sys
+import time
 
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.llm import client as clients
-from phi1_jax.llm.client import Client, RequestError
+from phi1_jax.llm.client import BudgetError, Client, RequestError
+from phi1_jax.llm.conversation import Answered, Failed
+from phi1_jax.llm.journal import Journal
 
 pytest.importorskip("openai")
+pytestmark = pytest.mark.usefixtures("thread_sender")
 
-ANSWER = {
-  "id": "x",
-  "object": "text_completion",
-  "created": 0,
-  "model": "m",
-  "choices": [
-    {
-      "index": 0,
-      "text": "  return 1\n",
-      "finish_reason": "stop",
-      "logprobs": {"token_logprobs": [-0.5, -0.25], "tokens": ["a", "b"]},
-    }
-  ],
-  "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
-}
+MOODS = ("429", "500", "stall", "error", "truncated", "broken", "malformed", "length")
+MOODS += ("bad", "think", "reason")
 
 
-@pytest.fixture
-def server(monkeypatch):
-  """`server.script` holds what is answered next; afterwards `ANSWER`, for ever."""
-
-  class Handler(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-      content = self.rfile.read(int(self.headers["Content-Length"]))
-      server.asked.append((self.path, json.loads(content), self.headers))
-      status, body = server.script.pop(0) if server.script else (200, ANSWER)
-      text = body if isinstance(body, bytes) else json.dumps(body).encode()
-      self.send_response(status)
-      self.send_header("Content-Type", "application/json")
-      self.send_header("Content-Length", str(len(text)))
-      self.send_header("retry-after-ms", "1")
-      self.end_headers()
-      self.wfile.write(text)
-
-    def log_message(self, *arguments):
-      pass
-
-  server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-  server.asked, server.script = [], []
-  thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-  thread.start()
-  monkeypatch.setenv(clients.KEY, "secret")
-  monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-  monkeypatch.setattr(clients, "_FIRST_PAUSE", 0.0)
-  yield server
-  server.shutdown()
-  server.server_close()
-  thread.join()
+def journal_of(config):
+  return Journal(pathlib.Path(config.journal))
 
 
-@pytest.fixture
-def client(server):
-  return Client(f"http://127.0.0.1:{server.server_port}/v1", "m", retries=2, timeout=10)
+def types_of(outcomes):
+  return [type(outcome) for outcome in outcomes]
 
 
-def test_asks_and_reads(server, client):
-  reply = client.complete(
-    "def f():\n",
-    max_tokens=7,
-    temperature=0.2,
-    top_p=0.9,
-    top_k=5,
-    stops=["\ndef", "\n#", "a", "b", "c"],
-    seed=11,
-  )
-  assert (reply.text, reply.finish, reply.tokens) == ("  return 1\n", "stop", 2)
-  assert reply.log_prob == -0.75
-  path, sent, headers = server.asked[0]
-  assert path == "/v1/completions"
-  assert headers["Authorization"] == "Bearer secret"
-  assert sent == {
-    "model": "m",
-    "prompt": "def f():\n",
-    "max_tokens": 7,
-    "temperature": 0.2,
-    "top_p": 0.9,
-    "top_k": 5,
-    "stop": ["\ndef", "\n#", "a", "b", "c"],
-    "seed": 11,
-    "logprobs": 0,
-  }
+def test_answers_in_order_and_only_once(server, configure, requests, ask):
+  config = configure(server.url)
+  wanted = requests(30)
+  found = ask(config, wanted)
+  assert [outcome.request for outcome in found] == wanted
+  assert {outcome.reply.model for outcome in found} == {"m-0001"}
+  assert [outcome.reply.key for outcome in found] == [r.key(config) for r in wanted]
+  money = sum(outcome.reply.picodollars for outcome in found)
+  assert money == server.money > 0
+  again = ask(configure(server.url, concurrency=1, budget_usd=2.0), requests(31))
+  assert again[:30] == found
+  assert server.counts()["billed"] == 31
+  assert len(ask(config, wanted[:2] * 3)) == 6
+  assert server.counts()["came"] == 31
 
 
-def test_leaves_out_what_is_not_given(server, client):
-  client.complete("p", max_tokens=1, temperature=0)
-  assert not {"top_p", "top_k", "stop", "seed"} & server.asked[0][1].keys()
+def test_every_mood_is_survived_and_accounted_for(serve, configure, requests, ask):
+  with serve({mood: 0.08 for mood in MOODS}, stall=0.1) as server:
+    config = configure(server.url)
+    found = ask(config, requests(80))
+    counts = server.counts()
+    assert ask(config, requests(80)) == found
+    assert server.counts() == counts
+  assert types_of(found) == [Answered] * 80
+  journal = journal_of(config)
+  budget = journal.budget(0)
+  assert len(journal.replies()) == len(set(journal.replies())) == counts["billed"]
+  assert counts["twice"] == 0
+  # Every broken body was billed, an error under status 200 was not.
+  assert 0 < counts["spoiled"] < budget.doubtful_calls
+  assert budget.spent < counts["money"] <= budget.spent + budget.doubtful
+  assert {"429", "500"} <= set(counts["statuses"])
+  reasoned = [outcome.reply for outcome in found if outcome.reply.reasoning]
+  assert {reply.reasoning for reply in reasoned} == {"answer? no, wait"}
+  assert all(o.value.startswith("answer ") and "think" not in o.value for o in found)
 
 
-def test_what_the_server_does_not_say(server, client):
-  answer = json.loads(json.dumps(ANSWER))
-  answer["choices"][0]["logprobs"] = None
-  del answer["usage"]
-  server.script = [(200, answer)]
-  reply = client.complete("p", max_tokens=1, temperature=0)
-  assert (reply.tokens, reply.log_prob) == (None, None)
+SLOW = (429, {"error": {"message": "slow down"}}, {"Retry-After": "0.3"})
+ERROR = (200, {"error": {"message": "overloaded"}}, {})
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
-def test_asks_again(server, client, status):
-  server.script = [(status, {"error": {"message": "busy"}})] * 2
-  assert client.complete("p", max_tokens=1, temperature=0).text == "  return 1\n"
-  assert len(server.asked) == 3
+def reply(text, finish="stop", **message):
+  choice = {"message": {"content": text, **message}, "finish_reason": finish}
+  usage = {"prompt_tokens": 3, "completion_tokens": 9}
+  return (200, {"choices": [choice], "usage": usage}, {})
 
 
-@pytest.mark.parametrize("status", [429, 500])
-def test_gives_up(server, client, status):
-  server.script = [(status, {"error": {"message": "busy"}})] * 9
-  with pytest.raises(RequestError, match=r"127\.0\.0\.1"):
-    client.complete("p", max_tokens=1, temperature=0)
-  assert len(server.asked) == 3
-
-
-@pytest.mark.parametrize("status", [401, 403, 404])
-def test_what_the_server_refuses_is_the_users_affair(server, client, status):
-  server.script = [(status, {"error": {"message": "no such model"}})] * 9
-  with pytest.raises(
-    InputError, match=f"model m: refused with {status}.*no such model"
-  ):
-    client.complete("p", max_tokens=1, temperature=0)
-  assert len(server.asked) == 1
-
-
-@pytest.mark.parametrize("status", [400, 413, 422])
-def test_one_request_may_be_refused(server, client, status):
-  server.script = [(status, {"error": {"message": "too long"}})]
-  with pytest.raises(RequestError, match=f"refused with {status}.*too long"):
-    client.complete("p", max_tokens=1, temperature=0)
-  assert len(server.asked) == 1
-
-
-def _choice(**changes):
-  return ANSWER | {"choices": [ANSWER["choices"][0] | changes]}
-
-
-NONE = [
-  b"<html>",
-  b'{"choices": [',
-  {"choices": []},
-  {"error": "x"},
-  [],
-  {"choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}]},
-  _choice(text=None),
-  _choice(text=5),
-  _choice(text="", finish_reason="error"),
+# name, first answer of the server, outcome, calls, replies paid, calls in doubt
+CASES = [
+  (
+    "reasons in tags",
+    reply("<think>answer no</think>answer yes"),
+    "answer yes",
+    1,
+    1,
+    0,
+  ),
+  ("without the first tag", reply("hm</think>\n\nanswer"), "answer", 1, 1, 0),
+  ("in a field", reply("answer", reasoning_content="answer no"), "answer", 1, 1, 0),
+  ("never ends reasoning", reply("<think>answer no"), "answer", 2, 2, 0),
+  ("cuts once", reply("answer and", "length"), "answer", 2, 2, 0),
+  ("error under 200", ERROR, "answer", 2, 1, 1),
+  ("429 under 200", (200, {"error": {"code": 429}}, {}), "answer", 2, 1, 1),
+  ("not JSON", (200, b"<<", {}), "answer", 2, 1, 1),
+  ("no message", (200, {"choices": []}, {}), "answer", 2, 1, 1),
+  ("429, Retry-After", SLOW, "answer", 2, 1, 0),
+  ("500", (500, {"error": {}}, {}), "answer", 2, 1, 0),
+  ("504", (504, {"error": {}}, {}), "answer", 2, 1, 1),
+  ("refuses in words", reply(None, refusal="no"), "refused: no", 1, 1, 0),
+  ("filters", reply("answer", "content_filter"), "content filter", 1, 1, 0),
+  ("refuses with 400", (400, {"error": {"message": "long"}}, {}), "long", 1, 0, 0),
 ]
 
 
-@pytest.mark.parametrize("body", NONE)
-def test_an_answer_that_is_none(server, client, body):
-  server.script = [(200, body)] * 9
-  with pytest.raises(RequestError):
-    client.complete("p", max_tokens=1, temperature=0)
-  assert len(server.asked) == 3
+@pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
+def test_what_becomes_of_an_answer(server, configure, requests, ask, case):
+  _, answer, expected, calls, paid, doubtful = case
+  config = configure(server.url)
+  (good,) = ask(config, requests(1))
+  before = journal_of(config).budget(0)
+  server.script = [answer]
+  started = time.monotonic()
+  (outcome,) = ask(config, requests(1, first=5))
+  if answer is SLOW:
+    assert time.monotonic() - started > 0.3
+  text = outcome.value if isinstance(outcome, Answered) else outcome.reason
+  assert text.startswith(expected) or (isinstance(outcome, Failed) and expected in text)
+  journal = journal_of(config)
+  after = journal.budget(0)
+  assert server.counts()["came"] == 1 + calls
+  assert len(journal.replies()) == 1 + paid
+  assert after.doubtful_calls == doubtful
+  assert (after.spent > before.spent) == bool(paid)
+  assert isinstance(good, Answered)
 
 
-@pytest.mark.parametrize("body", NONE)
-def test_asks_again_after_an_answer_that_is_none(server, client, body):
-  server.script = [(200, body)] * 2
-  assert client.complete("p", max_tokens=1, temperature=0).text == "  return 1\n"
+def test_a_reply_cut_off_twice_is_not_kept_as_whole(server, configure, requests, ask):
+  server.script = [reply("answer 1", "length"), reply("answer 1, 2", "length")]
+  (outcome,) = ask(configure(server.url), requests(1))
+  assert isinstance(outcome, Failed)
+  assert "cut off" in outcome.reason
+  assert [body["max_tokens"] for body in server.bodies] == [64, 128]
 
 
-def test_what_was_filtered_is_no_completion(server, client):
-  server.script = [(200, _choice(finish_reason="content_filter"))]
-  with pytest.raises(RequestError, match="content filter"):
-    client.complete("p", max_tokens=1, temperature=0)
+def test_requests_are_taken_as_needed(server, configure, requests, parse):
+  taken = []
+
+  def endless():
+    for number in range(10**9):
+      taken.append(number)
+      yield requests(1, first=number)[0]
+
+  config = configure(server.url, concurrency=2)
+  with Client(config) as client:
+    outcomes = client.ask(endless(), parse)
+    for _ in range(5):
+      next(outcomes)
+    assert len(taken) <= 5 + 2 * 4
+  assert len(journal_of(config).replies()) == server.counts()["billed"]
 
 
-def test_an_infinite_log_prob_is_not_known(server, client):
-  scores = {"token_logprobs": [-0.5, float("-inf")], "tokens": ["a", "b"]}
-  server.script = [(200, _choice(logprobs=scores))]
-  assert client.complete("p", max_tokens=1, temperature=0).log_prob is None
+def test_concurrency_is_bounded(serve, configure, requests, ask):
+  with serve(latency=0.05) as server:
+    ask(configure(server.url, concurrency=3), requests(12))
+    assert server.counts()["most_at_once"] == 3
 
 
-def test_openai_takes_four_stops(monkeypatch):
-  client = Client("https://api.openai.com/v1", "m")
-  sent = {}
-
-  def ask(options):
-    sent.update(options)
-    raise RequestError
-
-  monkeypatch.setattr(client, "_ask", ask)
-  with pytest.raises(RequestError):
-    client.complete("p", max_tokens=1, temperature=0, stops=list("abcdef"))
-  assert sent["stop"] == list("abcd")
-
-
-@pytest.mark.parametrize("url", ["localhost:8000", "", "ftp://x", "http://"])
-def test_refuses_what_is_no_address(url):
-  with pytest.raises(InputError, match="--base_url"):
-    Client(url, "m")
+REPLAY = """
+import socket, sys
+sys.modules["openai"] = sys.modules["genai_prices"] = None
+def refuse(*arguments):
+  raise OSError("no network")
+socket.socket.connect = refuse
+from phi1_jax.llm.client import Client
+from phi1_jax.llm.config import LlmConfig
+from phi1_jax.llm.request import Message, Request
+config = LlmConfig("m", *sys.argv[1:2], 0.0, sys.argv[2],
+                   input_usd_per_million=1.0, output_usd_per_million=1.0)
+wanted = [Request((Message("user", f"exercise {n}"),), 64, "test", "1")
+          for n in range(3)]
+with Client(config) as client:
+  print(*(outcome.value for outcome in client.ask(wanted, str.strip)), sep="|", end="")
+"""
 
 
-def test_says_what_to_install(monkeypatch):
-  def missing(name):
-    raise ImportError(name)
+def test_a_replay_needs_no_key_no_network_and_no_openai(
+  server, configure, requests, ask, monkeypatch
+):
+  config = configure(server.url)
+  found = ask(config, requests(3))
+  monkeypatch.delenv("OPENAI_API_KEY")
+  command = [sys.executable, "-c", REPLAY, config.journal, config.base_url]
+  done = subprocess.run(command, capture_output=True, text=True, check=True)
+  assert done.stdout == "|".join(outcome.value.strip() for outcome in found)
 
-  monkeypatch.setattr(clients.importlib, "import_module", missing)
-  with pytest.raises(InputError, match=r"pip install .*\[llm\]"):
-    Client("http://localhost/v1", "m")
+
+def test_another_endpoint_is_another_reply(serve, configure, requests, ask):
+  for _ in range(2):
+    with serve() as server:
+      ask(configure(server.url), requests(2))
+      assert server.counts()["billed"] == 2
+
+
+def test_a_rate_limit_is_no_attempt(server, configure, requests, ask):
+  slow = (429, {"error": {"message": "slow down"}}, {"Retry-After": "0.03"})
+  server.script = [slow] * 8
+  assert len(ask(configure(server.url, attempts=2), requests(2))) == 2
+
+
+def test_nothing_is_sent_while_the_account_has_nothing_left(
+  server, configure, requests, ask
+):
+  server.headers["x-ratelimit-remaining-requests"] = "0"
+  server.headers["x-ratelimit-reset-requests"] = "300ms"
+  started = time.monotonic()
+  ask(configure(server.url, concurrency=1), requests(3))
+  assert time.monotonic() - started > 2 * 0.3
+
+
+def test_an_empty_account_is_not_waited_for(server, configure, requests, ask):
+  error = {"message": "You exceeded your quota", "code": "insufficient_quota"}
+  server.script = [(429, {"error": error}, {})]
+  with pytest.raises(RequestError, match="no money left"):
+    ask(configure(server.url), requests(5))
+  assert server.counts()["came"] == 1
+
+
+def test_what_never_answers_stops_the_run_and_keeps_the_rest(
+  server, configure, requests, ask
+):
+  error = (500, {"error": {"message": "oops"}}, {})
+  config = configure(server.url, attempts=2, concurrency=1)
+  ask(config, requests(2))
+  server.script = [error] * 4
+  with pytest.raises(RequestError, match=r"500.*\(2 attempts\)"):
+    ask(config, requests(4))
+  server.script = {"exercise 3": error}
+  skipping = configure(server.url, attempts=1, concurrency=1, skip_unanswered=True)
+  assert types_of(ask(skipping, requests(6))).index(Failed) == 3
+  assert len(ask(config, requests(6))) == 6  # a failure is no reply to keep
+  assert server.counts()["twice"] == 0
+
+
+def test_a_lost_call_is_in_doubt_and_counted(serve, configure, requests, parse):
+  seen = []
+  with serve({"hang": 1.0}) as server:
+    config = configure(server.url, timeout_seconds=1.5)
+    with Client(config, seen.append) as client:
+      assert len(list(client.ask(requests(3), parse))) == 3
+  budget = journal_of(config).budget(10**12)
+  assert client.budget == seen[-1].budget == budget
+  assert (budget.doubtful_calls, budget.reserved) == (3, 0)
+  assert budget.doubtful > 3 * 64 * 600_000  # all of max_tokens, and the prompt
+  assert set(budget.figures()) == {"spent", "left", "in doubt"}
+  assert [progress.done for progress in seen] == sorted(p.done for p in seen)
+  assert (seen[-1].done, seen[-1].total) == (3, 3)
+
+
+def test_the_cap_holds_and_the_message_goes_on(serve, configure, requests, ask):
+  with serve({"error": 0.1, "broken": 0.1}, latency=0.01) as server:
+    config = configure(server.url, budget_usd=0.0009, concurrency=4)
+    with pytest.raises(BudgetError) as caught:
+      ask(config, requests(200))
+    budget = journal_of(config).budget(0)
+    assert 0 < server.money <= budget.spent + budget.doubtful <= 0.0009 * 1e12
+    text = str(caught.value)
+    more = float(text.partition("--gin.Llm.budget_usd=")[2].partition(";")[0])
+    while more < 1.0:
+      try:
+        assert len(ask(configure(server.url, budget_usd=more), requests(200))) == 200
+        break
+      except BudgetError as error:
+        more = float(str(error).partition("budget_usd=")[2].partition(";")[0])
+    assert server.counts()["twice"] == 0
+    budget = journal_of(config).budget(0)
+    assert server.money <= budget.spent + budget.doubtful <= more * 1e12
+
+
+def test_a_budget_of_nothing_sends_nothing(server, configure, requests, ask):
+  with pytest.raises(BudgetError):
+    ask(configure(server.url, budget_usd=0.0), requests(3))
+  assert server.counts()["came"] == 0
+  free = {"input_usd_per_million": 0.0, "output_usd_per_million": 0.0}
+  assert len(ask(configure(server.url, budget_usd=0.0, **free), requests(3))) == 3
+
+
+def test_a_server_that_bills_above_the_worst_case_is_left(
+  server, configure, requests, ask
+):
+  answer = reply("answer")
+  answer[1]["usage"]["prompt_tokens"] = 9999
+  server.script = [answer]
+  with pytest.raises(RequestError, match="billed more tokens than a request allows"):
+    ask(configure(server.url), requests(9))
+  assert server.counts()["came"] == 1
+
+
+def test_an_estimate_sends_nothing_and_is_a_bound(serve, configure, requests, ask):
+  moods = {"error": 0.2, "broken": 0.3, "length": 0.2, "bad": 0.2}
+  with serve(moods) as server:
+    config = configure(server.url, attempts=2)
+    with Client(config) as client:
+      first = client.estimate(requests(10) + requests(10))
+    assert (first.requests, first.to_send) == (10, 10)
+    assert first.expected == 10 * (3 * 150_000 + 32 * 600_000)
+    assert server.counts()["came"] == 0
+    ask(config, requests(10))
+    budget = journal_of(config).budget(0)
+    assert budget.doubtful_calls > 0
+    assert server.money <= budget.spent + budget.doubtful <= first.worst
+    with Client(config) as client:
+      second = client.estimate(requests(12))
+    assert second.to_send == 2
+    assert second.budget.spent == budget.spent
+
+
+def test_the_worst_estimate_covers_every_attempt_and_remedy(
+  server, configure, requests, ask
+):
+  config = configure(server.url, attempts=2)
+  with Client(config) as client:
+    worst = client.estimate(requests(1)).worst
+  text, lost = "sorry " * 100, (504, {"error": {}}, {})
+  server.script = [lost, reply(text), lost, reply(text, "length"), lost, reply(text)]
+  assert types_of(ask(config, requests(1))) == [Failed]
+  budget = journal_of(config).budget(0)
+  assert server.counts()["came"] == 6
+  assert worst / 4 < budget.spent + budget.doubtful <= worst
+
+
+def test_a_reply_that_trips_the_parser_stops_neither_run(
+  server, configure, requests, ask
+):
+  def parse(text):
+    return len(text) // ("word" not in text)  # ZeroDivisionError
+
+  server.write = lambda body: "word" if "exercise 1" in str(body) else "answer"
+  config = configure(server.url)
+  found = ask(config, requests(3), parse)
+  assert types_of(found) == [Answered, Failed, Answered]
+  assert "ZeroDivisionError" in found[1].reason
+  assert ask(config, requests(3), parse) == found
+  assert server.counts()["billed"] == 4
+
+
+def test_when_all_are_refused_the_run_stops(server, configure, requests, ask):
+  error = {"error": {"message": "Unsupported parameter: max_tokens"}}
+  server.script = [(400, error, {})] * 100
+  with pytest.raises(InputError, match=r"first 10 requests.*Unsupported parameter"):
+    list(filter(None, ask(configure(server.url, concurrency=2), requests(60))))
+  assert server.counts()["came"] <= 12
+
+
+@pytest.mark.parametrize(
+  ("changes", "error", "expected"),
+  [
+    ({"model": "n"}, InputError, r"404, .*no model n.*\n.*Llm.model \(n\)"),
+    ({"base_url": "URL/v9"}, InputError, r"404, .*\n.*Llm.base_url"),
+    (
+      {"base_url": "http://127.0.0.1:9/v1", "attempts": 2},
+      RequestError,
+      r"ConnectError.*Llm.base_url.*\(2 attempts\)",
+    ),
+  ],
+)
+def test_a_wrong_address_or_model_costs_nothing(
+  server, configure, requests, ask, changes, error, expected
+):
+  changes = {"base_url": server.url, **changes}
+  address = changes["base_url"].replace("URL", server.url.removesuffix("/v1"))
+  config = configure(**{**changes, "url": address, "base_url": address})
+  with pytest.raises(error, match=expected):
+    ask(config, requests(20))
+  assert server.counts()["came"] <= 1
+  budget = journal_of(config).budget(0)
+  assert (budget.spent, budget.doubtful) == (0, 0)
+
+
+def test_a_bad_key_is_refused_once_and_never_written_down(
+  serve, configure, requests, ask
+):
+  with serve(key="another") as server:
+    config = configure(server.url)
+    with pytest.raises(InputError, match=r"401, .*\n.*OPENAI_API_KEY") as caught:
+      ask(config, requests(20))
+    assert server.counts()["statuses"] == {"401": 1}
+  assert "sk-secret" not in str(caught.value)
+  for path in pathlib.Path(config.journal).iterdir():
+    assert b"sk-secret" not in path.read_bytes()
+
+
+def test_a_page_of_html_is_no_api(server, configure, requests, ask):
+  server.script = [(200, b"<html>Welcome", {"Content-Type": "text/html; x"})]
+  with pytest.raises(InputError, match="a page of HTML"):
+    ask(configure(server.url), requests(20))
+
+
+def test_a_client_that_cannot_be_set_up_sends_nothing(
+  server, configure, requests, ask, monkeypatch
+):
+  monkeypatch.setenv("SSL_CERT_FILE", "/nope")
+  with pytest.raises(InputError, match=r"FileNotFoundError.*\n.*SSL_CERT_FILE"):
+    ask(configure(server.url), requests(1))
+  assert server.counts()["came"] == 0
+
+
+@pytest.mark.parametrize(
+  "changes", [{"url": "https://api.openai.com/v1"}, {"api_version": "2024-10-21"}]
+)
+def test_hosted_models_want_a_key(configure, requests, ask, monkeypatch, changes):
+  monkeypatch.setenv("OPENAI_API_KEY", "")
+  with pytest.raises(InputError, match="OPENAI_API_KEY is not set"):
+    ask(configure(**changes), requests(1))
+
+
+def test_azure_gets_its_version_path_and_header(server, configure, requests, ask):
+  url = server.url.removesuffix("/v1") + "/openai"
+  config = configure(url, api_version="2024-10-21")
+  ask(config, requests(1))
+  path = "/openai/deployments/m/chat/completions?api-version=2024-10-21"
+  assert server.paths == [path]
+  assert server.request_headers["api-key"] == "sk-secret"
+
+
+def test_nested_fields_are_sent_and_none_removes_one(server, configure, requests, ask):
+  extra = {"chat_template_kwargs": {"enable_thinking": False}, "temperature": None}
+  ask(configure(server.url, extra=extra), requests(1, temperature=0.5))
+  (body,) = server.bodies
+  assert body["chat_template_kwargs"] == {"enable_thinking": False}
+  assert "temperature" not in body
+
+
+def test_an_unknown_price_refuses_before_the_journal_is_created(configure):
+  config = configure(input_usd_per_million=None, output_usd_per_million=None)
+  with pytest.raises(InputError, match="no price is known for 'm'"):
+    Client(config)
+  assert not pathlib.Path(config.journal).exists()
+
+
+def test_a_journal_that_cannot_be_written_answers_what_it_has(
+  server, configure, requests, ask, monkeypatch
+):
+  config = configure(server.url)
+  found = ask(config, requests(2))
+  monkeypatch.setattr(os, "access", lambda path, mode: False)
+  assert ask(config, requests(2)) == found
+  with pytest.raises(InputError, match="cannot be written to"):
+    ask(config, requests(3))
+
+
+def test_ordinary_json_survives(server, configure, requests, ask):
+  texts = ["answer x\ud800\0" * 9, "answer " + "y" * 5_000_000]
+  bodies = [reply(text) for text in texts]
+  server.script = [(200, json.dumps(body).encode(), {}) for _, body, _ in bodies]
+  config = configure(server.url, concurrency=1)
+  found = ask(config, requests(2))
+  assert [len(outcome.value) for outcome in found] == [90, 5_000_007]
+  assert ask(config, requests(2)) == found

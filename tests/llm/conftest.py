@@ -1,40 +1,26 @@
-"""A server that counts, and what asks it."""
+"""A counting server, and runs against it."""
 
 import asyncio
-import importlib.util
-import json
-import pathlib
+import contextlib
 import queue
 import threading
 
 import pytest
 
-from phi1_jax.llm import courier
-from phi1_jax.llm.asker import Asker
+from phi1_jax.llm import sender
+from phi1_jax.llm.client import Client
 from phi1_jax.llm.config import LlmConfig
 from phi1_jax.llm.conversation import Malformed
-from phi1_jax.llm.office import Order
 from phi1_jax.llm.request import Message, Request
-
-
-def load(name):
-  """A module of this folder, which is no package."""
-  path = pathlib.Path(__file__).with_name(f"{name}.py")
-  spec = importlib.util.spec_from_file_location(name, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
-
-
-counting_server = load("counting_server")
+from tests.llm.counting_server import CountingServer
 
 
 @pytest.fixture
 def serve(monkeypatch):
-  """Makes a counting server: a context manager."""
+  """Returns the class of counting servers."""
   monkeypatch.setenv("NO_PROXY", "127.0.0.1")
   monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-  return counting_server.CountingServer
+  return CountingServer
 
 
 @pytest.fixture
@@ -45,7 +31,7 @@ def server(serve):
 
 @pytest.fixture
 def configure(tmp_path):
-  """Makes a configuration for an address."""
+  """Returns a function from an address to a configuration."""
 
   def make(url="http://127.0.0.1:9/v1", **changes):
     settings = {
@@ -65,7 +51,7 @@ def configure(tmp_path):
 
 @pytest.fixture
 def parse():
-  """Takes what the counting server calls an answer."""
+  """Returns a parser that takes the counting server's good replies."""
 
   def take(text):
     if not text.startswith("answer"):
@@ -77,67 +63,63 @@ def parse():
 
 @pytest.fixture
 def requests():
-  """Makes so many requests."""
+  """Returns a function that makes so many requests."""
 
   def make(count, first=0, **changes):
-    numbers = range(first, first + count)
-    return [request(f"exercise {number}", **changes) for number in numbers]
+    settings = {"max_tokens": 64, "prompt_id": "test", "prompt_version": "1"}
+    return [
+      Request((Message("user", f"exercise {number}"),), **settings | changes)
+      for number in range(first, first + count)
+    ]
 
   return make
 
 
-def request(text="say something", **changes):
-  settings = {"max_tokens": 64, "prompt_id": "test", "prompt_version": "1"}
-  return Request((Message("user", text),), **settings | changes)
-
-
 @pytest.fixture
 def ask(parse):
-  """Asks for all of it in one run; returns the outcomes."""
+  """Returns a function that asks all requests in one run and returns the outcomes."""
 
   def run(config, wanted, parser=parse):
-    with Asker(config) as asker:
-      return list(asker.ask(wanted, parser))
+    with Client(config) as client:
+      return list(client.ask(wanted, parser))
 
   return run
 
 
-class ThreadLink:
-  """A link to a courier that is a thread, which starts a second sooner."""
+class ThreadSender:
+  """A sender in a thread, which starts a second sooner than a process."""
 
-  def __init__(self, folder, lock, order):
-    self._said, self._told = queue.SimpleQueue(), queue.SimpleQueue()
-    self._thread = threading.Thread(target=self._work, args=(Order(**order),))
+  def __init__(self, folder, start):
+    self._out, self._loop = queue.SimpleQueue(), asyncio.new_event_loop()
+    self._in = asyncio.Queue()
+    self._thread = threading.Thread(target=self._work, args=(start,))
     self._thread.start()
 
-  def _work(self, order):
-    write = self._told.put
-    asyncio.run(courier.serve(order, self._messages(), write))
-    self._told.put(None)
-
-  async def _messages(self):
-    while (line := await asyncio.to_thread(self._said.get)) is not None:
-      yield json.loads(line)
+  def _work(self, start):
+    self._loop.run_until_complete(sender.serve(start, self._in, self._out.put))
+    self._loop.close()
+    self._out.put(None)
 
   def send(self, message):
-    self._said.put(json.dumps(message))
+    with contextlib.suppress(RuntimeError):  # it has ended
+      self._loop.call_soon_threadsafe(self._in.put_nowait, message)
 
   def receive(self, seconds):
     try:
-      yield self._told.get(seconds > 0, seconds or None)
+      yield self._out.get(seconds > 0, seconds or None)
       while True:
-        yield self._told.get_nowait()
+        yield self._out.get_nowait()
     except queue.Empty:
       pass
 
   def close(self, seconds):
-    self._said.put(None)
-    while (message := self._told.get()) is not None:
+    self.send(None)
+    while (message := self._out.get()) is not None:
       yield message
     self._thread.join()
 
 
 @pytest.fixture
-def thread_courier(monkeypatch):
-  """Lets couriers be threads."""
-  monkeypatch.setattr("phi1_jax.llm.asker.Link", ThreadLink)
+def thread_sender(monkeypatch):
+  """Makes senders threads."""
+  monkeypatch.setattr("phi1_jax.llm.client.SenderProcess", ThreadSender)

@@ -1,9 +1,9 @@
-"""A server that speaks OpenAI's protocol, misbehaves as told, and counts what it bills.
+"""A server with OpenAI's protocol that misbehaves on request, and counts what it bills.
 
     python tests/llm/counting_server.py --moods='{"429": 0.1, "stall": 0.05}'
 
-prints its address, and tells at /counts what it has billed. What it does with a request
-depends on the request's text and on how often it came, on nothing else.
+prints its address; /counts returns what it has billed. What it does with a request
+depends only on the request's text and on how often it came.
 """
 
 import argparse
@@ -18,16 +18,20 @@ import time
 PRICE = (150_000, 600_000)  # picodollars for a token of the prompt, of the reply
 # A share of requests for each of these; the others get a good reply at once.
 MOODS = (
-  "429",  # once: slow down
+  "429",  # once: status 429 with Retry-After
   "500",  # once: a server error
   "hang",  # once: no answer until the client gives up; not billed
   "stall",  # a late answer
-  "truncated",  # a body cut off, as if it were whole
-  "broken",  # a body cut off by the end of the connection
-  "malformed",  # a body that is no JSON
+  "error",  # once: an error body under status 200; not billed
+  "truncated",  # once: a body cut off, as if it were whole
+  "broken",  # once: a body cut off by the end of the connection
+  "malformed",  # once: a body that is not JSON
   "length",  # finish_reason "length" unless max_tokens is above `short`
-  "bad",  # a text that does not begin as it should, unless told so
+  "bad",  # a text that does not begin as it should, unless the model was told so
+  "think",  # reasoning in think tags, without the opening tag in half of the cases
+  "reason",  # reasoning in the field reasoning_content
 )
+_SPOILED = ("truncated", "broken", "malformed")
 
 
 class CountingServer(http.server.ThreadingHTTPServer):
@@ -47,8 +51,9 @@ class CountingServer(http.server.ThreadingHTTPServer):
     batch_ends: how the next batches end: "expired", "cancelled", "failed", "lost" (the
       answer to its creation is); afterwards "completed".
     write: makes the text of a reply of a request's body; None: words that say nothing.
-    billed: how often each request was billed, by its digest.
-    money: picodollars billed.
+    billed: how often each request got a whole reply, by its digest.
+    spoiled: number of replies that were billed and arrived broken.
+    money: picodollars billed, spoiled replies included.
   """
 
   daemon_threads = True
@@ -60,9 +65,9 @@ class CountingServer(http.server.ThreadingHTTPServer):
     self.short, self.key = short, key
     self.lock = threading.Lock()
     self.came = collections.Counter()
-    self.billed = collections.Counter()
+    self.billed, self.spoiled = collections.Counter(), 0
     self.statuses = collections.Counter()
-    self.bodies = []
+    self.bodies, self.paths = [], []
     self.money = self.now = self.most = 0
     self.script, self.headers = [], {}
     self.models, self.write = {"m"}, None
@@ -96,12 +101,13 @@ class CountingServer(http.server.ThreadingHTTPServer):
     """What a script that is a dictionary has for a request, once."""
     return self.script.pop(body["messages"][0]["content"], None)
 
-  def bill(self, name, completion, share=1.0):
+  def bill(self, name, completion, share=1.0, whole=True):
     """Counts a reply that is about to be sent."""
     usage = completion["usage"]
     cost = usage["prompt_tokens"] * PRICE[0] + usage["completion_tokens"] * PRICE[1]
     with self.lock:
-      self.billed[name] += 1
+      self.billed[name] += whole
+      self.spoiled += not whole
       self.money += int(cost * share)
 
   def counts(self):
@@ -109,6 +115,7 @@ class CountingServer(http.server.ThreadingHTTPServer):
     with self.lock:
       return {
         "billed": sum(self.billed.values()),
+        "spoiled": self.spoiled,
         "twice": sum(count > 1 for count in self.billed.values()),
         "money": self.money,
         "most_at_once": self.most,
@@ -150,7 +157,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
       return self._upload(content)
     if self.path == "/v1/batches":
       return self._create(json.loads(content))
-    if self.path != "/v1/chat/completions":
+    server.paths.append(self.path)
+    server.request_headers = self.headers
+    if not self.path.partition("?")[0].endswith("/chat/completions") or (
+      self.path.startswith("/v9")
+    ):
       return self._json(404, {"error": {"message": "no such page"}})
     with server.lock:
       server.now += 1
@@ -185,11 +196,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
     if mood == "hang" and first:
       return self._hang()
     time.sleep(server.stall if mood == "stall" else server.latency)
+    if mood == "error" and first:
+      return self._json(200, {"error": {"message": "overloaded", "code": 503}})
     reply = completion(body, name, mood, server.short)
     if server.write is not None:
       reply["choices"][0]["message"]["content"] = server.write(body)
-    server.bill(name, reply)
-    return self._deliver(mood, json.dumps(reply).encode())
+    spoiled = mood in _SPOILED and first
+    server.bill(name, reply, whole=not spoiled)
+    return self._deliver(mood if spoiled else "", json.dumps(reply).encode())
 
   def _deliver(self, mood, text):
     if mood == "truncated":
@@ -207,7 +221,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     else:
       status, content, headers = 200, scripted, {}
     if status == 200:
-      self.server.bill(name, completion(body, name, "good", 0))
+      whole = isinstance(content, bytes) or bool(content.get("choices"))
+      self.server.bill(name, completion(body, name, "good", 0), whole=whole)
     text = content if isinstance(content, bytes) else json.dumps(content).encode()
     self._send(status, text, headers)
 
@@ -326,14 +341,18 @@ def digest(body):
 def completion(body, name, mood, short):
   """A completion's JSON; the text is made of the request's name."""
   longest = body.get("max_tokens") or body["max_completion_tokens"]
-  told = "could not be used" in body["messages"][-1]["content"]
+  corrected = "could not be used" in body["messages"][-1]["content"]
   finish, text = "stop", f"answer {name[:16]} " + "word " * (int(name[:2], 16) % 20)
   if mood == "length" and longest <= short:
     finish, text = "length", text[:10]
-  elif mood == "bad" and not told:
+  elif mood == "bad" and not corrected:
     text = f"sorry {name[:8]}"
+  elif mood == "think":
+    text = f"{'<think>' * (name < '8')}answer? no, wait</think>\n\n{text}"
   prompt = sum(len(message["content"]) for message in body["messages"]) // 4
   message = {"role": "assistant", "content": text}
+  if mood == "reason":
+    message["reasoning_content"] = "answer? no, wait"
   tokens = longest if finish == "length" else min(longest, len(text.split()))
   return {
     "id": f"c-{name[:8]}",

@@ -3,7 +3,7 @@ import random
 import pytest
 
 from phi1_jax.llm import limits
-from phi1_jax.llm.limits import Limiter
+from phi1_jax.llm.limits import RateLimiter
 
 
 def send_all(limiter, sizes):
@@ -20,7 +20,7 @@ def send_all(limiter, sizes):
 def test_no_minute_holds_more_than_the_limits():
   chance = random.Random(0)
   sizes = [chance.randrange(1, 400) for _ in range(300)]
-  moments = send_all(Limiter(20, 3000), sizes)
+  moments = send_all(RateLimiter(20, 3000), sizes)
   for end, _ in moments:
     minute = [size for moment, size in moments if end - 60 < moment <= end]
     assert len(minute) <= 20
@@ -30,12 +30,16 @@ def test_no_minute_holds_more_than_the_limits():
 
 
 def test_a_request_above_the_limit_goes_alone():
-  assert [m - 100 for m, _ in send_all(Limiter(None, 10), [4, 50, 4])] == [0, 60, 120]
+  assert [m - 100 for m, _ in send_all(RateLimiter(None, 10), [4, 50, 4])] == [
+    0,
+    60,
+    120,
+  ]
 
 
 def test_limits_are_learned_unless_given():
   headers = {"x-ratelimit-limit-requests": "2", "x-ratelimit-limit-tokens": "100"}
-  for limiter, expected in ((Limiter(None, None), 60), (Limiter(3, None), 0)):
+  for limiter, expected in ((RateLimiter(None, None), 60), (RateLimiter(3, None), 0)):
     limiter.learn(headers, 0.0)
     limiter.sent(10, 0.0)
     limiter.sent(10, 0.0)
@@ -44,7 +48,7 @@ def test_limits_are_learned_unless_given():
 
 
 def test_nothing_remaining_waits_for_the_reset():
-  limiter = Limiter(None, None)
+  limiter = RateLimiter(None, None)
   headers = {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "6s"}
   limiter.learn(headers, 10.0)
   assert limiter.delay(1, 12.0) == 4
@@ -53,7 +57,7 @@ def test_nothing_remaining_waits_for_the_reset():
 
 
 def test_the_longest_hold_counts():
-  limiter = Limiter(None, None)
+  limiter = RateLimiter(None, None)
   limiter.hold(10, 0.0)
   limiter.hold(1, 5.0)
   assert limiter.delay(1, 6.0) == 4

@@ -12,7 +12,7 @@ from evals import benchmark
 from evals.grading import asking, grades, planting
 from phi1_jax import InputError
 from phi1_jax.llm.conversation import Malformed
-from tests.llm.conftest import ThreadLink
+from tests.llm.conftest import ThreadSender
 from tests.llm.counting_server import CountingServer
 
 # The grader's rule: what the body of the code says. Half of the problem with number 3.
@@ -41,7 +41,7 @@ def wording(body):
 def server(monkeypatch):
   monkeypatch.setenv("NO_PROXY", "127.0.0.1")
   monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-  monkeypatch.setattr("phi1_jax.llm.asker.Link", ThreadLink)
+  monkeypatch.setattr("phi1_jax.llm.client.SenderProcess", ThreadSender)
   with CountingServer() as serving:
     serving.write = wording
     yield serving

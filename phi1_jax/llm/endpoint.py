@@ -1,0 +1,177 @@
+"""Sends one request once through the package openai, and classifies the outcome."""
+
+import asyncio
+import dataclasses
+import enum
+import importlib
+import os
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from phi1_jax import InputError
+from phi1_jax.llm import reply
+from phi1_jax.llm.config import LlmConfig
+
+KEY = "OPENAI_API_KEY"
+# Errors of the HTTP library before any byte of the request has left.
+_NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError")
+_MOST_BYTES = 1 << 26  # of a body; ends an endless one
+_MOST_ERROR = 2000  # characters of an error that are kept
+_GATEWAY_TIMEOUTS = (504, 524)  # the model behind the gateway may still bill
+
+
+class RequestError(RuntimeError):
+  """The endpoint gave no reply to a request, or none after every retry."""
+
+
+def library() -> Any:
+  """Return the package openai.
+
+  Raises:
+    InputError: it is not installed.
+  """
+  try:
+    return importlib.import_module("openai")
+  except ImportError:
+    raise InputError(
+      "asking an endpoint needs the package openai: "
+      "pip install -c constraints.txt -e '.[llm]'"
+    ) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Replied:
+  """A completion: its body as it came, and the headers in lower case."""
+
+  raw: bytes
+  headers: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+  """No completion.
+
+  Attributes:
+    text: the server's or the network's reason.
+    doubtful: the request may be billed all the same.
+    status: of HTTP or in the body; None without an answer.
+    headers: names in lower case.
+  """
+
+  text: str
+  doubtful: bool
+  status: int | None = None
+  headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+class Verdict(enum.Enum):
+  """What a failure means for the request, and for the run."""
+
+  SLOW_DOWN = "send again later; not counted as an attempt"
+  AGAIN = "send again"
+  REFUSED = "the request will never be taken"
+  FATAL = "no request will be taken"
+  NO_MONEY = "the account has no money left"
+
+
+def judge(failure: Failure) -> Verdict:
+  """Classify a failure."""
+  status = failure.status
+  if status is None or status in (408, 409, 425) or status >= 500:
+    return Verdict.AGAIN
+  if status == 402 or (status == 429 and "insufficient_quota" in failure.text):
+    return Verdict.NO_MONEY
+  if status == 429:
+    return Verdict.AGAIN if failure.doubtful else Verdict.SLOW_DOWN
+  if status in (401, 403, 404, 405) or status < 400:
+    return Verdict.FATAL
+  return Verdict.REFUSED
+
+
+class Endpoint:
+  """One endpoint. The key is read from OPENAI_API_KEY and is neither kept nor logged.
+
+  Args:
+    config: address, model and timeout.
+
+  Attributes:
+    api: the client, for the Batch API.
+
+  Raises:
+    InputError: the package openai is missing, or a key for OpenAI's own API, or the
+      client cannot be set up.
+  """
+
+  def __init__(self, config: LlmConfig):
+    self._library, self._config = library(), config
+    self._key = os.environ.get(KEY, "")
+    hosted = urlsplit(config.base_url).hostname == "api.openai.com"
+    if not self._key and (hosted or config.api_version):
+      raise InputError(f"{KEY} is not set; {config.base_url} wants a key")
+    options = {"base_url": config.base_url, "api_key": self._key or "none"}
+    options |= {"max_retries": 0, "timeout": config.timeout_seconds}
+    try:
+      if config.api_version:
+        options["api_version"] = config.api_version
+        self.api: Any = self._library.AsyncAzureOpenAI(**options)
+      else:
+        self.api = self._library.AsyncOpenAI(**options)
+    except Exception as error:  # because of the environment
+      raise InputError(
+        f"{config.base_url}: the client cannot be set up ({type(error).__name__}: "
+        f"{error})\ncheck SSL_CERT_FILE, SSL_CERT_DIR and the environment's proxies"
+      ) from None
+
+  async def send(self, body: Mapping[str, Any]) -> Replied | Failure:
+    """Send a chat completion's body, unchanged, once. Raises nothing."""
+    fields = {k: v for k, v in body.items() if k not in ("model", "messages")}
+    create = self.api.chat.completions.with_streaming_response.create
+    received, headers = bytearray(), {}
+    try:
+      request = create(
+        model=body["model"], messages=body["messages"], extra_body=fields or None
+      )
+      async with asyncio.timeout(self._config.timeout_seconds), request as response:
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        async for part in response.iter_bytes():
+          received += part
+          if len(received) > _MOST_BYTES:
+            raise ValueError(f"got a body of more than {_MOST_BYTES:,} bytes")
+    except Exception as error:  # the call must be accounted for, whatever happened
+      failure = self.failure(error)
+      answered = bool(headers)  # the status was 200
+      return dataclasses.replace(failure, doubtful=failure.doubtful or answered)
+    raw = bytes(received)
+    if headers.get("content-type", "").startswith("text/html"):
+      text = f"got a page of HTML ({raw[:60]!r}...), expected an OpenAI-compatible API"
+      return Failure(text, True, 200, headers)
+    problem = reply.problem(reply.load(raw))
+    if problem is None:
+      return Replied(raw, headers)
+    text = self._scrub(f"status 200, but {problem[0]}")[:_MOST_ERROR]
+    return Failure(text, True, problem[1], headers)
+
+  def failure(self, error: Any) -> Failure:
+    """Classify an exception of the client."""
+    if isinstance(error, self._library.APIStatusError):
+      headers = {k.lower(): v for k, v in error.response.headers.items()}
+      text = self._scrub(error.response.text or error.message)[:_MOST_ERROR]
+      status = error.status_code
+      return Failure(text, status in _GATEWAY_TIMEOUTS, status, headers)
+    if isinstance(error, TimeoutError | self._library.APITimeoutError):
+      cause = type(error.__cause__).__name__
+      text = f"no reply within {self._config.timeout_seconds:g} s"
+    else:
+      cause = type(error.__cause__ or error).__name__
+      text = f"{cause}: {error.__cause__ or error}"
+    return Failure(self._scrub(text)[:_MOST_ERROR], cause not in _NOT_SENT)
+
+  def describe(self, failure: Failure) -> str:
+    """Return a line about a failure."""
+    status = f"{failure.status}, " if failure.status else ""
+    return f"{self._config.base_url}: {status}{failure.text[:300]}"
+
+  def _scrub(self, text: str) -> str:
+    """Remove the key, which some servers repeat."""
+    return text.replace(self._key, "[key]") if self._key else text

@@ -1,0 +1,219 @@
+"""State shared by the tasks of a sender: budget, journal, messages to the run."""
+
+import asyncio
+import dataclasses
+import json
+import logging
+import sqlite3
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+from phi1_jax.llm import journal, prices, reply
+from phi1_jax.llm.budget import Budget
+from phi1_jax.llm.config import LlmConfig
+from phi1_jax.llm.endpoint import Failure, Verdict
+from phi1_jax.llm.journal import Writer
+from phi1_jax.llm.prices import Price
+
+# Why a sender stops; the run raises InputError, BudgetError or RequestError.
+INPUT, BUDGET, FAILED = "input", "budget", "failed"
+_GO_ON = "all replies so far are kept: make room and run the same command again"
+log = logging.getLogger(__name__)
+
+
+class StoppedError(RuntimeError):
+  """Leaves a task after `Session.stop`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ask:
+  """A request that the run wants answered.
+
+  Attributes:
+    key: of the request.
+    old_key: its key in journals of earlier versions.
+    request: `Request.content` as JSON.
+    reserve: picodollars of its worst case.
+    tokens: estimate for the rate limiter.
+  """
+
+  key: str
+  old_key: str
+  request: str
+  reserve: int
+  tokens: int
+
+  @property
+  def body(self) -> dict[str, Any]:
+    """The body to send."""
+    return json.loads(self.request)["body"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+  """One sending of a request: its number in the journal, and what is reserved."""
+
+  number: int
+  key: str
+  reserve: int
+  batch: str | None = None
+
+
+class Session:
+  """Runs tasks, pays for calls, writes them down, and tells the run.
+
+  Args:
+    config: the settings.
+    price: of calls outside of batches.
+    budget: what is left.
+    writer: the journal.
+    next_call: number of the next call.
+    write: sends a message to the run.
+
+  Attributes:
+    stopped: the message that says why nothing more may be sent, or None.
+    changed: set when a task has ended or money was released.
+  """
+
+  def __init__(
+    self,
+    config: LlmConfig,
+    price: Price,
+    budget: Budget,
+    writer: Writer,
+    next_call: int,
+    write: Callable[[dict[str, Any]], None],
+  ):
+    self.config, self.budget, self.writer = config, budget, writer
+    self._prices = {False: price, True: price.batch()}
+    self._next, self._write = next_call, write
+    self._ended, self.changed = asyncio.Event(), asyncio.Event()
+    self._tasks: set[asyncio.Task[None]] = set()
+    self.stopped: dict[str, Any] | None = None
+
+  @property
+  def stopping(self) -> bool:
+    """Whether nothing more is to be sent."""
+    return self._ended.is_set()
+
+  def tell(self, **message: Any) -> None:
+    """Send the run a message, with the money."""
+    self._write(message | {"budget": dataclasses.replace(self.budget)})
+
+  def stop(self, kind: str, text: str, **more: Any) -> None:
+    """End the work for a reason; the first reason counts."""
+    self.stopped = self.stopped or {"stop": kind, "text": text, **more}
+    self._ended.set()
+
+  def stop_for(self, verdict: Verdict, text: str) -> None:
+    """End the work because no request would be answered."""
+    if verdict is Verdict.NO_MONEY:
+      text += "\nthe account has no money left; nothing is lost, run the same command "
+      self.stop(FAILED, text + "again when it has")
+    else:
+      model = self.config.model
+      text += f"\ncheck OPENAI_API_KEY, Llm.base_url and Llm.model ({model})"
+      self.stop(INPUT, text)
+
+  def spawn(self, work: Coroutine[None, None, None]) -> None:
+    """Start a task; an exception in it ends the work."""
+    task = asyncio.create_task(self._guard(work))
+    self._tasks.add(task)
+    task.add_done_callback(self._tasks.discard)
+
+  async def _guard(self, work: Coroutine[None, None, None]) -> None:
+    folder = self.config.journal
+    try:
+      await work
+    except StoppedError:
+      pass
+    except (sqlite3.Error, OSError) as error:
+      self.stop(FAILED, f"{folder}: cannot be written ({error}); {_GO_ON}")
+    except Exception as error:  # a bug, or an answer that nobody thought of
+      log.exception("in a task of the sender")
+      text = f"cannot go on ({type(error).__name__}: {str(error)[:200]})"
+      self.stop(FAILED, f"{text}\nall replies so far are kept")
+    self.changed.set()
+
+  async def finish(self, ended: Coroutine[None, None, None]) -> None:
+    """Wait until the run has ended or the work has, then for all tasks."""
+    running = asyncio.create_task(ended)
+    running.add_done_callback(lambda _: self._ended.set())
+    await self._ended.wait()
+    while self._tasks:
+      await asyncio.wait(self._tasks)
+    self.tell(**(self.stopped or {"ended": True}))
+    await running
+
+  async def wait(self, seconds: float | None) -> None:
+    """Wait for a change, for the end of the work, or so long."""
+    self.changed.clear()
+    waits = [asyncio.create_task(e.wait()) for e in (self.changed, self._ended)]
+    await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+      wait.cancel()
+
+  async def sleep(self, seconds: float) -> None:
+    """Wait so long, or until the end of the work."""
+    await asyncio.wait([asyncio.create_task(self._ended.wait())], timeout=seconds)
+
+  def reserve(self, ask: Ask, batch: str | None = None) -> Call:
+    """Reserve the money of a call that fits; `note` it before it is sent."""
+    self.budget.reserved += ask.reserve
+    call = Call(self._next, ask.key, ask.reserve, batch)
+    self._next += 1
+    return call
+
+  async def note(self, *calls: tuple[Call, Ask]) -> None:
+    """Commit calls that are about to be sent."""
+    await self.writer.write(
+      journal.note(call.number, call.key, ask.request, call.reserve, call.batch)
+      for call, ask in calls
+    )
+
+  async def replied(self, call: Call, raw: bytes) -> None:
+    """Commit the reply of a call, and settle its cost.
+
+    Args:
+      call: the call.
+      raw: the body, or for a batch the line of its output file.
+    """
+    content = reply.load(raw)
+    if call.batch is not None:
+      content = reply.of_batch_line(content)
+    usage, price = reply.usage_of(content), self._prices[call.batch is not None]
+    cost = price.cost(usage.prompt, usage.completion) if usage else call.reserve
+    columns = {
+      "cost": cost,
+      "price": json.dumps(dataclasses.asdict(price)),
+      "prompt_tokens": usage and usage.prompt,
+      "completion_tokens": usage and usage.completion,
+      "raw": raw,
+    }
+    await self.writer.write([journal.settle(call.number, "reply", **columns)])
+    self.budget.settle(call.reserve, cost)
+    self._check()
+
+  async def failed(self, calls: Iterable[Call], failure: Failure) -> None:
+    """Commit that calls brought no reply."""
+    calls = list(calls)
+    outcome = "doubtful" if failure.doubtful else "released"
+    columns = {"status": failure.status, "reason": failure.text}
+    await self.writer.write(
+      journal.settle(call.number, outcome, **columns) for call in calls
+    )
+    for call in calls:
+      self.budget.fail(call.reserve, doubtful=failure.doubtful)
+    self._check()
+
+  def _check(self) -> None:
+    """End the work if no more calls may be paid for."""
+    if self.writer.full:
+      self.stop(FAILED, f"{self.config.journal}: the disk is full; {_GO_ON}")
+    if self.budget.overrun:
+      self.stop(
+        FAILED,
+        "the server billed more tokens than a request allows; it may not honour "
+        "Llm.length_field, or Llm's prices and model are another's. Spent: "
+        f"{prices.text(self.budget.spent)}",
+      )
