@@ -1,28 +1,37 @@
-"""Training steps of ours against torch's, and what each of our settings buys.
+"""Training steps of ours against torch's and plain JAX's, and what our settings buy.
 
-    python benchmarks/train.py                                     the quickstart model
+    python benchmarks/train.py                       two small models, on the CPU
     python benchmarks/train.py --gin_file=gin/pretrain.gin --steps=100 --pairs=3
-    python benchmarks/train.py --ours_only --set Model.remat=full \\
+    python benchmarks/train.py --sides ours --set Model.remat=full \\
       --set Model.scan_layers=False,Train.head_chunks=4
 
 One device, one step over the sequences that the recipe lets a device hold at a time
 (`Train.sequences_per_device`, else the batch): forward, backward, clipping, AdamW.
-Ours is the trainer's own compiled step. Torch runs transformers' PhiForCausalLM of
-the same sizes and dropouts with scaled-dot-product attention and fused AdamW; where
-the recipe computes in bfloat16, under autocast; on a GPU, compiled by torch.compile.
+
+  ours           the trainer's own compiled step
+  torch          transformers' PhiForCausalLM of the same sizes and dropouts with
+                 scaled-dot-product attention and fused AdamW; where the recipe computes
+                 in bfloat16, under autocast
+  torch.compile  the same, its forward and backward pass compiled (needs g++ on a CPU)
+  plain          the same model as nanodo writes one: Flax's way of attention and
+                 dropout, optax, `jax.jit`, nothing chosen for speed; float32
+
+Levanter and MaxText are no sides: PyPI's MaxText needs Python 3.12, its Levanter is of
+2023. Without --gin_file the models are the quickstart's and one of 4 layers, width 256
+and 8 x 256 tokens, each with and without dropout.
 
 On the CPU each side is a process and they take turns step by step, so that a busy
 machine disturbs them alike. A GPU has no room for both: whole processes take turns,
 each does --steps steps, --pairs times over. Ratios are of speeds, against the first
-line, the median over turns. Losses differ: ours warms its learning rate up. "Memory
-kept" means that freed memory is not handed back to the system, which would clear it
-again, page by page, in the next step; our trainer does that by itself.
+side, the median over turns. Losses differ: ours warms its learning rate up. Every side
+keeps freed memory, as our trainer does by itself: else the system would clear it again,
+page by page, in the next step.
 
-One H200, bfloat16, phi-1 at 2048 tokens, both sides and then settings of ours:
+One H200, bfloat16, phi-1 at 2048 tokens, all sides and then settings of ours:
 
     python benchmarks/train.py --gin_file=gin/pretrain.gin --steps=100 --pairs=3
     python benchmarks/train.py --gin_file=gin/pretrain.gin --steps=100 --pairs=3 \\
-      --ours_only --dropout 0 --set Model.remat=none --set Model.remat=full \\
+      --sides ours --dropout 0 --set Model.remat=none --set Model.remat=full \\
       --set Model.attention=cudnn --set Train.head_chunks=16 \\
       --set Train.sequences_per_device=16 --set Model.scan_layers=False
 
@@ -32,6 +41,7 @@ Those numbers wait for the hardware. Our side needs JAX, Flax, Optax, Orbax and 
 import argparse
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -57,23 +67,12 @@ MEMORY_KEPT = {
   "MALLOC_ARENA_MAX": "1",
 }
 WARM_UP = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Side:
-  """One line of the table.
-
-  Attributes:
-    name: what the table calls it.
-    library: "torch" or "ours".
-    bindings: gin bindings over those of the command line.
-    environment: variables of its process.
-  """
-
-  name: str
-  library: str
-  bindings: tuple[str, ...] = ()
-  environment: dict[str, str] = dataclasses.field(default_factory=dict)
+QUICKSTART = "gin/quickstart_pretrain.gin"
+WIDE = (
+  *("Model.vocabulary_size=8192", "Model.embed_dim=256", "Model.mlp_dim=1024"),
+  *("Model.num_heads=4", "Model.head_dim=64", "Model.rotary_dim=32"),
+  "Train.sequence_length=256",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +119,7 @@ def ours(config: setup.RunConfig) -> Program:
   return Program(step, float, device.device_kind, peak)
 
 
-def torchs(config: setup.RunConfig) -> Program:
+def torchs(config: setup.RunConfig, *, compiled: bool) -> Program:
   """The same update of transformers' phi, as its users would write it."""
   import torch
   from transformers import PhiForCausalLM
@@ -149,6 +148,7 @@ def torchs(config: setup.RunConfig) -> Program:
 
   if on_gpu:
     torch.set_float32_matmul_precision("high")
+  if compiled:
     loss_of = torch.compile(loss_of)
 
   def step(windows: np.ndarray) -> Any:
@@ -198,6 +198,98 @@ def _phi_config(config: setup.RunConfig) -> Any:
   return phi
 
 
+def plain(config: setup.RunConfig) -> Program:
+  """A step of the same model in plain JAX."""
+  import jax
+  import jax.numpy as jnp
+  import optax
+  from flax import linen as nn
+
+  from phi1_jax.model.decoder import Decoder
+
+  model, rates = config.model, config.optimizer
+  half = model.rotary_dim // 2
+
+  def norm(x, p):
+    x = (x - x.mean(-1, keepdims=True)) * jax.lax.rsqrt(x.var(-1, keepdims=True) + 1e-5)
+    return x * p["scale"] + p["bias"]
+
+  def drop(x, rate, key):
+    if not rate:
+      return x
+    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0.0)
+
+  def rotate(x):
+    steps = jnp.arange(x.shape[1])[:, None] * model.rope_base ** (
+      -jnp.arange(half) / half
+    )
+    cos, sin = jnp.cos(steps)[:, None], jnp.sin(steps)[:, None]
+    one, other, rest = jnp.split(x, (half, 2 * half), axis=-1)
+    turned = one * cos - other * sin, other * cos + one * sin
+    return jnp.concatenate([*turned, rest], axis=-1)
+
+  def block(x, layer):
+    p, key = layer
+    keys, y = jax.random.split(key, 3), norm(x, p["norm"])
+    qkv = p["attention"]["qkv"]
+    qkv = jnp.einsum("btd,dpnh->pbtnh", y, qkv["kernel"]) + qkv["bias"][:, None, None]
+    scores = jnp.einsum("btnh,bsnh->bnts", rotate(qkv[0]), rotate(qkv[1]))
+    causal = jnp.tril(jnp.ones(scores.shape[-2:], bool))
+    scores = jnp.where(causal, scores / model.head_dim**0.5, -1e9)
+    weights = drop(jax.nn.softmax(scores), model.attention_dropout_rate, keys[0])
+    context, out = jnp.einsum("bnts,bsnh->btnh", weights, qkv[2]), p["attention"]["out"]
+    attended = jnp.einsum("btnh,nhd->btd", context, out["kernel"]) + out["bias"]
+    wide = jax.nn.gelu(y @ p["mlp"]["up"]["kernel"] + p["mlp"]["up"]["bias"])
+    mlp = wide @ p["mlp"]["down"]["kernel"] + p["mlp"]["down"]["bias"]
+    rate = model.dropout_rate
+    return x + drop(attended, rate, keys[1]) + drop(mlp, rate, keys[2]), None
+
+  def loss_of(params, tokens, key):
+    x = params["embedding"]["embedding"][tokens[:, :-1]]
+    keys = jax.random.split(key, model.num_layers)
+    unroll = 1 if model.scan_layers else model.num_layers
+    x, _ = jax.lax.scan(block, x, (params["layers"], keys), unroll=unroll)
+    head = params["head"]
+    logits = norm(x, params["final_norm"]) @ head["kernel"] + head["bias"]
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
+    return losses.mean()
+
+  optimizer = optax.chain(
+    optax.clip_by_global_norm(rates.clip_norm),
+    optax.adamw(rates.peak_learning_rate, rates.beta1, rates.beta2),
+  )
+
+  @jax.jit
+  def first(key):
+    params = nn.unbox(Decoder(model).init(key, jnp.zeros((1, 1), jnp.int32)))["params"]
+    return params, optimizer.init(params), key
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def update(state, tokens):
+    params, moments, key = state
+    key, dropout = jax.random.split(key)
+    loss, gradients = jax.value_and_grad(loss_of)(params, tokens, dropout)
+    updates, moments = optimizer.update(gradients, moments, params)
+    return (optax.apply_updates(params, updates), moments, key), loss
+
+  state = first(jax.random.key(config.train.seed))
+
+  def step(tokens: np.ndarray) -> Any:
+    nonlocal state
+    state, loss = update(state, tokens)
+    return loss
+
+  return Program(step, float, jax.devices()[0].device_kind, lambda: None)
+
+
+PROGRAMS: dict[str, Callable[[setup.RunConfig], Program]] = {
+  "torch": functools.partial(torchs, compiled=False),
+  "torch.compile": functools.partial(torchs, compiled=True),
+  "plain": plain,
+  "ours": ours,
+}
+
+
 def windows(config: setup.RunConfig, store: str | None) -> Iterator[np.ndarray]:
   """Batches of a token store, or the same random one for ever."""
   batch, length = config.train.batch_size, config.train.sequence_length
@@ -210,15 +302,11 @@ def windows(config: setup.RunConfig, store: str | None) -> Iterator[np.ndarray]:
   return itertools.repeat(ids)
 
 
-def load(arguments: argparse.Namespace, dropout: float | None) -> setup.RunConfig:
+def load(arguments: argparse.Namespace) -> setup.RunConfig:
   """The recipe, with the batch that one device holds at a time."""
-  bindings = list(arguments.gin_bindings)
-  if dropout is not None:
-    names = ("Model.dropout_rate", "Model.attention_dropout_rate")
-    bindings += [(name, str(dropout)) for name in names]
-  files = arguments.gin_files or ["gin/quickstart_pretrain.gin"]
+  files = arguments.gin_files or [QUICKSTART]
   config = setup.RunConfig.from_parts(
-    gin_config.load(files, bindings, setup.CONFIGURABLES)
+    gin_config.load(files, arguments.gin_bindings, setup.CONFIGURABLES)
   )
   train = config.train
   size = min(train.sequences_per_device or train.batch_size, train.batch_size)
@@ -229,8 +317,8 @@ def serve(arguments: argparse.Namespace) -> None:
   """Answers every line on stdin with what one turn of steps took."""
   answers = os.fdopen(os.dup(1), "w")
   os.dup2(2, 1)  # what libraries print is no answer
-  config = load(arguments, (arguments.dropout or [None])[0])
-  program = {"ours": ours, "torch": torchs}[arguments.serve](config)
+  config = load(arguments)
+  program = PROGRAMS[arguments.serve](config)
   batches = windows(config, arguments.store)
   for _ in range(WARM_UP):
     program.wait(program.step(next(batches)))
@@ -257,16 +345,15 @@ def serve(arguments: argparse.Namespace) -> None:
 
 
 class Worker:
-  """A side in its own process; flags are those of this command."""
+  """A side in its own process."""
 
-  def __init__(self, side: Side, flags: list[str]):
-    bindings = [f"--gin.{binding}" for binding in side.bindings]
+  def __init__(self, program: str, flags: list[str]):
     self._process = subprocess.Popen(
-      [sys.executable, __file__, *flags, *bindings, f"--serve={side.library}"],
+      [sys.executable, __file__, *flags, f"--serve={program}"],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       text=True,
-      env={**os.environ, **side.environment},
+      env={**os.environ, **MEMORY_KEPT},
     )
 
   def turn(self) -> dict[str, Any] | None:
@@ -285,23 +372,23 @@ class Worker:
 
 
 Round = list[dict[str, Any] | None]
+# The name of a line of the table -> the arguments of its worker.
+Sides = dict[str, tuple[str, list[str]]]
 
 
-def take_turns(
-  sides: list[Side], flags: list[str], pairs: int, *, together: bool
-) -> list[Round]:
+def take_turns(sides: Sides, pairs: int, *, together: bool) -> list[Round]:
   """One round per pair; in it, one turn of every side."""
   if not together:
     rounds = []
     for _ in range(pairs):
       turns: Round = []
-      for side in sides:
-        worker = Worker(side, flags)
+      for side in sides.values():
+        worker = Worker(*side)
         turns.append(worker.turn())
         worker.close()
       rounds.append(turns)
     return rounds
-  workers = [Worker(side, flags) for side in sides]
+  workers = [Worker(*side) for side in sides.values()]
   for worker in workers:
     worker.turn()  # loaded, compiled and warm
   rounds = [[worker.turn() for worker in workers] for _ in range(pairs)]
@@ -310,39 +397,28 @@ def take_turns(
   return rounds
 
 
-def show(sides: list[Side], rounds: list[Round]) -> None:
-  """Prints the table."""
-  width = max(len(side.name) for side in sides)
-  for index, side in enumerate(sides):
-    turns = [turns[index] for turns in rounds]
-    done = [turn for turn in turns if turn]
+def show(sides: Sides, rounds: list[Round]) -> None:
+  """Prints the table: milliseconds a step, at least, median and at most."""
+  width = max(map(len, sides))
+  for index, name in enumerate(sides):
+    pairs = [(turns[0], turns[index]) for turns in rounds]
+    done = [turn for _, turn in pairs if turn]
     if not done:
-      print(f"  {side.name:{width}}  failed, see above")
+      print(f"  {name:{width}}  failed, see above")
       continue
-    ratios = [
-      first["seconds"] / turn["seconds"]
-      for first, turn in ((turns[0], turns[index]) for turns in rounds)
-      if first and turn
-    ]
-    seconds = statistics.median(turn["seconds"] for turn in done)
-    speed = statistics.median(turn["tokens_per_second"] for turn in done)
+    times = sorted(1e3 * turn["seconds"] for turn in done)
+    ratios = [one["seconds"] / turn["seconds"] for one, turn in pairs if one and turn]
     last = done[-1]
     parts = [
-      f"{seconds * 1e3:8.1f} ms",
-      f"{speed:9.0f} tokens/s",
+      f"{times[0]:7.1f} {statistics.median(times):7.1f} {times[-1]:7.1f} ms",
+      f"{statistics.median(turn['tokens_per_second'] for turn in done):7.0f} tokens/s",
       f"MFU {last['mfu']:.1%}" if last["mfu"] else None,
       f"peak {last['peak'] / 2**30:.1f} GiB" if last["peak"] else None,
       f"ratio {statistics.median(ratios):.2f}" if ratios else None,
       f"cpu {min(turn['cpu_seconds'] for turn in done) * 1e3:.0f} ms",
       f"loss {last['loss']:.3f}",
     ]
-    print(f"  {side.name:{width}}", *filter(None, parts), sep="  ", flush=True)
-
-
-def platform() -> str:
-  """JAX's platform, asked in a process that gives the device back at once."""
-  words = [sys.executable, "-c", "import jax; print(jax.default_backend())"]
-  return subprocess.check_output(words, text=True).strip()
+    print(f"  {name:{width}}", *filter(None, parts), sep="  ", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -358,7 +434,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   )
   parser.add_argument("--dropout", type=float, nargs="*", help="default: the recipe's")
   parser.add_argument("--store", help="a token store; default: random tokens")
-  parser.add_argument("--ours_only", action="store_true", help="without torch")
+  parser.add_argument("--sides", nargs="*", choices=PROGRAMS, default=list(PROGRAMS))
   parser.add_argument(
     "--set",
     action="append",
@@ -371,28 +447,34 @@ def main(argv: Sequence[str] | None = None) -> int:
   if arguments.serve:
     serve(arguments)
     return command.DONE
-  together = platform() == "cpu"
+  words = [sys.executable, "-c", "import jax; print(jax.default_backend())"]
+  together = subprocess.check_output(words, text=True).strip() == "cpu"
   if together:
     os.environ["JAX_PLATFORMS"] = "cpu"  # the sides need not look for others again
-  sides = [Side("ours", "ours")]
-  sides += [Side(pairs, "ours", tuple(pairs.split(","))) for pairs in arguments.set]
-  if not arguments.ours_only:
-    kept = Side("torch, memory kept", "torch", environment=MEMORY_KEPT)
-    sides = [Side("torch", "torch"), *([kept] if together else []), *sides]
-  for side in sides:  # a misspelt name is told before anything is started
-    bindings = [tuple(binding.split("=", 1)) for binding in side.bindings]
-    changed = [*arguments.gin_bindings, *bindings]
-    load(argparse.Namespace(**{**vars(arguments), "gin_bindings": changed}), None)
   steps = arguments.steps or (1 if together else 20)
   pairs = arguments.pairs or (15 if together else 3)
-  for dropout in arguments.dropout or [None]:
-    config = load(arguments, dropout)
-    size = f"{config.train.batch_size} x {config.train.sequence_length} tokens a step"
-    rates = (config.model.dropout_rate, config.model.attention_dropout_rate)
-    print(f"{size}, dropout {rates[0]}, on the attention weights {rates[1]}")
-    shared = [*flags, f"--steps={steps}"]
-    shared += [] if dropout is None else ["--dropout", str(dropout)]
-    show(sides, take_turns(sides, shared, pairs, together=together))
+  given = [*flags, f"--steps={steps}"]
+  shapes, dropouts = [()], arguments.dropout or [None]
+  if not arguments.gin_files:
+    shapes, dropouts = [(), WIDE], arguments.dropout or [0.1, 0.0]
+  for shape, dropout in itertools.product(shapes, dropouts):
+    names = ("dropout_rate", "attention_dropout_rate") if dropout is not None else ()
+    shared = [f"--gin.{binding}" for binding in shape]
+    shared += [f"--gin.Model.{name}={dropout}" for name in names]
+    sides: Sides = {name: (name, [*given, *shared]) for name in arguments.sides}
+    for changes in arguments.set:
+      own = [f"--gin.{binding}" for binding in changes.split(",")]
+      sides[changes] = "ours", [*given, *shared, *own]
+    for _, words in sides.values():  # a misspelt name is told before any start
+      config = load(parser.parse(words))
+    print(
+      f"{config.model.num_layers} layers x {config.model.embed_dim}, "
+      f"{config.train.batch_size} x {config.train.sequence_length} tokens a step, "
+      f"dropout {config.model.dropout_rate}, "
+      f"on the attention weights {config.model.attention_dropout_rate}",
+      flush=True,
+    )
+    show(sides, take_turns(sides, pairs, together=together))
   return command.DONE
 
 

@@ -55,16 +55,14 @@ def blocked(
     rows_BNT = dropout.row_hashes(dropout_key, (batch, heads, length))
     hashes = rows_BNT, dropout.column_hashes(dropout_key, length)
   block = max(MIN_BLOCK, -(-length // MAX_BLOCKS))
-  # Heads before positions once, and not again for every block.
-  q_BNTH, k_BNSH, v_BNSH = (x.swapaxes(1, 2) for x in (q_BTNH, k_BSNH, v_BSNH))
   contexts = []
   for start in range(0, length, block):
     stop = min(start + block, length)
     queries, keys = slice(start, stop), slice(0, stop)
     scores_BNTS = jnp.einsum(
-      "BNTH,BNSH->BNTS",
-      q_BNTH[:, :, queries],
-      k_BNSH[:, :, keys],
+      "BTNH,BSNH->BNTS",
+      q_BTNH[:, queries],
+      k_BSNH[:, keys],
       preferred_element_type=jnp.float32,
     )
     allowed_BNTS = (jnp.arange(start, stop)[:, None] >= jnp.arange(stop))[None, None]
@@ -80,11 +78,8 @@ def blocked(
       )
       weights_BNTS = jnp.where(kept_BNTS, weights_BNTS / (1 - dropout_rate), 0.0)
     contexts.append(
-      jnp.einsum(
-        "BNTS,BNSH->BNTH", weights_BNTS.astype(v_BSNH.dtype), v_BNSH[:, :, keys]
-      )
+      jnp.einsum("BNTS,BSNH->BTNH", weights_BNTS.astype(v_BSNH.dtype), v_BSNH[:, keys])
     )
-  context_BTNH = jnp.concatenate(contexts, axis=2).swapaxes(1, 2)
-  context_BTE = context_BTNH.reshape(batch, length, -1)
+  context_BTE = jnp.concatenate(contexts, axis=1).reshape(batch, length, -1)
   # Saved by the policies that save the context, in whole rows (see model.layers).
   return checkpoint_name(context_BTE, "context").reshape(q_BTNH.shape)
