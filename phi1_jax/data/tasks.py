@@ -114,6 +114,18 @@ class _BuiltInSource(seqio.FunctionDataSource):
     return tf.data.Dataset.from_generator(examples, output_signature=signature)
 
 
+class _CuratedSets(seqio.TfdsDataSource):
+  """A curated set: a TFDS dataset in TFRecord format with the feature "text"."""
+
+  def __init__(self, name: str, directory: str):
+    super().__init__(
+      f"{name}:{CURATED_VERSION}",
+      tfds_data_dir=os.path.expanduser(directory),
+      splits=("train",),
+      read_only=True,
+    )
+
+
 def register(modules: Iterable[str] = (), curated_directory: str | None = None) -> None:
   """Register this package's tasks and mixtures, then import modules with others.
 
@@ -128,10 +140,9 @@ def register(modules: Iterable[str] = (), curated_directory: str | None = None) 
     if name in seqio.MixtureRegistry.names():
       seqio.MixtureRegistry.remove(name)
   for name, source in mixtures.TASKS.items():
-    curated = curated_directory is not None and name in mixtures.EXTRACTORS
+    directory = curated_directory if name in mixtures.EXTRACTORS else None
     _register(
-      name,
-      _curated(name, curated_directory or "") if curated else _BuiltInSource(source),
+      name, _CuratedSets(name, directory) if directory else _BuiltInSource(source)
     )
   for name, tasks in mixtures.MIXTURES.items():
     seqio.MixtureRegistry.add(name, [(task, by_size) for task in tasks])
@@ -163,16 +174,6 @@ def _register(name: str, source: seqio.DataSource) -> None:
     metric_fns=[],
   )
   seqio.TaskRegistry.add_provider(name, made)
-
-
-def _curated(name: str, directory: str) -> seqio.TfdsDataSource:
-  """Return the source of a curated set: a TFDS dataset in TFRecord format."""
-  return seqio.TfdsDataSource(
-    f"{name}:{CURATED_VERSION}",
-    tfds_data_dir=os.path.expanduser(directory),
-    splits=("train",),
-    read_only=True,
-  )
 
 
 def text_to_targets(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -222,7 +223,8 @@ def _source(task: seqio.Task) -> Source:
     raise InputError(
       f'task {task.name} has the splits {", ".join(task.splits)}, expected "train"'
     )
-  return SeqioSource(task)
+  curated = isinstance(task.source, _CuratedSets)
+  return CuratedSource(task) if curated else SeqioSource(task)
 
 
 def _rate(found: seqio.Task | seqio.Mixture, task: seqio.Task) -> float | str:
@@ -348,6 +350,24 @@ class SeqioSource:
         '"targets_pretokenized" (seqio.preprocessors.tokenize, copy_pretokenized=False)'
       )
     return tokenizer.decode(ids.tolist())
+
+
+class CuratedSource(SeqioSource):
+  """A curated set; its texts are read in batches, and encoded outside TensorFlow."""
+
+  def read(
+    self, shard: int, shards: int, tokenizer: Tokenizer | None = None
+  ) -> Iterator[Document | Drop]:
+    """Yield the documents of a shard."""
+    del tokenizer
+    place = seqio.ShardInfo(shard, shards)
+    examples = self.task.source.get_dataset("train", shuffle=False, shard_info=place)
+    for batch in text_to_targets(examples).batch(256).as_numpy_iterator():
+      columns: dict[str, Any] = dict(batch)
+      texts = columns["targets"]
+      groups = columns.get("group", [None] * len(texts))
+      for text, group in zip(texts, groups, strict=True):
+        yield Document(text.decode(), None if group is None else group.decode())
 
 
 def _contains(whole: np.ndarray, part: np.ndarray) -> bool:
