@@ -287,9 +287,15 @@ def connect(path: Path) -> sqlite3.Connection:
   database = sqlite3.connect(
     path, timeout=60.0, isolation_level=None, check_same_thread=False
   )
-  database.execute("PRAGMA journal_mode = WAL")
-  database.execute("PRAGMA synchronous = FULL")
-  return database
+  while True:
+    try:
+      database.execute("PRAGMA journal_mode = WAL")
+      database.execute("PRAGMA synchronous = FULL")
+      return database
+    except sqlite3.OperationalError as error:
+      if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+        raise
+      time.sleep(0.05)  # another process creates the file
 
 
 class transaction:

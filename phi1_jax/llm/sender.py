@@ -35,10 +35,9 @@ from phi1_jax.llm.endpoint import Endpoint, Failure, Verdict, judge
 from phi1_jax.llm.journal import Journal, Writer
 from phi1_jax.llm.prices import Price
 from phi1_jax.llm.session import Ask, Call, Session
-from phi1_jax.storage.lease import is_running
 
 _SPARE, _SPARE_PER_REPLY = 1 << 20, 1 << 16  # bytes of disk, see Writer
-_ORPHAN_SECONDS = 0.5  # between two looks at the parent
+_LOOK_SECONDS = 0.5  # between two looks at the parent, and at the lease
 _PATIENCE = 3600.0  # seconds of nothing but status 429 before the run is stopped
 _PROBE = 10.0  # seconds that the first request is alone in flight, without a reply
 _HOPELESS = 10  # refusals without a single reply before the run is stopped
@@ -46,7 +45,6 @@ _SETTLING = 1.0  # seconds between looks at money that calls in flight may relea
 _PAUSE_OF_ATTEMPT = 4  # for a status 429 without Retry-After
 
 FLUSH = "flush"
-Inbox = asyncio.Queue[Any]
 Write = Callable[[dict[str, Any]], None]
 
 
@@ -63,6 +61,17 @@ class Start:
   pid: int
   config: LlmConfig
   price: Price
+
+
+class Inbox(asyncio.Queue[Any]):
+  """Messages of the run; None is the last, and sets `ended`."""
+
+  ended = False
+
+  def put_nowait(self, item: Any) -> None:
+    """Add a message."""
+    self.ended = self.ended or item is None
+    super().put_nowait(item)
 
 
 class Online:
@@ -180,30 +189,28 @@ async def serve(start: Start, inbox: Inbox, write: Write) -> None:
     inbox: the others; None is the last.
     write: sends the run a message.
   """
-  config = start.config
+  folder = Path(start.config.journal)
   try:
-    endpoint = Endpoint(config)
-    with await asyncio.to_thread(_lease, config, write):
-      if is_running(start.pid):
+    endpoint = Endpoint(start.config)
+    if await asyncio.to_thread(storage.is_held, folder):
+      text = "waiting for another process that asks a model or ends its requests"
+      write({"note": f"{folder}: {text}", "wait": True})
+    while await asyncio.to_thread(storage.is_held, folder):
+      if inbox.ended:
+        return
+      await asyncio.sleep(_LOOK_SECONDS)
+    with storage.Lease(folder, "asking a model", flag="Llm.journal", wait=True):
+      if not inbox.ended:
         await _serve(start, endpoint, inbox, write)
     await endpoint.api.close()
     return
   except InputError as error:
     write({"stop": session.INPUT, "text": str(error)})
   except OSError as error:
-    text = f"{config.journal}: no room for more replies ({error.strerror})"
+    text = f"{folder}: no room for more replies ({error.strerror})"
     write({"stop": session.FAILED, "text": text})
   while await inbox.get() is not None:  # until the run has read that
     pass
-
-
-def _lease(config: LlmConfig, write: Write) -> storage.Lease:
-  """Take the lease on the journal; tell the run if another process has it."""
-  folder = Path(config.journal)
-  if storage.is_held(folder):
-    text = "waiting for another process that asks a model or ends its requests"
-    write({"note": f"{folder}: {text}", "wait": True})
-  return storage.Lease(folder, "asking a model", flag="Llm.journal", wait=True)
 
 
 async def _serve(start: Start, endpoint: Endpoint, inbox: Inbox, write: Write) -> None:
@@ -233,7 +240,7 @@ async def _serve(start: Start, endpoint: Endpoint, inbox: Inbox, write: Write) -
 
 async def main(connection: Connection) -> None:
   """Serve the run at the other end of a pipe."""
-  loop, inbox, outbox = asyncio.get_running_loop(), asyncio.Queue(), queue.SimpleQueue()
+  loop, inbox, outbox = asyncio.get_running_loop(), Inbox(), queue.SimpleQueue()
 
   def put(message: Any) -> None:
     with contextlib.suppress(RuntimeError):  # the loop has ended
@@ -252,7 +259,7 @@ async def main(connection: Connection) -> None:
 
   def watch() -> None:  # a child of the dead run may hold the pipe open
     while os.getppid() == start.pid:
-      time.sleep(_ORPHAN_SECONDS)
+      time.sleep(_LOOK_SECONDS)
     put(None)
 
   loop.add_signal_handler(signal.SIGTERM, put, None)  # ends as if the run had died

@@ -91,7 +91,7 @@ class ThreadSender:
 
   def __init__(self, folder, start):
     self._out, self._loop = queue.SimpleQueue(), asyncio.new_event_loop()
-    self._in = asyncio.Queue()
+    self._in = sender.Inbox()
     self._thread = threading.Thread(target=self._work, args=(start,))
     self._thread.start()
 

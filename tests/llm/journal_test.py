@@ -1,6 +1,7 @@
 """The journal's file, and the import of an earlier version's."""
 
 import json
+import multiprocessing
 import pathlib
 import sqlite3
 import time
@@ -131,6 +132,16 @@ def test_the_request_is_kept_with_its_reply(server, configure, requests, ask):
     database.execute("UPDATE calls SET raw = CAST('{}' AS BLOB)")
   with pytest.raises(InputError, match="the reply of call 0 is damaged"):
     ask(config, [wanted])
+
+
+def create(folder):
+  Journal(folder).close()
+
+
+def test_processes_may_create_a_journal_at_the_same_time(tmp_path):
+  with multiprocessing.get_context("fork").Pool(6) as pool:
+    for number in range(10):
+      pool.map(create, [tmp_path / str(number)] * 6, chunksize=1)
 
 
 @pytest.mark.parametrize("make", ["file", "garbage", "version"])

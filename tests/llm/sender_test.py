@@ -77,6 +77,23 @@ def test_a_next_run_waits_for_the_sender_and_says_so_once(
   assert len(re.findall("waiting for another process", caplog.text)) == 1
 
 
+def test_a_run_that_gives_up_waiting_ends_at_once(serve, configure, requests):
+  with serve(latency=3.0) as server:
+    config = configure(server.url)
+    process = start(run, config, requests(1))
+    wait(lambda: server.now == 1)
+    began = time.monotonic()
+
+    def interrupt(progress):
+      raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Client(config, interrupt) as client:
+      next(client.ask(requests(1, first=7), str.strip))
+    assert time.monotonic() - began < 2.9
+    process.join()
+    assert server.counts()["came"] == 1
+
+
 def test_sigterm_ends_it_the_same_way(serve, configure, requests):
   with serve(latency=0.2) as server:
     config = configure(server.url, concurrency=4)
