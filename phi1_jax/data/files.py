@@ -24,7 +24,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
-from phi1_jax import InputError, how_to_install, storage
+from phi1_jax import InputError, storage
 from phi1_jax.data.documents import Document, Drop
 from phi1_jax.storage import AnyPath, paths
 from phi1_jax.text.tokenizer import Tokenizer
@@ -145,12 +145,14 @@ def _unpacked(file: _File) -> IO[bytes]:
     try:
       import zstandard
     except ModuleNotFoundError:
-      raise InputError(
-        f"Data.files: {file.path} needs zstandard: pip install zstandard"
-      ) from None
+      raise _missing(file, "zstandard") from None
     reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
     return io.BufferedReader(reader)
   return stream
+
+
+def _missing(file: _File, library: str) -> InputError:
+  return InputError(f"Data.files: {file.path} needs {library}: pip install {library}")
 
 
 def _broken(file: _File, error: Exception) -> InputError:
@@ -206,9 +208,7 @@ def _parquet_rows(file: _File, start: int, step: int) -> Iterator[Any]:
   try:
     import pyarrow.parquet as pq
   except ModuleNotFoundError:
-    raise InputError(
-      f"Data.files: {file.path} needs pyarrow: {how_to_install('data')}"
-    ) from None
+    raise _missing(file, "pyarrow") from None
   with file.path.open("rb") as stream:
     table = pq.ParquetFile(stream)
     there = table.schema_arrow.names

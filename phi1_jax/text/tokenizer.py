@@ -239,7 +239,7 @@ class Tokenizer:
       return None
     try:
       import tokie
-    except ModuleNotFoundError:
+    except ImportError:  # no wheel for this platform
       _log_no_tokie()
       return None
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".json") as file:

@@ -43,6 +43,8 @@ def test_two_functions_have_two_bodies():
   text += 'def g():\n    """Doc."""\n    return 1\n'
   # A token counts if it begins in a body: "\n\n" does.
   assert marked_text("exercises", text) == "  return é\n\n    return 1\n"
+  text = text.replace("\n\n\ndef", "\ndef")
+  assert marked_text("exercises", text) == "  return é\n    return 1\n"
   assert marked_text("exercises", "x = 1\n") == "x = 1\n"
 
 
