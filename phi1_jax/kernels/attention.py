@@ -129,8 +129,7 @@ def save_cudnn(primitive: Any, *_, **__) -> bool:
 
 
 def _case(q_BTNH: jax.Array, spec: PartitionSpec, packed: bool, drops: bool) -> Case:
-  mesh = jax.sharding.get_abstract_mesh()
-  device = mesh.abstract_device or jax.devices()[0]
+  mesh, device = jax.sharding.get_abstract_mesh(), grid.device()
 
   def parts(axes) -> int:
     axes = (axes,) if isinstance(axes, str) else axes or ()

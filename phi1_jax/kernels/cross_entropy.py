@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from phi1_jax import InputError
+from phi1_jax.kernels import grid
 
 # On one CPU device, a chunk has at most so many logits if its user names no number:
 # 16 MiB, which a cache can hold between the passes over them.
@@ -90,12 +91,10 @@ def cross_entropy(
 
 def _default_chunks(shape: tuple[int, ...], classes: int) -> int | None:
   """Return a number of chunks that divides the length, or None for no chunks."""
-  mesh = jax.sharding.get_abstract_mesh()
-  device = mesh.abstract_device or jax.devices()[0]
+  several = jax.sharding.get_abstract_mesh().size > 1
   batch, length, _ = shape
-  if (
-    device.platform != "cpu" or mesh.size > 1 or batch * length * classes <= _CPU_LOGITS
-  ):
+  fits_whole = batch * length * classes <= _CPU_LOGITS
+  if grid.device().platform != "cpu" or several or fits_whole:
     return None
   fits = (n for n in range(1, length + 1) if length % n == 0)
   return next((n for n in fits if batch * length // n * classes <= _CPU_LOGITS), length)

@@ -26,6 +26,11 @@ WHOLE = PartitionSpec(None, None, None, None)
 MASKED = -1e30
 
 
+def device() -> Any:
+  """Return a device of the mesh that is set, perhaps of another machine, or of ours."""
+  return jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
+
+
 class Masks(NamedTuple):
   """Inputs that mask or drop attention weights; None where not used.
 
