@@ -95,15 +95,16 @@ class Batches:
     calls = [self._session.reserve(ask, name) for ask in asks]
     numbers = {call.key: (call.number, call.reserve) for call in calls}
     batch = OpenBatch(name, None, numbers)
-    await self._set(batch, endpoint=self._config.base_url.rstrip("/"))
+    added = journal.add_batch(name, self._config.base_url.rstrip("/"))
+    await self._session.writer.write([added])
     await self._session.note(*zip(calls, asks, strict=True))
     batch.id = await self._create(name, b"".join(map(_line, asks)))
-    await self._set(batch, id=batch.id)
+    await self._set(batch, "id", batch.id)
     self._session.tell(note=f"batch {batch.id}: begun with {len(asks):,} requests")
     self._session.spawn(self._finish(batch))
 
-  async def _set(self, batch: OpenBatch, **columns: Any) -> None:
-    await self._session.writer.write([journal.set_batch(batch.name, **columns)])
+  async def _set(self, batch: OpenBatch, column: str, value: Any) -> None:
+    await self._session.writer.write([journal.set_batch(batch.name, column, value)])
 
   async def _resume(self, batch: OpenBatch) -> None:
     if batch.id is None:
@@ -111,7 +112,7 @@ class Batches:
       if batch.id is None:
         await self._close(batch, "the batch was never created", doubtful=False)
         return
-      await self._set(batch, id=batch.id)
+      await self._set(batch, "id", batch.id)
     self._session.tell(note=f"batch {batch.id}: left by an earlier run, goes on")
     await self._finish(batch)
 
@@ -183,7 +184,7 @@ class Batches:
     """Note that the other requests got no result, and send them again."""
     calls = [Call(n, key, money, batch.name) for key, (n, money) in batch.calls.items()]
     await self._session.failed(calls, Failure(reason, doubtful))
-    await self._set(batch, closed=True)
+    await self._set(batch, "closed", True)
     for key in batch.calls:
       self._retry(key, reason)
 
@@ -203,25 +204,18 @@ class Batches:
 
   async def _create(self, name: str, content: bytes) -> str:
     """Upload an input file and create a batch; return the server's id."""
-    api, tried = self._endpoint.api, False
+    api = self._endpoint.api
     file = await self._retrying(
       lambda: api.files.create(file=(f"{name}.jsonl", content), purpose="batch")
     )
 
     async def create() -> str:
-      nonlocal tried
       # An attempt without an answer may have created the batch all the same.
-      found = await self._find(name) if tried else None
-      tried = True
-      if found is not None:
+      if found := await self._find(name):
         return found
-      batch = await api.batches.create(
-        input_file_id=file.id,
-        endpoint=_URL,
-        completion_window="24h",
-        metadata={_METADATA: name},
-      )
-      return batch.id
+      metadata = {_METADATA: name}
+      options = {"endpoint": _URL, "completion_window": "24h", "metadata": metadata}
+      return (await api.batches.create(input_file_id=file.id, **options)).id
 
     return await self._retrying(create)
 

@@ -30,28 +30,25 @@ def run(folder: Path, database: sqlite3.Connection) -> None:
   if not (folder / "sent.jsonl").exists():
     return
   batches = {row["batch"]: row for row in _rows(folder, "batches")}
-  calls: dict[int, dict[str, Any]] = {}
-  for row in _rows(folder, "sent"):
-    calls[row["call"]] = {
-      **{"number": row["call"], "key": row["key"], "reserve": row["reserve"]},
-      **{"batch": row["batch"], "sent": row["time"]},
-    }
-  for row in _rows(folder, "failures"):
-    call = calls.setdefault(row["call"], _call(row))
-    call |= {"outcome": "released" if row["released"] else "doubtful"}
-    call |= {name: row[name] for name in ("status", "reason")} | {"ended": row["time"]}
   for name, row in batches.items():
     values = (name, row["id"], row["state"] == "closed")
     database.execute("INSERT INTO batches (name, id, closed) VALUES (?, ?, ?)", values)
+  calls: dict[int, dict[str, Any]] = {}
+  for row in _rows(folder, "sent"):
+    calls[row["call"]] = {name: row[name] for name in ("key", "reserve", "batch")}
+    calls[row["call"]]["sent"] = row["time"]
+  for row in _rows(folder, "failures"):
+    calls.setdefault(row["call"], {"key": row["key"], "reserve": 0}).update(
+      outcome="released" if row["released"] else "doubtful",
+      **{name: row[name] for name in ("status", "reason")},
+      ended=row["time"],
+    )
   for row in _rows(folder, "replies"):
-    _insert(database, calls.pop(row["call"], _call(row)) | _reply(row))
-  for call in calls.values():
-    _insert(database, call)
+    call = calls.pop(row["call"], {"key": row["key"], "reserve": 0})
+    _insert(database, row["call"], call | _reply(row))
+  for number, call in calls.items():
+    _insert(database, number, call)
   log.info("%s: imported the journal of an earlier version", folder)
-
-
-def _call(row: dict[str, Any]) -> dict[str, Any]:
-  return {"number": row["call"], "key": row["key"], "reserve": 0}
 
 
 def _reply(row: dict[str, Any]) -> dict[str, Any]:
@@ -82,11 +79,10 @@ def _reply(row: dict[str, Any]) -> dict[str, Any]:
   }
 
 
-def _insert(database: sqlite3.Connection, call: dict[str, Any]) -> None:
+def _insert(database: sqlite3.Connection, number: int, call: dict[str, Any]) -> None:
   names, marks = ", ".join(call), ", ".join("?" * len(call))
-  database.execute(
-    f"INSERT INTO calls ({names}) VALUES ({marks})", tuple(call.values())
-  )
+  values = (number, *call.values())
+  database.execute(f"INSERT INTO calls (number, {names}) VALUES (?, {marks})", values)
 
 
 def _rows(folder: Path, kind: str) -> Iterator[dict[str, Any]]:

@@ -101,7 +101,9 @@ class Journal:
     database = connect(self.path)
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if version == 0:
-      with transaction(database):  # the first of several processes creates it
+      with database:
+        database.execute("BEGIN IMMEDIATE")
+        # The first of several processes creates it.
         if database.execute("PRAGMA user_version").fetchone()[0] == 0:
           for statement in _SCHEMA.split(";"):
             database.execute(statement)
@@ -125,11 +127,8 @@ class Journal:
 
   def find(self, *keys: str) -> str | None:
     """Return the first of the keys that has a reply."""
-    for key in keys:
-      query = "SELECT 1 FROM calls WHERE key = ? AND outcome = 'reply' LIMIT 1"
-      if self._select(query, key):
-        return key
-    return None
+    query = "SELECT 1 FROM calls WHERE key = ? AND outcome = 'reply' LIMIT 1"
+    return next((key for key in keys if self._select(query, key)), None)
 
   def read(self, key: str) -> Reply:
     """Return the reply of a key for which `find` found one.
@@ -237,7 +236,8 @@ class Writer:
 
   def _commit(self, statements: Sequence[Statement]) -> None:
     try:
-      with transaction(self._database):
+      with self._database:
+        self._database.execute("BEGIN IMMEDIATE")
         for statement, values in statements:
           self._database.execute(statement, values)
     except sqlite3.OperationalError:
@@ -271,15 +271,14 @@ def settle(number: int, outcome: str, **columns: Any) -> Statement:
   return f"UPDATE calls SET {names} WHERE number = ?", (*columns.values(), number)
 
 
-def set_batch(name: str, **columns: Any) -> Statement:
-  """Return the statement that creates or changes a batch."""
-  names, marks = ", ".join(columns), ", ".join("?" * len(columns))
-  changes = ", ".join(f"{column} = excluded.{column}" for column in columns)
-  return (
-    f"INSERT INTO batches (name, {names}) VALUES (?, {marks}) "
-    f"ON CONFLICT (name) DO UPDATE SET {changes}",
-    (name, *columns.values()),
-  )
+def add_batch(name: str, endpoint: str) -> Statement:
+  """Return the statement that notes a batch before it is created."""
+  return "INSERT INTO batches (name, endpoint) VALUES (?, ?)", (name, endpoint)
+
+
+def set_batch(name: str, column: str, value: Any) -> Statement:
+  """Return the statement that sets `id` or `closed` of a batch."""
+  return f"UPDATE batches SET {column} = ? WHERE name = ?", (value, name)
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -296,22 +295,3 @@ def connect(path: Path) -> sqlite3.Connection:
       if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
         raise
       time.sleep(0.05)  # another process creates the file
-
-
-class transaction:
-  """A transaction of a connection in autocommit mode. A context manager."""
-
-  def __init__(self, database: sqlite3.Connection):
-    self._database = database
-
-  def __enter__(self) -> None:
-    self._database.execute("BEGIN IMMEDIATE")
-
-  def __exit__(self, kind: object, *_: object) -> None:
-    try:
-      self._database.execute("ROLLBACK" if kind else "COMMIT")
-    except sqlite3.Error:
-      if self._database.in_transaction:
-        self._database.execute("ROLLBACK")
-      if not kind:
-        raise

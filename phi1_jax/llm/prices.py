@@ -66,31 +66,33 @@ def find(config: LlmConfig) -> Price:
       f"{given[1]}, expected both or neither"
     )
   try:
-    snapshot = importlib.import_module("genai_prices.data_snapshot").get_snapshot()
+    return _listed(config)
   except ImportError:
-    raise InputError(
-      "list prices need the package genai-prices: pip install -c constraints.txt -e "
-      "'.[llm]', or set Llm.input_usd_per_million and Llm.output_usd_per_million"
-    ) from None
-  try:
-    try:
-      provider = snapshot.find_provider(None, None, config.base_url)
-    except LookupError:  # a proxy: the name of the model decides
-      provider = None
-    _, model = snapshot.find_provider_model(config.model, provider, None, None)
-    tier = (config.extra or {}).get("service_tier")
-    now = datetime.datetime.now(datetime.UTC)
-    return _listed(model.get_prices(now, {"service_tier": tier} if tier else None))
+    reason = "list prices need the package genai-prices (extra llm)"
   except (LookupError, AttributeError):
-    raise InputError(
-      f"Llm.model: no price is known for {config.model!r}, so no budget can be kept\n"
-      "set Llm.input_usd_per_million and Llm.output_usd_per_million (0.0 for your own "
-      "server)"
-    ) from None
+    reason = f"no price is known for {config.model!r}"
+  raise InputError(
+    f"Llm.model: {reason}, so no budget can be kept\nset Llm.input_usd_per_million and "
+    "Llm.output_usd_per_million (0.0 for your own server)"
+  )
 
 
-def _listed(prices: Any) -> Price:
-  """Return a list price. The discount on cached prompts is left out."""
+def _listed(config: LlmConfig) -> Price:
+  """Return the list price, without the discount on cached prompts.
+
+  Raises:
+    ImportError: the package is not installed.
+    LookupError, AttributeError: the model is unknown, or not one for text.
+  """
+  snapshot = importlib.import_module("genai_prices.data_snapshot").get_snapshot()
+  try:
+    provider = snapshot.find_provider(None, None, config.base_url)
+  except LookupError:  # a proxy: the name of the model decides
+    provider = None
+  _, model = snapshot.find_provider_model(config.model, provider, None, None)
+  tier = (config.extra or {}).get("service_tier")
+  now = datetime.datetime.now(datetime.UTC)
+  prices = model.get_prices(now, {"service_tier": tier} if tier else None)
   kinds = [prices.input_mtok, prices.output_mtok]
   written = getattr(prices, "cache_write_mtok", None)
   starts = {tier.start for kind in kinds for tier in getattr(kind, "tiers", ())}
