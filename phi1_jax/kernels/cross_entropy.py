@@ -131,25 +131,8 @@ def _one_hot(targets_BT, num_classes) -> jax.Array:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _chunked(chunks, dtype, z_loss, *operands):
   """Return the sums of weighted losses and of z-losses, computed chunk by chunk."""
-  hidden_BTD, kernel_DV, bias_V, targets_BT, weights_BT = operands
-
-  def step(sums, chunk):
-    hidden_BCD, targets_BC, weights_BC = chunk
-    logits_BCV = _logits(hidden_BCD, kernel_DV, bias_V, dtype)
-    return _added(sums, *_losses(logits_BCV, targets_BC), weights_BC, z_loss), None
-
-  by_position = _split((hidden_BTD, targets_BT, weights_BT), chunks)
-  return jax.lax.scan(step, (jnp.zeros(()), jnp.zeros(())), by_position)[0]
-
-
-def _added(sums, losses_BC, log_z_BC, weights_BC, z_loss):
-  """Add a chunk to the sums of losses and of z-losses."""
-  total, z_total = sums
-  total += jnp.sum(losses_BC * weights_BC)
-  if z_loss:
-    z_chunk = z_loss * jnp.sum(jnp.square(log_z_BC) * weights_BC)
-    total, z_total = total + z_chunk, z_total + z_chunk
-  return total, z_total
+  # The compiler removes the gradients, which nobody reads here.
+  return _chunked_forward(chunks, dtype, z_loss, *operands)[0]
 
 
 def _chunked_forward(chunks, dtype, z_loss, *operands):
@@ -157,15 +140,16 @@ def _chunked_forward(chunks, dtype, z_loss, *operands):
   hidden_BTD, kernel_DV, bias_V, targets_BT, weights_BT = operands
 
   def step(carry, chunk):
-    sums, d_kernel_DV, d_bias_V = carry
+    (total, z_total), d_kernel_DV, d_bias_V = carry
     hidden_BCD, targets_BC, weights_BC = chunk
     logits_BCV = _logits(hidden_BCD, kernel_DV, bias_V, dtype)
     losses_BC, log_z_BC = _losses(logits_BCV, targets_BC)
-    sums = _added(sums, losses_BC, log_z_BC, weights_BC, z_loss)
     d_logits_BCV = jnp.exp(logits_BCV - log_z_BC[..., None])
     if z_loss:
       d_logits_BCV *= 1 + 2 * z_loss * log_z_BC[..., None]
-      losses_BC += z_loss * jnp.square(log_z_BC)
+      z_losses_BC = z_loss * jnp.square(log_z_BC)
+      z_total += jnp.sum(z_losses_BC * weights_BC)
+      losses_BC += z_losses_BC
     d_logits_BCV -= _one_hot(targets_BC, logits_BCV.shape[-1])
     d_logits_BCV *= weights_BC[..., None]
     factor_BCV = d_logits_BCV.astype(dtype)
@@ -177,7 +161,8 @@ def _chunked_forward(chunks, dtype, z_loss, *operands):
       preferred_element_type=jnp.float32,
     )
     d_bias_V += jnp.sum(d_logits_BCV, axis=(0, 1))
-    return (sums, d_kernel_DV, d_bias_V), (d_hidden_BCD, losses_BC)
+    total += jnp.sum(losses_BC * weights_BC)
+    return ((total, z_total), d_kernel_DV, d_bias_V), (d_hidden_BCD, losses_BC)
 
   zeros = (
     (jnp.zeros(()), jnp.zeros(())),

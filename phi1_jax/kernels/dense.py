@@ -26,16 +26,8 @@ def reference(
   dropout_key: jax.Array | None,
 ) -> jax.Array:
   """Attend with every query to every key at once (see `attention.attention`)."""
-  length, head_dim = q_BTNH.shape[1], q_BTNH.shape[-1]
-  scores_BNTS = jnp.einsum(
-    "BTNH,BSNH->BNTS", q_BTNH, k_BSNH, preferred_element_type=jnp.float32
-  )
-  allowed_BNTS = jnp.tril(jnp.ones((length, length), bool))[None, None]
-  if segment_ids_BT is not None:
-    same_BTS = segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
-    allowed_BNTS = allowed_BNTS & same_BTS[:, None]
-  scores_BNTS = jnp.where(allowed_BNTS, scores_BNTS / head_dim**0.5, MASKED)
-  weights_BNTS = jax.nn.softmax(scores_BNTS, axis=-1)
+  every = slice(None), slice(0, q_BTNH.shape[1])
+  weights_BNTS = _weights(q_BTNH, k_BSNH, segment_ids_BT, *every)
   weights_BNTS = dropout.dropout(weights_BNTS, dropout_rate, dropout_key)
   return jnp.einsum("BNTS,BSNH->BTNH", weights_BNTS.astype(v_BSNH.dtype), v_BSNH)
 
@@ -49,7 +41,7 @@ def blocked(
   dropout_key: jax.Array | None,
 ) -> jax.Array:
   """Attend with blocks of queries to the keys up to them (see `reference`)."""
-  batch, length, heads, head_dim = q_BTNH.shape
+  batch, length, heads, _ = q_BTNH.shape
   hashes = None
   if dropout_key is not None and dropout_rate:
     rows_BNT = dropout.row_hashes(dropout_key, (batch, heads, length))
@@ -57,20 +49,8 @@ def blocked(
   block = max(MIN_BLOCK, -(-length // MAX_BLOCKS))
   contexts = []
   for start in range(0, length, block):
-    stop = min(start + block, length)
-    queries, keys = slice(start, stop), slice(0, stop)
-    scores_BNTS = jnp.einsum(
-      "BTNH,BSNH->BNTS",
-      q_BTNH[:, queries],
-      k_BSNH[:, keys],
-      preferred_element_type=jnp.float32,
-    )
-    allowed_BNTS = (jnp.arange(start, stop)[:, None] >= jnp.arange(stop))[None, None]
-    if segment_ids_BT is not None:
-      ids_BT1, ids_B1S = segment_ids_BT[:, queries, None], segment_ids_BT[:, None, keys]
-      allowed_BNTS = allowed_BNTS & (ids_BT1 == ids_B1S)[:, None]
-    scores_BNTS = jnp.where(allowed_BNTS, scores_BNTS / head_dim**0.5, MASKED)
-    weights_BNTS = jax.nn.softmax(scores_BNTS, axis=-1)
+    queries, keys = slice(start, start + block), slice(0, min(start + block, length))
+    weights_BNTS = _weights(q_BTNH, k_BSNH, segment_ids_BT, queries, keys)
     if hashes:
       rows_BNT, columns_S = hashes
       kept_BNTS = dropout.keep(
@@ -83,3 +63,20 @@ def blocked(
   context_BTE = jnp.concatenate(contexts, axis=1).reshape(batch, length, -1)
   # Saved by the policies that save the context, in whole rows (see model.layers).
   return checkpoint_name(context_BTE, "context").reshape(q_BTNH.shape)
+
+
+def _weights(q_BTNH, k_BSNH, segment_ids_BT, queries: slice, keys: slice) -> jax.Array:
+  """Return the softmax of the masked scores of some queries and keys."""
+  scores_BNTS = jnp.einsum(
+    "BTNH,BSNH->BNTS",
+    q_BTNH[:, queries],
+    k_BSNH[:, keys],
+    preferred_element_type=jnp.float32,
+  )
+  positions_T = jnp.arange(q_BTNH.shape[1])
+  allowed_BNTS = (positions_T[queries, None] >= positions_T[keys])[None, None]
+  if segment_ids_BT is not None:
+    ids_BT1, ids_B1S = segment_ids_BT[:, queries, None], segment_ids_BT[:, None, keys]
+    allowed_BNTS = allowed_BNTS & (ids_BT1 == ids_B1S)[:, None]
+  scores_BNTS = jnp.where(allowed_BNTS, scores_BNTS / q_BTNH.shape[-1] ** 0.5, MASKED)
+  return jax.nn.softmax(scores_BNTS, axis=-1)
