@@ -81,7 +81,7 @@ class Batches:
       if count:
         asks, self._collected = self._collected[:count], self._collected[count:]
         await self._submit(asks)
-      elif self._session.budget.reserved:  # open batches may cost less
+      elif self._session.settling:
         await self._session.wait(None)
       else:
         need = self._collected[0].reserve

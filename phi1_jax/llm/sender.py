@@ -19,6 +19,7 @@ import os
 import queue
 import random
 import signal
+import sqlite3
 import sys
 import threading
 import time
@@ -146,7 +147,7 @@ class Online:
     if pause := self._limiter.delay(ask.tokens, now):
       return pause
     if not self._session.budget.fits(ask.reserve):
-      if self._session.budget.reserved:  # calls in flight may cost less
+      if self._session.settling:
         return _SETTLING
       self._session.stop(session.BUDGET, "", need=ask.reserve)
     return 0.0 if not self._session.stopping else None
@@ -206,8 +207,8 @@ async def serve(start: Start, inbox: Inbox, write: Write) -> None:
     return
   except InputError as error:
     write({"stop": session.INPUT, "text": str(error)})
-  except OSError as error:
-    text = f"{folder}: no room for more replies ({error.strerror})"
+  except (OSError, sqlite3.Error) as error:
+    text = f"{folder}: no room for more replies ({error})"
     write({"stop": session.FAILED, "text": text})
   while await inbox.get() is not None:  # until the run has read that
     pass
@@ -218,8 +219,10 @@ async def _serve(start: Start, endpoint: Endpoint, inbox: Inbox, write: Write) -
   journal = Journal(Path(config.journal))
   budget = journal.budget(prices.picodollars(config.budget_usd))
   writer = Writer(journal.path, _SPARE + _SPARE_PER_REPLY * config.concurrency)
-  shared = Session(config, start.price, budget, writer, journal.next_call(), write)
   opened = journal.open_batches(config.base_url.rstrip("/"))
+  here = sum(money for batch in opened for _, money in batch.calls.values())
+  number, elsewhere = journal.next_call(), budget.reserved - here
+  shared = Session(config, start.price, budget, writer, number, elsewhere, write)
   batches = Batches(shared, endpoint, opened, Online(shared, endpoint).take)
 
   async def listen() -> None:

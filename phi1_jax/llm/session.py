@@ -1,6 +1,7 @@
 """State shared by the tasks of a sender: budget, journal, messages to the run."""
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import logging
@@ -68,6 +69,7 @@ class Session:
     budget: what is left.
     writer: the journal.
     next_call: number of the next call.
+    elsewhere: picodollars reserved for open batches of other endpoints.
     write: sends a message to the run.
 
   Attributes:
@@ -82,11 +84,12 @@ class Session:
     budget: Budget,
     writer: Writer,
     next_call: int,
+    elsewhere: int,
     write: Callable[[dict[str, Any]], None],
   ):
     self.config, self.budget, self.writer = config, budget, writer
     self._prices = {False: price, True: price.batch()}
-    self._next, self._write = next_call, write
+    self._next, self._elsewhere, self._write = next_call, elsewhere, write
     self._ended, self.changed = asyncio.Event(), asyncio.Event()
     self._tasks: set[asyncio.Task[None]] = set()
     self.stopped: dict[str, Any] | None = None
@@ -95,6 +98,11 @@ class Session:
   def stopping(self) -> bool:
     """Whether nothing more is to be sent."""
     return self._ended.is_set()
+
+  @property
+  def settling(self) -> bool:
+    """Whether calls that are reserved for may still cost less."""
+    return self.budget.reserved > self._elsewhere
 
   def tell(self, **message: Any) -> None:
     """Send the run a message, with the money."""
@@ -155,7 +163,8 @@ class Session:
 
   async def sleep(self, seconds: float) -> None:
     """Wait so long, or until the end of the work."""
-    await asyncio.wait([asyncio.create_task(self._ended.wait())], timeout=seconds)
+    with contextlib.suppress(TimeoutError):
+      await asyncio.wait_for(self._ended.wait(), seconds)
 
   def reserve(self, ask: Ask, batch: str | None = None) -> Call:
     """Reserve the money of a call that fits; `note` it before it is sent."""

@@ -244,7 +244,12 @@ def test_a_batch_of_another_endpoint_is_left_alone(
   leave_when(config, requests(2), parse, "begun")
   with serve() as other:
     assert len(ask(configure(other.url), requests(2))) == 2
-  assert len(journal_of(config).open_batches()) == 1
+    assert len(journal_of(config).open_batches()) == 1
+    reserved = budget_of(config).reserved
+    for api in ("online", "batch"):  # nothing to wait for
+      poor = configure(other.url, api=api, budget_usd=(reserved + 10) / 1e12)
+      with pytest.raises(BudgetError):
+        ask(poor, requests(1, first=50))
 
 
 def test_a_bad_key_stops_a_batch_too(serve, configure, requests, ask):
