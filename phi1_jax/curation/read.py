@@ -146,7 +146,7 @@ def _embedded(place: Place) -> Iterator[Decision]:
   if isinstance(found, corpora.Drop):
     yield _nothing(place, found.reason, place.path)
     return
-  for text, group in ((document.text, document.group) for document in found):
+  for text, group in ((document.text, document.group or "") for document in found):
     made = Document(
       id=identify(corpus.name, text),
       text=text,
