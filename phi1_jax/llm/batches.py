@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from phi1_jax.llm import journal, limits, reply, session
-from phi1_jax.llm.endpoint import Endpoint, Failure, Verdict, judge
+from phi1_jax.llm.endpoint import Endpoint, Failure, Verdict
 from phi1_jax.llm.journal import OpenBatch
 from phi1_jax.llm.session import Ask, Call, Session
 
@@ -95,7 +95,8 @@ class Batches:
     calls = [self._session.reserve(ask, name) for ask in asks]
     numbers = {call.key: (call.number, call.reserve) for call in calls}
     batch = OpenBatch(name, None, numbers)
-    added = journal.add_batch(name, self._config.base_url.rstrip("/"))
+    endpoint = self._config.base_url.rstrip("/")
+    added = journal.insert("batches", name=name, endpoint=endpoint)
     await self._session.writer.write([added])
     await self._session.note(*zip(calls, asks, strict=True))
     batch.id = await self._create(name, b"".join(map(_line, asks)))
@@ -104,7 +105,8 @@ class Batches:
     self._session.spawn(self._finish(batch))
 
   async def _set(self, batch: OpenBatch, column: str, value: Any) -> None:
-    await self._session.writer.write([journal.set_batch(batch.name, column, value)])
+    statement = f"UPDATE batches SET {column} = ? WHERE name = ?"
+    await self._session.writer.write([(statement, (value, batch.name))])
 
   async def _resume(self, batch: OpenBatch) -> None:
     if batch.id is None:
@@ -169,7 +171,7 @@ class Batches:
     await self._session.failed([call], failure)
     del batch.calls[key]
     text = f"batch {batch.id}: {failure.status}, {failure.text[:300]}"
-    verdict = judge(failure)
+    verdict = failure.verdict
     if verdict is Verdict.REFUSED:
       self._refused[key] = text
       self._in_batch.discard(key)
@@ -241,7 +243,7 @@ class Batches:
         return await ask()
       except Exception as error:  # the client's, and of its parsing
         failure = self._endpoint.failure(error)
-      verdict, text = judge(failure), self._endpoint.describe(failure)
+      verdict, text = failure.verdict, self._endpoint.describe(failure)
       attempt += verdict is not Verdict.SLOW_DOWN
       if verdict is Verdict.REFUSED:
         text += "\nthe Batch API does not take this"

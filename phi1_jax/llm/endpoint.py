@@ -48,6 +48,16 @@ class Replied:
   headers: Mapping[str, str]
 
 
+class Verdict(enum.Enum):
+  """What a failure means for the request, and for the run."""
+
+  SLOW_DOWN = "send again later; not counted as an attempt"
+  AGAIN = "send again"
+  REFUSED = "the request will never be taken"
+  FATAL = "no request will be taken"
+  NO_MONEY = "the account has no money left"
+
+
 @dataclasses.dataclass(frozen=True)
 class Failure:
   """No completion.
@@ -64,29 +74,19 @@ class Failure:
   status: int | None = None
   headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-
-class Verdict(enum.Enum):
-  """What a failure means for the request, and for the run."""
-
-  SLOW_DOWN = "send again later; not counted as an attempt"
-  AGAIN = "send again"
-  REFUSED = "the request will never be taken"
-  FATAL = "no request will be taken"
-  NO_MONEY = "the account has no money left"
-
-
-def judge(failure: Failure) -> Verdict:
-  """Classify a failure."""
-  status = failure.status
-  if status is None or status in (408, 409, 425) or status >= 500:
-    return Verdict.AGAIN
-  if status == 402 or (status == 429 and "insufficient_quota" in failure.text):
-    return Verdict.NO_MONEY
-  if status == 429:
-    return Verdict.AGAIN if failure.doubtful else Verdict.SLOW_DOWN
-  if status in (401, 403, 404, 405) or status < 400:
-    return Verdict.FATAL
-  return Verdict.REFUSED
+  @property
+  def verdict(self) -> Verdict:
+    """What follows from it."""
+    status = self.status
+    if status is None or status in (408, 409, 425) or status >= 500:
+      return Verdict.AGAIN
+    if status == 402 or (status == 429 and "insufficient_quota" in self.text):
+      return Verdict.NO_MONEY
+    if status == 429:
+      return Verdict.AGAIN if self.doubtful else Verdict.SLOW_DOWN
+    if status in (401, 403, 404, 405) or status < 400:
+      return Verdict.FATAL
+    return Verdict.REFUSED
 
 
 class Endpoint:

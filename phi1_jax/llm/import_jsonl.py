@@ -8,7 +8,6 @@ import base64
 import json
 import logging
 import re
-import sqlite3
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,34 +20,33 @@ _LINE = re.compile(rb'\{"crc32": "([0-9a-f]{8})", (.*)\n', re.DOTALL)
 log = logging.getLogger(__name__)
 
 
-def run(folder: Path, database: sqlite3.Connection) -> None:
-  """Import the JSONL files of a folder, if any, into the open transaction.
+def rows(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+  """Yield (table, columns) for the JSONL files of a folder, if there are any.
 
   Raises:
     InputError: a damaged line.
   """
   if not (folder / "sent.jsonl").exists():
     return
-  batches = {row["batch"]: row for row in _rows(folder, "batches")}
-  for name, row in batches.items():
-    values = (name, row["id"], row["state"] == "closed")
-    database.execute("INSERT INTO batches (name, id, closed) VALUES (?, ?, ?)", values)
+  for row in {row["batch"]: row for row in _lines(folder, "batches")}.values():
+    closed = row["state"] == "closed"
+    yield "batches", {"name": row["batch"], "id": row["id"], "closed": closed}
   calls: dict[int, dict[str, Any]] = {}
-  for row in _rows(folder, "sent"):
-    calls[row["call"]] = {name: row[name] for name in ("key", "reserve", "batch")}
-    calls[row["call"]]["sent"] = row["time"]
-  for row in _rows(folder, "failures"):
-    calls.setdefault(row["call"], {"key": row["key"], "reserve": 0}).update(
-      outcome="released" if row["released"] else "doubtful",
-      **{name: row[name] for name in ("status", "reason")},
-      ended=row["time"],
-    )
-  for row in _rows(folder, "replies"):
-    call = calls.pop(row["call"], {"key": row["key"], "reserve": 0})
-    _insert(database, row["call"], call | _reply(row))
-  for number, call in calls.items():
-    _insert(database, number, call)
+  for row in _lines(folder, "sent"):
+    call = {name: row[name] for name in ("key", "reserve", "batch")}
+    calls[row["call"]] = call | {"number": row["call"], "sent": row["time"]}
+  for row in _lines(folder, "failures"):
+    outcome = "released" if row["released"] else "doubtful"
+    columns = {"status": row["status"], "reason": row["reason"], "ended": row["time"]}
+    calls.setdefault(row["call"], _unsent(row)).update(outcome=outcome, **columns)
+  for row in _lines(folder, "replies"):
+    yield "calls", calls.pop(row["call"], _unsent(row)) | _reply(row)
+  yield from (("calls", call) for call in calls.values())
   log.info("%s: imported the journal of an earlier version", folder)
+
+
+def _unsent(row: dict[str, Any]) -> dict[str, Any]:
+  return {"number": row["call"], "key": row["key"], "reserve": 0}
 
 
 def _reply(row: dict[str, Any]) -> dict[str, Any]:
@@ -79,13 +77,7 @@ def _reply(row: dict[str, Any]) -> dict[str, Any]:
   }
 
 
-def _insert(database: sqlite3.Connection, number: int, call: dict[str, Any]) -> None:
-  names, marks = ", ".join(call), ", ".join("?" * len(call))
-  values = (number, *call.values())
-  database.execute(f"INSERT INTO calls (number, {names}) VALUES (?, {marks})", values)
-
-
-def _rows(folder: Path, kind: str) -> Iterator[dict[str, Any]]:
+def _lines(folder: Path, kind: str) -> Iterator[dict[str, Any]]:
   """Yield the rows of a file; a last line without its end was torn by a crash."""
   path = folder / f"{kind}.jsonl"
   if not path.exists():

@@ -107,7 +107,8 @@ class Journal:
         if database.execute("PRAGMA user_version").fetchone()[0] == 0:
           for statement in _SCHEMA.split(";"):
             database.execute(statement)
-          import_jsonl.run(self.path.parent, database)
+          for table, row in import_jsonl.rows(self.path.parent):
+            database.execute(*insert(table, **row))
           database.execute(f"PRAGMA user_version = {_VERSION}")
     elif version != _VERSION:
       raise sqlite3.DatabaseError(f"got version {version}, expected {_VERSION}")
@@ -253,13 +254,10 @@ class Writer:
     self._spare.unlink(missing_ok=True)
 
 
-def note(
-  number: int, key: str, request: str, reserve: int, batch: str | None
-) -> Statement:
-  """Return the statement that notes a call before it is sent."""
-  columns = "number, key, request, reserve, batch, sent"
-  values = (number, key, request, reserve, batch, time.time())
-  return f"INSERT INTO calls ({columns}) VALUES (?, ?, ?, ?, ?, ?)", values
+def insert(table: str, **columns: Any) -> Statement:
+  """Return the statement that adds a row."""
+  names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+  return f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(columns.values())
 
 
 def settle(number: int, outcome: str, **columns: Any) -> Statement:
@@ -269,16 +267,6 @@ def settle(number: int, outcome: str, **columns: Any) -> Statement:
     columns["raw_crc32"] = zlib.crc32(columns["raw"])
   names = ", ".join(f"{name} = ?" for name in columns)
   return f"UPDATE calls SET {names} WHERE number = ?", (*columns.values(), number)
-
-
-def add_batch(name: str, endpoint: str) -> Statement:
-  """Return the statement that notes a batch before it is created."""
-  return "INSERT INTO batches (name, endpoint) VALUES (?, ?)", (name, endpoint)
-
-
-def set_batch(name: str, column: str, value: Any) -> Statement:
-  """Return the statement that sets `id` or `closed` of a batch."""
-  return f"UPDATE batches SET {column} = ? WHERE name = ?", (value, name)
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -32,7 +32,7 @@ from phi1_jax import InputError, storage
 from phi1_jax.llm import limits, prices, session
 from phi1_jax.llm.batches import Batches
 from phi1_jax.llm.config import LlmConfig
-from phi1_jax.llm.endpoint import Endpoint, Failure, Verdict, judge
+from phi1_jax.llm.endpoint import Endpoint, Failure, Verdict
 from phi1_jax.llm.journal import Journal, Writer
 from phi1_jax.llm.prices import Price
 from phi1_jax.llm.session import Ask, Call, Session
@@ -116,7 +116,7 @@ class Online:
           self._session.tell(reply=ask.key)
           return
         await self._session.failed([call], outcome)
-        attempts += judge(outcome) is Verdict.AGAIN
+        attempts += outcome.verdict is Verdict.AGAIN
         pause = self._failed(ask, outcome, attempts)
       finally:
         self._in_flight -= 1
@@ -154,7 +154,7 @@ class Online:
 
   def _failed(self, ask: Ask, failure: Failure, attempts: int) -> float | None:
     """Return the pause before the next attempt; None if there is none."""
-    verdict, text = judge(failure), self._endpoint.describe(failure)
+    verdict, text = failure.verdict, self._endpoint.describe(failure)
     asked, now = limits.retry_after(failure.headers), time.monotonic()
     if verdict is Verdict.SLOW_DOWN:
       if asked > _PATIENCE or now - self._last_good > _PATIENCE:

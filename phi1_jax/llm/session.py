@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
@@ -176,7 +177,9 @@ class Session:
   async def note(self, *calls: tuple[Call, Ask]) -> None:
     """Commit calls that are about to be sent."""
     await self.writer.write(
-      journal.note(call.number, call.key, ask.request, call.reserve, call.batch)
+      journal.insert(
+        "calls", **dataclasses.asdict(call), request=ask.request, sent=time.time()
+      )
       for call, ask in calls
     )
 
