@@ -193,13 +193,8 @@ async def serve(start: Start, inbox: Inbox, write: Write) -> None:
   folder = Path(start.config.journal)
   try:
     endpoint = Endpoint(start.config)
-    if await asyncio.to_thread(storage.is_held, folder):
-      text = "waiting for another process that asks a model or ends its requests"
-      write({"note": f"{folder}: {text}", "wait": True})
-    while await asyncio.to_thread(storage.is_held, folder):
-      if inbox.ended:
-        return
-      await asyncio.sleep(_LOOK_SECONDS)
+    if not await _is_free(folder, inbox, write):
+      return
     with storage.Lease(folder, "asking a model", flag="Llm.journal", wait=True):
       if not inbox.ended:
         await _serve(start, endpoint, inbox, write)
@@ -212,6 +207,23 @@ async def serve(start: Start, inbox: Inbox, write: Write) -> None:
     write({"stop": session.FAILED, "text": text})
   while await inbox.get() is not None:  # until the run has read that
     pass
+
+
+async def _is_free(folder: Path, inbox: Inbox, write: Write) -> bool:
+  """Wait until no process has the lease; return False if the run ends first."""
+  told = False
+  while not inbox.ended:
+    # A look at the lease of another machine takes a minute.
+    looking = asyncio.create_task(asyncio.to_thread(storage.is_held, folder))
+    await asyncio.wait([looking], timeout=_SETTLING)
+    if not told and (not looking.done() or looking.result()):
+      text = "waiting for another process that asks a model or ends its requests"
+      write({"note": f"{folder}: {text}", "wait": True})
+      told = True
+    if not await looking:
+      return True
+    await asyncio.sleep(_LOOK_SECONDS)
+  return False
 
 
 async def _serve(start: Start, endpoint: Endpoint, inbox: Inbox, write: Write) -> None:

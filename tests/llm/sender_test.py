@@ -77,6 +77,14 @@ def test_a_next_run_waits_for_the_sender_and_says_so_once(
   assert len(re.findall("waiting for another process", caplog.text)) == 1
 
 
+def test_a_lease_of_another_machine_is_said_to_be_waited_for(
+  server, configure, requests, ask, caplog, monkeypatch, thread_sender
+):
+  monkeypatch.setattr(storage, "is_held", lambda folder: time.sleep(2.0))
+  assert len(ask(configure(server.url), requests(2))) == 2
+  assert len(re.findall("waiting for another process", caplog.text)) == 1
+
+
 def test_a_run_that_gives_up_waiting_ends_at_once(serve, configure, requests):
   with serve(latency=3.0) as server:
     config = configure(server.url)
