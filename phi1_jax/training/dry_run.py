@@ -5,20 +5,10 @@ import time
 from phi1_jax import storage
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.parallel import hosts, sharding
-from phi1_jax.telemetry import throughput
 from phi1_jax.training import loop, memory, preflight
 from phi1_jax.training.memory import GIB, StepMemory
 from phi1_jax.training.setup import Setup
 from phi1_jax.training.step import make_train_step
-
-# Machines to estimate for: name, JAX's device kind, number of devices.
-_ESTIMATED = (
-  ("8 x A100", "NVIDIA A100-SXM4-80GB", 8),
-  ("8 x H100", "NVIDIA H100 80GB HBM3", 8),
-  ("v5e-8", "TPU v5 lite", 8),
-  ("v5p-8", "TPU v5", 4),
-)
-_UTILISATION = 0.5
 
 
 def dry_run(run: Setup) -> str:
@@ -45,7 +35,6 @@ def dry_run(run: Setup) -> str:
   return "\n".join(
     [
       _memory(need, memory.device_memory()),
-      _estimate(run),
       f"store    {data.store}: {state} ({data.origin})",
       f"one step compiled in {seconds:.1f} s; nothing was run",
     ]
@@ -62,18 +51,3 @@ def _memory(need: StepMemory, have: int | None) -> str:
     return line
   verdict = "fits" if need.total <= have else "does NOT fit"
   return f"{line}; {verdict} in the {have / GIB:.2f} GiB of this one"
-
-
-def _estimate(setup: Setup) -> str:
-  """Return an estimate of seconds per step and hours per run on other machines.
-
-  FLOPs by formula at half of each chip's peak: arithmetic, not a measurement.
-  """
-  train = setup.config.train
-  flops = setup.flops_per_token * train.tokens_per_step
-  parts = []
-  for name, kind, count in _ESTIMATED:
-    peak = count * throughput.DEVICES[kind].peak_flops
-    seconds = flops / (peak * _UTILISATION)
-    parts.append(f"{name} {seconds:.3g} s ({seconds * train.last_step / 3600:,.0f} h)")
-  return f"time     a step (a run) at {_UTILISATION:.0%} of peak: " + ", ".join(parts)
