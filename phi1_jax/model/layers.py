@@ -232,7 +232,7 @@ class Attention(nn.Module):
       name="qkv",
     )(x_BTD)
     q_BTNH, k_BTNH, v_BTNH = (
-      _saved_as(part.squeeze(2), "qkv") for part in jnp.split(qkv_BT3NH, 3, axis=2)
+      _saved_as(qkv_BT3NH[:, :, part], "qkv") for part in range(3)
     )
     length = x_BTD.shape[1] if cache is None else cache.k_BNSH.shape[2]
     cos, sin = rotary.tables(length, config.rotary_dim, config.rope_base)

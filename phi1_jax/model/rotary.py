@@ -3,7 +3,7 @@
 Pairs are half-split, as in the released phi-1: of the R rotated dims, dim i is paired
 with dim i + R/2. The remaining dims of a head stay as they are.
 
-B batch, T length, N heads, H head_dim, R rotary_dim, P pairs: R/2.
+B batch, T length, N heads, H head_dim, R rotary_dim.
 """
 
 import jax
@@ -20,23 +20,28 @@ def tables(length: int, rotary_dim: int, base: float) -> tuple[jax.Array, jax.Ar
     base: angle of pair i at position t is t / base^(2i/R).
 
   Returns:
-    The cosines and sines, float32, TP with a column per pair.
+    cos_TR and sin_TR, float32, with each angle at both dims of its pair. The sine is
+    negated on the first half, where the rotation subtracts.
   """
   exponents = np.arange(0, rotary_dim, 2, dtype=np.float32) / rotary_dim
   frequencies = (1.0 / base**exponents).astype(np.float32)
   angles = np.arange(length, dtype=np.float32)[:, None] * frequencies
-  return jnp.asarray(np.cos(angles)), jnp.asarray(np.sin(angles))
+  cos, sin = np.cos(angles), np.sin(angles)
+  return (
+    jnp.asarray(np.concatenate([cos, cos], -1)),
+    jnp.asarray(np.concatenate([-sin, sin], -1)),
+  )
 
 
 def rotate(x_BTNH: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
   """Rotate the first R dims of every head, in float32; keep shape and dtype.
 
-  The cosines and sines are TP, or BTP where rows have their own positions.
+  The cosines and sines are TR, or BTR where rows have their own positions.
   """
-  cos, sin, pairs = cos[..., None, :], sin[..., None, :], cos.shape[-1]
-  rest_BTNH = x_BTNH[..., 2 * pairs :]
-  one, other = (
-    x_BTNH[..., start : start + pairs].astype(jnp.float32) for start in (0, pairs)
+  rotary_dim = cos.shape[-1]
+  x_BTNR = x_BTNH[..., :rotary_dim].astype(jnp.float32)
+  swapped_BTNR = jnp.roll(x_BTNR, rotary_dim // 2, axis=-1)
+  rotated_BTNR = x_BTNR * cos[..., None, :] + swapped_BTNR * sin[..., None, :]
+  return jnp.concatenate(
+    [rotated_BTNR.astype(x_BTNH.dtype), x_BTNH[..., rotary_dim:]], axis=-1
   )
-  turned = one * cos - other * sin, other * cos + one * sin
-  return jnp.concatenate([*(y.astype(x_BTNH.dtype) for y in turned), rest_BTNH], -1)
