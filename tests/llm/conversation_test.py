@@ -1,7 +1,5 @@
 """Remedies for replies that cannot be used."""
 
-import dataclasses
-
 import pytest
 
 from phi1_jax import InputError
@@ -83,7 +81,3 @@ def test_the_worst_turns_cost_at_least_as_much_as_any(configure):
     assert len(worst) == len(turns)
     for bound, turn in zip(map(cost, worst), turns, strict=True):
       assert all(a >= b for a, b in zip(bound, cost(turn.request), strict=True))
-
-
-def test_a_longer_request_is_another_one():
-  assert dataclasses.replace(ORIGIN, doubled=True) != ORIGIN
