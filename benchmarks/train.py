@@ -16,8 +16,7 @@ One device, one step over the sequences that the recipe lets a device hold at a 
   plain          the same model as nanodo writes one: Flax's way of attention and
                  dropout, optax, `jax.jit`, nothing chosen for speed; float32
 
-Levanter and MaxText are no sides: PyPI's MaxText needs Python 3.12, its Levanter is of
-2023. Without --gin_file the models are the quickstart's and one of 4 layers, width 256
+Without --gin_file the models are the quickstart's and one of 4 layers, width 256
 and 8 x 256 tokens, each with and without dropout.
 
 On the CPU each side is a process and they take turns step by step, so that a busy
@@ -42,6 +41,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import importlib.util
 import itertools
 import json
 import os
@@ -201,78 +201,9 @@ def _phi_config(config: setup.RunConfig) -> Any:
 def plain(config: setup.RunConfig) -> Program:
   """A step of the same model in plain JAX."""
   import jax
-  import jax.numpy as jnp
-  import optax
-  from flax import linen as nn
+  import plain_jax  # beside this file
 
-  from phi1_jax.model.decoder import Decoder
-
-  model, rates = config.model, config.optimizer
-  half = model.rotary_dim // 2
-
-  def norm(x, p):
-    x = (x - x.mean(-1, keepdims=True)) * jax.lax.rsqrt(x.var(-1, keepdims=True) + 1e-5)
-    return x * p["scale"] + p["bias"]
-
-  def drop(x, rate, key):
-    if not rate:
-      return x
-    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0.0)
-
-  def rotate(x):
-    steps = jnp.arange(x.shape[1])[:, None] * model.rope_base ** (
-      -jnp.arange(half) / half
-    )
-    cos, sin = jnp.cos(steps)[:, None], jnp.sin(steps)[:, None]
-    one, other, rest = jnp.split(x, (half, 2 * half), axis=-1)
-    turned = one * cos - other * sin, other * cos + one * sin
-    return jnp.concatenate([*turned, rest], axis=-1)
-
-  def block(x, layer):
-    p, key = layer
-    keys, y = jax.random.split(key, 3), norm(x, p["norm"])
-    qkv = p["attention"]["qkv"]
-    qkv = jnp.einsum("btd,dpnh->pbtnh", y, qkv["kernel"]) + qkv["bias"][:, None, None]
-    scores = jnp.einsum("btnh,bsnh->bnts", rotate(qkv[0]), rotate(qkv[1]))
-    causal = jnp.tril(jnp.ones(scores.shape[-2:], bool))
-    scores = jnp.where(causal, scores / model.head_dim**0.5, -1e9)
-    weights = drop(jax.nn.softmax(scores), model.attention_dropout_rate, keys[0])
-    context, out = jnp.einsum("bnts,bsnh->btnh", weights, qkv[2]), p["attention"]["out"]
-    attended = jnp.einsum("btnh,nhd->btd", context, out["kernel"]) + out["bias"]
-    wide = jax.nn.gelu(y @ p["mlp"]["up"]["kernel"] + p["mlp"]["up"]["bias"])
-    mlp = wide @ p["mlp"]["down"]["kernel"] + p["mlp"]["down"]["bias"]
-    rate = model.dropout_rate
-    return x + drop(attended, rate, keys[1]) + drop(mlp, rate, keys[2]), None
-
-  def loss_of(params, tokens, key):
-    x = params["embedding"]["embedding"][tokens[:, :-1]]
-    keys = jax.random.split(key, model.num_layers)
-    unroll = 1 if model.scan_layers else model.num_layers
-    x, _ = jax.lax.scan(block, x, (params["layers"], keys), unroll=unroll)
-    head = params["head"]
-    logits = norm(x, params["final_norm"]) @ head["kernel"] + head["bias"]
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
-    return losses.mean()
-
-  optimizer = optax.chain(
-    optax.clip_by_global_norm(rates.clip_norm),
-    optax.adamw(rates.peak_learning_rate, rates.beta1, rates.beta2),
-  )
-
-  @jax.jit
-  def first(key):
-    params = nn.unbox(Decoder(model).init(key, jnp.zeros((1, 1), jnp.int32)))["params"]
-    return params, optimizer.init(params), key
-
-  @functools.partial(jax.jit, donate_argnums=0)
-  def update(state, tokens):
-    params, moments, key = state
-    key, dropout = jax.random.split(key)
-    loss, gradients = jax.value_and_grad(loss_of)(params, tokens, dropout)
-    updates, moments = optimizer.update(gradients, moments, params)
-    return (optax.apply_updates(params, updates), moments, key), loss
-
-  state = first(jax.random.key(config.train.seed))
+  state, update = plain_jax.make(config)
 
   def step(tokens: np.ndarray) -> Any:
     nonlocal state
@@ -475,6 +406,11 @@ def main(argv: Sequence[str] | None = None) -> int:
       flush=True,
     )
     show(sides, take_turns(sides, pairs, together=together))
+  for name in ("nanodo", "levanter", "MaxText"):
+    found = importlib.util.find_spec(name) is not None
+    print(
+      f"  {name}: {'installed, but has no side here' if found else 'not installed'}"
+    )
   return command.DONE
 
 

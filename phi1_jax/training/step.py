@@ -98,10 +98,9 @@ def make_train_step(
   learning rate schedule advance. So does one that is not finite, with
   `Train.skip_nonfinite_steps`; without it, they stay too.
 
-  Metrics: `loss` (cross-entropy), `grad_norm` (before clipping) and `learning_rate`;
-  with `Train.z_loss` also `z_loss`, which the gradient adds to the loss; with
-  `Train.skip_nonfinite_steps` also `skipped`, 0 or 1; with bfloat16 parameters also
-  `vanished_updates` and `norm_vanished_updates` (see `vanished_updates`).
+  Metrics: `loss` (cross-entropy), `grad_norm` (before clipping), `learning_rate`; with
+  `Train.z_loss` `z_loss`, part of the gradient only; with `Train.skip_nonfinite_steps`
+  `skipped`, 0 or 1; with bfloat16 parameters those of `vanished_updates`.
   """
   config, parts = setup.config.train, setup.accumulation_steps
   part_loss = functools.partial(
