@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from phi1_jax import InputError, storage
+from phi1_jax.data import shards
 from phi1_jax.data.config import DataConfig
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.prepare import main, prepare
@@ -165,8 +166,8 @@ def test_documents_keep_the_sources_order_and_have_offsets(config):
 
 def test_the_split_does_not_depend_on_the_shards(config, tmp_path):
   held_out = []
-  for shards in (1, 4):
-    made = config(shards=shards, store=str(tmp_path / str(shards)))
+  for count in (1, 4):
+    made = config(shards=count, store=str(tmp_path / str(count)))
     prepare(made)
     held_out.append(sorted(documents(TokenStore.open(made.store), "tiny", "held_out")))
   assert held_out[0] == held_out[1]
@@ -214,36 +215,34 @@ def test_a_trained_tokenizer_knows_only_the_training_texts(config, tmp_path):
   assert store.vocabulary_size == 320
 
 
-def test_a_store_in_the_cloud(config, gcs, tmp_path, monkeypatch):
-  """The same bytes; a build that broke off goes on with the shards in the bucket."""
-  prepare(config(store=str(tmp_path / "local")))
-  expected = contents(tmp_path / "local")
-  folder = f"{gcs.folder}/store"
-  made = []
+@pytest.mark.parametrize("remote", [False, True])
+def test_finished_shards_are_not_built_again(
+  config, finished, gcs, tmp_path, monkeypatch, capsys, remote
+):
+  """Also by another machine, on the shards in a bucket."""
+  folder = f"{gcs.folder}/store" if remote else str(tmp_path / "stopped")
+  made, build = [], shards.build
 
-  def failing(unit, *arguments):
+  def counting(unit, *arguments):
     if len(made) == 2:
-      raise RuntimeError("the machine is gone")
-    made.append(unit.position)
+      raise OSError("no space left on device")
+    made.append(unit.shard)
     return build(unit, *arguments)
 
-  from phi1_jax.data import shards
-
-  build = shards.build
-  with monkeypatch.context() as patch:
-    patch.setattr(shards, "build", failing)
-    with pytest.raises(RuntimeError, match="gone"):
-      prepare(config(store=folder))
-  shutil.rmtree(storage.cache_folder())  # another machine goes on
-  monkeypatch.setattr(
-    shards,
-    "build",
-    lambda unit, *rest: (made.append(unit.position), build(unit, *rest))[1],
-  )
-  prepare(config(store=folder))
-  assert sorted(made) == [0, 1, 2]
-  names = storage.names(storage.parse(folder))
-  assert {n: storage.read_bytes(storage.parse(folder) / n) for n in names} == expected
+  monkeypatch.setattr(shards, "build", counting)
+  with pytest.raises(OSError, match="no space"):
+    prepare(config(store=folder))
+  if remote:
+    shutil.rmtree(storage.cache_folder())
+  else:
+    (tmp_path / "stopped/.tokens-00002-of-00003.npy.partial").write_bytes(b"half")
+  made.clear()
+  prepare(config(store=folder), progress=True)
+  assert made == [2]
+  place = storage.parse(folder)
+  names = storage.names(place)
+  assert {n: storage.read_bytes(place / n) for n in names} == contents(finished)
+  assert f"writing {folder}:" in capsys.readouterr().err
 
 
 def test_a_complete_store_is_left_as_it_is(config, finished, caplog):
@@ -326,8 +325,8 @@ def test_a_build_killed_at_any_moment_goes_on_to_the_same_bytes(
     process = context.Process(target=_build_slowly, args=(config(),))
     process.start()
     # Whatever the speed of this machine: some time after a shard is on its way.
-    started = len(list(store.glob("dropped-*.json")))
-    while process.is_alive() and len(list(store.glob("dropped-*.json"))) <= started:
+    started = len(list(store.glob("shard-*.json")))
+    while process.is_alive() and len(list(store.glob("shard-*.json"))) <= started:
       time.sleep(0.002)
     time.sleep(rng.choice([0.0, 0.001, 0.005, 0.02, 0.2]))
     with contextlib.suppress(ProcessLookupError):  # it was done before
@@ -337,30 +336,6 @@ def test_a_build_killed_at_any_moment_goes_on_to_the_same_bytes(
   assert not stops[0]
   prepare(config())
   assert contents(config().store) == contents(finished)
-
-
-def test_finished_shards_are_not_built_again(config, finished, tmp_path):
-  folder = tmp_path / "stopped"
-  # A build that was stopped by a full disk in its last shard.
-  with pytest.MonkeyPatch.context() as patch:
-    from phi1_jax.data import shards
-
-    real, built = shards.build, []
-
-    def build(unit, *arguments):
-      if len(built) == 2:
-        raise OSError("no space left on device")
-      built.append(unit.shard)
-      return real(unit, *arguments)
-
-    patch.setattr(shards, "build", build)
-    with pytest.raises(OSError, match="no space"):
-      prepare(config(store=str(folder)))
-    built.clear()
-    (folder / ".tokens-00002-of-00003.npy.partial").write_bytes(b"half")
-    prepare(config(store=str(folder)))
-    assert built == [2]
-  assert contents(folder) == contents(finished)
 
 
 def test_a_second_builder_waits_for_the_first(config, context):
@@ -404,7 +379,7 @@ def test_a_killed_command_leaves_no_worker_behind(config, finished, gin_file, ca
     "--gin.Data.processes=2",
     TINY_SECONDS_PER_TEXT="0.02",
   )
-  while not list(store.glob("dropped-*.json")):
+  while not list(store.glob("shard-*.json")):
     assert started.poll() is None, started.communicate()
     time.sleep(0.01)
   started.kill()  # this one process, with SIGKILL

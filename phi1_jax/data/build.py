@@ -5,6 +5,7 @@ so a build that was stopped or killed continues with the next unit. The bytes de
 neither on that nor on the number of processes.
 """
 
+import collections
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -20,7 +21,6 @@ from typing import Any
 from phi1_jax import InputError, storage
 from phi1_jax.data import mixtures, shards, token_store
 from phi1_jax.data.config import DataConfig
-from phi1_jax.data.mixtures import Rated
 from phi1_jax.data.shards import Unit
 from phi1_jax.storage import AnyPath, lease
 from phi1_jax.text import tokenizer as tokenizers
@@ -58,8 +58,7 @@ def build(config: DataConfig, processes: int, show: Show) -> str:
   with storage.Lease(
     place, "building a token store", flag="Data.store", wait=True
   ) as lease:
-    rated = mixtures.resolve(config)
-    facts, units = _plan(config, rated, tokenizer)
+    facts, units = _plan(config, tokenizer)
     if storage.exists(place / "COMPLETED"):
       opened = token_store.TokenStore.open(place, verify=config.verify)
       refuse_other(place, opened.manifest, facts)
@@ -69,7 +68,10 @@ def build(config: DataConfig, processes: int, show: Show) -> str:
     mirror.fetch()
     _begin(mirror.local, place, facts)
     try:
-      digest = _Build(config, mirror, units, processes, show).run(facts, tokenizer)
+      work = _Work(units, processes, show)
+      tokenizer = work.tokenizer(mirror.local, tokenizer, config)
+      entries = work.shards(place, mirror, tokenizer.digest)
+      digest = _finish(mirror.local, facts, tokenizer, entries)
     finally:
       mirror.upload()
   manifest = json.loads((mirror.local / "manifest.json").read_bytes())
@@ -88,9 +90,10 @@ def _load(name: str) -> Tokenizer:
 
 
 def _plan(
-  config: DataConfig, rated: Mapping[str, Rated], tokenizer: Tokenizer | None
+  config: DataConfig, tokenizer: Tokenizer | None
 ) -> tuple[dict[str, Any], list[Unit]]:
   """Return the facts that decide a store's bytes, for its manifest, and its units."""
+  rated = mixtures.resolve(config)
   made = {
     "train": {"name": "train", "vocabulary_size": config.trained_vocabulary_size},
     "codegen": {"name": "codegen"},
@@ -100,8 +103,8 @@ def _plan(
   facts = {
     "mixture": config.mixture,
     "tasks": {
-      name: {"rate": entry.rate, "sources": entry.source.describe()}
-      for name, entry in rated.items()
+      name: {"rate": rate, "sources": source.describe()}
+      for name, (source, rate) in rated.items()
     },
     "tokenizer": made,
     "held_out_fraction": config.held_out_fraction,
@@ -112,12 +115,12 @@ def _plan(
   marked = config.loss_on == "completions"
   if marked:  # stores without marks are as they were before there were any
     facts["loss_on"] = config.loss_on
-  counts = {name: x.source.num_shards(config.shards) for name, x in rated.items()}
+  counts = {name: x.num_shards(config.shards) for name, (x, _) in rated.items()}
   places = [(name, i, n) for name, n in counts.items() for i in range(n)]
   units = [
     Unit(
-      *(name, i, n, position, len(places), config.held_out_fraction),
-      *(rated[name].source, marked),
+      *(name, rated[name][0], i, n, position, len(places)),
+      *(config.held_out_fraction, marked),
     )
     for position, (name, i, n) in enumerate(places)
   ]
@@ -178,84 +181,54 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Build:
-  """A build in its folder; for the arguments see `build`."""
+class _Work:
+  """The units of a build and the processes that work on them; see `build`."""
 
-  config: DataConfig
-  mirror: storage.Mirror
   units: Sequence[Unit]
   processes: int
   show: Show
 
-  def run(self, facts: dict[str, Any], tokenizer: Tokenizer | None) -> str:
-    """Build the store in the mirror's local folder; return its digest."""
-    store = self.mirror.local
-    kept = store / tokenizers.FILE_NAME
-    if tokenizer is None:
-      tokenizer = tokenizers.load(str(kept)) if kept.exists() else self._trained()
-    if not kept.exists():
-      tokenizer.save(kept)
-    entries = self._shards(tokenizer)
-    facts = {**facts, "dropped": self._dropped()}
-    facts["tokenizer"] = {
-      **facts["tokenizer"],
-      "digest": tokenizer.digest,
-      "vocabulary_size": tokenizer.vocabulary_size,
-      "eos_id": tokenizer.eos_id,
-    }
-    digest = token_store.finish(store, facts, entries)
-    for pattern in (_NOTE, "build.lock", "dropped-*.json", ".*.partial"):
-      for path in store.glob(pattern):
-        path.unlink(missing_ok=True)
-    return digest
+  def tokenizer(
+    self, store: Path, given: Tokenizer | None, config: DataConfig
+  ) -> Tokenizer:
+    """Return the store's tokenizer: saved there, given, or trained on all units."""
+    path = store / tokenizers.FILE_NAME
+    if path.exists():
+      return given or tokenizers.load(path)
+    if given is None:
+      size = config.trained_vocabulary_size
+      assert size is not None  # DataConfig refuses it
+      pairs: list[tuple[bytes, bytes]] = []
+      with self.show(len(self.units), 0, "choosing text for the tokenizer") as bar:
+        for _, chosen in self._each(shards.sample, self.units, TRAINING_BYTES):
+          pairs = shards.smallest([*pairs, *chosen], TRAINING_BYTES)
+          bar.update(1)
+      fits = sum(len(text) for _, text in pairs) <= TRAINING_BYTES
+      texts = [text.decode() for _, text in (pairs if fits else pairs[:-1])]
+      given = tokenizers.train(texts, size)
+    given.save(path)
+    return given
 
-  def _trained(self) -> Tokenizer:
-    """Train a tokenizer on training documents of all units."""
-    size = self.config.trained_vocabulary_size
-    assert size is not None  # DataConfig refuses it
-    pairs: list[tuple[bytes, bytes]] = []
-    with self.show(len(self.units), 0, "choosing text for the tokenizer") as bar:
-      for _, chosen in self._each(shards.sample, self.units, TRAINING_BYTES):
-        pairs = shards.smallest([*pairs, *chosen], TRAINING_BYTES)
-        bar.update(1)
-    return tokenizers.train((text.decode() for _, text in pairs), size)
-
-  def _shards(self, tokenizer: Tokenizer) -> list[dict[str, Any]]:
-    """Build the missing shards; return all manifest entries, in order."""
-    store = self.mirror.local
+  def shards(
+    self, place: AnyPath, mirror: storage.Mirror, tokenizer_digest: str
+  ) -> list[dict]:
+    """Build the missing shards; return the entries of all, in order."""
+    store, units = mirror.local, self.units
     entries = {
       unit.position: entry
-      for unit in self.units
+      for unit in units
       if (entry := token_store.finished_shard(store, unit.position, unit.positions))
     }
-    missing = [unit for unit in self.units if unit.position not in entries]
+    missing = [unit for unit in units if unit.position not in entries]
     tokens = 0
-    with self.show(len(self.units), len(entries), f"writing {store}") as bar:
-      arguments = (str(store), tokenizer.digest)
+    with self.show(len(units), len(entries), f"writing {place}") as bar:
+      arguments = (str(store), tokenizer_digest)
       for unit, entry in self._each(shards.build, missing, *arguments):
         entries[unit.position] = entry
         tokens += entry["train"]["tokens"] + entry["held_out"]["tokens"]
         bar.update(1, tokens=f"{tokens:,}")
-        self.mirror.upload()
-    full = {e["task"] for e in entries.values() if e["train"]["documents"]}
-    for unit in self.units:
-      if unit.task not in full:
-        reasons = _reasons({unit.task: self._dropped()[unit.task]})
-        raise InputError(
-          f"task {unit.task} gives no documents to train on"
-          f"{f' (dropped {reasons})' if reasons else ''}; check its source"
-        )
-    return [entries[unit.position] for unit in self.units]
-
-  def _dropped(self) -> dict[str, dict[str, int]]:
-    """Return how many files or documents were dropped, by task and reason."""
-    totals: dict[str, dict[str, int]] = {unit.task: {} for unit in self.units}
-    for unit in self.units:
-      note = shards.dropped_file(self.mirror.local, unit).read_bytes()
-      for reason, count in json.loads(note).items():
-        total = totals[unit.task]
-        total[reason] = total.get(reason, 0) + count
-    return totals
+        mirror.upload()
+    return [entries[unit.position] for unit in units]
 
   def _each(
     self, function: Callable[..., Any], units: Sequence[Unit], *arguments: Any
@@ -265,22 +238,44 @@ class _Build:
     if workers <= 1:
       yield from ((unit, function(unit, *arguments)) for unit in units)
       return
-    named = self.config.needs_seqio  # seqio's tasks are not picklable
     executor = concurrent.futures.ProcessPoolExecutor(
       workers,
       mp_context=multiprocessing.get_context("forkserver"),
       initializer=shards.start_worker,
-      initargs=(self.config,),
     )
     try:
-      jobs = {}
-      for unit in units:
-        sent = dataclasses.replace(unit, source=None) if named else unit
-        jobs[executor.submit(function, sent, *arguments)] = unit
+      jobs = {executor.submit(function, unit, *arguments): unit for unit in units}
       for job in concurrent.futures.as_completed(jobs):
         yield jobs[job], job.result()
     finally:
       executor.shutdown(cancel_futures=True)
+
+
+def _finish(
+  store: Path, facts: dict[str, Any], tokenizer: Tokenizer, entries: list[dict]
+) -> str:
+  """Write the manifest of a store whose shards are built; return its digest."""
+  dropped = {entry["task"]: collections.Counter[str]() for entry in entries}
+  for entry in entries:
+    dropped[entry["task"]].update(entry["dropped"])
+  full = {entry["task"] for entry in entries if entry["train"]["documents"]}
+  for task in sorted(dropped.keys() - full):
+    reasons = _reasons({task: dropped[task]})
+    raise InputError(
+      f"task {task} gives no documents to train on"
+      f"{f' (dropped {reasons})' if reasons else ''}; check its source"
+    )
+  made = {
+    **facts["tokenizer"],
+    "digest": tokenizer.digest,
+    "vocabulary_size": tokenizer.vocabulary_size,
+    "eos_id": tokenizer.eos_id,
+  }
+  facts = {**facts, "dropped": dropped, "tokenizer": made}
+  digest = token_store.finish(store, facts, entries)
+  for path in (store / _NOTE, *store.glob(".*.partial")):
+    path.unlink(missing_ok=True)
+  return digest
 
 
 def _summary(manifest: dict[str, Any]) -> str:

@@ -59,8 +59,8 @@ def train_batches(
     batch_size: windows per global batch.
     sequence_length: input tokens per window.
     seed: decides the order, together with the store's digest.
-    rates: share of windows per task; other tasks are not read. None takes the rates of
-      the mixture.
+    rates: share of windows per task, positive; other tasks are not read. None takes the
+      rates of the mixture.
     completions_only: give tokens that are no target, such as prompts, as ~id.
     rows: numbers [N] of this host's rows of the global batch; None is all.
     start: windows of the mixture that were read before.
@@ -72,10 +72,9 @@ def train_batches(
     no target is the bitwise complement of its id, which is negative.
 
   Raises:
-    InputError: an unknown task, a rate that is not positive, a task (or store)
-      without a window, or a store without marks for `completions_only`.
+    InputError: an unknown task, a task (or store) without a window, or a store without
+      marks for `completions_only`.
   """
-  _check_positive(batch_size=batch_size, sequence_length=sequence_length)
   shares, sources = _sources(store, sequence_length, seed, rates, completions_only)
   wanted = np.arange(batch_size) if rows is None else rows
 
@@ -141,7 +140,6 @@ def held_out_batches(
   Raises:
     InputError: the store has no such task, or no marks for `completions_only`.
   """
-  _check_positive(batch_size=batch_size, sequence_length=sequence_length)
   stream = store.stream(task, "held_out")
   marks = store.marks(task, "held_out") if completions_only else None
   wanted = np.arange(batch_size) if rows is None else rows
@@ -252,8 +250,16 @@ def _sources(
   completions_only: bool,
 ) -> tuple[list[float], list[_Source]]:
   """Return the shares, which add up to 1, and sources: one of all tasks, or each."""
-  resolved = _resolve_rates(store, rates)
-  groups = [store.tasks] if resolved is None else [(task,) for task in sorted(resolved)]
+  tasks = store.manifest["tasks"]
+  rates = rates or {task: fields["rate"] for task, fields in tasks.items()}
+  for task in rates.keys() - tasks.keys():
+    raise InputError(
+      f'Data.rates: got the task "{task}", which {store.directory} does not hold; '
+      f"expected {', '.join(store.tasks)}"
+    )
+  groups = [(task,) for task in sorted(rates)]
+  if set(rates.values()) == {"by_size"}:
+    groups, rates = [store.tasks], {"": 1.0}
   sources = []
   for tasks in groups:
     # The whole name enters the seed: tasks of one size must not share an order.
@@ -269,45 +275,5 @@ def _sources(
         "use a shorter sequence_length or more data"
       )
     sources.append(source)
-  if resolved is None:
-    return [1.0], sources
-  total = math.fsum(resolved.values())
-  return [resolved[task] / total for task in sorted(resolved)], sources
-
-
-def _resolve_rates(
-  store: TokenStore, rates: Mapping[str, float] | None
-) -> dict[str, float] | None:
-  """Return the checked rates per task, or None to visit all windows by size."""
-  if rates is None:
-    registered = {t: fields["rate"] for t, fields in store.manifest["tasks"].items()}
-    if all(rate == "by_size" for rate in registered.values()):
-      return None
-    rates = registered
-  if not rates:
-    raise InputError(
-      f"rates are empty: name at least one of the tasks {', '.join(store.tasks)}"
-    )
-  for task, rate in rates.items():
-    if task not in store.tasks:
-      raise InputError(
-        f'rates name the task "{task}", which token store {store.directory} does not '
-        f"hold; its tasks: {', '.join(store.tasks)}"
-      )
-    if rate == "by_size":
-      raise InputError(
-        f'task "{task}" is registered "by_size" beside tasks with a rate; '
-        "give every task a number in Data.rates"
-      )
-    if not 0 < rate < math.inf:
-      raise InputError(
-        f'rate of task "{task}" is {rate}; expected a positive number (leave the '
-        "task out of Data.rates to skip it)"
-      )
-  return dict(rates)
-
-
-def _check_positive(**values: int) -> None:
-  for name, value in values.items():
-    if value < 1:
-      raise InputError(f"{name} is {value}; expected at least 1")
+  total = math.fsum(rates.values())
+  return [rates[name] / total for name in sorted(rates)], sources

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from phi1_jax import InputError
 from phi1_jax.data import corpora
@@ -33,38 +33,16 @@ from phi1_jax.grammar import teacher as grammar
 from phi1_jax.text.tokenizer import Tokenizer
 
 
-@dataclasses.dataclass(frozen=True)
-class Rated:
+class Rated(NamedTuple):
   """A task's source with its rate: a number, or "by_size"."""
 
   source: Source
   rate: float | str = "by_size"
 
 
-class _ListedSource:
-  """Base of sources that list units, which are dealt out to shards."""
-
-  def units(self) -> Sequence[Any]:
-    """Return the units, in order."""
-    raise NotImplementedError
-
-  def documents(self, unit: Any) -> Sequence[Document] | Drop:
-    """Return the documents of a unit, or the reason why there are none."""
-    raise NotImplementedError
-
-  def read(
-    self, shard: int, shards: int, tokenizer: Tokenizer | None = None
-  ) -> Iterator[Document | Drop]:
-    """Yield the documents of every n-th unit."""
-    del tokenizer
-    for unit in self.units()[shard::shards]:
-      found = self.documents(unit)
-      yield from [found] if isinstance(found, Drop) else found
-
-
 @dataclasses.dataclass(frozen=True)
-class CorpusSource(_ListedSource):
-  """The embedded corpora; a unit is a file.
+class CorpusSource:
+  """The embedded corpora.
 
   Attributes:
     extract: maps a file of a corpus to its documents, or to the reason of a drop.
@@ -80,20 +58,22 @@ class CorpusSource(_ListedSource):
 
   def num_shards(self, wanted: int) -> int:
     """Return `wanted`, or the number of files."""
-    return max(1, min(wanted, len(self.units())))
+    return max(1, min(wanted, sum(len(corpus.paths) for corpus in self.embedded())))
 
-  def units(self) -> list[tuple[Corpus, str]]:
-    """Return the files."""
-    return [(corpus, path) for corpus in self.embedded() for path in corpus.paths]
-
-  def documents(self, unit: tuple[Corpus, str]) -> list[Document] | Drop:
-    """Return the documents of a file."""
-    return self.extract(*unit)
+  def read(
+    self, shard: int, shards: int, tokenizer: Tokenizer | None = None
+  ) -> Iterator[Document | Drop]:
+    """Yield the documents of every n-th file."""
+    del tokenizer
+    files = [(corpus, path) for corpus in self.embedded() for path in corpus.paths]
+    for corpus, path in files[shard::shards]:
+      found = self.extract(corpus, path)
+      yield from [found] if isinstance(found, Drop) else found
 
 
 @dataclasses.dataclass(frozen=True)
-class GrammarSource(_ListedSource):
-  """Texts of the grammar teacher, which needs no LLM; a unit is a text's number.
+class GrammarSource:
+  """Texts of the grammar teacher, which needs no LLM.
 
   Attributes:
     kind: "exercises" or "sections" (of textbooks).
@@ -119,17 +99,18 @@ class GrammarSource(_ListedSource):
     """Return `wanted`, or `shards`."""
     return min(wanted, self.shards)
 
-  def units(self) -> Sequence[int]:
-    """Return the numbers of the texts."""
-    return range(self.number)
-
-  def documents(self, unit: int) -> list[Document]:
-    """Return a text; exercises of one composition are a group."""
-    if self.kind == "sections":
-      text = grammar.section(self.seed, unit).text
-      return [Document(text, text)]
-    exercise = grammar.exercise(self.seed, unit, menu=self.menu)
-    return [Document(exercise.text, repr(exercise.composition))]
+  def read(
+    self, shard: int, shards: int, tokenizer: Tokenizer | None = None
+  ) -> Iterator[Document]:
+    """Yield every n-th text; exercises of one composition are a group."""
+    del tokenizer
+    for number in range(shard, self.number, shards):
+      if self.kind == "sections":
+        text = grammar.section(self.seed, number).text
+        yield Document(text, text)
+      else:
+        exercise = grammar.exercise(self.seed, number, menu=self.menu)
+        yield Document(exercise.text, repr(exercise.composition))
 
 
 # The tasks that read curated sets of the same names, if Data.curated_directory is set.

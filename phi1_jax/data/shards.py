@@ -10,20 +10,17 @@ import collections
 import dataclasses
 import functools
 import hashlib
-import heapq
 import multiprocessing
 import multiprocessing.connection
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from phi1_jax import InputError, storage
+from phi1_jax import InputError
 from phi1_jax.data import exercises, mixtures
-from phi1_jax.data.config import DataConfig
 from phi1_jax.data.documents import Document, Drop, Source, held_out
 from phi1_jax.data.token_store import ShardWriter
 from phi1_jax.text import tokenizer as tokenizers
@@ -40,37 +37,40 @@ class Unit:
 
   Attributes:
     task: name of the task.
+    source: origin of the task's documents.
     shard: number of the shard in the task.
     shards: number of the task's shards.
     position: number of the shard in the store.
     positions: number of the store's shards.
     held_out_fraction: share of the documents that are held out.
-    source: origin of the documents; None = the process looks it up.
     marked: write which tokens are completions.
   """
 
   task: str
+  source: Source
   shard: int
   shards: int
   position: int
   positions: int
   held_out_fraction: float
-  source: Source | None = None
-  marked: bool = False
+  marked: bool
+
+  def documents(
+    self, tokenizer: Tokenizer | None, dropped: collections.Counter[str]
+  ) -> Iterator[Document]:
+    """Yield the documents; count what is dropped by reason."""
+    for found in self.source.read(self.shard, self.shards, tokenizer):
+      if isinstance(found, Drop):
+        dropped[found.reason] += 1
+      else:
+        yield found
 
 
-# The sources that this process looked up, by task: seqio's are not sent to it.
-_sources: dict[str, Source] = {}
-
-
-def start_worker(config: DataConfig) -> None:
-  """Set up a new process: register seqio's tasks if needed, and end with the parent."""
-  os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core per process
+def start_worker() -> None:
+  """Set up a new process: it uses one core, and ends with its parent."""
+  os.environ["TOKENIZERS_PARALLELISM"] = "false"
   os.environ["RAYON_NUM_THREADS"] = "1"
   threading.Thread(target=_exit_with_parent, daemon=True).start()
-  if config.needs_seqio:
-    rated = mixtures.resolve(config)
-    _sources.update({name: entry.source for name, entry in rated.items()})
 
 
 def _exit_with_parent() -> None:
@@ -89,7 +89,7 @@ def build(unit: Unit, store: str, tokenizer_digest: str) -> dict[str, Any]:
   )
   dropped = collections.Counter[str]()
   number = 0
-  for batch in _batches(_documents(unit, tokenizer, dropped)):
+  for batch in _batches(unit.documents(tokenizer, dropped)):
     for document, (prompt, text) in zip(batch, _encode(batch, tokenizer), strict=True):
       if not len(text):
         dropped["empty"] += 1
@@ -103,21 +103,7 @@ def build(unit: Unit, store: str, tokenizer_digest: str) -> dict[str, Any]:
         held_out=held_out(document, unit.held_out_fraction),
         marks=_marks(document, prompt, text, unit, tokenizer) if unit.marked else None,
       )
-  # Before `close`, after which the shard is done.
-  storage.write_json(dropped_file(store, unit), dict(sorted(dropped.items())))
-  return writer.close()
-
-
-def _documents(
-  unit: Unit, tokenizer: Tokenizer | None, dropped: collections.Counter[str]
-) -> Iterator[Document]:
-  """Yield the documents of a unit; count what is dropped by reason."""
-  source = unit.source or _sources[unit.task]
-  for found in source.read(unit.shard, unit.shards, tokenizer):
-    if isinstance(found, Drop):
-      dropped[found.reason] += 1
-    else:
-      yield found
+  return writer.close(dropped)
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -210,7 +196,7 @@ def sample(unit: Unit, num_bytes: int) -> list[tuple[bytes, bytes]]:
   """Return the training texts of one unit that `smallest` keeps, with their hashes."""
   texts = (
     (document.prompt + document.text).encode()
-    for document in _documents(unit, None, collections.Counter())
+    for document in unit.documents(None, collections.Counter())
     if not held_out(document, unit.held_out_fraction)
   )
   return smallest(((hashlib.sha256(t).digest(), t) for t in texts), num_bytes)
@@ -219,26 +205,26 @@ def sample(unit: Unit, num_bytes: int) -> list[tuple[bytes, bytes]]:
 def smallest(
   pairs: Iterable[tuple[bytes, bytes]], num_bytes: int
 ) -> list[tuple[bytes, bytes]]:
-  """Return the (hash, text) pairs of the smallest hashes that fit into `num_bytes`.
+  """Return the (hash, text) pairs of the smallest hashes that fill `num_bytes`, sorted.
 
   This is a uniform sample, independent of the order of the pairs and of how they are
-  divided: the smallest of the parts' smallest are the smallest of all.
+  divided: the smallest of the parts' smallest are the smallest of all. The last text
+  may not fit whole.
   """
-  kept: list[tuple[int, bytes]] = []  # a heap, the largest hash first
-  size, end = 0, 1 << 256
-  for digest, text in pairs:
-    if (number := int.from_bytes(digest, "big")) < end:
-      heapq.heappush(kept, (-number, text))
-      size += len(text)
-    while size > num_bytes:
-      end = -kept[0][0]
-      size -= len(heapq.heappop(kept)[1])
-  return sorted(((-number).to_bytes(32, "big"), text) for number, text in kept)
+  kept, size = [], 0
+  for pair in pairs:
+    kept.append(pair)
+    size += len(pair[1])
+    if size > 3 * num_bytes:
+      kept = _cut(kept, num_bytes)
+      size = sum(len(text) for _, text in kept)
+  return _cut(kept, num_bytes)
 
 
-def dropped_file(store: str | Path, unit: Unit) -> Path:
-  """Return the file of a unit's drop counts, which the manifest takes over."""
-  return Path(store) / f"dropped-{unit.position:05d}.json"
+def _cut(pairs: list[tuple[bytes, bytes]], num_bytes: int) -> list[tuple[bytes, bytes]]:
+  kept = sorted(pairs)
+  ends = np.cumsum([len(text) for _, text in kept])
+  return kept[: np.searchsorted(ends, num_bytes) + 1]
 
 
 @functools.lru_cache(maxsize=1)

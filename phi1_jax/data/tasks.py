@@ -8,6 +8,7 @@ is one higher, and the token store holds the tokenizer's own ids.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import os
@@ -46,40 +47,32 @@ class TokenizerVocabulary(seqio.Vocabulary):
     """Shifted id of <|endoftext|>."""
     return self.tokenizer.eos_id + SHIFT
 
-  @property
-  def bos_id(self) -> int:
-    """CodeGen begins and ends text with the same token."""
-    return self.eos_id
-
-  @property
-  def unk_id(self) -> None:
-    """Every byte has an id."""
-    return None
+  bos_id = eos_id  # CodeGen begins and ends text with the same token
+  unk_id = None  # every byte has an id
 
   @property
   def _base_vocab_size(self) -> int:
     return self.tokenizer.vocabulary_size + SHIFT
 
-  def _encode(self, s: str) -> Sequence[int]:
-    return (self.tokenizer.encode_arrays([s])[0].astype(np.int32) + SHIFT).tolist()
+  def _encode(self, s: str | bytes) -> np.ndarray:
+    text = s.decode() if isinstance(s, bytes) else s
+    return self.tokenizer.encode_arrays([text])[0].astype(np.int32) + np.int32(SHIFT)
+
+  def encode(self, s: str) -> Sequence[int]:
+    """Return the ids of a text."""
+    return self._encode(s).tolist()
 
   def _decode(self, ids: Iterable[int]) -> str:
     shown = (int(i) - SHIFT for i in ids if i not in (self.pad_id, self.eos_id))
     return self.tokenizer.decode(shown)
 
   def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
-    def encode(text: bytes) -> np.ndarray:
-      ids = self.tokenizer.encode_arrays([text.decode()])[0]
-      return ids.astype(np.int32) + np.int32(SHIFT)
-
-    ids = tf.numpy_function(encode, [s], tf.int32, stateful=False)
+    ids = tf.numpy_function(self._encode, [s], tf.int32, stateful=False)
     ids.set_shape([None])
     return ids
 
   def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
-    text = tf.numpy_function(
-      lambda row: self._decode(row).encode(), [ids], tf.string, stateful=False
-    )
+    text = tf.numpy_function(self._decode, [ids], tf.string, stateful=False)
     text.set_shape([])
     return text
 
@@ -117,13 +110,9 @@ class _BuiltInSource(seqio.FunctionDataSource):
 class _CuratedSets(seqio.TfdsDataSource):
   """A curated set: a TFDS dataset in TFRecord format with the feature "text"."""
 
-  def __init__(self, name: str, directory: str):
-    super().__init__(
-      f"{name}:{CURATED_VERSION}",
-      tfds_data_dir=os.path.expanduser(directory),
-      splits=("train",),
-      read_only=True,
-    )
+
+# Modules and folder of the last `register`, for other processes.
+_registered: tuple[tuple[str, ...], str | None] = ((), None)
 
 
 def register(modules: Iterable[str] = (), curated_directory: str | None = None) -> None:
@@ -136,17 +125,39 @@ def register(modules: Iterable[str] = (), curated_directory: str | None = None) 
   Raises:
     InputError: a module is missing or fails.
   """
+  global _registered
+  _registered = (tuple(modules), curated_directory)
   for name in mixtures.MIXTURES:
     if name in seqio.MixtureRegistry.names():
       seqio.MixtureRegistry.remove(name)
-  for name, source in mixtures.TASKS.items():
-    directory = curated_directory if name in mixtures.EXTRACTORS else None
-    _register(
-      name, _CuratedSets(name, directory) if directory else _BuiltInSource(source)
+  vocabulary = TokenizerVocabulary(tokenizers.codegen())
+  for name, ours in mixtures.TASKS.items():
+    source: seqio.DataSource = _BuiltInSource(ours)
+    if curated_directory and name in mixtures.EXTRACTORS:
+      source = _CuratedSets(
+        f"{name}:{CURATED_VERSION}",
+        tfds_data_dir=os.path.expanduser(curated_directory),
+        splits=("train",),
+        read_only=True,
+      )
+    if name in seqio.TaskRegistry.names():
+      seqio.TaskRegistry.remove(name)
+    task = seqio.Task(
+      name,
+      source=source,
+      preprocessors=[
+        text_to_targets,
+        seqio.preprocessors.tokenize,
+        seqio.CacheDatasetPlaceholder(),
+        seqio.preprocessors.append_eos,
+      ],
+      output_features={"targets": seqio.Feature(vocabulary, add_eos=True)},
+      metric_fns=[],
     )
+    seqio.TaskRegistry.add_provider(name, task)
   for name, tasks in mixtures.MIXTURES.items():
     seqio.MixtureRegistry.add(name, [(task, by_size) for task in tasks])
-  for name in modules:
+  for name in _registered[0]:
     try:
       importlib.import_module(name)
     except InputError:
@@ -155,25 +166,6 @@ def register(modules: Iterable[str] = (), curated_directory: str | None = None) 
       raise InputError(
         f"Data.modules: importing {name} failed with {type(error).__name__}: {error}"
       ) from error
-
-
-def _register(name: str, source: seqio.DataSource) -> None:
-  if name in seqio.TaskRegistry.names():
-    seqio.TaskRegistry.remove(name)
-  vocabulary = TokenizerVocabulary(tokenizers.codegen())
-  made = seqio.Task(
-    name,
-    source=source,
-    preprocessors=[
-      text_to_targets,
-      seqio.preprocessors.tokenize,
-      seqio.CacheDatasetPlaceholder(),
-      seqio.preprocessors.append_eos,
-    ],
-    output_features={"targets": seqio.Feature(vocabulary, add_eos=True)},
-    metric_fns=[],
-  )
-  seqio.TaskRegistry.add_provider(name, made)
 
 
 def text_to_targets(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -243,11 +235,24 @@ def _rate(found: seqio.Task | seqio.Mixture, task: seqio.Task) -> float | str:
     ) from error
 
 
+@functools.cache
+def _source_in_process(
+  modules: tuple[str, ...], curated_directory: str | None, name: str
+) -> Source:
+  """Return the source of a task, registered first."""
+  if _registered != (modules, curated_directory):
+    register(modules, curated_directory)
+  return _source(seqio.TaskRegistry.get(name))
+
+
 class SeqioSource:
   """The documents of a seqio task, encoded with the store's tokenizer."""
 
   def __init__(self, task: seqio.Task):
     self.task = task
+
+  def __reduce__(self):  # a task holds functions, which other processes import
+    return _source_in_process, (*_registered, self.task.name)
 
   def describe(self) -> list[dict[str, Any]]:
     """Return the facts of the task's source.

@@ -27,7 +27,7 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -41,25 +41,16 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 SPLITS = ("train", "held_out")
-_VERIFIED = "verified.json"
-_BESIDE = ("tokenizer.json",)  # other files of a store
 _BUILD_AGAIN = "run `python -m phi1_jax.prepare` again with the same --gin_file"
 _REBUILD = "build it again, in a new folder, with `python -m phi1_jax.prepare`"
 
-
-# The arrays of a shard: type, and what they have an element for.
+# The arrays of a shard: type, the unit of their elements, and the keys of an entry for
+# the name of the file and its sha256.
 _ARRAYS = {
-  "tokens": (np.uint16, "tokens"),
-  "documents": (np.int64, "documents"),
-  "loss": (np.uint8, "tokens"),
+  "tokens": ("uint16", "tokens", "file", "sha256"),
+  "documents": ("int64", "documents", "documents_file", "documents_sha256"),
+  "loss": ("uint8", "tokens", "loss_file", "loss_sha256"),
 }
-
-
-def _keys(name: str) -> tuple[str, str]:
-  """Return the keys of an entry for the file of an array and its sha256."""
-  if name == "tokens":
-    return "file", "sha256"
-  return f"{name}_file", f"{name}_sha256"
 
 
 class ShardWriter:
@@ -82,13 +73,12 @@ class ShardWriter:
     *,
     marked: bool = False,
   ):
-    if not 0 <= index < count:
-      raise ValueError(f"shard index {index} is not in [0, {count})")
     self._directory, self._task, self._marked = Path(directory), task, marked
     self._index, self._count = index, count
     # Ids and marks of each document, and their bytes of text.
-    self._documents: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
-    self._marks: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+    self._documents: dict[str, list[tuple[np.ndarray, np.ndarray | None]]] = {
+      split: [] for split in SPLITS
+    }
     self._num_bytes = dict.fromkeys(SPLITS, 0)
 
   def add(
@@ -111,8 +101,6 @@ class ShardWriter:
       InputError: an id does not fit into uint16.
     """
     ids = np.asarray(tokens)
-    if ids.ndim != 1 or ids.dtype.kind not in "iu" or ids.size == 0:
-      raise TypeError(f"a document is 1-D integers, got {ids.dtype}{ids.shape}")
     if int(ids.min()) < 0 or int(ids.max()) >= 1 << 16:
       raise InputError(
         f"task {self._task}: token ids {ids.min()}..{ids.max()} do not fit into "
@@ -120,52 +108,50 @@ class ShardWriter:
       )
     split = "held_out" if held_out else "train"
     # A view would keep a caller's whole batch of documents in memory.
-    self._documents[split].append(np.array(ids, dtype=np.uint16))
+    self._documents[split].append((np.array(ids, dtype=np.uint16), marks))
     self._num_bytes[split] += num_bytes
-    if self._marked:
-      if marks is None or marks.shape != ids.shape:
-        raise ValueError("a marked shard needs a mark for every token")
-      self._marks[split].append(marks.astype(np.uint8))
 
-  def close(self) -> dict[str, Any]:
-    """Write the shard to the disk and return its entry for the manifest."""
-    documents = [ids for split in SPLITS for ids in self._documents[split]]
-    lengths = np.array([len(ids) for ids in documents], dtype=np.int64)
+  def close(self, dropped: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """Write the shard to the disk and return its entry for the manifest.
+
+    Args:
+      dropped: number of documents left out, by reason; `finish` removes it.
+    """
+    documents = [pair for split in SPLITS for pair in self._documents[split]]
+    lengths = np.array([len(ids) for ids, _ in documents], dtype=np.int64)
     content = {
-      "tokens": np.concatenate([np.zeros(0, np.uint16), *documents]),
-      "documents": np.cumsum(lengths) - lengths,
+      "tokens": [ids for ids, _ in documents],
+      "documents": [np.cumsum(lengths) - lengths],
     }
     if self._marked:
-      marks = [marks for split in SPLITS for marks in self._marks[split]]
-      content["loss"] = np.concatenate([np.zeros(0, np.uint8), *marks])
+      content["loss"] = [marks for _, marks in documents if marks is not None]
     self._directory.mkdir(parents=True, exist_ok=True)
-    entry: dict[str, Any] = {"task": self._task}
+    entry: dict[str, Any] = {"task": self._task, "dropped": dict(dropped or {})}
     for name, values in content.items():
+      dtype, _, file_key, sha256_key = _ARRAYS[name]
       path = self._directory / f"{name}-{_suffix(self._index, self._count)}.npy"
       with storage.writing(path) as file:
-        np.save(file, values)
-      entry |= dict(zip(_keys(name), (path.name, _sha256(path)), strict=True))
+        np.save(file, np.concatenate([np.zeros(0, dtype), *values]))
+      entry |= {file_key: path.name, sha256_key: _sha256(path)}
     for split in SPLITS:
       entry[split] = {
         "documents": len(self._documents[split]),
-        "tokens": sum(map(len, self._documents[split])),
+        "tokens": sum(len(ids) for ids, _ in self._documents[split]),
         "bytes": self._num_bytes[split],
       }
-    storage.write_bytes(
-      _record(self._directory, self._index, self._count), _canonical(entry)
-    )
+    record = _record(self._directory, self._index, self._count)
+    storage.write_bytes(record, _canonical(entry))
     return entry
 
 
 def finished_shard(directory: str | Path, index: int, count: int) -> dict | None:
   """Return the entry of a shard that an earlier build finished, or None."""
-  directory = Path(directory)
-  record = _record(directory, index, count)
+  record = _record(Path(directory), index, count)
   if not record.exists():
     return None
   entry = json.loads(record.read_bytes())
-  there = all((directory / name).exists() for name in _files([entry]))
-  return entry if there else None
+  there = all((record.parent / name).exists() for name in _files([entry]))
+  return entry if there and "dropped" in entry else None
 
 
 def finish(directory: str | Path, manifest_fields: dict, shards: list[dict]) -> str:
@@ -178,20 +164,15 @@ def finish(directory: str | Path, manifest_fields: dict, shards: list[dict]) -> 
     shards: the entries from `ShardWriter.close`, in shard order.
   """
   directory = Path(directory)
-  expected = [f"tokens-{_suffix(i, len(shards))}.npy" for i in range(len(shards))]
-  if [shard["file"] for shard in shards] != expected:
-    raise ValueError(f"shards are not the {len(shards)} of this store, in order")
   totals = {
     unit: sum(shard[split][unit] for shard in shards for split in SPLITS)
     for unit in ("documents", "tokens", "bytes")
   }
-  manifest = _canonical(
-    {**manifest_fields, **totals, "format": FORMAT, "shards": shards}
-  )
+  kept = [{k: v for k, v in shard.items() if k != "dropped"} for shard in shards]
+  manifest = _canonical({**manifest_fields, **totals, "format": FORMAT, "shards": kept})
   digest = hashlib.sha256(manifest).hexdigest()
   storage.write_bytes(directory / "manifest.json", manifest)
-  completed = _canonical({"manifest_sha256": digest})
-  storage.write_bytes(directory / "COMPLETED", completed)
+  storage.write_bytes(directory / "COMPLETED", _canonical({"manifest_sha256": digest}))
   for index in range(len(shards)):
     _record(directory, index, len(shards)).unlink(missing_ok=True)
   return digest
@@ -238,16 +219,14 @@ class TokenStream:
     if start == stop:
       return np.zeros(0, np.uint16)
     first = bisect.bisect_right(self._ends, start)
-    offset = self._ends[first] - len(self._parts[first])
-    if stop <= self._ends[first]:
-      return self._parts[first][start - offset : stop - offset]
+    last = bisect.bisect_left(self._ends, stop)
     pieces = []
-    for part, end in zip(self._parts[first:], self._ends[first:], strict=True):
+    for part, end in zip(
+      self._parts[first : last + 1], self._ends[first : last + 1], strict=True
+    ):
       begin = end - len(part)
       pieces.append(part[max(start - begin, 0) : stop - begin])
-      if stop <= end:
-        break
-    return np.concatenate(pieces)
+    return pieces[0] if first == last else np.concatenate(pieces)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,8 +254,8 @@ class TokenStore:
   ) -> TokenStore:
     """Open a store and check that it is complete.
 
-    A store on cloud storage is copied into a local cache first. Files of the copy that
-    are damaged are downloaded again once.
+    The shards of a store on cloud storage are copied into a local cache first. Those
+    that are damaged there are downloaded again once.
 
     Args:
       directory: folder written by `python -m phi1_jax.prepare`, local or gs://.
@@ -289,34 +268,32 @@ class TokenStore:
       InputError: a file is missing or wrong.
     """
     place = storage.parse(directory)
-    if not storage.is_remote(place):
-      return cls._open(Path(place), verify, verified)
-    local = _cached(place)
-    try:
-      return cls._open(local, verify, local / _VERIFIED)
-    except InputError:
-      log.warning("%s: %s is damaged; downloading it again", place, local)
-    _cached(place, damaged=True)
-    try:
-      return cls._open(local, verify, local / _VERIFIED)
-    except InputError as error:
-      raise InputError(str(error).replace(str(local), str(place))) from None
+    digest, manifest = _read_manifest(place)
 
-  @classmethod
-  def _open(cls, directory: Path, verify: bool, verified: AnyPath | None) -> TokenStore:
-    digest, manifest = _read_manifest(directory)
-    try:
-      shards = tuple(_open_shard(directory, s) for s in manifest["shards"])
+    def opened(local: Path, note: AnyPath | None) -> TokenStore:
+      shards = tuple(_open_shard(local, shard) for shard in manifest["shards"])
       if verify:
-        _verify(directory, digest, manifest, verified)
-      store = cls(directory, digest, manifest, shards)
+        _verify(local, digest, _files(manifest["shards"]), note)
+      store = cls(local, digest, manifest, shards)
       _ = store.tasks, store.eos_id, store.vocabulary_size
+      return store
+
+    try:
+      if not storage.is_remote(place):
+        return opened(Path(place), verified)
+      local = storage.cache_folder() / "stores" / digest[:16]
+      for damaged in (False, True):
+        _download(place, local, _files(manifest["shards"]), damaged=damaged)
+        try:
+          return opened(local, local / "verified.json")
+        except InputError as error:
+          message = str(error).replace(str(local), str(place))
+          log.warning("%s: the copy in %s is damaged", place, local)
+      raise InputError(message)
     except (KeyError, TypeError) as error:
       raise InputError(
-        f"{directory / 'manifest.json'}: field {error} is missing or malformed; "
-        f"{_REBUILD}"
+        f"{place / 'manifest.json'}: field {error} is missing or malformed; {_REBUILD}"
       ) from error
-    return store
 
   @property
   def tasks(self) -> tuple[str, ...]:
@@ -355,6 +332,19 @@ class TokenStore:
       )
     return self._stream("loss", task, split)
 
+  def _stream(self, array: str, task: str, split: str) -> TokenStream:
+    if task not in self.tasks:
+      raise InputError(
+        f'token store {self.directory} has no task "{task}"; it holds: '
+        f"{', '.join(self.tasks)}"
+      )
+    parts = []
+    for entry, arrays in zip(self.manifest["shards"], self._shards, strict=True):
+      if entry["task"] == task:
+        train, held_out = np.split(arrays[array], [entry["train"]["tokens"]])
+        parts.append(train if split == "train" else held_out)
+    return TokenStream(parts)
+
   def num_targets(self, split: str, completions_only: bool) -> dict[str, int]:
     """Return how many tokens of a split are to be predicted, of tasks with any."""
     found = {}
@@ -365,22 +355,6 @@ class TokenStore:
         found[task] = int(marks.read(1, len(marks)).sum(dtype=np.int64))
     return {task: count for task, count in found.items() if count}
 
-  def _stream(self, array: str, task: str, split: str) -> TokenStream:
-    if split not in SPLITS:
-      raise ValueError(f'split is one of {SPLITS}, got "{split}"')
-    if task not in self.tasks:
-      raise InputError(
-        f'token store {self.directory} has no task "{task}"; it holds: '
-        f"{', '.join(self.tasks)}"
-      )
-    parts = []
-    for entry, arrays in zip(self.manifest["shards"], self._shards, strict=True):
-      if entry["task"] == task:
-        border = entry["train"]["tokens"]
-        values = arrays[array]
-        parts.append(values[:border] if split == "train" else values[border:])
-    return TokenStream(parts)
-
   def bytes_per_token(self, task: str, split: str) -> float:
     """Return UTF-8 bytes of text per token of a split, ends of documents included."""
     counts = [s[split] for s in self.manifest["shards"] if s["task"] == task]
@@ -388,58 +362,64 @@ class TokenStore:
     return sum(count["bytes"] for count in counts) / max(tokens, 1)
 
 
-def _read_manifest(directory: Path) -> tuple[str, dict[str, Any]]:
+def _read_manifest(store: AnyPath) -> tuple[str, dict[str, Any]]:
   """Return digest and content of manifest.json, checked against COMPLETED."""
-  if not directory.is_dir():
+  if not all(storage.exists(store / name) for name in ("COMPLETED", "manifest.json")):
     raise InputError(
-      f"token store {directory}: no such folder; build it with "
-      "`python -m phi1_jax.prepare`, or correct Data.store"
+      f"token store {store} has no COMPLETED or no manifest.json: it is not there, or "
+      f"its build did not finish; {_BUILD_AGAIN} to go on, or correct Data.store"
     )
-  if not (directory / "COMPLETED").is_file():
-    raise InputError(
-      f"token store {directory} has no COMPLETED: its build did not finish; "
-      f"{_BUILD_AGAIN} to go on"
-    )
-  completed = storage.read_json(directory / "COMPLETED")
-  manifest_path = directory / "manifest.json"
-  if not manifest_path.is_file():
-    raise InputError(f"{manifest_path} is missing; {_BUILD_AGAIN}")
-  digest, expected = _sha256(manifest_path), completed.get("manifest_sha256")
+  path = store / "manifest.json"
+  expected = storage.read_json(store / "COMPLETED").get("manifest_sha256")
+  content = storage.read_bytes(path)
+  digest = hashlib.sha256(content).hexdigest()
   if digest != expected:
     raise InputError(
-      f"{manifest_path} has sha256 {digest}, but COMPLETED says {expected}: it was "
-      f"changed after the build; {_REBUILD}"
+      f"{path} has sha256 {digest}, but COMPLETED says {expected}: it was changed "
+      f"after the build; {_REBUILD}"
     )
-  manifest = storage.read_json(manifest_path)
+  manifest = json.loads(content)
   if manifest.get("format") != FORMAT:
     raise InputError(
-      f"{manifest_path} has format {manifest.get('format')}, this version reads "
-      f"format {FORMAT}; {_REBUILD}"
+      f"{path} has format {manifest.get('format')}, this version reads format "
+      f"{FORMAT}; {_REBUILD}"
     )
   return digest, manifest
 
 
-def _open_shard(directory: Path, entry: dict[str, Any]) -> dict[str, np.ndarray]:
-  """Memory-map one shard's arrays; check type and length of its files."""
-  found = {}
-  for name, (dtype, unit) in _ARRAYS.items():
-    if name != "loss" or "loss_file" in entry:
-      length = sum(entry[split][unit] for split in SPLITS)
-      found[name] = _map(directory / entry[_keys(name)[0]], np.dtype(dtype), length)
-  return found
-
-
 def _files(shards: Sequence[dict[str, Any]]) -> dict[str, str]:
   """Return the names of the arrays of shards and the sha256 of each."""
-  keys = [_keys(name) for name in _ARRAYS]
+  keys = [tuple(keys) for _, _, *keys in _ARRAYS.values()]
   return {e[file]: e[sha256] for e in shards for file, sha256 in keys if file in e}
 
 
+def _open_shard(directory: Path, entry: dict[str, Any]) -> dict[str, np.ndarray]:
+  """Memory-map the 1-D arrays of a shard; check type and length of its files."""
+  found = {}
+  for name, (dtype, unit, file, _) in _ARRAYS.items():
+    if name == "loss" and file not in entry:
+      continue
+    path, length = directory / entry[file], sum(entry[split][unit] for split in SPLITS)
+    try:
+      array = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError, OSError) as error:
+      raise InputError(
+        f"{path} is missing, truncated or no .npy file ({error}); {_REBUILD}"
+      ) from error
+    if array.dtype != dtype or array.shape != (length,):
+      raise InputError(
+        f"{path} holds {array.dtype}{list(array.shape)}, the manifest says "
+        f"{dtype}[{length}]; {_REBUILD}"
+      )
+    # Slices of a plain array take a fifth of the time of np.memmap's.
+    found[name] = np.asarray(array)
+  return found
+
+
 def _verify(
-  directory: Path, digest: str, manifest: dict[str, Any], note: AnyPath | None
+  directory: Path, digest: str, files: Mapping[str, str], note: AnyPath | None
 ) -> None:
   """Hash every file of a store, unless a note says that they were hashed before."""
-  files = _files(manifest["shards"])
   found = {name: (directory / name).stat() for name in files}
   versions = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in found.items()}
   content = {"manifest_sha256": digest, "files": versions}
@@ -459,73 +439,40 @@ def _verify(
     log.warning("%s: %s; the next start hashes the store again", note, error.strerror)
 
 
-_caching = threading.Lock()
+_downloading = threading.Lock()
 
 
-def _cached(remote: AnyPath, *, damaged: bool = False) -> Path:
-  """Return a local copy of a store on cloud storage; download what is missing.
-
-  The copy is named after the digest of the store. One that is whole is not written to.
+def _download(
+  remote: AnyPath, local: Path, files: Mapping[str, str], *, damaged: bool
+) -> None:
+  """Download the files that a local copy of a store lacks; write nothing if whole.
 
   Args:
     remote: the store.
-    damaged: delete files that the manifest does not describe, and download them again.
+    local: the folder of the copy.
+    files: the names of the arrays and their sha256.
+    damaged: download files with another sha256 again.
   """
-  try:
-    completed = json.loads(storage.read_bytes(remote / "COMPLETED"))
-    digest = str(completed["manifest_sha256"])
-    content = storage.read_bytes(remote / "manifest.json")
-    sha256 = {**_files(json.loads(content)["shards"]), "manifest.json": digest}
-  except FileNotFoundError:
-    raise InputError(
-      f"token store {remote} has no COMPLETED: it is not there, or its build did not "
-      f"finish; {_BUILD_AGAIN}, or correct Data.store"
-    ) from None
-  except (ValueError, KeyError, TypeError):
-    raise InputError(
-      f"{remote}: COMPLETED or manifest.json is no JSON; {_REBUILD}"
-    ) from None
-  local = storage.cache_folder() / "stores" / digest[:16]
-  if not damaged and all((local / name).is_file() for name in (*sha256, "COMPLETED")):
-    return local
-  doing = "downloading a token store"
-  with _caching, storage.Lease(local, doing, flag="PHI1_JAX_CACHE", wait=True):
-    for name in sha256 if damaged else ():
-      if (local / name).is_file() and _sha256(local / name) != sha256[name]:
-        (local / name).unlink()
-    missing = [name for name in (*sha256, *_BESIDE) if not (local / name).is_file()]
-    if missing:
-      log.info("copying the token store %s to %s", remote, local)
-    with ThreadPoolExecutor(8) as pool:
-      list(pool.map(lambda name: _download(remote, local, name), missing))
-    storage.write_bytes(local / "COMPLETED", _canonical(completed))
-  return local
 
-
-def _download(remote: AnyPath, local: Path, name: str) -> None:
-  try:
-    mirror.download(remote / name, local / name)
-  except FileNotFoundError:
-    if name not in _BESIDE:
+  def download(name: str) -> None:
+    try:
+      mirror.download(remote / name, local / name)
+    except FileNotFoundError:
       raise InputError(
         f"{remote / name} is missing, but the manifest lists it; {_REBUILD}"
       ) from None
 
-
-def _map(path: Path, dtype: np.dtype, length: int) -> np.ndarray:
-  """Memory-map a 1-D .npy file of the expected type and length."""
-  if not path.exists():
-    raise InputError(f"{path} is missing, but the manifest lists it; {_REBUILD}")
-  try:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-  except (ValueError, EOFError, OSError) as error:
-    raise InputError(
-      f"{path} is truncated or no .npy file ({error}); {_REBUILD}"
-    ) from error
-  if array.dtype != dtype or array.shape != (length,):
-    raise InputError(
-      f"{path} holds {array.dtype}{list(array.shape)}, the manifest says "
-      f"{dtype}[{length}]; {_REBUILD}"
-    )
-  # Slices of a plain array take a fifth of the time of np.memmap's.
-  return np.asarray(array)
+  if not damaged and all((local / name).is_file() for name in files):
+    return
+  doing = "downloading a token store"
+  with _downloading, storage.Lease(local, doing, flag="PHI1_JAX_CACHE", wait=True):
+    log.info("copying the token store %s to %s", remote, local)
+    with contextlib.suppress(FileNotFoundError):
+      mirror.download(remote / "tokenizer.json", local / "tokenizer.json")
+    missing = []
+    for name, sha256 in files.items():
+      path = local / name
+      if not path.is_file() or (damaged and _sha256(path) != sha256):
+        missing.append(name)
+    with ThreadPoolExecutor(8) as pool:
+      list(pool.map(download, missing))

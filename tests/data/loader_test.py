@@ -86,16 +86,14 @@ def test_each_epoch_visits_every_window_once(store):
       assert sorted(origins(epoch, task)) == list(range(count))
   assert not np.array_equal(drawn[0], drawn[1])
   assert not np.array_equal(drawn[1], drawn[2])
-
-
-def test_every_token_but_the_first_is_a_target_once_per_epoch(store):
-  drawn = batches(store, sum(NUM_WINDOWS.values()), batch_size=1)
-  targets = np.sort(drawn[..., 1:].ravel())
+  # Every token but the first is a target once.
   expected = [
     np.arange(origin + 1, origin + NUM_WINDOWS[task] * T + 1)
     for task, (origin, _, _) in TASKS.items()
   ]
-  np.testing.assert_array_equal(targets, np.concatenate(expected))
+  np.testing.assert_array_equal(
+    np.sort(drawn[0, :, 1:].ravel()), np.concatenate(expected)
+  )
 
 
 def test_the_order_is_pinned(store):
@@ -130,15 +128,10 @@ def test_resuming_equals_never_having_stopped(store, rates):
 
 
 def test_another_batch_size_goes_on_with_the_next_window(store):
+  batches(store, 1, start=10**12)  # does not replay
   straight = batches(store, 30).reshape(120, T + 1)
   resumed = batches(store, 10, batch_size=6, start=4 * 7).reshape(60, T + 1)
   np.testing.assert_array_equal(straight[28:88], resumed)
-
-
-def test_a_far_step_costs_no_replay(store):
-  started = time.perf_counter()
-  batches(store, 1, start=10**12)
-  assert time.perf_counter() - started < 1.0
 
 
 @pytest.mark.parametrize("rates", [None, {"code": 3, "textbook": 1}])
@@ -304,26 +297,9 @@ def test_what_fails_while_prefetching_is_raised(store, monkeypatch, prefetch):
     list(iterator)
 
 
-@pytest.mark.parametrize(
-  ("rates", "message"),
-  [
-    ({"cod": 1.0}, r'"cod".*code, exercises, textbook'),
-    ({"code": 0.0}, r'rate of task "code" is 0.0'),
-    ({"code": 1.0, "textbook": -1}, r'"textbook" is -1'),
-    ({"code": float("nan")}, r"is nan"),
-    ({}, r"rates are empty.*code"),
-  ],
-)
-def test_bad_rates_are_refused_at_once(store, rates, message):
-  with pytest.raises(InputError, match=message):
-    train_batches(store, batch_size=1, sequence_length=T, seed=0, rates=rates)
-
-
-def test_by_size_beside_numbers_is_refused(tmp_path):
-  store = build(tmp_path)
-  store.manifest["tasks"]["code"]["rate"] = 0.5
-  with pytest.raises(InputError, match=r'"exercises" is registered "by_size"'):
-    train_batches(store, batch_size=1, sequence_length=T, seed=0)
+def test_a_rate_of_an_unknown_task_is_refused_at_once(store):
+  with pytest.raises(InputError, match=r'"cod".*code, exercises, textbook'):
+    train_batches(store, batch_size=1, sequence_length=T, seed=0, rates={"cod": 1.0})
 
 
 def test_a_store_too_small_names_its_sizes(store):
@@ -332,13 +308,6 @@ def test_a_store_too_small_names_its_sizes(store):
   rates = {"code": 1, "textbook": 1}
   with pytest.raises(InputError, match=r"train tokens: textbook: 35;"):
     train_batches(store, batch_size=1, sequence_length=50, seed=0, rates=rates)
-
-
-def test_sizes_below_one_are_refused(store):
-  with pytest.raises(InputError, match="batch_size is 0"):
-    train_batches(store, batch_size=0, sequence_length=T, seed=0)
-  with pytest.raises(InputError, match="sequence_length is 0"):
-    held_out_batches(store, "code", batch_size=1, sequence_length=0)
 
 
 def test_loading_needs_no_framework(store):

@@ -2,6 +2,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -44,12 +45,12 @@ def directory(tmp_path) -> Path:
   return tmp_path / "store"
 
 
-def rewrite_manifest(directory, change):
+def rewrite_manifest(directory, *without, **fields):
   """Edits the manifest and lets COMPLETED vouch for it."""
   path = directory / "manifest.json"
-  manifest = json.loads(path.read_text())
-  change(manifest)
-  path.write_text(json.dumps(manifest))
+  manifest = json.loads(path.read_text()) | fields
+  kept = {name: value for name, value in manifest.items() if name not in without}
+  path.write_text(json.dumps(kept))
   digest = hashlib.sha256(path.read_bytes()).hexdigest()
   (directory / "COMPLETED").write_text(json.dumps({"manifest_sha256": digest}))
 
@@ -63,17 +64,12 @@ def test_train_documents_come_first_and_streams_cross_shards(directory):
   assert train.read(0, 2).dtype == train.read(3, 7).dtype == np.uint16
   assert (store.eos_id, store.vocabulary_size) == (9, 65_536)
   assert store.tasks == ("code", "empty")
+  assert store.stream("empty", "train").read(0, 0).tolist() == []
   first = np.load(directory / "tokens-00000-of-00003.npy", mmap_mode="r")
   starts = np.load(directory / "documents-00000-of-00003.npy")
   assert first.dtype == np.uint16
   assert first.tolist() == [0, 1, 9, 65_535, 9, 7, 9]
   assert starts.tolist() == [0, 3, 5]
-
-
-def test_an_empty_shard_is_an_empty_stream(directory):
-  stream = TokenStore.open(directory).stream("empty", "train")
-  assert len(stream) == 0
-  assert stream.read(0, 0).tolist() == []
 
 
 @pytest.mark.parametrize("border", range(10))
@@ -153,93 +149,66 @@ def test_ids_that_do_not_fit_are_refused(tmp_path, tokens):
     ShardWriter(tmp_path, 0, 1, "code").add(tokens, num_bytes=1, held_out=False)
 
 
-def test_finish_wants_all_shards_in_order(tmp_path):
-  shards = [write_shard(tmp_path, i) for i in (1, 0)]
-  with pytest.raises(ValueError, match="in order"):
-    finish(tmp_path, FIELDS, shards)
+def flip(path, at=-1):
+  content = bytearray(path.read_bytes())
+  content[at] ^= 1
+  path.write_bytes(content)
 
 
-def test_missing_folder(tmp_path):
-  with pytest.raises(InputError, match=r"nowhere: no such folder"):
-    TokenStore.open(tmp_path / "nowhere")
+FIRST, LAST = "tokens-00000-of-00003.npy", "tokens-00002-of-00003.npy"
 
 
-def test_unfinished_store(directory):
-  (directory / "COMPLETED").unlink()
-  with pytest.raises(InputError, match=r"no COMPLETED.*phi1_jax.prepare.* to go on"):
-    TokenStore.open(directory)
-
-
-@pytest.mark.parametrize("name", ["COMPLETED", "manifest.json"])
-def test_unreadable_json(directory, name):
-  content = b'{"format": \xff'
-  (directory / name).write_bytes(content)
-  if name == "manifest.json":
-    digest = hashlib.sha256(content).hexdigest()
-    (directory / "COMPLETED").write_text(json.dumps({"manifest_sha256": digest}))
-  with pytest.raises(InputError, match=rf"{name}: not readable as JSON"):
-    TokenStore.open(directory)
-
-
-def test_changed_manifest(directory):
-  path = directory / "manifest.json"
-  path.write_text(path.read_text().replace("code", "c0de"))
-  with pytest.raises(InputError, match=r"manifest.json has sha256 .* COMPLETED says"):
-    TokenStore.open(directory)
-
-
-def test_missing_manifest(directory):
-  (directory / "manifest.json").unlink()
-  with pytest.raises(InputError, match=r"manifest.json is missing"):
-    TokenStore.open(directory)
-
-
-def test_unknown_format(directory):
-  rewrite_manifest(directory, lambda manifest: manifest.update(format=2))
-  with pytest.raises(InputError, match="format 2, this version reads format 1"):
-    TokenStore.open(directory)
-
-
-@pytest.mark.parametrize("field", ["shards", "tokenizer", "tasks"])
-def test_missing_manifest_field(directory, field):
-  rewrite_manifest(directory, lambda manifest: manifest.pop(field))
-  with pytest.raises(InputError, match=f"manifest.json: field '{field}'"):
-    TokenStore.open(directory)
-
-
-@pytest.mark.parametrize("kind", ["tokens", "documents"])
+@pytest.mark.parametrize(
+  ("damage", "message"),
+  [
+    (shutil.rmtree, "store has no COMPLETED"),
+    (
+      lambda d: (d / "COMPLETED").unlink(),
+      r"no COMPLETED.*phi1_jax.prepare.* to go on",
+    ),
+    (lambda d: (d / "manifest.json").unlink(), "no manifest.json"),
+    (
+      lambda d: (d / "COMPLETED").write_bytes(b"{\xff"),
+      "COMPLETED: not readable as JSON",
+    ),
+    (
+      lambda d: flip(d / "manifest.json", 5),
+      "manifest.json has sha256 .* COMPLETED says",
+    ),
+    (lambda d: rewrite_manifest(d, format=2), "format 2, this version reads format 1"),
+    (lambda d: rewrite_manifest(d, "shards"), "manifest.json: field 'shards'"),
+    (lambda d: rewrite_manifest(d, "tokenizer"), "manifest.json: field 'tokenizer'"),
+    (lambda d: rewrite_manifest(d, "tasks"), "manifest.json: field 'tasks'"),
+    (lambda d: (d / LAST).unlink(), f"{LAST} is missing"),
+    (lambda d: os.truncate(d / LAST, 0), f"{LAST} is missing, truncated"),
+    (lambda d: os.truncate(d / LAST, 7), f"{LAST} is missing, truncated"),
+    (
+      lambda d: os.truncate(d / LAST, (d / LAST).stat().st_size - 2),
+      f"{LAST} is missing, truncated",
+    ),
+    (
+      lambda d: np.save(d / LAST, np.zeros(7, np.int32)),
+      r"holds int32\[7\], the manifest says uint16",
+    ),
+    (
+      lambda d: np.save(d / LAST, np.zeros(8, np.uint16)),
+      r"holds uint16\[8\].*uint16\[7\]",
+    ),
+  ],
+)
 @pytest.mark.parametrize("verify", [True, False])
-def test_missing_and_truncated_shards(directory, kind, verify):
-  path = directory / f"{kind}-00002-of-00003.npy"
-  content = path.read_bytes()
-  for keep in (0, 7, len(content) - 2):
-    path.write_bytes(content[:keep])
-    with pytest.raises(InputError, match=rf"{path.name} is truncated"):
-      TokenStore.open(directory, verify=verify)
-  path.unlink()
-  with pytest.raises(InputError, match=rf"{path.name} is missing"):
+def test_a_damaged_store_is_refused(directory, damage, message, verify):
+  damage(directory)
+  with pytest.raises(InputError, match=message):
     TokenStore.open(directory, verify=verify)
 
 
 @pytest.mark.parametrize("kind", ["tokens", "documents"])
 def test_a_flipped_byte_is_seen_by_verify(directory, kind):
-  path = directory / f"{kind}-00002-of-00003.npy"
-  content = bytearray(path.read_bytes())
-  content[-1] ^= 1
-  path.write_bytes(content)
-  with pytest.raises(InputError, match=rf"{path.name} has sha256"):
+  flip(directory / f"{kind}-00002-of-00003.npy")
+  with pytest.raises(InputError, match=rf"{kind}-00002-of-00003.npy has sha256"):
     TokenStore.open(directory)
   assert TokenStore.open(directory, verify=False).tasks == ("code", "empty")
-
-
-def test_wrong_type_and_length(directory):
-  path = directory / "tokens-00002-of-00003.npy"
-  np.save(path, np.zeros(7, np.int32))
-  with pytest.raises(InputError, match=r"holds int32\[7\], the manifest says uint16"):
-    TokenStore.open(directory, verify=False)
-  np.save(path, np.zeros(8, np.uint16))
-  with pytest.raises(InputError, match=r"holds uint16\[8\].*uint16\[7\]"):
-    TokenStore.open(directory, verify=False)
 
 
 def test_unknown_task_lists_the_tasks(directory):
@@ -264,16 +233,13 @@ def test_files_that_were_verified_are_not_hashed_again(directory, tmp_path, hash
   note = tmp_path / "verified.json"
   before = {path.name: path.read_bytes() for path in directory.iterdir()}
   TokenStore.open(directory, verified=note)
-  assert sum(name.endswith(".npy") for name in hashed) == 2 * len(SHARDS)
+  assert len(hashed) == 2 * len(SHARDS)
   hashed.clear()
   TokenStore.open(directory, verified=note)
-  assert hashed == ["manifest.json"]
+  assert hashed == []
   assert before == {path.name: path.read_bytes() for path in directory.iterdir()}
   # A file that changed since is hashed, and refused.
-  path = directory / "tokens-00000-of-00003.npy"
-  content = bytearray(path.read_bytes())
-  content[-1] ^= 1
-  path.write_bytes(content)
+  flip(directory / FIRST)
   with pytest.raises(InputError, match="its bytes changed"):
     TokenStore.open(directory, verified=note)
   note.write_text("{torn")  # is no note
@@ -281,28 +247,29 @@ def test_files_that_were_verified_are_not_hashed_again(directory, tmp_path, hash
     TokenStore.open(directory, verified=note)
 
 
-def test_a_store_in_the_cloud_is_copied_and_verified_once(gcs, directory, hashed):
+@pytest.fixture
+def remote(gcs, directory):
+  """The store in a bucket."""
   folder = storage.parse(f"{gcs.folder}/store")
   for path in directory.iterdir():
     storage.write_bytes(folder / path.name, path.read_bytes())
-  first = TokenStore.open(f"{gcs.folder}/store")
+  return folder
+
+
+def test_a_store_in_the_cloud_is_copied_and_verified_once(
+  gcs, remote, directory, hashed, monkeypatch
+):
+  first = TokenStore.open(remote)
   assert first.digest == TokenStore.open(directory).digest
   hashed.clear()
   gcs.fail(path="tokens-", status=404, times=99)
-  second = TokenStore.open(f"{gcs.folder}/store")
+  second = TokenStore.open(remote)
   assert gcs.heal() == []
-  assert hashed == ["manifest.json"]
+  assert hashed == []
   np.testing.assert_array_equal(
     *(s.stream("code", "train").read(0, 9) for s in (first, second))
   )
-
-
-def test_a_cached_store_that_is_whole_needs_no_write(gcs, directory, monkeypatch):
-  folder = storage.parse(f"{gcs.folder}/store")
-  for path in directory.iterdir():
-    if path.name != "tokenizer.json":
-      storage.write_bytes(folder / path.name, path.read_bytes())
-  first = TokenStore.open(folder)
+  # A copy that is whole is not written to.
   (first.directory / "verified.json").unlink()
 
   def refuse(*_, **__):
@@ -310,46 +277,31 @@ def test_a_cached_store_that_is_whole_needs_no_write(gcs, directory, monkeypatch
 
   monkeypatch.setattr(storage, "Lease", refuse)
   monkeypatch.setattr(storage, "write_json", refuse)
-  assert TokenStore.open(folder).digest == first.digest
+  assert TokenStore.open(remote).digest == first.digest
 
 
-def test_a_cache_that_cannot_be_written(gcs, directory, tmp_path):
-  folder = storage.parse(f"{gcs.folder}/store")
-  for path in directory.iterdir():
-    storage.write_bytes(folder / path.name, path.read_bytes())
+def test_a_cache_that_cannot_be_written(remote, tmp_path):
   (tmp_path / "cache").write_text("a file")
   with pytest.raises(InputError, match="PHI1_JAX_CACHE: cannot write"):
-    TokenStore.open(folder)
+    TokenStore.open(remote)
 
 
-@pytest.mark.parametrize("name", ["tokens-00000-of-00003.npy", "manifest.json"])
-def test_a_damaged_copy_of_a_store_in_the_cloud_is_downloaded_again(
-  gcs, directory, name
-):
-  folder = storage.parse(f"{gcs.folder}/store")
-  for path in directory.iterdir():
-    storage.write_bytes(folder / path.name, path.read_bytes())
-  first = TokenStore.open(folder)
+def test_a_damaged_file_of_a_cached_store_is_downloaded_again(remote, directory):
+  first = TokenStore.open(remote)
   whole = {path.name: path.stat().st_mtime_ns for path in first.directory.iterdir()}
-  content = bytearray((first.directory / name).read_bytes())
-  content[-2] ^= 1
-  (first.directory / name).write_bytes(content)
-  second = TokenStore.open(folder)
-  assert (second.directory / name).read_bytes() == (directory / name).read_bytes()
+  flip(first.directory / FIRST, -2)
+  second = TokenStore.open(remote)
+  assert (second.directory / FIRST).read_bytes() == (directory / FIRST).read_bytes()
   again = {path.name: path.stat().st_mtime_ns for path in first.directory.iterdir()}
-  changed = {name for name in whole if whole[name] != again[name]}
-  assert changed <= {name, "COMPLETED", "verified.json"}
+  assert {n for n in whole if whole[n] != again[n]} == {FIRST, "verified.json"}
 
 
-def test_a_store_in_the_cloud_that_is_damaged(gcs, directory):
-  folder = storage.parse(f"{gcs.folder}/store")
+def test_a_store_in_the_cloud_that_is_damaged(gcs, remote):
   with pytest.raises(InputError, match="no COMPLETED"):
-    TokenStore.open(folder)
-  for path in directory.iterdir():
-    content = bytearray(path.read_bytes())
-    content[-1] ^= path.name.startswith("tokens-00000")
-    storage.write_bytes(folder / path.name, bytes(content))
+    TokenStore.open(f"{gcs.folder}/elsewhere")
+  content = bytearray((remote / FIRST).read_bytes())
+  content[-1] ^= 1
+  storage.write_bytes(remote / FIRST, bytes(content))
   with pytest.raises(InputError, match="its bytes changed") as error:
-    TokenStore.open(folder)
-  assert str(error.value).startswith(f"{folder}/tokens-00000")
-  assert "delete" not in str(error.value)
+    TokenStore.open(remote)
+  assert str(error.value).startswith(f"{remote}/{FIRST}")
