@@ -21,7 +21,7 @@ from phi1_jax.cli import command, gin_config
 from phi1_jax.parallel import sharding
 from phi1_jax.planning import account, report, search
 from phi1_jax.planning import topology as topologies
-from phi1_jax.planning.account import Account, OutOfMemoryError
+from phi1_jax.planning.account import OutOfMemoryError
 from phi1_jax.planning.topology import Topology
 from phi1_jax.training.setup import CONFIGURABLES, RunConfig, make_setup
 from phi1_jax.training.step import make_train_step
@@ -81,37 +81,38 @@ def _config(files, bindings, machine: Topology) -> RunConfig:
   )
 
 
-def _measure(machine: Topology, devices: Sequence[Any], config: RunConfig) -> Account:
-  """Compile a run's step."""
+def _measure(
+  machine: Topology, devices: Sequence[Any], config: RunConfig
+) -> dict[str, Any]:
+  """Compile a run's step; return the fields of --json."""
   setup = make_setup(config, Path(), devices)
   with sharding.layout(setup.mesh):
     step: Any = make_train_step(setup, document_end=0)
     started = time.perf_counter()
     traced = step.trace(setup.abstract_state, setup.abstract_batch)
-    return account.of_program(traced, setup.mesh.devices, machine, started)
+    found = account.of_program(traced, setup.mesh.devices, machine, started)
+  return report.describe(setup, machine, found)
 
 
 def _describe(config: RunConfig, machine: Topology) -> dict[str, Any]:
-  """Return what the run needs of the machine.
+  """Return the fields of --json.
 
   Raises:
     InputError: it does not fit; names the nearest setting that does.
   """
   devices = topologies.devices(machine)
-  setup = make_setup(config, Path(), devices)
   measure = functools.partial(_measure, machine, devices)
   try:
-    return report.describe(setup, measure(config))
+    return measure(config)
   except OutOfMemoryError as error:
     print(f"{error}\nlooking for the nearest setting that fits", file=sys.stderr)
-    size = report.sequences_per_device(setup)
-    found = search.nearest(config, size, measure)
+    size = report.sequences_per_device(make_setup(config, Path(), devices))
     advice = (
       "no fewer sequences and no stronger Model.remat would help: use more devices"
     )
-    if found and found.account:
-      gib = found.account.total_bytes / account.GIB
-      advice = f"the nearest that fits: {found.flags}, with {gib:.2f} GiB"
+    if found := search.nearest(config, size, measure):
+      gib = found["total_gib"]
+      advice = f"the nearest that fits: {report.flags(found)}, with {gib:.2f} GiB"
     raise InputError(
       f"{machine.name}, {size} sequences per device, remat {config.model.remat}: "
       f"{error}\n{advice}"
@@ -122,18 +123,17 @@ def _search(config: RunConfig, machine: Topology, *, as_json: bool) -> int:
   devices = topologies.devices(machine)
   setup = make_setup(config, Path(), devices)
   share = report.sequences_per_device(setup) * setup.accumulation_steps
-  measure = functools.partial(_measure, machine, devices)
   trials = []
-  for trial in search.search(config, share, measure):
-    trials.append(trial)
-    print(trial, file=sys.stderr if as_json else sys.stdout, flush=True)
+  for trial in search.search(
+    config, share, functools.partial(_measure, machine, devices)
+  ):
+    trials.append({"topology": machine.name, **trial})
+    print(report.trial(trial), file=sys.stderr if as_json else sys.stdout, flush=True)
   best = search.fastest(trials)
   if as_json:
-    rows = [{"topology": machine.name, **trial.asdict()} for trial in trials]
-    chosen = best and rows[trials.index(best)]
-    print(json.dumps({"trials": rows, "recommended": chosen}))
+    print(json.dumps({"trials": trials, "recommended": best}))
   elif best:
-    print(f"recommended: {best.flags}")
+    print(f"recommended: {report.flags(best)}")
   if best is None:
     raise InputError(f"{machine.name}: nothing fits; use more devices")
   return command.DONE

@@ -1,6 +1,5 @@
-"""What a compiled program needs of a machine, and a bound on how fast it can be."""
+"""Memory, traffic and lower bounds on the time of a compiled program."""
 
-import dataclasses
 import os
 import time
 from typing import Any
@@ -23,76 +22,6 @@ _DCN = {"TPU v5 lite": 6.4e12 / 8 / 256}
 
 class OutOfMemoryError(Exception):
   """A program does not fit, in the compiler's words or by its size."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Account:
-  """One program on one machine; bytes and traffic are those of one device.
-
-  Attributes:
-    machine: where it would run.
-    argument_bytes: its arguments: for a step the state, updated in place.
-    temporary_bytes: what it needs beside them.
-    executed_flops: FLOPs of its matrix products on all devices, recomputation included.
-    traffic: through memory and between devices.
-    compile_seconds: tracing and compiling, on this machine.
-  """
-
-  machine: Topology
-  argument_bytes: int
-  temporary_bytes: int
-  executed_flops: float
-  traffic: hlo.Traffic
-  compile_seconds: float
-
-  @property
-  def total_bytes(self) -> int:
-    """All memory that one device needs."""
-    return self.argument_bytes + self.temporary_bytes
-
-  def bounds(self) -> dict[str, float]:
-    """Return the seconds that each resource alone would take at its peak.
-
-    A run overlaps them, at best completely, so a step takes at least as long as the
-    longest: a bound, not a measurement. "compute" is the executed FLOPs at the peak of
-    bfloat16, "memory" and "links" (inside a slice) the traffic at full bandwidth, and
-    "dcn" the traffic across slices where that bandwidth is published. For a simulated
-    machine only "compute" is meaningful; a CPU has no bound.
-    """
-    device = throughput.DEVICES.get(self.machine.kind)
-    if device is None:
-      return {}
-    bounds = {
-      "compute": self.executed_flops / (self.machine.num_devices * device.peak_flops)
-    }
-    if self.machine.simulated:
-      return bounds
-    bounds["memory"] = self.traffic.hbm_bytes / device.hbm_bytes_per_second
-    bounds["links"] = _sent(self.traffic.inside) / device.link_bytes_per_second
-    if self.traffic.across and self.machine.kind in _DCN:
-      bounds["dcn"] = _sent(self.traffic.across) / _DCN[self.machine.kind]
-    return bounds
-
-  def asdict(self) -> dict[str, Any]:
-    """Return the fields of --json."""
-    bounds, simulated = self.bounds(), self.machine.simulated
-    hbm, usable, why = memory_of(self.machine.kind)
-    return {
-      "argument_gib": self.argument_bytes / GIB,
-      "temporary_gib": self.temporary_bytes / GIB,
-      "total_gib": self.total_bytes / GIB,
-      "hbm_gib": hbm,
-      "usable_gib": usable,
-      "usable_because": why,
-      "executed_flops": self.executed_flops,
-      "hbm_traffic_gib": None if simulated else self.traffic.hbm_bytes / GIB,
-      "collectives": _counted(self.traffic.inside, self.traffic.across),
-      "collectives_inside_slice": _counted(self.traffic.inside),
-      "collectives_across_slices": _counted(self.traffic.across),
-      "compile_seconds": self.compile_seconds,
-      "bound_seconds": max(bounds.values(), default=None),
-      "bounds": bounds,
-    }
 
 
 def memory_of(kind: str) -> tuple[float | None, float | None, str]:
@@ -124,13 +53,16 @@ def memory_of(kind: str) -> tuple[float | None, float | None, str]:
 
 def of_program(
   traced: jax.stages.Traced, devices: Any, machine: Topology, started: float
-) -> Account:
-  """Compile a traced program.
+) -> dict[str, Any]:
+  """Compile a traced program; return its fields of `compile --json`.
+
+  Bytes and traffic are those of one device. `argument_gib` is the state of a step,
+  which is updated in place, and `executed_flops` counts recomputation.
 
   Args:
     traced: the program.
     devices: an array of the devices that it is for, real or simulated.
-    machine: what the devices are.
+    machine: the machine of the devices.
     started: `time.perf_counter()` before tracing.
 
   Raises:
@@ -146,39 +78,65 @@ def of_program(
       raise OutOfMemoryError(message) from None
     raise InputError(f"{machine.kind}: the compiler says: {message}") from None
   analysis: Any = compiled.memory_analysis()
+  argument, temporary = analysis.argument_size_in_bytes, analysis.temp_size_in_bytes
+  total = (argument + temporary) / GIB
+  # A simulated device has the host's memory; the machine's own is what counts.
+  hbm, usable, why = memory_of(machine.kind)
+  if usable and total > usable:
+    raise OutOfMemoryError(
+      f"{total:.1f} GiB exceed the {usable:.0f} GiB that a program may use of the "
+      f"{hbm:.0f} of one {machine.kind}" + (f" ({why})" if why else "")
+    )
   # Simulated nodes follow one another in the mesh.
   size = machine.num_devices // machine.slices
   slices = [
     getattr(device, "slice_index", place // size)
     for place, device in enumerate(devices.flat)
   ]
-  account = Account(
-    machine=machine,
-    argument_bytes=analysis.argument_size_in_bytes,
-    temporary_bytes=analysis.temp_size_in_bytes,
-    executed_flops=flops.count(traced.jaxpr),
-    traffic=hlo.traffic(compiled.as_text() or "", slices),
-    compile_seconds=time.perf_counter() - started,
+  executed = flops.count(traced.jaxpr)
+  moved = hlo.traffic(compiled.as_text() or "", slices)
+  limits = bounds(machine, executed, moved)
+  return {
+    "argument_gib": argument / GIB,
+    "temporary_gib": temporary / GIB,
+    "total_gib": total,
+    "hbm_gib": hbm,
+    "usable_gib": usable,
+    "usable_because": why,
+    "executed_flops": executed,
+    "hbm_traffic_gib": None if machine.simulated else moved.hbm_bytes / GIB,
+    "collectives": hlo.added(moved.inside, moved.across),
+    "collectives_inside_slice": hlo.added(moved.inside),
+    "collectives_across_slices": hlo.added(moved.across),
+    "compile_seconds": time.perf_counter() - started,
+    "bound_seconds": max(limits.values(), default=None),
+    "bounds": limits,
+  }
+
+
+def bounds(
+  machine: Topology, executed_flops: float, moved: hlo.Traffic
+) -> dict[str, float]:
+  """Return the seconds that each resource alone would take at its peak.
+
+  A run overlaps them, at best completely, so a step takes at least as long as the
+  longest: a bound, not a measurement. "compute" is the executed FLOPs at the peak of
+  bfloat16, "memory" and "links" (inside a slice) the traffic at full bandwidth, and
+  "dcn" the traffic across slices where that bandwidth is published. For a simulated
+  machine only "compute" is meaningful; a CPU has no bound.
+  """
+  device = throughput.DEVICES.get(machine.kind)
+  if device is None:
+    return {}
+  found = {"compute": executed_flops / (machine.num_devices * device.peak_flops)}
+  if machine.simulated:
+    return found
+  inside, across = (
+    sum(each["bytes"] for each in part.values())
+    for part in (moved.inside, moved.across)
   )
-  # A simulated device has the host's memory; the machine's own is what counts.
-  hbm, usable, why = memory_of(machine.kind)
-  if usable and account.total_bytes > usable * GIB:
-    raise OutOfMemoryError(
-      f"{account.total_bytes / GIB:.1f} GiB exceed the {usable:.0f} GiB that a program "
-      f"may use of the {hbm:.0f} of one {machine.kind}" + (f" ({why})" if why else "")
-    )
-  return account
-
-
-def _sent(collectives: hlo.Collectives) -> float:
-  return sum(sent for _, sent in collectives.values())
-
-
-def _counted(*parts: hlo.Collectives) -> dict[str, dict[str, float]]:
-  """Return the count and the bytes of each kind, added up over the parts."""
-  total: dict[str, dict[str, float]] = {}
-  for kind, (count, sent) in (item for part in parts for item in part.items()):
-    entry = total.setdefault(kind, {"count": 0, "bytes": 0.0})
-    entry["count"] += count
-    entry["bytes"] += sent
-  return dict(sorted(total.items()))
+  found["memory"] = moved.hbm_bytes / device.hbm_bytes_per_second
+  found["links"] = inside / device.link_bytes_per_second
+  if across and machine.kind in _DCN:
+    found["dcn"] = across / _DCN[machine.kind]
+  return found

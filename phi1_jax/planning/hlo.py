@@ -42,7 +42,8 @@ _CALLED = re.compile(
   r"(%[\w.\-]+|\{[^}]*\})"
 )
 
-Collectives = dict[str, tuple[int, float]]
+# Kind -> {"count": how often it runs, "bytes": that a device sends}.
+Collectives = dict[str, dict[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +52,9 @@ class Traffic:
 
   Attributes:
     hbm_bytes: through its memory.
-    inside: collectives inside a slice or node: kind -> (count, bytes sent).
-    across: collectives across slices or nodes, likewise. A ring over several devices
-      of each slice sends only part of its bytes across; the rest counts in `inside`.
+    inside: collectives inside a slice or node.
+    across: collectives across slices or nodes. A ring over several devices of each
+      slice sends only part of its bytes across; the rest counts in `inside`.
   """
 
   hbm_bytes: float
@@ -110,9 +111,18 @@ def traffic(text: str, slices: Sequence[int]) -> Traffic:
   return Traffic(hbm, inside, across)
 
 
-def _add(total: Collectives, kind: str, count: int, sent: float) -> None:
-  before = total.get(kind, (0, 0.0))
-  total[kind] = before[0] + count, before[1] + sent
+def added(*parts: Collectives) -> Collectives:
+  """Return the sum of collectives, sorted by kind."""
+  total: Collectives = {}
+  for kind, entry in (item for part in parts for item in part.items()):
+    _add(total, kind, entry["count"], entry["bytes"])
+  return dict(sorted(total.items()))
+
+
+def _add(total: Collectives, kind: str, count: float, sent: float) -> None:
+  entry = total.setdefault(kind, {"count": 0, "bytes": 0.0})
+  entry["count"] += count
+  entry["bytes"] += sent
 
 
 def _parse(text: str) -> tuple[_Computations, str]:

@@ -1,21 +1,23 @@
-"""The account of a train step as JSON, as text, and as a row of a Markdown table."""
+"""Fields of `compile --json`, and the same as text and as a row of a Markdown table."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from phi1_jax.kernels import attention
-from phi1_jax.planning.account import GIB, Account
+from phi1_jax.planning.account import GIB
 from phi1_jax.planning.topology import Topology
 from phi1_jax.telemetry import throughput
 
 
-def describe(setup: Any, step: Account) -> dict[str, Any]:
+def describe(setup: Any, machine: Topology, step: Mapping[str, Any]) -> dict[str, Any]:
   """Return the fields of `compile --json`.
 
   Args:
     setup: the run (`training.setup.Setup`).
-    step: the account of its step.
+    machine: the machine that its step was compiled for.
+    step: from `account.of_program`.
   """
-  machine, model, train = step.machine, setup.config.model, setup.config.train
+  model, train = setup.config.model, setup.config.train
   flops = setup.flops_per_token * train.tokens_per_step
   found = {
     "topology": machine.name,
@@ -32,7 +34,7 @@ def describe(setup: Any, step: Account) -> dict[str, Any]:
     "attention": _attention(setup, machine),
     "head_chunks": train.head_chunks,
     "flops_per_step": flops,
-    **step.asdict(),
+    **step,
   }
   if bound := found["bound_seconds"]:
     speed = train.tokens_per_step / bound / machine.num_devices
@@ -120,10 +122,19 @@ def _bound_lines(found: dict[str, Any]) -> list[str]:
   ]
 
 
-COLUMNS = (
-  *("preset", "parameters", "devices", "sequences a device", "remat", "attention"),
-  *("GiB a device", "at least, s a step", "bound by", "at most, tokens/s a device"),
-)
+# The table's columns, and how each shows the fields of `describe`.
+COLUMNS = {
+  "preset": "`{preset}`",
+  "parameters": "{parameters:,}",
+  "devices": "{devices}{note}",
+  "sequences a device": "{sequences_per_device}",
+  "remat": "{remat}",
+  "attention": "{attention}",
+  "GiB a device": "{total_gib:.1f} of {usable_gib:.0f}",
+  "at least, s a step": "{bound_seconds:.2f}",
+  "bound by": "{bound_by}",
+  "at most, tokens/s a device": "{bound_tokens_per_second_per_device:,.0f}",
+}
 
 
 def header() -> str:
@@ -131,22 +142,35 @@ def header() -> str:
   return f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"
 
 
-def row(preset: str, found: dict[str, Any]) -> str:
+def row(preset: str, found: Mapping[str, Any]) -> str:
   """Return a row of the table: the fields of `describe`, or those of a refusal."""
   if "refused" in found:
     cells = [f"`{preset}`", *[""] * (len(COLUMNS) - 2), found["refused"]]
     return f"| {' | '.join(cells)} |".replace("\n", "; ")
-  bounds = found["bounds"]
-  cells = [
-    f"`{preset}`",
-    f"{found['parameters']:,}",
-    f"{found['devices']}{' (simulated)' if found['simulated'] else ''}",
-    str(found["sequences_per_device"]),
-    found["remat"],
-    found["attention"],
-    f"{found['total_gib']:.1f} of {found['usable_gib']:.0f}",
-    f"{found['bound_seconds']:.2f}",
-    max(bounds, key=lambda name: bounds[name]),
-    f"{found['bound_tokens_per_second_per_device']:,.0f}",
-  ]
-  return f"| {' | '.join(cells)} |"
+  fields = {
+    **found,
+    "preset": preset,
+    "note": " (simulated)" if found["simulated"] else "",
+    "bound_by": max(found["bounds"], key=found["bounds"].__getitem__),
+  }
+  return f"| {' | '.join(cell.format(**fields) for cell in COLUMNS.values())} |"
+
+
+def trial(found: Mapping[str, Any]) -> str:
+  """Return a line of --search: the fields of `describe`, or those of a refusal."""
+  line = "{attention:<8}{remat:<12}{sequences_per_device:>3} sequences  "
+  if "refused" in found:
+    line += "{refused}"
+  else:
+    line += "{total_gib:6.2f} GiB"
+    if found["bound_seconds"]:
+      line += ", at least {bound_seconds:.3g} s a step"
+  return line.format(**found)
+
+
+def flags(found: Mapping[str, Any]) -> str:
+  """Return a setting as flags of a command."""
+  return (
+    "--gin.Train.sequences_per_device={sequences_per_device} --gin.Model.remat={remat} "
+    "--gin.Model.attention={attention}"
+  ).format(**found)

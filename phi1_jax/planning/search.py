@@ -7,61 +7,17 @@ from typing import Any
 
 from phi1_jax import InputError
 from phi1_jax.kernels import attention
-from phi1_jax.planning.account import GIB, Account, OutOfMemoryError
+from phi1_jax.planning.account import OutOfMemoryError
 
 # From the least recomputation to the least memory.
 REMAT = ("none", "matrices", "qkv_context", "full")
 
+# The fields of `compile --json` of one setting. Where it does not fit, or is refused,
+# only the setting and the reason, `refused`.
+Trial = dict[str, Any]
+
 # Compiles the step of a run's configuration (model, train, ...) for the machine.
-Measure = Callable[[Any], Account]
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-  """One setting and its result.
-
-  Attributes:
-    sequences: held by one device at a time.
-    remat: `Model.remat`.
-    attention: `Model.attention`.
-    account: None where it does not fit, or is refused.
-    refusal: why there is no account.
-  """
-
-  sequences: int
-  remat: str
-  attention: str
-  account: Account | None = None
-  refusal: str = ""
-
-  @property
-  def seconds(self) -> float:
-    """The bound of a step; 0 where there is none."""
-    return max(self.account.bounds().values(), default=0.0) if self.account else 0.0
-
-  @property
-  def flags(self) -> str:
-    """The setting as flags of a command."""
-    return (
-      f"--gin.Train.sequences_per_device={self.sequences} "
-      f"--gin.Model.remat={self.remat} --gin.Model.attention={self.attention}"
-    )
-
-  def __str__(self) -> str:
-    setting = f"{self.attention:<8}{self.remat:<12}{self.sequences:>3} sequences"
-    if self.account is None:
-      return f"{setting}  {self.refusal}"
-    time = f", at least {self.seconds:.3g} s a step" if self.seconds else ""
-    return f"{setting}  {self.account.total_bytes / GIB:6.2f} GiB{time}"
-
-  def asdict(self) -> dict[str, Any]:
-    """Return the fields of --json."""
-    return {
-      "sequences_per_device": self.sequences,
-      "remat": self.remat,
-      "attention": self.attention,
-      **(self.account.asdict() if self.account else {"refused": self.refusal}),
-    }
+Measure = Callable[[Any], Trial]
 
 
 def nearest(config: Any, sequences: int, measure: Measure) -> Trial | None:
@@ -75,7 +31,7 @@ def nearest(config: Any, sequences: int, measure: Measure) -> Trial | None:
   for remat, size in itertools.product(remats, sizes):
     if (remat, size) != (now, sequences):
       trial = _try(config, size, remat, config.model.attention, measure)
-      if trial.account:
+      if "refused" not in trial:
         return trial
   return None
 
@@ -97,9 +53,9 @@ def search(config: Any, share: int, measure: Measure) -> Iterator[Trial]:
     while size <= share and share % size == 0 and remats:
       trial = _try(config, size, remats[0], name, measure)
       yield trial
-      if trial.account:
+      if "refused" not in trial:
         size *= 2
-      elif trial.refusal.startswith("attention"):
+      elif trial["refused"].startswith("attention"):
         break
       else:
         remats.pop(0)
@@ -110,8 +66,11 @@ def fastest(trials: Sequence[Trial]) -> Trial | None:
 
   Fewer, larger products are faster, which bounds do not show.
   """
-  fitting = [trial for trial in trials if trial.account]
-  return min(fitting, key=lambda trial: (trial.seconds, -trial.sequences), default=None)
+  return min(
+    (trial for trial in trials if "refused" not in trial),
+    key=lambda trial: (trial["bound_seconds"] or 0, -trial["sequences_per_device"]),
+    default=None,
+  )
 
 
 def _try(config, sequences: int, remat: str, name: str, measure: Measure) -> Trial:
@@ -120,8 +79,12 @@ def _try(config, sequences: int, remat: str, name: str, measure: Measure) -> Tri
     model=dataclasses.replace(config.model, remat=remat, attention=name),
     train=dataclasses.replace(config.train, sequences_per_device=sequences),
   )
-  trial = Trial(sequences, remat, name)
+  setting = {
+    "sequences_per_device": sequences,
+    "remat": remat,
+    "attention": name,
+  }
   try:
-    return dataclasses.replace(trial, account=measure(changed))
+    return measure(changed) | setting
   except (OutOfMemoryError, InputError) as error:
-    return dataclasses.replace(trial, refusal=str(error))
+    return setting | {"refused": str(error)}

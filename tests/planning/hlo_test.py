@@ -40,10 +40,10 @@ def test_gathering_and_reducing(mesh):
   found = hlo.traffic(text, NODE).inside
   share = (DEVICES - 1) / DEVICES
   # Each device sends its 2 x 16 (and 4 x 4, if y is gathered) to the three others.
-  gathered = found["all-gather"][1]
+  gathered = found["all-gather"]["bytes"]
   assert gathered in (4 * 2 * 16 * 3, 4 * (2 * 16 + 4 * 4) * 3)
   # A ring reduces and distributes: twice 3/4 of what is summed.
-  reduced = found["all-reduce"][1]
+  reduced = found["all-reduce"]["bytes"]
   assert reduced in {2 * share * 4 * count for count in (4, 5, 4 + 8 * 4)}
 
 
@@ -57,12 +57,12 @@ def test_a_loop_counts_each_turn(mesh):
     return jax.lax.scan(turn, jnp.zeros(()), length=TURNS)[0]
 
   found = hlo.traffic(compiled(f, mesh, ((8, 16), split)), NODE)
-  assert found.inside["all-reduce"][0] == TURNS
   once = hlo.traffic(
     compiled(lambda x: jnp.sum(jnp.sin(x)), mesh, ((8, 16), split)), NODE
   )
   assert found.hbm_bytes > (TURNS - 1) * once.hbm_bytes
-  assert found.inside["all-reduce"] == (TURNS, TURNS * once.inside["all-reduce"][1])
+  sent = TURNS * once.inside["all-reduce"]["bytes"]
+  assert found.inside["all-reduce"] == {"count": TURNS, "bytes": sent}
 
 
 def test_memory_of_a_product():
@@ -90,9 +90,9 @@ def test_a_program_for_a_tpu():
   assert found.hbm_bytes == 24 * (layer + 4 + (4 + 4 + 1))
   assert found.inside == {
     # One gather, though it stands in two fusions, among groups of 4 of the 8 devices.
-    "all-gather": (24, 24 * layer * 3),
+    "all-gather": {"count": 24, "bytes": 24 * layer * 3},
     # Reduced and then cut: each device sends three quarters of what is summed.
-    "reduce-scatter": (24, 24 * 4 * layer * 3 / 4),
+    "reduce-scatter": {"count": 24, "bytes": 24 * 4 * layer * 3 / 4},
   }
 
 
@@ -136,10 +136,11 @@ def test_what_crosses_nodes(collective, inside, across):
   text = PROGRAM.format(collective=collective)
   found = hlo.traffic(text, [0] * 4 + [1] * 4)
   kind = collective.partition("(")[0]
-  assert found.inside.get(kind, (0, 0))[1] == inside
-  assert found.across.get(kind, (0, 0))[1] == across
-  assert sum(part.get(kind, (0,))[0] for part in (found.inside, found.across)) == 1
-  assert found.across.get(kind, (0, 0))[0] == (across > 0)
+  none = {"count": 0, "bytes": 0}
+  near, far = (part.get(kind, none) for part in (found.inside, found.across))
+  assert (near["bytes"], far["bytes"]) == (inside, across)
+  # A ring that crosses counts once, as one across.
+  assert (near["count"], far["count"]) == (across == 0, across > 0)
 
 
 def test_a_program_for_two_tpu_slices():
@@ -159,7 +160,7 @@ ENTRY %main (x: f32[64]) -> f32[64] {
 }
 """  # noqa: E501
   found = hlo.traffic(text, [0, 1] * 4)  # as with Mesh.dcn_data=1
-  assert found.inside == {"all-reduce": (1, 384)}
-  assert found.across == {"all-reduce": (1, 256)}
+  assert found.inside == {"all-reduce": {"count": 1, "bytes": 384}}
+  assert found.across == {"all-reduce": {"count": 1, "bytes": 256}}
   # The sum is read and written, then read by the host, which writes its answer.
   assert found.hbm_bytes == 2 * 256 + 256 + 256
