@@ -122,7 +122,7 @@ class LoadedBackend:
     from phi1_jax.sampling import methods, sampler
 
     config = self._config
-    method = methods.make(config.temperature, config.top_k, config.top_p)
+    method = methods.Method(config.temperature, config.top_k, config.top_p)
     worker = sampler.Sampler(
       self._loaded, method, slots=config.slots, consume=self._consume
     )

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   if arguments.gin_files or arguments.gin_bindings:
     parts = {"Mesh": MeshConfig}
     mesh = gin_config.load(arguments.gin_files, arguments.gin_bindings, parts)["Mesh"]
-  method = methods.make(arguments.temperature, arguments.top_k, arguments.top_p)
+  method = methods.Method(arguments.temperature, arguments.top_k, arguments.top_p)
   loaded = open_checkpoint(arguments.checkpoint, one_host_mesh(mesh), arguments.dtype)
   if arguments.score:
     print(json.dumps(_scored(loaded, arguments.score, text), allow_nan=False))

@@ -5,7 +5,6 @@ B batch, V vocabulary.
 
 import dataclasses
 import math
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,108 +15,61 @@ from phi1_jax import InputError
 MIN_TEMPERATURE = 1e-4
 
 
-class Method(Protocol):
-  """A sampling method; hashable, so that it can be a static argument of `jit`."""
-
-  def choose(self, logits_BV: jax.Array, keys_B: jax.Array) -> jax.Array:
-    """Return the next token of every row, int32 B, drawn with the row's own key."""
-    ...
-
-
 @dataclasses.dataclass(frozen=True)
-class Greedy:
-  """The most probable token; among equals, the lowest id."""
+class Method:
+  """A way to choose the next token; hashable, as a static argument of `jit` must be.
 
-  def choose(self, logits_BV: jax.Array, keys_B: jax.Array) -> jax.Array:
-    """Return the most probable tokens."""
-    del keys_B
-    return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
-
-
-@dataclasses.dataclass(frozen=True)
-class Temperature:
-  """A token drawn from softmax(logits / temperature)."""
-
-  temperature: float = 1.0
-
-  def __post_init__(self):
-    _check_temperature(self.temperature)
-
-  def choose(self, logits_BV: jax.Array, keys_B: jax.Array) -> jax.Array:
-    """Draw from all tokens."""
-    return _draw(logits_BV / self.temperature, keys_B)
-
-
-@dataclasses.dataclass(frozen=True)
-class TopK:
-  """A token drawn from the k most probable (and those as probable as the last)."""
-
-  k: int
-  temperature: float = 1.0
-
-  def __post_init__(self):
-    _check_temperature(self.temperature)
-    if self.k < 1:
-      raise InputError(f"top_k: got {self.k}, expected at least 1")
-
-  def choose(self, logits_BV: jax.Array, keys_B: jax.Array) -> jax.Array:
-    """Draw from the k most probable tokens."""
-    k = min(self.k, logits_BV.shape[-1])
-    least_B1 = jax.lax.top_k(logits_BV, k)[0][:, -1:]
-    kept_BV = jnp.where(logits_BV >= least_B1, logits_BV, -jnp.inf)
-    return _draw(kept_BV / self.temperature, keys_B)
-
-
-@dataclasses.dataclass(frozen=True)
-class TopP:
-  """A token drawn from the nucleus (Holtzman et al. 2019, arXiv 1904.09751).
-
-  The nucleus is the smallest set of most probable tokens whose probabilities, after
-  the temperature, sum to at least p.
-  """
-
-  p: float
-  temperature: float = 1.0
-
-  def __post_init__(self):
-    _check_temperature(self.temperature)
-    if not 0 < self.p <= 1:
-      raise InputError(f"top_p: got {self.p}, expected more than 0 and at most 1")
-
-  def choose(self, logits_BV: jax.Array, keys_B: jax.Array) -> jax.Array:
-    """Draw from the nucleus."""
-    logits_BV = logits_BV / self.temperature
-    probabilities_BV = jax.nn.softmax(logits_BV, axis=-1)
-    least_B1 = _least_probable(probabilities_BV, self.p)
-    return _draw(jnp.where(probabilities_BV >= least_B1, logits_BV, -jnp.inf), keys_B)
-
-
-def make(temperature: float, top_k: int | None, top_p: float | None) -> Method:
-  """Return the method for these settings; temperature 0 is greedy.
+  Attributes:
+    temperature: tokens are drawn from softmax(logits / temperature); 0 is greedy, which
+      takes the most probable token and among equals the lowest id.
+    top_k: draw from the k most probable tokens, and those as probable as the last.
+    top_p: draw from the nucleus (Holtzman et al. 2019, arXiv 1904.09751), the smallest
+      set of most probable tokens whose probabilities, after the temperature, sum to at
+      least p.
 
   Raises:
-    InputError: both top_k and top_p, or one of them with temperature 0.
+    InputError: a number out of range, both top_k and top_p, or one of them with
+      temperature 0.
   """
-  if top_k is not None and top_p is not None:
-    raise InputError(f"got top_k={top_k} and top_p={top_p}, expected one of them")
-  if temperature == 0:
-    if top_k is not None or top_p is not None:
+
+  temperature: float = 0.0
+  top_k: int | None = None
+  top_p: float | None = None
+
+  def __post_init__(self):
+    if self.temperature and not MIN_TEMPERATURE <= self.temperature < math.inf:
+      raise InputError(
+        f"temperature: got {self.temperature}, expected 0 (greedy) or at least "
+        f"{MIN_TEMPERATURE}"
+      )
+    if self.top_k is not None and self.top_k < 1:
+      raise InputError(f"top_k: got {self.top_k}, expected at least 1")
+    if self.top_p is not None and not 0 < self.top_p <= 1:
+      raise InputError(f"top_p: got {self.top_p}, expected more than 0 and at most 1")
+    if self.top_k is not None and self.top_p is not None:
+      raise InputError(
+        f"got top_k={self.top_k} and top_p={self.top_p}, expected one of them"
+      )
+    if not self.temperature and (self.top_k, self.top_p) != (None, None):
       raise InputError(
         "got top_k or top_p with temperature=0, which is greedy; raise the "
         "temperature or leave them out"
       )
-    return Greedy()
-  if top_k is not None:
-    return TopK(top_k, temperature)
-  return Temperature(temperature) if top_p is None else TopP(top_p, temperature)
 
-
-def _check_temperature(temperature: float) -> None:
-  if not MIN_TEMPERATURE <= temperature < math.inf:
-    raise InputError(
-      f"temperature: got {temperature}, expected 0 (greedy) or at least "
-      f"{MIN_TEMPERATURE}"
-    )
+  def choose(self, logits_BV: jax.Array, keys_B: jax.Array) -> jax.Array:
+    """Return the next token of every row, int32 B, drawn with the row's own key."""
+    if not self.temperature:
+      return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
+    if self.top_k is not None:
+      k = min(self.top_k, logits_BV.shape[-1])
+      least_B1 = jax.lax.top_k(logits_BV, k)[0][:, -1:]
+      logits_BV = jnp.where(logits_BV >= least_B1, logits_BV, -jnp.inf)
+    logits_BV = logits_BV / self.temperature
+    if self.top_p is not None:
+      probabilities_BV = jax.nn.softmax(logits_BV, axis=-1)
+      least_B1 = _least_probable(probabilities_BV, self.top_p)
+      logits_BV = jnp.where(probabilities_BV >= least_B1, logits_BV, -jnp.inf)
+    return jax.vmap(jax.random.categorical)(keys_B, logits_BV).astype(jnp.int32)
 
 
 def _least_probable(probabilities_BV: jax.Array, p: float) -> jax.Array:
@@ -141,7 +93,3 @@ def _least_probable(probabilities_BV: jax.Array, p: float) -> jax.Array:
   bounds = jnp.zeros(shape, jnp.int32), jnp.full(shape, one + 1)
   low_B1, _ = jax.lax.fori_loop(0, 31, halve, bounds)
   return jax.lax.bitcast_convert_type(low_B1, jnp.float32)
-
-
-def _draw(logits_BV: jax.Array, keys_B: jax.Array) -> jax.Array:
-  return jax.vmap(jax.random.categorical)(keys_B, logits_BV).astype(jnp.int32)

@@ -58,7 +58,7 @@ def loaded(load):
 
 @pytest.fixture(scope="module")
 def greedy(loaded):
-  return run(Sampler(loaded, methods.Greedy(), slots=3), requests())
+  return run(Sampler(loaded, methods.Method(), slots=3), requests())
 
 
 def test_greedy_is_what_the_plain_forward_pass_says(loaded, greedy):
@@ -71,14 +71,14 @@ def test_greedy_is_what_the_plain_forward_pass_says(loaded, greedy):
 
 @pytest.mark.parametrize("slots", [1, 7, 64])
 def test_greedy_text_is_the_same_at_every_batch_size(loaded, greedy, slots):
-  assert texts(run(Sampler(loaded, methods.Greedy(), slots=slots), requests())) == (
+  assert texts(run(Sampler(loaded, methods.Method(), slots=slots), requests())) == (
     texts(greedy)
   )
 
 
 @pytest.mark.parametrize("axes", [(8, 1, 1), (2, 2, 2), (1, 8, 1)])
 def test_greedy_text_is_the_same_on_eight_devices(load, greedy, axes):
-  sampler = Sampler(load(*axes), methods.Greedy(), slots=3)
+  sampler = Sampler(load(*axes), methods.Method(), slots=3)
   assert sampler.slots % (axes[0] * axes[1]) == 0
   assert texts(run(sampler, requests())) == texts(greedy)
 
@@ -88,7 +88,7 @@ def texts(completions):
 
 
 def test_log_probs_equal_rescoring(loaded):
-  sampler = Sampler(loaded, methods.Temperature(0.8), slots=4)
+  sampler = Sampler(loaded, methods.Method(0.8), slots=4)
   for request in requests():
     done = run(sampler, [request])[request.key]
     prompt = loaded.tokenizer.encode(request.prompt) or [loaded.tokenizer.eos_id]
@@ -97,7 +97,7 @@ def test_log_probs_equal_rescoring(loaded):
 
 
 def test_samples_depend_on_key_and_seed_and_on_nothing_else(loaded):
-  method = methods.TopP(0.95, 1.2)
+  method = methods.Method(1.2, top_p=0.95)
   wanted = requests(12)
   first = run(Sampler(loaded, method, slots=4), wanted)
   random.Random(0).shuffle(wanted)
@@ -114,7 +114,7 @@ def test_text_ends_with_the_token_that_completes_a_stop(loaded, greedy):
   whole = max(greedy.values(), key=lambda c: len(c.text))
   stop = whole.text[7:9]
   for steps in (1, 4, 16):
-    sampler = Sampler(loaded, methods.Greedy(), slots=3, steps=steps)
+    sampler = Sampler(loaded, methods.Method(), slots=3, steps=steps)
     wanted = [r for r in requests(stops=(stop,)) if r.key == whole.key]
     done = run(sampler, wanted)[whole.key]
     assert done.finish == "stop"
@@ -129,7 +129,7 @@ def test_end_of_text_ends_a_text_and_is_no_part_of_it(load, params, tokenizer):
   bias[tokenizer.eos_id] += 1e4
   head = {**loaded.params["head"], "bias": jax.numpy.asarray(bias)}
   certain = dataclasses.replace(loaded, params={**loaded.params, "head": head})
-  done = run(Sampler(certain, methods.Greedy(), slots=3), requests())
+  done = run(Sampler(certain, methods.Method(), slots=3), requests())
   assert {(c.text, c.tokens, c.finish) for c in done.values()} == {("", (), "eos")}
 
 
@@ -139,7 +139,7 @@ def test_padding_ids_of_the_vocabulary_are_never_chosen(load, tokenizer):
   bias[tokenizer.vocabulary_size :] += 1e4
   head = {**loaded.params["head"], "bias": jax.numpy.asarray(bias)}
   loaded = dataclasses.replace(loaded, params={**loaded.params, "head": head})
-  done = run(Sampler(loaded, methods.Temperature(0.8), slots=4), requests(3))
+  done = run(Sampler(loaded, methods.Method(0.8), slots=4), requests(3))
   assert all(max(c.tokens) < tokenizer.vocabulary_size for c in done.values())
 
 
@@ -147,7 +147,7 @@ def test_the_models_length_bounds_a_text(loaded):
   prompt = "x + 1\n" * 20
   size = len(loaded.tokenizer.encode(prompt))
   assert size < loaded.config.max_length
-  sampler = Sampler(loaded, methods.Greedy(), slots=3)
+  sampler = Sampler(loaded, methods.Method(), slots=3)
   done = run(sampler, [Request("a", prompt, 10_000)])["a"]
   assert done.finish in ("length", "eos")
   assert len(done.tokens) <= loaded.config.max_length - size
@@ -158,7 +158,7 @@ def test_the_models_length_bounds_a_text(loaded):
 def test_what_is_streamed_is_the_cut_text(loaded, greedy):
   stop = max(greedy.values(), key=lambda c: len(c.text)).text[9:11]
   pieces: dict[str, list[str]] = {}
-  sampler = Sampler(loaded, methods.Greedy(), slots=3, steps=4)
+  sampler = Sampler(loaded, methods.Method(), slots=3, steps=4)
   wanted = requests(stops=(stop,))
   done = {
     c.key: c
@@ -174,6 +174,6 @@ def test_what_is_streamed_is_the_cut_text(loaded, greedy):
 
 def test_refusals(loaded):
   with pytest.raises(InputError, match="slots=0"):
-    Sampler(loaded, methods.Greedy(), slots=0)
+    Sampler(loaded, methods.Method(), slots=0)
   with pytest.raises(InputError, match="max_new_tokens"):
-    list(Sampler(loaded, methods.Greedy()).complete([Request("a", "b", 0)]))
+    list(Sampler(loaded, methods.Method()).complete([Request("a", "b", 0)]))
