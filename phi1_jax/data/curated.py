@@ -7,18 +7,99 @@ one "group" are held out together, "provenance" is JSON.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import io
-from collections.abc import Iterable, Mapping
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from phi1_jax import InputError, storage
 from phi1_jax.data.config import CURATED_CONTENT
-from phi1_jax.data.quiet_tensorflow import tfds
+from phi1_jax.data.documents import Document
+from phi1_jax.data.quiet_tensorflow import seqio, tfds
+from phi1_jax.text.tokenizer import Tokenizer
 
 FEATURES = ("text", "group", "id", "source", "licence", "provenance")
 CARD = "README.md"
+# The version that `CuratedSource` reads; the minor parts may grow.
+_VERSION = "1.*.*"
+
+
+@dataclasses.dataclass(frozen=True)
+class CuratedSource:
+  """The documents of a curated set.
+
+  Attributes:
+    name: name of the set, and of the task that reads it.
+    directory: TFDS folder that holds the set.
+  """
+
+  name: str
+  directory: str
+
+  def _loader(self) -> seqio.LazyTfdsLoader:
+    directory = os.path.expanduser(self.directory)
+    return seqio.LazyTfdsLoader(f"{self.name}:{_VERSION}", directory, read_only=True)
+
+  def describe(self) -> list[dict[str, Any]]:
+    """Return name, version, licence, home and content of the set."""
+    return [describe(self._loader())]
+
+  def num_shards(self, wanted: int) -> int:
+    """Return `wanted`, or the number of the set's files."""
+    return max(1, min(wanted, len(self._loader().files("train"))))
+
+  def read(
+    self, shard: int, shards: int, tokenizer: Tokenizer | None = None
+  ) -> Iterator[Document]:
+    """Yield the documents of every n-th file."""
+    del tokenizer
+    place = seqio.ShardInfo(shard, shards)
+    examples: Any = self._loader().load("train", shuffle_files=False, shard_info=place)
+    for columns in examples.batch(256).as_numpy_iterator():
+      groups = columns.get("group", [None] * len(columns["text"]))
+      for text, group in zip(columns["text"], groups, strict=True):
+        yield Document(text.decode(), None if group is None else group.decode())
+
+
+def describe(loader: seqio.LazyTfdsLoader) -> dict[str, Any]:
+  """Return a manifest's entry of a TFDS dataset.
+
+  Raises:
+    InputError: there is no such dataset, or its files are no TFRecords.
+  """
+  name, directory = loader.name, loader.data_dir
+  content = {}
+  try:
+    info = loader.info
+    noted = Path(f"{directory}/{name}/{info.version}/{CURATED_CONTENT}")
+    if noted.exists():  # two sets may have one version, in two folders
+      content = {"content": storage.read_json(noted).get("documents")}
+  except (tfds.core.DatasetNotFoundError, AssertionError, OSError) as error:
+    raise InputError(
+      f"Data.curated_directory: {directory} holds no TFDS dataset {name}; name the "
+      "data_dir that holds it, or None for the embedded corpora"
+    ) from error
+  if info.file_format != tfds.core.FileFormat.TFRECORD:
+    raise InputError(
+      f"curated set {name} in {directory} is {info.file_format.value}, which seqio "
+      'cannot read; write it with file_format="tfrecord"'
+    )
+  files = {
+    split: {"examples": split_info.num_examples, "shards": split_info.num_shards}
+    for split, split_info in sorted(info.splits.items())
+  }
+  return {
+    "name": info.name,
+    "version": str(info.version),
+    "licence": info.redistribution_info.license or "see the dataset card",
+    "home": info.homepage,
+    "splits": files,
+    **content,
+  }
 
 
 class _Builder(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
@@ -67,58 +148,43 @@ def write(
     InputError: that version exists with other content, or the folder is read-only.
   """
   folder = directory / name / version
-  begun = directory / name / f".{version}.json"
   if folder.exists():
-    noted = folder / CURATED_CONTENT if (folder / CURATED_CONTENT).exists() else begun
+    noted = folder / CURATED_CONTENT
     if not noted.exists() or storage.read_json(noted) != content:
+      major, minor, _ = version.split(".")
       raise InputError(
         f"Publish.version: {folder} holds another set; give a new version, such as "
-        f"{_next(version)}"
+        f"{major}.{int(minor) + 1}.0"
       )
-  else:
-    try:
-      begun.parent.mkdir(parents=True, exist_ok=True)
-      storage.write_json(begun, content)
-      _build(directory, name, version, examples, about)
-    except OSError as error:
-      if error.errno == errno.ENOSPC:
-        raise
-      raise InputError(
-        f"Publish.directory: cannot write to {directory} ({error.strerror or error}); "
-        "name another folder"
-      ) from None
-  storage.write_text(folder / CARD, card)
-  storage.write_json(folder / CURATED_CONTENT, content)
-  begun.unlink(missing_ok=True)
-  return folder
-
-
-def _build(
-  directory: Path,
-  name: str,
-  version: str,
-  examples: Iterable[Mapping[str, str]],
-  about: Mapping[str, str],
-) -> None:
-  """Write the set with TFDS, without its progress bars and messages."""
+    storage.write_text(folder / CARD, card)
+    return folder
   rows = ({name: example[name] for name in FEATURES} for example in examples)
-  tfds.disable_progress_bar()
-  with contextlib.redirect_stdout(io.StringIO()):
-    builder = _Builder(
-      about.get("licence"),
-      name=name,
-      version=version,
-      features=tfds.features.FeaturesDict(
-        dict.fromkeys(FEATURES, tfds.features.Text())
-      ),
-      split_datasets={"train": enumerate(rows)},
-      data_dir=str(directory),
-      description=about.get("description"),
-      file_format="tfrecord",
-    )
-    builder.download_and_prepare()
-
-
-def _next(version: str) -> str:
-  major, minor, _ = version.split(".")
-  return f"{major}.{int(minor) + 1}.0"
+  try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=directory) as scratch:
+      tfds.disable_progress_bar()
+      with contextlib.redirect_stdout(io.StringIO()):
+        _Builder(
+          about.get("licence"),
+          name=name,
+          version=version,
+          features=tfds.features.FeaturesDict(
+            dict.fromkeys(FEATURES, tfds.features.Text())
+          ),
+          split_datasets={"train": enumerate(rows)},
+          data_dir=scratch,
+          description=about.get("description"),
+          file_format="tfrecord",
+        ).download_and_prepare()
+      built = Path(scratch) / name / version
+      storage.write_text(built / CARD, card)
+      storage.write_json(built / CURATED_CONTENT, content)
+      built.rename(folder)
+  except OSError as error:
+    if error.errno == errno.ENOSPC:
+      raise
+    raise InputError(
+      f"Publish.directory: cannot write to {directory} ({error.strerror or error}); "
+      "name another folder"
+    ) from None
+  return folder

@@ -143,6 +143,15 @@ MIXTURES = {
 EXERCISES = ("exercises", "small_exercises", "grammar_exercises")
 
 
+def sources(curated_directory: str | None) -> dict[str, Source]:
+  """Return the sources of the package's tasks; curated sets take the place of some."""
+  if curated_directory is None:
+    return TASKS
+  from phi1_jax.data.curated import CuratedSource  # it loads TensorFlow
+
+  return TASKS | {name: CuratedSource(name, curated_directory) for name in EXTRACTORS}
+
+
 def resolve(config: DataConfig) -> dict[str, Rated]:
   """Return the tasks of a config, sorted by name.
 
@@ -154,7 +163,7 @@ def resolve(config: DataConfig) -> dict[str, Rated]:
   if config.files:
     return {"files": Rated(FileSource(config.files))}
   name = config.mixture or ""
-  if config.needs_seqio:
+  if config.modules:
     from phi1_jax.data import tasks
 
     tasks.register(config.modules, config.curated_directory)
@@ -164,4 +173,5 @@ def resolve(config: DataConfig) -> dict[str, Rated]:
       f'Data.mixture: no mixture or task "{name}"; there are: '
       f"{', '.join(sorted({**TASKS, **MIXTURES}))} (Data.modules registers more)"
     )
-  return {task: Rated(TASKS[task]) for task in sorted(MIXTURES.get(name, (name,)))}
+  found = sources(config.curated_directory)
+  return {task: Rated(found[task]) for task in sorted(MIXTURES.get(name, (name,)))}

@@ -11,26 +11,23 @@ import dataclasses
 import functools
 import hashlib
 import importlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from phi1_jax import InputError, storage
+from phi1_jax import InputError
 from phi1_jax.data import mixtures
-from phi1_jax.data.config import CURATED_CONTENT
+from phi1_jax.data.curated import describe
 from phi1_jax.data.documents import Document, Drop, Source
 from phi1_jax.data.mixtures import Rated
-from phi1_jax.data.quiet_tensorflow import seqio, tf, tfds
+from phi1_jax.data.quiet_tensorflow import seqio, tf
 from phi1_jax.text import tokenizer as tokenizers
 from phi1_jax.text.tokenizer import Tokenizer
 
 SHIFT = 1
 _FIRST_BYTE = 3  # seqio's ByteVocabulary: padding, end, unknown, then the 256 bytes
-# The version of a curated set that this code reads; the minor parts may grow.
-CURATED_VERSION = "1.*.*"
 # seqio's rate for plain concatenation.
 by_size = seqio.mixing_rate_num_examples
 
@@ -48,7 +45,10 @@ class TokenizerVocabulary(seqio.Vocabulary):
     return self.tokenizer.eos_id + SHIFT
 
   bos_id = eos_id  # CodeGen begins and ends text with the same token
-  unk_id = None  # every byte has an id
+
+  @property
+  def unk_id(self) -> None:
+    """Every byte has an id."""
 
   @property
   def _base_vocab_size(self) -> int:
@@ -107,10 +107,6 @@ class _BuiltInSource(seqio.FunctionDataSource):
     return tf.data.Dataset.from_generator(examples, output_signature=signature)
 
 
-class _CuratedSets(seqio.TfdsDataSource):
-  """A curated set: a TFDS dataset in TFRecord format with the feature "text"."""
-
-
 # Modules and folder of the last `register`, for other processes.
 _registered: tuple[tuple[str, ...], str | None] = ((), None)
 
@@ -131,20 +127,12 @@ def register(modules: Iterable[str] = (), curated_directory: str | None = None) 
     if name in seqio.MixtureRegistry.names():
       seqio.MixtureRegistry.remove(name)
   vocabulary = TokenizerVocabulary(tokenizers.codegen())
-  for name, ours in mixtures.TASKS.items():
-    source: seqio.DataSource = _BuiltInSource(ours)
-    if curated_directory and name in mixtures.EXTRACTORS:
-      source = _CuratedSets(
-        f"{name}:{CURATED_VERSION}",
-        tfds_data_dir=os.path.expanduser(curated_directory),
-        splits=("train",),
-        read_only=True,
-      )
+  for name, source in mixtures.sources(curated_directory).items():
     if name in seqio.TaskRegistry.names():
       seqio.TaskRegistry.remove(name)
     task = seqio.Task(
       name,
-      source=source,
+      source=_BuiltInSource(source),
       preprocessors=[
         text_to_targets,
         seqio.preprocessors.tokenize,
@@ -215,8 +203,7 @@ def _source(task: seqio.Task) -> Source:
     raise InputError(
       f'task {task.name} has the splits {", ".join(task.splits)}, expected "train"'
     )
-  curated = isinstance(task.source, _CuratedSets)
-  return CuratedSource(task) if curated else SeqioSource(task)
+  return SeqioSource(task)
 
 
 def _rate(found: seqio.Task | seqio.Mixture, task: seqio.Task) -> float | str:
@@ -262,7 +249,7 @@ class SeqioSource:
     """
     source = self.task.source
     if isinstance(source, seqio.TfdsDataSource):
-      return [_describe_tfds(source)]
+      return [describe(source.tfds_dataset)]
     facts: dict[str, Any] = {"name": type(source).__name__}
     if isinstance(source, seqio.FileDataSource):
       files = sorted(source.list_shards("train"))
@@ -333,84 +320,27 @@ class SeqioSource:
     Raises:
       InputError: the ids are not the tokenizer's.
     """
-    name = self.task.name
-    advice = (
-      'its preprocessors must take ids from output_features["targets"].vocabulary'
-    )
-    if len(ids) and (ids.min() < 0 or ids.max() >= tokenizer.vocabulary_size):
+    whole = ids if text is None else tokenizer.encode_arrays([text.decode()])[0]
+    known = not len(ids) or (ids.min() >= 0 and ids.max() < tokenizer.vocabulary_size)
+    if not (known and _contains(whole, ids)):
       raise InputError(
-        f"task {name}: got token ids {ids.min()}..{ids.max()}, the tokenizer has "
-        f"[0, {tokenizer.vocabulary_size}); {advice}"
+        f"task {self.task.name}: got token ids {ids[:8].tolist()} .., expected ids of "
+        f"the store's tokenizer, such as {whole[:8].tolist()} .. for {text!r:.40} ..; "
+        'its preprocessors must take ids from output_features["targets"].vocabulary, '
+        'and tasks that change ids must not keep "targets_pretokenized" '
+        "(seqio.preprocessors.tokenize, copy_pretokenized=False)"
       )
-    if text is None:
-      return tokenizer.decode(ids.tolist())
-    expected = tokenizer.encode_arrays([text.decode()])[0].astype(np.int32)
-    if np.array_equal(ids, expected):
+    if text is not None and len(ids) == len(whole):
       return text.decode()
-    if not _contains(expected, ids.astype(np.int32)):
-      raise InputError(
-        f"task {name}: got token ids {ids[:8].tolist()} .. for {text[:40]!r} .., "
-        f"expected {expected[:8].tolist()} ..: they are not the store's tokenizer's, "
-        f"or were changed; {advice}, and tasks that change ids must not keep "
-        '"targets_pretokenized" (seqio.preprocessors.tokenize, copy_pretokenized=False)'
-      )
     return tokenizer.decode(ids.tolist())
 
 
-class CuratedSource(SeqioSource):
-  """A curated set; its texts are read in batches, and encoded outside TensorFlow."""
-
-  def read(
-    self, shard: int, shards: int, tokenizer: Tokenizer | None = None
-  ) -> Iterator[Document | Drop]:
-    """Yield the documents of a shard."""
-    del tokenizer
-    place = seqio.ShardInfo(shard, shards)
-    examples = self.task.source.get_dataset("train", shuffle=False, shard_info=place)
-    for batch in text_to_targets(examples).batch(256).as_numpy_iterator():
-      columns: dict[str, Any] = dict(batch)
-      texts = columns["targets"]
-      groups = columns.get("group", [None] * len(texts))
-      for text, group in zip(texts, groups, strict=True):
-        yield Document(text.decode(), None if group is None else group.decode())
-
-
 def _contains(whole: np.ndarray, part: np.ndarray) -> bool:
-  """Return whether int32 ids are a contiguous part of others."""
-  text, wanted, start = whole.tobytes(), part.tobytes(), -1
-  while (start := text.find(wanted, start + 1)) >= 0:
-    if start % 4 == 0:
-      return True
-  return False
-
-
-def _describe_tfds(source: seqio.TfdsDataSource) -> dict[str, Any]:
-  name, directory = source.tfds_dataset.name, source.tfds_dataset.data_dir
-  content = {}
-  try:
-    info = source.tfds_dataset.info
-    if info.file_format != tfds.core.FileFormat.TFRECORD:
-      raise InputError(
-        f"curated set {name} in {directory} is {info.file_format.value}, which seqio "
-        'cannot read; write it with file_format="tfrecord"'
-      )
-    files = {
-      split: {"examples": split_info.num_examples, "shards": split_info.num_shards}
-      for split, split_info in sorted(info.splits.items())
-    }
-    noted = Path(f"{directory}/{name}/{info.version}/{CURATED_CONTENT}")
-    if noted.exists():  # two sets may have one version, in two folders
-      content = {"content": storage.read_json(noted).get("documents")}
-  except (tfds.core.DatasetNotFoundError, AssertionError, OSError) as error:
-    raise InputError(
-      f"Data.curated_directory: {directory} holds no TFDS dataset {name}; name the "
-      "data_dir that holds it, or None for the embedded corpora"
-    ) from error
-  return {
-    "name": info.name,
-    "version": str(info.version),
-    "licence": info.redistribution_info.license or "see the dataset card",
-    "home": info.homepage,
-    "splits": files,
-    **content,
-  }
+  """Return whether ids are a contiguous part of others."""
+  text, wanted = (ids.astype(np.int32).tobytes() for ids in (whole, part))
+  start = text.find(wanted)
+  while start % 4:  # not between two ids; -1 % 4 is 3
+    if start < 0:
+      return False
+    start = text.find(wanted, start + 1)
+  return True

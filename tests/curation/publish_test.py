@@ -164,17 +164,6 @@ def test_a_version_is_published_once(stage, tmp_path):
   }
 
 
-def test_killed_between_the_files_and_the_card(stage, tmp_path):
-  run(stage, tmp_path)
-  version = tmp_path / "curated" / "code_filtered" / "1.0.0"
-  content = version / "content.json"
-  content.replace(version.parent / ".1.0.0.json")
-  (version / "README.md").unlink()
-  run(stage, tmp_path, "again")
-  assert (version / "README.md").exists()
-  assert content.exists()
-
-
 def test_nothing_to_publish_is_refused(tmp_path):
   stage = tmp_path / "empty"
   stage.mkdir()
