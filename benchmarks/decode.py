@@ -79,7 +79,7 @@ def our_side(arguments: argparse.Namespace, weights: Path | None):
   import numpy as np
   from flax import linen as nn
 
-  from phi1_jax.interop import phi
+  from phi1_jax.interop import from_hf
   from phi1_jax.model.config import ModelConfig
   from phi1_jax.model.decoder import Decoder
   from phi1_jax.parallel.mesh import MeshConfig, make_mesh
@@ -102,20 +102,19 @@ def our_side(arguments: argparse.Namespace, weights: Path | None):
     def decode(self, ids):
       return " ".join(map(str, ids))
 
+  mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
   if weights is None:
     init = jax.jit(
       lambda key: nn.unbox(Decoder(config).init(key, np.zeros((1, 1), int)))
     )
     params = init(jax.random.key(0))["params"]
   else:
-    from safetensors.numpy import load_file
-
-    params = phi.from_hf(load_file(weights / "model.safetensors"), config)
-  mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
+    source = from_hf.open_source(weights)
+    params, _ = from_hf.load(source, mesh, lambda num_bytes: None)
   ids: Any = Ids()
   loaded = Loaded(config, params, ids, mesh, "")
   sampler = Sampler(
-    loaded, methods.Greedy(), slots=arguments.batch, steps=NEW, consume=weights is None
+    loaded, methods.Method(), slots=arguments.batch, steps=NEW, consume=weights is None
   )
   del params, loaded
 

@@ -65,17 +65,10 @@ def open_source(folder: AnyPath, param_dtype: str = "float32") -> Source:
   path = folder / hf_config.FILE_NAME
   config = hf_config.to_model_config(content, path, param_dtype)
   files = safetensors.open_folder(folder)
-  stored = {tensor.name: tensor for file in files for tensor in file.tensors}
-  layout = layouts.detect(set(stored), content["model_type"], config)
-  expected = layout.tensors(config)
-  given = {name: tensor.shape for name, tensor in stored.items()}
-  lines = layouts.misfits(expected, given)
-  lines += [
-    f"dtype: {name}, got {tensor.dtype}, expected {', '.join(safetensors.DTYPES)}"
-    for name, tensor in stored.items()
-    if name in expected and tensor.dtype not in safetensors.DTYPES
-  ]
-  if lines:
+  stored = [tensor for file in files for tensor in file.tensors]
+  names = {tensor.name for tensor in stored}
+  layout = layouts.detect(names, content["model_type"], config)
+  if lines := layouts.misfits(layout.tensors(config), stored):
     raise InputError(
       f"{folder}: {len(lines)} tensors are not those of {layout.name} with the sizes "
       f"of {path.name}:\n  " + "\n  ".join(lines)
@@ -187,6 +180,6 @@ def _put(array: jax.Array, tensor: Tensor, content: np.ndarray) -> jax.Array:
 @functools.partial(jax.jit, donate_argnums=0, static_argnums=(3, 4))
 def _write(array, piece, start, groups, place):
   tensor = Tensor("", "", array.shape, start, groups)
-  block = tensor.ours(piece, jnp).astype(array.dtype)
+  block = tensor.ours(piece).astype(array.dtype)
   array = jax.lax.dynamic_update_slice(array, block, start)
   return jax.lax.with_sharding_constraint(array, place)

@@ -15,13 +15,16 @@ flatten heads; our parameters stack layers and keep heads apart (see `model.deco
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
 from phi1_jax import InputError
+from phi1_jax.interop.safetensors import DTYPES, Stored
 from phi1_jax.model import decoder
 from phi1_jax.model.config import ModelConfig
 
@@ -117,32 +120,21 @@ class Tensor:
       array = array[self.order]
     return array.reshape([self.sizes[axis] for axis in self.axes])
 
-  def ours(self, unfolded: Any, numpy: Any = np) -> Any:
-    """Return the block of our array, from `unfold`; `numpy` may be `jax.numpy`."""
-    return numpy.expand_dims(
-      numpy.transpose(unfolded, np.argsort(self.axes)), self.fixed
-    )
+  def ours(self, unfolded: jax.Array) -> jax.Array:
+    """Return the block of our array, from `unfold`."""
+    return jnp.expand_dims(jnp.transpose(unfolded, np.argsort(self.axes)), self.fixed)
 
   def read(self, array: np.ndarray) -> np.ndarray:
     """Return the tensor in the file's arrangement from our array, dtype kept."""
-    index = tuple(
-      place if axis in self.fixed else slice(None)
-      for axis, place in enumerate(self.start)
-    )
-    rank = {axis: i for i, axis in enumerate(sorted(self.axes))}
-    part = np.transpose(array[index], [rank[axis] for axis in self.axes])
+    fixed = {axis: self.start[axis] for axis in self.fixed}
+    part = array[tuple(fixed.get(axis, slice(None)) for axis in range(array.ndim))]
+    part = np.transpose(part, np.argsort(np.argsort(self.axes)))
     theirs = np.ascontiguousarray(part.reshape(self.shape))
     if self.order is None:
       return theirs
     reordered = np.empty_like(theirs)
     reordered[self.order] = theirs
     return reordered
-
-  def write(self, array: np.ndarray, tensor: np.ndarray) -> None:
-    """Write the tensor into our array."""
-    block = self.ours(self.unfold(tensor))
-    place = zip(self.start, block.shape, strict=True)
-    array[tuple(slice(start, start + size) for start, size in place)] = block
 
   def check(self, values: np.ndarray, dtype: np.dtype, place: object) -> None:
     """Refuse NaN, infinity, and numbers beyond the range of `dtype`.
@@ -234,32 +226,26 @@ def is_buffer(name: str) -> bool:
   return bool(_BUFFERS.search(name))
 
 
-def misfits(
-  expected: Mapping[str, Tensor], given: Mapping[str, tuple[int, ...]]
-) -> list[str]:
-  """Return a line for each tensor that is missing, unknown, or of another shape.
+def misfits(expected: Mapping[str, Tensor], stored: Iterable[Stored]) -> list[str]:
+  """Return a line for each tensor that a file lacks, or has in another form.
 
   Args:
     expected: the tensors of the layout.
-    given: shapes by name, as a file has them; buffers are ignored.
+    stored: the tensors of the file; buffers are ignored.
   """
-  given = {name: shape for name, shape in given.items() if not is_buffer(name)}
-  lines = [
-    f"missing: {name}, expected {tensor.shape}"
-    for name, tensor in expected.items()
-    if name not in given
-  ]
-  lines += [
-    f"unknown: {name}, got {shape}"
-    for name, shape in given.items()
-    if name not in expected
-  ]
-  lines += [
-    f"shape: {name}, got {given[name]}, expected {tensor.shape}"
-    for name, tensor in expected.items()
-    if given.get(name, tensor.shape) != tensor.shape
-  ]
-  return lines
+  given = {tensor.name: tensor for tensor in stored if not is_buffer(tensor.name)}
+  lines = []
+  for name, tensor in expected.items():
+    if name not in given:
+      lines.append(f"missing: {name}, expected {tensor.shape}")
+      continue
+    shape, dtype = given[name].shape, given[name].dtype
+    if shape != tensor.shape:
+      lines.append(f"shape: {name}, got {shape}, expected {tensor.shape}")
+    if dtype not in DTYPES:
+      lines.append(f"dtype: {name}, got {dtype}, expected {', '.join(DTYPES)}")
+  unknown = (name for name in given if name not in expected)
+  return lines + [f"unknown: {name}, got {given[name].shape}" for name in unknown]
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,6 +64,44 @@ def test_logits_of_phi(twins, model, folder, params):
 
 
 @pytest.mark.parametrize(
+  "sizes",  # vocabulary, layers, heads, head_dim, rotary_dim, embed, mlp, length
+  [
+    (97, 3, 2, 11, 6, 13, 31, 19),
+    (53, 1, 5, 4, 4, 20, 17, 7),
+    (61, 2, 3, 16, 8, 48, 29, 23),
+    (31, 5, 1, 7, 2, 7, 11, 5),
+  ],
+)
+def test_logits_and_every_gradient_equal_the_twin(twins, tmp_path, sizes):
+  config = ModelConfig(*sizes, rope_base=500.0, initializer_range=0.2)
+  model = twins.phi(config)
+  source, params, _ = load(twins.save(model, tmp_path / "hf"))
+  shape = 3, config.max_length
+  tokens = np.random.default_rng(1).integers(0, config.vocabulary_size, shape)
+  targets = np.roll(tokens, -1, axis=1)
+
+  def loss(params):
+    found = logits(source, params, tokens)
+    log_p = jax.nn.log_softmax(found)
+    return -jnp.mean(jnp.take_along_axis(log_p, targets[..., None], -1)), found
+
+  (_, ours), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+  theirs = model(torch.tensor(tokens)).logits
+  torch.nn.functional.cross_entropy(
+    theirs.flatten(0, 1), torch.tensor(targets).flatten()
+  ).backward()
+  np.testing.assert_allclose(ours, theirs.detach().numpy(), atol=2e-5)
+  arrays = layouts.flatten(jax.tree.map(np.asarray, gradients))
+  tensors = source.layout.tensors(source.config)
+  for name, parameter in model.named_parameters():
+    tensor = tensors.pop(name)
+    np.testing.assert_allclose(
+      tensor.read(arrays[tensor.path]), parameter.grad, atol=1e-5, err_msg=name
+    )
+  assert not tensors
+
+
+@pytest.mark.parametrize(
   "spelling",
   [
     {"partial_rotary_factor": 0.35, "rope_theta": 300.0},
@@ -269,12 +307,3 @@ def test_a_dropout_that_is_not_here(twins, model, tmp_path):
   content = json.loads((folder / "config.json").read_text())
   (folder / "config.json").write_text(json.dumps({**content, "embd_pdrop": 0.1}))
   assert "embd_pdrop=0.1 is left out" in from_hf.open_source(folder).notes[0]
-
-
-def test_every_layout_of_a_config_can_be_detected():
-  assert {layout.model_type for layout in layouts.LAYOUTS} == {
-    "phi",
-    "mixformer-sequential",
-    "phi-msft",
-    "codegen",
-  }
