@@ -11,16 +11,12 @@ whitespace, 50,295 ids in all:
 The runs are matched first and longest first, before GPT-2's own splitting, so the
 indentation of a line is one token and the word after it has no leading space.
 
-`train` makes a small tokenizer of the same shape: byte-level merges, then
-<|endoftext|>, then the same 38 runs. It splits at every newline, so that no token
-reaches across the end of a line: a prompt that ends in a newline is encoded into a
-prefix of the ids of the whole text. (Plain byte-level BPE fuses the newline with the
-indentation behind it, and a model prompted up to the newline then stands at a token
-boundary that it never saw.)
+`train` makes a small tokenizer of the same shape. It splits at every newline, so a
+prompt that ends in a newline is encoded into a prefix of the ids of the whole text.
+(Plain byte-level BPE fuses the newline with the indentation behind it.)
 
-Tokenizers of this kind are encoded by `tokie`, about 18 times faster than by Hugging
-Face's `tokenizers`, with the same ids. The latter does the rest, and is loaded when
-that is needed.
+`tokie` encodes tokenizers of this kind about 18 times faster than Hugging Face's
+`tokenizers`, with the same ids. The latter does the rest, and is loaded when needed.
 """
 
 from __future__ import annotations
@@ -60,24 +56,22 @@ _BYTE_LEVEL = {
   "trim_offsets": True,
   "use_regex": True,
 }
-_LINES = {
-  "type": "Split",
-  "pattern": {"String": "\n"},
-  "behavior": "Isolated",
-  "invert": False,
-}
+_LINES = {"type": "Split", "pattern": {"String": "\n"}, "behavior": "Isolated"}
 _SPLITTERS = (
   _BYTE_LEVEL,
-  {"type": "Sequence", "pretokenizers": [_LINES, _BYTE_LEVEL]},
+  {"type": "Sequence", "pretokenizers": [_LINES | {"invert": False}, _BYTE_LEVEL]},
 )
-# Settings of a byte-level BPE as Hugging Face's `tokenizers` writes them.
+# A byte-level BPE as Hugging Face's `tokenizers` writes it; `_content` fills the rest.
 _SETTINGS = {
   "version": "1.0",
   "truncation": None,
   "padding": None,
+  "added_tokens": [],
   "normalizer": None,
+  "pre_tokenizer": None,
   "post_processor": None,
   "decoder": {**_BYTE_LEVEL, "add_prefix_space": True},
+  "model": {},
 }
 _MODEL = {
   "type": "BPE",
@@ -143,10 +137,8 @@ class Tokenizer:
     """Length in bytes of every id, int64 [ids]; None if ids are not byte strings."""
     if self._ids is None:
       return None
-    lengths = np.zeros(max(self._bytes) + 1, np.int64)
-    for token, content in self._bytes.items():
-      lengths[token] = len(content)
-    return lengths
+    ids = range(max(self._bytes) + 1)
+    return np.array([len(self._bytes.get(i, b"")) for i in ids], np.int64)
 
   def encode(self, text: str) -> list[int]:
     """Return the ids of a text, with nothing added at either end.
@@ -168,12 +160,9 @@ class Tokenizer:
     texts = list(texts)
     if self._fast is None:
       return self.encode_by_reference(texts)
-    try:
-      ids, lengths = self._fast.encode_batch_flat(texts, add_special_tokens=False)
-    except (TypeError, UnicodeEncodeError) as error:
-      raise InputError(_describe_bad_text(texts)) from error
-    ends = np.cumsum(lengths, dtype=np.int64)[:-1]
-    found = np.split(ids, ends) if texts else []
+    _check_texts(texts)
+    ids, lengths = self._fast.encode_batch_flat(texts, add_special_tokens=False)
+    found = np.split(ids, np.cumsum(lengths, dtype=np.int64)[:-1]) if texts else []
     others = [i for i, text in enumerate(texts) if _needs_reference(text)]
     again = self.encode_by_reference([texts[i] for i in others]) if others else []
     for i, ids in zip(others, again, strict=True):
@@ -182,12 +171,9 @@ class Tokenizer:
 
   def encode_by_reference(self, texts: Sequence[str]) -> list[np.ndarray]:
     """Return the same as `encode_arrays`, by Hugging Face's `tokenizers`."""
-    try:
-      encodings = self._reference.encode_batch_fast(
-        list(texts), add_special_tokens=False
-      )
-    except (TypeError, UnicodeEncodeError) as error:
-      raise InputError(_describe_bad_text(texts)) from error
+    texts = list(texts)
+    _check_texts(texts)
+    encodings = self._reference.encode_batch_fast(texts, add_special_tokens=False)
     return [np.array(encoding.ids, np.uint32) for encoding in encodings]
 
   def decode(self, ids: Iterable[int]) -> str:
@@ -214,12 +200,12 @@ class Tokenizer:
   def _bytes(self) -> dict[int, bytes]:
     """Bytes of every id of a byte-level BPE."""
     values = {character: byte for byte, character in _byte_alphabet().items()}
-    found = {}
-    for token, number in (self._ids or {}).items():
-      known = all(character in values for character in token)
-      content = bytes(values[c] for c in token) if known else token.encode()
-      found[number] = content
-    return found
+    return {
+      number: bytes(map(values.__getitem__, token))
+      if values.keys() >= set(token)
+      else token.encode()
+      for token, number in (self._ids or {}).items()
+    }
 
   @functools.cached_property
   def _reference(self) -> tokenizers.Tokenizer:
@@ -240,7 +226,7 @@ class Tokenizer:
     try:
       import tokie
     except ImportError:  # no wheel for this platform
-      _log_no_tokie()
+      log.info("tokie is not installed: Hugging Face's tokenizers encode, more slowly")
       return None
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".json") as file:
       file.write(json.dumps(settings, ensure_ascii=False))
@@ -248,15 +234,21 @@ class Tokenizer:
       return tokie.Tokenizer.from_json(file.name)
 
 
-@functools.cache
-def _log_no_tokie() -> None:
-  log.info("tokie is not installed: Hugging Face's tokenizers encode, more slowly")
-
-
 def _needs_reference(text: str) -> bool:
-  if text.isascii():  # the search takes as long as the encoding
-    return "\t'" in text or "\x0b" in text or "\x0c" in text
+  if text.isascii():  # the regular expression takes as long as the encoding
+    return any(part in text for part in ("\t'", "\x0b", "\x0c"))
   return _NOT_FOR_TOKIE.search(text) is not None
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+  for index, text in enumerate(texts):
+    try:
+      text.encode()
+    except UnicodeEncodeError as error:
+      raise InputError(
+        f"text {index} has no UTF-8 form: lone surrogate "
+        f"U+{ord(text[error.start]):04X} at character {error.start}; drop or replace it"
+      ) from None
 
 
 @functools.cache
@@ -358,36 +350,36 @@ def _content(
   vocabulary: Mapping[str, int], merges: Sequence[Sequence[str]], splitter: Any
 ) -> str:
   """Return a tokenizer.json: a byte-level BPE, <|endoftext|>, the whitespace runs."""
-  flags = {"single_word": False, "lstrip": False, "rstrip": False}
-  added = []
-  for token in (END_OF_TEXT, *WHITESPACE_RUNS):
-    special = token == END_OF_TEXT
-    place = {"id": len(vocabulary) + len(added), "content": token}
-    added.append({**place, **flags, "normalized": not special, "special": special})
+  plain = {"single_word": False, "lstrip": False, "rstrip": False}
+  added = [
+    {"id": number, "content": token, **plain, "normalized": True, "special": False}
+    for number, token in enumerate((END_OF_TEXT, *WHITESPACE_RUNS), len(vocabulary))
+  ]
+  added[0] |= {"normalized": False, "special": True}
   model = {**_MODEL, "vocab": vocabulary, "merges": merges}
-  keys = ("version", "truncation", "padding", "added_tokens", "normalizer")
-  keys += ("pre_tokenizer", "post_processor", "decoder", "model")
-  found = _SETTINGS | {"added_tokens": added, "pre_tokenizer": splitter, "model": model}
-  return json.dumps({key: found[key] for key in keys}, ensure_ascii=False)
+  filled = {"added_tokens": added, "pre_tokenizer": splitter, "model": model}
+  return json.dumps(_SETTINGS | filled, ensure_ascii=False)
 
 
 def _is_canonical(settings: Any) -> bool:
   """Return whether settings have the form that `tokenizers` and `_content` write."""
-  keys = {*_SETTINGS, "added_tokens", "pre_tokenizer", "model"}
-  if not isinstance(settings, dict) or settings.keys() != keys:
+  try:
+    model = settings["model"]
+    known = settings.keys() == _SETTINGS.keys() and model.keys() == {
+      *_MODEL,
+      "vocab",
+      "merges",
+    }
+    return known and all(isinstance(pair, list) for pair in model["merges"])
+  except (KeyError, TypeError, AttributeError):
     return False
-  model = settings["model"]
-  if not isinstance(model, dict) or model.keys() != {*_MODEL, "vocab", "merges"}:
-    return False
-  return all(isinstance(pair, list) for pair in model["merges"])
 
 
 def _byte_level_ids(settings: dict[str, Any]) -> dict[str, int] | None:
   """Return the ids of all tokens of a byte-level BPE; None for another tokenizer."""
   model = settings["model"]
-  same = all(model.get(key) == value for key, value in _MODEL.items())
   byte_level = (settings["decoder"] or {}).get("type") == "ByteLevel"
-  if not (same and byte_level and settings["normalizer"] is None):
+  if not (byte_level and model.items() >= _MODEL.items()) or settings["normalizer"]:
     return None
   return model["vocab"] | {t["content"]: t["id"] for t in settings["added_tokens"]}
 
@@ -414,15 +406,3 @@ def _settings_for_tokie(settings: dict[str, Any]) -> dict[str, Any] | None:
     return None
   model = settings["model"] | {"vocab": vocabulary}
   return settings | {"model": model, "added_tokens": kept}
-
-
-def _describe_bad_text(texts: Sequence[str]) -> str:
-  for index, text in enumerate(texts):
-    try:
-      text.encode()
-    except UnicodeEncodeError as error:
-      return (
-        f"text {index} has no UTF-8 form: lone surrogate U+{ord(text[error.start]):04X}"
-        f" at character {error.start}; drop or replace it"
-      )
-  return f"expected texts, got {texts!r}"
