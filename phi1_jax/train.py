@@ -55,8 +55,7 @@ def _train(arguments: argparse.Namespace) -> int:
   from phi1_jax.training import hooks, loop, memory, preflight, setup, summary
   from phi1_jax.training import prerequisites as needed
   from phi1_jax.training import workdir as workdirs
-  from phi1_jax.training.describe import describe
-  from phi1_jax.training.dry_run import dry_run
+  from phi1_jax.training.describe import describe, dry_run
   from phi1_jax.training.metrics import DivergedError
   from phi1_jax.training.preemption import StopSignal
 

@@ -15,7 +15,7 @@ import importlib.util  # gin fails to import unless this was imported before
 import math
 import types
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, TypeVar
@@ -79,9 +79,10 @@ def load(
     given[name] = value
     bound.read_flag(name, value)
   bound.refuse_unread_macros()
+  parts = {name: _build(name, cls, bound) for name, cls in classes.items()}
   for name, value in bindings:
-    bound.refuse_without_effect(name, value, PARTS if partial else classes)
-  return {name: _build(name, cls, bound) for name, cls in classes.items()}
+    bound.refuse_without_effect(name, value, partial=partial)
+  return parts
 
 
 def find(name: str) -> Path:
@@ -172,6 +173,7 @@ class _Bindings:
     self.files: dict[str, Path] = {}  # a file comes after those that it includes
     self.all: list[_Binding] = []
     self.last: dict[str, _Binding] = {}  # the last binding of each name
+    self.used: set[str] = set()  # macros that a part of `classes` depends on
 
   def read_file(self, name: str, outer: tuple[Path, ...] = ()) -> None:
     """Read a file that the files `outer` include."""
@@ -235,6 +237,7 @@ class _Bindings:
           f"%{value.name}: the macro is read but never bound; give "
           f"--gin.{value.name}=VALUE"
         )
+      self.used.add(value.name)
       return self.resolve(self.last[value.name].value, (*names, value.name))
     if isinstance(value, dict):
       return {key: self.resolve(item, names) for key, item in value.items()}
@@ -259,37 +262,28 @@ class _Bindings:
           f"these are read: {known}"
         )
 
-  def refuse_without_effect(
-    self, name: str, value: str, parts: Collection[str]
-  ) -> None:
-    """Refuse a flag that no parameter of these parts depends on."""
+  def refuse_without_effect(self, name: str, value: str, *, partial: bool) -> None:
+    """Refuse a flag that no part depends on; `partial` counts all parts as built."""
     part, dot, _ = name.partition(".")
-    refused = f"--gin.{name}={value} has no effect: "
-    reads = f"this command reads {', '.join(sorted(parts))}"
     if dot:
-      if part not in parts:
-        raise InputError(refused + reads)
-    elif name not in self._effective_macros(parts):
-      # A later binding may have replaced one that read the macro.
-      for binding in self.all:
-        other = self.last[binding.name]
-        if name in _macros(binding.value) - _macros(other.value):
-          raise InputError(
-            f"{refused}{other.place} binds {other.name} = {other.value!r}; give "
-            f"--gin.{other.name}={value}"
-          )
-      raise InputError(f"{refused}{reads}, which do not depend on it")
-
-  def _effective_macros(self, parts: Collection[str]) -> set[str]:
-    """Return the macros that a parameter of these parts depends on."""
-    found: set[str] = set()
-    left = [name for name in self.last if name.rpartition(".")[0] in parts]
-    while left:
-      if binding := self.last.get(left.pop()):
-        new = _macros(binding.value) - found
-        found |= new
-        left += new
-    return found
+      effective = partial or part in self._classes
+    else:
+      others = self.last.values() if partial else ()
+      effective = name in self.used.union(*(_macros(x.value) for x in others))
+    if effective:
+      return
+    refused = f"--gin.{name}={value} has no effect: "
+    # A later binding may have replaced one that read the macro.
+    for binding in self.all:
+      other = self.last[binding.name]
+      if name in _macros(binding.value) - _macros(other.value):
+        raise InputError(
+          f"{refused}{other.place} binds {other.name} = {other.value!r}; give "
+          f"--gin.{other.name}={value}"
+        )
+    without = "" if dot else ", which do not depend on it"
+    parts = ", ".join(sorted(self._classes))
+    raise InputError(f"{refused}this command reads {parts}{without}")
 
 
 def _statements(path: Path) -> list[Any]:

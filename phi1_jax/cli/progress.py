@@ -91,7 +91,7 @@ class Progress:
       line += f" of {_count(self._total)} ({self._count / self._total:.0%})"
     line += f", {_short(rate)}/s"
     if self._total and rate > 0:
-      line += f", {_clock((self._total - self._count) / rate)} left"
+      line += f", {tqdm.format_interval((self._total - self._count) / rate)} left"
     line += "".join(f", {name} {value}" for name, value in figures.items())
     print(line, file=self._stream, flush=True)
 
@@ -121,10 +121,3 @@ def _short(number: float) -> str:
   """Format three figures, trailing zeros included: 75.0, 13.0M."""
   text = human(number)
   return text if text[-1].isalpha() else f"{number:#.3g}".rstrip(".")
-
-
-def _clock(seconds: float) -> str:
-  """Format a time: 00:16, 1:02:03."""
-  minutes, left = divmod(int(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  return f"{hours:d}:{minutes:02d}:{left:02d}" if hours else f"{minutes:02d}:{left:02d}"

@@ -46,31 +46,6 @@ class Event:
   step: int | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Goodput:
-  """Seconds since a run's first start, by what the run did.
-
-  Attributes:
-    goodput: training / total, in [0, 1].
-    starts: how often the run was started.
-    total_seconds: since the first start; the sum of the others.
-    training_seconds: steps that the result comes from, waiting for input included.
-    lost_seconds: steps that a later start repeated, or that came to nothing.
-    starting_seconds: from a start to its first step: store, compiling, restoring.
-    paused_seconds: hooks and saves.
-    away_seconds: between the end of a start and the next one.
-  """
-
-  goodput: float
-  starts: int
-  total_seconds: float
-  training_seconds: float
-  lost_seconds: float
-  starting_seconds: float
-  paused_seconds: float
-  away_seconds: float
-
-
 class StartLog:
   """Appends lines to a work directory's starts.jsonl and syncs each to disk.
 
@@ -140,7 +115,7 @@ def read_events(path: str | Path) -> list[Event]:
   return events
 
 
-def measure(events: Sequence[Event], now: float) -> Goodput | None:
+def measure(events: Sequence[Event], now: float) -> dict[str, float] | None:
   """Return where the time went, from the first start until `now`.
 
   A start's steps count as training up to the step from which the next start continued,
@@ -151,7 +126,13 @@ def measure(events: Sequence[Event], now: float) -> Goodput | None:
     now: Unix seconds; the state of the last line lasts until then.
 
   Returns:
-    The seconds; None without any start.
+    None without any start. Otherwise `goodput`, training / total; `starts`, how often
+    the run was started; `total_seconds` since the first start, and their parts:
+      training_seconds: steps that the result comes from, waiting for input included.
+      lost_seconds: steps that a later start repeated, or that came to nothing.
+      starting_seconds: from a start to its first step: store, compiling, restoring.
+      paused_seconds: hooks and saves.
+      away_seconds: between the end of a start and the next one.
   """
   parts = ("training", "lost", "starting", "paused", "away")
   seconds: dict[str, float] = dict.fromkeys(parts, 0.0)
@@ -173,12 +154,12 @@ def measure(events: Sequence[Event], now: float) -> Goodput | None:
   total = sum(seconds.values())
   if not starts or not total:
     return None
-  return Goodput(
-    goodput=seconds["training"] / total,
-    starts=starts,
-    total_seconds=total,
+  return {
+    "goodput": seconds["training"] / total,
+    "starts": starts,
+    "total_seconds": total,
     **{f"{name}_seconds": value for name, value in seconds.items()},
-  )
+  }
 
 
 def _process_started() -> float:

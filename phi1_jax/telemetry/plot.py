@@ -1,6 +1,7 @@
 """loss.png: training and held-out loss of a run, drawn from its metrics.jsonl."""
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,25 +144,16 @@ def _add_token_axis(axes: Any, steps: np.ndarray, tokens: np.ndarray) -> None:
 
   if not steps[-1] > 0:
     return
-  steps, tokens = np.append(0.0, steps), np.append(0.0, tokens)
-  scale = _line(steps, tokens), _line(tokens, steps)
-  top = axes.secondary_xaxis("top", functions=scale)
+  # The plot's margins lie a little outside the data.
+  steps = np.array([-steps[-1], 0.0, *steps, 2 * steps[-1]])
+  tokens = np.array([-tokens[-1], 0.0, *tokens, 2 * tokens[-1]])
+  there = functools.partial(np.interp, xp=steps, fp=tokens)
+  back = functools.partial(np.interp, xp=tokens, fp=steps)
+  top = axes.secondary_xaxis("top", functions=(there, back))
   top.xaxis.set_major_formatter(FuncFormatter(lambda count, _: _round_number(count)))
   top.set_xlabel("tokens", color=_QUIET)
   top.tick_params(colors=_QUIET)
   top.spines["top"].set_visible(False)
-
-
-def _line(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-  """Return a function that interpolates, and extrapolates the first and last parts."""
-  slopes = np.diff(y) / np.diff(x)
-
-  def at(points: np.ndarray) -> np.ndarray:
-    before = np.minimum(points - x[0], 0.0) * slopes[0]
-    after = np.maximum(points - x[-1], 0.0) * slopes[-1]
-    return np.interp(points, x, y) + before + after
-
-  return at
 
 
 def _round_number(value: float) -> str:

@@ -162,13 +162,11 @@ class Throughput:
     Returns:
       tokens_per_second, and per `jax.Device`; mfu (None: unknown peak); step_seconds
       and input_wait_seconds, means per step; step_seconds_p50, _p90 and _max, over the
-      steps. All None if there was no step.
+      steps, of which there must be one at least.
     """
     times, tokens, waited = self._step_seconds, self._tokens, self._waited
     self._reset()
     elapsed = sum(times)
-    if elapsed <= 0:
-      return dict.fromkeys(FIGURES)
     speed = tokens / elapsed
     mfu = model_flops_utilisation(
       speed,

@@ -1,11 +1,15 @@
-"""Description of a run, printed before it starts."""
+"""Description of a run, printed before it starts, and its dry run."""
 
-import jax
+import time
 
-from phi1_jax.parallel import sharding
+from phi1_jax import storage
+from phi1_jax.data.token_store import TokenStore
+from phi1_jax.parallel import hosts, sharding
+from phi1_jax.training import loop, memory, preflight
 from phi1_jax.training.memory import GIB
 from phi1_jax.training.setup import Setup
 from phi1_jax.training.state import bytes_per_device
+from phi1_jax.training.step import make_train_step
 
 
 def describe(setup: Setup) -> str:
@@ -35,10 +39,36 @@ def describe(setup: Setup) -> str:
   )
 
 
-def devices() -> dict[str, object]:
-  """Return the devices of this run, for summary.json."""
-  return {
-    "devices": jax.device_count(),
-    "device_kind": jax.devices()[0].device_kind,
-    "processes": jax.process_count(),
-  }
+def dry_run(run: Setup) -> str:
+  """Check everything, compile one step, and return what the run needs.
+
+  Raises:
+    InputError: as a start of the run would.
+  """
+  data = run.config.data
+  started = time.perf_counter()
+  state = "not there yet"
+  with hosts.agreed("the dry run", limit=loop.COMPILE_SECONDS):
+    preflight.check_start(run)
+    if storage.exists(storage.parse(data.store) / "COMPLETED"):
+      store = TokenStore.open(data.store, verify=data.verify)
+      preflight.check_store(store, run.config)
+      preflight.check_current(store, run)
+      state = f"{store.manifest['tokens']:,} tokens"
+    with sharding.layout(run.mesh):
+      step = make_train_step(run, document_end=0)
+    compiled = memory.compile_step(step, run)
+  need, have = memory.step_memory(compiled, run), memory.device_memory()
+  seconds = time.perf_counter() - started
+  fits = ""
+  if have is not None:
+    verdict = "fits" if sum(need) <= have else "does NOT fit"
+    fits = f"; {verdict} in the {have / GIB:.2f} GiB of this one"
+  return "\n".join(
+    [
+      f"memory   {sum(need) / GIB:.2f} GiB per device: state {need.state / GIB:.2f}, "
+      f"temporary {need.temporary / GIB:.2f}{fits}",
+      f"store    {data.store}: {state} ({data.origin})",
+      f"one step compiled in {seconds:.1f} s; nothing was run",
+    ]
+  )

@@ -10,13 +10,14 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 
 from phi1_jax import InputError, storage
 from phi1_jax.checkpoint import manager
 from phi1_jax.checkpoint.manager import Checkpoints
+from phi1_jax.cli.progress import Progress
 from phi1_jax.data.loader import ORDER, train_batches
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.parallel import hosts, sharding
@@ -36,25 +37,12 @@ log = logging.getLogger(__name__)
 COMPILE_SECONDS = 3 * 3600
 
 
-class Watcher(Protocol):
-  """A display of how far the run is."""
-
-  def skip(self, count: int) -> None:
-    """Count steps that an earlier start of the run did."""
-
-  def update(self, count: int) -> None:
-    """Count steps done."""
-
-  def write(self, line: str) -> None:
-    """Show a line."""
-
-
 def train(
   setup: Setup,
   store: TokenStore,
   hooks: Sequence[Hook],
   stop: StopSignal,
-  watcher: Watcher,
+  watcher: Progress,
 ) -> bool:
   """Train until the last step, or until a stop signal.
 
@@ -120,7 +108,7 @@ def train(
           process_index=hosts.index(),
           emit=watcher.write,
           wandb_project=setup.config.runtime.wandb_project,
-          config=setup.config.asdict(),
+          config=dataclasses.asdict(setup.config),
         )
       )
       losses = read_losses(setup.local) if hosts.is_first() else {}
@@ -253,7 +241,10 @@ def _report_differences(
   name: str, meta: Mapping[str, Any], setup: Setup, parts: Sequence[str]
 ) -> None:
   """Log every setting of a checkpoint's run that this run has another value for."""
-  theirs, ours = meta.get("config", {}), json.loads(json.dumps(setup.config.asdict()))
+  theirs, ours = (
+    meta.get("config", {}),
+    json.loads(json.dumps(dataclasses.asdict(setup.config))),
+  )
   for part in parts:
     for field, got in theirs.get(part, {}).items():
       want = ours[part].get(field)
@@ -265,12 +256,10 @@ def _report_differences(
 
 
 def _seen(meta: Mapping[str, Any], setup: Setup) -> Seen:
-  """Return what a checkpoint has seen; those of earlier versions count steps only."""
+  """Return what a checkpoint has seen."""
   ours, theirs = setup.config.train, meta.get("config", {}).get("train", {})
   length = theirs.get("sequence_length", ours.sequence_length)
-  samples = meta.get("samples_seen")
-  if samples is None:
-    samples = meta["step"] * theirs.get("batch_size", ours.batch_size)
+  samples = meta.get("samples_seen", 0)  # before it was counted, only step 0 is taken
   if length != ours.sequence_length:
     log.warning(
       "Train.sequence_length was %d and is %d: windows are cut anew, so the run goes "
@@ -289,7 +278,7 @@ def read_losses(folder: Path) -> dict[int, float]:
 
 def _meta(setup: Setup, store: TokenStore, seen: Seen) -> dict[str, Any]:
   return {
-    "config": setup.config.asdict(),
+    "config": dataclasses.asdict(setup.config),
     "model_shape": setup.config.model.shape(),
     "store": store.digest,
     "order": ORDER,

@@ -2,11 +2,10 @@
 
 import contextlib
 import ctypes
-import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -21,24 +20,12 @@ GIB = 2**30
 _MALLOC_OPTIONS = {-4: 0, -1: 2**31 - 1, -8: 1}
 
 
-@dataclasses.dataclass(frozen=True)
-class StepMemory:
-  """Bytes on one device while a step runs.
+class StepMemory(NamedTuple):
+  """Bytes on one device while a step runs."""
 
-  Attributes:
-    state: parameters and optimizer state; updated in place.
-    batch: the token windows.
-    temporary: activations, gradients and the compiler's other buffers.
-  """
-
-  state: int
+  state: int  # parameters and optimizer state; updated in place
   batch: int
-  temporary: int
-
-  @property
-  def total(self) -> int:
-    """State, batch and temporary."""
-    return self.state + self.batch + self.temporary
+  temporary: int  # activations, gradients and the compiler's other buffers
 
 
 def compile_step(step: Callable[..., Any], setup: Setup) -> jax.stages.Compiled:
@@ -118,7 +105,7 @@ def check_fits(compiled: jax.stages.Compiled | None, setup: Setup) -> None:
     InputError: state and temporaries exceed the device's memory.
   """
   need, have = step_memory(compiled, setup), device_memory()
-  if have is not None and need.total > have:
+  if have is not None and sum(need) > have:
     raise InputError(
       f"{_too_large(setup)}: state {need.state / GIB:.1f} GiB + temporary "
       f"{need.temporary / GIB:.1f} GiB exceed its {have / GIB:.1f} GiB; lower "

@@ -78,10 +78,6 @@ class RunConfig:
     """From objects by the names of `CONFIGURABLES`."""
     return cls(**{name.lower(): part for name, part in parts.items()})
 
-  def asdict(self) -> dict[str, Any]:
-    """Plain nested dicts, for a checkpoint's meta."""
-    return dataclasses.asdict(self)
-
 
 @dataclasses.dataclass(frozen=True)
 class Setup:

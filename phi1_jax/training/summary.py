@@ -1,15 +1,15 @@
 """Summary of a finished run: summary.json and loss.png in its work directory."""
 
-import dataclasses
 import importlib.metadata
 import sys
 import time
 from typing import Any
 
+import jax
+
 from phi1_jax import InputError, storage
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.telemetry import goodput, plot, writers
-from phi1_jax.training import describe
 from phi1_jax.training.setup import Setup
 
 _FILE_NAME = "summary.json"
@@ -52,7 +52,7 @@ def write(run: Setup, store: TokenStore, seconds: float) -> str:
     plot.plot_loss(metrics, picture, name=name, num_parameters=parameters)
   events = goodput.read_events(run.local / goodput.FILE_NAME)
   spent = goodput.measure(events, now=time.time())
-  wall = spent.total_seconds if spent else seconds
+  wall = spent["total_seconds"] if spent else seconds
   writers.write_summary(
     run.workdir / _FILE_NAME,
     {
@@ -61,10 +61,12 @@ def write(run: Setup, store: TokenStore, seconds: float) -> str:
       "flops_per_token": run.flops_per_token,
       "wall_seconds": wall,
       "last_start_seconds": seconds,
-      "goodput": spent and dataclasses.asdict(spent),
+      "goodput": spent,
       "best_checkpoint": best and str(checkpoints / best),
       "store": store.digest,
-      **describe.devices(),
+      "devices": jax.device_count(),
+      "device_kind": jax.devices()[0].device_kind,
+      "processes": jax.process_count(),
       "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
       "python": sys.version.split()[0],
     },
@@ -72,8 +74,8 @@ def write(run: Setup, store: TokenStore, seconds: float) -> str:
   losses = {"loss": last.get("loss"), "held out": last.get("eval/loss")}
   shown = [f"{name} {loss:.4f}" for name, loss in losses.items() if loss is not None]
   shown.append(f"{wall:.0f} s")
-  if spent and spent.starts > 1:
-    shown.append(f"goodput {spent.goodput:.1%} over {spent.starts} starts")
+  if spent and spent["starts"] > 1:
+    shown.append(f"goodput {spent['goodput']:.1%} over {spent['starts']} starts")
   text = (
     f"done: {', '.join(shown)}; see {run.workdir}/loss.png and "
     f"{run.workdir}/{_FILE_NAME}"

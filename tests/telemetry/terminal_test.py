@@ -36,16 +36,7 @@ def test_a_training_row():
 
 
 def test_rows_align_while_the_figures_change():
-  later = {
-    "loss": 12.1,
-    "grad_norm": 123.4,
-    "learning_rate": 9.876e-5,
-    "tokens_seen": 999.0,
-    "tokens_per_second": 1e6,
-    "mfu": 0.05,
-    "step_seconds": 12.3,
-    "input_wait_seconds": 1.0,
-  }
+  later = {name: value * 15 for name, value in ROW.items()} | {"mfu": 0.05}
   lines = [format_row(7, ROW, 51_000), format_row(51_000, later, 51_000)]
   assert len(lines[0]) == len(lines[1])
   for word in ("loss", "grad", "lr", "tokens", "tok/s", "MFU", "/step", "input"):

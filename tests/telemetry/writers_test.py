@@ -36,13 +36,6 @@ def steps(path):
   return [row["step"] for row in read_metrics(path)]
 
 
-def test_a_row_is_on_the_disk_when_write_returns(tmp_path):
-  with Recorder(tmp_path / "run") as recorder:
-    recorder.write(3, {"loss": 1.5, "tokens_seen": 10})
-    content = (tmp_path / "run" / "metrics.jsonl").read_text()
-  assert content == '{"step": 3, "loss": 1.5, "tokens_seen": 10}\n'
-
-
 def test_what_is_not_finite_is_null(tmp_path):
   values = {"loss": math.nan, "grad_norm": np.float32(np.inf), "mfu": None}
   with Recorder(tmp_path) as recorder:
@@ -50,13 +43,6 @@ def test_what_is_not_finite_is_null(tmp_path):
   expected = {"step": 1, "loss": None, "grad_norm": None, "mfu": None}
   written = strict((tmp_path / "metrics.jsonl").read_text())
   assert written == expected | {"steps": 4, "lr": 0.5}
-
-
-def test_resuming_drops_later_rows(tmp_path):
-  path = tmp_path / "metrics.jsonl"
-  fill(path, range(1, 8))
-  fill(path, range(5, 7), resumed_at=4)
-  assert steps(path) == [1, 2, 3, 4, 5, 6]
 
 
 def test_resuming_drops_the_evaluation_of_its_step(tmp_path):
@@ -89,19 +75,6 @@ def test_a_torn_last_line_is_dropped(tmp_path, torn):
   assert path.read_text().endswith('{"step": 4, "loss": 4.0}\n')
 
 
-def test_a_crash_while_truncating_keeps_the_rows(tmp_path, monkeypatch):
-  path = tmp_path / "metrics.jsonl"
-  fill(path, range(1, 8))
-
-  def fsync(_):
-    raise KeyboardInterrupt
-
-  monkeypatch.setattr(os, "fsync", fsync)
-  with pytest.raises(KeyboardInterrupt):
-    truncate_after(path, 2)
-  assert steps(path) == list(range(1, 8))
-
-
 @pytest.mark.parametrize("line", ["loss 3.2", "[1]", '{"loss": 1}', '{"step": "a"}'])
 def test_a_file_of_something_else_is_refused(tmp_path, line):
   path = tmp_path / "metrics.jsonl"
@@ -116,26 +89,17 @@ def test_reading_a_missing_file(tmp_path):
     read_metrics(tmp_path / "metrics.jsonl")
 
 
-def test_summary_is_strict_json_and_whole(tmp_path, monkeypatch):
+def test_summary_is_strict_json(tmp_path):
   path = tmp_path / "summary.json"
   summary = {"loss": math.nan, "devices": {"kind": "cpu", "count": 8}, "x": (1, 2.5)}
   write_summary(path, summary | {"done": True, "steps": np.int32(3)})
-  first = strict(path.read_text())
-  assert first == {
+  assert strict(path.read_text()) == {
     "loss": None,
     "devices": {"kind": "cpu", "count": 8},
     "x": [1, 2.5],
     "done": True,
     "steps": 3,
   }
-
-  def fsync(_):
-    raise KeyboardInterrupt
-
-  monkeypatch.setattr(os, "fsync", fsync)
-  with pytest.raises(KeyboardInterrupt):
-    write_summary(path, {"loss": 1.0})
-  assert strict(path.read_text()) == first
 
 
 def events(directory):
@@ -155,6 +119,7 @@ def test_recorder_writes_everywhere(tmp_path):
   with Recorder(tmp_path, num_steps=10, emit=lines.append) as recorder:
     recorder.write(5, {"loss": np.float32(2.5), "mfu": None})
     recorder.write(5, {"eval/loss": 3.0})
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 2  # they are on disk
   assert read_metrics(tmp_path / "metrics.jsonl") == [
     {"step": 5, "loss": 2.5, "mfu": None},
     {"step": 5, "eval/loss": 3.0},

@@ -1,17 +1,21 @@
 """A run so small that it compiles in seconds, on tokens that can be learnt."""
 
+import contextlib
 import dataclasses
+import os
 
 import jax
 import numpy as np
 import pytest
 
 from phi1_jax.checkpoint.manager import CheckpointConfig
+from phi1_jax.cli.progress import Progress
 from phi1_jax.data.config import DataConfig
 from phi1_jax.data.token_store import ShardWriter, TokenStore, finish
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.optim.config import OptimizerConfig
 from phi1_jax.parallel.mesh import MeshConfig
+from phi1_jax.training import loop
 from phi1_jax.training.config import RuntimeConfig, TrainConfig
 from phi1_jax.training.setup import RunConfig, make_setup
 
@@ -83,3 +87,31 @@ def tiny(tmp_path_factory, store):
     return make_setup(RunConfig(**parts), workdir)
 
   return tiny
+
+
+class Stop:
+  """Asks to stop at the n-th pass of the loop; None never."""
+
+  interrupting = staticmethod(contextlib.nullcontext)
+
+  def __init__(self, after):
+    self.left = after
+
+  def poll(self, **wanted):
+    names = {name for name, value in wanted.items() if value}
+    if self.left is None:
+      return names
+    self.left -= 1
+    return names | {"stop"} if self.left < 0 else names
+
+
+@pytest.fixture(scope="session")
+def run(store):
+  """Trains: `run(setup, hooks, stop_after=None)`; `stop` replaces the signal."""
+
+  def run(setup, hooks=(), stop_after=None, stop=None):
+    with open(os.devnull, "w") as stream:
+      progress = Progress(None, "steps", "training", interval=None, stream=stream)
+      return loop.train(setup, store, hooks, stop or Stop(stop_after), progress)
+
+  return run

@@ -1,4 +1,3 @@
-import contextlib
 import re
 import socket
 import types
@@ -7,7 +6,7 @@ import jax
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.training import hooks, loop
+from phi1_jax.training import hooks
 from phi1_jax.training.hooks import Hook
 
 
@@ -60,23 +59,12 @@ def test_profile(tiny, calls, opens, lasts, first, window):
   assert calls == ([str(setup.workdir / "profile"), "stop"] if window else [])
 
 
-class Never:
-  interrupting = staticmethod(contextlib.nullcontext)
-
-  def poll(self, **wanted):
-    return {name for name, value in wanted.items() if value}
-
-
-class Silent:
-  skip = update = write = lambda self, value: None
-
-
-def test_a_profile_opens_and_names_the_parts_of_the_model(tiny, store, caplog):
+def test_a_profile_opens_and_names_the_parts_of_the_model(tiny, run, caplog):
   """XProf shows operations by these names, which the profile holds with the program."""
   train = {"total_steps": 3, "sequences_per_device": 1}
   setup = tiny(train=train, runtime={"profile_at": 1, "profile_steps": 1})
   with caplog.at_level("INFO"):
-    loop.train(setup, store, [hooks.profile(setup)], Never(), Silent())
+    run(setup, [hooks.profile(setup)])
   folder = setup.workdir / "profile"
   assert f"tensorboard --logdir={folder}" in caplog.text
   (path,) = (folder / "plugins" / "profile").glob("*/*.xplane.pb")

@@ -23,48 +23,25 @@ from phi1_jax.training.metrics import DivergedError, Seen
 from phi1_jax.training.preemption import StopSignal
 from phi1_jax.training.setup import make_setup
 
-
-class Stop:
-  """Asks to stop at the n-th pass of the loop; None never."""
-
-  def __init__(self, after=None):
-    self.left = after
-
-  def poll(self, **wanted):
-    names = {name for name, value in wanted.items() if value}
-    if self.left is None:
-      return names
-    self.left -= 1
-    return names | {"stop"} if self.left < 0 else names
-
-  def interrupting(self):
-    return contextlib.nullcontext()
-
-
-class Silent:
-  def skip(self, count):
-    self.skipped = count
-
-  def update(self, count):
-    pass
-
-  def write(self, line):
-    pass
-
-
-def train(setup, store, stop_after=None, more_hooks=()):
-  every = [hooks.held_out_loss(setup, store), hooks.profile(setup), *more_hooks]
-  return loop.train(setup, store, every, Stop(stop_after), Silent())
-
-
 EVALUATES = {"evaluate_every": 4}
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tiny, store):
+def train(run, store):
+  """Trains with the hooks of the command, and others."""
+
+  def train(setup, stop_after=None, more_hooks=()):
+    every = [hooks.held_out_loss(setup, store), hooks.profile(setup), *more_hooks]
+    return run(setup, every, stop_after)
+
+  return train
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny, train):
   """A run of 12 steps; its work directory."""
   setup = tiny(train=EVALUATES)
-  assert train(setup, store)
+  assert train(setup)
   return setup.workdir
 
 
@@ -90,43 +67,43 @@ def test_rows_of_a_run(undisturbed):
 
 
 @pytest.mark.parametrize("after", [3, 8])
-def test_a_stopped_run_goes_on_bit_by_bit(tiny, store, undisturbed, after):
+def test_a_stopped_run_goes_on_bit_by_bit(tiny, undisturbed, after, train):
   setup = tiny(train=EVALUATES)
-  assert not train(setup, store, stop_after=after)
+  assert not train(setup, stop_after=after)
   assert (setup.workdir / "checkpoints" / str(after)).is_dir()
   assert max(step for step, _ in rows(setup.workdir)) == after
-  assert train(setup, store)
+  assert train(setup)
   assert rows(setup.workdir) == rows(undisturbed)
 
 
-def test_a_finished_run_is_left_as_it_is(tiny, store, undisturbed):
+def test_a_finished_run_is_left_as_it_is(tiny, undisturbed, train):
   before = rows(undisturbed)
-  assert train(tiny(undisturbed, train=EVALUATES), store)
+  assert train(tiny(undisturbed, train=EVALUATES))
   assert rows(undisturbed) == before
 
 
-def test_a_run_past_its_end(tiny, store, undisturbed):
+def test_a_run_past_its_end(tiny, undisturbed, train):
   setup = tiny(undisturbed, train={**EVALUATES, "stop_at_step": 5})
   with pytest.raises(InputError, match="at step 12 already, expected at most 5"):
-    train(setup, store)
+    train(setup)
 
 
-def test_it_goes_on_on_another_mesh(tiny, store, undisturbed):
+def test_it_goes_on_on_another_mesh(tiny, undisturbed, train):
   """The same data, dropout and parameters: the same losses up to rounding."""
   setup = tiny(train=EVALUATES)
-  train(setup, store, stop_after=8)
-  train(tiny(setup.workdir, mesh=(2, 2, 2), train=EVALUATES), store)
+  train(setup, stop_after=8)
+  train(tiny(setup.workdir, mesh=(2, 2, 2), train=EVALUATES))
   found, expected = rows(setup.workdir), rows(undisturbed)
   assert found.keys() == expected.keys()
   for key in [(step, "training") for step in range(9, 13)]:
     assert found[key]["loss"] == pytest.approx(expected[key]["loss"], rel=1e-4)
 
 
-def test_resume_from_and_init_from(tiny, store, undisturbed):
+def test_resume_from_and_init_from(tiny, store, undisturbed, train):
   resumed = tiny(
     train=EVALUATES, checkpoint={"resume_from": str(undisturbed / "checkpoints/8")}
   )
-  train(resumed, store)
+  train(resumed)
   expected = {k: row for k, row in rows(undisturbed).items() if k[0] > 8}
   assert {k: row for k, row in rows(resumed.workdir).items() if k[0] > 8} == expected
   setup = tiny(checkpoint={"init_from": str(undisturbed)})
@@ -151,7 +128,7 @@ def test_resume_from_and_init_from(tiny, store, undisturbed):
   assert (int(own.step), seen) == (2, Seen(512, 32, 1))
 
 
-def test_a_run_that_diverges_saves_nothing_more(tiny, store):
+def test_a_run_that_diverges_saves_nothing_more(tiny, train):
   setup = tiny(checkpoint={"every": 1, "keep_latest": 9})
 
   def spoil(step, now):
@@ -160,21 +137,21 @@ def test_a_run_that_diverges_saves_nothing_more(tiny, store):
 
   hook = hooks.Hook("spoil", spoil, steps=(3,))
   with pytest.raises(DivergedError, match="between steps 3 and 4"):
-    train(setup, store, more_hooks=[hook])
+    train(setup, more_hooks=[hook])
   kept = sorted(int(p.name) for p in (setup.workdir / "checkpoints").iterdir())
   assert kept == [1, 2, 3]
   last = json.loads((setup.workdir / "metrics.jsonl").read_text().splitlines()[-1])
   assert (last["step"], last["loss"], last["grad_norm"]) == (4, None, None)
 
 
-def test_a_hook_that_fails_costs_nothing_that_was_trained(tiny, store):
+def test_a_hook_that_fails_costs_nothing_that_was_trained(tiny, train):
   setup = tiny(checkpoint={"every": 4, "keep_latest": 9})
 
   def fail(step, now):
     raise InputError("no benchmark there")
 
   with pytest.raises(InputError, match="no benchmark"):
-    train(setup, store, more_hooks=[hooks.Hook("fail", fail, steps=(4,))])
+    train(setup, more_hooks=[hooks.Hook("fail", fail, steps=(4,))])
   assert [p.name for p in (setup.workdir / "checkpoints").iterdir()] == ["4"]
 
 
@@ -246,7 +223,9 @@ def test_held_out_loss_does_not_depend_on_the_devices(tiny, store, mesh, at_once
   assert loss(mesh, at_once) == pytest.approx(loss((1, 8, 1), 1), rel=1e-6)
 
 
-def test_another_batch_size_goes_on_with_the_next_window(tiny, store, monkeypatch):
+def test_another_batch_size_goes_on_with_the_next_window(
+  tiny, store, monkeypatch, train
+):
   """A run of 4 steps of 16 windows goes on with 8: windows 64, 65, .. are next."""
   read, made = [], loop.train_batches
 
@@ -256,22 +235,14 @@ def test_another_batch_size_goes_on_with_the_next_window(tiny, store, monkeypatc
 
   monkeypatch.setattr(loop, "train_batches", spied)
   setup = tiny()
-  train(setup, store, stop_after=4)
+  train(setup, stop_after=4)
   small = tiny(setup.workdir, train={"batch_size": 8})
-  train(small, store, stop_after=3)
-  train(setup, store, stop_after=2)
+  train(small, stop_after=3)
+  train(setup, stop_after=2)
   assert read == [(0, 16), (64, 8), (64 + 3 * 8, 16)]
   meta = loop.manager.read_meta(loop.manager.find(str(setup.workdir)))
   assert meta["samples_seen"] == 64 + 3 * 8 + 2 * 16
   assert meta["tokens_seen"] == meta["samples_seen"] * 16
-
-
-def test_a_checkpoint_of_an_earlier_version_counts_steps(tiny, store, undisturbed):
-  meta = loop.manager.read_meta(undisturbed / "checkpoints" / "12")
-  del meta["samples_seen"]
-  assert loop._seen(meta, tiny()).samples == 12 * 16
-  halved = tiny(train={"batch_size": 8})
-  assert loop._seen(meta, halved).samples == 12 * 16
 
 
 def test_what_differs_from_a_checkpoint_is_said(tiny, store, undisturbed, caplog):
@@ -294,33 +265,31 @@ def test_what_differs_from_a_checkpoint_is_said(tiny, store, undisturbed, caplog
 
 
 @pytest.mark.parametrize(("last", "stay"), [(6.0, [4, 6, 12]), (0.5, [4, 12])])
-def test_the_best_checkpoints_stay(tiny, store, last, stay):
+def test_the_best_checkpoints_stay(tiny, last, stay, run):
   """The best two and the newest stay; the last evaluation counts, too."""
   losses = dict(zip(range(2, 14, 2), (3.0, 1.0, 2.0, 4.0, 5.0, last), strict=True))
   kept = {"every": 2, "keep_latest": 1, "keep_best": 2}
   setup = tiny(checkpoint=kept, train={"evaluate_every": 2})
   judge = hooks.Hook("held-out loss", lambda n, _: [("eval/loss", losses[n])], every=2)
 
-  def run(stop_after):
-    return loop.train(setup, store, [judge], Stop(stop_after), Silent())
-
-  assert not run(9)  # a start in between must know the losses of the one before
-  assert run(None)
+  # A start in between must know the losses of the one before.
+  assert not run(setup, [judge], stop_after=9)
+  assert run(setup, [judge])
   steps = sorted(int(path.name) for path in (setup.workdir / "checkpoints").iterdir())
   assert steps == stay
   with pytest.raises(InputError, match="keep_best"):
     tiny(checkpoint=kept, train={"evaluate_every": 3})
 
 
-def test_a_save_every_so_many_minutes(tiny, store):
+def test_a_save_every_so_many_minutes(tiny, train):
   setup = tiny(checkpoint={"every": 1000, "every_minutes": 1e-9, "keep_latest": 99})
-  assert train(setup, store)
+  assert train(setup)
   steps = {int(path.name) for path in (setup.workdir / "checkpoints").iterdir()}
   assert steps >= {1, 2, 11, 12}
 
 
 @pytest.mark.parametrize("where", ["evaluation", "hook"])
-def test_a_signal_ends_an_evaluation_and_saves_at_once(tiny, store, where):
+def test_a_signal_ends_an_evaluation_and_saves_at_once(tiny, store, where, run):
   """The signal comes in the second batch; nothing is evaluated after it."""
   setup, batches = tiny(train={**EVALUATES, "sequences_per_device": 1}), []
 
@@ -342,7 +311,7 @@ def test_a_signal_ends_an_evaluation_and_saves_at_once(tiny, store, where):
 
       asking = dataclasses.replace(setup, stop_requested=requested)
       judge = dataclasses.replace(hooks.held_out_loss(asking, store), every=6)
-    assert not loop.train(setup, store, [judge], stop, Silent())
+    assert not run(setup, [judge], stop=stop)
   assert len(batches) == 2
   assert {path.name for path in (setup.workdir / "checkpoints").iterdir()} >= {"6"}
   found = rows(setup.workdir)
@@ -369,19 +338,19 @@ class _Failing:
     return save
 
 
-def test_a_save_that_fails_is_repeated_at_the_next_step(tiny, store, monkeypatch):
+def test_a_save_that_fails_is_repeated_at_the_next_step(tiny, monkeypatch, train):
   _Failing(monkeypatch, after=1, times=1)
   setup = tiny(checkpoint={"every": 4, "keep_latest": 9})
-  assert train(setup, store)
+  assert train(setup)
   steps = sorted(int(path.name) for path in (setup.workdir / "checkpoints").iterdir())
   assert steps == [4, 9, 12]
 
 
-def test_a_save_that_fails_twice_ends_the_run(tiny, store, monkeypatch):
+def test_a_save_that_fails_twice_ends_the_run(tiny, monkeypatch, train):
   _Failing(monkeypatch, after=1, times=2)
   setup = tiny(checkpoint={"every": 4, "keep_latest": 9})
   with pytest.raises(storage.StorageError, match="No space left"):
-    train(setup, store)
+    train(setup)
   assert [path.name for path in (setup.workdir / "checkpoints").iterdir()] == ["4"]
   assert max(step for step, _ in rows(setup.workdir)) == 9
 
