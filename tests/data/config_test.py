@@ -25,14 +25,5 @@ from phi1_jax.data.config import DataConfig
 def test_what_cannot_be_meant_is_refused(name, value, message):
   with pytest.raises(InputError, match=message):
     DataConfig(**{"mixture": "m", "store": "s", name: value})
-
-
-@pytest.mark.parametrize("size", [294, 65537])
-def test_trained_vocabularies_fit_a_store(size):
-  with pytest.raises(InputError, match=f"got {size}, expected 295 to 65536"):
-    DataConfig("m", "s", tokenizer="train", trained_vocabulary_size=size)
-
-
-def test_defaults_are_the_papers_tokenizer_and_plain_concatenation():
-  config = DataConfig("code_textbook", "stores/a")
-  assert (config.tokenizer, config.rates, config.processes) == ("codegen", None, 0)
+  with pytest.raises(InputError, match="got 294, expected 295 to 65536"):
+    DataConfig("m", "s", tokenizer="train", trained_vocabulary_size=294)

@@ -149,23 +149,21 @@ def test_what_is_not_there_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("module", ["pyarrow", "zstandard"])
-def test_a_missing_library_is_named_in_one_line(tmp_path, monkeypatch, module):
+def test_a_missing_library_is_named(tmp_path, monkeypatch, module):
   pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
   (tmp_path / "b.jsonl.zst").write_bytes(zstandard.compress(lines(ROWS)))
   monkeypatch.setitem(sys.modules, module, None)
-  with pytest.raises(InputError, match=f"needs {module}: pip install") as caught:
+  with pytest.raises(InputError, match=f"needs {module}: pip install"):
     read(f"{tmp_path}/*")
-  assert "\n" not in str(caught.value)
 
 
 def test_files_in_the_cloud(gcs, tmp_path):
   folder = storage.parse(f"{gcs.folder}/rows")
   packed = gzip.compress(lines(ROWS))
-  storage.write_bytes(folder / "a.jsonl.gz", packed)
-  storage.write_bytes(folder / "deep" / "b.py", b"x = 1\n")
   (tmp_path / "deep").mkdir()
-  (tmp_path / "a.jsonl.gz").write_bytes(packed)
-  (tmp_path / "deep" / "b.py").write_bytes(b"x = 1\n")
+  for place in (folder, tmp_path):
+    storage.write_bytes(place / "a.jsonl.gz", packed)
+    storage.write_bytes(place / "deep" / "b.py", b"x = 1\n")
   ours, theirs = (
     FileSource([f"{place}/*.gz", f"{place}/**/*.py"]) for place in (tmp_path, folder)
   )
@@ -228,13 +226,10 @@ def test_other_contents_make_another_store_and_are_refused_in_the_same(folder):
   assert prepare(config(folder, "d")) != other
 
 
-def test_all_rows_bad_is_an_error_with_the_reasons(tmp_path):
-  (tmp_path / "a.jsonl").write_text('{"x": 1}\nnot JSON\n')
-  tokenizers.train([], tokenizers.MINIMUM_VOCABULARY_SIZE).save(tmp_path / "small.json")
-  (tmp_path / "mine").mkdir()
-  made = config(tmp_path / "mine", "store", files=(f"{tmp_path}/a.jsonl",))
+def test_all_rows_bad_is_an_error_with_the_reasons(folder):
+  (folder / "bad.json").write_text('{"x": 1}\nnot JSON\n')
   with pytest.raises(InputError, match=r"no documents .*1 no text.*1 not JSON"):
-    prepare(made)
+    prepare(config(folder, "store", files=(f"{folder}/*.json",)))
 
 
 def test_files_take_the_place_of_a_recipes_mixture(folder, caplog):
@@ -274,9 +269,3 @@ def test_prompts_are_marked(folder):
   assert ours.keys() - theirs.keys() == {"loss-00000-of-00001.npy"}
   assert ours["tokens-00000-of-00001.npy"] == theirs["tokens-00000-of-00001.npy"]
   assert "loss" not in json.dumps(TokenStore.open(plain.store).manifest)
-
-
-def test_a_store_without_marks_is_refused_by_name(folder):
-  prepare(config(folder, "a"))
-  with pytest.raises(InputError, match=r"Data\.loss_on = None, now .*'completions'"):
-    prepare(config(folder, "a", loss_on="completions"))

@@ -71,16 +71,11 @@ def origins(windows, task):
   return (first[(first >= 0) & (first < 20_000)] // T).tolist()
 
 
-def test_rows_are_consecutive_tokens_as_int32(store):
-  drawn = batches(store, 3)
-  assert drawn.shape == (3, 4, T + 1)
-  assert drawn.dtype == np.int32
-  assert (np.diff(drawn, axis=-1) == 1).all()  # across shard borders too
-
-
 def test_each_epoch_visits_every_window_once(store):
   total = sum(NUM_WINDOWS.values())
-  drawn = batches(store, 3 * total, batch_size=1).reshape(3, total, T + 1)
+  drawn = batches(store, 3 * total, batch_size=1, prefetch=0).reshape(3, total, T + 1)
+  assert drawn.dtype == np.int32
+  assert (np.diff(drawn, axis=-1) == 1).all()  # across shard borders too
   for epoch in drawn:
     for task, count in NUM_WINDOWS.items():
       assert sorted(origins(epoch, task)) == list(range(count))
@@ -138,23 +133,21 @@ def test_another_batch_size_goes_on_with_the_next_window(store):
 @pytest.mark.parametrize("hosts", [1, 2, 4])
 def test_rows_of_all_hosts_make_the_global_batch(store, hosts, rates):
   whole = batches(store, 12, batch_size=8, rates=rates)
-  size = 8 // hosts
   parts = [
-    batches(
-      store, 12, batch_size=8, rates=rates, rows=np.arange(h * size, (h + 1) * size)
-    )
-    for h in range(hosts)
+    batches(store, 12, batch_size=8, rates=rates, rows=rows)
+    for rows in np.arange(8).reshape(hosts, -1)
   ]
   np.testing.assert_array_equal(whole, np.concatenate(parts, axis=1))
 
 
-def test_prefetching_changes_nothing(store):
-  np.testing.assert_array_equal(
-    batches(store, 20, prefetch=0), batches(store, 20, prefetch=8)
-  )
-
-
-def test_rates_are_shares_of_windows(store):
+def test_rates_are_shares_of_windows(store, tmp_path):
+  # Tasks without a rate are not read; those of one size have their own order.
+  pair = batches(store, 12, batch_size=1, rates={"exercises": 1, "textbook": 1})
+  assert origins(pair, "code") == []
+  assert origins(pair, "exercises") != origins(pair, "textbook")
+  registered = batches(build(tmp_path, rate=2.0), 10)
+  counts = [len(origins(registered, task)) for task in TASKS]
+  assert np.abs(np.array(counts) - 40 / 3).max() < 2
   rates = {"code": 60, "exercises": 15, "textbook": 25}  # a cycle of 20 windows
   drawn = batches(store, 42, batch_size=20, rates=rates)
   for batch in drawn:
@@ -167,28 +160,6 @@ def test_rates_are_shares_of_windows(store):
     for epoch in range(len(visited) // NUM_WINDOWS[task]):
       part = visited[epoch * NUM_WINDOWS[task] : (epoch + 1) * NUM_WINDOWS[task]]
       assert sorted(part) == list(range(NUM_WINDOWS[task]))
-
-
-def test_tasks_of_one_size_have_their_own_order(store):
-  drawn = batches(store, 12, batch_size=1, rates={"exercises": 1, "textbook": 1})
-  assert origins(drawn, "exercises") != origins(drawn, "textbook")
-
-
-def test_registered_rates_are_the_default(store, tmp_path):
-  registered = build(tmp_path, rate=2.0)
-  counts = [len(origins(batches(registered, 10), task)) for task in TASKS]
-  assert np.abs(np.array(counts) - 40 / 3).max() < 2
-
-
-def test_tasks_without_a_rate_are_not_read(store):
-  drawn = batches(store, 10, rates={"textbook": 0.1})
-  assert len(origins(drawn, "textbook")) == 40
-
-
-def test_interleave_example():
-  source, window = interleave(np.arange(8), [0.5, 0.25, 0.25])
-  assert source.tolist() == [2, 0, 1, 0, 2, 0, 1, 0]
-  assert window.tolist() == [0, 0, 0, 1, 1, 2, 1, 3]
 
 
 @pytest.mark.parametrize("shares", [[0.7, 0.3], [0.001, 0.299, 0.7], [0.2] * 5])
@@ -204,52 +175,33 @@ def test_interleave_leaves_no_gap_and_keeps_to_the_shares(shares):
 
 
 def test_a_limit_spreads_evenly_over_the_held_out_split(store):
-  def drawn(limit):
-    batches = held_out_batches(
-      store, "code", batch_size=1, sequence_length=2, limit=limit
+  def drawn(limit, size=1):
+    pairs = held_out_batches(
+      store, "code", batch_size=size, sequence_length=2, limit=limit
     )
-    return [tokens.tolist() for tokens, _ in batches]
+    tokens, weights = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
+    return tokens[weights.any(axis=1)].tolist()
 
   everything = drawn(None)
   assert len(everything) > 4
   assert drawn(len(everything) + 1) == everything
   places = [everything.index(batch) for batch in drawn(3)]
   assert places == [i * len(everything) // 3 for i in range(3)]
-
-
-def test_which_windows_are_held_out_does_not_depend_on_the_batch_size(store):
-  def drawn(batch_size):
-    pairs = held_out_batches(
-      store, "code", batch_size=batch_size, sequence_length=2, limit=7
-    )
-    tokens, weights = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
-    return tokens[weights.any(axis=1)].tolist()
-
-  assert len(drawn(1)) == 7
-  assert drawn(1) == drawn(2) == drawn(4) == drawn(16)
+  assert drawn(7) == drawn(7, 2) == drawn(7, 4) == drawn(7, 16)
 
 
 @pytest.mark.parametrize("hosts", [1, 2])
 @pytest.mark.parametrize("batch_size", [2, 4])
 def test_held_out_covers_every_target_once(store, batch_size, hosts):
+  size, parts = batch_size // hosts, np.arange(batch_size).reshape(hosts, -1)
   for task, (origin, _, held_out) in TASKS.items():
-    size = batch_size // hosts
-    seen = []
-    counts = set()
-    for host in range(hosts):
-      drawn = list(
-        held_out_batches(
-          store,
-          task,
-          batch_size=batch_size,
-          sequence_length=T,
-          rows=np.arange(host * size, (host + 1) * size),
-        )
-      )
+    seen, counts = [], set()
+    for rows in parts:
+      sizes = {"batch_size": batch_size, "sequence_length": T}
+      drawn = list(held_out_batches(store, task, rows=rows, **sizes))
       counts.add(len(drawn))
       for tokens, weights in drawn:
-        assert tokens.shape == (size, T + 1)
-        assert weights.shape == (size, T)
+        assert (tokens.shape, weights.shape) == ((size, T + 1), (size, T))
         assert (tokens.dtype, weights.dtype) == (np.int32, np.float32)
         counted = weights == 1.0
         assert (weights[~counted] == 0.0).all()
@@ -345,7 +297,9 @@ def marked(tmp_path_factory):
 
 
 @pytest.mark.parametrize("rates", [None, {"a": 1, "b": 2}])
-def test_tokens_that_are_no_completion_are_complements(marked, rates):
+def test_tokens_that_are_no_completion_are_complements(store, marked, rates):
+  with pytest.raises(InputError, match=r'without Data\.loss_on = "completions"'):
+    batches(store, 1, completions_only=True)
   plain = batches(marked, 8, rates=rates)
   signed = batches(marked, 8, rates=rates, completions_only=True)
   assert signed.dtype == np.int32
@@ -365,12 +319,3 @@ def test_held_out_prompts_have_no_weight(marked):
   assert len(counted) == 15
   assert marked.num_targets("held_out", True) == {"a": 15, "b": 15}
   assert marked.num_targets("held_out", False) == {"a": 22, "b": 22}
-
-
-def test_marks_that_the_store_does_not_have_are_refused(store):
-  message = r'built without Data\.loss_on = "completions".*Data\.store'
-  arguments = {"batch_size": 1, "sequence_length": T, "completions_only": True}
-  with pytest.raises(InputError, match=message):
-    train_batches(store, seed=0, **arguments)
-  with pytest.raises(InputError, match=message):
-    held_out_batches(store, "code", **arguments)

@@ -54,13 +54,11 @@ def test_the_grammar_teacher_is_a_source_that_shards_agree_on():
 
 def test_the_names_are_those_of_the_paper():
   rated = mixtures.resolve(DataConfig("code_textbook", "s"))
-  assert {name: entry.rate for name, entry in rated.items()} == {
-    "code_filtered": "by_size",
-    "textbooks": "by_size",
-  }
+  rates = {name: entry.rate for name, entry in rated.items()}
+  assert rates == {"code_filtered": "by_size", "textbooks": "by_size"}
   assert rated["textbooks"].source.extract is corpora.textbooks
-  assert list(mixtures.resolve(DataConfig("code_exercises", "s"))) == ["exercises"]
-  assert list(mixtures.resolve(DataConfig("exercises", "s"))) == ["exercises"]
+  for name in ("code_exercises", "exercises"):
+    assert list(mixtures.resolve(DataConfig(name, "s"))) == ["exercises"]
   with pytest.raises(InputError, match=r'"code_textbok"; there are: code_all, code_e'):
     mixtures.resolve(DataConfig("code_textbok", "s"))
 

@@ -3,7 +3,6 @@
 import hashlib
 import random
 
-import numpy as np
 import pytest
 
 from phi1_jax import InputError
@@ -80,10 +79,3 @@ def test_the_smallest_hashes_up_to_a_size():
   parts = [shards.smallest(pairs[k::3], 2000) for k in range(3)]
   assert shards.smallest([p for part in parts for p in part], 2000) == whole
   assert shards.smallest(pairs, 10**6) == sorted(pairs)
-
-
-def test_batches_hold_about_a_million_characters():
-  documents = [Document("x" * 300_000, prompt="y" * 100_000) for _ in range(7)]
-  batches = list(shards._batches(documents))
-  assert [len(batch) for batch in batches] == [3, 3, 1]
-  assert list(np.concatenate(batches)) == documents

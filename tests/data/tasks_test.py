@@ -1,7 +1,6 @@
 """seqio tasks as sources: what is read from them, and what is refused."""
 
 import json
-import pickle
 
 import numpy as np
 import pytest
@@ -44,8 +43,6 @@ def test_the_names_are_those_of_the_paper_and_registering_again_is_harmless():
     "code_filtered": "by_size",
     "textbooks": "by_size",
   }
-  assert list(tasks.resolve("code_exercises")) == ["exercises"]
-  assert tasks.resolve("exercises")["exercises"].rate == "by_size"
   # They are read without seqio.
   assert rated["textbooks"].source is mixtures.TASKS["textbooks"]
 
@@ -65,14 +62,6 @@ def test_numeric_rates_are_kept_and_mixed_kinds_refused():
   finally:
     seqio.MixtureRegistry.remove("numbers")
     seqio.MixtureRegistry.remove("mixed")
-
-
-def test_an_unknown_mixture_is_refused_with_the_known_ones():
-  tasks.register()
-  with pytest.raises(
-    InputError, match=r'"code_textbok"; registered: code_all, code_exercises'
-  ):
-    tasks.resolve("code_textbok")
 
 
 @pytest.mark.parametrize(
@@ -98,8 +87,8 @@ def test_tasks_that_a_store_cannot_hold_are_refused(features, splits, message):
 
 
 def test_a_curated_set_is_read_through_its_task(tmp_path):
-  rows = [{"text": f"def f{i}():\n  return '!'\n", "source": "s"} for i in range(7)]
-  rows.append({"text": "", "source": "s"})
+  rows = [{"text": f"def f{i}(): '!'\n", "group": f"file {i // 2}"} for i in range(7)]
+  rows.append({"text": "", "group": "s"})
   write_curated(tmp_path, "code_filtered", rows)
   tasks.register((), str(tmp_path))
   try:
@@ -108,22 +97,10 @@ def test_a_curated_set_is_read_through_its_task(tmp_path):
     assert described["name"] == "code_filtered"
     assert described["version"] == "1.2.0"
     assert str(tmp_path) not in json.dumps(described)
-    found = [document.text for document in read(source)]
-    assert sorted(found) == sorted(row["text"] for row in rows)
-    assert found == [document.text for document in read(source)]
+    found = {document.text: document.group for document in read(source)}
+    assert found == {row["text"]: row["group"] for row in rows}
     with pytest.raises(InputError, match="no TFDS dataset textbooks"):
       tasks.resolve("textbooks")["textbooks"].source.describe()
-  finally:
-    tasks.register()
-
-
-def test_a_curated_group_decides_what_is_held_out(tmp_path):
-  rows = [{"text": f"part {i}", "group": f"file {i // 2}"} for i in range(6)]
-  write_curated(tmp_path, "exercises", rows)
-  tasks.register((), str(tmp_path))
-  try:
-    found = read(tasks.resolve("exercises")["exercises"].source)
-    assert {d.text: d.group for d in found} == {r["text"]: r["group"] for r in rows}
   finally:
     tasks.register()
 
@@ -234,32 +211,18 @@ def vocabulary():
   return TokenizerVocabulary(tokenizers.codegen())
 
 
-def test_every_id_is_one_higher_and_none_is_padding(vocabulary):
-  assert vocabulary.encode("!") == [1]
-  assert vocabulary.tokenizer.encode("!") == [0]
-  assert (vocabulary.eos_id, vocabulary.pad_id) == (50257, 0)
-  assert vocabulary.vocab_size == 50296
-
-
 @pytest.mark.parametrize(
   "text", ["!", "", "a ! b\r\n\tc\n", "<|endoftext|>", "é😀" + " " * 40]
 )
 def test_graph_and_python_agree_and_give_the_text_back(vocabulary, text):
   ids = vocabulary.encode(text)
+  assert ids == [i + 1 for i in vocabulary.tokenizer.encode(text)]
   in_graph = tf.data.Dataset.from_tensors(text).map(vocabulary.encode_tf)
   assert next(in_graph.as_numpy_iterator()).tolist() == ids
   padded = [*ids, vocabulary.eos_id, 0, 0]
   assert vocabulary.decode(padded) == text
   if text:
     assert vocabulary.decode_tf(tf.constant(padded)).numpy().decode() == text
-
-
-def test_a_vocabulary_pickles_and_compares_by_content(vocabulary):
-  again = pickle.loads(pickle.dumps(vocabulary))
-  assert again == vocabulary
-  assert hash(again) == hash(vocabulary)
-  assert TokenizerVocabulary(BYTES) != vocabulary
-  assert vocabulary != seqio.ByteVocabulary()
 
 
 def test_exclamation_marks_survive_seqio_packing(vocabulary):
