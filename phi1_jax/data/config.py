@@ -11,7 +11,6 @@ from phi1_jax import InputError
 log = logging.getLogger(__name__)
 
 LOSS_ON = ("all", "completions")
-_SIZES = "295 to 65536"
 # Beside the files of a published set: the facts that decide its documents.
 CURATED_CONTENT = "content.json"
 
@@ -63,36 +62,31 @@ class DataConfig:
         "Data.mixture, Data.files: got neither; name a mixture, or patterns of files: "
         """--gin.Data.files="('data/*.jsonl',)\""""
       )
-    trained, size = self.tokenizer == "train", self.trained_vocabulary_size
-    if trained and size is None:
-      raise InputError(
-        'Data.tokenizer = "train" needs Data.trained_vocabulary_size, e.g. 4096'
-      )
-    if not trained and size is not None:
-      raise InputError(
-        f"Data.trained_vocabulary_size: got {size} with the tokenizer "
-        f'"{self.tokenizer}"; it belongs to Data.tokenizer = "train"'
-      )
+    size, fraction = self.trained_vocabulary_size, self.held_out_fraction
+    sizes = "295 to 65536 with Data.tokenizer = 'train', otherwise None"
+    fits = (
+      size is not None and 295 <= size <= 1 << 16
+      if self.tokenizer == "train"
+      else size is None
+    )
+    rates = (self.rates or {}).values()
     in_range = {
       "store": (bool(self.store), "a name"),
       "tokenizer": (bool(self.tokenizer), "a name"),
-      "trained_vocabulary_size": (size is None or 295 <= size <= 1 << 16, _SIZES),
-      "held_out_fraction": (0 <= self.held_out_fraction < 1, "0 <= it < 1"),
+      "trained_vocabulary_size": (fits, sizes),
+      "held_out_fraction": (0 <= fraction < 1, "0 <= it < 1"),
       "shards": (self.shards >= 1, "at least 1"),
       "processes": (self.processes >= 0, "0 (one per core) or more"),
       "loss_on": (self.loss_on in LOSS_ON, " or ".join(LOSS_ON)),
-      "rates": (self.rates != {}, "at least one task, or None"),
+      "rates": (
+        self.rates != {} and all(0 < rate < math.inf for rate in rates),
+        "positive numbers, of at least one task (leave a task out to skip it), or None",
+      ),
     }
     for name, (fits, expected) in in_range.items():
       if not fits:
         got = getattr(self, name)
         raise InputError(f"Data.{name}: got {got!r}, expected {expected}")
-    for task, rate in (self.rates or {}).items():
-      if not (math.isfinite(rate) and rate > 0):
-        raise InputError(
-          f"Data.rates: got {rate} for {task}, expected a positive number (leave a "
-          "task out to skip it)"
-        )
 
   @property
   def needs_seqio(self) -> bool:

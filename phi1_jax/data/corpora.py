@@ -36,13 +36,10 @@ from phi1_jax.data import exercises
 from phi1_jax.data.documents import Document, Drop
 
 # distribution -> (import name, licence as SPDX, home)
+_ITERTOOLS = "https://github.com/more-itertools/more-itertools"
 _PACKAGES = {
   "algorithms": ("algorithms", "MIT", "https://github.com/keon/algorithms"),
-  "more-itertools": (
-    "more_itertools",
-    "MIT",
-    "https://github.com/more-itertools/more-itertools",
-  ),
+  "more-itertools": ("more_itertools", "MIT", _ITERTOOLS),
   "networkx": ("networkx", "BSD-3-Clause", "https://networkx.org"),
   "sympy": ("sympy", "BSD-3-Clause", "https://sympy.org"),
 }
@@ -89,9 +86,8 @@ def embedded() -> tuple[Corpus, ...]:
   """
   home = "https://github.com/python/cpython"
   library = Path(sysconfig.get_path("stdlib"))
-  corpora = [
-    _corpus("cpython", platform.python_version(), "PSF-2.0", home, library, "*")
-  ]
+  about = (platform.python_version(), "PSF-2.0", home, library)
+  corpora = [_corpus("cpython", *about, "**/*.py")]
   for name, (module, licence, home) in _PACKAGES.items():
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
@@ -101,7 +97,8 @@ def embedded() -> tuple[Corpus, ...]:
       )
     root = Path(spec.submodule_search_locations[0])
     version = importlib.metadata.version(name)
-    corpora.append(_corpus(name, version, licence, home, root.parent, root.name))
+    pattern = f"{root.name}/**/*.py"
+    corpora.append(_corpus(name, version, licence, home, root.parent, pattern))
   return tuple(sorted(corpora, key=lambda corpus: corpus.name))
 
 
@@ -113,20 +110,14 @@ def small() -> tuple[Corpus, ...]:
 def _corpus(
   name: str, version: str, licence: str, home: str, root: Path, pattern: str
 ) -> Corpus:
-  files = [path for top in root.glob(pattern) for path in _python_files(top, root)]
+  names = (path.relative_to(root).as_posix() for path in root.glob(pattern))
+  files = tuple(sorted(name for name in names if not _LEFT_OUT.search(name)))
   if not files:
     raise InputError(
-      f'the package "{name}" has no Python files in {root}; '
-      "install it again: pip install --force-reinstall -c constraints.txt -e '.[data]'"
+      f'the package "{name}" has no Python files in {root}; install it again: '
+      f"{how_to_install('data')} --force-reinstall"
     )
-  return Corpus(name, version, licence, home, root, tuple(sorted(files)))
-
-
-def _python_files(top: Path, root: Path) -> Iterator[str]:
-  for path in [top] if top.is_file() else top.rglob("*.py"):
-    relative = path.relative_to(root).as_posix()
-    if path.suffix == ".py" and not _LEFT_OUT.search(relative):
-      yield relative
+  return Corpus(name, version, licence, home, root, files)
 
 
 def code(corpus: Corpus, path: str) -> list[Document] | Drop:

@@ -50,10 +50,7 @@ class Source(Protocol):
   def read(
     self, shard: int, shards: int, tokenizer: Tokenizer | None = None
   ) -> Iterator[Document | Drop]:
-    """Yield the documents of one of the shards, in an order that does not change.
-
-    The tokenizer is for sources that tokenize themselves; None = texts are enough.
-    """
+    """Yield the documents of a shard in a fixed order; seqio needs the tokenizer."""
     ...
 
 

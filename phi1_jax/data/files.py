@@ -16,6 +16,7 @@ import dataclasses
 import glob
 import gzip
 import hashlib
+import importlib
 import io
 import itertools
 import json
@@ -33,6 +34,7 @@ _TEXT = ("text", "content", "code")
 _PAIR = ("prompt", "completion")
 _ROWS, _WHOLE = (".jsonl", ".json", ".parquet"), (".py", ".txt")
 _PACKED = (".gz", ".zst")
+_EXPECTED = "text, content or code, or prompt and completion"
 _KNOWN = f"{', '.join(_ROWS + _WHOLE)} (all but .parquet also with .gz or .zst)"
 
 
@@ -92,12 +94,17 @@ class FileSource:
     del tokenizer
     by_row = sum(file.kind in _ROWS for file in self._files) < shards
     for number, file in enumerate(self._files):
-      mine = number % shards == shard
-      if file.kind in _ROWS and (by_row or mine):
-        step = shards if by_row else 1
-        yield from _rows(file, (shard - number) % step, step)
-      elif mine:
-        yield _whole(file)
+      try:
+        if file.kind in _ROWS and by_row:
+          yield from _rows(file, (shard - number) % shards, shards)
+        elif number % shards == shard:
+          yield from _rows(file, 0, 1) if file.kind in _ROWS else [_whole(file)]
+      except InputError:
+        raise
+      except Exception as error:  # each library has its own for a broken file
+        raise InputError(
+          f"Data.files: {file.path} cannot be read ({error}); mend it, or leave it out"
+        ) from None
 
 
 def _matches(pattern: str) -> list[_File]:
@@ -142,49 +149,37 @@ def _unpacked(file: _File) -> IO[bytes]:
   if file.name.lower().endswith(".gz"):
     return io.BufferedReader(gzip.GzipFile(fileobj=stream))
   if file.name.lower().endswith(".zst"):
-    try:
-      import zstandard
-    except ModuleNotFoundError:
-      raise _missing(file, "zstandard") from None
-    reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
-    return io.BufferedReader(reader)
+    made = _library("zstandard", file).ZstdDecompressor()
+    return io.BufferedReader(made.stream_reader(stream, read_across_frames=True))
   return stream
 
 
-def _missing(file: _File, library: str) -> InputError:
-  return InputError(f"Data.files: {file.path} needs {library}: pip install {library}")
-
-
-def _broken(file: _File, error: Exception) -> InputError:
-  return InputError(
-    f"Data.files: {file.path} cannot be read ({error}); mend it, or leave it out"
-  )
+def _library(name: str, file: _File) -> Any:
+  try:
+    return importlib.import_module(name)
+  except ModuleNotFoundError:
+    package = name.partition(".")[0]
+    raise InputError(
+      f"Data.files: {file.path} needs {package}: pip install {package}"
+    ) from None
 
 
 def _whole(file: _File) -> Document | Drop:
   """Return a file as a document, with line ends as Python reads them, or a reason."""
-  try:
-    with _unpacked(file) as stream:
+  with _unpacked(file) as stream:
+    try:
       text = stream.read().decode("utf-8-sig")
-  except UnicodeDecodeError:
-    return Drop("not UTF-8")
-  except Exception as error:  # each library has its own for a broken file
-    raise _broken(file, error) from None
-  return (
-    Document(text.replace("\r\n", "\n").replace("\r", "\n")) if text else Drop("empty")
-  )
+    except UnicodeDecodeError:
+      return Drop("not UTF-8")
+  text = text.replace("\r\n", "\n").replace("\r", "\n")
+  return Document(text) if text else Drop("empty")
 
 
 def _rows(file: _File, start: int, step: int) -> Iterator[Document | Drop]:
   """Yield every `step`-th row from `start` on: a document, or the reason of a drop."""
   read = _parquet_rows if file.kind == ".parquet" else _json_rows
-  try:
-    for row in read(file, start, step):
-      yield row if isinstance(row, Drop) else _document(row)
-  except InputError:
-    raise
-  except Exception as error:  # each library has its own for a broken file
-    raise _broken(file, error) from None
+  for row in read(file, start, step):
+    yield row if isinstance(row, Drop) else _document(row)
 
 
 def _json_rows(file: _File, start: int, step: int) -> Iterator[Any]:
@@ -205,10 +200,7 @@ def _json_rows(file: _File, start: int, step: int) -> Iterator[Any]:
 
 
 def _parquet_rows(file: _File, start: int, step: int) -> Iterator[Any]:
-  try:
-    import pyarrow.parquet as pq
-  except ModuleNotFoundError:
-    raise _missing(file, "pyarrow") from None
+  pq = _library("pyarrow.parquet", file)
   with file.path.open("rb") as stream:
     table = pq.ParquetFile(stream)
     there = table.schema_arrow.names
@@ -216,16 +208,12 @@ def _parquet_rows(file: _File, start: int, step: int) -> Iterator[Any]:
     if not names:
       raise InputError(
         f"Data.files: {file.path} has the columns {', '.join(there)}; expected "
-        f"{_expected()}"
+        f"{_EXPECTED}"
       )
     number = 0
     for batch in table.iter_batches(batch_size=1024, columns=names):
       yield from batch.slice((start - number) % step).to_pylist()[::step]
       number += len(batch)
-
-
-def _expected() -> str:
-  return f"{', '.join(_TEXT[:-1])} or {_TEXT[-1]}, or {' and '.join(_PAIR)}"
 
 
 def _document(row: Any) -> Document | Drop:
@@ -238,12 +226,9 @@ def _document(row: Any) -> Document | Drop:
     texts = (row[name] for name in _TEXT if isinstance(row.get(name), str))
     prompt, text = "", next(texts, None)
   if text is None:
-    return Drop(f"no {_expected()}")
+    return Drop(f"no {_EXPECTED}")
   if not text:
     return Drop("empty")
-  if _SURROGATE.search(prompt + text):
+  if re.search("[\ud800-\udfff]", prompt + text):
     return Drop("no UTF-8 form")
   return Document(text, prompt=prompt)
-
-
-_SURROGATE = re.compile("[\ud800-\udfff]")

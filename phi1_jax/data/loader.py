@@ -12,8 +12,7 @@ once:
 There is no state between batches: a permutation of the windows is drawn for every
 epoch, and arithmetic gives the next task. So each host computes its own rows of the
 global batch, and resuming needs only the number of windows read before, whatever the
-batch size. The permutation of the current epoch is kept in memory: 4 bytes for each
-window of up to 2^32 (400 MB and some seconds for 10^8 windows).
+batch size. The permutation takes 4 bytes for each window of up to 2^32.
 """
 
 from __future__ import annotations

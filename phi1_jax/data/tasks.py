@@ -95,16 +95,16 @@ class _BuiltInSource(seqio.FunctionDataSource):
     self, split: str, shuffle_files: bool = False, seed: int | None = None
   ) -> tf.data.Dataset:
     del split, shuffle_files, seed  # part of seqio's signature
-
-    def examples() -> Iterator[dict[str, bytes]]:
-      for document in self.source.read(0, 1):
-        if isinstance(document, Document):
-          group = document.group or ""
-          yield {"text": document.text.encode(), "group": group.encode()}
-
+    found = self.source.read
     string = tf.TensorSpec((), tf.string)
-    signature = {"text": string, "group": string}
-    return tf.data.Dataset.from_generator(examples, output_signature=signature)
+    return tf.data.Dataset.from_generator(
+      lambda: (
+        {"text": document.text, "group": document.group or ""}
+        for document in found(0, 1)
+        if isinstance(document, Document)
+      ),
+      output_signature={"text": string, "group": string},
+    )
 
 
 # Modules and folder of the last `register`, for other processes.
@@ -302,17 +302,16 @@ class SeqioSource:
       ids = example.get(name, np.zeros(0, np.int32))
       ids = ids[:-1] if len(ids) and ids[-1] == eos_id else ids
       text = example.get(f"{name}_pretokenized") if name in example else b""
+      found.append(ids - SHIFT)
       if tokenizer is None:
         kept.append((ids - _FIRST_BYTE).astype(np.uint8).tobytes().decode())
       else:
-        found.append(ids - SHIFT)
         kept.append(self._kept(found[-1], text, tokenizer))
       whole += kept[-1] if text is None else text.decode()
     group = example["group"].decode() if "group" in example else None
     if group is None and whole != "".join(kept):  # parts of one text stay together
       group = hashlib.sha256(whole.encode()).hexdigest()
-    ids = (found[0], found[1]) if found else None
-    return Document(kept[1], group, kept[0], ids)
+    return Document(kept[1], group, kept[0], (found[0], found[1]))
 
   def _kept(self, ids: np.ndarray, text: bytes | None, tokenizer: Tokenizer) -> str:
     """Return the text of ids, which may be a part of the whole text's.

@@ -13,9 +13,8 @@ then the held-out documents in source order, each ended by the end-of-text id. T
 sha256 of manifest.json is the digest of the store; it depends on every token, and not
 on the time or the machine.
 
-Files are written atomically, and a shard is done once its record exists
-(shard-00000-of-00016.json, removed by `finish`). So a build that was killed goes on
-from the last finished shard. Reading needs numpy only, not TensorFlow.
+A shard is done once its record exists (shard-00000-of-00016.json, removed by `finish`),
+so a build that was killed goes on from the last finished shard.
 """
 
 from __future__ import annotations
@@ -221,11 +220,9 @@ class TokenStream:
     first = bisect.bisect_right(self._ends, start)
     last = bisect.bisect_left(self._ends, stop)
     pieces = []
-    for part, end in zip(
-      self._parts[first : last + 1], self._ends[first : last + 1], strict=True
-    ):
-      begin = end - len(part)
-      pieces.append(part[max(start - begin, 0) : stop - begin])
+    for i in range(first, last + 1):
+      begin = self._ends[i] - len(self._parts[i])
+      pieces.append(self._parts[i][max(start - begin, 0) : stop - begin])
     return pieces[0] if first == last else np.concatenate(pieces)
 
 
