@@ -47,21 +47,26 @@ def test_the_names_are_those_of_the_paper_and_registering_again_is_harmless():
   assert rated["textbooks"].source is mixtures.TASKS["textbooks"]
 
 
-def test_numeric_rates_are_kept_and_mixed_kinds_refused():
+@pytest.fixture
+def mixture():
+  """mixture(*tasks) adds a mixture "mine" of tasks and rates."""
+
+  def add(*tasks):
+    seqio.MixtureRegistry.add_provider("mine", seqio.Mixture("mine", tasks))
+
+  yield add
+  seqio.MixtureRegistry.remove("mine")
+
+
+@pytest.mark.parametrize("rate", [1, tasks.by_size])
+def test_numeric_rates_are_kept_and_mixed_kinds_refused(mixture, rate):
   tasks.register()
-  pair = ("code_filtered", "textbooks")
-  numbers = seqio.Mixture("numbers", list(zip(pair, (3, 1), strict=True)))
-  seqio.MixtureRegistry.add_provider("numbers", numbers)
-  mixed = seqio.Mixture("mixed", list(zip(pair, (3, tasks.by_size), strict=True)))
-  seqio.MixtureRegistry.add_provider("mixed", mixed)
-  try:
-    rated = tasks.resolve("numbers")
-    assert [entry.rate for entry in rated.values()] == [3.0, 1.0]
+  mixture(("code_filtered", 3), ("textbooks", rate))
+  if rate == 1:
+    assert [rated.rate for rated in tasks.resolve("mine").values()] == [3.0, 1.0]
+  else:
     with pytest.raises(InputError, match="give all of them numbers, or none"):
-      tasks.resolve("mixed")
-  finally:
-    seqio.MixtureRegistry.remove("numbers")
-    seqio.MixtureRegistry.remove("mixed")
+      tasks.resolve("mine")
 
 
 @pytest.mark.parametrize(
@@ -195,15 +200,11 @@ def test_texts_come_without_the_pretokenized_feature(registered):
     seqio.mixing_rate_num_characters,
   ],
 )
-def test_rates_that_need_counts_are_refused_by_name(registered, rate):
+def test_rates_that_need_counts_are_refused_by_name(registered, mixture, rate):
   registered("uncounted", seqio.preprocessors.tokenize)
-  mixture = seqio.Mixture("warm", [("uncounted", rate)])
-  seqio.MixtureRegistry.add_provider("warm", mixture)
-  try:
-    with pytest.raises(InputError, match=r'mixture "warm".*task "uncounted".*numbers'):
-      tasks.resolve("warm")
-  finally:
-    seqio.MixtureRegistry.remove("warm")
+  mixture(("uncounted", rate))
+  with pytest.raises(InputError, match=r'mixture "mine".*task "uncounted".*numbers'):
+    tasks.resolve("mine")
 
 
 @pytest.fixture(scope="module")
