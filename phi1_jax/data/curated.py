@@ -158,24 +158,10 @@ def write(
       )
     storage.write_text(folder / CARD, card)
     return folder
-  rows = ({name: example[name] for name in FEATURES} for example in examples)
   try:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=directory) as scratch:
-      tfds.disable_progress_bar()
-      with contextlib.redirect_stdout(io.StringIO()):
-        _Builder(
-          about.get("licence"),
-          name=name,
-          version=version,
-          features=tfds.features.FeaturesDict(
-            dict.fromkeys(FEATURES, tfds.features.Text())
-          ),
-          split_datasets={"train": enumerate(rows)},
-          data_dir=scratch,
-          description=about.get("description"),
-          file_format="tfrecord",
-        ).download_and_prepare()
+      _build(scratch, name, version, examples, about)
       built = Path(scratch) / name / version
       storage.write_text(built / CARD, card)
       storage.write_json(built / CURATED_CONTENT, content)
@@ -188,3 +174,27 @@ def write(
       "name another folder"
     ) from None
   return folder
+
+
+def _build(
+  directory: str,
+  name: str,
+  version: str,
+  examples: Iterable[Mapping[str, str]],
+  about: Mapping[str, str],
+) -> None:
+  """Write the set with TFDS, without its progress bars and messages."""
+  rows = ({name: example[name] for name in FEATURES} for example in examples)
+  text = tfds.features.Text()
+  tfds.disable_progress_bar()
+  with contextlib.redirect_stdout(io.StringIO()):
+    _Builder(
+      about.get("licence"),
+      name=name,
+      version=version,
+      features=tfds.features.FeaturesDict(dict.fromkeys(FEATURES, text)),
+      split_datasets={"train": enumerate(rows)},
+      data_dir=directory,
+      description=about.get("description"),
+      file_format="tfrecord",
+    ).download_and_prepare()
