@@ -9,15 +9,12 @@ tokenizer.json, loss.png and summary.json there.
 """
 
 import argparse
-import contextlib
-import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from phi1_jax import storage
 from phi1_jax.cli import command, gin_config
-from phi1_jax.cli.progress import Progress
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,8 +102,7 @@ def _train(arguments: argparse.Namespace) -> int:
         periodic = [hooks.held_out_loss(run, store), hooks.profile(run)]
         periodic += hooks.named(named_hooks, run, store)
       try:
-        with _progress(config.train.last_step, shown=hosts.is_first()) as bar:
-          done = loop.train(run, store, periodic, stop, bar)
+        done = loop.train(run, store, periodic, stop)
       except DivergedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -121,16 +117,6 @@ def _train(arguments: argparse.Namespace) -> int:
           text = summary.write(run, store, time.perf_counter() - started)
         print(text)
   return command.DONE if done else command.PREEMPTED
-
-
-@contextlib.contextmanager
-def _progress(steps: int, *, shown: bool) -> Iterator[Progress]:
-  """Give a progress bar; without a terminal the rows of metrics show the progress."""
-  with contextlib.ExitStack() as stack:
-    stream = sys.stderr if shown else stack.enter_context(open(os.devnull, "w"))
-    yield stack.enter_context(
-      Progress(steps, "steps", "training", interval=None, stream=stream)
-    )
 
 
 if __name__ == "__main__":

@@ -216,19 +216,16 @@ def _check_hosts(arguments: argparse.Namespace) -> bool:
   """Return whether there are other hosts; refuse flags that exclude each other."""
   address, count = arguments.coordinator_address, arguments.num_processes
   number = arguments.process_id
-  given = [value is not None for value in (address, count, number)]
-  if arguments.distributed and any(given):
-    raise InputError(
-      "--distributed: got --coordinator_address, --num_processes or --process_id "
-      "too, expected it alone (it asks the TPU pod or SLURM job for them)"
-    )
-  if not any(given):
-    return arguments.distributed
-  if not all(given):
+  given = sum(value is not None for value in (address, count, number))
+  if given not in (0, 3) or (given and arguments.distributed):
     raise InputError(
       f"got --coordinator_address={address}, --num_processes={count}, "
-      f"--process_id={number}; expected all three, or none"
+      f"--process_id={number}{' and --distributed' * arguments.distributed}; expected "
+      "the first three together, --distributed alone (it asks the TPU pod or SLURM job "
+      "for them), or none"
     )
+  if not given:
+    return arguments.distributed
   port = re.fullmatch(r"\S+:(\d{1,5})", address)
   if port is None or int(port[1]) > 65535:
     raise InputError(

@@ -152,17 +152,11 @@ class _Delegate(config_parser.ParserDelegate):
 
 @dataclasses.dataclass(frozen=True)
 class _Binding:
-  """One binding.
+  """One binding of a gin file or flag."""
 
-  Attributes:
-    name: `MACRO` or `Part.parameter`.
-    value: with macros not yet replaced.
-    place: for error messages: "gin/pretrain.gin, line 31", or "--gin.SEED".
-  """
-
-  name: str
-  value: Any
-  place: str
+  name: str  # `MACRO` or `Part.parameter`
+  value: Any  # with macros not yet replaced
+  place: str  # for errors: "gin/pretrain.gin, line 31", or "--gin.SEED"
 
 
 class _Bindings:

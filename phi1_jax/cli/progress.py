@@ -67,15 +67,6 @@ class Progress:
       self._shown = now
       self._print(figures)
 
-  def skip(self, count: int) -> None:
-    """Add units that an earlier run did; they do not count towards the rate."""
-    self._count += count
-    self._initial += count
-    if self._bar is not None:
-      self._bar.initial += count
-      self._bar.n += count
-      self._bar.refresh()
-
   def write(self, line: str) -> None:
     """Print a line above the bar."""
     if self._bar is None:

@@ -25,27 +25,16 @@ COPIES = MeshConfig(data=-1, fsdp=1, tensor=1)
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-  """A model loaded for inference.
+  """A model loaded for inference."""
 
-  Attributes:
-    config: the model, with the requested dtype of the computation.
-    params: the parameters (see `model.decoder`), laid out on `mesh`.
-    tokenizer: the tokenizer of its training.
-    mesh: the devices.
-    digest: sha256 (hex) over every parameter's fingerprint and the tokenizer.
-    step: the training step of the checkpoint.
-    tokens_seen: the number of tokens that it was trained on, or None.
-    path: the step folder.
-  """
-
-  config: ModelConfig
-  params: Any
+  config: ModelConfig  # with the requested dtype of the computation
+  params: Any  # see `model.decoder`; laid out on `mesh`
   tokenizer: Tokenizer
   mesh: Mesh
-  digest: str
+  digest: str  # sha256 (hex) over every parameter's fingerprint and the tokenizer
   step: int = 0
   tokens_seen: int | None = 0
-  path: AnyPath | None = None
+  path: AnyPath | None = None  # the step folder
 
 
 def one_host_mesh(config: MeshConfig = COPIES) -> Mesh:

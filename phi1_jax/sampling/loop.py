@@ -23,23 +23,14 @@ from phi1_jax.sampling.methods import Method
 
 @struct.dataclass
 class State:
-  """State of the rows.
+  """State of the rows."""
 
-  Attributes:
-    cache: keys and values of the tokens that each row has read.
-    token_B: the next token to read.
-    position_B: its position, the number of tokens that have been read.
-    left_B: number of tokens that may still be chosen; a row with none rests.
-    chosen_B: number of tokens chosen; with `key_B2` it makes the next random number.
-    key_B2: the row's random key, as raw uint32 data.
-  """
-
-  cache: Cache
-  token_B: jax.Array
-  position_B: jax.Array
-  left_B: jax.Array
-  chosen_B: jax.Array
-  key_B2: jax.Array
+  cache: Cache  # keys and values of the tokens that each row has read
+  token_B: jax.Array  # the next token to read
+  position_B: jax.Array  # its position, the number of tokens that have been read
+  left_B: jax.Array  # number of tokens that may still be chosen; a row with none rests
+  chosen_B: jax.Array  # number of tokens chosen; makes the next random number with:
+  key_B2: jax.Array  # the row's random key, as raw uint32 data
 
 
 def empty(config: ModelConfig, rows: int, length: int) -> State:

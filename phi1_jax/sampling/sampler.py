@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from phi1_jax import InputError
 from phi1_jax.model import cache as caches
 from phi1_jax.parallel import sharding
 from phi1_jax.sampling import loop, stopping
@@ -29,41 +28,26 @@ _SHORTEST_BUCKET = 32
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-  """A request for one completion.
+  """A request for one completion."""
 
-  Attributes:
-    key: its name; with `seed` it decides the random numbers.
-    prompt: the text to complete; empty starts a new document.
-    max_new_tokens: the most tokens to sample; the model's length limits them too.
-    stops: strings whose appearance ends the text.
-    seed: another seed gives another sample.
-  """
-
-  key: str
-  prompt: str
-  max_new_tokens: int
-  stops: tuple[str, ...] = ()
+  key: str  # its name; with `seed` it decides the random numbers
+  prompt: str  # empty starts a new document
+  max_new_tokens: int  # the model's length limits them too
+  stops: tuple[str, ...] = ()  # strings whose appearance ends the text
   seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
-  """A completion.
-
-  Attributes:
-    key: the request's.
-    text: the sampled text, up to and including the token that completed a stop string,
-      without the end of text; `stopping.cut` cuts it.
-    tokens: the ids of the text.
-    log_probs: of each token, under the model (temperature 1, all tokens).
-    finish: "stop", "eos", "length", or "prompt_too_long" (nothing was sampled).
-  """
+  """The completion of the request with the same key."""
 
   key: str
+  # Up to and including the token that completed a stop string, without the end of text;
+  # `stopping.cut` cuts it.
   text: str
-  tokens: tuple[int, ...]
-  log_probs: tuple[float, ...]
-  finish: str
+  tokens: tuple[int, ...]  # ids of the text
+  log_probs: tuple[float, ...]  # under the model (temperature 1, all tokens)
+  finish: str  # "stop", "eos", "length", or "prompt_too_long" (nothing was sampled)
 
 
 @dataclasses.dataclass
@@ -97,8 +81,6 @@ class Sampler:
     steps: int = 16,
     consume: bool = False,
   ):
-    if slots < 1 or steps < 1:
-      raise InputError(f"slots={slots}, steps={steps}: expected at least 1 of each")
     self._loaded, self._method, self._steps = loaded, method, steps
     self._shards = sharding.batch_shards(loaded.mesh)
     self.slots = -(-slots // self._shards) * self._shards
@@ -127,12 +109,6 @@ class Sampler:
     queue = []
     for request, prompt in zip(requests, prompts, strict=True):
       budget = min(request.max_new_tokens, limit - len(prompt))
-      if "" in request.stops:
-        raise InputError(f"{request.key}: an empty stop string is everywhere")
-      if request.max_new_tokens < 1:
-        raise InputError(
-          f"max_new_tokens: got {request.max_new_tokens}, expected at least 1"
-        )
       if budget < 1:
         yield Completion(request.key, "", (), (), "prompt_too_long")
       else:
@@ -178,12 +154,12 @@ class Sampler:
     """Give resting rows the next requests, a group of one bucket at a time."""
     free = [slot for slot, row in enumerate(rows) if row is None]
     while free and queue:
-      bucket = self._bucket(len(queue[0][0]) - 1, length)
+      bucket = _bucket(queue[0], length)
       size = self._group(min(len(free), len(queue)), bucket)
       group = []
-      while len(group) < size and free and queue:
-        if self._bucket(len(queue[0][0]) - 1, length) != bucket:
-          break
+      while (
+        len(group) < size and free and queue and _bucket(queue[0], length) == bucket
+      ):
         group.append((free.pop(0), *queue.pop(0)))
       state = self._prefill(state, group, size, bucket)
       for slot, _, row in group:
@@ -206,13 +182,6 @@ class Sampler:
       state,
       *(slots_P, read_PT, token_P, position_P, left_P, key_P2),
     )
-
-  def _bucket(self, length: int, most: int) -> int:
-    """Return the padded length of a prompt; few sizes, so few programs to compile."""
-    bucket = _SHORTEST_BUCKET
-    while bucket < length:
-      bucket *= 2
-    return min(bucket, most)
 
   def _group(self, wanted: int, bucket: int) -> int:
     """Return the number of rows of a prefill: one per shard, or the most."""
@@ -255,6 +224,12 @@ class Sampler:
     return Completion(
       request.key, text, tuple(row.tokens), tuple(row.log_probs), finish
     )
+
+
+def _bucket(item: tuple[list[int], _Row], most: int) -> int:
+  """Return the padded length of what is read of a prompt: few sizes to compile."""
+  length = len(item[0]) - 1  # the last token is read by the first decode step
+  return min(max(_SHORTEST_BUCKET, 1 << (length - 1).bit_length()), most)
 
 
 def _random_key(request: Request) -> np.ndarray:

@@ -33,17 +33,11 @@ _STATES = ("starting", "training", "paused", "ended")
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-  """A line of starts.jsonl.
+  """A line of starts.jsonl."""
 
-  Attributes:
-    time: Unix seconds.
-    state: what the run does from then on, one of `_STATES`.
-    step: updates done; None if unknown.
-  """
-
-  time: float
-  state: str
-  step: int | None = None
+  time: float  # Unix seconds
+  state: str  # what the run does from then on, one of `_STATES`
+  step: int | None = None  # updates done, if known
 
 
 class StartLog:

@@ -16,19 +16,13 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-  """Data sheet of one `jax.Device`; on TPU v2 and v3, of one of a chip's two cores.
+  """Data sheet of one `jax.Device`; on TPU v2 and v3, of one of a chip's two cores."""
 
-  Attributes:
-    peak_flops: dense bfloat16 FLOP/s, without sparsity.
-    hbm_gib: memory as sold; programs get a little less.
-    hbm_bytes_per_second: bandwidth of that memory (GDDR6 on L4 and T4).
-    link_bytes_per_second: to other devices, over all links together, in one direction
-      (data sheets often add up both).
-  """
-
-  peak_flops: float
-  hbm_gib: float
-  hbm_bytes_per_second: float
+  peak_flops: float  # dense bfloat16 FLOP/s, without sparsity
+  hbm_gib: float  # memory as sold; programs get a little less
+  hbm_bytes_per_second: float  # bandwidth of that memory (GDDR6 on L4 and T4)
+  # To other devices, over all links together, in one direction (data sheets often add
+  # up both).
   link_bytes_per_second: float
 
 
@@ -135,19 +129,15 @@ class Throughput:
   def waiting_for_input(self) -> Iterator[None]:
     """Count the time inside as training time and as waiting for input."""
     started = self._clock()
-    try:
-      yield
-    finally:
-      self._waited += self._clock() - started
+    yield
+    self._waited += self._clock() - started
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:
     """Leave the time inside out of the training time."""
     started = self._clock()
-    try:
-      yield
-    finally:
-      self._paused += self._clock() - started
+    yield
+    self._paused += self._clock() - started
 
   def step(self, tokens: int) -> None:
     """Count a finished step over `tokens` tokens (of the global batch)."""

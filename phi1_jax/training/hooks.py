@@ -30,19 +30,13 @@ Values = Iterable[tuple[str, float]]
 
 @dataclasses.dataclass(frozen=True)
 class Hook:
-  """Something to do with the state now and then, and after the last step.
-
-  Attributes:
-    name: for logs.
-    run: (step, state) -> pairs to write as metrics of that step.
-    every: period in steps; None for none.
-    steps: further steps at which to run.
-  """
+  """Something to do with the state now and then, and after the last step."""
 
   name: str
+  # (step, state) -> pairs to write as metrics of that step.
   run: Callable[[int, TrainState], Values]
-  every: int | None = None
-  steps: tuple[int, ...] = ()
+  every: int | None = None  # period in steps
+  steps: tuple[int, ...] = ()  # further steps at which to run
 
   def due(self, step: int, last_step: int) -> bool:
     """Whether to run on the state after `step` updates."""

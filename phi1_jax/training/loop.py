@@ -7,6 +7,8 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,7 +44,6 @@ def train(
   store: TokenStore,
   hooks: Sequence[Hook],
   stop: StopSignal,
-  watcher: Progress,
 ) -> bool:
   """Train until the last step, or until a stop signal.
 
@@ -51,7 +52,6 @@ def train(
     store: the tokens.
     hooks: functions to call periodically.
     stop: notes signals.
-    watcher: shows lines and progress to a person.
 
   Returns:
     True when the last step is done; False when it saved and stopped before.
@@ -83,7 +83,6 @@ def train(
     state, before = restore_or_initialise(setup, store, checkpoints)
     first = int(state.step)
     _refuse_past(first, setup)
-    watcher.skip(first)
 
     # ---- Data: a batch is a function of the store, the seed and the windows before it.
     batches = train_batches(
@@ -99,6 +98,14 @@ def train(
     opened.callback(batches.close)
 
     # ---- Records: rows of metrics, and the losses that decide which checkpoints stay.
+    # Without a terminal the rows show the progress.
+    shown = (
+      sys.stderr if hosts.is_first() else opened.enter_context(open(os.devnull, "w"))
+    )
+    bar = Progress(
+      last, "steps", "training", initial=first, interval=None, stream=shown
+    )
+    opened.enter_context(bar)
     with hosts.agreed("opening metrics.jsonl"):
       recorder = opened.enter_context(
         Recorder(
@@ -106,7 +113,7 @@ def train(
           resumed_at=first or None,
           num_steps=last,
           process_index=hosts.index(),
-          emit=watcher.write,
+          emit=bar.write,
           wandb_project=setup.config.runtime.wandb_project,
           config=dataclasses.asdict(setup.config),
         )
@@ -160,7 +167,7 @@ def train(
       batch = sharding.put_batch(rows, setup.mesh, config.batch_size)
       with jax.profiler.StepTraceAnnotation("train", step_num=step):
         state, metrics = compiled(state, batch)
-      watcher.update(1)
+      bar.update(1)
       reader.follow(step + 1, metrics)  # reads the step before, while this one runs
 
   return not stopping

@@ -27,29 +27,18 @@ class DivergedError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-  """What a run has read and left out so far; a checkpoint's meta holds it.
-
-  Attributes:
-    tokens: tokens that were learnt from.
-    samples: windows of the mixture that were read; the next batch begins there.
-    skipped: updates that were left out because they were not finite.
-  """
+  """What a run has read and left out so far; a checkpoint's meta holds it."""
 
   tokens: int = 0
-  samples: int = 0
-  skipped: int = 0
+  samples: int = 0  # windows of the mixture; the next batch begins there
+  skipped: int = 0  # updates that were left out because they were not finite
 
 
 class MetricsReader:
   """Follows the loop one step behind, so that the device never waits for the host.
 
-  It also notes in starts.jsonl when the run trains and when it pauses.
-
-  Args:
-    setup: the run.
-    recorder: where rows go.
-    first: the step that the run starts or goes on from.
-    before: what was seen until then.
+  It also notes in starts.jsonl when the run trains and when it pauses. The run starts
+  or goes on from step `first`; `before` is what was seen until then.
   """
 
   def __init__(self, setup: Setup, recorder: Recorder, first: int, before: Seen):

@@ -81,30 +81,18 @@ class RunConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-  """A run laid out on its mesh.
-
-  Attributes:
-    config: what it was made from.
-    workdir: where the run lives, local or gs://.
-    mesh: the devices.
-    model: the decoder.
-    schedule: learning rate of each step.
-    optimizer: the optax transformation.
-    abstract_state: shapes and shardings of the train state.
-    accumulation_steps: parts that a step cuts its batch into.
-    mirror: local copies of files in `workdir` that grow; None if it is local.
-    stop_requested: returns whether the run is to stop; all hosts must call it alike.
-  """
+  """A run laid out on its mesh."""
 
   config: RunConfig
   workdir: AnyPath
   mesh: Mesh
   model: Decoder
-  schedule: optax.Schedule
+  schedule: optax.Schedule  # learning rate of each step
   optimizer: optax.GradientTransformation
-  abstract_state: train_state.TrainState
-  accumulation_steps: int
-  mirror: storage.Mirror | None = None
+  abstract_state: train_state.TrainState  # shapes and shardings
+  accumulation_steps: int  # parts that a step cuts its batch into
+  mirror: storage.Mirror | None = None  # local copies of files in `workdir` that grow
+  # Returns whether the run is to stop; all hosts must call it alike.
   stop_requested: Callable[[], bool] = lambda: False
 
   @property

@@ -15,15 +15,9 @@ from phi1_jax.parallel import sharding
 
 @struct.dataclass
 class TrainState:
-  """The state of a run after `step` updates.
+  """The state of a run after `step` updates."""
 
-  Attributes:
-    step: int32 scalar.
-    params: the model's parameters.
-    optimizer: the optimizer's state.
-  """
-
-  step: jax.Array
+  step: jax.Array  # int32 scalar
   params: Any
   optimizer: Any
 
@@ -54,13 +48,8 @@ def initialise(
   return make(jax.random.key(seed))
 
 
-def _init_params(model: Decoder, key: jax.Array) -> Any:
-  tokens_BT = jnp.zeros((1, 1), jnp.int32)
-  return model.init(key, tokens_BT)["params"]
-
-
 def _init(model, optimizer, key) -> TrainState:
-  params = _init_params(model, key)
+  params = model.init(key, jnp.zeros((1, 1), jnp.int32))["params"]
   return TrainState(
     step=jnp.zeros((), jnp.int32), params=params, optimizer=optimizer.init(params)
   )

@@ -26,15 +26,12 @@ def is_written(run: Setup) -> bool:
 
 
 def write(run: Setup, store: TokenStore, seconds: float) -> str:
-  """Write summary.json and loss.png.
+  """Write summary.json and loss.png; return one or two lines for the user.
 
   Args:
     run: the run, after its last step.
     store: the tokens that it was trained on.
     seconds: duration of its last start.
-
-  Returns:
-    One or two lines for the user.
   """
   metrics = run.local / "metrics.jsonl"
   last: dict[str, Any] = {}

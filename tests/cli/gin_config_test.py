@@ -5,7 +5,6 @@ import pytest
 from phi1_jax import InputError, curate, prepare
 from phi1_jax.cli import gin_config
 from phi1_jax.data.config import DataConfig
-from phi1_jax.parallel.mesh import MeshConfig
 from phi1_jax.training.setup import CONFIGURABLES
 
 RUN = """
@@ -52,16 +51,9 @@ def test_builds_every_part(load):
   assert type(parts["Optimizer"].peak_learning_rate) is float  # from 1
 
 
-def test_a_macro_in_a_string_is_not_read(load):
-  with pytest.raises(InputError, match="nothing reads the macro NAME"):
-    load("NAME = 1\nData.store = 'stores/%NAME'\n")
-  assert load("Data.store = 'stores/%NAME'\n")["Data"].store == "stores/%NAME"
-
-
-def test_command_line_wins_and_loads_do_not_mix(load):
-  assert load("", ("STEPS", "50"), ("Train.seed", "7"))["Train"].total_steps == 50
-  again = load("")["Train"]
-  assert (again.total_steps, again.seed) == (40, 0)
+def test_loads_do_not_mix(load):
+  assert load("", ("Train.seed", "7"))["Train"].seed == 7
+  assert load("")["Train"].seed == 0
 
 
 def test_later_files_and_flags_win():
@@ -76,6 +68,7 @@ def test_later_files_and_flags_win():
 @pytest.mark.parametrize(
   ("lines", "named"),
   [
+    ("NAME = 1\nData.store = 'stores/%NAME'", "nothing reads the macro NAME"),
     ("Modle.num_layers = 2", r"line \d+.*'Modle'.*Annotate, Checkpoint, Classifier"),
     ("Model.num_layer = 2", r"line \d+: Model.num_layer: no such parameter.*num_laye"),
     ("STEP = 3", r"run.gin, line \d+: nothing reads the macro STEP; .*: STEPS"),
@@ -89,8 +82,6 @@ def test_later_files_and_flags_win():
       r"Train.seed \(.*line \d+\): got True \(bool\), expected int",
     ),
     ("Train.seed = None", r"Train.seed .*got None \(NoneType\), expected int"),
-    ("Train.seed = 1.0", r"Train.seed .*got 1.0 \(float\), expected int"),
-    ("Train.seed = '1'", r"Train.seed .*got '1' \(str\), expected int"),
     ("Train.document_mask = 1", r"got 1 \(int\), expected bool"),
     (
       "Optimizer.weight_decay = 1e999",
@@ -104,8 +95,6 @@ def test_later_files_and_flags_win():
     ("Data.rates = {'a': 1", r"run.gin: a bracket or quote is never closed"),
     ("include 'gin/nope.gin'", r"^gin/nope.gin: no such gin file"),
     ("Data.modules = 'a', 'b'", r"run.gin, line \d+: .*Data.modules"),
-    ("Train.seed = +1", r"run.gin, line \d+: .*Train.seed = "),
-    ("Train.seed = seed", r"run.gin, line \d+: .*'?Train.seed = seed"),
     ("Train.seed 3", r"run.gin, line \d+: .*Train.seed 3"),
     ("Train.seed = @Mesh", r"Train.seed .*expected int"),
     ("Train.seed = @Nope()", r"'@Nope\(\)'"),
@@ -138,13 +127,6 @@ def test_a_parameter_without_default_must_be_bound(tmp_path):
   path.write_text(RUN.replace("Train.batch_size = 8\n", ""))
   with pytest.raises(InputError, match=r"^Train.batch_size: required but not bound"):
     gin_config.load([str(path)], [], CONFIGURABLES)
-
-
-def test_values_that_are_not_numbers(tmp_path):
-  """gin has no literal for NaN, but a file may reach one through Python."""
-  assert not gin_config._fits(float("nan"), float)
-  assert not gin_config._fits(float("-inf"), float | None)
-  assert gin_config._fits(1e300, float)
 
 
 @pytest.mark.parametrize(
@@ -228,13 +210,6 @@ def test_text_goes_through_load_again(load, tmp_path):
   path.write_text(gin_config.text(parts))
   assert gin_config.load([str(path)], [], CONFIGURABLES) == parts
   assert "%" not in gin_config.text(load())
-
-
-def test_text_states_every_field():
-  text = gin_config.text({"Mesh": MeshConfig(data=2)})
-  assert text == (
-    "Mesh.data = 2\nMesh.fsdp = -1\nMesh.tensor = 1\nMesh.dcn_data = None\n"
-  )
 
 
 def test_parts_are_what_the_commands_register():

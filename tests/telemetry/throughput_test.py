@@ -111,20 +111,3 @@ def test_step_times_are_those_since_the_last_row_without_pauses():
   assert [row[name] for name in names] == [6.0, 10.0, 11.0]
   steps(3.0)
   assert throughput.take()["step_seconds_max"] == 3.0
-
-
-def test_time_counts_even_if_the_input_ends():
-  clock = Clock()
-  throughput = Throughput("cpu", 1, 1.0, clock)
-
-  def draw():
-    with throughput.waiting_for_input():
-      clock.now += 3.0
-      raise StopIteration
-
-  with pytest.raises(StopIteration):
-    draw()
-  throughput.step(1)
-  row = throughput.take()
-  assert row["input_wait_seconds"] == 3.0
-  assert row["mfu"] is None

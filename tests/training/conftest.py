@@ -2,14 +2,12 @@
 
 import contextlib
 import dataclasses
-import os
 
 import jax
 import numpy as np
 import pytest
 
 from phi1_jax.checkpoint.manager import CheckpointConfig
-from phi1_jax.cli.progress import Progress
 from phi1_jax.data.config import DataConfig
 from phi1_jax.data.token_store import ShardWriter, TokenStore, finish
 from phi1_jax.model.config import ModelConfig
@@ -110,8 +108,6 @@ def run(store):
   """Trains: `run(setup, hooks, stop_after=None)`; `stop` replaces the signal."""
 
   def run(setup, hooks=(), stop_after=None, stop=None):
-    with open(os.devnull, "w") as stream:
-      progress = Progress(None, "steps", "training", interval=None, stream=stream)
-      return loop.train(setup, store, hooks, stop or Stop(stop_after), progress)
+    return loop.train(setup, store, hooks, stop or Stop(stop_after))
 
   return run
