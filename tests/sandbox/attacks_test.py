@@ -78,7 +78,7 @@ FORGERIES = {
     """,
   ),
   "list_subclass_with_eq": (
-    CONTAINED,
+    "opaque_result",
     """
     class Yes(list):
       def __eq__(self, other): return True
@@ -86,7 +86,7 @@ FORGERIES = {
     """,
   ),
   "int_subclass_with_eq": (
-    CONTAINED,
+    "opaque_result",
     """
     class Yes(int):
       def __eq__(self, other): return True

@@ -10,6 +10,7 @@ newer must be able to run these files.
 """
 
 SOURCES = (  # in the order in which they import each other
+  "sets",
   "wire",
   "seccomp",
   "confine",

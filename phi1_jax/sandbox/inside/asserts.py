@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import operator
 
 DETAIL_LENGTH = 500
 _SOURCE_LENGTH = 2000
@@ -27,7 +28,18 @@ class Stop(BaseException):
 
 
 class _Keep(ast.NodeTransformer):
-  """Wraps both sides of an assert's comparison."""
+  """Wraps both sides of an assert's comparison, and asks `__same__` for `is`."""
+
+  def visit_Compare(self, node):
+    self.generic_visit(node)
+    how, right = node.ops[0], node.comparators[0]
+    known = isinstance(right, ast.Constant) and right.value in (None, True, False, ...)
+    if len(node.ops) > 1 or not isinstance(how, (ast.Is, ast.IsNot)) or known:
+      return node
+    same = ast.Call(ast.Name("__same__", ast.Load()), [node.left, right], [])
+    if isinstance(how, ast.IsNot):
+      same = ast.UnaryOp(ast.Not(), same)
+    return ast.fix_missing_locations(ast.copy_location(same, node))
 
   def visit_Assert(self, node):
     self.generic_visit(node)
@@ -68,6 +80,7 @@ def run(tests, namespace: dict, absent=()) -> dict:
     absent: names that the code should have defined and did not.
   """
   sides = _Sides(namespace)
+  namespace.setdefault("__same__", operator.is_)  # where there is but one process
   names = {f"<test {number}>": source for number, source in enumerate(tests)}
   for name, source in names.items():
     try:

@@ -9,11 +9,14 @@ forked before they are read.
 from __future__ import annotations
 
 import builtins
+import collections
 import collections.abc
+import gc
 import os
 import sys
 import types
 from time import perf_counter  # the code may patch the module
+from typing import Any
 
 from . import asserts, wire
 
@@ -31,6 +34,7 @@ class Code:
   def __init__(self):
     self.module = types.ModuleType(MODULE_NAME)
     self.handles: list = []
+    self.held: list = []  # objects whose copies in T follow what the code does to them
     self._numbers: dict[int, int] = {}
 
   def handle(self, value) -> int:
@@ -91,12 +95,19 @@ def serve(requests: int, replies: int) -> None:
       request = wire.receive(requests)
     except (EOFError, OSError):
       os._exit(0)
+    reply: dict
+    objects: Any = []
     try:
-      reply = answer(code, request, requests)
+      reply, objects = answer(code, request, requests)
     except asserts.Stop as stop:
       reply = {"stop": [stop.outcome, str(stop)]}
+    except wire.Opaque as error:
+      reply = {"stop": ["opaque_result", str(error)]}
     except BaseException as error:
       reply = {"raised": _describe(error)}
+    if "value" in reply:
+      reply["held"] = held(objects)
+      code.held = [objects[i] for i in reply["held"]]
     try:
       wire.send(replies, reply)
     except wire.TooLarge as error:
@@ -113,31 +124,34 @@ def _make_room_for_recursion() -> None:
   sys.setrecursionlimit(sys.getrecursionlimit() + depth)
 
 
-def answer(code: Code, request: dict, requests: int) -> dict:
-  """The reply to a request; raises what the code raises."""
+def answer(code: Code, request: dict, requests: int) -> tuple:
+  """The reply to a request and its objects; raises what the code raises."""
   kind = request["do"]
   if kind == "load":
     defined = code.execute(request["code"], request["names"])
     modules = [n for n, v in defined.items() if isinstance(v, types.ModuleType)]
     values = {n: v for n, v in defined.items() if n not in modules}
-    return {**_reply(code, values, []), "modules": modules}  # T has its own modules
+    reply, objects = _reply(code, values, (), ())
+    return {**reply, "modules": modules}, objects  # T has its own modules
   if kind == "run_tests":  # in_process: the secret is still unread in the channel
     verdict = asserts.run(request["tests"], code.module.__dict__, request["names"])
-    return {"verdict": verdict, "secret": wire.receive(requests)}
-  decoder = wire.Decoder(request["nodes"], code.revive)
+    return {"verdict": verdict, "secret": wire.receive(requests)}, ()
+  decoder = wire.Decoder(request["nodes"], code.revive, code.held)
   target = code.handles[request["handle"]]
   arguments = decoder.value(request["arguments"])
   objects = decoder.objects()
+  before = [wire.contents(x) for x in objects]
   try:
     if kind == "next":
       items, ending = _take(target, arguments)
-      return {**_reply(code, items, []), "then": ending}
-    return _reply(code, _perform(kind, target, arguments), objects)
-  except MemoryError:
+      reply, objects = _reply(code, items, objects, before)
+      return {**reply, "then": ending}, objects
+    return _reply(code, _perform(kind, target, arguments), objects, before)
+  except (MemoryError, wire.Opaque):
     raise
   except BaseException as error:  # what was done to the arguments is done
-    reply = _reply(code, None, objects)
-    return {**({} if "stop" in reply else reply), "raised": _describe(error)}
+    reply, objects = _reply(code, None, objects, before)
+    return {**({} if "stop" in reply else reply), "raised": _describe(error)}, objects
 
 
 def _perform(kind: str, target, arguments):
@@ -183,14 +197,46 @@ def _settled(value) -> bool:
   return type(value) in _NUMBERS
 
 
-def _reply(code: Code, value, objects) -> dict:
+def _reply(code: Code, value, objects, before) -> tuple:
+  """A reply and its objects: those of the request, whose contents were `before`."""
   encoder = wire.Encoder(code.special, objects)
   try:
     encoded = encoder.value(value)
-    encoder.refresh(len(objects))
+    encoder.refresh(before)
   except RecursionError:
-    return {"stop": ["opaque_result", "a result is nested too deeply"]}
-  return {"value": encoded, "nodes": encoder.nodes}
+    return {"stop": ["opaque_result", "a result is nested too deeply"]}, ()
+  return {"value": encoded, "nodes": encoder.nodes}, encoder.objects
+
+
+def held(objects) -> list:
+  """Indices of the mutable objects that the code holds, and may change later.
+
+  More refer to those than `objects` and each other; or they are inside of such.
+  """
+  mutable = {i for i, x in enumerate(objects) if wire.contents(x) is not None}
+  if not mutable:
+    return []
+  counts = collections.Counter(map(id, gc.get_referents(*objects)))
+  index = {id(x): i for i, x in enumerate(objects)}
+  waiting = [
+    i for i in index.values() if _references(objects, i) > counts[id(objects[i])]
+  ]
+  found = set(waiting)
+  while waiting:
+    inside = gc.get_referents(objects[waiting.pop()])
+    more = {index[id(x)] for x in inside if id(x) in index} - found
+    found |= more
+    waiting += more
+  return sorted(found & mutable)
+
+
+def _references(objects, index: int) -> int:
+  """How many refer to an object besides the list of them."""
+  return sys.getrefcount(objects[index]) - _NO_OTHERS
+
+
+_NO_OTHERS = 0
+_NO_OTHERS = _references([[]], 0)
 
 
 def _describe(error: BaseException) -> list:

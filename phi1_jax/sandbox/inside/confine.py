@@ -13,7 +13,7 @@ from . import seccomp
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 _FILE_BYTES = 1 << 24
-_OPEN_FILES = 64
+_OPEN_FILES = 1024  # what most systems allow
 _THREADS = 64
 
 

@@ -292,7 +292,8 @@ def _rehearse() -> None:
     load = {"do": "load", "code": source, "names": ["f"]}
     for message in (load, request):
       wire.send(write, message)
-      wire.send(write, code_side.answer(code, wire.receive(read), read))
+      reply, objects = code_side.answer(code, wire.receive(read), read)
+      wire.send(write, {**reply, "held": code_side.held(objects)})
       wire.receive(read)
   os.close(read)
   os.close(write)

@@ -14,14 +14,22 @@ import collections.abc
 import contextlib
 import functools
 import importlib
+import itertools
 import os
+import re
 import secrets
 import socket
+import sys
+import types
 
 from . import asserts, code_side, wire
 from .asserts import Stop
 
 _SINGLE_ITEMS, _MOST_ITEMS = 64, 1000  # of an iterator: one by one, then in batches
+_MOST_PASSED = 100_000  # items of an iterator that the tests pass
+_METHOD = re.compile(
+  r"__(?!class__|dict__|del__|getattribute__|setattr__|new__)[a-z_]+__", re.ASCII
+)
 _MESSAGE_OF_STOP_ITERATION = "the code raised StopIteration"
 
 
@@ -34,6 +42,9 @@ class Channel:
 
   def __init__(self, requests: int, replies: int):
     self._requests, self._replies = requests, replies
+    self._held: list = []  # what the code holds, too
+    self._held_contents: list = []  # of these, when both sides agreed
+    self._stand_ins: dict = {}
     self.stopped: Stop | None = None
 
   def stop(self, outcome: str, detail: str) -> Stop:
@@ -84,6 +95,19 @@ class Channel:
     """Asks U to do something with one of its objects, arguments passed by content."""
     return self._request(do, handle, arguments)[0]
 
+  def same(self, left, right) -> bool:
+    """`left is right`, where that can be known of values which travel as copies."""
+    kinds = (int, float, complex, str, bytes, tuple, frozenset, range)
+    if left is right or type(left) is not type(right) or type(left) not in kinds:
+      return left is right
+    if left == right or left != left:
+      raise self.stop(
+        "unsupported",
+        f"the tests compare equal values of type {type(left).__name__} by identity;"
+        " set in_process=True",
+      )
+    return False
+
   def take(self, handle: int, most: int):
     """Next items of an iterator of U's, and what to raise behind them, if known."""
     items, reply = self._request("next", handle, most)
@@ -97,8 +121,12 @@ class Channel:
     return items, then
 
   def _request(self, do: str, handle: int, arguments):
-    encoder = wire.Encoder(self._special)
-    encoded = encoder.value(arguments)
+    encoder = wire.Encoder(self._special, self._held)
+    try:
+      encoder.refresh(self._held_contents)
+      encoded = encoder.value(arguments)
+    except wire.Opaque as error:
+      raise self.stop("unsupported", str(error)) from None
     request = {"do": do, "handle": handle, "arguments": encoded, "nodes": encoder.nodes}
     reply = self.ask(request, objects=encoder.objects)
     return self.decode(reply, encoder.objects), reply
@@ -107,7 +135,10 @@ class Channel:
     """The value of a reply; changes of the request's objects are made here too."""
     try:
       decoder = wire.Decoder(reply["nodes"], self._revive, objects)
-      return decoder.value(reply["value"])
+      value, objects = decoder.value(reply["value"]), decoder.objects()
+      self._held = [objects[i] for i in reply["held"]]
+      self._held_contents = [wire.contents(x) for x in self._held]
+      return value
     except (Exception, RecursionError) as error:
       if isinstance(error, MemoryError):
         raise
@@ -116,12 +147,18 @@ class Channel:
       ) from None
 
   def _special(self, value) -> list:
-    if isinstance(value, Remote) and value._channel is self:
-      return ["remote", value._handle]
+    remote = value if isinstance(value, Remote) else None
+    if isinstance(value, Derived):
+      remote = object.__getattribute__(value, "__dict__")["remote"]
+    if remote is not None and remote._channel is self:
+      return ["remote", remote._handle]
     if isinstance(value, Remote) or getattr(builtins, _name(value), None) is not value:
-      if isinstance(value, collections.abc.Iterator):
-        items = list(value)
-        if all(type(x) in (int, str, float, bool, type(None)) for x in items):
+      # How far the code reads it shows only where the tests keep it.
+      temporary = sys.getrefcount(value) <= _references_to_a_temporary()
+      if isinstance(value, collections.abc.Iterator) and temporary:
+        items = list(itertools.islice(value, _MOST_PASSED + 1))
+        plain = (int, str, float, bool, type(None))
+        if len(items) <= _MOST_PASSED and all(type(x) in plain for x in items):
           return ["iterator", items]
       raise self.stop(
         "unsupported",
@@ -131,10 +168,21 @@ class Channel:
     return ["builtin", value.__name__]
 
   def _revive(self, tag: str, payload):
+    if tag == "derived":
+      node, base, own, arguments = payload
+      remote = self._revive(*node)
+      kind = _derived(remote._name, base, tuple(own))
+      value = base.__new__(kind, *arguments)
+      object.__getattribute__(value, "__dict__")["remote"] = remote
+      if base is collections.deque:
+        base.__init__(value, *arguments)
+      return value
     handle, name = payload
-    if type(handle) is int and type(name) is str:
-      return _STAND_INS[tag](self, handle, name)
-    raise wire.Opaque(tag)
+    if type(handle) is not int or type(name) is not str:
+      raise wire.Opaque(tag)
+    if (tag, handle) not in self._stand_ins:
+      self._stand_ins[tag, handle] = _STAND_INS[tag](self, handle, name)
+    return self._stand_ins[tag, handle]
 
 
 class Remote:
@@ -171,6 +219,20 @@ class Function(Remote):
     return self._channel.request("call", self._handle, (arguments, keywords))
 
 
+class _Counting(Channel):
+  def _special(self, value):
+    raise Stop(str(sys.getrefcount(value)), "")
+
+
+@functools.cache
+def _references_to_a_temporary() -> int:
+  """How many refer to an argument in `Channel._special` if the tests do not keep it."""
+  try:
+    return Function(_Counting(-1, -1), 0, "")(iter(()))
+  except Stop as counted:
+    return int(counted.outcome)
+
+
 class Iterator(Remote):
   """An iterator of the code.
 
@@ -186,6 +248,10 @@ class Iterator(Remote):
   def __init__(self, channel: Channel, handle: int, name: str):
     super().__init__(channel, handle, name)
     vars(self).update(_items=collections.deque(), _then=None, _taken=0, _most=1)
+
+  @property
+  def __class__(self):
+    return types.GeneratorType if self._name == "generator" else Iterator
 
   def __iter__(self):
     return self
@@ -247,6 +313,52 @@ def _refuse(operator: str):
     )
 
   return method
+
+
+class Derived:
+  """An instance of a class of the code that extends a built-in type.
+
+  Its contents are here and are compared here, as those of the built-in type; what the
+  class defines itself is refused, and its text and its attributes are the code's.
+  """
+
+  def __getattribute__(self, name: str):
+    if name.startswith("__"):
+      return super().__getattribute__(name)
+    return getattr(object.__getattribute__(self, "__dict__")["remote"], name)
+
+  def __setattr__(self, name: str, value):
+    setattr(object.__getattribute__(self, "__dict__")["remote"], name, value)
+
+
+def _text_by(method: str):
+  def text(self, *arguments):
+    remote = object.__getattribute__(self, "__dict__")["remote"]
+    made = remote._channel.request("getattr", remote._handle, method)(*arguments)
+    return made if type(made) is str else _refuse(method)(remote)
+
+  return text
+
+
+_MUTATORS = "setitem delitem iadd imul ior iand isub ixor"
+_TEXTS = ("__repr__", "__str__", "__format__")
+
+
+@functools.lru_cache(maxsize=64)
+def _derived(name: str, base: type, own: tuple) -> type:
+  """A class whose instances stand for those of a class that extends `base`.
+
+  Args:
+    name: of the class.
+    base: the built-in type.
+    own: special methods that the class defines itself.
+  """
+  methods: dict = {f"__{name}__": _refuse(name) for name in _MUTATORS.split()}
+  for method in own:
+    if not _METHOD.fullmatch(method):
+      raise wire.Opaque(f"a {name} with a {method}")
+    methods[method] = _text_by(method) if method in _TEXTS else _refuse(method)
+  return type(name, (Derived, base), methods)
 
 
 _OPERATORS = """
@@ -347,6 +459,7 @@ def judge(channel: Channel, program: dict, modules) -> dict:
       namespace[name] = importlib.import_module(name)
     elif name in defined:
       namespace[name] = defined[name]
+  namespace["__same__"] = channel.same
   verdict = asserts.run(tests, namespace, [n for n in names if n not in namespace])
   if channel.stopped and verdict["outcome"] != channel.stopped.outcome:
     verdict.update(outcome=channel.stopped.outcome, detail=str(channel.stopped))

@@ -6,8 +6,12 @@ bool, int, float, str), written as itself, or a reference `[i]` to `nodes[i]`, w
 `nodes = [["tuple", [[1], [1]]], ["list", [1]]]`. Pickle is not used, since even a
 restricted unpickler sets attributes of the classes it may name.
 
-A reply reuses the numbers of the request's objects: the list that went out as node 3
-and came back changed is refilled in place, and `f(x) is x` stays true.
+A message begins with the numbers of objects that both sides know: those of the request,
+and those that the code still holds. The list that went out as node 3 and came back
+changed is refilled in place, and `f(x) is x` stays true; what did not change is null.
+
+Only exact types travel as data. An instance of a subclass is sent as "derived": its
+contents as the built-in base has them, and what asks its owner for the rest.
 """
 
 from __future__ import annotations
@@ -18,11 +22,14 @@ import decimal
 import fractions
 import functools
 import json
+import operator
 import os
 import re
 import struct
 import types
 from typing import Any
+
+from . import sets
 
 MESSAGE_BYTES = 1 << 24
 _ATOMS = {type(None), bool, int, float, str}
@@ -40,6 +47,7 @@ _MUTABLE = {
   "deque": collections.deque,
   "Counter": collections.Counter,
   "OrderedDict": collections.OrderedDict,
+  "defaultdict": collections.defaultdict,
 }
 _DATES = {
   "datetime": (datetime.datetime, "year month day hour minute second microsecond"),
@@ -54,7 +62,21 @@ _WRAPPERS = {  # exactly these: subclasses may have methods, and stay objects
   types.MappingProxyType: dict,
 }
 _CONSTANTS = {"Ellipsis": Ellipsis, "NotImplemented": NotImplemented}
+_PURE = (int, float, complex, str, bytes, tuple, frozenset)
+_BASES = {*_MUTABLE.values(), *_PURE}
 _FIELD = re.compile(r"[A-Za-z]\w*", re.ASCII)
+_OF_NAMED_TUPLES = {
+  *vars(collections.namedtuple("P", "")),
+  *("__annotations__", "__orig_bases__", "__annotate_func__", "__annotations_cache__"),
+}
+# What a class may define without a difference to how its instances behave as data.
+_HARMLESS = {
+  *("__module__", "__doc__", "__dict__", "__weakref__", "__slots__", "__init__"),
+  *("__new__", "__annotations__", "__orig_bases__", "__parameters__", "__getattr__"),
+  *("__init_subclass__", "__reduce__", "__reduce_ex__", "__qualname__", "__dir__"),
+  *("__static_attributes__", "__firstlineno__", "__abstractmethods__", "__copy__"),
+  *("__deepcopy__", "__getnewargs__", "__class_getitem__", "__annotate_func__"),
+}
 BUILTIN_TYPES = {
   t.__name__: t
   for t in (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset)
@@ -71,7 +93,8 @@ class TooLarge(Exception):
 
 def send(fd: int, message) -> None:
   """Writes one message; TooLarge before anything is written."""
-  data = json.dumps(message, separators=(",", ":")).encode()
+  text = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
+  data = text.encode(errors="surrogatepass")  # two surrogates stay two
   if len(data) > MESSAGE_BYTES:
     raise TooLarge(f"{len(data)} bytes, at most {MESSAGE_BYTES}")
   data = memoryview(struct.pack("<I", len(data)) + data)
@@ -84,7 +107,7 @@ def receive(fd: int):
   (size,) = struct.unpack("<I", read_exactly(fd, 4))
   if size > MESSAGE_BYTES:
     raise TooLarge(f"{size} bytes announced, at most {MESSAGE_BYTES}")
-  return json.loads(read_exactly(fd, size))
+  return json.loads(read_exactly(fd, size).decode(errors="surrogatepass"))
 
 
 def read_exactly(fd: int, size: int) -> bytes:
@@ -99,13 +122,36 @@ def read_exactly(fd: int, size: int) -> bytes:
   return b"".join(parts)
 
 
+def contents(value):
+  """What a mutable value holds, to notice changes by; None of any other."""
+  if isinstance(value, dict):
+    return _items(value)
+  if isinstance(value, (list, set, collections.deque, bytearray)):
+    return [*_base(value).__iter__(value)]
+  return None
+
+
+def _items(mapping) -> list:
+  ordered = isinstance(mapping, collections.OrderedDict)
+  items = collections.OrderedDict.items if ordered else dict.items
+  return [x for pair in items(mapping) for x in pair]
+
+
+def _base(value) -> Any:
+  return next((base for base in type(value).__mro__ if base in _BASES), None)
+
+
+def _changed(before, now) -> bool:
+  return len(before) != len(now) or not all(map(operator.is_, before, now))
+
+
 class Encoder:
   """Turns values into nodes.
 
   Args:
     special: called with a value that is no plain data; returns its node or raises
       Opaque.
-    known: the objects of a request, in its numbering.
+    known: the objects that both sides know, in their numbering.
   """
 
   def __init__(self, special, known=()):
@@ -117,11 +163,10 @@ class Encoder:
   def value(self, value):
     """An atom, or a reference to a node."""
     kind = type(value)
-    if kind in _ATOMS and not (kind is int and not -_BIG < value < _BIG):
+    if kind in _ATOMS and not (
+      (kind is int and not -_BIG < value < _BIG) or value != value
+    ):
       return value
-    for atom in (int, float, str):  # subclasses, e.g. IntEnum, become what they extend
-      if kind is not atom and isinstance(value, atom):
-        return self.value(getattr(atom, _PLAIN[atom])(value))
     if id(value) not in self._index:
       self._index[id(value)] = index = len(self.nodes)
       self.objects.append(value)
@@ -129,63 +174,99 @@ class Encoder:
       self.nodes[index] = self._node(value)
     return [self._index[id(value)]]
 
-  def refresh(self, count: int) -> None:
-    """Writes anew the nodes of the mutable ones among the first `count` objects."""
-    for index, value in enumerate(self.objects[:count]):
-      if type(value).__name__ in _MUTABLE and type(value) in _MUTABLE.values():
+  def refresh(self, before) -> None:
+    """Writes the nodes of those of the first objects that have changed.
+
+    Args:
+      before: the `contents` of these objects when both sides agreed.
+    """
+    for index, held in enumerate(before):
+      value = self.objects[index]
+      if held is not None and _changed(held, contents(value)):
         self.nodes[index] = self._node(value)
 
   def _many(self, values) -> list:
     values = list(values)
     kinds = set(map(type, values))
-    if kinds <= _ATOMS - {int} or (
-      kinds == {int} and min(values) > -_BIG and max(values) < _BIG
-    ):
+    if int not in kinds and kinds <= _ATOMS:
+      if float not in kinds or all(map(operator.eq, values, values)):
+        return values
+    elif kinds == {int} and min(values) > -_BIG and max(values) < _BIG:
       return values
     return [self.value(value) for value in values]
 
-  def _pairs(self, mapping) -> list:
-    return self._many(x for pair in dict.items(mapping) for x in pair)
-
-  def _node(self, value) -> list:  # the order matters: subclasses before their bases
+  def _node(self, value) -> list:
     kind = type(value)
     if kind is int:
       return ["int", hex(value)]
+    if kind is float:
+      return ["nan", None]
     if kind in _WRAPPERS:
-      value = _WRAPPERS[kind](value)
-    fields = getattr(kind, "_fields", None) if issubclass(kind, tuple) else None
-    if fields and all(type(f) is str and _FIELD.fullmatch(f) for f in fields):
+      kind, value = _WRAPPERS[kind], _WRAPPERS[kind](value)
+    if kind in _BASES:
+      return [kind.__name__, self._payload(kind, value)]
+    if kind.__mro__[1:2] == (tuple,) and _is_named_tuple(kind):
       values = self._many(tuple.__iter__(value))
-      return ["namedtuple", [kind.__name__, list(fields), values]]
-    base: Any
-    for base in (tuple, list, set, frozenset, collections.deque):
-      if isinstance(value, base):
-        return [base.__name__, self._many(base.__iter__(value))]
-    for base in (collections.Counter, collections.OrderedDict, dict):
-      if isinstance(value, base):
-        return [base.__name__, self._pairs(value)]
-    if isinstance(value, (bytes, bytearray)):
-      base = bytes if isinstance(value, bytes) else bytearray
-      return [base.__name__, bytes(value).hex()]
-    if isinstance(value, complex):
-      return ["complex", [value.real, value.imag]]
+      return ["namedtuple", [kind.__name__, list(kind._fields), values]]
     if kind is range:
       return ["range", self._many((value.start, value.stop, value.step))]
     if kind in _VIEWS:
       return [_VIEWS[kind], self._many(value)]
-    if isinstance(value, fractions.Fraction):
+    if kind is fractions.Fraction:
       return ["Fraction", self._many((value.numerator, value.denominator))]
-    if isinstance(value, decimal.Decimal):
-      return ["Decimal", decimal.Decimal.__str__(value)]
+    if kind is decimal.Decimal:
+      return ["Decimal", str(value)]
     for tag, (base, fields) in _DATES.items():
-      if isinstance(value, base) and getattr(value, "tzinfo", None) is None:
+      plain = not getattr(value, "tzinfo", None) and not getattr(value, "fold", 0)
+      if kind is base and plain:
         return [tag, [getattr(value, field) for field in fields.split()]]
     for name, constant in _CONSTANTS.items():
       if value is constant:
         return ["constant", name]
     if isinstance(value, type) and BUILTIN_TYPES.get(value.__name__) is value:
       return ["type", value.__name__]
-    return self._special(value)
+    return self._derived(value, _base(value))
+
+  def _derived(self, value, base) -> list:
+    """A node of what stays here, with its contents where it extends a built-in type."""
+    node = self._special(value)
+    if base is None or node[0] == "remote":
+      return node
+    kinds = type(value).__mro__
+    own = {name for kind in kinds[: kinds.index(base)] for name in vars(kind)}
+    own = sorted(n for n in own - _HARMLESS if type(n) is str and n.startswith("__"))
+    return ["derived", [node, base.__name__, self._payload(base, value), own]]
+
+  def _payload(self, base, value):
+    """The contents of a value as its built-in type has them."""
+    if base in (set, frozenset):
+      order, size, steps = sets.plan(base, value)
+      if steps == []:
+        raise Opaque("a set whose order cannot be kept")
+      return [self._many(order), size, steps]
+    if base in (tuple, list):
+      return self._many(base.__iter__(value))
+    if base is collections.deque:
+      return [value.maxlen, self._many(base.__iter__(value))]
+    if base is collections.defaultdict:
+      return [self.value(value.default_factory), self._many(_items(value))]
+    if issubclass(base, dict):
+      return self._many(_items(value))
+    if base in (bytes, bytearray):
+      return bytes(value).hex()
+    if base is complex:
+      return list(map(float.__repr__, (value.real, value.imag)))
+    return self.value(getattr(base, _PLAIN[base])(value))
+
+
+def _is_named_tuple(kind) -> bool:
+  """Whether a class has nothing beside what all classes of named tuples have."""
+  fields = getattr(kind, "_fields", None)
+  return (
+    type(fields) is tuple
+    and all(type(f) is str and _FIELD.fullmatch(f) for f in fields)
+    and vars(kind).keys() <= _OF_NAMED_TUPLES.union(fields)
+  )
 
 
 @functools.lru_cache(maxsize=64)
@@ -205,7 +286,8 @@ class Decoder:
 
   Args:
     nodes: of the message.
-    special: called with (tag, payload) of a node that is no plain data.
+    special: called with (tag, payload) of a node that is no plain data; for "derived"
+      with [node, the base, own methods, contents or None], see `Encoder`.
     known: objects that the first nodes stand for; a non-null node refills its object.
   """
 
@@ -216,7 +298,9 @@ class Decoder:
     for index, value in enumerate(known):
       if nodes[index] is not None:
         tag, payload = nodes[index]
-        if _MUTABLE.get(tag) is not type(value):
+        if tag == "derived":
+          _, tag, payload, _ = payload
+        if _MUTABLE.get(tag) is not _base(value):
           raise Opaque(f"argument {index} came back as {tag!r}")
         self._fill(value, payload)
 
@@ -227,14 +311,26 @@ class Decoder:
     (index,) = encoded
     if index not in self._objects:
       tag, payload = self._nodes[index]
+      node = own = None
+      if tag == "derived":
+        node, tag, payload, own = payload
       if tag in _MUTABLE:
-        self._objects[index] = _MUTABLE[
-          tag
-        ]()  # before its contents: it may hold itself
-        self._fill(self._objects[index], payload)
+        made = self._derive(node, _MUTABLE[tag], own, None)
+        if tag == "deque" and payload[0] is not None:
+          made = self._derive(node, _MUTABLE[tag], own, ((), payload[0]))
+        self._objects[index] = made  # before its contents: it may hold itself
+        self._fill(made, payload)
+      elif node:
+        made = self._build(tag, payload)
+        self._objects[index] = self._derive(node, type(made), own, (made,))
       else:
         self._objects[index] = self._build(tag, payload)
     return self._objects[index]
+
+  def _derive(self, node, base, own, arguments):
+    if not node:
+      return base(*(arguments or ()))
+    return self._special("derived", [node, base, own, arguments or ()])
 
   def objects(self) -> list:
     """All objects of a message in its numbering, once its values were read."""
@@ -250,28 +346,44 @@ class Decoder:
     return [(values[i], values[i + 1]) for i in range(0, len(values), 2)]
 
   def _fill(self, target, payload) -> None:
-    if isinstance(target, bytearray):
-      target[:] = bytes.fromhex(payload)
-    elif isinstance(target, list):
-      target[:] = self._many(payload)
-    elif isinstance(target, dict):
-      pairs = self._pairs(payload)
-      target.clear()
-      dict.update(target, pairs)
+    base: Any = _base(target)
+    if base is bytearray:
+      bytearray.__setitem__(target, slice(None), bytes.fromhex(payload))
+    elif base is list:
+      list.__setitem__(target, slice(None), self._many(payload))
+    elif base is set:
+      order, size, steps = payload
+      order = self._many(order)
+      sets.fill(target, order, size, steps)
+      _check_order(target, order)
+    elif base is collections.deque:
+      values = self._many(payload[1])
+      base.clear(target)
+      base.extend(target, values)
     else:
-      values = self._many(payload)
-      target.clear()
-      getattr(target, "extend" if isinstance(target, collections.deque) else "update")(
-        values
-      )
+      if base is collections.defaultdict:
+        target.default_factory, payload = self.value(payload[0]), payload[1]
+      pairs = self._pairs(payload)
+      base.clear(target)
+      (dict if base is collections.Counter else base).update(target, pairs)
 
   def _build(self, tag: str, payload):
+    if tag == "nan":
+      return float("nan")
     if tag == "int":
-      return int(payload, 16)
+      return int(payload, 16) if type(payload) is str else int(self.value(payload))
+    if tag in ("str", "float"):
+      return (str if tag == "str" else float)(self.value(payload))
     if tag == "bytes":
       return bytes.fromhex(payload)
-    if tag in ("tuple", "frozenset"):
-      return (tuple if tag == "tuple" else frozenset)(self._many(payload))
+    if tag == "tuple":
+      return tuple(self._many(payload))
+    if tag == "frozenset":
+      order, size, steps = payload
+      order = self._many(order)
+      made = sets.build(frozenset, order, size, steps)
+      _check_order(made, order)
+      return made
     if tag == "namedtuple":
       name, fields, values = payload
       name = name if _FIELD.fullmatch(name) else "NamedTuple"
@@ -298,3 +410,8 @@ class Decoder:
     if tag == "type":
       return BUILTIN_TYPES[payload]
     return self._special(tag, payload)
+
+
+def _check_order(made, order) -> None:
+  if not sets.is_like(made, order):
+    raise Opaque("a set whose elements are in another order here")

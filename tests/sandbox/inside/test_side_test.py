@@ -26,14 +26,19 @@ def test_death_before_the_code_is_no_fault_of_the_code():
 
 
 def test_items_that_are_none_stop_the_tests():
-  function = {"value": [0], "nodes": [["iterator", [0, "f"]]]}
+  function = {"value": [0], "nodes": [["iterator", [0, "f"]]], "held": []}
   read, write = os.pipe()
   requests = os.open(os.devnull, os.O_WRONLY)
   for bad in (
-    {"value": 3, "nodes": []},
-    {"value": [0], "nodes": [None]},
-    {"value": [0], "nodes": [["list", []]], "then": None},
-    {"value": [0], "nodes": [["list", [1, 2]]], "then": None},  # asked for one
+    {"value": 3, "nodes": [], "held": []},
+    {"value": [0], "nodes": [None], "held": []},
+    {"value": [0], "nodes": [["list", []]], "held": [], "then": None},
+    {
+      "value": [0],
+      "nodes": [["list", [1, 2]]],
+      "held": [],
+      "then": None,
+    },  # asked for one
   ):
     channel = test_side.Channel(requests, read)
     items = channel.decode(function)

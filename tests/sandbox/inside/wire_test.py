@@ -57,11 +57,12 @@ def test_a_reply_refills_the_objects_of_its_request():
   encoded = request.value(sent)
   there = wire.Decoder(request.nodes, no_special)
   copy = there.value(encoded)
+  before = [wire.contents(x) for x in there.objects()]
   copy[0].append(2)
   copy[1]["new"] = copy[0]
   reply = wire.Encoder(no_special, there.objects())
   result = reply.value(copy[0])
-  reply.refresh(len(there.objects()))
+  reply.refresh(before)
   back = wire.Decoder(reply.nodes, no_special, request.objects).value(result)
   assert back is inner
   assert inner == [1, 2]

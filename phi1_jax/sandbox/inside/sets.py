@@ -1,0 +1,157 @@
+"""Sets that iterate in the order of other sets, in another process with equal hashes.
+
+The order of a set follows from its table: its size, and where each element was put when
+its own place was taken, by elements that may be gone. `plan` finds a way to such a
+table for any order that a set has; `build` and `fill` go it. A dictionary's keys give a
+set its final table size at once, so they are inserted in a known order. Fillers stand
+where something was, and are taken out again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+
+_LINEAR_PROBES, _PERTURB_SHIFT = 9, 5  # of CPython's Objects/setobject.c
+_ENTRY_BYTES = 2 * struct.calcsize("P")
+_SMALLEST = 8
+_PROBES = 40  # that are followed for an element
+_FEW, _MOST = 6, 5000  # elements: all orders are tried, or none
+
+
+class _Filler:
+  """What is inserted at a place of the table and taken out again."""
+
+  def __init__(self, place: int):
+    self._place = place
+
+  def __hash__(self):
+    return self._place
+
+
+def plan(base, value):
+  """How to build `value` anew: (elements in its order, table size, steps).
+
+  Steps are what to insert, in order: an element's index, or -1 - place for a filler;
+  None means the elements as they come. Returns steps of `[]` if none were found.
+
+  Args:
+    base: set or frozenset.
+    value: one, or an instance of a subclass.
+  """
+  order = list(base.__iter__(value))
+  table = base.__sizeof__(value) - type(value).__basicsize__
+  size = max(_SMALLEST, table // _ENTRY_BYTES)
+  if len(order) < 2 or _same(build(base, order, size, None), order):
+    return order, size, None
+  few = range(len(order)) if len(order) <= _FEW else ()
+  for steps in itertools.chain([_steps(order, size)], itertools.permutations(few)):
+    if _same(build(base, order, size, steps), order):
+      return order, size, list(steps)
+  return order, size, []
+
+
+def build(base, order: list, size: int, steps):
+  """A new set; see `plan`."""
+  first, fillers, rest = _stages(order, size, steps)
+  result = base(dict.fromkeys(first))
+  result = result.union(rest) if rest else result
+  return result.difference(fillers) if fillers else result
+
+
+def fill(target: set, order: list, size: int, steps) -> None:
+  """Gives a set these elements; see `plan`."""
+  first, fillers, rest = _stages(order, size, steps)
+  set.clear(target)
+  set.update(target, dict.fromkeys(first))
+  set.update(target, rest)
+  set.difference_update(target, fillers)
+
+
+def is_like(value, order: list) -> bool:
+  """Whether a set that was built iterates in the order that was asked for."""
+  return _same(value, order)
+
+
+def _same(value, order: list) -> bool:
+  return len(value) == len(order) and all(map(_is, value, order))
+
+
+def _is(left, right) -> bool:
+  return left is right
+
+
+def _stages(order: list, size: int, steps):
+  """What is inserted at once, what is taken out at the end, and what is added."""
+  if steps is not None:
+    order = [order[s] if s >= 0 else _Filler(-1 - s) for s in steps]
+  room = size // 2 - 1  # a dictionary with more keys makes the table larger
+  first, rest = order[:room], order[room:]
+  if size > _SMALLEST:  # and with fewer smaller
+    first += map(_Filler, range(len(first), max(5, min(size, 1 << 20) // 4)))
+  return first, [x for x in [*first, *rest] if type(x) is _Filler], rest
+
+
+def _steps(order: list, size: int) -> list:
+  """Steps after which each element is where its probes and the order allow it to be."""
+  if len(order) > _MOST:
+    return []
+  probes = [list(itertools.islice(_probes(x, size), _PROBES)) for x in order]
+  places = _places(probes)
+  owners = {place: index for index, place in enumerate(places)}
+  steps: list = []
+  taken: set = set()
+  waiting = list(range(len(order)))[::-1]
+  begun: set = set()
+  while waiting:  # an element comes after those that drive it off
+    index = waiting.pop()
+    if places[index] in taken:
+      continue
+    before = list(itertools.takewhile(lambda p, i=index: p != places[i], probes[index]))
+    first = [owners[p] for p in before if p in owners and p not in taken]
+    if first and index in begun:
+      return []  # they drive each other off
+    begun.add(index)
+    if first:
+      waiting += [index, *first]
+      continue
+    blocked = [p for p in dict.fromkeys(before) if p not in taken]
+    steps += [-1 - p for p in blocked] + [index]
+    taken.update(blocked, [places[index]])
+  return steps if 5 * len(steps) < 3 * (size - 1) + 5 else []  # a fuller table grows
+
+
+def _probes(element, size: int):
+  """The places where CPython looks for room for an element, in order."""
+  mask, hashed = size - 1, hash(element)
+  perturb = hashed & (256 ** struct.calcsize("P") - 1)
+  place = hashed & mask
+  while True:
+    linear = _LINEAR_PROBES if place + _LINEAR_PROBES <= mask else 0
+    yield from range(place, place + linear + 1)
+    perturb >>= _PERTURB_SHIFT
+    place = (place * 5 + 1 + perturb) & mask
+
+
+def _places(probes: list) -> list:
+  """Rising places, of each list of probes one, with the fewest probes before them."""
+  ways: list = [(-1, 0, None)]  # (place, cost, the way before), costs falling
+  for own in probes:
+    found = {}
+    for cost, place in enumerate(own):
+      found.setdefault(place, cost)
+    reached, best, at = [], None, 0
+    for place in sorted(found):
+      while at < len(ways) and ways[at][0] < place:
+        best, at = ways[at], at + 1
+      if best is None:
+        continue
+      cost = best[1] + found[place]
+      if not reached or cost < reached[-1][1]:
+        reached.append((place, cost, best))
+    ways = reached
+  places, way = [], ways[-1] if ways else (-1, 0, None)
+  while way[2] is not None:
+    places.append(way[0])
+    way = way[2]
+  return places[::-1] if ways else list(range(-len(probes), 0))
