@@ -45,6 +45,7 @@ class CountingServer(http.server.ThreadingHTTPServer):
     key: the only key that is let in; None lets all in.
 
   Attributes:
+    gate: replies wait while it is not set.
     script: bodies, or (status, body, headers), answered next, before any mood; as a
       dictionary, by the text of the request's first message. In batches only errors of
       a dictionary.
@@ -63,7 +64,8 @@ class CountingServer(http.server.ThreadingHTTPServer):
     super().__init__(("127.0.0.1", 0), Handler)
     self.moods, self.stall, self.latency = moods or {}, stall, latency
     self.short, self.key = short, key
-    self.lock = threading.Lock()
+    self.lock, self.gate = threading.Lock(), threading.Event()
+    self.gate.set()
     self.came = collections.Counter()
     self.billed, self.spoiled = collections.Counter(), 0
     self.statuses = collections.Counter()
@@ -196,6 +198,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     if mood == "hang" and first:
       return self._hang()
     time.sleep(server.stall if mood == "stall" else server.latency)
+    server.gate.wait(60.0)
     if mood == "error" and first:
       return self._json(200, {"error": {"message": "overloaded", "code": 503}})
     reply = completion(body, name, mood, server.short)

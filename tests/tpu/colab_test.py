@@ -159,7 +159,7 @@ def test_train_and_sample(place, texts):
     assert picture.startswith("iVBOR")  # a PNG in base 64
   for name in ("sample", "sample-again"):
     assert "def f('x'):" in said(given[name])
-    assert "64 tokens in" in said(given[name])
+    assert re.search(r"\b\d+ tokens in", said(given[name]))
   assert said(given["python"]).count("# --- sample ") == 4
   assert said(given["python"]).count("def f('x'):") >= 4
 
