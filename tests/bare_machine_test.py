@@ -47,7 +47,7 @@ Checkpoint.every = 20
 Runtime.compilation_cache = "compiled"
 """
 ABSENT = ("tensorflow", "seqio", "tensorflow_datasets", "grain", "torch")
-ABSENT += ("transformers", "openai", "wandb", "clu")
+ABSENT += ("transformers", "openai", "genai_prices", "wandb", "clu")
 
 # Importing what is absent fails as if it were not installed.
 BARE = f"""

@@ -168,12 +168,9 @@ def test_memory_that_jax_may_use(monkeypatch, environment, usable):
 def test_what_does_not_fit(tiny):
   """Refused in the compiler's own words."""
   # Parameters and moments of 2M tokens, 12 GiB, on every chip, and as many gradients.
-  big = (
-    "--gin.Mesh.data=8",
-    "--gin.Mesh.fsdp=1",
-    "--gin.Model.vocabulary_size=2000000",
-  )
-  big += ("--gin.Train.sequences_per_device=1", "--gin.Model.remat='full'")
+  settings = ("Mesh.data=8", "Mesh.fsdp=1", "Model.vocabulary_size=2000000")
+  settings += ("Train.sequences_per_device=1", "Model.remat=full")
+  big = (f"--gin.{setting}" for setting in settings)
   _, error = run(tiny, *big, "--topology=v5e-8", code=2)
   assert "v5e-8, 1 sequences per device, remat full: RESOURCE_EXHAUSTED" in error
   assert "exceeds available HBM (15.75G)" in error
@@ -244,6 +241,11 @@ def test_search_finds_the_fastest_that_fits(tiny_config):
   assert [x["refused"] for x in trials if x["attention"] == "cudnn"] == [
     "attention='cudnn' has no dropout."
   ]
+
+
+def test_of_equals_the_one_with_most_sequences_is_the_fastest():
+  trials = [{"bound_seconds": 1.0, "sequences_per_device": n} for n in (2, 4)]
+  assert search.fastest(trials) == trials[1]
 
 
 def test_nearest_takes_fewer_sequences_before_it_keeps_less(tiny_config):

@@ -8,7 +8,7 @@ disagree, and settings that this model does not have, are refused by name.
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from phi1_jax import InputError, storage
@@ -102,27 +102,28 @@ def to_model_config(
 def _model_config(content: Mapping[str, Any], param_dtype: str) -> ModelConfig:
   keys = _KEYS[content["model_type"]]
   wrong: list[str] = []
-  fields = {
-    field: _value(content, names, _DEFAULTS.get(field), wrong)
-    for field, names in keys.items()
-  }
-  head_dim = content.get("head_dim")
-  rotary = {  # with transformers' defaults
-    name: _value(content, (name, *(f"{x}.{name}" for x in _ROPE_DICTS)), default, wrong)
-    for name, default in (("partial_rotary_factor", 0.5), ("rope_theta", 10000.0))
-  }
+  settings = _flat(content, wrong)
+  fields = {}
+  for field, names in keys.items():
+    given = {name: settings[name] for name in names if name in settings}
+    values = [*given.values(), _DEFAULTS.get(field)]
+    if any(value != values[0] for value in values[:-1]):
+      wrong.append(_disagree(given))
+    fields[field] = values[0]
+  head_dim = settings.get("head_dim")
   wrong += [
     f"{keys[field][0]}: missing"
     for field, value in fields.items()
     if value is None and not (keys is _GPT and field == "mlp_dim")
   ]
-  wrong += _unsupported(content, fields["num_heads"])
+  wrong += _unsupported(content, settings, fields["num_heads"])
   if wrong:
     raise InputError("\n  ".join(["not a model that can be read:", *wrong]))
   split = fields["embed_dim"] // fields["num_heads"]
   if keys is _PHI:
-    fields["rotary_dim"] = int((head_dim or split) * rotary["partial_rotary_factor"])
-    fields["rope_base"] = float(rotary["rope_theta"])
+    factor = settings.get("partial_rotary_factor", 0.5)  # transformers' default
+    fields["rotary_dim"] = int((head_dim or split) * factor)
+    fields["rope_base"] = float(settings.get("rope_theta", 10000.0))
   else:
     fields["mlp_dim"] = fields["mlp_dim"] or 4 * fields["embed_dim"]
     if head_dim not in (None, split):
@@ -170,33 +171,35 @@ def _refuse_constant(name: str) -> None:
   raise ValueError(f"{name} is no number")
 
 
-def _given(content: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-  """Return the values of those names that are set; a dot looks into a dict."""
-  found = {}
-  for name in names:
-    outer, _, inner = name.rpartition(".")
-    place = (content.get(outer) or {}) if outer else content
-    if (value := place.get(inner)) is not None:
-      found[name] = value
-  return found
+def _flat(content: Mapping[str, Any], wrong: list[str]) -> dict[str, Any]:
+  """Return the settings, those of the rotary dicts included; None counts as not given.
+
+  Adds a line to `wrong` for what contradicts, and for dicts in the rotary dicts:
+  transformers keeps one dict per kind of layer there.
+  """
+  first, second = (content.get(name) or {} for name in _ROPE_DICTS)
+  if first and second and first != second:  # transformers would read the second only
+    wrong.append(f"rope_scaling: got {second!r}, expected {first!r}")
+  settings = {name: value for name, value in content.items() if value is not None}
+  for place in _ROPE_DICTS:
+    for key, value in (content.get(place) or {}).items():
+      if isinstance(value, Mapping):
+        wrong.append(f"{place}.{key}: got {value!r}, expected a number")
+      elif value is not None and settings.setdefault(key, value) != value:
+        wrong.append(_disagree({key: settings[key], f"{place}.{key}": value}))
+  return settings
 
 
-def _value(
-  content: Mapping[str, Any], names: Sequence[str], default: Any, wrong: list[str]
-) -> Any:
-  """Return a setting, and add a line to `wrong` if its spellings disagree."""
-  found = _given(content, names)
-  values = [*found.values(), default]
-  if any(value != values[0] for value in values[:-1]):
-    both = " and ".join(f"{name}={value!r}" for name, value in found.items())
-    wrong.append(f"got {both}, expected one value; delete the wrong one")
-  return values[0]
+def _disagree(given: Mapping[str, Any]) -> str:
+  both = " and ".join(f"{name}={value!r}" for name, value in given.items())
+  return f"got {both}, expected one value; delete the wrong one"
 
 
-def _unsupported(content: Mapping[str, Any], heads: Any) -> list[str]:
+def _unsupported(
+  content: Mapping[str, Any], settings: Mapping[str, Any], heads: Any
+) -> list[str]:
   """Return a line for each setting with which the model would compute otherwise."""
   name = "hidden_act" if content["model_type"] == "phi" else "activation_function"
-  kinds = [f"{place}.{x}" for place in _ROPE_DICTS for x in ("rope_type", "type")]
   defaults = {
     **dict.fromkeys(("qk_layernorm", "tie_word_embeddings"), False),
     **dict.fromkeys(("num_key_value_heads", "n_head_kv"), heads),
@@ -207,8 +210,7 @@ def _unsupported(content: Mapping[str, Any], heads: Any) -> list[str]:
     ("quantization_config", content.get("quantization_config"), (None,)),
     ("scale_attn_weights", content.get("scale_attn_weights", True), (True,)),
     *((key, content.get(key) or value, (value,)) for key, value in defaults.items()),
-    *((key, got, ("default",)) for key, got in _given(content, kinds).items()),
-    *_rope_dicts(content),
+    *((x, settings.get(x, "default"), ("default",)) for x in ("rope_type", "type")),
     *_blocks(content),
   ]
   return [
@@ -216,16 +218,6 @@ def _unsupported(content: Mapping[str, Any], heads: Any) -> list[str]:
     for name, got, allowed in checks
     if got not in allowed
   ]
-
-
-def _rope_dicts(content: Mapping[str, Any]) -> Iterator[_Check]:
-  """Yield the checks that the rotary settings are one flat dict."""
-  first, second = (content.get(name) or {} for name in _ROPE_DICTS)
-  if first and second:  # transformers would read the second only
-    yield "rope_scaling", second, (first,)
-  for key, value in {**first, **second}.items():
-    if isinstance(value, Mapping):  # transformers keeps one dict per kind of layer
-      yield f"rope_parameters.{key}", value, ("a number",)
 
 
 def _blocks(content: Mapping[str, Any]) -> Iterator[_Check]:

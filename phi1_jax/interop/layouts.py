@@ -80,24 +80,16 @@ _CODEGEN = {
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-  """One tensor of a file, and the block of our array that corresponds to it.
+  """One tensor of a file, and the block of our array that corresponds to it."""
 
-  Attributes:
-    name: its name in the file.
-    path: our array, e.g. "layers/mlp/up/kernel".
-    sizes: the shape of our array.
-    start: the first index of the block.
-    groups: for each of its dims, the axes of our array that it flattens. Our other
-      axes are fixed at `start`.
-    order: the numbers of its rows in our order; None if the order is the same.
-  """
-
-  name: str
-  path: str
-  sizes: tuple[int, ...]
-  start: tuple[int, ...]
+  name: str  # in the file
+  path: str  # our array, e.g. "layers/mlp/up/kernel"
+  sizes: tuple[int, ...]  # shape of our array
+  start: tuple[int, ...]  # first index of the block
+  # For each of its dims, the axes of our array that it flattens. Our other axes are
+  # fixed at `start`.
   groups: tuple[tuple[int, ...], ...]
-  order: np.ndarray | None = None
+  order: np.ndarray | None = None  # numbers of its rows in our order, if that differs
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -122,7 +114,9 @@ class Tensor:
 
   def ours(self, unfolded: jax.Array) -> jax.Array:
     """Return the block of our array, from `unfold`."""
-    return jnp.expand_dims(jnp.transpose(unfolded, np.argsort(self.axes)), self.fixed)
+    return jnp.expand_dims(
+      jnp.transpose(unfolded, np.argsort(self.axes).tolist()), self.fixed
+    )
 
   def read(self, array: np.ndarray) -> np.ndarray:
     """Return the tensor in the file's arrangement from our array, dtype kept."""
@@ -162,20 +156,12 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """A way of naming and arranging the tensors of a phi model.
-
-  Attributes:
-    name: for people.
-    model_type: the name in config.json.
-    modules: table from their modules to ours.
-    first_layer: the number of the first layer in their names.
-    is_codegen: whether the attention is CodeGen's.
-  """
+  """A way of naming and arranging the tensors of a phi model."""
 
   name: str
-  model_type: str
-  modules: Mapping[str, str]
-  first_layer: int = 0
+  model_type: str  # in config.json
+  modules: Mapping[str, str]  # from their modules to ours
+  first_layer: int = 0  # number of the first layer in their names
   is_codegen: bool = False
 
   def tensors(self, config: ModelConfig) -> dict[str, Tensor]:

@@ -61,8 +61,8 @@ def of_program(
 
   Args:
     traced: the program.
-    devices: an array of the devices that it is for, real or simulated.
-    machine: the machine of the devices.
+    devices: an array of the devices of `machine`, real or simulated.
+    machine: where the program would run.
     started: `time.perf_counter()` before tracing.
 
   Raises:
@@ -89,10 +89,8 @@ def of_program(
     )
   # Simulated nodes follow one another in the mesh.
   size = machine.num_devices // machine.slices
-  slices = [
-    getattr(device, "slice_index", place // size)
-    for place, device in enumerate(devices.flat)
-  ]
+  places = enumerate(devices.flat)
+  slices = [getattr(device, "slice_index", n // size) for n, device in places]
   executed = flops.count(traced.jaxpr)
   moved = hlo.traffic(compiled.as_text() or "", slices)
   limits = bounds(machine, executed, moved)

@@ -50,16 +50,13 @@ Collectives = dict[str, dict[str, float]]
 class Traffic:
   """What one device moves while a program runs once.
 
-  Attributes:
-    hbm_bytes: through its memory.
-    inside: collectives inside a slice or node.
-    across: collectives across slices or nodes. A ring over several devices of each
-      slice sends only part of its bytes across; the rest counts in `inside`.
+  A ring over several devices of each slice sends only part of its bytes across slices;
+  the rest counts in `inside`.
   """
 
-  hbm_bytes: float
-  inside: Collectives
-  across: Collectives
+  hbm_bytes: float  # through its memory
+  inside: Collectives  # inside a slice or node
+  across: Collectives  # across slices or nodes
 
 
 @dataclasses.dataclass(frozen=True)

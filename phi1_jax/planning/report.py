@@ -67,59 +67,60 @@ def _attention(setup: Any, machine: Topology) -> str:
   return attention.choose(case)
 
 
-def text(found: dict[str, Any]) -> str:
+def text(found: Mapping[str, Any]) -> str:
   """Return the fields of `describe` as text, one aligned line each."""
-  mesh = " x ".join(f"{axis} {size}" for axis, size in found["mesh"].items())
-  simulated = ", simulated by the CPU: memory is an upper bound"
-  hbm, several = found["hbm_gib"], found["slices"] > 1
-  unit = "node" if found["simulated"] else "slice"
-  lines = [
-    f"machine      {found['topology']}: {found['devices']} x {found['device_kind']}"
-    + (f" on {found['slices']} {unit}s" if several else "")
-    + (simulated if found["simulated"] else ""),
-    f"mesh         {mesh}",
-    f"step         {found['sequences_per_device']} sequences a device, "
-    f"{found['accumulation_steps']} times; remat {found['remat']}, "
-    f"attention {found['attention']}"
-    + (" (here xla)" if found["simulated"] and found["attention"] != "xla" else "")
-    + f", head in {found['head_chunks'] or 1} chunks",
-    f"memory       {found['total_gib']:.2f} GiB a device: arguments "
-    f"{found['argument_gib']:.2f}, temporary {found['temporary_gib']:.2f}"
-    + (f"; of {hbm:.0f}" if hbm else "")
-    + (
-      f", of which JAX may use {found['usable_gib']:.1f} ({found['usable_because']})"
-      if found["usable_because"]
-      else ""
-    ),
-    f"FLOPs        {found['flops_per_step']:.4g} a step by formula; it executes "
-    f"{found['executed_flops'] / found['flops_per_step']:.2f} times as many",
-  ]
-  if traffic := found["hbm_traffic_gib"]:
-    lines.append(f"traffic      {traffic:.1f} GiB through each device's memory")
+  simulated, several = found["simulated"], found["slices"] > 1
+  unit = "node" if simulated else "slice"
+  machine = "{topology}: {devices} x {device_kind}"
+  if several:
+    machine += f" on {{slices}} {unit}s"
+  if simulated:
+    machine += ", simulated by the CPU: memory is an upper bound"
+  step = "{sequences_per_device} sequences a device, {accumulation_steps} times; "
+  step += "remat {remat}, attention {attention}"
+  if simulated and found["attention"] != "xla":
+    step += " (here xla)"
+  memory = "{total_gib:.2f} GiB a device: arguments {argument_gib:.2f}, "
+  memory += "temporary {temporary_gib:.2f}"
+  if found["hbm_gib"]:
+    memory += "; of {hbm_gib:.0f}"
+  if found["usable_because"]:
+    memory += ", of which JAX may use {usable_gib:.1f} ({usable_because})"
+  executed = found["executed_flops"] / found["flops_per_step"]
+  lines = {
+    "machine": machine,
+    "mesh": " x ".join(f"{axis} {size}" for axis, size in found["mesh"].items()),
+    "step": f"{step}, head in {found['head_chunks'] or 1} chunks",
+    "memory": memory,
+    "FLOPs": "{flops_per_step:.4g} a step by formula; it executes "
+    f"{executed:.2f} times as many",
+  }
+  if found["hbm_traffic_gib"]:
+    lines["traffic"] = "{hbm_traffic_gib:.1f} GiB through each device's memory"
+  shown = [f"{name:<13}{line.format(**found)}" for name, line in lines.items()]
   places = {"inside_slice": f"inside a {unit}", "across_slices": f"across {unit}s"}
   for name, place in places.items():
-    lines += [
+    shown += [
       f"{kind:<19}{item['count']:,} times, {item['bytes'] / GIB:.3f} GiB from each "
       f"device" + (f", {place}" if several else "")
       for kind, item in found[f"collectives_{name}"].items()
     ]
-  lines += _bound_lines(found)
-  return "\n".join([*lines, f"compiled in  {found['compile_seconds']:.1f} s"])
+  if found["bounds"]:
+    shown.append(f"{'bound':<13}{_bound(found)}")
+  return "\n".join([*shown, f"compiled in  {found['compile_seconds']:.1f} s"])
 
 
-def _bound_lines(found: dict[str, Any]) -> list[str]:
+def _bound(found: Mapping[str, Any]) -> str:
   bounds = found["bounds"]
-  if not bounds:
-    return []
   parts = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in bounds.items())
   without = "; of FLOPs alone" if found["simulated"] else ""
   if found["slices"] > 1 and not found["simulated"] and "dcn" not in bounds:
     without = "; without the network across slices, whose bandwidth is not published"
-  return [
-    f"bound        a step takes at least {found['bound_seconds']:.3g} s ({parts}): "
-    f"at most {found['bound_tokens_per_second_per_device']:,.0f} tokens/s a device, "
+  return (
+    f"a step takes at least {found['bound_seconds']:.3g} s ({parts}): at most "
+    f"{found['bound_tokens_per_second_per_device']:,.0f} tokens/s a device, "
     f"MFU {found['bound_mfu']:.0%}. A bound, not a measurement{without}"
-  ]
+  )
 
 
 # The table's columns, and how each shows the fields of `describe`.

@@ -54,22 +54,15 @@ _LIBTPU = {
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-  """A machine.
+  """A machine."""
 
-  Attributes:
-    name: the name that the user gave.
-    chip: "v5e", "h100", "cpu".
-    kind: `jax.Device.device_kind` of the real machine.
-    grid: chips along each dimension of a TPU slice's network; elsewhere the number of
-      devices of a node.
-    slices: TPU slices or GPU nodes.
-  """
-
-  name: str
-  chip: str
-  kind: str
+  name: str  # that the user gave
+  chip: str  # "v5e", "h100", "cpu"
+  kind: str  # `jax.Device.device_kind` of the real machine
+  # Chips along each dimension of a TPU slice's network; elsewhere the number of devices
+  # of a node.
   grid: tuple[int, ...]
-  slices: int = 1
+  slices: int = 1  # TPU slices or GPU nodes
 
   @property
   def platform(self) -> str:

@@ -24,6 +24,7 @@ CODEGEN_350M = {
   "layer_norm_epsilon": 1e-05,
   "scale_attn_weights": True,
 }
+MSFT = {**CODEGEN_350M, "model_type": "phi-msft"}
 # The released phi-1's, of early 2024 (PhiConfig of transformers 4).
 RELEASED = {
   "architectures": ["PhiForCausalLM"],
@@ -101,16 +102,8 @@ def test_the_rotary_dim_survives_its_division():
     (RELEASED, {"qk_layernorm": True}, "qk_layernorm: got True, expected False"),
     (RELEASED, {"num_key_value_heads": 8}, "num_key_value_heads: got 8, expected 32"),
     (RELEASED, {"tie_word_embeddings": True}, "tie_word_embeddings: got True"),
-    (
-      RELEASED,
-      {"rope_scaling": {"type": "linear"}},
-      r"rope_scaling\.type: got 'linear'",
-    ),
-    (
-      RELEASED,
-      {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1.0}},
-      r"rope_parameters\.rope_type: got 'yarn'",
-    ),
+    (RELEASED, {"rope_scaling": {"type": "linear"}}, "type: got 'linear'"),
+    (RELEASED, {"rope_parameters": {"rope_type": "yarn"}}, "rope_type: got 'yarn'"),
     (RELEASED, {"quantization_config": {"bits": 4}}, "quantization_config"),
     (RELEASED, {"hidden_size": None}, "hidden_size: missing"),
     (RELEASED, {"hidden_size": "2048"}, "a setting of the wrong type"),
@@ -119,16 +112,12 @@ def test_the_rotary_dim_survives_its_division():
     (CODEGEN_350M, {"rotary_dim": None}, "rotary_dim: missing"),
     (CODEGEN_350M, {"activation_function": "gelu"}, "activation_function: got 'gelu'"),
     (
-      {**CODEGEN_350M, "model_type": "mixformer-sequential"},
+      MSFT,
       {"architecture": {"block_cls": "sequential"}},
       r"architecture\.block_cls: got 'sequential', expected 'parallel'",
     ),
-    ({**CODEGEN_350M, "model_type": "phi-msft"}, {"n_head_kv": 4}, "n_head_kv: got 4"),
-    (
-      RELEASED,
-      {"rope_parameters": {"rope_theta": 5e3}},
-      "rope_theta=10000.0 and rope_p",
-    ),
+    (MSFT, {"n_head_kv": 4}, "n_head_kv: got 4"),
+    (RELEASED, {"rope_parameters": {"rope_theta": 5e3}}, "rope_theta=10000.0 and ro"),
     (
       RELEASED,
       {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.25}},
@@ -146,19 +135,15 @@ def test_the_rotary_dim_survives_its_division():
     ),
     (RELEASED, {"rope_parameters": [1]}, "a setting of the wrong type"),
     (RELEASED, {"hidden_act": None}, "hidden_act: got None"),
-    (
-      RELEASED,
-      {"per_layer_config": {"0": {"hidden_size": 3}}},
-      "per_layer_config: got",
-    ),
+    (RELEASED, {"per_layer_config": {"0": {}}}, "per_layer_config: got"),
     (CODEGEN_350M, {"hidden_size": 512}, "n_embd=1024 and hidden_size=512"),
     (CODEGEN_350M, {"head_dim": 32}, "head_dim: got 32, expected n_embd / n_head = 64"),
     (
-      {**CODEGEN_350M, "model_type": "phi-msft"},
+      MSFT,
       {"architecture": [{"mixer": {"rotary_dim": 16}}]},
       r"architecture\.mixer: got {'rotary_dim': 16}, expected {}",
     ),
-    ({**CODEGEN_350M, "model_type": "phi-msft"}, {"blocks": ["x"]}, "wrong type"),
+    (MSFT, {"blocks": ["x"]}, "wrong type"),
   ],
 )
 def test_refuses_what_the_model_does_not_have(content, change, named):
