@@ -15,9 +15,11 @@ on with the one before it.
 """
 
 import ast
+import bisect
 import dataclasses
 import itertools
 import re
+import textwrap
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -37,6 +39,10 @@ _TOKEN = re.compile(
   re.VERBOSE,
 )
 _FENCE = re.compile(r"^[ \t]*```[^\n]*$", re.MULTILINE)
+_GLUED_FENCE = re.compile(r"(?<=[^\s`])```[ \t]*$", re.MULTILINE)
+_TEXT = re.compile(r"(\"{3}|'{3})[\s\S]*?\1")  # a fence inside of it is none
+_THOUGHT = re.compile(r"<think>[\s\S]*?</think>")
+_END = re.compile(r"</s>|<\|(endoftext|im_end|eot_id|end)\|>")
 # Lines at column 0 that go on with the block before them.
 _CONTINUES = re.compile(r"(else|elif|except|finally)\b|[)\]}#]|\s|$")
 # Words that begin a statement even where a bracket was left open by mistake.
@@ -66,17 +72,28 @@ class _Block:
   cut: str = ""
   reason: str = ""
   names: Names = _NO_NAMES
+  begun: bool = False  # by the prompt, and the answer adds nothing to it
 
 
-def extract(program: str, entry_point: str, also: Iterable[str] = ()) -> Extraction:
+def extract(
+  program: str, entry_point: str, also: Iterable[str] = (), border: int = 0
+) -> Extraction:
   """Keeps what `entry_point` needs.
 
   Args:
     program: what stands before the completion, and the completion.
     entry_point: the function that the tests call.
     also: other names that the tests use, kept where they are defined.
+    border: where the completion begins.
   """
-  blocks = [_read(source) for source in _split(_unfence(program, entry_point))]
+  if not _defines(program, entry_point):
+    program, border = _plain(program, entry_point, border)
+  blocks, place = [], 0
+  for source in _split(program):
+    blocks.append(_read(source))
+    ahead = max(0, border - place)
+    blocks[-1].begun = ahead > 0 and not source[ahead:].strip()
+    place += len(source)
   entry = _entry(blocks, entry_point)
   if entry is None:
     return Extraction("", (f"everything: no definition of {entry_point}",))
@@ -96,22 +113,74 @@ def _beginning(source: str) -> str:
   return source.strip().splitlines()[0].strip()[:80]
 
 
-def _unfence(program: str, entry_point: str) -> str:
-  """Takes markdown off: the fenced block that defines the entry point, or up to one."""
-  fences = list(_FENCE.finditer(program))
-  if not fences:
-    return program
-  ends = [fence.start() for fence in fences] + [len(program)]
-  parts = [program[: ends[0]]] + [
-    program[fence.end() + 1 : end] for fence, end in zip(fences, ends[1:], strict=True)
-  ]
-  defines = re.compile(rf"^(async )?def {re.escape(entry_point)}\b", re.MULTILINE)
-  # Inside of fences are the odd parts. The first one is the prompt, whose imports and
-  # helpers the fenced code may rely on.
-  for part in parts[1::2]:
-    if defines.search(part):
-      return parts[0].rstrip() + "\n\n" + part
-  return parts[0]
+def _defines(program: str, entry_point: str) -> bool:
+  """Whether it is a program that defines the entry point, so that no prose is in it."""
+  try:
+    tree = parse(program)
+  except (SyntaxError, ValueError, RecursionError, MemoryError):
+    return False
+  return any(getattr(node, "name", None) == entry_point for node in tree.body)
+
+
+def _plain(program: str, entry_point: str, border: int) -> tuple[str, int]:
+  """Takes thoughts, end tokens, and markdown off the answer."""
+  prompt, answer = program[:border], _THOUGHT.sub("", program[border:])
+  if end := _END.search(answer):
+    answer = answer[: end.start()]
+  if re.match(r" +(def|class|import|from|@) *\w", answer) and not prompt.strip():
+    answer = textwrap.dedent(answer)
+  return _unfence(prompt, _GLUED_FENCE.sub("\n```", answer), entry_point)
+
+
+def _unfence(prompt: str, answer: str, entry_point: str) -> tuple[str, int]:
+  """Takes markdown off: the fenced block that defines the entry point, or up to one.
+
+  Of several the first that does something. Fences in texts are none, unless that leaves
+  nothing: then a quote was prose.
+  """
+  texts = [match.span() for match in _TEXT.finditer(answer)]
+  fences = list(_FENCE.finditer(answer))
+  outside = [f for f in fences if not _is_inside(f.start(), texts)]
+  found = []
+  for some in (outside, fences):
+    ends = [fence.start() for fence in some] + [len(answer)]
+    parts = [answer[: ends[0]]] + [
+      textwrap.dedent(answer[fence.end() + 1 : end])
+      for fence, end in zip(some, ends[1:], strict=True)
+    ]
+    # Inside of fences are the odd parts. What comes before is the prompt, whose imports
+    # and helpers the fenced code may rely on.
+    defines = re.compile(rf"^(async )?def {re.escape(entry_point)}\b", re.MULTILINE)
+    found = [part for part in parts[1::2] if defines.search(part)]
+    if found or len(outside) == len(fences):
+      break
+  ahead = answer[: outside[0].start()] if outside else answer
+  before = prompt + ahead
+  if not found:
+    if outside and not re.search(r"^[ \t]+\S", ahead, re.MULTILINE):
+      end = outside[1].start() if len(outside) > 1 else len(answer)
+      body = answer[outside[0].end() + 1 : end]
+      if body[:1] in (" ", "\t") and prompt.strip():  # the fence has the body alone
+        return prompt + body, len(prompt)
+    return before, min(len(prompt), len(before))
+  before = before.rstrip() + "\n\n"
+  chosen = next(
+    (part for part in found if not _only_begun(part, entry_point)), found[0]
+  )
+  others = itertools.takewhile(lambda part: part is not chosen, parts[1::2])
+  helpers = [part for part in others if part not in found]
+  return "\n".join([before, *helpers, chosen]), min(len(prompt), len(before))
+
+
+def _is_inside(place: int, spans: list[tuple[int, int]]) -> bool:
+  at = bisect.bisect_right(spans, (place, len(spans) + place)) - 1
+  return at >= 0 and spans[at][0] < place < spans[at][1]
+
+
+def _only_begun(part: str, entry_point: str) -> bool:
+  """Whether a fenced block defines the entry point as a stub."""
+  entry = _entry([_read(source) for source in _split(part)], entry_point)
+  return bool(entry and entry.tree and _is_stub(entry.tree.body[0]))
 
 
 def _split(program: str) -> list[str]:
@@ -186,7 +255,7 @@ def _entry(blocks: list[_Block], name: str) -> _Block | None:
   """The first definition that does something, else the first there is."""
   found = [block for block in blocks if name in block.names.binds]
   for block in found:
-    if not (block.tree and _is_stub(block.tree.body[0])):
+    if not block.begun and not (block.tree and _is_stub(block.tree.body[0])):
       return block
   return found[0] if found else None
 
@@ -216,6 +285,9 @@ def _settle(blocks: list[_Block], entry: _Block, name: str) -> None:
   for block in blocks:
     if block is entry:
       goes_on = True
+    elif goes_on and _adds_to(block, name):
+      found = block.names
+      block.names = dataclasses.replace(found, changes=found.changes | {name})
     elif name in block.names.binds:
       if goes_on and _wraps(block, name):
         found = block.names
@@ -233,6 +305,22 @@ def _wraps(block: _Block, name: str) -> bool:
     and isinstance(statement.value, ast.Call)
     and name in block.names.reads
   )
+
+
+def _adds_to(block: _Block, name: str) -> bool:
+  """Whether it is `setattr(name, ...)`, or decorated as `@name.register`."""
+  statement = block.tree.body[0] if block.tree and block.tree.body else None
+  if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+    called, given = statement.value.func, statement.value.args[:1]
+    target = given[0] if given else None
+    changes = isinstance(called, ast.Name) and called.id in ("setattr", "delattr")
+    return changes and isinstance(target, ast.Name) and target.id == name
+  for node in getattr(statement, "decorator_list", ()):
+    node = node.func if isinstance(node, ast.Call) else node
+    owner = node.value if isinstance(node, ast.Attribute) else None
+    if isinstance(owner, ast.Name) and owner.id == name:
+      return True
+  return False
 
 
 class _Reach:

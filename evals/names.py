@@ -13,6 +13,7 @@ BUILTINS = frozenset(dir(builtins)) | {"__name__", "__file__"}
 _PURE = BUILTINS - _CHANGING
 # Calls that set up the interpreter rather than anything that has a name.
 _SETTINGS = {"getcontext", "seed", "setcontext", "setrecursionlimit", "stack_size"}
+_SETTINGS |= {"set_int_max_str_digits", "setlocale"}
 _SEEDED = {"random"}  # whose seed() it is; other packages may not be there
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 

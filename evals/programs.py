@@ -41,7 +41,9 @@ def variants(problem: Problem, prompt: Prompt, row: Mapping[str, Any]) -> list[J
   whole = prompt.prefix + row.get("text", row["completion"])
   truncated = prompt.prefix + row["completion"]
   try:
-    found = extraction.extract(whole, problem.entry_point, problem.names())
+    found = extraction.extract(
+      whole, problem.entry_point, problem.names(), border=len(prompt.prefix)
+    )
   except RecursionError:
     found = extraction.Extraction(
       truncated, ("nothing: nested too deeply to sanitize",)

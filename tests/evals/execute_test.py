@@ -135,7 +135,7 @@ def test_verdicts_of_other_programs_do_not_count(
   monkeypatch.setattr(
     programs.extraction,
     "extract",
-    lambda *_: programs.extraction.Extraction("def other():\n  pass\n", ()),
+    lambda *_, **__: programs.extraction.Extraction("def other():\n  pass\n", ()),
   )
   with pytest.raises(InputError, match=r"5 of 10 verdicts are missing"):
     summary.read(folder, five, asked)
@@ -168,7 +168,7 @@ def test_what_is_too_long_stops_nothing(run, five, folder, asked, trusting):
 
 
 def test_what_is_nested_too_deeply_is_judged_as_it_is(five, asked, monkeypatch):
-  def deep(*_):
+  def deep(*_, **__):
     raise RecursionError
 
   monkeypatch.setattr(programs.extraction, "extract", deep)

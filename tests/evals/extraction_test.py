@@ -85,7 +85,46 @@ def test_extracts(program, code):
   assert found.replace("\n\n\n", "\n\n").strip() == code.strip()
 
 
+G = "def f(x):\n  return 2\n"
+STUB = 'def f(x):\n  import math\n  """Doc."""\n'
+
+
+@pytest.mark.parametrize(
+  ("prompt", "answer", "code"),
+  [
+    # The border says that the prompt's function is a stub, though it has a statement.
+    (STUB, "\n" + F, F),
+    (STUB, "  return x\n", STUB + "  return x\n"),
+    (STUB, "Here:\n```\n  return x\n```\n", STUB + "  return x\n"),
+    # Fences in texts, glued to a line, indented, of a stub, of imports.
+    ("", 'def f(x):\n  """\n  ```\n  f(1)\n  ```\n  """\n  return 2\n', None),
+    ("", "Sure:\n```python\ndef f(x):\n  return 2```\n", G),
+    ("", "1. It:\n   ```python\n   def f(x):\n     return 2\n   ```\n", G),
+    ("", "```\ndef f(x):\n  pass\n```\nand\n```\n" + G + "```\n", G),
+    (
+      "",
+      "```\nimport re\n```\n```\ndef f(x):\n  return re\n```\n",
+      "import re\n\ndef f(x):\n  return re\n",
+    ),
+    # Drafts and end tokens.
+    ("", "<think>\n```\n" + F + "```\n</think>\n```\n" + G + "```\n", G),
+    ("", "def f(x):\n  return 2</s>\n", G),
+    ("", "def f(x):\n  return 2<|endoftext|>def f(x):\n", G),
+    ("", "def f(x):\n  return '</s>'\n", None),
+    ("", " def f(x):\n   return 2\n", G),
+  ],
+)
+def test_the_answer_is_found(prompt, answer, code):
+  found = extract(prompt + answer, "f", border=len(prompt)).code
+  assert found.strip() == (answer if code is None else code).strip()
+
+
 SETTING_UP = [
+  "import sys\nsys.set_int_max_str_digits(0)\ndef f(x):\n  return str(9**x)\n",
+  "def f(x):\n  return f.k\nsetattr(f, 'k', 3)\n",
+  "c = 0\ndef f(x):\n  global c\n  c += 1\n  return c\n",
+  "import functools as t\n@t.singledispatch\ndef f(x):\n  return x\n"
+  "@f.register(int)\ndef _(x):\n  return 2\n@f.register(str)\ndef _(x):\n  pass\n",
   "import sys\nsys.setrecursionlimit(9999)\ndef f(x):\n  return x\n",
   "import random\nrandom.seed(0)\ndef f(x):\n  return __import__('random')\n",
   "from decimal import *\ngetcontext().prec = 50\ndef f(x):\n  return Decimal(x)\n",

@@ -213,7 +213,7 @@ def held(objects) -> list:
 
   More refer to those than `objects` and each other; or they are inside of such.
   """
-  mutable = {i for i, x in enumerate(objects) if wire.contents(x) is not None}
+  mutable = {i for i, x in enumerate(objects) if isinstance(x, wire.MUTABLE)}
   if not mutable:
     return []
   counts = collections.Counter(map(id, gc.get_referents(*objects)))

@@ -62,6 +62,7 @@ _WRAPPERS = {  # exactly these: subclasses may have methods, and stay objects
   types.MappingProxyType: dict,
 }
 _CONSTANTS = {"Ellipsis": Ellipsis, "NotImplemented": NotImplemented}
+MUTABLE = (list, dict, set, collections.deque, bytearray)  # and what extends them
 _PURE = (int, float, complex, str, bytes, tuple, frozenset)
 _BASES = {*_MUTABLE.values(), *_PURE}
 _FIELD = re.compile(r"[A-Za-z]\w*", re.ASCII)
@@ -124,9 +125,11 @@ def read_exactly(fd: int, size: int) -> bytes:
 
 def contents(value):
   """What a mutable value holds, to notice changes by; None of any other."""
+  if type(value) is list:
+    return value[:]
   if isinstance(value, dict):
     return _items(value)
-  if isinstance(value, (list, set, collections.deque, bytearray)):
+  if isinstance(value, MUTABLE):
     return [*_base(value).__iter__(value)]
   return None
 
@@ -197,6 +200,8 @@ class Encoder:
 
   def _node(self, value) -> list:
     kind = type(value)
+    if kind is list or kind is tuple:
+      return [kind.__name__, self._many(value)]
     if kind is int:
       return ["int", hex(value)]
     if kind is float:
