@@ -149,3 +149,50 @@ def test_an_iterator_read_ahead_cannot_be_sent_to(sandbox):
   tests = ("g = f()\nfor _ in range(65): next(g)\ng.send(5)",)
   (verdict,) = sandbox.run([Program("k", code, tests)])
   assert verdict.outcome == "unsupported", verdict
+
+
+VERDICTS = {  # of one process; "unsupported" where that cannot be known
+  "order_of_a_set": (
+    "def f(x): return tuple(x)",
+    "assert f({12, 13, 14, 15, 16}) == (12, 13, 14, 15, 16)",
+    "wrong",
+  ),
+  "list_that_the_code_keeps": (
+    "def f(x, seen=[]):\n  seen.append(x)\n  return seen",
+    "a, b = f(1), f(2)\nassert a == [1, 2] and a is b\na.append(9)\n"
+    "assert f(3) == [1, 2, 9, 3]",
+    "passed",
+  ),
+  "dictionary_in_a_loop": (
+    "def f(d): return len(d)",
+    "d = {1: 2, 3: 4}\nfor k in d: assert f(d) == 2",
+    "passed",
+  ),
+  "methods_of_a_list": (
+    "class S(list):\n  def push(self, x): self.append(x)",
+    "s = S()\ns.push(1)\ns.append(4)\nassert s == [1, 4] and s.pop() == 4 == 4 * s[0]",
+    "passed",
+  ),
+  "identity_of_a_text": (
+    "def f(x): return x[:-1] + x[-1]",
+    "x = 'hello'\nassert f(x) is x",
+    "unsupported",
+  ),
+  "iterator_that_the_tests_keep": (
+    "def f(x): return next(x)",
+    "x = iter([1, 2])\nassert f(x) == 1 and next(x) == 2",
+    "unsupported",
+  ),
+  "many_open_files": (
+    "def f():\n  return len([open(str(i), 'w') for i in range(200)])",
+    "assert f() == 200",
+    "passed",
+  ),
+}
+
+
+@pytest.mark.parametrize("name", VERDICTS)
+def test_the_verdict_is_that_of_one_process(sandbox, name):
+  code, test, outcome = VERDICTS[name]
+  (verdict,) = sandbox.run([Program(name, code, (test,))])
+  assert verdict.outcome == outcome, verdict
