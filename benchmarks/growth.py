@@ -111,7 +111,7 @@ def prepare(one: Point) -> Any:
     step = make_train_step(setup, document_end=0)
     compiled = memory.compile_step(step, setup)
     state = train_state.initialise(setup.model, setup.optimizer, setup.mesh, 0)
-  one.actual_bytes = memory.step_memory(compiled, setup).total
+  one.actual_bytes = sum(memory.step_memory(compiled, setup))
   train = setup.config.train
   shape = train.batch_size, train.sequence_length + 1
   rows = np.random.default_rng(0).integers(1, 2000, shape, np.int32)
