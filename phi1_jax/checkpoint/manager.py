@@ -25,7 +25,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -445,17 +445,7 @@ def _read_state(path: AnyPath, abstract_state: Any) -> Any:
     restore_args=ocp.checkpoint_utils.construct_restore_args(abstract_state),
     partial_restore=True,
   )
-
-  def read() -> Any:
-    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as reader:
-      return reader.restore(epath.Path(path / "state"), args=arguments)
-
-  try:
-    state = storage.retrying(read, f"reading {path}")
-  except _DAMAGE as error:
-    if _EXHAUSTED in str(error):  # it says nothing about the checkpoint
-      raise
-    raise DamagedError(str(error)) from error
+  state = _read_with_orbax(path, lambda reader, at: reader.restore(at, args=arguments))
   # What a partial restore does not find, it leaves as it was asked for.
   for place, leaf in jax.tree_util.tree_leaves_with_path(state):
     if not isinstance(leaf, jax.Array):
@@ -464,17 +454,55 @@ def _read_state(path: AnyPath, abstract_state: Any) -> Any:
   return state
 
 
+def _read_with_orbax(path: AnyPath, work: Callable[[Any, epath.Path], Any]) -> Any:
+  """Return `work(reader, folder of the arrays)`; DamagedError for what is damaged."""
+
+  def read() -> Any:
+    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as reader:
+      return work(reader, epath.Path(path / "state"))
+
+  try:
+    return storage.retrying(read, f"reading {path}")
+  except _DAMAGE as error:
+    if _EXHAUSTED in str(error):  # it says nothing about the checkpoint
+      raise
+    raise DamagedError(str(error)) from error
+
+
+def _named_leaves(tree: Any) -> dict[str, Any]:
+  """Return the leaves of a tree by their path: "params/head/kernel"."""
+  return {
+    jax.tree_util.keystr(key, simple=True, separator="/"): leaf
+    for key, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
+
+
 def _check_arrays(path: AnyPath, meta: Mapping[str, Any], abstract_state: Any) -> None:
-  """Refuse a checkpoint that is whole but has no such arrays as are asked for."""
-  leaves = jax.tree_util.tree_leaves_with_path(abstract_state)
-  names = {jax.tree_util.keystr(key, simple=True, separator="/") for key, _ in leaves}
-  missing = sorted(names - meta["fingerprints"].keys())
+  """Refuse a checkpoint that is whole but has no such arrays as are asked for.
+
+  Orbax would convert an array of another dtype, which then looks damaged.
+  """
+  asked = _named_leaves(abstract_state)
+  missing = sorted(asked.keys() - meta["fingerprints"].keys())
   if missing:
     raise InputError(
       f"{path}: this checkpoint has no array {missing[0]} ({len(missing)} missing); it "
       "was saved with another optimizer or version: use Checkpoint.init_from to take "
       "its parameters only"
     )
+  metadata = _read_with_orbax(path, lambda reader, at: reader.metadata(at))
+  saved = _named_leaves(getattr(metadata, "tree", metadata))
+  for name, leaf in asked.items():
+    if name not in saved:
+      continue
+    got, want = ((tuple(x.shape), str(x.dtype)) for x in (saved[name], leaf))
+    if got != want:
+      raise InputError(
+        f"{path}: {name} was saved as {got[1]}{list(got[0])}, this run has "
+        f"{want[1]}{list(want[0])}; change the gin bindings back "
+        "(Optimizer.moment_dtype, Model.param_dtype), or use Checkpoint.init_from to "
+        "take its parameters only"
+      )
 
 
 def check_meta(

@@ -104,14 +104,15 @@ class Recorder:
       except OSError as error:  # a full disk; metrics.jsonl has the numbers
         log.warning("tensorboard/: %s", error.strerror)
 
-  def close(self) -> None:
-    """Flush and close the files."""
-    if self._lines is not None:
-      self._lines.close()
-    if self._board is not None:
-      self._board.close()
-    if self._wandb is not None:
-      self._wandb.finish()
+  def close(self, *, failed: bool = False) -> None:
+    """Flush and close the files; `failed` is what W&B shows of the run."""
+    with contextlib.ExitStack() as stack:  # all of them, if one raises
+      if self._lines is not None:
+        stack.callback(self._lines.close)
+      if self._board is not None:
+        stack.callback(self._board.close)
+      if self._wandb is not None:
+        stack.callback(self._wandb.finish, exit_code=int(failed))
 
   def __enter__(self) -> Self:
     return self
@@ -119,7 +120,7 @@ class Recorder:
   def __exit__(self, kind: object, *_: object) -> None:
     # A full disk must not hide the exception that ended the run.
     with contextlib.suppress(*[OSError] if kind else []):
-      self.close()
+      self.close(failed=kind is not None)
 
 
 def _open_wandb(workdir: Path, project: str, config: Mapping[str, Any] | None) -> Any:

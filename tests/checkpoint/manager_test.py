@@ -292,3 +292,20 @@ def test_find(run):
 def test_config_refuses(config, named):
   with pytest.raises(InputError, match=named):
     CheckpointConfig(**config)
+
+
+def test_an_array_of_another_dtype_is_refused_and_stays(run):
+  """Nothing is moved away: the checkpoint is whole."""
+  other = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(
+      x.shape, "bfloat16" if x.dtype == "float32" else x.dtype, sharding=x.sharding
+    ),
+    abstract(),
+  )
+  with open_at(run) as checkpoints:
+    before = sorted(path.name for path in run.iterdir())
+    with pytest.raises(InputError, match=r"saved as float32.*this run has bfloat16"):
+      checkpoints.restore_latest(other, {})
+    assert sorted(path.name for path in run.iterdir()) == before
+    restored, _ = checkpoints.restore_latest(abstract(), {})
+  assert restored

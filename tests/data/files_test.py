@@ -59,7 +59,7 @@ WANTED = sorted(
     ("a.jsonl", lines(ROWS)),
     ("a.jsonl", b"\xef\xbb\xbf" + lines(ROWS, "\r\n") + b"\r\n\n"),
     ("a.jsonl", lines(ROWS)[:-1]),
-    ("a.jsonl.gz", gzip.compress(lines(ROWS))),
+    ("a.jsonl.gz", gzip.compress(lines(ROWS), mtime=0)),
     ("a.JSONL.zst", zstandard.compress(lines(ROWS))),
     ("a.json", json.dumps(ROWS, indent=1).encode()),
     ("a.json", lines(ROWS)),
@@ -95,7 +95,7 @@ def test_whole_files(tmp_path):
   (tmp_path / "deep" / "er").mkdir(parents=True)
   (tmp_path / "a.py").write_bytes(b"\xef\xbb\xbfx = 1\r\ny = '\xc3\xa9'\r\n")
   (tmp_path / "deep" / "er" / "b.py").write_bytes(b"z = 2\n")
-  (tmp_path / "c.txt.gz").write_bytes(gzip.compress(b"words"))
+  (tmp_path / "c.txt.gz").write_bytes(gzip.compress(b"words", mtime=0))
   found = texts(f"{tmp_path}/**/*.py", f"{tmp_path}/*.txt.gz", shards=2)
   assert found == ["words", "x = 1\ny = 'é'\n", "z = 2\n"]
   assert FileSource([f"{tmp_path}/**/*.py"]).num_shards(8) == 2
@@ -125,7 +125,7 @@ def test_what_is_dropped_is_counted(tmp_path):
   [
     ("a.csv", b"a,b", r"a\.csv, expected a name that ends in .*\.jsonl"),
     ("a.parquet", b"PAR1", r"a\.parquet cannot be read"),
-    ("a.jsonl.gz", gzip.compress(lines(ROWS))[:40], r"a\.jsonl\.gz cannot be read"),
+    ("a.jsonl.gz", gzip.compress(lines(ROWS), mtime=0)[:40], r"a\.jsonl\.gz cannot be read"),
     ("a.jsonl.gz", b"plain", r"a\.jsonl\.gz cannot be read"),
     ("a.jsonl.zst", b"plain", r"a\.jsonl\.zst cannot be read"),
     ("a.json", b"[1, 2", r"a\.json cannot be read"),
@@ -160,7 +160,7 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch, module):
 
 def test_files_in_the_cloud(gcs, tmp_path):
   folder = storage.parse(f"{gcs.folder}/rows")
-  packed = gzip.compress(lines(ROWS))
+  packed = gzip.compress(lines(ROWS), mtime=0)
   (tmp_path / "deep").mkdir()
   for place in (folder, tmp_path):
     storage.write_bytes(place / "a.jsonl.gz", packed)
@@ -179,7 +179,7 @@ def folder(tmp_path):
   place = tmp_path / "mine"
   place.mkdir()
   (place / "a.jsonl").write_bytes(lines(ROWS) + b"not JSON\n")
-  (place / "b.jsonl.gz").write_bytes(gzip.compress(lines(ROWS[:7])))
+  (place / "b.jsonl.gz").write_bytes(gzip.compress(lines(ROWS[:7]), mtime=0))
   for i in range(9):
     (place / f"{i}.py").write_text(f"x = {i}\n" * 9)
   tokenizers.train([], tokenizers.MINIMUM_VOCABULARY_SIZE).save(tmp_path / "small.json")
