@@ -70,8 +70,9 @@ def bodies(text: str) -> list[tuple[int, int]]:
   lines = re.split("(?<=\n)|(?<=\r)(?!\n)", text)  # the parser's
   ends = [0, *itertools.accumulate(len(line.encode()) for line in lines)]
   found = []
+  functions = (ast.FunctionDef, ast.AsyncFunctionDef)
   for node in tree.body:
-    if isinstance(node, ast.FunctionDef) and ast.get_docstring(node):
+    if isinstance(node, functions) and ast.get_docstring(node):
       first, last = node.body[0].end_lineno, node.end_lineno
       if first is not None and last is not None and last > first:
         found.append((ends[first], ends[last]))

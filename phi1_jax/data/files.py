@@ -22,7 +22,8 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 from phi1_jax import InputError, storage
@@ -110,7 +111,8 @@ class FileSource:
 def _matches(pattern: str) -> list[_File]:
   """Return the files of a pattern, sorted by name."""
   parts = os.fspath(storage.parse(pattern)).split("/")
-  magic = (i for i, part in enumerate(parts) if glob.has_magic(part))
+  literal = not storage.is_remote(pattern) and Path(pattern).expanduser().is_file()
+  magic = (i for i, part in enumerate(parts) if glob.has_magic(part) and not literal)
   cut = next(magic, len(parts) - 1)
   top, below = "/".join(parts[:cut]), "/".join(parts[cut:])
   folder = storage.parse(top or ("/" if cut else "."))
@@ -118,7 +120,10 @@ def _matches(pattern: str) -> list[_File]:
     system, bucket, name = paths.object_of(folder / below)
     found = system.glob(f"{bucket}/{name}")
     names = [f"gs://{path}"[len(top) + 1 :] for path in found]
+    # As glob does; gcsfs finds hidden files.
+    names = [x for x in names if not any(y.startswith(".") for y in x.split("/"))]
   else:
+    below = glob.escape(below) if literal else below
     names = glob.glob(below, root_dir=folder, recursive=True)
   places = [(name, folder / name) for name in sorted(names)]
   files = [_File(path, name, _kind(path)) for name, path in places if path.is_file()]
@@ -185,10 +190,14 @@ def _rows(file: _File, start: int, step: int) -> Iterator[Document | Drop]:
 def _json_rows(file: _File, start: int, step: int) -> Iterator[Any]:
   with _unpacked(file) as stream:
     first = stream.readline().removeprefix(b"\xef\xbb\xbf")
-    if file.kind == ".json" and first.lstrip().startswith(b"["):
-      yield from json.loads(first + stream.read())[start::step]
-      return
-    lines = itertools.chain([first], stream)
+    lines: Iterable[bytes] = itertools.chain([first], stream)
+    if file.kind == ".json":
+      content = first + stream.read()
+      rows = _whole_json(content)
+      if rows is not None:
+        yield from rows[start::step]
+        return
+      lines = content.splitlines(keepends=True)
     filled = (line for line in lines if not line.isspace() and line)
     for line in itertools.islice(filled, start, None, step):
       try:
@@ -197,6 +206,21 @@ def _json_rows(file: _File, start: int, step: int) -> Iterator[Any]:
         yield Drop("not UTF-8")
       except (ValueError, RecursionError):
         yield Drop("not JSON")
+
+
+def _whole_json(content: bytes) -> list[Any] | None:
+  """Return the rows of one JSON array or object; None if each line is a row.
+
+  Raises:
+    ValueError: an array that is no JSON.
+  """
+  try:
+    value = json.loads(content)
+  except ValueError:
+    if content.lstrip().startswith(b"["):
+      raise
+    return None
+  return value if isinstance(value, list) else [value]
 
 
 def _parquet_rows(file: _File, start: int, step: int) -> Iterator[Any]:

@@ -97,11 +97,15 @@ def build(unit: Unit, store: str, tokenizer_digest: str) -> dict[str, Any]:
       if number % _COMPARED_EVERY == 0:
         _compare(document, (prompt, text), unit, tokenizer)
       number += 1
+      marks = _marks(document, prompt, text, unit, tokenizer) if unit.marked else None
+      if unit.marked and marks is None:
+        dropped["no body of a documented function"] += 1
+        continue
       writer.add(
         np.concatenate([prompt, text, [tokenizer.eos_id]]),
         num_bytes=_num_bytes(document, tokenizer),
         held_out=held_out(document, unit.held_out_fraction),
-        marks=_marks(document, prompt, text, unit, tokenizer) if unit.marked else None,
+        marks=marks,
       )
   return writer.close(dropped)
 
@@ -169,10 +173,13 @@ def _marks(
   text: np.ndarray,
   unit: Unit,
   tokenizer: Tokenizer,
-) -> np.ndarray:
+) -> np.ndarray | None:
   """Return 1 for every token that is a completion, uint8 [prompt + text + 1].
 
   The end-of-text token counts. So does all of a document that has no prompt.
+
+  Returns:
+    The marks; None for an exercise in which no body is found.
   """
   marks = np.ones(len(prompt) + len(text) + 1, np.uint8)
   marks[: len(prompt)] = 0
@@ -185,10 +192,11 @@ def _marks(
       "such as codegen"
     )
   spans = exercises.bodies(document.text)
-  if spans:
-    starts = np.cumsum(lengths[text]) - lengths[text]
-    inside = [(starts >= first) & (starts < last) for first, last in spans]
-    marks[:-1] = np.any(inside, axis=0)
+  if not spans:
+    return None
+  starts = np.cumsum(lengths[text]) - lengths[text]
+  inside = [(starts >= first) & (starts < last) for first, last in spans]
+  marks[:-1] = np.any(inside, axis=0)
   return marks
 
 

@@ -100,7 +100,10 @@ class MetricsReader:
     values: dict[str, Any] = {k: float(v) for k, v in jax.device_get(metrics).items()}
     values.pop("skipped", None)  # the rows have the count
     self._throughput.step(self._train.tokens_per_step)
-    if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
+    if values.get("targets") == 0:
+      values["loss"] = None
+      log.warning("step %d: no token of the batch is a completion; no update", step)
+    elif not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
       self._not_finite(step, values)
     if step > self._warmup and not self._warned and (lost := vanished_warning(values)):
       self._warned = True

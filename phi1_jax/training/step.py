@@ -91,16 +91,16 @@ def make_train_step(
   """Return a jitted (state, tokens [B, T + 1]) -> (state, metrics); donates the state.
 
   Dropout depends on the seed and the step alone, so that a resumed run drops the same
-  elements. The loss is the mean over the targets of the whole batch (see `loss`).
+  elements. The loss is the mean over the targets of all parts of the batch.
 
   If loss or gradient norm is not finite, or the batch has no target, parameters and
   moments stay as they were. A step without target still counts: `state.step` and the
   learning rate schedule advance. So does one that is not finite, with
   `Train.skip_nonfinite_steps`; without it, they stay too.
 
-  Metrics: `loss` (cross-entropy), `grad_norm` (before clipping), `learning_rate`; with
-  `Train.z_loss` `z_loss`, part of the gradient only; with `Train.skip_nonfinite_steps`
-  `skipped`, 0 or 1; with bfloat16 parameters those of `vanished_updates`.
+  Metrics: `loss` (cross-entropy), `grad_norm` (before clipping), `learning_rate`; where
+  the settings ask for them `z_loss`, `targets` (number), `skipped` (0 or 1), and those
+  of `vanished_updates`.
   """
   config, parts = setup.config.train, setup.accumulation_steps
   part_loss = functools.partial(
@@ -116,29 +116,28 @@ def make_train_step(
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     key = jax.random.fold_in(key, state.step)
     weight = jnp.sum(_targets(tokens))
-    # The sums of all parts are divided by the weight of the whole batch.
     divided = functools.partial(part_loss, weight=jnp.maximum(weight, 1.0))
     (value, z_loss), gradients = _accumulate(divided, state.params, tokens, key, parts)
     with jax.named_scope("gradient_norm"):
       norm = optax.tree.norm(gradients)
     with jax.named_scope("optimizer"):
-      updates, optimizer_state = setup.optimizer.update(
-        gradients, state.optimizer, state.params
-      )
-      params = optax.apply_updates(state.params, updates)
+      result = setup.optimizer.update(gradients, state.optimizer, state.params)
+      params = optax.apply_updates(state.params, result[0])
     finite = jnp.isfinite(value) & jnp.isfinite(norm)
     metrics = {
       "loss": value - z_loss if config.z_loss else value,
       "grad_norm": norm,
       "learning_rate": jnp.asarray(setup.schedule(state.step), jnp.float32),
     }
-    if config.z_loss:
-      metrics["z_loss"] = z_loss
-    if config.skip_nonfinite_steps:
-      metrics["skipped"] = 1.0 - finite
+    optional = {
+      "z_loss": (config.z_loss, z_loss),
+      "targets": (setup.config.data.loss_on == "completions", weight),
+      "skipped": (config.skip_nonfinite_steps, 1.0 - finite),
+    }
+    metrics |= {name: value for name, (wanted, value) in optional.items() if wanted}
     if setup.model.config.param_dtype != "float32":
-      metrics |= vanished_updates(state.params, updates, params)
-    updated = TrainState(step=state.step + 1, params=params, optimizer=optimizer_state)
+      metrics |= vanished_updates(state.params, result[0], params)
+    updated = TrainState(step=state.step + 1, params=params, optimizer=result[1])
     counted = finite | bool(config.skip_nonfinite_steps)
     return _chosen(finite & (weight > 0), counted, updated, state), metrics
 

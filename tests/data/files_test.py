@@ -62,7 +62,9 @@ WANTED = sorted(
     ("a.jsonl.gz", gzip.compress(lines(ROWS), mtime=0)),
     ("a.JSONL.zst", zstandard.compress(lines(ROWS))),
     ("a.json", json.dumps(ROWS, indent=1).encode()),
+    ("a.json", b"\n " + json.dumps(ROWS, indent=1).encode()),
     ("a.json", lines(ROWS)),
+    ("a[1].jsonl", lines(ROWS)),
   ],
 )
 def test_json_rows(tmp_path, name, content, shards):
@@ -125,7 +127,11 @@ def test_what_is_dropped_is_counted(tmp_path):
   [
     ("a.csv", b"a,b", r"a\.csv, expected a name that ends in .*\.jsonl"),
     ("a.parquet", b"PAR1", r"a\.parquet cannot be read"),
-    ("a.jsonl.gz", gzip.compress(lines(ROWS), mtime=0)[:40], r"a\.jsonl\.gz cannot be read"),
+    (
+      "a.jsonl.gz",
+      gzip.compress(lines(ROWS), mtime=0)[:40],
+      r"a\.jsonl\.gz cannot be read",
+    ),
     ("a.jsonl.gz", b"plain", r"a\.jsonl\.gz cannot be read"),
     ("a.jsonl.zst", b"plain", r"a\.jsonl\.zst cannot be read"),
     ("a.json", b"[1, 2", r"a\.json cannot be read"),
@@ -268,3 +274,8 @@ def test_prompts_are_marked(folder):
   assert ours.keys() - theirs.keys() == {"loss-00000-of-00001.npy"}
   assert ours["tokens-00000-of-00001.npy"] == theirs["tokens-00000-of-00001.npy"]
   assert "loss" not in json.dumps(TokenStore.open(plain.store).manifest)
+
+
+def test_a_json_file_may_be_one_object(tmp_path):
+  (tmp_path / "a.json").write_text(json.dumps({"text": "x = 1\n"}, indent=2))
+  assert texts(f"{tmp_path}/a.json", shards=1) == ["x = 1\n"]

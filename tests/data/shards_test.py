@@ -41,7 +41,14 @@ def test_two_functions_have_two_bodies():
   assert marked_text("exercises", text) == "  return é\n\n    return 1\n"
   text = text.replace("\n\n\ndef", "\ndef")
   assert marked_text("exercises", text) == "  return é\n    return 1\n"
-  assert marked_text("exercises", "x = 1\n") == "x = 1\n"
+  assert marked_text("exercises", "async " + text[text.index("def f") :]).startswith(
+    "  return é\n"
+  )
+  codegen = tokenizers.codegen()
+  ids = codegen.encode_arrays(["x = 1\n"])[0]
+  assert shards._marks(
+    Document("x = 1\n"), ids[:0], ids, unit("exercises"), codegen
+  ) is (None)
 
 
 def test_an_encoder_that_differs_stops_the_build_by_the_tasks_name(
