@@ -393,3 +393,36 @@ def test_death_that_a_test_swallows_is_no_pass(sandbox):
   tests = ("try:\n  f(1)\nexcept BaseException:\n  pass",)
   (verdict,) = sandbox.run([Program("k", code, tests)])
   assert verdict.outcome == "exited", verdict
+
+
+OVERRIDDEN = {  # base: an instance, a method and what it answers, a test it deceives
+  "str": ("S('zzz')", "startswith", "True", "assert r.startswith('abc')"),
+  "list": ("S([1])", "count", "3", "assert r.count(7) == 3"),
+  "dict": ("S({1: 2})", "items", "()", "for k, v in r.items(): assert v == 3"),
+  "int": ("S(5)", "bit_length", "9", "assert r.bit_length() == 9"),
+  "tuple": ("S((1,))", "index", "3", "assert r.index(4) == 3"),
+  "set": ("S([1, 2])", "issubset", "True", "assert r.issubset({1})"),
+  "float": ("S(0.5)", "is_integer", "True", "assert r.is_integer()"),
+  "defaultdict": ("S(int)", "get", "3", "assert r.get(4) == 3"),
+  "OrderedDict": ("S(a=1)", "keys", "()", "assert list(r.keys()) == []"),
+  "Counter": ("S('a')", "total", "7", "assert r.total() == 7"),
+}
+
+
+@pytest.mark.parametrize("how", ["class", "instance", "every attribute"])
+@pytest.mark.parametrize("base", OVERRIDDEN)
+def test_methods_of_a_base_are_not_the_codes(sandbox, base, how):
+  value, method, answer, test = OVERRIDDEN[base]
+  imports = "from collections import *\n"
+  code = f"{imports}class S({base}):\n"
+  if how == "class":
+    code += f"  def {method}(self, *a): return {answer}\n"
+  elif how == "every attribute":
+    code += f"  def __getattribute__(self, n): return (lambda *a: {answer}) if n == "
+    code += f"{method!r} else object.__getattribute__(self, n)\n"
+  code += f"  pass\ndef f(x):\n  r = {value}\n"
+  if how == "instance":
+    code += f"  r.{method} = lambda *a: {answer}\n"
+  test = f"{imports}r = f(2)\nassert isinstance(r, {base})\n{test}"
+  (verdict,) = sandbox.run([Program(base, code + "  return r\n", (test,))])
+  assert verdict.outcome == "opaque_result", verdict

@@ -147,9 +147,7 @@ class Channel:
       ) from None
 
   def _special(self, value) -> list:
-    remote = value if isinstance(value, Remote) else None
-    if isinstance(value, Derived):
-      remote = object.__getattribute__(value, "__dict__")["remote"]
+    remote = _remote(value) if isinstance(value, (Remote, Derived)) else None
     if remote is not None and remote._channel is self:
       return ["remote", remote._handle]
     if isinstance(value, Remote) or getattr(builtins, _name(value), None) is not value:
@@ -170,13 +168,16 @@ class Channel:
   def _revive(self, tag: str, payload):
     if tag == "derived":
       node, base, own, arguments = payload
-      remote = self._revive(*node)
+      remote = self._stand_in(*node)
       kind = _derived(remote._name, base, tuple(own))
       value = base.__new__(kind, *arguments)
-      object.__getattribute__(value, "__dict__")["remote"] = remote
+      vars(value)["__remote__"] = remote
       if base is collections.deque:
         base.__init__(value, *arguments)
       return value
+    return self._stand_in(tag, payload)
+
+  def _stand_in(self, tag: str, payload) -> Remote:
     handle, name = payload
     if type(handle) is not int or type(name) is not str:
       raise wire.Opaque(tag)
@@ -306,10 +307,15 @@ class Class(Object, Function):
   """A class of the code: calling it makes an instance in U."""
 
 
+def _remote(value) -> Remote:
+  return vars(value)["__remote__"] if isinstance(value, Derived) else value
+
+
 def _refuse(operator: str):
   def method(self, *_):
-    raise self._channel.stop(
-      "opaque_result", f"{operator} on {self!r}, which is no plain data"
+    remote = _remote(self)
+    raise remote._channel.stop(
+      "opaque_result", f"{operator} on {remote!r}, which is no plain data"
     )
 
   return method
@@ -318,29 +324,35 @@ def _refuse(operator: str):
 class Derived:
   """An instance of a class of the code that extends a built-in type.
 
-  Its contents are here and are compared here, as those of the built-in type; what the
-  class defines itself is refused, and its text and its attributes are the code's.
+  Its contents are here, and all that the built-in type has works on them. What the
+  class overrides is refused, except its text: that, and what the built-in type does
+  not have, is asked of the code.
   """
 
-  def __getattribute__(self, name: str):
+  def __new__(cls, *_, **__):
+    """Refuses copies, which no object of the code would stand behind."""
+    raise Stop("opaque_result", f"a new {cls.__name__}, which the code has to make")
+
+  def __getattr__(self, name: str):
     if name.startswith("__"):
-      return super().__getattribute__(name)
-    return getattr(object.__getattribute__(self, "__dict__")["remote"], name)
+      raise AttributeError(name)
+    return getattr(_remote(self), name)
 
   def __setattr__(self, name: str, value):
-    setattr(object.__getattribute__(self, "__dict__")["remote"], name, value)
+    if hasattr(type(self), name):
+      _refuse(f"setting {name}")(self)
+    setattr(_remote(self), name, value)
 
 
 def _text_by(method: str):
   def text(self, *arguments):
-    remote = object.__getattribute__(self, "__dict__")["remote"]
+    remote = _remote(self)
     made = remote._channel.request("getattr", remote._handle, method)(*arguments)
     return made if type(made) is str else _refuse(method)(remote)
 
   return text
 
 
-_MUTATORS = "setitem delitem iadd imul ior iand isub ixor"
 _TEXTS = ("__repr__", "__str__", "__format__")
 
 
@@ -351,13 +363,16 @@ def _derived(name: str, base: type, own: tuple) -> type:
   Args:
     name: of the class.
     base: the built-in type.
-    own: special methods that the class defines itself.
+    own: special methods that the class defines itself, and what it overrides.
   """
-  methods: dict = {f"__{name}__": _refuse(name) for name in _MUTATORS.split()}
+  methods: dict = {}
   for method in own:
-    if not _METHOD.fullmatch(method):
+    if not method.startswith("__") and hasattr(base, method):
+      methods[method] = property(_refuse(method))
+    elif not _METHOD.fullmatch(method):
       raise wire.Opaque(f"a {name} with a {method}")
-    methods[method] = _text_by(method) if method in _TEXTS else _refuse(method)
+    else:
+      methods[method] = _text_by(method) if method in _TEXTS else _refuse(method)
   return type(name, (Derived, base), methods)
 
 

@@ -186,7 +186,8 @@ class Encoder:
     for index, held in enumerate(before):
       value = self.objects[index]
       if held is not None and _changed(held, contents(value)):
-        self.nodes[index] = self._node(value)
+        base = _base(value)  # of what stays on the other side, only the contents
+        self.nodes[index] = [base.__name__, self._payload(base, value)]
 
   def _many(self, values) -> list:
     values = list(values)
@@ -239,7 +240,8 @@ class Encoder:
       return node
     kinds = type(value).__mro__
     own = {name for kind in kinds[: kinds.index(base)] for name in vars(kind)}
-    own = sorted(n for n in own - _HARMLESS if type(n) is str and n.startswith("__"))
+    own = own.union(getattr(value, "__dict__", ())) - _HARMLESS
+    own = sorted(n for n in own if n.startswith("__") or hasattr(base, n))
     return ["derived", [node, base.__name__, self._payload(base, value), own]]
 
   def _payload(self, base, value):
@@ -327,6 +329,8 @@ class Decoder:
         self._fill(made, payload)
       elif node:
         made = self._build(tag, payload)
+        if type(made) not in _BASES:
+          raise Opaque(f"an object that extends {tag!r}")
         self._objects[index] = self._derive(node, type(made), own, (made,))
       else:
         self._objects[index] = self._build(tag, payload)
@@ -367,10 +371,11 @@ class Decoder:
       base.extend(target, values)
     else:
       if base is collections.defaultdict:
-        target.default_factory, payload = self.value(payload[0]), payload[1]
-      pairs = self._pairs(payload)
+        object.__setattr__(target, "default_factory", self.value(payload[0]))
+        payload = payload[1]
       base.clear(target)
-      (dict if base is collections.Counter else base).update(target, pairs)
+      for key, value in self._pairs(payload):
+        base.__setitem__(target, key, value)
 
   def _build(self, tag: str, payload):
     if tag == "nan":

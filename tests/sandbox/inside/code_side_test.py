@@ -173,6 +173,20 @@ VERDICTS = {  # of one process; "unsupported" where that cannot be known
     "s = S()\ns.push(1)\ns.append(4)\nassert s == [1, 4] and s.pop() == 4 == 4 * s[0]",
     "passed",
   ),
+  "changes_of_what_extends_a_list": (
+    "class S(list):\n  def total(self): return sum(self)\ndef f(s): return len(s)",
+    "s = S()\ns += [3]\ns[0] = 4\ns.extend((5, 6))\ndel s[1]\n"
+    "assert s.total() == 10 and f(s) == 2 and s == [4, 6]",
+    "passed",
+  ),
+  "changes_of_what_extends_a_dictionary": (
+    "import collections\nclass S(collections.defaultdict):\n"
+    "  def total(self): return sum(self.values())\n"
+    "class O(collections.OrderedDict):\n  def last(self): return [*self][-1]",
+    "s, o = S(int), O()\ns['a'] += 2\ns.setdefault('b', 3)\no['x'] = o['y'] = 1\n"
+    "o.move_to_end('x')\nassert s.total() == 5 and s.pop('a') == 2 and o.last() == 'x'",
+    "passed",
+  ),
   "identity_of_a_text": (
     "def f(x): return x[:-1] + x[-1]",
     "x = 'hello'\nassert f(x) is x",

@@ -48,3 +48,38 @@ def test_items_that_are_none_stop_the_tests():
     assert stop.value.outcome == "opaque_result"
   for descriptor in (read, write, requests):
     os.close(descriptor)
+
+
+OWNER = ["object", [0, "S"]]
+FORGED = {
+  "fraction": [["derived", [OWNER, "Fraction", [5, 2], []]]],
+  "decimal": [["derived", [OWNER, "Decimal", "1", []]]],
+  "date": [["derived", [OWNER, "date", [1, 1, 1], []]]],
+  "type": [["derived", [OWNER, "type", "int", []]]],
+  "object": [["derived", [OWNER, "object", [0, "S"], []]]],
+  "named_tuple": [["derived", [OWNER, "namedtuple", ["P", ["x"], [1]], []]]],
+  "owner": [["derived", [["derived", [OWNER, "int", 1, []]], "str", "a", []]]],
+  "method": [["derived", [OWNER, "str", "a", ["__getattribute__"]]]],
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_only_built_in_types_are_extended(name):
+  channel = test_side.Channel(-1, -1)
+  with pytest.raises(test_side.Stop) as stop:
+    channel.decode({"value": [0], "nodes": FORGED[name], "held": []})
+  assert stop.value.outcome == "opaque_result"
+
+
+@pytest.mark.parametrize("own", [[], ["startswith", "lower"]])
+def test_contents_answer_whatever_the_code_says_of_itself(own):
+  channel = test_side.Channel(-1, -1)  # asking the code would fail
+  nodes = [["derived", [OWNER, "str", "abc", own]]]
+  value = channel.decode({"value": [0], "nodes": nodes, "held": []})
+  assert value == "abc"
+  assert value.upper() == "ABC"
+  if own:
+    with pytest.raises(test_side.Stop, match="startswith"):
+      value.startswith("a")
+  else:
+    assert not value.startswith("b")
