@@ -176,3 +176,11 @@ def test_goodput_of_a_run_that_broke_off(tiny, run):
   assert 0 < spent["lost_seconds"] < spent["total_seconds"]
   assert spent["training_seconds"] > between(9, 12)
   assert spent["total_seconds"] == pytest.approx(found[-1].time - found[0].time)
+
+
+def test_a_batch_without_a_target_has_no_loss(tiny, rows, caplog):
+  reader = MetricsReader(tiny(), rows, first=0, before=Seen())
+  reader.follow(1, {**metrics(0.0), "targets": jnp.float32(0)})
+  reader.follow(2, {**metrics(3.0), "targets": jnp.float32(5)})
+  assert rows[0][1]["loss"] is None
+  assert "no token of the batch is a completion" in caplog.text
