@@ -7,6 +7,7 @@ imports it in one transaction and leaves its files as they are.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import sqlite3
@@ -208,50 +209,62 @@ class Writer:
       file.write(os.urandom(spare))  # which no file system compresses
       os.fsync(file.fileno())
     self._database = connect(path)
-    self._waiting: list[tuple[Iterable[Statement], asyncio.Future[None]]] = []
+    self._waiting: list[tuple[list[Statement], asyncio.Future[Exception | None]]] = []
     self._task: asyncio.Task[None] | None = None
 
   async def write(self, statements: Iterable[Statement]) -> None:
     """Commit statements, together with those that other tasks wait for.
 
     Raises:
-      sqlite3.Error: nothing of these was written.
+      Exception: of SQLite or of a value that it cannot hold; nothing of these was
+        written.
     """
-    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    self._waiting.append((statements, future))
+    future = asyncio.get_running_loop().create_future()
+    self._waiting.append((list(statements), future))
     if self._task is None or self._task.done():
       self._task = asyncio.create_task(self._write_waiting())
-    await future
+    if error := await future:
+      raise error
 
   async def _write_waiting(self) -> None:
     while self._waiting:
       group, self._waiting = self._waiting, []
-      try:
-        await asyncio.to_thread(self._commit, [s for each, _ in group for s in each])
-      except sqlite3.Error as error:
-        for _, future in group:
-          future.set_exception(error)
-      else:
-        for _, future in group:
-          future.set_result(None)
+      together = [statement for each, _ in group for statement in each]
+      error = await asyncio.to_thread(self._commit, together)
+      # The statements of a single task may be at fault, unless nobody can write.
+      alone = error and len(group) > 1 and _code(error) != sqlite3.SQLITE_BUSY
+      for statements, future in group:
+        if alone:
+          error = await asyncio.to_thread(self._commit, statements)
+        if not future.done():  # by the end of its task
+          future.set_result(error)
 
-  def _commit(self, statements: Sequence[Statement]) -> None:
+  def _commit(self, statements: Sequence[Statement]) -> Exception | None:
+    """Commit all statements or none; return why not."""
     try:
       with self._database:
         self._database.execute("BEGIN IMMEDIATE")
         for statement, values in statements:
           self._database.execute(statement, values)
-    except sqlite3.OperationalError:
-      if self.full:
-        raise
-      self.full = True
+      return None
+    except Exception as error:  # all must end the wait of a task
+      if self.full or _code(error) not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        return error
+    self.full = True
+    with contextlib.suppress(OSError):
       self._spare.unlink(missing_ok=True)
-      self._commit(statements)
+    return self._commit(statements)
 
   def close(self) -> None:
     """Close the file."""
     self._database.close()
-    self._spare.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+      self._spare.unlink(missing_ok=True)
+
+
+def _code(error: Exception) -> int:
+  """Return SQLite's primary code of an error; 0 if it is not SQLite's."""
+  return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def insert(table: str, **columns: Any) -> Statement:
@@ -265,6 +278,8 @@ def settle(number: int, outcome: str, **columns: Any) -> Statement:
   columns |= {"outcome": outcome, "ended": time.time()}
   if "raw" in columns:
     columns["raw_crc32"] = zlib.crc32(columns["raw"])
+  if "reason" in columns:  # half of a surrogate pair is not UTF-8
+    columns["reason"] = columns["reason"].encode(errors="backslashreplace").decode()
   names = ", ".join(f"{name} = ?" for name in columns)
   return f"UPDATE calls SET {names} WHERE number = ?", (*columns.values(), number)
 

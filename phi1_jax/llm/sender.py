@@ -203,7 +203,7 @@ async def serve(start: Start, inbox: Inbox, write: Write) -> None:
   except InputError as error:
     write({"stop": session.INPUT, "text": str(error)})
   except (OSError, sqlite3.Error) as error:
-    text = f"{folder}: no room for more replies ({error})"
+    text = f"{folder}: cannot be written ({error}); all replies so far are kept"
     write({"stop": session.FAILED, "text": text})
   while await inbox.get() is not None:  # until the run has read that
     pass

@@ -19,7 +19,7 @@ from phi1_jax.llm.prices import Price
 
 # Why a sender stops; the run raises InputError, BudgetError or RequestError.
 INPUT, BUDGET, FAILED = "input", "budget", "failed"
-_GO_ON = "all replies so far are kept: make room and run the same command again"
+_KEPT = "all replies so far are kept"
 log = logging.getLogger(__name__)
 
 
@@ -137,11 +137,11 @@ class Session:
     except StoppedError:
       pass
     except (sqlite3.Error, OSError) as error:
-      self.stop(FAILED, f"{folder}: cannot be written ({error}); {_GO_ON}")
+      self.stop(FAILED, f"{folder}: cannot be written ({error}); {_KEPT}")
     except Exception as error:  # a bug, or an answer that nobody thought of
       log.exception("in a task of the sender")
       text = f"cannot go on ({type(error).__name__}: {str(error)[:200]})"
-      self.stop(FAILED, f"{text}\nall replies so far are kept")
+      self.stop(FAILED, f"{text}\n{_KEPT}")
     self.changed.set()
 
   async def finish(self, ended: Coroutine[None, None, None]) -> None:
@@ -221,7 +221,8 @@ class Session:
   def _check(self) -> None:
     """End the work if no more calls may be paid for."""
     if self.writer.full:
-      self.stop(FAILED, f"{self.config.journal}: the disk is full; {_GO_ON}")
+      text = f"{self.config.journal}: the disk is full; {_KEPT}: make room"
+      self.stop(FAILED, f"{text} and run the same command again")
     if self.budget.overrun:
       self.stop(
         FAILED,

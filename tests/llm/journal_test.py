@@ -1,17 +1,20 @@
 """The journal's file, and the import of an earlier version's."""
 
+import asyncio
 import json
 import multiprocessing
 import pathlib
 import sqlite3
 import time
+import types
 import zlib
 
 import pytest
 
 from phi1_jax import InputError
+from phi1_jax.llm import journal
 from phi1_jax.llm.client import Client
-from phi1_jax.llm.journal import Journal
+from phi1_jax.llm.journal import Journal, Writer
 from phi1_jax.llm.request import old_digest
 
 pytestmark = pytest.mark.usefixtures("thread_sender")
@@ -159,3 +162,95 @@ def test_what_is_not_a_journal_is_refused_in_two_lines(tmp_path, make):
   with pytest.raises(InputError, match=r"Llm\.journal") as caught:
     Journal(folder)
   assert str(caught.value).count("\n") <= 1
+
+
+def call(number, **columns):
+  return journal.insert("calls", number=number, key=f"k{number}", reserve=1, **columns)
+
+
+def commit(writer, *groups):
+  """Writes groups of statements at once, and returns their errors."""
+
+  async def run():
+    writes = [writer.write(group) for group in groups]
+    return await asyncio.wait_for(asyncio.gather(*writes, return_exceptions=True), 20)
+
+  return asyncio.run(run())
+
+
+@pytest.fixture
+def writer(tmp_path):
+  Journal(tmp_path).close()
+  writer = Writer(tmp_path / "journal.sqlite", 1000)
+  yield writer
+  writer.close()
+
+
+@pytest.mark.parametrize(
+  ("bad", "error"),
+  [
+    (call(0, cost=2**64), OverflowError),
+    (call(0, reason="\ud83d"), UnicodeEncodeError),
+    (call(1), sqlite3.IntegrityError),
+  ],
+)
+def test_a_bad_statement_fails_alone(tmp_path, writer, bad, error):
+  found = commit(writer, [call(1)], [call(2), bad], (call(n) for n in [3]))
+  assert [type(each) for each in found] == [type(None), error, type(None)]
+  numbers = writer._database.execute("SELECT number FROM calls").fetchall()
+  assert numbers == [(1,), (3,)]
+  assert not writer.full
+  assert (tmp_path / "spare").exists()
+
+
+def test_half_of_a_surrogate_pair_in_a_reason_is_written(writer):
+  settled = journal.settle(1, "released", reason="bad \ud83d")
+  assert commit(writer, [call(1)], [settled]) == [None, None]
+
+
+class Broken:
+  """A database whose insertions fail."""
+
+  def __init__(self, database, code):
+    self.database, self.code = database, code
+
+  def __getattr__(self, name):
+    return getattr(self.database, name)
+
+  def __enter__(self):
+    return self.database.__enter__()
+
+  def __exit__(self, *exception):
+    return self.database.__exit__(*exception)
+
+  def execute(self, query, *values):
+    if query.startswith("INSERT"):
+      error = sqlite3.OperationalError("broken")
+      error.sqlite_errorcode = self.code
+      raise error
+    return self.database.execute(query, *values)
+
+
+@pytest.mark.parametrize(
+  ("code", "full"),
+  [
+    (sqlite3.SQLITE_FULL, True),
+    (sqlite3.SQLITE_IOERR_WRITE, True),
+    (sqlite3.SQLITE_READONLY, False),
+    (sqlite3.SQLITE_BUSY, False),
+  ],
+)
+def test_only_a_full_disk_takes_the_spare_room(tmp_path, writer, code, full):
+  writer._database = Broken(writer._database, code)
+  found = commit(writer, [call(1)], [call(2)])
+  assert [type(error) for error in found] == [sqlite3.OperationalError] * 2
+  assert (writer.full, (tmp_path / "spare").exists()) == (full, not full)
+
+
+def test_a_spare_file_that_cannot_be_deleted_hangs_nothing(writer):
+  def refuse(*_, **__):
+    raise OSError(30, "Read-only file system")
+
+  writer._spare = types.SimpleNamespace(unlink=refuse)
+  writer._database = Broken(writer._database, sqlite3.SQLITE_FULL)
+  assert isinstance(commit(writer, [call(1)])[0], sqlite3.OperationalError)
