@@ -3,7 +3,8 @@
 A batch and its calls are committed, under a name that also goes into the batch's
 metadata, before it is created. So a batch whose id was never received is found by its
 name. However a batch ends (completed, expired, cancelled), its output is billed and is
-read; the other requests are sent again.
+read; the other requests are sent again. The calls of a batch that the server does not
+know are doubtful: it may be created late, or be another account's.
 """
 
 import asyncio
@@ -99,30 +100,44 @@ class Batches:
     added = journal.insert("batches", name=name, endpoint=endpoint)
     await self._session.writer.write([added])
     await self._session.note(*zip(calls, asks, strict=True))
-    batch.id = await self._create(name, b"".join(map(_line, asks)))
-    await self._set(batch, "id", batch.id)
-    self._session.tell(note=f"batch {batch.id}: begun with {len(asks):,} requests")
-    self._session.spawn(self._finish(batch))
+    if await self._create(batch, b"".join(map(_line, asks))):
+      self._session.tell(note=f"batch {batch.id}: begun with {len(asks):,} requests")
+      self._session.spawn(self._finish(batch))
 
   async def _set(self, batch: OpenBatch, column: str, value: Any) -> None:
     statement = f"UPDATE batches SET {column} = ? WHERE name = ?"
     await self._session.writer.write([(statement, (value, batch.name))])
 
   async def _resume(self, batch: OpenBatch) -> None:
-    if batch.id is None:
-      batch.id = await self._retrying(lambda: self._find(batch.name))
-      if batch.id is None:
-        await self._close(batch, "the batch was never created", doubtful=False)
-        return
-      await self._set(batch, "id", batch.id)
-    self._session.tell(note=f"batch {batch.id}: left by an earlier run, goes on")
-    await self._finish(batch)
+    if batch.id is not None or await self._identify(batch, await self._find(batch)):
+      self._session.tell(note=f"batch {batch.id}: left by an earlier run, goes on")
+      await self._finish(batch)
+
+  async def _identify(self, batch: OpenBatch, id_: str | None) -> bool:
+    """Note a batch's id; close a batch without one."""
+    if id_ is None:
+      await self._lose(batch, "the server has no batch of that name")
+      return False
+    batch.id = id_
+    await self._set(batch, "id", id_)
+    return True
+
+  async def _lose(self, batch: OpenBatch, reason: str) -> None:
+    """Close a batch whose results cannot be had, but may be billed."""
+    text = f"batch {batch.id or batch.name}: {reason}"
+    counted = f"its {len(batch.calls):,} requests are counted as billed"
+    self._session.tell(note=f"{text}; {counted}", wait=True)
+    await self._close(batch, text, doubtful=True)
 
   async def _finish(self, batch: OpenBatch) -> None:
     """Wait until a batch has ended, and read its results."""
     api, told = self._endpoint.api.batches, None
     while True:
-      found = (await self._retrying(lambda: api.retrieve(batch.id))).model_dump()
+      answer = await self._retrying(lambda: api.retrieve(batch.id), or_none=True)
+      if answer is None:
+        await self._lose(batch, "the server does not know it (404)")
+        return
+      found = answer.model_dump()
       status, counts = str(found["status"]), found.get("request_counts") or {}
       if status in _ENDED:
         break
@@ -135,8 +150,9 @@ class Batches:
       if self._session.stopping:
         return
     for name in ("output_file_id", "error_file_id"):
-      if found.get(name):
-        await self._read(batch, found[name])
+      if found.get(name) and not await self._read(batch, found[name]):
+        await self._lose(batch, f"the server does not know its file {found[name]}")
+        return
     # Of a batch that was cut short, only the results in its files are billed.
     reason = f"batch {batch.id} ended as {status} without it"
     await self._close(batch, reason, doubtful=status == "completed")
@@ -147,16 +163,21 @@ class Batches:
       text = f"batch {batch.id} was refused ({said}); change {advice}"
       self._session.stop(session.FAILED, text)
 
-  async def _read(self, batch: OpenBatch, file: str) -> None:
-    """Commit the results in a file of a batch."""
+  async def _read(self, batch: OpenBatch, file: str) -> bool:
+    """Commit the results in a file of a batch; return whether the server has it."""
     files = self._endpoint.api.files
-    content = (await self._retrying(lambda: files.content(file))).content
-    lines = {line[0]: line for line in results(content) if line[0] in batch.calls}
+    answer = await self._retrying(lambda: files.content(file), or_none=True)
+    if answer is None:
+      return False
+    lines = {
+      line[0]: line for line in results(answer.content) if line[0] in batch.calls
+    }
     # Finish all of them before raising what the first to fail has raised.
     settled = [self._settle(batch, *line) for line in lines.values()]
     for error in await asyncio.gather(*settled, return_exceptions=True):
       if isinstance(error, BaseException):
         raise error
+    return True
 
   async def _settle(
     self, batch: OpenBatch, key: str, raw: bytes, failure: Failure | None
@@ -194,7 +215,7 @@ class Batches:
     """Send a request of this run again, or give it up."""
     self._in_batch.discard(key)
     ask = self._asks.pop(key, None)
-    if ask is None:
+    if ask is None or self._session.stopping:
       return
     self._attempts[key] += 1
     if self._attempts[key] >= self._config.attempts:
@@ -204,35 +225,69 @@ class Batches:
       self.take(ask)
       self.flush()
 
-  async def _create(self, name: str, content: bytes) -> str:
-    """Upload an input file and create a batch; return the server's id."""
-    api = self._endpoint.api
-    file = await self._retrying(
-      lambda: api.files.create(file=(f"{name}.jsonl", content), purpose="batch")
-    )
+  async def _create(self, batch: OpenBatch, content: bytes) -> bool:
+    """Upload an input file and create a batch; return whether its id is known."""
+    api, file = self._endpoint.api, (f"{batch.name}.jsonl", content)
+    options = {"endpoint": _URL, "completion_window": "24h"}
+    options |= {"metadata": {_METADATA: batch.name}}
 
-    async def create() -> str:
-      # An attempt without an answer may have created the batch all the same.
-      if found := await self._find(name):
+    refused = True  # by every attempt that had to create it
+
+    async def create(file_id: str) -> str | None:
+      nonlocal refused
+      if not refused and (found := await self._find(batch)):
         return found
-      metadata = {_METADATA: name}
-      options = {"endpoint": _URL, "completion_window": "24h", "metadata": metadata}
-      return (await api.batches.create(input_file_id=file.id, **options)).id
+      try:
+        return (await api.batches.create(input_file_id=file_id, **options)).id
+      except Exception as error:
+        failure = self._endpoint.failure(error)
+        refused &= not (failure.doubtful or (failure.status or 0) >= 500)
+        if failure.doubtful:
+          return None
+        raise
 
-    return await self._retrying(create)
+    try:
+      uploaded = await self._retrying(
+        lambda: api.files.create(file=file, purpose="batch")
+      )
+      id_ = await self._retrying(lambda: create(uploaded.id))
+    except session.StoppedError:
+      if refused:
+        await self._close(batch, "the batch was not created", doubtful=False)
+      raise
+    # It may be created late, so that a second of the same name would be paid too.
+    attempt = 0
+    while id_ is None and attempt < self._config.attempts:
+      attempt += 1
+      await self._session.sleep(limits.backoff(attempt, random.Random()))
+      if self._session.stopping:
+        raise session.StoppedError("the next run looks for the batch")
+      id_ = await self._find(batch)
+    return await self._identify(batch, id_)
 
-  async def _find(self, name: str) -> str | None:
-    looked = 0
-    async for batch in self._endpoint.api.batches.list(limit=100):
-      if (batch.metadata or {}).get(_METADATA) == name:
-        return batch.id
-      looked += 1
-      if looked >= _LOOK_BACK:
-        break
-    return None
+  async def _find(self, batch: OpenBatch) -> str | None:
+    """Return the server's id of a batch of our name."""
 
-  async def _retrying(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+    async def look() -> str | None:
+      looked = 0
+      async for found in self._endpoint.api.batches.list(limit=100):
+        if (found.metadata or {}).get(_METADATA) == batch.name:
+          return found.id
+        looked += 1
+        if looked >= _LOOK_BACK:
+          break
+      return None
+
+    return await self._retrying(look, or_none=True)
+
+  async def _retrying(
+    self, ask: Callable[[], Awaitable[Any]], *, or_none: bool = False
+  ) -> Any:
     """Return the answer to a query; retry it, or end the work.
+
+    Args:
+      ask: sends the query.
+      or_none: return None if the server does not know what is asked for (404).
 
     Raises:
       StoppedError: there is no answer.
@@ -243,6 +298,8 @@ class Batches:
         return await ask()
       except Exception as error:  # the client's, and of its parsing
         failure = self._endpoint.failure(error)
+      if or_none and failure.status == 404:
+        return None
       verdict, text = failure.verdict, self._endpoint.describe(failure)
       attempt += verdict is not Verdict.SLOW_DOWN
       if verdict is Verdict.REFUSED:

@@ -233,7 +233,50 @@ def test_a_batch_whose_id_was_lost_with_the_sender(
   assert len(ask(config, requests(6))) == 6
   assert uploads(server) == [6]
   assert server.counts()["billed"] == 6
-  assert budget_of(config).doubtful == 0
+  assert budget_of(config).doubtful_calls == (0 if created else 6)
+
+
+def test_a_batch_that_may_be_created_late_is_doubtful(server, configure, requests, ask):
+  server.batch_ends = ["dropped"]
+  config = configure(server.url, api="batch", attempts=2)
+  assert len(ask(config, requests(6))) == 6
+  assert uploads(server) == [6]
+  assert budget_of(config).doubtful_calls == 6
+  names = [batch["body"]["metadata"]["phi1_jax"] for batch in server.batches.values()]
+  with sqlite3.connect(journal_of(config).path) as database:
+    found = database.execute("SELECT name, id IS NULL FROM batches").fetchall()
+  assert [(name in names, lost) for name, lost in found] == [(False, 1), (True, 0)]
+
+
+@pytest.mark.parametrize("api", ["batch", "online"])
+def test_a_batch_that_the_server_does_not_know_is_doubtful(
+  server, configure, requests, ask, parse, api, caplog
+):
+  config = configure(server.url, api="batch")
+  usual, server.batch_seconds = server.batch_seconds, 600.0
+  leave_when(config, requests(6), parse, "in_progress")
+  server.batch_seconds = usual
+  server.batches.clear()
+  assert len(ask(configure(server.url, api=api), requests(8))) == 8
+  assert budget_of(config).doubtful_calls == 6
+  assert journal_of(config).open_batches() == []
+  assert "batch batch_0: the server does not know it" in caplog.text
+
+
+def test_a_batch_whose_file_is_gone_is_doubtful(
+  server, configure, requests, ask, monkeypatch
+):
+  store = server.RequestHandlerClass._store
+
+  def lose(handler, name, rows):
+    return name if name == "batch_0-output" else store(handler, name, rows)
+
+  monkeypatch.setattr(server.RequestHandlerClass, "_store", lose)
+  config = configure(server.url, api="batch")
+  assert len(ask(config, requests(3))) == 3
+  budget = budget_of(config)
+  assert budget.doubtful_calls == 3
+  assert budget.spent < server.money <= budget.spent + budget.doubtful
 
 
 def test_a_batch_of_another_endpoint_is_left_alone(
@@ -254,9 +297,12 @@ def test_a_batch_of_another_endpoint_is_left_alone(
 
 def test_a_bad_key_stops_a_batch_too(serve, configure, requests, ask):
   with serve(key="another") as server:
+    config = configure(server.url, api="batch")
     with pytest.raises(InputError, match="401"):
-      ask(configure(server.url, api="batch"), requests(3))
+      ask(config, requests(3))
     assert server.batches == {}
+    assert journal_of(config).open_batches() == []
+    assert budget_of(config).left == 10**12
 
 
 def asks(*reserves):

@@ -50,7 +50,8 @@ class CountingServer(http.server.ThreadingHTTPServer):
       dictionary, by the text of the request's first message. In batches only errors of
       a dictionary.
     batch_ends: how the next batches end: "expired", "cancelled", "failed", "lost" (the
-      answer to its creation is); afterwards "completed".
+      answer to its creation is), "dropped" (it is never created, and there is no
+      answer); afterwards "completed".
     write: makes the text of a reply of a request's body; None: words that say nothing.
     billed: how often each request got a whole reply, by its digest.
     spoiled: number of replies that were billed and arrived broken.
@@ -143,10 +144,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
       listed = [self._batch(name) for name in reversed(server.batches)]
       content = {"object": "list", "data": listed, "has_more": False}
       return self._json(200, content)
-    if path.startswith("/v1/batches/"):
-      return self._json(200, self._batch(path.split("/")[3]))
-    if path.startswith("/v1/files/"):
-      return self._send(200, server.files[path.split("/")[3]])
+    kind, _, name = path.removeprefix("/v1/").removesuffix("/content").partition("/")
+    if kind == "batches" and name in server.batches:
+      return self._json(200, self._batch(name))
+    if kind == "files" and name in server.files:
+      return self._send(200, server.files[name])
     return self._json(404, {"error": {"message": f"no such page {path}"}})
 
   def do_POST(self):
@@ -247,6 +249,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     with server.lock:
       name = f"batch_{len(server.batches)}"
       end = server.batch_ends.pop(0) if server.batch_ends else "completed"
+      if end == "dropped":
+        self.close_connection = True
+        return
       server.batches[name] = {"body": body, "begun": time.monotonic(), "end": end}
     if end == "lost":
       server.batches[name]["end"] = "completed"

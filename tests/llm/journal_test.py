@@ -112,6 +112,19 @@ def test_a_batch_of_an_old_journal_is_read(server, configure, ask, old):
   assert Journal(pathlib.Path(config.journal)).open_batches() == []
 
 
+def test_a_batch_of_an_old_journal_that_is_unknown_is_doubtful(
+  server, configure, ask, old
+):
+  pytest.importorskip("openai")
+  config = configure(server.url)
+  wanted = old(config)
+  (outcome,) = ask(config, wanted[4:])
+  assert outcome.value.startswith("answer")
+  journal = Journal(pathlib.Path(config.journal))
+  assert journal.open_batches() == []
+  assert journal.budget(1000).doubtful == 270
+
+
 def test_a_damaged_line_of_an_old_journal_is_refused(configure, old):
   config = configure()
   old(config)
