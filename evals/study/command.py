@@ -129,10 +129,7 @@ def _config(arguments) -> StudyConfig:
     arguments.gin_files, arguments.gin_bindings, {"Study": StudyConfig}
   )["Study"]
   for file in (config.recipe, *config.models.values()):
-    if not Path(file).is_file():
-      raise InputError(
-        f"Study: no such gin file {file}; run from the repository's root"
-      )
+    gin_config.find(file)
   return config
 
 

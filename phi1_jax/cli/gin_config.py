@@ -352,6 +352,8 @@ def _checked(place: str, value: Any, hint: Any) -> Any:
     value = float(value)
   if not _fits(value, hint):
     expected = hint.__name__ if isinstance(hint, type) else str(hint)
+    if type(value) is str and typing.get_origin(hint) is tuple:
+      expected += f', such as "({value!r},)"'
     raise InputError(
       f"{place}: got {value!r} ({type(value).__name__}), "
       f"expected {expected.replace('typing.', '')}"

@@ -158,7 +158,7 @@ def devices(topology: Topology) -> list[Any]:
       platform="tpu", topology_name=f"{topology.chip}:{layout}", **options
     )
   except (RuntimeError, ValueError) as error:
-    if "libtpu" in str(error):
+    if "libtpu" in str(error) or "TPU support not installed" in str(error):
       raise InputError(
         f"--topology={topology.name} needs the TPU compiler: {how_to_install('tpu')}"
       ) from None

@@ -6,7 +6,7 @@ import re
 import time
 
 from phi1_jax import InputError, grammar, storage
-from phi1_jax.checkpoint import manager
+from phi1_jax.checkpoint import description, manager
 from phi1_jax.data import files
 from phi1_jax.data.config import CURATED_CONTENT, DataConfig
 from phi1_jax.data.loader import train_batches
@@ -58,14 +58,16 @@ def check_same_config(text: str) -> None:
 
 
 def check_start(setup: Setup) -> None:
-  """Refuses a `resume_from` or `init_from` that holds no checkpoint.
+  """Refuses a `resume_from` or `init_from` that holds no checkpoint of this model.
 
   A run that goes on from its own work directory needs neither any more.
   """
   config = setup.config.checkpoint
   if not manager.holds_checkpoint(setup.workdir):
     for place in filter(None, (config.resume_from, config.init_from)):
-      manager.find(place)
+      found = manager.find(place)
+      wanted = {"model_shape": setup.config.model.shape()}
+      manager.check_meta(found, description.read_meta(found), wanted)
 
 
 def check_store(store: TokenStore, config: RunConfig) -> None:

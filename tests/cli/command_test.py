@@ -30,6 +30,12 @@ def ending(body):
     ("raise KeyboardInterrupt", 130, "interrupted\n"),
     ("raise ConnectionResetError(104, 'a')", 1, "error: [Errno 104] a; run the same"),
     ("raise RuntimeError('on fire')", 1, "Traceback"),
+    (
+      "raise ModuleNotFoundError(name='rapidfuzz')",
+      2,
+      "error: this needs rapidfuzz: pip",
+    ),
+    ("raise ModuleNotFoundError(name='mine')", 1, "Traceback"),
   ],
 )
 def test_exit_codes(body, code, err):

@@ -88,6 +88,7 @@ def test_later_files_and_flags_win():
       r"weight_decay .*got inf \(float\), expected fl",
     ),
     ("Optimizer.weight_decay = True", r"got True \(bool\), expected float"),
+    ("Data.modules = 'a'", r"got 'a' \(str\), expected tuple\[str.*such as .\('a',\)"),
     ("Data.modules = [1]", r"Data.modules .*got \(1,\) \(tuple\), expected tuple\[str"),
     ("Data.rates = {'a': True}", r"Data.rates .*expected dict\[str, float\] \| None"),
     ("a/Train.seed = 3", r"^a/Train.seed: nothing reads a binding with a scope"),

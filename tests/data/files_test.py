@@ -239,6 +239,13 @@ def test_all_rows_bad_is_an_error_with_the_reasons(folder):
     prepare(config(folder, "store", files=(f"{folder}/*.json",)))
 
 
+def test_all_rows_bad_is_an_error_before_a_tokenizer_is_trained(folder):
+  (folder / "bad.json").write_text('{"x": 1}\nnot JSON\n')
+  trained = {"tokenizer": "train", "trained_vocabulary_size": 300}
+  with pytest.raises(InputError, match=r"no documents .*1 no text.*1 not JSON"):
+    prepare(config(folder, "store", files=(f"{folder}/*.json",), **trained))
+
+
 def test_files_take_the_place_of_a_recipes_mixture(folder):
   made = config(folder, "a", mixture="code_textbook")
   assert made.mixture is None

@@ -17,7 +17,7 @@ from phi1_jax.parallel import sharding
 from phi1_jax.parallel.mesh import MeshConfig
 from phi1_jax.telemetry.throughput import FIGURES
 from phi1_jax.telemetry.writers import read_metrics
-from phi1_jax.training import hooks, loop, state
+from phi1_jax.training import preflight, hooks, loop, state
 from phi1_jax.training import step as train_step
 from phi1_jax.training.metrics import DivergedError, Seen
 from phi1_jax.training.preemption import StopSignal
@@ -348,3 +348,11 @@ def test_a_run_begun_with_another_order_of_windows_is_refused(tmp_path):
     loop._refuse_other_order({"step": 3}, "run")
   loop._refuse_other_order({"step": 3, "samples_seen": 24, "order": ORDER}, "run")
   loop._refuse_other_order({"step": 0, "samples_seen": 0}, "run")
+
+
+def test_a_checkpoint_of_another_model_is_refused_before_anything_is_built(
+  tiny, undisturbed
+):
+  setup = tiny(checkpoint={"init_from": str(undisturbed)}, model={"mlp_dim": 24})
+  with pytest.raises(InputError, match="another model_shape: got mlp_dim"):
+    preflight.check_start(setup)
