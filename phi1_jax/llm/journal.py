@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import os
+import re
 import sqlite3
 import time
 import zlib
@@ -24,6 +25,10 @@ from phi1_jax.llm.reply import Reply
 
 FILE_NAME = "journal.sqlite"
 _VERSION = 1
+_MOUNTS = Path("/proc/mounts")
+# File systems whose shared memory SQLite's write-ahead log cannot rely on.
+_NETWORK = ("nfs", "nfs4", "lustre", "cifs", "smb3", "smbfs", "ceph", "beegfs", "gpfs")
+_LOCAL_FUSE = ("fuseblk", "fuse.fuse-overlayfs")  # a disk's, a container's
 # `request` is `Request.content` as JSON. `outcome` is "reply", "released" (not billed)
 # or "doubtful" (perhaps billed). Without an outcome, a call of an open batch is in
 # progress; any other is doubtful if no sender is at work. Money is in picodollars.
@@ -76,7 +81,8 @@ class Journal:
     writable: whether the folder can be written.
 
   Raises:
-    InputError: not a journal, a damaged one, or a folder that cannot be written.
+    InputError: not a journal, a damaged one, or a folder that cannot be written or is
+      on a network's file system.
   """
 
   def __init__(self, folder: Path):
@@ -90,6 +96,11 @@ class Journal:
         f"Llm.journal: {folder} cannot be created ({error.strerror})"
       ) from None
     self.writable = os.access(folder, os.W_OK)
+    if self.writable and (kind := _network(folder)):
+      raise InputError(
+        f"Llm.journal: got {folder} on {kind}, where SQLite may damage its files; "
+        "name a folder on a local disk"
+      )
     self._database = self._guard(self._open)
 
   def _open(self) -> sqlite3.Connection:
@@ -260,6 +271,21 @@ class Writer:
     self._database.close()
     with contextlib.suppress(OSError):
       self._spare.unlink(missing_ok=True)
+
+
+def _network(folder: Path) -> str | None:
+  """Return the type of the file system of a folder if it is a network's (Linux)."""
+  if not _MOUNTS.exists():
+    return None
+  kinds: dict[Path, str] = {}  # of the last that was mounted at a place
+  for line in _MOUNTS.read_text(errors="surrogateescape").splitlines():
+    _, place, kind = line.split(" ")[:3]
+    escaped = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), place)
+    kinds[Path(escaped)] = kind
+  folder = folder.resolve()
+  kind = next((kinds[p] for p in (folder, *folder.parents) if p in kinds), "")
+  fuse = kind.startswith("fuse") and kind not in _LOCAL_FUSE
+  return kind if fuse or kind in _NETWORK else None
 
 
 def _code(error: Exception) -> int:

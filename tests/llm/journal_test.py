@@ -177,6 +177,29 @@ def test_what_is_not_a_journal_is_refused_in_two_lines(tmp_path, make):
   assert str(caught.value).count("\n") <= 1
 
 
+@pytest.mark.parametrize(
+  ("kind", "refused"),
+  [
+    *[(kind, True) for kind in ("nfs4", "lustre", "cifs", "fuse.sshfs", "fuse")],
+    *[(kind, False) for kind in ("ext4", "tmpfs", "fuse.fuse-overlayfs", "fuseblk")],
+  ],
+)
+def test_only_a_network_file_system_is_refused(tmp_path, monkeypatch, kind, refused):
+  shared = tmp_path / "a shared" / "disk"
+  place = str(shared.parent).replace(" ", r"\040")
+  mounts = tmp_path / "mounts"
+  mounts.write_text(f"/dev/a / nfs rw 0 0\nauto {place} autofs rw 0 0\n")
+  with mounts.open("a") as file:
+    file.write(f"host:/x {place} {kind} rw 0 0\n/dev/a {tmp_path}/other nfs rw 0 0\n")
+  monkeypatch.setattr(journal, "_MOUNTS", mounts)
+  if not refused:
+    return Journal(shared).close()
+  with pytest.raises(InputError, match=rf"got .*disk on {kind}") as caught:
+    Journal(shared)
+  assert "\n" not in str(caught.value)
+  assert list(shared.iterdir()) == []
+
+
 def call(number, **columns):
   return journal.insert("calls", number=number, key=f"k{number}", reserve=1, **columns)
 
