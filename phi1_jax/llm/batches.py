@@ -125,7 +125,7 @@ class Batches:
   async def _lose(self, batch: OpenBatch, reason: str) -> None:
     """Close a batch whose results cannot be had, but may be billed."""
     text = f"batch {batch.id or batch.name}: {reason}"
-    counted = f"its {len(batch.calls):,} requests are counted as billed"
+    counted = f"requests counted as billed: {len(batch.calls):,}"
     self._session.tell(note=f"{text}; {counted}", wait=True)
     await self._close(batch, text, doubtful=True)
 

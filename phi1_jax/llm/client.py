@@ -17,6 +17,7 @@ import logging
 import math
 import multiprocessing
 import os
+import site
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -291,6 +292,16 @@ class Client:
       self._on_progress(progress)
 
 
+def _environment() -> dict[str, str]:
+  """Return a child's environment, in which it imports this package, not another."""
+  package = Path(phi1_jax.__file__).resolve().parents[1]
+  installed = (*site.getsitepackages(), site.getusersitepackages())
+  if package in {Path(place).resolve() for place in installed}:
+    return dict(os.environ)  # PYTHONPATH would put it before the standard library
+  paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
+  return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
 class SenderProcess:
   """A sender in a process of its own, and a pipe to it.
 
@@ -301,8 +312,6 @@ class SenderProcess:
 
   def __init__(self, folder: Path, start: Start):
     self._log = folder / _LOG
-    package = str(Path(phi1_jax.__file__).parents[1])
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     self._pipe, theirs = multiprocessing.Pipe()
     with self._log.open("wb") as errors, theirs:
       # In a session of its own, neither Ctrl-C nor the end of a terminal reaches it.
@@ -313,7 +322,7 @@ class SenderProcess:
         stderr=errors,
         pass_fds=(theirs.fileno(),),
         start_new_session=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        env=_environment(),
       )
     self.send(start)
 

@@ -15,6 +15,7 @@ import time
 import pytest
 
 from phi1_jax import InputError, storage
+from phi1_jax.llm import client
 from phi1_jax.llm.client import Client, RequestError
 from phi1_jax.llm.journal import Journal
 
@@ -120,6 +121,18 @@ def test_sigterm_ends_it_the_same_way(serve, configure, requests):
       with pytest.raises(RequestError, match="nothing is lost"):
         list(outcomes)
     assert totals(config) == (server.counts()["billed"], 0)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_an_installed_package_does_not_precede_the_standard_library(
+  monkeypatch, installed, tmp_path
+):
+  root = pathlib.Path(client.__file__).parents[2]
+  monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+  places = [str(root)] if installed else []
+  monkeypatch.setattr(client.site, "getsitepackages", lambda: places)
+  found = client._environment()["PYTHONPATH"].split(os.pathsep)
+  assert found == ([] if installed else [str(root)]) + [str(tmp_path)]
 
 
 def test_a_killed_sender_leaves_known_doubts(serve, configure, requests):
