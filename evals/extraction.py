@@ -21,7 +21,7 @@ import itertools
 import re
 import textwrap
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from evals.names import BUILTINS, Names, names
 from phi1_jax.problems.problem import parse
@@ -39,9 +39,9 @@ _TOKEN = re.compile(
   re.VERBOSE,
 )
 _FENCE = re.compile(r"^[ \t]*```[^\n]*$", re.MULTILINE)
-_GLUED_FENCE = re.compile(r"(?<=[^\s`])```[ \t]*$", re.MULTILINE)
+_ANY_FENCE = re.compile(rf"{_FENCE.pattern}|(?<=[^\s`])```[ \t]*$", re.MULTILINE)
 _TEXT = re.compile(r"(\"{3}|'{3})[\s\S]*?\1")  # a fence inside of it is none
-_THOUGHT = re.compile(r"<think>[\s\S]*?</think>")
+_THOUGHTS = re.compile(r"(\s*<think>[\s\S]*?</think>)*")
 _END = re.compile(r"</s>|<\|(endoftext|im_end|eot_id|end)\|>")
 # Lines at column 0 that go on with the block before them.
 _CONTINUES = re.compile(r"(else|elif|except|finally)\b|[)\]}#]|\s|$")
@@ -86,20 +86,21 @@ def extract(
     also: other names that the tests use, kept where they are defined.
     border: where the completion begins.
   """
+  pieces, dropped = [program], []
   if not _defines(program, entry_point):
-    program, border = _plain(program, entry_point, border)
+    pieces, border, dropped = _plain(program, entry_point, border)
   blocks, place = [], 0
-  for source in _split(program):
+  for source in itertools.chain(*map(_split, pieces)):
     blocks.append(_read(source))
     ahead = max(0, border - place)
     blocks[-1].begun = ahead > 0 and not source[ahead:].strip()
     place += len(source)
   entry = _entry(blocks, entry_point)
   if entry is None:
-    return Extraction("", (f"everything: no definition of {entry_point}",))
+    dropped.append(f"everything: no definition of {entry_point}")
+    return Extraction("", tuple(dropped))
   _settle(blocks, entry, entry_point)
   kept = _reached(blocks, entry, entry_point, also)
-  dropped = []
   for index, block in enumerate(blocks):
     if index not in kept and block.source.strip():
       dropped.append(f"{_beginning(block.source)}: {block.reason or 'not needed'}")
@@ -122,54 +123,123 @@ def _defines(program: str, entry_point: str) -> bool:
   return any(getattr(node, "name", None) == entry_point for node in tree.body)
 
 
-def _plain(program: str, entry_point: str, border: int) -> tuple[str, int]:
-  """Takes thoughts, end tokens, and markdown off the answer."""
-  prompt, answer = program[:border], _THOUGHT.sub("", program[border:])
-  if end := _END.search(answer):
-    answer = answer[: end.start()]
+def _plain(program: str, entry_point: str, border: int):
+  """Takes thoughts, end tokens, and markdown off the answer.
+
+  Returns:
+    The pieces of code, where in the first the answer begins, and what was cut off.
+  """
+  prompt, answer = program[:border], program[border:]
+  thoughts = _THOUGHTS.match(answer)
+  assert thoughts  # possibly an empty one
+  answer = answer[thoughts.end() :]
   if re.match(r" +(def|class|import|from|@) *\w", answer) and not prompt.strip():
     answer = textwrap.dedent(answer)
-  return _unfence(prompt, _GLUED_FENCE.sub("\n```", answer), entry_point)
+  pieces = _unfence(prompt, answer, entry_point)
+  border = min(len(prompt), len(pieces[0]))
+  pieces[-1], rest = _ended(
+    pieces[-1], entry_point, len(prompt) if len(pieces) == 1 else 0
+  )
+  cut = [(thoughts.group(), "a thought"), (rest, "after the end")]
+  dropped = [f"{_beginning(text)}: {why}" for text, why in cut if text.strip()]
+  return pieces, border, dropped
 
 
-def _unfence(prompt: str, answer: str, entry_point: str) -> tuple[str, int]:
+def _definition(entry_point: str) -> re.Pattern:
+  return re.compile(rf"^(async )?def {re.escape(entry_point)}\b", re.MULTILINE)
+
+
+def _ended(code: str, entry_point: str, border: int) -> tuple[str, str]:
+  """Splits code at the first end token behind the answer's first line of code.
+
+  Tokens in strings and in comments end nothing.
+  """
+  begin = _definition(entry_point).search(code, border)
+  if border and not begin:  # the answer goes on with the prompt
+    begin = re.compile(r"^[ \t]+\S|(?<=[^\n])\S", re.MULTILINE).search(code, border)
+  if begin:
+    for start, end in _between_strings(code, border):
+      found = _END.search(code, max(start, begin.start()), end)
+      if found:
+        return code[: found.start()], code[found.start() :]
+  return code, ""
+
+
+def _between_strings(code: str, place: int = 0) -> Iterator[tuple[int, int]]:
+  """Spans from `place` on, none longer than a line, in no string and no comment."""
+  start = place
+  while match := _TOKEN.search(code, place):
+    place = match.end()
+    if match.lastgroup in ("triple", "string", "comment", "newline"):
+      yield start, match.start()
+      start = place = _end_of(code, match) or place
+  yield start, len(code)
+
+
+def _end_of(code: str, token: re.Match) -> int:
+  """Where a token ends, with the text in triple quotes; 0 if that never ends."""
+  if token.lastgroup != "triple":
+    return token.end()
+  end = code.find(token.group(), token.end())
+  while end > 0 and _escaped(code, end):
+    end = code.find(token.group(), end + 1)
+  return end + 3 if end > 0 else 0
+
+
+def _fences(answer: str) -> list[re.Match]:
+  """Lines that open and close fences; prose has no strings, and strings no fences."""
+  found, place = [], 0
+  while opening := _FENCE.search(answer, place):
+    found.append(opening)
+    spans = _between_strings(answer, opening.end())
+    closing = next(filter(None, (_ANY_FENCE.search(answer, *s) for s in spans)), None)
+    if not closing:
+      break
+    found.append(closing)
+    place = closing.end()
+  return found
+
+
+def _unfence(prompt: str, answer: str, entry_point: str) -> list[str]:
   """Takes markdown off: the fenced block that defines the entry point, or up to one.
 
-  Of several the first that does something. Fences in texts are none, unless that leaves
-  nothing: then a quote was prose.
+  Of several the first that does something. Where no fenced block has it, strings in
+  prose count too, unless that leaves nothing: then a quote was prose.
   """
   texts = [match.span() for match in _TEXT.finditer(answer)]
-  fences = list(_FENCE.finditer(answer))
-  outside = [f for f in fences if not _is_inside(f.start(), texts)]
-  found = []
-  for some in (outside, fences):
-    ends = [fence.start() for fence in some] + [len(answer)]
-    parts = [answer[: ends[0]]] + [
-      textwrap.dedent(answer[fence.end() + 1 : end])
-      for fence, end in zip(some, ends[1:], strict=True)
+  every = list(_ANY_FENCE.finditer(answer))
+  outside = [f for f in every if not _is_inside(f.start(), texts)]
+  defines = _definition(entry_point)
+  for fences in (_fences(answer), outside, every):
+    ends = [fence.start() for fence in fences] + [len(answer)]
+    parts = [
+      _dedent(answer[fence.end() + 1 : end])
+      for fence, end in zip(fences, ends[1:], strict=True)
     ]
-    # Inside of fences are the odd parts. What comes before is the prompt, whose imports
-    # and helpers the fenced code may rely on.
-    defines = re.compile(rf"^(async )?def {re.escape(entry_point)}\b", re.MULTILINE)
-    found = [part for part in parts[1::2] if defines.search(part)]
-    if found or len(outside) == len(fences):
+    found = [part for part in parts[::2] if defines.search(part)]
+    if found:
       break
-  ahead = answer[: outside[0].start()] if outside else answer
-  before = prompt + ahead
-  if not found:
+  else:
+    ahead = answer[: outside[0].start()] if outside else answer
     if outside and not re.search(r"^[ \t]+\S", ahead, re.MULTILINE):
       end = outside[1].start() if len(outside) > 1 else len(answer)
       body = answer[outside[0].end() + 1 : end]
       if body[:1] in (" ", "\t") and prompt.strip():  # the fence has the body alone
-        return prompt + body, len(prompt)
-    return before, min(len(prompt), len(before))
-  before = before.rstrip() + "\n\n"
+        return [prompt + body]
+    return [prompt + ahead]
+  # What comes before is the prompt, whose imports and helpers the fenced code may use.
   chosen = next(
     (part for part in found if not _only_begun(part, entry_point)), found[0]
   )
-  others = itertools.takewhile(lambda part: part is not chosen, parts[1::2])
-  helpers = [part for part in others if part not in found]
-  return "\n".join([before, *helpers, chosen]), min(len(prompt), len(before))
+  others = itertools.takewhile(lambda part: part is not chosen, parts[::2])
+  before = prompt + answer[: ends[0]]
+  helpers = [part.rstrip() + "\n\n" for part in others if part not in found]
+  return [before.rstrip() + "\n\n", *helpers, chosen]
+
+
+def _dedent(part: str) -> str:
+  """Takes an indentation off; code without any keeps its strings as they are."""
+  return textwrap.dedent(part) if part.lstrip("\n")[:1] in (" ", "\t") else part
 
 
 def _is_inside(place: int, spans: list[tuple[int, int]]) -> bool:
@@ -178,9 +248,9 @@ def _is_inside(place: int, spans: list[tuple[int, int]]) -> bool:
 
 
 def _only_begun(part: str, entry_point: str) -> bool:
-  """Whether a fenced block defines the entry point as a stub."""
+  """Whether a fenced block has the entry point as a stub, or has it in a string."""
   entry = _entry([_read(source) for source in _split(part)], entry_point)
-  return bool(entry and entry.tree and _is_stub(entry.tree.body[0]))
+  return not (entry and entry.tree) or _is_stub(entry.tree.body[0])
 
 
 def _split(program: str) -> list[str]:
@@ -191,10 +261,7 @@ def _split(program: str) -> list[str]:
     place = match.end()
     kind = match.lastgroup
     if kind == "triple":
-      end = program.find(match.group(), place)
-      while end > 0 and _escaped(program, end):
-        end = program.find(match.group(), end + 1)
-      place = len(program) if end < 0 else end + 3
+      place = _end_of(program, match) or len(program)
     elif kind == "open":
       depth += 1
     elif kind == "close":

@@ -32,12 +32,12 @@ What is not covered:
 Differences from running code and tests in one process: constants of the code have the
 value they had when it was loaded; instances of the code's classes have no operators in
 the tests, only attributes, calls, truth, length and items, or what the built-in type
-that they extend has, unless they override it; a test sees exceptions as their nearest built-in class; a
-generator that a test asked for 64 items is read ahead, and cannot be sent to; a
-test cannot seed the code's random numbers. Sets iterate as in one process, and where
-that cannot be had, or a test asks for the identity of equal texts or numbers, the
-verdict is no pass and says so. Not noticed: a set that lost elements on one side and
-gets new ones on the other may put those elsewhere; `ChainMap`, `UserDict` and mapping
-proxies lose their type; `pop()` of a set after earlier pops begins at the first element
-again; views of dictionaries are copies.
+that they extend has, unless they override it; a test sees exceptions as their nearest
+built-in class; a generator that a test asked for 64 items is read ahead, and cannot be
+sent to; a test cannot seed the code's random numbers. Sets iterate as in one process,
+and where that cannot be had, or a test asks for the identity of equal texts or numbers,
+the verdict is no pass and says so. Not noticed: a set that lost elements on one side
+and gets new ones on the other may put those elsewhere; `ChainMap`, `UserDict` and
+mapping proxies lose their type; `pop()` of a set after earlier pops begins at the first
+element again; views of dictionaries are copies.
 """

@@ -1,3 +1,4 @@
+import ast
 import os
 import time
 
@@ -6,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals import prompts
-from evals.extraction import extract
+from evals.extraction import Extraction, extract
 from phi1_jax.problems import mbpp
 
 F = "def f(x):\n  return x\n"
@@ -117,6 +118,63 @@ STUB = 'def f(x):\n  import math\n  """Doc."""\n'
 def test_the_answer_is_found(prompt, answer, code):
   found = extract(prompt + answer, "f", border=len(prompt)).code
   assert found.strip() == (answer if code is None else code).strip()
+
+
+@pytest.mark.parametrize(
+  ("prompt", "answer", "code", "dropped"),
+  [
+    (
+      STUB,
+      "  return '</s>' + x\n\nThat adds a tag.\n",
+      STUB + "  return '</s>' + x",
+      1,
+    ),
+    ("", "So:\n```python\n{}```\n", "def f(x):\n  return x.strip('<|end|>')\n", 1),
+    ("", "So:\n```\n{}```\n", "def f(x):\n  return '<think>a</think>'  # </s>\n", 1),
+    ("", "Before </s>:\n```\n{}```\n", F, 1),  # the code comes later
+    ("", "{}Don't</s>\n```\n" + G + "```\n", F, 2),
+    ("", "```\n{}</s>def g(): pass\n", F, 1),
+    ("", "<think>\n" + G + "</think><think></think>\n```\n{}```\n", F, 1),
+    ("", "```\n{}```\n<think>\n```\n" + G + "```\n</think>\n", F, 0),
+    (STUB, "\n  return 2<|im_end|>\n  return 3\n", STUB + "\n  return 2", 1),
+  ],
+)
+def test_tokens_in_strings_are_code(prompt, answer, code, dropped):
+  found = extract(prompt + answer.replace("{}", code), "f", border=len(prompt))
+  assert found.code.strip() == code.strip()
+  assert len(found.dropped) == dropped, found.dropped
+
+
+def test_states_which_thoughts_and_ends_were_cut_off():
+  found = extract("<think>\nHm.</think>\n" + F + "</s>\nabc", "f")
+  assert found == Extraction("\n" + F, ("<think>: a thought", "</s>: after the end"))
+
+
+PIECES = ["</s>", "<|end|>", "<think>", "</think>", "\n```\n", "```", "'", '"', "\\"]
+PIECES += ['"""', "'''", "\n", "#", " ", "a", "\ndef f(x):\n", "(", "\n~~~\n", "{"]
+STRINGS = st.lists(st.sampled_from(PIECES)).map("".join)
+PROSE = ["It's", '"""', "'''", "so:", "</s>", "(", "\n", " ", '"', "#", "done</s>"]
+
+
+def _literal(text, quote):
+  """Python's text for a string, over several lines where it has several."""
+  if len(quote) == 1:
+    return repr(text)
+  text = text.replace("\\", "\\\\").replace(quote[0], "\\" + quote[0])
+  return quote + text + quote
+
+
+LITERALS = st.builds(_literal, STRINGS, st.sampled_from(["'", '"""', "'''"]))
+
+
+@given(
+  st.lists(LITERALS, min_size=1), LITERALS, *[st.lists(st.sampled_from(PROSE))] * 2
+)
+def test_a_fence_takes_nothing_from_a_program(strings, docstring, before, after):
+  program = f"T = [{', '.join(strings)}]  # it's```\n@str\n"
+  program += f"def f(x):\n  {docstring}\n  return T, {strings[0]}\n"
+  answer = "".join(before) + f"\n```python\n{program}```\n" + "".join(after)
+  assert ast.dump(ast.parse(extract(answer, "f").code)) == ast.dump(ast.parse(program))
 
 
 SETTING_UP = [

@@ -373,9 +373,13 @@ class Decoder:
       if base is collections.defaultdict:
         object.__setattr__(target, "default_factory", self.value(payload[0]))
         payload = payload[1]
+      pairs = self._pairs(payload)
       base.clear(target)
-      for key, value in self._pairs(payload):
-        base.__setitem__(target, key, value)
+      if base is collections.OrderedDict:  # its update asks what the class overrides
+        for key, value in pairs:
+          base.__setitem__(target, key, value)
+      else:
+        dict.update(target, pairs)
 
   def _build(self, tag: str, payload):
     if tag == "nan":
