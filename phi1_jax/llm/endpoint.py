@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from phi1_jax import InputError
+from phi1_jax import InputError, how_to_install
 from phi1_jax.llm import reply
 from phi1_jax.llm.config import LlmConfig
 
@@ -35,8 +35,7 @@ def library() -> Any:
     return importlib.import_module("openai")
   except ImportError:
     raise InputError(
-      "asking an endpoint needs the package openai: "
-      "pip install -c constraints.txt -e '.[llm]'"
+      f"asking an endpoint needs the package openai: {how_to_install('llm')}"
     ) from None
 
 
