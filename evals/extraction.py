@@ -137,9 +137,11 @@ def _plain(program: str, entry_point: str, border: int):
     answer = textwrap.dedent(answer)
   pieces = _unfence(prompt, answer, entry_point)
   border = min(len(prompt), len(pieces[0]))
-  pieces[-1], rest = _ended(
-    pieces[-1], entry_point, len(prompt) if len(pieces) == 1 else 0
-  )
+  pieces[0], rest = _ended(pieces[0], entry_point, border)
+  if rest:
+    del pieces[1:]
+  elif len(pieces) > 1:
+    pieces[-1], rest = _ended(pieces[-1], entry_point, 0)
   cut = [(thoughts.group(), "a thought"), (rest, "after the end")]
   dropped = [f"{_beginning(text)}: {why}" for text, why in cut if text.strip()]
   return pieces, border, dropped
@@ -155,8 +157,8 @@ def _ended(code: str, entry_point: str, border: int) -> tuple[str, str]:
   Tokens in strings and in comments end nothing.
   """
   begin = _definition(entry_point).search(code, border)
-  if border and not begin:  # the answer goes on with the prompt
-    begin = re.compile(r"^[ \t]+\S|(?<=[^\n])\S", re.MULTILINE).search(code, border)
+  if border and not begin:  # but indented, it goes on with the prompt
+    begin = re.compile(r"\s*(?<!\n)\S").match(code, border)
   if begin:
     for start, end in _between_strings(code, border):
       found = _END.search(code, max(start, begin.start()), end)

@@ -132,7 +132,9 @@ def test_the_answer_is_found(prompt, answer, code):
     ("", "So:\n```python\n{}```\n", "def f(x):\n  return x.strip('<|end|>')\n", 1),
     ("", "So:\n```\n{}```\n", "def f(x):\n  return '<think>a</think>'  # </s>\n", 1),
     ("", "Before </s>:\n```\n{}```\n", F, 1),  # the code comes later
-    ("", "{}Don't</s>\n```\n" + G + "```\n", F, 2),
+    ("", "{}</s>\n```\n" + G + "```\n", F.rstrip(), 1),
+    (STUB, "  return 3</s>\n```\n" + G + "```\n", STUB + "  return 3", 1),
+    (STUB, "By </s>:\n  - </s>\n```\n{}```\n", F, 2),
     ("", "```\n{}</s>def g(): pass\n", F, 1),
     ("", "<think>\n" + G + "</think><think></think>\n```\n{}```\n", F, 1),
     ("", "```\n{}```\n<think>\n```\n" + G + "```\n</think>\n", F, 0),
