@@ -160,21 +160,27 @@ def _ended(code: str, entry_point: str, border: int) -> tuple[str, str]:
   if border and not begin:  # but indented, it goes on with the prompt
     begin = re.compile(r"\s*(?<!\n)\S").match(code, border)
   if begin:
-    for start, end in _between_strings(code, border):
+    for start, end in _between_strings(code, border, set()):
       found = _END.search(code, max(start, begin.start()), end)
       if found:
         return code[: found.start()], code[found.start() :]
   return code, ""
 
 
-def _between_strings(code: str, place: int = 0) -> Iterator[tuple[int, int]]:
-  """Spans from `place` on, none longer than a line, in no string and no comment."""
+def _between_strings(code: str, place: int, never: set) -> Iterator[tuple[int, int]]:
+  """Spans from `place` on, none longer than a line, in no string and no comment.
+
+  Quotes that never close begin no string; `never` keeps them, for linear time.
+  """
   start = place
   while match := _TOKEN.search(code, place):
     place = match.end()
     if match.lastgroup in ("triple", "string", "comment", "newline"):
       yield start, match.start()
-      start = place = _end_of(code, match) or place
+      end = 0 if match.group() in never else _end_of(code, match)
+      if not end:
+        never.add(match.group())
+      start = place = end or place
   yield start, len(code)
 
 
@@ -190,10 +196,10 @@ def _end_of(code: str, token: re.Match) -> int:
 
 def _fences(answer: str) -> list[re.Match]:
   """Lines that open and close fences; prose has no strings, and strings no fences."""
-  found, place = [], 0
+  found, place, never = [], 0, set()
   while opening := _FENCE.search(answer, place):
     found.append(opening)
-    spans = _between_strings(answer, opening.end())
+    spans = _between_strings(answer, opening.end(), never)
     closing = next(filter(None, (_ANY_FENCE.search(answer, *s) for s in spans)), None)
     if not closing:
       break

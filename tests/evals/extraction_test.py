@@ -274,6 +274,7 @@ def test_names_that_tests_use_are_kept():
     "@a\n",
     "\\\\\n",
     "```\n",
+    "```\n\\'''\n",
     "if x:\n",
     '\\"',
     "def h(x):\n  T.append(h(x))\nh(T)\n",
