@@ -182,7 +182,8 @@ def _chunked_forward(chunks, dtype, z_loss, *operands):
 
 def _chunked_backward(chunks, dtype, z_loss, residuals, cotangents):
   d_hidden_BTD, d_kernel_DV, d_bias_V, losses_BT = (
-    (x * cotangents[0]).astype(x.dtype) for x in residuals  # scaled in float32
+    (x * cotangents[0]).astype(x.dtype)
+    for x in residuals  # scaled in float32
   )
   return d_hidden_BTD, d_kernel_DV, d_bias_V, None, losses_BT
 

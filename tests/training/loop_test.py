@@ -17,7 +17,7 @@ from phi1_jax.parallel import sharding
 from phi1_jax.parallel.mesh import MeshConfig
 from phi1_jax.telemetry.throughput import FIGURES
 from phi1_jax.telemetry.writers import read_metrics
-from phi1_jax.training import preflight, hooks, loop, state
+from phi1_jax.training import hooks, loop, preflight, state
 from phi1_jax.training import step as train_step
 from phi1_jax.training.metrics import DivergedError, Seen
 from phi1_jax.training.preemption import StopSignal
