@@ -92,7 +92,9 @@ def check_readable(given):
     assert not re.search("traceback|warning|error:", text, re.I), text
     # The last one shows an exercise that was solved and one that was not.
     most = 110 if name == "finetune" else 60
-    assert len(text.split("\n")) < most, f"{name}: {text}"
+    # A model of twenty steps may write nothing but empty lines.
+    lines = [line for line in text.split("\n") if line.strip()]
+    assert len(lines) < most, f"{name}: {text}"
 
 
 @pytest.fixture(scope="module")
