@@ -49,3 +49,9 @@ def test_sampling_is_what_changes_the_text():
   )
   for change in ({"top_p": 0.9}, {"temperature": 0.3}, {"max_new_tokens": 3}):
     assert dataclasses.replace(SAMPLED, **change).sampling() != SAMPLED.sampling()
+
+
+def test_a_seed_without_effect():
+  with pytest.raises(InputError, match=r"Evaluation\.seed: got 3"):
+    dataclasses.replace(GREEDY, seed=3)
+  assert dataclasses.replace(GREEDY, seed=3, temperature=0.5).seed == 3

@@ -65,3 +65,9 @@ def test_seed_zero_is_a_seed():
 def test_runtime_refuses(name):
   with pytest.raises(InputError, match=f"{name}: got 0"):
     RuntimeConfig(**{name: 0})
+
+
+def test_steps_of_a_profile_that_is_not_taken():
+  assert RuntimeConfig(profile_at=3, profile_steps=9).profile_steps == 9
+  with pytest.raises(InputError, match=r"no effect without Runtime\.profile_at"):
+    RuntimeConfig(profile_steps=9)
