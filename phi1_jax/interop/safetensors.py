@@ -1,13 +1,14 @@
 """Safetensors files, read and written one tensor at a time.
 
-The `safetensors` library reads them. It would write a file from a dict of all its
-tensors, which takes the model's size in memory once more; so writing is done here: the
+The `safetensors` library reads them. Its writer needs all tensors of a file in memory
+at once, so this module writes them itself: the
 length of a header (8 bytes), the header (JSON: each tensor's dtype, shape, and the
 range of its bytes behind the header), and the bytes, without gaps. A model in several
 files has an index from names to files.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -86,13 +87,12 @@ def read(
     digests: gets the sha256 (hex) of each file, by its name.
   """
   for file in files:
-    with file.path.open("rb") as stream:
-      digests[file.path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    what = f"reading {file.path}"
+    digests[file.path.name] = storage.retrying(lambda f=file: _sha256(f.path), what)
     for tensor in file.tensors:
       if tensor.dtype in DTYPES:
-        # Opened for each tensor: the pages that an open file has read stay in memory.
-        with safe_open(file.path, "numpy") as opened:
-          yield tensor, opened.get_tensor(tensor.name)
+        read = functools.partial(_read, file.path, tensor.name)
+        yield tensor, storage.retrying(read, what)
 
 
 def write(
@@ -133,6 +133,17 @@ def write(
     total = sum(math.prod(shape) for shape in shapes.values()) * dtype.itemsize
     index = {"metadata": {"total_size": total}, "weight_map": places}
     storage.write_json(folder / INDEX_NAME, index)
+
+
+def _sha256(path: Path) -> str:
+  with path.open("rb") as stream:
+    return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _read(path: Path, name: str) -> np.ndarray:
+  """Return a tensor. The file is closed, since the pages it has read stay in memory."""
+  with safe_open(path, "numpy") as opened:
+    return opened.get_tensor(name)
 
 
 def _names(folder: AnyPath) -> list[str]:
@@ -176,19 +187,23 @@ def _no_safetensors(folder: AnyPath) -> InputError:
 
 def _open(path: Path) -> File:
   """Read a file's header, which the library checks against the file's length."""
-  try:
+
+  def read() -> tuple[Stored, ...]:
     with safe_open(path, "numpy") as opened:
-      tensors = []
-      for name in opened.offset_keys():
-        tensor = opened.get_slice(name)
-        tensors.append(Stored(name, tensor.get_dtype(), tuple(tensor.get_shape())))
+      slices = {name: opened.get_slice(name) for name in opened.offset_keys()}
+      return tuple(
+        Stored(name, tensor.get_dtype(), tuple(tensor.get_shape()))
+        for name, tensor in slices.items()
+      )
+
+  try:
+    return File(path, storage.retrying(read, f"reading {path}"))
   except SafetensorError as error:
     raise InputError(
       f"{path}: not a whole safetensors file ({error}); copy it again"
     ) from None
   except OSError as error:
     raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-  return File(path, tuple(tensors))
 
 
 def _shards(

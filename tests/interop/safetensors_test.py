@@ -157,3 +157,18 @@ def test_only_pickles(tmp_path):
   (tmp_path / "pytorch_model.bin").write_bytes(b"")
   with pytest.raises(InputError, match=r"only pytorch_model\.bin, a pickle.*save_file"):
     safetensors.open_folder(tmp_path)
+
+
+def test_a_passing_error_of_the_disk_is_read_again(tmp_path, monkeypatch):
+  write(tmp_path, ARRAYS)
+  monkeypatch.setattr("phi1_jax.storage.retry._FIRST_PAUSE", 0.01)
+  failures, real = [5, 5, 5], safetensors.safe_open
+
+  def flaky(*arguments):
+    if failures:
+      raise OSError(failures.pop(), "Input/output error")
+    return real(*arguments)
+
+  monkeypatch.setattr(safetensors, "safe_open", flaky)
+  assert_same(read(tmp_path)[0], ARRAYS)
+  assert not failures
