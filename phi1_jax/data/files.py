@@ -212,7 +212,7 @@ def _whole_json(content: bytes) -> list[Any] | None:
   """Return the rows of one JSON array or object; None if each line is a row.
 
   Raises:
-    ValueError: an array that is no JSON.
+    ValueError: the content begins like an array but is not JSON.
   """
   try:
     value = json.loads(content)
