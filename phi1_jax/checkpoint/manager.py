@@ -35,13 +35,14 @@ from etils import epath  # what Orbax calls a path
 from phi1_jax import InputError, storage
 from phi1_jax.checkpoint.fingerprint import fingerprints
 from phi1_jax.parallel import hosts
+from phi1_jax.settings import Positive, PositiveInt, Settings
 from phi1_jax.storage import AnyPath, retry
 
 log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class CheckpointConfig:
+class CheckpointConfig(Settings):
   """When to save, what to keep, and where to start from.
 
   Attributes:
@@ -56,25 +57,17 @@ class CheckpointConfig:
     asynchronous: write while training goes on.
   """
 
-  every: int = 1000
-  every_minutes: float | None = None
-  keep_latest: int = 2
-  keep_every: int | None = None
-  keep_best: int | None = None
+  every: PositiveInt = 1000
+  every_minutes: Positive | None = None
+  keep_latest: PositiveInt = 2
+  keep_every: PositiveInt | None = None
+  keep_best: PositiveInt | None = None
   resume_from: str | None = None
   init_from: str | None = None
   asynchronous: bool = True
 
   def __post_init__(self):
-    """Refuse periods that are not positive and two places to start from."""
-    for name in ("every", "keep_latest", "keep_every", "keep_best"):
-      value = getattr(self, name)
-      if value is not None and value < 1:
-        raise InputError(f"Checkpoint.{name}: got {value}, expected at least 1")
-    if self.every_minutes is not None and self.every_minutes <= 0:
-      raise InputError(
-        f"Checkpoint.every_minutes: got {self.every_minutes}, expected more than 0"
-      )
+    super().__post_init__()
     if self.resume_from and self.init_from:
       raise InputError(
         f"Checkpoint: got both resume_from={self.resume_from!r} (state and step) and "

@@ -12,8 +12,6 @@ each of these is an `InputError` that names file and line, before JAX sees a dev
 
 import dataclasses
 import importlib.util  # gin fails to import unless this was imported before
-import math
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +21,7 @@ from typing import Any, TypeVar
 from gin import config_parser
 
 import phi1_jax
-from phi1_jax import InputError
+from phi1_jax import InputError, settings
 
 # All parts. A command that builds some of them (prepare: Data) reads the gin file of a
 # whole run and still refuses a misspelt part.
@@ -332,52 +330,13 @@ def _circle() -> InputError:
 
 def _build(name: str, cls: type[Config], bound: _Bindings) -> Config:
   """Build one dataclass; check the types of its values first."""
-  values, hints = {}, typing.get_type_hints(cls)
+  values, hints = {}, typing.get_type_hints(cls, include_extras=True)
   for field in dataclasses.fields(cls):  # pyright: ignore[reportArgumentType]
     full = f"{name}.{field.name}"
     if full in bound.last:
       value = bound.resolve(bound.last[full].value, (full,))
       place = f"{full} ({bound.place_of(full)})"
-      values[field.name] = _checked(place, value, hints[field.name])
+      values[field.name] = settings.checked(place, value, hints[field.name])
     elif field.default is field.default_factory is dataclasses.MISSING:
       raise _required(full)
   return cls(**values)
-
-
-def _checked(place: str, value: Any, hint: Any) -> Any:
-  """Return a value of the hint's type: ints may become floats and lists tuples."""
-  if typing.get_origin(hint) is tuple and isinstance(value, list):
-    value = tuple(value)
-  if hint is float and type(value) is int:
-    value = float(value)
-  if not _fits(value, hint):
-    expected = hint.__name__ if isinstance(hint, type) else str(hint)
-    if type(value) is str and typing.get_origin(hint) is tuple:
-      expected += f', such as "({value!r},)"'
-    raise InputError(
-      f"{place}: got {value!r} ({type(value).__name__}), "
-      f"expected {expected.replace('typing.', '')}"
-    )
-  return value
-
-
-def _fits(value: Any, hint: Any) -> bool:
-  origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-  if hint is Any:  # nested, such as JSON
-    nested = value.values() if isinstance(value, dict) else value
-    items = nested if isinstance(value, (dict, list, tuple)) else ()
-    return not isinstance(value, Reference) and all(_fits(v, Any) for v in items)
-  if origin in (typing.Union, types.UnionType):
-    return any(_fits(value, option) for option in arguments)
-  if origin is typing.Literal:
-    return value in arguments
-  if origin is tuple:
-    return isinstance(value, tuple) and all(_fits(v, arguments[0]) for v in value)
-  if origin is dict:
-    key, item = arguments
-    return isinstance(value, dict) and all(
-      _fits(k, key) and _fits(v, item) for k, v in value.items()
-    )
-  if hint is float:  # comparisons with NaN are always false
-    return type(value) in (int, float) and math.isfinite(value)
-  return type(value) is hint  # bool is a subclass of int

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
+from typing import Annotated, Literal
 
 from phi1_jax import InputError
+from phi1_jax.settings import Count, Positive, PositiveInt, Range, Settings, Share
 
 log = logging.getLogger(__name__)
 
-LOSS_ON = ("all", "completions")
 # Beside the files of a published set: the facts that decide its documents.
 CURATED_CONTENT = "content.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Settings):
   """Files or a mixture of tasks, and the token store built from them.
 
   Attributes:
@@ -40,16 +40,16 @@ class DataConfig:
   mixture: str | None = None
   store: str = ""
   tokenizer: str = "codegen"
-  trained_vocabulary_size: int | None = None
+  trained_vocabulary_size: Annotated[int, Range(least=295, most=1 << 16)] | None = None
   modules: tuple[str, ...] = ()
   curated_directory: str | None = None
-  held_out_fraction: float = 0.01
-  shards: int = 8
-  processes: int = 0
-  rates: dict[str, float] | None = None
+  held_out_fraction: Share = 0.01
+  shards: PositiveInt = 8
+  processes: Count = 0
+  rates: dict[str, Positive] | None = None
   verify: bool = True
   files: tuple[str, ...] = ()
-  loss_on: str = "all"
+  loss_on: Literal["all", "completions"] = "all"
 
   def __post_init__(self):
     if isinstance(self.files, str):
@@ -62,31 +62,15 @@ class DataConfig:
         "Data.mixture, Data.files: got neither; name a mixture, or patterns of files: "
         """--gin.Data.files="('data/*.jsonl',)\""""
       )
-    size, fraction = self.trained_vocabulary_size, self.held_out_fraction
-    sizes = "295 to 65536 with Data.tokenizer = 'train', otherwise None"
-    fits = (
-      size is not None and 295 <= size <= 1 << 16
-      if self.tokenizer == "train"
-      else size is None
-    )
-    rates = (self.rates or {}).values()
-    in_range = {
-      "store": (bool(self.store), "a name"),
-      "tokenizer": (bool(self.tokenizer), "a name"),
-      "trained_vocabulary_size": (fits, sizes),
-      "held_out_fraction": (0 <= fraction < 1, "0 <= it < 1"),
-      "shards": (self.shards >= 1, "at least 1"),
-      "processes": (self.processes >= 0, "0 (one per core) or more"),
-      "loss_on": (self.loss_on in LOSS_ON, " or ".join(LOSS_ON)),
-      "rates": (
-        self.rates != {} and all(0 < rate < math.inf for rate in rates),
-        "positive numbers, of at least one task (leave a task out to skip it), or None",
-      ),
-    }
-    for name, (fits, expected) in in_range.items():
-      if not fits:
-        got = getattr(self, name)
-        raise InputError(f"Data.{name}: got {got!r}, expected {expected}")
+    super().__post_init__()
+    for name in ("store", "tokenizer"):
+      if not getattr(self, name):
+        raise self.wrong(name, "a name")
+    if (self.tokenizer == "train") != (self.trained_vocabulary_size is not None):
+      expected = "a number with Data.tokenizer = 'train', otherwise None"
+      raise self.wrong("trained_vocabulary_size", expected)
+    if self.rates == {}:
+      raise self.wrong("rates", "at least one task, or None (as registered)")
 
   @property
   def needs_seqio(self) -> bool:

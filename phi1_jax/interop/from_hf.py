@@ -22,6 +22,7 @@ from phi1_jax.checkpoint.manager import CheckpointConfig, Checkpoints
 from phi1_jax.interop import hf_config, hf_tokenizer, layouts, safetensors
 from phi1_jax.interop.layouts import Layout, Tensor
 from phi1_jax.interop.staging import staged
+from phi1_jax.model import DType
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import abstract_parameters
 from phi1_jax.parallel.mesh import MeshConfig, make_mesh
@@ -51,7 +52,7 @@ class Source:
     return tuple(sorted(safetensors.DTYPES[dtype].name for dtype in used))
 
 
-def open_source(folder: AnyPath, param_dtype: str = "float32") -> Source:
+def open_source(folder: AnyPath, param_dtype: DType = "float32") -> Source:
   """Read a folder's config and headers, and check every tensor's name and shape.
 
   Args:

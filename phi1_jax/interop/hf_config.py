@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from phi1_jax import InputError, storage
+from phi1_jax.model import DType
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.storage import AnyPath
 
@@ -79,7 +80,7 @@ def read(folder: AnyPath) -> dict[str, Any]:
 
 
 def to_model_config(
-  content: Mapping[str, Any], path: AnyPath, param_dtype: str
+  content: Mapping[str, Any], path: AnyPath, param_dtype: DType
 ) -> ModelConfig:
   """Return the model that a config.json describes.
 
@@ -99,7 +100,7 @@ def to_model_config(
     raise InputError(f"{path}: a setting of the wrong type ({error})") from None
 
 
-def _model_config(content: Mapping[str, Any], param_dtype: str) -> ModelConfig:
+def _model_config(content: Mapping[str, Any], param_dtype: DType) -> ModelConfig:
   keys = _KEYS[content["model_type"]]
   wrong: list[str] = []
   settings = _flat(content, wrong)

@@ -23,7 +23,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 from jax.sharding import PartitionSpec
@@ -32,6 +32,10 @@ from phi1_jax import InputError
 from phi1_jax.kernels import dense, dropout, flash_gpu, flash_tpu, grid, splash
 
 _LOG = logging.getLogger(__name__)
+
+# What `Model.attention` may be.
+Name = Literal["auto", "cudnn", "flash", "splash", "xla", "reference"]
+NAMES = get_args(Name)
 
 # Mosaic has no bfloat16 matrix products there ("Unsupported matmul RHS type").
 _TOO_OLD_FOR_MOSAIC = ("TPU v2", "TPU v3")
@@ -255,4 +259,3 @@ IMPLEMENTATIONS = {
   "xla": Implementation(run=dense.blocked),
   "reference": Implementation(run=dense.reference),
 }
-NAMES = ("auto", *IMPLEMENTATIONS)

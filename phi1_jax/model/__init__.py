@@ -1,3 +1,6 @@
 """The phi decoder: its sizes, its layers and their composition, in Flax Linen."""
 
-DTYPES = ("float32", "bfloat16", "float16")
+from typing import Literal, get_args
+
+DType = Literal["float32", "bfloat16", "float16"]
+DTYPES = get_args(DType)

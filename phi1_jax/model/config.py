@@ -1,11 +1,11 @@
 """Configuration of a phi model: sizes, precision, rematerialisation, attention."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal, get_args
 
-from phi1_jax import InputError
-from phi1_jax.kernels import attention
-from phi1_jax.model import DTYPES
+from phi1_jax.kernels import attention as kernels
+from phi1_jax.model import DType
+from phi1_jax.settings import Positive, PositiveInt, Settings, Share
 
 # What the forward pass saves for the backward pass, which computes the rest of a block
 # again.
@@ -16,22 +16,12 @@ from phi1_jax.model import DTYPES
 #                so that no attention kernel runs forward twice
 #   matrices     those and the MLP's hidden layer: no matrix product runs twice, since
 #                the backward pass does not need the results of "out" and "down"
-REMAT_POLICIES = ("none", "full", "dots", "qkv_context", "matrices")
-
-_SIZES = (
-  "vocabulary_size",
-  "num_layers",
-  "num_heads",
-  "head_dim",
-  "rotary_dim",
-  "embed_dim",
-  "mlp_dim",
-  "max_length",
-)
+Remat = Literal["none", "full", "dots", "qkv_context", "matrices"]
+REMAT_POLICIES = get_args(Remat)
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Settings):
   """A phi decoder (gin name: `Model`).
 
   Attributes:
@@ -51,57 +41,35 @@ class ModelConfig:
     initializer_range: standard deviation of initial kernels and embeddings.
     dtype: dtype of the computation.
     param_dtype: dtype of the parameters.
-    remat: what the backward pass recomputes; one of `REMAT_POLICIES`.
+    remat: what the backward pass recomputes; one of `Remat`.
     scan_layers: compile one block and loop over it, or compile every block. The
       parameters are the same: stacked over layers.
     attention: an implementation named in `kernels.attention`, or "auto".
   """
 
-  vocabulary_size: int
-  num_layers: int
-  num_heads: int
-  head_dim: int
-  rotary_dim: int
-  embed_dim: int
-  mlp_dim: int
-  max_length: int
-  dropout_rate: float = 0.1
-  attention_dropout_rate: float = 0.1
-  layer_norm_epsilon: float = 1e-5
-  rope_base: float = 10000.0
-  initializer_range: float = 0.02
-  dtype: str = "bfloat16"
-  param_dtype: str = "float32"
-  remat: str = "none"
+  vocabulary_size: PositiveInt
+  num_layers: PositiveInt
+  num_heads: PositiveInt
+  head_dim: PositiveInt
+  rotary_dim: PositiveInt
+  embed_dim: PositiveInt
+  mlp_dim: PositiveInt
+  max_length: PositiveInt
+  dropout_rate: Share = 0.1
+  attention_dropout_rate: Share = 0.1
+  layer_norm_epsilon: Positive = 1e-5
+  rope_base: Positive = 10000.0
+  initializer_range: Positive = 0.02
+  dtype: DType = "bfloat16"
+  param_dtype: DType = "float32"
+  remat: Remat = "none"
   scan_layers: bool = True
-  attention: str = "auto"
+  attention: kernels.Name = "auto"
 
   def __post_init__(self):
-    for name in _SIZES:
-      value = getattr(self, name)
-      if type(value) is not int or value <= 0:
-        raise _error(name, value, "a positive integer")
+    super().__post_init__()
     if self.rotary_dim % 2 or self.rotary_dim > self.head_dim:
-      raise _error(
-        "rotary_dim", self.rotary_dim, f"an even number <= head_dim={self.head_dim}"
-      )
-    for name in ("dropout_rate", "attention_dropout_rate"):
-      if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) < 1:
-        raise _error(name, getattr(self, name), "a number in [0, 1)")
-    for name in ("layer_norm_epsilon", "rope_base", "initializer_range"):
-      if not _is_number(getattr(self, name)) or getattr(self, name) <= 0:
-        raise _error(name, getattr(self, name), "a positive number")
-    if type(self.scan_layers) is not bool:
-      raise _error("scan_layers", self.scan_layers, "True or False")
-    choices = {
-      "dtype": DTYPES,
-      "param_dtype": DTYPES,
-      "remat": REMAT_POLICIES,
-      "attention": attention.NAMES,
-    }
-    for name, allowed in choices.items():
-      if getattr(self, name) not in allowed:
-        raise _error(name, getattr(self, name), f"one of {', '.join(allowed)}")
+      raise self.wrong("rotary_dim", f"an even number <= head_dim={self.head_dim}")
 
   def shape(self) -> dict[str, Any]:
     """Return what two models must share to exchange parameters."""
@@ -135,11 +103,3 @@ class ModelConfig:
     """Return the number of entries in the matrices of a block."""
     attention_entries = 4 * self.embed_dim * self.num_heads * self.head_dim
     return attention_entries + 2 * self.embed_dim * self.mlp_dim
-
-
-def _is_number(value) -> bool:
-  return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _error(name: str, got, expected: str) -> InputError:
-  return InputError(f"Model.{name}: got {got!r}, expected {expected}.")

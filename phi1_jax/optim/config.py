@@ -1,20 +1,21 @@
 """Configuration of the optimizer."""
 
 import dataclasses
+from typing import Annotated, Literal
 
-from phi1_jax import InputError
-
-_CHOICES = {
-  "name": ("adamw", "muon"),
-  "schedule": ("linear", "cosine", "wsd"),
-  "decay": ("matrices", "all"),
-  "moment_dtype": (None, "float32", "bfloat16"),
-}
-_POSITIVE = ("peak_learning_rate", "epsilon", "clip_norm")
+from phi1_jax.settings import (
+  Count,
+  NotNegative,
+  Positive,
+  PositiveInt,
+  Range,
+  Settings,
+  Share,
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(Settings):
   """AdamW or Muon, with a warmup and a schedule (gin name: `Optimizer`).
 
   The paper trained with AdamW, linear warmup and linear decay. It gives the learning
@@ -44,47 +45,23 @@ class OptimizerConfig:
       the memory; None is that of the parameters.
   """
 
-  peak_learning_rate: float
-  warmup_steps: int
-  weight_decay: float
-  beta1: float = 0.9
-  beta2: float = 0.95
-  epsilon: float = 1e-8
-  clip_norm: float = 1.0
-  decay: str = "matrices"
-  end_learning_rate_fraction: float = 0.0
-  schedule: str = "linear"
-  decay_steps: int | None = None
-  name: str = "adamw"
-  moment_dtype: str | None = None
+  peak_learning_rate: Positive
+  warmup_steps: Count
+  weight_decay: NotNegative
+  beta1: Share = 0.9
+  beta2: Share = 0.95
+  epsilon: Positive = 1e-8
+  clip_norm: Positive = 1.0
+  decay: Literal["matrices", "all"] = "matrices"
+  end_learning_rate_fraction: Annotated[float, Range(least=0, most=1)] = 0.0
+  schedule: Literal["linear", "cosine", "wsd"] = "linear"
+  decay_steps: PositiveInt | None = None
+  name: Literal["adamw", "muon"] = "adamw"
+  moment_dtype: Literal["float32", "bfloat16"] | None = None
 
   def __post_init__(self):
-    """Refuse values out of range, and settings without effect."""
-    values = dataclasses.asdict(self)
-    if type(self.warmup_steps) is not int or self.warmup_steps < 0:
-      raise _error("warmup_steps", self.warmup_steps, "an integer >= 0")
-    for names, fits, expected in (
-      (_POSITIVE, lambda x: x > 0, "a positive number"),
-      (("weight_decay",), lambda x: x >= 0, "a number >= 0"),
-      (("beta1", "beta2"), lambda x: 0 <= x < 1, "a number in [0, 1)"),
-      (("end_learning_rate_fraction",), lambda x: 0 <= x <= 1, "a number in [0, 1]"),
-    ):
-      for name in names:
-        if not _is_number(values[name]) or not fits(values[name]):
-          raise _error(name, values[name], expected)
-    for name, allowed in _CHOICES.items():
-      if values[name] not in allowed:
-        raise _error(name, values[name], f"one of {', '.join(map(str, allowed))}")
-    steps = self.decay_steps
-    if self.schedule != "wsd" and steps is not None:
-      raise _error("decay_steps", steps, f"None with schedule={self.schedule!r}")
-    if self.schedule == "wsd" and (type(steps) is not int or steps < 1):
-      raise _error("decay_steps", steps, "a positive integer with schedule='wsd'")
-
-
-def _is_number(value) -> bool:
-  return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _error(name: str, got, expected: str) -> InputError:
-  return InputError(f"Optimizer.{name}: got {got!r}, expected {expected}.")
+    super().__post_init__()
+    if self.schedule != "wsd" and self.decay_steps is not None:
+      raise self.wrong("decay_steps", f"None with schedule={self.schedule!r}")
+    if self.schedule == "wsd" and self.decay_steps is None:
+      raise self.wrong("decay_steps", "an integer >= 1 with schedule='wsd'")

@@ -12,7 +12,7 @@ import collections
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -20,12 +20,13 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from phi1_jax import InputError
+from phi1_jax.settings import PositiveInt, Settings
 
 AXES = ("data", "fsdp", "tensor")
 
 
 @dataclasses.dataclass(frozen=True)
-class MeshConfig:
+class MeshConfig(Settings):
   """Sizes of the mesh axes; -1 means as many as there are.
 
   `data` lies across slices, `fsdp` and `tensor` lie inside a slice. fsdp=-1 takes all
@@ -39,21 +40,15 @@ class MeshConfig:
       the slow network: `fsdp` and `tensor` may then cross it.
   """
 
-  data: int = -1
-  fsdp: int = -1
-  tensor: int = 1
-  dcn_data: int | None = None
+  data: PositiveInt | Literal[-1] = -1
+  fsdp: PositiveInt | Literal[-1] = -1
+  tensor: PositiveInt | Literal[-1] = 1
+  dcn_data: PositiveInt | None = None
 
   def __post_init__(self):
-    """Refuse sizes that no number of devices satisfies."""
-    for axis in AXES:
-      size = getattr(self, axis)
-      if size < 1 and size != -1:
-        raise InputError(f"Mesh.{axis}: got {size}, expected at least 1, or -1 (rest)")
+    super().__post_init__()
     if self.fsdp == self.tensor == -1:
       raise InputError("Mesh: got fsdp=-1 and tensor=-1, expected at most one of both")
-    if self.dcn_data is not None and self.dcn_data < 1:
-      raise InputError(f"Mesh.dcn_data: got {self.dcn_data}, expected at least 1")
 
   def shape(self, num_devices: int, num_slices: int = 1) -> tuple[int, int, int]:
     """Return the sizes (data, fsdp, tensor).

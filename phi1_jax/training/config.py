@@ -3,10 +3,11 @@
 import dataclasses
 
 from phi1_jax import InputError
+from phi1_jax.settings import Count, NotNegative, PositiveInt, Seed, Settings
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Settings):
   """The run (gin name: `Train`).
 
   Attributes:
@@ -33,40 +34,27 @@ class TrainConfig:
       on with the next batch. 0 stops at the first.
   """
 
-  total_steps: int
-  batch_size: int
-  sequence_length: int
-  sequences_per_device: int | None = None
-  seed: int = 0
-  stop_at_step: int | None = None
-  log_every: int = 10
-  evaluate_every: int | None = None
-  evaluation_batches: int | None = None
-  head_chunks: int | None = None
-  z_loss: float = 0.0
+  total_steps: PositiveInt
+  batch_size: PositiveInt
+  sequence_length: PositiveInt
+  sequences_per_device: PositiveInt | None = None
+  seed: Seed = 0
+  stop_at_step: PositiveInt | None = None
+  log_every: PositiveInt = 10
+  evaluate_every: PositiveInt | None = None
+  evaluation_batches: PositiveInt | None = None
+  head_chunks: PositiveInt | None = None
+  z_loss: NotNegative = 0.0
   document_mask: bool = False
-  skip_nonfinite_steps: int = 0
+  skip_nonfinite_steps: Count = 0
 
   def __post_init__(self):
-    """Refuses counts below one and a stop after the end."""
-    for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      least = 0 if field.name in ("seed", "skip_nonfinite_steps") else 1
-      if type(value) is int and value < least:
-        raise InputError(f"Train.{field.name}: got {value}, expected at least {least}")
-    if not 0 <= self.z_loss < float("inf"):
-      raise InputError(f"Train.z_loss: got {self.z_loss}, expected a number >= 0")
-    if self.seed >= 2**32:
-      raise InputError(f"Train.seed: got {self.seed}, expected 0 to {2**32 - 1}")
+    super().__post_init__()
     if self.stop_at_step and self.stop_at_step > self.total_steps:
-      raise InputError(
-        f"Train.stop_at_step: got {self.stop_at_step}, expected at most "
-        f"Train.total_steps={self.total_steps}"
-      )
+      raise self.wrong("stop_at_step", f"at most Train.total_steps={self.total_steps}")
     if self.head_chunks and self.sequence_length % self.head_chunks:
-      raise InputError(
-        f"Train.head_chunks: got {self.head_chunks}, expected a divisor of "
-        f"Train.sequence_length={self.sequence_length}"
+      raise self.wrong(
+        "head_chunks", f"a divisor of Train.sequence_length={self.sequence_length}"
       )
 
   @property
@@ -104,7 +92,7 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class RuntimeConfig:
+class RuntimeConfig(Settings):
   """Settings for watching a run; they do not change its numbers (gin: `Runtime`).
 
   Attributes:
@@ -122,27 +110,21 @@ class RuntimeConfig:
   """
 
   compilation_cache: str | None = "compiled"
-  profile_at: int | None = None
-  profile_steps: int = 5
-  profiler_port: int | None = None
+  profile_at: PositiveInt | None = None
+  profile_steps: PositiveInt = 5
+  profiler_port: PositiveInt | None = None
   wandb_project: str | None = None
-  hooks: dict[str, int] = dataclasses.field(default_factory=dict)
+  hooks: dict[str, PositiveInt] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
-    """Refuses a profile of no steps, and hooks without a name or never due."""
-    for name, every in self.hooks.items():
+    super().__post_init__()
+    for name in self.hooks:
       module, colon, function = name.partition(":")
       if not (colon and module and function.isidentifier()):
         raise InputError(
           f"Runtime.hooks: got {name!r}, expected 'module:function', such as "
           "'evals.hook:humaneval'"
         )
-      if every < 1:
-        raise InputError(f"Runtime.hooks: got {every} steps for {name}, expected >= 1")
-    for name in ("profile_at", "profile_steps", "profiler_port"):
-      value = getattr(self, name)
-      if value is not None and value < 1:
-        raise InputError(f"Runtime.{name}: got {value}, expected at least 1")
     if self.profile_at is None and self.profile_steps != type(self).profile_steps:
       raise InputError(
         f"Runtime.profile_steps: got {self.profile_steps}, which has no effect without "

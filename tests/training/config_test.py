@@ -40,23 +40,6 @@ def test_last_step_and_tokens():
   assert CONFIG.tokens_per_step == 24 * 16
 
 
-@pytest.mark.parametrize(
-  ("changes", "named"),
-  [
-    ({"total_steps": 0}, "total_steps: got 0"),
-    ({"log_every": 0}, "log_every: got 0"),
-    ({"evaluate_every": -1}, "evaluate_every: got -1"),
-    ({"evaluation_batches": 0}, "evaluation_batches: got 0"),
-    ({"seed": 2**32}, "seed: got 4294967296"),
-    ({"stop_at_step": 101}, "stop_at_step: got 101, expected at most .*=100"),
-    ({"head_chunks": 5}, "head_chunks: got 5, expected a divisor of .*=16"),
-  ],
-)
-def test_refuses(changes, named):
-  with pytest.raises(InputError, match=named):
-    dataclasses.replace(CONFIG, **changes)
-
-
 def test_seed_zero_is_a_seed():
   assert dataclasses.replace(CONFIG, seed=0).seed == 0
 
