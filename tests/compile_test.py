@@ -122,6 +122,10 @@ def test_a_row_of_the_table(machines):
   assert "does not compile for TPU v3" in v3
   cells = [cell.strip() for cell in v5e.split("|")[1:-1]]
   assert (cells[0], *cells[2:6]) == ("`v5e_8`", "8", "4", "qkv_context", "flash")
+  cpu = {"bounds": {}, "simulated": True}
+  cpu |= {name: None for name in machines["v5e_8"] if "bound_" in name or "gib" in name}
+  cells = report.row("cpu_8", {**machines["v5e_8"], **cpu}).split("|")[1:-1]
+  assert [cell.strip() for cell in cells[6:]] == ["", "", "", ""]
 
 
 def test_simulated_gpus(tiny):

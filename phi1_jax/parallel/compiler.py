@@ -1,4 +1,14 @@
-"""XLA compiler options by platform."""
+"""XLA compiler options by platform, and the cache of compiled programs."""
+
+import hashlib
+import os
+import platform as machine
+from pathlib import Path
+
+import jax
+
+from phi1_jax import storage
+from phi1_jax.storage import AnyPath
 
 _TPU: dict[str, str | bool] = {
   # By default a product with a gathered matrix is cut into one product per device,
@@ -30,3 +40,29 @@ def options(platform: str, num_devices: int = 1) -> dict[str, str | bool]:
   if platform == "gpu" and num_devices > 1:
     return dict(_GPUS)
   return dict(_TPU) if platform == "tpu" else {}
+
+
+def cache_in(folder: AnyPath, most_bytes: int = -1) -> None:
+  """Keep compiled programs in a folder, local or gs://, for the next start.
+
+  Args:
+    folder: created if missing. Programs for a CPU go to a folder below it with the name
+      of its instruction set, without which another machine might stop at an illegal
+      instruction.
+    most_bytes: the programs used longest ago are removed beyond this; -1 keeps all.
+  """
+  if jax.default_backend() == "cpu":
+    folder /= f"cpu-{_instruction_set()}"
+  jax.config.update("jax_compilation_cache_dir", os.fspath(storage.full(folder)))
+  jax.config.update("jax_compilation_cache_max_size", most_bytes)
+
+
+def _instruction_set() -> str:
+  """Return a short hash of the instructions that this CPU has."""
+  try:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+  except OSError:  # not Linux
+    lines = []
+  names = ("flags", "Features")  # on x86 and on ARM
+  found = next((line for line in lines if line.startswith(names)), "")
+  return hashlib.sha256(f"{machine.processor()} {found}".encode()).hexdigest()[:8]

@@ -1,5 +1,6 @@
 """Fields of `compile --json`, and the same as text and as a row of a Markdown table."""
 
+import string
 from collections.abc import Mapping
 from typing import Any
 
@@ -152,9 +153,17 @@ def row(preset: str, found: Mapping[str, Any]) -> str:
     **found,
     "preset": preset,
     "note": " (simulated)" if found["simulated"] else "",
-    "bound_by": max(found["bounds"], key=found["bounds"].__getitem__),
+    "bound_by": max(found["bounds"], key=found["bounds"].__getitem__, default=None),
   }
-  return f"| {' | '.join(cell.format(**fields) for cell in COLUMNS.values())} |"
+  shown = [_cell(template, fields) for template in COLUMNS.values()]
+  return f"| {' | '.join(shown)} |"
+
+
+def _cell(template: str, fields: Mapping[str, Any]) -> str:
+  """Return a filled cell; empty if a field of it is unknown, as a CPU's bounds are."""
+  names = (name for _, name, _, _ in string.Formatter().parse(template) if name)
+  known = all(fields.get(name) is not None for name in names)
+  return template.format(**fields) if known else ""
 
 
 def trial(found: Mapping[str, Any]) -> str:

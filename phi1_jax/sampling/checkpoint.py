@@ -15,6 +15,7 @@ from phi1_jax import InputError, storage
 from phi1_jax.checkpoint import description, manager
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import abstract_parameters
+from phi1_jax.parallel import compiler
 from phi1_jax.parallel.mesh import MeshConfig, make_mesh
 from phi1_jax.storage import AnyPath
 from phi1_jax.text.tokenizer import Tokenizer
@@ -103,9 +104,7 @@ def open_checkpoint(
 def _use_compilation_cache() -> None:
   """Keep compiled programs in this machine's cache folder for the next start."""
   if jax.config.values["jax_compilation_cache_dir"] is None:
-    jax.config.update(
-      "jax_compilation_cache_dir", str(storage.cache_folder() / "compiled")
-    )
+    compiler.cache_in(storage.cache_folder() / "compiled", most_bytes=2 << 30)
     # Sampling compiles dozens of small programs.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 

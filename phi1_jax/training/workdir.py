@@ -7,11 +7,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
-
 from phi1_jax import InputError, storage
 from phi1_jax.data.token_store import TokenStore
-from phi1_jax.parallel import hosts
+from phi1_jax.parallel import compiler, hosts
 from phi1_jax.storage import AnyPath
 from phi1_jax.telemetry import goodput, writers
 from phi1_jax.text import tokenizer
@@ -76,8 +74,7 @@ def use_compilation_cache(run: Setup) -> None:
   if folder := run.config.runtime.compilation_cache:
     path = storage.parse(folder)
     absolute = storage.is_remote(path) or Path(path).is_absolute()
-    place = storage.full(path if absolute else run.workdir / folder)
-    jax.config.update("jax_compilation_cache_dir", os.fspath(place))
+    compiler.cache_in(path if absolute else run.workdir / folder)
 
 
 @contextlib.contextmanager
