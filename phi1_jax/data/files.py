@@ -78,9 +78,12 @@ class FileSource:
 
   def size(self) -> tuple[int, int]:
     """Return the number of the files and their size in bytes, without reading them."""
-    stats: list[Any] = [file.path.stat() for file in self._files]
-    sizes = [s.length if hasattr(s, "length") else s.st_size for s in stats]
-    return len(sizes), sum(sizes)
+    stats = [storage.stat(file.path) for file in self._files]
+    return len(stats), sum(length for length, _ in stats)
+
+  def newest(self) -> float:
+    """Return when a file was last changed, in Unix seconds."""
+    return max(storage.stat(file.path)[1] for file in self._files)
 
   def num_shards(self, wanted: int) -> int:
     """Return `wanted`, or the number of files if none of them has rows."""

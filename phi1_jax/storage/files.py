@@ -66,6 +66,14 @@ def exists(path: AnyPath) -> bool:
   return retry.retrying(path.exists, f"looking for {path}")
 
 
+def stat(path: AnyPath) -> tuple[int, float]:
+  """Return the bytes of a file, and when it was changed in Unix seconds."""
+  found: Any = retry.retrying(path.stat, f"looking at {path}")
+  if paths.is_remote(path):
+    return found.length, found.mtime
+  return found.st_size, found.st_mtime
+
+
 def move(source: AnyPath, target: AnyPath) -> None:
   """Move a folder; on cloud storage, copy its files and then remove them."""
   if not paths.is_remote(source):

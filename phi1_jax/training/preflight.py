@@ -131,11 +131,15 @@ def check_current(store: TokenStore, setup: Setup) -> None:
 
 
 def _check_files(store: TokenStore, data: DataConfig) -> None:
-  """Refuse a store of other files than `Data.files`, by their number and size."""
+  """Refuse a store of other files than `Data.files`.
+
+  Their number and size tell; contents are read only of files changed since the build.
+  """
   if not data.files:
     return
   try:
-    now = files.FileSource(data.files).size()
+    source = files.FileSource(data.files)
+    now = source.size()
   except InputError as error:
     log.warning("%s; the store %s is taken as it is", error, data.store)
     return
@@ -145,6 +149,12 @@ def _check_files(store: TokenStore, data: DataConfig) -> None:
       f"Data.store: {data.store} was built from {built['files']:,} files of "
       f"{built['bytes']:,} bytes, Data.files are {now[0]:,} of {now[1]:,}; name "
       "another folder, or delete this one to build it anew"
+    )
+  finished = storage.stat(storage.parse(data.store) / "COMPLETED")[1]
+  if source.newest() > finished and source.describe() != [built]:
+    raise InputError(
+      f"Data.store: {data.store} was built from Data.files, of which some have changed "
+      "since; name another folder, or delete this one to build it anew"
     )
 
 

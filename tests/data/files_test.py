@@ -175,6 +175,7 @@ def test_files_in_the_cloud(gcs, tmp_path):
     FileSource([f"{place}/*.gz", f"{place}/**/*.py"]) for place in (tmp_path, folder)
   )
   assert ours.size() == theirs.size()
+  assert abs(ours.newest() - theirs.newest()) < 60
   assert texts(f"{folder}/a*.gz", f"{folder}/*/b.py") == sorted([*WANTED, "x = 1\n"])
   assert ours.describe() == theirs.describe()
 

@@ -1,6 +1,7 @@
 """A store that its sources have left behind."""
 
 import json
+import os
 import types
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from phi1_jax import InputError, grammar
 from phi1_jax.data import build
 from phi1_jax.data.config import CURATED_CONTENT
+from phi1_jax.data.files import FileSource
 from phi1_jax.training import preflight
 
 
@@ -65,3 +67,22 @@ def test_a_set_whose_content_is_another_is_refused_where_it_was_noted(tmp_path):
   for found in (facts(content="b"), facts(version="1.0.1")):
     with pytest.raises(InputError, match=r"Data\.tasks\.exercises\.sources\[0\]"):
       build.refuse_other(tmp_path, found, facts(content="a"))
+
+
+def test_files_that_changed_after_the_build(tiny, tmp_path):
+  files = [tmp_path / "a.txt", tmp_path / "b.txt"]
+  for path in files:
+    path.write_text("first\n")
+  pattern = str(tmp_path / "*.txt")
+  tasks = {"files": {"rate": "by_size", "sources": FileSource([pattern]).describe()}}
+  store = types.SimpleNamespace(manifest={"tasks": tasks})
+  data = {"mixture": None, "files": (pattern,), "store": str(tmp_path / "store")}
+  (tmp_path / "store").mkdir()
+  (tmp_path / "store" / "COMPLETED").touch()
+  later = files[0].stat().st_mtime + 100
+  os.utime(files[0], (later, later))  # as after a checkout: the content is the same
+  preflight.check_current(store, tiny(data=data))
+  files[0].write_text("other\n")
+  os.utime(files[0], (later, later))
+  with pytest.raises(InputError, match="some have changed since"):
+    preflight.check_current(store, tiny(data=data))
