@@ -271,6 +271,12 @@ def _finish(
   dropped = {entry["task"]: collections.Counter[str]() for entry in entries}
   for entry in entries:
     dropped[entry["task"]].update(entry["dropped"])
+  first: dict[tuple[str, str], str] = {}
+  for entry in entries:
+    for reason, place in entry.get("first_dropped", {}).items():
+      first.setdefault((entry["task"], reason), place)
+  for (task, reason), place in sorted(first.items()):
+    log.info("%s: dropped %s: %s", task, place, reason)
   full = {entry["task"] for entry in entries if entry["train"]["documents"]}
   for task in sorted(dropped.keys() - full):
     reasons = _reasons({task: dropped[task]})

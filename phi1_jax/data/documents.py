@@ -31,9 +31,10 @@ class Document:
 
 @dataclasses.dataclass(frozen=True)
 class Drop:
-  """The reason why a file or a row gives no documents."""
+  """The reason why a file or a row gives no documents, and its place, if known."""
 
   reason: str
+  place: str = ""
 
 
 class Source(Protocol):

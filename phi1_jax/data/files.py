@@ -178,16 +178,20 @@ def _whole(file: _File) -> Document | Drop:
     try:
       text = stream.read().decode("utf-8-sig")
     except UnicodeDecodeError:
-      return Drop("not UTF-8")
+      return Drop("not UTF-8", file.name)
   text = text.replace("\r\n", "\n").replace("\r", "\n")
-  return Document(text) if text else Drop("empty")
+  return Document(text) if text else Drop("empty", file.name)
 
 
 def _rows(file: _File, start: int, step: int) -> Iterator[Document | Drop]:
   """Yield every `step`-th row from `start` on: a document, or the reason of a drop."""
   read = _parquet_rows if file.kind == ".parquet" else _json_rows
-  for row in read(file, start, step):
-    yield row if isinstance(row, Drop) else _document(row)
+  for number, row in enumerate(read(file, start, step)):
+    found = row if isinstance(row, Drop) else _document(row)
+    if isinstance(found, Drop):
+      place = f"{file.name}, row {start + number * step + 1}"
+      found = dataclasses.replace(found, place=place)
+    yield found
 
 
 def _json_rows(file: _File, start: int, step: int) -> Iterator[Any]:

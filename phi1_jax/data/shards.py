@@ -56,12 +56,17 @@ class Unit:
   marked: bool
 
   def documents(
-    self, tokenizer: Tokenizer | None, dropped: collections.Counter[str]
+    self,
+    tokenizer: Tokenizer | None,
+    dropped: collections.Counter[str],
+    first: dict[str, str] | None = None,
   ) -> Iterator[Document]:
-    """Yield the documents; count what is dropped by reason."""
+    """Yield the documents; count what is dropped by reason, note the first places."""
     for found in self.source.read(self.shard, self.shards, tokenizer):
       if isinstance(found, Drop):
         dropped[found.reason] += 1
+        if first is not None and found.place:
+          first.setdefault(found.reason, found.place)
       else:
         yield found
 
@@ -87,9 +92,9 @@ def build(unit: Unit, store: str, tokenizer_digest: str) -> dict[str, Any]:
   writer = ShardWriter(
     store, unit.position, unit.positions, unit.task, marked=unit.marked
   )
-  dropped = collections.Counter[str]()
+  dropped, first = collections.Counter[str](), dict[str, str]()
   number = 0
-  for batch in _batches(unit.documents(tokenizer, dropped)):
+  for batch in _batches(unit.documents(tokenizer, dropped, first)):
     for document, (prompt, text) in zip(batch, _encode(batch, tokenizer), strict=True):
       if not len(text):
         dropped["empty"] += 1
@@ -107,7 +112,7 @@ def build(unit: Unit, store: str, tokenizer_digest: str) -> dict[str, Any]:
         held_out=held_out(document, unit.held_out_fraction),
         marks=marks,
       )
-  return writer.close(dropped)
+  return writer.close(dropped, first)
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:

@@ -110,11 +110,16 @@ class ShardWriter:
     self._documents[split].append((np.array(ids, dtype=np.uint16), marks))
     self._num_bytes[split] += num_bytes
 
-  def close(self, dropped: Mapping[str, int] | None = None) -> dict[str, Any]:
+  def close(
+    self,
+    dropped: Mapping[str, int] | None = None,
+    first: Mapping[str, str] | None = None,
+  ) -> dict[str, Any]:
     """Write the shard to the disk and return its entry for the manifest.
 
     Args:
       dropped: number of documents left out, by reason; `finish` removes it.
+      first: the place of the first of them, by reason; `finish` removes it.
     """
     documents = [pair for split in SPLITS for pair in self._documents[split]]
     lengths = np.array([len(ids) for ids, _ in documents], dtype=np.int64)
@@ -126,6 +131,7 @@ class ShardWriter:
       content["loss"] = [marks for _, marks in documents if marks is not None]
     self._directory.mkdir(parents=True, exist_ok=True)
     entry: dict[str, Any] = {"task": self._task, "dropped": dict(dropped or {})}
+    entry["first_dropped"] = dict(first or {})
     for name, values in content.items():
       dtype, _, file_key, sha256_key = _ARRAYS[name]
       path = self._directory / f"{name}-{_suffix(self._index, self._count)}.npy"
@@ -167,7 +173,8 @@ def finish(directory: str | Path, manifest_fields: dict, shards: list[dict]) -> 
     unit: sum(shard[split][unit] for shard in shards for split in SPLITS)
     for unit in ("documents", "tokens", "bytes")
   }
-  kept = [{k: v for k, v in shard.items() if k != "dropped"} for shard in shards]
+  left = ("dropped", "first_dropped")
+  kept = [{k: v for k, v in shard.items() if k not in left} for shard in shards]
   manifest = _canonical({**manifest_fields, **totals, "format": FORMAT, "shards": kept})
   digest = hashlib.sha256(manifest).hexdigest()
   storage.write_bytes(directory / "manifest.json", manifest)

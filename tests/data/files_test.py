@@ -3,6 +3,7 @@
 import collections
 import gzip
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,7 @@ def test_what_is_dropped_is_counted(tmp_path):
   (tmp_path / "a.jsonl").write_bytes(lines(ROWS) + b"\n".join(bad))
   (tmp_path / "b.py").write_bytes(b"x = '\xff'")
   (tmp_path / "c.txt").write_bytes(b"")
+  source = FileSource([f"{tmp_path}/*"])
   for shards in (1, 4):
     found, dropped = read(f"{tmp_path}/*", shards=shards)
     assert sum(map(len, found)) == len(ROWS)
@@ -120,6 +122,10 @@ def test_what_is_dropped_is_counted(tmp_path):
       "not UTF-8": 2,
       "no UTF-8 form": 1,
     }
+    every = [x for shard in range(shards) for x in source.read(shard, shards)]
+    places = {one.place: one.reason for one in every if isinstance(one, Drop)}
+    assert places[f"a.jsonl, row {len(ROWS) + 2}"] == "not an object"
+    assert places["b.py"] == "not UTF-8"
 
 
 @pytest.mark.parametrize(
@@ -209,8 +215,12 @@ def contents(path) -> dict[str, bytes]:
   return {file.name: file.read_bytes() for file in Path(path).iterdir()}
 
 
-def test_the_store_is_the_same_for_any_processes_and_any_folder(folder, tmp_path):
+def test_the_store_is_the_same_for_any_processes_and_any_folder(
+  folder, tmp_path, caplog
+):
+  caplog.set_level("INFO")
   prepare(config(folder, "a"))
+  assert re.search(r"dropped \S+\.jsonl\S*, row \d+: not JSON", caplog.text)
   prepare(config(folder, "b", processes=2))
   moved = folder.rename(tmp_path / "elsewhere")
   prepare(config(moved, "c"))
