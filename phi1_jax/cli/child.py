@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
-from phi1_jax import InputError
 from phi1_jax.cli import command
 
 
@@ -25,7 +24,7 @@ def run(
     Whether it finished; False if it was stopped and continues when started again.
 
   Raises:
-    InputError: its input is wrong; it has printed the reason.
+    PrintedError: its input is wrong; it has printed the reason.
     RuntimeError: it failed.
   """
   words = [sys.executable, "-m", module, *arguments]
@@ -57,7 +56,7 @@ def run(
   if code == command.PREEMPTED or (terminated and code < 0):  # it has no handler
     return False
   if code == command.WRONG_INPUT:
-    raise InputError(f"{doing} is not possible (see above)")
+    raise command.PrintedError(f"{doing} is not possible (see above)")
   if code:
     raise RuntimeError(f"{doing} failed: exit {code}")
   return True

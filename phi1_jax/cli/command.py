@@ -47,6 +47,10 @@ _EXTRAS = {
 PARENT, TERMINATED = "PHI1_JAX_PARENT", b"!"
 
 
+class PrintedError(InputError):
+  """Wrong input, whose reason a child process has printed already."""
+
+
 class PathParser(argparse.ArgumentParser):
   """An argument parser whose flags may have `type=storage.parse`."""
 
@@ -307,7 +311,8 @@ def _report(error: BaseException) -> int:
     return INTERRUPTED
   for kind, code in _ONE_LINE.items():
     if isinstance(error, kind):
-      print(f"error: {error}", file=sys.stderr)
+      if not isinstance(error, PrintedError):
+        print(f"error: {error}", file=sys.stderr)
       return code
   if isinstance(error, ModuleNotFoundError):
     package = (error.name or "").partition(".")[0]

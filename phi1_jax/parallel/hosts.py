@@ -297,7 +297,8 @@ def agreed(
     if lost(error):
       raise
     failed = error
-  said = failed and [type(failed).__name__, str(failed)]
+  names = [kind.__name__ for kind in type(failed).__mro__]
+  said = failed and [next((x for x in names if x in kinds), ""), str(failed)]
   everybody = exchange(name, said, limit=limit, waiting=waiting)
   if failed is not None:
     raise failed

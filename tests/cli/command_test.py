@@ -27,6 +27,7 @@ def ending(body):
     ("return 0", 0, ""),
     ("return command.PREEMPTED", 75, ""),
     ("raise InputError('a: got 1, expected 2')", 2, "error: a: got 1, expected 2\n"),
+    ("raise command.PrintedError('a child said so')", 2, ""),
     ("raise KeyboardInterrupt", 130, "interrupted\n"),
     ("raise ConnectionResetError(104, 'a')", 1, "error: [Errno 104] a; run the same"),
     ("raise RuntimeError('on fire')", 1, "Traceback"),
