@@ -17,9 +17,14 @@ echo "== types"
 echo "== import floors"
 "$python" -c 'from importlinter.cli import lint_imports_command as lint; lint()'
 
+echo "== docs"
+site=$(mktemp -d)
+trap 'rm -rf "$site"' EXIT
+"$python" -m mkdocs build --strict --quiet --site-dir "$site"
+
 echo "== budgets"
 "$python" tests/budgets.py
 
 [ "${1:-}" = fast ] && exit 0
 echo "== tests"
-exec "$python" -m pytest -q
+"$python" -m pytest -q

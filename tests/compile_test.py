@@ -268,7 +268,7 @@ def tiny_config(tiny):
 
 def test_the_committed_table_has_every_preset():
   """Print it with: python -m phi1_jax.compile --gin_file=gin/pretrain.gin --table"""
-  text = Path("tpu/README.md").read_text()
+  text = Path("docs/tpu.md").read_text()
   for preset in PRESETS:
     for parameters in ("1,418,270,720", "356,794,368"):
       row = next(x for x in text.splitlines() if f"`{preset}` | {parameters}" in x)

@@ -13,7 +13,7 @@ from phi1_jax.training.setup import CONFIGURABLES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
-  [ROOT / "README.md", ROOT / "tpu" / "README.md", *ROOT.glob("docs/*.md")]
+  [*ROOT.glob("*.md"), ROOT / "tpu" / "README.md", *ROOT.glob("docs/**/*.md")]
 )
 
 

@@ -40,12 +40,12 @@ def test_help_shows_an_example(cloud, script):
 
 
 def test_the_readme_names_every_file():
-  text = (ROOT / "tpu" / "README.md").read_text()
+  text = (ROOT / "docs" / "tpu.md").read_text()
   assert [name for name in FILES if f"`{name}`" not in text] == []
 
 
 def test_the_readmes_costs_are_its_arithmetic():
-  text = (ROOT / "tpu" / "README.md").read_text()
+  text = (ROOT / "docs" / "tpu.md").read_text()
   kinds = {"v3": "v3", "v4": "v4", "v5e": "v5 lite", "v5p": "v5", "v6e": "v6 lite"}
   flops = 36_000 * 2_097_152 * 8.48e9
   rows = re.findall(
