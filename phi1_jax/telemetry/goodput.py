@@ -8,6 +8,7 @@ that moment on:
     {"time": 1795398460.0, "state": "paused", "step": 1000}     evaluates, saves
     {"time": 1795398470.0, "state": "training", "step": 1000}
     {"time": 1795398500.0, "state": "ended"}                    no such line if killed
+    {"time": 1795398500.0, "state": "refused"}                  ended by wrong input
 
 `time` is in Unix seconds, `step` counts the updates done. Each logged row adds a
 "training" line, so the time of a kill is known to within one row. The time from the
@@ -28,7 +29,7 @@ from phi1_jax import InputError, storage
 
 FILE_NAME = "starts.jsonl"
 
-_STATES = ("starting", "training", "paused", "ended")
+_STATES = ("starting", "training", "paused", "ended", "refused")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +81,14 @@ class StartLog:
       # One process may start a run twice.
       started = _process_started() + waited
       self.write("starting", at=max([started, *before[-1:]]))
+    state = "ended"
     try:
       yield
+    except InputError:
+      state = "refused"
+      raise
     finally:
-      self.write("ended")
+      self.write(state)
 
 
 def read_events(path: str | Path) -> list[Event]:
@@ -121,7 +126,8 @@ def measure(events: Sequence[Event], now: float) -> dict[str, float] | None:
 
   Returns:
     None without any start. Otherwise `goodput`, training / total; `starts`, how often
-    the run was started; `total_seconds` since the first start, and their parts:
+    the run was started, without starts that were refused; `total_seconds` since the
+    first start, and their parts:
       training_seconds: steps that the result comes from, waiting for input included.
       lost_seconds: steps that a later start repeated, or that came to nothing.
       starting_seconds: from a start to its first step: store, compiling, restoring.
@@ -135,7 +141,7 @@ def measure(events: Sequence[Event], now: float) -> dict[str, float] | None:
   pairs = list(itertools.pairwise([*events, Event(now, "now")]))
   for event, after in reversed(pairs):
     spent_on = event.state
-    if event.state == "ended" or after.state == "starting":
+    if event.state in ("ended", "refused") or after.state == "starting":
       spent_on = "away"
     elif event.state == "training":
       kept = after.step is not None and after.step <= kept_until
@@ -144,7 +150,9 @@ def measure(events: Sequence[Event], now: float) -> dict[str, float] | None:
     seconds[spent_on] += max(0.0, after.time - event.time)
     if event.state == "starting" and after.step is not None:
       kept_until = min(kept_until, after.step)
-  starts = sum(event.state == "starting" for event in events)
+  starts = sum(
+    event.state == "starting" and after.state != "refused" for event, after in pairs
+  )
   total = sum(seconds.values())
   if not starts or not total:
     return None

@@ -49,6 +49,14 @@ DIVERGED = events((0, "starting"), (1, "training", 0), (4, "training", 3), (6, "
     ),
     pytest.param(
       events(
+        *[(0, "starting"), (5, "refused"), (8, "starting")],
+        *[(9, "training", 0), (12, "training", 3)],
+      ),
+      *(18, (3, 6, 6, 0, 3), 1),
+      id="refused, then started",
+    ),
+    pytest.param(
+      events(
         *[(0, "starting")],
         *[(10, "starting"), (15, "training", 0), (18, "training", 10)],
         *[(20, "starting"), (24, "training", 0), (84, "paused", 100)],
