@@ -14,7 +14,7 @@ MEANING = (
   "rates, sizes and exercises drawn anew would differ too, and are not in them.",
   "Batch, learning rate, beta2, weight decay and the split of the steps were chosen by "
   "trials of single trainings, most of them of exercises after textbooks, scored on "
-  "the nearest tiers (LOG.md): that may favour this arm over those after other texts "
+  "the nearest tiers (docs/log): that may favour this arm over those after other texts "
   "or none.",
   "Textbooks come from the same grammar as the exercises, which favours them "
   "over code; GPT-3.5's textbooks and HumanEval may or may not be that close.",

@@ -36,7 +36,7 @@ class StudyConfig:
     distance: the largest distance of embeddings at which a weaker match counts in it.
       Embeddings are the last hidden state of the first model after `text_steps`, of
       unit length. The default let 1 in 1,000 random pairs pass, and 2 of 3 renamed
-      copies, where it was measured (LOG.md: another recipe, 0.7M tokens of raw code).
+      copies, where it was measured (docs/log: another recipe, 0.7M tokens of raw code).
     max_new_tokens: of a completion; solutions of the test problems are short.
     sampled: completions per problem of the nearest tier for pass@k; 0 leaves it out.
     benchmarks: whether the arms of the paper's figure are judged on HumanEval, and on

@@ -13,7 +13,7 @@ from phi1_jax.storage import AnyPath
 _TPU: dict[str, str | bool] = {
   # By default a product with a gathered matrix is cut into one product per device,
   # each of which reads and writes its whole result once more: on v5e-8 phi-1's step
-  # moved 981 GiB through each chip's memory; with whole gathers, 417 (LOG.md).
+  # moved 981 GiB through each chip's memory; with whole gathers, 417 (docs/log).
   "xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000",
 }
 

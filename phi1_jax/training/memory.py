@@ -61,7 +61,7 @@ def keep_freed_memory() -> None:
 
   XLA allocates a step's temporaries in one piece. By default malloc returns it to the
   system after every step, and the system clears it page by page for the next: a
-  quarter of the quickstart model's step (LOG.md).
+  quarter of the quickstart model's step (docs/log).
   """
   libc = ctypes.CDLL(None)
   if jax.default_backend() == "cpu" and hasattr(libc, "gnu_get_libc_version"):
