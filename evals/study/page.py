@@ -83,7 +83,7 @@ def _predictions(data: Mapping[str, Any]) -> list[Block]:
       "Written into the code (`evals/study/arms.py`, whose history shows when) "
       "before the study's first run, but for what is marked. Trials of single models, "
       "and later two runs with other recipes, were known when the recipe was last "
-      "changed; docs/log tells of them. Judged by the shares alone: a difference of one "
+      "changed; see docs/log. Judged by the shares alone: a difference of one "
       "problem decides."
     ),
     Table(
