@@ -65,7 +65,7 @@ def test_finetuning_on_prompts_and_completions(tmp_path):
   ]
   text = "".join(json.dumps(row) + "\n" for row in rows)
   (tmp_path / "pairs.jsonl").write_text(text)
-  environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+  environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
   for words in commands():
     assert words[:2] == ["python", "-m"]
     done = subprocess.run(
