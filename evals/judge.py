@@ -29,7 +29,9 @@ from phi1_jax.text import settings_file
 COMPLETED = "COMPLETED"
 SAMPLED = "-sampled"
 # Solutions of exercises are short, and a model that does not end them fails anyway.
-MAX_NEW_TOKENS = {"humaneval": 512, "mbpp": 512, "exercises": 192}
+MAX_NEW_TOKENS = dict.fromkeys(("humaneval", "mbpp", "humaneval+", "mbpp+"), 512) | {
+  "exercises": 192
+}
 _TEMPERATURE, _TOP_P = 0.8, 0.95  # of pass@k; the values of Chen et al.'s pass@100
 
 

@@ -29,32 +29,35 @@ class Judged:
     variant: one of `VARIANTS`.
     code: what is executed.
     dropped: what the extraction left out, a line each; empty if truncated.
+    answered: whether anything of the answer is in the code.
   """
 
   variant: str
   code: str
   dropped: tuple[str, ...] = ()
+  answered: bool = True
 
 
 def variants(problem: Problem, prompt: Prompt, row: Mapping[str, Any]) -> list[Judged]:
   """The programs of one line of completions.jsonl."""
-  whole = prompt.prefix + row.get("text", row["completion"])
-  truncated = prompt.prefix + row["completion"]
+  prefix = "" if row.get("whole") else prompt.prefix
+  whole = prefix + row.get("text", row["completion"])
+  truncated = prefix + row["completion"]
   try:
     found = extraction.extract(
-      whole, problem.entry_point, problem.names(), border=len(prompt.prefix)
+      whole, problem.entry_point, problem.names(), border=len(prefix)
     )
   except RecursionError:
     found = extraction.Extraction(
       truncated, ("nothing: nested too deeply to sanitize",)
     )
   return [
-    Judged("truncated", truncated),
-    Judged("sanitized", found.code, found.dropped),
+    Judged("truncated", truncated, answered=bool(row["completion"].strip())),
+    Judged("sanitized", found.code, found.dropped, found.answered),
   ]
 
 
-def key(problem: Problem, code: str) -> str:
+def key(problem: Problem, code: str, plus: bool = False) -> str:
   """What a program is called: a digest of code, tests and limits.
 
   So what several samples have in common is judged once, blank lines at the end aside.
@@ -62,23 +65,28 @@ def key(problem: Problem, code: str) -> str:
   return digest(
     {
       "code": code.rstrip() + "\n",
-      "tests": problem.tests,
+      "tests": problem.plus if plus else problem.tests,
       "cpu_seconds": problem.cpu_seconds,
       "in_process": problem.in_process,
     }
   )
 
 
-def program(problem: Problem, code: str) -> Program:
+def program(problem: Problem, code: str, plus: bool = False) -> Program:
   """Code with the problem's tests and limits.
+
+  Args:
+    problem: the problem.
+    code: what is judged.
+    plus: whether to judge it with the further tests.
 
   Raises:
     InputError: longer than the sandbox takes.
   """
   return Program(
-    key=key(problem, code),
+    key=key(problem, code, plus),
     code=code.rstrip() + "\n",
-    tests=problem.tests,
+    tests=problem.plus if plus else problem.tests,
     cpu_seconds=problem.cpu_seconds,
     in_process=problem.in_process,
   )

@@ -49,15 +49,17 @@ from evals import (
   summary,
   workdir,
 )
-from evals.config import EvaluationConfig, benchmark_of
+from evals.config import CUSTOM, EvaluationConfig, benchmark_of
 from evals.programs import VARIANTS
 from phi1_jax import InputError, storage
 from phi1_jax.cli import command
-from phi1_jax.problems import humaneval, mbpp, written
-from phi1_jax.problems.problem import Problem
+from phi1_jax.problems import evalplus, humaneval, mbpp, written
+from phi1_jax.problems.problem import Problem, digest
 from phi1_jax.storage import AnyPath
+from phi1_jax.text import settings_file
 
 # Of a study's work directory (see evals/study/), at its beginning and at its end.
+_LONGEST_TEST = 20_000  # characters of a test's source in a report
 _BEGUN, _STUDY = "study_settings.json", "study.json"
 
 
@@ -70,7 +72,89 @@ def load_problems(task_set: str, folder: str | None) -> list[Problem]:
     return list(real_functions.load(task_set))
   if benchmark == "unconventional":
     return list(written.load(task_set))
+  if benchmark in ("humaneval+", "mbpp+"):
+    return evalplus.load(task_set, folder)
   return humaneval.load() if benchmark == "humaneval" else mbpp.load(task_set, folder)
+
+
+def problems_of(settings: Mapping[str, Any], folder: str | None) -> list[Problem]:
+  """Return the problems that a run's settings name.
+
+  Args:
+    settings: task_set, and perhaps `problems` (see `custom`) and `subset` (ids).
+    folder: where benchmarks are.
+
+  Raises:
+    InputError: the file has changed since the run began.
+  """
+  file = settings.get("problems")
+  if file:
+    problems = humaneval.read(storage.parse(file["file"]))
+    if digest(problems) != file["digest"]:
+      raise InputError(
+        f"{file['file']}: other problems than those that the run began with; restore "
+        "the file, or begin a run in another --workdir"
+      )
+  else:
+    problems = load_problems(base_name(settings["task_set"]), folder)
+  subset = settings.get("subset")
+  return [p for p in problems if p.id in subset] if subset else problems
+
+
+def custom(file: AnyPath) -> dict[str, Any]:
+  """Return the settings that name the problems of a user's file."""
+  problems = humaneval.read(file)
+  stem = file.name.partition(".")[0]
+  path = str(_absolute(file))
+  return {
+    "task_set": f"{CUSTOM}{stem}-{len(problems)}",
+    "problems": {"file": path, "digest": digest(problems)},
+  }
+
+
+def style_of(settings: Mapping[str, Any]) -> str:
+  """Return the prompt style that suits a user's problems: are they stubs, or texts?"""
+  problems = problems_of(settings, None)
+  texts = all(problem.examples for problem in problems)
+  return "docstring-one-test" if texts else "as-is"
+
+
+def subset(problems: Sequence[Problem], task_set: str, given: str) -> dict[str, Any]:
+  """Return the settings that name a part of a task set.
+
+  Args:
+    problems: of the whole task set.
+    task_set: its name.
+    given: ids with commas between them, or a file with one per line. The part after
+      the slash is enough.
+
+  Raises:
+    InputError: an id that is not in the task set.
+  """
+  path = Path(given)
+  text = path.read_text() if path.is_file() else given.replace(",", "\n")
+  known = {p.id.rpartition("/")[2]: p.id for p in problems} | {
+    p.id: p.id for p in problems
+  }
+  names = [name.strip() for name in text.splitlines() if name.strip()]
+  unknown = [name for name in names if name not in known]
+  if unknown or not names:
+    raise InputError(
+      f"--subset: got {(unknown or [given])[0]!r}, expected ids of {task_set} such as "
+      f"{problems[0].id!r}, with commas, or a file of them"
+    )
+  chosen = {known[name] for name in names}
+  ids = [p.id for p in problems if p.id in chosen]
+  name = ", ".join(ids) if len(ids) < 4 else f"ids {settings_file.digest(ids)[:8]}"
+  return {
+    "task_set": f"{task_set}[{len(ids)} of {len(problems)}: {name}]",
+    "subset": ids,
+  }
+
+
+def base_name(task_set: str) -> str:
+  """Return the name of the task set that a subset is part of."""
+  return task_set.partition("[")[0]
 
 
 def build(folders: Sequence[AnyPath], benchmarks: str | None = None) -> dict[str, Any]:
@@ -88,8 +172,9 @@ def build(folders: Sequence[AnyPath], benchmarks: str | None = None) -> dict[str
   runs, results = [], []
   for folder, name in zip(folders, _names(folders), strict=True):
     settings = storage.read_json(folder / workdir.RUN)["settings"]
-    known = EvaluationConfig(settings["task_set"], settings["prompt_style"])
-    problems = load_problems(known.task_set, benchmarks)
+    name_of_set = base_name(settings["task_set"])
+    known = EvaluationConfig(name_of_set, settings["prompt_style"])
+    problems = problems_of(settings, benchmarks)
     asked = prompts.build_all(problems, known.task_set, known.prompt_style, benchmarks)
     found = summary.read(folder, problems, asked)
     # It says which scores are wanted, but may be older than the verdicts.
@@ -179,11 +264,18 @@ def _problem(
     "entry_point": problem.entry_point,
     "prompt": prompt.text,
     "reference": problem.solution,
-    "tests": list(problem.tests),
+    "tests": [_shortened(test) for test in (*problem.tests, *problem.plus)],
     "samples": [
       _sample(problem, prompt, row, found) for row in found.completions[problem.id]
     ],
   }
+
+
+def _shortened(source: str) -> str:
+  length = len(source)
+  return (
+    source if length <= _LONGEST_TEST else f"{source[:2000]}... ({length} characters)"
+  )
 
 
 def _sample(

@@ -2,8 +2,8 @@
 
 n samples of a problem, c of them correct:
 
-  pass@k    1 - C(n - c, k) / C(n, k), the unbiased estimate (Chen et al. 2021); k > n
-            is refused, not left out
+  pass@k    1 - C(n - c, k) / C(n, k), the unbiased estimate (Chen et al. 2021), over
+            the problems with n >= k
   interval  95%. One sample per problem: Wilson's for a proportion. Several: the
             bootstrap over problems, seeded; Wilson's again where all problems have
             the same value, of which the bootstrap would make an interval of no width.
@@ -41,12 +41,14 @@ class Estimate:
     low: lower end of the 95% interval.
     high: upper end.
     method: "wilson", "bootstrap" or "t".
+    problems: how many it is of, if some have fewer samples than k.
   """
 
   value: float
   low: float
   high: float
   method: str
+  problems: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,16 +102,19 @@ def estimate(
     k: of pass@k.
     seed: of the bootstrap.
   """
-  values = [pass_at_k(len(c), sum(c), k) for _, c in sorted(correct.items())]
+  enough = {name: c for name, c in correct.items() if len(c) >= k} or correct
+  values = [pass_at_k(len(c), sum(c), k) for _, c in sorted(enough.items())]
   value = math.fsum(values) / len(values)
-  if all(len(c) == 1 for c in correct.values()):
+  part = len(enough) if len(enough) < len(correct) else None
+  if all(len(c) == 1 for c in enough.values()):
     low, high = wilson(round(math.fsum(values)), len(values))
-    return Estimate(value, low, high, "wilson")
+    return Estimate(value, low, high, "wilson", part)
   if min(values) == max(values):
-    return Estimate(value, *wilson(math.fsum(values), len(values)), "wilson")
+    low, high = wilson(math.fsum(values), len(values))
+    return Estimate(value, low, high, "wilson", part)
   means = _resampled_means(np.asarray(values), seed)
   low, high = np.quantile(means, [0.025, 0.975])
-  return Estimate(value, float(low), float(high), "bootstrap")
+  return Estimate(value, float(low), float(high), "bootstrap", part)
 
 
 def over_trainings(solved: Mapping[str, Sequence[bool]]) -> Estimate:

@@ -112,8 +112,13 @@ class Case:
 def references(problems: Sequence[Problem]) -> list[Case]:
   """Every reference; all must pass."""
   return [
-    Case(f"{p.id}: reference", _named("reference", p, p.solution), True)
+    Case(
+      f"{p.id}: reference{', plus' * plus}",
+      _named("reference", p, p.solution, plus),
+      True,
+    )
     for p in problems
+    for plus in (False, True)[: 2 if p.plus else 1]
   ]
 
 
@@ -123,6 +128,7 @@ def wrong(problems: Sequence[Problem]) -> list[Case]:
     *(
       Case(f"{p.id}: empty body", _named("empty", p, p.empty_solution()), False)
       for p in problems
+      if not p.accepts_any
     ),
     *(
       Case(f"hack {name}", _named(name, _TASK, code), False)
@@ -146,6 +152,6 @@ def complaints(cases: Sequence[Case], judge: Judge) -> Iterator[str | None]:
     yield f"{case.name}: no verdict"
 
 
-def _named(kind: str, problem: Problem, code: str) -> Program:
-  key = f"{kind} {problem.id}"
-  return dataclasses.replace(program(problem, code), key=key)
+def _named(kind: str, problem: Problem, code: str, plus: bool = False) -> Program:
+  key = f"{kind} {problem.id}{', plus' * plus}"
+  return dataclasses.replace(program(problem, code, plus), key=key)

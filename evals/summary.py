@@ -1,18 +1,16 @@
-"""The third half: scores of one run, from its completions and verdicts.
+"""The third stage: scores of one run, from its completions and verdicts.
+
+A task set with further tests (EvalPlus') has two scores: pass@k of the base tests, and
+"plus pass@k", of programs that pass both.
 
 Beside pass@k stand two rates, which move before it does:
 
-  valid_syntax  the judged program parses. Not: syntax_error, what was perhaps never
-                compiled (too_long, worker_lost), an empty completion, and an empty
-                program, which is what sanitizing makes of a text without the function.
-                All other outcomes come of a program that was compiled
+  valid_syntax  the judged program parses and has code of the answer. Not: syntax_error,
+                what was perhaps never compiled (too_long, worker_lost), an empty
+                completion, and a program that sanitizing reduced to the prompt's stub
   runs          the tests got an answer to compare: passed or wrong. Every other outcome
                 counts as not: an exception, an exit, a crash, a limit, a result that is
                 no plain data, no function
-
-Sanitizing leaves out what does not parse, and of a prompt that is a stub at least the
-stub, whose None is compared: so it is the truncated programs that say what a model can
-write.
 
 Both are shares of the samples, each problem weighing the same, with the interval of
 pass@1: Wilson's for one sample per problem, the bootstrap over problems for more.
@@ -42,16 +40,28 @@ class Results:
   Attributes:
     completions: problem id -> its lines of completions.jsonl, by sample.
     verdicts: (completion key, variant) -> its line of verdicts.jsonl.
-    empty: (completion key, variant) of programs without code.
+    empty: (completion key, variant) of programs without code of the answer.
+    plus: as `verdicts`, of the further tests; empty without such tests.
   """
 
   completions: dict[str, list[dict[str, Any]]]
   verdicts: dict[tuple[str, str], dict[str, Any]]
   empty: frozenset[tuple[str, str]] = frozenset()
+  plus: dict[tuple[str, str], dict[str, Any]] = dataclasses.field(default_factory=dict)
 
-  def correct(self, variant: str) -> dict[str, list[bool]]:
-    """Problem id -> whether each sample passed."""
-    return self.where(variant, lambda outcome: outcome == "passed")
+  def correct(self, variant: str, plus: bool = False) -> dict[str, list[bool]]:
+    """Return, by problem id, whether each sample passed (`plus`: both suites)."""
+    return {
+      problem: [self._passed((row["key"], variant), plus) for row in rows]
+      for problem, rows in self.completions.items()
+    }
+
+  def _passed(self, key: tuple[str, str], plus: bool) -> bool:
+    judged = [
+      self.verdicts[key],
+      *([self.plus[key]] if plus and key in self.plus else []),
+    ]
+    return all(verdict["outcome"] == "passed" for verdict in judged)
 
   def where(self, variant: str, holds: Callable[[str], bool]) -> dict[str, list[bool]]:
     """Problem id -> what `holds(outcome)` says of each sample."""
@@ -64,13 +74,10 @@ class Results:
     found = (key, variant)
     return _EMPTY if found in self.empty else self.verdicts[found]["outcome"]
 
-  def count(self, variant: str, field: str) -> dict[Any, int]:
+  def count(self, variant: str, field: str, plus: bool = False) -> dict[Any, int]:
     """How often each value of a verdict's field occurs, the most frequent first."""
-    values = (
-      self.verdicts[row["key"], variant][field]
-      for rows in self.completions.values()
-      for row in rows
-    )
+    judged = self.plus if plus else self.verdicts
+    values = (verdict[field] for (_, of), verdict in judged.items() if of == variant)
     return dict(collections.Counter(values).most_common())
 
 
@@ -104,24 +111,21 @@ def read(
     tuple(row[name] for name in names): row
     for row in storage.read_lines(folder / workdir.VERDICTS)
   }
-  verdicts, empty = {}, set()
-  unsaid = {row["key"] for row in rows if not row["completion"].strip()}
+  verdicts, plus, empty = {}, {}, set()
+  missing = total = 0
   for program, begun in execute.wanted(rows, problems, asked):
     key, variant = begun["key"], begun["variant"]
-    # What stands before it may be a function, which its docstring makes valid.
-    blank = variant == "truncated" and key in unsaid
-    if program and (blank or not program.code.strip()):
+    if program and not begun["answered"]:
       empty.add((key, variant))
     verdict = found.get((key, variant, begun["program"], judge))
+    total, missing = total + 1, missing + (not verdict)
     if verdict:
-      verdicts[key, variant] = verdict
-  missing = len(VARIANTS) * len(rows) - len(verdicts)
+      (plus if "suite" in begun else verdicts)[key, variant] = verdict
   if missing:
     raise InputError(
-      f"{folder}: {missing} of {len(VARIANTS) * len(rows)} verdicts are missing; go on "
-      "with --stage=execute"
+      f"{folder}: {missing} of {total} verdicts are missing; go on with --stage=execute"
     )
-  return Results(of_problem, verdicts, frozenset(empty))
+  return Results(of_problem, verdicts, frozenset(empty), plus)
 
 
 def _complete(
@@ -159,9 +163,9 @@ def summarize(
   folder: AnyPath,
   problems: Sequence[Problem],
   asked: Mapping[str, Prompt],
-  ks: Sequence[int],
+  ks: Sequence[int] | None,
 ) -> dict[str, Any]:
-  """Scores a run and writes summary.json.
+  """Scores a run and writes summary.json; `ks` is None for 1, 10 and 100.
 
   Raises:
     InputError: it is not complete, or has fewer samples than a k of pass@k.
@@ -171,12 +175,21 @@ def summarize(
   return found
 
 
-def scored(folder: AnyPath, results: Results, ks: Sequence[int]) -> dict[str, Any]:
-  """What summary.json says of such results."""
+def scored(
+  folder: AnyPath, results: Results, ks: Sequence[int] | None
+) -> dict[str, Any]:
+  """Return the content of summary.json."""
   run = storage.read_json(folder / workdir.RUN)
+  if ks is None:
+    most = max(map(len, results.completions.values()))
+    ks = [k for k in (1, 10, 100) if k <= most]
+  suites = (False, True)[: 2 if results.plus else 1]
   scores = {
     variant: {
-      f"pass@{k}": dataclasses.asdict(score.estimate(results.correct(variant), k))
+      f"{'plus ' * plus}pass@{k}": dataclasses.asdict(
+        score.estimate(results.correct(variant, plus), k)
+      )
+      for plus in suites
       for k in ks
     }
     for variant in VARIANTS
@@ -192,6 +205,7 @@ def scored(folder: AnyPath, results: Results, ks: Sequence[int]) -> dict[str, An
     "difference": _difference(scores),
     "rates": {variant: _rates(results, variant) for variant in VARIANTS},
     "outcomes": {v: results.count(v, "outcome") for v in VARIANTS},
+    "plus_outcomes": {v: results.count(v, "outcome", True) for v in VARIANTS},
     "retried": {v: results.count(v, "attempts").get(2, 0) for v in VARIANTS},
     "finish": dict(collections.Counter(str(row.get("finish")) for row in rows)),
     "tokens": sum(tokens) if len(tokens) == len(rows) else None,
@@ -210,7 +224,8 @@ def _rates(results: Results, variant: str) -> dict[str, Any]:
 
 def ks_of(summary: Mapping[str, Any]) -> list[int]:
   """Every k whose pass@k a summary has."""
-  return [int(name.partition("@")[2]) for name in summary["difference"]]
+  names = (name for name in summary["difference"] if name.startswith("pass@"))
+  return [int(name.partition("@")[2]) for name in names]
 
 
 def _difference(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
@@ -243,7 +258,27 @@ def table(named: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
       counts = summary["outcomes"][variant].items()
       listed = ", ".join(f"{outcome} {count}" for outcome, count in counts)
       text.append(f"{name}, {variant}: {listed}")
+    text += [f"{name}: {line}" for line in _remarks(summary)]
   return "\n".join(text)
+
+
+def _remarks(summary: Mapping[str, Any]) -> list[str]:
+  """Return what a reader of the scores has to know besides."""
+  found = []
+  samples = summary["samples"]
+  finish = summary.get("finish", {})
+  if finish.get("None", 0) < samples:
+    sampling = summary["settings"].get("sampling") or {}
+    limit = sampling.get("max_new_tokens")
+    found.append(
+      f"{finish.get('length', 0)} of {samples} answers were cut off at "
+      f"{limit or 'the limit of'} new tokens"
+    )
+  packages = summary["execute"].get("identity", {}).get("packages")
+  if packages:
+    listed = ", ".join(f"{name} {version}" for name, version in packages.items())
+    found.append(f"the code could import {listed}")
+  return found
 
 
 def _score_lines(
@@ -264,4 +299,5 @@ def _score_lines(
 
 def _percent(estimate: Mapping[str, Any]) -> str:
   value, low, high = (100 * estimate[name] for name in ("value", "low", "high"))
-  return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+  part = f", {estimate['problems']} problems" if estimate.get("problems") else ""
+  return f"{value:.1f} [{low:.1f}, {high:.1f}]{part}"

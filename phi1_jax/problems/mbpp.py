@@ -1,9 +1,5 @@
 """MBPP (Austin et al. 2021, CC BY 4.0), read from a folder or downloaded once.
 
-No package ships it. The folder is, in this order: the one that is named, the one that
-the environment variable PHI1_JAX_BENCHMARKS names, the cache
-`~/.cache/phi1_jax/benchmarks`, filled from upstream when it is empty.
-
 Task sets differ too much to be compared with one another (a model may score 44 on one
 and 53 on another), so each has its own name:
 
@@ -17,19 +13,15 @@ import ast
 import dataclasses
 import hashlib
 import json
-import os
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from phi1_jax import InputError, storage
+from phi1_jax.problems import files
+from phi1_jax.problems.files import ENVIRONMENT as ENVIRONMENT
 from phi1_jax.problems.problem import Problem, cpu_limit, parse
 from phi1_jax.storage import AnyPath
 
-ENVIRONMENT = "PHI1_JAX_BENCHMARKS"
-CACHE = Path("~/.cache/phi1_jax/benchmarks")
 UPSTREAM = (
   "https://raw.githubusercontent.com/google-research/google-research/master/mbpp"
 )
@@ -93,7 +85,7 @@ def load(task_set: str, folder: str | AnyPath | None = None) -> list[Problem]:
 
   Args:
     task_set: a name of `TASK_SETS`.
-    folder: where mbpp.jsonl and sanitized-mbpp.json are; None looks as above.
+    folder: where mbpp.jsonl and sanitized-mbpp.json are; None: see `files.find`.
 
   Raises:
     InputError: no such set, no such file, or a file that is not the one pinned here.
@@ -168,7 +160,7 @@ def _rows(task_set: str, folder: str | AnyPath | None) -> list[dict[str, Any]]:
       f"task_set: got {task_set!r}, expected one of {', '.join(TASK_SETS)}"
     )
   wanted = TASK_SETS[task_set]
-  path = _find(wanted.file, folder)
+  path = files.find(wanted.file, folder, f"{UPSTREAM}/{wanted.file}")
   try:
     text = storage.read_text(path)
     if path.suffix == ".jsonl":
@@ -190,29 +182,3 @@ def _rows(task_set: str, folder: str | AnyPath | None) -> list[dict[str, Any]]:
       f"{wanted.sha256[:16]}; fetch the file from {UPSTREAM}/{wanted.file}"
     )
   return rows
-
-
-def _find(file: str, folder: str | AnyPath | None) -> AnyPath:
-  named = folder or os.environ.get(ENVIRONMENT)
-  if named:
-    path = storage.parse(named) / file
-    if not path.is_file():
-      raise InputError(f"{path}: no such file; expected MBPP there ({UPSTREAM}/{file})")
-    return path
-  path = CACHE.expanduser() / file
-  if not path.is_file():
-    _download(f"{UPSTREAM}/{file}", path)
-  return path
-
-
-def _download(url: str, path: Path) -> None:
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with urllib.request.urlopen(url, timeout=60) as answer:
-      storage.write_bytes(path, answer.read())
-  except OSError as error:  # URLError and timeouts are of this kind
-    reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    raise InputError(
-      f"MBPP cannot be downloaded ({reason}); put {path.name} from {url} into a "
-      f"folder and name it with --benchmarks=FOLDER or {ENVIRONMENT}"
-    ) from None

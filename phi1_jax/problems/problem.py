@@ -27,6 +27,8 @@ class Problem:
     setup: source that stands before the completion.
     cpu_seconds: CPU time that code and tests together may take.
     in_process: the tests need more of the code than plain data.
+    plus: further tests, scored apart: a program passes these only if it passes `tests`.
+    accepts_any: the tests accept any result.
   """
 
   id: str
@@ -39,6 +41,8 @@ class Problem:
   setup: str = ""
   cpu_seconds: float = MINIMUM_CPU_SECONDS
   in_process: bool = False
+  plus: tuple[str, ...] = ()
+  accepts_any: bool = False
 
   def empty_solution(self) -> str:
     """The reference with `pass` for the body of its entry point: wrong on purpose."""

@@ -6,7 +6,7 @@ import logging
 import re
 import selectors
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from phi1_jax import InputError, cores
 from phi1_jax.sandbox import levels
@@ -44,6 +44,7 @@ class Sandbox:
     memory_bytes: address space of one program.
     isolation: take this level, one of levels.LEVELS, or raise InputError.
     minimum_wall_seconds: least wall limit of a program.
+    packages: installed distributions that the code and the tests may import.
 
   Attributes:
     isolation: the level in use.
@@ -57,6 +58,7 @@ class Sandbox:
     memory_bytes: int = 1 << 30,
     isolation: str | None = None,
     minimum_wall_seconds: float = 5.0,
+    packages: Sequence[str] = (),
   ):
     if workers is not None and workers < 1:
       raise InputError(f"Sandbox: workers is {workers}, expected at least 1.")

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from evals import generate, prompts, workdir
+from evals import completions, generate, prompts, workdir
 from evals.backends import Wanted, request_seed
 from evals.config import EvaluationConfig
 from phi1_jax import InputError, storage
@@ -68,7 +68,7 @@ def test_a_file_is_counted_before_it_is_taken(five, tmp_path, monkeypatch):
   line = '{"task_id": "%s", "completion": "", "log_probs": -Infinity}\n'
   file.write_text("".join(line % problem.id for problem in five))
   settings_file.begin(tmp_path / workdir.RUN, {})
-  generate.take(tmp_path, file, five)
+  completions.take(tmp_path, file, five)
   rows = storage.read_lines(tmp_path / workdir.COMPLETIONS)
   assert [row["log_probs"] for row in rows] == [None] * 5
   (tmp_path / workdir.RUN).unlink()
@@ -80,7 +80,7 @@ def test_a_file_is_counted_before_it_is_taken(five, tmp_path, monkeypatch):
 
   monkeypatch.setattr(storage.JsonLines, "append", kill)
   with pytest.raises(KeyboardInterrupt):
-    generate.take(tmp_path, file, five)
+    completions.take(tmp_path, file, five)
   assert storage.read_json(tmp_path / workdir.RUN)["generate"]["rows"] == 5
 
 
@@ -146,40 +146,3 @@ def test_seeds_of_requests_depend_on_key_and_seed():
   }
   assert len(seeds) == 6
   assert all(0 <= seed < 1 << 31 for seed in seeds)
-
-
-@pytest.mark.parametrize(
-  ("lines", "named"),
-  [
-    ('{"task_id": "HumanEval/9", "completion": ""}', "row 1: task_id 'HumanEval/9'"),
-    ('{"task_id": "HumanEval/0"}', "row 1: expected a string as 'completion'"),
-    ('{"task_id": "HumanEval/0", "completion": 3}', "expected a string"),
-    ('{"task_id": "HumanEval/0", "completion": ""}', "4 problems have no completion"),
-    ('{"task_id": ["a"], "completion": ""}', r"row 1: task_id \['a'\]"),
-    *(
-      (
-        f'{{"task_id": "HumanEval/0", "completion": "", {field}}}',
-        f"made.jsonl, row 1: {named}",
-      )
-      for field, named in (
-        ('"text": null', "expected a string as 'text'"),
-        ('"tokens": [1, 2]', r"tokens is \[1, 2\], expected a whole number"),
-        ('"tokens": true', "tokens is True"),
-        ('"log_probs": "a"', "log_probs is 'a', expected a number"),
-        ('"finish": 3', "finish is 3, expected a string"),
-      )
-    ),
-    ("x", "line 1: got b'x'"),
-    ("", "5 problems have no completion"),
-  ],
-)
-def test_refuses_a_file_of_completions(five, tmp_path, lines, named):
-  path = tmp_path / "made.jsonl"
-  path.write_text(lines)
-  with pytest.raises(InputError, match=named):
-    generate.read_completions(path, five)
-
-
-def test_no_file_of_completions(five, tmp_path):
-  with pytest.raises(InputError, match="--completions: no such file"):
-    generate.read_completions(tmp_path / "nope", five)

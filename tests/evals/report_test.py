@@ -209,7 +209,7 @@ def test_an_unfit_machine_scores_nothing(evaluate, capsys, trusting):
     (["humaneval", "--prompt_style=nope"], r"Evaluation\.prompt_style: got 'nope'"),
     (["report", "nope"], r"run\.json: no such file"),
     (["report", "nope", "./nope"], "named twice"),
-    (["apps"], "got 'apps', expected humaneval, mbpp, exercises, "),
+    (["apps"], "got 'apps', expected humaneval, mbpp, "),
   ],
 )
 def test_refuses(only_five, tmp_path, monkeypatch, flags, named):
@@ -270,7 +270,7 @@ def test_names_tell_runs_apart(tmp_path):
 
 def test_help(capsys):
   assert command_line.main(["--help"]) == 0
-  assert "python -m evals humaneval|mbpp|exercises|" in capsys.readouterr().out
+  assert "python -m evals humaneval|mbpp|humaneval+|" in capsys.readouterr().out
   for name in command_line._DESCRIPTION:
     with pytest.raises(SystemExit, match="0"):
       command_line.main([name, "--help"])

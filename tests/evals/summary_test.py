@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from evals import __main__ as command_line
-from evals import backends, benchmark, execute, generate, report, summary
+from evals import backends, benchmark, completions, execute, programs, report, summary
 from evals.prompts import Prompt
 from phi1_jax.sandbox.program import OUTCOMES
 from phi1_jax.text import settings_file
@@ -92,7 +92,7 @@ def judged(folder, problems, asked, rows, sandbox):
   path = folder / "made.jsonl"
   path.write_text("\n".join(map(json.dumps, rows)))
   settings_file.begin(folder / "run.json", {})
-  generate.take(folder, path, problems)
+  completions.take(folder, path, problems)
   execute.execute(folder, problems, asked, sandbox, {})
   return summary.read(folder, problems, asked)
 
@@ -111,7 +111,7 @@ def test_what_sanitizing_makes_of_no_function_is_no_valid_syntax(
 
 
 def test_an_empty_completion_is_no_valid_syntax(only_five, knowing, trusting, tmp_path):
-  """Though what stands before it is a function, with a docstring for its body."""
+  """Nor is a stub that the answer adds no valid code to, though the stub is valid."""
   asked = {p.id: Prompt(p.prompt, p.prompt) for p in only_five}
   bodies = ["", "\n  \n", "    return 1\n", "    return (\n", "    pass\n"]
   rows = [
@@ -121,7 +121,8 @@ def test_an_empty_completion_is_no_valid_syntax(only_five, knowing, trusting, tm
   found = judged(tmp_path, only_five, asked, rows, trusting())
   ids = {row["key"]: name for name, (row,) in found.completions.items()}
   assert sorted((ids[key], variant) for key, variant in found.empty) == sorted(
-    (problem.id, "truncated") for problem in only_five[:2]
+    [(p.id, variant) for p in only_five[:2] for variant in programs.VARIANTS]
+    + [(only_five[3].id, "sanitized")]
   )
 
 

@@ -6,7 +6,7 @@ import urllib.error
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.problems import mbpp
+from phi1_jax.problems import files, mbpp
 
 FULL = {
   "task_id": 3,
@@ -40,7 +40,7 @@ def folder(tmp_path, monkeypatch):
     ),
   }
   monkeypatch.setattr(mbpp, "TASK_SETS", sets)
-  monkeypatch.delenv(mbpp.ENVIRONMENT, raising=False)
+  monkeypatch.delenv(files.ENVIRONMENT, raising=False)
   return tmp_path
 
 
@@ -88,19 +88,19 @@ def test_no_test_calls_the_reference():
 
 
 def test_where_it_looks(folder, tmp_path, monkeypatch):
-  monkeypatch.setattr(mbpp, "CACHE", tmp_path / "cache")
+  monkeypatch.setattr(files, "CACHE", tmp_path / "cache")
   asked = []
 
   def offline(url, timeout):
     asked.append(url)
     raise urllib.error.URLError("no network")
 
-  monkeypatch.setattr(mbpp.urllib.request, "urlopen", offline)
+  monkeypatch.setattr(files.urllib.request, "urlopen", offline)
   with pytest.raises(InputError, match=r"no network.*--benchmarks=FOLDER") as error:
     mbpp.load("mbpp-full-974")
   assert "\n" not in str(error.value)
   assert asked == [f"{mbpp.UPSTREAM}/mbpp.jsonl"]
-  monkeypatch.setenv(mbpp.ENVIRONMENT, str(folder))
+  monkeypatch.setenv(files.ENVIRONMENT, str(folder))
   assert len(mbpp.load("mbpp-full-974")) == 3
   with pytest.raises(InputError, match=r"nope.*no such file"):  # named: nothing else
     mbpp.load("mbpp-full-974", tmp_path / "nope")
@@ -108,11 +108,11 @@ def test_where_it_looks(folder, tmp_path, monkeypatch):
 
 
 def test_downloads_once_into_the_cache(folder, tmp_path, monkeypatch):
-  monkeypatch.setattr(mbpp, "CACHE", tmp_path / "cache")
+  monkeypatch.setattr(files, "CACHE", tmp_path / "cache")
   content = (folder / "mbpp.jsonl").read_bytes()
   answers = [io.BytesIO(content)]
   monkeypatch.setattr(
-    mbpp.urllib.request, "urlopen", lambda url, timeout: answers.pop()
+    files.urllib.request, "urlopen", lambda url, timeout: answers.pop()
   )
   assert len(mbpp.load("mbpp-full-974")) == 3
   assert len(mbpp.load("mbpp-full-974")) == 3
@@ -140,8 +140,8 @@ def test_refuses_an_unknown_set(folder):
 
 
 needs_mbpp = pytest.mark.skipif(
-  mbpp.ENVIRONMENT not in os.environ,
-  reason=f"{mbpp.ENVIRONMENT} names no folder with MBPP",
+  files.ENVIRONMENT not in os.environ,
+  reason=f"{files.ENVIRONMENT} names no folder with MBPP",
 )
 
 

@@ -4,7 +4,8 @@ Three processes, each forked from the one before it in this list:
   server.py     S, the worker: forks the other two, watches their clocks, cleans up.
   code_side.py  U, untrusted: executes the code and answers calls.
   test_side.py  T, trusted: executes the tests; the code's names are stand-ins there.
-asserts.py runs tests and says what failed; wire.py carries values between U and T;
+asserts.py runs tests and says what failed; differential.py compares a function with
+a reference on many inputs; wire.py carries values between U and T;
 confine.py and seccomp.py take away from U what it has no business with. Python 3.9 or
 newer must be able to run these files.
 """
@@ -14,6 +15,7 @@ SOURCES = (  # in the order in which they import each other
   "wire",
   "seccomp",
   "confine",
+  "differential",
   "asserts",
   "code_side",
   "test_side",

@@ -10,6 +10,8 @@ import ast
 import functools
 import operator
 
+from . import differential
+
 DETAIL_LENGTH = 500
 _SOURCE_LENGTH = 2000
 _SHOWN_VALUE = 160
@@ -81,6 +83,7 @@ def run(tests, namespace: dict, absent=()) -> dict:
   """
   sides = _Sides(namespace)
   namespace.setdefault("__same__", operator.is_)  # where there is but one process
+  namespace[differential.NAME] = differential.check
   names = {f"<test {number}>": source for number, source in enumerate(tests)}
   for name, source in names.items():
     try:
@@ -92,7 +95,9 @@ def run(tests, namespace: dict, absent=()) -> dict:
     except BaseException as error:
       source, statement = _failed(names, error, name)
       outcome, detail = classify(error, statement, sides, absent)
-      return _verdict(outcome, detail, _segment(source, statement))
+      own = isinstance(error, differential.Differs)
+      failed = error.test if own else _segment(source, statement)
+      return _verdict(outcome, detail, failed)
   return _verdict("passed", "", None)
 
 

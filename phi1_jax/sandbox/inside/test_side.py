@@ -22,7 +22,7 @@ import socket
 import sys
 import types
 
-from . import asserts, code_side, wire
+from . import asserts, code_side, differential, wire
 from .asserts import Stop
 
 _SINGLE_ITEMS, _MOST_ITEMS = 64, 1000  # of an iterator: one by one, then in batches
@@ -442,6 +442,7 @@ def _names(tests: tuple):
         defined.add(node.name)
       elif isinstance(node, ast.alias):
         defined.add((node.asname or node.name).split(".")[0])
+  used.discard(differential.NAME)
   own = {name for name in used if not hasattr(builtins, name)}
   names = own if own - defined else used
   return sorted(names), dotted

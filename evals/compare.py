@@ -1,0 +1,132 @@
+"""Compares a run's verdicts with published ones, sample by sample.
+
+Read are EvalPlus' eval_results.json of any version, and the results.jsonl of OpenAI's
+human-eval (task_id, passed).
+"""
+
+import json
+from collections import defaultdict
+from typing import Any
+
+from evals.completions import load_text
+from evals.programs import VARIANTS
+from evals.summary import Results
+from phi1_jax import InputError
+from phi1_jax.storage import AnyPath
+
+RESULT = "compare.json"
+_PASSES = {"pass": True, "success": True}
+_SHOWN = 20  # differences that are printed
+Published = dict[str, list[dict[str, bool]]]
+
+
+def read(file: AnyPath) -> Published:
+  """Return, by problem id, what each sample passes: {"base": ..., "plus": ...}.
+
+  Raises:
+    InputError: neither of the forms.
+  """
+  text = load_text(file, "--compare")
+  found: Published = defaultdict(list)
+  try:
+    if '"eval"' in text[:200]:
+      for task, result in json.loads(text)["eval"].items():
+        found[task] = _of_task(result)
+    else:
+      for line in filter(str.strip, text.split("\n")):
+        row = json.loads(line)
+        found[row["task_id"]].append({"base": bool(row["passed"])})
+  except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    raise InputError(
+      f"--compare: got {file} ({type(error).__name__}: {error}), expected EvalPlus' "
+      "eval_results.json, or JSON lines with task_id and passed"
+    ) from None
+  return dict(found)
+
+
+def _of_task(result: Any) -> list[dict[str, bool]]:
+  """Return the samples of a task in EvalPlus' results."""
+  if isinstance(result, list):
+    names = ("base", "plus")
+    return [
+      {n: row[f"{n}_status"] in _PASSES for n in names if row.get(f"{n}_status")}
+      for row in result
+    ]
+  base = [status in _PASSES for status, *_ in result["base"]]
+  plus = [status in _PASSES for status, *_ in result.get("plus") or ()]
+  if not plus:
+    return [{"base": b} for b in base]
+  return [{"base": b, "plus": p} for b, p in zip(base, plus, strict=True)]
+
+
+def compare(results: Results, published: Published) -> dict[str, Any]:
+  """Return the counts and the differences of two judges.
+
+  A sample counts as "plus" passed if it passes the base tests too.
+
+  Args:
+    results: ours.
+    published: theirs; samples of a problem in the same order.
+
+  Returns:
+    `samples` (compared), `missing` (ours without theirs), `counts` and `differences`
+    by variant and suite.
+  """
+  counts: dict[str, dict[str, int]] = {}
+  differences: list[dict[str, Any]] = []
+  samples = missing = 0
+  for problem, rows in results.completions.items():
+    theirs = published.get(problem, [])
+    missing += max(0, len(rows) - len(theirs))
+    for row, verdict in zip(rows, theirs, strict=False):
+      samples += 1
+      for variant in VARIANTS:
+        key = row["key"], variant
+        for suite in ("base", "plus") if key in results.plus else ("base",):
+          if suite not in verdict:
+            continue
+          judged = [results.verdicts[key]] + [results.plus[key]] * (suite == "plus")
+          mine = all(v["outcome"] == "passed" for v in judged)
+          other = verdict["base"] and verdict[suite]
+          name = _KINDS[mine, other]
+          of = counts.setdefault(f"{variant}, {suite}", dict.fromkeys(_NAMES, 0))
+          of[name] += 1
+          if mine != other:
+            failed = next((v for v in judged if v["outcome"] != "passed"), {})
+            outcome, detail = failed.get("outcome"), failed.get("detail")
+            differences.append(
+              {"problem": problem, "sample": row["sample"], "variant": variant}
+              | {"suite": suite, "ours": outcome or "passed", "detail": detail}
+            )
+  return {
+    "samples": samples,
+    "missing": missing,
+    "counts": counts,
+    "differences": differences,
+  }
+
+
+_NAMES = ("both pass", "both fail", "only ours", "only theirs")
+_KINDS = {
+  (True, True): _NAMES[0],
+  (False, False): _NAMES[1],
+  (True, False): _NAMES[2],
+  (False, True): _NAMES[3],
+}
+
+
+def table(found: dict[str, Any]) -> str:
+  """Return what a terminal shows of a comparison."""
+  lines = [f"compared verdicts of {found['samples']} samples"]
+  if found["missing"]:
+    lines[0] += f"; {found['missing']} samples have no published verdict"
+  for name, counts in found["counts"].items():
+    listed = ", ".join(f"{kind} {count}" for kind, count in counts.items())
+    lines.append(f"  {name:16}: {listed}")
+  for row in found["differences"][:_SHOWN]:
+    lines.append(
+      f"  {row['problem']}, sample {row['sample']}, {row['variant']}, {row['suite']}: "
+      f"{row['ours']} here {row['detail'] or ''}"[:160].rstrip()
+    )
+  more = len(found["differences"]) - _SHOWN
+  return "\n".join(lines + [f"  and {more} more differences"] * (more > 0))

@@ -1,0 +1,201 @@
+"""Completions that were made elsewhere, in any of the usual forms.
+
+  JSON lines      objects with task_id and `completion` (continues the prompt) or
+                  `solution` (a whole program, judged without the prompt)
+  a JSON array    of such objects
+  generations     bigcode's generations.json: for each problem of the task set in its
+                  order, a list of whole programs
+  eval_results    EvalPlus' results, whose `solution`s are judged again
+
+Each of them may be compressed with gzip. An id may be a number: 11 is Mbpp/11.
+"""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from evals import workdir
+from evals.generate import finite
+from phi1_jax import InputError, storage
+from phi1_jax.problems.problem import Problem
+from phi1_jax.storage import AnyPath
+from phi1_jax.text import settings_file
+
+_EXPECTED = (
+  "expected JSON lines or a JSON array of objects with task_id and completion or "
+  "solution, bigcode's generations.json, or EvalPlus' eval_results.json with solutions"
+)
+# What a completion may say beside the text.
+_OPTIONAL: dict[str, tuple[tuple[type, ...], str]] = {
+  "finish": ((str, type(None)), "a string"),
+  "tokens": ((int, type(None)), "a whole number"),
+  "log_probs": ((int, float, type(None)), "a number"),
+}
+
+
+def take(folder: Path, file: AnyPath, problems: Sequence[Problem]) -> int:
+  """Fill completions.jsonl from a file; completions are judged as they stand.
+
+  Returns:
+    The number of completions.
+
+  Raises:
+    InputError: see `read`.
+  """
+  rows = read(file, problems)
+  counts: dict[str, int] = {}
+  facts = {"completions": str(file), "samples": None, "rows": len(rows)}
+  workdir.note(folder, "generate", facts)
+  with storage.JsonLines(folder / workdir.COMPLETIONS) as journal:
+    done = {row.get("key") for row in journal.rows}
+    for row in rows:
+      task = row["task_id"]
+      sample = counts.get(task, 0)
+      counts[task] = sample + 1
+      text = row.get("text", row["completion"])
+      content: dict[str, Any] = {"task": task, "sample": sample}
+      content["of"] = [row["completion"], text]
+      whole = {"whole": True} if row["whole"] else {}
+      key = settings_file.digest(content | whole)
+      if key not in done:
+        made = {"key": key, "task_id": task, "sample": sample, "text": text}
+        made |= {"completion": row["completion"], **whole}
+        made |= {name: row.get(name) for name in ("finish", "tokens")}
+        journal.append(made | {"log_probs": finite(row.get("log_probs"))})
+  return len(rows)
+
+
+def read(file: AnyPath, problems: Sequence[Problem]) -> list[dict[str, Any]]:
+  """Return the completions of a file for these problems.
+
+  Rows of other tasks are left out, with a note on the terminal.
+
+  Returns:
+    Rows with task_id, completion, `whole` (it stands without the prompt), and perhaps
+    text, finish, tokens, log_probs.
+
+  Raises:
+    InputError: none of the forms above, or a problem without a completion.
+  """
+  known = {p.id: p.id for p in problems} | {
+    p.id.rpartition("/")[2]: p.id for p in problems
+  }
+  rows, others = [], set()
+  for place, row in _rows(file, problems):
+    task = row.get("task_id")
+    named = isinstance(task, str | int) and not isinstance(task, bool)
+    if not named:
+      raise InputError(f"{file}, {place}: got task_id {task!r:.60}, expected an id")
+    if str(task) not in known:
+      others.add(str(task))
+      continue
+    rows.append(_checked(f"{file}, {place}", row) | {"task_id": known[str(task)]})
+  missing = sorted({p.id for p in problems} - {row["task_id"] for row in rows})
+  if missing:
+    unknown = (
+      f"; it has {len(others)} others, such as {min(others)!r}" if others else ""
+    )
+    raise InputError(
+      f"{file}: {len(missing)} of {len(problems)} problems have no completion, "
+      f"{missing[0]} for one{unknown}; expected at least one for every problem of the "
+      "task set (--subset=IDS judges a part of it)"
+    )
+  if others:
+    print(f"{file}: left out {len(others)} tasks that are not in the task set")
+  return rows
+
+
+def _checked(place: str, row: dict[str, Any]) -> dict[str, Any]:
+  whole = "solution" in row
+  text = row["solution"] if whole else row.get("completion")
+  if not isinstance(text, str):
+    found = ", ".join(row)
+    raise InputError(
+      f"{place}: expected a string as 'completion' or 'solution', got {text!r:.40} in "
+      f"an object with {found}"
+    )
+  if not isinstance(row.get("text", ""), str):
+    raise InputError(f"{place}: expected a string as 'text'")
+  for name, (kinds, expected) in _OPTIONAL.items():
+    value = row.get(name)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+      raise InputError(f"{place}: {name} is {value!r:.60}, expected {expected} or null")
+  return row | {"completion": text, "whole": whole}
+
+
+def _rows(
+  file: AnyPath, problems: Sequence[Problem]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+  """Yield the objects of a file, each with its place."""
+  text = load_text(file, "--completions")
+  try:
+    content = json.loads(text)
+  except ValueError:
+    content = None
+  if isinstance(content, dict) and isinstance(content.get("eval"), dict):
+    for task, results in content["eval"].items():
+      if not isinstance(results, list):
+        raise InputError(
+          f"{file}: got EvalPlus' results without the solutions; give the solutions as "
+          "--completions, and this file as --compare"
+        )
+      yield from ((f"task {task}", row) for row in results)
+  elif isinstance(content, list) and content and isinstance(content[0], list):
+    yield from _generations(file, content, problems)
+  elif isinstance(content, list):
+    for number, row in enumerate(content, 1):
+      yield f"item {number}", _object(file, f"item {number}", row)
+  else:
+    for number, line in enumerate(text.split("\n"), 1):
+      if line.strip():
+        try:
+          row = json.loads(line)
+        except ValueError:
+          row = None
+        shown = line if row is None else row
+        place = f"line {number}"
+        yield place, _object(file, place, row, shown)
+
+
+def _object(file: AnyPath, place: str, row: Any, shown: Any = None) -> dict[str, Any]:
+  if not isinstance(row, dict):
+    raise InputError(
+      f"{file}, {place}: got {shown if shown is not None else row!r:.60}; {_EXPECTED}"
+    )
+  return row
+
+
+def _generations(
+  file: AnyPath, content: list, problems: Sequence[Problem]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+  if len(content) != len(problems):
+    raise InputError(
+      f"{file}: got generations of {len(content)} problems, expected {len(problems)}, "
+      "in the order of the task set"
+    )
+  for problem, programs in zip(problems, content, strict=True):
+    if not isinstance(programs, list):
+      raise InputError(f"{file}: got {programs!r:.60}, expected a list of programs")
+    for program in programs:
+      yield problem.id, {"task_id": problem.id, "solution": program}
+
+
+def load_text(file: AnyPath, flag: str) -> str:
+  """Return the text of a file, unpacked if it is compressed.
+
+  Raises:
+    InputError: no such file, or not text.
+  """
+  try:
+    content = storage.read_bytes(file)
+    if content[:2] == b"\x1f\x8b":
+      content = gzip.decompress(content)
+    return content.decode()
+  except UnicodeDecodeError as error:
+    raise InputError(f"{flag}: {file} is not text in UTF-8 ({error.reason})") from None
+  except (OSError, EOFError, zlib.error) as error:
+    reason = getattr(error, "strerror", None) or error
+    raise InputError(f"{flag}: no such file {file} ({reason})") from None

@@ -1,0 +1,104 @@
+"""Completions of others: every form that is read, and the answer to any other."""
+
+import gzip
+import json
+
+import pytest
+
+from evals import completions, programs, prompts
+from phi1_jax import InputError
+
+
+def solutions(problems):
+  return [{"task_id": p.id, "solution": p.solution} for p in problems]
+
+
+def lines(found):
+  return "".join(json.dumps(row) + "\n" for row in found)
+
+
+@pytest.mark.parametrize(
+  "content",
+  [
+    lambda five: lines(solutions(five)).encode(),
+    lambda five: gzip.compress(lines(solutions(five)).encode()),
+    lambda five: json.dumps(solutions(five)).encode(),
+    lambda five: json.dumps([[p.solution] for p in five]).encode(),
+    lambda five: json.dumps({"eval": {p.id: solutions([p]) for p in five}}).encode(),
+    lambda five: lines(
+      [{**row, "task_id": number} for number, row in enumerate(solutions(five))]
+    ).encode(),
+  ],
+  ids=["lines", "gz", "array", "generations", "eval_results", "numbers"],
+)
+def test_every_form_gives_the_same_rows(five, tmp_path, content):
+  path = tmp_path / "made"
+  path.write_bytes(content(five))
+  found = completions.read(path, five)
+  assert [(r["task_id"], r["completion"], r["whole"]) for r in found] == [
+    (p.id, p.solution, True) for p in five
+  ]
+
+
+def test_a_solution_is_judged_without_the_prompt(five):
+  problem, prompt = five[0], prompts.build(five[0], "as-is")
+  row = {"completion": "x = 1\n", "whole": True}
+  assert programs.variants(problem, prompt, row)[0].code == "x = 1\n"
+  row = {"completion": "x = 1\n"}
+  assert programs.variants(problem, prompt, row)[0].code == prompt.prefix + "x = 1\n"
+
+
+def test_other_tasks_are_left_out_with_a_note(five, tmp_path, capsys):
+  path = tmp_path / "made"
+  path.write_text(lines(solutions(five)))
+  assert len(completions.read(path, five[:2])) == 2
+  assert "left out 3 tasks" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  ("lines", "named"),
+  [
+    (
+      '{"task_id": "HumanEval/9", "completion": ""}',
+      "no completion.*1 others, such as 'HumanEval/9'",
+    ),
+    (
+      '{"task_id": "HumanEval/0"}',
+      "line 1: expected a string as 'completion' or 'solution'.*with task_id",
+    ),
+    ('{"task_id": "HumanEval/0", "completion": 3}', "expected a string"),
+    (
+      '{"task_id": "HumanEval/0", "completion": ""}',
+      "4 of 5 problems have no completion",
+    ),
+    ('{"task_id": ["a"], "completion": ""}', r"line 1: got task_id \['a'\]"),
+    *(
+      (
+        f'{{"task_id": "HumanEval/0", "completion": "", {field}}}',
+        f"made.jsonl, line 1: {named}",
+      )
+      for field, named in (
+        ('"text": null', "expected a string as 'text'"),
+        ('"tokens": [1, 2]', r"tokens is \[1, 2\], expected a whole number"),
+        ('"tokens": true', "tokens is True"),
+        ('"log_probs": "a"', "log_probs is 'a', expected a number"),
+        ('"finish": 3', "finish is 3, expected a string"),
+      )
+    ),
+    ("x", "line 1: got 'x'; expected JSON lines or a JSON array"),
+    ("[3]", "item 1: got 3; expected JSON lines"),
+    ('[["a"]]', "generations of 1 problems, expected 5"),
+    ('{"eval": {"HumanEval/0": {"base": []}}}', "give the solutions as --completions"),
+    ("", "5 of 5 problems have no completion"),
+  ],
+)
+def test_refuses_a_file_of_completions(five, tmp_path, lines, named):
+  path = tmp_path / "made.jsonl"
+  path.write_text(lines)
+  with pytest.raises(InputError, match=named):
+    completions.read(path, five)
+
+
+def test_no_file_of_completions(five, tmp_path):
+  with pytest.raises(InputError, match="--completions: no such file"):
+    completions.read(tmp_path / "nope", five)
