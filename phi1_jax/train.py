@@ -57,7 +57,7 @@ def _train(arguments: argparse.Namespace) -> int:
   from phi1_jax.training.preemption import StopSignal
 
   # ---- Read the configuration, and set the run up; nothing is allocated yet.
-  with hosts.agreed("reading the configuration"):
+  with hosts.shared_errors("reading the configuration"):
     files, bindings = arguments.gin_files, arguments.gin_bindings
     parts = gin_config.load(files, bindings, setup.CONFIGURABLES)
     config = setup.RunConfig.from_parts(parts)
@@ -65,12 +65,12 @@ def _train(arguments: argparse.Namespace) -> int:
     workdir = storage.parse(arguments.workdir or command.default_workdir(files))
   preflight.check_same_config(gin_config.text(parts))
   before = time.time()
-  with hosts.agreed("training what this run starts from"):
+  with hosts.shared_errors("training what this run starts from"):
     config = needed.train_first(config, arguments)
   waited = time.time() - before
   if config is None:
     return command.PREEMPTED
-  with hosts.agreed("laying the run out"):
+  with hosts.shared_errors("laying the run out"):
     run = setup.make_setup(config, workdir)
   if hosts.is_first():
     print(describe(run), flush=True)
@@ -84,21 +84,21 @@ def _train(arguments: argparse.Namespace) -> int:
     workdirs.use_compilation_cache(run)
     memory.keep_freed_memory()
     hooks.serve_profiles(run)
-    with hosts.agreed("looking for checkpoints"):
+    with hosts.shared_errors("looking for checkpoints"):
       preflight.check_start(run)
 
     # ---- Build the token store if it is missing, and open it.
     store = needed.open_store(run, stop)
-    if store is None or stop.agreed():
+    if store is None or stop.on_any_host():
       return command.PREEMPTED
-    with hosts.agreed("the origin of the token store"):
+    with hosts.shared_errors("the origin of the token store"):
       preflight.check_current(store, run)
 
     # ---- Train to the last step, or to a stop signal.
     with workdirs.described(run, gin_config.text(parts), store):
       started = time.perf_counter()
       was_done = summary.is_written(run)
-      with hosts.agreed("making hooks"):
+      with hosts.shared_errors("making hooks"):
         periodic = [hooks.held_out_loss(run, store), hooks.profile(run)]
         periodic += hooks.named(named_hooks, run, store)
       try:

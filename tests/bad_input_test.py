@@ -91,7 +91,7 @@ def complaint(*flags, command=train, files=("run.gin",)):
   ("binding", "named"),
   [
     ("Model.num_layer=2", ["Model.num_layer", "no such parameter", "num_layers"]),
-    ("Modle.num_layers=2", ["Modle", "known parts", "Model"]),
+    ("Modle.num_layers=2", ["Modle", "configurable", "Model"]),
     ("TOTL_STEPS=3", ["TOTL_STEPS", "TOTAL_STEPS"]),
     ("Train.total_steps=%gin.REQUIRED", ["Train.total_steps", "required"]),
     ("TOTAL_STEPS=%gin.REQUIRED", ["TOTAL_STEPS", "required", "--gin.TOTAL_STEPS="]),

@@ -163,7 +163,7 @@ def test_it_is_the_run_that_a_full_machine_makes(place, trained):
 
 
 WRONG = {
-  "--gin.Modle.num_layers=2": "no part has the name 'Modle'",
+  "--gin.Modle.num_layers=2": "no configurable has the name 'Modle'",
   "--gin.Model.num_layer=2": "Model.num_layer: no such parameter",
   "--gin.STEP=2": "nothing reads the macro STEP",
   "--gin.Train.seed=@Mesh()": "expected int",

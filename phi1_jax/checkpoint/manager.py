@@ -279,7 +279,7 @@ class Checkpoints:
   def _set_aside(self, path: AnyPath) -> None:
     """Move a damaged checkpoint out of the way of the save that will replace it."""
     self._manager.close()
-    with hosts.agreed("setting a checkpoint aside"):
+    with hosts.shared_errors("setting a checkpoint aside"):
       if hosts.is_first():
         aside = self.directory.with_name(f"{self.directory.name}_damaged")
         there = storage.names(aside)
@@ -410,7 +410,7 @@ def restore(path: AnyPath, abstract_state: Any, expected: Mapping[str, Any]):
     InputError: it is whole but belongs to another model or store.
     StorageError: the storage kept failing; this says nothing about the checkpoint.
   """
-  with hosts.agreed(f"reading {path}", DamagedError):
+  with hosts.shared_errors(f"reading {path}", DamagedError):
     meta = read_meta(path)
     check_meta(path, meta, expected)
     _check_arrays(path, meta, abstract_state)

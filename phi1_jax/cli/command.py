@@ -222,7 +222,7 @@ def joined(arguments: argparse.Namespace) -> Iterator[None]:
     if line := hosts.lost(error):
       hosts.end(f"error: {line}", 1)
     hosts.leave(_report(error))
-  hosts.part()
+  hosts.disconnect()
 
 
 def _check_hosts(arguments: argparse.Namespace) -> bool:

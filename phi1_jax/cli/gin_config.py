@@ -6,7 +6,7 @@ each of these is an `InputError` that names file and line, before JAX sees a dev
 
     include 'gin/models/micro.gin'    # from here, or a recipe of this package
     STEPS = 400                       # a macro
-    Train.total_steps = %STEPS        # a parameter of a part
+    Train.total_steps = %STEPS        # a parameter of a configurable
     Train.seed = %gin.REQUIRED        # must be bound again by a later line or a flag
 """
 
@@ -23,9 +23,9 @@ from gin import config_parser
 import phi1_jax
 from phi1_jax import InputError, settings
 
-# All parts. A command that builds some of them (prepare: Data) reads the gin file of a
-# whole run and still refuses a misspelt part.
-PARTS = (
+# All configurables. A command that builds some of them (prepare: Data) reads the gin file
+# of a whole run and still refuses a misspelt one.
+CONFIGURABLES = (
   *("Annotate", "Checkpoint", "Classifier", "Data", "Decontaminate", "Deduplicate"),
   *("Evaluation", "Exercises", "Filter", "Grade", "Llm", "Mesh", "Model", "Optimizer"),
   *("Publish", "Runtime", "Study", "Textbooks", "Train"),
@@ -52,9 +52,10 @@ def load(
   Args:
     files: paths from the working directory, or names of recipes ("quickstart.gin").
     bindings: (name, value) pairs of `--gin.NAME=VALUE`, applied after the files.
-    classes: gin name -> frozen dataclass; bindings of other `PARTS` in files are
+    classes: gin name -> frozen dataclass; bindings of other `CONFIGURABLES` in files
+      are
       ignored.
-    partial: another command builds the other parts, so flags for those are allowed.
+    partial: another command builds the others, so flags for those are allowed.
 
   Returns:
     gin name -> the dataclass built from its bindings and defaults.
@@ -165,7 +166,7 @@ class _Bindings:
     self.files: dict[str, Path] = {}  # a file comes after those that it includes
     self.all: list[_Binding] = []
     self.last: dict[str, _Binding] = {}  # the last binding of each name
-    self.used: set[str] = set()  # macros that a part of `classes` depends on
+    self.used: set[str] = set()  # macros that one of `classes` depends on
 
   def read_file(self, name: str, outer: tuple[Path, ...] = ()) -> None:
     """Read a file that the files `outer` include."""
@@ -201,17 +202,17 @@ class _Bindings:
     self._bind(_Binding(name, _flag_value(value), f"--gin.{name}"))
 
   def _bind(self, binding: _Binding) -> None:
-    part, _, parameter = binding.name.rpartition(".")
-    if part and part not in PARTS:
+    owner, _, parameter = binding.name.rpartition(".")
+    if owner and owner not in CONFIGURABLES:
       raise InputError(
-        f"{binding.place}: no part has the name {part!r}; known parts are "
-        f"{', '.join(PARTS)}"
+        f"{binding.place}: no configurable has the name {owner!r}; there are "
+        f"{', '.join(CONFIGURABLES)}"
       )
-    if part in self._classes:
-      known = [field.name for field in dataclasses.fields(self._classes[part])]
+    if owner in self._classes:
+      known = [field.name for field in dataclasses.fields(self._classes[owner])]
       if parameter not in known:
         raise InputError(
-          f"{binding.place}: {binding.name}: no such parameter; {part} has "
+          f"{binding.place}: {binding.name}: no such parameter; {owner} has "
           f"{', '.join(known)}"
         )
     self.all.append(binding)
@@ -255,10 +256,10 @@ class _Bindings:
         )
 
   def refuse_without_effect(self, name: str, value: str, *, partial: bool) -> None:
-    """Refuse a flag that no part depends on; `partial` counts all parts as built."""
-    part, dot, _ = name.partition(".")
+    """Refuse a flag that nothing depends on; `partial` counts all as built."""
+    owner, dot, _ = name.partition(".")
     if dot:
-      effective = partial or part in self._classes
+      effective = partial or owner in self._classes
     else:
       others = self.last.values() if partial else ()
       effective = name in self.used.union(*(_macros(x.value) for x in others))
@@ -274,8 +275,8 @@ class _Bindings:
           f"--gin.{other.name}={value}"
         )
     without = "" if dot else ", which do not depend on it"
-    parts = ", ".join(sorted(self._classes))
-    raise InputError(f"{refused}this command reads {parts}{without}")
+    names = ", ".join(sorted(self._classes))
+    raise InputError(f"{refused}this command reads {names}{without}")
 
 
 def _statements(path: Path) -> list[Any]:

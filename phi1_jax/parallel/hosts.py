@@ -1,4 +1,4 @@
-"""Functions for hosts that run a program together: join, agree, end.
+"""Functions for hosts that run a program together: join, share errors, end.
 
 Messages go through the coordination service of `jax.distributed`, which
 host 0 runs. No device takes part, so that hosts can agree before one is touched, and
@@ -34,7 +34,7 @@ HEARTBEAT_SECONDS = 600
 # For hosts to come to a point that none takes long to reach.
 MEET_SECONDS = 1800
 # For the others to end what this host has ended: host 0 sums a run up.
-PART_SECONDS = 600
+DISCONNECT_SECONDS = 600
 # For a host that fails alone to see whether the others leave too.
 LEAVE_SECONDS = 10
 
@@ -42,7 +42,7 @@ _GO_ON = "run the same command on all hosts to go on from the last checkpoint"
 # Words of the errors that runtimes raise when a connection breaks: Gloo (CPU), NCCL
 # (GPU), and the coordination service.
 _BROKEN = ("Gloo", "remote process exited", "ncclRemoteError", "UNAVAILABLE")
-_ROOM = "phi1_jax"  # keys of ours begin with it
+_KEY_PREFIX = "phi1_jax"  # keys of ours begin with it
 
 # Exceptions that all hosts raise if any does; made from a message alone.
 _SHARED = (InputError, storage.HeldError, storage.StorageError)
@@ -128,7 +128,7 @@ def join(
       process_id,
       initialization_timeout=limit,
       heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-      shutdown_timeout_seconds=PART_SECONDS,
+      shutdown_timeout_seconds=DISCONNECT_SECONDS,
     )
   except (ValueError, RuntimeError) as error:  # of its arguments; of the network
     line = str(error).split("\n")[0]
@@ -173,7 +173,7 @@ def _handle_abort() -> None:
   ctypes.CDLL(None).signal(int(signal.SIGABRT), _on_abort.handler)
 
 
-def part(limit: float = PART_SECONDS) -> None:
+def disconnect(limit: float = DISCONNECT_SECONDS) -> None:
   """Leaves the others once they leave too, or when `limit` seconds are over."""
 
   def leave() -> None:
@@ -245,7 +245,7 @@ def exchange(
   if count() == 1:
     return [value]
   client = _client()
-  place = f"{_ROOM}/{next(_meetings)} {name}/"
+  place = f"{_KEY_PREFIX}/{next(_meetings)} {name}/"
   client.key_value_set(f"{place}{index()}", json.dumps(value))
   deadline, pause = time.monotonic() + limit, 0.005
   while True:
@@ -265,7 +265,7 @@ def exchange(
 
 
 @contextlib.contextmanager
-def agreed(
+def shared_errors(
   name: str,
   *more: type[Exception],
   limit: float = MEET_SECONDS,
@@ -311,12 +311,16 @@ def agreed(
 def post(notice: str) -> None:
   """Puts up a notice for all hosts, as often as one likes."""
   if count() > 1:
-    _client().key_value_set(f"{_ROOM}/notices/{notice}/", "", allow_overwrite=True)
+    _client().key_value_set(
+      f"{_KEY_PREFIX}/notices/{notice}/", "", allow_overwrite=True
+    )
 
 
 def posted(notice: str) -> bool:
   """Return whether any host has put this notice up."""
-  return count() > 1 and bool(_client().key_value_dir_get(f"{_ROOM}/notices/{notice}/"))
+  return count() > 1 and bool(
+    _client().key_value_dir_get(f"{_KEY_PREFIX}/notices/{notice}/")
+  )
 
 
 def _client() -> Any:

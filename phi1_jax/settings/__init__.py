@@ -54,24 +54,24 @@ _PLAIN = {int: "an integer", float: "a number", bool: "True or False", str: "a s
 
 
 class Settings:
-  """Base class of settings; gin's name of a part is the class name without "Config"."""
+  """Base class of settings; their gin name is the class name without "Config"."""
 
-  part: ClassVar[str]
+  gin_name: ClassVar[str]
 
   def __init_subclass__(cls):
-    cls.part = cls.__name__.removesuffix("Config")
+    cls.gin_name = cls.__name__.removesuffix("Config")
 
   def __post_init__(self):
     hints = typing.get_type_hints(type(self), include_extras=True)
     for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
-      name = f"{self.part}.{field.name}"
+      name = f"{self.gin_name}.{field.name}"
       value = checked(name, getattr(self, field.name), hints[field.name])
       object.__setattr__(self, field.name, value)
 
   def wrong(self, field: str, expected: str) -> InputError:
     """Return the error for a field whose value does not fit the others."""
     got = getattr(self, field)
-    return InputError(f"{self.part}.{field}: got {got!r}, expected {expected}")
+    return InputError(f"{self.gin_name}.{field}: got {got!r}, expected {expected}")
 
 
 def checked(name: str, value: Any, hint: Any) -> Any:

@@ -80,13 +80,13 @@ class Lease:
     self.lost, self._beaten = False, time.monotonic()
     try:
       folder.mkdir(parents=True, exist_ok=True)
-      told = None
+      shown = None
       while refusal := self._take(folder):
         if not wait:
           raise refusal
-        if str(refusal) != told:
+        if str(refusal) != shown:
           log.info("waiting: %s", refusal)
-        told = str(refusal)
+        shown = str(refusal)
         time.sleep(1.0)
     except OSError as error:
       reason = error.strerror or retry.one_line(error)

@@ -48,7 +48,7 @@ def dry_run(run: Setup) -> str:
   data = run.config.data
   started = time.perf_counter()
   state = "not there yet"
-  with hosts.agreed("the dry run", limit=loop.COMPILE_SECONDS):
+  with hosts.shared_errors("the dry run", limit=loop.COMPILE_SECONDS):
     preflight.check_start(run)
     if storage.exists(storage.parse(data.store) / "COMPLETED"):
       store = TokenStore.open(data.store, verify=data.verify)

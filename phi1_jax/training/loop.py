@@ -68,7 +68,7 @@ def train(
   # ---- Compiled step: before anything is allocated, so that a model that is too
   # large for its device is refused with the sizes.
   started = time.perf_counter()
-  with hosts.agreed("compiling the step", limit=COMPILE_SECONDS):
+  with hosts.shared_errors("compiling the step", limit=COMPILE_SECONDS):
     with sharding.layout(setup.mesh):
       step_function = make_train_step(setup, store.eos_id)
     memory.check_fits(None, setup)
@@ -106,7 +106,7 @@ def train(
       last, "steps", "training", initial=first, interval=None, stream=shown
     )
     opened.enter_context(bar)
-    with hosts.agreed("opening metrics.jsonl"):
+    with hosts.shared_errors("opening metrics.jsonl"):
       recorder = opened.enter_context(
         Recorder(
           setup.local,

@@ -86,7 +86,7 @@ class StopSignal:
     finally:
       self._in_hook = False
 
-  def heard(self) -> bool:
+  def noticed(self) -> bool:
     """Return whether this host, or by its notice another one, received a signal.
 
     Posts the notice for the others. For the time before the loop.
@@ -95,9 +95,9 @@ class StopSignal:
       hosts.post(_NOTICE)
     return self.received or hosts.posted(_NOTICE)
 
-  def agreed(self) -> bool:
+  def on_any_host(self) -> bool:
     """Return whether any host is to stop, once all have asked: before the loop."""
-    return any(hosts.exchange("stop", self.heard()))
+    return any(hosts.exchange("stop", self.noticed()))
 
   def poll(self, **wanted: bool) -> set[str]:
     """Return what any host wants, "stop" included; the same on every host.

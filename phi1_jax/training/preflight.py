@@ -34,7 +34,7 @@ def check_shared(workdir: AnyPath, token: str | None) -> None:
     InputError: this host, or another one, does not see host 0's lock.
   """
   token = hosts.exchange("the work directory's lock", token)[0]
-  with hosts.agreed("sharing the work directory"):
+  with hosts.shared_errors("sharing the work directory"):
     deadline = time.monotonic() + SHARED_SECONDS
     while lease.token(workdir) != token:
       if time.monotonic() > deadline:
@@ -48,7 +48,7 @@ def check_shared(workdir: AnyPath, token: str | None) -> None:
 def check_same_config(text: str) -> None:
   """Refuse a host that was started with another configuration than host 0."""
   first = hosts.exchange("comparing configurations", text)[0].splitlines()
-  with hosts.agreed("the configuration"):
+  with hosts.shared_errors("the configuration"):
     for ours, theirs in itertools.zip_longest(text.splitlines(), first):
       if ours != theirs:
         raise InputError(

@@ -58,7 +58,7 @@ def train_first(
         flags.append(f"--simulated_devices={arguments.simulated_devices}")
       os.environ[TRAINED_FIRST] = os.pathsep.join([*begun, place])
       with StopSignal() as stop:
-        if not child.run("phi1_jax.train", flags, stop.heard, f"training {name}"):
+        if not child.run("phi1_jax.train", flags, stop.noticed, f"training {name}"):
           return None
   checkpoint = dataclasses.replace(config.checkpoint, init_from=place)
   return dataclasses.replace(config, checkpoint=checkpoint)
@@ -103,20 +103,20 @@ def open_store(run: setup.Setup, stop: StopSignal) -> TokenStore | None:
   data = run.config.data
   place = storage.parse(data.store)
   built = True
-  with hosts.agreed(
-    "building the token store", limit=_BUILD_SECONDS, waiting=stop.heard
+  with hosts.shared_errors(
+    "building the token store", limit=_BUILD_SECONDS, waiting=stop.noticed
   ):
     if hosts.is_first() and not storage.exists(place / "COMPLETED"):
       built = _build_store(data, stop)
   if not hosts.exchange("the token store is built", built)[0]:
     return None
-  with hosts.agreed("opening the token store"):
+  with hosts.shared_errors("opening the token store"):
     verify = data.verify and (hosts.is_first() or storage.is_remote(place))
     note = run.workdir / "verified_store.json"
     store = TokenStore.open(place, verify=verify, verified=note)
     preflight.check_store(store, run.config)
   first = hosts.exchange("comparing token stores", store.digest)[0]
-  with hosts.agreed("the token store"):
+  with hosts.shared_errors("the token store"):
     if store.digest != first:
       raise InputError(
         f"Data.store: {storage.full(place)} of host {hosts.index()} has digest "
@@ -137,4 +137,4 @@ def _build_store(data: DataConfig, stop: StopSignal) -> bool:
   flags = [f"--gin.{line.replace(' = ', '=', 1)}" for line in bindings]
   doing = f"building the token store {data.store}"
   print(f"{doing} from {data.origin}", flush=True)
-  return child.run("phi1_jax.prepare", flags, stop.heard, doing)
+  return child.run("phi1_jax.prepare", flags, stop.noticed, doing)

@@ -34,7 +34,7 @@ def opened(run: Setup, stop: StopSignal, waited: float) -> Iterator[Setup]:
   """
   with contextlib.ExitStack() as stack:
     lock = token = None
-    with hosts.agreed("opening the work directory"):
+    with hosts.shared_errors("opening the work directory"):
       if hosts.is_first():
         lock = stack.enter_context(_lock(run.workdir, stop))
         token = lock.token
@@ -85,7 +85,7 @@ def described(run: Setup, config: str, store: TokenStore) -> Iterator[None]:
   checkpoints in the folder. Host 0 does this alone; all hosts must call it.
   """
   before: dict[AnyPath, str] = {}
-  with hosts.agreed("writing config.gin"):
+  with hosts.shared_errors("writing config.gin"):
     if hosts.is_first():
       place = run.workdir / "config.gin"
       tokens = (store.directory / tokenizer.FILE_NAME).read_text("utf-8")

@@ -205,7 +205,7 @@ def test_parts_are_what_the_commands_register():
   registered = {*CONFIGURABLES, *curate.CONFIGURABLES, "Data", "Evaluation"}
   registered |= {"Grade", "Study"}
   assert "DataConfig" in vars(prepare)
-  assert set(gin_config.PARTS) == registered
+  assert set(gin_config.CONFIGURABLES) == registered
 
 
 @pytest.mark.parametrize(

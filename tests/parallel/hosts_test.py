@@ -15,7 +15,7 @@ def test_one_host_meets_nobody():
   assert hosts.exchange("a", {"b": 1}) == [{"b": 1}]
   hosts.post("stop")
   assert not hosts.posted("stop")
-  with pytest.raises(InputError, match=r"^mine$"), hosts.agreed("a"):
+  with pytest.raises(InputError, match=r"^mine$"), hosts.shared_errors("a"):
     raise InputError("mine")
 
 

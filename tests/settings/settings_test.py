@@ -111,7 +111,7 @@ def test_numbers_and_lists_are_converted():
 def test_a_part_refuses_a_value_by_name(part, given, name, bad):
   with pytest.raises(InputError) as error:
     part(**{**given, name: bad})
-  assert str(error.value).startswith(f"{part.part}.{name}")
+  assert str(error.value).startswith(f"{part.gin_name}.{name}")
   assert "\n" not in str(error.value)
 
 
@@ -120,6 +120,6 @@ def test_settings_are_frozen():
     MeshConfig().fsdp = 3  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_the_part_is_the_name_of_the_class():
+def test_the_gin_name_is_the_name_of_the_class():
   assert issubclass(MeshConfig, Settings)
-  assert MeshConfig.part == "Mesh"
+  assert MeshConfig.gin_name == "Mesh"
