@@ -23,8 +23,8 @@ from gin import config_parser
 import phi1_jax
 from phi1_jax import InputError, settings
 
-# All configurables. A command that builds some of them (prepare: Data) reads the gin file
-# of a whole run and still refuses a misspelt one.
+# All names. A command that builds some of them (prepare: Data) reads the gin file of a
+# whole run and still refuses a misspelt name.
 CONFIGURABLES = (
   *("Annotate", "Checkpoint", "Classifier", "Data", "Decontaminate", "Deduplicate"),
   *("Evaluation", "Exercises", "Filter", "Grade", "Llm", "Mesh", "Model", "Optimizer"),

@@ -207,7 +207,7 @@ def leave(code: int) -> NoReturn:
   coordination service away before they have heard so.
   """
   _on_abort.line, _on_abort.code = "", code
-  part(LEAVE_SECONDS)
+  disconnect(LEAVE_SECONDS)
   end("", code)
 
 
