@@ -34,6 +34,8 @@ class DataConfig(Settings):
     verify: check every shard's sha256 when the store is opened.
     files: patterns of .jsonl, .parquet, .py and .txt files, such as "data/*.jsonl.gz".
       They take the place of `mixture`, which becomes None.
+    columns: of the rows of `files`: the name of the text, or the names of prompt and
+      completion, such as ("instruction", "output"); () takes the usual names.
     loss_on: tokens that training counts: "all", or "completions" without prompts.
   """
 
@@ -49,6 +51,7 @@ class DataConfig(Settings):
   rates: dict[str, Positive] | None = None
   verify: bool = True
   files: tuple[str, ...] = ()
+  columns: tuple[str, ...] = ()
   loss_on: Literal["all", "completions"] = "all"
 
   def __post_init__(self):
@@ -69,6 +72,8 @@ class DataConfig(Settings):
     if (self.tokenizer == "train") != (self.trained_vocabulary_size is not None):
       expected = "a number with Data.tokenizer = 'train', otherwise None"
       raise self.wrong("trained_vocabulary_size", expected)
+    if len(self.columns) > 2 or (self.columns and not self.files):
+      raise self.wrong("columns", "one or two names, beside Data.files")
     if self.rates == {}:
       raise self.wrong("rates", "at least one task, or None (as registered)")
 

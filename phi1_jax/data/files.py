@@ -53,12 +53,15 @@ class FileSource:
 
   Args:
     patterns: paths with `*`, `?`, `[..]` and `**`, local or gs://.
+    columns: names of a row's text, or of its prompt and completion; () takes the names
+      at the top of this file.
 
   Raises:
     InputError: a pattern that matches no file, or a file of another kind.
   """
 
-  def __init__(self, patterns: Sequence[str]):
+  def __init__(self, patterns: Sequence[str], columns: Sequence[str] = ()):
+    self._columns = tuple(columns)
     unique: dict[str, _File] = {}
     for file in (file for pattern in patterns for file in _matches(pattern)):
       unique.setdefault(str(file.path), file)
@@ -74,7 +77,8 @@ class FileSource:
         size += stream.tell()
       hasher.update(f"{file.name}\0{content}\0".encode())
     facts = {"files": len(self._files), "bytes": size, "sha256": hasher.hexdigest()}
-    return [{"name": "files", **facts}]
+    columns = {"columns": list(self._columns)} if self._columns else {}
+    return [{"name": "files", **facts, **columns}]
 
   def size(self) -> tuple[int, int]:
     """Return the number of the files and their size in bytes, without reading them."""
@@ -100,15 +104,25 @@ class FileSource:
     for number, file in enumerate(self._files):
       try:
         if file.kind in _ROWS and by_row:
-          yield from _rows(file, (shard - number) % shards, shards)
+          yield from self._rows(file, (shard - number) % shards, shards)
         elif number % shards == shard:
-          yield from _rows(file, 0, 1) if file.kind in _ROWS else [_whole(file)]
+          yield from self._rows(file, 0, 1) if file.kind in _ROWS else [_whole(file)]
       except InputError:
         raise
       except Exception as error:  # each library has its own for a broken file
         raise InputError(
           f"Data.files: {file.path} cannot be read ({error}); mend it, or leave it out"
         ) from None
+
+  def _rows(self, file: _File, start: int, step: int) -> Iterator[Document | Drop]:
+    """Yield every `step`-th row from `start`: a document, or the reason of a drop."""
+    read = _parquet_rows if file.kind == ".parquet" else _json_rows
+    for number, row in enumerate(read(file, start, step, self._columns)):
+      found = row if isinstance(row, Drop) else _document(row, self._columns)
+      if isinstance(found, Drop):
+        place = f"{file.name}, row {start + number * step + 1}"
+        found = dataclasses.replace(found, place=place)
+      yield found
 
 
 def _matches(pattern: str) -> list[_File]:
@@ -183,18 +197,10 @@ def _whole(file: _File) -> Document | Drop:
   return Document(text) if text else Drop("empty", file.name)
 
 
-def _rows(file: _File, start: int, step: int) -> Iterator[Document | Drop]:
-  """Yield every `step`-th row from `start` on: a document, or the reason of a drop."""
-  read = _parquet_rows if file.kind == ".parquet" else _json_rows
-  for number, row in enumerate(read(file, start, step)):
-    found = row if isinstance(row, Drop) else _document(row)
-    if isinstance(found, Drop):
-      place = f"{file.name}, row {start + number * step + 1}"
-      found = dataclasses.replace(found, place=place)
-    yield found
-
-
-def _json_rows(file: _File, start: int, step: int) -> Iterator[Any]:
+def _json_rows(
+  file: _File, start: int, step: int, columns: Sequence[str]
+) -> Iterator[Any]:
+  del columns  # every line is read whole
   with _unpacked(file) as stream:
     first = stream.readline().removeprefix(b"\xef\xbb\xbf")
     lines: Iterable[bytes] = itertools.chain([first], stream)
@@ -230,16 +236,18 @@ def _whole_json(content: bytes) -> list[Any] | None:
   return value if isinstance(value, list) else [value]
 
 
-def _parquet_rows(file: _File, start: int, step: int) -> Iterator[Any]:
+def _parquet_rows(
+  file: _File, start: int, step: int, columns: Sequence[str]
+) -> Iterator[Any]:
   pq = _library("pyarrow.parquet", file)
   with file.path.open("rb") as stream:
     table = pq.ParquetFile(stream)
     there = table.schema_arrow.names
-    names = [name for name in (*_TEXT, *_PAIR) if name in there]
-    if not names:
+    names = [name for name in columns or (*_TEXT, *_PAIR) if name in there]
+    if not names or (columns and len(names) < len(columns)):
       raise InputError(
         f"Data.files: {file.path} has the columns {', '.join(there)}; expected "
-        f"{_EXPECTED}"
+        f"{_expected(columns)}"
       )
     number = 0
     for batch in table.iter_batches(batch_size=1024, columns=names):
@@ -247,17 +255,23 @@ def _parquet_rows(file: _File, start: int, step: int) -> Iterator[Any]:
       number += len(batch)
 
 
-def _document(row: Any) -> Document | Drop:
+def _expected(columns: Sequence[str]) -> str:
+  return " and ".join(columns) or _EXPECTED
+
+
+def _document(row: Any, columns: Sequence[str]) -> Document | Drop:
   """Return the document of a row, or the reason why there is none."""
   if not isinstance(row, Mapping):
     return Drop("not an object")
-  if all(isinstance(row.get(name), str) for name in _PAIR):
-    prompt, text = (row[name] for name in _PAIR)
+  pairs = [columns] if columns else [_PAIR, *((name,) for name in _TEXT)]
+  for names in pairs:
+    if all(isinstance(row.get(name), str) for name in names):
+      prompt, text = ("", *(row[name] for name in names))[-2:]
+      break
   else:
-    texts = (row[name] for name in _TEXT if isinstance(row.get(name), str))
-    prompt, text = "", next(texts, None)
-  if text is None:
-    return Drop(f"no {_EXPECTED}")
+    return Drop(f"no {_expected(columns)}")
+  if columns and prompt and not prompt.endswith("\n"):
+    prompt += "\n"  # such as an instruction
   if not text:
     return Drop("empty")
   if re.search("[\ud800-\udfff]", prompt + text):

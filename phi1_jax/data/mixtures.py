@@ -78,7 +78,7 @@ class GrammarSource:
   Attributes:
     kind: "exercises" or "sections" (of textbooks).
     number: how many there are.
-    menu: of exercises: "all", or a menu of shorter tasks, which a model learns sooner.
+    menu: of exercises: "all", "plain" or "composed" tasks.
     seed: decides the texts.
     shards: the most shards that a store reads them in.
   """
@@ -127,7 +127,7 @@ TASKS: dict[str, Source] = {
   },
   # About as many as the quickstart reads in one epoch.
   "grammar_textbooks": GrammarSource("sections", 1_000),
-  "grammar_exercises": GrammarSource("exercises", 20_000, "numbers"),
+  "grammar_exercises": GrammarSource("exercises", 70_000),
 }
 MIXTURES = {
   "code_textbook": ("code_filtered", "textbooks"),
@@ -161,7 +161,7 @@ def resolve(config: DataConfig) -> dict[str, Rated]:
     InputError: no such mixture or files, or a task that a token store cannot hold.
   """
   if config.files:
-    return {"files": Rated(FileSource(config.files))}
+    return {"files": Rated(FileSource(config.files, config.columns))}
   name = config.mixture or ""
   if config.modules:
     from phi1_jax.data import tasks

@@ -138,7 +138,7 @@ def _check_files(store: TokenStore, data: DataConfig) -> None:
   if not data.files:
     return
   try:
-    source = files.FileSource(data.files)
+    source = files.FileSource(data.files, data.columns)
     now = source.size()
   except InputError as error:
     log.warning("%s; the store %s is taken as it is", error, data.store)
@@ -149,6 +149,11 @@ def _check_files(store: TokenStore, data: DataConfig) -> None:
       f"Data.store: {data.store} was built from {built['files']:,} files of "
       f"{built['bytes']:,} bytes, Data.files are {now[0]:,} of {now[1]:,}; name "
       "another folder, or delete this one to build it anew"
+    )
+  if built.get("columns", []) != list(data.columns):
+    raise InputError(
+      f"Data.columns: {data.store} was built with {built.get('columns', [])}, got "
+      f"{list(data.columns)}; name another store, or delete this one to build it anew"
     )
   finished = storage.stat(storage.parse(data.store) / "COMPLETED")[1]
   if source.newest() > finished and source.describe() != [built]:

@@ -104,6 +104,29 @@ def test_whole_files(tmp_path):
   assert FileSource([f"{tmp_path}/**/*.py"]).num_shards(8) == 2
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_other_columns(tmp_path, suffix):
+  rows = [{"instruction": "Add.", "output": "x + y\n", "text": "other"}]
+  rows += [{"instruction": "Subtract.\n", "output": "x - y\n", "text": "other"}]
+  if suffix == "parquet":
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+  else:
+    (tmp_path / "a.jsonl").write_bytes(lines(rows))
+  pattern = f"{tmp_path}/a.{suffix}"
+  pairs = FileSource([pattern], ("instruction", "output"))
+  found = [(document.prompt, document.text) for document in pairs.read(0, 1)]
+  assert found == [("Add.\n", "x + y\n"), ("Subtract.\n", "x - y\n")]
+  (first, _) = FileSource([pattern], ("output",)).read(0, 1)
+  assert (first.prompt, first.text) == ("", "x + y\n")
+  assert FileSource([pattern]).describe() != pairs.describe()
+  missing = FileSource([pattern], ("question", "output"))
+  if suffix == "parquet":
+    with pytest.raises(InputError, match="expected question and output"):
+      list(missing.read(0, 1))
+  else:
+    assert {drop.reason for drop in missing.read(0, 1)} == {"no question and output"}
+
+
 def test_what_is_dropped_is_counted(tmp_path):
   bad = [b"not json", b"[1]", b'{"x": 1}', b'{"text": ""}', b'{"text": "\xff"}']
   bad += [b'{"text": "\\ud800"}', b'{"text": 5}', b'{"prompt": "p"}', b"[" * 100_000]
