@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from evals import compare, execute, prompts, report, selftest, summary, workdir
 from evals.config import TASK_SETS, EvaluationConfig, benchmark_of
@@ -14,6 +15,7 @@ from phi1_jax.cli import command
 from phi1_jax.cli.progress import Progress
 from phi1_jax.llm.completions import CompletionsClient
 from phi1_jax.problems.problem import Problem
+from phi1_jax.sandbox import levels
 from phi1_jax.sandbox.sandbox import Sandbox
 from phi1_jax.storage import AnyPath
 from phi1_jax.text import settings_file
@@ -93,7 +95,7 @@ def _workdir(benchmark: str, arguments: argparse.Namespace) -> AnyPath:
 
 def _named(
   benchmark: str, arguments: argparse.Namespace, begun: bool
-) -> dict[str, object]:
+) -> dict[str, Any]:
   """Return the settings that name the problems; those of the run if it has `begun`."""
   if begun and not arguments.references:
     folder = _workdir(benchmark, arguments)
@@ -178,6 +180,11 @@ def _parser(benchmark: str, about: str) -> command.Parser:
     help="refuse to execute with less than a full sandbox",
   )
   add(
+    "--isolation",
+    choices=levels.LEVELS,
+    help="this level of the sandbox (default: the best that works here)",
+  )
+  add(
     "--references",
     action="store_true",
     help="judge the reference solutions, print how many pass, and stop",
@@ -187,7 +194,7 @@ def _parser(benchmark: str, about: str) -> command.Parser:
 
 
 def _config(
-  benchmark: str, arguments: argparse.Namespace, named: dict[str, object]
+  benchmark: str, arguments: argparse.Namespace, named: dict[str, Any]
 ) -> EvaluationConfig:
   """Return the settings; a benchmark without a recipe takes that of another."""
   from phi1_jax.cli import gin_config  # after --help
@@ -220,7 +227,7 @@ def _generate(
   problems: Sequence[Problem],
   asked: dict[str, prompts.Prompt],
   config: EvaluationConfig,
-  named: dict[str, object],
+  named: dict[str, Any],
   arguments: argparse.Namespace,
 ) -> None:
   from evals import backends, completions, generate
@@ -259,6 +266,7 @@ def _sandbox(config: EvaluationConfig, arguments: argparse.Namespace) -> Sandbox
     require_isolation=arguments.require_isolation,
     memory_bytes=config.memory_bytes,
     packages=tuple(filter(None, arguments.packages.split(","))),
+    isolation=arguments.isolation,
   )
 
 

@@ -5,6 +5,7 @@ fails it. A verdict is kept with the judge that gave it (isolation, Python, limi
 another judge judges again, and the same one goes on where it was stopped.
 """
 
+import platform
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from phi1_jax.storage import AnyPath
 from phi1_jax.text import settings_file
 
 PLUS = "plus"
+_PYTHON = platform.python_version()  # parses and sanitizes
 TOO_LONG = "too_long"  # the one outcome that is not the sandbox's
 
 
@@ -54,12 +56,24 @@ def check(problems: Sequence[Problem], judge: Judge) -> None:
 def judge_identity(sandbox: Sandbox) -> dict[str, Any]:
   """What its verdicts depend on beside the program."""
   record = sandbox.record()
+  own, judge = (".".join(v.split(".")[:2]) for v in (_PYTHON, record["python"]))
+  if own != judge:
+    raise InputError(
+      f"Python {own} would parse the programs, and Python {judge} judge them: run this "
+      f"with Python {judge}, or install Python {own} where other users can read it"
+    )
   names = ("isolation", "python", "seccomp", "memory_bytes")
   inside = Path(sandboxes.__file__).with_name("inside").glob("*.py")
   sources = {path.name: path.read_text() for path in inside}
-  return {name: record[name] for name in names} | {
-    "inside": settings_file.digest(sources)
-  }
+  packages = {"packages": record["packages"]} if record.get("packages") else {}
+  return (
+    {name: record[name] for name in names}
+    | packages
+    | {
+      "parser": _PYTHON,
+      "inside": settings_file.digest(sources),
+    }
+  )
 
 
 def execute(

@@ -11,6 +11,8 @@ import sys
 import sysconfig
 import tempfile
 
+from phi1_jax.sandbox.packages import MOUNT
+
 LEVELS = ("bubblewrap", "nsjail", "rlimits")
 INSTALL = {
   "bubblewrap": "apt-get install bubblewrap",
@@ -46,6 +48,7 @@ class Launch:
     own_pid_namespace: whether all its processes end with it.
     scratch: folders that programs may write to; empty means one made per worker.
     detail: version and options, for people.
+    packages: paths of packages, as they are inside.
   """
 
   level: str
@@ -54,17 +57,27 @@ class Launch:
   own_pid_namespace: bool
   scratch: tuple[str, ...]
   detail: str
+  packages: tuple[str, ...] = ()
 
 
-def launch(level: str) -> Launch:
-  """How to start a worker at a level; Unavailable where its program is missing."""
+def launch(level: str, packages: tuple[str, ...] = ()) -> Launch:
+  """Return how to start a worker at a level.
+
+  Args:
+    level: one of LEVELS.
+    packages: paths of files and folders that programs may import.
+
+  Raises:
+    Unavailable: its program is missing, or it cannot be used here.
+  """
   if sys.platform not in ("linux", "darwin"):
     raise Unavailable(f"{sys.platform} cannot fork")
   if level == "rlimits":
-    return _rlimits()
+    return _rlimits(packages)
   if sys.platform != "linux":
     raise Unavailable("needs Linux")
-  return _bubblewrap() if level == "bubblewrap" else _nsjail()
+  start = _bubblewrap if level == "bubblewrap" else _nsjail
+  return start(packages)
 
 
 def identity() -> dict:
@@ -89,13 +102,39 @@ def make_scratch() -> str:
 
 
 def _interpreter() -> tuple[str, str | None]:
-  """A Python that the sandboxed uid can read, and a folder to show it besides /usr."""
+  """Return a Python that the sandboxed uid can read, and a folder to show beside /usr.
+
+  It is this process' own, unless that lies where only root can read it; then a system's
+  Python of the same version, or else any.
+  """
   own = os.path.realpath(sys.executable)
-  candidates = [own, "/usr/bin/python3", "/usr/local/bin/python3"]
-  for path in candidates:
-    if path.startswith("/usr/") and os.access(path, os.X_OK):
-      return path, None
-  return own, os.path.realpath(sysconfig.get_config_var("prefix") or sys.base_prefix)
+  prefix = os.path.realpath(sysconfig.get_config_var("prefix") or sys.base_prefix)
+  if own.startswith("/usr/"):
+    return own, None
+  if _is_readable(own) and _is_readable(prefix):
+    return own, prefix
+  minor = f"python3.{sys.version_info.minor}"
+  for name in (minor, "python3"):
+    for folder in ("/usr/bin", "/usr/local/bin"):
+      if os.access(f"{folder}/{name}", os.X_OK):
+        return f"{folder}/{name}", None
+  return own, prefix
+
+
+def _is_readable(path: str) -> bool:
+  """Return whether the sandboxed uid can get to a path; only root gives its uid up."""
+  if os.geteuid() != 0:
+    return True
+  place = pathlib.Path(path)
+  return all(p.stat().st_mode & 0o001 for p in (place, *place.parents))
+
+
+def _inside(paths: tuple[str, ...]) -> tuple[str, ...]:
+  """Return where paths of packages are in a sandbox with mounts."""
+  for path in paths:
+    if not _is_readable(os.path.dirname(path)):
+      raise Unavailable(f"{path} cannot be read by the sandbox's user")
+  return tuple(f"{MOUNT}/{os.path.basename(path)}" for path in paths)
 
 
 def _system_folders() -> tuple[list[tuple[str, str]], list[str]]:
@@ -134,7 +173,7 @@ def _hidden_folders(roots: tuple[str, ...], python: str) -> tuple[str, ...]:
   return tuple(found)
 
 
-def _bubblewrap() -> Launch:
+def _bubblewrap(packages: tuple[str, ...]) -> Launch:
   program = shutil.which("bwrap") or shutil.which("bwrap", path=_PATH)
   if program is None:
     raise Unavailable("no bwrap on PATH")
@@ -159,6 +198,9 @@ def _bubblewrap() -> Launch:
     arguments += ["--tmpfs", folder, "--remount-ro", folder]
   for target, link in links:
     arguments += ["--symlink", target, link]
+  inside = _inside(packages)
+  for path, place in zip(packages, inside, strict=True):
+    arguments += ["--ro-bind", path, place]
   arguments += ["--proc", "/proc", "--dev", "/dev", "--hostname", "sandbox"]
   for folder in ("/dev/shm", "/tmp"):
     if "--size" in known:
@@ -173,10 +215,11 @@ def _bubblewrap() -> Launch:
     True,
     ("/tmp", "/dev/shm"),
     detail,
+    inside,
   )
 
 
-def _nsjail() -> Launch:
+def _nsjail(packages: tuple[str, ...]) -> Launch:
   program = _find_nsjail()
   python, prefix = _interpreter()
   links, folders = _system_folders()
@@ -194,6 +237,9 @@ def _nsjail() -> Launch:
     arguments += ["--mount", f"none:{folder}:tmpfs:size=4096,nr_inodes=1,mode=0555"]
   for target, link in links:
     arguments += ["--symlink", f"{target}:{link}"]
+  inside = _inside(packages)
+  for path, place in zip(packages, inside, strict=True):
+    arguments += ["--bindmount_ro", f"{path}:{place}"]
   for device in ("null", "zero", "random", "urandom"):
     arguments += ["--bindmount", f"/dev/{device}"]
   for folder in ("/tmp", "/dev/shm"):
@@ -206,6 +252,7 @@ def _nsjail() -> Launch:
     True,
     ("/tmp", "/dev/shm"),
     "nsjail",
+    inside,
   )
 
 
@@ -221,7 +268,7 @@ def _find_nsjail() -> str:
   return program
 
 
-def _rlimits() -> Launch:
+def _rlimits(packages: tuple[str, ...]) -> Launch:
   python, _ = _interpreter()
   return Launch(
     "rlimits",
@@ -230,6 +277,7 @@ def _rlimits() -> Launch:
     False,
     (),
     "rlimits only",
+    packages,
   )
 
 

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import logging
+import os
 import re
 import selectors
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from phi1_jax import InputError, cores
 from phi1_jax.sandbox import levels
+from phi1_jax.sandbox.packages import find as find_packages
 from phi1_jax.sandbox.program import OUTCOMES, Program, Verdict
 from phi1_jax.sandbox.worker import Lost, Worker
 
@@ -67,6 +69,7 @@ class Sandbox:
         f"Sandbox: isolation is {isolation!r}, expected one of {levels.LEVELS}."
       )
     self._memory_bytes = memory_bytes
+    self._packages = find_packages(packages)
     self._minimum_wall_seconds = minimum_wall_seconds
     self._workers = workers or cores()
     self._seats: list[_Seat] = []
@@ -95,7 +98,8 @@ class Sandbox:
       "workers": self._workers,
       "memory_bytes": self._memory_bytes,
       "unavailable": dict(self._unavailable),
-      **{key: self._greeting[key] for key in ("python", "seccomp", "uid")},
+      "packages": self._packages.versions,
+      **{key: self._greeting[key] for key in ("python", "seccomp", "uid", "files")},
     }
 
   def describe(self) -> str:
@@ -155,7 +159,7 @@ class Sandbox:
     self._unavailable: dict[str, str] = {}
     for level in [forced] if forced else levels.LEVELS:
       try:
-        launch = levels.launch(level)
+        launch = levels.launch(level, self._packages.paths)
         greeting = self._probe(launch)
       except (levels.Unavailable, Lost) as error:
         self._unavailable[level] = str(error)
@@ -163,6 +167,13 @@ class Sandbox:
       if level == "rlimits" and require_isolation:
         break
       if level == "rlimits" and not forced:
+        if greeting["files"] == "open" and greeting["uid"] == os.getuid():
+          raise InputError(
+            "Sandbox: judged code could overwrite your files here: neither bubblewrap "
+            "nor nsjail works, and the kernel has no Landlock.\nInstall one: "
+            f"{levels.INSTALL['bubblewrap']}, or {levels.INSTALL['nsjail']}; or accept "
+            "it with --isolation=rlimits."
+          )
         logging.warning("Code will run without isolation: %s", self._unavailable)
       return launch, greeting
     reasons = "; ".join(f"{k}: {v}" for k, v in self._unavailable.items())
@@ -179,7 +190,7 @@ class Sandbox:
 
   def _probe(self, launch: levels.Launch) -> dict:
     """Judges one right and one wrong program at a level; returns the greeting."""
-    worker = Worker(launch, self._memory_bytes)
+    worker = self._start(launch)
     try:
       greeting = _receive_within(worker, _START_SECONDS)
       for right in (True, False):
@@ -192,6 +203,9 @@ class Sandbox:
       return greeting
     finally:
       worker.close()
+
+  def _start(self, launch: levels.Launch) -> Worker:
+    return Worker(launch, self._memory_bytes, launch.packages)
 
   def _messages(self, program: Program) -> tuple[dict, dict]:
     wall = max(4 * program.cpu_seconds, self._minimum_wall_seconds)
@@ -209,7 +223,7 @@ class Sandbox:
   def _idle_seat(self) -> _Seat | None:
     """A worker that is ready; starts those that are missing."""
     while len(self._seats) < self._workers:
-      worker = Worker(self._launch, self._memory_bytes)
+      worker = self._start(self._launch)
       seat = _Seat(worker, time.monotonic() + _START_SECONDS)
       self._seats.append(seat)
       self._selector.register(worker, selectors.EVENT_READ, seat)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Sequence
 
 from phi1_jax.sandbox import levels
 from phi1_jax.sandbox.inside import SOURCES, wire
@@ -18,14 +19,17 @@ from phi1_jax.sandbox.inside import SOURCES, wire
 _BOOTSTRAP = """
 import sys
 sys.path[:] = [p for p in sys.path if p]
-import json, struct, types
+import json, os, struct, types
 read = open(0, "rb", 0, closefd=False).read
 def exactly(size):
   data = b""
   while len(data) < size:
     part = read(size - len(data))
     if not part:
-      raise SystemExit("no sources came")
+      try:
+        os.rmdir(os.getcwd())  # made for this process alone, or it cannot be removed
+      finally:
+        raise SystemExit("no sources came")
     data += part
   return data
 start = json.loads(exactly(struct.unpack("<I", exactly(4))[0]))
@@ -55,9 +59,12 @@ class Worker:
   Args:
     launch: how.
     memory_bytes: address space of one program.
+    packages: paths of packages, as they are inside.
   """
 
-  def __init__(self, launch: levels.Launch, memory_bytes: int):
+  def __init__(
+    self, launch: levels.Launch, memory_bytes: int, packages: Sequence[str] = ()
+  ):
     self._own_scratch = None if launch.scratch else levels.make_scratch()
     with contextlib.ExitStack() as stack:  # `close` closes it
       self._complaints = stack.enter_context(tempfile.TemporaryFile())
@@ -90,6 +97,7 @@ class Worker:
       "memory_bytes": memory_bytes,
       "own_pid_namespace": launch.own_pid_namespace,
       "scratch": scratch,
+      "packages": list(packages),
     }
     self.send({"sources": sources, "settings": settings})
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import platform
 
 import pytest
 
@@ -57,7 +58,12 @@ class Trusting:
     return "no sandbox"
 
   def record(self):
-    return {"isolation": "none", "python": "3", "seccomp": "off", "memory_bytes": 1}
+    return {
+      "isolation": "none",
+      "python": platform.python_version(),
+      "seccomp": "off",
+      "memory_bytes": 1,
+    }
 
   def run(self, programs):
     for program in programs:

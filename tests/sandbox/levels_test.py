@@ -1,4 +1,6 @@
 import os
+import pathlib
+import tempfile
 
 import pytest
 
@@ -47,3 +49,66 @@ def test_hidden_folders_are_found_below_any_root(tmp_path):
   assert ("/usr/local" in found) == os.path.isdir("/usr/local")
   found = levels._hidden_folders((str(tmp_path),), "/usr/local/bin/python3")
   assert "/usr/local" not in found
+
+
+@pytest.mark.parametrize("level", levels.LEVELS)
+def test_given_packages_can_be_imported_and_no_others(level):
+  code = "import numpy\ndef f(x):\n  return float(numpy.sum(x))\n"
+  other = "import scipy\n"
+  try:
+    sandbox = Sandbox(workers=1, isolation=level, packages=("numpy",))
+  except InputError as error:
+    pytest.skip(f"no {level} on this machine: {error}")
+  with sandbox:
+    assert list(sandbox.record()["packages"]) == ["numpy"]
+    programs = [
+      Program("a", code, ("assert f([1, 2]) == 3.0",)),
+      Program("b", other, ("1",)),
+    ]
+    verdicts = {v.key: v for v in sandbox.run(programs)}
+  assert verdicts["a"].passed, verdicts["a"]
+  assert "ModuleNotFoundError" in verdicts["b"].detail
+  with Sandbox(workers=1, isolation=level) as without:
+    (verdict,) = without.run(programs[:1])
+    assert "ModuleNotFoundError" in verdict.detail
+
+
+def test_under_rlimits_code_can_open_no_file_of_others():
+  """Everybody may write this file, so only Landlock keeps the code from it."""
+  with tempfile.TemporaryDirectory() as folder:
+    path = pathlib.Path(folder, "verdicts.jsonl")
+    path.write_text("kept")
+    path.chmod(0o666)
+    pathlib.Path(folder).chmod(0o777)
+    code = f"open({str(path)!r}, {{mode!r}})\n"
+    with Sandbox(workers=1, isolation="rlimits") as sandbox:
+      if sandbox.record()["files"] != "landlock":
+        pytest.skip("no Landlock in this kernel")
+      modes = ["r", "w", "a"]
+      programs = [Program(m, code.format(mode=m), ("1",)) for m in modes]
+      programs += [
+        Program("own", "open('x', 'w').write('1')\nopen('x').read()", ("1",))
+      ]
+      verdicts = {v.key: v for v in sandbox.run(programs)}
+    assert verdicts["own"].passed, verdicts["own"]
+    for mode in modes:
+      assert verdicts[mode].detail.startswith("PermissionError"), verdicts[mode]
+    assert path.read_text() == "kept"
+
+
+def test_a_user_whose_files_are_in_reach_is_refused(monkeypatch):
+  def nothing(*_):
+    raise levels.Unavailable("no such program here")
+
+  monkeypatch.setattr(levels, "_bubblewrap", nothing)
+  monkeypatch.setattr(levels, "_nsjail", nothing)
+  greeting = {"python": "3", "seccomp": "on", "uid": os.getuid(), "files": "open"}
+  monkeypatch.setattr(Sandbox, "_probe", lambda *_: greeting)
+  with pytest.raises(InputError, match=r"could overwrite your files.*Landlock"):
+    Sandbox(workers=1)
+  assert Sandbox(workers=1, isolation="rlimits").isolation == "rlimits"
+
+
+def test_a_package_that_is_not_installed():
+  with pytest.raises(InputError, match="--packages: nope is not installed here"):
+    Sandbox(workers=1, packages=("nope",))

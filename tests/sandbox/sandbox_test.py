@@ -307,7 +307,7 @@ def test_level(level):
 
 
 def test_required_isolation_is_refused_where_there_is_none(monkeypatch):
-  def nothing():
+  def nothing(_):
     raise levels.Unavailable("no such program here")
 
   monkeypatch.setattr(levels, "_bubblewrap", nothing)

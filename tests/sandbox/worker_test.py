@@ -55,3 +55,50 @@ def test_a_deep_folder_of_a_worker_is_removed():
     (verdict,) = sandbox.run([Program("deep", code, ("1",))])
     assert verdict.passed, verdict
   assert not os.path.exists(folder)
+
+
+_JUDGES_FOREVER = """
+import sys
+from phi1_jax.sandbox.program import Program
+from phi1_jax.sandbox.sandbox import Sandbox
+sandbox = Sandbox(workers=1, isolation=sys.argv[1])
+list(sandbox.run([Program("warm", "", ("1",))]))
+worker = sandbox._seats[0].worker
+print(worker.pid, worker._own_scratch, flush=True)
+sleeps = "import time\\nopen('x', 'w').close()\\nwhile True: time.sleep(1)"
+list(sandbox.run([Program("p", sleeps, ("1",), cpu_seconds=1000.0)]))
+"""
+
+
+def _family(pid: int) -> set[int]:
+  """A process and all that come from it."""
+  try:
+    inner = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+  except OSError:
+    return set()
+  return {pid}.union(*(_family(int(child)) for child in inner))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.parametrize("level", levels.LEVELS)
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_killed_parent_leaves_no_worker_and_no_folder(level, busy):
+  command = [sys.executable, "-c", _JUDGES_FOREVER, level]
+  with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+    assert parent.stdout
+    words = parent.stdout.readline().split()
+    if not words:
+      pytest.skip(f"no {level} on this machine")
+    if busy:
+      time.sleep(0.5)
+    family = _family(int(words[0]))
+    assert len(family) >= 3
+    parent.kill()
+  deadline = time.monotonic() + 10
+  while left := {pid for pid in family if os.path.exists(f"/proc/{pid}")}:
+    states = [pathlib.Path(f"/proc/{pid}/stat").read_text() for pid in left]
+    if all(") Z " in state for state in states):  # for an init that reaps nothing
+      break
+    assert time.monotonic() < deadline, states
+    time.sleep(0.05)
+  assert words[1] == "None" or not os.path.exists(words[1])

@@ -22,7 +22,7 @@ _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 _FIRST_UNKNOWN = 450  # both tables are the same from 424 on; this list ends at 449
 _X32 = 0x40000000
 _CLONE_THREAD = 0x00010000
-_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
+_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, NO_NEW_PRIVS = 1, 22, 38
 
 # Names as in unistd.h, with the x86_64 and the aarch64 number (None: no such call).
 _REFUSED = {
@@ -130,13 +130,13 @@ def program(machine: str | None = None) -> bytes:
   return b"".join(out) + allow
 
 
-_libc = ctypes.CDLL(None, use_errno=True)  # once: loading it costs a fork 0.4 ms
+libc = ctypes.CDLL(None, use_errno=True)  # once: loading it costs a fork 0.4 ms
 
 
 def prctl(option: int, *arguments) -> None:
   """Linux's prctl; OSError when it fails."""
   padded = [*arguments, 0, 0, 0, 0][:4]
-  if _libc.prctl(option, *(ctypes.c_ulong(x) for x in padded)):
+  if libc.prctl(option, *(ctypes.c_ulong(x) for x in padded)):
     number = ctypes.get_errno()
     raise OSError(number, f"prctl({option}): {os.strerror(number)}")
 
@@ -152,7 +152,7 @@ class Filter:
 
   def install(self) -> None:
     """Puts this process, for good, under the filter; OSError if the kernel refuses."""
-    prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    prctl(NO_NEW_PRIVS, 1)
     prctl(_PR_SET_SECCOMP, 2, ctypes.addressof(self._header))
 
 

@@ -17,15 +17,17 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import importlib.machinery
 import itertools
 import os
 import platform
 import select
 import signal
 import socket
+import sys
 import time
 
-from . import code_side, confine, seccomp, test_side, wire
+from . import code_side, confine, landlock, seccomp, test_side, wire
 
 # Imported once, here, so that no program pays for them.
 _MODULES = """
@@ -36,6 +38,7 @@ _MODULES = """
   unicodedata uuid warnings
 """
 MODULES = tuple(_MODULES.split())
+_PACKAGES: dict = {}  # top-level name -> path; see _Finder
 _LEFTOVERS = 64  # more files than this and the whole worker goes, which is faster
 
 
@@ -63,8 +66,15 @@ class _Watch:
     """Passed so far."""
     return time.monotonic() - self._started
 
-  def wait(self, news) -> str | None:
-    """Returns None when `news` can be read, else the limit that was reached."""
+  def wait(self, news, requests: int) -> str | None:
+    """Returns None when `news` can be read, else the limit that was reached.
+
+    Raises:
+      EOFError: the process that sends requests is gone.
+    """
+    poll = select.poll()
+    poll.register(news, select.POLLIN)
+    poll.register(requests, 0)  # for its end
     while True:
       wall_left = self.limits["wall_seconds"] - self.wall_seconds
       cpu_left = self.limits["cpu_seconds"] - self.cpu_seconds
@@ -74,7 +84,10 @@ class _Watch:
         return "wall_limit"
       # Two processes cannot use up what is left in less than half of it.
       patience = max(0.005, min(cpu_left / 2, wall_left))
-      if select.select([news], [], [], patience)[0]:
+      ready = [descriptor for descriptor, _ in poll.poll(1000 * patience)]
+      if requests in ready:
+        raise EOFError
+      if ready:
         return None
 
 
@@ -113,6 +126,7 @@ class Server:
         "python": platform.python_version(),
         "seccomp": self.no_seccomp or "on",
         "uid": os.getuid(),
+        "files": "landlock" if self._landlock() else "open",
       },
     )
     while True:
@@ -120,8 +134,11 @@ class Server:
         limits = wire.receive(self.requests)
       except EOFError:
         return
-      verdict = self.judge(limits)
-      wire.send(self.answers, verdict)
+      try:
+        verdict = self.judge(limits)
+        wire.send(self.answers, verdict)
+      except (EOFError, BrokenPipeError):
+        return
       if verdict["recycle"]:
         os.read(self.requests, 1)  # who replaces this worker ends it; see Worker.close
         return
@@ -140,7 +157,7 @@ class Server:
     socket.send_fds(self.control, [b"!"], [from_test, to_test])
     os.close(from_test)
     os.close(to_test)
-    stopped = watch.wait(self.control)
+    stopped = watch.wait(self.control, self.requests)
     verdict = None
     if not stopped:
       with contextlib.suppress(EOFError, OSError):
@@ -157,9 +174,19 @@ class Server:
       threads=self.settings["own_pid_namespace"],
     )
     confine.die_with_parent()
+    if self._landlock():
+      readable = {"/usr", "/lib", "/lib64", "/bin", sys.prefix, sys.base_prefix}
+      readable |= {"/dev/zero", "/dev/random", "/dev/urandom"}
+      landlock.confine(
+        [*readable, *_PACKAGES.values()], ["/dev/null", *self.settings["scratch"]]
+      )
     if self.filter:
       self.filter.install()
     code_side.serve(requests, replies)
+
+  def _landlock(self) -> bool:
+    """Whether files are kept from the code here by Landlock, not by mounts."""
+    return not self.settings["own_pid_namespace"] and bool(landlock.version())
 
   def _be_test(self, control) -> None:
     confine.unreadable()
@@ -277,6 +304,25 @@ def _explain(stopped, who: str, status, over_cpu: bool, limits: dict):
   return "crashed", f"the {who}'s process died: {signal.strsignal(number)}"
 
 
+class _Finder(importlib.machinery.PathFinder):
+  """Finds the packages that the code may import, and nothing that lies beside them."""
+
+  @classmethod
+  def find_spec(cls, fullname, path=None, target=None):
+    """Finds a top-level module of `_PACKAGES`."""
+    place = _PACKAGES.get(fullname) if path is None else None
+    return place and super().find_spec(fullname, [os.path.dirname(place)], target)
+
+
+def _provide(paths) -> None:
+  """Imports packages, so that no program pays for them."""
+  _PACKAGES.update({os.path.basename(path).partition(".")[0]: path for path in paths})
+  sys.meta_path.append(_Finder)
+  for path in paths:
+    if os.path.isfile(os.path.join(path, "__init__.py")):
+      importlib.import_module(os.path.basename(path))
+
+
 def _rehearse() -> None:
   """Does here, many times, what U does, so that a fork finds all caches filled.
 
@@ -307,6 +353,7 @@ def main(settings: dict) -> None:
   for module in MODULES:
     importlib.import_module(module)
   importlib.import_module("site").setquit()  # exit and quit, which -S leaves out
+  _provide(settings["packages"])
   _rehearse()
   gc.collect()
   gc.freeze()
@@ -316,4 +363,7 @@ def main(settings: dict) -> None:
   finally:
     with contextlib.suppress(OSError):
       _reap(server.test_pid, patience=0.0)
+    with contextlib.suppress(OSError):
+      if not settings["own_pid_namespace"]:  # else it is gone with the mounts
+        os.execvp("rm", ["rm", "-rf", *settings["scratch"]])
     os._exit(0)
