@@ -2,20 +2,22 @@
 
 import dataclasses
 import json
-import math
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from phi1_jax import InputError, storage
+from phi1_jax import storage
+from phi1_jax.settings import PositiveInt, Range, Settings
 
-APIS = ("online", "batch")
-LENGTH_FIELDS = ("max_tokens", "max_completion_tokens")
+LengthField = Literal["max_tokens", "max_completion_tokens"]
+LENGTH_FIELDS = get_args(LengthField)
+_Dollars = Annotated[float, Range(least=0, most=1e6)]
+_Seconds = Annotated[float, Range(least=1e-3)]
 # OpenAI's limit on the requests of a batch; batches.py has the limit on its bytes.
 MOST_IN_A_BATCH = 50_000
 
 
 @dataclasses.dataclass(frozen=True)
-class LlmConfig:
+class LlmConfig(Settings):
   """One model at one endpoint, and what may be spent on it (gin name: `Llm`).
 
   Attributes:
@@ -52,66 +54,39 @@ class LlmConfig:
 
   model: str
   journal: str
-  budget_usd: float
+  budget_usd: _Dollars
   base_url: str = "https://api.openai.com/v1"
-  api: str = "online"
-  input_usd_per_million: float | None = None
-  output_usd_per_million: float | None = None
-  concurrency: int = 32
-  requests_per_minute: int | None = None
-  tokens_per_minute: int | None = None
-  timeout_seconds: float = 600.0
-  attempts: int = 6
-  length_field: str | None = None
-  reasoning_tokens: int | None = None
+  api: Literal["online", "batch"] = "online"
+  input_usd_per_million: _Dollars | None = None
+  output_usd_per_million: _Dollars | None = None
+  # The HTTP client opens as many connections.
+  concurrency: Annotated[int, Range(least=1, most=1000)] = 32
+  requests_per_minute: PositiveInt | None = None
+  tokens_per_minute: PositiveInt | None = None
+  timeout_seconds: _Seconds = 600.0
+  attempts: Annotated[int, Range(least=1, most=1000)] = 6
+  length_field: LengthField | None = None
+  reasoning_tokens: Annotated[int, Range(least=0, most=10**6)] | None = None
   extra: dict[str, Any] | None = None
   skip_unanswered: bool = False
-  poll_seconds: float = 30.0
-  batch_requests: int = MOST_IN_A_BATCH
+  poll_seconds: _Seconds = 30.0
+  batch_requests: Annotated[int, Range(least=1, most=MOST_IN_A_BATCH)] = MOST_IN_A_BATCH
   api_version: str | None = None
 
   def __post_init__(self):
-    """Refuse settings that cannot work."""
+    super().__post_init__()
     address = urlsplit(self.base_url)
     if address.scheme not in ("http", "https") or not address.netloc:
-      raise _error("base_url", self.base_url, "something like http://localhost:8000/v1")
+      raise self.wrong("base_url", "something like http://localhost:8000/v1")
     for name in ("model", "journal"):
       if not getattr(self, name):
-        raise _error(name, getattr(self, name), "a name")
+        raise self.wrong(name, "a name")
     if storage.is_remote(storage.parse(self.journal)):
-      raise _error("journal", self.journal, "a local folder: SQLite writes it")
-    if self.api not in APIS:
-      raise _error("api", self.api, f"one of {', '.join(APIS)}")
-    if self.length_field not in (None, *LENGTH_FIELDS):
-      raise _error("length_field", self.length_field, f"one of {LENGTH_FIELDS}")
-    for name, least, most in (
-      ("budget_usd", 0, 1e6),
-      ("input_usd_per_million", 0, 1e6),
-      ("output_usd_per_million", 0, 1e6),
-      ("timeout_seconds", 1e-3, math.inf),
-      ("poll_seconds", 1e-3, math.inf),
-      ("concurrency", 1, 1000),  # as many connections as the HTTP client opens
-      ("attempts", 1, 1000),
-      ("requests_per_minute", 1, math.inf),
-      ("tokens_per_minute", 1, math.inf),
-      ("batch_requests", 1, MOST_IN_A_BATCH),
-      ("reasoning_tokens", 0, 1e6),
-    ):
-      value = getattr(self, name)
-      if value is not None and not (least <= value <= most and math.isfinite(value)):
-        limit = "" if most == math.inf else f" and at most {most:,.0f}"
-        raise _error(name, value, f"at least {least}{limit}")
-    self._check_extra()
-
-  def _check_extra(self) -> None:
+      raise self.wrong("journal", "a local folder: SQLite writes it")
     try:
       json.dumps(self.extra, allow_nan=False)
-    except (TypeError, ValueError) as error:
-      raise _error("extra", self.extra, f"what JSON can hold ({error})") from None
+    except ValueError as error:
+      raise self.wrong("extra", f"what JSON can hold ({error})") from None
     for name in ("model", "messages", "stream", "n", *LENGTH_FIELDS):
       if name in (self.extra or {}):
-        raise _error("extra", self.extra, f"no {name!r} in it, which is set elsewhere")
-
-
-def _error(name: str, got: object, expected: str) -> InputError:
-  return InputError(f"Llm.{name}: got {got!r}, expected {expected}")
+        raise self.wrong("extra", f"no {name!r} in it, which is set elsewhere")
