@@ -2,9 +2,7 @@
 
 Each task set is one tier, and no two are ever added up: what is unseen in it (a
 composition of three parts, a pair of parts, a wording, a longer composition) is what it
-measures. Names of functions are unseen in all of them. The sets of first tasks (about
-one or two numbers or words, or about numbers alone) are for models that were trained
-on nothing else.
+measures. Names of functions are unseen in all of them.
 
 Asserts are added until solutions with one thing wrong fail (mutants.py), where a task
 is about one number or word.
@@ -26,10 +24,9 @@ NUMBER = 100
 # Another seed than that of any training set; the tiers differ by content anyway.
 _SEED = 1_000_003
 HANDWRITTEN = "exercises-handwritten-100"
-# The teacher's task sets -> their tier and menu.
+# The teacher's task sets -> their tier.
 TIERS = {
-  f"exercises-{prefix}{tier.replace('_', '-')}-{NUMBER}": (tier, menu)
-  for prefix, menu in (("", "all"), ("first-", "first"), ("numbers-", "numbers"))
+  f"exercises-{tier.replace('_', '-')}-{NUMBER}": tier
   for tier in teacher.TIERS
   if tier != "train"
 }
@@ -49,11 +46,10 @@ def load(task_set: str) -> tuple[Problem, ...]:
 
 @functools.cache
 def _of_teacher(task_set: str) -> tuple[Problem, ...]:
-  tier, menu = TIERS[task_set]
   found: dict[str, Problem] = {}
   index = 0
   while len(found) < NUMBER:
-    exercise = teacher.exercise(_SEED, index, tier, menu)
+    exercise = teacher.exercise(_SEED, index, TIERS[task_set])
     index += 1
     tests = mutants.strengthened(exercise.text, exercise.name, exercise.tests)
     if tests and exercise.name not in found:  # a name is asked for once

@@ -7,7 +7,6 @@ import math
 
 from evals import exercises
 from phi1_jax import InputError
-from phi1_jax.grammar.teacher import MENUS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +20,6 @@ class StudyConfig:
     text_steps: those of them that are spent on text before exercises.
     seeds: of the trainings of each arm. A finished study goes on with more of them, if
       the first stays.
-    menu: the grammar teacher's menu of the exercises and of the test problems.
     data_seed: of the exercises, the textbooks and the controls.
     exercises: number of exercises.
     sections: number of textbook sections.
@@ -50,7 +48,6 @@ class StudyConfig:
   steps: int
   text_steps: int
   seeds: tuple[int, ...] = (0,)
-  menu: str = "first"
   data_seed: int = 0
   exercises: int = 12_000
   sections: int = 2_000
@@ -90,8 +87,6 @@ class StudyConfig:
     if self.steps % self.text_steps:
       expected = f"a multiple of Study.text_steps = {self.text_steps}"
       raise _error("steps", self.steps, expected)
-    if self.menu not in MENUS:
-      raise _error("menu", self.menu, f"one of {', '.join(MENUS)}")
     if not self.models:
       raise _error("models", self.models, "size -> gin file of a model")
     different = len(set(self.seeds)) == len(self.seeds) > 0

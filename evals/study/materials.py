@@ -89,7 +89,7 @@ def held_out(config: StudyConfig, folder: Path) -> None:
   rows += [("textbook", text) for text in itertools.islice(unread, HELD_OUT)]
   names = {_name(document.text) for document in folders.kept(curate / "exercises")}
   exercises = (
-    teacher.exercise(config.data_seed, index, menu=config.menu)
+    teacher.exercise(config.data_seed, index)
     for index in itertools.count(config.exercises)
   )
   new = (exercise.text for exercise in exercises if exercise.name not in names)
@@ -169,7 +169,7 @@ def is_copy(dropped: Mapping[str, Any]) -> bool:
 
 def leaked_problems(config: StudyConfig) -> list[Any]:
   """Return the problems to plant, drawn from a tier that no arm should solve."""
-  found = ruler.problems(config.menu)[ruler.leaked_from(config.menu)]
+  found = ruler.problems()[ruler.LEAKED_FROM]
   return random.Random(f"leak {config.data_seed}").sample(found, config.leaks)
 
 
@@ -181,9 +181,9 @@ def seen(config: StudyConfig, folder: Path) -> None:
   known = {
     _behaviour(document.text) for document in folders.kept(folder / "curate" / "main")
   }
-  problems = ruler.problems(config.menu)
+  problems = ruler.problems()
   found: dict[str, dict[str, list[str]]] = {}
-  for name in ruler.task_sets(config.menu):
+  for name in ruler.TIERS:
     found[name] = {"seen": [], "new": [], "not comparable": []}
     for problem in problems[name]:
       behaviour = _behaviour(problem.solution)
@@ -212,8 +212,8 @@ def nearest(config: StudyConfig, folder: Path) -> None:
   from evals.study.nearest import completions  # it loads scikit-learn
 
   documents = list(folders.kept(folder / "curate" / "main"))
-  problems = ruler.problems(config.menu)
-  for name in ruler.task_sets(config.menu):
+  problems = ruler.problems()
+  for name in ruler.TIERS:
     rows = completions(documents, problems[name])
     lines = [json.dumps(row) for row in rows]
     place = folder / "nearest" / f"{name}.jsonl"
@@ -232,7 +232,7 @@ def _write(
   if place.exists() and not (place / folders.COMPLETED).exists():
     shutil.rmtree(place)
   place.mkdir(parents=True, exist_ok=True)
-  settings = {"version": VERSION, "menu": config.menu, "seed": config.data_seed}
+  settings = {"version": VERSION, "seed": config.data_seed}
   if folders.begin(place, stage, settings):
     return
   tally = folders.write(place, decisions)

@@ -220,7 +220,6 @@ class Plan:
       (),
       f"--gin.Exercises.exercises={self.config.exercises}",
       f"--gin.Exercises.seed={self.config.data_seed}",
-      f"--gin.Exercises.menu={self.config.menu!r}",
     )
 
   def _vocabulary(self) -> Iterator[Step]:
@@ -332,7 +331,7 @@ class Plan:
 
   def _judge(self, run: Run) -> Iterator[Step]:
     """Yield evaluations: all task sets at the end, the nearest tier earlier, too."""
-    tiers = ruler.task_sets(self.config.menu)
+    tiers = ruler.TIERS
     main = not run.arm.exercises or run.arm.exercises == "main"
     more = list(ruler.FAR) if main else []
     if self.config.benchmarks and run.arm.name in BENCHMARKED:
@@ -369,7 +368,7 @@ class Plan:
   def _nearest(self) -> Iterator[Step]:
     """Yield the steps of the control that copies."""
     yield self._made("nearest", ("sets", "ruler"), materials.nearest)
-    for name in ruler.task_sets(self.config.menu):
+    for name in ruler.TIERS:
       yield Step(
         f"judge_nearest-{name}",
         ("nearest",),

@@ -53,7 +53,7 @@ _CURVE_POINTS = 60
 
 def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
   """Read every run of a study and write study.json."""
-  tiers = ruler.task_sets(config.menu)
+  tiers = ruler.TIERS
   steps = list(storage.read_lines(folder / STEPS))
   seconds = {row["step"]: row["seconds"] for row in steps}
   found = [_run(run, config, folder, seconds) for run in runs(config)]
@@ -109,7 +109,7 @@ def _run(
     "exercises": told["tokens_seen"] if run.arm.exercises else 0,
   }
   judged = folder / "judged" / run.name
-  nearest_tier = ruler.task_sets(config.menu)[0]
+  nearest_tier = ruler.TIERS[0]
   early = judged.with_name(run.early) / nearest_tier
   total = sum(tokens.values())
   later = per_step * (told["step"] - run.early_step(config))

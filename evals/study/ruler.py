@@ -23,28 +23,20 @@ FILE, TEXTS = "ruler.jsonl", "held_out.jsonl"
 FAR = (real_functions.TASK_SET, written.UNCONVENTIONAL)
 
 
-def task_sets(menu: str) -> list[str]:
-  """Return the tiers of a menu of the grammar teacher, from near to far."""
-  generated = [
-    name for name, (_, of_menu) in exercises.TIERS.items() if of_menu == menu
-  ]
-  return [*generated, exercises.HANDWRITTEN]
+# From near to far.
+TIERS = (*exercises.TIERS, exercises.HANDWRITTEN)
+# The tier whose problems are planted: the farthest.
+LEAKED_FROM = TIERS[-1]
 
 
-def leaked_from(menu: str) -> str:
-  """Return the tier whose problems are planted: the farthest."""
-  return task_sets(menu)[-1]
-
-
-def problems(menu: str) -> dict[str, list[Problem]]:
+def problems() -> dict[str, list[Problem]]:
   """Return the problems of each task set that training data must not contain."""
-  names = [*task_sets(menu), *FAR]
-  return {name: report.load_problems(name, None) for name in names}
+  return {name: report.load_problems(name, None) for name in (*TIERS, *FAR)}
 
 
 def write(config: StudyConfig, folder: Path) -> None:
   """Write the problems in the format of `Decontaminate.benchmarks`."""
-  found = problems(config.menu)
+  found = problems()
   lines = [json.dumps(row(problem)) for each in found.values() for problem in each]
   (folder / FILE).write_text("\n".join(lines) + "\n")
 

@@ -166,7 +166,7 @@ def leak(
   Problems count as similar where decontamination convicts an exercise of the leaked
   set for their likeness.
   """
-  task_set = ruler.leaked_from(config.menu)
+  task_set = ruler.LEAKED_FROM
   planted = {problem.id for problem in materials.leaked_problems(config)}
   place = folder / "curate" / "leak_found"
   caught, others_dropped, close = set(), 0, set()

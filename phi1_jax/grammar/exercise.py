@@ -1,13 +1,28 @@
-"""Exercise, and how its asserts are made: the solution is run, and its answers kept."""
+"""Exercises: a signature and a docstring to be completed, with a tested solution."""
+
+from __future__ import annotations
 
 import dataclasses
-import json
 import random
-from collections.abc import Callable, Sequence
-from typing import Any
+import re
+import textwrap
 
-LONGEST_LITERAL = 70
-FEWEST_TESTS, MOST_TESTS = 5, 6
+from phi1_jax import InputError
+from phi1_jax.grammar import solve
+from phi1_jax.grammar.reserve import Gate
+from phi1_jax.grammar.rows import Tables, Task, Wording, usable
+from phi1_jax.grammar.scene import Scene, choose, pick
+from phi1_jax.grammar.templates import fill
+
+LONGEST_NAME = 40
+GENERIC = ("f", "func", "solve", "solution", "answer", "task", "foo", "my_function")
+_PREFIXES = ("get", "find", "compute", "calculate", "my", "calc")
+_EXAMPLES = (
+  "Example: {} returns {}",
+  "For example, {} returns {}.",
+  "{} -> {}",
+  "e.g. {} == {}",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,21 +31,19 @@ class Exercise:
 
   Attributes:
     name: the function's name.
-    prompt: imports and helpers, if any, signature and docstring, up to and with the
-      newline after the docstring.
-    body: the solution, indented by 4 spaces, with a newline at its end.
-    tests: 5 or 6 sources `assert name(...) == literal`, which the solution passes and
-      no function that always gives the same answer, or its argument, does.
-    composition: what it computes, e.g. ("list", "filter:even", "map:square", "sum").
-      Constants are no part of it.
-    family: the kind of task, e.g. "list".
-    frame: which wording the docstring has, e.g. "np-return".
+    prompt: imports, signature and docstring, with a newline at the end.
+    body: the solution, indented by 4 spaces, with a newline at the end.
+    calls: calls that the solution was run on.
+    composition: what it computes, such as ("ints", "filter:even", "map:square",
+      "sum"), without constants.
+    family: id of the row, such as "sum".
+    frame: the sentence and the wording of its docstring.
   """
 
   name: str
   prompt: str
   body: str
-  tests: tuple[str, ...]
+  calls: tuple[solve.Call, ...]
   composition: tuple[str, ...]
   family: str
   frame: str
@@ -40,112 +53,219 @@ class Exercise:
     """The whole program: prompt and body."""
     return self.prompt + self.body
 
-
-@dataclasses.dataclass(frozen=True)
-class Call:
-  """A call of the solution.
-
-  Attributes:
-    source: `name(...)`.
-    answer: the literal of what it returned.
-    key: the answer's literal with its type, so that 1 and True differ.
-  """
-
-  source: str
-  answer: str
-  key: str
+  @property
+  def tests(self) -> tuple[str, ...]:
+    """Asserts that the solution passes and no constant answer does."""
+    return tuple(call.test(self.name) for call in self.calls[: solve.TESTS])
 
 
-def literal(value: Any) -> str:
-  """Python source of a value, the same whatever the order of a set.
-
-  >>> literal({"b", "a"})
-  '{"a", "b"}'
-  """
-  if type(value) is int:
-    return repr(value)
-  if not isinstance(value, set):
-    text = repr(value)
-    if '"' not in text and "\\" not in text and "{" not in text:
-      return text.replace("'", '"')  # every one of them begins or ends a string
-  if isinstance(value, str):
-    return json.dumps(value, ensure_ascii=False)
-  if isinstance(value, list):
-    return f"[{', '.join(map(literal, value))}]"
-  if isinstance(value, tuple):
-    return f"({', '.join(map(literal, value))}{',' * (len(value) == 1)})"
-  if isinstance(value, dict):
-    pairs = (f"{literal(key)}: {literal(each)}" for key, each in value.items())
-    return f"{{{', '.join(pairs)}}}"
-  if isinstance(value, set):
-    return f"{{{', '.join(sorted(map(literal, value)))}}}" if value else "set()"
-  return repr(value)
-
-
-def compiled(source: str, name: str) -> Callable[..., Any]:
-  """The function `name` of a program that this part wrote itself."""
-  space: dict[str, Any] = {}
-  exec(source, space)
-  return space[name]
-
-
-def calls(
-  function: Callable[..., Any], name: str, inputs: Sequence[Sequence[Any]]
-) -> list[Call]:
-  """Calls with the inputs, each once; the solutions leave their arguments as they are.
-
-  Long ones are left out. Of the calls whose answer equals an argument, at most half as
-  many as there are others are kept.
-
-  Returns:
-    An empty list if the solution is not defined for one of the inputs.
-  """
-  made, seen, echoes = [], set(), []
-  for arguments in inputs:
-    source = f"{name}({', '.join(map(literal, arguments))})"
-    if source in seen or len(source) > LONGEST_LITERAL + len(name):
-      continue
-    seen.add(source)
-    try:
-      value = function(*arguments)
-    except IndexError:  # a word of which the task has left nothing
-      return []
-    answer = literal(value)
-    if len(answer) <= LONGEST_LITERAL:
-      call = Call(source, answer, f"{type(value).__name__} {answer}")
-      echo = any(type(value) is type(a) and value == a for a in arguments)
-      (echoes if echo else made).append(call)
-  return made + echoes[: len(made) // 2]
-
-
-def chosen(rng: random.Random, made: Sequence[Call]) -> list[Call] | None:
-  """Calls for the asserts: as many distinct answers as there are, then repeats.
-
-  Returns:
-    None if there are too few calls or too few distinct answers: at least 3, or both
-    where the answer is a bool, each of these at least twice.
-  """
-  groups: dict[str, list[Call]] = {}
-  for call in made:
-    groups.setdefault(call.key, []).append(call)
-  if all(key.startswith("bool ") for key in groups):
-    if len(groups) < 2 or min(map(len, groups.values())) < 2:
-      return None
-  elif len(groups) < 3:
+def draw(rng: random.Random, tables: Tables, task: Task, gate: Gate) -> Exercise | None:
+  """Return an exercise of a task, or None where the draw does not fit the tier."""
+  scene = Scene(rng, tables, task)
+  if not scene.sensible() or not gate.composition(scene.composition):
     return None
-  count = MOST_TESTS if rng.random() < 0.5 else FEWEST_TESTS
-  taken: list[Call] = []
-  depth = 0
-  while len(taken) < count and depth < max(map(len, groups.values())):
-    taken += [group[depth] for group in groups.values() if depth < len(group)]
-    depth += 1
-  return taken[:count] if len(taken) >= FEWEST_TESTS else None
-
-
-def asserts(taken: Sequence[Call]) -> tuple[str, ...]:
-  """The tests' sources; None, True and False are compared with `is`."""
-  return tuple(
-    f"assert {call.source} "
-    f"{'is' if call.answer in ('None', 'True', 'False') else '=='} {call.answer}"
-    for call in taken
+  calls = _calls(scene)
+  if calls is None:
+    return None
+  name = _name(scene, gate)
+  if name is None or not scene.name_arguments(name):
+    return None
+  said = _sentence(scene, gate)
+  if said is None:
+    return None
+  sentence, frame = said
+  prompt = _prompt(scene, name, sentence, calls)
+  names = scene.names
+  body = scene.code(pick(rng, task.bodies), names, False)
+  return Exercise(
+    name,
+    prompt,
+    textwrap.indent(body, "    ") + "\n",
+    calls,
+    scene.composition,
+    task.id,
+    frame,
   )
+
+
+def _calls(scene: Scene) -> tuple[solve.Call, ...] | None:
+  """Return the calls of the solution; the bodies of a row give the same answers."""
+  task = scene.task
+  symbols = scene.symbols()
+  ids = tuple(kind.id for kind in scene.kinds.values())
+  labels = {label: label for label in scene.kinds}
+  parameters = ", ".join([*labels, *symbols])
+  imports = "".join(f"import {module}\n" for module in task.modules)
+  sources = []
+  for changed in (None, *scene.filters):
+    body = textwrap.indent(scene.code(task.bodies[0], labels, True, changed), "    ")
+    sources.append(f"{imports}def f({parameters}):\n{body}\n")
+  return _solved(scene.tables, task, ids, tuple(sources), tuple(symbols.values()))
+
+
+_SOLVED: dict[tuple, tuple[solve.Call, ...] | None] = {}
+
+
+def _solved(
+  tables: Tables,
+  task: Task,
+  kinds: tuple[str, ...],
+  sources: tuple[str, ...],
+  constants: tuple,
+) -> tuple[solve.Call, ...] | None:
+  key = (task.place, kinds, sources, constants)
+  if key in _SOLVED:
+    return _SOLVED[key]
+  given = list(task.inputs) or _inputs(tables, task, kinds)
+  try:
+    functions = [solve.compiled(source) for source in sources]
+    found = solve.solved(functions, given, constants, f"{task.id}{kinds}{constants}")
+  except Exception as error:
+    if task.composed and isinstance(error, IndexError):
+      _SOLVED[key] = None  # one part leaves an empty word, which has no first letter
+      return None
+    raise InputError(
+      f"{task.place} body: got {type(error).__name__} ({error}), expected an answer "
+      f"for every input of {', '.join(kinds)}; change the body, or add a check\n"
+      f"{sources[0]}"
+    ) from error
+  if len(_SOLVED) >= 1 << 18:
+    _SOLVED.clear()
+  _SOLVED[key] = found
+  return found
+
+
+_INPUTS: dict[tuple, list[tuple]] = {}
+
+
+def _inputs(tables: Tables, task: Task, kinds: tuple[str, ...]) -> list[tuple]:
+  key = (task.place, kinds)
+  if key not in _INPUTS:
+    given = solve.inputs(tuple(tables.kinds[id].pool for id in kinds))
+    if task.check:
+      labels = [label for label, _, _ in task.args]
+      fits = eval(f"lambda {', '.join(labels)}: {task.check}")
+      given = [each for each in given if fits(*each)]
+    _INPUTS[key] = given
+  return _INPUTS[key]
+
+
+def _name(scene: Scene, gate: Gate) -> str | None:
+  """Return a name of the tier, or None."""
+  rng = scene.rng
+  if gate.tier == "train" and rng.random() < 0.05:
+    return pick(rng, GENERIC)
+  for _ in range(6):
+    names = scene.task.names
+    name = scene.function_name(names[int(rng.random() ** 1.3 * len(names))])
+    if rng.random() < 0.08 and not name.startswith(("is_", "has_", *_PREFIXES)):
+      name = f"{pick(rng, _PREFIXES)}_{name}"
+    if len(name) <= LONGEST_NAME and usable(name) and gate.name(name):
+      return name
+  return None
+
+
+def _sentence(scene: Scene, gate: Gate) -> tuple[str, str] | None:
+  """Return what the docstring says, and the id of its frame and wording."""
+  rng, task = scene.rng, scene.task
+  for _ in range(12):
+    wording: Wording = pick(rng, task.wordings)
+    id, frame, _ = choose(rng, *scene.tables.frames[wording.form])
+    if gate.wording(id, wording.id):
+      break
+  else:
+    return None
+  given = any(piece[0] == "given" for piece in frame if not isinstance(piece, str))
+  scene.speak(given)
+  introduction = scene.given() if given else ""
+  said = fill(pick(rng, wording.templates), scene.text)
+  sentence = _capital(
+    fill(
+      frame,
+      lambda name, mode: (
+        introduction
+        if name == "given"
+        else (_capital(said) if mode == "capital" else said)
+      ),
+    )
+  )
+  if task.notes:
+    sentence += f" {_capital(fill(pick(rng, task.notes), scene.text))}"
+  point = rng.random()
+  if point < 0.1 and sentence.endswith("."):
+    sentence = sentence[:-1]
+  if point < 0.03:
+    sentence = sentence[0].lower() + sentence[1:]
+  return sentence, f"{id} {wording.id}"
+
+
+def _capital(text: str) -> str:
+  return text[0].upper() + text[1:]
+
+
+def _typed(style: str, text: str) -> str:
+  if style == "builtin":
+    return text
+  text = re.sub(r"\b(list|dict|set|tuple)\[", lambda m: m[0].capitalize(), text)
+  return re.sub(r"^(.+) \| None$", r"Optional[\1]", text)
+
+
+def _signature(scene: Scene, name: str) -> tuple[list[str], str]:
+  """Return the imports and the `def` line."""
+  task, point = scene.task, scene.rng.random()
+  style = "none" if point < 0.55 else "builtin" if point < 0.9 else "typing"
+  header = [f"import {module}" for module in task.modules]
+  arguments = list(scene.names.values())
+  if style == "none":
+    return header, f"def {name}({', '.join(arguments)}):"
+  types = [_typed(style, kind.type) for kind in scene.kinds.values()]
+  returns = _typed(style, str(scene.returns))
+  needed = set(re.findall(r"\b[A-Z]\w+(?=\[)", " ".join([*types, returns])))
+  if needed:
+    header.append(f"from typing import {', '.join(sorted(needed))}")
+  listed = [f"{a}: {t}" for a, t in zip(arguments, types, strict=True)]
+  return header, f"def {name}({', '.join(listed)}) -> {returns}:"
+
+
+def _prompt(
+  scene: Scene, name: str, sentence: str, calls: tuple[solve.Call, ...]
+) -> str:
+  """Return imports, signature and docstring."""
+  rng = scene.rng
+  header, line = _signature(scene, name)
+  examples = _examples(rng, name, calls)
+  quotes = 'r"""' if "\\" in sentence + "".join(examples) else '"""'
+  text = textwrap.wrap(sentence, 80)
+  point = rng.random()
+  if point < 0.08:
+    text[0] = f" {text[0]}"
+  elif point < 0.2:
+    text.insert(0, "")
+  text[0] = f"{quotes}{text[0]}"
+  if examples:
+    text += ["", *examples] if rng.random() < 0.6 else examples
+  if len(text) == 1 and point >= 0.08:
+    text[0] += '"""'
+  else:
+    text.append('"""')
+  lines = [line, *(f"    {each}".rstrip() for each in text)]
+  return "\n".join([*header, "", ""] * bool(header) + lines) + "\n"
+
+
+def _examples(
+  rng: random.Random, name: str, calls: tuple[solve.Call, ...]
+) -> list[str]:
+  """Return lines of examples, now and then."""
+  point = rng.random()
+  if point >= 0.21:
+    return []
+  short = [call for call in calls[::-1] if len(call.arguments + call.answer) < 46]
+  shown = [call for call in short if call.answer != "None"]
+  if point < 0.17:
+    count = 2 if point < 0.05 else 1
+    lines = [(f">>> {name}({c.arguments})", c.answer) for c in shown[:count]]
+    return [line for pair in lines for line in pair]
+  if not shown:
+    return []
+  form = pick(rng, _EXAMPLES)
+  return [form.format(f"{name}({shown[0].arguments})", shown[0].answer)]

@@ -1,54 +1,59 @@
-"""What training never sees: decided by hashes, so that every session agrees.
+"""Held-out compositions, wordings and names.
 
-The unit is the composition, and beside it pairs of parts, wordings and names:
+Hashes decide, so that every machine holds out the same.
 
-- a **pair** of parts, in either order, is reserved for every task that holds both;
-- a **composition** of three parts none of whose pairs is reserved may itself be;
-- a **frame** (a wording) is reserved whatever it words;
-- a **name** is reserved whatever it names: all held-out tiers share one set of names;
-- a composition of four parts or more is **longer** than any that training shows.
+- A **pair** of parts is reserved, in either order, wherever both occur.
+- A **composition** of three parts without a reserved pair may itself be reserved.
+- A composition of four parts or more is **longer** than any in training.
+- A **wording** and a **name** are reserved, whatever they belong to. The held-out tiers
+  share the reserved names.
 """
+
+from __future__ import annotations
 
 import functools
 import hashlib
 
 TIERS = ("train", "unseen_triples", "unseen_pairs", "reserved_frames", "longer")
-
 # One in so many is reserved.
-PAIRS, COMPOSITIONS, FRAMES, NAMES = 24, 10, 6, 10
+PAIRS, COMPOSITIONS, WORDINGS, NAMES = 24, 10, 8, 10
 LONGEST_IN_TRAINING = 3
-# Of all numbers from 0 the first with which each family keeps wordings on both sides.
-_FRAME_KEY = "frame 6269"
 
 
-def _bucket(what: str, *parts: str) -> int:
-  text = "/".join(("phi1_jax.grammar", what, *parts))
+def _bucket(kind: str, *parts: str) -> int:
+  text = "/".join(("phi1_jax.grammar", kind, *parts))
   return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
 @functools.cache
 def pair_is_reserved(one: str, other: str) -> bool:
-  """Whether no training exercise holds both parts."""
+  """Return whether no training exercise has both parts."""
   return _bucket("pair", *sorted((one, other))) % PAIRS == 0
 
 
 @functools.cache
-def frame_is_reserved(frame: str) -> bool:
-  """Whether no training exercise is worded so."""
-  return _bucket(_FRAME_KEY, frame) % FRAMES == 0
+def wording_is_reserved(wording: str) -> bool:
+  """Return whether no training exercise has this frame or wording.
+
+  The frames table marks reserved frames with "!". The first wording of a row, "", is
+  never reserved.
+  """
+  if "/" in wording:  # of a row
+    return _bucket("wording", wording) % WORDINGS == 0
+  return wording.endswith("!")
 
 
 def name_is_reserved(name: str) -> bool:
-  """Whether no training exercise has this name."""
+  """Return whether no training exercise has a function of this name."""
   return _bucket("name", name) % NAMES == 0
 
 
 @functools.lru_cache(1 << 16)
 def kind(composition: tuple[str, ...]) -> str:
-  """Where a composition belongs: "train", "unseen_triples", "unseen_pairs", "longer".
+  """Return the tier of a composition, or "unused".
 
-  The first entry, the source or the shape of the task, is no part: ("list",
-  "filter:even", "map:square", "sum") has three.
+  The first entry, the source, does not count: ("ints", "filter:even", "map:square",
+  "sum") has three parts.
   """
   parts = composition[1:]
   pairs = [(a, b) for i, a in enumerate(parts) for b in parts[i + 1 :]]
@@ -63,32 +68,28 @@ def kind(composition: tuple[str, ...]) -> str:
 
 
 class Gate:
-  """Lets through what belongs to a tier.
+  """The rule of a tier: which compositions, wordings and names belong to it.
 
-  Wordings are held out on compositions that are held out too (those of the tier
-  "unseen_triples"), so that the two tiers differ in the wording alone.
+  Reserved wordings are shown on reserved compositions, so that "reserved_frames"
+  differs from "unseen_triples" in the wording alone.
 
   Args:
-    tier: one of TIERS.
+    tier: an item of `TIERS`.
   """
 
   def __init__(self, tier: str):
     self.tier = tier
     self._kind = "unseen_triples" if tier == "reserved_frames" else tier
 
-  @property
-  def longer(self) -> bool:
-    """Whether compositions of more than three parts are asked for."""
-    return self.tier == "longer"
-
   def composition(self, composition: tuple[str, ...]) -> bool:
-    """Whether a composition belongs to the tier."""
+    """Return whether a composition belongs to the tier."""
     return kind(composition) == self._kind
 
-  def frame(self, frame: str) -> bool:
-    """Whether a wording belongs to the tier."""
-    return frame_is_reserved(frame) == (self.tier == "reserved_frames")
+  def wording(self, *wordings: str) -> bool:
+    """Return whether an exercise with these frames and wordings belongs to the tier."""
+    reserved = any(map(wording_is_reserved, wordings))
+    return reserved == (self.tier == "reserved_frames")
 
   def name(self, name: str) -> bool:
-    """Whether a function's name belongs to the tier."""
+    """Return whether a function's name belongs to the tier."""
     return name_is_reserved(name) == (self.tier != "train")

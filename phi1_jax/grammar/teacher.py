@@ -1,128 +1,98 @@
-"""The menu: which family an exercise is of, and the exercises one after the other."""
+"""The grammar teacher: exercises and textbook sections by number."""
 
+from __future__ import annotations
+
+import dataclasses
 import functools
+import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from phi1_jax import InputError
-from phi1_jax.grammar import (
-  VERSION,
-  cases,
-  concepts,
-  given_helpers,
-  orders,
-  pipelines,
-  recursions,
-  repeats,
-  reserve,
-  scalars,
-  searches,
-  sections,
-  specials,
-  tables,
-)
-from phi1_jax.grammar.draft import Draft
-from phi1_jax.grammar.draws import generator, weighted
-from phi1_jax.grammar.exercise import Exercise
-from phi1_jax.grammar.finish import finish
+from phi1_jax.grammar import VERSION, rows
+from phi1_jax.grammar import section as sections
+from phi1_jax.grammar.exercise import Exercise, draw
 from phi1_jax.grammar.reserve import TIERS, Gate
+from phi1_jax.grammar.rows import Task
+from phi1_jax.grammar.scene import choose
 from phi1_jax.grammar.section import Section
 
-Family = Callable[[random.Random, Gate], Draft | None]
-MENU: tuple[tuple[float, Family], ...] = (
-  (50, pipelines.draft),
-  (7, scalars.conditional),
-  (6, scalars.chain),
-  (4, scalars.check),
-  (3, cases.label),
-  (3, cases.two_numbers),
-  (3, searches.quantifier),
-  (3, searches.position),
-  (2.5, searches.stretch),
-  (3, orders.sort),
-  (3, orders.group),
-  (2, tables.entries),
-  (2, tables.keys),
-  (1.5, tables.merge),
-  (3.5, given_helpers.helper),
-  (6, specials.draft),
-  (2.5, repeats.until),
-  (2, repeats.times),
-  (3.5, recursions.over_list),
-  (2, recursions.nested),
-  (2, recursions.downwards),
-)
-# What a first model learns in minutes: short tasks about one or two values, in as many
-# words as they need and no more.
-FIRST_MENU: tuple[tuple[float, Family], ...] = (
-  (7, scalars.conditional),
-  (6, scalars.chain),
-  (4, scalars.check),
-)
-# The same about numbers alone, with few parts: what minutes on one core are enough for.
-_NUMBERS = scalars.Scope("int", most=8, varied=False)
-NUMBERS_MENU: tuple[tuple[float, Family], ...] = tuple(
-  (weight, functools.partial(family, scope=_NUMBERS))
-  for weight, family in (
-    (7, scalars.conditional),
-    (6, scalars.chain),
-    (4, scalars.check),
-  )
-)
-MENUS = {"all": MENU, "first": FIRST_MENU, "numbers": NUMBERS_MENU}
+# How much more often than plain tasks those that are composed of parts are drawn.
+COMPOSED = 3.0
+MENUS = ("all", "plain", "composed")
 _TRIES = 20_000
 _GATES = {tier: Gate(tier) for tier in TIERS}
 
 
-def exercise(seed: int, index: int, tier: str = "train", menu: str = "all") -> Exercise:
-  """The exercise with this number.
+def exercise(
+  seed: int,
+  index: int,
+  tier: str = "train",
+  menu: str = "all",
+  tables: tuple[str, ...] = (),
+) -> Exercise:
+  """Return the exercise with this number.
 
-  A function of its arguments alone, whatever the machine, the Python (3.11 or newer)
-  and the hash seed. Two numbers may rarely give the same exercise.
+  It depends on the arguments and the tables alone, not on the machine, the Python (3.11
+  or newer) or the hash seed. Two numbers may give the same exercise.
 
   Args:
     seed: of the whole set.
-    index: which of the set, from 0.
-    tier: one of TIERS; "train" never shows what the others hold (`reserve`).
-    menu: one of MENUS: which families there are.
+    index: place in the set, from 0.
+    tier: an item of `TIERS`; "train" never shows what the others hold (`reserve`).
+    menu: an item of `MENUS`: all tasks, or those with or without parts. Held-out tiers
+      have composed tasks alone.
+    tables: paths of more tables.
 
   Raises:
-    InputError: there is no such tier or menu.
+    InputError: there is no such tier or menu, or a table is wrong.
   """
   if tier not in _GATES:
-    raise InputError(f"grammar: tier is {tier!r}, expected one of {reserve.TIERS}")
+    raise InputError(f"grammar: got tier {tier!r}, expected one of {', '.join(TIERS)}")
   if menu not in MENUS:
-    raise InputError(f"grammar: menu is {menu!r}, expected one of {tuple(MENUS)}")
-  rng = generator("phi1_jax.grammar", VERSION, seed, tier, index)
-  return draw(rng, tier, MENUS[menu])
-
-
-def draw(
-  rng: random.Random, tier: str, menu: tuple[tuple[float, Family], ...] = MENU
-) -> Exercise:
-  """An exercise of a tier, of a family of the menu."""
-  gate, plain = _GATES[tier], menu is not MENU
+    raise InputError(f"grammar: got menu {menu!r}, expected one of {', '.join(MENUS)}")
+  rng = random.Random(f"phi1_jax.grammar/{VERSION}/{seed}/{tier}/{index}")
+  loaded = rows.load(tables)
+  tasks, upto = _tasks(tables, "composed" if tier != "train" else menu)
   for _ in range(_TRIES):
-    draft = weighted(rng, menu)(rng, gate)
-    made = draft and finish(draft, rng, gate, plain)
+    made = draw(rng, loaded, choose(rng, tasks, upto), _GATES[tier])
     if made:
       return made
   raise RuntimeError(f"no exercise for tier {tier!r} in {_TRIES} draws")
 
 
 def exercises(
-  seed: int, start: int, stop: int, tier: str = "train", menu: str = "all"
+  seed: int,
+  start: int,
+  stop: int,
+  tier: str = "train",
+  menu: str = "all",
+  tables: tuple[str, ...] = (),
 ) -> Iterator[Exercise]:
-  """The exercises `start`, ..., `stop - 1`."""
+  """Yield the exercises `start`, ..., `stop - 1`."""
   for index in range(start, stop):
-    yield exercise(seed, index, tier, menu)
+    yield exercise(seed, index, tier, menu, tables)
+
+
+@functools.cache
+def _tasks(tables: tuple[str, ...], menu: str) -> tuple[list[Task], list[float]]:
+  """Return the tasks of a menu and their cumulated weights."""
+  tasks = [
+    dataclasses.replace(task, weight=task.weight * COMPOSED) if task.composed else task
+    for task in rows.load(tables).tasks
+    if menu == "all" or task.composed == (menu == "composed")
+  ]
+  return tasks, rows.cumulated(tasks)
 
 
 def section(seed: int, index: int) -> Section:
-  """The textbook section with this number; a function of its arguments alone.
+  """Return the textbook section with this number; it depends on the arguments alone.
 
-  Its functions are of the tier "train".
+  Its function is of the tier "train".
   """
-  rng = generator("phi1_jax.grammar section", VERSION, seed, index)
-  kind = weighted(rng, ((0.5, sections.pipeline), (0.5, concepts.section)))
-  return kind(rng, _GATES["train"])
+  rng = random.Random(f"phi1_jax.grammar section/{VERSION}/{seed}/{index}")
+  for number in itertools.count(index * 100):
+    made = sections.section(rng, exercise(seed + 1, number))
+    if made:
+      return made
+  raise AssertionError

@@ -30,12 +30,10 @@ def test_no_stop_string_cuts_a_reference(task_set, style):
     assert (prefix + completion).rstrip() == problem.solution.rstrip()
 
 
-@pytest.mark.parametrize("menu", ["all", "first"])
-def test_sets_of_different_tiers_share_no_problem(menu):
+def test_sets_of_different_tiers_share_no_problem():
   tiers = [
     {problem.solution for problem in exercises.load(task_set)}
-    for task_set, (_, of_menu) in exercises.TIERS.items()
-    if of_menu == menu
+    for task_set in exercises.TIERS
   ]
   assert len(tiers) == 4
   assert len(set().union(*tiers)) == 400
@@ -50,9 +48,3 @@ def test_written_problems_are_task_sets_of_two_benchmarks():
   assert [problem.id for problem in loaded] == [
     f"Unconventional/{i}" for i in range(50)
   ]
-
-
-def test_a_written_problem_is_no_exercise_of_the_teacher():
-  names = {problem.entry_point for problem in exercises.load(exercises.HANDWRITTEN)}
-  for task_set in exercises.TIERS:
-    assert not names & {problem.entry_point for problem in exercises.load(task_set)}

@@ -19,7 +19,7 @@ from phi1_jax.text import tokenizer as tokenizers
 
 MODEL = ModelConfig(320, 1, 8, 4, 2, 16, 16, 700, dtype="float32")
 DIGESTS = {}  # checkpoint -> the digest of its model, where it is not the usual one
-SETS = ("humaneval-164", "exercises-numbers-unseen-pairs-100")
+SETS = ("humaneval-164", "exercises-unseen-pairs-100")
 
 
 @pytest.fixture(name="opened")

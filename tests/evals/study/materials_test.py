@@ -38,7 +38,6 @@ CONFIG = StudyConfig(
   {"1M": "a.gin"},
   400,
   100,
-  menu="numbers",
   exercises=100,
   sections=5,
   few=50,
@@ -74,13 +73,10 @@ def test_the_rulers_file_is_read_as_problems_that_judge(tmp_path: Path):
     exec("\n".join([read.prompt + "    return 3\n", *read.tests]), {})
 
 
-@pytest.mark.parametrize("menu", ["numbers", "first", "all"])
-def test_the_tiers_of_a_menu_go_from_near_to_far(menu):
-  tiers = ruler.task_sets(menu)
-  assert len(tiers) == 5
-  assert tiers[0].endswith("unseen-triples-100")
-  assert tiers[-1] == "exercises-handwritten-100"
-  assert all((menu in name) == (menu != "all") for name in tiers[:-1])
+def test_the_tiers_go_from_near_to_far():
+  assert len(ruler.TIERS) == 5
+  assert ruler.TIERS[0].endswith("unseen-triples-100")
+  assert ruler.TIERS[-1] == "exercises-handwritten-100"
 
 
 def _stage(place, decisions):
@@ -98,7 +94,7 @@ def fixture_folder(tmp_path_factory):
   """Eighty exercises, of which tau 0.95 drops three and tau 0.8 forty; their sets."""
   folder = tmp_path_factory.mktemp("study")
   curate = folder / "curate"
-  found = teacher.exercises(0, 0, 80, menu="numbers")
+  found = teacher.exercises(0, 0, 80)
   every = [_made(exercise.text, index) for index, exercise in enumerate(found)]
   _stage(curate / "exercises", [Keep(document) for document in every])
   dropped = [
@@ -160,9 +156,9 @@ def test_a_function_is_seen_whatever_its_words(tmp_path, monkeypatch):
   new = dataclasses.replace(alike, id="T/2", solution=program)
   two = 'def h(a, b):\n  """The sum."""\n  return a + b\n'
   not_comparable = dataclasses.replace(alike, id="T/3", solution=two)
-  tiers = ruler.task_sets("numbers")
+  tiers = ruler.TIERS
   given = dict.fromkeys(tiers, (alike, new, not_comparable))
-  monkeypatch.setattr(ruler, "problems", lambda menu: given)
+  monkeypatch.setattr(ruler, "problems", lambda: given)
   _stage(tmp_path / "curate" / "main", [Keep(_made(TEXT, 0)), Keep(_made(OTHER, 1))])
   materials.seen(CONFIG, tmp_path)
   found = json.loads((tmp_path / materials.SEEN).read_text())

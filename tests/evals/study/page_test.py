@@ -13,7 +13,7 @@ from evals.study.config import StudyConfig
 from evals.study.document import Table, Text
 from phi1_jax import InputError
 
-TIERS = ["exercises-numbers-unseen-triples-100", "exercises-handwritten-100"]
+TIERS = ["exercises-unseen-triples-100", "exercises-handwritten-100"]
 WHERE = {
   "commits": ["abc1234"],
   "when": "2026-01-01 00:00",
@@ -222,9 +222,7 @@ def test_report_renders_a_study_and_nothing_beside_it(data, tmp_path, capsys):
 
 
 def test_a_task_set_is_named_by_its_tier():
-  assert (
-    score_sections.label("exercises-numbers-unseen-triples-100") == "unseen triples"
-  )
+  assert score_sections.label("exercises-unseen-triples-100") == "unseen triples"
   assert score_sections.label("exercises-first-longer-100") == "longer"
   assert score_sections.label("exercises-handwritten-100") == "handwritten"
 

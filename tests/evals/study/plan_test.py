@@ -221,7 +221,6 @@ def test_a_study_notes_every_gin_file_that_its_steps_read(tmp_path):
     ("text_steps", 0),
     ("text_steps", 25),
     ("text_steps", 400),
-    ("menu", "everything"),
     ("models", {}),
     ("seeds", ()),
     ("seeds", (1, 1)),

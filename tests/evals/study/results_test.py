@@ -11,9 +11,9 @@ from evals.study import arms, materials, page, plan, results, ruler, tables
 from evals.study.config import StudyConfig
 
 CONFIG = StudyConfig(
-  "recipe.gin", {"1M": "a.gin"}, 400, 100, menu="numbers", taus=(0.95, 0.8), sampled=2
+  "recipe.gin", {"1M": "a.gin"}, 400, 100, taus=(0.95, 0.8), sampled=2
 )
-TIERS = ruler.task_sets("numbers")
+TIERS = ruler.TIERS
 FAR = TIERS[-1]
 # Share of the generated tiers that an arm solves; the others solve nothing.
 SHARES = {arms.FULL: 0.5, "raw_exercises": 0.4, arms.THINNED: 0.2, "pruned_0.8": 0.1}

@@ -1,0 +1,537 @@
+"""The tables: TOML files of kinds, parts, frames and tasks, read and checked.
+
+`docs/exercises.md` describes the format. The code in a table is run, so a table is
+trusted like any other program of its author.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import dataclasses
+import functools
+import itertools
+import keyword
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from phi1_jax import InputError
+from phi1_jax.grammar.templates import PLACE, Template, alternatives, parse_all, places
+
+PACKAGED = Path(__file__).parent / "tables"
+FORMS = ("noun", "when", "do", "ask")
+SHAPES = ("-", "F", "M", "FM", "FF", "FFM", "FMM", "MM")
+_RESERVED = frozenset(dir(builtins)) | frozenset(keyword.kwlist)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+  """A kind of argument.
+
+  Attributes:
+    id: its name in the tables.
+    type: Python type, such as "list[int]".
+    given: phrases that introduce it, such as "a list of integers".
+    noun: words for it, such as "list".
+    names: names of arguments.
+    pool: values that solutions are run on.
+    item: kind of its items, or "" for a single value.
+    items: plural words for its items.
+    where: phrases that place items, such as "in $x".
+    each: code that iterates over it.
+    value: code of an item, given the loop variable as `$x`.
+    var: loop variable for its items, or for values of this kind.
+    like: kind whose filters and maps it takes.
+    without: names of filters and maps that make no sense for its items.
+    weight: how often it is drawn among sources with the same items.
+  """
+
+  id: str
+  type: str
+  given: tuple[str, ...]
+  noun: tuple[str, ...]
+  names: tuple[str, ...]
+  pool: tuple[Any, ...] = ()
+  item: str = ""
+  items: tuple[str, ...] = ()
+  where: tuple[Template, ...] = ()
+  each: str = "$x"
+  value: str = "$x"
+  var: str = "x"
+  like: str = ""
+  without: tuple[str, ...] = ()
+  weight: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """A filter or a map.
+
+  Attributes:
+    id: role and name, such as "filter:even".
+    kind: kind of the value that it takes.
+    out: kind of the result, of a map.
+    code: expression of `$x`.
+    unless: a filter's negated expression.
+    adj: a filter's adjectives, such as "even"; may be empty.
+    post: a filter's phrases after a plural noun, such as "greater than $k".
+    clause: a filter's predicate, such as "is even".
+    of: a map's noun phrases of `$x`, such as "the square of $x".
+    plural: a map's noun phrases of several items `$x`, such as "the squares of $x".
+    do: a map's imperative, such as "square $x".
+    name: pieces of function names.
+    let: constants, name -> possible values.
+    weight: how often it is drawn.
+  """
+
+  id: str
+  kind: str
+  out: str
+  code: str
+  unless: str = ""
+  adj: tuple[str, ...] = ()
+  post: tuple[str, ...] = ()
+  clause: tuple[str, ...] = ()
+  of: tuple[str, ...] = ()
+  plural: tuple[str, ...] = ()
+  do: tuple[str, ...] = ()
+  name: tuple[str, ...] = ()
+  let: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+  weight: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Wording:
+  """A row's wording: its form, an id for the reserve, and its alternatives."""
+
+  form: str
+  id: str
+  templates: tuple[Template, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """A task: plain, or composed of parts.
+
+  Attributes:
+    id: its name in the tables.
+    place: file and line, for messages.
+    args: (label, kinds, own names) of each argument.
+    wordings: what the docstring says.
+    notes: sentences that follow, such as about an empty list.
+    names: templates of function names.
+    bodies: sources with places, without indentation.
+    returns: the result's type; `$item` is that of the chain's items, `$f` that of a
+      map's result, `$xs:item` that of an argument's items. Several, separated by
+      spaces, must be equal.
+    parts: (label, role, label of its subject, whether it is about each item).
+    chain: label of the argument whose items may be filtered and mapped, or "".
+    shapes: what a chain may hold, such as "FM".
+    gives: kinds that a chain may result in; () is all.
+    let: constants, name -> possible values.
+    inputs: tuples of arguments that solutions are run on, beside the kinds' pools.
+    modules: modules that the body imports.
+    weight: how often it is drawn.
+    check: Python expression of the arguments that inputs must fulfil, or "".
+  """
+
+  id: str
+  place: str
+  args: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]
+  wordings: tuple[Wording, ...]
+  notes: tuple[Template, ...]
+  names: tuple[Template, ...]
+  bodies: tuple[str, ...]
+  returns: str
+  parts: tuple[tuple[str, str, str, bool], ...] = ()
+  chain: str = ""
+  shapes: tuple[str, ...] = ("-",)
+  gives: tuple[str, ...] = ()
+  let: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+  inputs: tuple[tuple[Any, ...], ...] = ()
+  modules: tuple[str, ...] = ()
+  weight: float = 1.0
+  check: str = ""
+
+  @property
+  def composed(self) -> bool:
+    """Whether the task has parts."""
+    return bool(self.parts or self.chain)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tables:
+  """All rows.
+
+  Attributes:
+    kinds: by id.
+    parts: (role, kind) -> filters or maps, and their cumulated weights.
+    frames: form -> (id, template, weight) of each sentence around a wording, and the
+      cumulated weights; the id of a reserved one ends in "!".
+    tasks: in the order of the files.
+  """
+
+  kinds: Mapping[str, Kind]
+  parts: Mapping[tuple[str, str], tuple[tuple[Part, ...], list[float]]]
+  frames: Mapping[str, tuple[tuple[tuple[str, Template, float], ...], list[float]]]
+  tasks: tuple[Task, ...]
+
+
+def cumulated(rows: Sequence[Any]) -> list[float]:
+  """Return the sums of the rows' weights up to each of them."""
+  return list(itertools.accumulate(row.weight for row in rows))
+
+
+def texts(value: Any) -> tuple[str, ...]:
+  """Return the alternatives of a text or of a list of them."""
+  return tuple(option for text in _listed(value) for option in alternatives(text))
+
+
+def _listed(value: Any) -> list[str]:
+  return [value] if isinstance(value, str) else list(value)
+
+
+_HEADER = re.compile(r"\[([\w.]+)\]\s*(#.*)?$")
+_KEY = re.compile(r"(\w+)\s*=")
+
+
+def _lines(source: str) -> dict[str, int]:
+  """Return "section" and "section.key" -> line number of a TOML file."""
+  found: dict[str, int] = {}
+  section, inside = "", False
+  for number, line in enumerate(source.split("\n"), 1):
+    if not inside and (match := _HEADER.match(line)):
+      section = match[1]
+      found[section] = number
+    elif not inside and (match := _KEY.match(line)):
+      found[f"{section}.{match[1]}"] = number
+    inside ^= line.count("'''") % 2 == 1
+  return found
+
+
+class _Row:
+  """One row while it is read: its values, and errors with file and line."""
+
+  def __init__(self, file: str, lines: Mapping[str, int], id: str, values: Any):
+    self.file, self.lines, self.id = file, lines, id
+    if not isinstance(values, dict):
+      raise self.wrong("", repr(values), "a row of key = value")
+    self.values: dict[str, Any] = dict(values)
+
+  @property
+  def place(self) -> str:
+    """File and line."""
+    return f"{self.file}:{self.lines.get(self.id, 1)} [{self.id}]"
+
+  def wrong(self, key: str, got: str, expected: str) -> InputError:
+    """Return the error of a key, with its line."""
+    line = self.lines.get(f"{self.id}.{key}", self.lines.get(self.id, 1))
+    where = f"{self.file}:{line} [{self.id}]{' ' * bool(key)}{key}"
+    return InputError(f"{where}: got {got}, expected {expected}; change the row")
+
+  def take(self, key: str, default: Any = None, type: Any = (str, list)) -> Any:
+    """Return and remove the value of a key; without a default the row needs it."""
+    if key not in self.values:
+      if default is None:
+        raise self.wrong(key, "nothing", "a value")
+      return default
+    value = self.values.pop(key)
+    texts = not isinstance(value, list) or all(isinstance(v, str) for v in value)
+    if not isinstance(value, type) or not texts:
+      raise self.wrong(key, repr(value), "a text or a list of texts")
+    return value
+
+  def texts(self, key: str, default: Any = None) -> tuple[str, ...]:
+    """Return the alternatives of a key."""
+    try:
+      return texts(self.take(key, default))
+    except ValueError as error:
+      raise self.wrong(key, str(error), "brackets in pairs") from None
+
+  def literal(self, key: str) -> tuple[Any, ...]:
+    """Return the values of a key that holds a Python list."""
+    text = self.take(key, "[]", str)
+    try:
+      return tuple(ast.literal_eval(text))
+    except (ValueError, SyntaxError, TypeError) as error:
+      raise self.wrong(key, f"{text!r} ({error})", "a list of literals") from None
+
+  def let(self) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+    """Return the constants: "2..9" are numbers, "a|b" are texts, "2|5" numbers."""
+    found = []
+    for name, text in self.take("let", {}, dict).items():
+      if match := re.fullmatch(r"(-?\d+)\.\.(-?\d+)", str(text)):
+        values: list[Any] = list(range(int(match[1]), int(match[2]) + 1))
+      else:
+        values = str(text).split("|")
+        if all(re.fullmatch(r"-?\d+", value) for value in values):
+          values = [int(value) for value in values]
+      if not values:
+        raise self.wrong("let", repr(text), 'such as "2..9" or "a|b"')
+      found.append((name, tuple(values)))
+    return tuple(found)
+
+  def done(self) -> None:
+    """Raise if a key is left that no row has."""
+    for key in self.values:
+      raise self.wrong(key, "a key that no such row has", "a key of docs/exercises.md")
+
+
+def _kind(row: _Row) -> Kind:
+  kind = Kind(
+    id=row.id.partition(".")[2],
+    type=row.take("type"),
+    given=row.texts("given"),
+    noun=row.texts("noun"),
+    names=row.texts("names"),
+    pool=row.literal("pool"),
+    item=row.take("item", ""),
+    items=row.texts("items", []),
+    where=parse_all(_listed(row.take("where", "in $x"))),
+    each=row.take("each", "$x"),
+    value=row.take("value", "$x"),
+    var=row.take("var", "x"),
+    without=tuple(row.take("without", "").split()),
+    like=row.take("like", row.id.partition(".")[2]),
+    weight=float(row.take("weight", 1.0, (int, float))),
+  )
+  row.done()
+  return kind
+
+
+def _part(row: _Row, role: str, kind: str) -> Part:
+  is_filter = role == "filter"
+  code = row.take("code")
+  part = Part(
+    id=f"{role}:{row.id.rpartition('.')[2]}",
+    kind=kind,
+    out=row.take("out", kind),
+    code=code,
+    unless=row.take("unless", f"not ({code})"),
+    adj=row.texts("adj", []),
+    post=row.texts("post", []),
+    clause=row.texts("clause", None if is_filter else []),
+    of=row.texts("of", [] if is_filter else None),
+    plural=row.texts("plural", []),
+    do=row.texts("do", []),
+    name=row.texts("name"),
+    let=row.let(),
+    weight=float(row.take("weight", 1.0, (int, float))),
+  )
+  row.done()
+  if is_filter and not part.adj + part.post:
+    raise row.wrong("post", "neither adj nor post", "either, or both")
+  return part
+
+
+def _task(row: _Row) -> Task:
+  try:
+    args = tuple(_argument(text) for text in _divided(row.take("args")))
+    parts = tuple(_slot(text) for text in _divided(row.take("parts", "")))
+  except ValueError as error:
+    raise row.wrong("args", str(error), '"label: kind" or "p: filter n"') from None
+  id = row.id.partition(".")[2]
+  wordings = []
+  for form in FORMS:
+    for number, text in enumerate(_listed(row.take(form, []))):
+      try:
+        templates = parse_all([text])
+      except ValueError as error:
+        raise row.wrong(form, str(error), "brackets in pairs") from None
+      # The first wording of a row is never reserved.
+      known = f"{id}/{form}/{number}" if wordings else ""
+      wordings.append(Wording(form, known, templates))
+  if not wordings:
+    raise row.wrong("", f"none of {', '.join(FORMS)}", "a wording")
+  chain = row.take("chain", "")
+  task = Task(
+    id=id,
+    place=row.place,
+    args=args,
+    wordings=tuple(wordings),
+    notes=parse_all(_listed(row.take("note", []))),
+    names=parse_all(_listed(row.take("names"))),
+    bodies=tuple(body.strip("\n") for body in _listed(row.take("body"))),
+    returns=row.take("returns"),
+    parts=parts,
+    chain=chain,
+    shapes=tuple(row.take("shapes", "- F M FM" if chain else "-").split()),
+    gives=tuple(row.take("gives", "").split()),
+    let=row.let(),
+    inputs=row.literal("inputs"),
+    modules=tuple(row.take("modules", "").split()),
+    weight=float(row.take("weight", 1.0, (int, float))),
+    check=row.take("check", ""),
+  )
+  row.done()
+  _check_task(row, task)
+  return task
+
+
+def _divided(text: str) -> list[str]:
+  return [each.strip() for each in text.split(",") if each.strip()]
+
+
+def _argument(text: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+  """Read "xs: ints|words = scores|prices"."""
+  match = re.fullmatch(r"([a-z]+):\s*([\w |]+?)\s*(?:=\s*([\w|]+))?", text)
+  if not match:
+    raise ValueError(repr(text))
+  names = tuple(match[3].split("|")) if match[3] else ()
+  return match[1], tuple(match[2].split("|")), names
+
+
+def _slot(text: str) -> tuple[str, str, str, bool]:
+  """Read "p: filter n" or "p: filter each xs"."""
+  match = re.fullmatch(r"([a-z]+):\s*(filter|map)\s+(each\s+)?([a-z]+)", text)
+  if not match:
+    raise ValueError(repr(text))
+  return match[1], match[2], match[4], bool(match[3])
+
+
+def _check_task(row: _Row, task: Task) -> None:
+  """Raise if a wording, name or body has a place that nothing fills."""
+  known = {label for label, _, _ in task.args} | {name for name, _ in task.let}
+  known |= {label for label, *_ in task.parts} | (
+    {"items", "var"} if task.chain else set()
+  )
+  if any(each for *_, each in task.parts):
+    known.add("var")
+  texts_of = {"names": task.names, "note": task.notes}
+  for wording in task.wordings:
+    texts_of[wording.form] = wording.templates + texts_of.get(wording.form, ())
+  for key, templates in texts_of.items():
+    for template in templates:
+      for piece in template:
+        if not isinstance(piece, str) and piece[0] not in known:
+          raise row.wrong(key, f"${piece[0]}", f"one of {', '.join(sorted(known))}")
+  for body in task.bodies:
+    for place in places(body) - known:
+      raise row.wrong("body", f"${place}", f"one of {', '.join(sorted(known))}")
+  if task.chain and task.chain not in {label for label, _, _ in task.args}:
+    raise row.wrong("chain", task.chain, "the label of an argument")
+  for shape in task.shapes:
+    if shape not in SHAPES:
+      raise row.wrong("shapes", shape, f"some of {' '.join(SHAPES)}")
+
+
+def _frames(row: _Row) -> tuple[tuple[str, Template, float], ...]:
+  form = row.id.partition(".")[2]
+  if form not in FORMS:
+    raise row.wrong("", form, f"one of {', '.join(FORMS)}")
+  found = []
+  reserved = row.take("reserved", "").split()
+  for id, value in row.values.items():
+    text, weight = (value, 1.0) if isinstance(value, str) else value
+    options = parse_all([text])
+    name = f"{form}:{id}{'!' if id in reserved else ''}"
+    found += [(name, each, weight / len(options)) for each in options]
+  return tuple(found)
+
+
+@functools.lru_cache(8)
+def load(files: Sequence[str] = ()) -> Tables:
+  """Return the package's tables with those of the user's files.
+
+  Args:
+    files: paths of TOML files; their rows are added, or replace rows of the same id.
+
+  Raises:
+    InputError: a file or a row is wrong; the message names file and line.
+  """
+  kinds: dict[str, Kind] = {}
+  parts: dict[tuple[str, str], dict[str, Part]] = {}
+  frames: dict[str, tuple[tuple[str, Template, float], ...]] = {}
+  tasks: dict[str, Task] = {}
+  for file in [*sorted(PACKAGED.glob("*.toml")), *map(Path, files)]:
+    for row in _rows(file):
+      section, _, rest = row.id.partition(".")
+      if section == "kind":
+        kinds[rest] = _kind(row)
+      elif section in ("filter", "map"):
+        part = _part(row, section, rest.partition(".")[0])
+        parts.setdefault((section, part.kind), {})[part.id] = part
+      elif section == "frame":
+        frames[rest] = frames.get(rest, ()) + _frames(row)
+      elif section == "task":
+        tasks[rest] = _task(row)
+      else:
+        expected = "task, kind, frame, filter.KIND or map.KIND"
+        raise row.wrong("", f"[{row.id}]", expected)
+  found = Tables(
+    kinds,
+    {key: (tuple(p.values()), cumulated(list(p.values()))) for key, p in parts.items()},
+    {
+      form: (each, list(itertools.accumulate(weight for _, _, weight in each)))
+      for form, each in frames.items()
+    },
+    (),
+  )
+  return dataclasses.replace(
+    found, tasks=tuple(_linked(task, found) for task in tasks.values())
+  )
+
+
+def _rows(file: Path) -> list[_Row]:
+  """Return the rows of a file, not yet read."""
+  try:
+    source = file.read_text(encoding="utf-8")
+    tables = tomllib.loads(source)
+  except OSError as error:
+    raise InputError(
+      f"Grammar.tables: got {file}, expected a file that can be read "
+      f"({error.strerror}); give its path"
+    ) from None
+  except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    raise InputError(f"{file}: got {error}, expected TOML; change the line") from None
+  lines = _lines(source)
+  found = []
+  for section, rows in tables.items():
+    for name, values in rows.items() if isinstance(rows, dict) else ():
+      if section in ("filter", "map"):
+        for part, columns in values.items():
+          found.append(_Row(str(file), lines, f"{section}.{name}.{part}", columns))
+      else:
+        found.append(_Row(str(file), lines, f"{section}.{name}", values))
+  return found
+
+
+def _linked(task: Task, tables: Tables) -> Task:
+  """Return a task with its kinds looked up: "each int" is every source of numbers."""
+  args = []
+  words = words_of(task.bodies)
+  for label, kinds, names in task.args:
+    found: list[str] = []
+    for kind in kinds:
+      if kind.startswith("each "):
+        item = kind.removeprefix("each ").strip()
+        found += [id for id, each in tables.kinds.items() if each.item == item]
+      elif kind.strip() in tables.kinds:
+        found.append(kind.strip())
+    if not found:
+      raise InputError(
+        f"{task.place} args: got kind {'|'.join(kinds)!r}, expected some of "
+        f"{', '.join(sorted(tables.kinds))}; change the row"
+      )
+    for name in names:
+      if name in words | _RESERVED or not name.isidentifier():
+        raise InputError(
+          f"{task.place} args: got the name {name!r}, expected a name that neither the "
+          "body nor Python uses; change the row"
+        )
+    args.append((label, tuple(found), names))
+  return dataclasses.replace(task, args=tuple(args))
+
+
+@functools.lru_cache(1 << 10)
+def words_of(bodies: tuple[str, ...]) -> frozenset[str]:
+  """Return the names that bodies use, apart from their places."""
+  return frozenset(re.findall(r"[A-Za-z_]\w*", PLACE.sub(" ", " ".join(bodies))))
+
+
+def usable(name: str) -> bool:
+  """Return whether a function or an argument may have this name."""
+  return name.isidentifier() and name not in _RESERVED

@@ -1,0 +1,101 @@
+"""Tables: rows of users, and errors with file and line."""
+
+import random
+
+import pytest
+
+from phi1_jax import InputError
+from phi1_jax.grammar import rows, teacher
+from phi1_jax.grammar.exercise import GENERIC, draw
+from phi1_jax.grammar.reserve import Gate
+from phi1_jax.grammar.templates import alternatives
+
+ROW = """# mine
+[task.taxed]
+args = "p: nat = price|cost"
+noun = ["$p:name with [a tax of |]10 percent[| tax] added"]
+names = ["taxed", "with_tax"]
+body = "return $p * 110 / 100"
+returns = "float"
+"""
+
+
+def table(tmp_path, text):
+  path = tmp_path / "mine.toml"
+  path.write_text(text)
+  return str(path)
+
+
+def drawn(tables, id, count=60):
+  task = next(task for task in tables.tasks if task.id == id)
+  gate = Gate("train")
+  made = [draw(random.Random(f"{id}/{n}"), tables, task, gate) for n in range(count)]
+  return [exercise for exercise in made if exercise]
+
+
+def test_a_row_of_a_user_is_a_task(tmp_path):
+  tables = (table(tmp_path, ROW),)
+  assert len(rows.load(tables).tasks) == len(rows.load().tasks) + 1
+  found = [
+    e for e in teacher.exercises(0, 0, 3000, tables=tables) if e.family == "taxed"
+  ]
+  assert found
+  assert {exercise.name for exercise in found} <= {*GENERIC} | {
+    f"{prefix}{name}"
+    for prefix in ("", "get_", "find_", "compute_", "calculate_", "my_", "calc_")
+    for name in ("taxed", "with_tax")
+  }
+  assert "10 percent" in found[0].prompt
+  assert "* 110 / 100" in found[0].body
+
+
+@pytest.mark.parametrize(
+  ("old", "new", "message"),
+  [
+    ("nat", "whole", r"mine.toml:2 \[task.taxed\] args: got kind 'whole', expected"),
+    ("= price|cost", "= list", r"got the name 'list', expected a name"),
+    ("p: nat", "p nat", r"mine.toml:3 .* args: got 'p nat = price\|cost', expected"),
+    ("$p *", "$q *", r"mine.toml:6 \[task.taxed\] body: got \$q, expected one of p"),
+    ("[a tax", "a tax", r"mine.toml:4 \[task.taxed\] noun: got a '\]' without"),
+    ("names", "name", r"mine.toml:2 .*names: got nothing, expected a value"),
+    ('returns = "float"\n', "", r"returns: got nothing"),
+    ("taxed]", "taxed]\ncolour = 1", r"mine.toml:3 .* colour: got a key that no"),
+    ("task.taxed", "tax.taxed", r"mine.toml:2 .*expected task, kind, frame"),
+    ('body = "', "body = ", r"mine.toml: got .*line 6.*expected TOML"),
+  ],
+)
+def test_a_wrong_row_is_named_by_file_and_line(tmp_path, old, new, message):
+  with pytest.raises(InputError, match=message):
+    rows.load((table(tmp_path, ROW.replace(old, new, 1)),))
+
+
+def test_a_missing_table_is_named():
+  with pytest.raises(
+    InputError, match=r"Grammar.tables: got .*none.toml, expected a f"
+  ):
+    rows.load(("none.toml",))
+
+
+def test_a_body_that_fails_is_named(tmp_path):
+  text = ROW.replace("* 110 / 100", "// 0")
+  tables = rows.load((table(tmp_path, text),))
+  with pytest.raises(InputError, match=r"mine.toml:2 .*body: got ZeroDivisionError"):
+    drawn(tables, "taxed")
+
+
+@pytest.mark.parametrize("task", rows.load().tasks, ids=lambda task: task.id)
+def test_every_row_of_the_package_gives_exercises(task):
+  made = drawn(rows.load(), task.id)
+  assert len(made) >= 10
+  for exercise in made[:15]:
+    space = {}
+    exec(exercise.text, space)
+    for test in exercise.tests:
+      exec(test, space)
+
+
+def test_alternatives_nest_and_divide():
+  assert alternatives("a|b") == ["a", "b"]
+  assert alternatives("x[ y[z|]|] w") == ["x yz w", "x y w", "x w"]
+  with pytest.raises(ValueError, match=r"without a '\]'"):
+    alternatives("a[b")
