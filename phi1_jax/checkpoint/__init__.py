@@ -1,1 +1,1 @@
-"""Checkpoints with Orbax: what is saved, and what is believed on restore."""
+"""Checkpoints with Orbax: what is saved, and how it is checked on restore."""

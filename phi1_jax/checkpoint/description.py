@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: its model, its tokenizer, its digest."""
+"""Description of a checkpoint: its model, its tokenizer, its digest."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""A number per array that a damaged checkpoint cannot keep.
+"""Fingerprints of arrays, by which a damaged checkpoint is recognised.
 
 The storage format has no checksum over its chunks: a flipped bit restores without a
 word. So each save records 32 bits per array, computed where the array lives, and
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 
 def _sum(x: jax.Array, first: jax.Array) -> jax.Array:
-  """Sums the array's bits, each weighted by 2 · (first + its place) + 1."""
+  """Return the sum of an array's bits, each weighted by 2 · (first + its place) + 1."""
   bits = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}")
   place = first
   for axis in range(x.ndim):  # one iota an axis stays sharded; a flat one would not
@@ -27,7 +27,7 @@ def _sum(x: jax.Array, first: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=1)
 def _fingerprint(x: jax.Array, by_layer: bool) -> jax.Array:
-  """Sums the array's bits, each element weighted by an odd number of its place.
+  """Return the sum of an array's bits, weighted by an odd number for each place.
 
   Integer sums wrap around and do not care about order, so the result is the same
   under every sharding; an odd weight is invertible mod 2**32, so a change of one
@@ -49,7 +49,7 @@ def _fingerprint(x: jax.Array, by_layer: bool) -> jax.Array:
 
 
 def fingerprints(tree: Any) -> dict[str, int]:
-  """Maps the path of every array in the tree to its 32-bit fingerprint.
+  """Return the 32-bit fingerprint of every array in a tree, by its path.
 
   One array after the other, so that memory for the largest is enough.
   """
@@ -62,5 +62,5 @@ def fingerprints(tree: Any) -> dict[str, int]:
 
 
 def _has_layers(x: jax.Array) -> bool:
-  """Whether it is a stack of matrices, as the largest arrays are, that lie whole."""
+  """Return whether an array is a stack of matrices that are not split."""
   return x.ndim > 2 and x.sharding.shard_shape(x.shape)[0] == x.shape[0]

@@ -1,1 +1,1 @@
-"""What the commands share: flags, gin, progress bars, errors to exit codes."""
+"""Shared by all commands: flags, gin, progress bars, errors to exit codes."""

@@ -1,4 +1,4 @@
-"""How varied a set of texts is: the figures that dataset cards show."""
+"""Diversity of a set of texts: the figures on dataset cards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHINGLE = 5
 
 
 def figures(texts: Sequence[str]) -> dict[str, float]:
-  """All figures of a sample.
+  """Return all figures of a sample.
 
   They depend on the size of the sample (more text repeats more), so only equal sizes
   can be compared; `texts` says how many there were.
@@ -27,14 +27,14 @@ def figures(texts: Sequence[str]) -> dict[str, float]:
 
 
 def distinct(texts: Sequence[str], size: int) -> float:
-  """Share of the runs of `size` words that differ from each other (Li et al. 2016)."""
+  """Return the share of different ones among runs of `size` words (Li et al. 2016)."""
   runs = [shingles.ngrams(source.words(text), size) for text in texts]
   total = sum(map(len, runs))
   return len(np.unique(np.concatenate(runs))) / total if total else 0.0
 
 
 def compression_ratio(texts: Sequence[str]) -> float:
-  """Bytes by bytes after zlib: the more the texts repeat each other, the higher.
+  """Return bytes over bytes after zlib: higher if texts repeat each other.
 
   zlib looks back 32 KiB, so it sees repetition between neighbours.
   """
@@ -47,7 +47,7 @@ def compression_ratio(texts: Sequence[str]) -> float:
 
 
 def nearest_neighbour(texts: Sequence[str], size: int = SHINGLE) -> float:
-  """Mean Jaccard similarity of each text to the one that is most like it.
+  """Return the mean Jaccard similarity of each text to its most similar one.
 
   Args:
     texts: n of them; memory grows with n squared, so at most a few thousand.
@@ -66,7 +66,7 @@ def nearest_neighbour(texts: Sequence[str], size: int = SHINGLE) -> float:
 
 
 def _shared(hashes: shingles.Hashes, owners: np.ndarray, count: int) -> np.ndarray:
-  """How many hashes each two of `count` owners have in common: [count, count]."""
+  """Return how many hashes each two of `count` owners share, [count, count]."""
   order = np.argsort(hashes, kind="stable")
   starts = np.flatnonzero(np.diff(hashes[order], prepend=~hashes[order][:1]))
   shared = np.zeros((count, count), np.int32)

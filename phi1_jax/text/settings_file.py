@@ -1,4 +1,4 @@
-"""The settings that decide the results in a folder, written before the work begins."""
+"""Settings that decide the results in a folder, written before the work begins."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Text as words, and the Python functions that are in it.
+"""Text as words, and the Python functions in it.
 
 Both work on anything: a module, a textbook section with code between its paragraphs,
 a file of Python 2, a file cut off in the middle.
@@ -39,7 +39,7 @@ class Function:
 
 
 def words(text: str) -> list[str]:
-  """The words, identifiers, numbers and operators of code or prose, in lower case.
+  """Return words, identifiers, numbers and operators of a text, in lower case.
 
   Comments and docstrings are text like any other: what is compared is what a model
   would read.
@@ -51,7 +51,7 @@ def words(text: str) -> list[str]:
 
 
 def lines(text: str) -> tuple[str, ...]:
-  """The lines of a text without what a formatter may change in them.
+  """Return the lines of a text without what a formatter may change.
 
   Line ends, indentation, trailing and repeated blanks, and empty lines are gone.
   """
@@ -59,7 +59,7 @@ def lines(text: str) -> tuple[str, ...]:
 
 
 def parse(source: str) -> ast.Module | None:
-  """The syntax tree of Python source, or None if it is no Python."""
+  """Return the syntax tree of Python source, or None if it does not parse."""
   try:
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")  # "\d" in a string is the author's affair
@@ -69,7 +69,7 @@ def parse(source: str) -> ast.Module | None:
 
 
 def functions(text: str) -> list[Function]:
-  """Every function in a text, methods and nested ones too.
+  """Return every function in a text, methods and nested ones included.
 
   Where the text as a whole is no Python, those of its fenced blocks, and whatever
   begins with `def` and parses.
@@ -97,7 +97,7 @@ def _in_tree(tree: ast.Module, text: str) -> Iterator[Function]:
 
 
 def _statements(root: ast.AST) -> Iterator[ast.AST]:
-  """All statements below a node, in the order of the text; expressions have none."""
+  """Yield all statements below a node in the order of the text."""
   left = [root]  # an `elif` is nested, and there may be a thousand of them
   while left:
     node = left.pop()
@@ -111,7 +111,7 @@ def _statements(root: ast.AST) -> Iterator[ast.AST]:
 
 
 def _definitions(text: str) -> Iterator[str]:
-  """From each `def` as far as the lines are indented deeper than it."""
+  """Yield each `def` with the lines after it that are indented deeper."""
   every = text.split("\n")
   for start, line in enumerate(every):
     if _DEFINITION.match(line):

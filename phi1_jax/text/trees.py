@@ -66,7 +66,7 @@ class Shape:
 
 
 def shape(function: FunctionNode) -> Shape | None:
-  """The shape of a function; None if it is nested too deep to walk, or too large."""
+  """Return the shape of a function; None if it is too deep or too large."""
   try:
     bound = _bound(function)
     written, ordered = (
@@ -78,7 +78,7 @@ def shape(function: FunctionNode) -> Shape | None:
 
 
 def match_rate(one: Shape, other: Shape, least: float = 0.0) -> float:
-  """The AST match rate of two functions, 0 to 1: the better of both orders.
+  """Return the AST match rate of two functions, 0 to 1: the better of both orders.
 
   Args:
     one: a function's shape.
@@ -91,7 +91,7 @@ def match_rate(one: Shape, other: Shape, least: float = 0.0) -> float:
 
 
 def _bound(function: FunctionNode) -> frozenset[str]:
-  """The names that a function assigns, and its arguments."""
+  """Return the names that a function assigns, and its arguments."""
   found = set()
   for node in ast.walk(function):
     if isinstance(node, ast.arg):
@@ -132,7 +132,7 @@ class _Writer:
     self._bound, self._ordered = bound, ordered
 
   def function(self, node: FunctionNode) -> _Tokens:
-    """The tokens of a function."""
+    """Return the tokens of a function."""
     arguments = node.args
     count = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
     starred = bool(arguments.vararg) + bool(arguments.kwarg)
@@ -146,7 +146,7 @@ class _Writer:
     )
 
   def node(self, node: ast.AST) -> _Tokens:
-    """The tokens of a node and all below it."""
+    """Return the tokens of a node and all below it."""
     if isinstance(node, FunctionNode):
       return self.function(node)
     if isinstance(node, ast.Name):
@@ -195,7 +195,7 @@ class _Writer:
     return *(token for part in parts for token in part), _END
 
   def _in_order(self, node: ast.AST) -> _Tokens | None:
-    """The tokens of a node whose parts may come in another order, or None."""
+    """Return the tokens of a node whose children may be reordered, or None."""
     if isinstance(node, ast.BinOp) and isinstance(node.op, _COMMUTATIVE):
       return "BinOp", type(node.op).__name__, *self._sorted(_operands(node))
     if isinstance(node, ast.BoolOp):
@@ -223,7 +223,7 @@ class _Writer:
     return "Compare", kind.__name__, *self.node(left), *self.node(right)
 
   def _branches(self, node: ast.If | ast.IfExp) -> _Tokens:
-    """A test without its negation, and two branches in the order of their tokens."""
+    """Return a test without its negation, and both branches in the order of tokens."""
     test = node.test
     while isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
       test = test.operand
@@ -239,7 +239,7 @@ class _Writer:
 
 
 def _folded(body: list[ast.stmt]) -> list[ast.stmt]:
-  """A block with `x = a; return x` as `return a`, and after a guard an `else`."""
+  """Return a block with `x = a; return x` as `return a`, and `else` after a guard."""
   for place, statement in enumerate(body[:-1]):
     if isinstance(statement, ast.If) and isinstance(statement.body[-1], _LEAVING):
       rest = [*statement.orelse, *body[place + 1 :]]
@@ -251,7 +251,7 @@ def _folded(body: list[ast.stmt]) -> list[ast.stmt]:
 
 
 def _operands(node: ast.BinOp) -> list[ast.expr]:
-  """The terms of a sum, or the factors of a product, however it is bracketed."""
+  """Return the terms of a sum or the factors of a product, whatever its brackets."""
   found = []
   for side in (node.left, node.right):
     if isinstance(side, ast.BinOp) and type(side.op) is type(node.op):
@@ -262,7 +262,7 @@ def _operands(node: ast.BinOp) -> list[ast.expr]:
 
 
 def _is_text(statement: ast.AST) -> bool:
-  """Whether it is a string that stands alone, as docstrings do."""
+  """Return whether a node is a string that stands alone, as docstrings do."""
   return (
     isinstance(statement, ast.Expr)
     and isinstance(statement.value, ast.Constant)

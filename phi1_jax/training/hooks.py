@@ -1,4 +1,4 @@
-"""What happens every so many steps beside training itself.
+"""Hooks: functions that run every so many steps.
 
 The loop knows no sampler and no benchmark: it calls hooks, and writes down the
 (name, value) pairs that they yield.
@@ -30,7 +30,7 @@ Values = Iterable[tuple[str, float]]
 
 @dataclasses.dataclass(frozen=True)
 class Hook:
-  """Something to do with the state now and then, and after the last step."""
+  """A function of the state that runs every so many steps, and after the last."""
 
   name: str
   # (step, state) -> pairs to write as metrics of that step.
@@ -39,7 +39,7 @@ class Hook:
   steps: tuple[int, ...] = ()  # further steps at which to run
 
   def due(self, step: int, last_step: int) -> bool:
-    """Whether to run on the state after `step` updates."""
+    """Return whether to run on the state after `step` updates."""
     periodic = bool(self.every) and step > 0 and step % (self.every or 1) == 0
     return periodic or step in self.steps or step == last_step
 

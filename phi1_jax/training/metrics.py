@@ -22,12 +22,12 @@ log = logging.getLogger(__name__)
 
 
 class DivergedError(RuntimeError):
-  """Loss or gradient stopped being a number."""
+  """A loss or gradient that is not finite."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-  """What a run has read and left out so far; a checkpoint's meta holds it."""
+  """Counts of what a run has read and left out; a checkpoint's meta holds them."""
 
   tokens: int = 0
   samples: int = 0  # windows of the mixture; the next batch begins there
@@ -35,7 +35,7 @@ class Seen:
 
 
 class MetricsReader:
-  """Follows the loop one step behind, so that the device never waits for the host.
+  """Reader of metrics one step behind the loop, so that no device waits for the host.
 
   It also notes in starts.jsonl when the run trains and when it pauses. The run starts
   or goes on from step `first`; `before` is what was seen until then.
@@ -65,7 +65,7 @@ class MetricsReader:
     )
 
   def waiting_for_input(self) -> contextlib.AbstractContextManager[None]:
-    """Time inside is counted as waiting for a batch; a step follows."""
+    """Count the time inside as waiting for a batch; a step follows."""
     if not self._training:
       self._starts.write("training", self._step)
       self._training = True
@@ -73,7 +73,7 @@ class MetricsReader:
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:
-    """Time inside is not training time; reads what is pending before it starts.
+    """Leave the time inside out of training time; read what is pending first.
 
     So a diverged state is neither evaluated nor saved.
     """
@@ -84,7 +84,7 @@ class MetricsReader:
       yield
 
   def follow(self, step: int, metrics: Metrics) -> None:
-    """Takes the metrics of a step just dispatched, and reads those of the last one.
+    """Take the metrics of a step just dispatched, and read those of the last one.
 
     Raises:
       DivergedError: the last one's loss or gradient is not finite.
@@ -142,7 +142,7 @@ class MetricsReader:
 
 
 def hbm_peak_gib(mesh: Mesh) -> float | None:
-  """The most memory that any device of this host has used since the start, in GiB.
+  """Return the most memory that a device of this host has used, in GiB.
 
   Returns:
     None where the backend does not count, as on CPUs.

@@ -1,4 +1,4 @@
-"""Stopping when the machine is taken away, or the user presses Ctrl-C."""
+"""Stop signals: SIGTERM of a preempted machine, and Ctrl-C."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ class HookStoppedError(BaseException):
 
 
 class StopSignal:
-  """Notes SIGTERM and SIGINT so that the loop can save before it ends.
+  """Handler of SIGTERM and SIGINT, so that the loop can save before it ends.
 
   The second signal acts as if this were not here, so that a save that hangs can be
   killed. Handlers are installed at once, and only the main thread can do so. A context

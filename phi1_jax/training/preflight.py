@@ -1,4 +1,4 @@
-"""Refuses, before the work starts, what would only show in the middle of it."""
+"""Checks before the work starts of what would otherwise fail in the middle of it."""
 
 import itertools
 import logging
@@ -58,7 +58,7 @@ def check_same_config(text: str) -> None:
 
 
 def check_start(setup: Setup) -> None:
-  """Refuses a `resume_from` or `init_from` that holds no checkpoint of this model.
+  """Refuse a `resume_from` or `init_from` that holds no checkpoint of this model.
 
   A run that goes on from its own work directory needs neither any more.
   """
@@ -71,7 +71,7 @@ def check_start(setup: Setup) -> None:
 
 
 def check_store(store: TokenStore, config: RunConfig) -> None:
-  """Refuses a token store that is not the one the configuration describes.
+  """Refuse a token store that is not the one that the configuration describes.
 
   Raises:
     InputError: another mixture, split or tokenizer, ids beyond the model's vocabulary,
@@ -98,7 +98,7 @@ def check_store(store: TokenStore, config: RunConfig) -> None:
 
 
 def check_current(store: TokenStore, setup: Setup) -> None:
-  """Refuses to begin a run on a store whose curated sets are others by now.
+  """Refuse to begin a run on a store whose sources have changed since.
 
   As far as can be told without TensorFlow, and where the sets lie on this machine: with
   a `curated_directory` that holds none of them, a store is taken as it is. A run that
@@ -164,7 +164,7 @@ def _check_files(store: TokenStore, data: DataConfig) -> None:
 
 
 def _curated_now(folder: AnyPath) -> tuple[str, str | None] | None:
-  """Version and content of the set that a build would read; None if it is not here."""
+  """Return version and content of the set that a build would read, or None."""
   found = {
     tuple(map(int, path.parent.name.split("."))): path
     for path in folder.glob(f"*/{CURATED_CONTENT}")

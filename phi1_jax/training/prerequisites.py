@@ -1,4 +1,4 @@
-"""What a run needs before it can train: the run it starts from, its token store."""
+"""Prerequisites of a run: the run that it starts from, and its token store."""
 
 import argparse
 import dataclasses

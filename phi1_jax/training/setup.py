@@ -1,4 +1,4 @@
-"""From a run's configuration to what its loop needs, with nothing allocated yet."""
+"""Setup of a run: everything that its loop needs, with nothing allocated yet."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +48,7 @@ class RunConfig:
   runtime: RuntimeConfig
 
   def __post_init__(self):
-    """Refuses what no part can see alone."""
+    """Refuse combinations that no part can check alone."""
     if self.train.sequence_length > self.model.max_length:
       raise InputError(
         f"Train.sequence_length: got {self.train.sequence_length}, expected at most "
@@ -75,7 +75,7 @@ class RunConfig:
 
   @classmethod
   def from_parts(cls, parts: Mapping[str, Any]) -> "RunConfig":
-    """From objects by the names of `CONFIGURABLES`."""
+    """Make a config from objects by the names of `CONFIGURABLES`."""
     return cls(**{name.lower(): part for name, part in parts.items()})
 
 
@@ -119,7 +119,7 @@ class Setup:
 def make_setup(
   config: RunConfig, workdir: AnyPath, devices: Sequence[Any] | None = None
 ) -> Setup:
-  """Lays a run out over all devices, or over those given.
+  """Return a run laid out over all devices, or over those given.
 
   Raises:
     InputError: mesh, batch and model do not divide over the devices.
