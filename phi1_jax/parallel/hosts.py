@@ -72,7 +72,7 @@ class GoneError(RuntimeError):
 
 
 def index() -> int:
-  """Which host this is. Unlike `jax.process_index`, it touches no device."""
+  """Return the number of this host. Unlike `jax.process_index`, it touches no device."""
   return distributed.global_state.process_id
 
 
@@ -92,7 +92,7 @@ def join(
   process_id: int | None = None,
   limit: int = JOIN_SECONDS,
 ) -> None:
-  """Makes this process one of many; must come before any device is touched.
+  """Join the other processes; call it before any device is touched.
 
   Args:
     address: HOST:PORT of host 0, with a port that is free there and that all hosts
@@ -146,7 +146,7 @@ def join(
 
 
 def _check_port(port: int, refusal: str) -> None:
-  """Refuses a port that is taken: the coordination service would crash on it."""
+  """Refuse a port that is taken: the coordination service would crash on it."""
   try:
     socket.create_server(("", port)).close()
   except OSError as error:
@@ -174,7 +174,7 @@ def _handle_abort() -> None:
 
 
 def disconnect(limit: float = DISCONNECT_SECONDS) -> None:
-  """Leaves the others once they leave too, or when `limit` seconds are over."""
+  """Leave the others once they leave too, or when `limit` seconds are over."""
 
   def leave() -> None:
     with contextlib.suppress(RuntimeError):  # others are gone: nothing to wait for
@@ -186,7 +186,7 @@ def disconnect(limit: float = DISCONNECT_SECONDS) -> None:
 
 
 def end(line: str, code: int) -> NoReturn:
-  """Ends the process at once, with a last line for the user.
+  """End the process at once, with a last line for the user.
 
   The interpreter's own end would wait for others in the exit handlers of JAX and
   Orbax: minutes, where one of them is gone.
@@ -201,7 +201,7 @@ def end(line: str, code: int) -> NoReturn:
 
 
 def leave(code: int) -> NoReturn:
-  """Ends a process that has failed and said why.
+  """End a process that has failed and has printed why.
 
   Waits a little for the others: where all refuse the same, host 0 must not take the
   coordination service away before they have heard so.
@@ -229,7 +229,7 @@ def exchange(
   limit: float = MEET_SECONDS,
   waiting: Callable[[], object] | None = None,
 ) -> list[Any]:
-  """Waits until every host has come here, and gives what each brought, in order.
+  """Wait until every host has called this; return the values of all, in order.
 
   All hosts must make the same calls in the same order.
 
@@ -309,7 +309,7 @@ def shared_errors(
 
 
 def post(notice: str) -> None:
-  """Puts up a notice for all hosts, as often as one likes."""
+  """Post a notice for all hosts; it may be repeated."""
   if count() > 1:
     _client().key_value_set(
       f"{_KEY_PREFIX}/notices/{notice}/", "", allow_overwrite=True

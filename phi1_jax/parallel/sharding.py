@@ -35,7 +35,7 @@ BATCH = PartitionSpec(("data", "fsdp"))
 
 
 def shardings(boxed: Any, mesh: Mesh) -> Any:
-  """The sharding of every leaf of an abstract tree with logical axis names.
+  """Return the sharding of every leaf of an abstract tree with logical axis names.
 
   Args:
     boxed: `jax.eval_shape` of an init; leaves boxed by `nn.with_logical_partitioning`
@@ -67,7 +67,7 @@ def shardings(boxed: Any, mesh: Mesh) -> Any:
 
 
 def unbox(tree: Any) -> Any:
-  """Takes the boxes with logical names away; shapes may stand in for arrays.
+  """Remove the boxes with logical names; leaves may be arrays or shapes.
 
   `nn.unbox` would also constrain each value, which a shape outside jit cannot be.
   """
@@ -79,17 +79,17 @@ def unbox(tree: Any) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """How a batch is split: rows over data and fsdp, columns whole."""
+  """Return the sharding of a batch: rows over data and fsdp, columns whole."""
   return NamedSharding(mesh, BATCH)
 
 
 def batch_shards(mesh: Mesh) -> int:
-  """Into how many parts a batch is split."""
+  """Return the number of parts that a batch is split into."""
   return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def host_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
-  """The rows of a global batch that this host's devices hold: int64 [N], ascending.
+  """Return the rows of a global batch that this host holds: int64 [N], ascending.
 
   Not always one run of neighbours: on a TPU slice a mesh follows the network, so a
   host's devices may lie anywhere on it.
@@ -101,13 +101,13 @@ def host_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
 
 
 def put_batch(rows: np.ndarray, mesh: Mesh, batch_size: int) -> jax.Array:
-  """Makes the global batch from this host's rows (those of `host_rows`, in order)."""
+  """Return the global batch from this host's rows (those of `host_rows`, in order)."""
   shape = (batch_size, *rows.shape[1:])
   return jax.make_array_from_process_local_data(batch_sharding(mesh), rows, shape)
 
 
 @contextlib.contextmanager
 def layout(mesh: Mesh) -> Iterator[None]:
-  """Within it, modules' logical names mean this mesh and `RULES`."""
+  """Map logical axis names inside the block to this mesh by `RULES`."""
   with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
     yield

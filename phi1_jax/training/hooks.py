@@ -153,7 +153,7 @@ def serve_profiles(setup: Setup) -> None:
 
 
 def profile(setup: Setup) -> Hook:
-  """Opens a profiler window at one step and closes it some steps later."""
+  """Return the hook that profiles the steps of `Runtime.profile_at`."""
   runtime = setup.config.runtime
   folder = setup.local / "profile"
   opens = runtime.profile_at
