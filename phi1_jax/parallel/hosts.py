@@ -72,7 +72,7 @@ class GoneError(RuntimeError):
 
 
 def index() -> int:
-  """Return the number of this host. Unlike `jax.process_index`, it touches no device."""
+  """Return this host's number. Unlike `jax.process_index`, this touches no device."""
   return distributed.global_state.process_id
 
 
