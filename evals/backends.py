@@ -213,16 +213,23 @@ class EndpointBackend:
 
   def identity(self) -> dict[str, Any]:
     """Address and name; nobody can tell whether the weights behind them change."""
+    chat = {"api": "chat"} if getattr(self._client, "api", None) == "chat" else {}
     return {
       "kind": "endpoint",
       "base_url": self._client.base_url,
       "model": self._client.model,
+      **chat,
     }
 
   def facts(self) -> dict[str, Any]:
-    """The client's version."""
+    """The client's version, and the fields that the server refused."""
     version = importlib.metadata.version("openai")
-    return {"slots": self._config.slots, "versions": {"openai": version}}
+    refused = sorted(getattr(self._client, "left_out", ()))
+    return {
+      "slots": self._config.slots,
+      "versions": {"openai": version},
+      "fields_refused": refused,
+    }
 
   def complete(self, wanted: Sequence[Wanted]) -> Iterator[Generated]:
     """Asks for all of them.

@@ -13,7 +13,7 @@ from evals.config import TASK_SETS, EvaluationConfig, benchmark_of
 from phi1_jax import InputError, storage
 from phi1_jax.cli import command
 from phi1_jax.cli.progress import Progress
-from phi1_jax.llm.completions import CompletionsClient
+from phi1_jax.llm.completions import APIS, CompletionsClient
 from phi1_jax.problems.problem import Problem
 from phi1_jax.sandbox import levels
 from phi1_jax.sandbox.sandbox import Sandbox
@@ -132,6 +132,13 @@ def _parser(benchmark: str, about: str) -> command.Parser:
   add("--base_url", help="an OpenAI-compatible endpoint instead of a checkpoint")
   add("--model", help="the model's name there")
   add(
+    "--api",
+    choices=APIS,
+    default=APIS[0],
+    help="of the endpoint: chat for instruct models, in the prompt style chat",
+  )
+  add("--api_version", help="of Azure, such as 2024-10-21")
+  add(
     "--completions",
     type=storage.parse,
     help="judge these instead of asking a model: JSON lines or an array of task_id and "
@@ -203,6 +210,10 @@ def _config(
   given = {name for name, _ in bindings}
   task_set = report.base_name(str(named["task_set"]))
   style = arguments.prompt_style or named.get("prompt_style")
+  if arguments.api == "chat":
+    if style not in (None, prompts.CHAT):
+      raise InputError(f"--api=chat: got prompt style {style}, expected chat")
+    style = prompts.CHAT
   if benchmark == "custom" and not style:
     style = report.style_of(named)
   chosen = benchmark in _RECIPES or arguments.task_set or "prompt_style" in named
@@ -253,7 +264,12 @@ def _generate(
   else:
     if not arguments.model:
       raise InputError("--base_url: expected --model=NAME beside it")
-    client = CompletionsClient(arguments.base_url, arguments.model)
+    client = CompletionsClient(
+      arguments.base_url,
+      arguments.model,
+      api=arguments.api,
+      api_version=arguments.api_version,
+    )
     backend = backends.EndpointBackend(client, config)
   settings = generate.settings(config, backend.identity()) | named
   settings_file.begin(folder / workdir.RUN, settings)

@@ -10,14 +10,14 @@ from phi1_jax.problems import evalplus, humaneval, mbpp, written
 
 # Prompt styles that suit a benchmark; evals/prompts.py says what they are.
 PROMPT_STYLES = {
-  "humaneval": ("as-is", "stripped"),
-  "mbpp": ("docstring-one-test", "paper-3shot", "phi-docstring"),
+  "humaneval": ("as-is", "stripped", "chat"),
+  "mbpp": ("docstring-one-test", "paper-3shot", "phi-docstring", "chat"),
   "exercises": ("as-is", "stripped"),
-  "unconventional": ("as-is", "stripped"),
+  "unconventional": ("as-is", "stripped", "chat"),
   "doctests": ("as-is", "stripped"),
-  "humaneval+": ("as-is", "stripped"),
-  "mbpp+": ("docstring-one-test", "phi-docstring"),
-  "custom": ("as-is", "stripped", "docstring-one-test"),
+  "humaneval+": ("as-is", "stripped", "chat"),
+  "mbpp+": ("docstring-one-test", "phi-docstring", "chat"),
+  "custom": ("as-is", "stripped", "docstring-one-test", "chat"),
 }
 TASK_SETS = {
   "humaneval": (humaneval.TASK_SET,),

@@ -250,6 +250,21 @@ def _unfence(prompt: str, answer: str, entry_point: str) -> list[str]:
   return [before.rstrip() + "\n\n", *helpers, chosen]
 
 
+def code_block(answer: str, entry_point: str) -> str:
+  """Return the code block of an answer that defines a function, as it stands.
+
+  Without such a block it is the first one, and without any the whole answer.
+  """
+  fences = _fences(answer)
+  ends = [fence.start() for fence in fences] + [len(answer)]
+  blocks = [
+    answer[fence.end() + 1 : end] for fence, end in zip(fences, ends[1:], strict=True)
+  ][::2]
+  defines = _definition(entry_point)
+  found = [block for block in blocks if defines.search(block)] or blocks
+  return found[0] if found else answer
+
+
 def _dedent(part: str) -> str:
   """Takes an indentation off; code without any keeps its strings as they are."""
   return textwrap.dedent(part) if part.lstrip("\n")[:1] in (" ", "\t") else part

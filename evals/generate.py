@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evals import prompts, workdir
+from evals import extraction, prompts, workdir
 from evals.backends import Backend, Generated, Wanted
 from evals.config import EvaluationConfig
 from evals.prompts import Prompt
@@ -94,7 +94,10 @@ def generate(
         for answer in backend.complete(wanted) if wanted else ():
           problem, sample = places[answer.key]
           prompt = asked[problem.id].text
-          journal.append(_row(answer, problem, sample, prompt, stops))
+          row = _row(answer, problem, sample, prompt, stops)
+          if config.prompt_style == prompts.CHAT:
+            row["completion"] = extraction.code_block(answer.text, problem.entry_point)
+          journal.append(row)
           tokens += answer.tokens or 0
           seconds = time.monotonic() - started
           bar.update(1, tokens=f"{tokens / seconds:,.0f}/s")

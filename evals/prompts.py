@@ -17,6 +17,9 @@ record and report:
                       phi-1's own MBPP prompt is not published. It gives away the names
                       of the function and of its arguments.
 
+  chat                Any: a request for a program in a code block, with the stub or the
+                      docstring in one (EvalPlus'). The answer's code block is judged.
+
 A list of stop strings belongs to (task set, prompt style), and cuts no reference: a
 test runs every reference through it. Generation ends at the first of them, and the
 text before it is the completion.
@@ -60,7 +63,13 @@ _STOPS = {
   "docstring-one-test": _AFTER_PROGRAM,
   "phi-docstring": _AFTER_PROGRAM,
   "paper-3shot": ("[DONE]",),
+  "chat": (),
 }
+CHAT = "chat"
+_INSTRUCTION = (
+  "Please provide a self-contained Python script that solves the following problem in "
+  "a markdown code block:\n```python\n{}\n```"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,9 +105,13 @@ def build(
     return Prompt(problem.prompt, problem.prompt)
   if prompt_style == "stripped":
     return Prompt(problem.prompt.strip(), problem.prompt.strip())
+  if prompt_style == CHAT:
+    stub = not problem.examples
+    shown = problem.prompt if stub else _docstring(problem)
+    prefix = problem.prompt if stub else before
+    return Prompt(_INSTRUCTION.format(shown.strip()), prefix)
   if prompt_style == "docstring-one-test":
-    text = f'"""\n{problem.prompt}\n{problem.examples[0]}\n"""\n'
-    return Prompt(text, before)
+    return Prompt(_docstring(problem), before)
   if prompt_style == "paper-3shot":
     shots = [f"{_task(shot)}{shot.reference}\n[DONE]\n\n" for shot in few_shot]
     return Prompt("".join(shots) + _task(problem), before)
@@ -130,11 +143,17 @@ def reference_completion(problem: Problem, prompt_style: str) -> str:
     return "\n" + problem.reference
   if prompt_style == "paper-3shot":
     return f"{problem.reference}\n"
+  if prompt_style == CHAT:
+    return f"```python\n{problem.solution}\n```\n"
   if prompt_style == "docstring-one-test":
     return problem.reference
   entry, others = _split(problem)
   body = "\n".join(ast.unparse(statement) for statement in entry.body)
   return textwrap.indent(body, "    ") + "\n" + "".join(f"\n{o}\n" for o in others)
+
+
+def _docstring(problem: Problem) -> str:
+  return f'"""\n{problem.prompt}\n{problem.examples[0]}\n"""\n'
 
 
 def _task(problem: Problem) -> str:

@@ -1,23 +1,31 @@
-"""A client for /v1/completions, for evals of a model behind an endpoint."""
+"""Completions of a model behind an endpoint, for evals: without a journal.
 
+The requests are sent by `endpoint.Endpoint`, as all others are. A field that the server
+refuses (`_OPTIONAL`) is left out from then on, and `max_tokens` is renamed.
+"""
+
+import asyncio
 import dataclasses
+import logging
 import math
-import os
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from phi1_jax import InputError
-from phi1_jax.llm.endpoint import KEY, RequestError, library
+from phi1_jax.llm import reply
+from phi1_jax.llm.config import LlmConfig
+from phi1_jax.llm.endpoint import Endpoint, Failure, RequestError, Verdict
 
-_OPENAI_STOPS = 4  # stop strings that OpenAI's own API takes; others take any number
-_REFUSALS = (401, 403, 404)  # key, permission, address or model: not this request alone
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 8.0  # seconds, between unusable answers
-
-
-class _UnusableError(RequestError):
-  """An answer that is not a completion; the next may be."""
+APIS = ("completions", "chat")
+_MOST_STOPS = 4  # of OpenAI's own API; the caller cuts at the others
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 8.0  # seconds between attempts
+_USELESS_ATTEMPTS = 3  # of a server that answers with something else than completions
+# Fields that decide no text, or that the caller does not depend on.
+_OPTIONAL = ("logprobs", "seed", "stop")
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +33,7 @@ class Completion:
   """A completion.
 
   Attributes:
-    text: the continuation.
+    text: the continuation, or the answer without the model's reasoning.
     finish: why it ended: "stop", "length", or the server's own word.
     tokens: how many were generated; None if the server does not say.
     log_prob: sum over the tokens; None if the server does not say.
@@ -45,16 +53,28 @@ class CompletionsClient:
   Args:
     base_url: such as "http://localhost:8000/v1".
     model: the endpoint's name for the model.
+    api: one of `APIS`.
+    api_version: Azure's, such as "2024-10-21".
     retries: how often a request is sent again that met a passing failure (429, 5xx,
-      network, an answer that is not a completion), with growing pauses.
+      network), with growing pauses.
     timeout: seconds until an unanswered request counts as failed.
+
+  Attributes:
+    left_out: fields that the server refused.
 
   Raises:
     InputError: no such package, or not an address.
   """
 
   def __init__(
-    self, base_url: str, model: str, *, retries: int = 6, timeout: float = 600.0
+    self,
+    base_url: str,
+    model: str,
+    *,
+    api: str = "completions",
+    api_version: str | None = None,
+    retries: int = 6,
+    timeout: float = 600.0,
   ):
     address = urlsplit(base_url)
     if address.scheme not in ("http", "https") or not address.netloc:
@@ -62,15 +82,20 @@ class CompletionsClient:
         f"--base_url: got {base_url!r}, expected something like "
         "http://localhost:8000/v1"
       )
-    self._library = library()
-    self.base_url, self.model, self._retries = base_url, model, retries
-    self._few_stops = address.hostname == "api.openai.com"
-    self._api = self._library.OpenAI(
+    self.base_url, self.model, self.api, self._retries = base_url, model, api, retries
+    config = LlmConfig(
+      model=model,
+      journal=".",  # none is written
+      budget_usd=0.0,
       base_url=base_url,
-      api_key=os.environ.get(KEY) or "none",
-      max_retries=retries,
-      timeout=timeout,
+      timeout_seconds=timeout,
+      api_version=api_version,
     )
+    self._endpoint = Endpoint(config)
+    self._loop = asyncio.new_event_loop()
+    threading.Thread(target=self._loop.run_forever, daemon=True).start()
+    self.left_out: set[str] = set()
+    self._length = "max_tokens"
 
   def complete(
     self,
@@ -83,87 +108,118 @@ class CompletionsClient:
     stops: Sequence[str] = (),
     seed: int | None = None,
   ) -> Completion:
-    """Return a continuation of a prompt.
+    """Return a continuation of a prompt, or the answer to it.
 
     Args:
-      prompt: the text to continue.
+      prompt: the text to continue; with api "chat" the user's message.
       max_tokens: the most tokens to generate.
       temperature: 0 is greedy.
       top_p: nucleus; None leaves it out.
       top_k: not part of OpenAI's API, but vLLM and others take it; None leaves it out.
-      stops: the server ends before the first of them. OpenAI's own API gets the first
-        four only: cut again.
+      stops: the server ends before the first of them. It gets four of them: cut again.
       seed: for servers that use it.
 
     Raises:
-      InputError: the endpoint refuses any request (key, model).
+      InputError: the endpoint refuses any request (key, model), or is none.
       RequestError: it refuses this one (a parameter, its length, its content), or gave
         no answer after all retries.
     """
-    options: dict[str, Any] = {
-      "model": self.model,
-      "prompt": prompt,
-      "max_tokens": max_tokens,
+    wanted = {
       "temperature": temperature,
-      "logprobs": 0,
-      "stop": list(stops[:_OPENAI_STOPS] if self._few_stops else stops) or None,
       "top_p": top_p,
+      "top_k": top_k,
+      "stop": list(stops[:_MOST_STOPS]) or None,
       "seed": seed,
-      "extra_body": None if top_k is None else {"top_k": top_k},
+      "logprobs": 0 if self.api == "completions" else None,
     }
-    options = {name: value for name, value in options.items() if value is not None}
-    started, pause = time.monotonic(), _FIRST_PAUSE
-    for _ in range(self._retries):
-      try:
-        return self._read(self._ask(options), started)
-      except _UnusableError:
-        time.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
-    return self._read(self._ask(options), started)
+    started, pause, attempts, useless = time.monotonic(), _FIRST_PAUSE, 0, 0
+    while True:
+      body = self._body(prompt, max_tokens, wanted)
+      answer = self._send(body)
+      if not isinstance(answer, Failure):
+        return self._read(answer.raw, time.monotonic() - started)
+      if answer.verdict is Verdict.REFUSED and self._learn(answer.text, body):
+        continue
+      attempts, useless = attempts + 1, useless + (answer.status is None)
+      passing = answer.verdict in (Verdict.AGAIN, Verdict.SLOW_DOWN)
+      most = _USELESS_ATTEMPTS if answer.headers and answer.status is None else 1 << 30
+      if not passing or attempts > self._retries or useless >= most:
+        raise self._error(answer)
+      time.sleep(min(_delay(answer) or pause, 60.0))
+      pause = min(2 * pause, _LONGEST_PAUSE)
 
-  def _read(self, answer: Any, started: float) -> Completion:
-    try:
-      found = _completion(answer, time.monotonic() - started)
-    except (AttributeError, IndexError, TypeError) as error:
-      raise _UnusableError(
-        f"{self.base_url}: not a completion: {answer!r:.200}"
-      ) from error
-    if found.finish == "error":
-      raise _UnusableError(f"{self.base_url}: ended with an error, {answer!r:.200}")
-    if found.finish == "content_filter":
-      raise RequestError(f"{self.base_url}: its content filter ended the completion")
-    return found
+  def _body(
+    self, prompt: str, max_tokens: int, wanted: dict[str, Any]
+  ) -> dict[str, Any]:
+    asked: dict[str, Any] = {"prompt": prompt}
+    if self.api == "chat":
+      asked = {"messages": [{"role": "user", "content": prompt}]}
+    fields = {k: v for k, v in wanted.items() if v is not None}
+    fields = {k: v for k, v in fields.items() if k not in self.left_out}
+    return {"model": self.model, **asked, self._length: max_tokens, **fields}
 
-  def _ask(self, options: dict[str, Any]) -> Any:
-    library = self._library
-    passing = (
-      *(library.APIConnectionError, library.InternalServerError),
-      *(library.RateLimitError, library.ConflictError),
+  def _send(self, body: dict[str, Any]):
+    sending = self._endpoint.send(body)
+    return asyncio.run_coroutine_threadsafe(sending, self._loop).result()
+
+  def _learn(self, text: str, body: dict[str, Any]) -> bool:
+    """Note which field of a request was refused; return whether there was one."""
+    if "max_tokens" in body and "max_completion_tokens" in text:
+      self._length = "max_completion_tokens"
+      return True
+    refused = [name for name in _OPTIONAL if name in body and name in text]
+    if refused:
+      self.left_out |= set(refused)
+      log.warning("%s refuses %s: left out from now on", self.base_url, refused)
+    return bool(refused)
+
+  def _error(self, failure: Failure) -> Exception:
+    fatal = failure.verdict in (Verdict.FATAL, Verdict.NO_MONEY)
+    refused = "refused with " if (failure.status or 0) >= 400 else ""
+    return (InputError if fatal else RequestError)(
+      f"{self.base_url}, model {self.model}: {refused}{failure.status or ''} "
+      f"{failure.text[:300]}"
     )
+
+  def _read(self, raw: bytes, seconds: float) -> Completion:
+    content = reply.load(raw)
+    choice = content["choices"][0]
+    if choice.get("finish_reason") == "content_filter":
+      raise RequestError(f"{self.base_url}: its content filter ended the completion")
+    usage = reply.usage_of(content)
+    tokens = usage.completion if usage else None
+    finish = choice.get("finish_reason")
+    chat = self.api == "chat"
+    said = reply.read("", content, 0) if chat else None
+    text = said.text if said else choice["text"]
+    if said and not (text or said.reasoning or finish == "length"):
+      raise RequestError(
+        f"{self.base_url}: got a message without content, finish {finish!r}: "
+        f"{said.refusal or raw[:200]!r}"
+      )
+    return Completion(
+      text=text,
+      finish=finish if isinstance(finish, str) else "unknown",
+      tokens=tokens,
+      log_prob=_log_prob(choice.get("logprobs")),
+      seconds=seconds,
+    )
+
+
+def _log_prob(found: Any) -> float | None:
+  scores = found.get("token_logprobs") if isinstance(found, dict) else None
+  if not isinstance(scores, list):
+    return None
+  numbers = [x for x in scores if isinstance(x, int | float)]
+  total = math.fsum(numbers) if numbers else math.nan
+  return total if math.isfinite(total) else None
+
+
+def _delay(failure: Failure) -> float | None:
+  """Return the seconds that the server asks to wait."""
+  for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
     try:
-      return self._api.completions.create(**options)
-    except passing as error:  # after all of the package's retries
-      raise RequestError(f"{self.base_url}: {error}") from error
-    except library.APIStatusError as error:
-      kind = InputError if error.status_code in _REFUSALS else RequestError
-      raise kind(
-        f"{self.base_url}, model {self.model}: refused with {error.status_code} "
-        f"({error.message[:200]})"
-      ) from None
-    except (library.APIError, ValueError) as error:  # not an API's answer
-      raise _UnusableError(f"{self.base_url}: {error}") from error
-
-
-def _completion(answer: Any, seconds: float) -> Completion:
-  choice = answer.choices[0]
-  if not isinstance(choice.text, str):
-    raise TypeError(f"text is {choice.text!r}")
-  scores = choice.logprobs.token_logprobs if choice.logprobs else None
-  log_prob = sum(x for x in scores if x is not None) if scores else None
-  return Completion(
-    text=choice.text,
-    finish=choice.finish_reason or "unknown",
-    tokens=answer.usage.completion_tokens if answer.usage else None,
-    log_prob=log_prob if log_prob is None or math.isfinite(log_prob) else None,
-    seconds=seconds,
-  )
+      return unit * float(failure.headers[name])
+    except (KeyError, ValueError):
+      continue
+  return None

