@@ -1,0 +1,101 @@
+"""Serves a checkpoint through OpenAI's completions API.
+
+    python -m phi1_jax.serve --checkpoint=runs/quickstart
+
+Then `openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")` completes with
+it. Requests that arrive together are decoded together. Ctrl-C or SIGTERM lets running
+requests finish, for some seconds, and ends with exit code 0.
+"""
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+
+from phi1_jax import InputError, how_to_install, storage
+from phi1_jax.cli import command
+from phi1_jax.model import DTYPES
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Read the flags, open the checkpoint, serve until a signal."""
+  parser = command.Parser(
+    "serve",
+    "Serves a checkpoint through OpenAI's completions API.",
+    "python -m phi1_jax.serve --checkpoint=runs/quickstart",
+  )
+  add = parser.add_argument
+  add(
+    "--checkpoint",
+    type=storage.parse,
+    required=True,
+    metavar="DIR",
+    help="a work directory of train or convert, or one step folder in it",
+  )
+  add("--host", default="127.0.0.1", help="0.0.0.0 serves other machines, unprotected")
+  add("--port", type=int, default=8000, help="0 takes a free one")
+  add("--model_name", help="the name that requests give (default: the folder's)")
+  add("--slots", type=int, default=16, help="texts at work at once")
+  add("--max_queue", type=int, default=256, help="requests that may wait; then 429")
+  add("--dtype", choices=DTYPES, help="default: as it was trained")
+  add("--grace_seconds", type=int, default=30, help="for running requests at the end")
+  command.add_simulated_devices(parser)
+  arguments = parser.parse(argv)
+  if arguments.gin_files or arguments.gin_bindings:
+    raise InputError("serve: got gin files or bindings, expected flags only (--help)")
+  for name in ("slots", "max_queue"):
+    if getattr(arguments, name) < 1:
+      raise InputError(f"--{name}: got {getattr(arguments, name)}, expected at least 1")
+  try:
+    import uvicorn
+
+    from phi1_jax.serving import api
+  except ImportError as error:
+    raise InputError(f"serve needs {error.name}: {how_to_install('serve')}") from None
+  from phi1_jax.sampling.checkpoint import one_host_mesh, open_checkpoint
+  from phi1_jax.serving.engine import Engine
+
+  command.simulate_devices(arguments.simulated_devices)
+  loaded = open_checkpoint(arguments.checkpoint, one_host_mesh(), arguments.dtype)
+  name = arguments.model_name or arguments.checkpoint.name
+  engine = Engine(loaded, slots=arguments.slots, most_waiting=arguments.max_queue)
+  config = uvicorn.Config(
+    api.application(engine, name),
+    host=arguments.host,
+    port=arguments.port,
+    log_level="warning",
+    timeout_graceful_shutdown=arguments.grace_seconds,
+  )
+
+  class Server(uvicorn.Server):
+    """A server that ends at a signal without raising it again."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+      numbers = (signal.SIGINT, signal.SIGTERM)
+      before = {n: signal.signal(n, self.handle_exit) for n in numbers}
+      try:
+        yield
+      finally:
+        for number, handler in before.items():
+          signal.signal(number, handler)
+
+    async def startup(self, sockets: list | None = None) -> None:
+      await super().startup(sockets)
+      for server in self.servers:
+        host, port = server.sockets[0].getsockname()[:2]
+        print(f"serving {name} at http://{host}:{port}/v1", flush=True)
+
+  server = Server(config)
+  try:
+    server.run()
+  except SystemExit:  # uvicorn's, where it cannot bind
+    raise InputError(
+      f"--port: {arguments.host}:{arguments.port} cannot be bound; is it in use?"
+    ) from None
+  print("stopped", file=sys.stderr)
+  return command.DONE
+
+
+if __name__ == "__main__":
+  command.run(main)

@@ -1,0 +1,1 @@
+"""A server with OpenAI's completions API: batching (engine) and HTTP (api)."""

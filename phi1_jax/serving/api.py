@@ -1,0 +1,403 @@
+"""OpenAI's completions API over HTTP: /v1/completions, /v1/models, /health.
+
+Not supported, and refused: streaming with logprobs, best_of above n, suffixes,
+penalties and biases. `logprobs` gives those of the chosen tokens; beside them the most
+probable token, for the prompt (`echo`) and where sampling is greedy.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from phi1_jax import InputError
+from phi1_jax.sampling import stopping
+from phi1_jax.sampling.methods import Method
+from phi1_jax.sampling.sampler import Completion, Request
+from phi1_jax.serving.engine import Engine, FullError, Job, Scored
+
+_MOST_BYTES = 1 << 24  # of a request
+_MOST_CHOICES = 1024  # prompts times n
+# Fields that would change the text, and values that do not.
+_UNSUPPORTED = {
+  "suffix": (None, ""),
+  "presence_penalty": (None, 0),
+  "frequency_penalty": (None, 0),
+  "logit_bias": (None, {}),
+}
+
+
+class BadRequestError(Exception):
+  """A request that cannot be served; `field` is to blame."""
+
+  def __init__(self, message: str, field: str | None = None, status: int = 400):
+    super().__init__(message)
+    self.field, self.status = field, status
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+  """A request's fields, checked."""
+
+  prompts: list[list[int]]
+  texts: list[str]
+  method: Method
+  max_tokens: int
+  n: int
+  stops: tuple[str, ...]
+  seed: int
+  logprobs: int | None
+  echo: bool
+  stream: bool
+  usage: bool  # in a stream's last chunk
+
+
+def application(engine: Engine, model: str) -> Starlette:
+  """Return the ASGI application.
+
+  Args:
+    engine: completes the requests; it is stopped with the application.
+    model: the name that requests give.
+  """
+  created = int(time.time())
+  handler = _Handler(engine, model)
+
+  async def models(_: HttpRequest) -> Response:
+    found = {"id": model, "object": "model", "created": created, "owned_by": "phi1_jax"}
+    found["max_model_len"] = engine.loaded.config.max_length
+    return JSONResponse({"object": "list", "data": [found]})
+
+  async def health(_: HttpRequest) -> Response:
+    status = engine.status()
+    return JSONResponse(status, status_code=200 if status["ok"] else 503)
+
+  @contextlib.asynccontextmanager
+  async def lifespan(_: Starlette) -> AsyncIterator[None]:
+    yield
+    await asyncio.to_thread(engine.stop)
+
+  routes = [
+    Route("/v1/completions", handler.complete, methods=["POST"]),
+    Route("/v1/models", models),
+    Route("/health", health),
+  ]
+  return Starlette(routes=routes, lifespan=lifespan)
+
+
+class _Handler:
+  """Answers /v1/completions."""
+
+  def __init__(self, engine: Engine, model: str):
+    self._engine, self._model = engine, model
+
+  async def complete(self, http: HttpRequest) -> Response:
+    """Answer one request."""
+    try:
+      asked = self._read(await _body(http))
+      answer = _Answer(asked, self._engine, self._model)
+      if asked.stream:
+        return StreamingResponse(answer.stream(), media_type="text/event-stream")
+      return JSONResponse(await _unless_left(http, answer))
+    except FullError as error:
+      headers = {"Retry-After": "1"}
+      return _error(429, f"{error}; try again", "overloaded", None, headers)
+    except (BadRequestError, InputError) as error:
+      status, field = getattr(error, "status", 400), getattr(error, "field", None)
+      return _error(status, str(error), "invalid_request_error", field)
+
+  def _read(self, body: Mapping[str, Any]) -> _Asked:
+    named = body.get("model")
+    if named not in (None, self._model):
+      raise BadRequestError(
+        f"got model {named!r}, expected {self._model!r}", "model", 404
+      )
+    for name, values in _UNSUPPORTED.items():
+      if body.get(name) not in values:
+        raise BadRequestError(f"{name} is not supported", name)
+    n = _integer(body, "n", 1, 1)
+    if _integer(body, "best_of", n, 1) > n:
+      raise BadRequestError("best_of above n is not supported", "best_of")
+    prompts, texts = self._prompts(body.get("prompt", ""))
+    if len(prompts) * n > _MOST_CHOICES:
+      raise BadRequestError(f"expected at most {_MOST_CHOICES} choices", "n")
+    stops = body.get("stop") or ()
+    stops = (stops,) if isinstance(stops, str) else tuple(stops)
+    if not all(isinstance(stop, str) and stop for stop in stops):
+      raise BadRequestError(f"got stop {stops!r:.80}, expected strings", "stop")
+    logprobs = body.get("logprobs")
+    if logprobs is not None:
+      logprobs = _integer(body, "logprobs", 0, 0)
+    stream = bool(body.get("stream"))
+    if stream and logprobs is not None:
+      raise BadRequestError("logprobs with stream is not supported", "logprobs")
+    return _Asked(
+      prompts=prompts,
+      texts=texts,
+      method=_method(body),
+      max_tokens=_integer(body, "max_tokens", 16, 0),
+      n=n,
+      stops=stops,
+      seed=_integer(body, "seed", secrets.randbits(31), 0),
+      logprobs=logprobs,
+      echo=bool(body.get("echo")),
+      stream=stream,
+      usage=bool((body.get("stream_options") or {}).get("include_usage")),
+    )
+
+  def _prompts(self, given: Any) -> tuple[list[list[int]], list[str]]:
+    """Return the ids and the texts of a prompt, or of several."""
+    tokenizer, limit = (
+      self._engine.loaded.tokenizer,
+      self._engine.loaded.config.max_length,
+    )
+    several = isinstance(given, list) and not all(isinstance(x, int) for x in given)
+    ids, texts = [], []
+    for prompt in given if several and given else [given]:
+      if isinstance(prompt, str):
+        ids.append(tokenizer.encode(prompt))
+        texts.append(prompt)
+      elif isinstance(prompt, list) and all(
+        isinstance(x, int) and 0 <= x < tokenizer.vocabulary_size for x in prompt
+      ):
+        ids.append(prompt)
+        texts.append(tokenizer.decode(prompt))
+      else:
+        raise BadRequestError("expected text, token ids, or a list of these", "prompt")
+      ids[-1] = ids[-1] or [tokenizer.eos_id]
+      if len(ids[-1]) > limit - 1:
+        raise BadRequestError(
+          f"the prompt has {len(ids[-1])} tokens, expected at most {limit - 1}",
+          "prompt",
+        )
+    return ids, texts
+
+
+class _Answer:
+  """The jobs of one request, and what becomes of them.
+
+  Args:
+    asked: the request.
+    engine: does the work.
+    model: its name.
+
+  Raises:
+    FullError: the engine's queue is full.
+  """
+
+  def __init__(self, asked: _Asked, engine: Engine, model: str):
+    self._asked, self._tokenizer = asked, engine.loaded.tokenizer
+    self._head = {
+      "id": f"cmpl-{secrets.token_hex(12)}",
+      "object": "text_completion",
+      "created": int(time.time()),
+      "model": model,
+    }
+    self._loop, self._news = asyncio.get_running_loop(), asyncio.Queue()
+    self._jobs: list[Job] = []
+    for place, ids in enumerate(asked.prompts):
+      if asked.echo and asked.logprobs is not None and len(ids) > 1:
+        self._add(("score", place), ids, scores=True)
+      if asked.max_tokens:
+        for choice in range(asked.n):
+          self._add(("text", place * asked.n + choice), ids, key=f"choice {choice}")
+    engine.submit(self._jobs)
+
+  def _add(self, name: tuple, ids: list[int], key: str = "", scores: bool = False):
+    asked = self._asked
+
+    def deliver(item: Any) -> None:
+      with contextlib.suppress(RuntimeError):  # the server has stopped
+        self._loop.call_soon_threadsafe(self._news.put_nowait, (name, item))
+
+    request = Request(key, "", asked.max_tokens, asked.stops, asked.seed)
+    job = Job(ids, request, asked.method, deliver, asked.stream, scores)
+    self._jobs.append(job)
+
+  def cancel(self) -> None:
+    """End the jobs, whose client has left."""
+    for job in self._jobs:
+      job.cancelled = True
+
+  async def whole(self) -> dict[str, Any]:
+    """Return the answer once all jobs have finished."""
+    found: dict[tuple, Any] = {}
+    while len(found) < len(self._jobs):
+      name, item = await self._news.get()
+      if isinstance(item, Exception):
+        self.cancel()
+        raise item
+      found[name] = item
+    asked, choices = self._asked, []
+    for place in range(len(asked.prompts)):
+      scored = found.get(("score", place))
+      for choice in range(asked.n):
+        index = place * asked.n + choice
+        done = found.get(("text", index))
+        choices.append({"index": index, **self._choice(place, done, scored)})
+    done = [item for item in found.values() if isinstance(item, Completion)]
+    return {**self._head, "choices": choices, "usage": self._usage(done)}
+
+  def _usage(self, done: list[Completion]) -> dict[str, int]:
+    prompt = sum(map(len, self._asked.prompts))
+    completion = sum(len(one.tokens) for one in done)
+    counts = {"prompt_tokens": prompt, "completion_tokens": completion}
+    return counts | {"total_tokens": prompt + completion}
+
+  def _choice(
+    self, place: int, done: Completion | None, scored: Scored | None
+  ) -> dict[str, Any]:
+    asked = self._asked
+    text = stopping.cut(done.text, asked.stops)[0] if done else ""
+    before = asked.texts[place] if asked.echo else ""
+    tokens: list[tuple[int, float | None, tuple[int, float] | None]] = []
+    if asked.logprobs is not None:
+      if asked.echo:
+        log_probs = [None, *(scored.log_probs if scored else ())]
+        tops = [None, *(scored.top if scored else ())]
+        ids = asked.prompts[place]
+        tokens += list(zip(ids, log_probs, tops, strict=True))
+      if done:
+        greedy = not asked.method.temperature
+        tokens += [
+          (token, log_prob, (token, log_prob) if greedy else None)
+          for token, log_prob in zip(done.tokens, done.log_probs, strict=True)
+        ]
+    return {
+      "text": before + text,
+      "logprobs": self._logprobs(tokens, before + text) if tokens else None,
+      "finish_reason": _finish(done),
+    }
+
+  def _logprobs(self, tokens: list, text: str) -> dict[str, Any]:
+    """Return the fields of `logprobs`, of the tokens that the text has."""
+    words, log_probs, tops, offsets = [], [], [], []
+    ids = [token for token, _, _ in tokens]
+    for place, (token, log_prob, top) in enumerate(tokens):
+      # A token may end within a character, so lengths of single tokens do not add up.
+      offset = len(self._tokenizer.decode(ids[:place]))
+      if offset >= len(text):
+        break
+      words.append(self._tokenizer.decode([token]))
+      log_probs.append(log_prob)
+      best = {words[-1]: log_prob}
+      if top:
+        best[self._tokenizer.decode([top[0]])] = top[1]
+      tops.append(best if log_prob is not None else None)
+      offsets.append(offset)
+    return {
+      "tokens": words,
+      "token_logprobs": log_probs,
+      "top_logprobs": tops if self._asked.logprobs else None,
+      "text_offset": offsets,
+    }
+
+  async def stream(self) -> AsyncIterator[str]:
+    """Yield the events of a streamed answer."""
+    asked, done = self._asked, []
+    try:
+      if asked.echo:
+        for index in range(len(asked.prompts) * asked.n):
+          yield self._event(index, asked.texts[index // asked.n], None)
+      while len(done) < len(self._jobs):
+        (_, index), item = await self._news.get()
+        if isinstance(item, Exception):
+          problem = {"message": str(item), "type": "server_error"}
+          yield f"data: {json.dumps({'error': problem})}\n\n"
+          return
+        if isinstance(item, str):
+          yield self._event(index, item, None)
+        else:
+          done.append(item)
+          yield self._event(index, "", _finish(item))
+      if asked.usage:
+        last = {**self._head, "choices": [], "usage": self._usage(done)}
+        yield f"data: {json.dumps(last)}\n\n"
+      yield "data: [DONE]\n\n"
+    finally:  # the client may have left
+      self.cancel()
+
+  def _event(self, index: int, text: str, finish: str | None) -> str:
+    choice = {"index": index, "text": text, "logprobs": None, "finish_reason": finish}
+    return f"data: {json.dumps({**self._head, 'choices': [choice]})}\n\n"
+
+
+def _finish(done: Completion | None) -> str:
+  return "stop" if done and done.finish in ("stop", "eos") else "length"
+
+
+async def _unless_left(http: HttpRequest, answer: _Answer) -> dict[str, Any]:
+  """Wait for an answer; end its jobs if the client leaves before."""
+  whole = asyncio.ensure_future(answer.whole())
+  left = asyncio.ensure_future(http.receive())
+  try:
+    await asyncio.wait({whole, left}, return_when=asyncio.FIRST_COMPLETED)
+    if not whole.done():
+      raise BadRequestError("the client has left", status=499)
+    return whole.result()
+  finally:
+    answer.cancel()
+    whole.cancel()
+    left.cancel()
+
+
+async def _body(http: HttpRequest) -> Mapping[str, Any]:
+  content = b""
+  async for part in http.stream():
+    content += part
+    if len(content) > _MOST_BYTES:
+      raise BadRequestError(f"expected at most {_MOST_BYTES:,} bytes", status=413)
+  try:
+    body = json.loads(content)
+  except (ValueError, RecursionError):
+    body = None
+  if not isinstance(body, dict):
+    raise BadRequestError("expected a JSON object")
+  return body
+
+
+def _integer(body: Mapping[str, Any], name: str, default: int, least: int) -> int:
+  value = body.get(name)
+  if value is None:
+    return default
+  if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    raise BadRequestError(
+      f"got {name} {value!r:.40}, expected a whole number of at least {least}", name
+    )
+  return value
+
+
+def _method(body: Mapping[str, Any]) -> Method:
+  values = {"temperature": 1.0, "top_p": 1.0, "top_k": None}
+  for name in values:
+    value = body.get(name)
+    if value is None:
+      continue
+    if isinstance(value, bool) or not isinstance(value, int | float):
+      raise BadRequestError(f"got {name} {value!r:.40}, expected a number", name)
+    values[name] = value
+  temperature, top_p, top_k = values["temperature"], values["top_p"], values["top_k"]
+  if not temperature or top_k == 1:
+    return Method()
+  if top_k is not None and top_k < 1:  # -1 and 0 mean all tokens elsewhere
+    top_k = None
+  return Method(temperature, top_k and int(top_k), None if top_p == 1 else top_p)
+
+
+def _error(
+  status: int,
+  message: str,
+  kind: str,
+  field: str | None,
+  headers: Mapping[str, str] | None = None,
+) -> Response:
+  problem = {"message": message, "type": kind, "param": field, "code": None}
+  return JSONResponse({"error": problem}, status_code=status, headers=headers)

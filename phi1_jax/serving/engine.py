@@ -1,0 +1,232 @@
+"""Batches requests that arrive at any time in the sampler's slots.
+
+One thread works on the device. All slots share a sampling method, since the compiled
+loop depends on it. When the oldest waiting request has another method, no more requests
+are admitted; the running ones finish, then the method changes.
+"""
+
+import collections
+import dataclasses
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from phi1_jax import InputError
+from phi1_jax.model.decoder import Decoder
+from phi1_jax.parallel import sharding
+from phi1_jax.sampling import loop
+from phi1_jax.sampling.checkpoint import Loaded, check_log_probs
+from phi1_jax.sampling.methods import Method
+from phi1_jax.sampling.sampler import Completion, Request, Sampler, _Row
+
+
+class FullError(Exception):
+  """The queue is full, or the engine stops."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+  """Log-probabilities of a prompt's tokens.
+
+  Attributes:
+    log_probs: of each token but the first.
+    top: the most probable token at the same places, and its log-probability.
+  """
+
+  log_probs: list[float]
+  top: list[tuple[int, float]]
+
+
+@dataclasses.dataclass(eq=False)
+class Job:
+  """A request for one completion, or for the score of its prompt.
+
+  Attributes:
+    ids: the prompt.
+    request: what to sample; its prompt is not read.
+    method: chooses tokens.
+    deliver: called on the engine's thread with new text (if `streams`), and at the end
+      with a Completion, a Scored or an exception.
+    streams: whether `deliver` gets the text while it grows.
+    scores: score the prompt, sample nothing.
+    cancelled: set it to end the job early; nothing more is delivered.
+  """
+
+  ids: list[int]
+  request: Request
+  method: Method
+  deliver: Callable[[str | Completion | Scored | Exception], None]
+  streams: bool = False
+  scores: bool = False
+  cancelled: bool = False
+
+
+class Engine(Sampler):
+  """A sampler that is fed while it works.
+
+  Args:
+    loaded: the model, whose parameters it keeps for scores.
+    slots: requests in progress at a time.
+    most_waiting: requests that may wait; more are refused.
+  """
+
+  def __init__(self, loaded: Loaded, *, slots: int = 16, most_waiting: int = 256):
+    super().__init__(loaded, Method(), slots=slots, steps=8)
+    self._most_waiting = most_waiting
+    self._waiting: collections.deque[Job] = collections.deque()
+    self._running: dict[int, Job] = {}  # by slot
+    self._news = threading.Condition()
+    self._stopping = False
+    self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+    self._thread.start()
+
+  @property
+  def loaded(self) -> Loaded:
+    """The model."""
+    return self._loaded
+
+  def status(self) -> dict[str, Any]:
+    """Return whether it works, and how many requests run and wait."""
+    alive = self._thread.is_alive() and not self._stopping
+    return {"ok": alive, "running": len(self._running), "waiting": len(self._waiting)}
+
+  def submit(self, jobs: Sequence[Job]) -> None:
+    """Queue jobs, all or none.
+
+    Raises:
+      FullError: too many wait already, or the engine stops.
+    """
+    with self._news:
+      if self._stopping:
+        raise FullError("the server stops")
+      if len(self._waiting) + len(jobs) > self._most_waiting:
+        raise FullError(f"{len(self._waiting)} requests wait already")
+      self._waiting.extend(jobs)
+      self._news.notify()
+
+  def stop(self) -> None:
+    """End the thread; jobs that are not done get a FullError."""
+    with self._news:
+      self._stopping = True
+      self._news.notify()
+    self._thread.join()
+
+  def _run(self) -> None:
+    while not self._stopping:
+      try:
+        with sharding.layout(self._loaded.mesh):
+          self._serve()
+      except Exception as error:  # the next requests may fare better
+        self._fail(error)
+    self._fail(FullError("the server stops"))
+
+  def _fail(self, error: Exception) -> None:
+    with self._news:
+      jobs = [*self._running.values()]
+      self._running.clear()
+      if self._stopping:
+        jobs += self._waiting
+        self._waiting.clear()
+    for job in jobs:
+      job.deliver(error)
+
+  def _serve(self) -> None:
+    """Work until the engine stops."""
+    loaded, length = self._loaded, self._loaded.config.max_length
+    start = jax.jit(loop.empty, static_argnums=(0, 1, 2))
+    state = start(loaded.config, self.slots, length)
+    rows: list[_Row | None] = [None] * self.slots
+    while True:
+      queue, jobs = self._admit(rows)
+      if self._stopping:
+        return
+      state = self._fill(state, rows, queue, length)
+      for slot, row in enumerate(rows):
+        if row is not None and slot not in self._running:
+          self._running[slot] = jobs[id(row)]
+      if not any(rows):
+        continue
+      wanted_B = jnp.asarray([row is not None for row in rows])
+      ids = loaded.tokenizer.vocabulary_size, loaded.tokenizer.eos_id
+      state, tokens_BC, log_probs_BC = loop.decode(
+        loaded.config, self._method, self._steps, ids, self._params, state, wanted_B
+      )
+      tokens_BC, log_probs_BC = np.asarray(tokens_BC), np.asarray(log_probs_BC)
+      check_log_probs(loaded, log_probs_BC[tokens_BC >= 0])
+      self._hand_out(rows, tokens_BC, log_probs_BC)
+
+  def _hand_out(self, rows: list, tokens_BC: np.ndarray, log_probs_BC: np.ndarray):
+    for slot, job in list(self._running.items()):
+      on_text = (lambda _, text, job=job: job.deliver(text)) if job.streams else None
+      done = None
+      if not job.cancelled:
+        done = self._advance(rows[slot], tokens_BC[slot], log_probs_BC[slot], on_text)
+      if done or job.cancelled:
+        rows[slot] = None
+        del self._running[slot]
+      if done:
+        job.deliver(done)
+
+  def _admit(self, rows: list) -> tuple[list, dict[int, Job]]:
+    """Take waiting jobs for the free slots; wait for the first if nothing runs."""
+    free = rows.count(None)
+    queue: list[tuple[list[int], _Row]] = []
+    jobs: dict[int, Job] = {}
+    while len(queue) < free:
+      with self._news:
+        while not (self._waiting or self._running or queue or self._stopping):
+          self._news.wait()
+        if not self._waiting or self._stopping:
+          break
+        job = self._waiting[0]
+        idle = not (self._running or queue)
+        if not (job.cancelled or job.scores or idle or job.method == self._method):
+          break  # until what runs has finished
+        self._waiting.popleft()
+      if job.cancelled:
+        continue
+      if job.scores:
+        self._score(job)
+        continue
+      self._method = job.method
+      limit = self._loaded.config.max_length
+      row = _Row(job.request, min(job.request.max_new_tokens, limit - len(job.ids)))
+      queue.append((job.ids, row))
+      jobs[id(row)] = job
+    # As `Sampler.complete`: prompts of one bucket start together.
+    queue.sort(key=lambda item: len(item[0]), reverse=True)
+    return queue, jobs
+
+  def _score(self, job: Job) -> None:
+    try:
+      job.deliver(score(self._loaded, job.ids))
+    except InputError as error:
+      job.deliver(error)
+
+
+def score(loaded: Loaded, ids: list[int]) -> Scored:
+  """Return the log-probability of each id but the first, and the most probable one."""
+  rows = sharding.batch_shards(loaded.mesh)
+  length = min(loaded.config.max_length, -(-len(ids) // 64) * 64)
+  tokens_BT = np.zeros((rows, length), np.int32)
+  tokens_BT[:, : len(ids)] = ids
+  with sharding.layout(loaded.mesh):
+    found = _forward(loaded.config, loaded.params, tokens_BT)
+  log_probs_T, top_T, best_T = (np.asarray(x[0, : len(ids) - 1]) for x in found)
+  check_log_probs(loaded, log_probs_T)
+  top = list(zip(top_T.tolist(), best_T.tolist(), strict=True))
+  return Scored(log_probs_T.tolist(), top)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _forward(config: Any, params: Any, tokens_BT: jax.Array):
+  logits: Any = Decoder(config).apply({"params": params}, tokens_BT)
+  log_probs_BTV = jax.nn.log_softmax(logits[:, :-1], axis=-1)
+  chosen_BT1 = jnp.take_along_axis(log_probs_BTV, tokens_BT[:, 1:, None], axis=-1)
+  top_BT = jnp.argmax(log_probs_BTV, axis=-1)
+  return chosen_BT1[..., 0], top_BT, jnp.max(log_probs_BTV, axis=-1)

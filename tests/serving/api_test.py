@@ -1,0 +1,230 @@
+"""The completions API over HTTP, with the package openai as the client."""
+
+import concurrent.futures
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import jax
+import pytest
+from flax import linen as nn
+
+from phi1_jax.model.config import ModelConfig
+from phi1_jax.model.decoder import Decoder, abstract_parameters
+from phi1_jax.parallel import mesh as meshes
+from phi1_jax.sampling.checkpoint import Loaded
+from phi1_jax.sampling.methods import Method
+from phi1_jax.sampling.sampler import Request, Sampler
+from phi1_jax.sampling.score import log_probs_of
+from phi1_jax.text import tokenizer as tokenizers
+
+openai = pytest.importorskip("openai")
+uvicorn = pytest.importorskip("uvicorn")
+pytest.importorskip("starlette")
+
+from phi1_jax.serving import api, engine  # noqa: E402
+
+CONFIG = ModelConfig(
+  vocabulary_size=320,
+  num_layers=2,
+  num_heads=4,
+  head_dim=8,
+  rotary_dim=4,
+  embed_dim=24,
+  mlp_dim=40,
+  max_length=128,
+  initializer_range=0.3,
+  dtype="float32",
+)
+PROMPTS = ["def f(x):\n", "a", "return x + 1\n" * 3, "hij"]
+
+
+@pytest.fixture(scope="module")
+def loaded():
+  tokenizer = tokenizers.train(["def f(x):\n  return x + 1\n" * 20, "abc hij"], 300)
+  tokens_BT = jax.numpy.zeros((1, 1), int)
+  params = nn.unbox(jax.jit(Decoder(CONFIG).init)(jax.random.key(3), tokens_BT))
+  mesh = meshes.make_mesh(meshes.MeshConfig(1, 1, 1), jax.devices()[:1])
+  places = jax.tree.map(lambda x: x.sharding, abstract_parameters(CONFIG, mesh))
+  placed = jax.device_put(params["params"], places)
+  return Loaded(CONFIG, placed, tokenizer, mesh, "digest")
+
+
+@pytest.fixture(scope="module")
+def server(loaded):
+  worker = engine.Engine(loaded, slots=3, most_waiting=40)
+  app = api.application(worker, "tiny")
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+  running = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
+  thread = threading.Thread(target=running.run, daemon=True)
+  thread.start()
+  while not running.started:
+    time.sleep(0.05)
+  yield f"http://127.0.0.1:{port}"
+  running.should_exit = True
+  thread.join(20)
+  assert not worker.status()["ok"]
+
+
+@pytest.fixture(scope="module")
+def client(server):
+  os.environ["NO_PROXY"] = "127.0.0.1"
+  return openai.OpenAI(base_url=f"{server}/v1", api_key="none", max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def expected(loaded):
+  requests = [Request(str(n), prompt, 20) for n, prompt in enumerate(PROMPTS)]
+  found = {c.key: c for c in Sampler(loaded, Method(), slots=4).complete(requests)}
+  return [found[str(n)] for n in range(len(PROMPTS))]
+
+
+def complete(client, prompt, **options):
+  options = {"max_tokens": 20, "temperature": 0, **options}
+  return client.completions.create(model="tiny", prompt=prompt, **options)
+
+
+def test_concurrent_requests_get_the_samplers_texts(client, expected):
+  with concurrent.futures.ThreadPoolExecutor(12) as pool:
+    asked = [pool.submit(complete, client, prompt) for prompt in PROMPTS * 3]
+    texts = [one.result().choices[0].text for one in asked]
+  assert texts == [one.text for one in expected] * 3
+
+
+def test_several_prompts_and_ids_in_one_request(client, loaded, expected):
+  found = complete(client, PROMPTS)
+  assert [c.text for c in found.choices] == [one.text for one in expected]
+  assert found.usage.completion_tokens == sum(len(one.tokens) for one in expected)
+  ids = [loaded.tokenizer.encode(prompt) for prompt in PROMPTS]
+  assert [c.text for c in complete(client, ids).choices] == [
+    c.text for c in found.choices
+  ]
+  assert complete(client, ids[0]).choices[0].text == expected[0].text
+
+
+def test_streams_the_same_text(client, expected):
+  parts = list(complete(client, PROMPTS, stream=True))
+  texts = [""] * len(PROMPTS)
+  for part in parts:
+    for choice in part.choices:
+      texts[choice.index] += choice.text
+  assert texts == [one.text for one in expected]
+  assert len(parts) > len(PROMPTS)
+  assert {c.finish_reason for p in parts for c in p.choices} >= {None, "length"}
+
+
+def test_samples_follow_from_the_seed(client):
+  options = {"temperature": 1.0, "n": 3, "seed": 7}
+  first, again = (
+    [c.text for c in complete(client, "a", **options).choices] for _ in range(2)
+  )
+  assert first == again
+  assert len(set(first)) == 3
+  other = complete(client, "a", **{**options, "seed": 8}).choices
+  assert [c.text for c in other] != first
+
+
+def test_methods_take_turns(client, expected):
+  with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    asked = [
+      pool.submit(complete, client, PROMPTS[n % 4], temperature=n % 2, top_p=0.9)
+      if n % 2
+      else pool.submit(complete, client, PROMPTS[n % 4])
+      for n in range(8)
+    ]
+    texts = [one.result().choices[0].text for one in asked]
+  assert [texts[n] for n in (0, 2, 4, 6)] == [
+    expected[n % 4].text for n in (0, 2, 4, 6)
+  ]
+
+
+def test_a_stop_string_ends_the_text(client, expected):
+  text = expected[0].text
+  stop = text[len(text) // 2 :][:3]
+  found = complete(client, PROMPTS[0], stop=[stop, "never there"]).choices[0]
+  assert (found.text, found.finish_reason) == (text[: text.index(stop)], "stop")
+
+
+def test_logprobs_and_echo(client, loaded, expected):
+  found = complete(client, PROMPTS[0], logprobs=1, echo=True).choices[0]
+  assert found.text == PROMPTS[0] + expected[0].text
+  ids = loaded.tokenizer.encode(PROMPTS[0])
+  scores = found.logprobs.token_logprobs
+  assert scores[0] is None
+  whole = log_probs_of(loaded, [*ids, *expected[0].tokens])
+  assert scores[1:] == pytest.approx(whole.tolist(), abs=1e-4)
+  for token, score, top in zip(
+    found.logprobs.tokens, scores, found.logprobs.top_logprobs, strict=True
+  ):
+    assert score is None or (top[token] == score and max(top.values()) >= score)
+  alone = complete(client, PROMPTS[0], logprobs=0, echo=True, max_tokens=0).choices[0]
+  assert (alone.text, len(alone.logprobs.tokens)) == (PROMPTS[0], len(ids))
+
+
+@pytest.mark.parametrize(
+  ("field", "options"),
+  [
+    ("model", {"model": "other"}),
+    ("n", {"n": 0}),
+    ("temperature", {"temperature": "hot"}),
+    ("prompt", {"prompt": [[1], [99999]]}),
+    ("prompt", {"prompt": "a b c d e " * 99}),
+    ("stop", {"stop": [3]}),
+    ("best_of", {"best_of": 5}),
+    ("presence_penalty", {"presence_penalty": 1}),
+    ("logprobs", {"logprobs": 1, "stream": True}),
+  ],
+)
+def test_refuses_by_name(server, field, options):
+  body = {"model": "tiny", "prompt": "a", **options}
+  request = urllib.request.Request(
+    f"{server}/v1/completions", json.dumps(body).encode()
+  )
+  with pytest.raises(urllib.error.HTTPError) as error:
+    urllib.request.urlopen(request)
+  assert error.value.code in (400, 404)
+  assert json.loads(error.value.read())["error"]["param"] == field
+
+
+def test_a_full_queue_is_refused(client):
+  with pytest.raises(openai.RateLimitError, match="wait already"):
+    complete(client, "a", n=41)
+  assert complete(client, "a").choices
+
+
+def test_models_and_health(server, client):
+  assert [model.id for model in client.models.list()] == ["tiny"]
+  status = json.loads(urllib.request.urlopen(f"{server}/health").read())
+  assert status == {"ok": True, "running": 0, "waiting": 0}
+
+
+def test_a_client_that_leaves_frees_its_slots(server, client):
+  body = json.dumps(
+    {"prompt": ["a"] * 30, "max_tokens": 120, "temperature": 1}
+  ).encode()
+  host, port = server.removeprefix("http://").split(":")
+  with socket.create_connection((host, int(port))) as connection:
+    head = (
+      f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    )
+    connection.sendall(head.encode() + b"\r\n" + body)
+    time.sleep(0.2)
+  deadline = time.monotonic() + 5
+  while json.loads(urllib.request.urlopen(f"{server}/health").read())["running"]:
+    assert time.monotonic() < deadline
+    time.sleep(0.05)
+
+
+def test_the_command_refuses_what_is_no_checkpoint(tmp_path):
+  command = [sys.executable, "-m", "phi1_jax.serve", f"--checkpoint={tmp_path}"]
+  done = subprocess.run(command, capture_output=True, text=True, check=False)
+  assert done.returncode == 2
+  assert "Traceback" not in done.stderr
