@@ -166,7 +166,7 @@ WRONG = {
   "--gin.Modle.num_layers=2": "no configurable has the name 'Modle'",
   "--gin.Model.num_layer=2": "Model.num_layer: no such parameter",
   "--gin.STEP=2": "nothing reads the macro STEP",
-  "--gin.Train.seed=@Mesh()": "expected int",
+  "--gin.Train.seed=@Mesh()": "got '@Mesh()'",
   "--gin.Data.store=elsewhere": "Data.modules registers more",
   "--gin.Runtime.wandb_project=x": "wandb is not installed",
 }
