@@ -1,13 +1,11 @@
 """Curates data: from raw code to the sets that the registry's tasks read.
 
-    python -m phi1_jax.curate annotate --gin_file=gin/curate/annotate.gin
+    python -m phi1_jax.curate deduplicate --gin_file=gin/curate/deduplicate.gin
 
-A stage reads what other stages kept and leaves a folder of its own, runs/curate/STAGE
-if --workdir names no other. The same command goes on, or says that it is complete.
-`all` runs every stage in order, each in its folder below the work directory.
+A stage reads what other stages kept and leaves a folder, runs/curate/STAGE if --workdir
+names no other. The same command resumes it, or says that it is complete. `all` runs
+every stage in order, each in its folder below the work directory.
 """
-
-from __future__ import annotations
 
 import argparse
 import contextlib
@@ -24,12 +22,14 @@ from typing import Any
 from phi1_jax import InputError, storage
 from phi1_jax.cli import command
 from phi1_jax.cli.progress import Progress
-from phi1_jax.curation.document import LossError
-from phi1_jax.curation.folder import COMPLETED, STAGE
-from phi1_jax.curation.stages import STAGES, Work, requests
+from phi1_jax.curation.deduplicate import LossError
+from phi1_jax.curation.engine import EXECUTORS, Engine, TaskError
+from phi1_jax.curation.folder import COMPLETED, STAGE, EmptyError
+from phi1_jax.curation.stages import STAGES, Context, requests
 from phi1_jax.llm.client import BudgetError, RequestError
 from phi1_jax.llm.config import LlmConfig
 from phi1_jax.problems import mbpp
+from phi1_jax.storage import AnyPath
 
 log = logging.getLogger("phi1_jax.curate")
 
@@ -43,35 +43,31 @@ _DECONTAMINATE = "decontaminate"
 # All of MBPP: which part a model will be judged with is not known here.
 _MBPP = "mbpp-full-974"
 _ROOT = Path("runs/curate")
-_RUNNER = "FnApiRunner"
-_PIPELINES = ("filter", "deduplicate", _DECONTAMINATE)
-_FAILURES = (BudgetError, RequestError, LossError)
-# Fields that name the folder of another stage: its name alone means the one beside.
-_FOLDERS = ("inputs", "labels", "classifier", "compare_with")
-_LOCAL = (*_FOLDERS, "prompt", "benchmarks")
+_FAILURES = (BudgetError, RequestError, LossError, EmptyError, TaskError)
+# Fields that name the folder of another stage: its name alone means the folder beside.
+_FOLDERS = ("inputs", "against", "labels", "classifier", "compare_with")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs one stage, or all of them."""
+  """Run one stage, or all of them."""
   arguments = _parser().parse(argv)
   if not arguments.gin_files:
     arguments.gin_files = [f"gin/curate/{arguments.stage}.gin"]
-  if arguments.tau and arguments.stage != _DECONTAMINATE:
-    raise InputError(f"--tau: got it for {arguments.stage}, expected decontaminate")
+  for flag in ("tau", "cut"):
+    if getattr(arguments, flag) and arguments.stage not in (_DECONTAMINATE, ALL):
+      raise InputError(
+        f"--{flag}: got it for {arguments.stage}, expected decontaminate"
+      )
+  if arguments.tau and arguments.stage == ALL:
+    raise InputError("--tau: got it for all, expected decontaminate")
   arguments.tau = arguments.tau and _taus(arguments.tau)
-  if arguments.runner != _RUNNER and arguments.stage not in (ALL, *_PIPELINES):
-    raise InputError(
-      f"--runner: got {arguments.runner} for {arguments.stage}, which is no pipeline; "
-      f"expected it with {', '.join(_PIPELINES)}"
-    )
   if arguments.benchmarks:
     os.environ[mbpp.ENVIRONMENT] = arguments.benchmarks
-  _quiet()
-  # All are read before the first runs: what is wrong with the last is said at once.
-  works = [(*place, _work(*place, arguments)) for place in _places(arguments)]
-  for name, folder, work in works:
+  # All settings are read before the first stage runs.
+  contexts = [(*place, _context(*place, arguments)) for place in _places(arguments)]
+  for name, folder, context in contexts:
     try:
-      _estimate(name, work) if arguments.estimate else _run(name, folder, work)
+      _estimate(name, context) if arguments.estimate else _run(name, folder, context)
     except _FAILURES as error:
       print(f"error: {error}", file=sys.stderr)
       return FAILED
@@ -102,9 +98,36 @@ def _parser() -> command.Parser:
     help=f"the stage's folder (default: {_ROOT}/STAGE; {_ROOT}/pruned with --tau)",
   )
   add(
+    "--executor",
+    default="local",
+    help=f"{', '.join(EXECUTORS)}; all workers must reach the paths (default: local)",
+  )
+  add("--tasks", type=int, help="parts of the input (default: by its size)")
+  add("--workers", type=int, help="tasks at the same time (default: all cores)")
+  add(
+    "--slurm_option",
+    dest="slurm_options",
+    action="append",
+    default=[],
+    metavar="NAME=VALUE",
+    help="repeatable; partition and time are required: --slurm_option=time=24:00:00",
+  )
+  add(
     "--estimate",
     action="store_true",
-    help="say what a stage that asks an LLM would cost, send nothing, and stop",
+    help="print the cost of a stage that needs an LLM, send nothing, and stop",
+  )
+  add(
+    "--against",
+    action="append",
+    default=[],
+    metavar="INPUT",
+    help="deduplicate: an existing set whose near-duplicates go (repeatable)",
+  )
+  add(
+    "--cut",
+    choices=("document", "function"),
+    help="decontaminate: drop the document, or cut functions and notebook cells",
   )
   add(
     "--tau",
@@ -119,24 +142,11 @@ def _parser() -> command.Parser:
     f"{_MBPP} to what the gin files look for, unless they name a set of MBPP or "
     "--gin.Decontaminate.benchmarks is given",
   )
-  add(
-    "--runner",
-    default=_RUNNER,
-    help="Beam's name of the runner, such as DataflowRunner, FlinkRunner, DaskRunner",
-  )
-  add(
-    "--beam_option",
-    dest="beam_options",
-    action="append",
-    default=[],
-    metavar="--NAME=VALUE",
-    help="an option of that runner (repeatable): --beam_option=--region=europe-west4",
-  )
   return parser
 
 
 def _parameters() -> str:
-  """What each stage may be told, as its gin names."""
+  """Return the gin names of all stages' settings."""
   lines = ["parameters (--gin.PART.NAME=VALUE; phi1_jax/curation/config.py says more):"]
   for name, stage in STAGES.items():
     fields = ", ".join(field.name for field in dataclasses.fields(stage.config))
@@ -155,14 +165,8 @@ def _taus(text: str) -> tuple[float, ...]:
   return found
 
 
-def _quiet() -> None:
-  """Beam logs at its root what concerns nobody here."""
-  logging.getLogger().addFilter(lambda record: "apitools" not in record.getMessage())
-  logging.getLogger("apache_beam").setLevel(logging.ERROR)
-
-
-def _places(arguments: argparse.Namespace) -> list[tuple[str, Path]]:
-  """The stages to run, each with its folder."""
+def _places(arguments: argparse.Namespace) -> list[tuple[str, AnyPath]]:
+  """Return the stages to run, each with its folder."""
   if arguments.stage == ALL:
     root = arguments.workdir or _ROOT
     return [(name, root / name) for name in STAGES]
@@ -170,8 +174,8 @@ def _places(arguments: argparse.Namespace) -> list[tuple[str, Path]]:
   return [(arguments.stage, arguments.workdir or _ROOT / name)]
 
 
-def _work(name: str, folder: Path, arguments: argparse.Namespace) -> Work:
-  """A stage, configured."""
+def _context(name: str, folder: AnyPath, arguments: argparse.Namespace) -> Context:
+  """Return a stage's settings, checked."""
   from phi1_jax.cli import gin_config  # after --help
 
   def load(part: str) -> Any:
@@ -180,68 +184,68 @@ def _work(name: str, folder: Path, arguments: argparse.Namespace) -> Work:
       arguments.gin_files, arguments.gin_bindings, classes, partial=True
     )[part]
 
-  _check_local("--workdir", folder)
-  config = _beside(load(STAGES[name].part), folder)
-  for field in _LOCAL:
-    _check_local(f"{STAGES[name].part}.{field}", getattr(config, field, None))
+  config = load(STAGES[name].part)
+  if name == "deduplicate" and arguments.against:
+    config = dataclasses.replace(config, against=tuple(arguments.against))
+  elif arguments.against and arguments.stage == name:
+    raise InputError(f"--against: got it for {name}, expected deduplicate")
+  config = _beside(config, folder)
   if name == _DECONTAMINATE:
-    config = _with_mbpp(config, arguments)
-    if arguments.stage == ALL:  # not only after all stages before it
-      from phi1_jax.curation import references
-
-      references.Index.of(config.benchmarks, config.ngram)
-  work = Work(
+    config = _decontaminate(config, arguments)
+  options = tuple(arguments.slurm_options)
+  engine = Engine(arguments.executor, arguments.tasks, arguments.workers, options)
+  context = Context(
     config=config,
     folder=folder,
-    door=lambda: _door(name, load("Llm")),
-    bar=Progress,
-    engine=(arguments.runner, tuple(arguments.beam_options)),
+    engine=dataclasses.replace(engine, bar=Progress),
+    client=lambda: _client(name, load("Llm")),
     taus=arguments.tau,
   )
-  if work.asks:
-    load("Llm")  # what is wrong with it is said now
-  checkpoint = getattr(work.config, "checkpoint", None)
-  if checkpoint and not storage.parse(checkpoint).exists():
+  if context.needs_llm:
+    load("Llm")  # so that its errors come first
+    # The bar of the replies shows the money too; two bars would fight for a line.
+    engine = dataclasses.replace(engine, bar=None)
+    context = dataclasses.replace(context, engine=engine)
+  checkpoint = getattr(config, "checkpoint", None)
+  if checkpoint and not storage.exists(storage.parse(checkpoint)):
     raise InputError(
       f"{STAGES[name].part}.checkpoint: no {checkpoint}; expected the work directory "
       "of a training, such as that of\npython -m phi1_jax.train "
       "--gin_file=gin/quickstart_pretrain.gin"
     )
-  return work
+  return context
 
 
-def _check_local(name: str, value: Any) -> None:
-  """Refuse a path on cloud storage where only a local one can be used."""
-  for path in value if isinstance(value, tuple) else (value,):
-    if path is not None and storage.is_remote(storage.parse(path)):
-      raise InputError(
-        f"{name}: got {path}, expected a local path, since curation reads and writes "
-        "local files only; copy the folder. (Publish.directory may be gs://)"
-      )
-
-
-def _with_mbpp(config: Any, arguments: argparse.Namespace) -> Any:
-  """What decontaminate is told, and MBPP if its folder is named (see --benchmarks)."""
+def _decontaminate(config: Any, arguments: argparse.Namespace) -> Any:
+  """Return the settings with those of the flags, after a look at the benchmarks."""
+  if arguments.cut:
+    config = dataclasses.replace(config, cut=arguments.cut)
   named = os.environ.get(mbpp.ENVIRONMENT)
   told = any(name == "Decontaminate.benchmarks" for name, _ in arguments.gin_bindings)
-  if not named or told or any(name in mbpp.TASK_SETS for name in config.benchmarks):
-    return config
-  log.info(
-    "decontaminate: looks for %s too, as --benchmarks or $%s names %s; "
-    "to look for something else, give --gin.Decontaminate.benchmarks",
-    *(_MBPP, mbpp.ENVIRONMENT, named),
-  )
-  return dataclasses.replace(config, benchmarks=(*config.benchmarks, _MBPP))
+  if named and not told and not any(n in mbpp.TASK_SETS for n in config.benchmarks):
+    log.info(
+      "decontaminate: looks for %s too, as --benchmarks or $%s names %s; to look for "
+      "something else, give --gin.Decontaminate.benchmarks",
+      *(_MBPP, mbpp.ENVIRONMENT, named),
+    )
+    config = dataclasses.replace(config, benchmarks=(*config.benchmarks, _MBPP))
+  if arguments.stage == ALL:  # not only after all stages before it
+    from phi1_jax.curation import decontaminate
+
+    decontaminate.index(tuple(config.benchmarks), config.ngram)
+  return config
 
 
-def _beside(config: Any, folder: Path) -> Any:
-  """The config with names of stages replaced by the folders beside this one."""
+def _beside(config: Any, folder: AnyPath) -> Any:
+  """Return the settings with names of stages replaced by the folders beside."""
 
   def resolve(value: Any) -> Any:
     if isinstance(value, tuple):
       return tuple(resolve(each) for each in value)
+    if value is None or storage.parse(value).name != str(value):
+      return value
     beside = folder.parent / str(value)
-    return str(beside) if value in STAGES or (beside / STAGE).is_file() else value
+    return str(beside) if value in STAGES or storage.exists(beside / STAGE) else value
 
   fields = {field.name for field in dataclasses.fields(config)}
   changed = {n: resolve(getattr(config, n)) for n in _FOLDERS if n in fields}
@@ -249,18 +253,18 @@ def _beside(config: Any, folder: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _door(name: str, config: LlmConfig) -> Iterator[Any]:
-  """The desk at which a stage asks, with a bar that shows money and time."""
-  from phi1_jax.curation.desk import Desk
+def _client(name: str, config: LlmConfig) -> Iterator[Any]:
+  """Open a client whose bar shows money and time."""
+  from phi1_jax.curation.replies import Replies
   from phi1_jax.llm.client import Client
 
   with _money_bar(name) as show, Client(config, show) as client:
-    yield Desk(config, client)
+    yield Replies(config, client)
 
 
 @contextlib.contextmanager
 def _money_bar(name: str) -> Iterator[Callable[[Any], None]]:
-  """A bar over replies; gives the function that moves it."""
+  """Give the function that moves a bar over replies."""
   with contextlib.ExitStack() as opened:
     bars: list[Progress] = []
     seen = 0
@@ -278,30 +282,33 @@ def _money_bar(name: str) -> Iterator[Callable[[Any], None]]:
     yield show
 
 
-def _run(name: str, folder: Path, work: Work) -> None:
-  """Runs a stage and says what came of it."""
+def _run(name: str, folder: AnyPath, context: Context) -> None:
+  """Run a stage and print a summary."""
   log.info("%s -> %s", name, folder)
   with storage.Lease(folder, f"running {name}"):
-    was_done = (folder / COMPLETED).exists()
-    print(_summary(name, STAGES[name].run(work)))
+    was_done = storage.exists(folder / COMPLETED)
+    print(_summary(name, STAGES[name].run(context)))
   print(f"{'was complete already' if was_done else 'written'}: {folder}", flush=True)
 
 
-def _estimate(name: str, work: Work) -> None:
-  """Says what a stage would cost."""
-  if not work.asks:
+def _estimate(name: str, context: Context) -> None:
+  """Print the cost of a stage."""
+  if not context.needs_llm:
     print(f"{name}: asks no LLM, costs nothing")
     return
-  with work.door() as desk:
-    print(f"{name}: {desk.estimate(requests(name, work, desk)).text()}")
+  with context.client() as replies:
+    print(f"{name}: {replies.estimate(requests(name, context, replies)).text()}")
 
 
 def _summary(name: str, stats: dict[str, Any]) -> str:
-  """What a stage did, in a few lines."""
+  """Return a few lines about what a stage did."""
   lines = [f"{name}: done"]
-  if "read" in stats:  # a study keeps a set per rate, not one of its own
+  if "read" in stats:  # a study keeps a set per rate, none of its own
     lines = [f"{name}: read {stats['read']:,}, kept {stats['kept']:,}"]
     lines += [f"  dropped {n:,}: {reason}" for reason, n in stats["dropped"].items()]
+  masked = stats.get("masked")
+  if isinstance(masked, dict):
+    lines += [f"  masked {n:,}: {kind}" for kind, n in masked.items()]
   lines += [f"  {label}: {value}" for label, value in stats.get("cost", {}).items()]
   if run := stats.get("run"):
     lines.append(f"  {run['seconds']:.1f} s, peak {run['peak_memory_mib']:.0f} MiB")

@@ -42,7 +42,7 @@ Data.trained_vocabulary_size = 300
 Checkpoint.every = 150
 Runtime.compilation_cache = "compiled"
 """
-HEAVY = ("tensorflow", "seqio", "torch", "transformers", "apache_beam")
+HEAVY = ("tensorflow", "seqio", "torch", "transformers", "datatrove", "ray")
 
 
 @pytest.fixture(scope="module")

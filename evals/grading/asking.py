@@ -32,8 +32,8 @@ from evals import report
 from evals.grading import planting
 from phi1_jax import InputError, storage
 from phi1_jax.curation import prompt as prompts
-from phi1_jax.curation.desk import Desk
 from phi1_jax.curation.prompt import Prompt
+from phi1_jax.curation.replies import Replies
 from phi1_jax.llm.conversation import Answered, Malformed
 from phi1_jax.llm.request import Request, clean
 from phi1_jax.problems.problem import Problem
@@ -242,7 +242,7 @@ def read_reply(text: str) -> Answer:
 
 
 def ask(
-  pool: Pool, config: GradeConfig, prompt: Prompt, desk: Desk
+  pool: Pool, config: GradeConfig, prompt: Prompt, replies: Replies
 ) -> tuple[list[dict[str, Any]], list[str]]:
   """Asks for all grades.
 
@@ -253,7 +253,7 @@ def ask(
   wanted = [request for _, _, request in asked]
   rows, models = [], set()
   for (key, repeat, _), outcome in zip(
-    asked, desk.ask(wanted, read_reply, len(wanted)), strict=True
+    asked, replies.ask(wanted, read_reply, len(wanted)), strict=True
   ):
     row = {"program": key, "problem": pool.candidates[key].problem, "repeat": repeat}
     if isinstance(outcome, Answered):
@@ -266,9 +266,9 @@ def ask(
   return rows, sorted(filter(None, models))
 
 
-def settings(config: GradeConfig, prompt: Prompt, desk: Desk) -> dict[str, Any]:
+def settings(config: GradeConfig, prompt: Prompt, replies: Replies) -> dict[str, Any]:
   """What decides a grade beside the program."""
-  return {**desk.identity(), "prompt": prompt.version, **config.identity()}
+  return {**replies.identity(), "prompt": prompt.version, **config.identity()}
 
 
 def write(folder: Path, pool: Pool, rows: Iterable[Mapping[str, Any]]) -> None:

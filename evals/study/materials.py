@@ -100,12 +100,8 @@ def held_out(config: StudyConfig, folder: Path) -> None:
 
 def _not_drawn(curate: Path) -> list[str]:
   """Return modules that were not drawn for the pool, chosen by hash."""
-  found = [
-    Document.of(row)
-    for file in sorted((curate / "pool").glob("dropped-*.jsonl"))
-    for row in storage.read_lines(file)
-    if row["dropped"]["reason"] == _NOT_DRAWN
-  ]
+  dropped = folders.dropped(curate / "pool")
+  found = [each.document for each in dropped if each.reason == _NOT_DRAWN]
   return [d.text for d in sorted(found, key=lambda d: d.id)[:HELD_OUT]]
 
 
@@ -151,19 +147,17 @@ def _main(curate: Path, tau: float) -> tuple[list[Document], list[Decision]]:
   """Return the input of the pruning study, without copies of test problems."""
   pruned = curate / "pruned" / f"pruned-{tau:g}"
   kept, dropped = list(folders.kept(pruned)), []
-  for file in sorted(pruned.glob("dropped-*.jsonl")):
-    for row in storage.read_lines(file):
-      document = Document.of(row)
-      if is_copy(row["dropped"]):
-        dropped.append(Drop(document, **row["dropped"]))
-      else:
-        kept.append(document)
+  for each in folders.dropped(pruned):
+    if is_copy(each.evidence):
+      dropped.append(each)
+    else:
+      kept.append(each.document)
   return sorted(kept, key=lambda d: d.id), dropped
 
 
-def is_copy(dropped: Mapping[str, Any]) -> bool:
+def is_copy(evidence: Mapping[str, Any]) -> bool:
   """Return whether any evidence says that a document is a copy of a problem."""
-  pairs = dropped["evidence"]["pairs"]
+  pairs = evidence["pairs"]
   return any(pair["reason"] in COPIES or pair.get("exact") for pair in pairs)
 
 

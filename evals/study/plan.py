@@ -205,6 +205,7 @@ class Plan:
       "train-classifier",
       ("annotate", _early(embedder)),
       f"--gin.Classifier.checkpoint={str(self._early_checkpoint(embedder))!r}",
+      "--gin.Classifier.method='forest'",
       "--gin.Classifier.max_length=512",
       "--gin.Classifier.trees=60",
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 from phi1_jax import cores
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "seqio", "apache-beam")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "seqio", "datatrove")
 
 
 def here() -> dict[str, str | None]:

@@ -12,6 +12,7 @@ from evals.study import arms, materials, ruler
 from evals.study.arms import FULL
 from evals.study.config import StudyConfig
 from phi1_jax import storage
+from phi1_jax.curation import folder as folders
 
 # Pairs of arms that the paper's claim and the controls are about: b against a. More ask
 # what pruning costs, what of it by size, and what beyond it.
@@ -170,13 +171,12 @@ def leak(
   planted = {problem.id for problem in materials.leaked_problems(config)}
   place = folder / "curate" / "leak_found"
   caught, others_dropped, close = set(), 0, set()
-  for file in sorted(place.glob("dropped-*.jsonl")):
-    for row in storage.read_lines(file):
-      close.update(row["dropped"]["evidence"]["problems"])
-      if row["source"] != "leak":
-        others_dropped += 1
-      elif materials.is_copy(row["dropped"]):
-        caught.add(row["provenance"]["variant"]["problem"])
+  for each in folders.dropped(place):
+    close.update(each.evidence["problems"])
+    if each.document.source != "leak":
+      others_dropped += 1
+    elif materials.is_copy(each.evidence):
+      caught.add(each.document.provenance["variant"]["problem"])
   ids = ids_of(task_set)
   kinds = {
     "planted": [n for n in ids if n in planted],

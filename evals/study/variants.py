@@ -115,7 +115,7 @@ def leaked(
       source="leak",
       licence="MIT",
       kind="exercise",
-      group=_TRAINED,
+      repository=_TRAINED,
       provenance={STAGE: {"kind": "leaked", "problem": problem.id}},
     )
     for problem in problems

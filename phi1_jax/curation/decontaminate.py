@@ -1,44 +1,38 @@
 """What is too close to a benchmark goes; the paper's study of tau.
 
-  documents -> evidence (references.py, one pass) -> verdict (verdict.py) -> decisions
+  document -> evidence (references.py) -> rules (verdict.py) -> decision
 
-Evidence does not depend on tau, so the study looks at each pair once and decides for
-every tau. Its folders `pruned-TAU` are what the stage itself would give.
+Evidence does not depend on tau, so the study collects it once and decides for every
+tau. Its folders `pruned-TAU` are equal to those of the stage.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 
 from phi1_jax import InputError, storage
-from phi1_jax.curation import card, pipeline, read, verdict
+from phi1_jax.curation import card, inputs, pieces, verdict
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation.config import DecontaminateConfig
-from phi1_jax.curation.document import Decision, Drop
-from phi1_jax.curation.references import Embed, Index
+from phi1_jax.curation.document import Decision, Document, Drop, Keep, Tally
+from phi1_jax.curation.engine import Engine, Ticker
+from phi1_jax.curation.read import Read
+from phi1_jax.curation.references import Index
 from phi1_jax.curation.verdict import Evidence
+from phi1_jax.storage import AnyPath
 
-STAGE = verdict.STAGE
+STAGE, VERSION = verdict.STAGE, 5
 STUDY, TABLE = "study.json", "study.md"
-VERSION = 4  # of everything that decides the outcome beside the settings
 _BATCH = 64
-_Judged = tuple[Decision, list[Evidence]]
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointEmbed:
-  """Embeds with a model that each process opens when it is first asked.
-
-  So a pipeline sends the name of a checkpoint to its workers, and not a model.
+  """Embeds with a model that is opened once in a process.
 
   Attributes:
     checkpoint: a work directory, a checkpoints folder or one step folder.
@@ -51,218 +45,226 @@ class CheckpointEmbed:
   max_length: int = 512
 
   def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.floating]:
-    """Embeddings [texts, width]."""
+    """Return embeddings [texts, width]."""
     return _opened(self).embed(texts)
 
   @property
   def digest(self) -> str:
-    """Of the model."""
+    """Digest of the model."""
     return _opened(self).digest
 
 
 @functools.lru_cache(maxsize=1)
 def _opened(named: CheckpointEmbed) -> Any:
-  # It loads JAX, which no other part of this does.
-  from phi1_jax.curation.embedding import Embedder
+  from phi1_jax.curation.embedding import Embedder  # it loads JAX
 
   return Embedder(named.checkpoint, named.pooling, named.max_length)
 
 
+@functools.lru_cache(maxsize=2)
+def index(benchmarks: tuple[str, ...], ngram: int, embed: Any = None) -> Index:
+  """Return the index of some task sets, made once in a process."""
+  return Index.of(benchmarks, ngram, embed)
+
+
 def run(
   config: DecontaminateConfig,
-  folder: Path,
-  runner: pipeline.Runner,
-  embed: Embed | None = None,
+  folder: AnyPath,
+  engine: Engine,
+  embed: Any = None,
+  taus: Sequence[float] | None = None,
 ) -> dict[str, Any]:
-  """Runs the stage, or finds it done.
+  """Run the stage, or the paper's pruning study (section 5.2, table 3).
 
   Args:
-    config: what to do.
-    folder: the stage's folder, which every worker can write to.
-    runner: where the pipeline runs.
-    embed: texts to embeddings [texts, dimensions], such as `CheckpointEmbed`; it must
-      be picklable. None compares no embeddings.
+    config: the settings.
+    folder: the stage's folder. With `taus` it gets study.json, study.md, and a stage's
+      folder `pruned-TAU` for each tau.
+    engine: where the tasks run; with embeddings in this process.
+    embed: texts to embeddings [texts, dimensions], such as `CheckpointEmbed`.
+    taus: AST match rates of the study; None runs the stage.
 
   Returns:
-    What stats.json holds.
+    The content of stats.json. That of a study has `rows`: for each tau `tau`, `read`,
+    `removed`, `share`, `reasons`, and under `benchmarks` for each task set the ids of
+    the problems with a close match (`similar`) and how many have none (`non_similar`).
 
   Raises:
-    InputError: the folder is of something else, an input or a benchmark cannot be read.
+    InputError: the folder is of something else, an input or a benchmark cannot be read,
+      or a tau is no share, or there twice.
   """
-  index = _index(config, embed)
-  if folders.begin(folder, STAGE, _settings(config, index, embed)):
-    return folders.read_stats(folder)
-  facts: dict[str, Any] = {}
-  with folders.measured(facts), runner.pipeline() as graph:
-    judged = build(graph, config, index, (config.tau,), embed)
-    _write(judged, config.tau, folder, config.shards)
-  return _finish(config, folder, facts)
-
-
-def study(
-  config: DecontaminateConfig,
-  folder: Path,
-  taus: Sequence[float],
-  runner: pipeline.Runner,
-  embed: Embed | None = None,
-) -> list[dict[str, Any]]:
-  """The paper's pruning study (section 5.2, table 3): what each tau removes.
-
-  Args:
-    config: as for `run`, whose tau it replaces.
-    folder: gets study.json, study.md, and a stage's folder `pruned-TAU` for each tau,
-      which a model can be retrained on.
-    taus: AST match rates.
-    runner: where the pipeline runs.
-    embed: as for `run`.
-
-  Returns:
-    For each tau: `tau`, `read`, `removed`, `share`, `reasons`, and under `benchmarks`
-    for each task set the ids of the problems with a close match (`similar`) and how
-    many have none (`non_similar`).
-
-  Raises:
-    InputError: as for `run`; or a tau is no share, or there twice.
-  """
-  _check_taus(taus)
-  index = _index(config, embed)
-  settings = {**_settings(config, index, embed), "taus": list(taus)}
-  del settings["tau"]
-  if folders.begin(folder, f"{STAGE}-study", settings):
-    return storage.read_json(folder / STUDY)["rows"]
-  configs = [dataclasses.replace(config, tau=tau) for tau in taus]
-  places = [folder / f"pruned-{tau:g}" for tau in taus]
-  for place, each in zip(places, configs, strict=True):
-    place.mkdir(exist_ok=True)
-    folders.begin(place, STAGE, _settings(each, index, embed))
-  facts: dict[str, Any] = {}
-  with folders.measured(facts), runner.pipeline() as graph:
-    judged = build(graph, config, index, taus, embed)
-    for place, tau in zip(places, taus, strict=True):
-      _write(judged, tau, place, config.shards)
-  rows = []
-  for place, each in zip(places, configs, strict=True):
-    rows.append(_row(each.tau, _finish(each, place, dict(facts)), place, index))
-  storage.write_json(folder / STUDY, {"rows": rows})
-  storage.write_text(folder / TABLE, table(rows))
-  facts |= {"lineage": read.lineage(config.inputs)}
-  folders.finish(folder, f"{STAGE}-study", {}, facts)
-  return rows
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-  """The rows of a study as a Markdown table."""
-  names = list(rows[0]["benchmarks"]) if rows else []
-  head = ["tau", "removed", "share"]
-  head += [f"{name}: {kind}" for name in names for kind in ("similar", "non-similar")]
-  lines = [
-    [f"{row['tau']:g}", f"{row['removed']:,} of {row['read']:,}", f"{row['share']:.1%}"]
-    + [
-      str(count)
-      for name in names
-      for count in (
-        len(row["benchmarks"][name]["similar"]),
-        row["benchmarks"][name]["non_similar"],
-      )
-    ]
-    for row in rows
-  ]
-  return card.table(head, lines)
-
-
-def build(
-  graph: beam.Pipeline,
-  config: DecontaminateConfig,
-  index: Index,
-  taus: Sequence[float],
-  embed: Embed | None = None,
-) -> beam.PCollection[_Judged]:
-  """The pipeline from the inputs to all that is known of each document."""
-  decisions = graph | "Read" >> pipeline.Read(config.inputs)
-  if embed is None or config.distance is None:
-    return decisions | "Judge" >> beam.Map(_judge, index, min(taus))
-  return (
-    decisions
-    | "Batches" >> pipeline.Batches(_BATCH, config.shards)
-    | "Judge" >> beam.FlatMap(_judge_all, index, min(taus), embed, config.distance)
-  )
-
-
-def _write(
-  judged: beam.PCollection[_Judged], tau: float, folder: Path, shards: int
-) -> None:
-  _ = (
-    judged
-    | f"Decide {tau:g}" >> beam.Map(_decide, tau)
-    | f"Write {tau:g}" >> pipeline.Write(folder, shards)
-  )
-
-
-def _judge(decision: Decision, index: Index, least: float) -> _Judged:
-  if isinstance(decision, Drop):
-    return decision, []
-  return decision, index.evidence(decision.document.text, least)
-
-
-def _judge_all(
-  batch: Sequence[Decision],
-  index: Index,
-  least: float,
-  embed: Embed,
-  distance: float,
-) -> Iterator[_Judged]:
-  texts = [d.document.text for d in batch]
-  near = index.near(texts, embed, distance)
-  for decision, found in zip(batch, near, strict=True):
-    if isinstance(decision, Drop):
-      yield decision, []
-    else:
-      yield decision, index.evidence(decision.document.text, least, found)
-
-
-def _decide(judged: _Judged, tau: float) -> Decision:
-  decision, evidence = judged
-  if isinstance(decision, Drop):
-    return decision
-  return verdict.decide(decision.document, evidence, tau)
-
-
-def _index(config: DecontaminateConfig, embed: Embed | None) -> Index:
   if embed is not None and config.distance is None:
     raise InputError(
       "Decontaminate.distance: got None, expected the largest distance of a candidate; "
       "a checkpoint to embed with is given, so give a distance too"
     )
-  return Index.of(config.benchmarks, config.ngram, embed)
-
-
-def _settings(
-  config: DecontaminateConfig, index: Index, embed: Embed | None
-) -> dict[str, Any]:
-  return {
-    **dataclasses.asdict(config),
-    "version": VERSION,
-    "problems": index.digest,
-    "embedding": getattr(embed, "digest", None),
-    "read": read.identity(config.inputs),
-  }
+  _check_taus(taus)
+  settings = _settings(config, embed)
+  name = STAGE
+  if taus is not None:
+    name = f"{STAGE}-study"
+    settings = {k: v for k, v in settings.items() if k != "tau"} | {"taus": list(taus)}
+  if folders.begin(folder, name, settings):
+    return folders.read_stats(folder)
+  facts: dict[str, Any] = {}
+  places = {config.tau: folder}
+  if taus is not None:
+    places = {tau: folder / f"pruned-{tau:g}" for tau in taus}
+    for tau, place in places.items():
+      each = dataclasses.replace(config, tau=tau)
+      folders.begin(place, STAGE, _settings(each, embed))
+  with folders.measured(facts):
+    work = folder / folders.ENGINE
+    tasks, total = inputs.prepare(
+      work, "Decontaminate.inputs", config.inputs, engine.count
+    )
+    judging = Judging(config, folder, tuple(places.items()), embed)
+    steps = [Read(work / "plan"), judging]
+    engine.run(folder, "judge", steps, tasks, total, one_process=embed is not None)
+    facts["lineage"] = inputs.lineage(config.inputs)
+  stats = {t: _finish(work, t, p, tasks, dict(facts)) for t, p in places.items()}
+  if taus is None:
+    return stats[config.tau]
+  found = index(tuple(config.benchmarks), config.ngram, embed)
+  rows = [_row(tau, stats[tau], places[tau], found) for tau in taus]
+  storage.write_json(folder / STUDY, {"rows": rows})
+  storage.write_text(folder / TABLE, table(rows))
+  return folders.finish(folder, name, {}, {**facts, "rows": rows})
 
 
 def _finish(
-  config: DecontaminateConfig, folder: Path, facts: dict[str, Any]
+  work: AnyPath, tau: float, place: AnyPath, tasks: int, facts: dict[str, Any]
 ) -> dict[str, Any]:
-  counts = pipeline.total(folder, config.shards)
-  facts |= {"lineage": read.lineage(config.inputs)}
-  return folders.finish(folder, STAGE, counts.stats(), facts)
+  if storage.exists(place / folders.COMPLETED):  # before a study was killed
+    return folders.read_stats(place)
+  tally = Tally()
+  for rank in range(tasks):
+    tally.merge(storage.read_json(work / "tallies" / f"{tau:g}-{rank:05d}.json"))
+  return folders.finish(place, STAGE, tally.stats(), facts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Judging:
+  """A step: documents to the files of the decisions at each tau.
+
+  Attributes:
+    config: the settings.
+    folder: the stage's folder.
+    places: each tau, and the folder of its files.
+    embed: as for `run`.
+  """
+
+  config: DecontaminateConfig
+  folder: AnyPath
+  places: tuple[tuple[float, AnyPath], ...]
+  embed: Any
+
+  def __call__(
+    self, data: Iterable[Decision], rank: int, world_size: int
+  ) -> Iterator[Tally]:
+    """Write the files of a task."""
+    tick = Ticker(self.folder, "judge", rank)
+    found = self._evidence(data)
+    work = self.folder / folders.ENGINE
+    several = len(self.places) > 1
+    judged = list(found) if several else found  # of one task, for several taus
+    for tau, place in self.places:
+      decided = (self._decide(each, evidence, tau) for each, evidence in judged)
+      tally = folders.write(place, decided, rank, world_size, tick)
+      (work / "tallies").mkdir(parents=True, exist_ok=True)
+      name = f"{tau:g}-{rank:05d}.json"
+      storage.write_json(work / "tallies" / name, tally.record())
+    tick.flush()
+    yield Tally()
+
+  def _index(self) -> Index:
+    return index(tuple(self.config.benchmarks), self.config.ngram, self.embed)
+
+  def _evidence(
+    self, data: Iterable[Decision]
+  ) -> Iterator[tuple[Decision, list[Evidence]]]:
+    made, least = self._index(), min(tau for tau, _ in self.places)
+    for batch in _batches(data, _BATCH if self.embed else 1):
+      near: list[Any] = [None] * len(batch)
+      if self.embed:
+        texts = [each.document.text for each in batch]
+        near = made.near(texts, self.embed, self.config.distance or 0.0)
+      for decision, close in zip(batch, near, strict=True):
+        if isinstance(decision, Drop):
+          yield decision, []
+        else:
+          yield decision, made.evidence(decision.document.text, least, close)
+
+  def _decide(
+    self, decision: Decision, evidence: Sequence[Evidence], tau: float
+  ) -> Decision:
+    if isinstance(decision, Drop):
+      return decision
+    made = verdict.decide(decision.document, evidence, tau)
+    if isinstance(made, Drop) and self.config.cut == "function":
+      return self._cut(decision.document, made, tau)
+    return made
+
+  def _cut(self, document: Document, dropped: Drop, tau: float) -> Decision:
+    """Return the document without the parts that are too close, or the drop."""
+
+    def close(text: str) -> bool:
+      found = self._index().evidence(text, tau)
+      return isinstance(verdict.decide(document, found, tau), Drop)
+
+    cut = pieces.without(document.text, close)
+    if cut is None or close(cut.text):
+      return dropped
+    found = self._index().evidence(cut.text, tau)
+    changed = dataclasses.replace(document, text=cut.text)
+    kept = verdict.decide(changed, found, tau)
+    facts = {"reason": dropped.reason, "parts": cut.names, **dropped.evidence}
+    return Keep(kept.document.noted("cut", facts))
+
+
+def _batches(data: Iterable[Decision], size: int) -> Iterator[list[Decision]]:
+  batch: list[Decision] = []
+  for decision in data:
+    batch.append(decision)
+    if len(batch) == size:
+      yield batch
+      batch = []
+  if batch:
+    yield batch
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+  """Return the rows of a study as a Markdown table."""
+  names = list(rows[0]["benchmarks"]) if rows else []
+  head = ["tau", "removed", "share"]
+  head += [f"{name}: {kind}" for name in names for kind in ("similar", "non-similar")]
+  lines = []
+  for row in rows:
+    line = [f"{row['tau']:g}", f"{row['removed']:,} of {row['read']:,}"]
+    line.append(f"{row['share']:.1%}")
+    for name in names:
+      found = row["benchmarks"][name]
+      line += [str(len(found["similar"])), str(found["non_similar"])]
+    lines.append(line)
+  return card.table(head, lines)
+
+
+def _settings(config: DecontaminateConfig, embed: Any) -> dict[str, Any]:
+  return {
+    **dataclasses.asdict(config),
+    "version": VERSION,
+    "problems": index(tuple(config.benchmarks), config.ngram, embed).digest,
+    "embedding": getattr(embed, "digest", None),
+    "read": inputs.identity(config.inputs),
+  }
 
 
 def _row(
-  tau: float, stats: dict[str, Any], folder: Path, index: Index
+  tau: float, stats: dict[str, Any], folder: AnyPath, found: Index
 ) -> dict[str, Any]:
   similar = convicting(folder)
-  reasons = {
-    name: count for name, count in stats["dropped"].items() if name in verdict.REASONS
-  }
+  dropped = stats["dropped"].items()
+  reasons = {name: count for name, count in dropped if name in verdict.REASONS}
   removed = sum(reasons.values())
   read_in = stats["kept"] + removed
   return {
@@ -276,24 +278,24 @@ def _row(
         "similar": sorted(similar & ids),
         "non_similar": len(ids - similar),
       }
-      for name, ids in index.ids().items()
+      for name, ids in found.ids().items()
     },
   }
 
 
-def convicting(folder: Path) -> set[str]:
-  """The ids of all problems because of which a stage dropped something."""
+def convicting(folder: AnyPath) -> set[str]:
+  """Return the ids of all problems because of which a stage dropped something."""
   found: set[str] = set()
-  for file in sorted(folder.glob("dropped-*.jsonl")):
-    with file.open("rb") as lines:
-      for row in map(json.loads, lines):
-        if row["dropped"]["reason"] in verdict.REASONS:
-          found.update(row["dropped"]["evidence"]["problems"])
+  for drop in folders.dropped(folder):
+    if drop.reason in verdict.REASONS:
+      found.update(drop.evidence["problems"])
   return found
 
 
-def _check_taus(taus: Sequence[float]) -> None:
-  different = {f"{tau:g}" for tau in taus}  # as their folders are called
+def _check_taus(taus: Sequence[float] | None) -> None:
+  if taus is None:
+    return
+  different = {f"{tau:g}" for tau in taus}  # the names of their folders
   if not taus or len(different) != len(taus) or not all(0 < tau < 1 for tau in taus):
     raise InputError(
       f"--tau: got {', '.join(map(str, taus)) or 'nothing'}, expected different "

@@ -1,30 +1,28 @@
-"""One document on its way through the stages, and what a stage decides about it."""
-
-from __future__ import annotations
+"""A document on its way through the stages, and a stage's decision about it."""
 
 import collections
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 KINDS = ("code", "textbook", "exercise")
+_STRINGS = ("id", "text", "source", "licence", "kind", "repository")
 
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-  """A text, where it is from, and what every stage found out about it.
+  """A text, its origin, and the facts that stages found out about it.
 
   Attributes:
-    id: 32 hex digits that name it; see `identify`.
+    id: 32 hex digits; see `identify`.
     text: the text.
-    source: the collection that it belongs to, such as "cpython" or "grammar"; what
-      stages count by.
-    licence: SPDX identifier, or "unknown".
+    source: collection such as "cpython" or "grammar"; stages count by it.
+    licence: SPDX expression, or "unknown".
     kind: one of `KINDS`.
-    group: documents of one group are held out together, e.g. those made from a file.
-    provenance: stage -> facts, in the order of the stages: prompt, model, request,
-      scores, cluster, verdict.
+    repository: repository of code; for generated texts the idea behind the text.
+      Documents of one repository are held out together.
+    provenance: stage -> facts such as prompt, model, scores, cluster or verdict.
   """
 
   id: str
@@ -32,11 +30,12 @@ class Document:
   source: str
   licence: str
   kind: str
-  group: str
+  repository: str
   provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
-    for name in ("id", "text", "source", "licence", "kind", "group"):
+    """Refuse fields of other types."""
+    for name in _STRINGS:
       if not isinstance(getattr(self, name), str):
         raise ValueError(f"{name} is {getattr(self, name)!r:.60}, expected a string")
     if self.kind not in KINDS:
@@ -44,85 +43,77 @@ class Document:
     if not isinstance(self.provenance, Mapping):
       raise ValueError(f"provenance is {self.provenance!r:.60}, expected an object")
 
-  def noted(self, stage: str, facts: Mapping[str, Any]) -> Document:
-    """The same document with what a stage found out."""
+  def noted(self, stage: str, facts: Mapping[str, Any]) -> "Document":
+    """Return the document with a stage's facts in its provenance."""
     provenance = {**self.provenance, stage: dict(facts)}
     return dataclasses.replace(self, provenance=provenance)
 
   def record(self) -> dict[str, Any]:
-    """The document as JSON."""
+    """Return the document as a JSON object."""
     return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
   @staticmethod
-  def of(record: Mapping[str, Any]) -> Document:
-    """The document of a record; keys that are no field are left out.
+  def of(record: Mapping[str, Any]) -> "Document":
+    """Return the document of a record; unknown keys are ignored.
+
+    Records of earlier versions have `group` in place of `repository`.
 
     Raises:
-      ValueError: a field is missing, or is of another type.
+      ValueError: a field is missing, or has another type.
     """
-    names = [field.name for field in dataclasses.fields(Document)]
-    missing = [name for name in names[:-1] if name not in record]
-    if missing:
-      raise ValueError(f"it has no {missing[0]}")
+    if "repository" not in record and "group" in record:
+      record = {**record, "repository": record["group"]}
+    for name in _STRINGS:
+      if name not in record:
+        raise ValueError(f"it has no {name}")
+    names = (*_STRINGS, "provenance")
     return Document(**{name: record[name] for name in names if name in record})
 
 
 @dataclasses.dataclass(frozen=True)
 class Keep:
-  """The document goes on.
-
-  Attributes:
-    document: with what the stage noted.
-  """
+  """A document that goes on to the next stage."""
 
   document: Document
 
 
 @dataclasses.dataclass(frozen=True)
 class Drop:
-  """The document ends here.
+  """A document that ends here.
 
   Attributes:
-    document: as far as it was known.
+    document: as far as it is known.
     reason: a few words that do not vary with the document; stages count by them.
-    evidence: what a person needs to see that it was right.
+    evidence: facts with which a person can check the reason.
   """
 
   document: Document
   reason: str
   evidence: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-  def record(self) -> dict[str, Any]:
-    """The document as JSON, with the reason and the evidence."""
-    dropped = {"reason": self.reason, "evidence": dict(self.evidence)}
-    return {**self.document.record(), "dropped": dropped}
-
 
 Decision = Keep | Drop
 
 
 def identify(source: str, text: str) -> str:
-  """The id of a text of a source: 32 hex digits of the sha256 of both."""
+  """Return the id of a text: 32 hex digits of the sha256 of source and text."""
   content = f"{source}\0{text}".encode("utf-8", "surrogatepass")
   return hashlib.sha256(content).hexdigest()[:32]
 
 
-class LossError(RuntimeError):
-  """A source would lose more than it may; nothing was published."""
-
-
 class Tally:
-  """Counts of a stage: what it read, kept and dropped, by source and by licence."""
+  """Counts of documents that a stage read, kept and dropped."""
 
   def __init__(self):
     self.kept: collections.Counter[str] = collections.Counter()
     self.dropped: collections.Counter[tuple[str, str]] = collections.Counter()
     self.licences: collections.Counter[str] = collections.Counter()
     self.kinds: collections.Counter[str] = collections.Counter()
+    self.figures: collections.Counter[str] = collections.Counter()
     self.characters = 0
 
   def add(self, decision: Decision) -> None:
-    """Counts one decision."""
+    """Count a decision."""
     document = decision.document
     if isinstance(decision, Drop):
       self.dropped[document.source, decision.reason] += 1
@@ -132,38 +123,37 @@ class Tally:
     self.kinds[document.kind] += 1
     self.characters += len(document.text)
 
-  def add_all(self, other: Tally) -> None:
-    """Adds another tally's counts."""
-    for name in ("kept", "dropped", "licences", "kinds"):
-      getattr(self, name).update(getattr(other, name))
-    self.characters += other.characters
+  def record(self) -> dict[str, Any]:
+    """Return the counts as JSON that `merge` reads."""
+    dropped = [[*names, count] for names, count in self.dropped.items()]
+    return {**vars(self), "dropped": dropped}
+
+  def merge(self, record: Mapping[str, Any]) -> None:
+    """Add the counts of another tally's record."""
+    for name in ("kept", "licences", "kinds", "figures"):
+      getattr(self, name).update(record[name])
+    for source, reason, count in record["dropped"]:
+      self.dropped[source, reason] += count
+    self.characters += record["characters"]
 
   def stats(self) -> dict[str, Any]:
-    """The counts as `stats.json` holds them."""
-    kept, dropped = sum(self.kept.values()), sum(self.dropped.values())
+    """Return the counts as `stats.json` holds them."""
     reasons: collections.Counter[str] = collections.Counter()
     lost: collections.Counter[str] = collections.Counter()
     for (source, reason), count in self.dropped.items():
       reasons[reason] += count
       lost[source] += count
-    sources = sorted(self.kept.keys() | lost.keys())
+    kept = sum(self.kept.values())
     return {
-      "read": kept + dropped,
+      "read": kept + sum(lost.values()),
       "kept": kept,
       "kept_characters": self.characters,
-      "dropped": dict(reasons.most_common()),
+      "dropped": dict(sorted(reasons.items(), key=lambda r: (-r[1], r[0]))),
       "sources": {
         source: {"read": self.kept[source] + lost[source], "kept": self.kept[source]}
-        for source in sources
+        for source in sorted(self.kept.keys() | lost.keys())
       },
       "licences": dict(sorted(self.licences.items())),
       "kinds": dict(sorted(self.kinds.items())),
+      **({"figures": dict(sorted(self.figures.items()))} if self.figures else {}),
     }
-
-
-def tally(decisions: Iterable[Decision]) -> Tally:
-  """The counts of decisions."""
-  counts = Tally()
-  for decision in decisions:
-    counts.add(decision)
-  return counts

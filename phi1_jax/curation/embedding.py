@@ -6,8 +6,6 @@ averaged over the tokens or taken at the last one, of as many tokens as are aske
 Any checkpoint can be asked, CodeGen's 350M-mono (converted) included.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 

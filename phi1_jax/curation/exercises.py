@@ -1,11 +1,9 @@
-"""Exercises: a signature and docstring to be completed, with a solution that was run.
+"""Exercises: a signature and docstring to complete, with a solution that was run.
 
 The paper's were written by GPT-3.5, held to function names and kept as they came, with
 "a high error rate" (sections 2.2 and 6). Here a solution is run against its own asserts
 and doctests in the sandbox, and an exercise whose solution fails is dropped.
 """
-
-from __future__ import annotations
 
 import ast
 import functools
@@ -13,47 +11,49 @@ import re
 import warnings
 from collections.abc import Iterator
 
-from phi1_jax.curation import asserts, ideas
+from phi1_jax.curation import asserts, ideas, local_teacher
 from phi1_jax.curation.config import ExercisesConfig
-from phi1_jax.curation.teachers import Lesson, Written
-from phi1_jax.grammar import teacher as grammar
+from phi1_jax.curation.teaching import Subject, Written
 from phi1_jax.llm.conversation import Malformed
 
-STAGE, VERSION = "exercises", 1
+STAGE = "exercises"
 PLACES = frozenset(("name", "topic_a", "topic_b", "profession"))
 
 
-def lesson(config: ExercisesConfig) -> Lesson:
-  """What a teacher is to write: of an LLM, a function of a given name, about two topics
-  that somebody of a profession would meet.
+def subject(config: ExercisesConfig) -> Subject:
+  """Return what a teacher is to write.
+
+  An LLM gets the name of a function, two topics, and a profession that needs it.
   """
-
-  def composed() -> Iterator[Written]:
-    made = grammar.exercises(config.seed, 0, config.exercises, menu=config.menu)
-    for exercise in made:
-      facts = {
-        "family": exercise.family,
-        "composition": list(exercise.composition),
-        "frame": exercise.frame,
-        "tests": list(exercise.tests),
-      }
-      group = repr(exercise.composition)
-      yield Written(exercise.text, exercise.text, exercise.tests, group, facts)
-
-  def places(index: int) -> dict[str, str]:
-    chance = ideas.dice(config.seed, index)
-    topics = ideas.two_topics(chance)
-    return {
-      "name": ideas.function_name(chance),
-      "topic_a": topics[0],
-      "topic_b": topics[1],
-      "profession": chance.choice(ideas.PROFESSIONS),
-    }
-
-  read = functools.partial(read_reply, fewest=config.minimum_asserts)
-  return Lesson(
-    STAGE, "exercise", config.exercises, config.seed, composed, places, "name", read
+  return Subject(
+    STAGE,
+    "exercise",
+    config.exercises,
+    config.seed,
+    functools.partial(_composed, config),
+    functools.partial(_places, config.seed),
+    "name",
+    functools.partial(read_reply, fewest=config.minimum_asserts),
+    {"together": config.teacher != "llm", "cpu_seconds": config.cpu_seconds},
   )
+
+
+def _composed(config: ExercisesConfig, start: int, stop: int) -> Iterator[Written]:
+  for text, tests, idea, facts in local_teacher.exercises(
+    config.seed, start, stop, config.menu
+  ):
+    yield Written(text, text, tests, idea, facts)
+
+
+def _places(seed: int, index: int) -> dict[str, str]:
+  chance = ideas.dice(seed, index)
+  first, second = ideas.two_topics(chance)
+  return {
+    "name": ideas.function_name(chance),
+    "topic_a": first,
+    "topic_b": second,
+    "profession": chance.choice(ideas.PROFESSIONS),
+  }
 
 
 _BLOCK = re.compile(r"```[ \t]*[a-zA-Z0-9]*[ \t]*\n(.*?)```", re.DOTALL)
@@ -104,7 +104,7 @@ def _read(source: str, fewest: int) -> Written:
 
 
 def _tested(tree: ast.Module) -> ast.FunctionDef:
-  """The function that the exercise is about: documented, and asserted the most."""
+  """Return the documented function with the most asserts."""
   functions = [
     node
     for node in tree.body
@@ -118,7 +118,7 @@ def _tested(tree: ast.Module) -> ast.FunctionDef:
 
 
 def _program(source: str, tree: ast.Module) -> str:
-  """Imports and definitions as they were written; asserts and calls left out."""
+  """Return imports and definitions as they were written, without asserts and calls."""
   kept = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
   kept += (ast.Assign, ast.AnnAssign)
   lines = source.split("\n")

@@ -1,172 +1,369 @@
-"""The folder of a stage: what was asked, what was kept, what was dropped and why.
+"""The folder of a stage, local or on gs://.
 
-  stage.json                    what decides the outcome; written first
-  kept-00000-of-0000N.jsonl     documents, one a line
-  dropped-00000-of-0000N.jsonl  the others, each with `dropped: {reason, evidence}`
-  stats.json                    counts by reason, source and licence; prompts, models,
-                                money; the stats of the stages before it
-  README.md                     the same for people
-  COMPLETED                     sha256 of each file of documents; written last
+  stage.json                      the settings that decide the outcome; written first
+  kept-00000-of-0000N.parquet     documents
+  dropped-00000-of-0000N.parquet  the others, each with `reason` and `evidence`
+  stats.json                      counts by reason, source and licence; prompts, models,
+                                  money; the stats of the stages before it
+  README.md                       the same for people
+  COMPLETED                       size and sha256 of each file; written last
+  .engine/                        unfinished work, removed at the end
 
-Whatever else a stage leaves (labels, a classifier, a table) lies beside them. A stage
-that was stopped is begun again: it is a pure function of its inputs, and what it paid
-for is in a journal. Files without COMPLETED are of no use to the next stage.
+Folders of earlier versions, whose files are JSONL, can be read.
 """
-
-from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
 import resource
+import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from phi1_jax import InputError, storage
 from phi1_jax.curation import card
-from phi1_jax.curation.document import Decision, Document, Drop, Tally
+from phi1_jax.curation.document import Decision, Document, Drop, Keep, Tally
+from phi1_jax.storage import AnyPath
 from phi1_jax.text import settings_file
 
 STAGE, STATS, CARD, COMPLETED = "stage.json", "stats.json", "README.md", "COMPLETED"
+ENGINE, FAILED = ".engine", ".failed"
+_FIELDS = ("id", "text", "source", "repository", "licence", "kind", "provenance")
+KEPT = pa.schema([(name, pa.string()) for name in _FIELDS])
+ALL = pa.schema([(name, pa.string()) for name in (*_FIELDS, "reason", "evidence")])
+_GROUP_ROWS, _GROUP_CHARACTERS = 1000, 16 << 20
+_TAIL = 1 << 16  # bytes at the end of a file, with parquet's footer
 
 
-def begin(folder: Path, stage: str, settings: Mapping[str, Any]) -> bool:
-  """Writes down what a stage is to do, or refuses a folder of something else.
+class EmptyError(RuntimeError):
+  """A stage kept nothing, or its inputs hold nothing."""
+
+
+def begin(folder: AnyPath, stage: str, settings: Mapping[str, Any]) -> bool:
+  """Write a stage's settings, or refuse a folder of something else.
+
+  A stage that failed because it kept nothing may begin again with other settings.
 
   Args:
-    folder: the stage's folder, which is there.
+    folder: the stage's folder.
     stage: its name.
     settings: everything that decides its outcome.
 
   Returns:
-    Whether it is complete already.
+    Whether the stage is complete already.
 
   Raises:
     InputError: the folder was begun with other settings, or holds something else.
   """
-  if not (folder / STAGE).exists():
-    foreign = [e.name for e in sorted(folder.iterdir()) if not e.name.startswith(".")]
+  found = storage.names(folder)
+  if STAGE not in found:
+    foreign = [name for name in found if not name.startswith(".")]
     if foreign:
       raise InputError(
         f"--workdir: {folder} is no folder of a stage, it holds {foreign[0]}; name an "
         "empty or a new folder"
       )
-  complete = (folder / COMPLETED).exists()
-  if not complete and not _documents(folder):
-    (folder / STAGE).unlink(missing_ok=True)  # nothing was made by other settings
+  complete = COMPLETED in found
+  if not complete and (FAILED in found or not _documents(found)):
+    wanted = json.loads(json.dumps({"stage": stage, **settings}))
+    if STAGE in found and storage.read_json(folder / STAGE)["settings"] != wanted:
+      clear(folder)
+  folder.mkdir(parents=True, exist_ok=True)
   settings_file.begin(folder / STAGE, {"stage": stage, **settings})
   if complete:
-    kept_files(folder)  # refuses what is not as it was left
+    kept_files(folder)  # refuses changed files
   return complete
 
 
+def clear(folder: AnyPath) -> None:
+  """Remove everything that an incomplete stage left."""
+  remove_tree(folder / ENGINE)
+  for name in storage.names(folder):
+    if name in (STAGE, FAILED) or name.startswith(("kept-", "dropped-")):
+      (folder / name).unlink(missing_ok=True)
+
+
+def remove_tree(folder: AnyPath) -> None:
+  """Remove a folder with its files, if it exists."""
+  if not storage.is_remote(folder):
+    shutil.rmtree(folder, ignore_errors=True)
+  elif storage.exists(folder):
+    folder.rmtree()  # type: ignore[union-attr]
+
+
 def finish(
-  folder: Path, stage: str, counts: Mapping[str, Any], facts: Mapping[str, Any]
+  folder: AnyPath, stage: str, counts: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """Writes stats.json, the card, and COMPLETED last.
+  """Write stats.json, the card, and COMPLETED last.
 
   Args:
     folder: the stage's folder, with its documents in place.
     stage: its name.
-    counts: what `Tally.stats` gives.
-    facts: what else belongs into stats.json: "prompts", "models", "cost", "diversity",
-      "lineage" (stats of the stages before), and the stage's own figures.
+    counts: `Tally.stats`, or {} for a stage without documents of its own.
+    facts: other entries of stats.json: "prompts", "models", "cost", "lineage".
 
   Returns:
-    What stats.json holds.
+    The content of stats.json.
+
+  Raises:
+    EmptyError: nothing was kept. The stage is not complete; its settings may change.
   """
+  if "kept" in counts and not counts["kept"]:
+    storage.write_text(folder / FAILED, "nothing was kept\n")
+    reasons = "; ".join(f"{n:,} {reason}" for reason, n in counts["dropped"].items())
+    raise EmptyError(
+      f"{stage}: kept 0 of {counts['read']:,} documents ({reasons or 'read nothing'}); "
+      f"look at {folder}/dropped-*.parquet, change the settings and run it again"
+    )
   settings = storage.read_json(folder / STAGE)["settings"]
   stats = {"stage": stage, **counts, "settings": settings, **facts}
   storage.write_json(folder / STATS, stats)
   storage.write_text(folder / CARD, card.of_stage(stats))
-  digests = {path.name: _sha256(path) for path in _documents(folder)}
+  digests = {}
+  for name in _documents(storage.names(folder)):
+    noted = folder / ENGINE / "digests" / f"{name}.json"
+    digests[name] = storage.read_json(noted)
   storage.write_json(folder / COMPLETED, digests)
+  (folder / FAILED).unlink(missing_ok=True)
+  remove_tree(folder / ENGINE)
   return stats
 
 
+class _Hashing:
+  """A file that hashes the bytes written to it."""
+
+  def __init__(self, file: IO[bytes]):
+    self._file, self.sha256, self.size, self.tail = file, hashlib.sha256(), 0, b""
+    self.closed = False
+
+  def write(self, content: Any) -> int:
+    """Write and hash."""
+    content = bytes(content)
+    self.sha256.update(content)
+    self.tail = (self.tail + content)[-_TAIL:]
+    self.size += len(content)
+    return self._file.write(content)
+
+  def flush(self) -> None:
+    """Do nothing: the owner of the file flushes it."""
+
+  close = flush
+
+
+class _Rows:
+  """Writes documents to one parquet file in row groups."""
+
+  def __init__(self, writer: Any, schema: pa.Schema):
+    self._writer, self._schema = writer, schema
+    self._rows: list[dict[str, Any]] = []
+    self._characters = 0
+
+  def add(self, document: Document, **more: str) -> None:
+    """Write a document and further columns."""
+    row = document.record() | more
+    row["provenance"] = compact(document.provenance)
+    self._rows.append(row)
+    self._characters += len(document.text)
+    if len(self._rows) >= _GROUP_ROWS or self._characters >= _GROUP_CHARACTERS:
+      self.flush()
+
+  def flush(self) -> None:
+    """Write the rows that are held in memory."""
+    if self._rows:
+      self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
+    self._rows, self._characters = [], 0
+
+
+@contextlib.contextmanager
+def table(folder: AnyPath, name: str, schema: pa.Schema) -> Iterator[_Rows]:
+  """Open a parquet file of documents that appears whole; note its digest."""
+  folder.mkdir(parents=True, exist_ok=True)
+  with storage.writing(folder / name) as file:
+    sink = _Hashing(file)
+    writer = pq.ParquetWriter(sink, schema, compression="zstd")
+    opened = _Rows(writer, schema)
+    try:
+      yield opened
+      opened.flush()
+    finally:
+      writer.close()
+  noted = folder / ENGINE / "digests" / f"{name}.json"
+  noted.parent.mkdir(parents=True, exist_ok=True)
+  tail = hashlib.sha256(sink.tail).hexdigest()
+  facts = {"bytes": sink.size, "sha256": sink.sha256.hexdigest(), "tail": tail}
+  storage.write_json(noted, facts)
+
+
 def write(
-  folder: Path, decisions: Iterable[Decision], shard: int = 0, shards: int = 1
+  folder: AnyPath,
+  decisions: Iterable[Decision],
+  shard: int = 0,
+  shards: int = 1,
+  tick: Callable[[int], None] = lambda count: None,
 ) -> Tally:
-  """Writes one shard of decisions, whole under its name or absent; counts them."""
+  """Write a shard of decisions, whole under its names or absent; return the counts.
+
+  Args:
+    folder: the stage's folder.
+    decisions: of one shard, in an order that is the same on every run.
+    shard: number of the shard.
+    shards: how many there are.
+    tick: called with 1 after each decision.
+  """
   tally = Tally()
-  names = [f"{kind}-{shard:05d}-of-{shards:05d}.jsonl" for kind in ("kept", "dropped")]
-  with contextlib.ExitStack() as files:
-    kept, dropped = (
-      files.enter_context(storage.writing(folder / name)) for name in names
-    )
+  name = f"{shard:05d}-of-{shards:05d}.parquet"
+  with (
+    table(folder, f"dropped-{name}", ALL) as dropped,
+    table(folder, f"kept-{name}", KEPT) as kept,
+  ):
     for decision in decisions:
       tally.add(decision)
       if isinstance(decision, Drop):
-        dropped.write(line(decision.record()))
+        evidence = compact(decision.evidence)
+        dropped.add(decision.document, reason=decision.reason, evidence=evidence)
       else:
-        kept.write(line(decision.document.record()))
+        kept.add(decision.document)
+      tick(1)
   return tally
 
 
-def line(record: Mapping[str, Any]) -> bytes:
-  """A record as one line of JSON; equal records give equal bytes."""
-  text = json.dumps(record, separators=(",", ":"), allow_nan=False)
-  return text.encode() + b"\n"
+def spill(
+  folder: AnyPath,
+  name: str,
+  decisions: Iterable[Decision],
+  tick: Callable[[int], None] = lambda count: None,
+  schema: pa.Schema = ALL,
+) -> None:
+  """Write decisions to one file, kept and dropped ones together, for `spilled`."""
+  with table(folder, name, schema) as rows:
+    for decision in decisions:
+      if isinstance(decision, Drop):
+        evidence = compact(decision.evidence)
+        rows.add(decision.document, reason=decision.reason, evidence=evidence)
+      else:
+        rows.add(decision.document, reason="", evidence="{}")
+      tick(1)
 
 
-def kept(folder: Path) -> Iterator[Document]:
-  """The documents that a stage kept, complete or about to be."""
-  for path in sorted(folder.glob("kept-*-of-*.jsonl")):
-    with path.open("rb") as file:
-      yield from (Document.of(json.loads(row)) for row in file)
+def spilled(path: AnyPath) -> Iterator[Decision]:
+  """Yield the decisions of a file that `spill` wrote."""
+  for row in rows(path):
+    document = Document.of(row)
+    if row["reason"]:
+      yield Drop(document, row["reason"], row["evidence"])
+    else:
+      yield Keep(document)
 
 
-def read_stats(folder: Path) -> dict[str, Any]:
-  """The stats of a complete stage.
+def compact(record: Mapping[str, Any]) -> str:
+  """Return a record as JSON on one line; equal records give equal text."""
+  return json.dumps(record, separators=(",", ":"), allow_nan=False)
+
+
+def rows(path: AnyPath, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+  """Yield the rows of a parquet file of documents, JSON columns parsed."""
+  with path.open("rb") as file:
+    for batch in pq.ParquetFile(file).iter_batches(256, columns=columns):
+      for row in batch.to_pylist():
+        for name in ("provenance", "evidence"):
+          if name in row:
+            row[name] = json.loads(row[name])
+        yield row
+
+
+def kept(folder: AnyPath) -> Iterator[Document]:
+  """Yield the documents that a stage kept, complete or about to be."""
+  for path in _paths(folder, "kept-"):
+    if path.name.endswith(".jsonl"):
+      yield from map(Document.of, storage.read_lines(path))
+    else:
+      yield from map(Document.of, rows(path))
+
+
+def dropped(folder: AnyPath) -> Iterator[Drop]:
+  """Yield the documents that a stage dropped, with the reasons."""
+  for path in _paths(folder, "dropped-"):
+    if path.name.endswith(".jsonl"):
+      for row in storage.read_lines(path):
+        yield Drop(Document.of(row), **row["dropped"])
+    else:
+      for row in rows(path):
+        yield Drop(Document.of(row), row["reason"], row["evidence"])
+
+
+def read_stats(folder: AnyPath) -> dict[str, Any]:
+  """Return the stats of a complete stage.
 
   Raises:
     InputError: the folder is no stage's, or the stage is not complete.
   """
-  if not (folder / COMPLETED).is_file():
-    if (folder / STAGE).is_file():
-      stage = storage.read_json(folder / STAGE)["settings"].get("stage")
-      what = f"is not complete; run {stage} there again"
-    else:
-      what = (
-        "is no stage's folder; run the stage first, or name files: FOLDER/*.parquet"
-      )
-    raise InputError(f"{folder}: {what}")
-  return storage.read_json(folder / STATS)
+  found = storage.names(folder)
+  if COMPLETED in found:
+    return storage.read_json(folder / STATS)
+  if STAGE in found:
+    stage = storage.read_json(folder / STAGE)["settings"].get("stage")
+    failed = " since it kept nothing" * (FAILED in found)
+    raise InputError(f"{folder}: is not complete{failed}; run {stage} there again")
+  raise InputError(
+    f"{folder}: is no stage's folder; run the stage first, or name files: "
+    "FOLDER/*.parquet"
+  )
 
 
-def kept_files(folder: Path) -> list[Path]:
-  """The files of what a complete stage kept, in order.
+def kept_files(folder: AnyPath) -> list[AnyPath]:
+  """Return the files of the documents that a complete stage kept, in order.
+
+  Checks the size of each file, and the sha256 of its last 64 KiB.
 
   Raises:
-    InputError: the stage is not complete, or a file is not as it was left.
+    InputError: the stage is not complete, or a file has changed.
   """
   read_stats(folder)
-  for name, digest in storage.read_json(folder / COMPLETED).items():
-    if not (folder / name).is_file() or _sha256(folder / name) != digest:
+  noted: dict[str, Any] = storage.read_json(folder / COMPLETED)
+  for name, wanted in noted.items():
+    if not _unchanged(folder / name, wanted):
       raise InputError(
         f"{folder / name}: not as the stage left it; delete {folder} and run it again"
       )
-  return sorted(folder.glob("kept-*-of-*.jsonl"))
+  return _paths(folder, "kept-")
+
+
+def _unchanged(path: AnyPath, wanted: Any) -> bool:
+  try:
+    with path.open("rb") as file:
+      if isinstance(wanted, str):  # of an earlier version
+        return hashlib.sha256(file.read()).hexdigest() == wanted
+      size = file.seek(0, 2)
+      file.seek(max(0, size - _TAIL))
+      tail = hashlib.sha256(file.read()).hexdigest()
+      return size == wanted["bytes"] and tail == wanted["tail"]
+  except FileNotFoundError:
+    return False
+
+
+def _paths(folder: AnyPath, prefix: str) -> list[AnyPath]:
+  names = storage.names(folder)
+  return [folder / name for name in _documents(names) if name.startswith(prefix)]
+
+
+def _documents(names: Iterable[str]) -> list[str]:
+  return [name for name in names if name.startswith(("kept-", "dropped-"))]
 
 
 @contextlib.contextmanager
 def measured(facts: dict[str, Any]) -> Iterator[None]:
-  """Adds `seconds` and `peak_memory_mib` (of this process so far) to facts."""
+  """Add `seconds` and `peak_memory_mib` (of this process and its workers) to facts."""
   started = time.monotonic()
   yield
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux
+  usage = [resource.getrusage(w).ru_maxrss for w in _WHO]  # KiB on Linux
   facts["run"] = {
     "seconds": round(time.monotonic() - started, 3),
-    "peak_memory_mib": round(peak / 1024, 1),
+    "peak_memory_mib": round(max(usage) / 1024, 1),
   }
 
 
-def _documents(folder: Path) -> list[Path]:
-  return sorted([*folder.glob("kept-*.jsonl"), *folder.glob("dropped-*.jsonl")])
-
-
-def _sha256(path: Path) -> str:
-  with path.open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
+_WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)

@@ -1,54 +1,72 @@
 """A judge of educational value that needs no network: features of the code itself.
 
-It stands in for the LLM of the paper's section 2.1 where none is at hand, and is always
-named as what it is. What raises and lowers the score is what the paper says of good and
-bad files: self-contained, explained, algorithmic, against boilerplate, constants,
-settings and logic that cannot be followed without other files. Weights were set by hand
-before anything was trained on its labels; how far it agrees with a real LLM is not
-known until both have judged the same sample (`Annotate.compare_with`).
-"""
+It stands in for the LLM of the paper's section 2.1, and is always named as a stand-in.
+The weights were set by hand; how far it agrees with an LLM is not known until both have
+judged the same sample (`Annotate.compare_with`).
 
-from __future__ import annotations
+Code without explanation gets less than 3 of 5 points, however much logic it has: that
+keeps out collections of competition answers. Code of a library that explains itself
+gets 3 or more even if it imports its own modules.
+"""
 
 import ast
 import builtins
 import collections
 import dataclasses
-import io
+import re
 import sys
-import tokenize
-from collections.abc import Iterator
+from typing import Any
 
+from phi1_jax.curation import sketches
 from phi1_jax.text import source
 
-VERSION = 1
+VERSION = 2
 _LOGIC = (ast.For, ast.While, ast.If, ast.IfExp, ast.BoolOp, ast.Compare, ast.BinOp)
 _LOGIC += (ast.AugAssign, ast.comprehension, ast.Return, ast.Yield)
 _FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 _LONG_FUNCTION, _LONG_FILE, _SHORT_FILE = 60, 600, 5  # lines
+_NO_DOCUMENTATION_LINES = 4  # functions up to this length explain themselves
+_FEWEST_WORDS = 4  # of a docstring that explains
+_PROSE = re.compile(r"#+\s*[A-Za-z][\w']*(?:[\s,;:]+[\w'`(\"-]+){2,}")
+_CODE = re.compile(
+  r"#+\s*(?:import\b|from\s+\S+\s+import|def\b|class\b|return\b|@|[\w.]+\s*(?:=|\()"
+  r"|(?:if|for|while|with|elif)\b.*:$)"
+)
+_NOTEBOOK = re.compile(r"^# (?:In ?\[[ \d]*\]:|%%)|get_ipython\(\)", re.MULTILINE)
+_CONTEST = re.compile(
+  r"^class Solution\b|\b(?:raw_)?input\(\)\.(?:split|strip)|stdin\.readline"
+  r"|map\(int, ?(?:raw_)?input\(\)",
+  re.MULTILINE,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-  """What the judge sees of a file; every share is from 0 to 1.
+  """Features of a file; every share is from 0 to 1.
 
   Attributes:
     lines: lines that are not blank.
-    comments: share of them that are comments or docstrings.
-    documented: share of functions and classes with a docstring.
+    comments: share of them that are comments in prose, or docstrings.
+    documented: share of classes, and of functions of more than 4 lines, with a
+      docstring of 4 words or more.
+    introduced: whether a docstring or comment introduces the file.
     logic: nodes that compute, branch, loop or return, per line of code; at most 1.
     boilerplate: share of top-level and class-level statements that only import,
       assign a constant or set an attribute.
     own: share of imported packages that are the standard library's.
     short: share of functions of at most 60 lines.
-    named: share of identifiers of at least three letters, i, j, k, n, x, y counted too.
+    named: share of uses of names that have at least three letters.
     examples: whether a docstring shows a doctest, or the file asserts something.
     repeated: share of lines that stand in the file more than once.
+    script: share of top-level statements that are no definitions, imports or constants.
+    notebook: whether it was converted from a notebook.
+    contest: whether it has the form of answers in a competition.
   """
 
   lines: int
   comments: float
   documented: float
+  introduced: bool
   logic: float
   boilerplate: float
   own: float
@@ -56,67 +74,121 @@ class Features:
   named: float
   examples: bool
   repeated: float
+  script: float
+  notebook: bool
+  contest: bool
 
 
 def score(text: str) -> float:
-  """Educational value from 0 to 5, in steps of a tenth; 0 for what does not parse.
-
-  Args:
-    text: a Python file.
-  """
+  """Return the educational value from 0 to 5 in tenths; 0 for a text without a tree."""
   found = features(text)
   return 0.0 if found is None else weigh(found)
 
 
 def weigh(found: Features) -> float:
-  """The score of features: five points for what is good, less what is bad."""
-  good = (
-    1.0 * found.documented
+  """Return the score of features: points for what is good, less what is bad."""
+  explained = (
+    1.3 * found.documented
     + 0.8 * min(found.comments / 0.2, 1.0)  # a fifth of the lines says enough
-    + 1.4 * found.logic
-    + 0.7 * found.own
-    + 0.5 * found.short
-    + 0.3 * found.named
-    + 0.3 * found.examples
+    + 0.3 * found.introduced
   )
-  bad = 1.6 * max(found.boilerplate - 0.3, 0.0) / 0.7 + 1.0 * found.repeated
-  if found.lines > _LONG_FILE:
-    bad += 0.6
-  if found.lines < _SHORT_FILE:
-    bad += 1.5
-  return round(min(max(good - bad, 0.0), 5.0), 1)
+  readable = (
+    1.3 * min(found.logic / 0.7, 1.0)
+    + 0.5 * found.short
+    + 0.5 * max(found.named - 0.4, 0.0) / 0.6
+    + 0.4 * found.own
+    + 0.2 * found.examples
+  )
+  bad = 1.4 * max(found.boilerplate - 0.5, 0.0) / 0.5 + 1.0 * found.repeated
+  bad += 0.6 * (found.lines > _LONG_FILE) + 1.5 * (found.lines < _SHORT_FILE)
+  bad += 0.8 * found.notebook + 0.5 * max(found.script - 0.3, 0.0) / 0.7
+  bad += 0.8 * (found.contest and explained < 1.6)
+  total = min(explained, 2.3) + min(readable, 2.7) - bad
+  return round(min(max(total, 0.0), 5.0), 1)
+
+
+class _Walk:
+  """Facts of a tree, gathered in one pass."""
+
+  def __init__(self, tree: ast.Module):
+    self.logic = self.documented = self.documentable = self.short = self.functions = 0
+    self.docstring_lines = 0
+    self.asserts = False
+    self.names: collections.Counter[str] = collections.Counter()
+    self.packages: set[str] = set()
+    for node in ast.walk(tree):
+      self._visit(node)
+
+  def _visit(self, node: ast.AST) -> None:
+    if isinstance(node, ast.Name):
+      self.names[node.id] += 1
+    elif isinstance(node, ast.arg):
+      self.names[node.arg] += 1
+    elif isinstance(node, (*_FUNCTION, ast.ClassDef, ast.Module)):
+      self._definition(node)
+    elif isinstance(node, _LOGIC):
+      self.logic += 1
+    elif isinstance(node, ast.Import):
+      self.packages.update(alias.name.split(".")[0] for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      self.packages.add("." if node.level else (node.module or "").split(".")[0])
+    elif isinstance(node, ast.Assert):
+      self.asserts = True
+
+  def _definition(self, node: Any) -> None:
+    docstring = ast.get_docstring(node, clean=False) or ""
+    self.docstring_lines += docstring.count("\n") + 1 if docstring else 0
+    if isinstance(node, ast.Module):
+      return
+    length = (node.end_lineno or node.lineno) - node.lineno + 1
+    if isinstance(node, _FUNCTION):
+      self.functions += 1
+      self.short += length <= _LONG_FUNCTION
+    good = len(docstring.split()) >= _FEWEST_WORDS
+    if good or length > _NO_DOCUMENTATION_LINES:
+      self.documentable += 1
+      self.documented += good
 
 
 def features(text: str) -> Features | None:
-  """The features of a file; None if it is not Python 3."""
+  """Return the features of a file; None if this interpreter cannot parse it."""
+  text = sketches.without_licence(text)
   tree = source.parse(text)
-  if tree is None:
-    return None
   lines = [line.strip() for line in text.splitlines() if line.strip()]
-  if not lines:
+  if tree is None or not lines:
     return None
-  nodes = list(ast.walk(tree))
-  functions = [node for node in nodes if isinstance(node, _FUNCTION)]
-  documented = [*functions, *(node for node in nodes if isinstance(node, ast.ClassDef))]
-  comments = comment_lines(text, tree)
-  code_lines = max(len(lines) - comments, 1)
-  statements = list(_outer_statements(tree))
+  walk = _Walk(tree)
+  comments = [line for line in lines if line[0] == "#"]
+  prose = [line for line in comments if _PROSE.match(line) and not _CODE.match(line)]
+  explained = len(prose) + walk.docstring_lines
+  code_lines = max(len(lines) - len(comments) - walk.docstring_lines, 1)
+  names = collections.Counter(walk.names)
+  for name in vars(builtins):
+    names.pop(name, None)
+  said = sum(count for name, count in names.items() if len(name.strip("_")) >= 3)
+  outer = _outer_statements(tree)
+  own = [name in sys.stdlib_module_names for name in walk.packages]
+  introduction = (ast.get_docstring(tree) or "").split()
   return Features(
     lines=len(lines),
-    comments=min(comments / len(lines), 1.0),
-    documented=_share(bool(ast.get_docstring(node)) for node in documented),
-    logic=min(sum(isinstance(node, _LOGIC) for node in nodes) / code_lines, 1.0),
-    boilerplate=_share(map(_is_boilerplate, statements)),
-    own=_share((name in sys.stdlib_module_names for name in _packages(nodes)), 1.0),
-    short=_share(_length(node) <= _LONG_FUNCTION for node in functions),
-    named=_share(_says_something(name) for name in _identifiers(nodes)),
-    examples=">>>" in text or any(isinstance(node, ast.Assert) for node in nodes),
+    comments=min(explained / len(lines), 1.0),
+    documented=_share(walk.documented, walk.documentable),
+    introduced=len(introduction) >= _FEWEST_WORDS or bool(_PROSE.match(lines[0])),
+    logic=min(walk.logic / code_lines, 1.0),
+    boilerplate=_share(sum(map(_is_boilerplate, outer)), len(outer)),
+    own=_share(sum(own), len(own), 1.0),
+    short=_share(walk.short, walk.functions),
+    named=_share(said, names.total()),
+    examples=">>>" in text or walk.asserts,
     repeated=_repeated(lines),
+    script=_share(sum(map(_is_script, tree.body)), len(tree.body)),
+    notebook=bool(_NOTEBOOK.search(text)),
+    contest=bool(_CONTEST.search(text)),
   )
 
 
 def comment_ratio(text: str) -> float:
-  """Share of lines that are comments or docstrings; 0 for what does not parse.
+  """Return the share of lines that are comments or docstrings.
 
   Alone it is the baseline that a classifier has to beat: classifiers of educational
   value are known to reward comments for their own sake.
@@ -125,37 +197,21 @@ def comment_ratio(text: str) -> float:
   return 0.0 if found is None else found.comments
 
 
-def comment_lines(text: str, tree: ast.Module) -> int:
-  """Lines that hold nothing but a comment or a part of a docstring."""
-  documented = (ast.Module, ast.ClassDef, *_FUNCTION)
-  count = 0
-  for node in ast.walk(tree):
-    if isinstance(node, documented) and node.body:
-      first = node.body[0]
-      if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-        value = first.value.value
-        count += value.count("\n") + 1 if isinstance(value, str) else 0
-  try:
-    tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
-  except (tokenize.TokenError, SyntaxError):
-    return count
-  own = (t for t in tokens if t.type == tokenize.COMMENT)
-  return count + sum(not t.line[: t.start[1]].strip() for t in own)
-
-
-def _outer_statements(tree: ast.Module) -> Iterator[ast.stmt]:
-  """Statements of the module and of its classes, docstrings left out."""
+def _outer_statements(tree: ast.Module) -> list[ast.stmt]:
+  """Return the statements of the module and of its classes without docstrings."""
+  found: list[ast.stmt] = []
   bodies: list[list[ast.stmt]] = [tree.body]
   while bodies:
     for node in bodies.pop():
       if isinstance(node, ast.ClassDef):
         bodies.append(node.body)
       elif not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
-        yield node
+        found.append(node)
+  return found
 
 
 def _is_boilerplate(node: ast.stmt) -> bool:
-  """Whether a statement imports, names a constant, or is a method that only sets."""
+  """Return whether a statement imports, names a constant, or only sets attributes."""
   if isinstance(node, (ast.Import, ast.ImportFrom, ast.Pass)):
     return True
   if isinstance(node, (ast.Assign, ast.AnnAssign)):
@@ -169,39 +225,17 @@ def _is_boilerplate(node: ast.stmt) -> bool:
   return False
 
 
-def _packages(nodes: list[ast.AST]) -> set[str]:
-  """Packages that are imported; a relative import is one that is not here."""
-  found = set()
-  for node in nodes:
-    if isinstance(node, ast.Import):
-      found.update(alias.name.split(".")[0] for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
-      found.add("." if node.level else (node.module or "").split(".")[0])
-  return found
-
-
-def _identifiers(nodes: list[ast.AST]) -> set[str]:
-  names = {node.id for node in nodes if isinstance(node, ast.Name)}
-  names |= {node.arg for node in nodes if isinstance(node, ast.arg)}
-  return names - vars(builtins).keys()
-
-
-def _says_something(name: str) -> bool:
-  return len(name.strip("_")) >= 3 or name in "ijknxy"
-
-
-def _length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-  return (node.end_lineno or node.lineno) - node.lineno + 1
+def _is_script(node: ast.stmt) -> bool:
+  if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+    return False  # a docstring
+  kinds = (*_FUNCTION, ast.ClassDef, ast.Import, ast.ImportFrom, ast.If)
+  return not isinstance(node, kinds) and not _is_boilerplate(node)
 
 
 def _repeated(lines: list[str]) -> float:
-  long = [line for line in lines if len(line) > 12]
-  if not long:
-    return 0.0
-  counts = collections.Counter(long)
-  return sum(count for count in counts.values() if count > 1) / len(long)
+  counts = collections.Counter(line for line in lines if len(line) > 12)
+  return _share(sum(c for c in counts.values() if c > 1), counts.total())
 
 
-def _share(hits, of_nothing: float = 0.0) -> float:
-  values = list(hits)
-  return sum(values) / len(values) if values else of_nothing
+def _share(hits: int, total: int, of_nothing: float = 0.0) -> float:
+  return hits / total if total else of_nothing

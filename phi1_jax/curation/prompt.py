@@ -1,7 +1,5 @@
 """Prompts: text files with `$places`, named and versioned by their own content."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import string

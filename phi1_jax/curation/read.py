@@ -1,196 +1,223 @@
-"""Documents from wherever they are: embedded corpora, stages, JSONL, parquet.
+"""Documents of a place: a task's part of JSONL, parquet, Arrow, code or a corpus.
 
-An input is cut into places, each a file or a part of one, which are read apart from
-each other: here one after the other, in a pipeline by as many workers as there are.
-What cannot be read as a document is dropped with a reason, and nothing else is lost.
+A row that is no document is dropped with a reason, and nothing else is lost.
 """
 
-from __future__ import annotations
-
+import contextlib
 import dataclasses
-import glob
 import gzip
 import io
 import json
+import os
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from phi1_jax import InputError, how_to_install
-from phi1_jax.curation import folder as folders
-from phi1_jax.curation.document import Decision, Document, Drop, Keep, identify
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-EMBEDDED = "embedded"
+from phi1_jax import InputError, how_to_install, storage
+from phi1_jax.curation import inputs, licences
+from phi1_jax.curation.document import Decision, Document, Drop, Keep, identify
+from phi1_jax.curation.inputs import Place
+from phi1_jax.storage import AnyPath
+
 # Longer documents, and longer lines of JSON, are data, not code.
 MAXIMUM_BYTES = 8 << 20
 _DEEPEST = 50  # levels of a document's provenance
-# Names that published sets give to what we need, the first that is there counts: ours,
-# The Stack v1 and v2, starcoderdata, GitHub's code set.
+# Names of columns in published sets; the first that is there counts: ours, The Stack
+# v1 and v2, starcoderdata, GitHub's code set.
 _TEXT = ("text", "content", "code")
-_SOURCE = ("source", "max_stars_repo_name", "repo_name", "repository_name")
+_REPOSITORY = ("repository", "source", "max_stars_repo_name", "repo_name")
+_REPOSITORY += ("repository_name", "repo")
 _LICENCE = ("licence", "license", "licenses", "max_stars_repo_licenses")
 _LICENCE += ("detected_licenses",)
 _PATH = ("path", "max_stars_repo_path", "file_path")
+_OURS = ("id", "kind", "group", "provenance")
+_WANTED = {*_TEXT, *_REPOSITORY, *_LICENCE, *_PATH, *_OURS}
+_STACK_V2 = {"blob_id", "src_encoding"}
+_ERRORS = (OSError, EOFError, ValueError, zlib.error)  # pyarrow's are ValueErrors
+CELL = "# %%"  # before each cell of a notebook, as Jupytext and editors write it
+_MAGIC = re.compile(r"^\s*(?:%|!|\?|[\w.]+\?\s*$)")
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-  """A part of an input that one reader reads.
+class Read:
+  """A step: a task's places to decisions.
 
   Attributes:
-    kind: "embedded", "jsonl" or "parquet".
-    path: the file; of an embedded corpus, its name and the file in it.
-    part: row group of a parquet file.
-    source: what the documents are counted under where they do not say.
+    plan: folder that `inputs.save` wrote.
   """
 
-  kind: str
-  path: str
-  part: int = 0
-  source: str = ""
+  plan: AnyPath
 
-
-def places(wanted: str) -> list[Place]:
-  """What there is to read of an input.
-
-  Args:
-    wanted: "embedded"; the folder of a complete stage; or a file or glob pattern of
-      .jsonl, .jsonl.gz or .parquet.
-
-  Raises:
-    InputError: nothing is there, or a stage is not complete.
-  """
-  if wanted == EMBEDDED:
-    from phi1_jax.data import corpora
-
-    return [
-      Place("embedded", f"{corpus.name}/{path}", source=corpus.name)
-      for corpus in corpora.embedded()
-      for path in corpus.paths
-    ]
-  path = Path(wanted).expanduser()
-  if path.is_dir() or not (path.suffix or glob.has_magic(wanted)):
-    files = [str(file) for file in folders.kept_files(path)]
-  else:
-    files = sorted(glob.glob(str(path), recursive=True))
-  if not files:
-    raise InputError(
-      f"{wanted}: nothing there; expected embedded, the folder of a stage, or files "
-      "that end in .jsonl, .jsonl.gz or .parquet"
-    )
-  return [place for file in files for place in _places_of(file)]
-
-
-def identity(inputs: Sequence[str]) -> dict[str, Any]:
-  """What the inputs are: equal values mean equal documents.
-
-  Of files that are no stage's it is size and time of the last change: those of a
-  cluster are too large to be read twice.
-  """
-  found: dict[str, Any] = {}
-  for wanted in inputs:
-    if wanted == EMBEDDED:
-      from phi1_jax.data import corpora
-
-      found[wanted] = [c.describe()["sha256"] for c in corpora.embedded()]
-    elif (path := Path(wanted).expanduser()).is_dir():
-      folders.kept_files(path)
-      found[wanted] = json.loads((path / folders.COMPLETED).read_text())
-    else:
-      files = sorted({place.path for place in places(wanted)})
-      stats = {file: Path(file).stat() for file in files}
-      found[wanted] = {f: [s.st_size, s.st_mtime_ns] for f, s in stats.items()}
-  return found
-
-
-def lineage(inputs: Sequence[str]) -> list[dict[str, Any]]:
-  """The stats of the stages among the inputs."""
-  paths = [Path(name).expanduser() for name in inputs if name != EMBEDDED]
-  return [folders.read_stats(path) for path in paths if path.is_dir()]
-
-
-def documents(place: Place) -> Iterator[Decision]:
-  """What is read at a place: documents to keep, or the reasons why there are none."""
-  if place.kind == "embedded":
-    yield from _embedded(place)
-  elif place.kind == "parquet":
-    yield from _parquet(place)
-  else:
-    yield from _lines(place)
-
-
-def read(inputs: Sequence[str]) -> Iterator[Decision]:
-  """Everything of some inputs, one place after the other."""
-  for wanted in inputs:
-    for place in places(wanted):
+  def __call__(self, data: Any, rank: int, world_size: int) -> Iterator[Decision]:
+    """Read the task's places, one after the other."""
+    del data, world_size
+    for place in inputs.load(self.plan, rank):
       yield from documents(place)
 
 
-def _places_of(file: str) -> list[Place]:
-  if file.endswith((".jsonl", ".jsonl.gz", ".json.gz")):
-    return [Place("jsonl", file, source=Path(file).name.split(".")[0])]
-  if file.endswith(".parquet"):
-    groups = _opened_parquet(file).num_row_groups
-    name = Path(file).stem
-    return [Place("parquet", file, part, name) for part in range(groups)]
-  raise InputError(f"{file}: expected a name that ends in .jsonl, .jsonl.gz, .parquet")
+def read(wanted: Sequence[str]) -> Iterator[Decision]:
+  """Yield the decisions of all inputs, in this process."""
+  for place in inputs.plan("inputs", wanted):
+    yield from documents(place)
+
+
+def ids(place: Place) -> list[str]:
+  """Return the ids of the documents of a place, in order."""
+  if place.kind == "parquet":
+    opened = parquet(storage.parse(place.path))
+    if {"id", "kind"} <= set(opened.schema_arrow.names):
+      groups = list(range(place.start, place.stop or opened.num_row_groups))
+      return opened.read_row_groups(groups, ["id"]).column("id").to_pylist()
+  return [d.document.id for d in documents(place) if isinstance(d, Keep)]
+
+
+def documents(place: Place) -> Iterator[Decision]:
+  """Yield the documents of a place, or the reasons why there are none.
+
+  Raises:
+    InputError: a file cannot be read, or ends early.
+  """
+  readers = {"embedded": _embedded, "parquet": _parquet, "jsonl": _lines}
+  readers |= {"arrow": _arrow, "files": _files}
+  yield from readers[place.kind](place)
 
 
 def _embedded(place: Place) -> Iterator[Decision]:
   from phi1_jax.data import corpora
 
   corpus = next(c for c in corpora.embedded() if c.name == place.source)
-  path = place.path.partition("/")[2]
-  found = corpora.code(corpus, path)
-  if isinstance(found, corpora.Drop):
-    yield _nothing(place, found.reason, place.path)
-    return
-  for text, group in ((document.text, document.group or "") for document in found):
-    made = Document(
-      id=identify(corpus.name, text),
-      text=text,
-      source=corpus.name,
-      licence=corpus.licence,
-      kind="code",
-      group=group,
-      provenance={"raw": {"path": path, "version": corpus.version}},
-    )
-    yield Keep(made)
+  for path, repository in place.names:
+    found = corpora.code(corpus, path)
+    if isinstance(found, corpora.Drop):
+      yield _nothing(place, found.reason, f"{corpus.name}/{path}")
+      continue
+    for each in found:
+      yield Keep(
+        Document(
+          id=identify(corpus.name, each.text),
+          text=each.text,
+          source=corpus.name,
+          licence=corpus.licence,
+          kind="code",
+          repository=repository,
+          provenance={"raw": {"path": path, "version": corpus.version}},
+        )
+      )
+
+
+def _files(place: Place) -> Iterator[Decision]:
+  for name, repository in place.names:
+    path = storage.parse(place.path) / name
+    where = os.fspath(path)
+    try:
+      content = storage.read_bytes(path)
+      if len(content) > MAXIMUM_BYTES:
+        yield _nothing(place, f"over {MAXIMUM_BYTES >> 20} MiB", where)
+        continue
+      text = content.decode("utf-8-sig")
+      if name.endswith(".ipynb"):
+        text = notebook(text)
+    except FileNotFoundError:
+      raise InputError(f"{where}: gone since the stage began") from None
+    except UnicodeDecodeError:
+      yield _nothing(place, "not UTF-8", where)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+      yield _nothing(place, "not a notebook", where, str(error)[:200])
+    else:
+      row = {"text": text, "repository": repository, "path": name}
+      yield _of_row(place, row, where)
+
+
+def notebook(content: str) -> str:
+  """Return the code cells of a notebook, each after a line `# %%`; no magics.
+
+  Raises:
+    ValueError, KeyError, TypeError, AttributeError: the content is no notebook.
+  """
+  parsed = json.loads(content)
+  cells = parsed["cells"] if "cells" in parsed else parsed["worksheets"][0]["cells"]
+  texts = []
+  for cell in cells:
+    if cell["cell_type"] != "code":
+      continue
+    found = cell["source"] if "source" in cell else cell["input"]
+    text = found if isinstance(found, str) else "".join(found)
+    if text.lstrip().startswith("%%"):  # another language, or timing
+      continue
+    lines = [line for line in text.splitlines() if not _MAGIC.match(line)]
+    if any(line.strip() for line in lines):
+      texts.append("\n".join([CELL, *lines]).rstrip())
+  return "\n\n".join(texts) + "\n"
 
 
 def _lines(place: Place) -> Iterator[Decision]:
-  opened: Any = gzip.open if place.path.endswith(".gz") else open
-  number = 0
+  number, after = 0, f" after byte {place.start}" if place.start else ""
   try:
-    with opened(place.path, "rb") as file:
-      for number, line in enumerate(_bounded_lines(file), 1):
-        where = f"{place.path}, line {number}"
+    with _opened(place.path) as file:
+      if place.start:  # the line that begins before belongs to the place before
+        file.seek(place.start - 1)
+        while (rest := file.readline(1 << 16)) and not rest.endswith(b"\n"):
+          pass
+      for number, line in enumerate(_bounded_lines(file, place), 1):
+        where = f"{place.path}{after}, line {number}"
         if line is None:
           yield _nothing(place, f"over {MAXIMUM_BYTES >> 20} MiB", where)
         elif line.strip():
           yield _of_line(place, line, where)
-  except (OSError, EOFError, zlib.error) as error:
-    raise InputError(f"{place.path}: not readable after line {number} ({error})") from (
-      None
-    )
+  except _ERRORS as error:
+    raise InputError(
+      f"{place.path}: not readable after line {number}{after} ({error})"
+    ) from None
 
 
-def _bounded_lines(file: io.BufferedIOBase) -> Iterator[bytes | None]:
-  """Lines of a file; None for one that is too long, of which little is ever held."""
-  while line := file.readline(MAXIMUM_BYTES):
+@contextlib.contextmanager
+def _opened(name: str) -> Iterator[Any]:
+  path = storage.parse(name)
+  with path.open("rb") as file:
+    if name.endswith(".gz"):
+      with gzip.open(file) as opened:
+        yield opened
+    elif name.endswith(".zst"):
+      try:
+        import zstandard
+      except ImportError:
+        raise InputError(f"{name} needs zstandard: {how_to_install('curate')}") from (
+          None
+        )
+      try:
+        with zstandard.ZstdDecompressor().stream_reader(
+          file, read_across_frames=True
+        ) as s:
+          yield io.BufferedReader(s, 1 << 20)
+      except zstandard.ZstdError as error:
+        raise ValueError(error) from None
+    else:
+      yield file
+
+
+def _bounded_lines(file: Any, place: Place) -> Iterator[bytes | None]:
+  """Yield the lines that begin in a place; None for a line that is too long."""
+  stop = float("inf") if place.stop is None else place.stop
+  where = file.tell() if place.stop or place.start else 0
+  while where < stop and (line := file.readline(MAXIMUM_BYTES)):
+    where += len(line)
     if line.endswith(b"\n") or len(line) < MAXIMUM_BYTES:
       yield line
       continue
-    line = b""  # nobody needs it any more
+    line = b""  # frees the memory
     while (rest := file.readline(1 << 16)) and not rest.endswith(b"\n"):
-      pass
+      where += len(rest)
+    where += len(rest)
     yield None
 
 
 def _of_line(place: Place, line: bytes, where: str) -> Decision:
   try:
-    row = json.loads(line.decode())
+    row = json.loads(line.decode("utf-8-sig"))
   except UnicodeDecodeError:
     return _nothing(place, "not UTF-8", where)
   except (ValueError, RecursionError):
@@ -200,60 +227,99 @@ def _of_line(place: Place, line: bytes, where: str) -> Decision:
   return _of_row(place, row, where)
 
 
-def _opened_parquet(file: str) -> Any:
+def parquet(path: AnyPath) -> pq.ParquetFile:
+  """Open a parquet file.
+
+  Raises:
+    InputError: it is none, or it is The Stack v2 without text.
+  """
   try:
-    import pyarrow.parquet
-  except ImportError:
+    opened = pq.ParquetFile(path.open("rb"))
+  except (OSError, pa.ArrowException) as error:
+    raise InputError(f"{path}: no parquet file ({error})") from None
+  names = set(opened.schema_arrow.names)
+  if not names & set(_TEXT):
+    found = ", ".join(sorted(names)[:8])
+    if names & _STACK_V2:
+      raise InputError(
+        f"{path}: The Stack v2 has no text, only {found}, ...; download the contents "
+        "by blob_id from Software Heritage (see the set's card) into a column `content`"
+      )
     raise InputError(
-      f"reading parquet needs pyarrow: {how_to_install('curate')}"
-    ) from None
-  try:
-    return pyarrow.parquet.ParquetFile(file)
-  except (OSError, pyarrow.ArrowException) as error:
-    raise InputError(f"{file}: no parquet file ({error})") from None
+      f"{path}: got the columns {found}; expected one of {', '.join(_TEXT)}"
+    )
+  return opened
 
 
 def _parquet(place: Place) -> Iterator[Decision]:
-  opened = _opened_parquet(place.path)
-  first = sum(opened.metadata.row_group(part).num_rows for part in range(place.part))
-  number = first
+  opened = parquet(storage.parse(place.path))
+  columns = [name for name in opened.schema_arrow.names if name in _WANTED]
+  groups = range(place.start, place.stop or opened.num_row_groups)
+  number = 0
   try:
-    for batch in opened.iter_batches(256, row_groups=[place.part]):
+    for batch in opened.iter_batches(128, row_groups=list(groups), columns=columns):
       for row in batch.to_pylist():
         number += 1
-        yield _of_row(place, row, f"{place.path}, row {number}")
-  except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        where = f"{place.path}, row group {place.start}, row {number}"
+        yield _of_row(place, row, where)
+  except _ERRORS as error:
+    raise InputError(
+      f"{place.path}: not readable after row {number} of row group {place.start} "
+      f"({error})"
+    ) from None
+
+
+def _arrow(place: Place) -> Iterator[Decision]:
+  """Yield the rows of a file that `datasets.save_to_disk` wrote."""
+  number = 0
+  try:
+    with storage.parse(place.path).open("rb") as file:
+      for batch in pa.ipc.open_stream(file):
+        names = [name for name in batch.schema.names if name in _WANTED]
+        for row in batch.select(names).to_pylist():
+          number += 1
+          yield _of_row(place, row, f"{place.path}, row {number}")
+  except _ERRORS as error:
     raise InputError(
       f"{place.path}: not readable after row {number} ({error})"
     ) from None
 
 
 def _of_row(place: Place, row: Mapping[str, Any], where: str) -> Decision:
-  """A row of ours as it is, or the document in a row of somebody else's set."""
-  if "id" in row and "kind" in row:
+  """Return a document of ours as it is, or the document in a row of another set."""
+  if row.get("id") is not None and row.get("kind") is not None:
     try:
+      if isinstance(row.get("provenance"), str):
+        row = {**row, "provenance": json.loads(row["provenance"])}
       return _checked(place, Document.of(row), where)
     except ValueError as error:
       return _nothing(place, "not a document", where, str(error))
   text = _first(row, _TEXT)
   if not isinstance(text, str):
     return _nothing(place, f"no text under {', '.join(_TEXT)}", where)
-  source = _first(row, _SOURCE)
-  name = str(source) if source else place.source
-  made = Document(
-    id=identify(name, text),
-    text=text,
-    source=place.source,
-    licence=_licence(row),
-    kind="code",
-    group=identify("", text),
-    provenance={"raw": {"source": name, "path": str(_first(row, _PATH) or "")}},
+  text = text.removeprefix("\ufeff")
+  named = _first(row, _REPOSITORY)
+  path = str(_first(row, _PATH) or "")
+  source = place.source
+  if place.kind == "files":
+    source = named = str(named)
+  return _checked(
+    place,
+    Document(
+      id=identify(str(named or source), text),
+      text=text,
+      source=source,
+      licence=licences.parse(_first(row, _LICENCE)),
+      kind="code",
+      repository=str(named or "") or f"unknown: {identify('', text)}",
+      provenance={"raw": {"path": path}},
+    ),
+    where,
   )
-  return _checked(place, made, where)
 
 
 def _checked(place: Place, document: Document, where: str) -> Decision:
-  """The document, if every stage can write it down again."""
+  """Return the document, if every stage can write it."""
   try:
     content = json.dumps(document.record(), ensure_ascii=False, allow_nan=False)
     size = len(content.encode())
@@ -269,7 +335,7 @@ def _checked(place: Place, document: Document, where: str) -> Decision:
 
 
 def _depth(value: Any) -> int:
-  """How deep lists and objects are nested; without recursion."""
+  """Return how deep lists and objects are nested."""
   depth, level = 0, [value]
   while level := [
     inner
@@ -285,15 +351,8 @@ def _first(row: Mapping[str, Any], names: Sequence[str]) -> Any:
   return next((row[name] for name in names if row.get(name) is not None), None)
 
 
-def _licence(row: Mapping[str, Any]) -> str:
-  found = _first(row, _LICENCE)
-  if isinstance(found, (list, tuple)):
-    return " AND ".join(sorted({str(name) for name in found})) or "unknown"
-  return str(found) if found else "unknown"
-
-
 def _nothing(place: Place, reason: str, where: str, detail: str = "") -> Drop:
-  """Why there is no document here."""
+  """Return the reason why there is no document."""
   empty = Document(identify(where, ""), "", place.source, "unknown", "code", "")
   evidence = {"where": where} | ({"detail": detail} if detail else {})
   return Drop(empty, reason, evidence)

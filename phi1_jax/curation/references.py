@@ -6,8 +6,6 @@ looked up, so that the cost of a document does not grow with the benchmarks; sha
 compared with those of about the same length.
 """
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 import re
@@ -192,7 +190,7 @@ class Index:
     self._vectors = vectors
 
   @staticmethod
-  def of(benchmarks: Sequence[str], ngram: int, embed: Embed | None = None) -> Index:
+  def of(benchmarks: Sequence[str], ngram: int, embed: Embed | None = None) -> "Index":
     """The index of some task sets.
 
     Raises:

@@ -1,7 +1,5 @@
 """Many texts searched for at once: runs of words, lines, and shapes of functions."""
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 from collections.abc import Sequence

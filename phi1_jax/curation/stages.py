@@ -1,169 +1,139 @@
-"""The stages by name: what each is told, what it needs, and how it is called.
+"""The stages by name, in the order of `curate all`.
 
-Imports of a stage's own are late: scikit-learn, Beam, JAX and TensorFlow take seconds
-each, and no stage needs all of them.
+Imports are late: scikit-learn, JAX and TensorFlow take seconds each, and no stage needs
+all of them.
 """
-
-from __future__ import annotations
 
 import contextlib
 import dataclasses
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phi1_jax.curation import config as configs
+from phi1_jax.curation.engine import Engine
+from phi1_jax.storage import AnyPath
 
 if TYPE_CHECKING:
-  from phi1_jax.curation.desk import Desk
+  from phi1_jax.curation.replies import Replies
   from phi1_jax.llm.request import Request
-
-# A bar: made with (total or None, unit, description); a context manager with `update`.
-MakeBar = Callable[[int | None, str, str], Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
-  """What one run of a stage is given.
+class Context:
+  """What a run of a stage gets.
 
   Attributes:
-    config: the stage's.
-    folder: where it is to leave what it makes.
-    door: opens the way to an LLM; a stage that asks none never does.
-    bar: makes a bar for work that no LLM does.
-    engine: Beam's name of the runner, and its options.
-    taus: match rates of the pruning study, if that is wanted.
+    config: the stage's settings.
+    folder: the stage's folder.
+    engine: where its tasks run.
+    client: opens a client of an LLM; a stage that needs none never does.
+    taus: match rates of the pruning study.
   """
 
   config: Any
-  folder: Path
-  door: Callable[[], contextlib.AbstractContextManager[Desk]]
-  bar: MakeBar
-  engine: tuple[str, tuple[str, ...]]
+  folder: AnyPath
+  engine: Engine
+  client: Callable[[], contextlib.AbstractContextManager["Replies"]]
   taus: tuple[float, ...] | None = None
 
   @property
-  def asks(self) -> bool:
-    """Whether an LLM is asked."""
+  def needs_llm(self) -> bool:
+    """Whether the stage sends requests to an LLM."""
     chosen = (getattr(self.config, name, None) for name in ("judge", "teacher"))
     return "llm" in chosen
 
-  def runner(self, doing: str) -> Any:
-    """Where Beam runs."""
-    from phi1_jax.curation import pipeline
 
-    return pipeline.Runner(*self.engine, lambda: self.bar(None, "documents", doing))
-
-
-def _annotate(work: Work) -> dict[str, Any]:
+def _annotate(context: Context) -> dict[str, Any]:
   from phi1_jax.curation import annotate
 
-  if not work.asks:
-    return annotate.run(work.config, work.folder, annotate.LocalJudge())
-  with work.door() as desk:
-    return annotate.run(work.config, work.folder, _llm_judge(work, desk))
+  def run(judge: annotate.Judge) -> dict[str, Any]:
+    return annotate.run(context.config, context.folder, context.engine, judge)
+
+  if not context.needs_llm:
+    return run(annotate.LocalJudge())
+  with context.client() as replies:
+    return run(_llm_judge(context, replies))
 
 
-def _llm_judge(work: Work, desk: Desk) -> Any:
+def _llm_judge(context: Context, replies: "Replies") -> Any:
   from phi1_jax.curation import annotate, prompt
 
-  asked = prompt.load(work.config.prompt, annotate.PLACES)
-  return annotate.LlmJudge(work.config, desk, asked)
+  loaded = prompt.load(context.config.prompt, annotate.PLACES)
+  return annotate.LlmJudge(context.config, replies, loaded)
 
 
-def _train_classifier(work: Work) -> dict[str, Any]:
+def _train_classifier(context: Context) -> dict[str, Any]:
   from phi1_jax.curation import classifier
 
-  return classifier.run(work.config, work.folder)
+  return classifier.run(context.config, context.folder)
 
 
-def _filter(work: Work) -> dict[str, Any]:
+def _filter(context: Context) -> dict[str, Any]:
   from phi1_jax.curation import filtering
 
-  return filtering.run(work.config, work.folder, work.runner("filter"))
+  return filtering.run(context.config, context.folder, context.engine)
 
 
-def _textbooks(work: Work) -> dict[str, Any]:
+def _textbooks(context: Context) -> dict[str, Any]:
   from phi1_jax.curation import textbooks
 
-  mark = work.config.failing_code == "mark"
-  # Sections are not run together: what they define at top level is theirs.
-  return _teach(work, textbooks, work.config.sections, mark=mark)
+  return _teach(context, textbooks)
 
 
-def _exercises(work: Work) -> dict[str, Any]:
+def _exercises(context: Context) -> dict[str, Any]:
   from phi1_jax.curation import exercises
 
-  limit = work.config.cpu_seconds
-  number = work.config.exercises
-  return _teach(work, exercises, number, together=not work.asks, cpu_seconds=limit)
+  return _teach(context, exercises)
 
 
-def _teach(work: Work, module: Any, total: int, **judging: Any) -> dict[str, Any]:
-  from phi1_jax.curation import teachers, teaching
-  from phi1_jax.curation.judging import Judge
-  from phi1_jax.sandbox.sandbox import Sandbox
+def _teach(context: Context, module: Any) -> dict[str, Any]:
+  from phi1_jax.curation import teaching
 
-  with contextlib.ExitStack() as opened:
-    if work.asks:
-      teacher = _llm_teacher(work, module, opened.enter_context(work.door()))
-    else:
-      teacher = teachers.GrammarTeacher(module.lesson(work.config))
-      judging["on_decision"] = _counting(opened, work, total, module.STAGE)
-    # What this project wrote may run anywhere; what a model wrote, behind walls only.
-    sandbox = opened.enter_context(Sandbox(require_isolation=work.asks))
-    judge = Judge(sandbox, module.STAGE, **judging)
+  subject = module.subject(context.config)
+
+  def run(teacher: teaching.Teacher) -> dict[str, Any]:
     return teaching.run(
-      module.STAGE, module.VERSION, work.config, work.folder, teacher, judge
+      context.config, context.folder, context.engine, subject, teacher
     )
 
-
-def _counting(
-  opened: contextlib.ExitStack, work: Work, total: int, name: str
-) -> Callable[[], None]:
-  """Moves a bar by one; it appears with the first, as there may be nothing to do."""
-  bars: list[Any] = []
-
-  def count() -> None:
-    if not bars:
-      bars.append(opened.enter_context(work.bar(total, name, name)))
-    bars[0].update(1)
-
-  return count
+  if not context.needs_llm:
+    return run(teaching.GrammarTeacher(subject))
+  with context.client() as replies:
+    return run(_llm_teacher(context, module, replies))
 
 
-def _llm_teacher(work: Work, module: Any, desk: Desk) -> Any:
-  from phi1_jax.curation import prompt, teachers
+def _llm_teacher(context: Context, module: Any, replies: "Replies") -> Any:
+  from phi1_jax.curation import prompt, teaching
 
-  asked = prompt.load(work.config.prompt, module.PLACES)
-  return teachers.LlmTeacher(module.lesson(work.config), work.config, desk, asked)
+  loaded = prompt.load(context.config.prompt, module.PLACES)
+  subject = module.subject(context.config)
+  return teaching.LlmTeacher(subject, context.config, replies, loaded)
 
 
-def _deduplicate(work: Work) -> dict[str, Any]:
+def _deduplicate(context: Context) -> dict[str, Any]:
   from phi1_jax.curation import deduplicate
 
-  return deduplicate.run(work.config, work.folder, work.runner("deduplicate"))
+  return deduplicate.run(context.config, context.folder, context.engine)
 
 
-def _decontaminate(work: Work) -> dict[str, Any]:
+def _decontaminate(context: Context) -> dict[str, Any]:
   from phi1_jax.curation import decontaminate
-  from phi1_jax.curation import folder as folders
 
-  name = work.config.checkpoint
-  pooling = work.config.pooling
-  embed = None if name is None else decontaminate.CheckpointEmbed(name, pooling)
-  runner = work.runner("decontaminate")
-  if work.taus is None:
-    return decontaminate.run(work.config, work.folder, runner, embed)
-  decontaminate.study(work.config, work.folder, work.taus, runner, embed)
-  print((work.folder / "study.md").read_text())
-  return folders.read_stats(work.folder)
+  config = context.config
+  name = config.checkpoint
+  embed = None if name is None else decontaminate.CheckpointEmbed(name, config.pooling)
+  stats = decontaminate.run(config, context.folder, context.engine, embed, context.taus)
+  if context.taus is not None:
+    print((context.folder / decontaminate.TABLE).read_text())
+  return stats
 
 
-def _publish(work: Work) -> dict[str, Any]:
+def _publish(context: Context) -> dict[str, Any]:
   from phi1_jax.curation import publish
 
-  return publish.run(work.config, work.folder)
+  return publish.run(context.config, context.folder, context.engine)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,45 +143,52 @@ class Stage:
   Attributes:
     part: its gin name.
     config: the dataclass of that name.
-    run: runs it, and gives its stats.
+    run: runs it, and returns its stats.
   """
 
   part: str
   config: type
-  run: Callable[[Work], dict[str, Any]]
+  run: Callable[[Context], dict[str, Any]]
 
 
-# In the order in which they follow each other.
 STAGES = {
-  "annotate": Stage("Annotate", configs.AnnotateConfig, _annotate),
-  "train-classifier": Stage("Classifier", configs.ClassifierConfig, _train_classifier),
-  "filter": Stage("Filter", configs.FilterConfig, _filter),
   "textbooks": Stage("Textbooks", configs.TextbooksConfig, _textbooks),
   "exercises": Stage("Exercises", configs.ExercisesConfig, _exercises),
   "deduplicate": Stage("Deduplicate", configs.DeduplicateConfig, _deduplicate),
+  "annotate": Stage("Annotate", configs.AnnotateConfig, _annotate),
+  "train-classifier": Stage("Classifier", configs.ClassifierConfig, _train_classifier),
+  "filter": Stage("Filter", configs.FilterConfig, _filter),
   "decontaminate": Stage("Decontaminate", configs.DecontaminateConfig, _decontaminate),
   "publish": Stage("Publish", configs.PublishConfig, _publish),
 }
 
 
-def requests(name: str, work: Work, desk: Desk) -> Iterator[Request]:
-  """What a stage would ask an LLM; nothing is sent.
+def requests(name: str, context: Context, replies: "Replies") -> Iterator["Request"]:
+  """Yield the requests of a stage; nothing is sent.
 
   Args:
-    name: of the stage, one that asks.
-    work: as for its run.
-    desk: through which it would ask.
+    name: of the stage, one that needs an LLM.
+    context: as for its run.
+    replies: as for its run.
   """
   if name == "annotate":
-    from phi1_jax.curation import annotate, read
+    from phi1_jax.curation import annotate
+    from phi1_jax.curation.document import Keep
 
-    judge = _llm_judge(work, desk)
-    found, _ = annotate.sampled(read.read(work.config.inputs), work.config.sample)
-    yield from judge.requests(found, 0)
-    yield from judge.requests(found[: work.config.second_pass], 1)
+    with tempfile.TemporaryDirectory() as scratch:
+      config, folder = context.config, Path(scratch)
+      engine = dataclasses.replace(context.engine, executor="local", options=())
+      chunks = annotate.sample(config, folder, engine, config.sample)
+      judge = _llm_judge(context, replies)
+      for chunk in range(len(chunks)):
+        decisions = annotate.chosen(folder, chunk)
+        found = [d.document for d in decisions if isinstance(d, Keep)]
+        yield from judge.requests(found, 0)
+        yield from judge.requests(found[: config.second_pass], 1)
     return
   from phi1_jax.curation import exercises, textbooks
 
   module = exercises if name == "exercises" else textbooks
-  for request, _ in _llm_teacher(work, module, desk).asked():
+  teacher = _llm_teacher(context, module, replies)
+  for request, _ in teacher.requests(0, teacher.subject.number):
     yield request

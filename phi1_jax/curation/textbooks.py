@@ -4,52 +4,50 @@ Topic and audience vary; the code of a section is run in the sandbox, block afte
 in one process, and a section whose code fails is dropped, or marked.
 """
 
-from __future__ import annotations
-
+import functools
 import re
 import textwrap
 from collections.abc import Iterator
 
-from phi1_jax.curation import ideas
+from phi1_jax.curation import ideas, local_teacher
 from phi1_jax.curation.config import TextbooksConfig
-from phi1_jax.curation.teachers import Lesson, Written
-from phi1_jax.grammar import teacher as grammar
+from phi1_jax.curation.teaching import Subject, Written
 from phi1_jax.llm.conversation import Malformed
 
-STAGE, VERSION = "textbooks", 1
+STAGE = "textbooks"
 PLACES = frozenset(("topic", "audience", "words"))
 
 
-def lesson(config: TextbooksConfig) -> Lesson:
-  """What a teacher is to write: of an LLM, a section on a topic, for an audience, in
-  which some words occur.
+def subject(config: TextbooksConfig) -> Subject:
+  """Return what a teacher is to write.
+
+  An LLM gets a topic, an audience, and some words that have to occur.
   """
-
-  def composed() -> Iterator[Written]:
-    for index in range(config.sections):
-      section = grammar.section(config.seed, index)
-      facts = {"topic": section.topic, "audience": section.audience}
-      code = "\n\n".join(section.code)
-      yield Written(section.text, code, group=section.text, facts=facts)
-
-  def places(index: int) -> dict[str, str]:
-    chance = ideas.dice(config.seed, index)
-    return {
-      "topic": chance.choice(ideas.TOPICS),
-      "audience": chance.choice(ideas.AUDIENCES),
-      "words": ", ".join(ideas.some(chance, ideas.WORDS, 3)),
-    }
-
-  return Lesson(
+  return Subject(
     STAGE,
     "textbook",
     config.sections,
     config.seed,
-    composed,
-    places,
+    functools.partial(_composed, config.seed),
+    functools.partial(_places, config.seed),
     "topic",
     read_reply,
+    {"mark": config.failing_code == "mark"},
   )
+
+
+def _composed(seed: int, start: int, stop: int) -> Iterator[Written]:
+  for text, code, facts in local_teacher.sections(seed, start, stop):
+    yield Written(text, code, idea=text, facts=facts)
+
+
+def _places(seed: int, index: int) -> dict[str, str]:
+  chance = ideas.dice(seed, index)
+  return {
+    "topic": chance.choice(ideas.TOPICS),
+    "audience": chance.choice(ideas.AUDIENCES),
+    "words": ", ".join(ideas.some(chance, ideas.WORDS, 3)),
+  }
 
 
 _BLOCK = re.compile(
@@ -59,7 +57,7 @@ _BLOCK = re.compile(
 
 
 def code_of(text: str) -> list[str]:
-  """The Python blocks of a Markdown text, in order; indented ones moved to the left."""
+  """Return the Python blocks of a Markdown text, in order, dedented."""
   return [textwrap.dedent(block) for block in _BLOCK.findall(text)]
 
 

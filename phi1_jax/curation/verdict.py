@@ -24,8 +24,6 @@ What no rule convicts is kept, and its strongest signals are noted. The numbers 
 benchmarks/decontamination.py, whose tables say what they find and what they mistake.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -6,20 +6,16 @@ one "group" are held out together, "provenance" is JSON.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import errno
-import io
 import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from phi1_jax import InputError, storage
 from phi1_jax.data.config import CURATED_CONTENT
 from phi1_jax.data.documents import Document
-from phi1_jax.data.quiet_tensorflow import seqio, tfds
+from phi1_jax.data.quiet_tensorflow import seqio, tf, tfds
 from phi1_jax.text.tokenizer import Tokenizer
 
 FEATURES = ("text", "group", "id", "source", "licence", "provenance")
@@ -102,99 +98,65 @@ def describe(loader: seqio.LazyTfdsLoader) -> dict[str, Any]:
   }
 
 
-class _Builder(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
-  """A builder whose dataset info has a licence."""
-
-  def __init__(self, licence: str | None, **arguments: Any):
-    self._licence = licence
-    super().__init__(**arguments)
-
-  def _info(self) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
-      builder=self,
-      description=self._description,
-      features=self._feature_spec,
-      license=self._licence,
-      homepage="see README.md",
-      disable_shuffling=True,
-    )
+def shard_name(name: str, number: int, shards: int) -> str:
+  """Return the name of a file of a set, as TFDS expects it."""
+  return f"{name}-train.tfrecord-{number:05d}-of-{shards:05d}"
 
 
-def write(
-  directory: Path,
-  name: str,
-  version: str,
-  examples: Iterable[Mapping[str, str]],
-  *,
-  about: Mapping[str, str],
-  content: Mapping[str, Any],
-  card: str,
-) -> Path:
-  """Write one set, complete under its version or not at all.
-
-  Args:
-    directory: TFDS folder; the set goes to <name>/<version>/ in it.
-    name: name of the dataset and of the task that reads it.
-    version: "1.MINOR.PATCH".
-    examples: with the features `FEATURES`.
-    about: "description" and "licence", for TFDS.
-    content: the facts that decide the set; they may not change within a version.
-    card: the dataset card, written beside the files.
+def write_records(path: Path, examples: Iterable[Mapping[str, str]]) -> tuple[int, int]:
+  """Write examples with the features `FEATURES` to a file of a set.
 
   Returns:
-    The folder of the version.
-
-  Raises:
-    InputError: that version exists with other content, or the folder is read-only.
+    The number of examples, and of bytes.
   """
-  folder = directory / name / version
-  if folder.exists():
-    noted = folder / CURATED_CONTENT
-    if not noted.exists() or storage.read_json(noted) != content:
-      major, minor, _ = version.split(".")
-      raise InputError(
-        f"Publish.version: {folder} holds another set; give a new version, such as "
-        f"{major}.{int(minor) + 1}.0"
-      )
-    storage.write_text(folder / CARD, card)
-    return folder
-  try:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=directory) as scratch:
-      _build(scratch, name, version, examples, about)
-      built = Path(scratch) / name / version
-      storage.write_text(built / CARD, card)
-      storage.write_json(built / CURATED_CONTENT, content)
-      built.rename(folder)
-  except OSError as error:
-    if error.errno == errno.ENOSPC:
-      raise
-    raise InputError(
-      f"Publish.directory: cannot write to {directory} ({error.strerror or error}); "
-      "name another folder"
-    ) from None
-  return folder
+  features = tfds.features.FeaturesDict(dict.fromkeys(FEATURES, tfds.features.Text()))
+  count = size = 0
+  with tf.io.TFRecordWriter(str(path)) as file:
+    for example in examples:
+      row = {name: example[name] for name in FEATURES}
+      record = features.serialize_example(features.encode_example(row))
+      file.write(record)
+      count, size = count + 1, size + len(record)
+  return count, size
 
 
-def _build(
-  directory: str,
+def write_info(
+  folder: Path,
   name: str,
-  version: str,
-  examples: Iterable[Mapping[str, str]],
+  lengths: Sequence[int],
+  size: int,
   about: Mapping[str, str],
 ) -> None:
-  """Write the set with TFDS, without its progress bars and messages."""
-  rows = ({name: example[name] for name in FEATURES} for example in examples)
-  text = tfds.features.Text()
-  tfds.disable_progress_bar()
-  with contextlib.redirect_stdout(io.StringIO()):
-    _Builder(
-      about.get("licence"),
-      name=name,
-      version=version,
-      features=tfds.features.FeaturesDict(dict.fromkeys(FEATURES, text)),
-      split_datasets={"train": enumerate(rows)},
-      data_dir=directory,
-      description=about.get("description"),
-      file_format="tfrecord",
-    ).download_and_prepare()
+  """Write what TFDS needs to know about the files of a set.
+
+  Args:
+    folder: the folder of the version, named after it; gets empty files in place of
+      the set's, if they are elsewhere.
+    name: name of the dataset and of the task that reads it.
+    lengths: examples in each file.
+    size: bytes of all records.
+    about: "description" and "licence".
+  """
+  names = [shard_name(name, n, len(lengths)) for n in range(len(lengths))]
+  for each in names:
+    (folder / each).touch()
+  features = tfds.features.FeaturesDict(dict.fromkeys(FEATURES, tfds.features.Text()))
+  template = tfds.core.ShardedFileTemplate(
+    data_dir=folder, dataset_name=name, split="train", filetype_suffix="tfrecord"
+  )
+  split = tfds.core.SplitInfo(
+    name="train",
+    shard_lengths=list(lengths),
+    num_bytes=size,
+    filename_template=template,
+  )
+  tfds.folder_dataset.write_metadata(
+    data_dir=folder,
+    features=features,
+    split_infos=[split],
+    check_data=False,
+    description=about["description"],
+    license=about["licence"],
+    homepage="see README.md",
+    disable_shuffling=True,
+  )

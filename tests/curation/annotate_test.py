@@ -9,7 +9,10 @@ from phi1_jax.curation import annotate, folder
 from phi1_jax.curation.annotate import Judgement
 from phi1_jax.curation.config import AnnotateConfig
 from phi1_jax.curation.document import Keep
+from phi1_jax.curation.engine import Engine
 from tests.curation import samples
+
+UNJUDGED = "# unjudged\n" + samples.algorithm(77)
 
 
 class Listed:
@@ -32,7 +35,7 @@ class Listed:
 @pytest.fixture
 def inputs(tmp_path):
   path = tmp_path / "raw.jsonl"
-  texts = [samples.algorithm(i) for i in range(30)] + ["# unjudged\nx = 1\n", "", " \n"]
+  texts = [samples.algorithm(i) for i in range(30)] + [UNJUDGED, "", " \n", " \n"]
   path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts) + "{\n")
   return (str(path),)
 
@@ -40,7 +43,7 @@ def inputs(tmp_path):
 def run(inputs, folder_path, judge=None, **settings):
   folder_path.mkdir(exist_ok=True)
   config = AnnotateConfig(inputs, **settings)
-  return annotate.run(config, folder_path, judge or Listed())
+  return annotate.run(config, folder_path, Engine(workers=1), judge or Listed())
 
 
 def test_a_larger_sample_holds_the_smaller_one(inputs, tmp_path):
@@ -55,8 +58,8 @@ def test_a_larger_sample_holds_the_smaller_one(inputs, tmp_path):
 
 def test_scores_reasons_and_drops_are_noted(inputs, tmp_path):
   stats = run(inputs, tmp_path / "out", sample=100, second_pass=8)
-  wanted = {"empty": 2, "not JSON": 1, "no usable answer": 1}
-  assert stats["dropped"] == wanted
+  wanted = {"not JSON": 1, "no usable answer": 1, "read twice": 1}
+  assert stats["dropped"] == wanted | {"under 50 characters": 2}
   assert stats["kept"] == 30
   assert stats["second_pass"] == {
     "documents": 8 - (_place_of_unjudged(tmp_path / "out") < 8),
@@ -72,9 +75,9 @@ def test_scores_reasons_and_drops_are_noted(inputs, tmp_path):
 
 
 def _place_of_unjudged(path):
-  rows = [json.loads(line) for f in path.glob("*.jsonl") for line in f.open()]
-  ids = sorted(row["id"] for row in rows if row["text"].strip())
-  (unjudged,) = (row["id"] for row in rows if "unjudged" in row["text"])
+  documents = [*folder.kept(path), *(drop.document for drop in folder.dropped(path))]
+  ids = sorted(document.id for document in documents if document.text.strip())
+  (unjudged,) = (d.id for d in documents if "unjudged" in d.text)
   return ids.index(unjudged)
 
 
@@ -82,7 +85,7 @@ def test_two_judges_are_compared_on_what_both_have(inputs, tmp_path):
   run(inputs, tmp_path / "a", sample=100)
   other = str(tmp_path / "a")
   stats = run(inputs, tmp_path / "b", sample=10, compare_with=other)
-  assert stats["other_judge"]["documents"] in (9, 10)
+  assert stats["other_judge"]["documents"] in (7, 8, 9, 10)
   assert stats["other_judge"]["models"] == ["a list"]
 
 
@@ -114,9 +117,12 @@ def test_the_local_judge_says_that_it_is_no_llm(inputs, tmp_path):
 
 def test_nothing_to_judge_is_refused(tmp_path):
   path = tmp_path / "raw.jsonl"
-  path.write_text('{"text": ""}\n')
-  with pytest.raises(InputError, match="hold no document to judge"):
+  path.write_text("nonsense\n")
+  with pytest.raises(InputError, match="hold no code to judge"):
     run((str(path),), tmp_path / "out")
+  path.write_text('{"text": ""}\n')
+  with pytest.raises(folder.EmptyError, match="kept 0 of 1 documents"):
+    run((str(path),), tmp_path / "again")
 
 
 @pytest.mark.parametrize(

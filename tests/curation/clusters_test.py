@@ -1,108 +1,117 @@
-import dataclasses
-import itertools
+"""Pairs, edges and the choice, on tables of integers."""
+
+import random
+
+import numpy as np
+import pytest
 
 from phi1_jax.curation import clusters
-from phi1_jax.curation.clusters import Standing
-from phi1_jax.curation.document import Drop, Keep
-from tests.curation import samples
+from phi1_jax.text import shingles
 
 
-def test_no_chains():
-  """a ~ b ~ c, but not a ~ c: b goes because of a, which is no reason against c."""
-  standings = clusters.clusters([("a", "b", 0.8), ("b", "c", 0.9)], {})
-  assert standings["a"] == Standing("a", 1.0, 2)
-  assert standings["b"] == Standing("a", 0.8, 2)
-  assert standings["c"] == Standing("c", 1.0, 1)
+def members(*rows):
+  return np.array(list(rows), clusters.MEMBER)
 
 
-def test_a_long_chain_loses_every_second_document():
-  names = [f"{n:03d}" for n in range(100)]
-  edges = [(one, other, 0.9) for one, other in itertools.pairwise(names)]
-  standings = clusters.clusters(reversed(edges), {})
-  kept = [name for name in names if standings[name].representative == name]
-  assert kept == names[::2]
-
-
-def test_the_most_similar_representative_counts_then_the_first():
-  edges = [("a", "d", 0.8), ("b", "d", 0.9), ("c", "d", 0.9)]
-  assert clusters.clusters(edges, {})["d"].representative == "b"
-
-
-def test_copies_count_in_a_clusters_size():
-  standings = clusters.clusters([("a", "b", 0.9)], {"a": 2, "b": 3, "z": 4})
-  assert standings["a"].size == standings["b"].size == 5
-  assert standings["z"] == Standing("z", 1.0, 4)
-  found = clusters.summary(standings, largest=1)
-  assert found["clusters"] == 2
-  assert found["largest"][0]["documents"] == 5
-
-
-def test_a_hot_bucket_is_linear_and_says_what_it_left_out():
-  members = [(f"{n:04d}", 10) for n in range(1000)]
-  found = dict(clusters.candidates(reversed(members), 0.7, 8))
-  assert len(found) == 999
-  assert found["0005"] == [f"{n:04d}" for n in range(5)]
-  assert found["0999"] == [f"{n:04d}" for n in range(8)]
-  compared = sum(map(len, found.values()))
-  assert compared + clusters.cut(1000, 8) == 1000 * 999 // 2
-  assert clusters.cut(9, 8) == 0
-
-
-def test_sizes_that_rule_similarity_out_are_not_compared():
-  assert list(clusters.candidates([("a", 60), ("b", 100)], 0.7, 8)) == []
-  assert list(clusters.candidates([("a", 70), ("b", 100)], 0.7, 8)) == [("b", ["a"])]
-
-
-def test_texts_too_short_for_a_shingle_are_copies_only_if_their_lines_are_equal():
-  one, layout, other = (
-    clusters.sketch(samples.document(text), 5)
-    for text in ("x = f(1)\n", "\tx  = f(1)\r\n", "x = f[1]\n")
+def test_pairs_are_of_one_bucket_and_alike_in_size():
+  table = members(
+    *((7, key, key, 100, clusters.BAND) for key in (3, 1, 2)),
+    (7, 4, 4, 60, clusters.BAND),  # too small to be similar
+    (8, 5, 5, 100, clusters.BAND),
   )
-  assert one.shingles == other.shingles == b""
-  assert one.digest == layout.digest != other.digest
+  found, repeated, left = clusters.pairs(table, 0.7, 10)
+  pairs = list(zip(found["one"].tolist(), found["two"].tolist(), strict=True))
+  assert pairs == [(1, 2), (1, 3), (2, 3)]
+  assert (len(repeated), left) == (0, 0)
 
 
-def test_layout_makes_no_difference_to_longer_texts():
-  text = samples.algorithm(1)
-  one, other = (
-    clusters.sketch(samples.document(t), 5)
-    for t in (text, text.replace("  ", "\t").replace("\n", "\r\n"))
-  )
-  assert one.digest == other.digest
-  assert one.key != other.key
+def test_a_large_bucket_is_compared_with_its_first_members_only():
+  table = members(*((7, key, key, 100, clusters.BAND) for key in range(10)))
+  found, _, left = clusters.pairs(table, 0.7, 3)
+  assert set(found["one"].tolist()) == {0, 1, 2}
+  assert len(found) + left == 45
 
 
-def test_priority_is_source_then_id():
-  made = [samples.document(f"text {n}", source) for n, source in enumerate("abc")]
-  order = sorted(made, key=lambda document: clusters.key(document, ("c", "b")))
-  assert [document.source for document in order] == ["c", "b", "a"]
+def test_ids_that_are_there_twice_are_found():
+  table = members(*((9, 5, number, 0, clusters.SAME_ID) for number in (4, 2, 8)))
+  found, repeated, _ = clusters.pairs(table, 0.7, 10)
+  assert len(found) == 0
+  assert repeated["number"].tolist() == [4, 8]
+  assert repeated["by"].tolist() == [2, 2]
 
 
-def test_decisions_carry_their_evidence():
-  document = samples.document("text")
-  a, b = f"0000a{'0' * 16}", f"0000b{'0' * 16}"
-  kept = clusters.decide(document, a, Standing(a, 1.0, 3))
-  assert isinstance(kept, Keep)
-  assert kept.document.provenance["deduplicate"] == {"cluster": 3}
-  assert clusters.decide(document, a, None) == Keep(
-    document.noted("deduplicate", {"cluster": 1})
-  )
-  near = clusters.decide(document, a, Standing(b, 0.81239, 3))
-  evidence = {"representative": "b", "similarity": 0.8124, "cluster": 3}
-  assert near == Drop(document, "near-duplicate", evidence)
-  for copy, reason in ((True, "exact duplicate"), (False, "same words")):
-    dropped = clusters.decide(document, a, Standing(b, 1.0, 2), copy)
-    assert isinstance(dropped, Drop)
-    assert dropped.reason == reason
+def choose(tmp_path, edges, parts=4, repeated=()):
+  """Verdicts on documents named by their keys; one of priority 0 always stays."""
+  table = np.zeros(len(edges), clusters.EDGE)
+  for place, (one, two, similarity) in enumerate(edges):
+    table[place] = (one, one & 0xFFFF, two, two & 0xFFFF, similarity)
+  ranges = clusters.part_of_key(table["key2"], parts)
+  clusters.save_cut(tmp_path, "x", table, ranges)
+  gone = clusters.choose(tmp_path, np.array(repeated, np.uint64), 0)
+  return {int(v["number"]): (int(v["by"]), float(v["similarity"])) for v in gone}
 
 
-def test_an_id_is_of_one_text():
-  one = samples.document("text")
-  other = dataclasses.replace(one, text="another", source="z")
-  assert clusters.key(one, ()) != clusters.key(other, ())
-  assert clusters.id_of(clusters.key(other, ("a", "z"))) == one.id
-  assert clusters.again(one, one).reason == "read twice"
-  dropped = clusters.again(other, one)
-  assert dropped.reason == "id of another text"
-  shown = [(t["source"], t["begin"]) for t in dropped.evidence["texts"]]
-  assert shown == [("s", "text"), ("z", "another")]
+def key(name, rank=1):
+  """A key anywhere in its range, whose last bits name it."""
+  return rank << 60 | name << 44 | name
+
+
+def test_a_document_that_goes_makes_no_other_go(tmp_path):
+  edges = [(key(1), key(2), 0.8), (key(2), key(3), 0.8), (key(3), key(4), 0.8)]
+  assert choose(tmp_path, edges) == {2: (1, 0.8), 4: (3, 0.8)}
+
+
+def test_the_most_similar_of_those_that_stay_counts(tmp_path):
+  edges = [(key(1), key(9), 0.75), (key(2), key(9), 0.9), (key(3), key(9), 0.9)]
+  assert choose(tmp_path, edges) == {9: (2, 0.9)}
+
+
+def test_equals_of_a_document_that_goes_go_with_it(tmp_path):
+  edges = [(key(1), key(300), 0.8), (key(300), key(60000), 1.0)]
+  assert choose(tmp_path, edges) == {300: (1, 0.8), 60000: (1, 0.8)}
+
+
+def test_documents_with_a_repeated_id_count_for_nothing(tmp_path):
+  edges = [(key(1), key(2), 0.9), (key(2), key(3), 0.9)]
+  assert choose(tmp_path, edges, repeated=[1]) == {3: (2, 0.9)}
+
+
+def test_a_set_to_compare_with_stays(tmp_path):
+  edges = [(key(1, 0), key(2, 0), 0.9), (key(2, 0), key(3), 0.9)]
+  assert choose(tmp_path, edges) == {3: (2, 0.9)}
+
+
+@pytest.mark.parametrize("parts", [1, 3, 50])
+def test_ranges_of_keys_do_not_matter(tmp_path, parts):
+  chance = random.Random(5)
+  names = chance.sample(range(1 << 16), 300)
+  edges = []
+  for _ in range(900):
+    one, two = sorted(chance.sample(names, 2))
+    edges.append((key(one), key(two), round(chance.uniform(0.7, 0.99), 3)))
+  found = choose(tmp_path / "a", edges, parts)
+  assert found == choose(tmp_path / "b", edges, 7)
+  near = {(one & 0xFFFF, two & 0xFFFF) for one, two, _ in edges}
+  for number, (by, _) in found.items():
+    assert by not in found
+    assert (by, number) in near
+  for one, two in near:  # of two that stay, none is near the other
+    assert one in found or two in found
+
+
+def test_edges_have_the_true_similarity(tmp_path):
+  sets = [
+    np.arange(10),
+    np.arange(2, 12),
+    np.arange(50, 60),
+    np.arange(0),
+    np.arange(0),
+  ]
+  ends = np.cumsum([0, *map(len, sets)])
+  clusters.save(tmp_path / "00000.npy", np.concatenate(sets).astype(np.uint64))
+  clusters.save(tmp_path / "00000-ends.npy", ends)
+  pairs = np.array([(0, 0, 1, 1), (0, 0, 2, 2), (3, 3, 4, 4)], clusters.PAIR)
+  found = clusters.edges(pairs, clusters.Shingles(tmp_path), 0.6)
+  assert found["two"].tolist() == [1, 4]
+  wanted = shingles.jaccard(*(each.astype(np.uint64) for each in sets[:2]))
+  assert found["similarity"].tolist() == [wanted, 1.0]

@@ -4,22 +4,25 @@ import json
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.curation import deduplicate, folder, pipeline
+from phi1_jax.curation import deduplicate, folder, sketches
 from phi1_jax.curation.config import DeduplicateConfig
+from phi1_jax.curation.engine import Engine
 from phi1_jax.text import shingles, source
 from tests.curation import samples
 
+ENGINE = Engine(tasks=2, workers=1)
 LONG = "\n".join(f"value_{n} = compute_{n * 7 % 31}(item_{n})" for n in range(40))
 
 
 def write(path, documents):
-  path.write_bytes(b"".join(folder.line(document.record()) for document in documents))
+  rows = (json.dumps(document.record()) + "\n" for document in documents)
+  path.write_text("".join(rows))
   return str(path)
 
 
-def rows(place, kind):
-  files = sorted(place.glob(f"{kind}-*.jsonl"))
-  return [json.loads(line) for file in files for line in file.open()]
+def kept(place):
+  """The documents that a stage kept, by id, without what depends on the order."""
+  return {document.id: document for document in folder.kept(place)}
 
 
 def documents():
@@ -50,8 +53,8 @@ def done(tmp_path_factory):
   with open(path, "ab") as file:
     file.write(b"nonsense\n")
   (place / "out").mkdir()
-  config = DeduplicateConfig((path,), prefer=("a",), maximum_loss=0.6, shards=3)
-  stats = deduplicate.run(config, place / "out", pipeline.Runner())
+  config = DeduplicateConfig((path,), prefer=("a",), maximum_loss=0.6)
+  stats = deduplicate.run(config, place / "out", ENGINE)
   return config, place / "out", stats
 
 
@@ -74,26 +77,25 @@ def test_what_goes_and_why(done):
     "not JSON": 1,
   }
   assert stats["kept"] == 9
-  kept = {row["id"]: row for row in rows(place, "kept")}
-  for row in rows(place, "dropped"):
-    evidence = row["dropped"]["evidence"]
-    if row["dropped"]["reason"] == "same words":
-      assert source.lines(row["text"]) != source.lines(LONG)
-    if row["dropped"]["reason"] == "id of another text":
+  left = kept(place)
+  for drop in folder.dropped(place):
+    evidence, text = drop.evidence, drop.document.text
+    if drop.reason == "same words":
+      assert source.lines(text) != source.lines(LONG)
+    if drop.reason == "id of another text":
       first, this = evidence["texts"]
-      assert kept[row["id"]]["text"].startswith(first["begin"])
-      assert row["text"].startswith(this["begin"])
-      assert first["sha256"] != this["sha256"]
-    if row["dropped"]["reason"] in ("exact duplicate", "same words", "near-duplicate"):
-      stays = kept[evidence["representative"]]
-      assert stays["source"] == "a"  # it is preferred, whatever the ids
+      assert left[drop.document.id].text.startswith(first["begin"])
+      assert text.startswith(this["begin"])
+    if drop.reason in ("exact duplicate", "same words", "near-duplicate"):
+      stays = left[evidence["representative"]]
+      assert stays.source == "a"  # it is preferred, whatever the ids
       one, other = (
-        shingles.shingles(source.words(each["text"]), 5) for each in (row, stays)
+        shingles.shingles(source.words(each), 5) for each in (text, stays.text)
       )
       if len(one):
         assert evidence["similarity"] == round(shingles.jaccard(one, other), 4)
-      assert stays["provenance"]["deduplicate"]["cluster"] == evidence["cluster"]
-  sizes = sorted(row["provenance"]["deduplicate"]["cluster"] for row in kept.values())
+      assert stays.provenance["deduplicate"]["cluster"] == evidence["cluster"]
+  sizes = sorted(d.provenance["deduplicate"]["cluster"] for d in left.values())
   assert sizes == [1, 1, 1, 1, 1, 1, 1, 2, 4]
 
 
@@ -109,15 +111,11 @@ def test_stats_say_what_the_clusters_and_the_diversity_are(done):
 
 def test_a_complete_stage_is_not_run_again(done):
   config, place, stats = done
-  assert deduplicate.run(config, place, pipeline.Runner()) == stats
+  assert deduplicate.run(config, place, ENGINE) == stats
   with pytest.raises(deduplicate.LossError):  # it decides whether, not what
-    deduplicate.run(
-      dataclasses.replace(config, maximum_loss=0.1), place, pipeline.Runner()
-    )
+    deduplicate.run(dataclasses.replace(config, maximum_loss=0.1), place, ENGINE)
   with pytest.raises(InputError, match=r"begun with similarity = 0\.7, now it is 0\.9"):
-    deduplicate.run(
-      dataclasses.replace(config, similarity=0.9), place, pipeline.Runner()
-    )
+    deduplicate.run(dataclasses.replace(config, similarity=0.9), place, ENGINE)
 
 
 def test_results_depend_on_no_order_of_files_lines_or_workers(done, tmp_path):
@@ -127,12 +125,9 @@ def test_results_depend_on_no_order_of_files_lines_or_workers(done, tmp_path):
   paths = [write(tmp_path / f"{n}.jsonl", backwards[n::3]) for n in range(3)]
   (tmp_path / "out").mkdir()
   again = dataclasses.replace(config, inputs=tuple(paths))
-  runner = pipeline.Runner(
-    options=("--direct_num_workers=2", "--direct_running_mode=multi_threading")
-  )
-  deduplicate.run(again, tmp_path / "out", runner)
-  for file in sorted(place.glob("kept-*.jsonl")):
-    assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
+  deduplicate.run(again, tmp_path / "out", Engine(tasks=3, workers=2))
+  assert len(list((tmp_path / "out").glob("kept-*"))) == 3
+  assert kept(tmp_path / "out") == kept(place)
 
 
 def test_a_source_that_would_lose_too_much_stops_the_stage(tmp_path):
@@ -143,7 +138,7 @@ def test_a_source_that_would_lose_too_much_stops_the_stage(tmp_path):
   place.mkdir()
   config = DeduplicateConfig((path,), comparisons=4)
   with pytest.raises(deduplicate.LossError) as error:
-    deduplicate.run(config, place, pipeline.Runner())
+    deduplicate.run(config, place, ENGINE)
   for part in (
     "many: 19 of 20",
     "95.0%",
@@ -154,7 +149,42 @@ def test_a_source_that_would_lose_too_much_stops_the_stage(tmp_path):
   ):
     assert part in str(error.value)
   assert not (place / folder.COMPLETED).exists()
-  kept = rows(place, "kept")  # left for a look at it
-  assert sum(row["source"] == "many" for row in kept) == 1
-  found = json.loads((place / deduplicate.CLUSTERS).read_text())
-  assert found["pairs_not_compared"] > 0
+  left = kept(place).values()  # for a look at it
+  assert sum(document.source == "many" for document in left) == 1
+  higher = dataclasses.replace(config, maximum_loss=1.0)
+  stats = deduplicate.run(higher, place, ENGINE)
+  assert stats["duplicates"]["pairs_not_compared"] > 0
+
+
+def test_headers_and_imports_are_no_content(tmp_path):
+  header = "".join(
+    f"# Copyright line {n}: all rights are reserved\n" for n in range(40)
+  )
+  imports = "".join(f"import package_{n}\n" for n in range(40))
+  bodies = [
+    samples.algorithm(0),
+    samples.settings(0),
+    "def f(x):\n  return x * x\n" * 3,
+  ]
+  texts = [header + imports + body for body in bodies]
+  path = write(tmp_path / "in.jsonl", map(samples.document, texts))
+  stats = deduplicate.run(DeduplicateConfig((path,)), tmp_path / "out", ENGINE)
+  assert stats["kept"] == 3
+  text = '"""About files.\n\nLicensed under X."""\nfrom a import (\n  b,\n)\nx = 1\n'
+  assert sketches.content(text).split() == ["x", "=", "1"]
+  assert "About" in sketches.content('"""About files."""\nx = 1\n')
+
+
+def test_an_existing_set_makes_documents_go_and_stays_as_it_is(tmp_path):
+  old = [
+    samples.document(LONG),
+    samples.document(LONG + "\nend = 1"),
+  ]  # near each other
+  new = [samples.document(LONG + "\nend = 2"), samples.document(samples.algorithm(1))]
+  paths = [write(tmp_path / f"{n}.jsonl", each) for n, each in enumerate((old, new))]
+  config = DeduplicateConfig((paths[1],), against=(paths[0],))
+  stats = deduplicate.run(config, tmp_path / "out", ENGINE)
+  assert (stats["read"], stats["kept"]) == (2, 1)
+  (drop,) = folder.dropped(tmp_path / "out")
+  assert drop.document.text == new[0].text
+  assert drop.evidence["representative"] in {document.id for document in old}

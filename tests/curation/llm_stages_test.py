@@ -68,9 +68,7 @@ _PART = {
 
 def outcome(path):
   """The bytes of everything that does not tell the time."""
-  found = {}
-  for file in sorted(path.glob("*.jsonl")):
-    found[file.name] = file.read_bytes()
+  found = {file.name: file.read_bytes() for file in sorted(path.glob("*.parquet"))}
   stats = json.loads((path / "stats.json").read_text())
   return found, {k: v for k, v in stats.items() if k not in ("run", "judged")}
 

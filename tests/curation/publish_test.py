@@ -2,12 +2,14 @@
 
 import json
 
+import pyarrow.parquet
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.curation import folder, publish, read
+from phi1_jax.curation import folder, inputs, publish
 from phi1_jax.curation.config import PublishConfig
 from phi1_jax.curation.document import Keep
+from phi1_jax.curation.engine import Engine
 from phi1_jax.data import tasks
 from phi1_jax.data.quiet_tensorflow import tfds
 from phi1_jax.text import tokenizer as tokenizers
@@ -38,7 +40,7 @@ def run(stage, tmp_path, name="publish", **settings):
   out.mkdir(exist_ok=True)
   directory = str(tmp_path / "curated")
   config = PublishConfig((str(stage),), directory, **settings)
-  return publish.run(config, out), directory
+  return publish.run(config, out, Engine(workers=1)), directory
 
 
 def test_the_tasks_read_what_was_published(stage, tmp_path):
@@ -49,7 +51,9 @@ def test_the_tasks_read_what_was_published(stage, tmp_path):
   for kind, name in publish.DATASETS.items():
     source = tasks.resolve(name)[name].source
     found = list(source.read(0, 1, tokenizer))
-    assert [one.text for one in found] == [f"{kind} {i}!\n" for i in range(40)]
+    assert sorted(one.text for one in found) == sorted(
+      f"{kind} {i}!\n" for i in range(40)
+    )
     assert len({one.group for one in found}) == 40
 
 
@@ -83,13 +87,13 @@ def test_what_was_not_looked_for_is_not_claimed(tmp_path):
 def chain(tmp_path):
   """Makes a stage's folder of one document, from folders beside it or raw files."""
 
-  def make(name, stage, *inputs, judged_by=(), **settings):
+  def make(name, stage, *names, **settings):
     path = tmp_path / name
     path.mkdir()
-    paths = [str(tmp_path / each) for each in inputs]
+    paths = [str(tmp_path / each) for each in names]
     folder.begin(path, stage, {**settings, **({"inputs": paths} if paths else {})})
     counts = folder.write(path, [Keep(samples.document(f"{name} = 1\n"))])
-    found = read.lineage([*(str(tmp_path / each) for each in judged_by), *paths])
+    found = inputs.lineage(paths)
     folder.finish(path, stage, counts.stats(), {"lineage": found})
     return path
 
@@ -120,12 +124,11 @@ def test_labels_that_were_looked_through_clean_no_other_code(
   chain, tmp_path, read_by_filter, claimed
 ):
   chain("labels", "annotate", "clean")
-  chain("forest", "train-classifier", judged_by=["labels"], labels="labels")
-  filtered = chain("filtered", "filter", read_by_filter, judged_by=["forest"])
+  chain("forest", "train-classifier", labels="labels")
+  filtered = chain("filtered", "filter", read_by_filter, classifier="forest")
   card = card_of(filtered, tmp_path)
   assert (NOT_CLAIMED in card) != claimed
   assert ("too close to humaneval-164 at tau 0.9 is not" in card) == claimed
-  assert "# train-classifier" in card  # it is told all the same
 
 
 def test_what_only_one_input_was_looked_through_for_is_not_claimed(chain, tmp_path):
@@ -165,10 +168,28 @@ def test_a_version_is_published_once(stage, tmp_path):
 
 
 def test_nothing_to_publish_is_refused(tmp_path):
-  stage = tmp_path / "empty"
-  stage.mkdir()
-  folder.begin(stage, "decontaminate", {})
-  counts = folder.write(stage, [])
-  folder.finish(stage, "decontaminate", counts.stats(), {})
-  with pytest.raises(InputError, match="hold no documents"):
-    run(stage, tmp_path)
+  (tmp_path / "raw.jsonl").write_text("nonsense\n")
+  with pytest.raises(folder.EmptyError, match="kept 0 of 1 documents"):
+    run(tmp_path / "raw.jsonl", tmp_path)
+
+
+def test_sets_have_a_file_per_task_and_a_parquet_copy(tmp_path):
+  rows = [{"text": f"x = {n}"} for n in range(30)]
+  for part in range(3):
+    lines = [json.dumps(row) + "\n" for row in rows[part::3]]
+    (tmp_path / f"{part}.jsonl").write_text("".join(lines))
+  config = PublishConfig((str(tmp_path / "*.jsonl"),), str(tmp_path / "curated"))
+  publish.run(config, tmp_path / "out", Engine(tasks=3, workers=1))
+  made = tmp_path / "curated" / "code_filtered" / "1.0.0"
+  names = sorted(path.name for path in made.glob("*.tfrecord*"))
+  assert names == [f"code_filtered-train.tfrecord-0000{n}-of-00003" for n in range(3)]
+  builder = tfds.builder("code_filtered:1.0.0", data_dir=str(tmp_path / "curated"))
+  assert builder.info.splits["train"].shard_lengths == [10, 10, 10]
+  texts = {e["text"].decode() for e in tfds.as_numpy(builder.as_dataset(split="train"))}
+  assert texts == {row["text"] for row in rows}
+  files = sorted((made / "parquet").glob("*.parquet"))
+  table = pyarrow.concat_tables(map(pyarrow.parquet.read_table, files))
+  assert set(table.column("text").to_pylist()) == texts
+  card = (made / "parquet" / "README.md").read_text()
+  assert card.startswith("---\nconfigs:\n")
+  assert "path: train-*.parquet" in card

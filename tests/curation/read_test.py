@@ -1,6 +1,7 @@
 """What is read, and why the rest is not."""
 
 import gzip
+import hashlib
 import json
 import tracemalloc
 
@@ -9,12 +10,12 @@ import pyarrow.parquet
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.curation import folder, read
-from phi1_jax.curation.document import Document, Drop, Keep, identify, tally
+from phi1_jax.curation import engine, folder, inputs, licences, read
+from phi1_jax.curation.document import Document, Drop, Keep, Tally, identify
 
 
 def found(path):
-  return [d for place in read.places(str(path)) for d in read.documents(place)]
+  return [d for place in inputs.places(str(path)) for d in read.documents(place)]
 
 
 def reasons(decisions):
@@ -37,7 +38,9 @@ def test_rows_of_published_sets_are_documents(tmp_path):
   assert texts(decisions) == ["a = 1\n", "b = 2\n", "c = 3\n"]
   documents = [d.document for d in decisions]
   assert [d.licence for d in documents] == ["Apache-2.0 AND MIT", "mit", "unknown"]
-  assert documents[1].provenance["raw"] == {"source": "x/y", "path": "b.py"}
+  assert documents[1].provenance["raw"] == {"path": "b.py"}
+  assert documents[1].repository == "x/y"
+  assert documents[0].repository != documents[2].repository  # unknown ones differ
   assert {d.source for d in documents} == {"rows"}
   assert documents[1].id == identify("x/y", "b = 2\n")
 
@@ -93,18 +96,18 @@ def test_parquet_is_read_by_row_group(tmp_path):
   path = tmp_path / "x.parquet"
   table = pyarrow.table({"content": [f"x = {i}\n" for i in range(10)] + [None]})
   pyarrow.parquet.write_table(table, path, row_group_size=4)
-  places = read.places(str(path))
-  assert [place.part for place in places] == [0, 1, 2]
+  places = inputs.places(str(path))
+  assert [(p.start, p.documents) for p in places] == [(0, 4), (1, 4), (2, 3)]
   decisions = found(path)
   assert texts(decisions) == [f"x = {i}\n" for i in range(10)]
-  assert decisions[-1].evidence["where"].endswith("row 11")
+  assert decisions[-1].evidence["where"].endswith("row group 2, row 3")
 
 
 @pytest.mark.parametrize(
   ("name", "content", "says"),
   [
     ("gone.jsonl", None, "nothing there"),
-    ("x.csv", b"a,b\n", "expected a name that ends in"),
+    ("x.csv", b"a,b\n", "another kind of file"),
     ("x.parquet", b"PAR1 not", "no parquet file"),
   ],
 )
@@ -113,7 +116,7 @@ def test_what_is_no_input_is_refused(tmp_path, name, content, says):
   if content is not None:
     path.write_bytes(content)
   with pytest.raises(InputError, match=says):
-    read.places(str(path))
+    inputs.places(str(path))
 
 
 def test_a_cut_off_gzip_file_is_refused_by_name(tmp_path):
@@ -132,10 +135,10 @@ def test_a_stage_reads_what_another_kept(tmp_path):
   decisions = [Keep(document("one", made={"by": "me"})), Drop(document("two"), "bad")]
   counts = folder.write(tmp_path, decisions)
   with pytest.raises(InputError, match="is not complete"):
-    read.places(str(tmp_path))
+    inputs.places(str(tmp_path))
   folder.finish(tmp_path, "first", counts.stats(), {})
   assert found(tmp_path) == [decisions[0]]
-  assert read.lineage([str(tmp_path)])[0]["kept"] == 1
+  assert inputs.lineage([str(tmp_path)])[0]["kept"] == 1
   assert folder.begin(tmp_path, "first", {"a": 1})
   with pytest.raises(InputError, match="begun with a = 1, now it is 2"):
     folder.begin(tmp_path, "first", {"a": 2})
@@ -146,9 +149,9 @@ def test_a_changed_file_of_a_stage_is_refused(tmp_path):
   counts = folder.write(tmp_path, [Keep(document("one"))])
   folder.finish(tmp_path, "first", counts.stats(), {})
   (path,) = tmp_path.glob("kept-*")
-  path.write_bytes(path.read_bytes().replace(b"one", b"two"))
+  path.write_bytes(path.read_bytes() + b"x")
   with pytest.raises(InputError, match="not as the stage left it"):
-    read.places(str(tmp_path))
+    inputs.places(str(tmp_path))
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
@@ -158,11 +161,152 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 
 
 def test_counts_are_by_reason_source_and_licence():
-  stats = tally(
-    [Keep(document("a")), Drop(document("b"), "bad"), Drop(document("c"), "worse")]
-  ).stats()
+  counts = Tally()
+  for each in (
+    Keep(document("a")),
+    Drop(document("b"), "bad"),
+    Drop(document("c"), "worse"),
+  ):
+    counts.add(each)
+  again = Tally()
+  again.merge(json.loads(json.dumps(counts.record())))
+  stats = again.stats()
   assert stats["read"] == 3
   assert stats["kept"] == 1
   assert stats["dropped"] == {"bad": 1, "worse": 1}
   assert stats["sources"] == {"s": {"read": 3, "kept": 1}}
   assert stats["licences"] == {"MIT": 1}
+
+
+def test_a_large_plain_file_is_read_in_parts_and_every_line_once(tmp_path, monkeypatch):
+  monkeypatch.setattr(inputs, "_SPLIT", 100)
+  rows = [json.dumps({"text": "x" * (7 * n % 90)}) + "\n" for n in range(60)]
+  path = tmp_path / "x.jsonl"
+  path.write_text("".join(rows))
+  places = inputs.places(str(path))
+  assert len(places) > 10
+  assert texts(found(path)) == [json.loads(row)["text"] for row in rows]
+
+
+def test_zstandard_and_a_byte_order_mark(tmp_path):
+  zstandard = pytest.importorskip("zstandard")
+  path = tmp_path / "x.jsonl.zst"
+  lines = b'\xef\xbb\xbf{"text": "a"}\n{"text": "\\ufeffb"}\n'
+  path.write_bytes(zstandard.compress(lines) + zstandard.compress(b'{"text": "c"}\n'))
+  assert texts(found(path)) == ["a", "b", "c"]
+
+
+def test_a_folder_of_checkouts_and_notebooks(tmp_path):
+  for name in ("one/.git/HEAD", "one/pkg/a.py", "one/b.py", "two/c.py", "d.py"):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text(f"# {name}\n")
+  cells = [
+    {"cell_type": "markdown", "source": ["# no code"]},
+    {"cell_type": "code", "source": ["%matplotlib inline\n", "x = 1\n", "x"]},
+    {"cell_type": "code", "source": "%%bash\nls"},
+    {"cell_type": "code", "source": "y = 2"},
+  ]
+  (tmp_path / "two" / "n.ipynb").write_text(json.dumps({"cells": cells}))
+  (tmp_path / "two" / "bad.ipynb").write_text("{}")
+  (tmp_path / "two" / "latin.py").write_bytes(b"# \xe9\n")
+  decisions = found(tmp_path)
+  repositories = {
+    d.document.provenance["raw"]["path"]: d.document.repository
+    for d in decisions
+    if isinstance(d, Keep)
+  }
+  assert repositories == {
+    "one/pkg/a.py": "one",
+    "one/b.py": "one",
+    "two/c.py": "two",
+    "two/n.ipynb": "two",
+    "d.py": "d",
+  }
+  assert "# %%\nx = 1\nx\n\n# %%\ny = 2\n" in texts(decisions)
+  assert sorted(reasons(decisions)) == ["not UTF-8", "not a notebook"]
+
+
+def test_a_folder_that_datasets_saved(tmp_path):
+  place = tmp_path / "set" / "train"
+  place.mkdir(parents=True)
+  (tmp_path / "set" / "dataset_dict.json").write_text("{}")
+  table = pyarrow.table({"content": ["x = 1\n", "y = 2\n"], "unused": [1, 2]})
+  with pyarrow.ipc.new_stream(place / "data-00000-of-00001.arrow", table.schema) as out:
+    out.write_table(table)
+  assert texts(found(tmp_path / "set")) == ["x = 1\n", "y = 2\n"]
+
+
+def test_the_stack_v2_without_text_says_so(tmp_path):
+  path = tmp_path / "v2.parquet"
+  table = pyarrow.table({"blob_id": ["a"], "src_encoding": ["UTF-8"]})
+  pyarrow.parquet.write_table(table, path)
+  with pytest.raises(InputError, match="The Stack v2 has no text, only blob_id"):
+    found(path)
+
+
+def test_folders_of_earlier_versions_are_read(tmp_path):
+  """What they kept is JSONL, with `group` in place of `repository`."""
+  row = {**document("old").record(), "group": "g"}
+  del row["repository"]
+  content = json.dumps(row).encode() + b"\n"
+  name = "kept-00000-of-00001.jsonl"
+  (tmp_path / name).write_bytes(content)
+  digest = hashlib.sha256(content).hexdigest()
+  for file, facts in (
+    ("stage.json", {"format": 1, "settings": {"stage": "first", "version": 1}}),
+    ("stats.json", {"stage": "first", "kept": 1, "settings": {}}),
+    ("COMPLETED", {name: digest}),
+  ):
+    (tmp_path / file).write_text(json.dumps(facts))
+  assert found(tmp_path) == [Keep(document("old"))]
+  assert list(folder.kept(tmp_path)) == [document("old")]
+  with pytest.raises(InputError, match="begun with version = 1, now it is 2"):
+    folder.begin(tmp_path, "first", {"version": 2})
+
+
+def test_nothing_kept_is_a_failure_that_can_be_mended(tmp_path):
+  folder.begin(tmp_path, "first", {"a": 1})
+  counts = folder.write(tmp_path, [Drop(document("one"), "bad")])
+  with pytest.raises(
+    folder.EmptyError, match=r"first: kept 0 of 1 documents \(1 bad\)"
+  ):
+    folder.finish(tmp_path, "first", counts.stats(), {})
+  with pytest.raises(InputError, match="is not complete since it kept nothing"):
+    inputs.places(str(tmp_path))
+  assert not folder.begin(tmp_path, "first", {"a": 2})
+  counts = folder.write(tmp_path, [Keep(document("one"))])
+  folder.finish(tmp_path, "first", counts.stats(), {})
+  assert found(tmp_path) == [Keep(document("one"))]
+
+
+@pytest.mark.parametrize(
+  ("given", "expression", "allowed"),
+  [
+    ("MIT", "MIT", True),
+    ("mit", "mit", True),
+    (["MIT", "GPL-3.0"], "GPL-3.0 AND MIT", False),
+    ([{"name": "MIT"}, {"spdx_id": "ISC"}], "ISC AND MIT", True),
+    ("GPL-2.0 OR MIT", "GPL-2.0 OR MIT", True),
+    ("(GPL-2.0 OR MIT) AND ISC", "(GPL-2.0 OR MIT) AND ISC", True),
+    ("(GPL-2.0 OR MIT) AND GPL-3.0", "(GPL-2.0 OR MIT) AND GPL-3.0", False),
+    (["ISC", "GPL-2.0 OR MIT"], "(GPL-2.0 OR MIT) AND ISC", True),
+    ("MIT WITH Some-exception", "MIT WITH Some-exception", True),
+    ("MIT AND", "MIT AND", False),
+    ("(MIT", "(MIT", False),
+    ([], "unknown", False),
+    (None, "unknown", False),
+    ("no_license", "unknown", False),
+  ],
+)
+def test_licences(given, expression, allowed):
+  assert licences.parse(given) == expression
+  assert licences.allowed(expression, ("MIT", "ISC")) == allowed
+
+
+def test_tasks_have_all_places_in_order():
+  places = [inputs.Place("jsonl", str(n), size=n % 7) for n in range(50)]
+  parts = inputs.cut(places, 6)
+  assert [each for part in parts for each in part] == places
+  sizes = [sum(place.size for place in part) for part in parts]
+  assert max(sizes) < 2 * min(sizes)
+  assert engine.Engine(tasks=9).count(10, 4) == 4

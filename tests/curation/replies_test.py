@@ -4,7 +4,7 @@ import pytest
 
 from phi1_jax.curation import annotate, exercises, ideas, prompt, textbooks
 from phi1_jax.curation.config import ExercisesConfig, TextbooksConfig
-from phi1_jax.curation.teachers import LlmTeacher
+from phi1_jax.curation.teaching import LlmTeacher
 from phi1_jax.llm.conversation import Malformed
 
 GOOD = '''Here you are:
@@ -142,7 +142,7 @@ def test_answers_without_a_score_are_refused(reply):
     annotate.read_reply(reply)
 
 
-class NoDesk:
+class NoReplies:
   """Asks nobody."""
 
   model = "m"
@@ -155,9 +155,10 @@ def test_what_is_asked_varies_and_more_of_it_keeps_what_was_asked():
   def asked(number):
     config = ExercisesConfig(teacher="llm", exercises=number)
     asked = prompt.load("exercise", exercises.PLACES)
-    teacher = LlmTeacher(exercises.lesson(config), config, NoDesk(), asked)
+    teacher = LlmTeacher(exercises.subject(config), config, NoReplies(), asked)
     return [
-      (request.messages[0].content, places) for request, places in teacher.asked()
+      (request.messages[0].content, places)
+      for request, places in teacher.requests(0, number)
     ]
 
   few, many = asked(20), asked(200)
@@ -171,8 +172,8 @@ def test_what_is_asked_varies_and_more_of_it_keeps_what_was_asked():
 def test_textbooks_vary_by_topic_audience_and_words():
   config = TextbooksConfig(teacher="llm", sections=300)
   asked = prompt.load("textbook", textbooks.PLACES)
-  teacher = LlmTeacher(textbooks.lesson(config), config, NoDesk(), asked)
-  places = [places for _, places in teacher.asked()]
+  teacher = LlmTeacher(textbooks.subject(config), config, NoReplies(), asked)
+  places = [places for _, places in teacher.requests(0, 300)]
   assert {p["audience"] for p in places} == set(ideas.AUDIENCES)
   assert len({p["topic"] for p in places}) > 60
   assert len({p["words"] for p in places}) > 290

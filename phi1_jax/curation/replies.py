@@ -1,6 +1,4 @@
-"""An LLM as the stages use it: who it is, what it answers, what that cost."""
-
-from __future__ import annotations
+"""Replies of an LLM to a stage's requests, counted for stats and cards."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -15,15 +13,15 @@ from phi1_jax.llm.request import Request
 T = TypeVar("T")
 
 
-class Desk:
-  """Asks through a `Client`, and counts the replies that were used.
+class Replies:
+  """Sends requests with a `Client`, and counts the replies that were used.
 
   Args:
-    config: which model.
-    client: asks it.
+    config: the model.
+    client: sends the requests.
 
   Attributes:
-    model: the name that the endpoint knows it by.
+    model: its name at the endpoint.
   """
 
   def __init__(self, config: LlmConfig, client: Client):
@@ -34,7 +32,7 @@ class Desk:
   def ask(
     self, requests: Iterable[Request], parse: Callable[[str], T], total: int
   ) -> Iterator[Answered[T] | Failed]:
-    """`Client.ask`, counted."""
+    """Yield the outcomes of `Client.ask`, counted."""
     for outcome in self._client.ask(requests, parse, total):
       if isinstance(outcome, Answered):
         self._replies += 1
@@ -46,15 +44,15 @@ class Desk:
       yield outcome
 
   def estimate(self, requests: Iterable[Request]) -> Estimate:
-    """What they would cost; sends nothing."""
+    """Return the cost of requests; send nothing."""
     return self._client.estimate(requests)
 
   def identity(self) -> dict[str, Any]:
-    """What decides the answers beside the requests."""
+    """Return what decides the replies beside the requests."""
     return {"model": self.model, "extra": self._config.extra}
 
   def facts(self) -> dict[str, Any]:
-    """The model, and what its answers cost, alone and with all that was of no use."""
+    """Return the model, and the cost of the replies used and of all others."""
     budget = self._client.budget
     return {
       "models": [self.model],

@@ -1,0 +1,129 @@
+"""What deduplication compares of a document: sets of word runs, and their signatures.
+
+Licence headers and imports are no content: a quarter of a small file may be the header
+that it shares with a thousand others.
+"""
+
+import dataclasses
+import hashlib
+import re
+
+import numpy as np
+import numpy.typing as npt
+from rensa import RMinHash
+
+from phi1_jax.curation.document import Document
+from phi1_jax.text import shingles, source
+
+Hashes = npt.NDArray[np.uint64]
+_SEED = 0x5048_4931  # of the signatures' hash functions
+_HEADER_CHARACTERS = 12_000
+_LICENCE = re.compile(
+  r"copyright|licen[sc]e|spdx-|all rights reserved|warrant(?:y|ies)|permission is here"
+  r"by|redistribut|author:|@author",
+  re.IGNORECASE,
+)
+_COMMENTS = re.compile(r"(?:^[ \t]*#[^\n]*\n)+", re.MULTILINE)
+_STRING = re.compile(r"^(?:[rRuU]?\"\"\".*?\"\"\"|[rRuU]?'''.*?''')", re.DOTALL | re.M)
+_IMPORTS = re.compile(
+  r"^[ \t]*(?:import[ \t]+[\w., \t]+|from[ \t]+[\w.]+[ \t]+import[ \t]+"
+  r"(?:\([^)]*\)|[^\n]*(?:\\\n[^\n]*)*))[^\n]*$",
+  re.MULTILINE,
+)
+# Priority of a document in the four highest bits of its key; the lowest value stays.
+AGAINST, _RANK_BITS = 0, 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Sketch:
+  """What is compared of a document.
+
+  Attributes:
+    key: sorts documents by priority, then by id.
+    digest: equal for documents whose content has the same words; of a content with
+      fewer words than a shingle, for those with the same lines.
+    lines: equal for documents with the same lines.
+    text: equal for equal texts.
+    shingles: sorted hashes; empty for a content with fewer words.
+  """
+
+  key: int
+  digest: int
+  lines: int
+  text: int
+  shingles: Hashes
+
+
+def content(text: str) -> str:
+  """Return a text without licence headers and imports."""
+  found = without_licence(text)
+  return _IMPORTS.sub("", found) if "import" in found else found
+
+
+def without_licence(text: str) -> str:
+  """Return a text without the comments and the docstring at its head about licences."""
+  head, rest = text[:_HEADER_CHARACTERS], text[_HEADER_CHARACTERS:]
+  if _LICENCE.search(head):
+    head = _COMMENTS.sub(_unless_licence, head)
+    head = _STRING.sub(_unless_licence, head, count=1)
+  return head + rest
+
+
+def _unless_licence(match: re.Match) -> str:
+  return "" if _LICENCE.search(match[0]) else match[0]
+
+
+def sketch(document: Document, size: int, rank: int) -> Sketch:
+  """Return the sketch of a document by shingles of `size` words."""
+  text = document.text
+  words = source.words(content(text))
+  found = shingles.shingles(words, size)
+  lines = _hash(b"lines", "\n".join(source.lines(text)).encode("utf-8"))
+  digest = _hash(b"shingles", found.tobytes()) if len(found) else lines
+  same = _hash(b"text", text.encode("utf-8"))
+  return Sketch(key(document.id, rank), digest, lines, same, found)
+
+
+def key(name: str, rank: int) -> int:
+  """Return the key of an id: 4 bits of priority, 60 bits of the id."""
+  try:
+    if len(name) != 32:
+      raise ValueError
+    value = int(name[:15], 16)
+  except ValueError:
+    value = _hash(b"id", name.encode("utf-8", "surrogatepass")) >> 4
+  return (rank << _RANK_BITS) | value
+
+
+def rank(source_name: str, prefer: tuple[str, ...]) -> int:
+  """Return the priority of a source: 1 for the most preferred."""
+  known = source_name in prefer
+  return 1 + (prefer.index(source_name) if known else len(prefer))
+
+
+def bands(sets: list[Hashes], permutations: int, count: int) -> Hashes:
+  """Return the hash of each band of the MinHash signature of each set [n, count]."""
+  offsets = np.zeros(len(sets) + 1, np.uint64)
+  offsets[1:] = np.cumsum([len(each) for each in sets])
+  flat = np.concatenate(sets) if sets else np.zeros(0, np.uint64)
+  matrix = RMinHash.digest_matrix_from_flat_token_hashes(
+    flat, offsets, num_perm=permutations, seed=_SEED
+  )
+  rows = np.array(matrix.to_rows(), np.uint64).reshape(len(sets), count, -1)
+  hashes = np.zeros((len(sets), count), np.uint64)
+  hashes += np.arange(1, count + 1, dtype=np.uint64)
+  for column in range(rows.shape[2]):
+    hashes = _mixed(hashes ^ _mixed(rows[:, :, column] + np.uint64(column + 1)))
+  return hashes
+
+
+def _mixed(values: Hashes) -> Hashes:
+  """Spread every bit over all of them (the finaliser of splitmix64)."""
+  values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58_476D_1CE4_E5B9)
+  values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D0_49BB_1331_11EB)
+  return values ^ (values >> np.uint64(31))
+
+
+def _hash(kind: bytes, value: bytes) -> int:
+  digest = hashlib.blake2b(kind + value, digest_size=8).digest()
+  return int.from_bytes(digest, "little")
