@@ -1,0 +1,85 @@
+"""Comparing with a reference: by the rules of EvalPlus."""
+
+import pytest
+
+from phi1_jax.sandbox.program import Program
+
+REFERENCE = "def f(x):\n  return {}\n"
+
+
+def judge(sandbox, code, inputs, *, reference="x", **fields):
+  options = "".join(f", {name}={value!r}" for name, value in fields.items())
+  test = (
+    f"__differential__(f, 'f', reference={REFERENCE.format(reference)!r}, "
+    f"inputs={inputs!r}{options})"
+  )
+  (verdict,) = sandbox.run([Program("p", f"def f(x):\n  return {code}\n", (test,))])
+  return verdict
+
+
+@pytest.mark.parametrize(
+  ("code", "inputs", "fields", "passes"),
+  [
+    ("x", "[[1], ['a'], [[1, (2,)]]]", {}, True),
+    ("x + 1", "[[1]]", {}, False),
+    ("list(x)", "[[(1, 2)]]", {}, False),
+    ("x + 1e-7", "[[1.0]]", {}, True),
+    ("x + 1e-5", "[[1.0]]", {}, False),
+    ("x + 1e-5", "[[1.0]]", {"atol": 1e-4}, True),
+    ("[v + 1e-8 for v in x]", "[[[1.0, 2.0]]]", {}, True),
+    ("x + 1e-9", "[[1]]", {"atol": 1e-4}, False),  # a float for an int
+    ("x + 1e-9", "[[1]]", {"atol": 1e-4, "early": True}, True),
+    ("x + 1e-8 if x == 2.5 else x", "[[1], [2.5]]", {}, True),
+    ("float('nan')", "[[float('nan')]]", {}, False),
+    ("x[::-1]", "[[[1, 2]]]", {"oracle": "set"}, True),
+    ("x + [3]", "[[[1, 2]]]", {"oracle": "set"}, False),
+    ("'yes'", "[[3]]", {"oracle": "not_none"}, True),
+    ("False", "[[3]]", {"oracle": "not_none"}, False),
+    ("None", "[[3]]", {"oracle": "not_none"}, False),
+    ("None", "[[3]]", {"oracle": "any"}, True),
+    ("1 / 0", "[[3]]", {"oracle": "any"}, False),
+    ("0", "[[3]]", {"oracle": "zero"}, True),
+    ("-x[0] / x[1]", "[[[-4.0, 2.0]]]", {"oracle": "root", "atol": 1e-4}, True),
+    ("0.0", "[[[-4.0, 2.0]]]", {"oracle": "root", "atol": 1e-4}, False),
+  ],
+)
+def test_what_is_equal(sandbox, code, inputs, fields, passes):
+  verdict = judge(sandbox, code, inputs, **fields)
+  assert verdict.passed == passes, verdict
+
+
+def test_the_detail_names_the_input(sandbox):
+  verdict = judge(sandbox, "x + (x > 2)", "[[1], [3]]")
+  assert verdict.outcome == "wrong"
+  assert "f(3) == 3, got 4" in verdict.detail
+  assert verdict.failed_test == "assert f(3) == 3"
+
+
+def test_a_program_that_changes_its_argument_spoils_no_other(sandbox):
+  spoils = "x.clear() or [1]"
+  for _ in range(2):
+    assert judge(sandbox, spoils, "[[[1]]]").passed
+    assert judge(sandbox, "x", "[[[1]]]").passed
+
+
+def test_code_cannot_forge_what_it_is_compared_with(sandbox):
+  always = "type('E', (), {'__eq__': lambda s, o: True})()"
+  assert judge(sandbox, always, "[[1]]").outcome == "opaque_result"
+  code = "def __differential__(*a, **k):\n  pass\ndef f(x):\n  return 0\n"
+  test = (
+    f"__differential__(f, 'f', reference={REFERENCE.format('x')!r}, inputs='[[1]]')"
+  )
+  (verdict,) = sandbox.run([Program("p", code, (test,))])
+  assert verdict.outcome == "wrong"
+
+
+def test_an_entry_point_named_like_a_builtin(sandbox):
+  reference = "def sum(x):\n  return x + 1\n"
+  test = f"__differential__(sum, 'sum', reference={reference!r}, inputs='[[1]]')"
+  codes = {"right": reference, "none": "y = 1\n"}
+  found = {
+    v.key: v.outcome
+    for v in sandbox.run([Program(k, c, (test,)) for k, c in codes.items()])
+  }
+  assert found["right"] == "passed"
+  assert found["none"] != "passed"
