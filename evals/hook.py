@@ -10,18 +10,21 @@ it), never by a benchmark that it will be judged on.
 
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
-from evals import generate, judge, prompts, report, summary, workdir
+from evals import generate, judge, prompts, report, score, summary, workdir
 from evals.backends import LoadedBackend
 from evals.config import benchmark_of
 from evals.programs import VARIANTS
 from phi1_jax import InputError, storage
 from phi1_jax.checkpoint.description import model_digest
 from phi1_jax.checkpoint.fingerprint import fingerprints
+from phi1_jax.data.config import DataConfig
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.problems.problem import Problem
 from phi1_jax.sampling.checkpoint import Loaded
@@ -50,6 +53,11 @@ def mbpp(setup: Setup, store: TokenStore) -> Run:
 def exercises(setup: Setup, store: TokenStore) -> Run:
   """pass@1 on 100 unseen exercises, greedy; shows some."""
   return _hook(setup, store, "exercises-unseen-triples-100", shown=True)
+
+
+def handwritten(setup: Setup, store: TokenStore) -> Run:
+  """pass@1 on the 100 exercises that were written by hand, greedy; shows some."""
+  return _hook(setup, store, "exercises-handwritten-100", shown=True)
 
 
 def _hook(setup: Setup, store: TokenStore, task_set: str, shown: bool = False) -> Run:
@@ -84,7 +92,9 @@ def _hook(setup: Setup, store: TokenStore, task_set: str, shown: bool = False) -
     with workdir.opened(folder, "evaluating") as mirror:
       scores = judge.judge(mirror.local, problems, asked, config, backend)["scores"]
       if shown and step == setup.config.train.last_step:
-        _show(problems, summary.read(mirror.local, problems, asked), folder)
+        found = summary.read(mirror.local, problems, asked)
+        seen = _seen(problems, setup.config.data)
+        _show(problems, found, folder, seen)
     for variant in VARIANTS:
       yield (
         f"eval/{benchmark_of(task_set)}_{variant}",
@@ -118,8 +128,42 @@ def _make_room(folder: AnyPath, settings: Mapping[str, Any]) -> None:
     storage.move(folder, next(place for place in places if not storage.names(place)))
 
 
-def _show(problems: Sequence[Problem], found: summary.Results, folder: AnyPath) -> None:
-  """Prints how many problems are solved, and one of either kind in full."""
+def _seen(problems: Sequence[Problem], data: DataConfig) -> set[str] | None:
+  """Return the problems whose function a training exercise computes, too.
+
+  None if training reads other exercises than the grammar teacher's.
+  """
+  if data.mixture != "grammar_exercises":
+    return None
+  command = [sys.executable, "-m", "phi1_jax.grammar.agree"]
+  command += [str(data.grammar_exercises), *data.grammar_tables]
+  asked = json.dumps([[p.id, p.entry_point, p.tests] for p in problems])
+  run = subprocess.run(command, input=asked, stdout=subprocess.PIPE, text=True)
+  return set(json.loads(run.stdout)) if run.returncode == 0 else None
+
+
+def _share(verdicts: Sequence[bool]) -> str:
+  low, high = score.wilson(sum(verdicts), len(verdicts))
+  return (
+    f"{sum(verdicts)} of {len(verdicts)} (95% interval {100 * low:.0f} to "
+    f"{100 * high:.0f}%)"
+  )
+
+
+def _show(
+  problems: Sequence[Problem],
+  found: summary.Results,
+  folder: AnyPath,
+  seen: set[str] | None = None,
+) -> None:
+  """Print how many problems are solved, and one of either kind in full.
+
+  Args:
+    problems: all of them.
+    found: completions and verdicts.
+    folder: of the evaluation.
+    seen: ids of the problems whose function is in training.
+  """
   by_outcome: dict[bool, list[tuple[Problem, str, str]]] = {True: [], False: []}
   for problem in problems:
     row = found.completions[problem.id][0]
@@ -127,7 +171,12 @@ def _show(problems: Sequence[Problem], found: summary.Results, folder: AnyPath) 
     passed = verdict["outcome"] == "passed"
     detail = "passes its tests" if passed else verdict["detail"] or verdict["outcome"]
     by_outcome[passed].append((problem, row["completion"], detail))
-  print(f"{len(by_outcome[True])} of {len(problems)} unseen exercises are solved")
+  solved = {problem.id for problem, *_ in by_outcome[True]}
+  print(f"solved: {_share([p.id in solved for p in problems])} of {folder.name}")
+  for text, kept in (("is in training", True), ("is not in training", False)):
+    some = [p.id in solved for p in problems if (p.id in (seen or ())) == kept]
+    if seen is not None and some:
+      print(f"  whose function {text}: {_share(some)}")
   for chosen in by_outcome.values():
     for problem, completion, detail in chosen[:1]:
       lines = completion.rstrip().split("\n")

@@ -37,6 +37,8 @@ class DataConfig(Settings):
     columns: of the rows of `files`: the name of the text, or the names of prompt and
       completion, such as ("instruction", "output"); () takes the usual names.
     loss_on: tokens that training counts: "all", or "completions" without prompts.
+    grammar_exercises: exercises of the task grammar_exercises.
+    grammar_tables: files of tables of your own for it (docs/exercises.md).
   """
 
   mixture: str | None = None
@@ -53,6 +55,8 @@ class DataConfig(Settings):
   files: tuple[str, ...] = ()
   columns: tuple[str, ...] = ()
   loss_on: Literal["all", "completions"] = "all"
+  grammar_exercises: PositiveInt = 70_000
+  grammar_tables: tuple[str, ...] = ()
 
   def __post_init__(self):
     if isinstance(self.files, str):

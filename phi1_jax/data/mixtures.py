@@ -19,7 +19,9 @@ your own and for curated sets.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from phi1_jax import InputError
@@ -28,7 +30,7 @@ from phi1_jax.data.config import DataConfig
 from phi1_jax.data.corpora import Corpus
 from phi1_jax.data.documents import Document, Drop, Source
 from phi1_jax.data.files import FileSource
-from phi1_jax.grammar import NAME, VERSION
+from phi1_jax.grammar import NAME, VERSION, rows
 from phi1_jax.grammar import teacher as grammar
 from phi1_jax.text.tokenizer import Tokenizer
 
@@ -79,6 +81,7 @@ class GrammarSource:
     kind: "exercises" or "sections" (of textbooks).
     number: how many there are.
     menu: of exercises: "all", "plain" or "composed" tasks.
+    tables: of exercises: files of more tables.
     seed: decides the texts.
     shards: the most shards that a store reads them in.
   """
@@ -86,6 +89,7 @@ class GrammarSource:
   kind: str
   number: int
   menu: str = "all"
+  tables: tuple[str, ...] = ()
   seed: int = 0
   shards: int = 8
 
@@ -93,6 +97,10 @@ class GrammarSource:
     """Return the teacher and the settings of its texts."""
     facts = {"name": NAME, "version": str(VERSION), "licence": "MIT"}
     facts |= {"seed": self.seed, self.kind: self.number, "menu": self.menu}
+    if self.tables:
+      rows.load(self.tables)  # refuses files that are no tables
+      texts = [Path(file).read_bytes() for file in self.tables]
+      facts["tables"] = hashlib.sha256(b"\0".join(texts)).hexdigest()
     return [facts]
 
   def num_shards(self, wanted: int) -> int:
@@ -109,7 +117,9 @@ class GrammarSource:
         text = grammar.section(self.seed, number).text
         yield Document(text, text)
       else:
-        exercise = grammar.exercise(self.seed, number, menu=self.menu)
+        exercise = grammar.exercise(
+          self.seed, number, menu=self.menu, tables=self.tables
+        )
         yield Document(exercise.text, repr(exercise.composition))
 
 
@@ -174,4 +184,14 @@ def resolve(config: DataConfig) -> dict[str, Rated]:
       f"{', '.join(sorted({**TASKS, **MIXTURES}))} (Data.modules registers more)"
     )
   found = sources(config.curated_directory)
+  exercises = GrammarSource(
+    "exercises", config.grammar_exercises, tables=config.grammar_tables
+  )
+  if "grammar_exercises" in MIXTURES.get(name, (name,)):
+    found = found | {"grammar_exercises": exercises}
+  elif config.grammar_tables:
+    raise InputError(
+      f"Data.grammar_tables: got {config.grammar_tables} with Data.mixture={name!r}, "
+      "which does not read them; name grammar_exercises, or leave them out"
+    )
   return {task: Rated(found[task]) for task in sorted(MIXTURES.get(name, (name,)))}

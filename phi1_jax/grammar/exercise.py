@@ -34,6 +34,7 @@ class Exercise:
     prompt: imports, signature and docstring, with a newline at the end.
     body: the solution, indented by 4 spaces, with a newline at the end.
     calls: calls that the solution was run on.
+    solution: source of a function `f`, and the values of its last parameters.
     composition: what it computes, such as ("ints", "filter:even", "map:square",
       "sum"), without constants.
     family: id of the row, such as "sum".
@@ -44,6 +45,7 @@ class Exercise:
   prompt: str
   body: str
   calls: tuple[solve.Call, ...]
+  solution: tuple[str, tuple]
   composition: tuple[str, ...]
   family: str
   frame: str
@@ -64,7 +66,7 @@ def draw(rng: random.Random, tables: Tables, task: Task, gate: Gate) -> Exercise
   scene = Scene(rng, tables, task)
   if not scene.sensible() or not gate.composition(scene.composition):
     return None
-  calls = _calls(scene)
+  solution, calls = _calls(scene)
   if calls is None:
     return None
   name = _name(scene, gate)
@@ -82,14 +84,17 @@ def draw(rng: random.Random, tables: Tables, task: Task, gate: Gate) -> Exercise
     prompt,
     textwrap.indent(body, "    ") + "\n",
     calls,
+    solution,
     scene.composition,
     task.id,
     frame,
   )
 
 
-def _calls(scene: Scene) -> tuple[solve.Call, ...] | None:
-  """Return the calls of the solution; the bodies of a row give the same answers."""
+def _calls(
+  scene: Scene,
+) -> tuple[tuple[str, tuple], tuple[solve.Call, ...] | None]:
+  """Return the solution, and its calls; the bodies of a row give the same answers."""
   task = scene.task
   symbols = scene.symbols()
   ids = tuple(kind.id for kind in scene.kinds.values())
@@ -100,7 +105,9 @@ def _calls(scene: Scene) -> tuple[solve.Call, ...] | None:
   for changed in (None, *scene.filters):
     body = textwrap.indent(scene.code(task.bodies[0], labels, True, changed), "    ")
     sources.append(f"{imports}def f({parameters}):\n{body}\n")
-  return _solved(scene.tables, task, ids, tuple(sources), tuple(symbols.values()))
+  values = tuple(symbols.values())
+  calls = _solved(scene.tables, task, ids, tuple(sources), values)
+  return (sources[0], values), calls
 
 
 _SOLVED: dict[tuple, tuple[solve.Call, ...] | None] = {}

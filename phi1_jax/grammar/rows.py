@@ -482,7 +482,7 @@ def _rows(file: Path) -> list[_Row]:
     tables = tomllib.loads(source)
   except OSError as error:
     raise InputError(
-      f"Grammar.tables: got {file}, expected a file that can be read "
+      f"Data.grammar_tables: got {file}, expected a file that can be read "
       f"({error.strerror}); give its path"
     ) from None
   except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -78,7 +78,13 @@ def negated(clause: str) -> str:
 
 
 def plural(clause: str) -> str:
-  """Return a predicate for several: "is even" -> "are even"."""
+  """Return a predicate for several: "is even" -> "are even".
+
+  >>> plural("is a multiple of 3")
+  'are multiples of 3'
+  """
+  if match := re.match(r"is an? ([\w-]+(?: letter| number)?)", clause):
+    return f"are {match[1]}s{clause[match.end() :]}"
   verb, _, rest = clause.partition(" ")
   return f"{_PLURAL.get(verb) or verb.removesuffix('s')} {rest}"
 

@@ -1,5 +1,6 @@
 """The sources of the package's own tasks."""
 
+import itertools
 import pickle
 
 import pytest
@@ -50,6 +51,21 @@ def test_the_grammar_teacher_is_a_source_that_shards_agree_on():
   (facts,) = source.describe()
   assert "no LLM" in facts["name"]
   assert facts["exercises"] == 60
+
+
+def test_tables_of_users_are_read_and_decide_the_store(tmp_path):
+  table = tmp_path / "mine.toml"
+  row = '[task.taxed]\nargs = "p: nat = price"\nnoun = "$p with tax"\nnames = "tax"\n'
+  table.write_text(f'{row}body = "return $p * 2"\nreturns = "int"\nweight = 900\n')
+  config = DataConfig("grammar_exercises", "s", grammar_tables=(str(table),))
+  source = mixtures.resolve(config)["grammar_exercises"].source
+  some = itertools.islice(source.read(0, 1), 50)
+  assert sum("return price * 2" in document.text for document in some) > 5
+  before = source.describe()
+  table.write_text(table.read_text().replace("* 2", "* 3"))
+  assert source.describe() != before
+  with pytest.raises(InputError, match=r"grammar_tables: got .*, which does not read"):
+    mixtures.resolve(DataConfig("code_exercises", "s", grammar_tables=("t.toml",)))
 
 
 def test_the_names_are_those_of_the_paper():

@@ -71,7 +71,7 @@ def test_a_wrong_row_is_named_by_file_and_line(tmp_path, old, new, message):
 
 def test_a_missing_table_is_named():
   with pytest.raises(
-    InputError, match=r"Grammar.tables: got .*none.toml, expected a f"
+    InputError, match=r"Data.grammar_tables: got .*none.toml, expected a f"
   ):
     rows.load(("none.toml",))
 

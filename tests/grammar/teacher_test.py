@@ -18,7 +18,7 @@ from phi1_jax import InputError
 from phi1_jax.grammar import reserve, teacher
 from phi1_jax.grammar.exercise import GENERIC
 
-DIGEST = "1b3e662b8ca1b197148c2abbd3a39ba27a74b67f568156985ba293c94887f90d"
+DIGEST = "f12204d5db492d38fd6f52105a158e93ffbc68df714b783f30ec89cd65b6f4ff"
 COUNT = 1500  # of the tier "train"
 HELD_OUT = 80  # of each other tier
 

@@ -1,5 +1,7 @@
 """Exercises made worse on purpose: what changes, and that nothing else does."""
 
+import ast
+
 import pytest
 
 from evals.study import variants
