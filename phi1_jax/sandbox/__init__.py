@@ -20,10 +20,12 @@ What is not covered:
   e.g. a helper function of the prompt that the tests call. Put those into the tests.
 - `in_process` programs: code shares a process with its tests and can forge a pass. The
   verdict is flagged.
-- Code that needs more than the standard library.
-- The level "rlimits": files readable by the sandbox's uid can be read, files can be
-  left in world-writable folders, and where the kernel refuses seccomp too, the network
-  and other processes of the same uid are in reach. `require_isolation` refuses it.
+- Code that needs more than the standard library and the packages that are given.
+- The level "rlimits": Landlock leaves /usr and Python readable, installed packages
+  included. Where the kernel has no Landlock, all that the sandbox's uid may read or
+  write is in reach (an ordinary user is refused unless this level is named), and where
+  it refuses seccomp too, so are the network and other processes of the same uid.
+  `require_isolation` refuses this level.
 - Benchmarks that lie elsewhere below /usr, e.g. in /usr/share, can be read.
 - A worker that something else kills may leave one zombie to the container's init.
 - One kernel tracks the size of /tmp, not the number of files in it; the CPU limit
@@ -39,5 +41,6 @@ and where that cannot be had, or a test asks for the identity of equal texts or 
 the verdict is no pass and says so. Not noticed: a set that lost elements on one side
 and gets new ones on the other may put those elsewhere; `ChainMap`, `UserDict` and
 mapping proxies lose their type; `pop()` of a set after earlier pops begins at the first
-element again; views of dictionaries are copies.
+element again; views of dictionaries are copies, and so are
+numpy arrays: what the code does to an argument in place is not seen by the tests.
 """

@@ -112,3 +112,37 @@ def test_a_user_whose_files_are_in_reach_is_refused(monkeypatch):
 def test_a_package_that_is_not_installed():
   with pytest.raises(InputError, match="--packages: nope is not installed here"):
     Sandbox(workers=1, packages=("nope",))
+
+
+@pytest.mark.parametrize(
+  ("body", "test"),
+  [
+    ("numpy.mean(x)", "assert f([1, 2]) == 1.5"),
+    (
+      "numpy.array(x) > 1",
+      "import numpy\nassert (f([1, 2]) == numpy.array([0, 1])).all()",
+    ),
+    ("numpy.cumsum(x)", "assert f([1, 2]).tolist() == [1, 3]"),
+    (
+      "numpy.any(x)",
+      "assert f([0, 2]) and isinstance(f([1]), __import__('numpy').bool_)",
+    ),
+    ("x.sum()", "import numpy\nassert f(numpy.ones((2, 3))) == 6"),
+  ],
+)
+def test_arrays_cross_to_the_tests(numbers, body, test):
+  code = f"import numpy\ndef f(x):\n  return {body}\n"
+  (verdict,) = numbers.run([Program("p", code, (test,))])
+  assert verdict.passed, verdict
+
+
+def test_an_array_of_objects_is_no_plain_data(numbers):
+  code = "import numpy\ndef f():\n  return numpy.array([{}], dtype=object)\n"
+  (verdict,) = numbers.run([Program("p", code, ("assert f() == 1",))])
+  assert verdict.outcome == "opaque_result"
+
+
+@pytest.fixture(scope="module")
+def numbers():
+  with Sandbox(workers=1, packages=("numpy",)) as sandbox:
+    yield sandbox

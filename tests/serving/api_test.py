@@ -228,3 +228,22 @@ def test_the_command_refuses_what_is_no_checkpoint(tmp_path):
   done = subprocess.run(command, capture_output=True, text=True, check=False)
   assert done.returncode == 2
   assert "Traceback" not in done.stderr
+
+
+def test_the_client_of_lm_evaluation_harness(server, expected):
+  """Its generations are ours; the score follows from them."""
+  clients = pytest.importorskip("lm_eval.models.openai_completions")
+  instances = pytest.importorskip("lm_eval.api.instance")
+  client = clients.LocalCompletionsAPI(
+    base_url=f"{server}/v1/completions",
+    model="tiny",
+    tokenizer_backend=None,
+    tokenized_requests=False,
+    num_concurrent=4,
+  )
+  options = {"until": ["never there"], "max_gen_toks": 20, "temperature": 0}
+  asked = [
+    instances.Instance("generate_until", {}, (prompt, options), number)
+    for number, prompt in enumerate(PROMPTS)
+  ]
+  assert client.generate_until(asked) == [one.text for one in expected]

@@ -26,6 +26,7 @@ import operator
 import os
 import re
 import struct
+import sys
 import types
 from typing import Any
 
@@ -65,6 +66,7 @@ _CONSTANTS = {"Ellipsis": Ellipsis, "NotImplemented": NotImplemented}
 MUTABLE = (list, dict, set, collections.deque, bytearray)  # and what extends them
 _PURE = (int, float, complex, str, bytes, tuple, frozenset)
 _BASES = {*_MUTABLE.values(), *_PURE}
+_ARRAY = re.compile(r"[<>|=][biufc]\d{1,2}", re.ASCII)  # dtypes of numbers
 _FIELD = re.compile(r"[A-Za-z]\w*", re.ASCII)
 _OF_NAMED_TUPLES = {
   *vars(collections.namedtuple("P", "")),
@@ -207,6 +209,10 @@ class Encoder:
       return ["int", hex(value)]
     if kind is float:
       return ["nan", None]
+    if kind.__module__ == "numpy" and _ARRAY.fullmatch(_dtype(value)):
+      scalar = kind.__name__ != "ndarray"
+      data = value.tobytes().hex()
+      return ["array", [_dtype(value), list(value.shape), data, scalar]]
     if kind in _WRAPPERS:
       kind, value = _WRAPPERS[kind], _WRAPPERS[kind](value)
     if kind in _BASES:
@@ -402,6 +408,8 @@ class Decoder:
       name, fields, values = payload
       name = name if _FIELD.fullmatch(name) else "NamedTuple"
       return _named_tuple(name, tuple(fields))._make(self._many(values))
+    if tag == "array":
+      return _array(*payload)
     if tag == "constant":
       return _CONSTANTS[payload]
     if tag == "complex":
@@ -424,6 +432,19 @@ class Decoder:
     if tag == "type":
       return BUILTIN_TYPES[payload]
     return self._special(tag, payload)
+
+
+def _dtype(value) -> str:
+  return getattr(getattr(value, "dtype", None), "str", "")
+
+
+def _array(dtype: str, shape: list, data: str, scalar: bool):
+  """A numpy array or number; only where the sandbox was given numpy."""
+  if not _ARRAY.fullmatch(dtype) or "numpy" not in sys.modules:
+    raise Opaque("an array")
+  flat = sys.modules["numpy"].frombuffer(bytes.fromhex(data), dtype)
+  made = flat.reshape([int(size) for size in shape]).copy()
+  return made[()] if scalar else made
 
 
 def _check_order(made, order) -> None:
