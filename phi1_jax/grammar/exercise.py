@@ -6,6 +6,7 @@ import dataclasses
 import random
 import re
 import textwrap
+from collections.abc import Sequence
 
 from phi1_jax import InputError
 from phi1_jax.grammar import solve
@@ -82,7 +83,7 @@ def draw(rng: random.Random, tables: Tables, task: Task, gate: Gate) -> Exercise
   return Exercise(
     name,
     prompt,
-    textwrap.indent(body, "    ") + "\n",
+    _indented(body),
     calls,
     solution,
     scene.composition,
@@ -97,49 +98,53 @@ def _calls(
   """Return the solution, and its calls; the bodies of a row give the same answers."""
   task = scene.task
   symbols = scene.symbols()
-  ids = tuple(kind.id for kind in scene.kinds.values())
-  labels = {label: label for label in scene.kinds}
-  parameters = ", ".join([*labels, *symbols])
-  imports = "".join(f"import {module}\n" for module in task.modules)
-  sources = []
-  for changed in (None, *scene.filters):
-    body = textwrap.indent(scene.code(task.bodies[0], labels, True, changed), "    ")
-    sources.append(f"{imports}def f({parameters}):\n{body}\n")
+  kinds = tuple(kind.id for kind in scene.kinds.values())
   values = tuple(symbols.values())
-  calls = _solved(scene.tables, task, ids, tuple(sources), values)
-  return (sources[0], values), calls
+  key = (task.place, kinds, scene.composition, values)
+  known = _SOLVED.get(key)
+  if known is None:
+    parameters = ", ".join([*scene.kinds, *symbols])
+    imports = "".join(f"import {module}\n" for module in task.modules)
+    labels = {label: label for label in scene.kinds}
+    sources = [
+      f"{imports}def f({parameters}):\n"
+      f"{_indented(scene.code(task.bodies[0], labels, True, changed))}"
+      for changed in (None, *scene.filters)
+    ]
+    known = (sources[0], values), _solved(scene.tables, task, kinds, sources, values)
+    if len(_SOLVED) >= 1 << 18:
+      _SOLVED.clear()
+    _SOLVED[key] = known
+  return known
 
 
-_SOLVED: dict[tuple, tuple[solve.Call, ...] | None] = {}
+_SOLVED: dict[tuple, tuple[tuple[str, tuple], tuple[solve.Call, ...] | None]] = {}
+
+
+def _indented(body: str) -> str:
+  return "    " + body.replace("\n", "\n    ") + "\n"
 
 
 def _solved(
   tables: Tables,
   task: Task,
   kinds: tuple[str, ...],
-  sources: tuple[str, ...],
+  sources: Sequence[str],
   constants: tuple,
 ) -> tuple[solve.Call, ...] | None:
-  key = (task.place, kinds, sources, constants)
-  if key in _SOLVED:
-    return _SOLVED[key]
+  """Run a solution and wrong ones; see `solve.solved`."""
   given = list(task.inputs) or _inputs(tables, task, kinds)
   try:
     functions = [solve.compiled(source) for source in sources]
-    found = solve.solved(functions, given, constants, f"{task.id}{kinds}{constants}")
+    return solve.solved(functions, given, constants, f"{task.id}{kinds}{constants}")
   except Exception as error:
     if task.composed and isinstance(error, IndexError):
-      _SOLVED[key] = None  # one part leaves an empty word, which has no first letter
-      return None
+      return None  # one part leaves an empty word, which has no first letter
     raise InputError(
       f"{task.place} body: got {type(error).__name__} ({error}), expected an answer "
       f"for every input of {', '.join(kinds)}; change the body, or add a check\n"
       f"{sources[0]}"
     ) from error
-  if len(_SOLVED) >= 1 << 18:
-    _SOLVED.clear()
-  _SOLVED[key] = found
-  return found
 
 
 _INPUTS: dict[tuple, list[tuple]] = {}
@@ -242,7 +247,7 @@ def _prompt(
   header, line = _signature(scene, name)
   examples = _examples(rng, name, calls)
   quotes = 'r"""' if "\\" in sentence + "".join(examples) else '"""'
-  text = textwrap.wrap(sentence, 80)
+  text = textwrap.wrap(sentence, 80) if len(sentence) > 80 else [sentence]
   point = rng.random()
   if point < 0.08:
     text[0] = f" {text[0]}"

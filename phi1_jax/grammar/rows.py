@@ -329,10 +329,13 @@ def _part(row: _Row, role: str, kind: str) -> Part:
 
 def _task(row: _Row) -> Task:
   try:
-    args = tuple(_argument(text) for text in _divided(row.take("args")))
+    given, arrow, returns = row.take("args", None, str).partition(" -> ")
+    if not arrow:
+      raise ValueError(repr(given))
+    args = tuple(_argument(text) for text in _divided(given))
     parts = tuple(_slot(text) for text in _divided(row.take("parts", "")))
   except ValueError as error:
-    raise row.wrong("args", str(error), '"label: kind" or "p: filter n"') from None
+    raise row.wrong("args", str(error), '"label: kind -> type", or parts as "p: filter n"') from None
   id = row.id.partition(".")[2]
   wordings = []
   for form in FORMS:
@@ -355,7 +358,7 @@ def _task(row: _Row) -> Task:
     notes=parse_all(_listed(row.take("note", []))),
     names=parse_all(_listed(row.take("names"))),
     bodies=tuple(body.strip("\n") for body in _listed(row.take("body"))),
-    returns=row.take("returns"),
+    returns=returns.strip(),
     parts=parts,
     chain=chain,
     shapes=tuple(row.take("shapes", "- F M FM" if chain else "-").split()),

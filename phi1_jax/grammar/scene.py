@@ -16,6 +16,7 @@ from phi1_jax.grammar.templates import fill, parse
 
 # How arguments are mentioned, with cumulated weights.
 STYLES = (("name", "tick", "noun name", "the", "a"), (50, 56, 70, 82, 100))
+_PIECES = re.compile("[A-Za-z0-9]+")
 _PLURAL = {"is": "are", "has": "have", "does": "do"}
 _VARIABLES = ("x", "item", "value", "y")
 
@@ -52,6 +53,7 @@ def _parsed(text: str):
   return parse(text)
 
 
+@functools.lru_cache(1 << 14)
 def wrapped(code: str) -> str:
   """Return an expression that may stand inside of another."""
   depth = 0
@@ -64,7 +66,7 @@ def wrapped(code: str) -> str:
 
 def substituted(code: str, inner: str, constants: dict[str, str]) -> str:
   """Return a part's code with its value and constants."""
-  code = re.sub(r"\(\$x\)", lambda _: f"({inner})", code)
+  code = code.replace("($x)", f"({inner})")
   inner = wrapped(inner)
   return fill(_parsed(code), lambda name, _: inner if name == "x" else constants[name])
 
@@ -142,7 +144,7 @@ class Scene:
       kind = bound.part.out
     self.item = self.tables.kinds[kind]
 
-  @property
+  @functools.cached_property
   def composition(self) -> tuple[str, ...]:
     """What is computed, without constants."""
     parts = [bound.part.id for bound in self.bound.values()]
@@ -203,9 +205,10 @@ class Scene:
   def function_name(self, template) -> str:
     """Return a name of the function."""
     text = fill(template, self._piece)
-    pieces = [p for p in re.split(r"[^A-Za-z0-9]+", text) if p]
-    doubled = zip(pieces, ["", *pieces], strict=False)
-    return "_".join(piece for piece, before in doubled if piece != before)
+    pieces = _PIECES.findall(text)
+    return "_".join(
+      p for p, before in zip(pieces, ["", *pieces], strict=False) if p != before
+    )
 
   def _piece(self, name: str, mode: str) -> str:
     rng = self.rng
