@@ -1,4 +1,4 @@
-"""The second half: runs completions against their tests. Needs no model and no JAX.
+"""The second stage: runs completions against their tests. Needs no model and no JAX.
 
 It begins with the self-test (evals/selftest.py) and scores nothing on a machine that
 fails it. A verdict is kept with the judge that gave it (isolation, Python, limits), so

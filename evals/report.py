@@ -31,8 +31,6 @@ Numbers that are not known are null.
 import argparse
 import contextlib
 import dataclasses
-import importlib
-import importlib.util
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,6 +40,7 @@ from typing import Any
 from evals import (
   exercises,
   generate,
+  page,
   programs,
   prompts,
   real_functions,
@@ -215,7 +214,7 @@ def check_output(output: AnyPath) -> None:
 
 
 def write(data: Mapping[str, Any], output: AnyPath) -> list[AnyPath]:
-  """Writes `output` (HTML, where the page is installed) and JSON beside it.
+  """Write `output` (HTML) and JSON beside it.
 
   Returns:
     The files that were written.
@@ -225,12 +224,8 @@ def write(data: Mapping[str, Any], output: AnyPath) -> list[AnyPath]:
   with _writing(output):
     output.parent.mkdir(parents=True, exist_ok=True)
     storage.write_text(json_path, json.dumps(data, allow_nan=False))
-    written = [json_path]
-    if importlib.util.find_spec("evals.page"):
-      page = importlib.import_module("evals.page")
-      storage.write_text(output, page.render(data))
-      written.append(output)
-  return written
+    storage.write_text(output, page.render(data))
+  return [json_path, output]
 
 
 @contextlib.contextmanager
@@ -367,17 +362,17 @@ def _study(folders: Sequence[AnyPath], output: AnyPath) -> int:
       f"report: {folders[0]} is a study that has not come to its end; `python -m evals "
       f"study` with --workdir={folders[0]} goes on with it"
     )
-  from evals.study import page  # it needs matplotlib
+  from evals.study import page as study_page  # it needs matplotlib
 
   data = storage.read_json(folders[0] / _STUDY)
-  if data["format"] != page.FORMAT:
+  if data["format"] != study_page.FORMAT:
     raise InputError(
       f"report: {folders[0]} was made by another version of this code (format "
-      f"{data['format']}, expected {page.FORMAT}), which alone can render it"
+      f"{data['format']}, expected {study_page.FORMAT}), which alone can render it"
     )
   with _writing(output):
     output.parent.mkdir(parents=True, exist_ok=True)
-    for path in page.write(data, output.parent, output.stem):
+    for path in study_page.write(data, output.parent, output.stem):
       print(f"written to {path}")
   return command.DONE
 
@@ -387,7 +382,7 @@ def add_benchmarks(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--benchmarks",
     metavar="FOLDER",
-    help="where mbpp.jsonl and sanitized-mbpp.json are (default: "
+    help="where MBPP's and EvalPlus' files are (default: "
     "$PHI1_JAX_BENCHMARKS, else ~/.cache/phi1_jax/benchmarks, filled when empty)",
   )
 

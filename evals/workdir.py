@@ -39,12 +39,12 @@ def opened(folder: AnyPath, doing: str) -> Iterator[storage.Mirror]:
       mirror.upload()
 
 
-def note(workdir: AnyPath, half: str, facts: Mapping[str, Any]) -> None:
+def note(workdir: AnyPath, stage: str, facts: Mapping[str, Any]) -> None:
   """Add facts of a stage to run.json; seconds add up over restarts."""
   run = storage.read_json(workdir / RUN)
-  before = run.get(half, {})
+  before = run.get(stage, {})
   seconds = before.get("seconds", 0.0) + facts.get("seconds", 0.0)
-  run[half] = {**before, **facts, "seconds": round(seconds, 3)}
+  run[stage] = {**before, **facts, "seconds": round(seconds, 3)}
   storage.write_json(workdir / RUN, run)
 
 

@@ -193,3 +193,19 @@ def test_never_imports_jax():
     "assert not heavy, heavy\n"
   )
   subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_another_python_than_the_judges_parses_nothing(trusting, monkeypatch):
+  assert execute.judge_identity(trusting())["parser"].startswith("3.")
+  monkeypatch.setattr(execute, "_PYTHON", "3.99.1")
+  with pytest.raises(
+    InputError, match=r"Python 3\.99 would parse .* install Python 3\.99"
+  ):
+    execute.judge_identity(trusting())
+
+
+def test_packages_make_another_judge(trusting):
+  judge = trusting()
+  without = execute.judge_identity(judge)
+  judge.record = lambda: trusting().record() | {"packages": {"numpy": "2"}}
+  assert execute.judge_identity(judge) == without | {"packages": {"numpy": "2"}}

@@ -9,8 +9,18 @@ import subprocess
 import pytest
 
 from evals import __main__ as command_line
-from evals import backends, benchmark, completions, execute, programs, report, summary
+from evals import (
+  backends,
+  benchmark,
+  completions,
+  execute,
+  programs,
+  report,
+  score,
+  summary,
+)
 from evals.prompts import Prompt
+from phi1_jax import InputError
 from phi1_jax.sandbox.program import OUTCOMES
 from phi1_jax.text import settings_file
 
@@ -160,3 +170,21 @@ def test_the_page_shows_rates_and_runs_without_them(evaluate, tmp_path):
   assert shown == [[], ["pass@1"], ["valid_syntax"], ["runs"], ["pass@1"]]
   assert "+0.0" in table[2]
   assert "NaN" not in dom.partition("<script")[0]
+
+
+def test_the_table_says_how_many_answers_were_cut_off(evaluate):
+  found = evaluate("a")
+  found["finish"] = {"length": 2, "stop": 3}
+  text = summary.table([("a", found)])
+  assert "a: 2 of 5 answers were cut off at 512 new tokens" in text
+  found["finish"] = {"None": 5}  # a file of completions does not say
+  assert "cut off" not in summary.table([("a", found)])
+
+
+def test_unequal_numbers_of_samples():
+  correct = {"a": [True], "b": [True, False], "c": [False] * 3}
+  one, two = score.estimate(correct, 1), score.estimate(correct, 2)
+  assert one.value == pytest.approx((1 + 0.5 + 0) / 3)
+  assert (two.value, two.problems) == (pytest.approx((1 + 0) / 2), 2)
+  with pytest.raises(InputError, match="pass@4 needs at least 4 samples"):
+    score.estimate(correct, 4)
