@@ -335,7 +335,9 @@ def _task(row: _Row) -> Task:
     args = tuple(_argument(text) for text in _divided(given))
     parts = tuple(_slot(text) for text in _divided(row.take("parts", "")))
   except ValueError as error:
-    raise row.wrong("args", str(error), '"label: kind -> type", or parts as "p: filter n"') from None
+    raise row.wrong(
+      "args", str(error), '"label: kind -> type", or parts as "p: filter n"'
+    ) from None
   id = row.id.partition(".")[2]
   wordings = []
   for form in FORMS:

@@ -57,7 +57,7 @@ def test_a_row_of_a_user_is_a_task(tmp_path):
     ("$p *", "$q *", r"mine.toml:6 \[task.taxed\] body: got \$q, expected one of p"),
     ("[a tax", "a tax", r"mine.toml:4 \[task.taxed\] noun: got a '\]' without"),
     ("names", "name", r"mine.toml:2 .*names: got nothing, expected a value"),
-    (' -> float', "", r"args: got 'p: nat = price.cost', expected"),
+    (" -> float", "", r"args: got 'p: nat = price.cost', expected"),
     ("taxed]", "taxed]\ncolour = 1", r"mine.toml:3 .* colour: got a key that no"),
     ("task.taxed", "tax.taxed", r"mine.toml:2 .*expected task, kind, frame"),
     ('body = "', "body = ", r"mine.toml: got .*line 6.*expected TOML"),
