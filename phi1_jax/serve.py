@@ -10,7 +10,9 @@ requests finish, for some seconds, and ends with exit code 0.
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from phi1_jax import InputError, how_to_install, storage
 from phi1_jax.cli import command
@@ -19,28 +21,7 @@ from phi1_jax.model import DTYPES
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Read the flags, open the checkpoint, serve until a signal."""
-  parser = command.Parser(
-    "serve",
-    "Serves a checkpoint through OpenAI's completions API.",
-    "python -m phi1_jax.serve --checkpoint=runs/quickstart",
-  )
-  add = parser.add_argument
-  add(
-    "--checkpoint",
-    type=storage.parse,
-    required=True,
-    metavar="DIR",
-    help="a work directory of train or convert, or one step folder in it",
-  )
-  add("--host", default="127.0.0.1", help="0.0.0.0 serves other machines, unprotected")
-  add("--port", type=int, default=8000, help="0 takes a free one")
-  add("--model_name", help="the name that requests give (default: the folder's)")
-  add("--slots", type=int, default=16, help="texts at work at once")
-  add("--max_queue", type=int, default=256, help="requests that may wait; then 429")
-  add("--dtype", choices=DTYPES, help="default: as it was trained")
-  add("--grace_seconds", type=int, default=30, help="for running requests at the end")
-  command.add_simulated_devices(parser)
-  arguments = parser.parse(argv)
+  arguments = _parser().parse(argv)
   if arguments.gin_files or arguments.gin_bindings:
     raise InputError("serve: got gin files or bindings, expected flags only (--help)")
   for name in ("slots", "max_queue"):
@@ -64,8 +45,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     host=arguments.host,
     port=arguments.port,
     log_level="warning",
-    timeout_graceful_shutdown=arguments.grace_seconds,
+    timeout_graceful_shutdown=arguments.grace_seconds + 10,  # see _end_soon
   )
+
+  server = _server(config, name, lambda: _end_soon(engine, arguments.grace_seconds))
+  try:
+    server.run()
+  except SystemExit:  # uvicorn's, where it cannot bind
+    raise InputError(
+      f"--port: {arguments.host}:{arguments.port} cannot be bound; is it in use?"
+    ) from None
+  print("stopped", file=sys.stderr)
+  return command.DONE
+
+
+def _parser() -> command.Parser:
+  parser = command.Parser(
+    "serve",
+    "Serves a checkpoint through OpenAI's completions API.",
+    "python -m phi1_jax.serve --checkpoint=runs/quickstart",
+  )
+  add = parser.add_argument
+  add(
+    "--checkpoint",
+    type=storage.parse,
+    required=True,
+    metavar="DIR",
+    help="a work directory of train or convert, or one step folder in it",
+  )
+  add("--host", default="127.0.0.1", help="0.0.0.0 serves other machines, unprotected")
+  add("--port", type=int, default=8000, help="0 takes a free one")
+  add("--model_name", help="the name that requests give (default: the folder's)")
+  add("--slots", type=int, default=16, help="texts at work at once")
+  add("--max_queue", type=int, default=256, help="requests that may wait; then 429")
+  add("--dtype", choices=DTYPES, help="default: as it was trained")
+  add("--grace_seconds", type=int, default=30, help="for running requests at the end")
+  command.add_simulated_devices(parser)
+  return parser
+
+
+def _end_soon(engine: Any, seconds: float) -> None:
+  """Stop an engine in some seconds; then what still runs is answered with 503."""
+  timer = threading.Timer(seconds, engine.stop)
+  timer.daemon = True
+  timer.start()
+
+
+def _server(config: Any, name: str, on_signal: Callable[[], None]) -> Any:
+  """Return a uvicorn server that prints its address and ends at a signal."""
+  import uvicorn
 
   class Server(uvicorn.Server):
     """A server that ends at a signal without raising it again."""
@@ -73,7 +101,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
       numbers = (signal.SIGINT, signal.SIGTERM)
-      before = {n: signal.signal(n, self.handle_exit) for n in numbers}
+
+      def handle(number: int, frame: Any) -> None:
+        on_signal()
+        self.handle_exit(number, frame)
+
+      before = {n: signal.signal(n, handle) for n in numbers}
       try:
         yield
       finally:
@@ -86,15 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         host, port = server.sockets[0].getsockname()[:2]
         print(f"serving {name} at http://{host}:{port}/v1", flush=True)
 
-  server = Server(config)
-  try:
-    server.run()
-  except SystemExit:  # uvicorn's, where it cannot bind
-    raise InputError(
-      f"--port: {arguments.host}:{arguments.port} cannot be bound; is it in use?"
-    ) from None
-  print("stopped", file=sys.stderr)
-  return command.DONE
+  return Server(config)
 
 
 if __name__ == "__main__":

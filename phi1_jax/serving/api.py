@@ -109,7 +109,8 @@ class _Handler:
       return JSONResponse(await _unless_left(http, answer))
     except FullError as error:
       headers = {"Retry-After": "1"}
-      return _error(429, f"{error}; try again", "overloaded", None, headers)
+      status = 429 if self._engine.status()["ok"] else 503
+      return _error(status, f"{error}; try again", "overloaded", None, headers)
     except (BadRequestError, InputError) as error:
       status, field = getattr(error, "status", 400), getattr(error, "field", None)
       return _error(status, str(error), "invalid_request_error", field)
