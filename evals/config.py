@@ -1,12 +1,12 @@
 """Settings of an evaluation, and the names of task sets."""
 
 import dataclasses
-import math
+from typing import Annotated
 
 from evals import exercises, real_functions
-from phi1_jax import InputError
-from phi1_jax.model import DTYPES
+from phi1_jax.model import DType
 from phi1_jax.problems import evalplus, humaneval, mbpp, written
+from phi1_jax.settings import Count, NotNegative, PositiveInt, Range, Settings
 
 # Prompt styles that suit a benchmark; evals/prompts.py says what they are.
 PROMPT_STYLES = {
@@ -32,7 +32,7 @@ CUSTOM = "custom-"  # begins the name of a task set that the user gave as a file
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluationConfig:
+class EvaluationConfig(Settings):
   """One benchmark, one way to ask, one way to sample (gin name: `Evaluation`).
 
   Attributes:
@@ -55,59 +55,40 @@ class EvaluationConfig:
 
   task_set: str
   prompt_style: str
-  samples: int = 1
-  temperature: float = 0.0
-  top_p: float | None = None
-  top_k: int | None = None
-  max_new_tokens: int = 512
-  seed: int = 0
-  ks: tuple[int, ...] = (1,)
-  dtype: str | None = None
-  slots: int = 32
-  workers: int = 0
-  memory_bytes: int = 1 << 30
+  samples: PositiveInt = 1
+  temperature: NotNegative = 0.0
+  top_p: Annotated[float, Range(above=0, most=1)] | None = None
+  top_k: PositiveInt | None = None
+  max_new_tokens: PositiveInt = 512
+  seed: Count = 0
+  ks: tuple[PositiveInt, ...] = (1,)
+  dtype: DType | None = None
+  slots: PositiveInt = 32
+  workers: Count = 0
+  memory_bytes: Annotated[int, Range(least=1 << 26)] = 1 << 30
 
   def __post_init__(self):
-    """Refuses what cannot be run or scored, by name."""
+    super().__post_init__()
     known = [name for names in TASK_SETS.values() for name in names]
     if self.task_set not in known and not self.task_set.startswith(CUSTOM):
-      raise _error("task_set", self.task_set, f"one of {', '.join(known)}")
+      raise self.wrong("task_set", f"one of {', '.join(known)}")
     styles = PROMPT_STYLES[benchmark_of(self.task_set)]
     if self.prompt_style not in styles:
-      expected = f"one of {', '.join(styles)} for {self.task_set}"
-      raise _error("prompt_style", self.prompt_style, expected)
-    for name, least in (
-      ("samples", 1),
-      ("max_new_tokens", 1),
-      ("slots", 1),
-      ("workers", 0),
-      ("memory_bytes", 1 << 26),
-      ("top_k", 1),
-      ("seed", 0),
-    ):
-      value = getattr(self, name)
-      if value is not None and value < least:
-        raise _error(name, value, f"at least {least}")
-    if not (math.isfinite(self.temperature) and self.temperature >= 0):
-      raise _error("temperature", self.temperature, "a number >= 0")
-    if self.top_p is not None and not 0 < self.top_p <= 1:
-      raise _error("top_p", self.top_p, "a number in (0, 1], or None")
-    if self.top_p is not None and self.top_k is not None:
-      raise _error("top_k", self.top_k, f"None beside top_p = {self.top_p}")
-    if self.dtype not in (None, *DTYPES):
-      raise _error("dtype", self.dtype, f"None or one of {', '.join(DTYPES)}")
-    if self.temperature == 0 and self.samples > 1:
-      raise _error("samples", self.samples, "1 at temperature 0: all would be equal")
-    if self.temperature == 0 and (self.top_p or self.top_k):
-      raise InputError(
-        "Evaluation.temperature: got 0 (greedy) beside top_p or top_k, which then do "
-        "nothing; give a temperature, or leave them out"
+      raise self.wrong(
+        "prompt_style", f"one of {', '.join(styles)} for {self.task_set}"
       )
-    if self.temperature == 0 and self.seed:
-      raise _error("seed", self.seed, "0 at temperature 0, where no number is drawn")
-    for k in self.ks or (0,):
-      if not 1 <= k <= self.samples:
-        raise _error("ks", self.ks, f"numbers from 1 to samples = {self.samples}")
+    if self.top_p is not None and self.top_k is not None:
+      raise self.wrong("top_k", f"None beside top_p = {self.top_p}")
+    if not self.ks or max(self.ks) > self.samples:
+      raise self.wrong("ks", f"numbers from 1 to samples = {self.samples}")
+    if self.temperature:
+      return
+    if self.samples > 1:
+      raise self.wrong("samples", "1 at temperature 0: all would be equal")
+    if self.top_p or self.top_k:
+      raise self.wrong("temperature", "more than 0 (greedy) beside top_p or top_k")
+    if self.seed:
+      raise self.wrong("seed", "0 at temperature 0, where no number is drawn")
 
   def sampling(self) -> dict[str, float | int | str | None]:
     """What decides, beside model, prompt and seed, which text is sampled."""
@@ -120,7 +101,3 @@ def benchmark_of(task_set: str) -> str:
   if task_set.startswith(CUSTOM):
     return "custom"
   return next(name for name, sets in TASK_SETS.items() if task_set in sets)
-
-
-def _error(name: str, got: object, expected: str) -> InputError:
-  return InputError(f"Evaluation.{name}: got {got!r}, expected {expected}")

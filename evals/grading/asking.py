@@ -21,7 +21,6 @@ or after an interruption, asks only what is new.
 
 import dataclasses
 import json
-import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,6 +36,7 @@ from phi1_jax.curation.replies import Replies
 from phi1_jax.llm.conversation import Answered, Malformed
 from phi1_jax.llm.request import Request, clean
 from phi1_jax.problems.problem import Problem
+from phi1_jax.settings import Count, NotNegative, PositiveInt, Settings
 from phi1_jax.storage import AnyPath
 from phi1_jax.text import settings_file
 
@@ -49,7 +49,7 @@ _LAST_LINE = re.compile(r"GRADE: (\d+)")
 
 
 @dataclasses.dataclass(frozen=True)
-class GradeConfig:
+class GradeConfig(Settings):
   """How the grader is asked (gin name: `Grade`); `Llm` says who it is.
 
   Attributes:
@@ -62,24 +62,11 @@ class GradeConfig:
     maximum_characters: of a program that are shown.
   """
 
-  repeats: int = 3
-  controls: int = 25
-  temperature: float = 1.0
-  max_tokens: int = 600
-  maximum_characters: int = 12_000
-
-  def __post_init__(self):
-    """Refuses what cannot be asked, by name."""
-    for name, least in (
-      ("repeats", 1),
-      ("controls", 0),
-      ("max_tokens", 1),
-      ("maximum_characters", 1),
-    ):
-      if getattr(self, name) < least:
-        raise _error(name, getattr(self, name), f"at least {least}")
-    if not (math.isfinite(self.temperature) and self.temperature >= 0):
-      raise _error("temperature", self.temperature, "a number >= 0")
+  repeats: PositiveInt = 3
+  controls: Count = 25
+  temperature: NotNegative = 1.0
+  max_tokens: PositiveInt = 600
+  maximum_characters: PositiveInt = 12_000
 
   def identity(self) -> dict[str, Any]:
     """What decides a single grade; more repeats or controls only add to the others."""
@@ -315,7 +302,3 @@ def _shown(code: str, most: int) -> str:
   if len(text) <= most:
     return text
   return f"{text[:most]}\n# {len(text) - most:,} more characters are not shown"
-
-
-def _error(name: str, got: object, expected: str) -> InputError:
-  return InputError(f"Grade.{name}: got {got!r}, expected {expected}")

@@ -269,7 +269,10 @@ def test_without_a_key_one_line(run, grade, monkeypatch):
   [
     (["nope"], r"run\.json: no such file"),
     (["nope", "nope"], "named twice"),
-    (["nope", "--gin.Grade.repeats=0"], r"Grade\.repeats: got 0, expected at least 1"),
+    (
+      ["nope", "--gin.Grade.repeats=0"],
+      r"Grade\.repeats: got 0, expected an integer >= 1",
+    ),
     (["nope", "--gin.Grade.repeat=2"], r"Grade\.repeat: no such parameter"),
     (["nope", "--gin.Llm.model=nobody"], "no price is known"),
   ],
