@@ -271,7 +271,7 @@ def test_without_a_key_one_line(run, grade, monkeypatch):
     (["nope", "nope"], "named twice"),
     (
       ["nope", "--gin.Grade.repeats=0"],
-      r"Grade\.repeats: got 0, expected an integer >= 1",
+      r"Grade\.repeats .*: got 0, expected an integer >= 1",
     ),
     (["nope", "--gin.Grade.repeat=2"], r"Grade\.repeat: no such parameter"),
     (["nope", "--gin.Llm.model=nobody"], "no price is known"),
