@@ -9,5 +9,5 @@ sender        a subprocess that sends, pays and writes; it outlives a killed run
 batches       OpenAI's Batch API, for the sender
 endpoint      one HTTP request
 journal       the SQLite file
-completions   /v1/completions without a journal, for `evals --base_url`
+completions   completions and chat without a journal, for `evals --base_url`
 """
