@@ -52,15 +52,21 @@ def mbpp(setup: Setup, store: TokenStore) -> Run:
 
 def exercises(setup: Setup, store: TokenStore) -> Run:
   """pass@1 on 100 unseen exercises, greedy; shows some."""
-  return _hook(setup, store, "exercises-unseen-triples-100", shown=True)
+  return _hook(setup, store, "exercises-unseen-triples-100", printed=True, shown=True)
 
 
 def handwritten(setup: Setup, store: TokenStore) -> Run:
-  """pass@1 on the 100 exercises that were written by hand, greedy; shows some."""
-  return _hook(setup, store, "exercises-handwritten-100", shown=True)
+  """pass@1 on the 100 exercises that were written by hand, greedy."""
+  return _hook(setup, store, "exercises-handwritten-100", printed=True)
 
 
-def _hook(setup: Setup, store: TokenStore, task_set: str, shown: bool = False) -> Run:
+def _hook(
+  setup: Setup,
+  store: TokenStore,
+  task_set: str,
+  printed: bool = False,
+  shown: bool = False,
+) -> Run:
   if jax.process_count() > 1:
     raise InputError(
       f"Runtime.hooks: {task_set} is judged by one process, this run has "
@@ -91,10 +97,10 @@ def _hook(setup: Setup, store: TokenStore, task_set: str, shown: bool = False) -
     _make_room(folder, generate.settings(config, backend.identity()))
     with workdir.opened(folder, "evaluating") as mirror:
       scores = judge.judge(mirror.local, problems, asked, config, backend)["scores"]
-      if shown and step == setup.config.train.last_step:
+      if printed and step == setup.config.train.last_step:
         found = summary.read(mirror.local, problems, asked)
         seen = _seen(problems, setup.config.data)
-        _show(problems, found, folder, seen)
+        _show(problems, found, folder, seen, shown)
     for variant in VARIANTS:
       yield (
         f"eval/{benchmark_of(task_set)}_{variant}",
@@ -155,14 +161,16 @@ def _show(
   found: summary.Results,
   folder: AnyPath,
   seen: set[str] | None = None,
+  examples: bool = True,
 ) -> None:
-  """Print how many problems are solved, and one of either kind in full.
+  """Print how many problems are solved.
 
   Args:
     problems: all of them.
     found: completions and verdicts.
     folder: of the evaluation.
     seen: ids of the problems whose function is in training.
+    examples: show one that is solved and one that is not.
   """
   by_outcome: dict[bool, list[tuple[Problem, str, str]]] = {True: [], False: []}
   for problem in problems:
@@ -177,7 +185,7 @@ def _show(
     some = [p.id in solved for p in problems if (p.id in (seen or ())) == kept]
     if seen is not None and some:
       print(f"  whose function {text}: {_share(some)}")
-  for chosen in by_outcome.values():
+  for chosen in by_outcome.values() if examples else ():
     for problem, completion, detail in chosen[:1]:
       lines = completion.rstrip().split("\n")
       if len(lines) > _SHOWN_LINES:

@@ -26,7 +26,7 @@ NAMES = ("judge_phi1", "train_and_sample")
 SEEN = ("constraints.txt", "evals", "gin", "phi1_jax", "pyproject.toml")
 SMALL = (
   "--gin.BATCH_SIZE=2 --gin.SEQUENCE_LENGTH=64 --gin.Train.log_every=4 "
-  "--gin.Train.evaluation_batches=1 --gin.Model.num_layers=1"
+  "--gin.Train.evaluation_batches=1 --gin.Model.num_layers=1 --gin.Data.loss_on=all"
 )
 
 
