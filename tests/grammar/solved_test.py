@@ -17,8 +17,8 @@ import textwrap
 from phi1_jax.grammar import rows
 
 FILE = pathlib.Path(__file__).with_name("solved.jsonl")
-# Rows of the tables that nobody has solved twice yet.
-UNSOLVED = 350
+# Rows of the tables that nobody has solved twice yet; solve a new row, or count it here.
+UNSOLVED = 0
 
 
 def read(path=FILE):
