@@ -17,7 +17,7 @@ import textwrap
 from phi1_jax.grammar import rows
 
 FILE = pathlib.Path(__file__).with_name("solved.jsonl")
-# Rows of the tables that nobody has solved twice yet; solve a new row, or count it here.
+# Rows of the tables that nobody has solved twice yet: solve a new row, or count it.
 UNSOLVED = 0
 
 
