@@ -219,8 +219,8 @@ class Classifier:
   @functools.cached_property
   def config(self) -> ClassifierConfig:
     """The settings that it was trained with."""
-    found = dict(self.about["config"])
-    return ClassifierConfig(**found | {"compare": ()})
+    found: dict[str, Any] = {**self.about["config"], "compare": ()}
+    return ClassifierConfig(**found)
 
   @property
   def on_device(self) -> bool:
@@ -278,7 +278,8 @@ def load(folder: AnyPath) -> Classifier:
       f"{path}: made with scikit-learn {about['scikit_learn']}, this is "
       f"{sklearn.__version__}; install that one, or train again"
     )
-  return Classifier(*joblib.load(io.BytesIO(content)), about)
+  transformer, estimator = joblib.load(io.BytesIO(content))
+  return Classifier(transformer, estimator, about)
 
 
 def _save(

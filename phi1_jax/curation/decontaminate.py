@@ -25,7 +25,7 @@ from phi1_jax.curation.references import Index
 from phi1_jax.curation.verdict import Evidence
 from phi1_jax.storage import AnyPath
 
-STAGE, VERSION = verdict.STAGE, 5
+STAGE, VERSION = verdict.STAGE, 6
 STUDY, TABLE = "study.json", "study.md"
 _BATCH = 64
 

@@ -37,7 +37,8 @@ def run(config: FilterConfig, folder: AnyPath, engine: Engine) -> dict[str, Any]
       other settings.
     EmptyError: nothing was kept.
   """
-  opened = config.classifier and classifier.load(storage.parse(config.classifier))
+  place = storage.parse(config.classifier) if config.classifier else None
+  opened = classifier.load(place) if place else None
   threshold = config.threshold
   if opened:
     opened.check()  # before anything is read
@@ -59,8 +60,8 @@ def run(config: FilterConfig, folder: AnyPath, engine: Engine) -> dict[str, Any]
       "models": [opened.about["name"]] if opened else [],
       "lineage": inputs.lineage(config.inputs),
     }
-    if opened:
-      facts["classifier"] = folders.read_stats(storage.parse(config.classifier))
+    if place:
+      facts["classifier"] = folders.read_stats(place)
   return folders.finish(folder, STAGE, stats, facts)
 
 

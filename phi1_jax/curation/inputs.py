@@ -11,6 +11,7 @@ from typing import Any
 from phi1_jax import InputError, storage
 from phi1_jax.curation import folder as folders
 from phi1_jax.storage import AnyPath
+from phi1_jax.storage.paths import object_of
 from phi1_jax.text import settings_file
 
 EMBEDDED = "embedded"
@@ -188,7 +189,7 @@ def _matching(path: AnyPath) -> list[AnyPath]:
     return [path]
   if not storage.is_remote(path):
     return [Path(found) for found in sorted(glob.glob(str(path), recursive=True))]
-  system, _, _ = storage.paths.object_of(path)
+  system, _, _ = object_of(path)
   return [storage.parse(f"gs://{found}") for found in sorted(system.glob(str(path)))]
 
 
@@ -234,7 +235,7 @@ def _row_groups(file: AnyPath) -> list[Place]:
 def _of_folder(path: AnyPath) -> Iterator[Place]:
   """Yield the places of a folder: of code if most of its files are code."""
   if storage.is_remote(path):
-    system, _, _ = storage.paths.object_of(path)
+    system, _, _ = object_of(path)
     root = os.fspath(path).removeprefix("gs://") + "/"
     files = sorted(name.removeprefix(root) for name in system.find(root))
     checkouts: list[str] = []
@@ -301,7 +302,10 @@ def save(place: AnyPath, parts: Sequence[Sequence[Place]]) -> None:
 def load(place: AnyPath, rank: int) -> list[Place]:
   """Return a task's places."""
   found = json.loads(storage.read_text(place / f"{rank:05d}.json"))
-  return [Place(*row[:5], tuple(map(tuple, row[5])), *row[6:]) for row in found]
+  rows: list[list[Any]] = found
+  for row in rows:
+    row[5] = tuple(map(tuple, row[5]))
+  return [Place(*row) for row in rows]
 
 
 def prepare(

@@ -45,7 +45,7 @@ def transformer(method: str, config: ClassifierConfig, texts: Sequence[str]) -> 
     min_df=2,
     sublinear_tf=True,
     max_features=config.features,
-    dtype=np.float32,
+    dtype=np.float32,  # pyright: ignore[reportArgumentType]
   )
   return words.fit(texts)
 

@@ -58,11 +58,12 @@ def _parts(text: str) -> Iterator[tuple[str, tuple[int, int]]]:
   tree = source.parse(text)
   for node in tree.body if tree else ():
     if isinstance(node, ast.ClassDef) and len(node.body) > 1:
-      methods = [n for n in node.body if isinstance(n, source.FunctionNode)]
+      kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+      methods = [n for n in node.body if isinstance(n, kinds)]
       if len(methods) < len(node.body):  # the class stays a class without them
         yield from ((f"{node.name}.{n.name}", _span(n)) for n in methods)
         continue
-    if isinstance(node, (source.FunctionNode, ast.ClassDef)):
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
       yield node.name, _span(node)
 
 

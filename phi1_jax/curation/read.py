@@ -178,6 +178,8 @@ def _lines(place: Place) -> Iterator[Decision]:
 def _opened(name: str) -> Iterator[Any]:
   path = storage.parse(name)
   with path.open("rb") as file:
+    if storage.is_remote(path):  # gcsfs has no readline with a limit
+      file = io.BufferedReader(file, 1 << 20)  # pyright: ignore[reportArgumentType]
     if name.endswith(".gz"):
       with gzip.open(file) as opened:
         yield opened

@@ -10,7 +10,7 @@ import re
 
 import numpy as np
 import numpy.typing as npt
-from rensa import RMinHash
+from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]
 
 from phi1_jax.curation.document import Document
 from phi1_jax.text import shingles, source

@@ -14,7 +14,8 @@ The rules; the first that holds is the reason.
                         all of a text of 8 words or more
   solution words        half of the solution's runs and at least 3; it is not generic
   AST                   a match of tau or more with a function that is neither short nor
-                        generic (see generic.py)
+                        generic (see generic.py); below 24 tokens also the same name, or
+                        half of the text's phrases
   short, AST and words  an almost equal function that is short, with the same name or
                         half of the text's phrases; or generic, with the phrases
   AST and words         a match of 0.85 and the same name; or of 0.7, and half of the
@@ -34,6 +35,9 @@ STAGE = "decontaminate"
 # Functions of fewer tokens are short. Of pairs of a problem from 15 tokens on and a
 # library function, 1 in 10,000 matches by 0.73 or more; of shorter ones, by 0.89.
 SHORT_TOKENS = 15
+# From here on a match convicts without the same name or words: functions of 15 to 23
+# tokens are idioms that two people write alike.
+ALONE_TOKENS = 24
 SHORT_MATCH = 0.95
 SHORT_WORDS = 13
 # No module of the standard library has a run of 13 words of any problem's text.
@@ -116,9 +120,10 @@ def reason(found: Evidence, tau: float) -> str | None:
   if found.solution >= HALF and found.solution_runs >= LEAST_RUNS and not found.generic:
     return "solution words"
   telling = found.tokens >= SHORT_TOKENS and not found.generic_match
-  if telling and found.match >= tau:
-    return "AST"
   worded = max(found.text, found.phrases) >= HALF or found.distance is not None
+  specific = found.tokens >= ALONE_TOKENS or found.same_name or worded
+  if telling and specific and found.match >= tau:
+    return "AST"
   if not worded and (found.generic_match or not found.same_name):
     return None
   if found.match >= max(tau, SHORT_MATCH):

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
 from phi1_jax import InputError, storage
 from phi1_jax.data.config import CURATED_CONTENT
 from phi1_jax.data.documents import Document
@@ -142,7 +144,10 @@ def write_info(
     (folder / each).touch()
   features = tfds.features.FeaturesDict(dict.fromkeys(FEATURES, tfds.features.Text()))
   template = tfds.core.ShardedFileTemplate(
-    data_dir=folder, dataset_name=name, split="train", filetype_suffix="tfrecord"
+    data_dir=epath.Path(folder),
+    dataset_name=name,
+    split="train",
+    filetype_suffix="tfrecord",
   )
   split = tfds.core.SplitInfo(
     name="train",

@@ -91,13 +91,20 @@ def match_rate(one: Shape, other: Shape, least: float = 0.0) -> float:
 
 
 def _bound(function: FunctionNode) -> frozenset[str]:
-  """Return the names that a function assigns, and its arguments."""
+  """The names that a function assigns, and its arguments."""
   found = set()
-  for node in ast.walk(function):
-    if isinstance(node, ast.arg):
-      found.add(node.arg)
-    elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-      found.add(node.id)
+  left: list = [function]
+  while left:  # faster than ast.walk, which took a third of the time of a shape
+    node = left.pop()
+    if isinstance(node, list):
+      left += node
+    elif isinstance(node, ast.Name):
+      if not isinstance(node.ctx, ast.Load):
+        found.add(node.id)
+    elif isinstance(node, ast.AST):
+      if isinstance(node, ast.arg):
+        found.add(node.arg)
+      left += [getattr(node, name, None) for name in node._fields]
   return frozenset(found)
 
 
@@ -174,11 +181,13 @@ class _Writer:
     return repr(value)
 
   def _fields(self, node: ast.AST) -> Iterator[str]:
-    for name, value in ast.iter_fields(node):
-      if name in _BLOCKS and isinstance(value, list):
-        yield from self._block(value) if value else ()
-      elif isinstance(value, list):
-        yield from self._all(part for part in value if isinstance(part, ast.AST))
+    for name in node._fields:
+      value = getattr(node, name, None)
+      if isinstance(value, list):
+        if name in _BLOCKS:
+          yield from self._block(value) if value else ()
+        else:
+          yield from self._all(part for part in value if isinstance(part, ast.AST))
       elif isinstance(value, ast.AST) and not isinstance(value, ast.expr_context):
         yield from self.node(value)
 

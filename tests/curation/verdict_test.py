@@ -9,6 +9,7 @@ from tests.curation import samples
 
 LONG = Evidence("HumanEval/0", tokens=40, words=30, text_words=20)
 SHORT = dataclasses.replace(LONG, problem="Mbpp/1", tokens=9, words=6, text_words=7)
+IDIOM = dataclasses.replace(LONG, tokens=23)
 COMMON = dataclasses.replace(LONG, generic=True, generic_match=True)
 
 
@@ -26,6 +27,9 @@ COMMON = dataclasses.replace(LONG, generic=True, generic_match=True)
     (COMMON, {"solution": 0.9, "solution_runs": 9}, None),
     (LONG, {"match": 0.95}, "AST"),
     (LONG, {"match": 0.949}, None),
+    (IDIOM, {"match": 1.0}, None),  # two people write 23 tokens alike
+    (IDIOM, {"match": 1.0, "same_name": True}, "AST"),
+    (IDIOM, {"match": 1.0, "phrases": 0.5}, "AST"),
     (COMMON, {"match": 1.0, "same_name": True}, None),
     (COMMON, {"match": 1.0, "phrases": 0.5}, "short, AST and words"),
     (SHORT, {"match": 1.0}, None),
