@@ -157,7 +157,11 @@ class Server:
     socket.send_fds(self.control, [b"!"], [from_test, to_test])
     os.close(from_test)
     os.close(to_test)
-    stopped = watch.wait(self.control, self.requests)
+    try:
+      stopped = watch.wait(self.control, self.requests)
+    except EOFError:
+      _reap(code_pid, patience=0.0)  # leaves no zombie to an init
+      raise
     verdict = None
     if not stopped:
       with contextlib.suppress(EOFError, OSError):
