@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Sequence
 
 from phi1_jax import InputError
-from phi1_jax.grammar import solve
+from phi1_jax.grammar import solution, solve
 from phi1_jax.grammar.reserve import Gate
 from phi1_jax.grammar.rows import Tables, Task, Wording, usable
 from phi1_jax.grammar.scene import Scene, choose, pick
@@ -67,7 +67,7 @@ def draw(rng: random.Random, tables: Tables, task: Task, gate: Gate) -> Exercise
   scene = Scene(rng, tables, task)
   if not scene.sensible() or not gate.composition(scene.composition):
     return None
-  solution, calls = _calls(scene)
+  function, calls = _calls(scene)
   if calls is None:
     return None
   name = _name(scene, gate)
@@ -78,14 +78,13 @@ def draw(rng: random.Random, tables: Tables, task: Task, gate: Gate) -> Exercise
     return None
   sentence, frame = said
   prompt = _prompt(scene, name, sentence, calls)
-  names = scene.names
-  body = scene.code(pick(rng, task.bodies), names, False)
+  body = solution.Solution(scene, scene.names).body(pick(rng, task.bodies))
   return Exercise(
     name,
     prompt,
     _indented(body),
     calls,
-    solution,
+    function,
     scene.composition,
     task.id,
     frame,
@@ -97,7 +96,7 @@ def _calls(
 ) -> tuple[tuple[str, tuple], tuple[solve.Call, ...] | None]:
   """Return the solution, and its calls; the bodies of a row give the same answers."""
   task = scene.task
-  symbols = scene.symbols()
+  symbols = solution.symbols(scene)
   kinds = tuple(kind.id for kind in scene.kinds.values())
   values = tuple(symbols.values())
   key = (task.place, kinds, scene.composition, values)
@@ -106,11 +105,11 @@ def _calls(
     parameters = ", ".join([*scene.kinds, *symbols])
     imports = "".join(f"import {module}\n" for module in task.modules)
     labels = {label: label for label in scene.kinds}
-    sources = [
-      f"{imports}def f({parameters}):\n"
-      f"{_indented(scene.code(task.bodies[0], labels, True, changed))}"
-      for changed in (None, *scene.filters)
-    ]
+    sources = []
+    for changed in (("", ""), *solution.mistakes(scene)):
+      written = solution.Solution(scene, labels, True, changed)
+      code = _indented(written.body(task.bodies[0]))
+      sources.append(f"{imports}def f({parameters}):\n{code}")
     known = (sources[0], values), _solved(scene.tables, task, kinds, sources, values)
     if len(_SOLVED) >= 1 << 18:
       _SOLVED.clear()

@@ -11,14 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from phi1_jax.grammar.rows import Kind, Part, Tables, Task, cumulated, usable, words_of
-from phi1_jax.grammar.solve import literal
-from phi1_jax.grammar.templates import fill, parse
+from phi1_jax.grammar.templates import fill, parsed
 
 # How arguments are mentioned, with cumulated weights.
 STYLES = (("name", "tick", "noun name", "the", "a"), (50, 56, 70, 82, 100))
 _PIECES = re.compile("[A-Za-z0-9]+")
 _PLURAL = {"is": "are", "has": "have", "does": "do"}
-_VARIABLES = ("x", "item", "value", "y")
 
 
 def choose(rng: random.Random, options: Sequence[Any], upto: Sequence[float]) -> Any:
@@ -46,29 +44,6 @@ class Bound:
   subject: str
   each: bool
   constants: dict[str, Any]
-
-
-@functools.lru_cache(1 << 14)
-def _parsed(text: str):
-  return parse(text)
-
-
-@functools.lru_cache(1 << 14)
-def wrapped(code: str) -> str:
-  """Return an expression that may stand inside of another."""
-  depth = 0
-  for place, character in enumerate(code):
-    depth += (character in "([{") - (character in ")]}")
-    if not depth and (character == " " or (character == "-" and not place)):
-      return f"({code})"
-  return code
-
-
-def substituted(code: str, inner: str, constants: dict[str, str]) -> str:
-  """Return a part's code with its value and constants."""
-  code = code.replace("($x)", f"({inner})")
-  inner = wrapped(inner)
-  return fill(_parsed(code), lambda name, _: inner if name == "x" else constants[name])
 
 
 def negated(clause: str) -> str:
@@ -182,8 +157,8 @@ class Scene:
     if "$" not in text:
       return text
     if not text.startswith("$") or " | " in text:
-      return fill(_parsed(text), type_of)
-    found = {fill(_parsed(each), type_of) for each in text.split()}
+      return fill(parsed(text), type_of)
+    found = {fill(parsed(each), type_of) for each in text.split()}
     return found.pop() if len(found) == 1 else None
 
   # Names.
@@ -225,7 +200,7 @@ class Scene:
     return str(self.constants[name]).replace("-", "minus_")
 
   def _part_name(self, bound: Bound) -> str:
-    template = _parsed(pick(self.rng, bound.part.name))
+    template = parsed(pick(self.rng, bound.part.name))
     return fill(template, lambda name, _: str(bound.constants[name]))
 
   # English.
@@ -342,7 +317,7 @@ class Scene:
 
   def _filled(self, text: str, bound: Bound, x: str = "") -> str:
     return fill(
-      _parsed(text),
+      parsed(text),
       lambda name, mode: (
         x
         if name == "x"
@@ -400,121 +375,6 @@ class Scene:
       each = pick(self.rng, ("each", "each", "every"))
       return f"{each} {item} {self._mention(bound.subject, 'where')}"
     return self._mention(bound.subject, "")
-
-  # Python.
-
-  @functools.cached_property
-  def filters(self) -> list[tuple[str, str]]:
-    """Changes after which a solution is wrong: a filter, and its value always."""
-    found = []
-    for place, bound in enumerate(self.chain):
-      if bound.part.id.startswith("filter"):
-        found.append((f"_c{place}", "True"))
-    if len(self.bound) > 1:
-      for label, bound in self.bound.items():
-        if bound.part.id.startswith("filter"):
-          found += [(label, "True"), (label, "False")]
-    return found
-
-  def code(
-    self,
-    body: str,
-    names: dict[str, str],
-    symbols: bool,
-    changed: tuple[str, str] | None = None,
-  ) -> str:
-    """Return a body.
-
-    Args:
-      body: a template of the task.
-      names: label -> name of the argument.
-      symbols: whether constants are parameters, not literals.
-      changed: a filter, and the code that takes its place.
-    """
-    variable = self._variable(names)
-
-    def constants(of: dict[str, Any], prefix: str) -> dict[str, str]:
-      if symbols:
-        return {name: f"{prefix}_{name}" for name in of}
-      return {name: literal(value) for name, value in of.items()}
-
-    def inner(label: str) -> str:
-      kind = self.kinds[label]
-      return kind.value.replace("$x", variable) if kind.item else variable
-
-    def chain() -> str:
-      label = self.task.chain
-      kind = self.kinds[label]
-      value, tests = inner(label), []
-      for place, bound in enumerate(self.chain):
-        known = constants(bound.constants, f"_c{place}")
-        if changed and changed[0] == f"_c{place}":
-          continue
-        if bound.part.id.startswith("filter"):
-          tests.append(substituted(bound.part.code, value, known))
-        else:
-          value = substituted(bound.part.code, value, known)
-      source = kind.each.replace("$x", names[label])
-      if len(tests) > 1:
-        tests = [f"({t})" if " or " in t else t for t in tests]
-      condition = f" if {' and '.join(tests)}" if tests else ""
-      return f"{value} for {variable} in {source}{condition}"
-
-    def value(name: str, mode: str) -> str:
-      if name == "var":
-        return variable
-      if name == "items":
-        kind = self.kinds[self.task.chain]
-        if not self.chain and kind.value == "$x":
-          source = kind.each.replace("$x", names[self.task.chain])
-          if mode == "list" and not (kind.each == "$x" and kind.type[:4] == "list"):
-            return f"list({source})"
-          return source
-        return f"[{chain()}]" if mode == "list" else chain()
-      if name in self.bound:
-        return part(name, mode)
-      if name in self.kinds:
-        kind = self.kinds[name]
-        if mode == "value":
-          return inner(name)
-        return kind.each.replace("$x", names[name]) if mode == "each" else names[name]
-      if symbols:
-        return f"_t_{name}"
-      return (
-        str(self.constants[name]) if mode == "plain" else literal(self.constants[name])
-      )
-
-    def part(name: str, mode: str) -> str:
-      bound = self.bound[name]
-      if changed and changed[0] == name:
-        return changed[1]
-      if bound.subject in self.bound:
-        subject = part(bound.subject, "")
-      else:
-        subject = inner(bound.subject) if bound.each else names[bound.subject]
-      code = bound.part.unless if mode == "not" else bound.part.code
-      return substituted(code, subject, constants(bound.constants, f"_{name}"))
-
-    return fill(_parsed(body), value)
-
-  def symbols(self) -> dict[str, Any]:
-    """Return the constants by the names of the parameters that stand for them."""
-    found = {f"_t_{name}": value for name, value in self.constants.items()}
-    for place, bound in enumerate(self.chain):
-      found |= {f"_c{place}_{k}": v for k, v in bound.constants.items()}
-    for label, bound in self.bound.items():
-      found |= {f"_{label}_{k}": v for k, v in bound.constants.items()}
-    return found
-
-  def _variable(self, names: dict[str, str]) -> str:
-    label = self.task.chain or next(
-      (b.subject for b in self.bound.values() if b.each), ""
-    )
-    if not label:
-      return "x"
-    wanted = self.kinds[label].var
-    taken = {*names.values(), *words_of(self.task.bodies)}
-    return next(name for name in (wanted, *_VARIABLES) if name not in taken)
 
 
 def _spoken(value: Any) -> str:

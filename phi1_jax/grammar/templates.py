@@ -7,6 +7,7 @@ fills it in another form.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable
 
@@ -80,3 +81,9 @@ def fill(template: Template, value: Callable[[str, str], str]) -> str:
   return "".join(
     [piece if isinstance(piece, str) else value(*piece) for piece in template]
   )
+
+
+@functools.lru_cache(1 << 14)
+def parsed(text: str) -> Template:
+  """Return `parse(text)`, from a cache."""
+  return parse(text)
