@@ -17,13 +17,16 @@ PAGES = sorted(
 )
 
 
+_COMMANDS = "train|prepare|compile|sample|curate|serve"
+
+
 def commands():
   """(page, words) of each command line of ours in a block of code."""
   for page in PAGES:
     for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL):
       for line in block.replace("\\\n", " ").splitlines():
         if found := re.search(
-          r"python -m (phi1_jax\.(?:train|prepare|compile|sample|curate)) (.*)", line
+          rf"python -m (evals|phi1_jax\.(?:{_COMMANDS})) (.*)", line
         ):
           words = shlex.split(found[2].replace("$'", "'"), comments=True)
           yield pytest.param(found[1], words, id=f"{page.name}: {found[0][:60]}")
@@ -43,8 +46,9 @@ def test_a_command_of_the_pages(module, words, monkeypatch):
 
   original = Parser.parse
   monkeypatch.setattr(Parser, "parse", parse)
+  name = "evals.__main__" if module == "evals" else module
   with pytest.raises(ParsedError):
-    importlib.import_module(module).main(words)
+    importlib.import_module(name).main(words)
   (arguments,) = parsed
   if module in ("phi1_jax.train", "phi1_jax.compile"):
     bindings = arguments.gin_bindings
