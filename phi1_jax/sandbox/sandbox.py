@@ -15,6 +15,7 @@ from phi1_jax.sandbox.packages import find as find_packages
 from phi1_jax.sandbox.program import OUTCOMES, Program, Verdict
 from phi1_jax.sandbox.worker import Lost, Worker
 
+ENVIRONMENT = "PHI1_JAX_ISOLATION"
 _START_SECONDS = 30.0
 _GRACE_SECONDS = 10.0  # beyond the wall limit, which the worker itself watches
 _FAILED_STARTS = 3
@@ -44,7 +45,8 @@ class Sandbox:
     workers: processes at work at once; None for one per core.
     require_isolation: raise InputError rather than fall back to the level "rlimits".
     memory_bytes: address space of one program.
-    isolation: take this level, one of levels.LEVELS, or raise InputError.
+    isolation: take this level, one of levels.LEVELS, or raise InputError. None takes
+      the one that PHI1_JAX_ISOLATION names, or the best that works.
     minimum_wall_seconds: least wall limit of a program.
     packages: installed distributions that the code and the tests may import.
 
@@ -64,6 +66,7 @@ class Sandbox:
   ):
     if workers is not None and workers < 1:
       raise InputError(f"Sandbox: workers is {workers}, expected at least 1.")
+    isolation = isolation or os.environ.get(ENVIRONMENT) or None
     if isolation not in (None, *levels.LEVELS):
       raise InputError(
         f"Sandbox: isolation is {isolation!r}, expected one of {levels.LEVELS}."
@@ -172,7 +175,7 @@ class Sandbox:
             "Sandbox: judged code could overwrite your files here: neither bubblewrap "
             "nor nsjail works, and the kernel has no Landlock.\nInstall one: "
             f"{levels.INSTALL['bubblewrap']}, or {levels.INSTALL['nsjail']}; or accept "
-            "it with --isolation=rlimits."
+            f"it with --isolation=rlimits or {ENVIRONMENT}=rlimits."
           )
         logging.warning("Code will run without isolation: %s", self._unavailable)
       return launch, greeting

@@ -107,6 +107,8 @@ def test_a_user_whose_files_are_in_reach_is_refused(monkeypatch):
   with pytest.raises(InputError, match=r"could overwrite your files.*Landlock"):
     Sandbox(workers=1)
   assert Sandbox(workers=1, isolation="rlimits").isolation == "rlimits"
+  monkeypatch.setenv("PHI1_JAX_ISOLATION", "rlimits")
+  assert Sandbox(workers=1).isolation == "rlimits"
 
 
 def test_a_package_that_is_not_installed():
