@@ -38,7 +38,7 @@ _NODES = (
 
 
 def plain(statement: ast.stmt, name: str) -> bool:
-  """Whether a statement is an assert about calls of `name` on literal values.
+  """Return whether a statement asserts something about calls with literal values.
 
   Args:
     statement: as parsed.
@@ -58,7 +58,7 @@ def plain(statement: ast.stmt, name: str) -> bool:
 
 
 def taken(statements: Iterable[ast.stmt], name: str) -> tuple[str, ...]:
-  """The plain asserts among statements as sources, each once, without messages."""
+  """Return the plain asserts among statements as sources, each once."""
   found: dict[str, None] = {}
   for statement in statements:
     try:
@@ -72,7 +72,7 @@ def taken(statements: Iterable[ast.stmt], name: str) -> tuple[str, ...]:
 
 
 def of_examples(docstring: str, name: str) -> tuple[str, ...]:
-  """The doctest examples of a docstring whose results are literals, as asserts."""
+  """Return the doctest examples with literal results, as asserts."""
   return taken(_examples(docstring), name)
 
 
@@ -93,7 +93,7 @@ def _examples(docstring: str) -> Iterator[ast.stmt]:
 
 
 def expects_several(asserts: Iterable[str], name: str) -> bool:
-  """Whether no constant answer could pass all of the asserts.
+  """Return whether no constant answer could pass all of the asserts.
 
   Only asserts that say what a call gives count: `f(1) == 2`, `f(1) is None`, `f(1)`,
   `not f(1)`, and the same with something around the call, as in `abs(f(1) - 2) < 1e-9`.
@@ -107,7 +107,7 @@ def expects_several(asserts: Iterable[str], name: str) -> bool:
 
 
 class _Blank(ast.NodeTransformer):
-  """Puts `_` in the place of every call of a function."""
+  """A transformer that puts `_` in the place of every call of a function."""
 
   def __init__(self, name: str):
     self._name = name
@@ -120,7 +120,7 @@ class _Blank(ast.NodeTransformer):
 
 
 def _expectation(source: str, name: str) -> str | None:
-  """What an assert wants of a call, in one form; None if it may want much."""
+  """Return the value that an assert expects of a call; None if it may be any."""
   statement = _parse(source).body[0]
   assert isinstance(statement, ast.Assert)
   test = _Blank(name).visit(statement.test)
@@ -147,7 +147,7 @@ def _number(value: float) -> str:
 
 
 def _value(expression: ast.expr) -> str:
-  """A literal in one form, so that 1 and 1.0 are the same answer."""
+  """Return a literal in one form, so that 1 and 1.0 are the same answer."""
   try:
     value = ast.literal_eval(expression)
     return _number(value) if isinstance(value, (int, float)) else repr(value)

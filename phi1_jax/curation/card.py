@@ -1,11 +1,11 @@
-"""Cards: what stats say, for people, in Markdown."""
+"""Cards: stats in Markdown."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
 def of_stage(stats: Mapping[str, Any]) -> str:
-  """The card of one stage's folder.
+  """Return the card of a stage's folder.
 
   Args:
     stats: what its stats.json holds.
@@ -22,7 +22,7 @@ def of_stage(stats: Mapping[str, Any]) -> str:
 
 
 def flat(lineage: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-  """Every stage that a set comes from, once, first ones first."""
+  """Return every stage that a set comes from, once, first ones first."""
   found: dict[str, Mapping[str, Any]] = {}
 
   def visit(stage: Mapping[str, Any]) -> None:
@@ -37,13 +37,13 @@ def flat(lineage: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-  """A Markdown table."""
+  """Return a Markdown table."""
   lines = [head, ["---"] * len(head), *rows]
   return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
 def _sections(stats: Mapping[str, Any]) -> Iterable[str]:
-  """What is known of one stage, section by section; absent figures have none."""
+  """Yield the sections of a card; absent figures have none."""
   if "read" in stats:
     dropped = [(reason, f"{count:,}") for reason, count in stats["dropped"].items()]
     yield f"Read {stats['read']:,} documents, kept {stats['kept']:,}.\n"

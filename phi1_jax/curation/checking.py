@@ -1,4 +1,4 @@
-"""Texts of a teacher to decisions: their code is run in the sandbox."""
+"""Checks of a teacher's texts: their code is run in the sandbox."""
 
 import dataclasses
 import itertools
@@ -36,7 +36,7 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True)
 class Checker:
-  """Runs candidates.
+  """A runner of candidates.
 
   Attributes:
     sandbox: where.

@@ -1,4 +1,4 @@
-"""Code as vectors: what our own model's last layer says of it.
+"""Embeddings of code: the last hidden states of a model.
 
 The paper embeds with "a pretrained codegen model" (section 2.1); which layer, pooling
 and length it took is not published. Here: the hidden states after the final LayerNorm,
@@ -25,7 +25,7 @@ _CHARACTERS = 16
 
 
 class Embedder:
-  """Embeds texts in batches on the accelerator.
+  """A model that embeds texts in batches on all local devices.
 
   Args:
     checkpoint: a work directory, a checkpoints folder or one step folder.
@@ -59,7 +59,7 @@ class Embedder:
     self.digest = self._loaded.digest
 
   def embed(self, texts: Sequence[str]) -> np.ndarray:
-    """Vectors of length one, float32 [texts, width]; zeros for an empty text."""
+    """Return unit vectors, float32 [texts, width]; zeros for an empty text."""
     ids = self._encode(texts)
     found = np.zeros((len(ids), self.width), np.float32)
     # Texts of like length together, so that little is computed for padding.
@@ -98,7 +98,7 @@ class Embedder:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _pooled(config, pooling, params, tokens_BT, lengths_B):
-  """One unit vector per row; what stands behind a row's length has no influence."""
+  """Return a unit vector per row; tokens behind a row's length do not count."""
   decoder = Decoder(config)
   hidden_BTD = decoder.apply({"params": params}, tokens_BT, method=decoder.hidden)
   hidden_BTD = jnp.asarray(hidden_BTD, jnp.float32)

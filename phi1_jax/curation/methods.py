@@ -20,7 +20,6 @@ from phi1_jax.curation import local_judge
 from phi1_jax.curation.config import ClassifierConfig
 
 ON_DEVICE = ("forest", "transformer")
-BASELINES = ("comment ratio", "repository name")
 _TOKEN = r"[^\W\d]\w*|\d+|[-+*/%<>=!&|^~@]{1,3}"
 # A file's first characters say enough, and no megabyte is cut into words.
 _CHARACTERS = 20_000

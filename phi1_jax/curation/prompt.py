@@ -32,7 +32,7 @@ class Prompt:
   def request(
     self, places: Mapping[str, str], max_tokens: int, temperature: float, sample: int
   ) -> Request:
-    """The request with its places filled; another sample is another reply."""
+    """Return the request with its places filled; another sample is another reply."""
     content = string.Template(self.text).substitute(places)
     return Request(
       messages=(Message("user", content),),
@@ -44,12 +44,12 @@ class Prompt:
     )
 
   def record(self) -> dict[str, str]:
-    """What cards say about it."""
+    """Return the prompt for cards."""
     return {"id": self.id, "version": self.version, "text": self.text}
 
 
 def load(name: str, places: frozenset[str]) -> Prompt:
-  """Reads a prompt.
+  """Return a prompt.
 
   Args:
     name: one of those that come with the project, such as "annotate", or a file.

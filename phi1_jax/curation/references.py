@@ -1,4 +1,4 @@
-"""What training data must not hold: the benchmarks, indexed for one pass over a corpus.
+"""Benchmarks that training data must not hold, indexed for one pass over a corpus.
 
 Each problem gives its text (HumanEval: the docstring; MBPP: the task without "Write a
 function to"), its solution, and the shape of its functions. Their n-grams and lines are
@@ -61,12 +61,12 @@ class Reference:
 
   @property
   def generic(self) -> bool:
-    """Whether all of it is what anybody writes (see generic.py)."""
+    """Whether all of it is an idiom (see generic.py)."""
     return all(map(generic.known, self.shapes))
 
 
 def problems(benchmarks: Iterable[str]) -> list[tuple[str, Problem]]:
-  """The problems of some task sets, with the set's name.
+  """Return the problems of some task sets, with the set's name.
 
   Raises:
     InputError: a task set is not known, or its file is not there.
@@ -83,7 +83,7 @@ def _load(name: str) -> Sequence[Problem]:
 
 
 def reference(benchmark: str, problem: Problem) -> Reference:
-  """What is looked for of a problem.
+  """Return what is looked for of a problem.
 
   Raises:
     InputError: its solution does not define its entry point in a way that can be
@@ -125,7 +125,7 @@ def reference(benchmark: str, problem: Problem) -> Reference:
 
 
 def _shapes(name: str, shapes: Mapping[str, trees.Shape]) -> tuple[trees.Shape, ...]:
-  """The shape of the entry point; of a mere wrapper, also of the longest function."""
+  """Return the shape of the entry point, and of the function that it wraps."""
   names = [name]
   if len(shapes[name].written) < verdict.SHORT_TOKENS:
     names.append(max(shapes, key=lambda name: (len(shapes[name].written), name)))
@@ -133,19 +133,19 @@ def _shapes(name: str, shapes: Mapping[str, trees.Shape]) -> tuple[trees.Shape, 
 
 
 def body_of(code: str, function: source.FunctionNode) -> str:
-  """The lines of a function after its signature and docstring."""
+  """Return the lines of a function after its signature and docstring."""
   after = bool(ast.get_docstring(function, clean=False)) and len(function.body) > 1
   first = function.body[1 if after else 0]
   return "\n".join(code.split("\n")[first.lineno - 1 : function.end_lineno])
 
 
 def prose(words: Iterable[str]) -> tuple[str, ...]:
-  """Words without operators."""
+  """Return words without operators."""
   return tuple(word for word in words if word[0].isalnum() or word[0] == "_")
 
 
 def without_docstrings(code: str) -> str:
-  """Python source without its docstrings, otherwise as it is written."""
+  """Return Python source without its docstrings."""
   tree = source.parse(code)
   lines = code.split("\n")
   for node in ast.walk(tree) if tree else ():
@@ -191,7 +191,7 @@ class Index:
 
   @staticmethod
   def of(benchmarks: Sequence[str], ngram: int, embed: Embed | None = None) -> "Index":
-    """The index of some task sets.
+    """Return the index of some task sets.
 
     Raises:
       InputError: a task set is not known, or its file is not there.
@@ -202,7 +202,7 @@ class Index:
     return Index(found, ngram, digest(p for _, p in named), vectors)
 
   def ids(self) -> dict[str, set[str]]:
-    """The ids of each task set's problems."""
+    """Return the ids of each task set's problems."""
     found: dict[str, set[str]] = {}
     for each in self.references:
       found.setdefault(each.benchmark, set()).add(each.id)
@@ -211,7 +211,7 @@ class Index:
   def evidence(
     self, text: str, least: float, near: Mapping[int, float] | None = None
   ) -> list[Evidence]:
-    """What a document has in common with each problem that there is anything with.
+    """Return what a document has in common with each problem.
 
     Args:
       text: the document.
@@ -272,7 +272,7 @@ class Index:
   def near(
     self, texts: Sequence[str], embed: Embed, distance: float
   ) -> list[dict[int, float]]:
-    """For each text the problems whose embedding is close to one of its functions."""
+    """Return for each text the problems whose embedding is close to a function's."""
     assert self._vectors is not None
     pieces = [[f.source for f in source.functions(text)] or [text] for text in texts]
     flat = [ended(piece) for found in pieces for piece in found]
@@ -289,11 +289,11 @@ class Index:
 
 
 def ended(code: str) -> str:
-  """Code with one end of line: the last hidden state knows where a text ends."""
+  """Return code with one end of line, since the last hidden state depends on it."""
   return code.rstrip("\n") + "\n"
 
 
 def unit(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-  """Vectors of length 1 [n, dimensions]; a vector of zeros stays."""
+  """Return vectors of length 1 [n, dimensions]; a vector of zeros stays."""
   lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
   return vectors / np.where(lengths > 0, lengths, 1.0)

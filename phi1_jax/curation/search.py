@@ -47,7 +47,7 @@ class Grams:
       self._sizes[length] = np.array(sorted(values), np.uint64)
 
   def shared(self, words: Sequence[str]) -> dict[int, int]:
-    """Problem -> distinct runs that it has in common with a text."""
+    """Return for each problem the number of runs that a text has in common with it."""
     counts: collections.Counter[int] = collections.Counter()
     hashes = shingles.word_hashes(words)
     for size, wanted in self._sizes.items():
@@ -77,7 +77,7 @@ class Lines:
         self._anchors[lines[anchor]].append((number, anchor))
 
   def contained(self, lines: Sequence[str]) -> set[int]:
-    """The solutions whose lines follow each other in `lines`."""
+    """Return the solutions whose lines follow each other in `lines`."""
     found = set()
     for place, line in enumerate(lines):
       for number, anchor in self._anchors.get(line, ()):
@@ -123,7 +123,7 @@ class Shapes:
   def best(
     self, functions: Sequence[tuple[str, trees.Shape]], least: float
   ) -> dict[int, Match]:
-    """The best match with each problem that there is one with.
+    """Return the best match with each problem that has one.
 
     Args:
       functions: names and shapes of a document's functions.
@@ -145,7 +145,7 @@ class Shapes:
 
 
 def plain(name: str) -> str:
-  """A name as people may spell it otherwise: `isEven` and `is_even` are one."""
+  """Return a name in one spelling, the same for `isEven` and `is_even`."""
   return name.replace("_", "").lower()
 
 

@@ -1,4 +1,4 @@
-"""Is this document too close to a benchmark? Signals are evidence; a rule decides.
+"""Rules that decide from evidence whether a document is too close to a benchmark.
 
 Four signals of one document and one problem, none of which is proof by itself:
 
@@ -97,11 +97,11 @@ class Evidence:
   generic: bool = False
 
   def strength(self) -> tuple[float, ...]:
-    """Sorts evidence."""
+    """Return a key that sorts evidence."""
     return (self.exact, max(self.match, self.text, self.solution), self.match)
 
   def record(self) -> dict[str, Any]:
-    """As JSON, without what says nothing."""
+    """Return the evidence as JSON, without empty fields."""
     fields = dataclasses.asdict(self).items()
     return {
       name: round(value, 4) if isinstance(value, float) else value
@@ -111,7 +111,7 @@ class Evidence:
 
 
 def reason(found: Evidence, tau: float) -> str | None:
-  """Why the document must go because of this problem; None if it need not."""
+  """Return why the document goes because of this problem; None if it stays."""
   if found.exact and found.words >= SHORT_WORDS and not found.generic:
     return "exact solution"
   whole = found.text == 1.0 and found.text_words >= WHOLE_WORDS
@@ -134,7 +134,7 @@ def reason(found: Evidence, tau: float) -> str | None:
 
 
 def seen_at(evidence: Iterable[Evidence], tau: float) -> list[Evidence]:
-  """The evidence as it is looked for at this tau, without what only a lower one finds.
+  """Return the evidence at this tau, without that found only at a lower one.
 
   So a study of many taus notes at each what the stage alone would.
   """
@@ -151,7 +151,7 @@ def seen_at(evidence: Iterable[Evidence], tau: float) -> list[Evidence]:
 
 
 def decide(document: Document, evidence: Sequence[Evidence], tau: float) -> Decision:
-  """Drops a document that one problem or more convict; notes the others' evidence."""
+  """Drop a document that any problem convicts; note the evidence of the others."""
   ordered = sorted(seen_at(evidence, tau), key=lambda e: e.problem)
   ordered.sort(key=Evidence.strength, reverse=True)
   convicted = [(e, why) for e in ordered if (why := reason(e, tau))]

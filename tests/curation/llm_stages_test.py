@@ -123,12 +123,16 @@ def test_sections_whose_code_fails_are_dropped_or_marked(server, tmp_path):
   assert "code: raised" not in stats["dropped"]
 
 
-def test_two_passes_of_an_llm_are_compared(server, tmp_path):
+def test_two_passes_of_an_llm_are_compared(server, tmp_path, capsys):
   path = tmp_path / "raw.jsonl"
   rows = [{"text": samples.algorithm(i), "license": "MIT"} for i in range(30)]
   path.write_text("".join(json.dumps(row) + "\n" for row in rows))
   more = [f"--gin.Annotate.inputs=('{path}',)", "--gin.Annotate.second_pass=10"]
-  assert curate.main(flags("annotate", server, tmp_path, *more)) == 0
+  command = flags("annotate", server, tmp_path, *more)
+  assert curate.main([*command, "--estimate"]) == 0
+  assert not server.billed
+  assert "annotate: 40 requests" in capsys.readouterr().out
+  assert curate.main(command) == 0
   stats = folder.read_stats(tmp_path / "annotate")
   assert stats["second_pass"]["documents"] >= 8
   assert stats["second_pass"]["exact"] == 1.0  # this model never changes its mind
