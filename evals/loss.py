@@ -33,11 +33,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from evals import score, workdir
-from evals.config import DTYPES
 from phi1_jax import InputError, storage
 from phi1_jax.checkpoint import manager
 from phi1_jax.cli import command
 from phi1_jax.cli.progress import Progress
+from phi1_jax.model import DTYPES
 from phi1_jax.model.decoder import Decoder
 from phi1_jax.parallel import sharding
 from phi1_jax.sampling.checkpoint import (
