@@ -19,7 +19,8 @@ from phi1_jax.storage import AnyPath
 from phi1_jax.text import shingles
 
 Table = npt.NDArray[np.void]
-# A document in a bucket; `size` is the number of its shingles, 0 in buckets of equals.
+# A document in a bucket; `size` is the number of its shingles, 0 in buckets of equals,
+# and 32 bits of the text in those of one id, so that no order of reading matters.
 MEMBER = np.dtype(
   [("bucket", "u8"), ("key", "u8"), ("number", "u8"), ("size", "u4"), ("kind", "u1")]
 )
@@ -101,7 +102,7 @@ def pairs(members: Table, similarity: float, most: int) -> tuple[Table, Table, i
     Pairs (`PAIR`); verdicts (`VERDICT`) on documents whose id is that of another one;
     and how many pairs were left out because of `most`.
   """
-  members = np.sort(members, order=("kind", "bucket", "key", "number"))
+  members = np.sort(members, order=("kind", "bucket", "key", "size", "number"))
   if not len(members):
     return np.zeros(0, PAIR), np.zeros(0, VERDICT), 0
   bucket, kind = members["bucket"], members["kind"]

@@ -179,7 +179,8 @@ class Sketch:
       each, name = found[row], clusters.number(rank, row)
       equal[2 * place] = (each.digest, each.key, name, 0, clusters.EQUAL)
       hashed = each.key * 0x9E37_79B9_7F4A_7C15 % 2**64
-      equal[2 * place + 1] = (hashed, each.key, name, 0, clusters.SAME_ID)
+      of_text = each.text >> 32
+      equal[2 * place + 1] = (hashed, each.key, name, of_text, clusters.SAME_ID)
     rows = [row for row in rows if len(found[row].shingles)]
     banded = np.zeros((len(rows), config.bands), clusters.MEMBER)
     sets = [found[row].shingles for row in rows]

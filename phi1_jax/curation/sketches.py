@@ -80,7 +80,7 @@ def sketch(document: Document, size: int, rank: int) -> Sketch:
   found = shingles.shingles(words, size)
   lines = _hash(b"lines", "\n".join(source.lines(text)).encode("utf-8"))
   digest = _hash(b"shingles", found.tobytes()) if len(found) else lines
-  same = _hash(b"text", text.encode("utf-8"))
+  same = int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8])
   return Sketch(key(document.id, rank), digest, lines, same, found)
 
 
