@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from phi1_jax import InputError
 from phi1_jax.model.decoder import Decoder
 from phi1_jax.parallel import sharding
 from phi1_jax.sampling import loop
@@ -79,6 +78,7 @@ class Engine(Sampler):
     super().__init__(loaded, Method(), slots=slots, steps=8)
     self._most_waiting = most_waiting
     self._waiting: collections.deque[Job] = collections.deque()
+    self._starting: dict[int, Job] = {}  # taken from the queue, by the row's id
     self._running: dict[int, Job] = {}  # by slot
     self._news = threading.Condition()
     self._stopping = False
@@ -127,8 +127,9 @@ class Engine(Sampler):
 
   def _fail(self, error: Exception) -> None:
     with self._news:
-      jobs = [*self._running.values()]
+      jobs = [*self._running.values(), *self._starting.values()]
       self._running.clear()
+      self._starting.clear()
       if self._stopping:
         jobs += self._waiting
         self._waiting.clear()
@@ -142,13 +143,13 @@ class Engine(Sampler):
     state = start(loaded.config, self.slots, length)
     rows: list[_Row | None] = [None] * self.slots
     while True:
-      queue, jobs = self._admit(rows)
+      queue = self._admit(rows)
       if self._stopping:
         return
       state = self._fill(state, rows, queue, length)
       for slot, row in enumerate(rows):
         if row is not None and slot not in self._running:
-          self._running[slot] = jobs[id(row)]
+          self._running[slot] = self._starting.pop(id(row))
       if not any(rows):
         continue
       wanted_B = jnp.asarray([row is not None for row in rows])
@@ -172,11 +173,10 @@ class Engine(Sampler):
       if done:
         job.deliver(done)
 
-  def _admit(self, rows: list) -> tuple[list, dict[int, Job]]:
+  def _admit(self, rows: list) -> list[tuple[list[int], _Row]]:
     """Take waiting jobs for the free slots; wait for the first if nothing runs."""
     free = rows.count(None)
     queue: list[tuple[list[int], _Row]] = []
-    jobs: dict[int, Job] = {}
     while len(queue) < free:
       with self._news:
         while not (self._waiting or self._running or queue or self._stopping):
@@ -197,15 +197,15 @@ class Engine(Sampler):
       limit = self._loaded.config.max_length
       row = _Row(job.request, min(job.request.max_new_tokens, limit - len(job.ids)))
       queue.append((job.ids, row))
-      jobs[id(row)] = job
+      self._starting[id(row)] = job
     # As `Sampler.complete`: prompts of one bucket start together.
     queue.sort(key=lambda item: len(item[0]), reverse=True)
-    return queue, jobs
+    return queue
 
   def _score(self, job: Job) -> None:
     try:
       job.deliver(score(self._loaded, job.ids))
-    except InputError as error:
+    except Exception as error:  # the next requests may fare better
       job.deliver(error)
 
 

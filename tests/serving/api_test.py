@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import os
+import queue
 import socket
 import subprocess
 import sys
@@ -247,3 +248,24 @@ def test_the_client_of_lm_evaluation_harness(server, expected):
     for number, prompt in enumerate(PROMPTS)
   ]
   assert client.generate_until(asked) == [one.text for one in expected]
+
+
+def test_requests_whose_prefill_fails_are_answered(loaded, monkeypatch):
+  broken = engine.Engine(loaded, slots=2)
+  answers = queue.Queue()
+  with monkeypatch.context() as patch:
+
+    def fail(*_):
+      raise RuntimeError("no memory")
+
+    patch.setattr(broken, "_fill", fail)
+    jobs = [
+      engine.Job([65], Request(str(i), "", 4, (), 0), Method(), answers.put)
+      for i in range(3)
+    ]
+    broken.submit(jobs)
+    found = [answers.get(timeout=30) for _ in jobs]
+  assert [str(error) for error in found] == ["no memory"] * 3
+  broken.submit(jobs[:1])
+  assert answers.get(timeout=60).tokens
+  broken.stop()
