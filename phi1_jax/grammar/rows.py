@@ -172,12 +172,14 @@ class Tables:
     frames: form -> (id, template, weight) of each sentence around a wording, and the
       cumulated weights; the id of a reserved one ends in "!".
     tasks: in the order of the files.
+    names: arguments' names of any kind, and how often they are drawn.
   """
 
   kinds: Mapping[str, Kind]
   parts: Mapping[tuple[str, str], tuple[tuple[Part, ...], list[float]]]
   frames: Mapping[str, tuple[tuple[tuple[str, Template, float], ...], list[float]]]
   tasks: tuple[Task, ...]
+  names: tuple[tuple[str, ...], float] = ((), 0.0)
 
 
 def cumulated(rows: Sequence[Any]) -> list[float]:
@@ -451,6 +453,7 @@ def load(files: Sequence[str] = ()) -> Tables:
   parts: dict[tuple[str, str], dict[str, Part]] = {}
   frames: dict[str, tuple[tuple[str, Template, float], ...]] = {}
   tasks: dict[str, Task] = {}
+  names: tuple[tuple[str, ...], float] = ((), 0.0)
   for file in [*sorted(PACKAGED.glob("*.toml")), *map(Path, files)]:
     for row in _rows(file):
       section, _, rest = row.id.partition(".")
@@ -463,6 +466,9 @@ def load(files: Sequence[str] = ()) -> Tables:
         frames[rest] = frames.get(rest, ()) + _frames(row)
       elif section == "task":
         tasks[rest] = _task(row)
+      elif section == "names":
+        words = filter(usable, row.take("words", None, str).split())
+        names = tuple(words), float(row.take("share", 0.0, (int, float)))
       else:
         expected = "task, kind, frame, filter.KIND or map.KIND"
         raise row.wrong("", f"[{row.id}]", expected)
@@ -474,6 +480,7 @@ def load(files: Sequence[str] = ()) -> Tables:
       for form, each in frames.items()
     },
     (),
+    names,
   )
   return dataclasses.replace(
     found, tasks=tuple(_linked(task, found) for task in tasks.values())

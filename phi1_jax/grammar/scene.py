@@ -169,7 +169,11 @@ class Scene:
     self.names: dict[str, str] = {}
     for label, _, own in self.task.args:
       names = own or self.kinds[label].names
-      name = names[int(self.rng.random() ** 1.5 * len(names))]
+      others, share = self.tables.names
+      if self.rng.random() < share:
+        name = pick(self.rng, others)
+      else:
+        name = names[int(self.rng.random() ** 1.5 * len(names))]
       if name in words or name == taken or name in self.names.values():
         name = label
       if name in self.names.values() or not usable(name) or name == taken:

@@ -18,7 +18,7 @@ from phi1_jax import InputError
 from phi1_jax.grammar import reserve, teacher
 from phi1_jax.grammar.exercise import GENERIC
 
-DIGEST = "f12204d5db492d38fd6f52105a158e93ffbc68df714b783f30ec89cd65b6f4ff"
+DIGEST = "e223d0ad2b0e52bc7b67d239cdbf6dbc541da5812a0d26b57d50f3f528344303"
 COUNT = 1500  # of the tier "train"
 HELD_OUT = 80  # of each other tier
 
@@ -187,6 +187,14 @@ def test_a_pair_is_reserved_in_either_order_and_the_source_is_no_part():
   assert reserve.kind(("ints", other, "sum", one)) == "unseen_pairs"
   assert reserve.kind(("ints", one, other, "sum", "more")) == "unused"
   assert reserve.kind(("ints", one, "sum")) == reserve.kind(("words", one, "sum"))
+
+
+def test_arguments_have_many_names(train):
+  """A model that has seen few names guesses them, and does not copy."""
+  functions = [ast.parse(exercise.text).body[-1] for exercise in train]
+  names = collections.Counter(a.arg for f in functions for a in f.args.args)
+  assert len(names) > 250
+  assert names.most_common(1)[0][1] < 0.1 * len(train)
 
 
 def test_training_is_diverse_and_short(train):
