@@ -85,6 +85,11 @@ def _trained(run, folder):
     _judged(judged / sampled, TIERS[0], set(ids[:1]), ids)
 
 
+def _document(source):
+  fields = {"id": source, "text": "x = 1\n", "source": source, "licence": "MIT"}
+  return {**fields, "kind": "exercise", "repository": source}
+
+
 def _curated(folder, problems):
   similar = {str(folder / ruler.FILE): {"similar": problems}}
   rows = [
@@ -95,16 +100,21 @@ def _curated(folder, problems):
   _json(folder / "curate" / "pruned" / "study.json", {"rows": rows})
   dropped = [
     {
-      "source": "leak",
+      **_document("leak"),
       "dropped": {
-        "evidence": {"problems": [name], "pairs": [{"reason": "text", "problem": name}]}
+        "reason": "text",
+        "evidence": {
+          "problems": [name],
+          "pairs": [{"reason": "text", "problem": name}],
+        },
       },
       "provenance": {"variant": {"problem": name}},
     }
     for name in sorted(PLANTED)[:19]
   ]
   alike = {"problems": ["Handwritten/8"], "pairs": [{"reason": "AST"}]}
-  dropped.append({"source": "grammar", "dropped": {"evidence": alike}})
+  facts = {"reason": "AST", "evidence": alike}
+  dropped.append({**_document("grammar"), "dropped": facts})
   _lines(folder / "curate" / "leak_found" / "dropped-0.jsonl", dropped)
   for name in ("pool", "raw", "filter", "textbooks", "exercises", "main"):
     stats = {"read": 9, "kept": 8, "dropped": {"AST": 1}}
@@ -140,7 +150,7 @@ def fixture_gathered(request, tmp_path_factory):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(results, "_examples", lambda *_: [])
     data = results.gather(config, folder)
-  assert json.loads((folder / results.STUDY).read_text())["tiers"] == TIERS
+  assert json.loads((folder / results.STUDY).read_text())["tiers"] == list(TIERS)
   return data
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from evals.study import variants
 from phi1_jax.curation.document import Document, identify
+from phi1_jax.data.documents import Document as Text
 from phi1_jax.data.documents import held_out
 from phi1_jax.grammar import teacher
 from phi1_jax.problems.problem import Problem
@@ -100,4 +101,4 @@ def test_a_leak_holds_every_problem_so_many_times(documents):
 def test_no_planted_problem_is_held_out(documents):
   problem = Problem("T/0", "f", "def f(x):\n", "    return x\n", "def f(x): x\n", ())
   planted = [d for d in variants.leaked([], [problem], 4)]
-  assert not any(held_out(d, 0.02) for d in planted)
+  assert not any(held_out(Text(d.text, d.repository), 0.02) for d in planted)
