@@ -1,12 +1,11 @@
 """Settings of the stages of curation: one frozen dataclass each."""
 
 import dataclasses
-import math
-from typing import Any
+from typing import Annotated, Literal
 
 from phi1_jax import InputError
-from phi1_jax.curation.local_teacher import MENUS
 from phi1_jax.problems import humaneval, mbpp, written
+from phi1_jax.settings import Count, PositiveInt, Range, Settings
 
 # Licences that allow training on and passing on the text, as SPDX identifiers: the
 # permissive ones of The Stack's list (arXiv 2211.15533, section 3.1) and Python's own.
@@ -26,9 +25,34 @@ PERMISSIVE = (
   "Zlib",
 )
 
+_Temperature = Annotated[float, Range(least=0, most=2)]
+_Share = Annotated[float, Range(above=0, below=1)]
+_Teacher = Literal["grammar", "llm"]
+_Pooling = Literal["mean", "last"]
+_Method = Literal["tfidf", "forest", "transformer"]
+
+
+class _StageSettings(Settings):
+  """Settings of a stage."""
+
+  def __post_init__(self):
+    super().__post_init__()
+    if getattr(self, "inputs", None) == ():
+      raise self.wrong("inputs", "at least one input")
+
+  def refuse_unused(self, names: tuple[str, ...], needs: str) -> None:
+    """Refuse settings without effect."""
+    defaults = {field.name: field.default for field in dataclasses.fields(self)}  # pyright: ignore[reportArgumentType]
+    for name in names:
+      if getattr(self, name) != defaults[name]:
+        raise InputError(
+          f"{self.gin_name}.{name}: got {getattr(self, name)!r}, which does nothing "
+          f"without {self.gin_name}.{needs}; leave it out, or set that"
+        )
+
 
 @dataclasses.dataclass(frozen=True)
-class AnnotateConfig:
+class AnnotateConfig(_StageSettings):
   """Educational value of a sample of the raw code (gin name: `Annotate`).
 
   Attributes:
@@ -45,33 +69,24 @@ class AnnotateConfig:
   """
 
   inputs: tuple[str, ...]
-  judge: str = "local"
-  sample: int = 1000
-  second_pass: int = 200
-  second_temperature: float = 0.7
-  maximum_characters: int = 8000
-  max_tokens: int = 200
+  judge: Literal["local", "llm"] = "local"
+  sample: PositiveInt = 1000
+  second_pass: Count = 200
+  second_temperature: _Temperature = 0.7
+  maximum_characters: PositiveInt = 8000
+  max_tokens: PositiveInt = 200
   prompt: str = "annotate"
   compare_with: str | None = None
 
   def __post_init__(self):
-    """Refuse wrong settings."""
-    _check_inputs("Annotate", self.inputs)
-    _check_choice("Annotate.judge", self.judge, ("local", "llm"))
-    for name in ("sample", "maximum_characters", "max_tokens"):
-      _check_least(f"Annotate.{name}", getattr(self, name), 1)
-    _check_least("Annotate.second_pass", self.second_pass, 0)
-    _check_temperature("Annotate", self.second_temperature, "second_temperature")
+    super().__post_init__()
     if self.judge != "llm":
       names = ("second_temperature", "max_tokens", "prompt")
-      _check_unused("Annotate", self, names, 'judge = "llm"')
-
-
-METHODS = ("tfidf", "forest", "transformer")
+      self.refuse_unused(names, 'judge = "llm"')
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassifierConfig:
+class ClassifierConfig(_StageSettings):
   """A classifier that predicts the judge's scores (gin name: `Classifier`).
 
   Attributes:
@@ -95,36 +110,29 @@ class ClassifierConfig:
   """
 
   labels: str
-  method: str = "tfidf"
-  compare: tuple[str, ...] = ()
+  method: _Method = "tfidf"
+  compare: tuple[_Method, ...] = ()
   positive_score: float = 3.0
-  test_fraction: float = 0.25
-  features: int = 1 << 17
+  test_fraction: _Share = 0.25
+  features: PositiveInt = 1 << 17
   checkpoint: str | None = None
-  pooling: str = "mean"
-  trees: int = 300
-  minimum_leaf: int = 2
+  pooling: _Pooling = "mean"
+  trees: PositiveInt = 300
+  minimum_leaf: PositiveInt = 2
   model: str | None = None
-  max_length: int = 1024
-  batch_size: int = 16
+  max_length: PositiveInt = 1024
+  batch_size: PositiveInt = 16
   seed: int = 0
 
   def __post_init__(self):
-    """Refuse wrong settings."""
-    methods = (self.method, *self.compare)
-    for method in methods:
-      _check_choice("Classifier.method", method, METHODS)
-    _check_choice("Classifier.pooling", self.pooling, ("mean", "last"))
-    for name in ("max_length", "trees", "minimum_leaf", "batch_size", "features"):
-      _check_least(f"Classifier.{name}", getattr(self, name), 1)
-    _check_share("Classifier.test_fraction", self.test_fraction)
+    super().__post_init__()
     for method, name in (("forest", "checkpoint"), ("transformer", "model")):
-      if method in methods and getattr(self, name) is None:
-        raise _error(f"Classifier.{name}", None, f'a folder, as method = "{method}"')
+      if method in (self.method, *self.compare) and getattr(self, name) is None:
+        raise self.wrong(name, f'a folder, as method = "{method}"')
 
 
 @dataclasses.dataclass(frozen=True)
-class FilterConfig:
+class FilterConfig(_StageSettings):
   """Form check, masks and classifier for raw code (gin name: `Filter`).
 
   Textbooks and exercises among the inputs pass.
@@ -141,19 +149,13 @@ class FilterConfig:
 
   inputs: tuple[str, ...]
   classifier: str | None = "train-classifier"
-  threshold: float | None = None
+  threshold: Annotated[float, Range(least=0, most=1)] | None = None
   licences: tuple[str, ...] = PERMISSIVE
   mask: bool = True
 
-  def __post_init__(self):
-    """Refuse wrong settings."""
-    _check_inputs("Filter", self.inputs)
-    if self.threshold is not None and not 0 <= self.threshold <= 1:
-      raise _error("Filter.threshold", self.threshold, "a probability, or None")
-
 
 @dataclasses.dataclass(frozen=True)
-class TextbooksConfig:
+class TextbooksConfig(_StageSettings):
   """Synthetic textbook sections (gin name: `Textbooks`).
 
   Attributes:
@@ -166,36 +168,29 @@ class TextbooksConfig:
     prompt: "textbook", which comes with the project, or a file of your own.
   """
 
-  teacher: str = "grammar"
-  sections: int = 2000
+  teacher: _Teacher = "grammar"
+  sections: PositiveInt = 2000
   seed: int = 0
-  failing_code: str = "drop"
-  temperature: float = 1.0
-  max_tokens: int = 1500
+  failing_code: Literal["drop", "mark"] = "drop"
+  temperature: _Temperature = 1.0
+  max_tokens: PositiveInt = 1500
   prompt: str = "textbook"
 
   def __post_init__(self):
-    """Refuse wrong settings."""
-    _check_choice("Textbooks.teacher", self.teacher, ("grammar", "llm"))
-    _check_choice("Textbooks.failing_code", self.failing_code, ("drop", "mark"))
-    _check_least("Textbooks.sections", self.sections, 1)
-    _check_least("Textbooks.max_tokens", self.max_tokens, 1)
-    _check_temperature("Textbooks", self.temperature)
+    super().__post_init__()
     if self.teacher != "llm":
-      names = ("temperature", "max_tokens", "prompt")
-      _check_unused("Textbooks", self, names, 'teacher = "llm"')
+      self.refuse_unused(("temperature", "max_tokens", "prompt"), 'teacher = "llm"')
 
 
 @dataclasses.dataclass(frozen=True)
-class ExercisesConfig:
+class ExercisesConfig(_StageSettings):
   """Synthetic exercises whose solutions pass their tests (gin name: `Exercises`).
 
   Attributes:
     teacher: "grammar" (composes them here) or "llm" (asks `Llm.model`).
     exercises: number of exercises to write.
     seed: decides names, topics and professions.
-    menu: of the grammar: "all", or short tasks about one or two values that a small
-      model learns sooner: "first" (numbers and words), "numbers".
+    menu: of the grammar: "all" tasks, or only "plain" or only "composed" ones.
     minimum_asserts: an exercise with fewer checks of its solution is dropped.
     cpu_seconds: CPU time that a solution and its checks may take.
     temperature: of an LLM.
@@ -203,34 +198,26 @@ class ExercisesConfig:
     prompt: "exercise", which comes with the project, or a file of your own.
   """
 
-  teacher: str = "grammar"
-  exercises: int = 20_000
+  teacher: _Teacher = "grammar"
+  exercises: PositiveInt = 20_000
   seed: int = 0
-  menu: str = "all"
-  minimum_asserts: int = 2
-  cpu_seconds: float = 3.0
-  temperature: float = 1.0
-  max_tokens: int = 800
+  menu: Literal["all", "plain", "composed"] = "all"
+  minimum_asserts: PositiveInt = 2
+  cpu_seconds: Annotated[float, Range(above=0, most=600)] = 3.0
+  temperature: _Temperature = 1.0
+  max_tokens: PositiveInt = 800
   prompt: str = "exercise"
 
   def __post_init__(self):
-    """Refuse wrong settings."""
-    _check_choice("Exercises.teacher", self.teacher, ("grammar", "llm"))
-    _check_choice("Exercises.menu", self.menu, tuple(MENUS))
-    for name in ("exercises", "minimum_asserts", "max_tokens"):
-      _check_least(f"Exercises.{name}", getattr(self, name), 1)
-    _check_temperature("Exercises", self.temperature)
+    super().__post_init__()
     if self.teacher == "llm":
-      _check_unused("Exercises", self, ("menu",), 'teacher = "grammar"')
+      self.refuse_unused(("menu",), 'teacher = "grammar"')
     else:
-      names = ("temperature", "max_tokens", "prompt")
-      _check_unused("Exercises", self, names, 'teacher = "llm"')
-    if not 0 < self.cpu_seconds <= 600:
-      raise _error("Exercises.cpu_seconds", self.cpu_seconds, "above 0, at most 600")
+      self.refuse_unused(("temperature", "max_tokens", "prompt"), 'teacher = "llm"')
 
 
 @dataclasses.dataclass(frozen=True)
-class DeduplicateConfig:
+class DeduplicateConfig(_StageSettings):
   """Near-duplicates (gin name: `Deduplicate`).
 
   Attributes:
@@ -251,30 +238,24 @@ class DeduplicateConfig:
 
   inputs: tuple[str, ...]
   against: tuple[str, ...] = ()
-  shingle: int = 5
-  permutations: int = 144
-  bands: int = 24
-  similarity: float = 0.7
-  comparisons: int = 32
+  shingle: PositiveInt = 5
+  permutations: PositiveInt = 144
+  bands: PositiveInt = 24
+  similarity: _Share = 0.7
+  comparisons: PositiveInt = 32
   prefer: tuple[str, ...] = ()
-  maximum_loss: float = 0.5
+  maximum_loss: Annotated[float, Range(least=0, most=1)] = 0.5
 
   def __post_init__(self):
-    """Refuse wrong settings."""
-    _check_inputs("Deduplicate", self.inputs)
-    for name in ("shingle", "permutations", "bands", "comparisons"):
-      _check_least(f"Deduplicate.{name}", getattr(self, name), 1)
+    super().__post_init__()
     if self.permutations % self.bands:
-      raise _error("Deduplicate.bands", self.bands, f"a divisor of {self.permutations}")
+      raise self.wrong("bands", f"a divisor of {self.permutations}")
     if len(self.prefer) > 13:
-      raise _error("Deduplicate.prefer", self.prefer, "at most 13 sources")
-    _check_share("Deduplicate.similarity", self.similarity)
-    if not 0 <= self.maximum_loss <= 1:
-      raise _error("Deduplicate.maximum_loss", self.maximum_loss, "a share, 0 to 1")
+      raise self.wrong("prefer", "at most 13 sources")
 
 
 @dataclasses.dataclass(frozen=True)
-class DecontaminateConfig:
+class DecontaminateConfig(_StageSettings):
   """Removal of text that is too close to a benchmark (gin name: `Decontaminate`).
 
   Attributes:
@@ -294,36 +275,26 @@ class DecontaminateConfig:
 
   inputs: tuple[str, ...]
   benchmarks: tuple[str, ...] = ("humaneval-164", "mbpp-full-974")
-  ngram: int = 13
-  tau: float = 0.95
-  cut: str = "document"
-  distance: float | None = None
+  ngram: PositiveInt = 13
+  tau: _Share = 0.95
+  cut: Literal["document", "function"] = "document"
+  distance: Annotated[float, Range(above=0, most=2)] | None = None
   checkpoint: str | None = None
-  pooling: str = "last"
+  pooling: _Pooling = "last"
 
   def __post_init__(self):
-    """Refuse wrong settings."""
-    _check_inputs("Decontaminate", self.inputs)
-    _check_choice("Decontaminate.pooling", self.pooling, ("mean", "last"))
-    _check_choice("Decontaminate.cut", self.cut, ("document", "function"))
-    if not self.benchmarks:
-      raise _error("Decontaminate.benchmarks", self.benchmarks, "at least one task set")
-    for name in self.benchmarks:
-      known = (humaneval.TASK_SET, *mbpp.TASK_SETS, *written.TASK_SETS, "FILE.jsonl")
-      if not name.endswith(".jsonl"):
-        _check_choice("Decontaminate.benchmarks", name, known)
-    _check_least("Decontaminate.ngram", self.ngram, 1)
-    _check_share("Decontaminate.tau", self.tau)
-    if self.distance is not None and not 0 < self.distance <= 2:
-      raise _error("Decontaminate.distance", self.distance, "above 0 and at most 2")
+    super().__post_init__()
+    known = (humaneval.TASK_SET, *mbpp.TASK_SETS, *written.TASK_SETS)
+    for name in self.benchmarks or ("",):
+      if not name.endswith(".jsonl") and name not in known:
+        expected = f"at least one of {', '.join(known)} or FILE.jsonl"
+        raise self.wrong("benchmarks", expected)
     if self.checkpoint is not None and self.distance is None:
-      raise _error(
-        "Decontaminate.distance", None, "a distance, as there is a checkpoint"
-      )
+      raise self.wrong("distance", "a distance, as there is a checkpoint")
 
 
 @dataclasses.dataclass(frozen=True)
-class PublishConfig:
+class PublishConfig(_StageSettings):
   """The curated sets as TFDS and parquet data sets (gin name: `Publish`).
 
   Attributes:
@@ -338,48 +309,7 @@ class PublishConfig:
   version: str = "1.0.0"
 
   def __post_init__(self):
-    """Refuse wrong settings."""
-    _check_inputs("Publish", self.inputs)
+    super().__post_init__()
     numbers = self.version.split(".")
     if numbers[0] != "1" or len(numbers) != 3 or not all(n.isdigit() for n in numbers):
-      raise _error("Publish.version", self.version, '"1.MINOR.PATCH"')
-
-
-def _check_inputs(part: str, inputs: tuple[str, ...]) -> None:
-  if not inputs:
-    raise _error(f"{part}.inputs", inputs, "at least one input")
-
-
-def _check_temperature(part: str, value: float, name: str = "temperature") -> None:
-  if not (math.isfinite(value) and 0 <= value <= 2):
-    raise _error(f"{part}.{name}", value, "a number from 0 to 2")
-
-
-def _check_unused(part: str, config: Any, names: tuple[str, ...], needs: str) -> None:
-  """Refuse a setting without effect."""
-  defaults = {field.name: field.default for field in dataclasses.fields(config)}
-  for name in names:
-    if getattr(config, name) != defaults[name]:
-      raise InputError(
-        f"{part}.{name}: got {getattr(config, name)!r}, which does nothing without "
-        f"{part}.{needs}; leave it out, or set that"
-      )
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-  if value not in choices:
-    raise _error(name, value, f"one of {', '.join(choices)}")
-
-
-def _check_least(name: str, value: int, least: int) -> None:
-  if value < least:
-    raise _error(name, value, f"at least {least}")
-
-
-def _check_share(name: str, value: float) -> None:
-  if not (math.isfinite(value) and 0 < value < 1):
-    raise _error(name, value, "a number between 0 and 1")
-
-
-def _error(name: str, got: Any, expected: str) -> InputError:
-  return InputError(f"{name}: got {got!r}, expected {expected}")
+      raise self.wrong("version", '"1.MINOR.PATCH"')
