@@ -53,8 +53,7 @@ def load(
     files: paths from the working directory, or names of recipes ("quickstart.gin").
     bindings: (name, value) pairs of `--gin.NAME=VALUE`, applied after the files.
     classes: gin name -> frozen dataclass; bindings of other `CONFIGURABLES` in files
-      are
-      ignored.
+      are ignored.
     partial: another command builds the others, so flags for those are allowed.
 
   Returns:

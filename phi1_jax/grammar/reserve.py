@@ -62,7 +62,7 @@ def kind(composition: tuple[str, ...]) -> str:
     return "unused" if reserved else "longer"
   if reserved:
     return "unseen_pairs"
-  if len(parts) == 3 and _bucket("composition", *composition) % COMPOSITIONS == 0:
+  if len(parts) == 3 and _bucket("composition", *parts) % COMPOSITIONS == 0:
     return "unseen_triples"
   return "train"
 

@@ -105,7 +105,7 @@ def fits(value: Any, hint: Any) -> bool:
   if origin in (typing.Union, types.UnionType):
     return any(fits(value, option) for option in arguments)
   if origin is Literal:
-    return value in arguments
+    return any(type(value) is type(x) and value == x for x in arguments)
   if origin is tuple:
     return isinstance(value, tuple) and _all(value, arguments[0])
   if origin is dict:

@@ -145,7 +145,7 @@ def test_all_refuses_benchmarks_that_cannot_be_read_before_it_begins(
   ("flags", "says"),
   [
     (["exercises", "--gin.Exercises.teacher=gpt"], "expected one of grammar, llm"),
-    (["exercises", "--gin.Exercises.exercises=0"], "expected at least 1"),
+    (["exercises", "--gin.Exercises.exercises=0"], "expected an integer >= 1"),
     (["exercises", "--gin.Exercises.execises=9"], "no such parameter"),
     (["exercises", "--gin_file=gone.gin"], "no such gin file"),
     (["exercises", "--tau=0.9"], "--tau: got it for exercises"),
@@ -190,7 +190,7 @@ def test_all_refuses_benchmarks_that_cannot_be_read_before_it_begins(
     (["exercises", "--gin.Exercises.teacher=llm"], "Llm.model: required"),
     (["annotate", "--gin.Annotate.inputs=()"], "expected at least one input"),
     (["annotate", "--gin.Annotate.inputs=('gone/*.parquet',)"], "nothing there"),
-    (["annotate", "--gin.Annotate.sample=0"], "expected at least 1"),
+    (["annotate", "--gin.Annotate.sample=0"], "expected an integer >= 1"),
     (
       ["train-classifier"],
       "is no stage's folder",

@@ -18,7 +18,7 @@ from phi1_jax import InputError
 from phi1_jax.grammar import reserve, teacher
 from phi1_jax.grammar.exercise import GENERIC
 
-DIGEST = "e223d0ad2b0e52bc7b67d239cdbf6dbc541da5812a0d26b57d50f3f528344303"
+DIGEST = "62e048992ebeb0c701fb8a2ccfea61d4008f3c5e27e9beb15a50f0535092d577"
 COUNT = 1500  # of the tier "train"
 HELD_OUT = 80  # of each other tier
 
@@ -63,6 +63,13 @@ def test_the_same_arguments_give_the_same_exercise_in_another_process():
     [sys.executable, __file__], env=environment, capture_output=True, text=True
   )
   assert (printed.stdout.strip(), digest()) == (DIGEST, DIGEST)
+
+
+def test_no_unseen_triple_is_trained_on_for_another_source(train, held_out):
+  seen = {exercise.composition[1:] for exercise in train}
+  triples = {exercise.composition[1:] for exercise in held_out["unseen_triples"]}
+  assert len(triples) > 20
+  assert not seen & triples
 
 
 def test_seed_number_and_menu_change_the_exercise():

@@ -30,7 +30,7 @@ RUN = {"total_steps": 100, "batch_size": 24, "sequence_length": 16}
     (str, ["", "a"], [b"a", 1, None]),
     (PositiveInt, [1], [0, True, 1.0]),
     (PositiveInt | None, [1, None], [0, "None"]),
-    (PositiveInt | Literal[-1], [1, -1], [0, -2]),
+    (PositiveInt | Literal[-1], [1, -1], [0, -2, -1.0]),
     (Seed, [0, 2**32 - 1], [-1, 2**32]),
     (Positive, [1e-300, 3], [0, -1.0, float("nan")]),
     (Share, [0, 0.999], [1, -0.001]),
