@@ -51,10 +51,11 @@ def run(config: PublishConfig, folder: AnyPath, engine: Engine) -> dict[str, Any
   with folders.measured(facts):
     work = folder / folders.ENGINE
     tasks, total = inputs.prepare(work, "Publish.inputs", config.inputs, engine.count)
-    engine.run(folder, "ids", [Ids(work)], tasks)
+    reading = read.Read(work / "plan")
+    engine.run(folder, "ids", [reading, Ids(work)], tasks)
     _find_repeated(work)
     directory = storage.parse(config.directory)
-    steps = [read.Read(work / "plan"), Files(folder)]
+    steps = [reading, Files(folder)]
     counts = engine.run(folder, "publish", steps, tasks, total)
     for kind in counts.kinds:
       path = _publish(config, kind, folder, directory, facts["lineage"])
@@ -69,14 +70,14 @@ class Ids:
 
   work: AnyPath
 
-  def __call__(self, data: Any, rank: int, world_size: int) -> Iterator[Tally]:
-    """Write the keys."""
-    del data, world_size
-    names: list[str] = []
-    for place in inputs.load(self.work / "plan", rank):
-      names += read.ids(place)
-    keys = np.array([sketches.key(name, 0) for name in names], np.uint64)
-    clusters.save(self.work / "ids" / f"{rank:05d}.npy", keys)
+  def __call__(
+    self, data: Iterable[Decision], rank: int, world_size: int
+  ) -> Iterator[Tally]:
+    """Write the keys, one for each document that is no drop."""
+    del world_size
+    keys = [sketches.key(d.document.id, 0) for d in data if isinstance(d, Keep)]
+    name = f"{rank:05d}.npy"
+    clusters.save(self.work / "ids" / name, np.array(keys, np.uint64))
     yield Tally()
 
 
@@ -165,6 +166,10 @@ def _publish(
 ) -> AnyPath:
   """Put the files of a set together under its version; return that folder.
 
+  A folder in a bucket cannot be moved at once, so CURATED_CONTENT is written after the
+  move. A note beside the folder says that the move has begun: what a killed run left
+  there is removed, and a folder that this stage did not write is not.
+
   Raises:
     InputError: that version exists with other content, or the folder is read-only.
   """
@@ -179,12 +184,17 @@ def _publish(
   content = {"documents": f"{digest:064x}"}
   text = dataset_card(name, config.version, counts, lineage, len(config.inputs))
   target = directory / name / config.version
-  if storage.exists(target):
-    _check_same(target, content, config.version)
-    storage.write_text(target / CARD, text)
-    return target
-  made = directory / f".{name}-{config.version}-{digest % 2**32:08x}"
+  made = directory / f".{name}-{config.version}"
+  begun = directory / f"{made.name}.begun"
   try:
+    if storage.exists(begun) and not storage.exists(target / CURATED_CONTENT):
+      folders.remove_tree(target)
+    if storage.exists(target):
+      _check_same(target, content, config.version)
+      _write_cards(target, text)
+      begun.unlink(missing_ok=True)
+      return target
+    folders.remove_tree(made)  # another cut into tasks left other files there
     (made / "parquet").mkdir(parents=True, exist_ok=True)
     about = {
       "description": f"{name}: see its README.md",
@@ -192,10 +202,11 @@ def _publish(
     }
     _write_info(made, name, config.version, parts, about)
     _write_files(place, ranks, made, name)
-    storage.write_text(made / CARD, text)
-    storage.write_text(made / "parquet" / CARD, _FRONT_MATTER + text)
-    storage.write_json(made / CURATED_CONTENT, content)
+    _write_cards(made, text)
+    storage.write_text(begun, "this version is not complete\n")
     storage.move(made, target)
+    storage.write_json(target / CURATED_CONTENT, content)
+    begun.unlink(missing_ok=True)
   except PermissionError as error:
     raise InputError(
       f"Publish.directory: cannot write to {directory} ({error.strerror or error}); "
@@ -213,6 +224,11 @@ configs:
 ---
 
 """
+
+
+def _write_cards(folder: AnyPath, text: str) -> None:
+  storage.write_text(folder / CARD, text)
+  storage.write_text(folder / "parquet" / CARD, _FRONT_MATTER + text)
 
 
 def _check_same(target: AnyPath, content: Mapping[str, Any], version: str) -> None:

@@ -65,16 +65,6 @@ def read(wanted: Sequence[str]) -> Iterator[Decision]:
     yield from documents(place)
 
 
-def ids(place: Place) -> list[str]:
-  """Return the ids of the documents of a place, in order."""
-  if place.kind == "parquet":
-    opened = parquet(storage.parse(place.path))
-    if {"id", "kind"} <= set(opened.schema_arrow.names):
-      groups = list(range(place.start, place.stop or opened.num_row_groups))
-      return opened.read_row_groups(groups, ["id"]).column("id").to_pylist()
-  return [d.document.id for d in documents(place) if isinstance(d, Keep)]
-
-
 def documents(place: Place) -> Iterator[Decision]:
   """Yield the documents of a place, or the reasons why there are none.
 

@@ -1,11 +1,12 @@
 """Published sets are what the registry's tasks read, with nothing in between."""
 
 import json
+import shutil
 
 import pyarrow.parquet
 import pytest
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.curation import folder, inputs, publish
 from phi1_jax.curation.config import PublishConfig
 from phi1_jax.curation.document import Keep
@@ -193,3 +194,80 @@ def test_sets_have_a_file_per_task_and_a_parquet_copy(tmp_path):
   card = (made / "parquet" / "README.md").read_text()
   assert card.startswith("---\nconfigs:\n")
   assert "path: train-*.parquet" in card
+
+
+class Killed(BaseException):
+  pass
+
+
+def killed(files):
+  """A move as in a bucket, by copies, that ends after some of them."""
+
+  def move(source, target):
+    found = sorted(path for path in source.rglob("*") if path.is_file())
+    for path in found[:files]:
+      copy = target / path.relative_to(source)
+      copy.parent.mkdir(parents=True, exist_ok=True)
+      shutil.copy(path, copy)
+    raise Killed
+
+  return move
+
+
+@pytest.fixture
+def two_files(tmp_path):
+  for part in range(2):
+    rows = [json.dumps({"text": f"x = {part}{n}"}) + "\n" for n in range(3)]
+    (tmp_path / f"{part}.jsonl").write_text("".join(rows))
+  return PublishConfig((str(tmp_path / "*.jsonl"),), str(tmp_path / "curated"))
+
+
+@pytest.mark.parametrize("files", [0, 4, 99])
+def test_a_killed_publication_is_made_anew(two_files, tmp_path, monkeypatch, files):
+  with monkeypatch.context() as patched:
+    patched.setattr(storage, "move", killed(files))
+    with pytest.raises(Killed):
+      publish.run(two_files, tmp_path / "first", Engine(tasks=2, workers=1))
+  made = tmp_path / "curated" / "code_filtered" / "1.0.0"
+  assert not (made / "content.json").exists()
+  publish.run(two_files, tmp_path / "second", Engine(tasks=1, workers=1))
+  (table,) = (made / "parquet").glob("*.parquet")
+  assert pyarrow.parquet.read_metadata(table).num_rows == 6
+  assert len(list(made.glob("*.tfrecord*"))) == 1
+  assert sorted(path.name for path in made.parents[1].iterdir()) == ["code_filtered"]
+
+
+def test_a_folder_of_somebody_else_is_not_removed(two_files, tmp_path):
+  made = tmp_path / "curated" / "code_filtered" / "1.0.0"
+  made.mkdir(parents=True)
+  (made / "mine").write_text("x")
+  with pytest.raises(InputError, match="holds another set"):
+    publish.run(two_files, tmp_path / "out", Engine(tasks=2, workers=1))
+  assert (made / "mine").exists()
+
+
+def test_both_cards_are_renewed(two_files, tmp_path):
+  for name in ("first", "second"):
+    publish.run(two_files, tmp_path / name, Engine(tasks=2, workers=1))
+    made = tmp_path / "curated" / "code_filtered" / "1.0.0"
+    cards = [made / "README.md", made / "parquet" / "README.md"]
+    texts = [card.read_text() for card in cards]
+    assert all("6 documents" in text for text in texts)
+    for card in cards:
+      card.write_text("old")
+
+
+def test_what_is_read_twice_is_published_once_beside_refused_rows(tmp_path):
+  rows = [samples.document(text).record() for text in "xABACD"]
+  for row in rows:
+    row["provenance"] = "{}"
+  rows[0]["kind"] = "poem"
+  rows.append({**rows[1], "id": None})
+  path = tmp_path / "x.parquet"
+  pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+  stats, _ = run(path, tmp_path)
+  assert stats["dropped"] == {"not a document": 1, "read twice": 1}
+  made = tmp_path / "curated" / "code_filtered" / "1.0.0" / "parquet"
+  (table,) = made.glob("*.parquet")
+  texts = pyarrow.parquet.read_table(table).column("text").to_pylist()
+  assert sorted(texts) == ["A", "A", "B", "C", "D"]  # without id, of another source
