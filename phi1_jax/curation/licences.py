@@ -14,7 +14,7 @@ def parse(found: Any) -> str:
   """Return the SPDX expression of a licence as a data set gives it.
 
   Args:
-    found: a string, a list of strings or structs (all licences apply), a struct with
+    found: a string, a list of strings or structs (all apply, also the unknown), a struct with
       the name under `name`, `spdx_id` or the like, or None.
 
   Returns:
@@ -23,7 +23,7 @@ def parse(found: Any) -> str:
   if isinstance(found, Mapping):
     found = next((found[name] for name in _NAMES if found.get(name)), None)
   if isinstance(found, (list, tuple, set)):
-    parts = sorted({parse(each) for each in found} - {UNKNOWN})
+    parts = sorted({parse(each) for each in found})
     parts = [f"({p})" if len(parts) > 1 and " OR " in p else p for p in parts]
     return " AND ".join(parts) or UNKNOWN
   text = " ".join(str(found).split()) if found is not None else ""

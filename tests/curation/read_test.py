@@ -295,6 +295,8 @@ def test_nothing_kept_is_a_failure_that_can_be_mended(tmp_path):
     ("(MIT", "(MIT", False),
     ([], "unknown", False),
     (None, "unknown", False),
+    (["MIT", "NOASSERTION"], "MIT AND unknown", False),
+    (["MIT", None], "MIT AND unknown", False),
     ("no_license", "unknown", False),
   ],
 )
