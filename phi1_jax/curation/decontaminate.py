@@ -185,15 +185,17 @@ class Judging:
   ) -> Iterator[tuple[Decision, list[Evidence]]]:
     made, least = self._index(), min(tau for tau, _ in self.places)
     for batch in _batches(data, _BATCH if self.embed else 1):
-      near: list[Any] = [None] * len(batch)
-      if self.embed:
-        texts = [each.document.text for each in batch]
-        near = made.near(texts, self.embed, self.config.distance or 0.0)
+      near = self._near([each.document.text for each in batch])
       for decision, close in zip(batch, near, strict=True):
         if isinstance(decision, Drop):
           yield decision, []
         else:
           yield decision, made.evidence(decision.document.text, least, close)
+
+  def _near(self, texts: Sequence[str]) -> Sequence[dict[int, float] | None]:
+    if self.embed is None:
+      return [None] * len(texts)
+    return self._index().near(texts, self.embed, self.config.distance or 0.0)
 
   def _decide(
     self, decision: Decision, evidence: Sequence[Evidence], tau: float
@@ -208,16 +210,14 @@ class Judging:
   def _cut(self, document: Document, dropped: Drop, tau: float) -> Decision:
     """Return the document without the parts that are too close, or the drop."""
 
-    def close(text: str) -> bool:
-      found = self._index().evidence(text, tau)
-      return isinstance(verdict.decide(document, found, tau), Drop)
+    def decided(text: str) -> Decision:
+      found = self._index().evidence(text, tau, self._near([text])[0])
+      return verdict.decide(dataclasses.replace(document, text=text), found, tau)
 
-    cut = pieces.without(document.text, close)
-    if cut is None or close(cut.text):
+    cut = pieces.without(document.text, lambda text: isinstance(decided(text), Drop))
+    kept = decided(cut.text) if cut else dropped
+    if cut is None or isinstance(kept, Drop):
       return dropped
-    found = self._index().evidence(cut.text, tau)
-    changed = dataclasses.replace(document, text=cut.text)
-    kept = verdict.decide(changed, found, tau)
     facts = {"reason": dropped.reason, "parts": cut.names, **dropped.evidence}
     return Keep(kept.document.noted("cut", facts))
 

@@ -113,6 +113,20 @@ def test_embeddings_make_candidates(config, tmp_path):
   assert 0 < pair["distance"] < 0.3
 
 
+def test_what_only_a_distance_convicts_is_cut_too(config, tmp_path):
+  own = samples.algorithm(3)
+  texts = [f"{own}\n\n{CLOSE}", f"{own}\n\n{PROBLEMS[0].solution}\n\n{CLOSE}"]
+  path = write(tmp_path / "two.jsonl", map(samples.document, texts))
+  near = dataclasses.replace(config, inputs=(path,), distance=0.3, cut="function")
+  decontaminate.run(near, tmp_path / "out", ENGINE, embed)
+  kept = list(folder.kept(tmp_path / "out"))
+  assert len(kept) == 2
+  for document in kept:
+    assert "step_3" in document.text
+    assert "reaches_one" not in document.text
+    assert "has_close_elements" not in document.text
+
+
 def test_wrong_settings(config, tmp_path):
   with pytest.raises(InputError, match=r"Decontaminate\.distance: got None"):
     decontaminate.run(config, tmp_path, ENGINE, embed)
