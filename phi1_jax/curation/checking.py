@@ -7,12 +7,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from phi1_jax.curation.document import Decision, Document, Drop, Keep
 from phi1_jax.sandbox.program import Program, Verdict
 from phi1_jax.sandbox.sandbox import Sandbox
-from phi1_jax.text import source
 
 _WINDOW = 1024  # candidates that are run before the next are taken
 # Trusted programs that share a process: starting one costs as much as running many.
 _TOGETHER = 32
 _LONGEST = 100_000  # characters; a longer program is no exercise
+# Runs (code, tests) pairs, each in names of its own; tests see the names of their code.
+_JOINT = """
+programs = {pairs!r}
+passed = 0
+for code, tests in programs:
+  names = {{"__name__": __name__}}
+  exec(compile(code, "<code>", "exec", dont_inherit=True), names)
+  names = dict(names)
+  for test in tests:
+    exec(compile(test, "<test>", "exec", dont_inherit=True), names)
+  passed += 1
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +88,8 @@ class Checker:
     alone = list(short.values())
     verdicts: dict[str, Verdict] = {}
     if self.together:
-      groups = {str(n): group for n, group in enumerate(_groups(alone))}
+      starts = range(0, len(alone), _TOGETHER)
+      groups = {str(n): alone[n : n + _TOGETHER] for n in starts}
       programs = [self._joint(key, group) for key, group in groups.items()]
       for verdict in self.sandbox.run(programs):
         if verdict.passed:
@@ -94,22 +106,6 @@ class Checker:
     return Program(each.document.id, each.code, tests, self.cpu_seconds)
 
   def _joint(self, key: str, group: Sequence[Candidate]) -> Program:
-    code = "\n\n".join(candidate.code for candidate in group)
-    tests = tuple(test for candidate in group for test in candidate.tests) or ("pass",)
+    code = _JOINT.format(pairs=[(each.code, each.tests) for each in group])
+    tests = (f"assert passed == {len(group)}",)
     return Program(key, code, tests, self.cpu_seconds * len(group))
-
-
-def _groups(candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
-  """Yield groups whose programs define no name twice."""
-  group: list[Candidate] = []
-  defined: set[str] = set()
-  for candidate in candidates:
-    tree = source.parse(candidate.code)
-    names = {getattr(node, "name", "") for node in (tree.body if tree else ())} - {""}
-    if len(group) == _TOGETHER or names & defined:
-      yield group
-      group, defined = [], set()
-    group.append(candidate)
-    defined |= names
-  if group:
-    yield group

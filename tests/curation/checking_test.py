@@ -46,14 +46,42 @@ OUTCOMES = [
 
 @pytest.mark.parametrize("together", [False, True])
 def test_what_fails_is_dropped_with_the_reason(sandbox, together):
-  candidates = [d for d in CANDIDATES if not together or d.code != "def k(x)\n"]
-  wanted = [o for d, o in zip(CANDIDATES, OUTCOMES, strict=True) if d in candidates]
   checker = Checker(sandbox, "exercises", together, cpu_seconds=0.5)
-  found = list(checker.decisions(candidates))
-  assert [getattr(d, "reason", None) for d in found] == wanted
-  assert [d.document.id for d in found] == [d.document.id for d in candidates]
+  found = list(checker.decisions(CANDIDATES))
+  assert [getattr(d, "reason", None) for d in found] == OUTCOMES
+  assert [d.document.id for d in found] == [d.document.id for d in CANDIDATES]
   verdicts = [d.document.provenance["exercises"]["verdict"] for d in found]
   assert verdicts.count("passed") == 3
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_the_names_of_a_neighbour_do_not_count(sandbox, together):
+  candidates = [
+    candidate("import math\nLIMIT = 3\ndef f(x):\n  return math.ceil(x)\n", "f(1)"),
+    candidate("def g(x):\n  return math.ceil(x)\n", "assert g(1) == 1"),
+    candidate("def h(x):\n  return x + LIMIT\n", "assert h(1) == 4"),
+    candidate("def k(x):\n  return cmath\n", "import cmath", "assert k(1) == cmath"),
+    candidate("import cmath\n", "assert cmath.pi > 3"),
+  ]
+  found = Checker(sandbox, "exercises", together).decisions(candidates)
+  assert [isinstance(each, Keep) for each in found] == [True, False, False, False, True]
+
+
+def test_programs_that_pass_together_share_a_process(sandbox, monkeypatch):
+  programs = []
+
+  def run(given):
+    programs.extend(given := list(given))
+    return sandbox_run(given)
+
+  sandbox_run = sandbox.run
+  monkeypatch.setattr(sandbox, "run", run)
+  candidates = [
+    candidate(f"def f(x):\n  return {n}\n", f"assert f(1) == {n}") for n in range(9)
+  ]
+  found = Checker(sandbox, "exercises", together=True).decisions(candidates)
+  assert all(isinstance(each, Keep) for each in found)
+  assert len(programs) == 1
 
 
 def test_evidence_names_the_test_that_failed(sandbox):
