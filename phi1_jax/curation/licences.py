@@ -14,8 +14,8 @@ def parse(found: Any) -> str:
   """Return the SPDX expression of a licence as a data set gives it.
 
   Args:
-    found: a string, a list of strings or structs (all apply, also the unknown), a struct with
-      the name under `name`, `spdx_id` or the like, or None.
+    found: a string, a list of strings or structs (all apply, also unknown ones), a
+      struct with the name under `name`, `spdx_id` or the like, or None.
 
   Returns:
     An expression such as "MIT AND (Apache-2.0 OR BSD-3-Clause)", or "unknown".
