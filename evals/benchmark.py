@@ -256,14 +256,16 @@ def _generate(
       f"{sum(way is not None for way in ways)} of them"
     )
   if arguments.completions:
-    completions.read(arguments.completions, problems)
+    whole = {name: value for name, value in named.items() if name != "subset"}
+    task_set = report.problems_of(whole, arguments.benchmarks)
+    completions.read(arguments.completions, problems, task_set)
     identity = settings_file.digest(
       storage.read_bytes(arguments.completions).decode(errors="replace")
     )
     source = {"kind": "completions", "digest": identity}
     settings = generate.settings(config, source) | {"sampling": None, "seed": None}
     settings_file.begin(folder / workdir.RUN, settings | named)
-    completions.take(folder, arguments.completions, problems)
+    completions.take(folder, arguments.completions, problems, task_set)
     return
   if arguments.checkpoint:
     backend = backends.CheckpointBackend(arguments.checkpoint, config)

@@ -7,7 +7,8 @@
                   order, a list of whole programs
   eval_results    EvalPlus' results, whose `solution`s are judged again
 
-Each of them may be compressed with gzip. An id may be a number: 11 is Mbpp/11.
+Each of them may be compressed with gzip. An id may lack what stands before its last
+slash, where that leaves no doubt: 11 is Mbpp/11.
 """
 
 import gzip
@@ -36,7 +37,12 @@ _OPTIONAL: dict[str, tuple[tuple[type, ...], str]] = {
 }
 
 
-def take(folder: Path, file: AnyPath, problems: Sequence[Problem]) -> int:
+def take(
+  folder: Path,
+  file: AnyPath,
+  problems: Sequence[Problem],
+  task_set: Sequence[Problem] = (),
+) -> int:
   """Fill completions.jsonl from a file; completions are judged as they stand.
 
   Returns:
@@ -45,7 +51,7 @@ def take(folder: Path, file: AnyPath, problems: Sequence[Problem]) -> int:
   Raises:
     InputError: see `read`.
   """
-  rows = read(file, problems)
+  rows = read(file, problems, task_set)
   counts: dict[str, int] = {}
   facts = {"completions": str(file), "samples": None, "rows": len(rows)}
   workdir.note(folder, "generate", facts)
@@ -68,32 +74,55 @@ def take(folder: Path, file: AnyPath, problems: Sequence[Problem]) -> int:
   return len(rows)
 
 
-def read(file: AnyPath, problems: Sequence[Problem]) -> list[dict[str, Any]]:
+def ids_by_name(problems: Sequence[Problem]) -> dict[str, list[str]]:
+  """Return the ids that a name may mean: a whole id, or what is after its last slash.
+
+  A whole id means itself alone.
+  """
+  found: dict[str, list[str]] = {}
+  for problem in problems:
+    found.setdefault(problem.id.rpartition("/")[2], []).append(problem.id)
+  return found | {problem.id: [problem.id] for problem in problems}
+
+
+def read(
+  file: AnyPath, problems: Sequence[Problem], task_set: Sequence[Problem] = ()
+) -> list[dict[str, Any]]:
   """Return the completions of a file for these problems.
 
   Rows of other tasks are left out, with a note on the terminal.
+
+  Args:
+    file: in any of the forms above.
+    problems: what is judged.
+    task_set: what they are a part of, whose ids count too.
 
   Returns:
     Rows with task_id, completion, `whole` (it stands without the prompt), and perhaps
     text, finish, tokens, log_probs.
 
   Raises:
-    InputError: none of the forms above, or a problem without a completion.
+    InputError: none of the forms above, an id of several problems, or a problem
+      without a completion.
   """
-  known = {p.id: p.id for p in problems} | {
-    p.id.rpartition("/")[2]: p.id for p in problems
-  }
+  known, wanted = ids_by_name(task_set or problems), {p.id for p in problems}
   rows, others = [], set()
   for place, row in _rows(file, problems):
     task = row.get("task_id")
     named = isinstance(task, str | int) and not isinstance(task, bool)
     if not named:
       raise InputError(f"{file}, {place}: got task_id {task!r:.60}, expected an id")
-    if str(task) not in known:
+    ids = known.get(str(task), [])
+    if len(ids) > 1 and wanted.intersection(ids):
+      raise InputError(
+        f"{file}, {place}: got task_id {task!r}, which may be any of "
+        f"{', '.join(ids[:3])}; expected the whole id"
+      )
+    if not wanted.intersection(ids):
       others.add(str(task))
       continue
-    rows.append(_checked(f"{file}, {place}", row) | {"task_id": known[str(task)]})
-  missing = sorted({p.id for p in problems} - {row["task_id"] for row in rows})
+    rows.append(_checked(f"{file}, {place}", row) | {"task_id": ids[0]})
+  missing = sorted(wanted - {row["task_id"] for row in rows})
   if missing:
     unknown = (
       f"; it has {len(others)} others, such as {min(others)!r}" if others else ""

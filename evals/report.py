@@ -48,6 +48,7 @@ from evals import (
   summary,
   workdir,
 )
+from evals.completions import ids_by_name
 from evals.config import CUSTOM, EvaluationConfig, benchmark_of
 from evals.programs import VARIANTS
 from phi1_jax import InputError, storage
@@ -128,13 +129,11 @@ def subset(problems: Sequence[Problem], task_set: str, given: str) -> dict[str, 
       the slash is enough.
 
   Raises:
-    InputError: an id that is not in the task set.
+    InputError: an id that is not in the task set, or of several problems in it.
   """
   path = Path(given)
   text = path.read_text() if path.is_file() else given.replace(",", "\n")
-  known = {p.id.rpartition("/")[2]: p.id for p in problems} | {
-    p.id: p.id for p in problems
-  }
+  known = ids_by_name(problems)
   names = [name.strip() for name in text.splitlines() if name.strip()]
   unknown = [name for name in names if name not in known]
   if unknown or not names:
@@ -142,7 +141,13 @@ def subset(problems: Sequence[Problem], task_set: str, given: str) -> dict[str, 
       f"--subset: got {(unknown or [given])[0]!r}, expected ids of {task_set} such as "
       f"{problems[0].id!r}, with commas, or a file of them"
     )
-  chosen = {known[name] for name in names}
+  doubtful = next((name for name in names if len(known[name]) > 1), None)
+  if doubtful:
+    raise InputError(
+      f"--subset: got {doubtful!r}, which may be any of "
+      f"{', '.join(known[doubtful][:3])}; expected the whole id"
+    )
+  chosen = {known[name][0] for name in names}
   ids = [p.id for p in problems if p.id in chosen]
   name = ", ".join(ids) if len(ids) < 4 else f"ids {settings_file.digest(ids)[:8]}"
   return {

@@ -1,11 +1,12 @@
 """Completions of others: every form that is read, and the answer to any other."""
 
+import dataclasses
 import gzip
 import json
 
 import pytest
 
-from evals import completions, programs, prompts
+from evals import completions, programs, prompts, report
 from phi1_jax import InputError
 
 
@@ -97,6 +98,23 @@ def test_refuses_a_file_of_completions(five, tmp_path, lines, named):
   path.write_text(lines)
   with pytest.raises(InputError, match=named):
     completions.read(path, five)
+
+
+def test_ids_name_one_problem(five, tmp_path):
+  ids = ["easy/1", "1", "hard/2", "easy/2"]
+  problems = [dataclasses.replace(p, id=i) for p, i in zip(five, ids, strict=False)]
+  path = tmp_path / "made.jsonl"
+  path.write_text(lines({"task_id": i, "completion": i} for i in reversed(ids)))
+  found = {r["task_id"]: r["completion"] for r in completions.read(path, problems)}
+  assert found == {i: i for i in ids}
+  path.write_text(lines([{"task_id": 2, "completion": ""}]))
+  with pytest.raises(InputError, match="task_id 2, which may be any of hard/2, easy/2"):
+    completions.read(path, problems)
+  with pytest.raises(InputError, match="task_id 2, which may be"):
+    completions.read(path, problems[2:3], problems)
+  with pytest.raises(InputError, match="got '2', which may be any of hard/2, easy/2"):
+    report.subset(problems, "mine", "1,2")
+  assert report.subset(problems, "mine", "1,easy/2")["subset"] == ["1", "easy/2"]
 
 
 def test_no_file_of_completions(five, tmp_path):
