@@ -105,14 +105,6 @@ def _parser() -> command.Parser:
   add("--tasks", type=int, help="parts of the input (default: by its size)")
   add("--workers", type=int, help="tasks at the same time (default: all cores)")
   add(
-    "--slurm_option",
-    dest="slurm_options",
-    action="append",
-    default=[],
-    metavar="NAME=VALUE",
-    help="repeatable; partition and time are required: --slurm_option=time=24:00:00",
-  )
-  add(
     "--estimate",
     action="store_true",
     help="print the cost of a stage that needs an LLM, send nothing, and stop",
@@ -192,8 +184,7 @@ def _context(name: str, folder: AnyPath, arguments: argparse.Namespace) -> Conte
   config = _beside(config, folder)
   if name == _DECONTAMINATE:
     config = _decontaminate(config, arguments)
-  options = tuple(arguments.slurm_options)
-  engine = Engine(arguments.executor, arguments.tasks, arguments.workers, options)
+  engine = Engine(arguments.executor, arguments.tasks, arguments.workers)
   context = Context(
     config=config,
     folder=folder,

@@ -1,36 +1,39 @@
-"""Runs the tasks of a stage: on all local cores, on Ray, or on Slurm.
+"""Runs the tasks of a stage: on all local cores or on Ray.
 
 A phase is a chain of steps over tasks; task n reads the n-th part of the input and
 writes files of its own, so tasks share nothing and a killed run continues with those
-that are missing. datatrove's executors start the tasks and mark the complete ones.
+that are missing. datatrove's executors run the tasks and mark the complete ones; on
+local cores, workers of a `ProcessPoolExecutor` do, which reports a killed worker.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
 import gc
 import json
+import multiprocessing
 import os
 import pickle
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import loguru
 
-from phi1_jax import InputError, how_to_install, storage
+from phi1_jax import InputError, cores, how_to_install, storage
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation.document import Decision, Tally
 from phi1_jax.storage import AnyPath
 
-EXECUTORS = ("local", "ray", "slurm")
+EXECUTORS = ("local", "ray")
 # A bar: made with (total or None, unit, description); a context manager with `update`.
 MakeBar = Callable[[int | None, str, str], Any]
 Step = Callable[[Any, int, int], Any]
 _TICK = 0.5  # seconds between two reports of a task
-_POLL = 2.0  # seconds between two looks at the tasks of Slurm
 _TASK_BYTES, _MOST_TASKS = 4 << 20, 2000
 
 loguru.logger.disable("datatrove")  # failures are raised; progress is a bar
@@ -48,18 +51,21 @@ class Engine:
     executor: one of `EXECUTORS`.
     tasks: parts that an input is cut into; None chooses by its bytes.
     workers: tasks at the same time; None is all cores of this machine, or of Ray.
-    options: arguments of Slurm's executor: "partition=cpu", "time=24:00:00".
     bar: makes a progress bar.
   """
 
   executor: str = "local"
   tasks: int | None = None
   workers: int | None = None
-  options: tuple[str, ...] = ()
   bar: MakeBar | None = None
 
   def __post_init__(self):
     """Refuse wrong settings."""
+    if self.executor == "slurm":
+      raise InputError(
+        "--executor: got 'slurm', which is not tested; use --executor=ray, or local "
+        "tasks in a job of your own"
+      )
     if self.executor not in EXECUTORS:
       raise InputError(
         f"--executor: got {self.executor!r}, expected one of {', '.join(EXECUTORS)}"
@@ -68,8 +74,6 @@ class Engine:
       value = getattr(self, name)
       if value is not None and value < 1:
         raise InputError(f"--{name}: got {value}, expected at least 1")
-    if self.options and self.executor != "slurm":
-      raise InputError("--slurm_option: expected it with --executor=slurm")
 
   def count(self, size: int, parts: int) -> int:
     """Return the number of tasks for an input of `size` bytes in `parts` parts."""
@@ -103,15 +107,12 @@ class Engine:
       TaskError: a task failed in another way.
     """
     place = folder / folders.ENGINE / phase
+    folders.remove_tree(place / "errors")  # of a run that was killed
     chain = [*steps, _Note(place)]
     runner = self._executor(chain, place, tasks, one_process)
     with self._watched(folder, phase, place, total):
       try:
         runner.run()
-        while self.executor == "slurm" and not one_process:
-          if not runner.get_incomplete_ranks() or _errors(place):
-            break
-          time.sleep(_POLL)
       except Exception:
         _raise_error(place)
         raise
@@ -127,28 +128,12 @@ class Engine:
     self, chain: list[Step], place: AnyPath, tasks: int, one_process: bool
   ) -> Any:
     logs = os.fspath(place)
-    if self.executor == "local" or one_process:
-      from datatrove.executor.local import LocalPipelineExecutor
-
-      workers = min(tasks, self.workers or len(os.sched_getaffinity(0)))
-      workers = 1 if one_process else workers
-      made = LocalPipelineExecutor(chain, tasks, workers, logging_dir=logs)
-      return _InProcess(made) if workers == 1 else made
-    if self.executor == "ray":
+    if self.executor == "ray" and not one_process:
       return self._ray(chain, logs, tasks)
-    from datatrove.executor.slurm import SlurmPipelineExecutor
+    from datatrove.executor.local import LocalPipelineExecutor
 
-    options: dict[str, Any] = {}
-    for option in self.options:
-      name, _, value = option.partition("=")
-      options[name] = value
-    for name in ("partition", "time"):
-      if name not in options:
-        raise InputError(f"--slurm_option: expected --slurm_option={name}=VALUE")
-    limit = {"workers": self.workers} if self.workers else {}
-    return SlurmPipelineExecutor(
-      chain, tasks, logging_dir=logs, job_name="curate", **limit, **options
-    )
+    workers = 1 if one_process else min(tasks, self.workers or cores())
+    return _Local(LocalPipelineExecutor(chain, tasks, logging_dir=logs), workers)
 
   def _ray(self, chain: list[Step], logs: str, tasks: int) -> Any:
     try:
@@ -159,10 +144,9 @@ class Engine:
 
     if not ray.is_initialized():
       ray.init(log_to_driver=False, configure_logging=False)
-    cores = int(ray.cluster_resources().get("CPU", 1))
-    workers = min(tasks, self.workers or cores)
+    workers = self.workers or int(ray.cluster_resources().get("CPU", 1))
     return RayPipelineExecutor(
-      chain, tasks, workers, logging_dir=logs, mem_per_cpu_gb=0.1
+      chain, tasks, min(tasks, workers), logging_dir=logs, mem_per_cpu_gb=0.1
     )
 
   @contextlib.contextmanager
@@ -196,17 +180,57 @@ class Engine:
       thread.join()
 
 
-class _InProcess:
-  """datatrove's local executor without its pool and manager, for one worker."""
+class _Local:
+  """datatrove's local executor, in this process or in workers that may be killed.
 
-  def __init__(self, executor: Any):
-    self._executor = executor
+  datatrove's own pool replaces a killed worker, and waits for its task forever.
+  """
+
+  def __init__(self, executor: Any, workers: int):
+    self._executor, self._workers = executor, workers
     self.get_incomplete_ranks = executor.get_incomplete_ranks
 
   def run(self) -> None:
-    """Run the incomplete tasks one after the other."""
-    for rank in self.get_incomplete_ranks():
-      self._executor._run_for_rank(rank)
+    """Run the incomplete tasks.
+
+    Raises:
+      TaskError: a worker was killed.
+    """
+    ranks = self.get_incomplete_ranks()
+    workers = min(self._workers, len(ranks))
+    if self._workers == 1 or not ranks:
+      for rank in ranks:
+        self._executor._run_for_rank(rank)
+      return
+    context = multiprocessing.get_context("forkserver")
+    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _end_with_parent)
+    try:
+      started = [pool.submit(_run_task, self._executor, rank) for rank in ranks]
+      for task in concurrent.futures.as_completed(started):
+        task.result()
+    except BrokenProcessPool:
+      raise TaskError(
+        "a worker was killed, perhaps since the memory was full; run the same command "
+        "again, with fewer --workers or more --tasks if it is"
+      ) from None
+    finally:
+      pool.shutdown(cancel_futures=True)
+
+
+def _run_task(executor: Any, rank: int) -> None:
+  executor._run_for_rank(rank)
+
+
+def _end_with_parent() -> None:
+  """End this worker with the process that started it, also if that was killed."""
+  parent = multiprocessing.parent_process()
+  assert parent
+
+  def wait() -> None:
+    parent.join()
+    os._exit(1)
+
+  threading.Thread(target=wait, daemon=True).start()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,13 +267,9 @@ def _pickled(error: Exception) -> bytes:
     return pickle.dumps(TaskError(f"{type(error).__name__}: {error}"))
 
 
-def _errors(place: AnyPath) -> list[str]:
-  return storage.names(place / "errors")
-
-
 def _raise_error(place: AnyPath) -> None:
   """Raise the first error of a task, and forget all of them."""
-  found = _errors(place)
+  found = storage.names(place / "errors")
   if found:
     error = pickle.loads(storage.read_bytes(place / "errors" / found[0]))
     folders.remove_tree(place / "errors")

@@ -17,6 +17,7 @@ import hashlib
 import json
 import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any
@@ -359,10 +360,11 @@ def measured(facts: dict[str, Any]) -> Iterator[None]:
   """Add `seconds` and `peak_memory_mib` (of this process and its workers) to facts."""
   started = time.monotonic()
   yield
-  usage = [resource.getrusage(w).ru_maxrss for w in _WHO]  # KiB on Linux
+  unit = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
+  usage = [resource.getrusage(w).ru_maxrss for w in _WHO]
   facts["run"] = {
     "seconds": round(time.monotonic() - started, 3),
-    "peak_memory_mib": round(max(usage) / 1024, 1),
+    "peak_memory_mib": round(max(usage) * unit / (1 << 20), 1),
   }
 
 

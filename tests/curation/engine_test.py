@@ -2,6 +2,8 @@
 
 import gzip
 import os
+import pathlib
+import pickle
 import random
 import signal
 import subprocess
@@ -181,3 +183,92 @@ def test_a_killed_stage_goes_on_to_the_same_files(inputs, tmp_path):
   last = start(inputs, tmp_path / "killed")
   assert last.wait() == 0, last.stderr.read()
   assert outcome(tmp_path / "killed") == outcome(tmp_path / "alone")
+
+
+class _Killed(_Documents):
+  """Ends its worker once, as the kernel does when the memory is full."""
+
+  def __init__(self, place):
+    self.place = place
+
+  def __call__(self, data, rank, world_size):
+    if rank == 1 and not (self.place / "killed").exists():
+      (self.place / "killed").touch()
+      os.kill(os.getpid(), signal.SIGKILL)
+    yield from super().__call__(data, rank, world_size)
+
+
+def test_a_killed_worker_ends_the_stage_and_the_next_run_goes_on(tmp_path):
+  steps = [_Killed(tmp_path), Write(tmp_path / "out", "phase")]
+  with pytest.raises(TaskError, match="a worker was killed"):
+    Engine(workers=2).run(tmp_path / "out", "phase", steps, tasks=3)
+  tally = Engine(workers=2).run(tmp_path / "out", "phase", steps, tasks=3)
+  assert tally.stats()["kept"] == 3
+
+
+class _Waits(_Documents):
+  def __init__(self, place):
+    self.place = place
+
+  def __call__(self, data, rank, world_size):
+    (self.place / str(rank)).write_text(str(os.getpid()))
+    time.sleep(60)
+    yield from ()
+
+
+def wait_for(condition, seconds=30):
+  end = time.monotonic() + seconds
+  while not condition() and time.monotonic() < end:
+    time.sleep(0.05)
+  return condition()
+
+
+def test_workers_end_with_a_killed_stage(tmp_path):
+  code = (
+    "import pathlib\n"
+    "from phi1_jax.curation.engine import Engine\n"
+    "from tests.curation import engine_test\n"
+    f"place = pathlib.Path({str(tmp_path)!r})\n"
+    "if __name__ == '__main__':\n"
+    "  steps = [engine_test._Waits(place)]\n"
+    "  Engine(workers=2).run(place / 'out', 'phase', steps, 2)\n"
+  )
+  (tmp_path / "main.py").write_text(code)
+  root = pathlib.Path(__file__).parents[2]
+  environment = {**os.environ, "PYTHONPATH": str(root)}
+  started = subprocess.Popen([sys.executable, tmp_path / "main.py"], env=environment)
+  files = [tmp_path / "0", tmp_path / "1"]
+  try:
+    assert wait_for(lambda: all(f.exists() and f.read_text() for f in files))
+  finally:
+    started.kill()
+    started.wait()
+  for file in files:
+    proc = pathlib.Path("/proc", file.read_text())
+    assert wait_for(lambda proc=proc: not proc.exists(), 10)
+
+
+def test_errors_of_a_killed_run_are_forgotten(tmp_path):
+  place = tmp_path / folder.ENGINE / "phase" / "errors"
+  place.mkdir(parents=True)
+  (place / "00000.json").write_bytes(pickle.dumps(InputError("of a killed run")))
+  steps = [_Documents(), Each(fail, (KeyError("of this run"),)), Write(tmp_path, "p")]
+  with pytest.raises(KeyError, match="of this run"):
+    Engine(workers=1).run(tmp_path, "phase", steps, tasks=1)
+
+
+def test_systems_without_affinity_have_cores_too(tmp_path, monkeypatch):
+  monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+  steps = [_Documents(), Write(tmp_path, "phase")]
+  assert Engine().run(tmp_path, "phase", steps, tasks=1).stats()["kept"] == 1
+
+
+def test_memory_is_counted_in_the_unit_of_the_system(monkeypatch):
+  found = {}
+  for system in ("linux", "darwin"):
+    monkeypatch.setattr(sys, "platform", system)
+    facts = {}
+    with folder.measured(facts):
+      pass
+    found[system] = facts["run"]["peak_memory_mib"]
+  assert found["linux"] == pytest.approx(1024 * found["darwin"], rel=0.5)
