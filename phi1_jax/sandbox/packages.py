@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import json
 import os
 import re
 from collections.abc import Iterable
@@ -48,15 +49,27 @@ def find(names: Iterable[str]) -> Packages:
       ) from None
     if name in asked:
       versions[name] = found.version
-    paths |= _top_level(found)
+    own = _top_level(found)
+    if _is_editable(found, own):
+      raise InputError(f"--packages: {name} is an editable install; install its wheel")
+    paths |= own
     waiting += [
       re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
       for requirement in found.requires or ()
       if "extra ==" not in requirement
     ]
-    if not any(str(path).startswith(str(found.locate_file(""))) for path in paths):
-      raise InputError(f"--packages: {name} is an editable install; install its wheel")
   return Packages(versions, tuple(sorted(paths)))
+
+
+def _is_editable(found: importlib.metadata.Distribution, own: set[str]) -> bool:
+  """Return whether a distribution's code lies elsewhere than the environment's."""
+  origin = json.loads(found.read_text("direct_url.json") or "{}")
+  if origin.get("dir_info", {}).get("editable"):
+    return True
+  if not own:
+    return any(file.suffix == ".pth" for file in found.files or ())
+  folder = os.path.realpath(str(found.locate_file("")))
+  return all(os.path.commonpath([folder, path]) != folder for path in own)
 
 
 def _top_level(found: importlib.metadata.Distribution) -> set[str]:
