@@ -22,9 +22,11 @@ What is not covered:
   verdict is flagged.
 - Code that needs more than the standard library and the packages that are given.
 - The level "rlimits": Landlock leaves /usr and Python readable, installed packages
-  included. Where the kernel has no Landlock, all that the sandbox's uid may read or
-  write is in reach (an ordinary user is refused unless this level is named), and where
-  it refuses seccomp too, so are the network and other processes of the same uid.
+  included, and shows names, sizes and times of all files. Programs cannot set modes,
+  owners and times, not even of their own files. Where the kernel lacks Landlock or
+  seccomp, files that the sandbox's uid may write can be changed (an ordinary user is
+  refused unless this level is named); without Landlock all that it may read is in
+  reach, without seccomp the network and other processes of the same uid.
   `require_isolation` refuses this level.
 - Benchmarks that lie elsewhere below /usr, e.g. in /usr/share, can be read.
 - A worker that something else kills may leave one zombie to the container's init.

@@ -173,7 +173,7 @@ class Sandbox:
         if greeting["files"] == "open" and greeting["uid"] == os.getuid():
           raise InputError(
             "Sandbox: judged code could overwrite your files here: neither bubblewrap "
-            "nor nsjail works, and the kernel has no Landlock.\nInstall one: "
+            "nor nsjail works, and the kernel lacks Landlock or seccomp.\nInstall one: "
             f"{levels.INSTALL['bubblewrap']}, or {levels.INSTALL['nsjail']}; or accept "
             f"it with --isolation=rlimits or {ENVIRONMENT}=rlimits."
           )

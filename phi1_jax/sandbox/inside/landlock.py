@@ -1,8 +1,9 @@
 """Confines a process to a few folders, where mounts do not: Linux's Landlock.
 
 Without it, code under resource limits alone could overwrite the files of the user whom
-it runs as. See linux/landlock.h; the system call numbers are those of every
-architecture.
+it runs as. It does not guard modes, owners and times of files, and before version 3 of
+its ABI not their length; `seccomp` refuses those calls. See linux/landlock.h; the
+system call numbers are those of every architecture.
 """
 
 from __future__ import annotations

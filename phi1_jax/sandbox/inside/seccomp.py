@@ -16,7 +16,7 @@ import platform
 import struct
 import sys
 
-_LOAD, _JEQ, _JGE, _JSET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _AND, _JEQ, _JGE, _JSET, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
 _KILL, _ERRNO, _ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 _FIRST_UNKNOWN = 450  # both tables are the same from 424 on; this list ends at 449
@@ -72,6 +72,18 @@ _REFUSED = {
   "sethostname": (170, 161), "setdomainname": (171, 162), "vhangup": (153, 58),
   "mbind": (237, 235), "set_mempolicy": (238, 237), "lookup_dcookie": (212, 18),
 }  # fmt: skip
+# Of files that no mount hides: what Landlock leaves open, always or before version 3.
+# openat2's flags a filter cannot read.
+_REFUSED_WITHOUT_MOUNTS = {
+  "truncate": (76, 45), "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53),
+  "chown": (92, None), "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54),
+  "utime": (132, None), "utimes": (235, None), "futimesat": (261, None),
+  "utimensat": (280, 88), "openat2": (437, 437),
+}  # fmt: skip
+# open and openat: before version 3 O_TRUNC needs no right unless a file is opened for
+# writing, which is one of the two bits of O_ACCMODE.
+_OPENS = ((2, None, 1), (257, 56, 2))
+_ACCESS, _TRUNCATE = 3, 0o1000
 # Calls that one argument decides: (x86_64, aarch64, which argument).
 _CLONE, _CLONE3 = (56, 220, 0), (435, 435, 0)
 _PRLIMIT, _PRCTL = (302, 261, 0), (157, 167, 0)
@@ -89,8 +101,13 @@ def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> 
   return struct.pack("=HBBI", code, if_true, if_false, value)
 
 
-def program(machine: str | None = None) -> bytes:
-  """The filter for `machine` (default: this one); KeyError for one it does not know."""
+def program(machine: str | None = None, *, mounts: bool = True) -> bytes:
+  """The filter for `machine` (default: this one); KeyError for one it does not know.
+
+  Args:
+    machine: as `platform.machine` has it.
+    mounts: whether they hide the files of others.
+  """
   column, architecture = _MACHINES[machine or platform.machine()]
   refuse = _instruction(_RETURN, _ERRNO | errno.EPERM)
   unknown = _instruction(_RETURN, _ERRNO | errno.ENOSYS)
@@ -105,7 +122,7 @@ def program(machine: str | None = None) -> bytes:
     out.append(_instruction(_JGE, _X32, 0, 1) + kill)
   out.append(_instruction(_JGE, _FIRST_UNKNOWN, 0, 1) + unknown)
   out.append(_instruction(_JEQ, _CLONE3[column], 0, 1) + unknown)
-  for numbers in _REFUSED.values():
+  for numbers in (_REFUSED if mounts else _REFUSED | _REFUSED_WITHOUT_MOUNTS).values():
     if numbers[column] is not None:
       out.append(_instruction(_JEQ, numbers[column], 0, 1) + refuse)
 
@@ -114,6 +131,13 @@ def program(machine: str | None = None) -> bytes:
     body = _instruction(_LOAD, _ARGUMENTS + 8 * call[2]) + tests
     out.append(_instruction(_JEQ, call[column], 0, len(body) // 8) + body)
 
+  if not mounts:
+    opening = _instruction(_AND, _TRUNCATE | _ACCESS)
+    for flags in (_TRUNCATE, _TRUNCATE | _ACCESS):  # neither bit of them, or both
+      opening += _instruction(_JEQ, flags, 0, 1) + refuse
+    for call in _OPENS:
+      if call[column] is not None:
+        decide(call, opening + allow)
   decide(_CLONE, _instruction(_JSET, _CLONE_THREAD, 0, 1) + allow + refuse)
   decide(_PRLIMIT, _instruction(_JEQ, 0, 0, 1) + allow + refuse)
   decide(_SOCKETPAIR, _instruction(_JEQ, _AF_UNIX, 0, 1) + allow + refuse)
@@ -142,10 +166,14 @@ def prctl(option: int, *arguments) -> None:
 
 
 class Filter:
-  """The filter, laid out in memory once so that a fork only has to install it."""
+  """The filter, laid out in memory once so that a fork only has to install it.
 
-  def __init__(self):
-    data = program()
+  Args:
+    mounts: see `program`.
+  """
+
+  def __init__(self, *, mounts: bool = True):
+    data = program(mounts=mounts)
     self._code = ctypes.create_string_buffer(data, len(data))
     header = struct.pack("@HP", len(data) // 8, ctypes.addressof(self._code))
     self._header = ctypes.create_string_buffer(header, len(header))

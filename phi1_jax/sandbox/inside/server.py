@@ -112,7 +112,8 @@ class Server:
   def __init__(self, settings: dict, requests: int, answers: int):
     self.settings, self.requests, self.answers = settings, requests, answers
     self.no_seccomp = seccomp.missing()
-    self.filter = None if self.no_seccomp else seccomp.Filter()
+    mounts = settings["own_pid_namespace"]
+    self.filter = None if self.no_seccomp else seccomp.Filter(mounts=mounts)
     self.folders = {folder: _state(folder) for folder in settings["scratch"]}
     self.control, tests_end = socket.socketpair()
     self.test_pid = _fork(self._be_test, tests_end)
@@ -126,7 +127,7 @@ class Server:
         "python": platform.python_version(),
         "seccomp": self.no_seccomp or "on",
         "uid": os.getuid(),
-        "files": "landlock" if self._landlock() else "open",
+        "files": self._files(),
       },
     )
     while True:
@@ -182,11 +183,16 @@ class Server:
       readable = {"/usr", "/lib", "/lib64", "/bin", sys.prefix, sys.base_prefix}
       readable |= {"/dev/zero", "/dev/random", "/dev/urandom"}
       landlock.confine(
-        [*readable, *_PACKAGES.values()], ["/dev/null", *self.settings["scratch"]]
+        [*readable, *self.settings["packages"]],
+        ["/dev/null", *self.settings["scratch"]],
       )
     if self.filter:
       self.filter.install()
     code_side.serve(requests, replies)
+
+  def _files(self) -> str:
+    """Returns what keeps files from the code where mounts do not; both are needed."""
+    return "landlock" if self._landlock() and self.filter else "open"
 
   def _landlock(self) -> bool:
     """Whether files are kept from the code here by Landlock, not by mounts."""
@@ -320,7 +326,10 @@ class _Finder(importlib.machinery.PathFinder):
 
 def _provide(paths) -> None:
   """Imports packages, so that no program pays for them."""
-  _PACKAGES.update({os.path.basename(path).partition(".")[0]: path for path in paths})
+  for path in paths:
+    name, _, suffix = os.path.basename(path).partition(".")
+    if not (suffix and os.path.isdir(path)):  # numpy.libs is no module
+      _PACKAGES[name] = path
   sys.meta_path.append(_Finder)
   for path in paths:
     if os.path.isfile(os.path.join(path, "__init__.py")):

@@ -10,7 +10,7 @@ ALLOW, KILL, EPERM, ENOSYS = 0x7FFF0000, 0x80000000, 0x00050001, 0x00050026
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 
-def run(machine: str, number: int, *arguments: int, architecture=None) -> int:
+def run(machine, number: int, *arguments: int, architecture=None, mounts=True) -> int:
   data = struct.pack(
     "<IIQ6Q",
     number,
@@ -18,7 +18,7 @@ def run(machine: str, number: int, *arguments: int, architecture=None) -> int:
     0,
     *[*arguments, 0, 0, 0, 0, 0, 0][:6],
   )
-  code = seccomp.program(machine)
+  code = seccomp.program(machine, mounts=mounts)
   assert len(code) // 8 < 4096  # BPF_MAXINSNS
   at, accumulator = 0, 0
   while True:
@@ -28,6 +28,8 @@ def run(machine: str, number: int, *arguments: int, architecture=None) -> int:
       (accumulator,) = struct.unpack_from("<I", data, value)
     elif operation == 0x06:
       return value
+    elif operation == 0x54:
+      accumulator &= value
     else:
       holds = {
         0x15: accumulator == value,
@@ -43,6 +45,29 @@ def test_refused_calls(machine):
   for name, numbers in seccomp._REFUSED.items():
     if numbers[column] is not None:
       assert run(machine, numbers[column]) == EPERM, name
+
+
+@pytest.mark.parametrize(
+  ("machine", "opens", "calls"),
+  [
+    (
+      "x86_64",
+      ((2, 0), (257, 1)),
+      (76, 90, 91, 92, 93, 94, 132, 235, 260, 261, 268, 280),
+    ),
+    ("aarch64", ((56, 1),), (45, 52, 53, 54, 55, 88)),
+  ],
+)
+def test_what_changes_files_needs_mounts(machine, opens, calls):
+  assert [run(machine, n) for n in calls] == [ALLOW] * len(calls)
+  assert [run(machine, n, mounts=False) for n in calls] == [EPERM] * len(calls)
+  for number, ahead in opens:
+    for flags in (0, 1, 2, 3):
+      for more, allowed in ((0, True), (0o1000, flags in (1, 2))):
+        given = [0] * ahead + [0, 0o2000000 | flags | more]
+        verdict = ALLOW if allowed else EPERM
+        assert run(machine, number, *given, mounts=False) == verdict
+        assert run(machine, number, *given) == ALLOW
 
 
 @pytest.mark.parametrize(
@@ -83,5 +108,6 @@ def test_foreign_numbers_kill():
 
 def test_numbers_are_unique():
   for column in (0, 1):
-    numbers = [n[column] for n in seccomp._REFUSED.values() if n[column] is not None]
+    refused = seccomp._REFUSED | seccomp._REFUSED_WITHOUT_MOUNTS
+    numbers = [n[column] for n in refused.values() if n[column] is not None]
     assert len(set(numbers)) == len(numbers)

@@ -97,3 +97,11 @@ def test_state_shows_a_changed_mode(tmp_path):
   assert server._state(str(tmp_path)) == before
   tmp_path.chmod(0o555)
   assert server._state(str(tmp_path)) != before
+
+
+@pytest.mark.parametrize("filtered", [True, False])
+def test_landlock_guards_no_files_without_a_filter(monkeypatch, filtered):
+  monkeypatch.setattr(server.landlock, "version", lambda: 3)
+  worker = object.__new__(server.Server)
+  worker.settings, worker.filter = {"own_pid_namespace": False}, filtered
+  assert worker._files() == ("landlock" if filtered else "open")
