@@ -1,8 +1,10 @@
 """Inputs as people have them, cut into places that tasks read apart from each other."""
 
 import dataclasses
+import functools
 import glob
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +15,8 @@ from phi1_jax.curation import folder as folders
 from phi1_jax.storage import AnyPath
 from phi1_jax.storage.paths import object_of
 from phi1_jax.text import settings_file
+
+log = logging.getLogger(__name__)
 
 EMBEDDED = "embedded"
 JSONL = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".json.zst")
@@ -124,8 +128,9 @@ def identity(inputs: Sequence[str]) -> dict[str, Any]:
       folders.kept_files(path)
       found[wanted] = storage.read_json(path / folders.COMPLETED)
     else:
-      files = {p.path for p in places(wanted) if not p.names}
-      files |= {os.path.join(p.path, n) for p in places(wanted) for n, _ in p.names}
+      read = places(wanted)
+      files = {place.path for place in read if not place.names}
+      files |= {os.path.join(p.path, name) for p in read for name, _ in p.names}
       versions = {f: _version(storage.parse(f).stat()) for f in sorted(files)}
       digest = settings_file.digest(versions)
       found[wanted] = {"files": len(files), "sizes and times": digest}
@@ -233,7 +238,11 @@ def _row_groups(file: AnyPath) -> list[Place]:
 
 
 def _of_folder(path: AnyPath) -> Iterator[Place]:
-  """Yield the places of a folder: of code if most of its files are code."""
+  """Yield the places of a folder: of code if most of its files are code.
+
+  The files of the other kind are left out with a warning: code comes with data that is
+  no code, and data sets come with scripts.
+  """
   if storage.is_remote(path):
     system, _, _ = object_of(path)
     root = os.fspath(path).removeprefix("gs://") + "/"
@@ -244,15 +253,27 @@ def _of_folder(path: AnyPath) -> Iterator[Place]:
   code = [file for file in files if file.endswith(CODE)]
   data = [file for file in files if file.endswith((*JSONL, *TABLES))]
   if len(data) > len(code) or (data and _is_data_set(path)):
+    _warn_of_rest(os.fspath(path), "data", tuple(code))
     for file in data:
       yield from _of_file(path / file)
     return
+  _warn_of_rest(os.fspath(path), "code", tuple(data))
   for start in range(0, len(code), _FILES):
     names = code[start : start + _FILES]
     pairs = tuple((name, _repository(path.name, name, checkouts)) for name in names)
     size = sum(_size(path / name) for name in names)
     yield Place(
       *("files", os.fspath(path), 0, None, path.name, pairs, size, len(pairs))
+    )
+
+
+@functools.lru_cache(maxsize=64)  # a folder is listed more than once in a stage
+def _warn_of_rest(path: str, kind: str, rest: tuple[str, ...]) -> None:
+  if rest:
+    log.warning(
+      "%s: read as a folder of %s; %d other files are left out, such as %s; to read "
+      "them too, name them in the inputs",
+      *(path, kind, len(rest), rest[0]),
     )
 
 

@@ -312,3 +312,18 @@ def test_tasks_have_all_places_in_order():
   sizes = [sum(place.size for place in part) for part in parts]
   assert max(sizes) < 2 * min(sizes)
   assert engine.Engine(tasks=9).count(10, 4) == 4
+
+
+@pytest.mark.parametrize(("code", "data"), [(2, 1), (1, 2)])
+def test_a_folder_names_the_files_that_it_leaves_out(tmp_path, caplog, code, data):
+  for number in range(code):
+    (tmp_path / f"c{number}.py").write_text(f"x = {number}\n")
+  for number in range(data):
+    (tmp_path / f"d{number}.jsonl").write_text('{"text": "from a set"}\n')
+  for _ in range(2):  # a stage lists a folder more than once
+    decisions = found(tmp_path)
+  assert len(texts(decisions)) == max(code, data)
+  assert ("from a set" in texts(decisions)) == (data > code)
+  (message,) = [record.getMessage() for record in caplog.records]
+  rest = "d0.jsonl" if code > data else "c0.py"
+  assert f"1 other files are left out, such as {rest};" in message
