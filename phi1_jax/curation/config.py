@@ -25,6 +25,8 @@ PERMISSIVE = (
   "Zlib",
 )
 
+PROBLEM_FILES = (".jsonl", ".jsonl.gz")  # in HumanEval's format
+
 _Temperature = Annotated[float, Range(least=0, most=2)]
 _Share = Annotated[float, Range(above=0, below=1)]
 _Teacher = Literal["grammar", "llm"]
@@ -261,7 +263,7 @@ class DecontaminateConfig(_StageSettings):
   Attributes:
     inputs: folders of stages, of code or of data sets, files or patterns.
     benchmarks: names of task sets that training data must not hold, or files of
-      problems in HumanEval's format (.jsonl).
+      problems in HumanEval's format (.jsonl or .jsonl.gz, also on gs://).
     ngram: words of a run that counts as shared; the paper's is 13.
     tau: AST match rate from which on a function is a copy of a reference; the paper
       studies 0.95, 0.9, 0.85 and 0.8.
@@ -286,8 +288,8 @@ class DecontaminateConfig(_StageSettings):
     super().__post_init__()
     known = (humaneval.TASK_SET, *mbpp.TASK_SETS, *written.TASK_SETS)
     for name in self.benchmarks or ("",):
-      if not name.endswith(".jsonl") and name not in known:
-        expected = f"at least one of {', '.join(known)} or FILE.jsonl"
+      if not name.endswith(PROBLEM_FILES) and name not in known:
+        expected = f"at least one of {', '.join(known)}, FILE.jsonl or FILE.jsonl.gz"
         raise self.wrong("benchmarks", expected)
     if self.checkpoint is not None and self.distance is None:
       raise self.wrong("distance", "a distance, as there is a checkpoint")

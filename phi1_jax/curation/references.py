@@ -10,14 +10,14 @@ import ast
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.curation import generic, search, verdict
+from phi1_jax.curation.config import PROBLEM_FILES
 from phi1_jax.curation.verdict import Evidence
 from phi1_jax.problems import humaneval, mbpp, written
 from phi1_jax.problems.problem import Problem, digest
@@ -75,8 +75,8 @@ def problems(benchmarks: Iterable[str]) -> list[tuple[str, Problem]]:
 
 
 def _load(name: str) -> Sequence[Problem]:
-  if name.endswith(".jsonl"):
-    return humaneval.read(Path(name))
+  if name.endswith(PROBLEM_FILES):
+    return humaneval.read(storage.parse(name))
   if name in written.TASK_SETS:
     return written.load(name)
   return humaneval.load() if name == humaneval.TASK_SET else mbpp.load(name)

@@ -1,6 +1,7 @@
 """What is found of a benchmark's problems, in documents made of HumanEval's."""
 
 import ast
+import gzip
 import json
 import pickle
 import textwrap
@@ -8,7 +9,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.curation import generic, references, verdict
 from phi1_jax.curation.config import DecontaminateConfig
 from phi1_jax.problems import humaneval, written
@@ -167,3 +168,20 @@ def test_odd_code_is_code_without_shape(index, odd):
 
 def test_rows_of_numbers_are_no_shared_text(index):
   assert index.evidence(" ".join(map(str, range(200))), 0.8) == []
+
+
+@pytest.mark.parametrize("name", ["my.jsonl", "my.jsonl.gz"])
+def test_problems_of_your_own_may_be_in_a_bucket(gcs, name):
+  row = {
+    "task_id": "My/0",
+    "prompt": "def f(x):\n",
+    "entry_point": "f",
+    "canonical_solution": "  return x + 1\n",
+    "test": "def check(candidate):\n  assert candidate(1) == 2\n",
+  }
+  content = json.dumps(row).encode() + b"\n"
+  content = gzip.compress(content) if name.endswith(".gz") else content
+  path = f"{gcs.folder}/{name}"
+  storage.write_bytes(storage.parse(path), content)
+  config = DecontaminateConfig(("x",), (path,))
+  assert [p.id for _, p in references.problems(config.benchmarks)] == ["My/0"]
