@@ -60,7 +60,7 @@ def test_the_names_of_a_neighbour_do_not_count(sandbox, together):
     candidate("import math\nLIMIT = 3\ndef f(x):\n  return math.ceil(x)\n", "f(1)"),
     candidate("def g(x):\n  return math.ceil(x)\n", "assert g(1) == 1"),
     candidate("def h(x):\n  return x + LIMIT\n", "assert h(1) == 4"),
-    candidate("def k(x):\n  return cmath\n", "import cmath", "assert k(1) == cmath"),
+    candidate("def k(x):\n  return cmath.isfinite(x)\n", "import cmath", "assert k(1)"),
     candidate("import cmath\n", "assert cmath.pi > 3"),
   ]
   found = Checker(sandbox, "exercises", together).decisions(candidates)

@@ -252,9 +252,9 @@ def test_errors_of_a_killed_run_are_forgotten(tmp_path):
   place = tmp_path / folder.ENGINE / "phase" / "errors"
   place.mkdir(parents=True)
   (place / "00000.json").write_bytes(pickle.dumps(InputError("of a killed run")))
-  steps = [_Documents(), Each(fail, (KeyError("of this run"),)), Write(tmp_path, "p")]
-  with pytest.raises(KeyError, match="of this run"):
-    Engine(workers=1).run(tmp_path, "phase", steps, tasks=1)
+  steps = [_Counted(tmp_path), Write(tmp_path, "phase")]
+  with pytest.raises(TaskError, match="the first time"):
+    Engine(workers=1).run(tmp_path, "phase", steps, tasks=2)
 
 
 def test_systems_without_affinity_have_cores_too(tmp_path, monkeypatch):

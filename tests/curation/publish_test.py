@@ -257,12 +257,13 @@ def test_both_cards_are_renewed(two_files, tmp_path):
       card.write_text("old")
 
 
-def test_what_is_read_twice_is_published_once_beside_refused_rows(tmp_path):
+@pytest.mark.parametrize("nameless", [0, 1])
+def test_what_is_read_twice_is_published_once(tmp_path, nameless):
   rows = [samples.document(text).record() for text in "xABACD"]
   for row in rows:
     row["provenance"] = "{}"
   rows[0]["kind"] = "poem"
-  rows.append({**rows[1], "id": None})
+  rows += [{**rows[1], "id": None}] * nameless
   path = tmp_path / "x.parquet"
   pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
   stats, _ = run(path, tmp_path)
@@ -270,4 +271,4 @@ def test_what_is_read_twice_is_published_once_beside_refused_rows(tmp_path):
   made = tmp_path / "curated" / "code_filtered" / "1.0.0" / "parquet"
   (table,) = made.glob("*.parquet")
   texts = pyarrow.parquet.read_table(table).column("text").to_pylist()
-  assert sorted(texts) == ["A", "A", "B", "C", "D"]  # without id, of another source
+  assert sorted(texts) == ["A"] * nameless + ["A", "B", "C", "D"]
