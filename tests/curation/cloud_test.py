@@ -8,6 +8,7 @@ from phi1_jax import storage
 from phi1_jax.curation import deduplicate, filtering, folder, publish
 from phi1_jax.curation.config import DeduplicateConfig, FilterConfig, PublishConfig
 from phi1_jax.curation.engine import Engine
+from phi1_jax.storage import paths
 from tests.curation import samples
 
 
@@ -55,3 +56,34 @@ def test_a_folder_in_a_bucket_is_read(gcs, texts):
   documents = list(folder.kept(bucket / "out"))
   assert sorted(d.text for d in documents) == sorted(texts)
   assert {d.repository for d in documents} == {"repo"}
+
+
+def test_a_publication_killed_while_it_is_copied_is_made_anew(
+  gcs, texts, tmp_path, monkeypatch
+):
+  class Killed(BaseException):
+    pass
+
+  bucket = storage.parse(gcs.folder)
+  rows = [json.dumps({"text": text, "repo_name": "r"}) + "\n" for text in texts]
+  storage.write_text(tmp_path / "x.jsonl", "".join(rows))
+  config = PublishConfig((str(tmp_path / "x.jsonl"),), f"{gcs.folder}/curated")
+  system, _, _ = paths.object_of(bucket)
+  copy, copied = system.cp_file, []
+
+  def copy_some(*arguments):
+    if len(copied) == 3:
+      raise Killed
+    copied.append(arguments)
+    copy(*arguments)
+
+  with monkeypatch.context() as patched:
+    patched.setattr(system, "cp_file", copy_some)
+    with pytest.raises(Killed):
+      publish.run(config, tmp_path / "out", Engine(workers=1))
+  made = bucket / "curated" / "code_filtered" / "1.0.0"
+  assert len(storage.names(made)) == 3
+  publish.run(config, tmp_path / "out", Engine(workers=1))
+  assert "content.json" in storage.names(made)
+  assert len(storage.names(made / "parquet")) == 2
+  assert storage.names(bucket / "curated") == ["code_filtered"]
