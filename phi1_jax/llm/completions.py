@@ -1,13 +1,15 @@
 """Completions of a model behind an endpoint, for evals: without a journal.
 
-The requests are sent by `endpoint.Endpoint`, as all others are. A field that the server
-refuses (`_OPTIONAL`) is left out from then on, and `max_tokens` is renamed.
+The requests are sent by `endpoint.Endpoint`, as all others are. Where a refusal names a
+field (`_OPTIONAL`), the request is sent without it, and where it wants
+`max_completion_tokens`, with that. If it succeeds, so are all that follow.
 """
 
 import asyncio
 import dataclasses
 import logging
 import math
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -25,6 +27,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 8.0  # seconds between attempts
 _USELESS_ATTEMPTS = 3  # of a server that answers with something else than completions
 # Fields that decide no text, or that the caller does not depend on.
 _OPTIONAL = ("logprobs", "seed", "stop")
+_RENAMED = "max_completion_tokens"  # what some servers have for max_tokens
 log = logging.getLogger(__name__)
 
 
@@ -133,12 +136,15 @@ class CompletionsClient:
       "logprobs": 0 if self.api == "completions" else None,
     }
     started, pause, attempts, useless = time.monotonic(), _FIRST_PAUSE, 0, 0
+    refused: set[str] = set()
     while True:
-      body = self._body(prompt, max_tokens, wanted)
+      body = self._body(prompt, max_tokens, wanted, refused)
       answer = self._send(body)
       if not isinstance(answer, Failure):
+        self._learn(refused)
         return self._read(answer.raw, time.monotonic() - started)
-      if answer.verdict is Verdict.REFUSED and self._learn(answer.text, body):
+      if answer.verdict is Verdict.REFUSED and (named := _named(answer.text, body)):
+        refused |= named
         continue
       attempts, useless = attempts + 1, useless + (answer.status is None)
       passing = answer.verdict in (Verdict.AGAIN, Verdict.SLOW_DOWN)
@@ -149,29 +155,30 @@ class CompletionsClient:
       pause = min(2 * pause, _LONGEST_PAUSE)
 
   def _body(
-    self, prompt: str, max_tokens: int, wanted: dict[str, Any]
+    self, prompt: str, max_tokens: int, wanted: dict[str, Any], refused: set[str]
   ) -> dict[str, Any]:
     asked: dict[str, Any] = {"prompt": prompt}
     if self.api == "chat":
       asked = {"messages": [{"role": "user", "content": prompt}]}
     fields = {k: v for k, v in wanted.items() if v is not None}
-    fields = {k: v for k, v in fields.items() if k not in self.left_out}
-    return {"model": self.model, **asked, self._length: max_tokens, **fields}
+    fields = {k: v for k, v in fields.items() if k not in self.left_out | refused}
+    length = _RENAMED if "max_tokens" in refused else self._length
+    return {"model": self.model, **asked, length: max_tokens, **fields}
 
   def _send(self, body: dict[str, Any]):
     sending = self._endpoint.send(body)
     return asyncio.run_coroutine_threadsafe(sending, self._loop).result()
 
-  def _learn(self, text: str, body: dict[str, Any]) -> bool:
-    """Note which field of a request was refused; return whether there was one."""
-    if "max_tokens" in body and "max_completion_tokens" in text:
-      self._length = "max_completion_tokens"
-      return True
-    refused = [name for name in _OPTIONAL if name in body and name in text]
-    if refused:
-      self.left_out |= set(refused)
-      log.warning("%s refuses %s: left out from now on", self.base_url, refused)
-    return bool(refused)
+  def _learn(self, refused: set[str]) -> None:
+    """Change the requests to come as one that succeeded was changed."""
+    if "max_tokens" in refused:
+      self._length = _RENAMED
+    left_out = refused.intersection(_OPTIONAL) - self.left_out
+    if left_out:
+      self.left_out |= left_out
+      log.warning(
+        "%s refuses %s: left out from now on", self.base_url, sorted(left_out)
+      )
 
   def _error(self, failure: Failure) -> Exception:
     fatal = failure.verdict in (Verdict.FATAL, Verdict.NO_MONEY)
@@ -204,6 +211,15 @@ class CompletionsClient:
       log_prob=_log_prob(choice.get("logprobs")),
       seconds=seconds,
     )
+
+
+def _named(text: str, body: dict[str, Any]) -> set[str]:
+  """Return the fields of a request that the words of a refusal may mean."""
+  if "max_tokens" in body and _RENAMED in text:
+    return {"max_tokens"}
+  return {
+    name for name in _OPTIONAL if name in body and re.search(rf"\b{name}\b", text)
+  }
 
 
 def _log_prob(found: Any) -> float | None:

@@ -139,6 +139,32 @@ def test_a_field_that_a_server_refuses_is_left_out_from_then_on(
   assert [field in body for body in sent] == [True, False, False]
 
 
+@pytest.mark.parametrize(
+  "message",
+  [
+    "unsupported: seed, stop, logprobs, max_completion_tokens",
+    "please stop; the prompt is too long",
+  ],
+)
+def test_a_refusal_for_another_reason_changes_no_other_request(
+  server, complete, message
+):
+  server.script = [(400, {"error": {"message": message}})] * 3
+  with pytest.raises(RequestError, match="refused with 400"):
+    complete(stops=["a"], seed=3)
+  server.asked.clear()
+  server.script = []
+  complete(stops=["a"], seed=3)
+  assert {"stop", "seed", "logprobs", "max_tokens"} < server.asked[0][1].keys()
+
+
+def test_words_that_hold_a_fields_name_name_none(server, complete):
+  server.script = [(400, {"error": {"message": "unstoppable, stopped, reseeded"}})] * 2
+  with pytest.raises(RequestError, match="refused with 400"):
+    complete(stops=["a"], seed=3)
+  assert len(server.asked) == 1
+
+
 def test_the_length_is_renamed_once(server, complete):
   message = "max_tokens is not supported. Use 'max_completion_tokens' instead."
   server.script = [(400, {"error": {"message": message}})]
