@@ -21,6 +21,7 @@ prompt that ends in a newline is encoded into a prefix of the ids of the whole t
 
 from __future__ import annotations
 
+import codecs
 import functools
 import hashlib
 import json
@@ -187,6 +188,20 @@ class Tokenizer:
     if self._ids is None:
       return self._reference.decode(ids, skip_special_tokens=False)
     return b"".join(self._bytes.get(i, b"") for i in ids).decode(errors="replace")
+
+  def offsets(self, ids: Sequence[int]) -> list[int]:
+    """Return where in the text each token begins: the length of what is before it.
+
+    What is before it is decoded alone, so a character that the token ends counts.
+    """
+    if self._ids is None:
+      return [len(self.decode(ids[:place])) for place in range(len(ids))]
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    found, length = [], 0
+    for number in ids:
+      found.append(length + bool(decoder.getstate()[0]))  # an incomplete one is U+FFFD
+      length += len(decoder.decode(self._bytes.get(number, b"")))
+    return found
 
   def save(self, path: str | AnyPath) -> None:
     """Write tokenizer.json (Hugging Face's format) atomically."""

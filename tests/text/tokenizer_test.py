@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import sysconfig
+import time
 from pathlib import Path
 
 import numpy as np
@@ -313,3 +314,24 @@ def test_the_digest_of_codegen_is_pinned(codegen):
   assert codegen.digest == (
     "8d2c6a520a9d0d7c3f9c081dbcbdb26fbd2692b768a18a38d75004b3f2d41195"
   )
+
+
+@given(st.text(max_size=40), st.lists(st.integers(0, 511), max_size=20))
+def test_offsets_are_lengths_of_what_is_before(small, text, others):
+  """Any ids: most of them end within a character, or are no UTF-8 at all."""
+  ids = [*others, *small.encode(text), *others]
+  expected = [len(small.decode(ids[:place])) for place in range(len(ids))]
+  assert small.offsets(ids) == expected
+  other = tokenizers.Tokenizer(small._content)
+  other._ids = None  # as of a tokenizer whose ids are no byte strings
+  assert other.offsets(ids[:5]) == expected[:5]
+
+
+def test_offsets_take_linear_time(small):
+  def seconds(size):
+    start = time.process_time()
+    small.offsets([65, 200] * size)
+    return time.process_time() - start
+
+  most = 10 * min(seconds(5_000) for _ in range(3)) + 0.05
+  assert any(seconds(20_000) < most for _ in range(3))
