@@ -3,11 +3,13 @@
     python -m phi1_jax.serve --checkpoint=runs/quickstart
 
 Then `openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")` completes with
-it. Requests that arrive together are decoded together. Ctrl-C or SIGTERM lets running
+it. Requests that arrive together are decoded together. Each new temperature, top_p or
+top_k compiles the decode loop once, which takes seconds. Ctrl-C or SIGTERM lets running
 requests finish, for some seconds, and ends with exit code 0.
 """
 
 import contextlib
+import importlib.util
 import signal
 import sys
 import threading
@@ -27,13 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
   for name in ("slots", "max_queue"):
     if getattr(arguments, name) < 1:
       raise InputError(f"--{name}: got {getattr(arguments, name)}, expected at least 1")
-  try:
-    import uvicorn
+  for package in ("starlette", "uvicorn"):
+    if importlib.util.find_spec(package) is None:
+      raise InputError(f"serve needs {package}: {how_to_install('serve')}")
+  import uvicorn
 
-    from phi1_jax.serving import api
-  except ImportError as error:
-    raise InputError(f"serve needs {error.name}: {how_to_install('serve')}") from None
   from phi1_jax.sampling.checkpoint import one_host_mesh, open_checkpoint
+  from phi1_jax.serving import api
   from phi1_jax.serving.engine import Engine
 
   command.simulate_devices(arguments.simulated_devices)
@@ -41,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   name = arguments.model_name or arguments.checkpoint.name
   engine = Engine(loaded, slots=arguments.slots, most_waiting=arguments.max_queue)
   config = uvicorn.Config(
-    api.application(engine, name),
+    api.application(engine, name, _hosts(arguments.host)),
     host=arguments.host,
     port=arguments.port,
     log_level="warning",
@@ -62,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> command.Parser:
   parser = command.Parser(
     "serve",
-    "Serves a checkpoint through OpenAI's completions API.",
+    "Serves a checkpoint through OpenAI's completions API. Each new temperature, top_p "
+    "or top_k compiles the decode loop once, which takes seconds.",
     "python -m phi1_jax.serve --checkpoint=runs/quickstart",
   )
   add = parser.add_argument
@@ -73,15 +76,33 @@ def _parser() -> command.Parser:
     metavar="DIR",
     help="a work directory of train or convert, or one step folder in it",
   )
-  add("--host", default="127.0.0.1", help="0.0.0.0 serves other machines, unprotected")
+  add(
+    "--host",
+    default="127.0.0.1",
+    help="the address to listen at, and with localhost the only names that requests "
+    "may have as Host; 0.0.0.0 serves other machines, unprotected, under any name",
+  )
   add("--port", type=int, default=8000, help="0 takes a free one")
   add("--model_name", help="the name that requests give (default: the folder's)")
   add("--slots", type=int, default=16, help="texts at work at once")
-  add("--max_queue", type=int, default=256, help="requests that may wait; then 429")
+  add(
+    "--max_queue",
+    type=int,
+    default=256,
+    help="texts that may wait; then 429 (a request with more alone gets 400)",
+  )
   add("--dtype", choices=DTYPES, help="default: as it was trained")
   add("--grace_seconds", type=int, default=30, help="for running requests at the end")
   command.add_simulated_devices(parser)
   return parser
+
+
+def _hosts(host: str) -> tuple[str, ...]:
+  """Return the names that requests may have as Host; none means any."""
+  if host in ("", "0.0.0.0", "::"):
+    return ()
+  given = f"[{host}]" if ":" in host else host
+  return "localhost", "127.0.0.1", "[::1]", given
 
 
 def _end_soon(engine: Any, seconds: float) -> None:

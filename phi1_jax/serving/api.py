@@ -9,12 +9,16 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import math
+import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -61,12 +65,13 @@ class _Asked:
   usage: bool  # in a stream's last chunk
 
 
-def application(engine: Engine, model: str) -> Starlette:
+def application(engine: Engine, model: str, hosts: Sequence[str] = ()) -> Starlette:
   """Return the ASGI application.
 
   Args:
     engine: completes the requests; it is stopped with the application.
     model: the name that requests give.
+    hosts: names that the header Host may have; empty allows all.
   """
   created = int(time.time())
   handler = _Handler(engine, model)
@@ -90,7 +95,29 @@ def application(engine: Engine, model: str) -> Starlette:
     Route("/v1/models", models),
     Route("/health", health),
   ]
-  return Starlette(routes=routes, lifespan=lifespan)
+  check = Middleware(_HostCheck, hosts=hosts)
+  return Starlette(routes=routes, lifespan=lifespan, middleware=[check])
+
+
+class _HostCheck:
+  """Refuses requests for other hosts, as of web pages whose name means this machine.
+
+  Args:
+    app: answers the others.
+    hosts: see `application`.
+  """
+
+  def __init__(self, app: Any, hosts: Sequence[str]):
+    self._app, self._hosts = app, [host.lower() for host in hosts]
+
+  async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    answer = self._app
+    if scope["type"] == "http" and self._hosts:
+      host = re.sub(r":[0-9]*$", "", Headers(scope=scope).get("host", "").lower())
+      if host not in self._hosts:
+        message = f"got Host {host!r:.80}, expected one of {', '.join(self._hosts)}"
+        answer = _error(403, message, "invalid_request_error", None)
+    await answer(scope, receive, send)
 
 
 class _Handler:
@@ -106,7 +133,7 @@ class _Handler:
       answer = _Answer(asked, self._engine, self._model)
       if asked.stream:
         return StreamingResponse(answer.stream(), media_type="text/event-stream")
-      return JSONResponse(await _unless_left(http, answer))
+      return await _unless_left(http, answer)
     except FullError as error:
       headers = {"Retry-After": "1"}
       status = 429 if self._engine.status()["ok"] else 503
@@ -130,14 +157,10 @@ class _Handler:
     prompts, texts = self._prompts(body.get("prompt", ""))
     if len(prompts) * n > _MOST_CHOICES:
       raise BadRequestError(f"expected at most {_MOST_CHOICES} choices", "n")
-    stops = body.get("stop") or ()
-    stops = (stops,) if isinstance(stops, str) else tuple(stops)
-    if not all(isinstance(stop, str) and stop for stop in stops):
-      raise BadRequestError(f"got stop {stops!r:.80}, expected strings", "stop")
     logprobs = body.get("logprobs")
     if logprobs is not None:
       logprobs = _integer(body, "logprobs", 0, 0)
-    stream = bool(body.get("stream"))
+    stream = _boolean(body, "stream")
     if stream and logprobs is not None:
       raise BadRequestError("logprobs with stream is not supported", "logprobs")
     return _Asked(
@@ -146,12 +169,12 @@ class _Handler:
       method=_method(body),
       max_tokens=_integer(body, "max_tokens", 16, 0),
       n=n,
-      stops=stops,
+      stops=_stops(body),
       seed=_integer(body, "seed", secrets.randbits(31), 0),
       logprobs=logprobs,
-      echo=bool(body.get("echo")),
+      echo=_boolean(body, "echo"),
       stream=stream,
-      usage=bool((body.get("stream_options") or {}).get("include_usage")),
+      usage=_boolean(_object(body, "stream_options"), "include_usage"),
     )
 
   def _prompts(self, given: Any) -> tuple[list[list[int]], list[str]]:
@@ -160,14 +183,17 @@ class _Handler:
       self._engine.loaded.tokenizer,
       self._engine.loaded.config.max_length,
     )
-    several = isinstance(given, list) and not all(isinstance(x, int) for x in given)
+    several = isinstance(given, list) and not all(type(x) is int for x in given)
     ids, texts = [], []
     for prompt in given if several and given else [given]:
       if isinstance(prompt, str):
-        ids.append(tokenizer.encode(prompt))
+        try:
+          ids.append(tokenizer.encode(prompt))
+        except InputError as error:
+          raise BadRequestError(str(error), "prompt") from None
         texts.append(prompt)
       elif isinstance(prompt, list) and all(
-        isinstance(x, int) and 0 <= x < tokenizer.vocabulary_size for x in prompt
+        type(x) is int and 0 <= x < tokenizer.vocabulary_size for x in prompt
       ):
         ids.append(prompt)
         texts.append(tokenizer.decode(prompt))
@@ -192,6 +218,7 @@ class _Answer:
 
   Raises:
     FullError: the engine's queue is full.
+    BadRequestError: it has more jobs than the queue takes.
   """
 
   def __init__(self, asked: _Asked, engine: Engine, model: str):
@@ -210,6 +237,12 @@ class _Answer:
       if asked.max_tokens:
         for choice in range(asked.n):
           self._add(("text", place * asked.n + choice), ids, key=f"choice {choice}")
+    if len(self._jobs) > engine.most_waiting:
+      raise BadRequestError(
+        f"got {len(self._jobs)} texts to complete or score, expected at most "
+        f"{engine.most_waiting} in a request (--max_queue)",
+        "n" if asked.n > 1 else "prompt",
+      )
     engine.submit(self._jobs)
 
   def _add(self, name: tuple, ids: list[int], key: str = "", scores: bool = False):
@@ -228,7 +261,7 @@ class _Answer:
     for job in self._jobs:
       job.cancelled = True
 
-  async def whole(self) -> dict[str, Any]:
+  async def whole(self) -> Response:
     """Return the answer once all jobs have finished."""
     found: dict[tuple, Any] = {}
     while len(found) < len(self._jobs):
@@ -237,6 +270,9 @@ class _Answer:
         self.cancel()
         raise item
       found[name] = item
+    return await asyncio.to_thread(self._response, found)
+
+  def _response(self, found: Mapping[tuple, Any]) -> Response:
     asked, choices = self._asked, []
     for place in range(len(asked.prompts)):
       scored = found.get(("score", place))
@@ -245,7 +281,8 @@ class _Answer:
         done = found.get(("text", index))
         choices.append({"index": index, **self._choice(place, done, scored)})
     done = [item for item in found.values() if isinstance(item, Completion)]
-    return {**self._head, "choices": choices, "usage": self._usage(done)}
+    answer = {**self._head, "choices": choices, "usage": self._usage(done)}
+    return JSONResponse(answer)
 
   def _usage(self, done: list[Completion]) -> dict[str, int]:
     prompt = sum(map(len, self._asked.prompts))
@@ -281,10 +318,9 @@ class _Answer:
   def _logprobs(self, tokens: list, text: str) -> dict[str, Any]:
     """Return the fields of `logprobs`, of the tokens that the text has."""
     words, log_probs, tops, offsets = [], [], [], []
-    ids = [token for token, _, _ in tokens]
-    for place, (token, log_prob, top) in enumerate(tokens):
-      # A token may end within a character, so lengths of single tokens do not add up.
-      offset = len(self._tokenizer.decode(ids[:place]))
+    # A token may end within a character, so lengths of single tokens do not add up.
+    starts = self._tokenizer.offsets([token for token, _, _ in tokens])
+    for (token, log_prob, top), offset in zip(tokens, starts, strict=True):
       if offset >= len(text):
         break
       words.append(self._tokenizer.decode([token]))
@@ -335,7 +371,7 @@ def _finish(done: Completion | None) -> str:
   return "stop" if done and done.finish in ("stop", "eos") else "length"
 
 
-async def _unless_left(http: HttpRequest, answer: _Answer) -> dict[str, Any]:
+async def _unless_left(http: HttpRequest, answer: _Answer) -> Response:
   """Wait for an answer; end its jobs if the client leaves before."""
   whole = asyncio.ensure_future(answer.whole())
   left = asyncio.ensure_future(http.receive())
@@ -351,6 +387,11 @@ async def _unless_left(http: HttpRequest, answer: _Answer) -> dict[str, Any]:
 
 
 async def _body(http: HttpRequest) -> Mapping[str, Any]:
+  kind = http.headers.get("content-type", "").partition(";")[0].strip().lower()
+  if kind != "application/json":  # other types a web page may send to any address
+    raise BadRequestError(
+      f"got Content-Type {kind!r:.80}, expected application/json", status=415
+    )
   content = b""
   async for part in http.stream():
     content += part
@@ -376,21 +417,53 @@ def _integer(body: Mapping[str, Any], name: str, default: int, least: int) -> in
   return value
 
 
+def _boolean(body: Mapping[str, Any], name: str) -> bool:
+  value = body.get(name)
+  if not isinstance(value, bool | None):
+    raise BadRequestError(f"got {name} {value!r:.40}, expected true or false", name)
+  return bool(value)
+
+
+def _object(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+  value = body.get(name)
+  if not isinstance(value, dict | None):
+    raise BadRequestError(f"got {name} {value!r:.40}, expected an object", name)
+  return value or {}
+
+
+def _stops(body: Mapping[str, Any]) -> tuple[str, ...]:
+  given = [] if body.get("stop") in (None, "") else body["stop"]
+  stops = [given] if isinstance(given, str) else given
+  if not isinstance(stops, list) or not all(isinstance(s, str) and s for s in stops):
+    raise BadRequestError(f"got stop {given!r:.80}, expected strings", "stop")
+  return tuple(stops)
+
+
 def _method(body: Mapping[str, Any]) -> Method:
-  values = {"temperature": 1.0, "top_p": 1.0, "top_k": None}
-  for name in values:
-    value = body.get(name)
-    if value is None:
-      continue
-    if isinstance(value, bool) or not isinstance(value, int | float):
-      raise BadRequestError(f"got {name} {value!r:.40}, expected a number", name)
-    values[name] = value
-  temperature, top_p, top_k = values["temperature"], values["top_p"], values["top_k"]
+  temperature = _number(body, "temperature", 1.0)
+  top_p, top_k = _number(body, "top_p", 1.0), _integer(body, "top_k", 0, -1)
   if not temperature or top_k == 1:
     return Method()
-  if top_k is not None and top_k < 1:  # -1 and 0 mean all tokens elsewhere
-    top_k = None
-  return Method(temperature, top_k and int(top_k), None if top_p == 1 else top_p)
+  top_k = top_k if top_k > 0 else None  # -1 and 0 mean all tokens elsewhere
+  try:
+    return Method(temperature, top_k, None if top_p == 1 else top_p)
+  except InputError as error:
+    field = next(
+      name for name in ("temperature", "top_p", "top_k") if name in str(error)
+    )
+    raise BadRequestError(str(error), field) from None
+
+
+def _number(body: Mapping[str, Any], name: str, default: float) -> float:
+  value = body.get(name)
+  if value is None:
+    return default
+  try:
+    if not isinstance(value, bool) and math.isfinite(value):
+      return float(value)
+  except (TypeError, OverflowError):
+    pass
+  raise BadRequestError(f"got {name} {value!r:.40}, expected a number", name)
 
 
 def _error(

@@ -2,7 +2,8 @@
 
 One thread works on the device. All slots share a sampling method, since the compiled
 loop depends on it. When the oldest waiting request has another method, no more requests
-are admitted; the running ones finish, then the method changes.
+are admitted; the running ones finish, then the method changes. The programs of the last
+`_MOST_METHODS` methods at most are kept.
 """
 
 import collections
@@ -22,6 +23,8 @@ from phi1_jax.sampling import loop
 from phi1_jax.sampling.checkpoint import Loaded, check_log_probs
 from phi1_jax.sampling.methods import Method
 from phi1_jax.sampling.sampler import Completion, Request, Sampler, _Row
+
+_MOST_METHODS = 32  # whose compiled loops are kept
 
 
 class FullError(Exception):
@@ -82,6 +85,7 @@ class Engine(Sampler):
     self._running: dict[int, Job] = {}  # by slot
     self._news = threading.Condition()
     self._stopping = False
+    self._compiled: set[Method] = set()
     self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
     self._thread.start()
 
@@ -89,6 +93,11 @@ class Engine(Sampler):
   def loaded(self) -> Loaded:
     """The model."""
     return self._loaded
+
+  @property
+  def most_waiting(self) -> int:
+    """The most jobs that may wait."""
+    return self._most_waiting
 
   def status(self) -> dict[str, Any]:
     """Return whether it works, and how many requests run and wait."""
@@ -193,7 +202,7 @@ class Engine(Sampler):
       if job.scores:
         self._score(job)
         continue
-      self._method = job.method
+      self._take_up(job.method)
       limit = self._loaded.config.max_length
       row = _Row(job.request, min(job.request.max_new_tokens, limit - len(job.ids)))
       queue.append((job.ids, row))
@@ -201,6 +210,15 @@ class Engine(Sampler):
     # As `Sampler.complete`: prompts of one bucket start together.
     queue.sort(key=lambda item: len(item[0]), reverse=True)
     return queue
+
+  def _take_up(self, method: Method) -> None:
+    """Change the method; each new one compiles the decode loop."""
+    self._method = method
+    if method not in self._compiled and len(self._compiled) >= _MOST_METHODS:
+      decode: Any = loop.decode
+      decode.clear_cache()
+      self._compiled.clear()
+    self._compiled.add(method)
 
   def _score(self, job: Job) -> None:
     try:

@@ -1,5 +1,6 @@
 """The completions API over HTTP, with the package openai as the client."""
 
+import asyncio
 import concurrent.futures
 import json
 import os
@@ -16,9 +17,11 @@ import jax
 import pytest
 from flax import linen as nn
 
+from phi1_jax import InputError, serve
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import Decoder, abstract_parameters
 from phi1_jax.parallel import mesh as meshes
+from phi1_jax.sampling import loop
 from phi1_jax.sampling.checkpoint import Loaded
 from phi1_jax.sampling.methods import Method
 from phi1_jax.sampling.sampler import Request, Sampler
@@ -60,7 +63,7 @@ def loaded():
 @pytest.fixture(scope="module")
 def server(loaded):
   worker = engine.Engine(loaded, slots=3, most_waiting=40)
-  app = api.application(worker, "tiny")
+  app = api.application(worker, "tiny", ("localhost", "127.0.0.1", "[::1]"))
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
@@ -178,7 +181,25 @@ def test_logprobs_and_echo(client, loaded, expected):
     ("temperature", {"temperature": "hot"}),
     ("prompt", {"prompt": [[1], [99999]]}),
     ("prompt", {"prompt": "a b c d e " * 99}),
+    ("temperature", {"temperature": -1}),
+    ("temperature", {"temperature": float("inf")}),
+    ("temperature", {"temperature": 10**400}),
+    ("top_p", {"top_p": float("nan")}),
+    ("top_p", {"top_p": 0}),
+    ("top_k", {"top_k": float("inf")}),
+    ("top_k", {"top_k": 2.7}),
+    ("prompt", {"prompt": [True, False]}),
+    ("prompt", {"prompt": {}}),
+    ("prompt", {"prompt": "a\ud800b"}),
     ("stop", {"stop": [3]}),
+    ("stop", {"stop": 5}),
+    ("stop", {"stop": {"a": 1}}),
+    ("stream", {"stream": "false"}),
+    ("echo", {"echo": 1}),
+    ("stream_options", {"stream_options": "x"}),
+    ("include_usage", {"stream_options": {"include_usage": 1}}),
+    ("n", {"n": 41}),
+    ("prompt", {"prompt": ["a"] * 41}),
     ("best_of", {"best_of": 5}),
     ("presence_penalty", {"presence_penalty": 1}),
     ("logprobs", {"logprobs": 1, "stream": True}),
@@ -186,19 +207,71 @@ def test_logprobs_and_echo(client, loaded, expected):
 )
 def test_refuses_by_name(server, field, options):
   body = {"model": "tiny", "prompt": "a", **options}
-  request = urllib.request.Request(
-    f"{server}/v1/completions", json.dumps(body).encode()
-  )
-  with pytest.raises(urllib.error.HTTPError) as error:
-    urllib.request.urlopen(request)
-  assert error.value.code in (400, 404)
-  assert json.loads(error.value.read())["error"]["param"] == field
+  code, answer = post(server, json.dumps(body), {"Content-Type": "application/json"})
+  assert code == (404 if field == "model" else 400)
+  assert answer["error"]["param"] == field
+
+
+def post(server, body, headers):
+  request = urllib.request.Request(f"{server}/v1/completions", body.encode(), headers)
+  try:
+    with urllib.request.urlopen(request) as answer:
+      return answer.status, json.load(answer)
+  except urllib.error.HTTPError as error:
+    return error.code, json.load(error)
+
+
+@pytest.mark.parametrize(
+  ("kind", "host", "status"),
+  [
+    ("application/json", "127.0.0.1:8000", 200),
+    ("Application/JSON; charset=utf-8", "localhost", 200),
+    ("application/json", "[::1]:8000", 200),
+    ("application/json", "evil.example", 403),
+    ("application/json", "localhost.evil.example:8000", 403),
+    ("text/plain", "127.0.0.1", 415),
+    ("application/x-www-form-urlencoded", "127.0.0.1", 415),
+  ],
+)
+def test_web_pages_cannot_post(server, kind, host, status):
+  headers = {"Content-Type": kind, "Host": host}
+  assert post(server, '{"prompt": "a", "max_tokens": 1}', headers)[0] == status
+
+
+def test_a_server_for_other_machines_has_any_name():
+  assert [serve._hosts(host) for host in ("0.0.0.0", "::")] == [(), ()]
+  assert serve._hosts("::1")[-1] == "[::1]"
+  assert "box" in serve._hosts("box")
 
 
 def test_a_full_queue_is_refused(client):
+  first = complete(client, "a", n=40, max_tokens=120, temperature=1, stream=True)
+  next(iter(first))
   with pytest.raises(openai.RateLimitError, match="wait already"):
-    complete(client, "a", n=41)
+    complete(client, "a", n=40)
+  first.close()
   assert complete(client, "a").choices
+
+
+def test_the_loops_of_few_methods_are_kept(client, monkeypatch):
+  monkeypatch.setattr(engine, "_MOST_METHODS", 2)
+  loop.decode.clear_cache()
+  for step in range(6):
+    complete(client, "a", temperature=1 + step / 10, max_tokens=1)
+    assert loop.decode._cache_size() <= 2
+
+
+def test_the_answer_is_built_beside_the_loop(client, monkeypatch):
+  loops = []
+  build = api._Answer._response
+
+  def response(*arguments):
+    loops.append(asyncio._get_running_loop())
+    return build(*arguments)
+
+  monkeypatch.setattr(api._Answer, "_response", response)
+  complete(client, "a", logprobs=1)
+  assert loops == [None]
 
 
 def test_models_and_health(server, client):
@@ -214,7 +287,8 @@ def test_a_client_that_leaves_frees_its_slots(server, client):
   host, port = server.removeprefix("http://").split(":")
   with socket.create_connection((host, int(port))) as connection:
     head = (
-      f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+      f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\n"
+      f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     )
     connection.sendall(head.encode() + b"\r\n" + body)
     time.sleep(0.2)
@@ -229,6 +303,18 @@ def test_the_command_refuses_what_is_no_checkpoint(tmp_path):
   done = subprocess.run(command, capture_output=True, text=True, check=False)
   assert done.returncode == 2
   assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("missing", ["uvicorn", "starlette"])
+def test_only_missing_packages_are_reported_as_missing(monkeypatch, missing):
+  with monkeypatch.context() as patch:
+    patch.setitem(sys.modules, missing, None)
+    with pytest.raises(InputError, match=f"serve needs {missing}"):
+      serve.main(["--checkpoint=none"])
+  monkeypatch.setitem(sys.modules, "phi1_jax.serving.api", None)
+  monkeypatch.delattr("phi1_jax.serving.api")
+  with pytest.raises(ImportError):
+    serve.main(["--checkpoint=none"])
 
 
 def test_the_client_of_lm_evaluation_harness(server, expected):
