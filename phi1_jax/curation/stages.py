@@ -177,7 +177,7 @@ def requests(name: str, context: Context, replies: "Replies") -> Iterator["Reque
 
     with tempfile.TemporaryDirectory() as scratch:
       config, folder = context.config, Path(scratch)
-      engine = dataclasses.replace(context.engine, executor="local", options=())
+      engine = dataclasses.replace(context.engine, executor="local")
       chunks = annotate.sample(config, folder, engine, config.sample)
       judge = _llm_judge(context, replies)
       for chunk in range(len(chunks)):
