@@ -9,7 +9,6 @@ local cores, workers of a `ProcessPoolExecutor` do, which reports a killed worke
 import concurrent.futures
 import contextlib
 import dataclasses
-import functools
 import gc
 import json
 import multiprocessing
@@ -337,10 +336,4 @@ class Each:
   def __call__(self, data: Iterable[Any], rank: int, world_size: int) -> Iterator[Any]:
     """Map the function."""
     del rank, world_size
-    return map(functools.partial(_applied, self.function, self.arguments), data)
-
-
-def _applied(
-  function: Callable[..., Any], arguments: tuple[Any, ...], each: Any
-) -> Any:
-  return function(each, *arguments)
+    return (self.function(each, *self.arguments) for each in data)

@@ -70,7 +70,7 @@ def places(wanted: str) -> list[Place]:
   path = storage.parse(wanted)
   if _is_stage(path):
     return _of_stage(path)
-  if _is_folder(path):
+  if path.is_dir():
     found = list(_of_folder(path))
   else:
     if not (glob.has_magic(wanted) or storage.exists(path)):
@@ -153,10 +153,6 @@ def _is_stage(path: AnyPath) -> bool:
   return storage.exists(path / folders.STAGE)
 
 
-def _is_folder(path: AnyPath) -> bool:
-  return path.is_dir()
-
-
 def _of_stage(path: AnyPath) -> list[Place]:
   files = folders.kept_files(path)
   kept = folders.read_stats(path).get("kept")
@@ -199,7 +195,7 @@ def _matching(path: AnyPath) -> list[AnyPath]:
 
 
 def _of_file(file: AnyPath) -> list[Place]:
-  name, size = file.name, _size(file)
+  name, (size, _) = file.name, storage.stat(file)
   if name.endswith(JSONL):
     source = name.split(".")[0]
     stops: list[int | None] = [None]
@@ -261,7 +257,7 @@ def _of_folder(path: AnyPath) -> Iterator[Place]:
   for start in range(0, len(code), _FILES):
     names = code[start : start + _FILES]
     pairs = tuple((name, _repository(path.name, name, checkouts)) for name in names)
-    size = sum(_size(path / name) for name in names)
+    size = sum(storage.stat(path / name)[0] for name in names)
     yield Place(
       *("files", os.fspath(path), 0, None, path.name, pairs, size, len(pairs))
     )
@@ -303,11 +299,6 @@ def _repository(root: str, file: str, checkouts: Sequence[str]) -> str:
   if inside:
     return max(inside, key=len).rstrip("/") or root
   return Path(file).parts[0].removesuffix(".py")
-
-
-def _size(file: AnyPath) -> int:
-  stat: Any = file.stat()
-  return int(stat.st_size if hasattr(stat, "st_size") else stat.length)
 
 
 def save(place: AnyPath, parts: Sequence[Sequence[Place]]) -> None:
