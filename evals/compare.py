@@ -85,7 +85,8 @@ def compare(results: Results, published: Published) -> dict[str, Any]:
         for suite in ("base", "plus") if key in results.plus else ("base",):
           if suite not in verdict:
             continue
-          judged = [results.verdicts[key]] + [results.plus[key]] * (suite == "plus")
+          judged = [results.verdicts[key]]
+          judged += [results.plus[key]] if suite == "plus" else []
           mine = all(v["outcome"] == "passed" for v in judged)
           other = verdict["base"] and verdict[suite]
           name = _KINDS[mine, other]

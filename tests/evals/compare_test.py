@@ -1,5 +1,6 @@
 """Our verdicts beside published ones, in every form in which EvalPlus wrote them."""
 
+import dataclasses
 import json
 
 import pytest
@@ -69,3 +70,5 @@ def test_a_plus_pass_needs_the_base_tests():
   assert found["counts"]["truncated, plus"]["only ours"] == 1
   assert found["counts"]["truncated, plus"]["both fail"] == 1
   assert {d["problem"] for d in found["differences"]} == {"a"}
+  base = compare.compare(dataclasses.replace(ours, plus={}), theirs)
+  assert base["counts"].keys() == {"truncated, base", "sanitized, base"}
