@@ -94,10 +94,8 @@ def generate(
         for answer in backend.complete(wanted) if wanted else ():
           problem, sample = places[answer.key]
           prompt = asked[problem.id].text
-          row = _row(answer, problem, sample, prompt, stops)
-          if config.prompt_style == prompts.CHAT:
-            row["completion"] = extraction.code_block(answer.text, problem.entry_point)
-          journal.append(row)
+          chat = config.prompt_style == prompts.CHAT
+          journal.append(_row(answer, problem, sample, prompt, stops, chat=chat))
           tokens += answer.tokens or 0
           seconds = time.monotonic() - started
           bar.update(1, tokens=f"{tokens / seconds:,.0f}/s")
@@ -114,8 +112,12 @@ def _row(
   sample: int,
   prompt: str,
   stops: Sequence[str],
+  *,
+  chat: bool,
 ) -> dict[str, Any]:
   completion, stop = stopping.cut(answer.text, stops)
+  if chat:
+    completion = extraction.code_block(answer.text, problem.entry_point)
   return {
     "key": answer.key,
     "task_id": problem.id,

@@ -100,9 +100,8 @@ def run(
     )
   _check_taus(taus)
   settings = _settings(config, embed)
-  name = STAGE
+  name = STAGE if taus is None else f"{STAGE}-study"
   if taus is not None:
-    name = f"{STAGE}-study"
     settings = {k: v for k, v in settings.items() if k != "tau"} | {"taus": list(taus)}
   if folders.begin(folder, name, settings):
     return folders.read_stats(folder)
@@ -127,6 +126,12 @@ def run(
     return stats[config.tau]
   found = index(tuple(config.benchmarks), config.ngram, embed)
   rows = [_row(tau, stats[tau], places[tau], found) for tau in taus]
+  return _finish_study(folder, name, facts, rows)
+
+
+def _finish_study(
+  folder: AnyPath, name: str, facts: dict[str, Any], rows: list[dict[str, Any]]
+) -> dict[str, Any]:
   storage.write_json(folder / STUDY, {"rows": rows})
   storage.write_text(folder / TABLE, table(rows))
   return folders.finish(folder, name, {}, {**facts, "rows": rows})
