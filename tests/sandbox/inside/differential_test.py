@@ -113,7 +113,7 @@ VALUES = st.recursive(
         "dict(enumerate([{}]))",
         "OrderedDict(enumerate([{}]))",
         "defaultdict(int, enumerate([{}]))",
-        "defaultdict(lambda: [7], enumerate([{}]))",
+        "defaultdict(list, enumerate([{}]))",
         "Counter([repr(x) for x in [{}]])",
         "Row([{}])",
         "Loud(enumerate([{}]))",
