@@ -8,6 +8,7 @@ log-probability of each of the file's tokens as JSON instead.
 
 import argparse
 import json
+import logging
 import math
 import re
 import sys
@@ -117,6 +118,10 @@ def _read(arguments: argparse.Namespace) -> str:
     if getattr(arguments, name) < 1:
       raise InputError(f"--{name}: got {getattr(arguments, name)}, expected at least 1")
   if arguments.prompt is not None:
+    if not arguments.prompt.endswith("\n"):
+      logging.getLogger(__name__).warning(
+        "the prompt does not end with a line end, as those of training do"
+      )
     return arguments.prompt
   name = arguments.file or arguments.score
   try:

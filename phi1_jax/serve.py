@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   arguments = _parser().parse(argv)
   if arguments.gin_files or arguments.gin_bindings:
     raise InputError("serve: got gin files or bindings, expected flags only (--help)")
+  if not 0 <= arguments.port < 1 << 16:
+    raise InputError(f"--port: got {arguments.port}, expected 0 to 65535")
   for name in ("slots", "max_queue"):
     if getattr(arguments, name) < 1:
       raise InputError(f"--{name}: got {getattr(arguments, name)}, expected at least 1")

@@ -381,3 +381,13 @@ def test_the_command_ends_with_2(run, module, flags, named):
   assert done.returncode == 2, done.stderr
   assert named in done.stderr
   assert "Traceback" not in done.stderr
+
+
+def test_a_dry_run_reads_what_the_build_would_read(run):
+  (run / "wrong.toml").write_text('[task.taxed]\nargs = "p: nat -> float"\nbody = 1\n')
+  missing = ["--dry_run", "--gin.Data.store=nope"]
+  assert "gone.toml" in complaint(*missing, "--gin.Data.grammar_tables=('gone.toml',)")
+  message = complaint(*missing, "--gin.Data.grammar_tables=('wrong.toml',)")
+  assert message.startswith("wrong.toml:")
+  files = "--gin.Data.files=('gone/*.txt',)"
+  assert "no file matches 'gone/*.txt'" in complaint(*missing, files)

@@ -29,6 +29,7 @@ from phi1_jax.storage import AnyPath
 from phi1_jax.text import diversity
 
 STAGE, VERSION = "deduplicate", 3
+SMALL = 10  # documents; below, a share says nothing
 REASONS = (
   "exact duplicate",
   "same words",
@@ -346,14 +347,14 @@ def _decision(document: Document, verdict: Any, ids: _Ids) -> Decision:
 def check_loss(
   losses: Mapping[str, Mapping[str, int]], maximum: float, folder: AnyPath
 ) -> None:
-  """Refuse to go on where a source lost too much.
+  """Refuse to go on where a source of `SMALL` documents or more lost too much.
 
   Raises:
     LossError: names the source, the shares and the largest clusters.
   """
   for source, counts in losses.items():
     share = counts["dropped"] / counts["read"]
-    if share > maximum:
+    if share > maximum and counts["read"] >= SMALL:
       raise LossError(
         f"{source}: {counts['dropped']:,} of {counts['read']:,} documents are "
         f"duplicates ({share:.1%}), Deduplicate.maximum_loss is {maximum:.1%}; "

@@ -294,11 +294,12 @@ def _is_data_set(path: AnyPath) -> bool:
 
 
 def _repository(root: str, file: str, checkouts: Sequence[str]) -> str:
-  """Return the git checkout that a file lies in, else the first folder or module."""
+  """Return the git checkout that a file lies in, else its first folder, else `root`."""
   inside = [place for place in checkouts if file.startswith(place)]
   if inside:
     return max(inside, key=len).rstrip("/") or root
-  return Path(file).parts[0].removesuffix(".py")
+  folders = Path(file).parts[:-1]
+  return folders[0] if folders else root
 
 
 def save(place: AnyPath, parts: Sequence[Sequence[Place]]) -> None:

@@ -31,7 +31,8 @@ class DataConfig(Settings):
     shards: shards of a task; another number makes another store.
     processes: number of builders, 0 = one per core; never changes a byte.
     rates: task -> its share of the windows when training; None = as registered.
-    verify: check every shard's sha256 when the store is opened.
+    verify: when the store is opened, check every shard's sha256, and that `files` are
+      those that it was built from.
     files: patterns of .jsonl, .parquet, .py and .txt files, such as "data/*.jsonl.gz".
       They take the place of `mixture`, which becomes None.
     columns: of the rows of `files`: the name of the text, or the names of prompt and

@@ -3,7 +3,9 @@
 import time
 
 from phi1_jax import storage
+from phi1_jax.data import files
 from phi1_jax.data.token_store import TokenStore
+from phi1_jax.grammar import rows
 from phi1_jax.parallel import hosts, sharding
 from phi1_jax.training import loop, memory, preflight
 from phi1_jax.training.memory import GIB
@@ -55,6 +57,10 @@ def dry_run(run: Setup) -> str:
       preflight.check_store(store, run.config)
       preflight.check_current(store, run)
       state = f"{store.manifest['tokens']:,} tokens"
+    else:  # what the build would read
+      rows.load(data.grammar_tables)
+      if data.files:
+        files.FileSource(data.files, data.columns)
     with sharding.layout(run.mesh):
       step = make_train_step(run, document_end=0)
     compiled = memory.compile_step(step, run)

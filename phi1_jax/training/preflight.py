@@ -141,6 +141,11 @@ def _check_files(store: TokenStore, data: DataConfig) -> None:
     source = files.FileSource(data.files, data.columns)
     now = source.size()
   except InputError as error:
+    if data.verify:
+      raise InputError(
+        f"{error}; or give --gin.Data.verify=False to train on the store {data.store} "
+        "as it is, without its files"
+      ) from None
     log.warning("%s; the store %s is taken as it is", error, data.store)
     return
   (built,) = store.manifest["tasks"]["files"]["sources"]

@@ -188,3 +188,8 @@ def test_an_existing_set_makes_documents_go_and_stays_as_it_is(tmp_path):
   (drop,) = folder.dropped(tmp_path / "out")
   assert drop.document.text == new[0].text
   assert drop.evidence["representative"] in {document.id for document in old}
+
+
+def test_a_small_source_may_lose_more(tmp_path):
+  losses = {"one": {"read": 1, "dropped": 1}}
+  deduplicate.check_loss(losses, 0.5, tmp_path)

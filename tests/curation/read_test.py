@@ -220,7 +220,7 @@ def test_a_folder_of_checkouts_and_notebooks(tmp_path):
     "one/b.py": "one",
     "two/c.py": "two",
     "two/n.ipynb": "two",
-    "d.py": "d",
+    "d.py": tmp_path.name,
   }
   assert "# %%\nx = 1\nx\n\n# %%\ny = 2\n" in texts(decisions)
   assert sorted(reasons(decisions)) == ["not UTF-8", "not a notebook"]

@@ -55,8 +55,8 @@ def test_the_grammar_teacher_is_a_source_that_shards_agree_on():
 
 def test_tables_of_users_are_read_and_decide_the_store(tmp_path):
   table = tmp_path / "mine.toml"
-  row = '[task.taxed]\nargs = "p: nat = price -> int"\nnoun = "$p with tax"\nnames = "tax"\n'
-  table.write_text(f'{row}body = "return $p * 2"\nweight = 900\n')
+  row = '[task.taxed]\nargs = "p: nat = price -> int"\nnoun = "$p with tax"\n'
+  table.write_text(f'{row}names = "tax"\nbody = "return $p * 2"\nweight = 900\n')
   config = DataConfig("grammar_exercises", "s", grammar_tables=(str(table),))
   source = mixtures.resolve(config)["grammar_exercises"].source
   some = itertools.islice(source.read(0, 1), 50)

@@ -86,3 +86,12 @@ def test_files_that_changed_after_the_build(tiny, tmp_path):
   os.utime(files[0], (later, later))
   with pytest.raises(InputError, match="some have changed since"):
     preflight.check_current(store, tiny(data=data))
+
+
+def test_files_that_are_not_there(tiny, tmp_path, caplog):
+  store = types.SimpleNamespace(manifest={"tasks": {}})
+  data = {"mixture": None, "files": (f"{tmp_path}/typo/*.txt",), "store": "store"}
+  with pytest.raises(InputError, match=r"no file matches .*Data\.verify=False"):
+    preflight.check_current(store, tiny(data=data))
+  preflight.check_current(store, tiny(data={**data, "verify": False}))
+  assert "no file matches" in caplog.text
