@@ -45,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   if arguments.score:
     print(json.dumps(_scored(loaded, arguments.score, text), allow_nan=False))
     return command.DONE
+  if arguments.prompt and not arguments.prompt.endswith("\n"):
+    logging.getLogger(__name__).warning(
+      "the prompt does not end with a line end, as those of training do"
+    )
   slots = min(arguments.num_samples, arguments.slots)
   # A single completion is streamed: few steps between two prints.
   steps = 4 if slots == 1 else 16
@@ -118,10 +122,6 @@ def _read(arguments: argparse.Namespace) -> str:
     if getattr(arguments, name) < 1:
       raise InputError(f"--{name}: got {getattr(arguments, name)}, expected at least 1")
   if arguments.prompt is not None:
-    if not arguments.prompt.endswith("\n"):
-      logging.getLogger(__name__).warning(
-        "the prompt does not end with a line end, as those of training do"
-      )
     return arguments.prompt
   name = arguments.file or arguments.score
   try:
