@@ -8,7 +8,6 @@ are admitted; the running ones finish, then the method changes. The programs of 
 
 import collections
 import dataclasses
-import functools
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,12 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from phi1_jax.model.decoder import Decoder
 from phi1_jax.parallel import sharding
 from phi1_jax.sampling import loop
 from phi1_jax.sampling.checkpoint import Loaded, check_log_probs
 from phi1_jax.sampling.methods import Method
 from phi1_jax.sampling.sampler import Completion, Request, Sampler, _Row
+from phi1_jax.sampling.score import with_most_probable
 
 _MOST_METHODS = 32  # whose compiled loops are kept
 
@@ -222,29 +221,8 @@ class Engine(Sampler):
 
   def _score(self, job: Job) -> None:
     try:
-      job.deliver(score(self._loaded, job.ids))
+      log_probs, top, best = with_most_probable(self._loaded, job.ids)
+      tops = list(zip(top.tolist(), best.tolist(), strict=True))
+      job.deliver(Scored(log_probs.tolist(), tops))
     except Exception as error:  # the next requests may fare better
       job.deliver(error)
-
-
-def score(loaded: Loaded, ids: list[int]) -> Scored:
-  """Return the log-probability of each id but the first, and the most probable one."""
-  rows = sharding.batch_shards(loaded.mesh)
-  length = min(loaded.config.max_length, -(-len(ids) // 64) * 64)
-  tokens_BT = np.zeros((rows, length), np.int32)
-  tokens_BT[:, : len(ids)] = ids
-  with sharding.layout(loaded.mesh):
-    found = _forward(loaded.config, loaded.params, tokens_BT)
-  log_probs_T, top_T, best_T = (np.asarray(x[0, : len(ids) - 1]) for x in found)
-  check_log_probs(loaded, log_probs_T)
-  top = list(zip(top_T.tolist(), best_T.tolist(), strict=True))
-  return Scored(log_probs_T.tolist(), top)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _forward(config: Any, params: Any, tokens_BT: jax.Array):
-  logits: Any = Decoder(config).apply({"params": params}, tokens_BT)
-  log_probs_BTV = jax.nn.log_softmax(logits[:, :-1], axis=-1)
-  chosen_BT1 = jnp.take_along_axis(log_probs_BTV, tokens_BT[:, 1:, None], axis=-1)
-  top_BT = jnp.argmax(log_probs_BTV, axis=-1)
-  return chosen_BT1[..., 0], top_BT, jnp.max(log_probs_BTV, axis=-1)
