@@ -33,8 +33,8 @@ def parse(found: Any) -> str:
 def allowed(licence: str, allowed_names: Sequence[str]) -> bool:
   """Return whether an expression can be fulfilled with allowed licences alone.
 
-  `AND` needs both sides, `OR` needs one, an exception after `WITH` is ignored. Case
-  does not count. A text that is no expression is one name.
+  `AND` needs both sides, `OR` needs one, an exception after `WITH` is ignored. Upper
+  and lower case are equal. Text that is not an expression counts as one name.
   """
   known = {name.lower() for name in allowed_names}
   if licence.lower() in known:

@@ -73,7 +73,7 @@ class Ids:
   def __call__(
     self, data: Iterable[Decision], rank: int, world_size: int
   ) -> Iterator[Tally]:
-    """Write the keys, one for each document that is no drop."""
+    """Write the keys, one for each document that is kept."""
     del world_size
     keys = [sketches.key(d.document.id, 0) for d in data if isinstance(d, Keep)]
     name = f"{rank:05d}.npy"

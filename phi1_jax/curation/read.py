@@ -1,6 +1,6 @@
 """Documents of a place: a task's part of JSONL, parquet, Arrow, code or a corpus.
 
-A row that is no document is dropped with a reason, and nothing else is lost.
+A row that gives no document is dropped with a reason; nothing else is lost.
 """
 
 import contextlib

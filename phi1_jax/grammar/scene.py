@@ -284,8 +284,8 @@ class Scene:
   def _items(self, mode: str) -> str:
     """Return the chain's items as a noun phrase.
 
-    Modes: "" with an article and the place, "bare" without the article, "what" and
-    "where" the two halves.
+    Modes: "" with an article and the place ("the even numbers in xs"), "bare" without
+    the article, "what" only the items, "where" only the place.
     """
     rng, label = self.rng, self.task.chain
     kind, noun = self.kinds[label], self.plurals[label]
@@ -310,8 +310,8 @@ class Scene:
       return self._mention(label, "")
     where = self._mention(label, "where")
     first = rng.random() < 0.5 or where.startswith("of ")
-    halves = [where, tail] if first else [tail, where]
-    phrase = " ".join([what, *(half for half in halves if half)])
+    ends = [where, tail] if first else [tail, where]
+    phrase = " ".join([what, *filter(None, ends)])
     if mode != "bare":
       phrase = f"{pick(rng, ('the', 'the', 'the', 'all', 'all the'))} {phrase}"
     for bound in self.chain:

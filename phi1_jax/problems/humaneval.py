@@ -52,7 +52,7 @@ def read(path: AnyPath) -> list[Problem]:
   A line has HumanEval's fields, or EvalPlus' (base_input and plus_input for `test`).
 
   Raises:
-    InputError: no such file, a line that is no such problem, or an id twice.
+    InputError: no such file, a line in another format, or an id that occurs twice.
   """
   try:
     content = storage.read_bytes(path)
