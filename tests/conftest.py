@@ -4,6 +4,7 @@ Processes that a test starts inherit all of it but the number of devices.
 """
 
 import atexit
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -42,6 +43,24 @@ settings.load_profile("busy")
 
 # Grain and seqio read absl flags, which only absl's own `app.run` would parse.
 flags.FLAGS(sys.argv[:1])
+
+
+@pytest.fixture(scope="session")
+def digests():
+  """digests(folder) maps the name of each file to its SHA-256.
+
+  A comparison that fails prints these, and not the files.
+  """
+  from phi1_jax import storage
+
+  def read(folder):
+    place = storage.parse(folder)
+    return {
+      name: hashlib.sha256(storage.read_bytes(place / name)).hexdigest()
+      for name in storage.names(place)
+    }
+
+  return read
 
 
 @pytest.fixture(scope="session")

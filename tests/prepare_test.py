@@ -107,10 +107,6 @@ def config(module, small, tmp_path):
   return make
 
 
-def contents(folder) -> dict[str, bytes]:
-  return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-
-
 def documents(store: TokenStore, task: str, split: str) -> list[str]:
   tokenizer = tokenizers.load(str(store.directory))
   stream = store.stream(task, split)
@@ -189,7 +185,7 @@ def test_the_manifest_names_sources_and_rates_but_no_host(config, tmp_path):
   assert str(tmp_path.parent) not in json.dumps(manifest)
 
 
-def test_bytes_are_the_same_again_and_with_other_processes(config, tmp_path):
+def test_bytes_are_the_same_again_and_with_other_processes(config, tmp_path, digests):
   found = []
   for name, processes in (("a", 1), ("b", 1), ("c", 2)):
     made = config(
@@ -199,7 +195,7 @@ def test_bytes_are_the_same_again_and_with_other_processes(config, tmp_path):
       processes=processes,
     )
     digest = prepare(made)
-    found.append(contents(made.store))
+    found.append(digests(made.store))
     assert TokenStore.open(made.store).digest == digest
   assert found[0] == found[1] == found[2]
   allowed = {"manifest.json", "COMPLETED", "tokenizer.json"}
@@ -217,7 +213,7 @@ def test_a_trained_tokenizer_knows_only_the_training_texts(config, tmp_path):
 
 @pytest.mark.parametrize("remote", [False, True])
 def test_finished_shards_are_not_built_again(
-  config, finished, gcs, tmp_path, monkeypatch, capsys, remote
+  config, finished, gcs, tmp_path, monkeypatch, capsys, remote, digests
 ):
   """Also by another machine, on the shards in a bucket."""
   folder = f"{gcs.folder}/store" if remote else str(tmp_path / "stopped")
@@ -239,9 +235,7 @@ def test_finished_shards_are_not_built_again(
   made.clear()
   prepare(config(store=folder), progress=True)
   assert made == [2]
-  place = storage.parse(folder)
-  names = storage.names(place)
-  assert {n: storage.read_bytes(place / n) for n in names} == contents(finished)
+  assert digests(folder) == digests(finished)
   assert f"writing {folder}:" in capsys.readouterr().err
 
 
@@ -268,12 +262,12 @@ def test_a_complete_store_is_left_as_it_is(config, finished, caplog):
     ),
   ],
 )
-def test_another_config_is_refused_by_name(config, finished, changes, message):
+def test_another_config_is_refused_by_name(config, finished, changes, message, digests):
   shutil.copytree(finished, config().store)
-  before = contents(config().store)
+  before = digests(config().store)
   with pytest.raises(InputError, match=message):
     prepare(config(**changes))
-  assert contents(config().store) == before
+  assert digests(config().store) == before
 
 
 @pytest.mark.parametrize(
@@ -317,7 +311,7 @@ def _build_slowly(config: DataConfig) -> None:
 
 
 def test_a_build_killed_at_any_moment_goes_on_to_the_same_bytes(
-  config, context, finished
+  config, context, finished, digests
 ):
   rng, stops = random.Random(0), []
   store = Path(config().store)
@@ -335,7 +329,7 @@ def test_a_build_killed_at_any_moment_goes_on_to_the_same_bytes(
     stops.append((store / "COMPLETED").exists())
   assert not stops[0]
   prepare(config())
-  assert contents(config().store) == contents(finished)
+  assert digests(config().store) == digests(finished)
 
 
 def test_a_second_builder_waits_for_the_first(config, context):
@@ -372,12 +366,26 @@ def command(*arguments: str, **environment: str) -> subprocess.Popen:
   )
 
 
-def test_a_killed_command_leaves_no_worker_behind(config, finished, gin_file, capsys):
+def processes_with(variable: str) -> list[int]:
+  """Return the processes that have this variable in their environment."""
+  found = []
+  for path in Path("/proc").glob("[0-9]*/environ"):
+    with contextlib.suppress(OSError):  # it has ended, or is another user's
+      if variable.encode() in path.read_bytes().split(b"\0"):
+        found.append(int(path.parent.name))
+  return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+def test_a_killed_command_leaves_no_worker_behind(
+  config, finished, gin_file, capsys, digests
+):
   store = Path(config().store)
   started = command(
     f"--gin_file={gin_file}",
     "--gin.Data.processes=2",
     TINY_SECONDS_PER_TEXT="0.02",
+    MARKER=str(store),
   )
   while not list(store.glob("shard-*.json")):
     assert started.poll() is None, started.communicate()
@@ -386,14 +394,14 @@ def test_a_killed_command_leaves_no_worker_behind(config, finished, gin_file, ca
   _, errors = started.communicate(timeout=30)  # a living worker would hold the pipe
   # TensorFlow and its libraries have said nothing.
   assert not re.search("tensorflow|cuda|absl|WARNING", errors), errors
-  time.sleep(0.2)
-  before = contents(store)
-  time.sleep(0.8)  # eight files' worth, had a worker lived
-  assert contents(store) == before
+  deadline = time.monotonic() + 20
+  while left := processes_with(f"MARKER={store}"):
+    assert time.monotonic() < deadline, f"processes {left} outlive the command"
+    time.sleep(0.05)
   assert not (store / "COMPLETED").exists()
   assert main([f"--gin_file={gin_file}", "--gin.Data.processes=1"]) == 0
   assert capsys.readouterr().out.strip() == TokenStore.open(store).digest
-  assert contents(store) == contents(finished)
+  assert digests(store) == digests(finished)
 
 
 def test_the_command_refuses_in_one_line(finished, gin_file):

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -234,12 +233,8 @@ def config(folder, name, **changes) -> DataConfig:
   return DataConfig(**{**fields, **changes})
 
 
-def contents(path) -> dict[str, bytes]:
-  return {file.name: file.read_bytes() for file in Path(path).iterdir()}
-
-
 def test_the_store_is_the_same_for_any_processes_and_any_folder(
-  folder, tmp_path, caplog
+  folder, tmp_path, caplog, digests
 ):
   caplog.set_level("INFO")
   prepare(config(folder, "a"))
@@ -247,9 +242,7 @@ def test_the_store_is_the_same_for_any_processes_and_any_folder(
   prepare(config(folder, "b", processes=2))
   moved = folder.rename(tmp_path / "elsewhere")
   prepare(config(moved, "c"))
-  assert (
-    contents(tmp_path / "a") == contents(tmp_path / "b") == contents(tmp_path / "c")
-  )
+  assert digests(tmp_path / "a") == digests(tmp_path / "b") == digests(tmp_path / "c")
   manifest = TokenStore.open(tmp_path / "a").manifest
   assert manifest["documents"] == len(ROWS) + 7 + 9
   assert manifest["dropped"] == {"files": {"not JSON": 1}}
@@ -299,7 +292,7 @@ def test_neither_tensorflow_nor_seqio_is_loaded(folder):
   assert result.stdout.strip() == "[]", result.stderr
 
 
-def test_prompts_are_marked(folder):
+def test_prompts_are_marked(folder, digests):
   made = config(folder, "a", loss_on="completions", held_out_fraction=0.0, shards=1)
   prepare(made)
   store = TokenStore.open(made.store)
@@ -311,7 +304,7 @@ def test_prompts_are_marked(folder):
   assert tokenizer.decode(prompt) == "def f(x):\n"
   plain = config(folder, "b", held_out_fraction=0.0, shards=1)
   prepare(plain)
-  ours, theirs = contents(made.store), contents(plain.store)
+  ours, theirs = digests(made.store), digests(plain.store)
   assert ours.keys() - theirs.keys() == {"loss-00000-of-00001.npy"}
   assert ours["tokens-00000-of-00001.npy"] == theirs["tokens-00000-of-00001.npy"]
   assert "loss" not in json.dumps(TokenStore.open(plain.store).manifest)
