@@ -84,7 +84,7 @@ def last_step(workdir: AnyPath) -> int:
   """The step of the last row of metrics, of the growing file on this machine."""
   path: AnyPath = workdir / "metrics.jsonl"
   if storage.is_remote(workdir):
-    copies = mirror.local_copies(workdir).glob("*/metrics.jsonl")
+    copies = mirror.local_copy(workdir).parent.glob("*/metrics.jsonl")
     path = max(copies, key=lambda copy: copy.stat().st_mtime, default=Path("none"))
   try:
     rows = storage.read_lines(path)

@@ -8,6 +8,7 @@ lease    the lock of a folder, kept by a heartbeat
 mirror   a local copy of a `gs://` folder, for files that are appended to
 """
 
+# ruff: noqa: F401 — other rooms take these names from here.
 from phi1_jax.storage.files import (
   exists,
   move,
@@ -23,35 +24,6 @@ from phi1_jax.storage.files import (
 )
 from phi1_jax.storage.jsonl import JsonLines, read_lines
 from phi1_jax.storage.lease import HeldError, Lease, is_held
-from phi1_jax.storage.mirror import Mirror, cache_folder, mirrored
+from phi1_jax.storage.mirror import Mirror, cache_folder
 from phi1_jax.storage.paths import AnyPath, full, is_remote, parse
 from phi1_jax.storage.retry import StorageError, is_transient, retrying
-
-__all__ = [
-  "AnyPath",
-  "HeldError",
-  "JsonLines",
-  "Lease",
-  "Mirror",
-  "StorageError",
-  "cache_folder",
-  "exists",
-  "full",
-  "is_held",
-  "is_remote",
-  "is_transient",
-  "mirrored",
-  "move",
-  "names",
-  "parse",
-  "read_bytes",
-  "read_json",
-  "read_lines",
-  "read_text",
-  "retrying",
-  "stat",
-  "write_bytes",
-  "write_json",
-  "write_text",
-  "writing",
-]

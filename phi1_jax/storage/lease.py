@@ -14,6 +14,7 @@ import logging
 import os
 import secrets
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 FILE_NAME = ".lock"
 BEAT_SECONDS = 15.0
 EXPIRE_SECONDS = 90.0
+_KEYS = {"host", "machine", "pid", "started", "token", "doing", "stopping", "beat"}
 
 
 class HeldError(Exception):
@@ -46,10 +48,10 @@ class Lease:
     doing: the work, for the process that is refused: "training".
     flag: the setting that names the folder, for messages.
     wait: wait for a holder to end instead of raising.
-    stopping: asked now and then; once it returns True, processes that want the folder
-      learn that this one is about to end.
+    stopping: polled; once it returns True, processes that want the folder learn that
+      this one is about to end.
     on_lost: called in a thread if another process has taken the folder over, since
-      this one was suspended for longer than `EXPIRE_SECONDS`; see `lost`.
+      this one was suspended for longer than `EXPIRE_SECONDS`.
 
   Attributes:
     token: names this lease; `lease.token(folder)` returns it on every host.
@@ -73,11 +75,18 @@ class Lease:
   ):
     self._file, self._flag = folder / FILE_NAME, flag
     self._stopping, self._on_lost = stopping, on_lost
-    self.token = secrets.token_hex(8)
-    self._content = {**_this_process(), "token": self.token, "doing": doing}
-    self._content |= {"stopping": False, "beat": 0}
-    self._closing = threading.Event()
-    self.lost, self._beaten = False, time.monotonic()
+    self.token, self.lost = secrets.token_hex(8), False
+    self._content: dict[str, Any] = {
+      "host": socket.gethostname(),
+      "machine": _machine(),
+      "pid": os.getpid(),
+      "started": _started(os.getpid()),
+      "token": self.token,
+      "doing": doing,
+      "stopping": False,
+      "beat": 0,
+    }
+    self._closing, self._beaten = threading.Event(), time.monotonic()
     try:
       folder.mkdir(parents=True, exist_ok=True)
       shown = None
@@ -100,7 +109,7 @@ class Lease:
     """Take the folder, or return why not."""
     found, version = _read(self._file)
     if found is not None and _is_alive(found, self._file):
-      ends = found["stopping"] or not _same_machine(found)
+      ends = found["stopping"] or found["machine"] != _machine()
       state = " and about to stop" if found["stopping"] else ""
       return (HeldError if ends else InputError)(
         f"{self._flag}: another process is {found['doing']} in {folder}{state} "
@@ -111,7 +120,7 @@ class Lease:
       return None
     return HeldError(f"{folder}: another process took this folder at the same time")
 
-  def _write(self, version: "_Version") -> bool:
+  def _write(self, version: str | None) -> bool:
     """Write the lock if it is still that version; return whether it was."""
     self._content["beat"] += 1
     content = json.dumps(self._content).encode()
@@ -147,8 +156,7 @@ class Lease:
     self._closing.set()
     self._thread.join()
     try:
-      found, _ = _read(self._file)
-      if found is not None and found["token"] == self.token:
+      if token(self._file.parent) == self.token:
         self._file.unlink()
     except Exception as error:  # it will expire; do not hide what ended the work
       log.warning("cannot remove %s (%s)", self._file, retry.one_line(error))
@@ -172,49 +180,46 @@ def token(folder: AnyPath) -> str | None:
   return found["token"] if found else None
 
 
-# What a lock was when it was read: its generation on cloud storage, its content on a
-# disk, None where there was none.
-_Version = str | None
-
-
 def is_running(pid: int) -> bool:
   """Return whether a process of this machine runs."""
   return _started(pid) is not None
 
 
-def _read(file: AnyPath) -> tuple[dict[str, Any] | None, _Version]:
-  """Return the content of a lock, None for a file of another kind, and its version."""
-  version: _Version = None
-  if paths.is_remote(file):
-    version = _generation(file)
+def _read(file: AnyPath) -> tuple[dict[str, Any] | None, str | None]:
+  """Return the content of a lock, and its version; None where there is none.
+
+  The version is the object's generation on cloud storage, and the text on a disk. A
+  file of another kind has a version and no content.
+  """
+  version = None
   try:
-    content = files.read_text(file)
-    version = content if version is None else version
-    found = json.loads(content)
-    needed = {*_this_process(), "token", "doing", "stopping", "beat"}
-    return (found if needed <= found.keys() else None), version
+    if paths.is_remote(file):
+      system, bucket, name = paths.object_of(file)
+      found = retry.retrying(lambda: system.info(f"{bucket}/{name}"), f"reading {file}")
+      version = str(found["generation"])
+    text = files.read_bytes(file).decode(errors="replace")
   except FileNotFoundError:
     return None, None
-  except (ValueError, AttributeError):
-    return None, version
+  try:
+    content = json.loads(text)
+  except ValueError:
+    content = None
+  known = isinstance(content, dict) and content.keys() >= _KEYS
+  return content if known else None, version or text
 
 
-def _put_local(file: AnyPath, content: bytes, version: _Version, token: str) -> bool:
-  new = file.with_name(f"{FILE_NAME}.{token}")
+def _put_local(file: AnyPath, content: bytes, version: str | None, token: str) -> bool:
+  new, old = (file.with_name(f"{FILE_NAME}.{token}{end}") for end in ("", ".old"))
   new.write_bytes(content)
   try:
+    if version is not None and token in version:  # a renewal
+      os.replace(new, file)
+      return True
     if version is not None:
-      if token in version:  # a renewal
-        os.replace(new, file)
-        return True
       # Only one process can move the old lock away, and then only that lock.
-      old = file.with_name(f"{FILE_NAME}.{token}.old")
       os.rename(file, old)
-      same = old.read_text() == version
-      if not same:
+      if files.read_bytes(old).decode(errors="replace") != version:
         os.link(old, file)
-      old.unlink()
-      if not same:
         return False
     os.link(new, file)
     return True
@@ -222,9 +227,10 @@ def _put_local(file: AnyPath, content: bytes, version: _Version, token: str) -> 
     return False
   finally:
     new.unlink(missing_ok=True)
+    old.unlink(missing_ok=True)
 
 
-def _put_remote(file: AnyPath, content: bytes, version: _Version) -> bool:
+def _put_remote(file: AnyPath, content: bytes, version: str | None) -> bool:
   from fsspec import asyn  # only where the cloud is used
 
   system, bucket, name = paths.object_of(file)
@@ -244,29 +250,12 @@ def _put_remote(file: AnyPath, content: bytes, version: _Version) -> bool:
     retry.retrying(lambda: asyn.sync(system.loop, put), f"writing {file}")
     return True
   except FileExistsError:  # 412: another generation
-    found = _read(file)[0]
-    ours = json.loads(content)
     # A request that was repeated after a broken connection meets its own result.
-    return found is not None and (found["token"], found["beat"]) == (
-      ours["token"],
-      ours["beat"],
-    )
-
-
-def _generation(file: AnyPath) -> str | None:
-  system, bucket, name = paths.object_of(file)
-
-  def get() -> str | None:
-    try:
-      return str(system.info(f"{bucket}/{name}")["generation"])
-    except FileNotFoundError:
-      return None
-
-  return retry.retrying(get, f"reading {file}")
+    return _read(file)[0] == json.loads(content)
 
 
 def _is_alive(found: dict[str, Any], file: AnyPath) -> bool:
-  if _same_machine(found):
+  if found["machine"] == _machine():
     return _started(found["pid"]) == found["started"]
   log.warning(
     "%s is held by process %d on %s; waiting up to %g s to see whether it is alive",
@@ -283,48 +272,28 @@ def _is_alive(found: dict[str, Any], file: AnyPath) -> bool:
   return False
 
 
-def _same_machine(found: dict[str, Any]) -> bool:
-  return found["machine"] == _this_process()["machine"]
-
-
-def _this_process() -> dict[str, Any]:
-  return {
-    "host": socket.gethostname(),
-    "machine": _machine(),
-    "pid": os.getpid(),
-    "started": _started(os.getpid()),
-  }
-
-
 def _machine() -> str:
   """Return a name for everything that shares this process's process numbers.
 
   Containers of one machine may share its name but not its process numbers, and one
   that is started again may have the same numbers for other processes.
   """
-  parts = [socket.gethostname()]
-  for source in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
-    try:
-      parts.append(
-        os.readlink(source) if "/ns/" in source else Path(source).read_text().strip()
-      )
-    except OSError:  # not Linux
-      continue
-  return " ".join(parts)
+  try:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')}"
+  except OSError:  # not Linux
+    return socket.gethostname()
 
 
 def _started(pid: int) -> str | None:
   """Return when a process was started, in units of its kernel; None if it is gone."""
   try:
+    if sys.platform != "linux":
+      os.kill(pid, 0)
+      return "running"
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return None if fields[0] in "ZX" else fields[19]  # see proc(5)
-  except FileNotFoundError:
-    if Path("/proc/self/stat").exists():
-      return None
-  try:  # not Linux
-    os.kill(pid, 0)
-  except ProcessLookupError:
+  except (FileNotFoundError, ProcessLookupError):
     return None
-  except PermissionError:
-    pass
-  return "running"
+  except PermissionError:  # another user's
+    return "running"

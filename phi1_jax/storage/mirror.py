@@ -10,7 +10,6 @@ import hashlib
 import os
 import shutil
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 from phi1_jax.storage import files, paths, retry
@@ -27,14 +26,9 @@ def local_copy(folder: AnyPath) -> Path:
   """Return where this process keeps the files of a folder that grow."""
   if not paths.is_remote(folder):
     return Path(folder)
-  return local_copies(folder) / str(os.getpid())
-
-
-def local_copies(folder: AnyPath) -> Path:
-  """Return the folder for this machine's copies of a folder, one for each process."""
   digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
   name = f"{digest}-{folder.name}-{socket.gethostname()}"
-  return cache_folder() / "mirrors" / name
+  return cache_folder() / "mirrors" / name / str(os.getpid())
 
 
 class Mirror:
@@ -87,46 +81,21 @@ class Mirror:
       return
     if self._lease and self._lease.lost:
       raise HeldError(f"{self._remote}: another process goes on here")
-    found = [
-      path
-      for path in self.local.rglob("*")
-      if path.is_file() and not path.name.startswith(".")
-    ]
+    found = [path for path in self.local.rglob("[!.]*") if path.is_file()]
     for source in sorted(found, key=lambda path: (path.name == "COMPLETED", path)):
       try:
         version = _version(source)
         if self._uploaded.get(source) != version:
-          _copy(source, self._target(source), "uploading")
+          target = self._remote / source.relative_to(self.local).as_posix()
+          _copy(source, target, "uploading")
           self._uploaded[source] = version
       except FileNotFoundError:  # a process that works in the folder removed it
         if source.exists():
           raise
     for gone in self._uploaded.keys() - set(found):
-      target = self._target(gone)
+      target = self._remote / gone.relative_to(self.local).as_posix()
       retry.retrying(lambda t=target: t.unlink(missing_ok=True), f"removing {target}")
       del self._uploaded[gone]
-
-  def _target(self, source: Path) -> AnyPath:
-    assert self._remote is not None
-    return self._remote / source.relative_to(self.local).as_posix()
-
-
-@contextlib.contextmanager
-def mirrored(folder: AnyPath) -> Iterator[Path]:
-  """Give a local folder with all files of `folder`; upload changes at the end.
-
-  Changes are uploaded after an exception, too, and after a Ctrl-C.
-  """
-  with contextlib.ExitStack() as opened:
-    lease = None
-    if paths.is_remote(folder):
-      lease = opened.enter_context(Lease(folder, "writing"))
-    mirror = Mirror(folder, lease)
-    mirror.fetch()
-    try:
-      yield mirror.local
-    finally:
-      mirror.upload()
 
 
 def download(source: AnyPath, target: Path) -> None:
@@ -165,10 +134,9 @@ def _walk(folder: AnyPath) -> list[AnyPath]:
     except FileNotFoundError:
       return []
 
-  found = [
-    paths.parse(f"gs://{name}") for name in retry.retrying(find, f"listing {folder}")
-  ]
-  return [path for path in found if not path.name.startswith(".")]
+  names = retry.retrying(find, f"listing {folder}")
+  shown = [name for name in names if not name.rpartition("/")[2].startswith(".")]
+  return [paths.parse(f"gs://{name}") for name in shown]
 
 
 def _version(path: Path) -> tuple[int, int]:

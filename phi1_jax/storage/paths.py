@@ -46,7 +46,10 @@ def parse(name: str | os.PathLike) -> "AnyPath":
     )
   if not re.fullmatch(r"gs://[\w.-]+(/.*)?", text):
     raise InputError(f"{text}: got no bucket, expected gs://bucket/folder")
-  return _remote(text.rstrip("/"))
+  _prepare()
+  from etils import epath
+
+  return epath.Path(text.rstrip("/"))
 
 
 def full(path: "AnyPath") -> "AnyPath":
@@ -65,13 +68,6 @@ def object_of(path: "AnyPath") -> tuple[Any, str, str]:
 
   bucket, _, name = os.fspath(path).removeprefix("gs://").partition("/")
   return fsspec.filesystem("gcs"), bucket, name
-
-
-def _remote(text: str) -> "epath.Path":
-  _prepare()
-  from etils import epath
-
-  return epath.Path(text)
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 log = logging.getLogger(__name__)
@@ -19,21 +19,16 @@ RETRY_SECONDS = float(os.environ.get("PHI1_JAX_RETRY_SECONDS", "300"))
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 
 _TRANSIENT_ERRNO = {
-  errno.EAGAIN,
   errno.EBUSY,
-  errno.ECONNABORTED,
-  errno.ECONNREFUSED,
-  errno.ECONNRESET,
   errno.EHOSTUNREACH,
-  errno.EINTR,
   errno.EIO,
   errno.ENETDOWN,
   errno.ENETUNREACH,
   errno.ENOTCONN,
-  errno.EPIPE,
   errno.ESTALE,
-  errno.ETIMEDOUT,
 }
+# Python's types for the other numbers that pass.
+_PASSING = (TimeoutError, ConnectionError, BlockingIOError, InterruptedError)
 _TRANSIENT_HTTP = {408, 429, 500, 502, 503, 504}
 # Exceptions of network libraries for a broken connection or an answer cut short, and
 # gcsfs's for bytes that do not match their checksum.
@@ -45,7 +40,6 @@ _TRANSIENT_TYPES = {
   "ConnectTimeout",
   "ProxyError",
   "ReadTimeout",
-  "ServerDisconnectedError",
   "TransportError",
 }
 # TensorStore and Orbax report the status of a failed read or write as text.
@@ -74,13 +68,21 @@ def is_transient(error: BaseException) -> bool:
   True for timeouts, broken connections, EIO, ESTALE, and the HTTP statuses 408, 429
   and 5xx, whichever library reports them, also as the cause of another exception.
   """
-  return any(_is_transient(link) for link in _chain(error))
+  seen: list[BaseException] = []
+  link: BaseException | None = error
+  while link is not None and link not in seen:  # one may be its own cause
+    if _is_transient(link):
+      return True
+    seen.append(link)
+    hidden = link.__suppress_context__  # it was raised `from None`
+    link = link.__cause__ or (None if hidden else link.__context__)
+  return False
 
 
 def _is_transient(error: BaseException) -> bool:
   if isinstance(error, FileNotFoundError | FileExistsError | PermissionError):
     return False
-  if isinstance(error, TimeoutError | ConnectionError):
+  if isinstance(error, _PASSING):
     return True
   if isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNO:
     return True
@@ -93,15 +95,6 @@ def _is_transient(error: BaseException) -> bool:
       if value.isdigit():
         return int(value) in _TRANSIENT_HTTP
   return bool(_TRANSIENT_TEXT.search(str(error)))
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-  seen: set[int] = set()
-  while error is not None and id(error) not in seen:
-    seen.add(id(error))
-    yield error
-    hidden = error.__suppress_context__  # it was raised `from None`
-    error = error.__cause__ or (None if hidden else error.__context__)
 
 
 def retrying(call: Callable[[], T], what: str) -> T:

@@ -11,14 +11,6 @@ from phi1_jax.storage import JsonLines, read_lines
 ROWS = [{"key": "a", "text": "é\n"}, {"key": "b"}, {"key": "c", "n": 1.5}]
 
 
-def test_journal_goes_on(tmp_path):
-  path = tmp_path / "x.jsonl"
-  for row in ROWS:
-    with JsonLines(path) as journal:
-      journal.append(row)
-  assert read_lines(path) == ROWS
-
-
 def test_a_torn_line_is_cut_off_wherever_it_was_torn(tmp_path):
   path = tmp_path / "x.jsonl"
   with JsonLines(path) as journal:

@@ -24,6 +24,17 @@ def _edit(folder, **changes):
   (folder / FILE_NAME).write_text(json.dumps({**content, **changes}))
 
 
+def _wait(condition):
+  deadline = time.monotonic() + 20
+  while not condition():
+    assert time.monotonic() < deadline
+    time.sleep(0.05)
+
+
+def _beat(folder):
+  return storage.read_json(folder / FILE_NAME)["beat"]
+
+
 def _leave(folder, **changes):
   """Leaves the lock of a holder that has ended without removing it."""
   code = (
@@ -80,7 +91,7 @@ def test_a_holder_that_is_stopping_ends_soon(tmp_path):
     with pytest.raises(InputError):
       Lease(tmp_path, "training")
     received.append("SIGTERM")
-    time.sleep(0.6)
+    _wait(lambda: json.loads((tmp_path / FILE_NAME).read_bytes())["stopping"])
     with pytest.raises(storage.HeldError):
       Lease(tmp_path, "training")
 
@@ -97,10 +108,7 @@ def test_the_holder_learns_that_the_folder_was_taken_over(tmp_path):
   lost = []
   with Lease(tmp_path, "training", on_lost=lambda: lost.append(1)):
     _edit(tmp_path, token="another")
-    deadline = time.monotonic() + 10
-    while not lost and time.monotonic() < deadline:
-      time.sleep(0.05)
-    assert lost == [1]
+    _wait(lambda: lost)
   assert (tmp_path / FILE_NAME).exists()  # it is the other one's
 
 
@@ -126,7 +134,9 @@ def test_an_outage_does_not_cost_the_lease(gcs, monkeypatch):
   with Lease(folder, "training", on_lost=lambda: lost.append(1)):
     gcs.fail(method="POST", status=503, times=2)
     gcs.fail(method="GET", status=503, times=2)
-    time.sleep(3)
+    beat = _beat(folder)
+    _wait(lambda: _beat(folder) > beat + 1)
+    assert len(gcs.heal()) == 4
     assert storage.is_held(folder)
   assert not lost
 
@@ -135,10 +145,7 @@ def test_a_lock_that_somebody_deleted_is_written_again(tmp_path):
   lost = []
   with Lease(tmp_path, "training", on_lost=lambda: lost.append(1)) as held:
     (tmp_path / FILE_NAME).unlink()
-    deadline = time.monotonic() + 10
-    while lease.token(tmp_path) != held.token and time.monotonic() < deadline:
-      time.sleep(0.05)
-    assert lease.token(tmp_path) == held.token
+    _wait(lambda: lease.token(tmp_path) == held.token)
     assert not lost
   assert list(tmp_path.iterdir()) == []
 
