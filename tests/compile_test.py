@@ -61,6 +61,12 @@ def run(*flags, code=0):
   return done.stdout, done.stderr
 
 
+def test_help_does_not_wait_for_jax(tmp_path):
+  code = "import sys, phi1_jax.compile; print('jax' in sys.modules)"
+  out = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=tmp_path)
+  assert out.strip() == "False"
+
+
 @pytest.fixture(scope="module")
 def machines(tiny, tmp_path_factory):
   """What --json prints for one slice, two slices, and a chip without Mosaic."""

@@ -15,7 +15,8 @@ class Progress:
   """Count of work done, with rate and time left. A context manager.
 
   A progress bar on a terminal. Elsewhere (a log file, CI) one plain line at
-  most every `interval` seconds.
+  most every `interval` seconds; with the time left once a twentieth of the work, and
+  more than one unit, is done: before that, the rate is that of a start.
 
   Args:
     total: units to do; None if unknown.
@@ -76,12 +77,13 @@ class Progress:
 
   def _print(self, figures: dict[str, str]) -> None:
     seconds = time.monotonic() - self._start
-    rate = (self._count - self._initial) / max(seconds, 1e-9)
+    done = self._count - self._initial
+    rate = done / max(seconds, 1e-9)
     line = f"{self._description}: {_count(self._count)} {self._unit}"
     if self._total:
       line += f" of {_count(self._total)} ({self._count / self._total:.0%})"
     line += f", {_short(rate)}/s"
-    if self._total and rate > 0:
+    if self._total and done > 1 and 20 * done >= self._total - self._initial:
       line += f", {tqdm.format_interval((self._total - self._count) / rate)} left"
     line += "".join(f", {name} {value}" for name, value in figures.items())
     print(line, file=self._stream, flush=True)

@@ -62,7 +62,8 @@ def build(config: DataConfig, processes: int, show: Show) -> str:
     if storage.exists(place / "COMPLETED"):
       opened = token_store.TokenStore.open(place, verify=config.verify)
       refuse_other(place, opened.manifest, facts)
-      log.info("%s is complete already: %s", place, _summary(opened.manifest))
+      summary = _summary(opened.manifest, opened.digest)
+      log.info("%s is complete already: %s", place, summary)
       return opened.digest
     mirror = storage.Mirror(place, lease)
     mirror.fetch()
@@ -75,7 +76,7 @@ def build(config: DataConfig, processes: int, show: Show) -> str:
     finally:
       mirror.upload()
   manifest = json.loads((mirror.local / "manifest.json").read_bytes())
-  log.info("%s: %s", place, _summary(manifest))
+  log.info("%s: %s", place, _summary(manifest, digest))
   return digest
 
 
@@ -297,12 +298,12 @@ def _finish(
   return digest
 
 
-def _summary(manifest: dict[str, Any]) -> str:
+def _summary(manifest: dict[str, Any], digest: str) -> str:
   dropped = _reasons(manifest["dropped"])
   return (
     f"{manifest['tokens']:,} tokens in {manifest['documents']:,} documents, "
     f"{manifest['bytes'] / manifest['tokens']:.2f} bytes per token"
-    f"{f'; dropped {dropped}' if dropped else ''}"
+    f"{f'; dropped {dropped}' if dropped else ''}; its digest is {digest[:16]} .."
   )
 
 

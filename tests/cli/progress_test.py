@@ -42,6 +42,17 @@ def test_work_of_an_earlier_run_is_no_part_of_the_rate(clock):
   assert first == "training: 60 steps of 100 (60%), 1.00/s, 00:40 left"
 
 
+@pytest.mark.parametrize(
+  ("total", "done", "shown"), [(16, 1, 0), (99, 2, 0), (39, 2, 1)]
+)
+def test_the_first_units_tell_no_time_left(clock, total, done, shown):
+  stream = io.StringIO()
+  bar = Progress(total, "shards", "writing a", stream=stream)
+  clock[0] = 60
+  bar.update(done)
+  assert stream.getvalue().count(" left") == shown
+
+
 def test_no_total_and_no_lines(clock):
   stream = io.StringIO()
   with Progress(None, "files", "reading", stream=stream) as bar:
