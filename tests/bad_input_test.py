@@ -15,7 +15,7 @@ from phi1_jax import InputError, prepare, storage, train
 from phi1_jax.checkpoint.manager import CheckpointConfig, Checkpoints
 from phi1_jax.data.token_store import ShardWriter, finish
 from phi1_jax.text import tokenizer as tokenizers
-from phi1_jax.training import loop, memory
+from phi1_jax.training import memory
 from phi1_jax.training import state as train_state
 
 RUN = """
@@ -123,11 +123,6 @@ def test_a_binding(binding, named):
   assert all(word in message for word in named), message
 
 
-def test_accumulation_that_does_not_divide():
-  message = complaint("--gin.Train.batch_size=32", "--gin.Train.sequences_per_device=3")
-  assert "Train.sequences_per_device: got 3, expected a divisor of 4" in message
-
-
 def test_heads_that_tensor_does_not_divide():
   message = complaint(
     "--gin.Model.num_heads=6", "--gin.Mesh.tensor=4", "--gin.Mesh.fsdp=2"
@@ -178,14 +173,6 @@ def test_a_damaged_store(run, name, change):
   damage(run / "store", name, change)
   message = complaint()
   assert name in message, message
-
-
-def test_a_flipped_bit_in_a_shard(run):
-  path = run / "store" / "tokens-00000-of-00001.npy"
-  content = bytearray(path.read_bytes())
-  content[-1] ^= 1
-  path.write_bytes(content)
-  assert "tokens-00000-of-00001.npy has sha256" in complaint()
 
 
 def test_a_store_of_another_tokenizer(run):
@@ -281,38 +268,6 @@ def test_two_places_to_start_from():
   message = complaint("--gin.Checkpoint.init_from=a", "--gin.Checkpoint.resume_from=b")
   assert "resume_from='b'" in message
   assert "init_from='a'" in message
-
-
-def test_a_run_that_is_past_its_end(run, monkeypatch):
-  restored = types.SimpleNamespace(step=np.array(30)), 0
-  monkeypatch.setattr(loop, "restore_or_initialise", lambda *_: restored)
-  message = complaint("--workdir=w")
-  assert "w: this run is at step 30 already, expected at most 12" in message
-
-
-@pytest.mark.parametrize(
-  ("content", "named"),
-  [
-    (b"Model.num_layers = = 2\n", "line 1"),
-    (b"Data.rates = {'a': 1\n", "never closed"),
-    (b"include 'gone.gin'\n", "gone.gin: no such gin file"),
-    (b"a/Model.num_layers = 2\n", "a/Model.num_layers"),
-    (b"\xff\xfe\x00", "bad.gin: not a text file"),
-  ],
-)
-def test_a_bad_gin_file(run, content, named):
-  (run / "bad.gin").write_bytes(content)
-  assert named in complaint(files=("run.gin", "bad.gin"))
-
-
-@pytest.mark.parametrize("files", [("gone.gin",), ("store",)])
-def test_no_gin_file(files):
-  assert f"{files[0]}: no such gin file" in complaint(files=files)
-
-
-def test_nothing_at_all():
-  with pytest.raises(InputError, match="got no --gin_file"):
-    train.main([])
 
 
 # The command that prepares tokens.

@@ -117,19 +117,8 @@ def test_bad_flags(words, capsys):
   assert "usage: python -m phi1_jax.convert" in capsys.readouterr().err
 
 
-def test_no_checkpoint(tmp_path):
-  with pytest.raises(InputError, match="no checkpoint here"):
-    convert.main(["to-hf", str(tmp_path), str(tmp_path / "out")])
-
-
 def test_what_exists_is_not_touched(folder, tmp_path):
   (tmp_path / "notes").write_text("mine")
   with pytest.raises(InputError, match="exists already"):
     convert.main(["from-hf", str(folder), str(tmp_path)])
   assert [path.name for path in tmp_path.iterdir()] == ["notes"]
-
-
-def test_help_shows_an_example(capsys):
-  with pytest.raises(SystemExit):
-    convert.main(["--help"])
-  assert "example:\n  python -m phi1_jax.convert from-hf" in capsys.readouterr().out

@@ -200,28 +200,22 @@ class _Work:
       size = config.trained_vocabulary_size
       assert size is not None  # DataConfig refuses it
       pairs: list[tuple[bytes, bytes]] = []
+      dropped = {unit.task: collections.Counter[str]() for unit in self.units}
       with self.show(len(self.units), 0, "choosing text for the tokenizer") as bar:
-        for _, chosen in self._each(shards.sample, self.units, TRAINING_BYTES):
-          pairs = shards.smallest([*pairs, *chosen], TRAINING_BYTES)
+        for unit, found in self._each(shards.sample, self.units, TRAINING_BYTES):
+          pairs = shards.smallest([*pairs, *found[0]], TRAINING_BYTES)
+          dropped[unit.task] += found[1]
           bar.update(1)
       if not pairs:
-        raise self._no_documents()
+        raise InputError(
+          f"Data: no documents to train on (left out: {_reasons(dropped) or 'none'}); "
+          "check the sources"
+        )
       fits = sum(len(text) for _, text in pairs) <= TRAINING_BYTES
       texts = [text.decode() for _, text in (pairs if fits else pairs[:-1])]
       given = tokenizers.train(texts, size)
     given.save(path)
     return given
-
-  def _no_documents(self) -> InputError:
-    """Return the error for units that give no training documents, with the reasons."""
-    dropped: dict[str, collections.Counter[str]] = {}
-    for unit in self.units:
-      counts = dropped.setdefault(unit.task, collections.Counter())
-      collections.deque(unit.documents(None, counts), maxlen=0)
-    return InputError(
-      f"Data: no documents to train on (left out: {_reasons(dropped) or 'none'}); "
-      "check the sources"
-    )
 
   def shards(
     self, place: AnyPath, mirror: storage.Mirror, tokenizer_digest: str

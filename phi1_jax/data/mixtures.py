@@ -34,6 +34,8 @@ from phi1_jax.grammar import NAME, VERSION, rows
 from phi1_jax.grammar import teacher as grammar
 from phi1_jax.text.tokenizer import Tokenizer
 
+_SEED = 0  # of the grammar teacher's texts
+
 
 class Rated(NamedTuple):
   """A task's source with its rate: a number, or "by_size"."""
@@ -80,23 +82,17 @@ class GrammarSource:
   Attributes:
     kind: "exercises" or "sections" (of textbooks).
     number: how many there are.
-    menu: of exercises: "all", "plain" or "composed" tasks.
     tables: of exercises: files of more tables.
-    seed: decides the texts.
-    shards: the most shards that a store reads them in.
   """
 
   kind: str
   number: int
-  menu: str = "all"
   tables: tuple[str, ...] = ()
-  seed: int = 0
-  shards: int = 8
 
   def describe(self) -> list[dict[str, Any]]:
     """Return the teacher and the settings of its texts."""
     facts = {"name": NAME, "version": str(VERSION), "licence": "MIT"}
-    facts |= {"seed": self.seed, self.kind: self.number, "menu": self.menu}
+    facts |= {"seed": _SEED, self.kind: self.number, "menu": "all"}
     if self.tables:
       rows.load(self.tables)  # refuses files that are no tables
       texts = [Path(file).read_bytes() for file in self.tables]
@@ -104,8 +100,8 @@ class GrammarSource:
     return [facts]
 
   def num_shards(self, wanted: int) -> int:
-    """Return `wanted`, or `shards`."""
-    return min(wanted, self.shards)
+    """Return `wanted`, at most 8."""
+    return min(wanted, 8)
 
   def read(
     self, shard: int, shards: int, tokenizer: Tokenizer | None = None
@@ -114,12 +110,10 @@ class GrammarSource:
     del tokenizer
     for number in range(shard, self.number, shards):
       if self.kind == "sections":
-        text = grammar.section(self.seed, number).text
+        text = grammar.section(_SEED, number).text
         yield Document(text, text)
       else:
-        exercise = grammar.exercise(
-          self.seed, number, menu=self.menu, tables=self.tables
-        )
+        exercise = grammar.exercise(_SEED, number, tables=self.tables)
         yield Document(exercise.text, repr(exercise.composition))
 
 
@@ -183,15 +177,14 @@ def resolve(config: DataConfig) -> dict[str, Rated]:
       f'Data.mixture: no mixture or task "{name}"; there are: '
       f"{', '.join(sorted({**TASKS, **MIXTURES}))} (Data.modules registers more)"
     )
-  found = sources(config.curated_directory)
-  exercises = GrammarSource(
-    "exercises", config.grammar_exercises, tables=config.grammar_tables
+  chosen = sorted(MIXTURES.get(name, (name,)))
+  found = dict(sources(config.curated_directory))
+  found["grammar_exercises"] = GrammarSource(
+    "exercises", config.grammar_exercises, config.grammar_tables
   )
-  if "grammar_exercises" in MIXTURES.get(name, (name,)):
-    found = found | {"grammar_exercises": exercises}
-  elif config.grammar_tables:
+  if config.grammar_tables and "grammar_exercises" not in chosen:
     raise InputError(
       f"Data.grammar_tables: got {config.grammar_tables} with Data.mixture={name!r}, "
       "which does not read them; name grammar_exercises, or leave them out"
     )
-  return {task: Rated(found[task]) for task in sorted(MIXTURES.get(name, (name,)))}
+  return {task: Rated(found[task]) for task in chosen}

@@ -205,14 +205,21 @@ def _marks(
   return marks
 
 
-def sample(unit: Unit, num_bytes: int) -> list[tuple[bytes, bytes]]:
-  """Return the training texts of one unit that `smallest` keeps, with their hashes."""
+def sample(
+  unit: Unit, num_bytes: int
+) -> tuple[list[tuple[bytes, bytes]], collections.Counter[str]]:
+  """Return the (hash, text) pairs of a unit that `smallest` keeps, and what is dropped.
+
+  Held-out documents are not among them.
+  """
+  dropped = collections.Counter[str]()
   texts = (
     (document.prompt + document.text).encode()
-    for document in unit.documents(None, collections.Counter())
+    for document in unit.documents(None, dropped)
     if not held_out(document, unit.held_out_fraction)
   )
-  return smallest(((hashlib.sha256(t).digest(), t) for t in texts), num_bytes)
+  pairs = smallest(((hashlib.sha256(t).digest(), t) for t in texts), num_bytes)
+  return pairs, dropped
 
 
 def smallest(

@@ -33,12 +33,6 @@ def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     decay = optax.cosine_decay_schedule(peak, decay_steps, alpha=end)
   else:
     decay = optax.linear_schedule(peak, peak * end, decay_steps)
-  pieces = {total_steps - decay_steps: decay}
-  if warmup + decay_steps < total_steps:
-    pieces = {warmup: optax.constant_schedule(peak)} | pieces
-  if warmup:
-    pieces = {0: optax.linear_schedule(0.0, peak, warmup)} | pieces
-  first, *others = pieces
-  return (
-    optax.join_schedules(list(pieces.values()), others) if others else pieces[first]
-  )
+  rise = optax.linear_schedule(0.0, peak, max(warmup, 1))
+  pieces = [rise, optax.constant_schedule(peak), decay]
+  return optax.join_schedules(pieces, [warmup, total_steps - decay_steps])

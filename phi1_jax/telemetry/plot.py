@@ -1,6 +1,5 @@
 """loss.png: training and held-out loss of a run, drawn from its metrics.jsonl."""
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ def plot_loss(
   held_out = {key: _series(rows, key) for key in ordered}
   if not len(steps) and not held_out:
     raise InputError(f"{metrics} holds no loss to draw yet")
-  token_steps, tokens = _series(rows, "tokens_seen")
+  _, tokens = _series(rows, "tokens_seen")
 
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
@@ -62,7 +61,6 @@ def plot_loss(
     facts.append(f"{human(num_parameters)} parameters")
   if len(tokens):
     facts.append(f"{human(tokens[-1])} tokens")
-    _add_token_axis(top, token_steps, tokens)
   figure.suptitle(" · ".join(facts), fontsize=12, fontweight="bold")
   figure.savefig(png)
 
@@ -136,30 +134,6 @@ def _draw_learning_rate(axes: Any, steps: np.ndarray, rates: np.ndarray) -> None
   axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
   axes.xaxis.set_major_locator(MaxNLocator(integer=True))
   _tidy(axes)
-
-
-def _add_token_axis(axes: Any, steps: np.ndarray, tokens: np.ndarray) -> None:
-  """Add an axis of tokens on top."""
-  from matplotlib.ticker import FuncFormatter
-
-  if not steps[-1] > 0:
-    return
-  # The plot's margins lie a little outside the data.
-  steps = np.array([-steps[-1], 0.0, *steps, 2 * steps[-1]])
-  tokens = np.array([-tokens[-1], 0.0, *tokens, 2 * tokens[-1]])
-  there = functools.partial(np.interp, xp=steps, fp=tokens)
-  back = functools.partial(np.interp, xp=tokens, fp=steps)
-  top = axes.secondary_xaxis("top", functions=(there, back))
-  top.xaxis.set_major_formatter(FuncFormatter(lambda count, _: _round_number(count)))
-  top.set_xlabel("tokens", color=_QUIET)
-  top.tick_params(colors=_QUIET)
-  top.spines["top"].set_visible(False)
-
-
-def _round_number(value: float) -> str:
-  """Return `human(value)` without trailing zeros: 10M, not 10.0M."""
-  text = human(value)
-  return text if text[-1].isdigit() else f"{float(text[:-1]):g}{text[-1]}"
 
 
 def _tidy(axes: Any) -> None:

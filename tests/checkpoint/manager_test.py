@@ -280,20 +280,6 @@ def test_find(run):
       manager.find(str(path))
 
 
-@pytest.mark.parametrize(
-  ("config", "named"),
-  [
-    ({"every": 0}, r"Checkpoint\.every: got 0"),
-    ({"keep_latest": 0}, r"Checkpoint\.keep_latest: got 0"),
-    ({"keep_every": -1}, r"Checkpoint\.keep_every: got -1"),
-    ({"resume_from": "a", "init_from": "b"}, "both resume_from='a'.*init_from='b'"),
-  ],
-)
-def test_config_refuses(config, named):
-  with pytest.raises(InputError, match=named):
-    CheckpointConfig(**config)
-
-
 def test_an_array_of_another_dtype_is_refused_and_stays(run):
   """Nothing is moved away: the checkpoint is whole."""
   other = jax.tree.map(

@@ -1,6 +1,7 @@
 """`Data.files`: what is read, what is dropped and counted, what is refused."""
 
 import collections
+import dataclasses
 import gzip
 import json
 import re
@@ -260,17 +261,15 @@ def test_other_contents_make_another_store_and_are_refused_in_the_same(folder):
   assert prepare(config(folder, "d")) != other
 
 
-def test_all_rows_bad_is_an_error_with_the_reasons(folder):
+@pytest.mark.parametrize("size", [None, 300])
+def test_all_rows_bad_is_an_error_with_the_reasons(folder, size):
+  """Also before a tokenizer is trained on them."""
   (folder / "bad.json").write_text('{"x": 1}\nnot JSON\n')
+  made = config(folder, "store", files=(f"{folder}/*.json",))
+  if size:
+    made = dataclasses.replace(made, tokenizer="train", trained_vocabulary_size=size)
   with pytest.raises(InputError, match=r"no documents .*1 no text.*1 not JSON"):
-    prepare(config(folder, "store", files=(f"{folder}/*.json",)))
-
-
-def test_all_rows_bad_is_an_error_before_a_tokenizer_is_trained(folder):
-  (folder / "bad.json").write_text('{"x": 1}\nnot JSON\n')
-  trained = {"tokenizer": "train", "trained_vocabulary_size": 300}
-  with pytest.raises(InputError, match=r"no documents .*1 no text.*1 not JSON"):
-    prepare(config(folder, "store", files=(f"{folder}/*.json",), **trained))
+    prepare(made)
 
 
 def test_files_take_the_place_of_a_recipes_mixture(folder):
@@ -308,8 +307,3 @@ def test_prompts_are_marked(folder, digests):
   assert ours.keys() - theirs.keys() == {"loss-00000-of-00001.npy"}
   assert ours["tokens-00000-of-00001.npy"] == theirs["tokens-00000-of-00001.npy"]
   assert "loss" not in json.dumps(TokenStore.open(plain.store).manifest)
-
-
-def test_a_json_file_may_be_one_object(tmp_path):
-  (tmp_path / "a.json").write_text(json.dumps({"text": "x = 1\n"}, indent=2))
-  assert texts(f"{tmp_path}/a.json", shards=1) == ["x = 1\n"]

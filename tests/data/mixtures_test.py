@@ -44,7 +44,7 @@ def test_shards_of_a_corpus_are_a_partition_in_order(source):
 
 
 def test_the_grammar_teacher_is_a_source_that_shards_agree_on():
-  source = mixtures.GrammarSource("exercises", 60, "plain", shards=3)
+  source = mixtures.GrammarSource("exercises", 60)
   whole = texts(source)
   assert len(whole) == 60
   assert sorted(t for k in range(3) for t in texts(source, k, 3)) == sorted(whole)

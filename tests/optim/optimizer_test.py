@@ -103,35 +103,6 @@ def test_equals_torch(changes):
   )
 
 
-def test_mask_goes_by_name():
-  mask = optimizer.decay_mask(_config(), _tree())
-  assert mask == {
-    "embedding": {"embedding": True},
-    "layers": {"up": {"kernel": True}},
-    "norm": {"bias": False},
-  }
-  assert all(jax.tree.leaves(optimizer.decay_mask(_config(decay="all"), _tree())))
-
-
-def test_shapes_are_enough():
-  shapes = jax.eval_shape(_tree)
-  transformation = optimizer.make_optimizer(_config(), _STEPS, shapes)
-  state = jax.eval_shape(transformation.init, shapes)
-  sizes = sorted(leaf.size for leaf in jax.tree.leaves(state))
-  assert sizes == sorted([1, 1, *[35, 30, 10] * 2])
-
-
-def test_first_update_fills_the_moments_only():
-  params = _tree()
-  transformation = optimizer.make_optimizer(_config(), _STEPS, params)
-  updates, state = transformation.update(
-    _gradient(0), transformation.init(params), params
-  )
-  assert all(not jnp.any(leaf) for leaf in jax.tree.leaves(updates))
-  moments = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
-  assert all(jnp.all(leaf != 0) for leaf in moments)
-
-
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_bfloat16_moments_are_rounded_means(name):
   """The means only: squares stay in float32."""

@@ -33,12 +33,6 @@ def test_words_to_axes(names, spec):
   assert (*found, *pad)[: len(names)] == (*spec, *pad)[: len(names)]
 
 
-def test_a_leaf_without_words_is_on_every_device():
-  mesh = make_mesh(MeshConfig())
-  tree = {"step": jax.ShapeDtypeStruct((), jnp.int32)}
-  assert sharding.shardings(tree, mesh)["step"].spec == PartitionSpec()
-
-
 def test_what_does_not_divide_is_named():
   mesh = make_mesh(MeshConfig(1, 1, 8))
   tree = {"mlp": {"up": boxed((16, 12), ("embed", "mlp"))}}
@@ -48,13 +42,6 @@ def test_what_does_not_divide_is_named():
     "Mesh: tensor=8 does not divide 12 in parameter mlp/up of shape (16, 12); "
     "choose a divisor of 12"
   )
-
-
-def test_unbox_keeps_shapes_and_arrays():
-  tree = {"a": boxed((2,), ("norm",)), "b": jnp.ones(3)}
-  plain = sharding.unbox(tree)
-  assert isinstance(plain["a"], jax.ShapeDtypeStruct)
-  assert plain["b"].shape == (3,)
 
 
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2), (1, 4, 2), (1, 1, 8)])
@@ -77,16 +64,6 @@ class _Elsewhere:
 
   def addressable_devices_indices_map(self, shape):
     return {i: (rows,) for i, rows in enumerate(self.rows)}
-
-
-def test_rows_of_one_host_of_many(monkeypatch):
-  rows = [slice(8, 12), slice(12, 16), slice(8, 12)]
-  monkeypatch.setattr(sharding, "batch_sharding", lambda mesh: _Elsewhere(rows))
-  assert [*sharding.host_rows(None, 32)] == [*range(8, 16)]
-  monkeypatch.setattr(
-    sharding, "batch_sharding", lambda mesh: _Elsewhere([slice(None)])
-  )
-  assert [*sharding.host_rows(None, 32)] == [*range(32)]
 
 
 def test_rows_of_a_host_whose_devices_lie_apart(monkeypatch):

@@ -160,21 +160,6 @@ def test_a_process_that_starts_a_run_twice_was_not_there_all_the_time(tmp_path):
 
 
 @pytest.mark.parametrize(
-  "torn", ['{"time": 17', '{"time": 1.0, "state": "ended"}', "\0"]
-)
-def test_a_torn_last_line_is_no_line(tmp_path, torn):
-  log, path = StartLog(tmp_path), tmp_path / FILE_NAME
-  log.write("starting")
-  with path.open("a") as file:
-    file.write(torn)
-  assert [event.state for event in read_events(path)] == ["starting"]
-  with log.start():
-    pass
-  states = [event.state for event in read_events(path)]
-  assert states == ["starting", "starting", "ended"]
-
-
-@pytest.mark.parametrize(
   "line",
   [
     *["compiled", "[1]", '{"time": 1.0}', '{"time": "1", "state": "starting"}'],

@@ -54,24 +54,6 @@ def test_the_picture_holds_the_numbers(tmp_path, monkeypatch):
   labels = [text.get_text() for text in top.get_legend().get_texts()]
   assert labels == ["train  0.050", "held out  0.055", "held out, code  0.045"]
   assert bottom.lines[0].get_ydata().tolist() == [1e-3] * 200
-  (tokens,) = top.child_axes
-  low, high = top.get_xlim()
-  np.testing.assert_allclose(tokens.get_xlim(), (100 * low, 100 * high))
-
-
-def test_tokens_follow_a_change_of_the_batch_size(tmp_path, monkeypatch):
-  """100 tokens a step until step 10, then 300."""
-  seen = [100 * step + 200 * max(step - 10, 0) for step in range(1, 21)]
-  lines = [
-    {"step": i, "loss": 1.0, "tokens_seen": tokens} for i, tokens in enumerate(seen, 1)
-  ]
-  metrics = write(tmp_path / "metrics.jsonl", lines)
-  (tokens,) = draw(monkeypatch, metrics, tmp_path / "loss.png").axes[0].child_axes
-  steps = np.array([0.0, 5.0, 10.0, 12.5, 20.0])
-  expected = np.array([0, 500, 1000, 1750, 4000])
-  there, back = tokens._functions
-  np.testing.assert_allclose(there(steps), expected)
-  np.testing.assert_allclose(back(expected), steps)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])

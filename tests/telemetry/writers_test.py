@@ -84,11 +84,6 @@ def test_a_file_of_something_else_is_refused(tmp_path, line):
   assert line in path.read_text()
 
 
-def test_reading_a_missing_file(tmp_path):
-  with pytest.raises(InputError, match="no such file"):
-    read_metrics(tmp_path / "metrics.jsonl")
-
-
 def test_summary_is_strict_json(tmp_path):
   path = tmp_path / "summary.json"
   summary = {"loss": math.nan, "devices": {"kind": "cpu", "count": 8}, "x": (1, 2.5)}

@@ -34,22 +34,6 @@ def test_accumulation_that_does_not_divide(changes, shards, named):
     dataclasses.replace(CONFIG, **changes).accumulation_steps(shards)
 
 
-def test_last_step_and_tokens():
-  assert CONFIG.last_step == 100
-  assert dataclasses.replace(CONFIG, stop_at_step=70).last_step == 70
-  assert CONFIG.tokens_per_step == 24 * 16
-
-
-def test_seed_zero_is_a_seed():
-  assert dataclasses.replace(CONFIG, seed=0).seed == 0
-
-
-@pytest.mark.parametrize("name", ["profile_at", "profile_steps"])
-def test_runtime_refuses(name):
-  with pytest.raises(InputError, match=f"{name}: got 0"):
-    RuntimeConfig(**{name: 0})
-
-
 def test_steps_of_a_profile_that_is_not_taken():
   assert RuntimeConfig(profile_at=3, profile_steps=9).profile_steps == 9
   with pytest.raises(InputError, match=r"no effect without Runtime\.profile_at"):

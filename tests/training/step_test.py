@@ -400,22 +400,3 @@ def test_measures_what_bfloat16_parameters_lose(tiny):
   warning = step.vanished_warning(jax.device_get(metrics))
   assert f"{float(metrics['vanished_updates']):.0%} of this step's updates" in warning
   assert "(100% of those of norm scales)" in warning
-
-
-def test_float32_parameters_are_not_warned_about(tiny, initial):
-  setup = tiny(mesh=(8, 1, 1))
-  _, metrics = compiled(setup)(
-    start(setup), sharding.put_batch(batches(1)[0], setup.mesh, 16)
-  )
-  assert set(metrics) == {"loss", "grad_norm", "learning_rate"}
-  assert step.vanished_warning(metrics) is None
-
-
-def test_learning_rate_is_that_of_the_step(tiny, initial):
-  setup = tiny(mesh=(8, 1, 1))
-  function, now = compiled(setup), start(setup)
-  rates = []
-  for tokens in batches(4):
-    now, metrics = function(now, sharding.put_batch(tokens, setup.mesh, 16))
-    rates.append(float(metrics["learning_rate"]))
-  np.testing.assert_allclose(rates, [0, 0.005, 0.01, 0.009], rtol=1e-6)
