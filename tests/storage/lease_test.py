@@ -56,12 +56,11 @@ def test_one_holder_at_a_time(tmp_path):
     pass
 
 
-def test_a_killed_holder_on_this_machine_is_replaced_at_once(tmp_path):
+def test_a_killed_holder_on_this_machine_is_replaced_at_once(tmp_path, caplog):
   _leave(tmp_path)
   assert (tmp_path / FILE_NAME).exists()
-  started = time.monotonic()
   with Lease(tmp_path, "training"):
-    assert time.monotonic() - started < 2
+    assert "waiting" not in caplog.text
 
 
 def test_another_process_with_the_number_of_the_killed_one(tmp_path):
@@ -97,11 +96,15 @@ def test_a_holder_that_is_stopping_ends_soon(tmp_path):
 
 
 def test_a_process_that_waits_gets_the_folder(tmp_path):
-  first = Lease(tmp_path, "building")
-  threading.Timer(1.5, first.close).start()
-  started = time.monotonic()
+  first, closed = Lease(tmp_path, "building"), []
+
+  def close():
+    closed.append(1)
+    first.close()
+
+  threading.Timer(1.5, close).start()
   with Lease(tmp_path, "building", wait=True):
-    assert time.monotonic() - started >= 1.5
+    assert closed
 
 
 def test_the_holder_learns_that_the_folder_was_taken_over(tmp_path):
