@@ -41,7 +41,7 @@ def configure(tmp_path):
       "base_url": url,
       "input_usd_per_million": 0.15,
       "output_usd_per_million": 0.60,
-      "timeout_seconds": 5.0,
+      "timeout_seconds": 60.0,
       "poll_seconds": 0.05,
     }
     return LlmConfig(**settings | changes)

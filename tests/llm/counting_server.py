@@ -76,6 +76,7 @@ class CountingServer(http.server.ThreadingHTTPServer):
     self.models, self.write = {"m"}, None
     self.files, self.batches, self.batch_ends = {}, {}, []
     self.batch_seconds = 0.1
+    self.fewest_batches = 0  # before so many are created, none ends
     self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
   def __enter__(self):
@@ -264,6 +265,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     with server.lock:
       batch = server.batches[name]
       over = time.monotonic() - batch["begun"] >= server.batch_seconds
+      over &= len(server.batches) >= server.fewest_batches
       if over and "files" not in batch:
         batch["files"] = [None, None]
         run = True
