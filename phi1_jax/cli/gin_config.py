@@ -287,8 +287,6 @@ def _statements(path: Path) -> list[Any]:
     reason = f": {error.strerror}; expected a readable gin file"
   except UnicodeDecodeError as error:
     reason = f": not a text file ({error})"
-  except IndentationError as error:
-    reason = f": line {error.lineno} is indented; expected bindings that begin a line"
   except TokenError as error:
     reason = f": a bracket or quote is never closed ({error.args[0]})"
   except SyntaxError as error:

@@ -22,8 +22,8 @@ import functools
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
 import jax
 from jax.sharding import PartitionSpec
@@ -109,9 +109,8 @@ def attention(
     raise InputError(f"attention={implementation!r} {refusal}.")
   if dropout_rate and dropout_key is None:
     raise InputError(f"attention: dropout_rate={dropout_rate} needs a dropout_key.")
-  entry = IMPLEMENTATIONS[implementation]
-  if entry.run is not None:
-    return entry.run(q_BTNH, k_BSNH, v_BSNH, segment_ids_BT, dropout_rate, dropout_key)
+  if plain := _PLAIN.get(implementation):
+    return plain(q_BTNH, k_BSNH, v_BSNH, segment_ids_BT, dropout_rate, dropout_key)
   masks = grid.Masks(segment_ids_BT)
   if dropout_key is not None and case.drops:
     batch, length, heads, _ = q_BTNH.shape
@@ -120,7 +119,7 @@ def attention(
       dropout.row_hashes(dropout_key, (batch, heads, length)),
       dropout.column_hashes(dropout_key, length),
     )
-  kernel = entry.kernels[case.platform]
+  kernel = _KERNELS[implementation][case.platform]
   return kernel(q_BTNH, k_BSNH, v_BSNH, masks, dropout_rate, spec=spec)
 
 
@@ -156,7 +155,7 @@ def _case(q_BTNH: jax.Array, spec: PartitionSpec, packed: bool, drops: bool) -> 
 @functools.cache  # so that each choice is logged once
 def choose(case: Case) -> str:
   """Return the first implementation that can compute the case."""
-  name = next(name for name in IMPLEMENTATIONS if refuse(name, case) is None)
+  name = next(name for name in _PREFERRED if refuse(name, case) is None)
   _LOG.info(
     "attention: %s (%s, %d positions, segment ids %s, dropout %s)",
     *(name, case.chip, case.length, case.packed, case.drops),
@@ -166,56 +165,40 @@ def choose(case: Case) -> str:
 
 def refuse(name: str, case: Case) -> str | None:
   """Return why this implementation cannot compute the case, or None."""
-  if name not in IMPLEMENTATIONS:
+  if name not in NAMES[1:]:
     return f"is unknown, expected one of {', '.join(NAMES)}"
-  entry = IMPLEMENTATIONS[name]
-  if entry.kernels and case.platform not in entry.kernels:
-    return f"runs on {' and '.join(entry.kernels)}, not on {case.platform}"
-  if entry.kernels and not case.even:
+  if name in _PLAIN:
+    return None
+  if case.platform not in _KERNELS[name]:
+    return f"runs on {' and '.join(_KERNELS[name])}, not on {case.platform}"
+  if not case.even:
     return "needs a batch and heads that the mesh divides"
-  return entry.refuse(case)
-
-
-_NO_DROPOUT = "has no dropout; set Model.attention_dropout_rate to 0"
-
-
-def _refuse_cudnn(case: Case) -> str | None:
-  if case.packed:
+  if name == "cudnn" and case.packed:
     return "does not honour segment ids; use attention='flash' or 'xla'"
-  if case.drops:
-    return _NO_DROPOUT
-  if case.head_dim % 8 or case.head_dim > 128:
+  if name != "flash" and case.drops:
+    return "has no dropout; set Model.attention_dropout_rate to 0"
+  if name == "cudnn" and (case.head_dim % 8 or case.head_dim > 128):
     return f"needs a head_dim of at most 128, a multiple of 8, not {case.head_dim}"
-  return _refuse_gpu(case)
+  return _refuse_gpu(name, case) if case.platform == "gpu" else _refuse_tpu(name, case)
 
 
-def _refuse_flash(case: Case) -> str | None:
-  if case.platform == "gpu":
-    if case.head_dim not in flash_gpu.HEAD_DIMS:
-      sizes = ", ".join(map(str, flash_gpu.HEAD_DIMS))
-      return f"needs a head_dim among {sizes} on a GPU, not {case.head_dim}"
-    return _refuse_gpu(case) or _refuse_length(flash_gpu.BLOCK, case)
-  if case.length > flash_tpu.MAX_LENGTH:
-    return f"holds at most {flash_tpu.MAX_LENGTH} positions in VMEM, not {case.length}"
-  return _refuse_mosaic(flash_tpu.BLOCK, case)
-
-
-def _refuse_splash(case: Case) -> str | None:
-  return _refuse_mosaic(splash.BLOCK, case) or (_NO_DROPOUT if case.drops else None)
-
-
-def _refuse_gpu(case: Case) -> str | None:
+def _refuse_gpu(name: str, case: Case) -> str | None:
+  if name == "flash" and case.head_dim not in flash_gpu.HEAD_DIMS:
+    sizes = ", ".join(map(str, flash_gpu.HEAD_DIMS))
+    return f"needs a head_dim among {sizes} on a GPU, not {case.head_dim}"
   if _TOO_OLD_GPU.search(case.chip):
     return f"needs an NVIDIA GPU of compute capability 8.0, not {case.chip}; use 'xla'"
   if case.dtype not in ("bfloat16", "float16"):
     return f"computes in bfloat16 or float16, not in {case.dtype}"
-  return None
+  return _refuse_length(flash_gpu.BLOCK, case) if name == "flash" else None
 
 
-def _refuse_mosaic(block: int, case: Case) -> str | None:
+def _refuse_tpu(name: str, case: Case) -> str | None:
+  if name == "flash" and case.length > flash_tpu.MAX_LENGTH:
+    return f"holds at most {flash_tpu.MAX_LENGTH} positions in VMEM, not {case.length}"
   if case.chip in _TOO_OLD_FOR_MOSAIC:
     return f"does not compile for {case.chip}, which is older than v4; use 'xla'"
-  return _refuse_length(block, case)
+  return _refuse_length(flash_tpu.BLOCK if name == "flash" else splash.BLOCK, case)
 
 
 def _refuse_length(block: int, case: Case) -> str | None:
@@ -233,29 +216,18 @@ def _run_cudnn(q_BTNH, k_BTNH, v_BTNH, masks, dropout_rate, *, spec) -> jax.Arra
   )
 
 
-class Implementation(NamedTuple):
-  """An implementation and the cases that it cannot compute.
-
-  Attributes:
-    refuse: returns why it cannot compute a case, or None.
-    run: (q, k, v, segment ids, dropout rate, dropout key) -> BTNH, on any platform.
-    kernels: in place of `run`, by platform: (q, k, v, `grid.Masks`, dropout rate,
-      spec=) -> BTNH. The compiler does not look into them.
-  """
-
-  refuse: Callable[[Case], str | None] = lambda case: None
-  run: Callable[..., jax.Array] | None = None
-  kernels: Mapping[str, Callable[..., jax.Array]] = {}
-
-
-# In the order in which "auto" prefers them. "splash" comes after "flash": its backward
-# kernel uses one core of a v4 or v5p, and it stores 64-wide heads as 128.
-IMPLEMENTATIONS = {
-  "cudnn": Implementation(_refuse_cudnn, kernels={"gpu": _run_cudnn}),
-  "flash": Implementation(
-    _refuse_flash, kernels={"tpu": flash_tpu.flash, "gpu": flash_gpu.flash}
-  ),
-  "splash": Implementation(_refuse_splash, kernels={"tpu": splash.splash}),
-  "xla": Implementation(run=dense.blocked),
-  "reference": Implementation(run=dense.reference),
+# By platform: (q, k, v, `grid.Masks`, dropout rate, spec=) -> BTNH. The compiler does
+# not look into them.
+_KERNELS: dict[str, dict[str, Callable[..., jax.Array]]] = {
+  "cudnn": {"gpu": _run_cudnn},
+  "flash": {"tpu": flash_tpu.flash, "gpu": flash_gpu.flash},
+  "splash": {"tpu": splash.splash},
 }
+# (q, k, v, segment ids, dropout rate, dropout key) -> BTNH, on any platform.
+_PLAIN: dict[str, Callable[..., jax.Array]] = {
+  "xla": dense.blocked,
+  "reference": dense.reference,
+}
+# "splash" comes after "flash": its backward kernel uses one core of a v4 or v5p, and it
+# stores 64-wide heads as 128.
+_PREFERRED = (*_KERNELS, "xla")

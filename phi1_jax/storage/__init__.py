@@ -2,19 +2,20 @@
 
 paths    parses a path; refuses other schemes
 retry    the retry policy for transient I/O errors
-files    reads, and atomic writes
-jsonl    append-only JSON lines with torn-line recovery
+files    reads, atomic writes, append-only JSON lines with torn-line recovery
 lease    the lock of a folder, kept by a heartbeat
 mirror   a local copy of a `gs://` folder, for files that are appended to
 """
 
 # ruff: noqa: F401 — other rooms take these names from here.
 from phi1_jax.storage.files import (
+  JsonLines,
   exists,
   move,
   names,
   read_bytes,
   read_json,
+  read_lines,
   read_text,
   stat,
   write_bytes,
@@ -22,7 +23,6 @@ from phi1_jax.storage.files import (
   write_text,
   writing,
 )
-from phi1_jax.storage.jsonl import JsonLines, read_lines
 from phi1_jax.storage.lease import HeldError, Lease, is_held
 from phi1_jax.storage.mirror import Mirror, cache_folder
 from phi1_jax.storage.paths import AnyPath, full, is_remote, parse
