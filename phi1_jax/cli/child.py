@@ -42,7 +42,9 @@ def run(
     os.close(reading)
     terminated = False
     try:
-      while (code := _exit_code(child)) is None:
+      while (code := child.poll()) is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+          child.wait(timeout=0.2)
         if stopping() and not terminated:
           terminated = True
           # The child must not stop itself again, should this process end first.
@@ -60,11 +62,3 @@ def run(
   if code:
     raise RuntimeError(f"{doing} failed: exit {code}")
   return True
-
-
-def _exit_code(child: subprocess.Popen) -> int | None:
-  """Return the exit code, or None if the child still runs after a moment."""
-  try:
-    return child.wait(timeout=0.2)
-  except subprocess.TimeoutExpired:
-    return None

@@ -75,15 +75,14 @@ def start_worker() -> None:
   """Set up a new process: it uses one core, and ends with its parent."""
   os.environ["TOKENIZERS_PARALLELISM"] = "false"
   os.environ["RAYON_NUM_THREADS"] = "1"
-  threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-  """End this process when its parent ends, so that it writes no more to the store."""
   parent = multiprocessing.parent_process()
-  if parent is not None:
+  assert parent is not None
+
+  def exit_with_parent() -> None:
     multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)
+    os._exit(1)  # so that it writes no more to the store
+
+  threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
 def build(unit: Unit, store: str, tokenizer_digest: str) -> dict[str, Any]:

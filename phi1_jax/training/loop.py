@@ -11,7 +11,6 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -82,7 +81,11 @@ def train(
     opened.push(checkpoints)
     state, before = restore_or_initialise(setup, store, checkpoints)
     first = int(state.step)
-    _refuse_past(first, setup)
+    if first > last:
+      raise InputError(
+        f"{setup.workdir}: this run is at step {first} already, expected at most "
+        f"{last}; raise Train.total_steps (or stop_at_step), or use another --workdir"
+      )
 
     # ---- Data: a batch is a function of the store, the seed and the windows before it.
     batches = train_batches(
@@ -118,10 +121,10 @@ def train(
           config=dataclasses.asdict(setup.config),
         )
       )
-      losses = read_losses(setup.local) if hosts.is_first() else {}
-    checkpoints.losses |= dict(
-      hosts.exchange("held-out losses", list(losses.items()))[0]
-    )
+      path = setup.local / "metrics.jsonl"
+      written = storage.read_lines(path) if hosts.is_first() else []
+      losses = [(x["step"], x["eval/loss"]) for x in written if x.get("eval/loss")]
+    checkpoints.losses |= dict(hosts.exchange("held-out losses", losses)[0])
     reader = MetricsReader(setup, recorder, first, before)
 
     def save(step: int, *, again: bool = False) -> None:
@@ -171,15 +174,6 @@ def train(
       reader.follow(step + 1, metrics)  # reads the step before, while this one runs
 
   return not stopping
-
-
-def _refuse_past(first: int, setup: Setup) -> None:
-  last = setup.config.train.last_step
-  if first > last:
-    raise InputError(
-      f"{setup.workdir}: this run is at step {first} already, expected at most "
-      f"{last}; raise Train.total_steps (or stop_at_step), or use another --workdir"
-    )
 
 
 def restore_or_initialise(
@@ -275,12 +269,6 @@ def _seen(meta: Mapping[str, Any], setup: Setup) -> Seen:
     )
     samples = samples * length // ours.sequence_length
   return Seen(meta["tokens_seen"], samples, meta.get("skipped_steps", 0))
-
-
-def read_losses(folder: Path) -> dict[int, float]:
-  """Return the held-out loss of each evaluated step from a metrics.jsonl."""
-  rows = storage.read_lines(folder / "metrics.jsonl")
-  return {row["step"]: row["eval/loss"] for row in rows if row.get("eval/loss")}
 
 
 def _meta(setup: Setup, store: TokenStore, seen: Seen) -> dict[str, Any]:

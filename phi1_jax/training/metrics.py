@@ -16,7 +16,7 @@ from phi1_jax.telemetry.throughput import Throughput
 from phi1_jax.telemetry.writers import Recorder
 from phi1_jax.training.memory import GIB
 from phi1_jax.training.setup import Setup
-from phi1_jax.training.step import Metrics, vanished_warning
+from phi1_jax.training.step import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -105,9 +105,15 @@ class MetricsReader:
       log.warning("step %d: no token of the batch is a completion; no update", step)
     elif not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
       self._not_finite(step, values)
-    if step > self._warmup and not self._warned and (lost := vanished_warning(values)):
+    lost = values.get("vanished_updates")
+    if lost and step > self._warmup and not self._warned:
       self._warned = True
-      log.warning("step %d: %s", step, lost)
+      log.warning(
+        "step %d: Model.param_dtype: %.0f%% of the updates were too small to change a "
+        "bfloat16 parameter; set Model.param_dtype='float32' (the computation stays in "
+        "Model.dtype)",
+        *(step, 100 * lost),
+      )
     last = step == self._train.last_step
     if step == 1 or last or step % self._train.log_every == 0:
       row = {

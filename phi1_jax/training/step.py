@@ -5,7 +5,7 @@ B sequences, T tokens, A accumulation steps.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -99,8 +99,8 @@ def make_train_step(
   `Train.skip_nonfinite_steps`; without it, they stay too.
 
   Metrics: `loss` (cross-entropy), `grad_norm` (before clipping), `learning_rate`; where
-  the settings ask for them `z_loss`, `targets` (number), `skipped` (0 or 1), and those
-  of `vanished_updates`.
+  the settings ask for them `z_loss`, `targets` (number), `skipped` (0 or 1) and
+  `vanished_updates`.
   """
   config, parts = setup.config.train, setup.accumulation_steps
   part_loss = functools.partial(
@@ -136,7 +136,8 @@ def make_train_step(
     }
     metrics |= {name: value for name, (wanted, value) in optional.items() if wanted}
     if setup.model.config.param_dtype != "float32":
-      metrics |= vanished_updates(state.params, result[0], params)
+      lost = vanished_updates(state.params, result[0], params)
+      metrics["vanished_updates"] = lost
     updated = TrainState(step=state.step + 1, params=params, optimizer=result[1])
     counted = finite | bool(config.skip_nonfinite_steps)
     return _chosen(finite & (weight > 0), counted, updated, state), metrics
@@ -163,7 +164,7 @@ def make_evaluation_step(model: Decoder, config: TrainConfig, document_end: int)
   return jax.jit(step)
 
 
-def vanished_updates(old: Any, updates: Any, new: Any) -> Metrics:
+def vanished_updates(old: Any, updates: Any, new: Any) -> jax.Array:
   """Return the share of non-zero updates that left their 16-bit parameter unchanged.
 
   Args:
@@ -172,35 +173,18 @@ def vanished_updates(old: Any, updates: Any, new: Any) -> Metrics:
     new: the parameters after the step.
 
   Returns:
-    `vanished_updates` of all parameters and `norm_vanished_updates` of the scales of
-    the norms, in [0, 1]; 0 where all updates are zero.
+    A scalar in [0, 1]; 0 where all updates are zero.
   """
 
-  def count(path, old, update, new) -> jax.Array:
+  def count(old, update, new) -> jax.Array:
     # Bits, because XLA for TPUs would compare the sum before it is rounded.
     same = [jax.lax.bitcast_convert_type(x, jnp.uint16) for x in (old, new)]
     lost = jnp.sum((update != 0) & (same[0] == same[1]), dtype=jnp.float32)
-    counts = jnp.stack([lost, jnp.sum(update != 0, dtype=jnp.float32)])
-    return jnp.stack([counts, counts * (path[-1].key == "scale")])
+    return jnp.stack([lost, jnp.sum(update != 0, dtype=jnp.float32)])
 
-  counts = jax.tree.leaves(jax.tree.map_with_path(count, old, updates, new))
-  (lost, every), (norm_lost, norm_every) = jnp.sum(jnp.stack(counts), axis=0)
-  return {
-    "vanished_updates": lost / jnp.maximum(every, 1),
-    "norm_vanished_updates": norm_lost / jnp.maximum(norm_every, 1),
-  }
-
-
-def vanished_warning(metrics: Mapping[str, float]) -> str | None:
-  """Return a warning for a user whose 16-bit parameters lose updates, or None."""
-  if not metrics.get("vanished_updates"):
-    return None
-  return (
-    f"Model.param_dtype: {metrics['vanished_updates']:.0%} of this step's updates "
-    f"({metrics['norm_vanished_updates']:.0%} of those of norm scales) were too small "
-    "to change a bfloat16 parameter. Set Model.param_dtype='float32'; the computation "
-    "stays in Model.dtype."
-  )
+  counts = jax.tree.leaves(jax.tree.map(count, old, updates, new))
+  lost, every = jnp.sum(jnp.stack(counts), axis=0)
+  return lost / jnp.maximum(every, 1)
 
 
 def _chosen(learned, counted, new: TrainState, old: TrainState) -> TrainState:
@@ -227,13 +211,11 @@ def _chosen(learned, counted, new: TrainState, old: TrainState) -> TrainState:
 
 def _part_loss(model, params, tokens, key, *, weight, **options):
   """Return the sums of losses and z-losses over the rows, divided by `weight`."""
-  dropout_key = key if _drops(model) else None
+  config = model.config
+  drops = config.dropout_rate > 0 or config.attention_dropout_rate > 0
+  dropout_key = key if drops else None
   sums = loss(model, params, tokens, dropout_key=dropout_key, **options)
   return sums.loss / weight, sums.z_loss / weight
-
-
-def _drops(model: Decoder) -> bool:
-  return model.config.dropout_rate > 0 or model.config.attention_dropout_rate > 0
 
 
 def _accumulate(part_loss, params, tokens, key, parts: int):

@@ -355,14 +355,8 @@ def test_counts_updates_that_a_bfloat16_parameter_loses():
   def apply(old, updates):
     return step.vanished_updates(old, updates, optax.apply_updates(old, updates))
 
-  found = jax.jit(apply)(old, updates)
-  assert float(found["vanished_updates"]) == pytest.approx(3 / 6)
-  assert float(found["norm_vanished_updates"]) == pytest.approx(2 / 3)
-  nothing = jax.jit(apply)(old, jax.tree.map(jnp.zeros_like, updates))
-  assert {name: float(value) for name, value in nothing.items()} == {
-    "vanished_updates": 0,
-    "norm_vanished_updates": 0,
-  }
+  assert float(jax.jit(apply)(old, updates)) == pytest.approx(3 / 6)
+  assert float(jax.jit(apply)(old, jax.tree.map(jnp.zeros_like, updates))) == 0
 
 
 def test_a_tpu_compares_what_it_stores():
@@ -374,29 +368,22 @@ def test_a_tpu_compares_what_it_stores():
 
   def count(old, updates):
     new = optax.apply_updates(old, updates)
-    return new, step.vanished_updates(old, updates, new)["vanished_updates"]
+    return new, step.vanished_updates(old, updates, new)
 
   text = jax.jit(count).lower(tree, tree).compile().as_text()
   assert len(re.findall(r"u16\[256\]\S* bitcast-convert\(", text)) == 2
 
 
 def test_measures_what_bfloat16_parameters_lose(tiny):
-  """At a rate of 1e-4 no scale of a norm ever moves, and the metric says so."""
+  """At a rate of 1e-4 no scale of a norm ever moves."""
   changes = {"peak_learning_rate": 1e-4, "warmup_steps": 0}
   setup = tiny(model={"param_dtype": "bfloat16"}, optimizer=changes)
-  function, now = compiled(setup), start(setup)
-  before = jax.device_get(now.params)
-  for tokens in batches(3):
-    now, metrics = function(now, sharding.put_batch(tokens, setup.mesh, 16))
-    assert float(metrics["norm_vanished_updates"]) == 1
-    assert 0.1 < float(metrics["vanished_updates"]) < 0.9
-  after = jax.device_get(now.params)
-  np.testing.assert_array_equal(
-    after["layers"]["norm"]["scale"], before["layers"]["norm"]["scale"]
+  before = jax.device_get(start(setup))
+  metrics, after = one_step(setup, before, batches(1)[0])
+  assert 0.1 < metrics["vanished_updates"] < 0.9
+  scales, kernels = (
+    [tree.params["layers"][block] for tree in (before, after)]
+    for block in ("norm", "mlp")
   )
-  assert not np.array_equal(
-    after["layers"]["mlp"]["up"]["kernel"], before["layers"]["mlp"]["up"]["kernel"]
-  )
-  warning = step.vanished_warning(jax.device_get(metrics))
-  assert f"{float(metrics['vanished_updates']):.0%} of this step's updates" in warning
-  assert "(100% of those of norm scales)" in warning
+  np.testing.assert_array_equal(*(norm["scale"] for norm in scales))
+  assert not np.array_equal(*(mlp["up"]["kernel"] for mlp in kernels))
