@@ -11,7 +11,7 @@ import types
 import numpy as np
 import pytest
 
-from phi1_jax import InputError, prepare, storage, train
+from phi1_jax import InputError, storage, train
 from phi1_jax.checkpoint.manager import CheckpointConfig, Checkpoints
 from phi1_jax.data.token_store import ShardWriter, finish
 from phi1_jax.text import tokenizer as tokenizers
@@ -143,12 +143,6 @@ def test_a_model_too_large_for_its_device():
   assert "GiB exceed its" in message
 
 
-def test_a_store_without_a_window(run):
-  write_store(run / "small", tokens=16)
-  message = complaint("--gin.Data.store=small")
-  assert "small is too small for one window of 17 tokens" in message
-
-
 def damage(store, name, change):
   (store / name).unlink()
   if change == "directory":
@@ -200,17 +194,6 @@ def test_a_work_directory_in_use(run):
     assert "another process is training in held" in complaint("--workdir=held")
 
 
-@pytest.mark.parametrize("content", ["hello\n", '{"loss": 1}\n', "directory"])
-def test_metrics_of_something_else(run, content):
-  (run / "w").mkdir()
-  path = run / "w" / "metrics.jsonl"
-  if content == "directory":
-    path.mkdir()
-  else:
-    path.write_text(content)
-  assert "metrics.jsonl" in complaint("--workdir=w")
-
-
 def write_checkpoint(folder, **changes):
   shape = dict(vocabulary_size=320, num_layers=2, num_heads=8, head_dim=4, embed_dim=16)
   shape |= dict(mlp_dim=32, rotary_dim=2, rope_base=10000.0, param_dtype="float32")
@@ -220,19 +203,6 @@ def write_checkpoint(folder, **changes):
   checkpoints = Checkpoints(folder / "checkpoints", CheckpointConfig())
   checkpoints.save(4, {"step": np.array([4], np.int32)}, {**meta, **changes})
   checkpoints.close()
-
-
-@pytest.mark.parametrize("flag", ["--workdir={}", "--gin.Checkpoint.resume_from={}"])
-@pytest.mark.parametrize(
-  ("changes", "named"),
-  [
-    ({"tokenizer": "e"}, f"another tokenizer: got e, expected {WORDS.digest}"),
-    ({"store": "e"}, "another store: got e, expected "),
-  ],
-)
-def test_a_checkpoint_of_another_run(run, flag, changes, named):
-  write_checkpoint(run / "old", **changes)
-  assert named in complaint(flag.format("old"))
 
 
 @pytest.mark.parametrize(
@@ -268,42 +238,6 @@ def test_two_places_to_start_from():
   message = complaint("--gin.Checkpoint.init_from=a", "--gin.Checkpoint.resume_from=b")
   assert "resume_from='b'" in message
   assert "init_from='a'" in message
-
-
-# The command that prepares tokens.
-
-PREPARE = {
-  "--gin.Data.mixture": "code_exercises",
-  "--gin.Data.processes": "1",
-  "--gin.Data.store": "new",
-  "--gin.Data.tokenizer": "codegen",
-  "--gin.Data.trained_vocabulary_size": "None",
-}
-
-
-@pytest.mark.parametrize(
-  ("flags", "named"),
-  [
-    (("--gin.Data.mixture=no_such_mixture",), ["no_such_mixture", "code_textbook"]),
-    (("--gin.Data.modules=('no_such_module',)",), ["Data.modules", "no_such_module"]),
-    (("--gin.Data.tokenizer=gone.json",), ["gone.json", "codegen"]),
-    (("--gin.Data.tokenizer=run.gin",), ["run.gin", "not a tokenizer.json"]),
-    (("--gin.Data.store=run.gin",), ["Data.store", "run.gin"]),
-    (("--gin.Data.store=foreign",), ["foreign", "not a token store", "a.txt"]),
-    (("--gin.Data.held_out_fraction=1.5",), ["Data.held_out_fraction", "1.5"]),
-    (("--gin.Data.shards=0",), ["Data.shards", "0"]),
-    (("--gin.Data.curated_directory=gone",), ["gone"]),
-    (("--gin.Data.modul=1",), ["Data.modul", "no such parameter"]),
-    (("--gin.Modle.x=1",), ["Modle"]),
-  ],
-)
-def test_prepare(run, flags, named):
-  (run / "foreign").mkdir()
-  (run / "foreign" / "a.txt").touch()
-  given = PREPARE | dict(flag.split("=", 1) for flag in flags)
-  flags = (f"{name}={value}" for name, value in given.items())
-  message = complaint(*flags, command=prepare)
-  assert all(word in message for word in named), message
 
 
 # Through the real command: code, one line on standard error, no traceback.

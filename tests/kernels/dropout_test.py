@@ -61,19 +61,6 @@ def test_values_and_gradient():
   )
 
 
-def test_rate_zero_is_the_identity():
-  x = jnp.ones((2, 3))
-  assert dropout(x, 0.0, None) is x
-
-
-def test_leading_dims_only_number_the_rows():
-  key = jax.random.key(0)
-  np.testing.assert_array_equal(
-    dropout(jnp.ones((6, 35, 11)), 0.5, key).reshape(-1, 11),
-    dropout(jnp.ones((210, 11)), 0.5, key),
-  )
-
-
 def test_a_part_of_the_mask_is_the_mask_of_the_part():
   key = jax.random.key(0)
   rows = module.row_hashes(key, (5, 7))[2:4, :, None]

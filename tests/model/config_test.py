@@ -1,13 +1,12 @@
 """Sizes, their consequences, and the gin files that state them."""
 
-import ast
 import dataclasses
 import pathlib
-import re
 
 import jax
 import pytest
 
+from phi1_jax.cli import gin_config
 from phi1_jax.model import decoder
 from phi1_jax.model.config import ModelConfig
 
@@ -24,17 +23,8 @@ _TINY = {
 }
 
 
-def _read_gin(name: str) -> dict:
-  """The bindings of a model's gin file, includes first."""
-  bindings: dict = {}
-  for line in (_GIN / name).read_text().splitlines():
-    if included := re.fullmatch(r"include 'gin/models/(.+)'", line):
-      bindings |= _read_gin(included[1])
-    elif bound := re.fullmatch(r"Model\.(\w+) = ([^#]+?)( *#.*)?", line):
-      bindings[bound[1]] = ast.literal_eval(bound[2])
-    else:
-      assert not line or line.startswith("#"), line
-  return bindings
+def _model(file: str) -> ModelConfig:
+  return gin_config.load([f"models/{file}"], [], {"Model": ModelConfig})["Model"]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +37,7 @@ def _read_gin(name: str) -> dict:
   ],
 )
 def test_parameter_count_of_formula_file_and_tree(file, count):
-  config = ModelConfig(**_read_gin(file))
+  config = _model(file)
   shapes = jax.tree.leaves(decoder.parameter_shapes(config))
   assert config.num_parameters() == count
   assert sum(shape.size for shape in shapes) == count
@@ -62,7 +52,7 @@ def test_parameter_count_of_primes():
 
 
 def test_flops_of_phi1():
-  config = ModelConfig(**_read_gin("phi1.gin"))
+  config = _model("phi1.gin")
   assert config.flops_per_token(2048) == pytest.approx(8.48e9, rel=1e-3)
   # Without attention it is 6 per entry of a matrix that multiplies activations.
   assert config.flops_per_token(0) == 6 * (24 * 12 * 2048**2 + 51200 * 2048)
