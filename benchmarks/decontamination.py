@@ -19,9 +19,8 @@ import plants
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
-from phi1_jax.curation import card, references, verdict
+from phi1_jax.curation import card, embedding, references, verdict
 from phi1_jax.curation.config import DecontaminateConfig
-from phi1_jax.curation.decontaminate import CheckpointEmbed
 from phi1_jax.curation.references import Embed, Index
 from phi1_jax.curation.verdict import Evidence
 from phi1_jax.data import corpora
@@ -164,13 +163,13 @@ def distances(
   rng = random.Random(0)
   functions = [f.source for _, text in texts for f in source.functions(text)]
   every = {n: e.code for n, e in enumerate(index.references)}
-  wanted = references.unit(embed(list(every.values())))
+  wanted = references.embed_code(embed, list(every.values()))
   sets = {"library function": rng.sample(functions, 1000)}
   for kind in ("renamed", "paraphrased docstring", "all at once, no text"):
     of = {p.id: plants.KINDS[kind](p) for _, p in references.problems(BENCHMARKS)}
     sets[kind] = [of[e.id] or e.code for e in index.references]
   for name, found in sets.items():
-    close = references.unit(embed(found)) @ wanted.T
+    close = references.embed_code(embed, found) @ wanted.T
     values = close.ravel() if name == "library function" else np.diagonal(close)
     apart = np.sqrt(np.maximum(0.0, 2.0 - 2.0 * values))
     yield f"embedding distance, {name}", f"{len(apart):,}", *quantiles(apart)
@@ -213,7 +212,7 @@ def main() -> None:
   head = ["random pairs", "pairs", *(f"{q:.2%}" for q in QUANTILES)]
   print(card.table(head, pairs(index, texts, arguments.draws)))
   if arguments.checkpoint:
-    embed = CheckpointEmbed(arguments.checkpoint, arguments.pooling)
+    embed = embedding.opened(arguments.checkpoint, arguments.pooling, 512).embed
     print(card.table(head, distances(index, texts, embed)))
 
 

@@ -15,7 +15,7 @@ import logging
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from phi1_jax import InputError, storage
 from phi1_jax.cli import command
 from phi1_jax.cli.progress import Progress
 from phi1_jax.curation.deduplicate import LossError
-from phi1_jax.curation.engine import EXECUTORS, Engine, TaskError
+from phi1_jax.curation.engine import EXECUTORS, Engine, Job, TaskError
 from phi1_jax.curation.folder import COMPLETED, STAGE, EmptyError
-from phi1_jax.curation.stages import STAGES, Context, requests
+from phi1_jax.curation.stages import STAGES
 from phi1_jax.llm.client import BudgetError, RequestError
 from phi1_jax.llm.config import LlmConfig
 from phi1_jax.problems import mbpp
@@ -64,10 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   if arguments.benchmarks:
     os.environ[mbpp.ENVIRONMENT] = arguments.benchmarks
   # All settings are read before the first stage runs.
-  contexts = [(*place, _context(*place, arguments)) for place in _places(arguments)]
-  for name, folder, context in contexts:
+  jobs = [(name, _job(name, folder, arguments)) for name, folder in _places(arguments)]
+  for name, job in jobs:
     try:
-      _estimate(name, context) if arguments.estimate else _run(name, folder, context)
+      _estimate(name, job) if arguments.estimate else _run(name, job)
     except _FAILURES as error:
       print(f"error: {error}", file=sys.stderr)
       return FAILED
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       if error.errno != errno.ENOSPC:
         raise
       print(
-        f"error: {folder}: the disk is full; make room and run the same command "
+        f"error: {job.folder}: the disk is full; make room and run the same command "
         "again, which pays for nothing twice",
         file=sys.stderr,
       )
@@ -149,12 +149,10 @@ def _parameters() -> str:
 
 def _taus(text: str) -> tuple[float, ...]:
   try:
-    found = tuple(float(part) for part in text.split(","))
+    return tuple(map(float, text.split(",")))
   except ValueError:
-    found = ()
-  if not found or not all(0 < tau < 1 for tau in found):
-    raise InputError(f"--tau: got {text!r}, expected numbers such as 0.95,0.9,0.85,0.8")
-  return found
+    expected = "numbers such as 0.95,0.9,0.85,0.8"
+    raise InputError(f"--tau: got {text!r}, expected {expected}") from None
 
 
 def _places(arguments: argparse.Namespace) -> list[tuple[str, AnyPath]]:
@@ -166,8 +164,8 @@ def _places(arguments: argparse.Namespace) -> list[tuple[str, AnyPath]]:
   return [(arguments.stage, arguments.workdir or _ROOT / name)]
 
 
-def _context(name: str, folder: AnyPath, arguments: argparse.Namespace) -> Context:
-  """Return a stage's settings, checked."""
+def _job(name: str, folder: AnyPath, arguments: argparse.Namespace) -> Job:
+  """Return a stage's job, with its settings checked."""
   from phi1_jax.cli import gin_config  # after --help
 
   def load(part: str) -> Any:
@@ -184,19 +182,12 @@ def _context(name: str, folder: AnyPath, arguments: argparse.Namespace) -> Conte
   config = _beside(config, folder)
   if name == _DECONTAMINATE:
     config = _decontaminate(config, arguments)
-  engine = Engine(arguments.executor, arguments.tasks, arguments.workers)
-  context = Context(
-    config=config,
-    folder=folder,
-    engine=dataclasses.replace(engine, bar=Progress),
-    client=lambda: _client(name, load("Llm")),
-    taus=arguments.tau,
-  )
-  if context.needs_llm:
+  engine = Engine(arguments.executor, arguments.tasks, arguments.workers, Progress)
+  job = Job(config, folder, engine, lambda: _client(name, load("Llm")), arguments.tau)
+  if job.needs_llm:
     load("Llm")  # so that its errors come first
     # The bar of the replies shows the money too; two bars would fight for a line.
-    engine = dataclasses.replace(engine, bar=None)
-    context = dataclasses.replace(context, engine=engine)
+    job = dataclasses.replace(job, engine=dataclasses.replace(engine, bar=None))
   checkpoint = getattr(config, "checkpoint", None)
   if checkpoint and not storage.exists(storage.parse(checkpoint)):
     raise InputError(
@@ -204,7 +195,7 @@ def _context(name: str, folder: AnyPath, arguments: argparse.Namespace) -> Conte
       "of a training, such as that of\npython -m phi1_jax.train "
       "--gin_file=gin/quickstart_pretrain.gin"
     )
-  return context
+  return job
 
 
 def _decontaminate(config: Any, arguments: argparse.Namespace) -> Any:
@@ -249,52 +240,48 @@ def _client(name: str, config: LlmConfig) -> Iterator[Any]:
   from phi1_jax.curation.replies import Replies
   from phi1_jax.llm.client import Client
 
-  with _money_bar(name) as show, Client(config, show) as client:
+  bar, seen = None, 0
+
+  def show(now: Any) -> None:
+    nonlocal bar, seen
+    if bar is None or now.done < seen:  # a further pass counts from the start
+      if bar:
+        bar.close()
+      bar, seen = opened.enter_context(Progress(now.total, "replies", name)), 0
+    bar.update(now.done - seen, **now.budget.figures())
+    seen = now.done
+
+  with contextlib.ExitStack() as opened, Client(config, show) as client:
     yield Replies(config, client)
 
 
-@contextlib.contextmanager
-def _money_bar(name: str) -> Iterator[Callable[[Any], None]]:
-  """Give the function that moves a bar over replies."""
-  with contextlib.ExitStack() as opened:
-    bars: list[Progress] = []
-    seen = 0
-
-    def show(now: Any) -> None:
-      nonlocal seen
-      if now.done < seen:  # a second pass counts from the start
-        bars.pop().close()
-        seen = 0
-      if not bars:
-        bars.append(opened.enter_context(Progress(now.total, "replies", name)))
-      bars[0].update(now.done - seen, **now.budget.figures())
-      seen = now.done
-
-    yield show
-
-
-def _run(name: str, folder: AnyPath, context: Context) -> None:
+def _run(name: str, job: Job) -> None:
   """Run a stage and print a summary."""
-  log.info("%s -> %s", name, folder)
-  with storage.Lease(folder, f"running {name}"):
-    was_done = storage.exists(folder / COMPLETED)
-    print(_summary(name, STAGES[name].run(context)))
-  print(f"{'was complete already' if was_done else 'written'}: {folder}", flush=True)
+  log.info("%s -> %s", name, job.folder)
+  with storage.Lease(job.folder, f"running {name}"):
+    was_done = storage.exists(job.folder / COMPLETED)
+    print(_summary(name, STAGES[name].run(job)))
+  done = "was complete already" if was_done else "written"
+  print(f"{done}: {job.folder}", flush=True)
 
 
-def _estimate(name: str, context: Context) -> None:
+def _estimate(name: str, job: Job) -> None:
   """Print the cost of a stage."""
-  if not context.needs_llm:
+  if not job.needs_llm:
     print(f"{name}: asks no LLM, costs nothing")
     return
-  with context.client() as replies:
-    print(f"{name}: {replies.estimate(requests(name, context, replies)).text()}")
+  with job.client() as replies:
+    print(f"{name}: {replies.estimate(STAGES[name].requests(job, replies)).text()}")
 
 
 def _summary(name: str, stats: dict[str, Any]) -> str:
   """Return a few lines about what a stage did."""
   lines = [f"{name}: done"]
-  if "read" in stats:  # a study keeps a set per rate, none of its own
+  if "rows" in stats:  # a study keeps a set per rate, none of its own
+    from phi1_jax.curation import decontaminate
+
+    lines.append(decontaminate.table(stats["rows"]))
+  if "read" in stats:
     lines = [f"{name}: read {stats['read']:,}, kept {stats['kept']:,}"]
     lines += [f"  dropped {n:,}: {reason}" for reason, n in stats["dropped"].items()]
   masked = stats.get("masked")

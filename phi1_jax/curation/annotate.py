@@ -1,7 +1,7 @@
 """Educational value of a sample of raw code, as the paper had GPT-4 annotate it.
 
   sample   the documents of the least ids, which are hashes, of each task's part
-  judge    those of the least ids of all, in chunks
+  judge    those of the least ids of all
 
 A judge gives each document a score from 0 to 5. A second pass over some of them, and
 labels of another judge, show how far the scores can be trusted. The second pass of an
@@ -10,258 +10,188 @@ far the server repeats itself.
 """
 
 import dataclasses
+import functools
 import heapq
+import itertools
 import json
 import re
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from phi1_jax import InputError, storage
 from phi1_jax.curation import folder as folders
-from phi1_jax.curation import form, inputs, local_judge
+from phi1_jax.curation import form, local_judge, prompt, read
 from phi1_jax.curation.config import AnnotateConfig
 from phi1_jax.curation.document import Decision, Document, Drop, Keep, Tally
-from phi1_jax.curation.engine import Engine, Ticker, Write
-from phi1_jax.curation.prompt import Prompt
-from phi1_jax.curation.read import Read
+from phi1_jax.curation.engine import Job
+from phi1_jax.curation.folder import Tick
 from phi1_jax.curation.replies import Replies
-from phi1_jax.llm.conversation import Answered, Malformed
+from phi1_jax.llm.conversation import Malformed
 from phi1_jax.llm.request import Request
 from phi1_jax.storage import AnyPath
 
-STAGE, VERSION = "annotate", 2
+STAGE, VERSION = "annotate", 3
 PLACES = frozenset(("code", "cut"))
 SCALE = "0 (of no use) to 5 (like a page of a good textbook)"
-_CHUNK, _LLM_CHUNK = 250, 10_000  # documents that a task judges
+_BATCH = 10_000  # documents that are judged before the next are read
+
+# A score from 0 to 5, or None; the judge's own words, or why there is no score; and
+# facts for the provenance: judge, model, prompt, request.
+Judgement = tuple[float | None, str, dict[str, Any]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Judgement:
-  """A judge's score of a document.
-
-  Attributes:
-    score: from 0 to 5; None if no usable answer came.
-    reason: the judge's own words, or why there is no score.
-    facts: for the provenance: judge, model, prompt, request.
-  """
-
-  score: float | None
-  reason: str
-  facts: dict[str, Any]
-
-
-class Judge(Protocol):
-  """Gives scores."""
-
-  @property
-  def varies(self) -> bool:
-    """Whether a second pass may give other scores, and needs this process."""
-    ...
-
-  def identity(self) -> dict[str, Any]:
-    """Return what decides the scores beside the stage's own settings."""
-    ...
-
-  def facts(self) -> dict[str, Any]:
-    """Return entries of stats and cards: "models", "prompts", "cost"."""
-    ...
-
-  def scores(self, documents: Sequence[Document], sample: int) -> Iterator[Judgement]:
-    """Yield a judgement per document, in order; another sample is another try."""
-    ...
-
-
-def run(
-  config: AnnotateConfig, folder: AnyPath, engine: Engine, judge: Judge
-) -> dict[str, Any]:
+def run(job: Job, judge: Any = None) -> dict[str, Any]:
   """Score a sample; return the stats.
 
   Args:
-    config: the inputs, and the size of the sample.
-    folder: the stage's folder; complete, it is only read.
-    engine: where the tasks run; an LLM is asked from this process.
-    judge: gives the scores.
+    job: an LLM is asked from this process.
+    judge: has the methods of `LocalJudge`; None takes the one of the settings.
 
   Raises:
     InputError: an input is not there, the folder was begun with other settings, or
       `compare_with` has no labels.
     EmptyError: no document got a score.
   """
-  settings = {**dataclasses.asdict(config), "version": VERSION, **judge.identity()}
-  settings["read"] = inputs.identity(config.inputs)
+  config: AnnotateConfig = job.config
   if config.compare_with:  # before anything is judged, and paid for
     labelled("Annotate.compare_with", config.compare_with)
-  if folders.begin(folder, STAGE, settings):
-    return folders.read_stats(folder)
-  facts: dict[str, Any] = {}
-  with folders.measured(facts):
-    chunks = sample(config, folder, engine, _LLM_CHUNK if judge.varies else _CHUNK)
-    judging = Judging(config, folder, judge, len(chunks))
-    steps = [judging, Write(folder, "judge")]
-    one = judge.varies
-    counts = engine.run(folder, "judge", steps, len(chunks), sum(chunks), one)
-    pairs = _pairs(folder)
-    facts |= {
-      "scale": SCALE,
-      "scores": _histogram([first for first, _ in pairs.values()]),
-      "second_pass": _second_pass(list(pairs.values()), judge),
-      **judge.facts(),
-      "lineage": inputs.lineage(config.inputs),
-    }
-    if config.compare_with:
-      facts["other_judge"] = compare(config.compare_with, pairs)
-  return folders.finish(folder, STAGE, counts.stats(), facts)
+  if judge is None and job.needs_llm:
+    with job.client() as replies:
+      return run(job, LlmJudge(config, PLACES, replies))
+  judge = judge or LocalJudge()
+  settings = {"version": VERSION, **judge.identity()}
+  return job.run(STAGE, settings, functools.partial(_run, job, judge))
 
 
-@dataclasses.dataclass(frozen=True)
-class Smallest:
-  """A step: the code of the least ids among a task's documents, to a file.
-
-  Attributes:
-    folder: the stage's folder.
-    number: how many.
-  """
-
-  folder: AnyPath
-  number: int
-
-  def __call__(
-    self, data: Iterable[Decision], rank: int, world_size: int
-  ) -> Iterator[Tally]:
-    """Write the documents, and the reasons for those that could not be read."""
-    del world_size
-    tick = Ticker(self.folder, "sample", rank)
-    drops: list[Drop] = []
-
-    def documents() -> Iterator[Document]:
-      for decision in data:
-        tick(1)
-        if isinstance(decision, Drop):
-          drops.append(decision)
-        elif decision.document.kind == "code":
-          yield decision.document
-
-    least = heapq.nsmallest(self.number, documents(), key=lambda d: d.id)
-    place = self.folder / folders.ENGINE / "sampled"
-    folders.spill(place, f"{rank:05d}.parquet", [*drops, *map(Keep, least)])
-    tick.flush()
-    yield Tally()
+def _run(job: Job, judge: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+  config, sampled = job.config, _sample(job)
+  arguments, one = (job.folder, judge, sampled), judge.varies
+  tasks = 1 if one else sampled
+  counts = job.phase("judge", _judge_task, arguments, tasks, config.sample, one)
+  noted = {d.id: d.provenance[STAGE] for d in folders.kept(job.folder)}
+  scores = {name: each["score"] for name, each in noted.items()}
+  again = {
+    n: each["second_score"] for n, each in noted.items() if "second_score" in each
+  }
+  rounded = [round(score) for score in scores.values()]
+  facts = {"scale": SCALE, "scores": {str(n): rounded.count(n) for n in range(6)}}
+  facts["second_pass"] = _compared(scores, again)
+  if not one:
+    facts["second_pass"]["note"] = "the judge is a function of the text"
+  if config.compare_with:
+    stats = folders.read_stats(storage.parse(config.compare_with))
+    labels = labelled("Annotate.compare_with", config.compare_with)
+    other = _compared(scores, {document.id: score for document, score in labels})
+    judged = {"labels": config.compare_with, "models": stats.get("models")}
+    facts["other_judge"] = {**judged, **other}
+  return counts.stats(), {**facts, **judge.facts()}
 
 
-def sample(
-  config: AnnotateConfig, folder: AnyPath, engine: Engine, chunk: int
-) -> list[int]:
-  """Choose the documents to judge; return how many rows each chunk has.
+def _sample(job: Job) -> int:
+  """Choose the documents to judge; return the number of tasks that read them.
 
   An id is a hash, so the sample is random, and a larger one holds a smaller one.
   """
-  work = folder / folders.ENGINE
-  if not storage.exists(work / "chunks.json"):
-    tasks, total = inputs.prepare(work, "Annotate.inputs", config.inputs, engine.count)
-    steps = [Read(work / "plan"), Smallest(folder, config.sample)]
-    engine.run(folder, "sample", steps, tasks, total)
-    chunks = _write_chunks(work, config.sample, chunk)
-    if not chunks:
-      raise InputError(f"Annotate.inputs: {config.inputs} hold no code to judge")
-    storage.write_json(work / "chunks.json", {"rows": chunks})
-  return storage.read_json(work / "chunks.json")["rows"]
+  tasks, total = job.plan()
+  if not storage.exists(job.work / "chosen.json"):
+    job.phase("sample", _sample_task, (job.config, job.work), tasks, total)
+    task_of: dict[str, int] = {}
+    for rank in range(tasks):
+      for row in folders.rows(_sampled(job.work, rank), ["id", "reason"]):
+        if not row["reason"]:
+          task_of.setdefault(row["id"], rank)
+    least = heapq.nsmallest(job.config.sample, task_of)
+    if not least:
+      raise InputError(f"Annotate.inputs: {job.config.inputs} hold no code to judge")
+    chosen = {name: task_of[name] for name in least}
+    again = least[: job.config.second_pass]
+    storage.write_json(job.work / "chosen.json", {"task_of": chosen, "again": again})
+  return tasks
 
 
-def _write_chunks(work: AnyPath, number: int, chunk: int) -> list[int]:
-  """Write the least of all tasks in chunks; the last one has the rows to drop."""
-  names = storage.names(work / "sampled")
-  paths = [work / "sampled" / name for name in names if name.endswith(".parquet")]
-  ids = [
-    row["id"]
-    for path in paths
-    for row in folders.rows(path, ["id", "reason"])
-    if not row["reason"]
-  ]
-  least = heapq.nsmallest(number, set(ids))
-  if not least:
-    return []
-  places = {name: n for n, name in enumerate(least)}
-  size = -(-len(least) // -(-len(least) // chunk))
-  parts: dict[int, list[Decision]] = {}
-  seen: set[str] = set()
-  for decision in (each for path in paths for each in folders.spilled(path)):
-    name = decision.document.id
-    if isinstance(decision, Drop):
-      parts.setdefault((len(least) - 1) // size, []).append(decision)
-    elif name in places:
-      again = Drop(decision.document, "read twice")
-      parts.setdefault(places[name] // size, []).append(
-        again if name in seen else decision
-      )
-      seen.add(name)
-  for place, part in enumerate(parts[n] for n in sorted(parts)):
-    part.sort(key=lambda decision: decision.document.id)
-    folders.spill(work / "chunks", f"{place:05d}.parquet", part)
-  return [len(parts[n]) for n in sorted(parts)]
+def _sampled(work: AnyPath, rank: int) -> AnyPath:
+  return work / "sampled" / f"{rank:05d}.parquet"
 
 
-def chosen(folder: AnyPath, chunk: int) -> Iterator[Decision]:
-  """Yield the documents of a chunk, those of bad form dropped."""
-  path = folder / folders.ENGINE / "chunks" / f"{chunk:05d}.parquet"
-  for decision in folders.spilled(path):
-    reason = form.problem(decision.document.text)
-    if isinstance(decision, Keep) and reason:
-      yield Drop(decision.document, reason)
-    else:
-      yield decision
+def _sample_task(
+  config: AnnotateConfig, work: AnyPath, rank: int, tasks: int, tick: Tick
+) -> None:
+  """Write the code of the least ids, and why some could not be read."""
+  del tasks
+  drops: list[Decision] = []
+
+  def code() -> Iterator[Decision]:
+    for decision in read.of_task(work / "plan", rank):
+      tick(1)
+      if isinstance(decision, Drop):
+        drops.append(decision)
+      elif decision.document.kind == "code":
+        yield decision
+
+  least = heapq.nsmallest(config.sample, code(), key=lambda each: each.document.id)
+  path = _sampled(work, rank)
+  folders.spill(path.parent, path.name, [*drops, *least])
 
 
-@dataclasses.dataclass(frozen=True)
-class Judging:
-  """A step: a chunk's documents to decisions with scores.
-
-  Attributes:
-    config: the settings.
-    folder: the stage's folder.
-    judge: gives the scores.
-    chunks: how many chunks there are.
-  """
-
-  config: AnnotateConfig
-  folder: AnyPath
-  judge: Judge
-  chunks: int
-
-  def __call__(self, data: Any, rank: int, world_size: int) -> Iterator[Decision]:
-    """Yield the decisions."""
-    del data, world_size
-    kept: list[Document] = []
-    for decision in chosen(self.folder, rank):
+def _chosen(work: AnyPath, ranks: Iterable[int]) -> Iterator[Decision]:
+  """Yield the chosen documents of some tasks, those of bad form dropped."""
+  task_of: dict[str, int] = storage.read_json(work / "chosen.json")["task_of"]
+  for rank in ranks:
+    for decision in folders.spilled(_sampled(work, rank)):
+      document = decision.document
       if isinstance(decision, Drop):
         yield decision
-      else:
-        kept.append(decision.document)
-    again = (
-      kept[: again_in(self.config, self.chunks, rank)] if self.judge.varies else []
-    )
-    second = list(self.judge.scores(again, 1)) if again else []
-    for place, (document, first) in enumerate(
-      zip(kept, self.judge.scores(kept, 0), strict=True)
-    ):
-      noted = {**first.facts, "score": first.score, "reason": first.reason}
-      if place < len(second):
-        noted["second_score"] = second[place].score
-      document = document.noted(STAGE, noted)
-      if first.score is None:
-        yield Drop(document, "no usable answer", {"reason": first.reason})
-      else:
-        yield Keep(document)
+      elif task_of.get(document.id, rank) != rank:
+        yield Drop(document, "read twice")
+      elif document.id in task_of:
+        task_of[document.id] = -1
+        reason = form.problem(document.text)
+        yield Drop(document, reason) if reason else decision
 
 
-def again_in(config: AnnotateConfig, chunks: int, rank: int) -> int:
-  """Return how many documents of a chunk are judged a second time."""
-  before = config.second_pass * rank // chunks
-  return config.second_pass * (rank + 1) // chunks - before
+def _judge_task(
+  folder: AnyPath, judge: Any, sampled: int, rank: int, tasks: int, tick: Tick
+) -> Tally:
+  work = folder / folders.ENGINE
+  again = set(storage.read_json(work / "chosen.json")["again"] if judge.varies else ())
+
+  def decisions() -> Iterator[Decision]:
+    found = _chosen(work, range(rank, sampled, tasks))
+    while batch := list(itertools.islice(found, _BATCH)):
+      yield from (each for each in batch if isinstance(each, Drop))
+      kept = [each.document for each in batch if isinstance(each, Keep)]
+      twice = [document for document in kept if document.id in again]
+      second = list(judge.scores(twice, 1)) if twice else []
+      scores = {d.id: each[0] for d, each in zip(twice, second, strict=True)}
+      for document, first in zip(kept, judge.scores(kept, 0), strict=True):
+        score, reason, facts = first
+        noted = {**facts, "score": score, "reason": reason}
+        if document.id in scores:
+          noted["second_score"] = scores[document.id]
+        document = document.noted(STAGE, noted)
+        if score is None:
+          yield Drop(document, "no usable answer", {"reason": reason})
+        else:
+          yield Keep(document)
+
+  return folders.write(folder, decisions(), rank, tasks, tick)
 
 
-def agreement(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
+def _compared(
+  first: Mapping[str, float], second: Mapping[str, float | None]
+) -> dict[str, Any]:
+  """Return the agreement of two series of scores on the documents that both have."""
+  both = [(a, b) for n, a in first.items() if (b := second.get(n)) is not None]
+  return agreement([a for a, _ in both], [b for _, b in both])
+
+
+def agreement(
+  first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray
+) -> dict[str, Any]:
   """Return how far two series of scores of the same documents agree.
 
   Returns:
@@ -271,23 +201,18 @@ def agreement(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]
   a, b = np.asarray(first, float), np.asarray(second, float)
   if not len(a):
     return {"documents": 0}
+  from scipy import stats
+
   apart = np.abs(np.rint(a) - np.rint(b))
   constant = min(len(np.unique(a)), len(np.unique(b))) == 1
-  spearman = None if constant else float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
+  ranks: Any = None if constant else stats.spearmanr(a, b)
   return {
     "documents": len(a),
     "exact": round(float((apart == 0).mean()), 4),
     "within_one": round(float((apart <= 1).mean()), 4),
-    "spearman": None if spearman is None else round(spearman, 4),
+    "spearman": None if constant else round(float(ranks.statistic), 4),
     "mean_difference": round(float((b - a).mean()), 4),
   }
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-  """Return ranks from 0; equal values share the mean of theirs."""
-  _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-  ends = np.cumsum(counts)
-  return ((ends - counts + ends - 1) / 2)[inverse]
 
 
 def labelled(name: str, place: str) -> list[tuple[Document, float]]:
@@ -316,116 +241,71 @@ def labelled(name: str, place: str) -> list[tuple[Document, float]]:
   return found
 
 
-_Pair = tuple[float, float | None]
-
-
-def _pairs(folder: AnyPath) -> dict[str, _Pair]:
-  """Return id -> score and second score, None where there is none."""
-  return {
-    document.id: (noted["score"], noted.get("second_score"))
-    for document in folders.kept(folder)
-    if (noted := document.provenance[STAGE])
-  }
-
-
-def compare(other: str, pairs: Mapping[str, _Pair]) -> dict[str, Any]:
-  """Return the agreement with another judge's labels, in another stage's folder."""
-  stats = folders.read_stats(storage.parse(other))
-  labels = labelled("Annotate.compare_with", other)
-  both = [(pairs[d.id][0], score) for d, score in labels if d.id in pairs]
-  judge = {"labels": other, "models": stats.get("models")}
-  return {**judge, **agreement([a for a, _ in both], [b for _, b in both])}
-
-
-def _histogram(scores: Sequence[float]) -> dict[str, int]:
-  rounded = [round(score) for score in scores]
-  return {str(score): rounded.count(score) for score in range(6)}
-
-
-def _second_pass(pairs: Sequence[_Pair], judge: Judge) -> dict[str, Any]:
-  if not judge.varies:
-    return {"documents": 0, "note": "the judge is a function of the text"}
-  both = [(a, b) for a, b in pairs if b is not None]
-  return agreement([a for a, _ in both], [b for _, b in both])
-
-
-@dataclasses.dataclass(frozen=True)
 class LocalJudge:
   """The features of `local_judge`, in place of an LLM."""
 
-  varies: bool = False
+  varies = False  # whether a second pass may give other scores, and needs this process
 
   def identity(self) -> dict[str, Any]:
-    """Return the version of the features."""
+    """Return the settings that decide the scores beside the stage's own."""
     return {"local_judge": local_judge.VERSION}
 
   def facts(self) -> dict[str, Any]:
     """Return a model's name that says that no language model judged."""
     version = local_judge.VERSION
-    return {
-      "models": [f"local judge, version {version}: features of the code (no LLM)"]
-    }
+    name = f"local judge, version {version}: features of the code (no LLM)"
+    return {"models": [name]}
 
   def scores(self, documents: Sequence[Document], sample: int) -> Iterator[Judgement]:
-    """Yield scores, with the features for a reason."""
+    """Yield a judgement per document, in order; another sample is another try."""
     del sample
     facts = {"judge": "local", "version": local_judge.VERSION}
     for document in documents:
       found = local_judge.features(document.text)
       if found is None:
-        yield Judgement(None, "this interpreter cannot parse it", facts)
-      else:
-        yield Judgement(local_judge.weigh(found), _brief(found), facts)
+        yield None, "this interpreter cannot parse it", facts
+        continue
+      brief = [
+        f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in dataclasses.asdict(found).items()
+      ]
+      yield local_judge.weigh(found), ", ".join(brief), facts
 
 
-def _brief(found: local_judge.Features) -> str:
-  parts = dataclasses.asdict(found).items()
-  return ", ".join(
-    f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in parts
-  )
+class LlmJudge(prompt.Asker):
+  """Sends the paper's question to an LLM."""
 
-
-@dataclasses.dataclass(frozen=True)
-class LlmJudge:
-  """Sends the paper's question to an LLM.
-
-  Attributes:
-    config: how much of a document is shown, and how long an answer may be.
-    replies: requests, counted.
-    prompt: with the places `PLACES`.
-  """
-
-  config: AnnotateConfig
-  replies: Replies
-  prompt: Prompt
-  varies: bool = True
-
-  def identity(self) -> dict[str, Any]:
-    """Return the model and the prompt."""
-    return {**self.replies.identity(), "prompt": self.prompt.version}
-
-  def facts(self) -> dict[str, Any]:
-    """Return the model, the prompt, and the cost."""
-    return {**self.replies.facts(), "prompts": [self.prompt.record()]}
+  varies = True
 
   def requests(self, documents: Iterable[Document], sample: int) -> Iterator[Request]:
     """Yield a request per document."""
-    most = self.config.maximum_characters
+    most, limit = self.config.maximum_characters, self.config.max_tokens
+    temperature = self.config.second_temperature if sample else 0.0
     for document in documents:
       cut = f" (its first {most:,} characters)" if len(document.text) > most else ""
       places = {"code": document.text[:most], "cut": cut}
-      temperature = self.config.second_temperature if sample else 0.0
-      yield self.prompt.request(places, self.config.max_tokens, temperature, sample)
+      yield self.prompt.request(places, limit, temperature, sample)
 
   def scores(self, documents: Sequence[Document], sample: int) -> Iterator[Judgement]:
-    """Yield scores from the replies, in order."""
-    facts = {"judge": "llm", "model": self.replies.model, "prompt": self.prompt.version}
+    """Yield judgements from the replies, in order."""
     requests = self.requests(documents, sample)
-    for answer in self.replies.ask(requests, read_reply, len(documents)):
-      if isinstance(answer, Answered):
-        yield Judgement(*answer.value, {**facts, "request": answer.reply.key})
-      else:
-        yield Judgement(None, answer.reason, {**facts, "request": answer.key})
+    for value, why, facts in self.ask(requests, read_reply, len(documents)):
+      score, reason = value or (None, why)
+      yield score, reason, {"judge": "llm", **facts}
+
+
+def requests(job: Job, replies: Replies) -> Iterator[Request]:
+  """Yield the requests of a job, to estimate their cost."""
+  judge = LlmJudge(job.config, PLACES, replies)
+  with tempfile.TemporaryDirectory() as scratch:
+    engine = dataclasses.replace(job.engine, executor="local")
+    sampling = dataclasses.replace(job, folder=Path(scratch), engine=engine)
+    tasks = _sample(sampling)
+    again = set(storage.read_json(sampling.work / "chosen.json")["again"])
+    for decision in _chosen(sampling.work, range(tasks)):
+      if isinstance(decision, Keep):
+        for sample in range(1 + (decision.document.id in again)):
+          yield from judge.requests([decision.document], sample)
 
 
 _SCORE = re.compile(r"[\"']?score[\"']?\s*[:=]\s*[\"']?(\d+(?:\.\d+)?)", re.IGNORECASE)

@@ -3,13 +3,14 @@
 Its folder holds, beside what every stage leaves:
 
   classifier.joblib  the estimator: a pickle, which can run code when it is opened. Its
-                     sha256 is noted against damage, not against malice: open no folder
-                     of somebody whom you would not let run code
+                     sha256 is noted against damage, not against malice: open folders of
+                     people only whom you would let run code
   classifier.json    method, training data, threshold
-  report.json/.png   the methods and two baselines on the same split, held out by
+  report.json        the methods and two baselines on the same split, held out by
                      repository: F1 against threshold, calibration, AUC
 """
 
+import collections
 import dataclasses
 import functools
 import hashlib
@@ -21,49 +22,47 @@ import joblib
 import numpy as np
 import sklearn
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from phi1_jax import InputError, storage
-from phi1_jax.curation import annotate, classifier_report, methods
+from phi1_jax.curation import annotate, methods
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation.config import ClassifierConfig
 from phi1_jax.curation.document import Document, Keep, Tally
+from phi1_jax.curation.engine import Job
 from phi1_jax.storage import AnyPath
 
-STAGE, VERSION = "train-classifier", 2
+STAGE, VERSION = "train-classifier", 3
 ESTIMATOR, ABOUT = "classifier.joblib", "classifier.json"
 # Fewer labels of either kind on either side of the split say nothing.
 _FEWEST = 10
 _FOLDS = 5
+_THRESHOLDS = np.round(np.arange(0.05, 1.0, 0.05), 2)
+_BINS = 10
 
 
-def run(config: ClassifierConfig, folder: AnyPath) -> dict[str, Any]:
+def run(job: Job) -> dict[str, Any]:
   """Fit and calibrate an estimator, write the report; return the stats.
-
-  Args:
-    config: labels and method.
-    folder: the stage's folder; complete, it is only read.
 
   Raises:
     InputError: no labels, too few of either kind, or no such checkpoint.
   """
+  config: ClassifierConfig = job.config
   source = storage.parse(config.labels)
   labelled = annotate.labelled("Classifier.labels", config.labels)
   data = hashlib.sha256(storage.read_bytes(source / folders.COMPLETED)).hexdigest()
-  settings = {**dataclasses.asdict(config), "version": VERSION, "data": data}
-  if folders.begin(folder, STAGE, settings):
-    return folders.read_stats(folder)
-  facts: dict[str, Any] = {}
-  with folders.measured(facts):
+
+  def work() -> tuple[dict[str, Any], dict[str, Any]]:
     labels = _Labels(labelled, config)
     about = methods.describe(config.method, config)
     report, estimator = _report(labels, config)
-    storage.write_json(folder / "report.json", report)
-    title = f"{len(labelled):,} labels of {source.name}"
-    picture = classifier_report.plot(report, config.method, title)
-    storage.write_bytes(folder / "report.png", picture)
-    _save(folder, estimator, config, {**about, "data": data}, report)
-    facts |= {
+    storage.write_json(job.folder / "report.json", report)
+    _save(job.folder, estimator, config, {**about, "data": data}, report["threshold"])
+    tally = Tally()  # labels are counted, not copied: they stay in their folder
+    for document, _ in labelled:
+      tally.add(Keep(document))
+    return tally.stats(), {
       "trained_on": int((~labels.tested).sum()),
       "tested_on": int(labels.tested.sum()),
       "positive_share": round(float(labels.positive.mean()), 4),
@@ -76,10 +75,8 @@ def run(config: ClassifierConfig, folder: AnyPath) -> dict[str, Any]:
       },
       "lineage": [folders.read_stats(source)],
     }
-  tally = Tally()  # labels are counted, not copied: they stay in their folder
-  for document, _ in labelled:
-    tally.add(Keep(document))
-  return folders.finish(folder, STAGE, tally.stats(), facts)
+
+  return job.run(STAGE, {"version": VERSION, "data": data}, work)
 
 
 class _Labels:
@@ -115,51 +112,56 @@ def split(repositories: np.ndarray, fraction: float) -> np.ndarray:
   Repositories are taken in the order of their hash as long as they do not exceed the
   share, so that a large one does not take all.
   """
-  names, counts = np.unique(repositories, return_counts=True)
-  digests = [hashlib.sha256(f"tested {name}".encode()).digest() for name in names]
   left, chosen = fraction * len(repositories), set()
-  for place in sorted(range(len(names)), key=lambda n: digests[n]):
-    if counts[place] <= left + 0.5:
-      chosen.add(names[place])
-      left -= counts[place]
+  counts = collections.Counter(repositories.tolist())
+  for name in sorted(
+    counts, key=lambda n: hashlib.sha256(f"tested {n}".encode()).digest()
+  ):
+    if counts[name] <= left + 0.5:
+      chosen.add(name)
+      left -= counts[name]
   return np.array([name in chosen for name in repositories], bool)
 
 
 def _report(labels: _Labels, config: ClassifierConfig) -> tuple[dict[str, Any], Any]:
-  """Return the report, and transformer and estimator of the chosen method."""
+  """Return the report, and transformer and estimator of the chosen method.
+
+  The report, on documents that nothing was fitted to, has `threshold`, and
+  `at_threshold`: the method's figures there; `methods`: for each method and baseline
+  `f1` (rows of threshold, precision, recall, f1, kept), `best` (its best row, which is
+  optimistic), `calibration` (bins), `brier`, `auc`, and `spearman` of the probability
+  with the score.
+  """
   train, tested = ~labels.tested, labels.tested
   texts = [text for text, on in zip(labels.texts, train, strict=True) if on]
-  comments = np.zeros(0)
-  names = tuple(dict.fromkeys((config.method, *config.compare, "comment ratio")))
+  positive, repositories = labels.positive[train], labels.repositories[train]
   predicted: dict[str, np.ndarray] = {}
-  thresholds: dict[str, float] = {}
-  made: Any = None
-  for name in names:
+  made, threshold = None, 0.0
+  for name in dict.fromkeys((config.method, *config.compare, methods.COMMENTS)):
     transformer = methods.transformer(name, config, texts)
     values = transformer.transform(labels.texts)
-    if name == "comment ratio":
-      comments = values[:, 0]
-    fitted, thresholds[name] = fit(
-      methods.estimator(name, config),
-      values[train],
-      labels.positive[train],
-      labels.repositories[train],
-    )
+    estimator = methods.estimator(name, config)
+    fitted, best = fit(estimator, values[train], positive, repositories)
     predicted[name] = fitted.predict_proba(values[tested])[:, 1]
-    made = made or (transformer, fitted)
-  predicted["repository name"] = methods.repository_share(
-    list(labels.repositories[train]),
-    labels.positive[train],
-    list(labels.repositories[tested]),
-  )
-  report = classifier_report.build(
-    config.method,
-    thresholds[config.method],
-    labels.scores[tested],
-    labels.positive[tested],
-    predicted,
-    comments[tested],
-  )
+    if made is None:
+      made, threshold = (transformer, fitted), best
+  groups: dict[str, list[float]] = {}
+  for name, label in zip(repositories.tolist(), positive.tolist(), strict=True):
+    groups.setdefault(name, []).append(label)
+  mean = float(positive.mean())
+  shares = {name: (sum(v) + mean) / (len(v) + 1) for name, v in groups.items()}
+  names = labels.repositories[tested].tolist()
+  predicted["repository name"] = np.array([shares.get(name, mean) for name in names])
+  truth = labels.positive[tested]
+  report = {
+    "documents": int(tested.sum()),
+    "threshold": threshold,
+    "at_threshold": f1_at(truth, predicted[config.method], threshold),
+    "methods": {
+      name: _figures(labels.scores[tested], truth, each)
+      for name, each in predicted.items()
+    },
+  }
   return report, made
 
 
@@ -169,12 +171,6 @@ def fit(
   """Return a calibrated estimator, and the threshold at which its F1 is best.
 
   Both are found on folds of whole repositories that an estimator was not fitted to.
-
-  Args:
-    estimator: not fitted.
-    values: features [documents, ...].
-    positive: bool [documents].
-    groups: repository of each document.
   """
   number = min(_FOLDS, len(np.unique(groups)))
   if number < 2:
@@ -182,45 +178,70 @@ def fit(
       "Classifier.labels: got documents of one repository to train on, expected more"
     )
   folds = list(GroupKFold(number).split(values, positive, groups))
-  both = [(a, b) for a, b in folds if 0 < positive[a].sum() < len(a)]
-  options: dict[str, Any] = {"method": "sigmoid", "cv": both, "ensemble": False}
-  if len(both) < len(folds):  # a fold without either label: calibrate as it is fitted
-    fitted = estimator.fit(values, positive)
-    predicted = fitted.predict_proba(values)[:, 1]
-    return fitted, classifier_report.best_threshold(positive, predicted)
+  if any(positive[a].all() or not positive[a].any() for a, _ in folds):
+    fitted = estimator.fit(values, positive)  # a fold has one label only
+    return fitted, _best_threshold(positive, fitted.predict_proba(values)[:, 1])
+  options: dict[str, Any] = {"method": "sigmoid", "cv": folds, "ensemble": False}
   calibrated = CalibratedClassifierCV(estimator, **options).fit(values, positive)
   fitted_list: list[Any] = list(calibrated.calibrated_classifiers_)
   (curve,) = fitted_list[0].calibrators
-  # What the curve was fitted to: each document by an estimator that did not see it.
-  score = "decision_function" if hasattr(estimator, "decision_function") else None
-  raw = np.asarray(
-    cross_val_predict(
-      estimator, values, positive, cv=folds, method=score or "predict_proba"
-    )
-  )
-  predicted = curve.predict(raw if raw.ndim == 1 else raw[:, 1])
-  return calibrated, classifier_report.best_threshold(positive, predicted)
+  # The curve was fitted to these: each document by an estimator that did not see it.
+  linear = hasattr(estimator, "decision_function")
+  method = "decision_function" if linear else "predict_proba"
+  found = cross_val_predict(estimator, values, positive, cv=folds, method=method)
+  raw = np.asarray(found)
+  predicted = curve.predict(raw if linear else raw[:, 1])
+  return calibrated, _best_threshold(positive, predicted)
+
+
+def _best_threshold(positive: np.ndarray, predicted: np.ndarray) -> float:
+  """Return the threshold of the best F1, the lowest of equals."""
+  return max(map(float, _THRESHOLDS), key=lambda t: f1_at(positive, predicted, t)["f1"])
+
+
+def _figures(
+  scores: np.ndarray, positive: np.ndarray, predicted: np.ndarray
+) -> dict[str, Any]:
+  rows = [f1_at(positive, predicted, float(threshold)) for threshold in _THRESHOLDS]
+  both = positive.any() and not positive.all()
+  place = np.minimum((predicted * _BINS).astype(int), _BINS - 1)
+  return {
+    "f1": rows,
+    "best": max(rows, key=lambda row: row["f1"]),
+    "calibration": [
+      {
+        "predicted": round(float(predicted[place == b].mean()), 4),
+        "share": round(float(positive[place == b].mean()), 4),
+        "documents": int((place == b).sum()),
+      }
+      for b in np.unique(place)
+    ],
+    "brier": round(float(((predicted - positive) ** 2).mean()), 4),
+    "auc": round(float(roc_auc_score(positive, predicted)), 4) if both else None,
+    "spearman": annotate.agreement(scores, 5 * predicted)["spearman"],
+  }
+
+
+def f1_at(
+  positive: np.ndarray, predicted: np.ndarray, threshold: float
+) -> dict[str, float]:
+  """Return precision, recall, F1 and the share kept at a threshold."""
+  kept = predicted >= threshold
+  hits = float((kept & positive).sum())
+  precision = hits / kept.sum() if kept.any() else 0.0
+  recall = hits / positive.sum() if positive.any() else 0.0
+  f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
+  figures = {"precision": precision, "recall": recall, "f1": f1, "kept": kept.mean()}
+  return {"threshold": threshold, **{k: round(float(v), 4) for k, v in figures.items()}}
 
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-  """A trained classifier, opened.
-
-  Attributes:
-    transformer: maps texts to features.
-    estimator: maps features to probabilities.
-    about: the content of classifier.json.
-  """
+  """A trained classifier, opened."""
 
   transformer: Any
   estimator: Any
   about: dict[str, Any]
-
-  @functools.cached_property
-  def config(self) -> ClassifierConfig:
-    """The settings that it was trained with."""
-    found: dict[str, Any] = {**self.about["config"], "compare": ()}
-    return ClassifierConfig(**found)
 
   @property
   def on_device(self) -> bool:
@@ -233,7 +254,8 @@ class Classifier:
     Raises:
       InputError: it is gone, or has changed since the training.
     """
-    found = methods.describe(self.about["method"], self.config)
+    settings: dict[str, Any] = {**self.about["config"], "compare": ()}
+    found = methods.describe(self.about["method"], ClassifierConfig(**settings))
     if found.get("digest") != self.about.get("digest"):
       raise InputError(
         f"{found['name']}: got a model with digest {found['digest'][:12]}, expected "
@@ -261,9 +283,8 @@ def load(folder: AnyPath) -> Classifier:
   """
   folders.read_stats(folder)
   path = folder / ESTIMATOR
-  if not storage.exists(folder / ABOUT) or "method" not in (
-    about := storage.read_json(folder / ABOUT)
-  ):
+  about = storage.read_json(folder / ABOUT) if storage.exists(folder / ABOUT) else {}
+  if "method" not in about:
     raise InputError(
       f"{folder}: got a classifier of an earlier version; run train-classifier in a "
       "new folder"
@@ -287,18 +308,12 @@ def _save(
   estimator: Any,
   config: ClassifierConfig,
   about: dict[str, Any],
-  report: dict[str, Any],
+  threshold: float,
 ) -> None:
   memory = io.BytesIO()
   joblib.dump(estimator, memory, compress=3)
-  storage.write_bytes(folder / ESTIMATOR, memory.getvalue())
-  storage.write_json(
-    folder / ABOUT,
-    {
-      **about,
-      "sha256": hashlib.sha256(memory.getvalue()).hexdigest(),
-      "scikit_learn": sklearn.__version__,
-      "threshold": report["threshold"],
-      "config": dataclasses.asdict(config),
-    },
-  )
+  content = memory.getvalue()
+  storage.write_bytes(folder / ESTIMATOR, content)
+  about |= {"sha256": hashlib.sha256(content).hexdigest()}
+  about |= {"scikit_learn": sklearn.__version__, "threshold": threshold}
+  storage.write_json(folder / ABOUT, {**about, "config": dataclasses.asdict(config)})

@@ -19,20 +19,17 @@ from phi1_jax.storage import AnyPath
 from phi1_jax.text import shingles
 
 Table = npt.NDArray[np.void]
-# A document in a bucket; `size` is the number of its shingles, 0 in buckets of equals,
-# and 32 bits of the text in those of one id, so that no order of reading matters.
-MEMBER = np.dtype(
-  [("bucket", "u8"), ("key", "u8"), ("number", "u8"), ("size", "u4"), ("kind", "u1")]
-)
-BAND, EQUAL, SAME_ID = 0, 1, 2
+# A document in a bucket; `size` is the number of its shingles, 0 in buckets of equals.
+MEMBER = np.dtype([("bucket", "u8"), ("key", "u8"), ("number", "u8"), ("size", "u4")])
 # The second document comes after the first in the order of the keys.
 PAIR = np.dtype([("key1", "u8"), ("one", "u8"), ("key2", "u8"), ("two", "u8")])
 EDGE = np.dtype([*PAIR.descr, ("similarity", "f8")])
-# Verdict on a document; similarity is -1 for a representative and -2 for a repeated id.
+# Verdict on a document; `by` is the one that stays, and the similarity of that is -1.
 VERDICT = np.dtype(
   [("number", "u8"), ("by", "u8"), ("similarity", "f8"), ("size", "u8")]
 )
-STAYS, REPEATED = -1.0, -2.0
+STAYS = -1.0
+AGAINST = 0  # priority, in the four highest bits of a key, of documents that stay
 _ROWS = 32  # bits of a row in a document's number
 
 
@@ -41,14 +38,9 @@ def number(task: int, row: int) -> int:
   return task << _ROWS | row
 
 
-def task_of(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-  """Return the tasks that documents were read by."""
-  return numbers >> np.uint64(_ROWS)
-
-
-def row_of(value: int) -> int:
-  """Return a document's row among those that its task read."""
-  return int(value) & ((1 << _ROWS) - 1)
+def place(value: int) -> tuple[int, int]:
+  """Return the task that read a document, and its row there."""
+  return int(value) >> _ROWS, int(value) & ((1 << _ROWS) - 1)
 
 
 def save(path: AnyPath, table: np.ndarray) -> None:
@@ -73,111 +65,72 @@ def load_all(folder: AnyPath, dtype: np.dtype) -> Table:
 
 
 def save_cut(folder: AnyPath, name: str, table: Table, parts: np.ndarray) -> None:
-  """Write the rows of a table to the folders of their parts.
-
-  Args:
-    folder: gets a folder for each part, with a file `name` in it.
-    name: of the files: the task that writes them.
-    table: the rows.
-    parts: part of each row.
-  """
+  """Write the rows of a table to the folders of their parts."""
   order = np.argsort(parts, kind="stable")
-  table, parts = table[order], parts[order]
+  table, parts = table[order], parts[order].astype(np.int64)
   starts = np.flatnonzero(np.diff(parts, prepend=-1))
-  ends = [*starts, len(table)][1:]
-  for start, stop in zip(starts, ends, strict=True):
-    save(folder / f"{int(parts[start]):05d}" / f"{name}.npy", table[start:stop])
+  for start, rows in zip(starts, np.split(table, starts[1:]), strict=False):
+    save(folder / f"{int(parts[start]):05d}" / f"{name}.npy", rows)
 
 
-def pairs(members: Table, similarity: float, most: int) -> tuple[Table, Table, int]:
-  """Return the pairs to compare within buckets, and documents with a repeated id.
+def pairs(members: Table, similarity: float, most: int) -> tuple[Table, int]:
+  """Return the pairs to compare within buckets, and how many were left out.
 
   Args:
     members: a part of all members, with whole buckets.
     similarity: sets whose sizes differ by more than this ratio are not that similar.
     most: a member is compared with this many of its bucket's first, so that the work
-      grows linearly with the bucket.
-
-  Returns:
-    Pairs (`PAIR`); verdicts (`VERDICT`) on documents whose id is that of another one;
-    and how many pairs were left out because of `most`.
+      grows linearly with the bucket; equals with the first.
   """
-  members = np.sort(members, order=("kind", "bucket", "key", "size", "number"))
+  members = np.sort(members, order=("bucket", "key", "number"))
   if not len(members):
-    return np.zeros(0, PAIR), np.zeros(0, VERDICT), 0
-  bucket, kind = members["bucket"], members["kind"]
-  new = np.ones(len(members), bool)
-  new[1:] = (bucket[1:] != bucket[:-1]) | (kind[1:] != kind[:-1])
+    return np.zeros(0, PAIR), 0
+  bucket, equal = members["bucket"], members["size"] == 0
+  new = np.diff(bucket, prepend=~bucket[:1]) != 0
   first = np.maximum.accumulate(np.where(new, np.arange(len(members)), 0))
-  place = np.arange(len(members)) - first  # in the bucket
-  found = []
-  limit = np.where(kind == BAND, most, 2)
-  for step in range(min(most, int(place.max()))):
-    late = np.flatnonzero((place > step) & (step < limit) & (kind != SAME_ID))
+  rank = np.arange(len(members)) - first  # in the bucket
+  found = [np.zeros(0, PAIR)]
+  for step in range(min(most, int(rank.max()))):
+    late = np.flatnonzero((rank > step) & (~equal | (step == 0)))
     early = first[late] + step
-    small = np.minimum(members["size"][late], members["size"][early])
-    large = np.maximum(members["size"][late], members["size"][early])
-    alike = (small >= similarity * large) | (kind[late] == EQUAL)
-    found.append(_pairs(members, early[alike], late[alike]))
-  left = np.maximum(0, place[kind == BAND] - most)
-  again = np.flatnonzero((kind == SAME_ID) & (place > 0))
-  repeated = np.zeros(len(again), VERDICT)
-  repeated["number"] = members["number"][again]
-  repeated["by"] = members["number"][first[again]]
-  repeated["similarity"] = REPEATED
-  return (
-    np.unique(np.concatenate([np.zeros(0, PAIR), *found])),
-    repeated,
-    int(left.sum()),
-  )
+    sizes = np.sort([members["size"][late], members["size"][early]], axis=0)
+    alike = sizes[0] >= similarity * sizes[1]
+    early, late = early[alike], late[alike]
+    table = np.zeros(len(late), PAIR)
+    table["key1"], table["one"] = members["key"][early], members["number"][early]
+    table["key2"], table["two"] = members["key"][late], members["number"][late]
+    found.append(table)
+  left = np.maximum(0, rank[~equal] - most).sum()
+  return np.unique(np.concatenate(found)), int(left)
 
 
-def _pairs(members: Table, early: np.ndarray, late: np.ndarray) -> Table:
-  table = np.zeros(len(late), PAIR)
-  table["key1"], table["one"] = members["key"][early], members["number"][early]
-  table["key2"], table["two"] = members["key"][late], members["number"][late]
-  return table
-
-
-class Shingles:
-  """The shingles of all documents, in a file for each task.
-
-  Args:
-    folder: with `TASK.npy` (hashes) and `TASK-ends.npy` (their ends, by row).
-  """
-
-  def __init__(self, folder: AnyPath):
-    self._folder = folder
-    self._load = functools.lru_cache(maxsize=64)(self._loaded)
-
-  def _loaded(self, task: int) -> tuple[np.ndarray, np.ndarray]:
-    names = f"{task:05d}.npy", f"{task:05d}-ends.npy"
-    hashes, ends = (load(self._folder / name) for name in names)
-    return hashes, np.asarray(ends)
-
-  def of(self, value: int) -> npt.NDArray[np.uint64]:
-    """Return the shingles of a document."""
-    task, row = int(value) >> _ROWS, row_of(value)
-    hashes, ends = self._load(task)
-    return hashes[ends[row] : ends[row + 1]]
-
-
-def edges(table: Table, found: Shingles, similarity: float) -> Table:
+def edges(table: Table, folder: AnyPath, similarity: float) -> Table:
   """Return the pairs whose true Jaccard similarity is large enough.
 
   Args:
     table: pairs, each once.
-    found: the documents' shingles; two documents without any are equal.
+    folder: shingles: `TASK.npy` (hashes) and `TASK-ends.npy` (their ends, by row). Two
+      documents without any are equal.
     similarity: the least.
   """
+
+  @functools.lru_cache(maxsize=64)
+  def of_task(task: int) -> tuple[np.ndarray, np.ndarray]:
+    hashes, ends = (load(folder / f"{task:05d}{end}.npy") for end in ("", "-ends"))
+    return hashes, np.asarray(ends)
+
+  @functools.lru_cache(maxsize=1024)
+  def of(value: int) -> np.ndarray:
+    task, row = place(value)
+    hashes, ends = of_task(task)
+    return np.asarray(hashes[ends[row] : ends[row + 1]])
+
   table = np.sort(table, order=("one", "two"))
   rates = np.zeros(len(table))
-  last, one = -1, np.zeros(0, np.uint64)
-  for place, (first, second) in enumerate(zip(table["one"], table["two"], strict=True)):
-    if first != last:
-      last, one = first, np.asarray(found.of(first))
-    other = found.of(second)
-    rates[place] = shingles.jaccard(one, other) if len(one) or len(other) else 1.0
+  columns = table["one"].tolist(), table["two"].tolist()
+  for at, (one, two) in enumerate(zip(*columns, strict=True)):
+    first, second = of(one), of(two)
+    rates[at] = shingles.jaccard(first, second) if len(first) or len(second) else 1.0
   alike = rates >= similarity
   made = np.zeros(int(alike.sum()), EDGE)
   for name in PAIR.names or ():
@@ -191,41 +144,34 @@ def part_of_key(keys: npt.NDArray[np.uint64], parts: int) -> np.ndarray:
 
   Within each priority the ranges have about the same number of documents.
   """
-  ranks = keys >> np.uint64(60)
+  count = np.uint64(parts)
   within = (keys >> np.uint64(28)) & np.uint64(0xFFFF_FFFF)
-  return (
-    ranks * np.uint64(parts) + (within * np.uint64(parts) >> np.uint64(32))
-  ).astype(np.int64)
+  return (keys >> np.uint64(60)) * count + (within * count >> np.uint64(32))
 
 
-def choose(folder: AnyPath, repeated: npt.NDArray[np.uint64], fixed_rank: int) -> Table:
+def choose(folder: AnyPath) -> Table:
   """Decide which documents stay, one range of keys after the other.
 
   Only the edges of one range are in memory, and 32 bytes for each document that goes.
 
-  Args:
-    folder: edges by the range of their second document.
-    repeated: documents that neither stay nor make others go.
-    fixed_rank: priority of documents that always stay.
-
   Returns:
-    Verdicts on the documents that go, sorted by number, without sizes.
+    Verdicts on the documents that go, and on those that stay for them, each with the
+    number of documents in its cluster.
   """
   gone = np.zeros(0, VERDICT)
   for name in storage.names(folder):
-    table = np.array(load_all(folder / name, EDGE))
-    fixed = (table["key2"] >> np.uint64(60)) == fixed_rank
-    ignored = np.isin(table["one"], repeated) | np.isin(table["two"], repeated)
-    table = table[~fixed & ~ignored]
+    table = load_all(folder / name, EDGE)
+    table = table[(table["key2"] >> np.uint64(60)) != AGAINST]
     table = table[_redirected(table, gone)]
-    table = np.sort(table, order=("key2", "two", "key1", "one"))
-    now = _chosen(table)
-    made = np.zeros(len(now), VERDICT)
-    made["number"] = np.array(list(now), np.uint64)
-    made["by"] = np.array([by for by, _ in now.values()], np.uint64)
-    made["similarity"] = [similarity for _, similarity in now.values()]
+    now = _chosen(np.sort(table, order=("key2", "two", "key1", "one")))
+    made = np.array([(two, *best, 0) for two, best in now.items()], VERDICT)
     gone = np.sort(np.concatenate([gone, made]), order="number")
-  return gone
+  by, counts = np.unique(gone["by"], return_counts=True)
+  stays = np.zeros(len(by), VERDICT)
+  stays["number"] = stays["by"] = by
+  stays["similarity"], stays["size"] = STAYS, counts + 1
+  gone["size"] = stays["size"][np.searchsorted(by, gone["by"])]
+  return np.concatenate([gone, stays])
 
 
 def _redirected(table: Table, gone: Table) -> np.ndarray:
@@ -235,44 +181,27 @@ def _redirected(table: Table, gone: Table) -> np.ndarray:
   """
   if not len(gone):
     return np.ones(len(table), bool)
-  place = np.minimum(np.searchsorted(gone["number"], table["one"]), len(gone) - 1)
-  goes = gone["number"][place] == table["one"]
+  at = np.minimum(np.searchsorted(gone["number"], table["one"]), len(gone) - 1)
+  goes = gone["number"][at] == table["one"]
   moved = goes & (table["similarity"] == 1.0)
-  table["similarity"][moved] = gone["similarity"][place[moved]]
-  table["one"][moved] = gone["by"][place[moved]]
+  table["similarity"][moved] = gone["similarity"][at[moved]]
+  table["one"][moved] = gone["by"][at[moved]]
   return ~goes | moved
 
 
 def _chosen(table: Table) -> dict[int, tuple[int, float]]:
   """Return for each document that goes the one that stays, and the similarity."""
   now: dict[int, tuple[int, float]] = {}
-  best: tuple[int, float] | None = None
-  last = -1
+  best: dict[int, tuple[int, float]] = {}  # of the document that is being decided
   columns = (table[name].tolist() for name in ("one", "two", "similarity"))
   for one, two, similarity in zip(*columns, strict=True):
-    if two != last:
-      if best:
-        now[last] = best
-      last, best = two, None
+    if two not in best:
+      now |= best
+      best = {}
     if one in now:
       if similarity < 1.0:
         continue
       one, similarity = now[one]
-    if best is None or similarity > best[1]:
-      best = one, similarity
-  if best:
-    now[last] = best
-  return now
-
-
-def with_sizes(gone: Table) -> Table:
-  """Return verdicts on the documents that go and on those that stay for them.
-
-  Each has the number of documents in its cluster.
-  """
-  by, counts = np.unique(gone["by"], return_counts=True)
-  stays = np.zeros(len(by), VERDICT)
-  stays["number"] = stays["by"] = by
-  stays["similarity"], stays["size"] = STAYS, counts + 1
-  gone["size"] = counts[np.searchsorted(by, gone["by"])] + 1 if len(by) else 0
-  return np.concatenate([gone, stays])
+    if two not in best or similarity > best[two][1]:
+      best = {two: (one, similarity)}
+  return now | best

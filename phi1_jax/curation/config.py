@@ -1,4 +1,8 @@
-"""Settings of the stages of curation: one frozen dataclass each."""
+"""Settings of the stages of curation: one frozen dataclass each.
+
+The gin name of `AnnotateConfig` is `Annotate`. `inputs` are "embedded", folders of
+stages, of code or of data sets, files or patterns.
+"""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -10,26 +14,14 @@ from phi1_jax.settings import Count, PositiveInt, Range, Settings
 # Licences that allow training on and passing on the text, as SPDX identifiers: the
 # permissive ones of The Stack's list (arXiv 2211.15533, section 3.1) and Python's own.
 PERMISSIVE = (
-  "0BSD",
-  "Apache-2.0",
-  "BSD-2-Clause",
-  "BSD-3-Clause",
-  "BSL-1.0",
-  "CC0-1.0",
-  "ISC",
-  "MIT",
-  "MIT-0",
-  "PSF-2.0",
-  "Python-2.0",
-  "Unlicense",
-  "Zlib",
+  *("0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "ISC"),
+  *("MIT", "MIT-0", "PSF-2.0", "Python-2.0", "Unlicense", "Zlib"),
 )
-
 PROBLEM_FILES = (".jsonl", ".jsonl.gz")  # in HumanEval's format
 
 _Temperature = Annotated[float, Range(least=0, most=2)]
 _Share = Annotated[float, Range(above=0, below=1)]
-_Teacher = Literal["grammar", "llm"]
+_Probability = Annotated[float, Range(least=0, most=1)]
 _Pooling = Literal["mean", "last"]
 _Method = Literal["tfidf", "forest", "transformer"]
 
@@ -55,29 +47,21 @@ class _StageSettings(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class AnnotateConfig(_StageSettings):
-  """Educational value of a sample of the raw code (gin name: `Annotate`).
-
-  Attributes:
-    inputs: "embedded", folders of stages, of code or of data sets, files or patterns.
-    judge: "local" (documented features, no network) or "llm" (`Llm.model`).
-    sample: number of documents, chosen by hash; the paper labelled about 100,000.
-    second_pass: how many of them are judged again, to measure agreement.
-    second_temperature: temperature of an LLM's second pass; that of the first is 0.
-    maximum_characters: how much of a document an LLM sees.
-    max_tokens: the longest answer of an LLM.
-    prompt: "annotate", which comes with the project, or a file of your own.
-    compare_with: folder of another annotate run, whose labels of the same documents are
-      compared with these.
-  """
+  """Educational value of a sample of the raw code."""
 
   inputs: tuple[str, ...]
+  # "local" judges by documented features, without network; "llm" asks `Llm.model`.
   judge: Literal["local", "llm"] = "local"
+  # Number of documents, chosen by hash; the paper labelled about 100,000.
   sample: PositiveInt = 1000
+  # How many of them an LLM judges again, to measure agreement, and the temperature of
+  # that pass; that of the first is 0.
   second_pass: Count = 200
   second_temperature: _Temperature = 0.7
-  maximum_characters: PositiveInt = 8000
-  max_tokens: PositiveInt = 200
-  prompt: str = "annotate"
+  maximum_characters: PositiveInt = 8000  # of a document that an LLM sees
+  max_tokens: PositiveInt = 200  # the longest answer of an LLM
+  prompt: str = "annotate"  # which comes with the project, or a file of your own
+  # Folder of another annotate run, whose labels are compared with these.
   compare_with: str | None = None
 
   def __post_init__(self):
@@ -89,42 +73,27 @@ class AnnotateConfig(_StageSettings):
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierConfig(_StageSettings):
-  """A classifier that predicts the judge's scores (gin name: `Classifier`).
+  """A classifier that predicts the judge's scores."""
 
-  Attributes:
-    labels: folder of the annotate stage.
-    method: "tfidf" (words and pairs of words, logistic regression), "forest" (the
-      paper's random forest on embeddings of `checkpoint`) or "transformer" (a text
-      classifier in Hugging Face's format, `model`).
-    compare: further methods that the report measures on the same split.
-    positive_score: scores from here on count as of high educational value.
-    test_fraction: share of the labels that reports are made on; repositories are whole.
-    features: most words and pairs of words of "tfidf".
-    checkpoint: model for embeddings: a work directory of a training, or a converted
-      CodeGen-350M-mono, which is the paper's.
-    pooling: "mean" or "last": which final hidden states make the embedding.
-    trees: number of trees.
-    minimum_leaf: fewest documents in a leaf.
-    model: folder of a text classifier, such as python-edu-scorer.
-    max_length: tokens of a document that a model reads; the rest is cut.
-    batch_size: documents that a model reads at once.
-    seed: decides the forest.
-  """
-
-  labels: str
+  labels: str  # folder of the annotate stage
+  # "tfidf": words and pairs of words, logistic regression; "forest": the paper's random
+  # forest on embeddings of `checkpoint`; "transformer": a text classifier in Hugging
+  # Face's format, `model`.
   method: _Method = "tfidf"
-  compare: tuple[_Method, ...] = ()
-  positive_score: float = 3.0
-  test_fraction: _Share = 0.25
-  features: PositiveInt = 1 << 17
+  compare: tuple[_Method, ...] = ()  # methods that the report measures too
+  positive_score: float = 3.0  # scores from here on count as of high value
+  test_fraction: _Share = 0.25  # of the labels, for the report; whole repositories
+  features: PositiveInt = 1 << 17  # most words and pairs of words of "tfidf"
+  # Model for embeddings: a work directory of a training, or a converted
+  # CodeGen-350M-mono, which is the paper's.
   checkpoint: str | None = None
-  pooling: _Pooling = "mean"
+  pooling: _Pooling = "mean"  # which final hidden states make the embedding
   trees: PositiveInt = 300
-  minimum_leaf: PositiveInt = 2
-  model: str | None = None
-  max_length: PositiveInt = 1024
-  batch_size: PositiveInt = 16
-  seed: int = 0
+  minimum_leaf: PositiveInt = 2  # fewest documents in a leaf
+  model: str | None = None  # folder of a text classifier, such as python-edu-scorer
+  max_length: PositiveInt = 1024  # tokens of a document that a model reads
+  batch_size: PositiveInt = 16  # documents that a model reads at once
+  seed: int = 0  # decides the forest
 
   def __post_init__(self):
     super().__post_init__()
@@ -135,48 +104,30 @@ class ClassifierConfig(_StageSettings):
 
 @dataclasses.dataclass(frozen=True)
 class FilterConfig(_StageSettings):
-  """Form check, masks and classifier for raw code (gin name: `Filter`).
-
-  Textbooks and exercises among the inputs pass.
-
-  Attributes:
-    inputs: "embedded", folders of stages, of code or of data sets, files or patterns.
-    classifier: folder of the train-classifier stage; None keeps whatever has the form.
-    threshold: probability of high value from which on code is kept; None is the
-      threshold of the best F1 in the classifier's report.
-    licences: SPDX identifiers; a document is kept if its expression can be fulfilled
-      with them. () keeps all.
-    mask: replace keys, secrets and e-mail addresses.
-  """
+  """Form check, masks and classifier for raw code; textbooks and exercises pass."""
 
   inputs: tuple[str, ...]
+  # Folder of the train-classifier stage; None keeps all code of good form.
   classifier: str | None = "train-classifier"
-  threshold: Annotated[float, Range(least=0, most=1)] | None = None
+  # Probability of high value from which on code is kept; None is the threshold of the
+  # best F1 in the classifier's report.
+  threshold: _Probability | None = None
+  # SPDX identifiers; a document is kept if its expression can be fulfilled with them.
+  # () keeps all.
   licences: tuple[str, ...] = PERMISSIVE
-  mask: bool = True
+  mask: bool = True  # replace keys, secrets and e-mail addresses
 
 
 @dataclasses.dataclass(frozen=True)
-class TextbooksConfig(_StageSettings):
-  """Synthetic textbook sections (gin name: `Textbooks`).
+class _TeacherSettings(_StageSettings):
+  """Settings of a stage that writes texts."""
 
-  Attributes:
-    teacher: "grammar" (composes them here) or "llm" (asks `Llm.model`).
-    sections: number of sections to write.
-    seed: decides topics, audiences and seed words.
-    failing_code: "drop" or "mark": what happens to a section whose code does not run.
-    temperature: of an LLM.
-    max_tokens: the longest section of an LLM.
-    prompt: "textbook", which comes with the project, or a file of your own.
-  """
-
-  teacher: _Teacher = "grammar"
-  sections: PositiveInt = 2000
-  seed: int = 0
-  failing_code: Literal["drop", "mark"] = "drop"
-  temperature: _Temperature = 1.0
-  max_tokens: PositiveInt = 1500
-  prompt: str = "textbook"
+  # "grammar" composes them here, "llm" has `Llm.model` write them.
+  teacher: Literal["grammar", "llm"] = "grammar"
+  seed: int = 0  # decides all choices, such as topics, names and professions
+  temperature: _Temperature = 1.0  # of an LLM
+  max_tokens: PositiveInt = 1500  # the longest answer of an LLM
+  prompt: str = ""  # one that comes with the project, or a file of your own
 
   def __post_init__(self):
     super().__post_init__()
@@ -185,68 +136,51 @@ class TextbooksConfig(_StageSettings):
 
 
 @dataclasses.dataclass(frozen=True)
-class ExercisesConfig(_StageSettings):
-  """Synthetic exercises whose solutions pass their tests (gin name: `Exercises`).
+class TextbooksConfig(_TeacherSettings):
+  """Synthetic textbook sections."""
 
-  Attributes:
-    teacher: "grammar" (composes them here) or "llm" (asks `Llm.model`).
-    exercises: number of exercises to write.
-    seed: decides names, topics and professions.
-    menu: of the grammar: "all" tasks, or only "plain" or only "composed" ones.
-    minimum_asserts: an exercise with fewer checks of its solution is dropped.
-    cpu_seconds: CPU time that a solution and its checks may take.
-    temperature: of an LLM.
-    max_tokens: the longest answer of an LLM.
-    prompt: "exercise", which comes with the project, or a file of your own.
-  """
+  prompt: str = "textbook"
+  sections: PositiveInt = 2000  # number of sections to write
+  failing_code: Literal["drop", "mark"] = "drop"  # for sections whose code fails
 
-  teacher: _Teacher = "grammar"
-  exercises: PositiveInt = 20_000
-  seed: int = 0
-  menu: Literal["all", "plain", "composed"] = "all"
-  minimum_asserts: PositiveInt = 2
-  cpu_seconds: Annotated[float, Range(above=0, most=600)] = 3.0
-  temperature: _Temperature = 1.0
+
+@dataclasses.dataclass(frozen=True)
+class ExercisesConfig(_TeacherSettings):
+  """Synthetic exercises whose solutions pass their tests."""
+
   max_tokens: PositiveInt = 800
   prompt: str = "exercise"
+  exercises: PositiveInt = 20_000  # number of exercises to write
+  menu: Literal["all", "plain", "composed"] = "all"  # tasks of the grammar
+  minimum_asserts: PositiveInt = 2  # an exercise with fewer checks is dropped
+  # CPU time that a solution and its checks may take.
+  cpu_seconds: Annotated[float, Range(above=0, most=600)] = 3.0
 
   def __post_init__(self):
     super().__post_init__()
     if self.teacher == "llm":
       self.refuse_unused(("menu",), 'teacher = "grammar"')
-    else:
-      self.refuse_unused(("temperature", "max_tokens", "prompt"), 'teacher = "llm"')
 
 
 @dataclasses.dataclass(frozen=True)
 class DeduplicateConfig(_StageSettings):
-  """Near-duplicates (gin name: `Deduplicate`).
-
-  Attributes:
-    inputs: "embedded", folders of stages, of code or of data sets, files or patterns.
-    against: inputs whose documents stay as they are, and make others go.
-    shingle: words and identifiers per shingle.
-    permutations: length of a MinHash signature.
-    bands: a pair whose signatures agree in one band is a candidate: at a similarity s
-      with probability 1 - (1 - s^r)^bands, where r = permutations / bands. The
-      defaults find 95% of the pairs at 0.7, 99.8% at 0.8.
-    similarity: true Jaccard similarity from which on two documents are duplicates.
-      Licence headers and imports do not count.
-    comparisons: how many of a bucket's first members the others are compared with.
-    prefer: sources whose documents stay rather than those of others, first ones first;
-      within a source the smaller id stays.
-    maximum_loss: the stage stops if a source loses more than this share.
-  """
+  """Near-duplicates; licence headers and imports do not count."""
 
   inputs: tuple[str, ...]
+  # Inputs whose documents stay as they are, and make others go.
   against: tuple[str, ...] = ()
-  shingle: PositiveInt = 5
+  shingle: PositiveInt = 5  # words and identifiers per shingle
+  # Length of a MinHash signature, and its bands. A pair whose signatures agree in one
+  # band is a candidate: at a similarity s with probability 1 - (1 - s^r)^bands, where
+  # r = permutations / bands. The defaults find 95% of the pairs at 0.7, 99.8% at 0.8.
   permutations: PositiveInt = 144
   bands: PositiveInt = 24
-  similarity: _Share = 0.7
-  comparisons: PositiveInt = 32
+  similarity: _Share = 0.7  # true Jaccard similarity from which on documents go
+  comparisons: PositiveInt = 32  # members of a bucket that the others are compared with
+  # Sources whose documents stay rather than those of others, first ones first; within a
+  # source the smaller id stays.
   prefer: tuple[str, ...] = ()
-  maximum_loss: Annotated[float, Range(least=0, most=1)] = 0.5
+  maximum_loss: _Probability = 0.5  # the stage stops if a source loses a larger share
 
   def __post_init__(self):
     super().__post_init__()
@@ -258,31 +192,23 @@ class DeduplicateConfig(_StageSettings):
 
 @dataclasses.dataclass(frozen=True)
 class DecontaminateConfig(_StageSettings):
-  """Removal of text that is too close to a benchmark (gin name: `Decontaminate`).
-
-  Attributes:
-    inputs: folders of stages, of code or of data sets, files or patterns.
-    benchmarks: names of task sets that training data must not hold, or files of
-      problems in HumanEval's format (.jsonl or .jsonl.gz, also on gs://).
-    ngram: words of a run that counts as shared; the paper's is 13.
-    tau: AST match rate from which on a function is a copy of a reference; the paper
-      studies 0.95, 0.9, 0.85 and 0.8.
-    cut: "document" drops the document; "function" cuts the functions or notebook cells
-      that are too close, and drops the document only if that is not enough.
-    distance: L2 distance of normalised embeddings up to which a pair is looked at;
-      None, or no checkpoint, uses no embeddings.
-    checkpoint: model for embeddings; None = no embeddings.
-    pooling: "mean" or "last": which final hidden states make an embedding.
-  """
+  """Removal of text that is too close to a benchmark."""
 
   inputs: tuple[str, ...]
+  # Names of task sets that training data must not hold, or files of problems in
+  # HumanEval's format (.jsonl or .jsonl.gz, also on gs://).
   benchmarks: tuple[str, ...] = ("humaneval-164", "mbpp-full-974")
-  ngram: PositiveInt = 13
+  ngram: PositiveInt = 13  # words of a run that counts as shared; 13 is the paper's
+  # AST match rate from which on a function is a copy of a reference; the paper studies
+  # 0.95, 0.9, 0.85 and 0.8.
   tau: _Share = 0.95
+  # "document" drops the document; "function" cuts the functions or notebook cells that
+  # are too close, and drops the document only if that is not enough.
   cut: Literal["document", "function"] = "document"
+  # L2 distance of normalised embeddings up to which a pair is looked at.
   distance: Annotated[float, Range(above=0, most=2)] | None = None
-  checkpoint: str | None = None
-  pooling: _Pooling = "last"
+  checkpoint: str | None = None  # model for embeddings; None = no embeddings
+  pooling: _Pooling = "last"  # which final hidden states make an embedding
 
   def __post_init__(self):
     super().__post_init__()
@@ -297,18 +223,13 @@ class DecontaminateConfig(_StageSettings):
 
 @dataclasses.dataclass(frozen=True)
 class PublishConfig(_StageSettings):
-  """The curated sets as TFDS and parquet data sets (gin name: `Publish`).
+  """The curated sets as TFDS and parquet data sets."""
 
-  Attributes:
-    inputs: folders of stages, whose documents are published by kind.
-    directory: TFDS folder, which `Data.curated_directory` reads; `datasets` reads the
-      parquet files in its folder `parquet`.
-    version: of the data sets, "1.MINOR.PATCH".
-  """
-
-  inputs: tuple[str, ...]
+  inputs: tuple[str, ...]  # whose documents are published by kind
+  # TFDS folder, which `Data.curated_directory` reads; `datasets` reads the folder
+  # `parquet` of each set.
   directory: str = "curated"
-  version: str = "1.0.0"
+  version: str = "1.0.0"  # of the data sets, "1.MINOR.PATCH"
 
   def __post_init__(self):
     super().__post_init__()

@@ -1,308 +1,233 @@
-"""What is too close to a benchmark goes; the paper's study of tau.
+"""Decontamination: drops text that is too close to a benchmark; the study of tau.
 
-  document -> evidence (references.py) -> rules (verdict.py) -> decision
-
-Evidence does not depend on tau, so the study collects it once and decides for every
-tau. Its folders `pruned-TAU` are equal to those of the stage.
+document -> evidence (references.py) -> rules (verdict.py) -> decision
 """
 
+import ast
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from phi1_jax import InputError, storage
-from phi1_jax.curation import card, inputs, pieces, verdict
+from phi1_jax.curation import card, read, verdict
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation.config import DecontaminateConfig
 from phi1_jax.curation.document import Decision, Document, Drop, Keep, Tally
-from phi1_jax.curation.engine import Engine, Ticker
-from phi1_jax.curation.read import Read
-from phi1_jax.curation.references import Index
-from phi1_jax.curation.verdict import Evidence
+from phi1_jax.curation.engine import Job
+from phi1_jax.curation.folder import Tick
+from phi1_jax.curation.references import Embed, Index
 from phi1_jax.storage import AnyPath
+from phi1_jax.text import source
 
-STAGE, VERSION = verdict.STAGE, 6
+STAGE, VERSION = verdict.STAGE, 7
 STUDY, TABLE = "study.json", "study.md"
 _BATCH = 64
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckpointEmbed:
-  """Embeds with a model that is opened once in a process.
-
-  Attributes:
-    checkpoint: a work directory, a checkpoints folder or one step folder.
-    pooling: "mean" over the tokens, or "last".
-    max_length: tokens of a text that count.
-  """
-
-  checkpoint: str
-  pooling: str = "mean"
-  max_length: int = 512
-
-  def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.floating]:
-    """Return embeddings [texts, width]."""
-    return _opened(self).embed(texts)
-
-  @property
-  def digest(self) -> str:
-    """Digest of the model."""
-    return _opened(self).digest
-
-
-@functools.lru_cache(maxsize=1)
-def _opened(named: CheckpointEmbed) -> Any:
-  from phi1_jax.curation.embedding import Embedder  # it loads JAX
-
-  return Embedder(named.checkpoint, named.pooling, named.max_length)
+_MAX_LENGTH = 512  # tokens of a function that are embedded
+_SHORTEST = 50  # characters; less is no document
 
 
 @functools.lru_cache(maxsize=2)
-def index(benchmarks: tuple[str, ...], ngram: int, embed: Any = None) -> Index:
+def index(benchmarks: tuple[str, ...], ngram: int, embed: Embed | None = None) -> Index:
   """Return the index of some task sets, made once in a process."""
   return Index.of(benchmarks, ngram, embed)
 
 
-def run(
-  config: DecontaminateConfig,
-  folder: AnyPath,
-  engine: Engine,
-  embed: Any = None,
-  taus: Sequence[float] | None = None,
-) -> dict[str, Any]:
+def run(job: Job, embed: Embed | None = None) -> dict[str, Any]:
   """Run the stage, or the paper's pruning study (section 5.2, table 3).
 
   Args:
-    config: the settings.
-    folder: the stage's folder. With `taus` it gets study.json, study.md, and a stage's
-      folder `pruned-TAU` for each tau.
-    engine: where the tasks run; with embeddings in this process.
-    embed: texts to embeddings [texts, dimensions], such as `CheckpointEmbed`.
-    taus: AST match rates of the study; None runs the stage.
+    job: with `taus`, the AST match rates of the study, its folder gets study.json,
+      study.md, and a stage's folder `pruned-TAU` for each tau.
+    embed: texts to embeddings [texts, dimensions]; None takes the checkpoint's.
 
   Returns:
-    The content of stats.json. That of a study has `rows`: for each tau `tau`, `read`,
-    `removed`, `share`, `reasons`, and under `benchmarks` for each task set the ids of
-    the problems with a close match (`similar`) and how many have none (`non_similar`).
+    The stats. Those of a study have `rows`: for each tau `tau`, `read`, `removed`,
+    `share`, `reasons`, and under `benchmarks` for each task set the ids of the problems
+    with a close match (`similar`) and how many have none (`non_similar`).
 
   Raises:
     InputError: the folder is of something else, an input or a benchmark cannot be read,
       or a tau is no share, or there twice.
   """
-  if embed is not None and config.distance is None:
-    raise InputError(
-      "Decontaminate.distance: got None, expected the largest distance of a candidate; "
-      "a checkpoint to embed with is given, so give a distance too"
-    )
-  _check_taus(taus)
-  settings = _settings(config, embed)
-  name = STAGE if taus is None else f"{STAGE}-study"
-  if taus is not None:
-    settings = {k: v for k, v in settings.items() if k != "tau"} | {"taus": list(taus)}
-  if folders.begin(folder, name, settings):
-    return folders.read_stats(folder)
-  facts: dict[str, Any] = {}
-  places = {config.tau: folder}
-  if taus is not None:
-    places = {tau: folder / f"pruned-{tau:g}" for tau in taus}
-    for tau, place in places.items():
-      each = dataclasses.replace(config, tau=tau)
-      folders.begin(place, STAGE, _settings(each, embed))
-  with folders.measured(facts):
-    work = folder / folders.ENGINE
-    tasks, total = inputs.prepare(
-      work, "Decontaminate.inputs", config.inputs, engine.count
-    )
-    judging = Judging(config, folder, tuple(places.items()), embed)
-    steps = [Read(work / "plan"), judging]
-    engine.run(folder, "judge", steps, tasks, total, one_process=embed is not None)
-    facts["lineage"] = inputs.lineage(config.inputs)
-  stats = {t: _finish(work, t, p, tasks, dict(facts)) for t, p in places.items()}
-  if taus is None:
-    return stats[config.tau]
+  config: DecontaminateConfig = job.config
+  taus = _checked(job.taus)
+  settings: dict[str, Any] = {"version": VERSION, "embedding": None}
+  if embed is None and config.checkpoint:
+    from phi1_jax.curation import embedding  # it loads JAX
+
+    opened = embedding.opened(config.checkpoint, config.pooling, _MAX_LENGTH)
+    embed, settings["embedding"] = opened.embed, opened.digest
   found = index(tuple(config.benchmarks), config.ngram, embed)
-  rows = [_row(tau, stats[tau], places[tau], found) for tau in taus]
-  return _finish_study(folder, name, facts, rows)
+  settings["problems"] = found.digest
+  if taus is None:
+    return job.run(STAGE, settings, functools.partial(_judge, job, embed))
+
+  def study() -> tuple[dict[str, Any], dict[str, Any]]:
+    rows = []
+    for tau in taus:
+      place = job.folder / f"pruned-{tau:g}"
+      each = dataclasses.replace(config, tau=tau)
+      stats = run(dataclasses.replace(job, config=each, folder=place, taus=None), embed)
+      rows.append(_row(tau, stats, place, found))
+    storage.write_json(job.folder / STUDY, {"rows": rows})
+    storage.write_text(job.folder / TABLE, table(rows))
+    return {}, {"rows": rows}
+
+  return job.run(f"{STAGE}-study", {**settings, "tau": None, "taus": taus}, study)
 
 
-def _finish_study(
-  folder: AnyPath, name: str, facts: dict[str, Any], rows: list[dict[str, Any]]
-) -> dict[str, Any]:
-  storage.write_json(folder / STUDY, {"rows": rows})
-  storage.write_text(folder / TABLE, table(rows))
-  return folders.finish(folder, name, {}, {**facts, "rows": rows})
+def _judge(job: Job, embed: Embed | None) -> tuple[dict[str, Any], dict[str, Any]]:
+  tasks, total = job.plan()
+  arguments = (job.config, job.folder, embed)
+  in_one = embed is not None
+  counts = job.phase("judge", _judge_task, arguments, tasks, total, one_process=in_one)
+  return counts.stats(), {}
 
 
-def _finish(
-  work: AnyPath, tau: float, place: AnyPath, tasks: int, facts: dict[str, Any]
-) -> dict[str, Any]:
-  if storage.exists(place / folders.COMPLETED):  # before a study was killed
-    return folders.read_stats(place)
-  tally = Tally()
-  for rank in range(tasks):
-    tally.merge(storage.read_json(work / "tallies" / f"{tau:g}-{rank:05d}.json"))
-  return folders.finish(place, STAGE, tally.stats(), facts)
+def _judge_task(
+  config: DecontaminateConfig,
+  folder: AnyPath,
+  embed: Embed | None,
+  rank: int,
+  tasks: int,
+  tick: Tick,
+) -> Tally:
+  made = index(tuple(config.benchmarks), config.ngram, embed)
+
+  def decide(documents: Sequence[Document]) -> Iterator[Decision]:
+    near: Sequence[dict[int, float] | None] = [None] * len(documents)
+    if embed and documents:
+      texts = [document.text for document in documents]
+      near = made.near(texts, embed, config.distance or 0.0)
+    for document, close in zip(documents, near, strict=True):
+      evidence = made.evidence(document.text, config.tau, close)
+      yield verdict.decide(document, evidence, config.tau)
+
+  def decisions() -> Iterator[Decision]:
+    found = read.of_task(folder / folders.ENGINE / "plan", rank)
+    while batch := list(itertools.islice(found, _BATCH)):
+      decided = decide([each.document for each in batch if isinstance(each, Keep)])
+      for each in batch:
+        decision = each if isinstance(each, Drop) else next(decided)
+        if config.cut == "function" and isinstance(each, Keep):
+          decision = _cut(each.document, decision, decide)
+        yield decision
+
+  return folders.write(folder, decisions(), rank, tasks, tick)
 
 
-@dataclasses.dataclass(frozen=True)
-class Judging:
-  """A step: documents to the files of the decisions at each tau.
+def _cut(
+  document: Document,
+  decision: Decision,
+  decide: Callable[[Sequence[Document]], Iterator[Decision]],
+) -> Decision:
+  """Return the document without the parts that are too close, or the decision."""
+  if isinstance(decision, Keep):
+    return decision
 
-  Attributes:
-    config: the settings.
-    folder: the stage's folder.
-    places: each tau, and the folder of its files.
-    embed: as for `run`.
+  def decided(text: str) -> Decision:
+    return next(decide([dataclasses.replace(document, text=text)]))
+
+  cut = without(document.text, lambda text: isinstance(decided(text), Drop))
+  kept = decided(cut[0]) if cut else decision
+  if cut is None or isinstance(kept, Drop):
+    return decision
+  facts = {"reason": decision.reason, "parts": cut[1], **decision.evidence}
+  return Keep(kept.document.noted("cut", facts))
+
+
+def without(text: str, close: Callable[[str], bool]) -> tuple[str, list[str]] | None:
+  """Return a text without its parts that are too close, and the names of these parts.
+
+  Args:
+    text: a notebook with cells after `# %%`, or a module.
+    close: whether a part is too close.
+
+  Returns:
+    None if no part is, if too little is left, or if it parsed before and not after.
   """
-
-  config: DecontaminateConfig
-  folder: AnyPath
-  places: tuple[tuple[float, AnyPath], ...]
-  embed: Any
-
-  def __call__(
-    self, data: Iterable[Decision], rank: int, world_size: int
-  ) -> Iterator[Tally]:
-    """Write the files of a task."""
-    tick = Ticker(self.folder, "judge", rank)
-    found = self._evidence(data)
-    work = self.folder / folders.ENGINE
-    several = len(self.places) > 1
-    judged = list(found) if several else found  # of one task, for several taus
-    for tau, place in self.places:
-      decided = (self._decide(each, evidence, tau) for each, evidence in judged)
-      tally = folders.write(place, decided, rank, world_size, tick)
-      (work / "tallies").mkdir(parents=True, exist_ok=True)
-      name = f"{tau:g}-{rank:05d}.json"
-      storage.write_json(work / "tallies" / name, tally.record())
-    tick.flush()
-    yield Tally()
-
-  def _index(self) -> Index:
-    return index(tuple(self.config.benchmarks), self.config.ngram, self.embed)
-
-  def _evidence(
-    self, data: Iterable[Decision]
-  ) -> Iterator[tuple[Decision, list[Evidence]]]:
-    made, least = self._index(), min(tau for tau, _ in self.places)
-    for batch in _batches(data, _BATCH if self.embed else 1):
-      near = self._near([each.document.text for each in batch])
-      for decision, close in zip(batch, near, strict=True):
-        if isinstance(decision, Drop):
-          yield decision, []
-        else:
-          yield decision, made.evidence(decision.document.text, least, close)
-
-  def _near(self, texts: Sequence[str]) -> Sequence[dict[int, float] | None]:
-    if self.embed is None:
-      return [None] * len(texts)
-    return self._index().near(texts, self.embed, self.config.distance or 0.0)
-
-  def _decide(
-    self, decision: Decision, evidence: Sequence[Evidence], tau: float
-  ) -> Decision:
-    if isinstance(decision, Drop):
-      return decision
-    made = verdict.decide(decision.document, evidence, tau)
-    if isinstance(made, Drop) and self.config.cut == "function":
-      return self._cut(decision.document, made, tau)
-    return made
-
-  def _cut(self, document: Document, dropped: Drop, tau: float) -> Decision:
-    """Return the document without the parts that are too close, or the drop."""
-
-    def decided(text: str) -> Decision:
-      found = self._index().evidence(text, tau, self._near([text])[0])
-      return verdict.decide(dataclasses.replace(document, text=text), found, tau)
-
-    cut = pieces.without(document.text, lambda text: isinstance(decided(text), Drop))
-    kept = decided(cut.text) if cut else dropped
-    if cut is None or isinstance(kept, Drop):
-      return dropped
-    facts = {"reason": dropped.reason, "parts": cut.names, **dropped.evidence}
-    return Keep(kept.document.noted("cut", facts))
+  lines = text.split("\n")
+  cut = [part for part in _parts(text) if close("\n".join(lines[slice(*part[1:])]))]
+  gone = {row for _, start, stop in cut for row in range(start, stop)}
+  left = "\n".join(line for row, line in enumerate(lines) if row not in gone)
+  broken = source.parse(text) is not None and source.parse(left) is None
+  if not cut or len(left.strip()) < _SHORTEST or broken:
+    return None
+  return left, [name for name, _, _ in cut]
 
 
-def _batches(data: Iterable[Decision], size: int) -> Iterator[list[Decision]]:
-  batch: list[Decision] = []
-  for decision in data:
-    batch.append(decision)
-    if len(batch) == size:
-      yield batch
-      batch = []
-  if batch:
-    yield batch
+def _parts(text: str) -> Iterator[tuple[str, int, int]]:
+  """Yield names and lines [start, stop) of cells, or of functions and classes."""
+  lines = text.split("\n")
+  starts = [row for row, line in enumerate(lines) if line == read.CELL]
+  if starts:
+    for number, span in enumerate(itertools.pairwise([*starts, len(lines)]), 1):
+      yield f"cell {number}", *span
+    return
+  tree = source.parse(text)
+  for node in tree.body if tree else ():
+    if isinstance(node, ast.ClassDef):
+      methods = [n for n in node.body if isinstance(n, source.FunctionNode)]
+      if len(methods) < len(node.body):  # the class stays a class without them
+        yield from ((f"{node.name}.{n.name}", *_span(n)) for n in methods)
+        continue
+    if isinstance(node, source.FunctionNode | ast.ClassDef):
+      yield node.name, *_span(node)
+
+
+def _span(node: source.FunctionNode | ast.ClassDef) -> tuple[int, int]:
+  first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+  return first - 1, node.end_lineno or node.lineno
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
   """Return the rows of a study as a Markdown table."""
-  names = list(rows[0]["benchmarks"]) if rows else []
   head = ["tau", "removed", "share"]
-  head += [f"{name}: {kind}" for name in names for kind in ("similar", "non-similar")]
+  for name in rows[0]["benchmarks"]:
+    head += [f"{name}: similar", f"{name}: non-similar"]
   lines = []
   for row in rows:
-    line = [f"{row['tau']:g}", f"{row['removed']:,} of {row['read']:,}"]
-    line.append(f"{row['share']:.1%}")
-    for name in names:
-      found = row["benchmarks"][name]
+    removed = f"{row['removed']:,} of {row['read']:,}"
+    line = [f"{row['tau']:g}", removed, f"{row['share']:.1%}"]
+    for found in row["benchmarks"].values():
       line += [str(len(found["similar"])), str(found["non_similar"])]
     lines.append(line)
   return card.table(head, lines)
 
 
-def _settings(config: DecontaminateConfig, embed: Any) -> dict[str, Any]:
-  return {
-    **dataclasses.asdict(config),
-    "version": VERSION,
-    "problems": index(tuple(config.benchmarks), config.ngram, embed).digest,
-    "embedding": getattr(embed, "digest", None),
-    "read": inputs.identity(config.inputs),
-  }
-
-
 def _row(
   tau: float, stats: dict[str, Any], folder: AnyPath, found: Index
 ) -> dict[str, Any]:
-  similar = convicting(folder)
-  dropped = stats["dropped"].items()
-  reasons = {name: count for name, count in dropped if name in verdict.REASONS}
+  reasons = {n: c for n, c in stats["dropped"].items() if n in verdict.REASONS}
   removed = sum(reasons.values())
-  read_in = stats["kept"] + removed
+  similar = {
+    problem
+    for drop in folders.dropped(folder)
+    if drop.reason in verdict.REASONS
+    for problem in drop.evidence["problems"]
+  }
   return {
     "tau": tau,
-    "read": read_in,
+    "read": stats["kept"] + removed,
     "removed": removed,
-    "share": removed / read_in if read_in else 0.0,
+    "share": removed / (stats["kept"] + removed),
     "reasons": reasons,
     "benchmarks": {
-      name: {
-        "similar": sorted(similar & ids),
-        "non_similar": len(ids - similar),
-      }
+      name: {"similar": sorted(similar & ids), "non_similar": len(ids - similar)}
       for name, ids in found.ids().items()
     },
   }
 
 
-def convicting(folder: AnyPath) -> set[str]:
-  """Return the ids of all problems because of which a stage dropped something."""
-  found: set[str] = set()
-  for drop in folders.dropped(folder):
-    if drop.reason in verdict.REASONS:
-      found.update(drop.evidence["problems"])
-  return found
-
-
-def _check_taus(taus: Sequence[float] | None) -> None:
+def _checked(taus: Sequence[float] | None) -> list[float] | None:
   if taus is None:
-    return
+    return None
   different = {f"{tau:g}" for tau in taus}  # the names of their folders
   if not taus or len(different) != len(taus) or not all(0 < tau < 1 for tau in taus):
     raise InputError(
       f"--tau: got {', '.join(map(str, taus)) or 'nothing'}, expected different "
       "numbers between 0 and 1, such as 0.95,0.9,0.85,0.8"
     )
+  return list(taus)

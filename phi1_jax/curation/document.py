@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 KINDS = ("code", "textbook", "exercise")
@@ -12,25 +12,17 @@ _STRINGS = ("id", "text", "source", "licence", "kind", "repository")
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-  """A text, its origin, and the facts that stages found out about it.
+  """A text, its origin, and the facts that stages found out about it."""
 
-  Attributes:
-    id: 32 hex digits; see `identify`.
-    text: the text.
-    source: collection such as "cpython" or "grammar"; stages count by it.
-    licence: SPDX expression, or "unknown".
-    kind: one of `KINDS`.
-    repository: repository of code; for generated texts the idea behind the text.
-      Documents of one repository are held out together.
-    provenance: stage -> facts such as prompt, model, scores, cluster or verdict.
-  """
-
-  id: str
+  id: str  # 32 hex digits; see `identify`
   text: str
-  source: str
-  licence: str
-  kind: str
+  source: str  # collection such as "cpython" or "grammar"; stages count by it
+  licence: str  # SPDX expression, or "unknown"
+  kind: str  # one of `KINDS`
+  # Repository of code; for generated texts the idea behind the text. Documents of one
+  # repository are held out together.
   repository: str
+  # Stage -> facts such as prompt, model, scores, cluster or verdict.
   provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
@@ -79,16 +71,11 @@ class Keep:
 
 @dataclasses.dataclass(frozen=True)
 class Drop:
-  """A document that ends here.
+  """A document that ends here."""
 
-  Attributes:
-    document: as far as it is known.
-    reason: a few words that do not vary with the document; stages count by them.
-    evidence: facts with which a person can check the reason.
-  """
-
-  document: Document
-  reason: str
+  document: Document  # as far as it is known
+  reason: str  # a few words that do not vary with the document; stages count by them
+  # Facts with which a person can check the reason.
   evidence: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -104,56 +91,59 @@ def identify(source: str, text: str) -> str:
 class Tally:
   """Counts of documents that a stage read, kept and dropped."""
 
-  def __init__(self):
-    self.kept: collections.Counter[str] = collections.Counter()
-    self.dropped: collections.Counter[tuple[str, str]] = collections.Counter()
-    self.licences: collections.Counter[str] = collections.Counter()
-    self.kinds: collections.Counter[str] = collections.Counter()
-    self.figures: collections.Counter[str] = collections.Counter()
-    self.characters = 0
+  def __init__(self, record: Iterable[Iterable[Any]] = ()):
+    self._counts: collections.Counter[tuple[str, ...]] = collections.Counter()
+    self.merge(record)
 
   def add(self, decision: Decision) -> None:
     """Count a decision."""
     document = decision.document
     if isinstance(decision, Drop):
-      self.dropped[document.source, decision.reason] += 1
+      self.count(1, "dropped", document.source, decision.reason)
       return
-    self.kept[document.source] += 1
-    self.licences[document.licence] += 1
-    self.kinds[document.kind] += 1
-    self.characters += len(document.text)
+    self.count(1, "kept", document.source)
+    self.count(1, "licences", document.licence)
+    self.count(1, "kinds", document.kind)
+    self.count(len(document.text), "characters", "")
 
-  def record(self) -> dict[str, Any]:
+  def count(self, number: int, *key: str) -> None:
+    """Add a number to a count, such as ("figures", "edges")."""
+    self._counts[key] += number
+
+  def record(self) -> list[list[Any]]:
     """Return the counts as JSON that `merge` reads."""
-    dropped = [[*names, count] for names, count in self.dropped.items()]
-    return {**vars(self), "dropped": dropped}
+    return [[*key, number] for key, number in self._counts.items()]
 
-  def merge(self, record: Mapping[str, Any]) -> None:
+  def merge(self, record: Iterable[Iterable[Any]]) -> None:
     """Add the counts of another tally's record."""
-    for name in ("kept", "licences", "kinds", "figures"):
-      getattr(self, name).update(record[name])
-    for source, reason, count in record["dropped"]:
-      self.dropped[source, reason] += count
-    self.characters += record["characters"]
+    for *key, number in record:
+      self._counts[tuple(key)] += number
+
+  def of(self, kind: str, place: int = 1) -> dict[str, int]:
+    """Return the counts of a kind by a part of their keys, sorted by name."""
+    found: collections.Counter[str] = collections.Counter()
+    for key, number in self._counts.items():
+      if key[0] == kind:
+        found[key[place]] += number
+    return dict(sorted(found.items()))
 
   def stats(self) -> dict[str, Any]:
     """Return the counts as `stats.json` holds them."""
-    reasons: collections.Counter[str] = collections.Counter()
-    lost: collections.Counter[str] = collections.Counter()
-    for (source, reason), count in self.dropped.items():
-      reasons[reason] += count
-      lost[source] += count
-    kept = sum(self.kept.values())
+    kept, lost = self.of("kept"), self.of("dropped")
+    reasons, figures = self.of("dropped", 2), self.of("figures")
     return {
-      "read": kept + sum(lost.values()),
-      "kept": kept,
-      "kept_characters": self.characters,
-      "dropped": dict(sorted(reasons.items(), key=lambda r: (-r[1], r[0]))),
+      "read": sum(kept.values()) + sum(lost.values()),
+      "kept": sum(kept.values()),
+      "kept_characters": sum(self.of("characters").values()),
+      "dropped": dict(sorted(reasons.items(), key=lambda item: -item[1])),
       "sources": {
-        source: {"read": self.kept[source] + lost[source], "kept": self.kept[source]}
-        for source in sorted(self.kept.keys() | lost.keys())
+        source: {
+          "read": kept.get(source, 0) + lost.get(source, 0),
+          "kept": kept.get(source, 0),
+        }
+        for source in sorted({*kept, *lost})
       },
-      "licences": dict(sorted(self.licences.items())),
-      "kinds": dict(sorted(self.kinds.items())),
-      **({"figures": dict(sorted(self.figures.items()))} if self.figures else {}),
+      "licences": self.of("licences"),
+      "kinds": self.of("kinds"),
+      **({"figures": figures} if figures else {}),
     }

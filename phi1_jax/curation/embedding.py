@@ -2,8 +2,8 @@
 
 The paper embeds with "a pretrained codegen model" (section 2.1); which layer, pooling
 and length it took is not published. Here: the hidden states after the final LayerNorm,
-averaged over the tokens or taken at the last one, of as many tokens as are asked for.
-Any checkpoint can be asked, CodeGen's 350M-mono (converted) included.
+averaged over the tokens or taken at the last one, of a limited number of tokens. Any
+checkpoint will do, CodeGen's 350M-mono (converted) included.
 """
 
 import functools
@@ -34,7 +34,6 @@ class Embedder:
     batch_size: texts at once.
 
   Attributes:
-    width: length of an embedding.
     digest: of the model; equal digests and settings give equal embeddings.
 
   Raises:
@@ -55,24 +54,20 @@ class Embedder:
     self._pooling, self._max_length = pooling, max_length
     shards = sharding.batch_shards(mesh)
     self._rows = -(-batch_size // shards) * shards
-    self.width = self._loaded.config.embed_dim
     self.digest = self._loaded.digest
 
   def embed(self, texts: Sequence[str]) -> np.ndarray:
     """Return unit vectors, float32 [texts, width]; zeros for an empty text."""
-    ids = self._encode(texts)
-    found = np.zeros((len(ids), self.width), np.float32)
+    most = self._max_length
+    cut = [text[: most * _CHARACTERS] for text in texts]
+    ids = [row[:most] for row in self._loaded.tokenizer.encode_batch(cut)]
+    found = np.zeros((len(ids), self._loaded.config.embed_dim), np.float32)
     # Texts of like length together, so that little is computed for padding.
     order = sorted((i for i in range(len(ids)) if ids[i]), key=lambda i: len(ids[i]))
     for start in range(0, len(order), self._rows):
       chosen = order[start : start + self._rows]
       found[chosen] = self._batch([ids[i] for i in chosen])
     return found
-
-  def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-    most = self._max_length
-    cut = [text[: most * _CHARACTERS] for text in texts]
-    return [ids[:most] for ids in self._loaded.tokenizer.encode_batch(cut)]
 
   def _batch(self, ids: Sequence[list[int]]) -> np.ndarray:
     length = _SHORTEST
@@ -94,6 +89,14 @@ class Embedder:
         sharding.put_batch(lengths_B, mesh, self._rows),
       )
     return np.asarray(pooled_BD)[: len(ids)]
+
+
+@functools.lru_cache(maxsize=1)
+def opened(
+  checkpoint: str, pooling: str, max_length: int, batch_size: int = 16
+) -> Embedder:
+  """Return an embedder that stays open in this process."""
+  return Embedder(checkpoint, pooling, max_length, batch_size)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -1,22 +1,25 @@
-"""Runs the tasks of a stage: on all local cores or on Ray.
+"""Runs a stage: its settings, its phases, and their tasks on local cores or on Ray.
 
-A phase is a chain of steps over tasks; task n reads the n-th part of the input and
-writes files of its own, so tasks share nothing and a killed run continues with those
-that are missing. datatrove's executors run the tasks and mark the complete ones; on
-local cores, workers of a `ProcessPoolExecutor` do, which reports a killed worker.
+A phase is a function that is called once per task. Task n reads the n-th part of the
+input and writes files of its own, so tasks share nothing and a killed run continues
+with those that are missing. datatrove's executors run the tasks and mark the complete
+ones; on local cores, workers of a `ProcessPoolExecutor` do, which reports a killed one.
 """
 
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import gc
 import json
 import multiprocessing
 import os
 import pickle
+import resource
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -25,13 +28,14 @@ import loguru
 
 from phi1_jax import InputError, cores, how_to_install, storage
 from phi1_jax.curation import folder as folders
-from phi1_jax.curation.document import Decision, Tally
+from phi1_jax.curation import read
+from phi1_jax.curation.document import Tally
+from phi1_jax.curation.folder import Tick
 from phi1_jax.storage import AnyPath
 
 EXECUTORS = ("local", "ray")
-# A bar: made with (total or None, unit, description); a context manager with `update`.
-MakeBar = Callable[[int | None, str, str], Any]
-Step = Callable[[Any, int, int], Any]
+# Rank, number of tasks, and a function to report progress -> the counts of the task.
+Task = Callable[[int, int, Tick], Tally | None]
 _TICK = 0.5  # seconds between two reports of a task
 _TASK_BYTES, _MOST_TASKS = 4 << 20, 2000
 
@@ -44,27 +48,17 @@ class TaskError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-  """Where tasks run.
+  """Where tasks run."""
 
-  Attributes:
-    executor: one of `EXECUTORS`.
-    tasks: parts that an input is cut into; None chooses by its bytes.
-    workers: tasks at the same time; None is all cores of this machine, or of Ray.
-    bar: makes a progress bar.
-  """
-
-  executor: str = "local"
-  tasks: int | None = None
+  executor: str = "local"  # one of `EXECUTORS`
+  tasks: int | None = None  # parts of an input; None chooses by its bytes
+  # Tasks at the same time; None is all cores of this machine, or of Ray.
   workers: int | None = None
-  bar: MakeBar | None = None
+  # Makes a progress bar of total, unit and description; None shows none.
+  bar: Callable[[int | None, str, str], Any] | None = None
 
   def __post_init__(self):
     """Refuse wrong settings."""
-    if self.executor == "slurm":
-      raise InputError(
-        "--executor: got 'slurm', which is not tested; use --executor=ray, or local "
-        "tasks in a job of your own"
-      )
     if self.executor not in EXECUTORS:
       raise InputError(
         f"--executor: got {self.executor!r}, expected one of {', '.join(EXECUTORS)}"
@@ -83,33 +77,16 @@ class Engine:
     self,
     folder: AnyPath,
     phase: str,
-    steps: Sequence[Step],
+    task: Task,
     tasks: int,
     total: int | None = None,
     one_process: bool = False,
   ) -> Tally:
-    """Run a phase; tasks that an earlier run completed are not repeated.
-
-    Args:
-      folder: the stage's folder.
-      phase: its name, one of a kind in the stage.
-      steps: the chain; the first gets None, the last returns nothing or a Tally.
-      tasks: how many.
-      total: documents, for the progress bar.
-      one_process: run the tasks in this process, one after the other.
-
-    Returns:
-      The sum of the tallies of all tasks.
-
-    Raises:
-      InputError: a task refused its input.
-      TaskError: a task failed in another way.
-    """
+    """Run the tasks of a phase in a stage's folder; see `Job.phase`."""
     place = folder / folders.ENGINE / phase
     folders.remove_tree(place / "errors")  # of a run that was killed
-    chain = [*steps, _Note(place)]
-    runner = self._executor(chain, place, tasks, one_process)
-    with self._watched(folder, phase, place, total):
+    runner = self._executor(_Step(place, task), place, tasks, one_process)
+    with self._watched(f"{folder.name}: {phase}", place, total):
       try:
         runner.run()
       except Exception:
@@ -120,21 +97,19 @@ class Engine:
       raise TaskError(f"{place}: a task did not end; run the same command again")
     tally = Tally()
     for rank in range(tasks):
-      tally.merge(storage.read_json(place / "tally" / f"{rank:05d}.json"))
+      content = storage.read_text(place / "tally" / f"{rank:05d}.json")
+      tally.merge(json.loads(content))
     return tally
 
   def _executor(
-    self, chain: list[Step], place: AnyPath, tasks: int, one_process: bool
+    self, step: "_Step", place: AnyPath, tasks: int, one_process: bool
   ) -> Any:
     logs = os.fspath(place)
-    if self.executor == "ray" and not one_process:
-      return self._ray(chain, logs, tasks)
-    from datatrove.executor.local import LocalPipelineExecutor
+    if self.executor == "local" or one_process:
+      from datatrove.executor.local import LocalPipelineExecutor
 
-    workers = 1 if one_process else min(tasks, self.workers or cores())
-    return _Local(LocalPipelineExecutor(chain, tasks, logging_dir=logs), workers)
-
-  def _ray(self, chain: list[Step], logs: str, tasks: int) -> Any:
+      workers = 1 if one_process else min(tasks, self.workers or cores())
+      return _Local(LocalPipelineExecutor([step], tasks, logging_dir=logs), workers)
     try:
       import ray
     except ImportError:
@@ -143,15 +118,13 @@ class Engine:
 
     if not ray.is_initialized():
       ray.init(log_to_driver=False, configure_logging=False)
-    workers = self.workers or int(ray.cluster_resources().get("CPU", 1))
+    workers = min(tasks, self.workers or int(ray.cluster_resources().get("CPU", 1)))
     return RayPipelineExecutor(
-      chain, tasks, min(tasks, workers), logging_dir=logs, mem_per_cpu_gb=0.1
+      [step], tasks, workers, logging_dir=logs, mem_per_cpu_gb=0.1
     )
 
   @contextlib.contextmanager
-  def _watched(
-    self, folder: AnyPath, phase: str, place: AnyPath, total: int | None
-  ) -> Iterator[None]:
+  def _watched(self, title: str, place: AnyPath, total: int | None) -> Iterator[None]:
     """Show a progress bar that adds up what the tasks report."""
     if self.bar is None or storage.is_remote(place):
       yield
@@ -160,15 +133,13 @@ class Engine:
 
     def watch() -> None:
       assert self.bar
-      seen = 0
-      with self.bar(total, "documents", f"{folder.name}: {phase}") as bar:
-        while True:
+      seen, last = 0, False
+      with self.bar(total, "documents", title) as bar:
+        while not last:
           last = ended.wait(_TICK)
           now = _reported(Path(place))
           bar.update(now - seen)
           seen = now
-          if last:
-            return
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -196,15 +167,15 @@ class _Local:
       TaskError: a worker was killed.
     """
     ranks = self.get_incomplete_ranks()
-    workers = min(self._workers, len(ranks))
     if self._workers == 1 or not ranks:
       for rank in ranks:
         self._executor._run_for_rank(rank)
       return
+    workers = min(self._workers, len(ranks))
     context = multiprocessing.get_context("forkserver")
     pool = concurrent.futures.ProcessPoolExecutor(workers, context, _end_with_parent)
     try:
-      started = [pool.submit(_run_task, self._executor, rank) for rank in ranks]
+      started = [pool.submit(self._executor._run_for_rank, rank) for rank in ranks]
       for task in concurrent.futures.as_completed(started):
         task.result()
     except BrokenProcessPool:
@@ -214,10 +185,6 @@ class _Local:
       ) from None
     finally:
       pool.shutdown(cancel_futures=True)
-
-
-def _run_task(executor: Any, rank: int) -> None:
-  executor._run_for_rank(rank)
 
 
 def _end_with_parent() -> None:
@@ -233,24 +200,54 @@ def _end_with_parent() -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Note:
-  """The last step: notes the task's tally, or its error."""
+class _Step:
+  """A datatrove step: runs a task, and notes its counts or its error."""
 
   place: AnyPath
+  task: Task
 
   def __call__(self, data: Any, rank: int, world_size: int) -> None:
-    """Run the chain."""
-    del world_size
+    """Run a task."""
     # Syntax trees have no cycles; looking for some took a quarter of the time.
     gc.set_threshold(100_000, 50, 100)
+    tick = _Ticker(self.place, rank)
     try:
-      tally = Tally()
-      for each in data or ():
-        tally.merge(each.record())
+      tally = self.task(rank, world_size, tick) or Tally()
+      tick.report()
       _save(self.place / "tally", rank, json.dumps(tally.record()).encode())
     except Exception as error:
       _save(self.place / "errors", rank, _pickled(error))
       raise
+
+
+class _Ticker:
+  """Reports a task's progress for the bar of the process that started it."""
+
+  def __init__(self, place: AnyPath, rank: int):
+    remote = storage.is_remote(place)
+    self._file = None if remote else Path(place) / "progress" / f"{rank:05d}"
+    self._count, self._next = 0, 0.0
+
+  def __call__(self, count: int) -> None:
+    """Add documents."""
+    self._count += count
+    if time.monotonic() >= self._next:
+      self._next = time.monotonic() + _TICK
+      self.report()
+
+  def report(self) -> None:
+    """Report now."""
+    if self._file:
+      self._file.parent.mkdir(parents=True, exist_ok=True)
+      self._file.write_text(str(self._count))
+
+
+def _reported(place: Path) -> int:
+  found = 0
+  for file in (place / "progress").glob("*"):
+    with contextlib.suppress(OSError, ValueError):
+      found += int(file.read_text())
+  return found
 
 
 def _save(folder: AnyPath, rank: int, content: bytes) -> None:
@@ -275,65 +272,98 @@ def _raise_error(place: AnyPath) -> None:
     raise error
 
 
-def _reported(place: Path) -> int:
-  found = 0
-  for file in (place / "progress").glob("*"):
-    with contextlib.suppress(OSError, ValueError):
-      found += int(file.read_text())
-  return found
-
-
-class Ticker:
-  """Reports a task's progress for the bar of the process that started it."""
-
-  def __init__(self, folder: AnyPath, phase: str, rank: int):
-    place = folder / folders.ENGINE / phase / "progress"
-    self._file = None if storage.is_remote(folder) else Path(place) / f"{rank:05d}"
-    self._count, self._next = 0, 0.0
-
-  def __call__(self, count: int) -> None:
-    """Add documents."""
-    self._count += count
-    if self._file and time.monotonic() >= self._next:
-      self._next = time.monotonic() + _TICK
-      self.flush()
-
-  def flush(self) -> None:
-    """Report now."""
-    if self._file:
-      self._file.parent.mkdir(parents=True, exist_ok=True)
-      self._file.write_text(str(self._count))
-
-
 @dataclasses.dataclass(frozen=True)
-class Write:
-  """A step: decisions to the task's files of documents.
+class Job:
+  """A run of a stage."""
 
-  Attributes:
-    folder: the stage's folder.
-    phase: the phase's name.
-  """
+  config: Any  # the stage's settings
+  folder: AnyPath  # the stage's folder, which every worker can write to
+  engine: Engine = Engine()
+  client: Any = None  # opens a client of an LLM; a stage that needs none never does
+  taus: tuple[float, ...] | None = None  # match rates of the pruning study
 
-  folder: AnyPath
-  phase: str
+  @property
+  def work(self) -> AnyPath:
+    """Folder of unfinished work."""
+    return self.folder / folders.ENGINE
 
-  def __call__(
-    self, data: Iterable[Decision], rank: int, world_size: int
-  ) -> Iterator[Tally]:
-    """Write them, and yield their tally."""
-    tick = Ticker(self.folder, self.phase, rank)
-    yield folders.write(self.folder, data, rank, world_size, tick)
-    tick.flush()
+  @property
+  def needs_llm(self) -> bool:
+    """Whether the stage sends requests to an LLM."""
+    return "llm" in (getattr(self.config, n, None) for n in ("judge", "teacher"))
+
+  def run(
+    self,
+    stage: str,
+    settings: dict[str, Any],
+    work: Callable[[], tuple[dict[str, Any], dict[str, Any]]],
+  ) -> dict[str, Any]:
+    """Run a stage, or find it complete; return its stats.
+
+    Args:
+      stage: its name.
+      settings: what decides the outcome beside `config` and the inputs.
+      work: does the work; returns counts (`Tally.stats`) and other facts.
+
+    Raises:
+      InputError: an input is not there, or the folder was begun with other settings.
+      EmptyError: nothing was kept.
+    """
+    inputs = getattr(self.config, "inputs", ())
+    settings = {**dataclasses.asdict(self.config), **settings}
+    if inputs:
+      settings["read"] = read.identity(inputs)
+    if folders.begin(self.folder, stage, settings):
+      return folders.read_stats(self.folder)
+    started = time.monotonic()
+    counts, facts = work()
+    if inputs:
+      facts["lineage"] = read.lineage(inputs)
+    facts["run"] = usage(time.monotonic() - started)
+    return folders.finish(self.folder, stage, counts, facts)
+
+  def plan(self) -> tuple[int, int | None]:
+    """Cut the inputs into tasks, once; return how many, and the number of documents."""
+    if not storage.exists(self.work / "plan" / "plan.json"):
+      name, inputs = f"{self.config.gin_name}.inputs", self.config.inputs
+      read.save(
+        self.work / "plan", read.cut(read.plan(name, inputs), self.engine.count)
+      )
+    made = storage.read_json(self.work / "plan" / "plan.json")
+    return made["tasks"], made["documents"]
+
+  def phase(
+    self,
+    name: str,
+    function: Callable[..., Tally | None],
+    arguments: tuple[Any, ...],
+    tasks: int,
+    total: int | None = None,
+    one_process: bool = False,
+  ) -> Tally:
+    """Run a phase; return the sum of the counts of its tasks.
+
+    Tasks that an earlier run completed are not repeated.
+
+    Args:
+      name: of the phase, one of a kind in the stage.
+      function: a task is `function(*arguments, rank, tasks, tick)`, and is pickled.
+      arguments: its first arguments.
+      tasks: how many.
+      total: documents, for the progress bar.
+      one_process: run the tasks in this process, one after the other.
+
+    Raises:
+      InputError: a task refused its input.
+      TaskError: a task failed in another way.
+    """
+    task = functools.partial(function, *arguments)
+    return self.engine.run(self.folder, name, task, tasks, total, one_process)
 
 
-@dataclasses.dataclass(frozen=True)
-class Each:
-  """A step: a function of each decision, with further arguments."""
-
-  function: Callable[..., Any]
-  arguments: tuple[Any, ...] = ()
-
-  def __call__(self, data: Iterable[Any], rank: int, world_size: int) -> Iterator[Any]:
-    """Map the function."""
-    del rank, world_size
-    return (self.function(each, *self.arguments) for each in data)
+def usage(seconds: float) -> dict[str, float]:
+  """Return the time, and the peak memory in MiB of this process and its workers."""
+  unit = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
+  who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+  peak = max(resource.getrusage(each).ru_maxrss for each in who) * unit
+  return {"seconds": round(seconds, 3), "peak_memory_mib": round(peak / (1 << 20), 1)}

@@ -1,9 +1,7 @@
 """The filter: licence, form, masks and classifier for raw code.
 
-  check    licence, form check, masks; and the classifier, if it needs no model
-  score    a classifier that needs a model, in one process on all devices
-
-Textbooks and exercises pass: their code was run.
+A classifier that needs a model runs in one process, on all devices. Textbooks and
+exercises pass: their code was run.
 """
 
 import dataclasses
@@ -12,89 +10,75 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from phi1_jax import storage
-from phi1_jax.curation import classifier, form, inputs, licences, masking
+from phi1_jax.curation import classifier, form, licences, read
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation.config import FilterConfig
 from phi1_jax.curation.document import Decision, Document, Drop, Keep, Tally
-from phi1_jax.curation.engine import Each, Engine, Ticker, Write
-from phi1_jax.curation.read import Read
+from phi1_jax.curation.engine import Job
+from phi1_jax.curation.folder import Tick
 from phi1_jax.storage import AnyPath
 
 STAGE, VERSION = "filter", 3
 _BATCH = 256
 
 
-def run(config: FilterConfig, folder: AnyPath, engine: Engine) -> dict[str, Any]:
+def run(job: Job) -> dict[str, Any]:
   """Filter the inputs; return the stats.
-
-  Args:
-    config: the settings.
-    folder: the stage's folder; complete, it is only read.
-    engine: where the tasks run.
 
   Raises:
     InputError: an input or the classifier is not there, or the folder was begun with
       other settings.
     EmptyError: nothing was kept.
   """
-  place = storage.parse(config.classifier) if config.classifier else None
-  opened = classifier.load(place) if place else None
-  threshold = config.threshold
-  if opened:
+  config: FilterConfig = job.config
+  about: dict[str, Any] = {}
+  on_device = False
+  facts: dict[str, Any] = {"grammar": form.grammar()}
+  if config.classifier:
+    place = storage.parse(config.classifier)
+    opened = classifier.load(place)
     opened.check()  # before anything is read
-    threshold = opened.about["threshold"] if threshold is None else threshold
-  settings = {**dataclasses.asdict(config), "version": VERSION}
-  settings |= {"threshold": threshold, "grammar": form.grammar()}
-  settings["model"] = opened.about["sha256"] if opened else None
-  settings["read"] = inputs.identity(config.inputs)
-  if folders.begin(folder, STAGE, settings):
-    return folders.read_stats(folder)
-  facts: dict[str, Any] = {}
-  with folders.measured(facts):
-    counts = _phases(config, threshold, opened, folder, engine)
+    about, on_device = opened.about, opened.on_device
+    facts |= {"models": [about["name"]], "classifier": folders.read_stats(place)}
+    if config.threshold is None:
+      config = dataclasses.replace(config, threshold=about["threshold"])
+  facts["threshold"] = config.threshold
+  settings = {"version": VERSION, "grammar": form.grammar()}
+  settings |= {"threshold": config.threshold, "model": about.get("sha256")}
+
+  def work() -> tuple[dict[str, Any], dict[str, Any]]:
+    tasks, total = job.plan()
+    arguments = (config, job.folder)
+    counts = job.phase("check", _task, arguments, tasks, total, one_process=on_device)
     stats = counts.stats()
-    facts |= {
-      "threshold": threshold,
-      "grammar": form.grammar(),
-      "masked": stats.pop("figures", {}) if config.mask else "off",
-      "models": [opened.about["name"]] if opened else [],
-      "lineage": inputs.lineage(config.inputs),
-    }
-    if place:
-      facts["classifier"] = folders.read_stats(place)
-  return folders.finish(folder, STAGE, stats, facts)
+    masked = stats.pop("figures", {}) if config.mask else "off"
+    return stats, {**facts, "masked": masked}
+
+  return job.run(STAGE, settings, work)
 
 
-def _phases(
-  config: FilterConfig,
-  threshold: float | None,
-  opened: classifier.Classifier | None,
-  folder: AnyPath,
-  engine: Engine,
+def _task(
+  config: FilterConfig, folder: AnyPath, rank: int, tasks: int, tick: Tick
 ) -> Tally:
-  work = folder / folders.ENGINE
-  tasks, total = inputs.prepare(work, "Filter.inputs", config.inputs, engine.count)
-  checks = [Read(work / "plan"), Each(check, (config.licences, config.mask))]
-  if opened is None:
-    counted = Masked(folder, "check")
-    return engine.run(folder, "check", [*checks, counted], tasks, total)
-  scoring = Score(str(config.classifier), threshold or 0.0)
-  if not opened.on_device:
-    steps = [*checks, scoring, Masked(folder, "check")]
-    return engine.run(folder, "check", steps, tasks, total)
-  engine.run(folder, "check", [*checks, Spill(folder)], tasks, total)
-  steps = [Spilled(work / "checked"), scoring, Masked(folder, "score")]
-  return engine.run(folder, "score", steps, tasks, total, one_process=True)
+  """Write the files of a task; return its counts, with those of the masks."""
+  found = read.of_task(folder / folders.ENGINE / "plan", rank)
+  checked = (check(decision, config.licences, config.mask) for decision in found)
+  masks = Tally()
+
+  def counted() -> Iterator[Decision]:
+    for decision in _scored(config, checked) if config.classifier else checked:
+      if isinstance(decision, Keep):
+        for kind, number in decision.document.provenance.get("mask", {}).items():
+          masks.count(number, "figures", kind)
+      yield decision
+
+  tally = folders.write(folder, counted(), rank, tasks, tick)
+  tally.merge(masks.record())
+  return tally
 
 
 def check(decision: Decision, allowed: Sequence[str], mask: bool) -> Decision:
-  """Drop a document for its licence or its form; mask what is left of it.
-
-  Args:
-    decision: as read.
-    allowed: SPDX identifiers; () allows all.
-    mask: whether secrets and addresses are replaced.
-  """
+  """Drop a document for its licence or its form; mask the secrets in the others."""
   if isinstance(decision, Drop) or decision.document.kind != "code":
     return decision
   document = decision.document
@@ -103,45 +87,28 @@ def check(decision: Decision, allowed: Sequence[str], mask: bool) -> Decision:
   if reason := form.problem(document.text):
     return Drop(document, reason)
   if mask:
-    text, counts = masking.mask(document.text)
+    text, counts = form.mask(document.text)
     if counts:
       document = dataclasses.replace(document, text=text)
       return Keep(document.noted("mask", counts))
   return decision
 
 
-@dataclasses.dataclass(frozen=True)
-class Score:
-  """A step: documents of good form to those that the classifier keeps, in batches.
-
-  Attributes:
-    folder: of the train-classifier stage.
-    threshold: the lowest probability that is kept.
-  """
-
-  folder: str
-  threshold: float
-
-  def __call__(
-    self, data: Iterable[Decision], rank: int, world_size: int
-  ) -> Iterator[Decision]:
-    """Yield the decisions."""
-    del rank, world_size
-    model = classifier.opened(self.folder)
-    iterator = iter(data)
-    while batch := list(itertools.islice(iterator, _BATCH)):
-      documents = [d.document for d in batch if _is_scored(d)]
-      found = iter(())
-      if documents:
-        found = iter(model.probabilities([document.text for document in documents]))
-      for decision in batch:
-        if _is_scored(decision):
-          yield decide(decision.document, float(next(found)), self.threshold)
-        else:
-          yield decision
+def _scored(config: FilterConfig, checked: Iterable[Decision]) -> Iterator[Decision]:
+  """Yield the decisions of the classifier about code, in batches."""
+  model = classifier.opened(str(config.classifier))
+  iterator = iter(checked)
+  while batch := list(itertools.islice(iterator, _BATCH)):
+    texts = [d.document.text for d in batch if _is_code(d)]
+    found = iter(model.probabilities(texts) if texts else ())
+    for decision in batch:
+      if _is_code(decision):
+        yield decide(decision.document, float(next(found)), config.threshold or 0.0)
+      else:
+        yield decision
 
 
-def _is_scored(decision: Decision) -> bool:
+def _is_code(decision: Decision) -> bool:
   return isinstance(decision, Keep) and decision.document.kind == "code"
 
 
@@ -152,53 +119,3 @@ def decide(document: Document, probability: float, threshold: float) -> Decision
   if noted["probability"] < threshold:
     return Drop(document, "low educational value", noted)
   return Keep(document)
-
-
-@dataclasses.dataclass(frozen=True)
-class Masked(Write):
-  """The last step: writes the decisions, and counts the masks in what is kept."""
-
-  def __call__(
-    self, data: Iterable[Decision], rank: int, world_size: int
-  ) -> Iterator[Tally]:
-    """Write them, and yield their tally."""
-    counts = Tally()
-
-    def counted() -> Iterator[Decision]:
-      for decision in data:
-        if isinstance(decision, Keep) and "mask" in decision.document.provenance:
-          counts.figures.update(decision.document.provenance["mask"])
-        yield decision
-
-    for tally in super().__call__(counted(), rank, world_size):
-      tally.figures.update(counts.figures)
-      yield tally
-
-
-@dataclasses.dataclass(frozen=True)
-class Spill:
-  """The last step before a model: writes a task's decisions to a file."""
-
-  folder: AnyPath
-
-  def __call__(
-    self, data: Iterable[Decision], rank: int, world_size: int
-  ) -> Iterator[Tally]:
-    """Write them."""
-    del world_size
-    tick = Ticker(self.folder, "check", rank)
-    place = self.folder / folders.ENGINE / "checked"
-    folders.spill(place, f"{rank:05d}.parquet", data, tick)
-    yield Tally()
-
-
-@dataclasses.dataclass(frozen=True)
-class Spilled:
-  """A step: the decisions that `Spill` wrote."""
-
-  place: AnyPath
-
-  def __call__(self, data: Any, rank: int, world_size: int) -> Iterator[Decision]:
-    """Read them."""
-    del data, world_size
-    yield from folders.spilled(self.place / f"{rank:05d}.parquet")

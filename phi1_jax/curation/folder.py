@@ -15,10 +15,7 @@ Folders of earlier versions, whose files are JSONL, can be read.
 import contextlib
 import hashlib
 import json
-import resource
 import shutil
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any
 
@@ -39,53 +36,40 @@ ALL = pa.schema([(name, pa.string()) for name in (*_FIELDS, "reason", "evidence"
 _GROUP_ROWS, _GROUP_CHARACTERS = 1000, 16 << 20
 _TAIL = 1 << 16  # bytes at the end of a file, with parquet's footer
 
+Tick = Callable[[int], None]  # reports that so many more documents are done
+
 
 class EmptyError(RuntimeError):
   """A stage kept nothing, or its inputs hold nothing."""
 
 
 def begin(folder: AnyPath, stage: str, settings: Mapping[str, Any]) -> bool:
-  """Write a stage's settings, or refuse a folder of something else.
+  """Write a stage's settings; return whether the stage is complete already.
 
   A stage that failed because it kept nothing may begin again with other settings.
-
-  Args:
-    folder: the stage's folder.
-    stage: its name.
-    settings: everything that decides its outcome.
-
-  Returns:
-    Whether the stage is complete already.
 
   Raises:
     InputError: the folder was begun with other settings, or holds something else.
   """
-  found = storage.names(folder)
-  if STAGE not in found:
-    foreign = [name for name in found if not name.startswith(".")]
-    if foreign:
-      raise InputError(
-        f"--workdir: {folder} is no folder of a stage, it holds {foreign[0]}; name an "
-        "empty or a new folder"
-      )
+  found, wanted = storage.names(folder), {"stage": stage, **settings}
+  foreign = [name for name in found if not name.startswith(".")]
+  if foreign and STAGE not in found:
+    raise InputError(
+      f"--workdir: {folder} is no folder of a stage, it holds {foreign[0]}; name an "
+      "empty or a new folder"
+    )
   complete = COMPLETED in found
-  if not complete and (FAILED in found or not _documents(found)):
-    wanted = json.loads(json.dumps({"stage": stage, **settings}))
-    if STAGE in found and storage.read_json(folder / STAGE)["settings"] != wanted:
-      clear(folder)
+  if STAGE in found and not complete and (FAILED in found or not _documents(found)):
+    settings_before = storage.read_json(folder / STAGE)["settings"]
+    if settings_before != json.loads(json.dumps(wanted)):
+      remove_tree(folder / ENGINE)
+      for name in (STAGE, FAILED, *_documents(found)):
+        (folder / name).unlink(missing_ok=True)
   folder.mkdir(parents=True, exist_ok=True)
-  settings_file.begin(folder / STAGE, {"stage": stage, **settings})
+  settings_file.begin(folder / STAGE, wanted)
   if complete:
     kept_files(folder)  # refuses changed files
   return complete
-
-
-def clear(folder: AnyPath) -> None:
-  """Remove everything that an incomplete stage left."""
-  remove_tree(folder / ENGINE)
-  for name in storage.names(folder):
-    if name in (STAGE, FAILED) or name.startswith(("kept-", "dropped-")):
-      (folder / name).unlink(missing_ok=True)
 
 
 def remove_tree(folder: AnyPath) -> None:
@@ -99,16 +83,13 @@ def remove_tree(folder: AnyPath) -> None:
 def finish(
   folder: AnyPath, stage: str, counts: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """Write stats.json, the card, and COMPLETED last.
+  """Write stats.json, the card, and COMPLETED last; return the stats.
 
   Args:
     folder: the stage's folder, with its documents in place.
     stage: its name.
     counts: `Tally.stats`, or {} for a stage without documents of its own.
     facts: other entries of stats.json: "prompts", "models", "cost", "lineage".
-
-  Returns:
-    The content of stats.json.
 
   Raises:
     EmptyError: nothing was kept. The stage is not complete; its settings may change.
@@ -124,10 +105,9 @@ def finish(
   stats = {"stage": stage, **counts, "settings": settings, **facts}
   storage.write_json(folder / STATS, stats)
   storage.write_text(folder / CARD, card.of_stage(stats))
-  digests = {}
-  for name in _documents(storage.names(folder)):
-    noted = folder / ENGINE / "digests" / f"{name}.json"
-    digests[name] = storage.read_json(noted)
+  noted = folder / ENGINE / "digests"
+  names = _documents(storage.names(folder))
+  digests = {name: storage.read_json(noted / f"{name}.json") for name in names}
   storage.write_json(folder / COMPLETED, digests)
   (folder / FAILED).unlink(missing_ok=True)
   remove_tree(folder / ENGINE)
@@ -155,48 +135,53 @@ class _Hashing:
   close = flush
 
 
-class _Rows:
-  """Writes documents to one parquet file in row groups."""
-
-  def __init__(self, writer: Any, schema: pa.Schema):
-    self._writer, self._schema = writer, schema
-    self._rows: list[dict[str, Any]] = []
-    self._characters = 0
-
-  def add(self, document: Document, **more: str) -> None:
-    """Write a document and further columns."""
-    row = document.record() | more
-    row["provenance"] = compact(document.provenance)
-    self._rows.append(row)
-    self._characters += len(document.text)
-    if len(self._rows) >= _GROUP_ROWS or self._characters >= _GROUP_CHARACTERS:
-      self.flush()
-
-  def flush(self) -> None:
-    """Write the rows that are held in memory."""
-    if self._rows:
-      self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
-    self._rows, self._characters = [], 0
-
-
 @contextlib.contextmanager
-def table(folder: AnyPath, name: str, schema: pa.Schema) -> Iterator[_Rows]:
-  """Open a parquet file of documents that appears whole; note its digest."""
+def table(
+  folder: AnyPath, name: str, schema: pa.Schema = ALL
+) -> Iterator[Callable[[Decision], None]]:
+  """Open a parquet file of decisions that appears whole; give a function to add one.
+
+  The digest of the file is noted for COMPLETED.
+  """
   folder.mkdir(parents=True, exist_ok=True)
+  rows: list[dict[str, Any]] = []
+  characters = 0
   with storage.writing(folder / name) as file:
     sink = _Hashing(file)
     writer = pq.ParquetWriter(sink, schema, compression="zstd")
-    opened = _Rows(writer, schema)
+
+    def flush() -> None:
+      nonlocal characters
+      if rows:
+        writer.write_table(pa.Table.from_pylist(rows, schema))
+      rows.clear()
+      characters = 0
+
+    def add(decision: Decision) -> None:
+      nonlocal characters
+      rows.append(_row(decision))
+      characters += len(decision.document.text)
+      if len(rows) >= _GROUP_ROWS or characters >= _GROUP_CHARACTERS:
+        flush()
+
     try:
-      yield opened
-      opened.flush()
+      yield add
+      flush()
     finally:
       writer.close()
-  noted = folder / ENGINE / "digests" / f"{name}.json"
-  noted.parent.mkdir(parents=True, exist_ok=True)
+  noted = folder / ENGINE / "digests"
+  noted.mkdir(parents=True, exist_ok=True)
   tail = hashlib.sha256(sink.tail).hexdigest()
   facts = {"bytes": sink.size, "sha256": sink.sha256.hexdigest(), "tail": tail}
-  storage.write_json(noted, facts)
+  storage.write_json(noted / f"{name}.json", facts)
+
+
+def _row(decision: Decision) -> dict[str, Any]:
+  document, reason, evidence = decision.document, "", {}
+  if isinstance(decision, Drop):
+    reason, evidence = decision.reason, decision.evidence
+  row = {**document.record(), "reason": reason, "evidence": compact(evidence)}
+  return row | {"provenance": compact(document.provenance)}
 
 
 def write(
@@ -204,9 +189,9 @@ def write(
   decisions: Iterable[Decision],
   shard: int = 0,
   shards: int = 1,
-  tick: Callable[[int], None] = lambda count: None,
+  tick: Tick = lambda count: None,
 ) -> Tally:
-  """Write a shard of decisions, whole under its names or absent; return the counts.
+  """Write the files of a shard, each whole or absent; return the counts.
 
   Args:
     folder: the stage's folder.
@@ -215,19 +200,14 @@ def write(
     shards: how many there are.
     tick: called with 1 after each decision.
   """
-  tally = Tally()
-  name = f"{shard:05d}-of-{shards:05d}.parquet"
+  tally, name = Tally(), f"{shard:05d}-of-{shards:05d}.parquet"
   with (
-    table(folder, f"dropped-{name}", ALL) as dropped,
-    table(folder, f"kept-{name}", KEPT) as kept,
+    table(folder, f"dropped-{name}") as drop,
+    table(folder, f"kept-{name}", KEPT) as keep,
   ):
     for decision in decisions:
       tally.add(decision)
-      if isinstance(decision, Drop):
-        evidence = compact(decision.evidence)
-        dropped.add(decision.document, reason=decision.reason, evidence=evidence)
-      else:
-        kept.add(decision.document)
+      (drop if isinstance(decision, Drop) else keep)(decision)
       tick(1)
   return tally
 
@@ -236,33 +216,25 @@ def spill(
   folder: AnyPath,
   name: str,
   decisions: Iterable[Decision],
-  tick: Callable[[int], None] = lambda count: None,
+  tick: Tick = lambda count: None,
   schema: pa.Schema = ALL,
 ) -> None:
   """Write decisions to one file, kept and dropped ones together, for `spilled`."""
-  with table(folder, name, schema) as rows:
+  with table(folder, name, schema) as add:
     for decision in decisions:
-      if isinstance(decision, Drop):
-        evidence = compact(decision.evidence)
-        rows.add(decision.document, reason=decision.reason, evidence=evidence)
-      else:
-        rows.add(decision.document, reason="", evidence="{}")
+      add(decision)
       tick(1)
 
 
 def spilled(path: AnyPath) -> Iterator[Decision]:
-  """Yield the decisions of a file that `spill` wrote."""
-  for row in rows(path):
-    document = Document.of(row)
-    if row["reason"]:
-      yield Drop(document, row["reason"], row["evidence"])
+  """Yield the decisions of a file, also of the JSONL of an earlier version."""
+  lines = storage.read_lines if path.name.endswith(".jsonl") else rows
+  for row in lines(path):
+    document, dropped = Document.of(row), row.get("dropped", row)
+    if dropped.get("reason"):
+      yield Drop(document, dropped["reason"], dropped["evidence"])
     else:
       yield Keep(document)
-
-
-def compact(record: Mapping[str, Any]) -> str:
-  """Return a record as JSON on one line; equal records give equal text."""
-  return json.dumps(record, separators=(",", ":"), allow_nan=False)
 
 
 def rows(path: AnyPath, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -276,24 +248,24 @@ def rows(path: AnyPath, columns: list[str] | None = None) -> Iterator[dict[str, 
         yield row
 
 
+def compact(record: Mapping[str, Any]) -> str:
+  """Return a record as JSON on one line; equal records give equal text."""
+  return json.dumps(record, separators=(",", ":"), allow_nan=False)
+
+
 def kept(folder: AnyPath) -> Iterator[Document]:
   """Yield the documents that a stage kept, complete or about to be."""
   for path in _paths(folder, "kept-"):
-    if path.name.endswith(".jsonl"):
-      yield from map(Document.of, storage.read_lines(path))
-    else:
-      yield from map(Document.of, rows(path))
+    for decision in spilled(path):
+      yield decision.document
 
 
 def dropped(folder: AnyPath) -> Iterator[Drop]:
   """Yield the documents that a stage dropped, with the reasons."""
   for path in _paths(folder, "dropped-"):
-    if path.name.endswith(".jsonl"):
-      for row in storage.read_lines(path):
-        yield Drop(Document.of(row), **row["dropped"])
-    else:
-      for row in rows(path):
-        yield Drop(Document.of(row), row["reason"], row["evidence"])
+    for decision in spilled(path):
+      if isinstance(decision, Drop):
+        yield decision
 
 
 def read_stats(folder: AnyPath) -> dict[str, Any]:
@@ -324,48 +296,31 @@ def kept_files(folder: AnyPath) -> list[AnyPath]:
     InputError: the stage is not complete, or a file has changed.
   """
   read_stats(folder)
-  noted: dict[str, Any] = storage.read_json(folder / COMPLETED)
-  for name, wanted in noted.items():
-    if not _unchanged(folder / name, wanted):
+  for name, noted in storage.read_json(folder / COMPLETED).items():
+    if not _unchanged(folder / name, noted):
       raise InputError(
         f"{folder / name}: not as the stage left it; delete {folder} and run it again"
       )
   return _paths(folder, "kept-")
 
 
-def _unchanged(path: AnyPath, wanted: Any) -> bool:
+def _unchanged(path: AnyPath, noted: Any) -> bool:
   try:
     with path.open("rb") as file:
-      if isinstance(wanted, str):  # of an earlier version
-        return hashlib.sha256(file.read()).hexdigest() == wanted
+      if isinstance(noted, str):  # of an earlier version
+        return hashlib.sha256(file.read()).hexdigest() == noted
       size = file.seek(0, 2)
       file.seek(max(0, size - _TAIL))
       tail = hashlib.sha256(file.read()).hexdigest()
-      return size == wanted["bytes"] and tail == wanted["tail"]
+      return size == noted["bytes"] and tail == noted["tail"]
   except FileNotFoundError:
     return False
 
 
 def _paths(folder: AnyPath, prefix: str) -> list[AnyPath]:
   names = storage.names(folder)
-  return [folder / name for name in _documents(names) if name.startswith(prefix)]
+  return [folder / name for name in names if name.startswith(prefix)]
 
 
 def _documents(names: Iterable[str]) -> list[str]:
   return [name for name in names if name.startswith(("kept-", "dropped-"))]
-
-
-@contextlib.contextmanager
-def measured(facts: dict[str, Any]) -> Iterator[None]:
-  """Add `seconds` and `peak_memory_mib` (of this process and its workers) to facts."""
-  started = time.monotonic()
-  yield
-  unit = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
-  usage = [resource.getrusage(w).ru_maxrss for w in _WHO]
-  facts["run"] = {
-    "seconds": round(time.monotonic() - started, 3),
-    "peak_memory_mib": round(max(usage) * unit / (1 << 20), 1),
-  }
-
-
-_WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 UNKNOWN = "unknown"
-_TOKEN = re.compile(r"\(|\)|[^\s()]+")
 _NAMES = ("spdx", "spdx_id", "key", "name", "license", "licence")
 _NONE = {"", "none", "null", "noassertion", "no_license", "unknown"}
 
@@ -39,37 +38,27 @@ def allowed(licence: str, allowed_names: Sequence[str]) -> bool:
   known = {name.lower() for name in allowed_names}
   if licence.lower() in known:
     return True
-  tokens = _TOKEN.findall(licence)
-  try:
-    result, end = _either(tokens, 0, known)
-  except IndexError:
-    return False
-  return result and end == len(tokens)
+  text = re.sub(r"\s+WITH\s+[^\s()]+", "", licence, flags=re.IGNORECASE)
+  return _value(re.findall(r"\(|\)|[^\s()]+", text), known) is True
 
 
-def _either(tokens: list[str], place: int, known: set[str]) -> tuple[bool, int]:
-  result, place = _both(tokens, place, known)
-  while place < len(tokens) and tokens[place].upper() == "OR":
-    other, place = _both(tokens, place + 1, known)
-    result |= other
-  return result, place
-
-
-def _both(tokens: list[str], place: int, known: set[str]) -> tuple[bool, int]:
-  result, place = _single(tokens, place, known)
-  while place < len(tokens) and tokens[place].upper() == "AND":
-    other, place = _single(tokens, place + 1, known)
-    result &= other
-  return result, place
-
-
-def _single(tokens: list[str], place: int, known: set[str]) -> tuple[bool, int]:
-  if tokens[place] == "(":
-    result, place = _either(tokens, place + 1, known)
-    if tokens[place] != ")":
-      return False, place
-    return result, place + 1
-  result = tokens[place].lower() in known
-  if place + 1 < len(tokens) and tokens[place + 1].upper() == "WITH":
-    place += 2
-  return result, place + 1
+def _value(tokens: list[str], known: set[str]) -> bool | None:
+  """Return the value of an expression with `OR` weakest; None if it is none."""
+  depth = 0
+  for operator, combine in (("or", any), ("and", all)):
+    sides: list[list[str]] = [[]]
+    for token in tokens:
+      depth += (token == "(") - (token == ")")
+      if token.lower() == operator and not depth:
+        sides.append([])
+      else:
+        sides[-1].append(token)
+    if depth:
+      return None
+    if len(sides) > 1:
+      values = [_value(side, known) for side in sides]
+      return None if None in values else combine(values)
+  if len(tokens) == 1:
+    return tokens[0].lower() in known
+  inside = len(tokens) > 2 and tokens[0] == "(" and tokens[-1] == ")"
+  return _value(tokens[1:-1], known) if inside else None

@@ -42,47 +42,27 @@ _CONTEST = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-  """Features of a file; every share is from 0 to 1.
+  """Features of a file; every share is from 0 to 1."""
 
-  Attributes:
-    lines: lines that are not blank.
-    comments: share of them that are comments in prose, or docstrings.
-    documented: share of classes, and of functions of more than 4 lines, with a
-      docstring of 4 words or more.
-    introduced: whether a docstring or comment introduces the file.
-    logic: nodes that compute, branch, loop or return, per line of code; at most 1.
-    boilerplate: share of top-level and class-level statements that only import,
-      assign a constant or set an attribute.
-    own: share of imported packages that are the standard library's.
-    short: share of functions of at most 60 lines.
-    named: share of uses of names that have at least three letters.
-    examples: whether a docstring shows a doctest, or the file asserts something.
-    repeated: share of lines that stand in the file more than once.
-    script: share of top-level statements that are no definitions, imports or constants.
-    notebook: whether it was converted from a notebook.
-    contest: whether it has the form of answers in a competition.
-  """
-
-  lines: int
-  comments: float
+  lines: int  # that are not blank
+  comments: float  # share of them that are comments in prose, or docstrings
+  # Share of classes, and of functions of more than 4 lines, with a docstring of 4 words
+  # or more.
   documented: float
-  introduced: bool
+  introduced: bool  # whether a docstring or comment introduces the file
+  # Nodes that compute, branch, loop or return, per line of code; at most 1.
   logic: float
+  # Share of top-level and class-level statements that only import, assign a constant or
+  # set an attribute.
   boilerplate: float
-  own: float
-  short: float
-  named: float
-  examples: bool
-  repeated: float
-  script: float
-  notebook: bool
-  contest: bool
-
-
-def score(text: str) -> float:
-  """Return the educational value from 0 to 5 in tenths; 0 for a text without a tree."""
-  found = features(text)
-  return 0.0 if found is None else weigh(found)
+  own: float  # share of imported packages that are the standard library's
+  short: float  # share of functions of at most 60 lines
+  named: float  # share of uses of names that have at least three letters
+  examples: bool  # whether a docstring shows a doctest, or the file asserts something
+  repeated: float  # share of lines that stand in the file more than once
+  script: float  # share of top-level statements that do something
+  notebook: bool  # whether it was converted from a notebook
+  contest: bool  # whether it has the form of answers in a competition
 
 
 def weigh(found: Features) -> float:
@@ -117,23 +97,20 @@ class _Walk:
     self.names: collections.Counter[str] = collections.Counter()
     self.packages: set[str] = set()
     for node in ast.walk(tree):
-      self._visit(node)
-
-  def _visit(self, node: ast.AST) -> None:
-    if isinstance(node, ast.Name):
-      self.names[node.id] += 1
-    elif isinstance(node, ast.arg):
-      self.names[node.arg] += 1
-    elif isinstance(node, (*_FUNCTION, ast.ClassDef, ast.Module)):
-      self._definition(node)
-    elif isinstance(node, _LOGIC):
-      self.logic += 1
-    elif isinstance(node, ast.Import):
-      self.packages.update(alias.name.split(".")[0] for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
-      self.packages.add("." if node.level else (node.module or "").split(".")[0])
-    elif isinstance(node, ast.Assert):
-      self.asserts = True
+      if isinstance(node, ast.Name):
+        self.names[node.id] += 1
+      elif isinstance(node, ast.arg):
+        self.names[node.arg] += 1
+      elif isinstance(node, (*_FUNCTION, ast.ClassDef, ast.Module)):
+        self._definition(node)
+      elif isinstance(node, _LOGIC):
+        self.logic += 1
+      elif isinstance(node, ast.Import):
+        self.packages.update(alias.name.split(".")[0] for alias in node.names)
+      elif isinstance(node, ast.ImportFrom):
+        self.packages.add("." if node.level else (node.module or "").split(".")[0])
+      elif isinstance(node, ast.Assert):
+        self.asserts = True
 
   def _definition(self, node: Any) -> None:
     docstring = ast.get_docstring(node, clean=False) or ""
@@ -162,13 +139,12 @@ def features(text: str) -> Features | None:
   prose = [line for line in comments if _PROSE.match(line) and not _CODE.match(line)]
   explained = len(prose) + walk.docstring_lines
   code_lines = max(len(lines) - len(comments) - walk.docstring_lines, 1)
-  names = collections.Counter(walk.names)
-  for name in vars(builtins):
-    names.pop(name, None)
+  names = {n: c for n, c in walk.names.items() if n not in vars(builtins)}
   said = sum(count for name, count in names.items() if len(name.strip("_")) >= 3)
   outer = _outer_statements(tree)
   own = [name in sys.stdlib_module_names for name in walk.packages]
   introduction = (ast.get_docstring(tree) or "").split()
+  counts = collections.Counter(line for line in lines if len(line) > 12)
   return Features(
     lines=len(lines),
     comments=min(explained / len(lines), 1.0),
@@ -178,23 +154,13 @@ def features(text: str) -> Features | None:
     boilerplate=_share(sum(map(_is_boilerplate, outer)), len(outer)),
     own=_share(sum(own), len(own), 1.0),
     short=_share(walk.short, walk.functions),
-    named=_share(said, names.total()),
+    named=_share(said, sum(names.values())),
     examples=">>>" in text or walk.asserts,
-    repeated=_repeated(lines),
+    repeated=_share(sum(c for c in counts.values() if c > 1), counts.total()),
     script=_share(sum(map(_is_script, tree.body)), len(tree.body)),
     notebook=bool(_NOTEBOOK.search(text)),
     contest=bool(_CONTEST.search(text)),
   )
-
-
-def comment_ratio(text: str) -> float:
-  """Return the share of lines that are comments or docstrings.
-
-  Alone it is the baseline that a classifier has to beat: classifiers of educational
-  value are known to reward comments for their own sake.
-  """
-  found = features(text)
-  return 0.0 if found is None else found.comments
 
 
 def _outer_statements(tree: ast.Module) -> list[ast.stmt]:
@@ -205,9 +171,14 @@ def _outer_statements(tree: ast.Module) -> list[ast.stmt]:
     for node in bodies.pop():
       if isinstance(node, ast.ClassDef):
         bodies.append(node.body)
-      elif not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
+      elif not _is_constant(node):
         found.append(node)
   return found
+
+
+def _is_constant(node: ast.stmt) -> bool:
+  """Return whether a statement is a constant, such as a docstring."""
+  return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def _is_boilerplate(node: ast.stmt) -> bool:
@@ -219,22 +190,14 @@ def _is_boilerplate(node: ast.stmt) -> bool:
     return not any(isinstance(inner, calls) for inner in ast.walk(node))
   if isinstance(node, _FUNCTION):
     inner = [s for s in node.body if not isinstance(s, ast.Expr)]
-    return len(inner) <= 1 and not any(
-      isinstance(n, _LOGIC[:4]) for n in ast.walk(node)
-    )
+    branches = any(isinstance(n, _LOGIC[:4]) for n in ast.walk(node))
+    return len(inner) <= 1 and not branches
   return False
 
 
 def _is_script(node: ast.stmt) -> bool:
-  if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-    return False  # a docstring
   kinds = (*_FUNCTION, ast.ClassDef, ast.Import, ast.ImportFrom, ast.If)
-  return not isinstance(node, kinds) and not _is_boilerplate(node)
-
-
-def _repeated(lines: list[str]) -> float:
-  counts = collections.Counter(line for line in lines if len(line) > 12)
-  return _share(sum(c for c in counts.values() if c > 1), counts.total())
+  return not (_is_constant(node) or isinstance(node, kinds) or _is_boilerplate(node))
 
 
 def _share(hits: int, total: int, of_nothing: float = 0.0) -> float:

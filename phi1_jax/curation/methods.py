@@ -11,32 +11,30 @@ fitted to them. Models run in one process, which uses all devices, in batches.
 import dataclasses
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
 
 from phi1_jax import InputError, how_to_install
 from phi1_jax.curation import local_judge
 from phi1_jax.curation.config import ClassifierConfig
+from phi1_jax.text import settings_file
 
 ON_DEVICE = ("forest", "transformer")
+COMMENTS = "comment ratio"
 _TOKEN = r"[^\W\d]\w*|\d+|[-+*/%<>=!&|^~@]{1,3}"
 # A file's first characters say enough, and no megabyte is cut into words.
 _CHARACTERS = 20_000
 
 
 def transformer(method: str, config: ClassifierConfig, texts: Sequence[str]) -> Any:
-  """Return an object whose `transform` maps texts to features, one row each.
-
-  Args:
-    method: a method, or "comment ratio".
-    config: the settings.
-    texts: training texts, from which "tfidf" takes its words.
-  """
+  """Return an object whose `transform` maps texts to features, one row each."""
   if method != "tfidf":
     return _Features(method, config)
-  from sklearn.feature_extraction.text import TfidfVectorizer
-
   words = TfidfVectorizer(
     preprocessor=_head,
     token_pattern=_TOKEN,
@@ -62,16 +60,14 @@ class _Features:
 
   def transform(self, texts: Sequence[str]) -> np.ndarray:
     """Return the features [texts, width]."""
-    if self.method == "comment ratio":
-      return np.array([[local_judge.comment_ratio(text)] for text in texts])
-    return model(self.method, self.config).embed(texts)
+    if self.method == COMMENTS:
+      found = [local_judge.features(text) for text in texts]
+      return np.array([[each.comments if each else 0.0] for each in found])
+    return _model(self.method, self.config).embed(texts)
 
 
 def estimator(method: str, config: ClassifierConfig) -> Any:
   """Return a method's estimator, not fitted."""
-  from sklearn.ensemble import RandomForestClassifier
-  from sklearn.linear_model import LogisticRegression
-
   if method == "forest":
     return RandomForestClassifier(
       n_estimators=config.trees,
@@ -84,18 +80,6 @@ def estimator(method: str, config: ClassifierConfig) -> Any:
   return LogisticRegression(C=strength, class_weight="balanced", solver="liblinear")
 
 
-def repository_share(
-  trained: Sequence[str], positive: np.ndarray, tested: Sequence[str]
-) -> np.ndarray:
-  """Return the share of positive documents of each repository, seen in training."""
-  mean = float(positive.mean())
-  counts: dict[str, list[float]] = {}
-  for name, label in zip(trained, positive, strict=True):
-    counts.setdefault(name, []).append(float(label))
-  shares = {name: (sum(v) + mean) / (len(v) + 1) for name, v in counts.items()}
-  return np.array([shares.get(name, mean) for name in tested])
-
-
 def describe(method: str, config: ClassifierConfig) -> dict[str, Any]:
   """Return facts about a method's model for classifier.json and cards.
 
@@ -103,71 +87,43 @@ def describe(method: str, config: ClassifierConfig) -> dict[str, Any]:
     InputError: the checkpoint or the model cannot be opened.
   """
   if method == "tfidf":
-    name = (
-      f"logistic regression on TF-IDF of at most {config.features:,} words and pairs"
-    )
-    return {"method": method, "name": name}
-  opened = model(method, config)
-  kind = "random forest on embeddings of" if method == "forest" else "text classifier"
-  source = config.checkpoint if method == "forest" else config.model
-  return {"method": method, "name": f"{kind} {source}", "digest": opened.digest}
-
-
-def model(method: str, config: ClassifierConfig) -> Any:
-  """Return the model of a method, opened once in a process."""
+    words = f"at most {config.features:,} words and pairs"
+    return {"method": method, "name": f"logistic regression on TF-IDF of {words}"}
+  name = f"text classifier {config.model}"
   if method == "forest":
-    return _embedder(
-      config.checkpoint, config.pooling, config.max_length, config.batch_size
-    )
-  return _TextClassifier.opened(config.model, config.max_length, config.batch_size)
+    name = f"random forest on embeddings of {config.checkpoint}"
+  return {"method": method, "name": name, "digest": _model(method, config).digest}
 
 
-@functools.lru_cache(maxsize=1)
-def _embedder(*arguments: Any) -> Any:
-  from phi1_jax.curation.embedding import Embedder  # it loads JAX
+def _model(method: str, config: ClassifierConfig) -> Any:
+  """Return the model of a method, opened once in a process."""
+  if method == "transformer":
+    return _text_classifier(config.model, config.max_length, config.batch_size)
+  from phi1_jax.curation import embedding  # it loads JAX
 
-  return Embedder(*arguments)
+  sizes = (config.max_length, config.batch_size)
+  return embedding.opened(config.checkpoint or "", config.pooling, *sizes)
 
 
 class _TextClassifier:
-  """A sequence classifier of transformers, such as HuggingFaceTB/python-edu-scorer.
-
-  Args:
-    folder: with the model and its tokenizer.
-    max_length: tokens of a text that count.
-    batch_size: texts at once.
-
-  Attributes:
-    digest: sha256 of the model's settings and the sizes of its files.
-  """
+  """A sequence classifier of transformers, such as HuggingFaceTB/python-edu-scorer."""
 
   def __init__(self, folder: str, max_length: int, batch_size: int):
     try:
       import torch
       import transformers
     except ImportError:
-      raise InputError(
-        f"Classifier.method: transformer needs {how_to_install('hf')}"
-      ) from None
-    from pathlib import Path
-
-    from phi1_jax.text import settings_file
-
+      install = how_to_install("hf")
+      raise InputError(f"Classifier.method: transformer needs {install}") from None
     found = {p.name: p.stat().st_size for p in Path(folder).glob("*") if p.is_file()}
     if "config.json" not in found:
       raise InputError(f"Classifier.model: {folder} has no config.json; name a folder")
     self.digest = settings_file.digest(found)
     self._torch, self._max_length, self._batch = torch, max_length, batch_size
     self._device = "cuda" if torch.cuda.is_available() else "cpu"
-    auto = transformers.AutoTokenizer, transformers.AutoModelForSequenceClassification
-    self._tokenizer, self._model = (each.from_pretrained(folder) for each in auto)
-    self._model = self._model.to(self._device).eval()
-
-  @staticmethod
-  @functools.lru_cache(maxsize=1)
-  def opened(folder: str, max_length: int, batch_size: int) -> "_TextClassifier":
-    """Return a model that stays open in this process."""
-    return _TextClassifier(folder, max_length, batch_size)
+    self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    self._model = model.to(self._device).eval()
 
   def embed(self, texts: Sequence[str]) -> np.ndarray:
     """Return the model's outputs, float32 [texts, labels]."""
@@ -183,3 +139,6 @@ class _TextClassifier:
       for n, row in zip(chosen, logits.float().cpu().numpy(), strict=True):
         found[n] = row
     return np.array(found, np.float32)
+
+
+_text_classifier = functools.lru_cache(maxsize=1)(_TextClassifier)

@@ -3,26 +3,25 @@
 import dataclasses
 import hashlib
 import string
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 from phi1_jax import InputError
+from phi1_jax.curation.replies import Replies
+from phi1_jax.llm.conversation import Answered
 from phi1_jax.llm.request import Message, Request
 
+T = TypeVar("T")
 _FOLDER = Path(__file__).parent / "prompts"
 
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-  """A text with places to fill.
+  """A text with places to fill."""
 
-  Attributes:
-    id: its name: that of its file.
-    text: what is asked, with `$name` for what varies.
-  """
-
-  id: str
-  text: str
+  id: str  # the name of its file
+  text: str  # with `$name` for what varies
 
   @property
   def version(self) -> str:
@@ -45,7 +44,7 @@ class Prompt:
 
   def record(self) -> dict[str, str]:
     """Return the prompt for cards."""
-    return {"id": self.id, "version": self.version, "text": self.text}
+    return {**dataclasses.asdict(self), "version": self.version}
 
 
 def load(name: str, places: frozenset[str]) -> Prompt:
@@ -53,7 +52,7 @@ def load(name: str, places: frozenset[str]) -> Prompt:
 
   Args:
     name: one of those that come with the project, such as "annotate", or a file.
-    places: what its text may and must vary by.
+    places: the names that its text may and must vary by.
 
   Raises:
     InputError: no such file, not text, or not the places that there are.
@@ -77,3 +76,30 @@ def load(name: str, places: frozenset[str]) -> Prompt:
       f"{', '.join(sorted(places))} (a plain dollar sign is written $$)"
     )
   return Prompt(path.stem, text)
+
+
+class Asker:
+  """A stage's prompt, and the replies to it."""
+
+  def __init__(self, config: Any, places: frozenset[str], replies: Replies):
+    self.config, self.replies = config, replies
+    self.prompt = load(config.prompt, places)
+
+  def identity(self) -> dict[str, Any]:
+    """Return the model and the prompt."""
+    return {**self.replies.identity(), "prompt": self.prompt.version}
+
+  def facts(self) -> dict[str, Any]:
+    """Return the model, the prompt, and the cost for stats and cards."""
+    return {**self.replies.facts(), "prompts": [self.prompt.record()]}
+
+  def ask(
+    self, requests: Iterable[Request], parse: Callable[[str], T], total: int
+  ) -> Iterator[tuple[T | None, str, dict[str, Any]]]:
+    """Yield a value or None per request, why there is none, and facts about it."""
+    facts = {"model": self.replies.model, "prompt": self.prompt.version}
+    for answer in self.replies.ask(requests, parse, total):
+      if isinstance(answer, Answered):
+        yield answer.value, "", {**facts, "request": answer.reply.key}
+      else:
+        yield None, answer.reason, {**facts, "request": answer.key}

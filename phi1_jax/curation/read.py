@@ -1,30 +1,50 @@
-"""Documents of a place: a task's part of JSONL, parquet, Arrow, code or a corpus.
+"""Inputs as people have them: cut into places, which tasks read apart from each other.
 
 A row that gives no document is dropped with a reason; nothing else is lost.
 """
 
 import contextlib
 import dataclasses
+import functools
+import glob
 import gzip
 import io
 import json
+import logging
 import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from phi1_jax import InputError, how_to_install, storage
-from phi1_jax.curation import inputs, licences
+from phi1_jax.curation import folder as folders
+from phi1_jax.curation import licences
 from phi1_jax.curation.document import Decision, Document, Drop, Keep, identify
-from phi1_jax.curation.inputs import Place
 from phi1_jax.storage import AnyPath
+from phi1_jax.storage.paths import object_of
+from phi1_jax.text import settings_file
 
+log = logging.getLogger(__name__)
+
+EMBEDDED = "embedded"
+JSONL = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".json.zst")
+TABLES = (".parquet", ".arrow")
+CODE = (".py", ".ipynb")
+EXPECTED = (
+  "expected embedded, the folder of a stage, a folder of code or of a data set, or "
+  f"files that end in {', '.join((*JSONL, *TABLES, *CODE))}"
+)
+CELL = "# %%"  # before each cell of a notebook, as Jupytext and editors write it
 # Longer documents, and longer lines of JSON, are data, not code.
 MAXIMUM_BYTES = 8 << 20
+_TOO_LONG = f"over {MAXIMUM_BYTES >> 20} MiB"
+_SPLIT = 16 << 20  # bytes of a plain JSONL file that one task reads
+_FILES = 64  # files of a folder that are read together
 _DEEPEST = 50  # levels of a document's provenance
 # Names of columns in published sets; the first that is there counts: ours, The Stack
 # v1 and v2, starcoderdata, GitHub's code set.
@@ -34,35 +54,259 @@ _REPOSITORY += ("repository_name", "repo")
 _LICENCE = ("licence", "license", "licenses", "max_stars_repo_licenses")
 _LICENCE += ("detected_licenses",)
 _PATH = ("path", "max_stars_repo_path", "file_path")
-_OURS = ("id", "kind", "group", "provenance")
-_WANTED = {*_TEXT, *_REPOSITORY, *_LICENCE, *_PATH, *_OURS}
-_STACK_V2 = {"blob_id", "src_encoding"}
+_WANTED = {*_TEXT, *_REPOSITORY, *_LICENCE, *_PATH, "id", "kind", "group", "provenance"}
+_DATA_SET = {"dataset_info.json", "dataset_dict.json", "state.json"}
 _ERRORS = (OSError, EOFError, ValueError, zlib.error)  # pyarrow's are ValueErrors
-CELL = "# %%"  # before each cell of a notebook, as Jupytext and editors write it
 _MAGIC = re.compile(r"^\s*(?:%|!|\?|[\w.]+\?\s*$)")
 
 
 @dataclasses.dataclass(frozen=True)
-class Read:
-  """A step: a task's places to decisions.
+class Place:
+  """A part of an input."""
 
-  Attributes:
-    plan: folder that `inputs.save` wrote.
+  kind: str  # "embedded", "jsonl", "parquet", "arrow" or "files"
+  path: str  # the file; for "files" and "embedded" their root or corpus
+  source: str = ""  # collection that the documents are counted under by default
+  size: int = 0  # bytes, about
+  start: int = 0  # first byte of JSONL, first row group of parquet
+  stop: int | None = None  # byte or row group after the last; None = to the end
+  names: tuple[tuple[str, str], ...] = ()  # files below `path`, with their repositories
+  documents: int | None = None  # number of documents, None if unknown
+
+
+def places(wanted: str) -> list[Place]:
+  """Return the places of an input.
+
+  Args:
+    wanted: "embedded", the folder of a complete stage, a folder of code or of a data
+      set, or a file or glob pattern.
+
+  Raises:
+    InputError: nothing is there, a stage is not complete, or it kept nothing.
   """
+  if wanted == EMBEDDED:
+    return list(_embedded_places())
+  path = storage.parse(wanted)
+  if _is_stage(path):
+    files = folders.kept_files(path)
+    if not folders.read_stats(path).get("kept"):
+      raise InputError(f"{path}: kept no document, so there is nothing to read")
+    return [place for file in files for place in _of_file(file)]
+  if path.is_dir():
+    found = list(_of_folder(path))
+  elif glob.has_magic(wanted) or storage.exists(path):
+    found = [place for file in _matching(path) for place in _of_file(file)]
+  else:
+    if not path.suffix:
+      folders.read_stats(path)  # says that it is no stage's folder
+    found = []
+  if not found:
+    raise InputError(f"{wanted}: nothing there; {EXPECTED}")
+  return found
 
-  plan: AnyPath
 
-  def __call__(self, data: Any, rank: int, world_size: int) -> Iterator[Decision]:
-    """Read the task's places, one after the other."""
-    del data, world_size
-    for place in inputs.load(self.plan, rank):
-      yield from documents(place)
+def plan(name: str, inputs: Sequence[str]) -> list[Place]:
+  """Return the places of all inputs of a setting.
+
+  Raises:
+    InputError: as `places`, with the setting's name.
+  """
+  try:
+    return [place for wanted in inputs for place in places(wanted)]
+  except InputError as error:
+    raise InputError(f"{name}: {error}") from None
+
+
+def cut(
+  found: Sequence[Place], count: Callable[[int, int], int]
+) -> list[tuple[Place, ...]]:
+  """Return the places of each task: contiguous, with about the same bytes."""
+  total = sum(place.size + 1 for place in found)
+  parts: list[list[Place]] = [[] for _ in range(count(total, len(found)))]
+  seen = 0
+  for place in found:
+    middle = seen + place.size // 2
+    parts[min(middle * len(parts) // total, len(parts) - 1)].append(place)
+    seen += place.size + 1
+  return list(map(tuple, parts))
+
+
+def save(folder: AnyPath, parts: Sequence[Sequence[Place]]) -> None:
+  """Write each task's places, so that a resumed run reads the same."""
+  folder.mkdir(parents=True, exist_ok=True)
+  for rank, part in enumerate(parts):
+    content = json.dumps([dataclasses.asdict(place) for place in part])
+    storage.write_text(folder / f"{rank:05d}.json", content)
+  counts = [place.documents for part in parts for place in part]
+  total = None if None in counts else sum(count or 0 for count in counts)
+  storage.write_json(folder / "plan.json", {"tasks": len(parts), "documents": total})
+
+
+def of_task(folder: AnyPath, rank: int) -> Iterator[Decision]:
+  """Yield the decisions of a task's places, which `save` wrote."""
+  found: list[Any] = json.loads(storage.read_text(folder / f"{rank:05d}.json"))
+  for place in found:
+    yield from documents(Place(**place))
 
 
 def read(wanted: Sequence[str]) -> Iterator[Decision]:
   """Yield the decisions of all inputs, in this process."""
-  for place in inputs.plan("inputs", wanted):
+  for place in plan("inputs", wanted):
     yield from documents(place)
+
+
+def identity(inputs: Sequence[str]) -> dict[str, Any]:
+  """Return facts that are equal only if the inputs are.
+
+  Sizes and times stand in for the content of files that no stage wrote.
+  """
+  found: dict[str, Any] = {}
+  for wanted in inputs:
+    if wanted == EMBEDDED:
+      from phi1_jax.data import corpora
+
+      found[wanted] = [c.describe()["sha256"] for c in corpora.embedded()]
+    elif _is_stage(path := storage.parse(wanted)):
+      folders.kept_files(path)
+      found[wanted] = storage.read_json(path / folders.COMPLETED)
+    else:
+      parts = places(wanted)
+      files = {place.path for place in parts if not place.names}
+      files |= {os.path.join(p.path, name) for p in parts for name, _ in p.names}
+      versions = {f: _version(storage.parse(f).stat()) for f in sorted(files)}
+      digest = settings_file.digest(versions)
+      found[wanted] = {"files": len(files), "sizes and times": digest}
+  return found
+
+
+def _version(stat: Any) -> list[Any]:
+  if hasattr(stat, "st_size"):
+    return [stat.st_size, stat.st_mtime_ns]
+  return [stat.length, str(stat.mtime)]
+
+
+def lineage(inputs: Sequence[str]) -> list[dict[str, Any]]:
+  """Return the stats of the stages among the inputs."""
+  paths = [storage.parse(name) for name in inputs if name != EMBEDDED]
+  return [folders.read_stats(path) for path in paths if _is_stage(path)]
+
+
+def _is_stage(path: AnyPath) -> bool:
+  return storage.exists(path / folders.STAGE)
+
+
+def _in_groups(
+  kind: str, root: AnyPath, path: str, source: str, files: Sequence[tuple[str, str]]
+) -> Iterator[Place]:
+  """Yield places of some files each, given with their repositories."""
+  for start in range(0, len(files), _FILES):
+    names = tuple(files[start : start + _FILES])
+    size = sum(storage.stat(root / name)[0] for name, _ in names)
+    yield Place(kind, path, source, size, names=names, documents=len(names))
+
+
+def _embedded_places() -> Iterator[Place]:
+  from phi1_jax.data import corpora
+
+  for corpus in corpora.embedded():
+    # The corpora are five projects; packages (asyncio, sympy/physics) of a project
+    # count as repositories, and are held out together.
+    depth = 1 if corpus.name == "cpython" else 2
+    pairs = [
+      (name, "/".join((corpus.name, *Path(name).with_suffix("").parts[:depth])))
+      for name in corpus.paths
+    ]
+    yield from _in_groups(EMBEDDED, corpus.root, corpus.name, corpus.name, pairs)
+
+
+def _matching(path: AnyPath) -> list[AnyPath]:
+  if not glob.has_magic(os.fspath(path)):
+    return [path]
+  if not storage.is_remote(path):
+    return [Path(found) for found in sorted(glob.glob(str(path), recursive=True))]
+  system, _, _ = object_of(path)
+  return [storage.parse(f"gs://{found}") for found in sorted(system.glob(str(path)))]
+
+
+def _of_file(file: AnyPath) -> list[Place]:
+  name, path, (size, _) = file.name, os.fspath(file), storage.stat(file)
+  if name.endswith(JSONL):
+    source = name.split(".")[0]
+    starts = [*range(0, size, _SPLIT)] if name.endswith(".jsonl") and size else [0]
+    return [
+      Place("jsonl", path, source, min(size, _SPLIT), start, stop)
+      for start, stop in zip(starts, [*starts[1:], None], strict=True)
+    ]
+  if name.endswith(".parquet"):
+    metadata, source = _table(file).metadata, name.removesuffix(".parquet")
+    groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
+    return [
+      Place("parquet", path, source, g.total_byte_size, n, n + 1, documents=g.num_rows)
+      for n, g in enumerate(groups)
+    ]
+  folder = file.parent
+  if name.endswith(".arrow"):
+    return [Place("arrow", path, folder.name, size)]
+  if name.endswith(CODE):
+    pairs = [(name, folder.name)]
+    return list(_in_groups("files", folder, os.fspath(folder), folder.name, pairs))
+  raise InputError(f"{file}: got another kind of file; {EXPECTED}")
+
+
+def _of_folder(path: AnyPath) -> Iterator[Place]:
+  """Yield the places of a folder: of code if most of its files are code.
+
+  The files of the other kind are left out with a warning: code comes with data that is
+  no code, and data sets come with scripts.
+  """
+  checkouts: list[str] = []
+  if storage.is_remote(path):
+    system, _, _ = object_of(path)
+    root = os.fspath(path).removeprefix("gs://") + "/"
+    files = sorted(name.removeprefix(root) for name in system.find(root))
+  else:
+    files, checkouts = _walked(Path(path))
+  code = [file for file in files if file.endswith(CODE)]
+  data = [file for file in files if file.endswith((*JSONL, *TABLES))]
+  if len(data) > len(code) or (data and _DATA_SET & set(storage.names(path))):
+    _warn_of_rest(os.fspath(path), "data", tuple(code))
+    for file in data:
+      yield from _of_file(path / file)
+    return
+  _warn_of_rest(os.fspath(path), "code", tuple(data))
+  pairs = [(file, _repository(path.name, file, checkouts)) for file in code]
+  yield from _in_groups("files", path, os.fspath(path), path.name, pairs)
+
+
+@functools.lru_cache(maxsize=64)  # a folder is listed more than once in a stage
+def _warn_of_rest(path: str, kind: str, rest: tuple[str, ...]) -> None:
+  if rest:
+    log.warning(
+      "%s: read as a folder of %s; %d other files are left out, such as %s; to read "
+      "them too, name them in the inputs",
+      *(path, kind, len(rest), rest[0]),
+    )
+
+
+def _walked(root: Path) -> tuple[list[str], list[str]]:
+  """Return the files below a folder, and the git checkouts among the folders."""
+  files, checkouts = [], []
+  for place, inner, names in os.walk(root):
+    below = os.path.relpath(place, root)
+    below = "" if below == "." else below + "/"
+    if ".git" in inner or ".git" in names:
+      checkouts.append(below)
+    inner[:] = [n for n in inner if not n.startswith(".") and n != "__pycache__"]
+    files += [below + name for name in names if not name.startswith(".")]
+  return sorted(files), checkouts
+
+
+def _repository(root: str, file: str, checkouts: Sequence[str]) -> str:
+  """Return the git checkout that a file lies in, else its first folder, else `root`."""
+  if inside := [place for place in checkouts if file.startswith(place)]:
+    return max(inside, key=len).rstrip("/") or root
+  parts = Path(file).parts
+  return parts[0] if len(parts) > 1 else root
 
 
 def documents(place: Place) -> Iterator[Decision]:
@@ -71,9 +315,8 @@ def documents(place: Place) -> Iterator[Decision]:
   Raises:
     InputError: a file cannot be read, or ends early.
   """
-  readers = {"embedded": _embedded, "parquet": _parquet, "jsonl": _lines}
-  readers |= {"arrow": _arrow, "files": _files}
-  yield from readers[place.kind](place)
+  readers = {EMBEDDED: _embedded, "files": _files, "jsonl": _lines}
+  yield from readers.get(place.kind, _table_rows)(place)
 
 
 def _embedded(place: Place) -> Iterator[Decision]:
@@ -85,18 +328,11 @@ def _embedded(place: Place) -> Iterator[Decision]:
     if isinstance(found, corpora.Drop):
       yield _nothing(place, found.reason, f"{corpus.name}/{path}")
       continue
+    raw = {"raw": {"path": path, "version": corpus.version}}
     for each in found:
-      yield Keep(
-        Document(
-          id=identify(corpus.name, each.text),
-          text=each.text,
-          source=corpus.name,
-          licence=corpus.licence,
-          kind="code",
-          repository=repository,
-          provenance={"raw": {"path": path, "version": corpus.version}},
-        )
-      )
+      name = identify(corpus.name, each.text)
+      facts = (corpus.name, corpus.licence, "code", repository, raw)
+      yield Keep(Document(name, each.text, *facts))
 
 
 def _files(place: Place) -> Iterator[Decision]:
@@ -106,11 +342,10 @@ def _files(place: Place) -> Iterator[Decision]:
     try:
       content = storage.read_bytes(path)
       if len(content) > MAXIMUM_BYTES:
-        yield _nothing(place, f"over {MAXIMUM_BYTES >> 20} MiB", where)
+        yield _nothing(place, _TOO_LONG, where)
         continue
       text = content.decode("utf-8-sig")
-      if name.endswith(".ipynb"):
-        text = notebook(text)
+      text = notebook(text) if name.endswith(".ipynb") else text
     except FileNotFoundError:
       raise InputError(f"{where}: gone since the stage began") from None
     except UnicodeDecodeError:
@@ -150,12 +385,11 @@ def _lines(place: Place) -> Iterator[Decision]:
     with _opened(place.path) as file:
       if place.start:  # the line that begins before belongs to the place before
         file.seek(place.start - 1)
-        while (rest := file.readline(1 << 16)) and not rest.endswith(b"\n"):
-          pass
+        _skip_line(file)
       for number, line in enumerate(_bounded_lines(file, place), 1):
         where = f"{place.path}{after}, line {number}"
         if line is None:
-          yield _nothing(place, f"over {MAXIMUM_BYTES >> 20} MiB", where)
+          yield _nothing(place, _TOO_LONG, where)
         elif line.strip():
           yield _of_line(place, line, where)
   except _ERRORS as error:
@@ -177,14 +411,11 @@ def _opened(name: str) -> Iterator[Any]:
       try:
         import zstandard
       except ImportError:
-        raise InputError(f"{name} needs zstandard: {how_to_install('curate')}") from (
-          None
-        )
+        install = how_to_install("curate")
+        raise InputError(f"{name} needs zstandard: {install}") from None
+      reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
       try:
-        with zstandard.ZstdDecompressor().stream_reader(
-          file, read_across_frames=True
-        ) as s:
-          yield io.BufferedReader(s, 1 << 20)
+        yield io.BufferedReader(reader, 1 << 20)
       except zstandard.ZstdError as error:
         raise ValueError(error) from None
     else:
@@ -199,12 +430,20 @@ def _bounded_lines(file: Any, place: Place) -> Iterator[bytes | None]:
     where += len(line)
     if line.endswith(b"\n") or len(line) < MAXIMUM_BYTES:
       yield line
-      continue
-    line = b""  # frees the memory
-    while (rest := file.readline(1 << 16)) and not rest.endswith(b"\n"):
-      where += len(rest)
-    where += len(rest)
-    yield None
+    else:
+      line = b""  # frees the memory
+      where += _skip_line(file)
+      yield None
+
+
+def _skip_line(file: Any) -> int:
+  """Read to the end of a line; return the number of bytes."""
+  skipped = 0
+  while rest := file.readline(1 << 16):
+    skipped += len(rest)
+    if rest.endswith(b"\n"):
+      break
+  return skipped
 
 
 def _of_line(place: Place, line: bytes, where: str) -> Decision:
@@ -219,61 +458,44 @@ def _of_line(place: Place, line: bytes, where: str) -> Decision:
   return _of_row(place, row, where)
 
 
-def parquet(path: AnyPath) -> pq.ParquetFile:
-  """Open a parquet file.
-
-  Raises:
-    InputError: it is none, or it is The Stack v2 without text.
-  """
+def _table(path: AnyPath) -> pq.ParquetFile:
+  """Open a parquet file; refuse another file, and The Stack v2 without text."""
   try:
     opened = pq.ParquetFile(path.open("rb"))
   except (OSError, pa.ArrowException) as error:
     raise InputError(f"{path}: no parquet file ({error})") from None
   names = set(opened.schema_arrow.names)
-  if not names & set(_TEXT):
-    found = ", ".join(sorted(names)[:8])
-    if names & _STACK_V2:
-      raise InputError(
-        f"{path}: The Stack v2 has no text, only {found}, ...; download the contents "
-        "by blob_id from Software Heritage (see the set's card) into a column `content`"
-      )
+  found = ", ".join(sorted(names)[:8])
+  if names & set(_TEXT):
+    return opened
+  if names & {"blob_id", "src_encoding"}:
     raise InputError(
-      f"{path}: got the columns {found}; expected one of {', '.join(_TEXT)}"
+      f"{path}: The Stack v2 has no text, only {found}, ...; download the contents "
+      "by blob_id from Software Heritage (see the set's card) into a column `content`"
     )
-  return opened
+  raise InputError(f"{path}: got the columns {found}; expected one of {_names(_TEXT)}")
 
 
-def _parquet(place: Place) -> Iterator[Decision]:
-  opened = parquet(storage.parse(place.path))
-  columns = [name for name in opened.schema_arrow.names if name in _WANTED]
-  groups = range(place.start, place.stop or opened.num_row_groups)
-  number = 0
+def _table_rows(place: Place) -> Iterator[Decision]:
+  """Yield the rows of parquet, or of a file that `datasets.save_to_disk` wrote."""
+  path, number, group = storage.parse(place.path), 0, ""
+  table = _table(path) if place.kind == "parquet" else None
+  if table:
+    group = f"row group {place.start}, "
   try:
-    for batch in opened.iter_batches(128, row_groups=list(groups), columns=columns):
-      for row in batch.to_pylist():
+    if table:
+      columns = [name for name in table.schema_arrow.names if name in _WANTED]
+      batches = table.iter_batches(128, [place.start], columns)
+    else:
+      batches = pa.ipc.open_stream(path.open("rb"))
+    for batch in batches:
+      names = [name for name in batch.schema.names if name in _WANTED]
+      for row in batch.select(names).to_pylist():
         number += 1
-        where = f"{place.path}, row group {place.start}, row {number}"
-        yield _of_row(place, row, where)
+        yield _of_row(place, row, f"{place.path}, {group}row {number}")
   except _ERRORS as error:
     raise InputError(
-      f"{place.path}: not readable after row {number} of row group {place.start} "
-      f"({error})"
-    ) from None
-
-
-def _arrow(place: Place) -> Iterator[Decision]:
-  """Yield the rows of a file that `datasets.save_to_disk` wrote."""
-  number = 0
-  try:
-    with storage.parse(place.path).open("rb") as file:
-      for batch in pa.ipc.open_stream(file):
-        names = [name for name in batch.schema.names if name in _WANTED]
-        for row in batch.select(names).to_pylist():
-          number += 1
-          yield _of_row(place, row, f"{place.path}, row {number}")
-  except _ERRORS as error:
-    raise InputError(
-      f"{place.path}: not readable after row {number} ({error})"
+      f"{place.path}: not readable after {group}row {number} ({error})"
     ) from None
 
 
@@ -288,26 +510,24 @@ def _of_row(place: Place, row: Mapping[str, Any], where: str) -> Decision:
       return _nothing(place, "not a document", where, str(error))
   text = _first(row, _TEXT)
   if not isinstance(text, str):
-    return _nothing(place, f"no text under {', '.join(_TEXT)}", where)
-  text = text.removeprefix("\ufeff")
-  named = _first(row, _REPOSITORY)
-  path = str(_first(row, _PATH) or "")
-  source = place.source
+    return _nothing(place, f"no text under {_names(_TEXT)}", where)
+  text, source, named = (
+    text.removeprefix("\ufeff"),
+    place.source,
+    _first(row, _REPOSITORY),
+  )
   if place.kind == "files":
     source = named = str(named)
-  return _checked(
-    place,
-    Document(
-      id=identify(str(named or source), text),
-      text=text,
-      source=source,
-      licence=licences.parse(_first(row, _LICENCE)),
-      kind="code",
-      repository=str(named or "") or f"unknown: {identify('', text)}",
-      provenance={"raw": {"path": path}},
-    ),
-    where,
+  document = Document(
+    id=identify(str(named or source), text),
+    text=text,
+    source=source,
+    licence=licences.parse(_first(row, _LICENCE)),
+    kind="code",
+    repository=str(named or "") or f"unknown: {identify('', text)}",
+    provenance={"raw": {"path": str(_first(row, _PATH) or "")}},
   )
+  return _checked(place, document, where)
 
 
 def _checked(place: Place, document: Document, where: str) -> Decision:
@@ -320,27 +540,27 @@ def _checked(place: Place, document: Document, where: str) -> Decision:
   except (TypeError, ValueError, RecursionError) as error:
     return _nothing(place, "not JSON", where, str(error)[:200])
   if size > MAXIMUM_BYTES:
-    return _nothing(place, f"over {MAXIMUM_BYTES >> 20} MiB", where)
-  if _depth(document.provenance) > _DEEPEST:
+    return _nothing(place, _TOO_LONG, where)
+  if _deeper(dict(document.provenance), _DEEPEST):
     return _nothing(place, f"provenance nested over {_DEEPEST} deep", where)
   return Keep(document)
 
 
-def _depth(value: Any) -> int:
-  """Return how deep lists and objects are nested."""
-  depth, level = 0, [value]
-  while level := [
-    inner
-    for outer in level
-    if isinstance(outer, (dict, list))
-    for inner in (outer.values() if isinstance(outer, dict) else outer)
-  ]:
-    depth += 1
-  return depth
+def _deeper(value: Any, levels: int) -> bool:
+  """Return whether lists and objects are nested deeper than some levels."""
+  if isinstance(value, dict):
+    value = list(value.values())
+  if not isinstance(value, list):
+    return False
+  return levels == 0 or any(_deeper(each, levels - 1) for each in value)
 
 
 def _first(row: Mapping[str, Any], names: Sequence[str]) -> Any:
   return next((row[name] for name in names if row.get(name) is not None), None)
+
+
+def _names(names: Sequence[str]) -> str:
+  return ", ".join(names)
 
 
 def _nothing(place: Place, reason: str, where: str, detail: str = "") -> Drop:

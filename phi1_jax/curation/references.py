@@ -7,62 +7,58 @@ compared with those of about the same length.
 """
 
 import ast
+import collections
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rapidfuzz.distance import Levenshtein
+from rapidfuzz.process import cdist
 
 from phi1_jax import InputError, storage
-from phi1_jax.curation import generic, search, verdict
+from phi1_jax.curation import verdict
 from phi1_jax.curation.config import PROBLEM_FILES
 from phi1_jax.curation.verdict import Evidence
 from phi1_jax.problems import humaneval, mbpp, written
 from phi1_jax.problems.problem import Problem, digest
-from phi1_jax.text import source, trees
+from phi1_jax.text import shingles, source, trees
 
 # Texts of fewer words say too little to be looked for.
 LEAST_WORDS = 6
 # Words of the runs that support a match of functions.
 PHRASE = 4
+# A run of 13 words in which fewer than so many begin with a letter, or differ, is a row
+# of numbers or a loop.
+_LEAST_LETTERS, _LEAST_DISTINCT = 6, 7
+_GENERIC_MATCH = 0.95
+_CHUNK = 256  # functions that are compared at once
 _TASK = re.compile(
   r"^\s*write an? (?:python )?(?:function|program|code)s? (?:to|that)\b", re.I
 )
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 Embed = Callable[[Sequence[str]], npt.NDArray[np.floating]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-  """One problem.
+  """One problem."""
 
-  Attributes:
-    id: "HumanEval/0", "Mbpp/2".
-    benchmark: task set that it is of.
-    name: entry point of its solution.
-    text_words: words of its text.
-    solution_words: words of its solution, docstrings left out.
-    body_words: number of words of its entry point's body.
-    lines: lines of that body (see `source.lines`).
-    shapes: of its entry point; of one that only calls another function, of that too.
-    code: solution, for embeddings.
-  """
-
-  id: str
-  benchmark: str
-  name: str
+  id: str  # "HumanEval/0", "Mbpp/2"
+  benchmark: str  # its task set
+  name: str  # entry point of its solution
   text_words: tuple[str, ...]
-  solution_words: tuple[str, ...]
-  body_words: int
-  lines: tuple[str, ...]
+  solution_words: tuple[str, ...]  # docstrings left out
+  body_words: int  # of its entry point
+  lines: tuple[str, ...]  # of that body (see `source.lines`)
+  # Of its entry point; of one that only calls another function, of that too.
   shapes: tuple[trees.Shape, ...]
-  code: str
-
-  @property
-  def generic(self) -> bool:
-    """Whether all of it is an idiom (see generic.py)."""
-    return all(map(generic.known, self.shapes))
+  code: str  # solution, for embeddings
+  generic: bool  # whether all of its shapes are what anybody writes
 
 
 def problems(benchmarks: Iterable[str]) -> list[tuple[str, Problem]]:
@@ -83,79 +79,200 @@ def _load(name: str) -> Sequence[Problem]:
 
 
 def reference(benchmark: str, problem: Problem) -> Reference:
-  """Return what is looked for of a problem.
+  """Return the parts of a problem that are looked for.
 
   Raises:
     InputError: its solution does not define its entry point in a way that can be
       compared with other functions.
   """
-  tree = source.parse(problem.solution)
-  functions = {
-    node.name: node
-    for node in (tree.body if tree else ())
-    if isinstance(node, source.FunctionNode)
-  }
+  tree, name = source.parse(problem.solution), problem.entry_point
+  nodes = [n for n in (tree.body if tree else ()) if isinstance(n, source.FunctionNode)]
+  functions = {node.name: node for node in nodes}
   found = {name: trees.shape(node) for name, node in functions.items()}
   shapes = {name: shape for name, shape in found.items() if shape}
-  if problem.entry_point not in shapes:
+  if name not in shapes:
+    got = "one that is nested too deep to be compared"
     if tree is None:
-      what = "a solution (prompt + canonical_solution) that is no Python"
-    elif problem.entry_point not in functions:
-      what = "a solution without it"
-    else:
-      what = "one that is nested too deep to be compared"
+      got = "a solution (prompt + canonical_solution) that is no Python"
+    elif name not in functions:
+      got = "a solution without it"
     raise InputError(
-      f"Decontaminate.benchmarks: {benchmark}, {problem.id}: got {what}, expected a "
-      f"function {problem.entry_point!r} at top level; mend the problem or leave it out"
+      f"Decontaminate.benchmarks: {benchmark}, {problem.id}: got {got}, expected a "
+      f"function {name!r} at top level; mend the problem or leave it out"
     )
-  entry = functions[problem.entry_point]
-  docstring = ast.get_docstring(entry)
-  body = body_of(problem.solution, entry)
+  chosen = [name]
+  if len(shapes[name].written) < verdict.SHORT_TOKENS:  # it may wrap another
+    chosen.append(max(shapes, key=lambda name: (len(shapes[name].written), name)))
+  own = tuple(shapes[name] for name in dict.fromkeys(chosen))
+  text = ast.get_docstring(functions[name]) or _TASK.sub("", problem.prompt)
+  body = _body(problem.solution, functions[name])
   return Reference(
     id=problem.id,
     benchmark=benchmark,
-    name=problem.entry_point,
-    text_words=prose(source.words(docstring or _TASK.sub("", problem.prompt))),
+    name=name,
+    text_words=_prose(source.words(text)),
     solution_words=tuple(source.words(without_docstrings(problem.solution))),
     body_words=len(source.words(body)),
     lines=source.lines(body),
-    shapes=_shapes(problem.entry_point, shapes),
-    code=ended(problem.solution),
+    shapes=own,
+    code=problem.solution,
+    generic=all(map(generic, own)),
   )
 
 
-def _shapes(name: str, shapes: Mapping[str, trees.Shape]) -> tuple[trees.Shape, ...]:
-  """Return the shape of the entry point, and of the function that it wraps."""
-  names = [name]
-  if len(shapes[name].written) < verdict.SHORT_TOKENS:
-    names.append(max(shapes, key=lambda name: (len(shapes[name].written), name)))
-  return tuple(shapes[name] for name in dict.fromkeys(names))
+def generic(shape: trees.Shape) -> bool:
+  """Return whether a function is one of idioms.txt, but for its names and strings.
+
+  Anybody writes such functions, and benchmarks ask for some of them; a match with one
+  proves nothing by itself.
+  """
+  least = _GENERIC_MATCH
+  return any(trees.match_rate(shape, other, least) >= least for other in _idioms())
 
 
-def body_of(code: str, function: source.FunctionNode) -> str:
+@functools.cache
+def _idioms() -> tuple[trees.Shape, ...]:
+  text = (Path(__file__).parent / "idioms.txt").read_text(encoding="utf-8")
+  found = (trees.shape(function.node) for function in source.functions(text))
+  return tuple(shape for shape in found if shape)
+
+
+def _body(code: str, function: source.FunctionNode) -> str:
   """Return the lines of a function after its signature and docstring."""
   after = bool(ast.get_docstring(function, clean=False)) and len(function.body) > 1
   first = function.body[1 if after else 0]
   return "\n".join(code.split("\n")[first.lineno - 1 : function.end_lineno])
 
 
-def prose(words: Iterable[str]) -> tuple[str, ...]:
+def _prose(words: Iterable[str]) -> tuple[str, ...]:
   """Return words without operators."""
   return tuple(word for word in words if word[0].isalnum() or word[0] == "_")
 
 
 def without_docstrings(code: str) -> str:
   """Return Python source without its docstrings."""
-  tree = source.parse(code)
-  lines = code.split("\n")
+  tree, lines = source.parse(code), code.split("\n")
   for node in ast.walk(tree) if tree else ():
-    if not isinstance(node, ast.Module | ast.ClassDef | source.FunctionNode):
-      continue
-    if ast.get_docstring(node, clean=False) is not None:
+    if (
+      isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None
+    ):
       text = node.body[0]
       for number in range(text.lineno - 1, text.end_lineno or text.lineno):
         lines[number] = ""
   return "\n".join(lines)
+
+
+class Grams:
+  """Which problems a text shares runs of words with, and how much of each."""
+
+  def __init__(self, texts: Sequence[Sequence[str]], size: int, least: int):
+    self._owners: dict[int, list[int]] = collections.defaultdict(list)
+    self.totals = np.zeros(len(texts), np.int64)
+    found: dict[int, set[int]] = collections.defaultdict(set)
+    for number, words in enumerate(texts):
+      length = min(size, len(words))
+      if len(words) < least:
+        continue
+      starts = range(len(words) - length + 1)
+      telling = [start for start in starts if _tells(words[start : start + length])]
+      for value in set(shingles.ngrams(words, length)[telling].tolist()):
+        self._owners[value].append(number)
+        self.totals[number] += 1
+        found[length].add(value)
+    self._sizes = {n: np.array(sorted(each), np.uint64) for n, each in found.items()}
+
+  def shared(self, words: Sequence[str]) -> dict[int, int]:
+    """Return for each problem the number of runs that a text has in common with it."""
+    counts: collections.Counter[int] = collections.Counter()
+    hashes = shingles.word_hashes(words)
+    for size, wanted in self._sizes.items():
+      runs = shingles.ngrams(hashes, size)
+      places = np.searchsorted(wanted, runs)
+      there = wanted[np.minimum(places, len(wanted) - 1)] == runs
+      for value in set(runs[there].tolist()):
+        counts.update(self._owners[value])
+    return dict(counts)
+
+
+def _tells(words: Sequence[str]) -> bool:
+  share = len(words) / 13
+  letters = sum(word[0].isalpha() for word in words)
+  distinct = len(set(words))
+  return letters >= _LEAST_LETTERS * share and distinct >= _LEAST_DISTINCT * share
+
+
+class Lines:
+  """Which solutions stand in a text, line by line."""
+
+  def __init__(self, solutions: Sequence[Sequence[str]]):
+    self._solutions = solutions
+    self._anchors: dict[str, list[tuple[int, int]]] = collections.defaultdict(list)
+    for number, lines in enumerate(solutions):
+      if lines:
+        anchor = max(range(len(lines)), key=lambda place: len(lines[place]))
+        self._anchors[lines[anchor]].append((number, anchor))
+
+  def contained(self, lines: Sequence[str]) -> set[int]:
+    """Return the solutions whose lines follow each other in `lines`."""
+    found = set()
+    for place, line in enumerate(lines):
+      for number, anchor in self._anchors.get(line, ()):
+        wanted, start = self._solutions[number], place - anchor
+        if start >= 0 and tuple(lines[start : start + len(wanted)]) == tuple(wanted):
+          found.add(number)
+    return found
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Match:
+  """A function that is like a problem's; the greater, the more alike."""
+
+  rate: float  # AST match rate
+  same_name: bool  # whether it is called like the problem's
+  function: int  # minus its number in the document
+  shape: int  # number of the problem's function in `Shapes.all`
+
+
+class Shapes:
+  """AST match rates with every problem's functions."""
+
+  def __init__(self, names: Sequence[str], shapes: Sequence[Sequence[trees.Shape]]):
+    pairs = [(shape, n) for n, each in enumerate(shapes) for shape in each]
+    self.all = [shape for shape, _ in pairs]
+    self._owners = [number for _, number in pairs]
+    self._names = [_plain(name) for name in names]
+
+  def best(
+    self, functions: Sequence[tuple[str, trees.Shape]], least: float
+  ) -> dict[int, Match]:
+    """Return the best match with each problem that has one."""
+    best: dict[int, Match] = {}
+    for start in range(0, len(functions), _CHUNK):
+      part = [shape for _, shape in functions[start : start + _CHUNK]]
+      rates = np.maximum(*(_rates(part, self.all, n, least) for n in _FORMS))
+      for place, column in zip(*map(np.ndarray.tolist, np.nonzero(rates)), strict=True):
+        owner, number = self._owners[column], start + place
+        same = _plain(functions[number][0]) == self._names[owner]
+        match = Match(float(rates[place, column]), same, -number, column)
+        best[owner] = max(match, best.get(owner, match))
+    return best
+
+
+_FORMS = ("written", "ordered")  # of a shape
+
+
+def _plain(name: str) -> str:
+  """Return a name in one spelling, the same for `isEven` and `is_even`."""
+  return name.replace("_", "").lower()
+
+
+def _rates(
+  some: Sequence[trees.Shape], others: Sequence[trees.Shape], form: str, least: float
+) -> npt.NDArray[np.float64]:
+  one, other = ([getattr(shape, form) for shape in each] for each in (some, others))
+  # As float32, 19 of 20 tokens would be less than 0.95.
+  scorer = Levenshtein.normalized_similarity
+  return cdist(one, other, scorer=scorer, score_cutoff=least, dtype=np.float64)
 
 
 class Index:
@@ -177,16 +294,13 @@ class Index:
   ):
     self.references, self.digest = tuple(references), digest
     texts = [r.text_words for r in references]
-    self._texts = search.Grams(texts, ngram, LEAST_WORDS)
-    self._phrases = search.Grams(texts, PHRASE, PHRASE + 1)
-    self._solutions = search.Grams(
-      [r.solution_words for r in references], ngram, LEAST_WORDS
-    )
-    self._lines = search.Lines([r.lines for r in references])
-    self._shapes = search.Shapes(
-      [r.name for r in references], [r.shapes for r in references]
-    )
-    self._generic = [generic.known(shape) for shape in self._shapes.all]
+    self._texts = Grams(texts, ngram, LEAST_WORDS)
+    self._phrases = Grams(texts, PHRASE, PHRASE + 1)
+    solutions = [r.solution_words for r in references]
+    self._solutions = Grams(solutions, ngram, LEAST_WORDS)
+    self._lines = Lines([r.lines for r in references])
+    self._shapes = Shapes([r.name for r in references], [r.shapes for r in references])
+    self._generic = list(map(generic, self._shapes.all))
     self._vectors = vectors
 
   @staticmethod
@@ -198,7 +312,7 @@ class Index:
     """
     named = problems(benchmarks)
     found = [reference(name, problem) for name, problem in named]
-    vectors = unit(embed([r.code for r in found])) if embed else None
+    vectors = embed_code(embed, [r.code for r in found]) if embed else None
     return Index(found, ngram, digest(p for _, p in named), vectors)
 
   def ids(self) -> dict[str, set[str]]:
@@ -211,7 +325,7 @@ class Index:
   def evidence(
     self, text: str, least: float, near: Mapping[int, float] | None = None
   ) -> list[Evidence]:
-    """Return what a document has in common with each problem.
+    """Return the evidence for each problem that a document has something of.
 
     Args:
       text: the document.
@@ -221,30 +335,40 @@ class Index:
     every = [(f.name, trees.shape(f.node)) for f in source.functions(text)]
     functions = [(name, shape) for name, shape in every if shape]
     matches = self._shapes.best(functions, min(least, verdict.SUPPORTED))
-    words = source.words(text)
-    plain = prose(words)
+    words, near = source.words(text), near or {}
+    plain = _prose(words)
     texts, phrases = self._texts.shared(plain), self._phrases.shared(plain)
     solutions = self._solutions.shared(words)
     exact = self._lines.contained(source.lines(text))
-    near = near or {}
-    alike = {
-      n for n, match in matches.items() if match.rate >= least or match.same_name
-    }
-    return [
-      self._pair(
-        number,
+    alike = {n for n, m in matches.items() if m.rate >= least or m.same_name}
+    found = []
+    for number in sorted({*texts, *solutions, *exact, *near, *alike}):
+      of = self.references[number]
+      shares = {
+        name: counts.get(number, 0) / max(1, int(grams.totals[number]))
+        for name, counts, grams in (
+          ("text", texts, self._texts),
+          ("phrases", phrases, self._phrases),
+          ("solution", solutions, self._solutions),
+        )
+      }
+      each = Evidence(
+        problem=of.id,
         exact=number in exact,
         text_runs=texts.get(number, 0),
-        phrases=phrases.get(number, 0) / max(1, int(self._phrases.totals[number])),
         solution_runs=solutions.get(number, 0),
         distance=near.get(number),
+        words=of.body_words,
+        text_words=len(of.text_words),
+        generic=of.generic,
+        **shares,
         **self._matched(matches.get(number), functions),
       )
-      for number in sorted({*texts, *solutions, *exact, *near, *alike})
-    ]
+      found.append(each)
+    return found
 
   def _matched(
-    self, match: search.Match | None, functions: Sequence[tuple[str, trees.Shape]]
+    self, match: Match | None, functions: Sequence[tuple[str, trees.Shape]]
   ) -> dict[str, Any]:
     if match is None:
       return {}
@@ -257,43 +381,28 @@ class Index:
       "generic_match": self._generic[match.shape],
     }
 
-  def _pair(self, number: int, **facts: Any) -> Evidence:
-    of = self.references[number]
-    return Evidence(
-      problem=of.id,
-      text=facts["text_runs"] / max(1, int(self._texts.totals[number])),
-      solution=facts["solution_runs"] / max(1, int(self._solutions.totals[number])),
-      words=of.body_words,
-      text_words=len(of.text_words),
-      generic=of.generic,
-      **facts,
-    )
-
   def near(
     self, texts: Sequence[str], embed: Embed, distance: float
   ) -> list[dict[int, float]]:
     """Return for each text the problems whose embedding is close to a function's."""
     assert self._vectors is not None
-    pieces = [[f.source for f in source.functions(text)] or [text] for text in texts]
-    flat = [ended(piece) for found in pieces for piece in found]
-    vectors = unit(embed(flat)) if flat else np.zeros((0, self._vectors.shape[1]))
-    closeness = vectors @ self._vectors.T
-    distances = np.sqrt(np.maximum(0.0, 2.0 - 2.0 * closeness))
-    ends = np.cumsum([len(found) for found in pieces])
     results = []
-    for end, found in zip(ends, pieces, strict=True):
-      least = distances[end - len(found) : end].min(0)
+    pieces = [[f.source for f in source.functions(text)] or [text] for text in texts]
+    vectors = embed_code(embed, [piece for found in pieces for piece in found])
+    distances = np.sqrt(np.maximum(0.0, 2.0 - 2.0 * vectors @ self._vectors.T))
+    ends = np.cumsum([len(found) for found in pieces])
+    for rows in np.split(distances, ends[:-1]):
+      least = rows.min(0)
       close = np.flatnonzero(least <= distance)
       results.append({int(n): float(least[n]) for n in close})
     return results
 
 
-def ended(code: str) -> str:
-  """Return code with one end of line, since the last hidden state depends on it."""
-  return code.rstrip("\n") + "\n"
+def embed_code(embed: Embed, codes: Sequence[str]) -> npt.NDArray[np.floating]:
+  """Return unit vectors of code [n, dimensions]; a vector of zeros stays.
 
-
-def unit(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-  """Return vectors of length 1 [n, dimensions]; a vector of zeros stays."""
+  Each code has one end of line, since the last hidden state depends on it.
+  """
+  vectors = embed([code.rstrip("\n") + "\n" for code in codes])
   lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
   return vectors / np.where(lengths > 0, lengths, 1.0)

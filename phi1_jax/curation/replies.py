@@ -14,15 +14,7 @@ T = TypeVar("T")
 
 
 class Replies:
-  """Sends requests with a `Client`, and counts the replies that were used.
-
-  Args:
-    config: the model.
-    client: sends the requests.
-
-  Attributes:
-    model: its name at the endpoint.
-  """
+  """Sends requests with a `Client`, and counts the replies that were used."""
 
   def __init__(self, config: LlmConfig, client: Client):
     self.model = config.model
@@ -48,7 +40,7 @@ class Replies:
     return self._client.estimate(requests)
 
   def identity(self) -> dict[str, Any]:
-    """Return what decides the replies beside the requests."""
+    """Return the settings that decide the replies beside the requests."""
     return {"model": self.model, "extra": self._config.extra}
 
   def facts(self) -> dict[str, Any]:

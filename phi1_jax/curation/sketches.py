@@ -4,7 +4,6 @@ Licence headers and imports are no content: a quarter of a small file may be the
 that it shares with a thousand others.
 """
 
-import dataclasses
 import hashlib
 import re
 
@@ -12,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]
 
-from phi1_jax.curation.document import Document
 from phi1_jax.text import shingles, source
 
 Hashes = npt.NDArray[np.uint64]
@@ -30,28 +28,6 @@ _IMPORTS = re.compile(
   r"(?:\([^)]*\)|[^\n]*(?:\\\n[^\n]*)*))[^\n]*$",
   re.MULTILINE,
 )
-# Priority of a document in the four highest bits of its key; the lowest value stays.
-AGAINST, _RANK_BITS = 0, 60
-
-
-@dataclasses.dataclass(frozen=True)
-class Sketch:
-  """What is compared of a document.
-
-  Attributes:
-    key: sorts documents by priority, then by id.
-    digest: equal for documents whose content has the same words; of a content with
-      fewer words than a shingle, for those with the same lines.
-    lines: equal for documents with the same lines.
-    text: equal for equal texts.
-    shingles: sorted hashes; empty for a content with fewer words.
-  """
-
-  key: int
-  digest: int
-  lines: int
-  text: int
-  shingles: Hashes
 
 
 def content(text: str) -> str:
@@ -73,38 +49,32 @@ def _unless_licence(match: re.Match) -> str:
   return "" if _LICENCE.search(match[0]) else match[0]
 
 
-def sketch(document: Document, size: int, rank: int) -> Sketch:
-  """Return the sketch of a document by shingles of `size` words."""
-  text = document.text
-  words = source.words(content(text))
-  found = shingles.shingles(words, size)
-  lines = _hash(b"lines", "\n".join(source.lines(text)).encode("utf-8"))
-  digest = _hash(b"shingles", found.tobytes()) if len(found) else lines
-  same = int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8])
-  return Sketch(key(document.id, rank), digest, lines, same, found)
+def sketch(text: str, size: int) -> tuple[Hashes, int]:
+  """Return the shingles of `size` words of a text, and a digest of its content.
+
+  Digests are equal for contents with the same shingles; for contents with fewer words
+  than a shingle, which have none, if their lines are equal.
+  """
+  found = shingles.shingles(source.words(content(text)), size)
+  if len(found):
+    return found, _hash(b"shingles", found.tobytes())
+  return found, _hash(b"lines", "\n".join(source.lines(text)).encode("utf-8"))
 
 
 def key(name: str, rank: int) -> int:
-  """Return the key of an id: 4 bits of priority, 60 bits of the id."""
+  """Return an integer that sorts ids by a priority of 4 bits, then by 60 bits."""
   try:
     if len(name) != 32:
       raise ValueError
     value = int(name[:15], 16)
   except ValueError:
     value = _hash(b"id", name.encode("utf-8", "surrogatepass")) >> 4
-  return (rank << _RANK_BITS) | value
-
-
-def rank(source_name: str, prefer: tuple[str, ...]) -> int:
-  """Return the priority of a source: 1 for the most preferred."""
-  known = source_name in prefer
-  return 1 + (prefer.index(source_name) if known else len(prefer))
+  return (rank << 60) | value
 
 
 def bands(sets: list[Hashes], permutations: int, count: int) -> Hashes:
   """Return the hash of each band of the MinHash signature of each set [n, count]."""
-  offsets = np.zeros(len(sets) + 1, np.uint64)
-  offsets[1:] = np.cumsum([len(each) for each in sets])
+  offsets = np.cumsum([0, *map(len, sets)]).astype(np.uint64)
   flat = np.concatenate(sets) if sets else np.zeros(0, np.uint64)
   matrix = RMinHash.digest_matrix_from_flat_token_hashes(
     flat, offsets, num_perm=permutations, seed=_SEED

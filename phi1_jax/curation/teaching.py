@@ -1,269 +1,278 @@
 """The stages that write texts: a teacher, its subject, and the check of its code."""
 
+import abc
 import dataclasses
+import functools
+import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 from phi1_jax import storage
 from phi1_jax.curation import folder as folders
-from phi1_jax.curation import local_teacher
-from phi1_jax.curation.checking import Candidate, Checker
-from phi1_jax.curation.config import ExercisesConfig, TextbooksConfig
+from phi1_jax.curation import prompt
 from phi1_jax.curation.deduplicate import sample
-from phi1_jax.curation.document import Decision, Document, Drop, identify
-from phi1_jax.curation.engine import Engine, Write
-from phi1_jax.curation.prompt import Prompt
+from phi1_jax.curation.document import Decision, Document, Drop, Keep, Tally, identify
+from phi1_jax.curation.engine import Job
+from phi1_jax.curation.folder import Tick
 from phi1_jax.curation.replies import Replies
-from phi1_jax.llm.conversation import Answered
+from phi1_jax.grammar import teacher
 from phi1_jax.llm.request import Request
+from phi1_jax.sandbox.program import Program, Verdict
 from phi1_jax.sandbox.sandbox import Sandbox
 from phi1_jax.storage import AnyPath
 from phi1_jax.text import diversity
 
 VERSION = 2
-_TASK = 2500  # texts of the local teacher in a task
+_TASK = 2500  # texts of the grammar in a task
 _SANDBOX = "sandbox.json"
+_WINDOW = 1024  # texts whose code is run before the next are taken
+# Trusted programs that share a process: starting one costs as much as running many.
+_TOGETHER = 32
+_LONGEST = 100_000  # characters; a longer program is no exercise
+# Runs (code, tests) pairs, each in names of its own; tests see the names of their code.
+_JOINT = """
+programs = {pairs!r}
+passed = 0
+for code, tests in programs:
+  names = {{"__name__": __name__}}
+  exec(compile(code, "<code>", "exec", dont_inherit=True), names)
+  names = dict(names)
+  for test in tests:
+    exec(compile(test, "<test>", "exec", dont_inherit=True), names)
+  passed += 1
+"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-  """A teacher's text.
-
-  Attributes:
-    text: of the document.
-    code: the program to run.
-    tests: statements that must pass after it.
-    idea: what texts have in common that may not be split between training and held-out
-      data; for an LLM the place of the prompt that `Subject.grouped_by` names.
-    facts: for the provenance.
-  """
+  """A teacher's text."""
 
   text: str
-  code: str
+  code: str  # the program to run
+  # Statements that must pass after it; () if running to the end is enough.
   tests: tuple[str, ...] = ()
+  # Texts of the grammar with one idea are held out together.
   idea: str = ""
-  facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # for provenance
+
+
+_Text = tuple[Document, Written]
 
 
 @dataclasses.dataclass(frozen=True)
-class Subject:
-  """What a stage has a teacher write.
+class Subject(abc.ABC):
+  """The subject of a stage whose texts a teacher writes."""
 
-  Attributes:
-    stage: its name.
-    kind: of the documents.
-    number: how many.
-    seed: of all choices.
-    compose: start, stop -> the local teacher's texts.
-    places: index -> what an LLM's prompt is filled with.
-    grouped_by: the place by which an LLM's documents are grouped.
-    read: finds the text in an LLM's reply; raises `Malformed` where there is none.
-    checks: arguments of `Checker`.
-  """
+  stage: ClassVar[str]
+  kind: ClassVar[str]  # of the documents
+  prompt_places: ClassVar[frozenset[str]]
+  grouped_by: ClassVar[str]  # the place by which an LLM's documents are held out
+  config: Any
+  number: int  # of texts
+  together: bool = False  # run programs in one process: code that this project wrote
+  mark: bool = False  # keep texts whose code fails, marked
+  cpu_seconds: float = 3.0  # for the code and tests of one text
 
-  stage: str
-  kind: str
-  number: int
-  seed: int
-  compose: Callable[[int, int], Iterator[Written]]
-  places: Callable[[int], dict[str, str]]
-  grouped_by: str
-  read: Callable[[str], Written]
-  checks: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  @abc.abstractmethod
+  def compose(self, start: int, stop: int) -> Iterator[Written]:
+    """Yield the texts of the grammar for a range."""
 
+  @abc.abstractmethod
+  def places(self, index: int) -> dict[str, str]:
+    """Return the values for an LLM's prompt."""
 
-class Teacher(Protocol):
-  """Writes candidates: an LLM, or the grammar."""
-
-  @property
-  def trusted(self) -> bool:
-    """Whether its code may run without isolation, and in any process."""
-    ...
-
-  def identity(self) -> dict[str, Any]:
-    """Return what decides the texts beside the stage's own settings."""
-    ...
-
-  def facts(self) -> dict[str, Any]:
-    """Return entries of stats and cards: "models", "prompts", "cost"."""
-    ...
-
-  def candidates(self, start: int, stop: int) -> Iterator[Candidate | Drop]:
-    """Yield the candidates of a range, in an order that never varies."""
-    ...
+  @abc.abstractmethod
+  def read(self, reply: str) -> Written:
+    """Return the text in an LLM's reply; raises Malformed where there is none."""
 
 
-def run(
-  config: ExercisesConfig | TextbooksConfig,
-  folder: AnyPath,
-  engine: Engine,
-  subject: Subject,
-  teacher: Teacher,
-) -> dict[str, Any]:
-  """Have a teacher write, check the code, keep what passes; return the stats.
+class Llm(prompt.Asker):
+  """An LLM as a teacher: it gets other places of one prompt for every text."""
+
+  def requests(
+    self, subject: Subject, start: int, stop: int
+  ) -> Iterator[tuple[Request, dict[str, str]]]:
+    """Yield requests, each with the places of its prompt."""
+    limits = self.config.max_tokens, self.config.temperature
+    for index in range(start, stop):
+      places = subject.places(index)
+      yield self.prompt.request(places, *limits, index), places
+
+  def written(self, subject: Subject, start: int, stop: int) -> Iterator[_Text | Drop]:
+    """Yield a text per reply, or why it cannot be used."""
+    requests = (request for request, _ in self.requests(subject, start, stop))
+    answers = self.ask(requests, subject.read, stop - start)
+    asked = self.requests(subject, start, stop)
+    for (_, places), (written, why, facts) in zip(asked, answers, strict=True):
+      key, name = facts["request"], subject.grouped_by
+      more = written.facts if written else {}
+      noted = {"teacher": "llm", **places, **facts, **more}
+      text = written.text if written else ""
+      document = Document(
+        id=identify("llm" if text else key, text),
+        text=text,
+        source=f"llm:{self.replies.model}",
+        licence="unknown",
+        kind=subject.kind,
+        repository=identify(name, places[name]),
+        provenance={subject.stage: noted},
+      )
+      if written:
+        yield document, written
+      else:
+        yield Drop(document, "no usable answer", {"reason": why, "request": key})
+
+
+def run(subject_of: Callable[[Any], Subject], job: Job) -> dict[str, Any]:
+  """Have a teacher write, check the code, keep the texts that pass; return the stats.
 
   Args:
-    config: part of the folder's settings.
-    folder: the stage's folder; complete, it is only read.
-    engine: where the tasks run; an LLM is asked from this process.
-    subject: what is written.
-    teacher: writes it.
+    subject_of: returns the subject for the stage's settings.
+    job: an LLM is asked from this process.
 
   Raises:
     InputError: the folder was begun with other settings.
     EmptyError: nothing was kept.
   """
-  settings = {**dataclasses.asdict(config), "version": VERSION, **teacher.identity()}
-  if folders.begin(folder, subject.stage, settings):
-    return folders.read_stats(folder)
-  facts: dict[str, Any] = {}
-  with folders.measured(facts):
-    tasks = (engine.tasks or -(-subject.number // _TASK)) if teacher.trusted else 1
-    work = folder / folders.ENGINE
-    noted = work / "plan.json"  # a resumed run has the same tasks
-    if not storage.exists(noted):
-      work.mkdir(parents=True, exist_ok=True)
-      storage.write_json(noted, {"tasks": min(tasks, subject.number)})
-    tasks = storage.read_json(noted)["tasks"]
-    steps = [Writing(folder, subject, teacher), Write(folder, "write")]
-    one = not teacher.trusted
-    counts = engine.run(folder, "write", steps, tasks, subject.number, one)
-    facts["judged"] = storage.read_json(work / _SANDBOX)
-    facts["diversity"] = diversity.figures(sample(folder))
-    facts |= teacher.facts()
-  return folders.finish(folder, subject.stage, counts.stats(), facts)
+  subject = subject_of(job.config)
+  if not job.needs_llm:
+    settings = {"version": VERSION, "grammar": teacher.VERSION}
+    return job.run(subject.stage, settings, functools.partial(_run, job, subject, None))
+  with job.client() as replies:
+    llm = Llm(job.config, subject.prompt_places, replies)
+    settings = {"version": VERSION, **llm.identity()}
+    return job.run(subject.stage, settings, functools.partial(_run, job, subject, llm))
 
 
-@dataclasses.dataclass(frozen=True)
-class Writing:
-  """A step: a task's range of texts to decisions."""
-
-  folder: AnyPath
-  subject: Subject
-  teacher: Teacher
-
-  def __call__(self, data: Any, rank: int, world_size: int) -> Iterator[Decision]:
-    """Yield the decisions."""
-    del data
-    subject, trusted = self.subject, self.teacher.trusted
-    start = subject.number * rank // world_size
-    stop = subject.number * (rank + 1) // world_size
-    # An LLM's code may run behind walls only.
-    workers = 1 if trusted and world_size > 1 else None
-    with Sandbox(workers=workers, require_isolation=not trusted) as sandbox:
-      checker = Checker(sandbox, subject.stage, **subject.checks)
-      candidates = without_copies(self.teacher.candidates(start, stop))
-      yield from checker.decisions(candidates)
-      path = self.folder / folders.ENGINE / _SANDBOX
-      storage.write_text(path, json.dumps(sandbox.record()))
+def requests(
+  subject_of: Callable[[Any], Subject], job: Job, replies: Replies
+) -> Iterator[Request]:
+  """Yield the requests of a job, to estimate their cost."""
+  subject = subject_of(job.config)
+  llm = Llm(job.config, subject.prompt_places, replies)
+  for request, _ in llm.requests(subject, 0, subject.number):
+    yield request
 
 
-def without_copies(
-  candidates: Iterator[Candidate | Drop],
-) -> Iterator[Candidate | Drop]:
+def _run(
+  job: Job, subject: Subject, llm: Llm | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  noted = job.work / "plan.json"  # a resumed run has the same tasks
+  if not storage.exists(noted):
+    tasks = 1 if llm else job.engine.tasks or -(-subject.number // _TASK)
+    job.work.mkdir(parents=True, exist_ok=True)
+    storage.write_json(noted, {"tasks": min(tasks, subject.number)})
+  tasks = storage.read_json(noted)["tasks"]
+  arguments = (job.folder, subject, llm)
+  in_one = llm is not None
+  counts = job.phase("write", _write, arguments, tasks, subject.number, in_one)
+  model = f"grammar teacher, version {teacher.VERSION} (no LLM)"
+  facts: dict[str, Any] = llm.facts() if llm else {"models": [model]}
+  facts["judged"] = storage.read_json(job.work / _SANDBOX)
+  return counts.stats(), facts | {"diversity": diversity.figures(sample(job.folder))}
+
+
+def _write(
+  folder: AnyPath, subject: Subject, llm: Llm | None, rank: int, tasks: int, tick: Tick
+) -> Tally:
+  start = subject.number * rank // tasks
+  stop = subject.number * (rank + 1) // tasks
+  workers = 1 if llm is None and tasks > 1 else None
+  # Code of an LLM runs in isolation only.
+  with Sandbox(workers=workers, require_isolation=llm is not None) as sandbox:
+    written = (
+      llm.written(subject, start, stop) if llm else _composed(subject, start, stop)
+    )
+    found = checked(_without_copies(written), sandbox, subject)
+    tally = folders.write(folder, found, rank, tasks, tick)
+    path = folder / folders.ENGINE / _SANDBOX
+    storage.write_text(path, json.dumps(sandbox.record()))
+  return tally
+
+
+def _composed(subject: Subject, start: int, stop: int) -> Iterator[_Text]:
+  """Yield texts of the grammar: no model, no network, no cost."""
+  facts = {
+    "teacher": "grammar",
+    "grammar": teacher.VERSION,
+    "seed": subject.config.seed,
+  }
+  for index, written in enumerate(subject.compose(start, stop), start):
+    document = Document(
+      id=identify("grammar", written.text),
+      text=written.text,
+      source="grammar",
+      licence="MIT",
+      kind=subject.kind,
+      repository=identify("grammar", written.idea),
+      provenance={subject.stage: {**facts, "index": index, **written.facts}},
+    )
+    yield document, written
+
+
+def _without_copies(written: Iterable[_Text | Drop]) -> Iterator[_Text | Drop]:
   """Drop texts that the task wrote before; `deduplicate` finds those of other tasks."""
   seen: set[str] = set()
-  for each in candidates:
-    if isinstance(each, Candidate):
-      name = each.document.id
-      yield Drop(each.document, "written before") if name in seen else each
-      seen.add(name)
-    else:
-      yield each
+  for each in written:
+    if not isinstance(each, Drop) and each[0].id in seen:
+      each = Drop(each[0], "written before")
+    elif not isinstance(each, Drop):
+      seen.add(each[0].id)
+    yield each
 
 
-@dataclasses.dataclass(frozen=True)
-class GrammarTeacher:
-  """Has `phi1_jax.grammar` write: no model, no network, no cost."""
-
-  subject: Subject
-  trusted: bool = True
-
-  def identity(self) -> dict[str, Any]:
-    """Return the grammar's version."""
-    return {"grammar": local_teacher.VERSION}
-
-  def facts(self) -> dict[str, Any]:
-    """Return a model's name that says that no language model wrote."""
-    return {"models": [f"grammar teacher, version {local_teacher.VERSION} (no LLM)"]}
-
-  def candidates(self, start: int, stop: int) -> Iterator[Candidate]:
-    """Yield a candidate per index."""
-    subject = self.subject
-    for index, written in enumerate(subject.compose(start, stop), start):
-      facts = {"teacher": "grammar", "grammar": local_teacher.VERSION}
-      facts |= {"seed": subject.seed, "index": index, **written.facts}
-      document = Document(
-        id=identify("grammar", written.text),
-        text=written.text,
-        source="grammar",
-        licence="MIT",
-        kind=subject.kind,
-        repository=identify("grammar", written.idea),
-        provenance={subject.stage: facts},
-      )
-      yield Candidate(document, written.code, written.tests)
-
-
-@dataclasses.dataclass(frozen=True)
-class LlmTeacher:
-  """Has an LLM write, every text from other places of one prompt.
-
-  Attributes:
-    subject: what it writes.
-    config: how long a reply may be, and its temperature.
-    replies: requests, counted.
-    prompt: with the places of the subject.
-  """
-
-  subject: Subject
-  config: ExercisesConfig | TextbooksConfig
-  replies: Replies
-  prompt: Prompt
-  trusted: bool = False
-
-  def identity(self) -> dict[str, Any]:
-    """Return the model and the prompt."""
-    return {**self.replies.identity(), "prompt": self.prompt.version}
-
-  def facts(self) -> dict[str, Any]:
-    """Return the model, the prompt, and the cost."""
-    return {**self.replies.facts(), "prompts": [self.prompt.record()]}
-
-  def requests(self, start: int, stop: int) -> Iterator[tuple[Request, dict[str, str]]]:
-    """Yield requests, each with the places of its prompt."""
-    limits = self.config.max_tokens, self.config.temperature
-    for index in range(start, stop):
-      places = self.subject.places(index)
-      yield self.prompt.request(places, *limits, index), places
-
-  def candidates(self, start: int, stop: int) -> Iterator[Candidate | Drop]:
-    """Yield a candidate per reply, or why it cannot be used."""
-    requests = (request for request, _ in self.requests(start, stop))
-    answers = self.replies.ask(requests, self.subject.read, stop - start)
-    asked = self.requests(start, stop)
-    for (_, places), answer in zip(asked, answers, strict=True):
-      facts: dict[str, Any] = {"teacher": "llm", "model": self.replies.model, **places}
-      facts["prompt"] = self.prompt.version
-      if isinstance(answer, Answered):
-        written: Written = answer.value
-        facts |= {"request": answer.reply.key, **written.facts}
-        document = self._document(written.text, facts)
-        yield Candidate(document, written.code, written.tests)
+def checked(
+  written: Iterable[_Text | Drop], sandbox: Sandbox, subject: Subject
+) -> Iterator[Decision]:
+  """Run the code of texts; yield the decisions, in order; drops pass."""
+  iterator = iter(written)
+  while window := list(itertools.islice(iterator, _WINDOW)):
+    texts = [each for each in window if not isinstance(each, Drop)]
+    verdicts = _verdicts(texts, sandbox, subject)
+    for each in window:
+      if isinstance(each, Drop):
+        yield each
       else:
-        facts["request"] = answer.key
-        evidence = {"reason": answer.reason, "request": answer.key}
-        yield Drop(self._document("", facts), "no usable answer", evidence)
+        yield _decide(each[0], verdicts.get(each[0].id), subject)
 
-  def _document(self, text: str, facts: dict[str, Any]) -> Document:
-    by = self.subject.grouped_by
-    return Document(
-      id=identify("llm" if text else facts["request"], text),
-      text=text,
-      source=f"llm:{self.replies.model}",
-      licence="unknown",
-      kind=self.subject.kind,
-      repository=identify(by, facts[by]),
-      provenance={self.subject.stage: facts},
-    )
+
+def _decide(document: Document, verdict: Verdict | None, subject: Subject) -> Decision:
+  if verdict is None:
+    return Drop(document, "too long to run")
+  facts = document.provenance.get(subject.stage, {})
+  document = document.noted(subject.stage, {**facts, "verdict": verdict.outcome})
+  if verdict.passed or subject.mark:
+    return Keep(document)
+  evidence = {"detail": verdict.detail, "failed_test": verdict.failed_test}
+  return Drop(document, f"code: {verdict.outcome}", evidence)
+
+
+def _verdicts(
+  texts: Sequence[_Text], sandbox: Sandbox, subject: Subject
+) -> dict[str, Verdict]:
+  """Return the verdicts by the documents' ids; programs that are too long have none."""
+  short = {d.id: w for d, w in texts if len(w.code + "".join(w.tests)) <= _LONGEST}
+  alone, seconds = list(short), subject.cpu_seconds
+  verdicts: dict[str, Verdict] = {}
+  if subject.together:
+    starts = range(0, len(alone), _TOGETHER)
+    groups = {str(n): alone[n : n + _TOGETHER] for n in starts}
+    programs = []
+    for key, group in groups.items():
+      pairs = [(short[name].code, short[name].tests) for name in group]
+      tests = (f"assert passed == {len(group)}",)
+      code = _JOINT.format(pairs=pairs)
+      programs.append(Program(key, code, tests, seconds * len(group)))
+    for verdict in sandbox.run(programs):
+      if verdict.passed:
+        verdicts |= {
+          n: dataclasses.replace(verdict, key=n) for n in groups[verdict.key]
+        }
+  for verdict in sandbox.run(
+    Program(name, short[name].code, short[name].tests or ("pass",), seconds)
+    for name in alone
+    if name not in verdicts
+  ):
+    verdicts[verdict.key] = verdict
+  return verdicts

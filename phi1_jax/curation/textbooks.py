@@ -9,58 +9,16 @@ import re
 import textwrap
 from collections.abc import Iterator
 
-from phi1_jax.curation import ideas, local_teacher
+from phi1_jax.curation import ideas, teaching
 from phi1_jax.curation.config import TextbooksConfig
 from phi1_jax.curation.teaching import Subject, Written
+from phi1_jax.grammar import teacher
 from phi1_jax.llm.conversation import Malformed
-
-STAGE = "textbooks"
-PLACES = frozenset(("topic", "audience", "words"))
-
-
-def subject(config: TextbooksConfig) -> Subject:
-  """Return what a teacher is to write.
-
-  An LLM gets a topic, an audience, and some words that have to occur.
-  """
-  return Subject(
-    STAGE,
-    "textbook",
-    config.sections,
-    config.seed,
-    functools.partial(_composed, config.seed),
-    functools.partial(_places, config.seed),
-    "topic",
-    read_reply,
-    {"mark": config.failing_code == "mark"},
-  )
-
-
-def _composed(seed: int, start: int, stop: int) -> Iterator[Written]:
-  for text, code, facts in local_teacher.sections(seed, start, stop):
-    yield Written(text, code, idea=text, facts=facts)
-
-
-def _places(seed: int, index: int) -> dict[str, str]:
-  chance = ideas.dice(seed, index)
-  return {
-    "topic": chance.choice(ideas.TOPICS),
-    "audience": chance.choice(ideas.AUDIENCES),
-    "words": ", ".join(ideas.some(chance, ideas.WORDS, 3)),
-  }
-
 
 _BLOCK = re.compile(
   r"^[ \t]*```[ \t]*(?:python3?|py)\b[^\n]*\n(.*?)^[ \t]*```[ \t]*$",
   re.DOTALL | re.MULTILINE | re.IGNORECASE,
 )
-
-
-def code_of(text: str) -> list[str]:
-  """Return the Python blocks of a Markdown text, in order, dedented."""
-  return [textwrap.dedent(block) for block in _BLOCK.findall(text)]
-
-
 _FENCED = re.compile(r"```(?:markdown|md)\n(.*)\n```", re.DOTALL)
 _HEADING = re.compile(r"^#{1,3} ", re.MULTILINE)
 _CHATTER = re.compile(
@@ -68,6 +26,46 @@ _CHATTER = re.compile(
   r"if you(?:'d| would) like|i can also)\b[^\n]*\Z",
   re.IGNORECASE,
 )
+
+
+class Textbooks(Subject):
+  """Sections about a topic, for an audience, with some words that have to occur."""
+
+  stage, kind, grouped_by = "textbooks", "textbook", "topic"
+  prompt_places = frozenset(("topic", "audience", "words"))
+
+  def compose(self, start: int, stop: int) -> Iterator[Written]:
+    """Yield the sections of the grammar for a range."""
+    for index in range(start, stop):
+      made = teacher.section(self.config.seed, index)
+      facts = {"topic": made.topic, "audience": made.audience}
+      yield Written(made.text, "\n\n".join(made.code), idea=made.text, facts=facts)
+
+  def places(self, index: int) -> dict[str, str]:
+    """Return the topic, the audience and the words of a section."""
+    chance = ideas.dice(self.config.seed, index)
+    return {
+      "topic": chance.choice(ideas.TOPICS),
+      "audience": chance.choice(ideas.AUDIENCES),
+      "words": ", ".join(ideas.some(chance, ideas.WORDS, 3)),
+    }
+
+  def read(self, reply: str) -> Written:
+    """Return the section in an answer; see `read_reply`."""
+    return read_reply(reply)
+
+
+def _subject(config: TextbooksConfig) -> Textbooks:
+  return Textbooks(config, config.sections, mark=config.failing_code == "mark")
+
+
+run = functools.partial(teaching.run, _subject)
+requests = functools.partial(teaching.requests, _subject)
+
+
+def code_of(text: str) -> list[str]:
+  """Return the Python blocks of a Markdown text, in order, dedented."""
+  return [textwrap.dedent(block) for block in _BLOCK.findall(text)]
 
 
 def _without_chatter(text: str) -> str:

@@ -14,19 +14,19 @@ The rules; the first that holds is the reason.
                         all of a text of 8 words or more
   solution words        half of the solution's runs and at least 3; it is not generic
   AST                   a match of tau or more with a function that is neither short nor
-                        generic (see generic.py); below 24 tokens also the same name, or
+                        generic (idioms.txt); below 24 tokens also the same name, or
                         half of the text's phrases
   short, AST and words  an almost equal function that is short, with the same name or
                         half of the text's phrases; or generic, with the phrases
   AST and words         a match of 0.85 and the same name; or of 0.7, and half of the
                         text's phrases, or embeddings within the distance given
 
-What no rule convicts is kept, and its strongest signals are noted. The numbers are from
-benchmarks/decontamination.py, whose tables say what they find and what they mistake.
+A document that no rule convicts is kept, with its strongest signals noted. The numbers
+are from benchmarks/decontamination.py, which measures finds and mistakes.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from phi1_jax.curation.document import Decision, Document, Drop, Keep
@@ -38,63 +38,40 @@ SHORT_TOKENS = 15
 # From here on a match convicts without the same name or words: functions of 15 to 23
 # tokens are idioms that two people write alike.
 ALONE_TOKENS = 24
-SHORT_MATCH = 0.95
-SHORT_WORDS = 13
+SHORT_MATCH, SHORT_WORDS = 0.95, 13
 # No module of the standard library has a run of 13 words of any problem's text.
 HALF, LEAST_RUNS, WHOLE_WORDS = 0.5, 3, 8
 # Match rates that count if the words match, or the name alone: names such as
 # `merge_sort` are everybody's, and two such functions match by 0.75.
 SUPPORTED, NAMED = 0.7, 0.85
 NOTED = 5
-REASONS = (
-  "exact solution",
-  "text",
-  "solution words",
-  "AST",
-  "short, AST and words",
-  "AST and words",
-)
+REASONS = ("exact solution", "text", "solution words", "AST", "short, AST and words")
+REASONS += ("AST and words",)
 
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-  """What a document and a problem have in common.
+  """Facts that a document and a problem have in common."""
 
-  Attributes:
-    problem: id of the problem.
-    exact: whether the solution's lines are there.
-    text: share of the text's runs of words that are there.
-    text_runs: number of them.
-    phrases: share of the text's runs of 4 words; supports a match, proves nothing.
-    solution: share of the solution's runs.
-    solution_runs: number of them.
-    match: AST match rate of the closest function; below the least that matters, 0.
-    function: its name.
-    same_name: whether that function is called like the problem's.
-    distance: L2 distance of the closest embeddings; None where it is not known.
-    tokens: tokens of the problem's function that it matches, in the shorter form.
-    generic_match: whether that function is what anybody writes.
-    words: words of the body of the problem's solution.
-    text_words: words of its text.
-    generic: whether all of its solution is what anybody writes.
-  """
-
-  problem: str
-  exact: bool = False
-  text: float = 0.0
-  text_runs: int = 0
+  problem: str  # its id
+  exact: bool = False  # whether the solution's lines are there
+  text: float = 0.0  # share of the text's runs of words that are there
+  text_runs: int = 0  # number of them
+  # Share of the text's runs of 4 words; supports a match, proves nothing.
   phrases: float = 0.0
-  solution: float = 0.0
+  solution: float = 0.0  # share of the solution's runs
   solution_runs: int = 0
+  # AST match rate of the closest function; below the least that matters, 0.
   match: float = 0.0
-  function: str = ""
-  same_name: bool = False
-  distance: float | None = None
+  function: str = ""  # its name
+  same_name: bool = False  # whether that function is called like the problem's
+  distance: float | None = None  # L2, of the closest embeddings, where known
+  # Tokens of the problem's function that it matches, in the shorter form.
   tokens: int = 0
-  generic_match: bool = False
-  words: int = 0
+  generic_match: bool = False  # whether that function is what anybody writes
+  words: int = 0  # of the body of the problem's solution
   text_words: int = 0
-  generic: bool = False
+  generic: bool = False  # whether all of its solution is what anybody writes
 
   def strength(self) -> tuple[float, ...]:
     """Return a key that sorts evidence."""
@@ -102,10 +79,9 @@ class Evidence:
 
   def record(self) -> dict[str, Any]:
     """Return the evidence as JSON, without empty fields."""
-    fields = dataclasses.asdict(self).items()
     return {
       name: round(value, 4) if isinstance(value, float) else value
-      for name, value in fields
+      for name, value in dataclasses.asdict(self).items()
       if value not in (None, "", 0, False)
     }
 
@@ -133,26 +109,9 @@ def reason(found: Evidence, tau: float) -> str | None:
   return None
 
 
-def seen_at(evidence: Iterable[Evidence], tau: float) -> list[Evidence]:
-  """Return the evidence at this tau, without that found only at a lower one.
-
-  So a study of many taus notes at each what the stage alone would.
-  """
-  found = []
-  for each in evidence:
-    if each.match < min(tau, SUPPORTED):
-      unlike = {"match": 0.0, "function": "", "same_name": False}
-      each = dataclasses.replace(each, **unlike, tokens=0, generic_match=False)
-    worded = each.exact or each.text_runs or each.solution_runs
-    alike = each.match >= tau or each.same_name
-    if worded or alike or each.distance is not None:
-      found.append(each)
-  return found
-
-
 def decide(document: Document, evidence: Sequence[Evidence], tau: float) -> Decision:
   """Drop a document that any problem convicts; note the evidence of the others."""
-  ordered = sorted(seen_at(evidence, tau), key=lambda e: e.problem)
+  ordered = sorted(evidence, key=lambda e: e.problem)
   ordered.sort(key=Evidence.strength, reverse=True)
   convicted = [(e, why) for e in ordered if (why := reason(e, tau))]
   if not convicted:
@@ -160,11 +119,11 @@ def decide(document: Document, evidence: Sequence[Evidence], tau: float) -> Deci
     facts = {"tau": tau, "looked_at": looked_at, "candidates": len(ordered)}
     return Keep(document.noted(STAGE, facts))
   # The strongest, and of every other reason the strongest too.
-  first = {why: found for found, why in reversed(convicted)}
   noted = convicted[:NOTED]
-  seen = {why for _, why in noted}
-  noted += [(found, why) for why, found in first.items() if why not in seen]
+  for found, why in convicted[NOTED:]:
+    if why not in {reason for _, reason in noted}:
+      noted.append((found, why))
   pairs = [{**found.record(), "reason": why} for found, why in noted]
   problems = sorted({found.problem for found, _ in convicted})
-  evidence_kept = {"tau": tau, "problems": problems, "pairs": pairs}
-  return Drop(document, convicted[0][1], evidence_kept)
+  facts = {"tau": tau, "problems": problems, "pairs": pairs}
+  return Drop(document, convicted[0][1], facts)

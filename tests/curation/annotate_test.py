@@ -1,15 +1,13 @@
-"""A sample is chosen, judged, and its agreement measured."""
-
-import json
+"""A sample is chosen, judged, and its agreement measured; and the local judge."""
 
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.curation import annotate, folder
-from phi1_jax.curation.annotate import Judgement
+from phi1_jax.curation import annotate, folder, local_judge
 from phi1_jax.curation.config import AnnotateConfig
 from phi1_jax.curation.document import Keep
-from phi1_jax.curation.engine import Engine
+from phi1_jax.curation.engine import Engine, Job
+from phi1_jax.llm.conversation import Malformed
 from tests.curation import samples
 
 UNJUDGED = "# unjudged\n" + samples.algorithm(77)
@@ -27,74 +25,69 @@ class Listed:
     return {"models": ["a list"]}
 
   def scores(self, documents, sample):
-    for number, document in enumerate(documents):
-      score = None if "unjudged" in document.text else number % 4 + sample
-      yield Judgement(score, "because", {"judge": "listed"})
+    for document in documents:
+      score = int(document.id, 16) % 4 + sample
+      score = None if "unjudged" in document.text else score
+      yield score, "because", {"judge": "listed"}
 
 
 @pytest.fixture
 def inputs(tmp_path):
-  path = tmp_path / "raw.jsonl"
   texts = [samples.algorithm(i) for i in range(30)] + [UNJUDGED, "", " \n", " \n"]
-  path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts) + "{\n")
-  return (str(path),)
+  rows = [{"text": text, "repo": "r"} for text in texts]
+  paths = (tmp_path / f"{n}.jsonl" for n in range(2))
+  return tuple(samples.write(p, rows[n::2], "{\n" * n) for n, p in enumerate(paths))
 
 
-def run(inputs, folder_path, judge=None, **settings):
-  folder_path.mkdir(exist_ok=True)
+def run(inputs, place, judge=None, **settings):
   config = AnnotateConfig(inputs, **settings)
-  return annotate.run(config, folder_path, Engine(workers=1), judge or Listed())
+  return annotate.run(Job(config, place, Engine(tasks=2, workers=1)), judge)
 
 
 def test_a_larger_sample_holds_the_smaller_one(inputs, tmp_path):
   ids = []
   for size in (5, 20):
-    path = tmp_path / str(size)
-    run(inputs, path, annotate.LocalJudge(), sample=size)
-    ids.append({document.id for document in folder.kept(path)})
+    stats = run(inputs, tmp_path / str(size), sample=size)
+    ids.append({document.id for document in folder.kept(tmp_path / str(size))})
   assert len(ids[0]) == 5
   assert ids[0] < ids[1]
+  assert "no LLM" in stats["models"][0]
+  assert "no LLM" in (tmp_path / "20" / "README.md").read_text()
 
 
 def test_scores_reasons_and_drops_are_noted(inputs, tmp_path):
-  stats = run(inputs, tmp_path / "out", sample=100, second_pass=8)
+  place = tmp_path / "out"
+  stats = run(inputs, place, Listed(), sample=100, second_pass=8)
   wanted = {"not JSON": 1, "no usable answer": 1, "read twice": 1}
   assert stats["dropped"] == wanted | {"under 50 characters": 2}
   assert stats["kept"] == 30
+  documents = list(folder.kept(place))
+  every = [*documents, *(drop.document for drop in folder.dropped(place))]
+  least = sorted({each.id for each in every if "raw" in each.provenance})[:8]
+  again = {document.id for document in documents} & set(least)
+  noted = {document.id: document.provenance["annotate"] for document in documents}
+  assert {n for n, each in noted.items() if "second_score" in each} == again
   assert stats["second_pass"] == {
-    "documents": 8 - (_place_of_unjudged(tmp_path / "out") < 8),
+    "documents": len(again),
     "exact": 0.0,
     "within_one": 1.0,
     "spearman": 1.0,
     "mean_difference": 1.0,
   }
-  documents = list(folder.kept(tmp_path / "out"))
-  noted = [document.provenance["annotate"] for document in documents]
-  assert all(n["judge"] == "listed" and n["reason"] == "because" for n in noted)
-  assert sum("second_score" in n for n in noted) == stats["second_pass"]["documents"]
+  assert all(
+    n["judge"] == "listed" and n["reason"] == "because" for n in noted.values()
+  )
+  other = run(inputs, tmp_path / "b", Listed(), sample=10, compare_with=str(place))
+  assert other["other_judge"]["documents"] in (7, 8, 9, 10)
+  assert other["other_judge"]["exact"] == 1.0
+  assert other["other_judge"]["models"] == ["a list"]
 
 
-def _place_of_unjudged(path):
-  documents = [*folder.kept(path), *(drop.document for drop in folder.dropped(path))]
-  ids = sorted(document.id for document in documents if document.text.strip())
-  (unjudged,) = (d.id for d in documents if "unjudged" in d.text)
-  return ids.index(unjudged)
-
-
-def test_two_judges_are_compared_on_what_both_have(inputs, tmp_path):
-  run(inputs, tmp_path / "a", sample=100)
-  other = str(tmp_path / "a")
-  stats = run(inputs, tmp_path / "b", sample=10, compare_with=other)
-  assert stats["other_judge"]["documents"] in (7, 8, 9, 10)
-  assert stats["other_judge"]["models"] == ["a list"]
-
-
-@pytest.mark.parametrize("noted", [None, {"reason": "x"}, {"score": "4"}, "4"])
+@pytest.mark.parametrize("noted", [None, {"score": "4"}])
 def test_a_folder_without_scores_is_refused_before_anything_is_judged(
   inputs, tmp_path, noted
 ):
   other = tmp_path / "other"
-  other.mkdir()
   folder.begin(other, "exercises", {})
   noted = {} if noted is None else {"annotate": noted}
   counts = folder.write(other, [Keep(samples.document("x = 1\n", **noted))])
@@ -107,12 +100,6 @@ def test_a_folder_without_scores_is_refused_before_anything_is_judged(
   says = rf"^Annotate\.compare_with: got {other}, a folder of exercises whose .* score;"
   with pytest.raises(InputError, match=says):
     run(inputs, tmp_path / "out", Paid(), compare_with=str(other))
-
-
-def test_the_local_judge_says_that_it_is_no_llm(inputs, tmp_path):
-  stats = run(inputs, tmp_path / "out", annotate.LocalJudge(), sample=10)
-  assert "no LLM" in stats["models"][0]
-  assert "no LLM" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_nothing_to_judge_is_refused(tmp_path):
@@ -138,3 +125,67 @@ def test_nothing_to_judge_is_refused(tmp_path):
 def test_agreement(first, second, wanted):
   found = annotate.agreement(first, second)
   assert {name: found[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+  ("reply", "score"),
+  [
+    ('{"reason": "clear", "score": 4}', 4.0),
+    ('```json\n{"score": "3", "reason": null}\n```', 3.0),
+    ("I think {it} is fine. Score: 2.5", 2.5),
+    ('{"score": 0}', 0.0),
+    ('Draft: {"score": 1}. Better: {"score": 4} {"note": 1}', 4.0),
+    ("Score: 1, no, score: 3", 3.0),
+  ],
+)
+def test_scores_are_found(reply, score):
+  assert annotate.read_reply(reply)[0] == score
+
+
+@pytest.mark.parametrize(
+  "reply",
+  ["", "no", '{"score": 7}', '{"score": 1}{"score": 7}', '{"score": "high"}', "[5]"],
+)
+def test_answers_without_a_score_are_refused(reply):
+  with pytest.raises(Malformed):
+    annotate.read_reply(reply)
+
+
+GOOD = '''"""Searching in sorted lists."""
+
+
+def binary_search(numbers, wanted):
+  """Returns an index of `wanted` in the sorted list `numbers`, or -1.
+
+  >>> binary_search([1, 3, 5], 3)
+  1
+  """
+  low, high = 0, len(numbers) - 1
+  # The rest to search is numbers[low:high + 1].
+  while low <= high:
+    middle = (low + high) // 2
+    if numbers[middle] == wanted:
+      return middle
+    if numbers[middle] < wanted:
+      low = middle + 1
+    else:
+      high = middle - 1
+  return -1
+'''
+COMMENTS = "".join(f"# This line says that option {i} is set.\n" for i in range(40))
+
+
+def score(text):
+  return local_judge.weigh(local_judge.features(text))
+
+
+def test_the_local_judge_prefers_explained_code_to_comments_and_settings():
+  assert 4 <= score(GOOD) <= 5
+  assert 0 <= score(samples.settings(1) * 4) <= 1
+  commented = samples.settings(1) * 4 + COMMENTS
+  assert score(commented) < 2  # comments alone are not enough
+  assert local_judge.features(commented).comments > 0.3
+  foreign = local_judge.features("import django\n" + GOOD)
+  assert foreign.own < local_judge.features(GOOD).own
+  for text in ("print 'Python 2'\n", "", "\0", "def f(:\n"):
+    assert local_judge.features(text) is None

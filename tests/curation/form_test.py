@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from phi1_jax.curation import form, masking
+from phi1_jax.curation import form
 from tests.curation import samples
 
 BODY = samples.algorithm(1)
@@ -42,11 +42,9 @@ def test_megabytes_of_generated_code_cost_no_time():
   )
   started = time.process_time()
   assert form.problem(text) == "over 1,000,000 characters"
-  assert time.process_time() - started < 0.5
-
-
-def test_the_grammars_are_named():
-  assert "tree-sitter-python" in form.grammar()
+  empty = "\n" * 200_000 + "this is no program\n" * 9
+  assert form.problem(empty) == "not Python"
+  assert time.process_time() - started < 2
 
 
 SECRETS = (
@@ -58,9 +56,9 @@ SECRETS = (
 
 @pytest.mark.parametrize(("secret", "kind"), SECRETS)
 def test_keys_are_masked_and_counted(secret, kind):
-  text, counts = masking.mask(f"key = '{secret}'\n{BODY}")
+  text, counts = form.mask(f"key = '{secret}'\n{BODY}")
   assert secret not in text
-  assert text == f"key = '{masking.KEY}'\n{BODY}"
+  assert text == f"key = '{form.KEY}'\n{BODY}"
   assert counts == {kind: 1}
 
 
@@ -69,7 +67,7 @@ def test_addresses_and_private_keys_are_masked():
   source = (
     f'# By Jane <jane.doe@mail.example-corp.com>, see a@example.com\nK = """{key}"""\n'
   )
-  text, counts = masking.mask(source)
+  text, counts = form.mask(source)
   assert counts == {"e-mail address": 1, "private key": 1}
   assert "jane" not in text
   assert "MIIE" not in text
@@ -81,4 +79,4 @@ def test_addresses_and_private_keys_are_masked():
   ["y = W@x.T\n", "@app.route\ndef f(): pass\n", f"sha = '{'0a' * 20}'\n", BODY],
 )
 def test_code_without_secrets_stays_as_it_is(text):
-  assert masking.mask(text) == (text, {})
+  assert form.mask(text) == (text, {})

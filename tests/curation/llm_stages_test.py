@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from phi1_jax import InputError, curate
+from phi1_jax import curate
 from phi1_jax.curation import folder
 from phi1_jax.llm.journal import Journal
 from tests.curation import samples
@@ -102,16 +102,6 @@ def test_exercises_are_written_judged_and_paid_once(server, tmp_path, monkeypatc
   assert outcome(tmp_path / "exercises") == before
 
 
-def test_one_more_exercise_is_one_more_call(server, tmp_path):
-  command = flags("exercises", server, tmp_path, "--gin.Exercises.exercises=12")
-  assert curate.main(command) == 0
-  billed = server.counts()["billed"]
-  shutil.rmtree(tmp_path / "exercises")
-  command[-1] = "--gin.Exercises.exercises=13"
-  assert curate.main(command) == 0
-  assert billed < server.counts()["billed"] <= billed + 3  # remedies included
-
-
 def test_sections_whose_code_fails_are_dropped_or_marked(server, tmp_path):
   command = flags("textbooks", server, tmp_path, "--gin.Textbooks.sections=30")
   assert curate.main(command) == 0
@@ -152,14 +142,3 @@ def test_the_budget_ends_the_stage_and_says_how_to_go_on(server, tmp_path, capsy
   assert curate.main(command) == 0
   assert server.counts()["twice"] == 0
   assert server.counts()["billed"] > billed
-
-
-def test_wrong_models_and_prices_are_refused(server, tmp_path):
-  few = "--gin.Exercises.exercises=4"
-  for more, told in (
-    ("--gin.Llm.model=gone", "gone"),
-    ("--gin.Llm.input_usd_per_million=None", "expected both or neither"),
-    (f"--gin.Exercises.prompt={tmp_path / 'gone.txt'}", "not readable"),
-  ):
-    with pytest.raises(InputError, match=told):
-      curate.main(flags("exercises", server, tmp_path, few, more))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from phi1_jax import InputError, storage
-from phi1_jax.curation import generic, references, verdict
+from phi1_jax.curation import references, verdict
 from phi1_jax.curation.config import DecontaminateConfig
 from phi1_jax.problems import humaneval, written
 from phi1_jax.problems.problem import Problem
@@ -18,6 +18,12 @@ from phi1_jax.text import source, trees
 
 PROBLEMS = {problem.id: problem for problem in humaneval.load()}
 LONG = PROBLEMS["HumanEval/1"]  # separate_paren_groups
+
+
+def shape(code):
+  found = trees.shape(source.functions(code)[0].node)
+  assert found is not None
+  return found
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +78,8 @@ def test_what_anybody_writes_proves_nothing(index):
   add = PROBLEMS["HumanEval/53"]
   assert not reasons(index, "def add(x, y):\n  return x + y\n", add)
   assert reasons(index, add.solution, add)  # with its text it does
-  assert generic.known(
-    trees.shape(source.functions("def f(a, b): return a + b")[0].node)
-  )
-  assert not generic.known(trees.shape(source.functions(LONG.solution)[0].node))
+  assert references.generic(shape("def f(a, b): return a + b"))
+  assert not references.generic(shape(LONG.solution))
 
 
 def test_a_modules_other_functions_are_no_evidence_for_a_name(index):
@@ -119,15 +123,6 @@ def test_ones_own_problem_that_cannot_be_compared_is_named(solution, says, tmp_p
   assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["task_id", "prompt", "entry_point", "test"])
-def test_ones_own_problem_of_odd_types_is_named(name, tmp_path):
-  path = tmp_path / "my.jsonl"
-  row = {**ROW, "canonical_solution": "def f(a): return a\n", name: 5}
-  path.write_text(json.dumps(row) + "\n")
-  with pytest.raises(InputError, match=rf"my\.jsonl, line 1: .*{name} is no string"):
-    references.Index.of((str(path),), 13)
-
-
 @pytest.mark.parametrize("name", written.TASK_SETS)
 def test_what_was_written_for_this_project_is_found_by_name(name):
   config = DecontaminateConfig(("x",), (name,))
@@ -145,7 +140,8 @@ def test_distances_are_of_the_closest_function():
   def embed(texts):
     return np.array([[3.0, 0] if "first" in t else [0, 2.0] for t in texts])
 
-  index = references.Index(made, 13, "", references.unit(np.array([[1.0, 0], [1, 1]])))
+  vectors = references.embed_code(lambda texts: np.array([[1.0, 0], [1, 1]]), "ab")
+  index = references.Index(made, 13, "", vectors)
   text = "def first(): pass\n\ndef second(): pass\n"
   near = index.near([text, "prose", text], embed, 0.8)
   assert near[0] == near[2] == pytest.approx({0: 0.0, 1: (2 - 2**0.5) ** 0.5})
@@ -166,22 +162,55 @@ def test_odd_code_is_code_without_shape(index, odd):
   assert "exact solution" in reasons(index, f"{odd}\n\n{LONG.solution}", LONG)
 
 
-def test_rows_of_numbers_are_no_shared_text(index):
-  assert index.evidence(" ".join(map(str, range(200))), 0.8) == []
-
-
-@pytest.mark.parametrize("name", ["my.jsonl", "my.jsonl.gz"])
-def test_problems_of_your_own_may_be_in_a_bucket(gcs, name):
-  row = {
-    "task_id": "My/0",
-    "prompt": "def f(x):\n",
-    "entry_point": "f",
-    "canonical_solution": "  return x + 1\n",
-    "test": "def check(candidate):\n  assert candidate(1) == 2\n",
-  }
-  content = json.dumps(row).encode() + b"\n"
-  content = gzip.compress(content) if name.endswith(".gz") else content
-  path = f"{gcs.folder}/{name}"
+def test_problems_of_your_own_may_be_in_a_bucket(gcs):
+  row = {**ROW, "canonical_solution": "def f(x):\n  return x + 1\n"}
+  path = f"{gcs.folder}/my.jsonl.gz"
+  content = gzip.compress(json.dumps(row).encode() + b"\n")
   storage.write_bytes(storage.parse(path), content)
   config = DecontaminateConfig(("x",), (path,))
-  assert [p.id for _, p in references.problems(config.benchmarks)] == ["My/0"]
+  assert [p.id for _, p in references.problems(config.benchmarks)] == ["Own/7"]
+
+
+WORDS = "the quick brown fox jumps over a lazy dog near our old red barn today"
+TEXT = WORDS.split()
+
+
+def test_runs_are_counted_once_each_for_every_owner():
+  grams = references.Grams([TEXT, ["so", *TEXT[1:]], ["it", "is", "short"]], 13, 6)
+  assert grams.totals.tolist() == [3, 3, 0]
+  assert grams.shared(TEXT) == {0: 3, 1: 2}
+  assert grams.shared([*TEXT, "and", *TEXT]) == {0: 3, 1: 2}
+  assert grams.shared(TEXT[:12]) == {}
+  short = references.Grams([TEXT[:7], TEXT[:5]], 13, 6)  # one run, and none
+  assert short.totals.tolist() == [1, 0]
+  assert short.shared(["see", *TEXT]) == {0: 1}
+  numbers = [str(n) for n in range(20)]  # rows of them tell nothing
+  grams = references.Grams([numbers, ["ab", "cd"] * 10], 13, 6)
+  assert grams.totals.tolist() == [0, 0]
+
+
+def test_lines_must_follow_each_other():
+  lines = references.Lines([("a = 1", "result = a", "end"), ("result = a",), ()])
+  assert lines.contained(["x", "a = 1", "result = a", "end"]) == {0, 1}
+  assert lines.contained(["a = 1", "x", "result = a", "end"]) == {1}
+  assert lines.contained(["result = a", "end"]) == {1}
+  assert lines.contained([]) == set()
+
+
+def test_the_best_match_wins_and_a_name_breaks_a_tie():
+  far, near = "def far(a): return a + 1", "def near(a): return a * 2"
+  wanted = "def isEven(x): return x * 2"
+  shapes = references.Shapes(["isEven"], [[shape(wanted)]])
+  found = [("near", shape(near)), ("far", shape(far))]
+  assert shapes.best(found, 0.1)[0] == references.Match(1.0, False, 0, 0)
+  found.append(("is_even", shape(near)))
+  assert shapes.best(found, 0.1)[0] == references.Match(1.0, True, -2, 0)
+  assert shapes.best(found[1:2], 0.9) == {}
+
+
+def test_a_match_of_exactly_the_least_counts():
+  codes = [f"def f(a): return a.b({', '.join(['x'] * 12)}, {n})" for n in "12"]
+  one, other = map(shape, codes)
+  assert len(one.written) == 20
+  found = references.Shapes(["f"], [[one]]).best([("g", other)], 0.95)
+  assert found[0].rate >= 0.95

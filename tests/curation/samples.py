@@ -1,4 +1,6 @@
-"""Code that is worth reading, and code that is not."""
+"""Code that is worth reading, code that is not, and files of them."""
+
+import json
 
 from phi1_jax.curation.document import Document, identify
 
@@ -24,3 +26,10 @@ def document(text, source="s", licence="MIT", kind="code", **provenance):
   return Document(
     identify(source, text), text, source, licence, kind, identify("", text), provenance
   )
+
+
+def write(path, rows, tail=""):
+  """Write documents or rows as JSON lines; return the path as a string."""
+  rows = (row.record() if isinstance(row, Document) else row for row in rows)
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows) + tail)
+  return str(path)

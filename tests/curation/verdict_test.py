@@ -1,3 +1,5 @@
+"""The rules, and the evidence that they note."""
+
 import dataclasses
 
 import pytest
@@ -11,40 +13,42 @@ LONG = Evidence("HumanEval/0", tokens=40, words=30, text_words=20)
 SHORT = dataclasses.replace(LONG, problem="Mbpp/1", tokens=9, words=6, text_words=7)
 IDIOM = dataclasses.replace(LONG, tokens=23)
 COMMON = dataclasses.replace(LONG, generic=True, generic_match=True)
+RULES = [
+  (LONG, {"exact": True}, "exact solution"),
+  (SHORT, {"exact": True}, None),  # `return a + b` stands in every third file
+  (COMMON, {"exact": True}, None),
+  (LONG, {"text": 0.5, "text_runs": 3}, "text"),
+  (LONG, {"text": 0.49, "text_runs": 9}, None),
+  (LONG, {"text": 1.0, "text_runs": 1}, "text"),
+  (SHORT, {"text": 1.0, "text_runs": 1}, None),
+  (LONG, {"solution": 0.5, "solution_runs": 3}, "solution words"),
+  (COMMON, {"solution": 0.9, "solution_runs": 9}, None),
+  (LONG, {"match": 0.95}, "AST"),
+  (LONG, {"match": 0.949}, None),
+  (IDIOM, {"match": 1.0}, None),  # two people write 23 tokens alike
+  (IDIOM, {"match": 1.0, "same_name": True}, "AST"),
+  (IDIOM, {"match": 1.0, "phrases": 0.5}, "AST"),
+  (COMMON, {"match": 1.0, "same_name": True}, None),
+  (COMMON, {"match": 1.0, "phrases": 0.5}, "short, AST and words"),
+  (SHORT, {"match": 1.0}, None),
+  (SHORT, {"match": 1.0, "same_name": True}, "short, AST and words"),
+  (SHORT, {"match": 1.0, "text": 1.0, "text_runs": 1}, "short, AST and words"),
+  (LONG, {"match": 0.85, "same_name": True}, "AST and words"),
+  (LONG, {"match": 0.84, "same_name": True}, None),
+  (LONG, {"match": 0.7, "phrases": 0.5}, "AST and words"),
+  (LONG, {"match": 0.7, "distance": 0.1}, "AST and words"),
+  (LONG, {"distance": 0.1}, None),  # a candidate, no more
+  (SHORT, {"match": 0.9, "same_name": True}, None),
+]
 
 
-@pytest.mark.parametrize(
-  ("found", "facts", "reason"),
-  [
-    (LONG, {"exact": True}, "exact solution"),
-    (SHORT, {"exact": True}, None),  # `return a + b` stands in every third file
-    (COMMON, {"exact": True}, None),
-    (LONG, {"text": 0.5, "text_runs": 3}, "text"),
-    (LONG, {"text": 0.49, "text_runs": 9}, None),
-    (LONG, {"text": 1.0, "text_runs": 1}, "text"),
-    (SHORT, {"text": 1.0, "text_runs": 1}, None),
-    (LONG, {"solution": 0.5, "solution_runs": 3}, "solution words"),
-    (COMMON, {"solution": 0.9, "solution_runs": 9}, None),
-    (LONG, {"match": 0.95}, "AST"),
-    (LONG, {"match": 0.949}, None),
-    (IDIOM, {"match": 1.0}, None),  # two people write 23 tokens alike
-    (IDIOM, {"match": 1.0, "same_name": True}, "AST"),
-    (IDIOM, {"match": 1.0, "phrases": 0.5}, "AST"),
-    (COMMON, {"match": 1.0, "same_name": True}, None),
-    (COMMON, {"match": 1.0, "phrases": 0.5}, "short, AST and words"),
-    (SHORT, {"match": 1.0}, None),
-    (SHORT, {"match": 1.0, "same_name": True}, "short, AST and words"),
-    (SHORT, {"match": 1.0, "text": 1.0, "text_runs": 1}, "short, AST and words"),
-    (LONG, {"match": 0.85, "same_name": True}, "AST and words"),
-    (LONG, {"match": 0.84, "same_name": True}, None),
-    (LONG, {"match": 0.7, "phrases": 0.5}, "AST and words"),
-    (LONG, {"match": 0.7, "distance": 0.1}, "AST and words"),
-    (LONG, {"distance": 0.1}, None),  # a candidate, no more
-    (SHORT, {"match": 0.9, "same_name": True}, None),
-  ],
-)
+@pytest.mark.parametrize(("found", "facts", "reason"), RULES)
 def test_rules_at_the_papers_first_tau(found, facts, reason):
   assert verdict.reason(dataclasses.replace(found, **facts), 0.95) == reason
+
+
+def test_every_reason_is_listed():
+  assert {reason for _, _, reason in RULES} - {None} == set(verdict.REASONS)
 
 
 def test_a_lower_tau_convicts_more_but_not_the_short_ones():
@@ -54,43 +58,27 @@ def test_a_lower_tau_convicts_more_but_not_the_short_ones():
   assert verdict.reason(short, 0.8) is None
 
 
-def test_what_is_dropped_names_every_problem_and_the_strongest_pairs():
-  document = samples.document("text")
+def test_a_drop_names_every_problem_and_the_strongest_pairs():
   found = [
     dataclasses.replace(LONG, problem=f"Mbpp/{n}", match=0.95 + n / 1000)
     for n in range(8)
   ]
-  weak = dataclasses.replace(LONG, problem="Mbpp/99", match=0.8)
-  decision = verdict.decide(document, [*found, weak], 0.95)
+  weak = dataclasses.replace(LONG, problem="Mbpp/98", match=0.8)
+  copied = dataclasses.replace(LONG, problem="Mbpp/99", text=0.6, text_runs=3)
+  document = samples.document("text")
+  decision = verdict.decide(document, [*found, weak, copied], 0.95)
   assert isinstance(decision, Drop)
   assert decision.reason == "AST"
-  assert decision.evidence["problems"] == [f"Mbpp/{n}" for n in range(8)]
+  assert decision.evidence["problems"] == [f"Mbpp/{n}" for n in (*range(8), 99)]
   pairs = decision.evidence["pairs"]
-  assert [pair["problem"] for pair in pairs] == [f"Mbpp/{n}" for n in (7, 6, 5, 4, 3)]
-  assert pairs[0] == {
-    "problem": "Mbpp/7",
-    "match": 0.957,
-    "tokens": 40,
-    "words": 30,
-    "text_words": 20,
-    "reason": "AST",
-  }
+  # A copy is noted behind any number of likenesses.
+  assert [p["problem"] for p in pairs] == [f"Mbpp/{n}" for n in (7, 6, 5, 4, 3, 99)]
+  assert [p["reason"] for p in pairs] == ["AST"] * verdict.NOTED + ["text"]
+  size = {"tokens": 40, "words": 30, "text_words": 20}
+  assert pairs[0] == {"problem": "Mbpp/7", "match": 0.957, **size, "reason": "AST"}
 
 
-def test_a_copy_is_noted_behind_any_number_of_likenesses():
-  alike = [
-    dataclasses.replace(LONG, problem=f"Mbpp/{n}", match=1.0)
-    for n in range(verdict.NOTED + 2)
-  ]
-  copied = dataclasses.replace(LONG, problem="Mbpp/99", text=0.6, text_runs=3)
-  pairs = verdict.decide(samples.document("text"), [*alike, copied], 0.95).evidence[
-    "pairs"
-  ]
-  assert [pair["reason"] for pair in pairs] == ["AST"] * verdict.NOTED + ["text"]
-  assert pairs[-1]["problem"] == "Mbpp/99"
-
-
-def test_what_is_kept_says_what_was_looked_at():
+def test_kept_documents_note_the_evidence():
   document = samples.document("text")
   weak = dataclasses.replace(LONG, match=0.9, function="f", text_runs=1)
   decision = verdict.decide(document, [weak], 0.95)
@@ -99,34 +87,3 @@ def test_what_is_kept_says_what_was_looked_at():
   assert noted["candidates"] == 1
   assert noted["looked_at"][0]["match"] == 0.9
   assert noted["looked_at"][0]["function"] == "f"
-  assert verdict.decide(document, [], 0.95).document.provenance["decontaminate"] == {
-    "tau": 0.95,
-    "candidates": 0,
-    "looked_at": [],
-  }
-
-
-def test_every_reason_is_listed():
-  made = {
-    verdict.reason(dataclasses.replace(LONG, **facts), 0.95)
-    for facts in (
-      {"exact": True},
-      {"text": 1.0},
-      {"solution": 1.0, "solution_runs": 3},
-      {"match": 1.0},
-      {"match": 0.8, "phrases": 1.0},
-      {"match": 1.0, "tokens": 5, "phrases": 1.0},
-    )
-  }
-  assert made == set(verdict.REASONS)
-
-
-def test_evidence_is_as_it_is_looked_for_at_a_tau():
-  looked_at = dataclasses.replace(LONG, match=0.82, function="f", tokens=40)
-  named = dataclasses.replace(looked_at, same_name=True)
-  worded = dataclasses.replace(looked_at, match=0.6, text_runs=1, same_name=True)
-  assert verdict.seen_at([looked_at], 0.8) == [looked_at]
-  assert verdict.seen_at([looked_at, named], 0.95) == [named]
-  blind = dataclasses.replace(LONG, text_runs=1, tokens=0)  # no match below 0.7 is
-  assert verdict.seen_at([worded], 0.95) == [blind]
-  assert verdict.seen_at([worded], 0.6) == [worded]
