@@ -166,6 +166,10 @@ def _name(scene: Scene, gate: Gate) -> str | None:
   rng = scene.rng
   if gate.tier == "train" and rng.random() < 0.05:
     return pick(rng, GENERIC)
+  if gate.tier == "train" and rng.random() < 0.1:  # a name that says nothing
+    words, _ = scene.tables.names
+    name = f"{pick(rng, words)}_{pick(rng, words)}"
+    return name if gate.name(name) else None
   for _ in range(6):
     names = scene.task.names
     name = scene.function_name(names[int(rng.random() ** 1.3 * len(names))])

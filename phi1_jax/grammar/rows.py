@@ -47,6 +47,7 @@ class Kind:
     like: kind whose filters and maps it takes.
     without: names of filters and maps that make no sense for its items.
     weight: how often it is drawn among sources with the same items.
+    topics: names of lists of nouns that it may be about.
   """
 
   id: str
@@ -64,6 +65,7 @@ class Kind:
   like: str = ""
   without: tuple[str, ...] = ()
   weight: float = 1.0
+  topics: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +175,7 @@ class Tables:
       cumulated weights; the id of a reserved one ends in "!".
     tasks: in the order of the files.
     names: arguments' names of any kind, and how often they are drawn.
+    topics: nouns by the name of their list.
   """
 
   kinds: Mapping[str, Kind]
@@ -180,6 +183,7 @@ class Tables:
   frames: Mapping[str, tuple[tuple[tuple[str, Template, float], ...], list[float]]]
   tasks: tuple[Task, ...]
   names: tuple[tuple[str, ...], float] = ((), 0.0)
+  topics: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 
 def cumulated(rows: Sequence[Any]) -> list[float]:
@@ -262,17 +266,17 @@ class _Row:
       raise self.wrong(key, f"{text!r} ({error})", "a list of literals") from None
 
   def let(self) -> tuple[tuple[str, tuple[Any, ...]], ...]:
-    """Return the constants: "2..9" are numbers, "a|b" are texts, "2|5" numbers."""
+    """Return the constants: "2..9|20" are numbers, "a|b" are texts."""
     found = []
     for name, text in self.take("let", {}, dict).items():
-      if match := re.fullmatch(r"(-?\d+)\.\.(-?\d+)", str(text)):
-        values: list[Any] = list(range(int(match[1]), int(match[2]) + 1))
-      else:
-        values = str(text).split("|")
-        if all(re.fullmatch(r"-?\d+", value) for value in values):
-          values = [int(value) for value in values]
-      if not values:
-        raise self.wrong("let", repr(text), 'such as "2..9" or "a|b"')
+      values: list[Any] = []
+      for each in str(text).split("|"):
+        if match := re.fullmatch(r"(-?\d+)\.\.(-?\d+)", each):
+          values += range(int(match[1]), int(match[2]) + 1)
+        else:
+          values.append(int(each) if re.fullmatch(r"-?\d+", each) else each)
+      if not values or len({type(value) for value in values}) > 1:
+        raise self.wrong("let", repr(text), 'such as "2..9|20" or "a|b"')
       found.append((name, tuple(values)))
     return tuple(found)
 
@@ -299,6 +303,7 @@ def _kind(row: _Row) -> Kind:
     without=tuple(row.take("without", "").split()),
     like=row.take("like", row.id.partition(".")[2]),
     weight=float(row.take("weight", 1.0, (int, float))),
+    topics=row.texts("topic", []),
   )
   row.done()
   return kind
@@ -365,7 +370,7 @@ def _task(row: _Row) -> Task:
     returns=returns.strip(),
     parts=parts,
     chain=chain,
-    shapes=tuple(row.take("shapes", "- F M FM" if chain else "-").split()),
+    shapes=tuple(row.take("shapes", "- F M FM FF" if chain else "-").split()),
     gives=tuple(row.take("gives", "").split()),
     let=row.let(),
     inputs=row.literal("inputs"),
@@ -454,6 +459,7 @@ def load(files: Sequence[str] = ()) -> Tables:
   frames: dict[str, tuple[tuple[str, Template, float], ...]] = {}
   tasks: dict[str, Task] = {}
   names: tuple[tuple[str, ...], float] = ((), 0.0)
+  topics: dict[str, tuple[str, ...]] = {}
   for file in [*sorted(PACKAGED.glob("*.toml")), *map(Path, files)]:
     for row in _rows(file):
       section, _, rest = row.id.partition(".")
@@ -469,8 +475,10 @@ def load(files: Sequence[str] = ()) -> Tables:
       elif section == "names":
         words = filter(usable, row.take("words", None, str).split())
         names = tuple(words), float(row.take("share", 0.0, (int, float)))
+      elif section == "topic":
+        topics[rest] = tuple(row.take("words", None, str).split())
       else:
-        expected = "task, kind, frame, filter.KIND or map.KIND"
+        expected = "task, kind, frame, topic, filter.KIND or map.KIND"
         raise row.wrong("", f"[{row.id}]", expected)
   found = Tables(
     kinds,
@@ -481,6 +489,7 @@ def load(files: Sequence[str] = ()) -> Tables:
     },
     (),
     names,
+    topics,
   )
   return dataclasses.replace(
     found, tasks=tuple(_linked(task, found) for task in tasks.values())

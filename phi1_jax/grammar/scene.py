@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import functools
+import itertools
 import random
 import re
 from collections.abc import Sequence
@@ -15,6 +16,10 @@ from phi1_jax.grammar.templates import fill, parsed
 
 # How arguments are mentioned, with cumulated weights.
 STYLES = (("name", "tick", "noun name", "the", "a"), (50, 56, 70, 82, 100))
+# How often chains of 0 to 3 parts are drawn: those of several parts have more to teach.
+CHAINS = (1.0, 1.0, 4.0, 7.0)
+TOPICAL = 0.35  # share of the arguments that are about a topic, where one suits
+INVENTED = 0.15  # share of the topics that no table lists
 _PIECES = re.compile("[A-Za-z0-9]+")
 _PLURAL = {"is": "are", "has": "have", "does": "do"}
 
@@ -71,6 +76,19 @@ def article(noun: str) -> str:
   return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
+def invented(rng: random.Random) -> str:
+  """Return a word that means nothing, such as "rolin": it has to be copied."""
+  syllables = [
+    pick(rng, "bcdfghjklmnprstvw") + pick(rng, "aeiou")
+    for _ in range(2 + (rng.random() < 0.4))
+  ]
+  return "".join(syllables) + (pick(rng, "bdgklmnprst") if rng.random() < 0.6 else "")
+
+
+def _named(word: str, suffix: str, *prefixes: str) -> tuple[str, ...]:
+  return (word + suffix, *(prefix + word for prefix in prefixes))
+
+
 class Scene:
   """The choices of an exercise: kinds, names, parts and constants.
 
@@ -82,7 +100,9 @@ class Scene:
 
   def __init__(self, rng: random.Random, tables: Tables, task: Task):
     self.rng, self.tables, self.task = rng, tables, task
-    self.kinds = {label: self._kind(ids) for label, ids, _ in task.args}
+    self.kinds = {
+      label: self._about(self._kind(ids), own) for label, ids, own in task.args
+    }
     self.constants = {name: pick(rng, values) for name, values in task.let}
     self.chain: list[Bound] = []
     self.item: Kind | None = None  # of the chain's results
@@ -98,6 +118,35 @@ class Scene:
     kinds = [self.tables.kinds[id] for id in ids]
     return kinds[0] if len(kinds) == 1 else choose(self.rng, kinds, cumulated(kinds))
 
+  def _about(self, kind: Kind, own: tuple[str, ...]) -> Kind:
+    """Return a kind, now and then about a topic, such as prices."""
+    rng = self.rng
+    if own or not kind.topics or rng.random() >= TOPICAL:
+      return kind
+    topic = pick(rng, kind.topics)
+    word = pick(rng, self.tables.topics[topic])
+    if rng.random() < INVENTED:
+      word = invented(rng) + "s" * (topic in ("numbers", "strings", "counted"))
+    if word in words_of(self.task.bodies) or not usable(word):
+      return kind
+    said = word.replace("_", " ")
+    if kind.item and kind.type != "str":
+      container = kind.type.partition("[")[0]
+      return dataclasses.replace(
+        kind,
+        given=(f"{article(container)} of {said}",),
+        noun=(container, f"{container} of {said}"),
+        items=(said,),
+        names=(word, word, word, *_named(word, "_list", "list_of_", "all_")),
+      )
+    if topic == "counted":
+      said, names = f"number of {said}", _named(word, "", "num_", "number_of_")
+    else:
+      names = (word, word, word, *_named(word, "_value", "the_", "current_"))
+    return dataclasses.replace(
+      kind, given=(article(said),), noun=(said,), names=(word, *names)
+    )
+
   def _subject_kind(self, subject: str, each: bool) -> str:
     if subject in self.bound:
       return self.bound[subject].part.out
@@ -111,7 +160,9 @@ class Scene:
     return Bound(part, subject, each, constants)
 
   def _draw_chain(self, source: Kind) -> None:
-    shape = pick(self.rng, self.task.shapes)
+    shapes = self.task.shapes
+    upto = list(itertools.accumulate(CHAINS[len(shape.strip("-"))] for shape in shapes))
+    shape = choose(self.rng, shapes, upto)
     kind = source.item
     for letter in shape.strip("-"):
       bound = self._bind("filter" if letter == "F" else "map", kind)
@@ -171,7 +222,10 @@ class Scene:
       names = own or self.kinds[label].names
       others, share = self.tables.names
       if self.rng.random() < share:
-        name = pick(self.rng, others)
+        point = self.rng.random()
+        name = pick(self.rng, others) if point < 0.7 else invented(self.rng)
+        if point < 0.25:
+          name += f"_{pick(self.rng, others)}"
       else:
         name = names[int(self.rng.random() ** 1.5 * len(names))]
       if name in words or name == taken or name in self.names.values():

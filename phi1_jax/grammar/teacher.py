@@ -18,7 +18,7 @@ from phi1_jax.grammar.scene import choose
 from phi1_jax.grammar.section import Section
 
 # How much more often than plain tasks those that are composed of parts are drawn.
-COMPOSED = 3.0
+COMPOSED = 4.5
 MENUS = ("all", "plain", "composed")
 _TRIES = 20_000
 _GATES = {tier: Gate(tier) for tier in TIERS}

@@ -9,8 +9,10 @@ processes on one GPU node are therefore one node. CPU devices have no number;
 """
 
 import collections
+import contextlib
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -38,12 +40,16 @@ class MeshConfig(Settings):
     tensor: parts that heads, MLP and vocabulary are split into (Megatron).
     dcn_data: slices that `data` lies across; None means the number found. 1 ignores
       the slow network: `fsdp` and `tensor` may then cross it.
+    cpu_devices: devices that a machine's CPU is split into, where nothing else sets
+      their number; None leaves that to JAX, which makes one. Small steps are faster on
+      as many devices as cores.
   """
 
   data: PositiveInt | Literal[-1] = -1
   fsdp: PositiveInt | Literal[-1] = -1
   tensor: PositiveInt | Literal[-1] = 1
   dcn_data: PositiveInt | None = None
+  cpu_devices: PositiveInt | None = None
 
   def __post_init__(self):
     super().__post_init__()
@@ -91,8 +97,17 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
   Raises:
     InputError: the axes do not divide so, or not along a TPU's network.
   """
-  devices = jax.devices() if devices is None else devices
+  if devices is None:
+    _split_cpu(config.cpu_devices)
+    devices = jax.devices()
   return Mesh(arrange(config, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _split_cpu(number: int | None) -> None:
+  flag = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+  if number is not None and jax.config.values["jax_num_cpu_devices"] < 0 and not flag:
+    with contextlib.suppress(RuntimeError):  # JAX has already used its devices
+      jax.config.update("jax_num_cpu_devices", number)
 
 
 def arrange(config: MeshConfig, devices: Sequence[Any]) -> np.ndarray:

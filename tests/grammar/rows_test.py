@@ -6,14 +6,14 @@ import pytest
 
 from phi1_jax import InputError
 from phi1_jax.grammar import rows, teacher
-from phi1_jax.grammar.exercise import GENERIC, draw
+from phi1_jax.grammar.exercise import draw
 from phi1_jax.grammar.reserve import Gate
 from phi1_jax.grammar.templates import alternatives
 
 ROW = """# mine
 [task.taxed]
 args = "p: nat = price|cost -> float"
-noun = ["$p:name with [a tax of |]10 percent[| tax] added"]
+noun = ["$p:name with 10 percent[| tax] added"]
 names = ["taxed", "with_tax"]
 body = "return $p * 110 / 100"
 """
@@ -39,11 +39,9 @@ def test_a_row_of_a_user_is_a_task(tmp_path):
     e for e in teacher.exercises(0, 0, 3000, tables=tables) if e.family == "taxed"
   ]
   assert found
-  assert {exercise.name for exercise in found} <= {*GENERIC} | {
-    f"{prefix}{name}"
-    for prefix in ("", "get_", "find_", "compute_", "calculate_", "my_", "calc_")
-    for name in ("taxed", "with_tax")
-  }
+  names = [e.name for e in drawn(rows.load(tables), "taxed", 200)]
+  own = [name for name in names if name.endswith(("taxed", "with_tax"))]
+  assert 0.75 < len(own) / len(names) < 0.95  # the others are general, or say nothing
   assert "10 percent" in found[0].prompt
   assert "* 110 / 100" in found[0].body
 
@@ -55,7 +53,7 @@ def test_a_row_of_a_user_is_a_task(tmp_path):
     ("= price|cost", "= list", r"got the name 'list', expected a name"),
     ("p: nat", "p nat", r"mine.toml:3 .* args: got 'p nat = price\|cost', expected"),
     ("$p *", "$q *", r"mine.toml:6 \[task.taxed\] body: got \$q, expected one of p"),
-    ("[a tax", "a tax", r"mine.toml:4 \[task.taxed\] noun: got a '\]' without"),
+    ("[| tax", "| tax", r"mine.toml:4 \[task.taxed\] noun: got a '\]' without"),
     ("names", "name", r"mine.toml:2 .*names: got nothing, expected a value"),
     (" -> float", "", r"args: got 'p: nat = price.cost', expected"),
     ("taxed]", "taxed]\ncolour = 1", r"mine.toml:3 .* colour: got a key that no"),

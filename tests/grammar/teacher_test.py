@@ -15,10 +15,10 @@ import sys
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.grammar import reserve, teacher
+from phi1_jax.grammar import reserve, rows, teacher
 from phi1_jax.grammar.exercise import GENERIC
 
-DIGEST = "62e048992ebeb0c701fb8a2ccfea61d4008f3c5e27e9beb15a50f0535092d577"
+DIGEST = "bf7073d5d399be4a68dfe98a1ad696b81a042293b9278704fa6c3ce92e63663d"
 COUNT = 1500  # of the tier "train"
 HELD_OUT = 80  # of each other tier
 
@@ -212,6 +212,25 @@ def test_training_is_diverse_and_short(train):
   lengths = sorted(len(exercise.text) for exercise in train)
   assert lengths[len(lengths) // 2] < 220  # about 60 tokens
   assert lengths[-1] < 800
+
+
+def test_names_are_not_only_those_of_the_tables():
+  """A tenth or so of the arguments have names that can only be copied."""
+  words = set(rows.load().names[0])
+  for kind in rows.load().kinds.values():
+    words |= set(kind.names)
+  for _, _, own in (arg for task in rows.load().tasks for arg in task.args):
+    words |= set(own)
+  for topic in rows.load().topics.values():
+    words |= set(topic)
+  named = [
+    node.arg
+    for exercise in teacher.exercises(0, 0, 1000)
+    for node in ast.walk(ast.parse(exercise.text))
+    if isinstance(node, ast.arg)
+  ]
+  unknown = [name for name in named if name not in words]
+  assert 0.1 < len(unknown) / len(named) < 0.3
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 import dataclasses
 import importlib.util
+import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -166,3 +169,24 @@ def test_what_does_not_lie_along_a_network_is_refused(monkeypatch):
   monkeypatch.setattr(mesh_utils, "create_device_mesh", refuse)
   with pytest.raises(InputError, match="data=2 x fsdp=4 x tensor=1 does not lie along"):
     make_mesh(MeshConfig(data=2))
+
+
+@pytest.mark.parametrize(
+  ("environment", "number"),
+  [
+    ({}, 3),
+    ({"JAX_NUM_CPU_DEVICES": "2"}, 2),
+    ({"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}, 4),
+  ],
+)
+def test_a_cpu_is_split_where_nothing_else_says_how(environment, number):
+  code = (
+    "from phi1_jax.parallel.mesh import MeshConfig, make_mesh\n"
+    "print(make_mesh(MeshConfig(cpu_devices=3)).size)"
+  )
+  given = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS",)}
+  given |= {"JAX_PLATFORMS": "cpu", **environment}
+  done = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, env=given
+  )
+  assert done.stdout.split() == [str(number)], done.stderr

@@ -1,0 +1,56 @@
+"""Shows exercises of the grammar teacher.
+
+python -m phi1_jax.grammar --tables=mine.toml --task=taxed --count=3
+"""
+
+import argparse
+import random
+import sys
+from collections.abc import Sequence
+
+from phi1_jax import InputError
+from phi1_jax.grammar import rows, teacher
+from phi1_jax.grammar.exercise import Exercise, draw
+from phi1_jax.grammar.reserve import Gate
+
+_DRAWS = 1_000  # for an exercise of one row
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Print exercises and their asserts; return the exit code."""
+  parser = argparse.ArgumentParser("phi1_jax.grammar", description=__doc__)
+  parser.add_argument("--tables", action="append", default=[], help="a TOML file")
+  parser.add_argument("--task", help="the row's name; without it any row")
+  parser.add_argument("--count", type=int, default=3, help="how many (default: 3)")
+  parser.add_argument("--seed", type=int, default=0)
+  arguments = parser.parse_args(argv)
+  try:
+    shown = [_exercise(arguments, number) for number in range(arguments.count)]
+  except InputError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  for exercise in shown:
+    print(exercise.text, *exercise.tests, "", sep="\n")
+  return 0
+
+
+def _exercise(arguments: argparse.Namespace, number: int) -> Exercise:
+  tables = tuple(arguments.tables)
+  if arguments.task is None:
+    return teacher.exercise(arguments.seed, number, tables=tables)
+  loaded = rows.load(tables)
+  named = [task for task in loaded.tasks if task.id == arguments.task]
+  if not named:
+    raise InputError(f"--task: got {arguments.task!r}, expected the name of a row")
+  rng = random.Random(f"{arguments.seed}/{number}")
+  for _ in range(_DRAWS):
+    if found := draw(rng, loaded, named[0], Gate("train")):
+      return found
+  raise InputError(
+    f"{named[0].place}: no exercise in {_DRAWS:,} draws: its inputs do not tell its "
+    "solution from a simpler function; give the row `inputs` that do"
+  )
+
+
+if __name__ == "__main__":
+  sys.exit(main())
