@@ -33,40 +33,25 @@ def opened(run: Setup, stop: StopSignal, waited: float) -> Iterator[Setup]:
       different folders.
   """
   with contextlib.ExitStack() as stack:
-    lock = token = None
+    lock = None
+    lost = f"error: {run.workdir}: another process goes on with this run"
     with hosts.shared_errors("opening the work directory"):
       if hosts.is_first():
-        lock = stack.enter_context(_lock(run.workdir, stop))
-        token = lock.token
+        lock = storage.Lease(
+          run.workdir,
+          "training",
+          stopping=lambda: stop.received,
+          on_lost=lambda: hosts.end(lost, os.EX_TEMPFAIL),
+        )
+        stack.enter_context(lock)
       mirror = storage.Mirror(run.workdir, lock)
       if hosts.is_first():
         mirror.fetch("metrics.jsonl", goodput.FILE_NAME, writers.WANDB_ID)
         stack.callback(mirror.upload)
         stack.enter_context(goodput.StartLog(mirror.local).start(waited))
         mirror.upload()
-    preflight.check_shared(run.workdir, token)
+    preflight.check_shared(run.workdir, lock and lock.token)
     yield dataclasses.replace(run, mirror=mirror, stop_requested=stop.requested)
-
-
-def _lock(workdir: AnyPath, stop: StopSignal) -> storage.Lease:
-  """Create and lock the work directory."""
-  lost = f"error: {workdir}: another process goes on with this run"
-  lock = storage.Lease(
-    workdir,
-    "training",
-    stopping=lambda: stop.received,
-    on_lost=lambda: hosts.end(lost, os.EX_TEMPFAIL),
-  )
-  try:
-    if not storage.is_remote(workdir):
-      for folder in ("checkpoints", "tensorboard"):
-        (workdir / folder).mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    lock.close()
-    raise InputError(
-      f"--workdir: cannot write to {workdir} ({error.strerror}); name another folder"
-    ) from None
-  return lock
 
 
 def use_compilation_cache(run: Setup) -> None:
