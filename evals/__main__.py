@@ -5,17 +5,17 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from evals.config import TASK_SETS
-from evals.execute import UnfitError
+from evals.selftest import UnfitError
 from evals.study.graph import FailedError
+from evals.task_sets import TASK_SETS
 from phi1_jax import InputError
 from phi1_jax.cli import command
 from phi1_jax.llm.client import BudgetError, RequestError
 
 FAILED = 1
 _DESCRIPTION = {
-  "humaneval": "Judges a model on HumanEval; the same command goes on.",
-  "mbpp": "Judges a model on MBPP; the same command goes on.",
+  "humaneval": "Judges a model on HumanEval; the same command resumes.",
+  "mbpp": "Judges a model on MBPP; the same command resumes.",
   "humaneval+": "Judges a model on HumanEval+: base and additional tests.",
   "mbpp+": "Judges a model on MBPP+: base and additional tests.",
   "custom": "Judges a model on your own problems (--problems=FILE).",
@@ -25,27 +25,39 @@ _DESCRIPTION = {
   "report": "Compares runs: a table here, JSON and HTML in files.",
   "grade": "Has an LLM grade the completions of runs from 0 to 10.",
   "loss": "Scores held-out texts with a checkpoint: nats per byte, by kind.",
-  "judge": "Judges a checkpoint on several task sets; the same command goes on.",
+  "judge": "Judges a checkpoint on several task sets; the same command resumes.",
   "study": "The paper's claim in miniature: trains, judges, prunes, writes a page.",
 }
-# Commands with a module of their own; the others are benchmarks.
+# Commands with a module of their own, and their examples; the others are benchmarks.
 _MODULES = {
-  "judge": "evals.judge",
-  "report": "evals.report",
-  "loss": "evals.loss",
-  "grade": "evals.grading.command",
-  "study": "evals.study.command",
+  "judge": (
+    "evals.judge",
+    "judge --checkpoint=runs/quickstart --workdir=runs/judged "
+    "--task_set=exercises-unseen-pairs-100 --task_set=humaneval-164",
+  ),
+  "report": ("evals.report", "report runs/humaneval runs/humaneval_sampled"),
+  "loss": ("evals.loss", "loss --checkpoint=runs/quickstart --texts=held_out.jsonl"),
+  "grade": ("evals.grading.command", "grade runs/unconventional"),
+  "study": ("evals.study.command", "study --gin_file=gin/evals/study.gin"),
 }
 assert _DESCRIPTION.keys() == {*TASK_SETS, *_MODULES, "custom"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Picks the subcommand."""
+  """Run the subcommand."""
   argv = list(sys.argv[1:] if argv is None else argv)
   if argv and argv[0] in _DESCRIPTION:
     name, *rest = argv
+    module, example = _MODULES.get(
+      name, ("evals.benchmark", f"{name} --checkpoint=runs/finetune")
+    )
+    run = importlib.import_module(module).main  # which may take seconds
+    if name not in _MODULES:
+      run = functools.partial(run, name)
+    parser = command.Parser(name, _DESCRIPTION[name], f"python -m evals {example}")
+    parser.prog = f"python -m evals {name}"
     try:
-      return _command(name)(_DESCRIPTION[name], rest)
+      return run(parser, rest)
     except (UnfitError, RequestError, BudgetError, FailedError) as error:
       print(f"error: {error}", file=sys.stderr)
       return FAILED
@@ -54,13 +66,6 @@ def main(argv: Sequence[str] | None = None) -> int:
   if argv and argv[0] not in ("-h", "--help"):
     raise InputError(f"got {argv[0]!r}, expected {', '.join(_DESCRIPTION)}")
   return command.DONE if argv else command.WRONG_INPUT
-
-
-def _command(name: str):
-  """The `main(about, argv)` of a subcommand; what it imports may take seconds."""
-  if name in _MODULES:
-    return importlib.import_module(_MODULES[name]).main
-  return functools.partial(importlib.import_module("evals.benchmark").main, name)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where completions come from: a checkpoint of ours, or somebody's endpoint."""
+"""Sources of completions: a checkpoint of ours, or an OpenAI-compatible endpoint."""
 
 import collections
 import contextlib
@@ -12,7 +12,7 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from evals.config import EvaluationConfig
 from phi1_jax.llm.completions import CompletionsClient, RequestError
@@ -24,86 +24,68 @@ if TYPE_CHECKING:  # JAX is loaded when it is first needed
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-  """One completion that is wanted.
+  """A request for one completion."""
 
-  Attributes:
-    key: names it by its content; with `seed` it decides the random numbers.
-    prompt: what to continue.
-    stops: strings of which the first ends it.
-    max_new_tokens: the most tokens to sample.
-    seed: another one gives another sample.
-    name: what a complaint calls it.
-  """
-
-  key: str
-  prompt: str
-  stops: tuple[str, ...]
-  max_new_tokens: int
-  seed: int
-  name: str = ""
+  key: str  # a digest of its content; with `seed` it decides the random numbers
+  prompt: str  # the text to continue
+  stops: tuple[str, ...]  # strings of which the first ends it
+  max_new_tokens: int  # the most tokens to sample
+  seed: int  # another seed gives another sample
+  name: str = ""  # for messages
 
 
 @dataclasses.dataclass(frozen=True)
 class Generated:
-  """What came back for a key.
+  """The completion of the request with the same key."""
 
-  Attributes:
-    key: whose.
-    text: raw; it may go on beyond a stop string.
-    finish: "stop", "eos", "length", "prompt_too_long", or an endpoint's own word.
-    tokens: how many; None if unknown.
-    log_probs: their sum; None if unknown.
-    seconds: how long the request took, its time in the queue of a batch included.
-  """
-
-  key: str
-  text: str
-  finish: str
-  tokens: int | None
-  log_probs: float | None
-  seconds: float
+  key: str  # of the request
+  text: str  # raw; it may go on beyond a stop string
+  finish: str  # "stop", "eos", "length", "prompt_too_long", or an endpoint's own word
+  tokens: int | None  # how many; None if unknown
+  log_probs: float | None  # their sum; None if unknown
+  seconds: float  # how long the request took, with its time in the queue of a batch
 
 
-class Backend(Protocol):
-  """Makes completions."""
-
-  def identity(self) -> dict[str, Any]:
-    """Which model this is, without loading it; part of every key."""
-    ...
-
-  def facts(self) -> dict[str, Any]:
-    """What to record beside it: step, tokens seen, devices, versions."""
-    ...
-
-  def complete(self, wanted: Sequence[Wanted]) -> Iterator[Generated]:
-    """Yields completions as they finish."""
-    ...
-
-
-class LoadedBackend:
-  """This project's sampler on a model that lies on its devices already.
+class CheckpointBackend:
+  """This project's sampler on a checkpoint, which is opened for the first sample.
 
   Args:
-    loaded: the model.
+    source: a work directory, a checkpoints folder, one step folder, or a loaded model.
     config: how to sample.
-    consume: free the model's parameters, of which the sampler makes its own.
+
+  Raises:
+    InputError: no checkpoint there, or a damaged one.
   """
 
-  def __init__(
-    self, loaded: "Loaded", config: EvaluationConfig, *, consume: bool = False
-  ):
-    self._loaded, self._config, self._consume = loaded, config, consume
-    self._slots: int | None = None
+  def __init__(self, source: "str | AnyPath | Loaded", config: EvaluationConfig):
+    from phi1_jax.checkpoint import description, manager  # imports JAX
+    from phi1_jax.sampling.checkpoint import Loaded
+
+    self._config, self._loaded, self._slots = config, None, None
+    if isinstance(source, Loaded):
+      self._loaded, self._folder = source, None
+      self._digest, self._dtype = source.digest, source.config.dtype
+      return
+    self._folder = manager.find(source)
+    self._meta = description.read_meta(self._folder)
+    try:
+      self._digest = description.model_digest(self._meta)
+      self._dtype = config.dtype or self._meta["config"]["model"]["dtype"]
+    except KeyError as error:
+      raise manager.DamagedError(f"no {error}").refusal(self._folder) from None
 
   def identity(self) -> dict[str, Any]:
-    """The digest of parameters and tokenizer, and the dtype."""
-    return _identity(self._loaded.digest, self._loaded.config.dtype)
+    """Return the digest of parameters and tokenizer, and the dtype."""
+    return {"kind": "checkpoint", "digest": self._digest, "dtype": self._dtype}
 
   def facts(self) -> dict[str, Any]:
-    """Path, step, tokens, devices, sizes and versions."""
+    """Return path, step and tokens; of a loaded model also devices and sizes."""
+    loaded = self._loaded
+    if loaded is None:
+      step, tokens = self._meta["step"], self._meta.get("tokens_seen")
+      return {"checkpoint": str(self._folder), "step": step, "tokens_seen": tokens}
     import jax
 
-    loaded = self._loaded
     return {
       "checkpoint": loaded.path and str(loaded.path),
       "step": loaded.step,
@@ -112,20 +94,21 @@ class LoadedBackend:
       "devices": loaded.mesh.size,
       "device_kind": jax.devices()[0].device_kind,
       "slots": self._slots,
-      "versions": {
-        name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")
-      },
+      "versions": _versions("jax", "jaxlib", "flax"),
     }
 
   def complete(self, wanted: Sequence[Wanted]) -> Iterator[Generated]:
-    """Samples."""
+    """Sample; load the model first, a copy on every device, if it is not loaded."""
     from phi1_jax.sampling import methods, sampler
+    from phi1_jax.sampling.checkpoint import one_host_mesh, open_checkpoint
 
-    config = self._config
+    config, consume = self._config, False
+    if self._loaded is None:
+      assert self._folder is not None
+      self._loaded = open_checkpoint(self._folder, one_host_mesh(), self._dtype)
+      consume = True  # frees the parameters after the sampler has copied them
     method = methods.Method(config.temperature, config.top_k, config.top_p)
-    worker = sampler.Sampler(
-      self._loaded, method, slots=config.slots, consume=self._consume
-    )
+    worker = sampler.Sampler(self._loaded, method, slots=config.slots, consume=consume)
     self._slots = worker.slots
     requests = [
       sampler.Request(w.key, w.prompt, w.max_new_tokens, w.stops, w.seed)
@@ -133,132 +116,73 @@ class LoadedBackend:
     ]
     started = time.monotonic()
     for done in worker.complete(requests):
-      yield Generated(
-        done.key,
-        done.text,
-        done.finish,
-        len(done.tokens),
-        sum(done.log_probs),
-        time.monotonic() - started,
-      )
+      tokens, log_probs = len(done.tokens), sum(done.log_probs)
+      seconds = time.monotonic() - started
+      yield Generated(done.key, done.text, done.finish, tokens, log_probs, seconds)
 
 
-class CheckpointBackend:
-  """`LoadedBackend` on a checkpoint, which is opened when it is first sampled from.
-
-  Args:
-    checkpoint: a work directory, a checkpoints folder or one step folder.
-    config: how to sample.
-  """
-
-  def __init__(self, checkpoint: "str | AnyPath", config: EvaluationConfig):
-    self._config = config
-    from phi1_jax.checkpoint import manager  # imports JAX
-    from phi1_jax.checkpoint.description import model_digest, read_meta
-
-    self._folder = manager.find(checkpoint)
-    self._meta = read_meta(self._folder)
-    try:
-      self._digest = model_digest(self._meta)
-      self._dtype = config.dtype or self._meta["config"]["model"]["dtype"]
-    except KeyError as error:
-      raise manager.DamagedError(f"no {error}").refusal(self._folder) from None
-    self._opened: LoadedBackend | None = None
-
-  def identity(self) -> dict[str, Any]:
-    """The digest of parameters and tokenizer, and the dtype."""
-    return _identity(self._digest, self._dtype)
-
-  def facts(self) -> dict[str, Any]:
-    """Path, step and tokens; devices and sizes once something was sampled."""
-    if self._opened:
-      return self._opened.facts()
-    return {
-      "checkpoint": str(self._folder),
-      "step": self._meta["step"],
-      "tokens_seen": self._meta.get("tokens_seen"),
-    }
-
-  def complete(self, wanted: Sequence[Wanted]) -> Iterator[Generated]:
-    """Loads the model, a copy on every device, and samples."""
-    from phi1_jax.sampling.checkpoint import one_host_mesh, open_checkpoint
-
-    loaded = open_checkpoint(self._folder, one_host_mesh(), self._dtype)
-    self._opened = LoadedBackend(loaded, self._config, consume=True)
-    yield from self._opened.complete(wanted)
-
-
-def _identity(digest: str, dtype: str) -> dict[str, Any]:
-  return {"kind": "checkpoint", "digest": digest, "dtype": dtype}
-
-
-# What came of a request; (None, None) once a thread asks no more.
-_Told = queue.SimpleQueue[tuple[Wanted, Generated | BaseException] | tuple[None, None]]
+def _versions(*names: str) -> dict[str, str]:
+  return {name: importlib.metadata.version(name) for name in names}
 
 
 class EndpointBackend:
   """A model behind an OpenAI-compatible endpoint.
 
-  Every request has its own seed, made of its key. A request that fails for good is
-  no completion: the others go on, and then the failure is raised. What was sent is
-  paid for: whatever ends the asking, its answers are waited for.
+  Every request has its own seed, made of its key. If a request fails for good, the
+  others continue, and then the failure is raised. The endpoint bills what was sent, so
+  its answers are waited for in any case.
 
   Args:
     client: the endpoint.
-    config: how to sample; `slots` requests are under way at once.
+    config: how to sample; `slots` requests run at once.
   """
 
   def __init__(self, client: CompletionsClient, config: EvaluationConfig):
     self._client, self._config = client, config
 
   def identity(self) -> dict[str, Any]:
-    """Address and name; nobody can tell whether the weights behind them change."""
-    chat = {"api": "chat"} if getattr(self._client, "api", None) == "chat" else {}
-    return {
-      "kind": "endpoint",
-      "base_url": self._client.base_url,
-      "model": self._client.model,
-      **chat,
-    }
+    """Return address and name; whether the weights behind them change is unknown."""
+    client = self._client
+    found = {"kind": "endpoint", "base_url": client.base_url, "model": client.model}
+    return found | ({"api": "chat"} if client.api == "chat" else {})
 
   def facts(self) -> dict[str, Any]:
-    """The client's version, and the fields that the server refused."""
-    version = importlib.metadata.version("openai")
-    refused = sorted(getattr(self._client, "left_out", ()))
+    """Return the client's version, and the fields that the server refused."""
     return {
       "slots": self._config.slots,
-      "versions": {"openai": version},
-      "fields_refused": refused,
+      "versions": _versions("openai"),
+      "fields_refused": sorted(self._client.left_out),
     }
 
   def complete(self, wanted: Sequence[Wanted]) -> Iterator[Generated]:
-    """Asks for all of them.
+    """Send all requests.
 
     Raises:
       InputError: the endpoint refuses the key or the model.
       RequestError: some failed.
       KeyboardInterrupt: Ctrl-C, which is held back from the caller's thread too.
-      In each case what had succeeded, or was still under way, is yielded before; only
-      a second Ctrl-C, or closing the iterator, does without it.
+      In each case the completions that had succeeded, or whose requests were running,
+      are yielded before; only a second Ctrl-C, or closing the iterator, omits them.
     """
-    waiting, told = collections.deque(wanted), _Told()
-    failures: list[tuple[str, RequestError]] = []
+    waiting, results = collections.deque(wanted), queue.SimpleQueue()
+    failures: list[tuple[Wanted, RequestError]] = []
     ended: BaseException | None = None
     working = min(self._config.slots, len(wanted))
-    with _held_back(waiting.clear) as interrupted:
+    with _first_interrupt(waiting.clear) as interrupted:
       try:
         # Not a pool's threads, which the interpreter waits for at its exit.
         for _ in range(working):
-          threading.Thread(target=self._work, args=(waiting, told), daemon=True).start()
+          arguments = (waiting, results)
+          threading.Thread(target=self._work, args=arguments, daemon=True).start()
         while working:
-          one, outcome = told.get()
-          if one is None:
+          request, outcome = results.get()
+          if request is None:
             working -= 1
           elif isinstance(outcome, Generated):
             yield outcome
           elif isinstance(outcome, RequestError):
-            failures.append((one.name or one.key, outcome))
-          else:  # no other request would fare better
+            failures.append((request, outcome))
+          else:  # no other request would succeed
             waiting.clear()
             ended = ended or outcome
       finally:
@@ -268,26 +192,26 @@ class EndpointBackend:
     if ended:
       raise ended
     if failures:
-      name, error = failures[-1]
+      request, error = failures[-1]
       raise RequestError(
         f"{len(failures)} of {len(wanted)} requests failed, the same command asks for "
-        f"them again; the last, {name}: {error}"
+        f"them again; the last, {request.name or request.key}: {error}"
       )
 
-  def _work(self, waiting: collections.deque[Wanted], told: _Told) -> None:
-    """Asks for what waits, until nothing does; tells what came of it, and its end."""
-    while True:
-      try:
-        one = waiting.popleft()
-      except IndexError:
-        break
-      try:
-        told.put((one, self._one(one)))
-      except BaseException as error:  # whatever it is, somebody waits for it
-        told.put((one, error))
-    told.put((None, None))
+  def _work(
+    self, waiting: collections.deque[Wanted], results: queue.SimpleQueue
+  ) -> None:
+    """Send requests until none is left; put each outcome, then (None, None)."""
+    with contextlib.suppress(IndexError):
+      while True:
+        request = waiting.popleft()
+        try:
+          results.put((request, self._generate(request)))
+        except BaseException as error:  # the other thread waits for any of them
+          results.put((request, error))
+    results.put((None, None))
 
-  def _one(self, wanted: Wanted) -> Generated:
+  def _generate(self, wanted: Wanted) -> Generated:
     config = self._config
     reply = self._client.complete(
       wanted.prompt,
@@ -304,31 +228,33 @@ class EndpointBackend:
 
 
 def request_seed(wanted: Wanted) -> int:
-  """A seed that many servers take (below 2^31), decided by seed and key."""
+  """Return a seed below 2^31, which many servers take, decided by seed and key."""
   content = f"{wanted.seed}\n{wanted.key}".encode()
   return int.from_bytes(hashlib.sha256(content).digest()[:4], "big") >> 1
 
 
-@contextlib.contextmanager
-def _held_back(stop: Callable[[], object]) -> Iterator[threading.Event]:
-  """Within it, the first Ctrl-C only calls `stop` and sets the event; the next raises.
+Backend = CheckpointBackend | EndpointBackend
 
-  Where Ctrl-C does not raise anyway (another thread, somebody's own handler), nothing
-  is changed.
+
+@contextlib.contextmanager
+def _first_interrupt(stop: Callable[[], object]) -> Iterator[threading.Event]:
+  """Have the first Ctrl-C only call `stop` and set the event; the next one raises.
+
+  Changes nothing where Ctrl-C does not raise anyway (another thread, own handler).
   """
   interrupted = threading.Event()
+  line = (
+    b"\nstopping: waiting for requests that are sent, which are billed; Ctrl-C once "
+    b"more to quit at once\n"
+  )
 
   def note(number: int, frame: types.FrameType | None) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupted.set()
     stop()
-    # `print` is not safe in a handler that may have interrupted one.
-    with contextlib.suppress(OSError):  # nobody reads it
-      os.write(
-        2,
-        b"\nstopping: waiting for what was asked, which is paid for; once more to quit "
-        b"at once\n",
-      )
+    # `print` is not safe in a handler that may have interrupted another.
+    with contextlib.suppress(OSError):
+      os.write(2, line)
 
   main = threading.current_thread() is threading.main_thread()
   if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

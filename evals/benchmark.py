@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evals import compare, execute, prompts, report, selftest, summary, workdir
-from evals.config import TASK_SETS, EvaluationConfig, benchmark_of
+from evals import compare, execute, prompts, selftest, summary, task_sets, workdir
+from evals.config import EvaluationConfig
+from evals.task_sets import TASK_SETS, base_name, benchmark_of
 from phi1_jax import InputError, storage
 from phi1_jax.cli import command
-from phi1_jax.cli.progress import Progress
 from phi1_jax.llm.completions import APIS, CompletionsClient
 from phi1_jax.problems.problem import Problem
 from phi1_jax.sandbox import levels
@@ -27,29 +27,31 @@ _RECIPES = {"humaneval+": "humaneval", "mbpp+": "mbpp", "custom": "humaneval"}
 _PLUS_MEMORY_BYTES = 4 << 30  # what EvalPlus allows
 
 
-def main(benchmark: str, about: str, argv: Sequence[str]) -> int:
-  """Judges a model on a benchmark; the same command goes on.
+def main(benchmark: str, parser: command.Parser, argv: Sequence[str]) -> int:
+  """Judge a model on a benchmark; the same command resumes.
 
   Args:
-    benchmark: a name of `TASK_SETS`.
-    about: what --help says of it.
-    argv: flags.
+    benchmark: a name of `TASK_SETS`, or "custom".
+    parser: gets the flags.
+    argv: the command line.
   """
-  arguments = _parser(benchmark, about).parse(argv)
+  _add_flags(benchmark, parser)
+  arguments = parser.parse(argv)
   stages = arguments.stage or STAGES
   if not arguments.gin_files:
     arguments.gin_files = [f"gin/evals/{_RECIPES.get(benchmark, benchmark)}.gin"]
   named = _named(benchmark, arguments, "generate" not in stages)
   config = _config(benchmark, arguments, named)
-  problems = report.problems_of(named, arguments.benchmarks)
+  whole = problems = task_sets.problems_of(named, arguments.benchmarks)
   if arguments.subset:
-    named |= report.subset(problems, named["task_set"], arguments.subset)
-    problems = report.problems_of(named, arguments.benchmarks)
+    named |= task_sets.subset(problems, named["task_set"], arguments.subset)
+    problems = task_sets.problems_of(named, arguments.benchmarks)
   if any(problem.plus for problem in problems):
     memory = max(config.memory_bytes, _PLUS_MEMORY_BYTES)
     config = dataclasses.replace(config, memory_bytes=memory)
   if arguments.references:
-    return _judge_references(problems, config, arguments)
+    with _sandbox(config, arguments) as sandbox:
+      return _judge_references(problems, sandbox, named.get("problems", {}).get("file"))
   folder = _workdir(benchmark, arguments)
   published = compare.read(arguments.compare) if arguments.compare else None
   asked = prompts.build_all(
@@ -57,7 +59,7 @@ def main(benchmark: str, about: str, argv: Sequence[str]) -> int:
   )
   with workdir.opened(folder, "evaluating") as mirror:
     if "generate" in stages:
-      _generate(mirror.local, problems, asked, config, named, arguments)
+      _generate(mirror.local, problems, whole, asked, config, named, arguments)
       mirror.upload()
     if "execute" in stages:
       with _sandbox(config, arguments) as sandbox:
@@ -66,7 +68,9 @@ def main(benchmark: str, about: str, argv: Sequence[str]) -> int:
         execute.execute(mirror.local, problems, asked, sandbox, identity)
       mirror.upload()
     if "report" in stages:
-      ks = None if _is_from_file(mirror.local) else config.ks
+      settings = storage.read_json(mirror.local / workdir.RUN)["settings"]
+      # A file may have any number of completions.
+      ks = None if settings["sampling"] is None else config.ks
       found = summary.summarize(mirror.local, problems, asked, ks)
       print(summary.table([(folder.name, found)]))
       print(f"written to {folder / workdir.SUMMARY}")
@@ -76,11 +80,6 @@ def main(benchmark: str, about: str, argv: Sequence[str]) -> int:
         storage.write_json(mirror.local / compare.RESULT, compared)
         print(compare.table(compared))
   return command.DONE
-
-
-def _is_from_file(folder: Path) -> bool:
-  """Return whether a run's completions are a file's, as many as it has."""
-  return storage.read_json(folder / workdir.RUN)["settings"]["sampling"] is None
 
 
 def _workdir(benchmark: str, arguments: argparse.Namespace) -> AnyPath:
@@ -99,111 +98,61 @@ def _named(
   """Return the settings that name the problems; those of the run if it has `begun`."""
   if begun and not arguments.references:
     folder = _workdir(benchmark, arguments)
-    run = storage.read_json(folder / workdir.RUN)
-    settings = dict(
-      run["settings"], task_set=report.base_name(run["settings"]["task_set"])
-    )
+    settings = storage.read_json(folder / workdir.RUN)["settings"]
     names = ("task_set", "prompt_style")
     given = {n: getattr(arguments, n) for n in names if getattr(arguments, n)}
-    settings_file.check(folder, {"settings": settings}, given)
+    known = settings | {"task_set": base_name(settings["task_set"])}
+    settings_file.check(folder, {"settings": known}, given)
     if not arguments.subset:
       names += ("problems", "subset")
-      return {n: run["settings"][n] for n in names if n in run["settings"]}
+      return {n: settings[n] for n in names if n in settings}
   if benchmark != "custom":
     return {"task_set": arguments.task_set or TASK_SETS[benchmark][0]}
   if not arguments.problems:
     raise InputError("custom: expected --problems=FILE, JSON lines of problems")
-  return report.custom(arguments.problems)
+  return task_sets.custom(arguments.problems)
 
 
-def _parser(benchmark: str, about: str) -> command.Parser:
-  parser = command.Parser(
-    benchmark,
-    about,
-    f"python -m evals {benchmark} --checkpoint=runs/finetune",
+def _add_flags(benchmark: str, parser: command.Parser) -> None:
+  add, path = parser.add_argument, storage.parse
+  words = "work directory, checkpoints folder, or step folder"
+  add("--checkpoint", type=path, help=words)
+  add("--base_url", help="an OpenAI-compatible endpoint instead of a checkpoint")
+  add("--model", help="the model's name there")
+  words = "of the endpoint: chat for instruct models, in the prompt style chat"
+  add("--api", choices=APIS, default=APIS[0], help=words)
+  add("--api_version", help="of Azure, such as 2024-10-21")
+  words = (
+    "judge these instead of asking a model: JSON lines or an array of task_id and "
+    "completion or solution, generations.json, each perhaps .gz"
   )
-  parser.prog = f"python -m evals {benchmark}"
-  _add_sources(parser)
-  add = parser.add_argument
-  add("--workdir", type=storage.parse, help="default: runs/<names of the gin files>")
+  add("--completions", type=path, metavar="FILE", help=words)
+  words = (
+    "published verdicts to compare with: EvalPlus' eval_results.json, or human-eval's "
+    "results.jsonl"
+  )
+  add("--compare", type=path, metavar="FILE", help=words)
+  add("--workdir", type=path, help="default: runs/<names of the gin files>")
   if benchmark == "custom":
-    add(
-      "--problems",
-      type=storage.parse,
-      metavar="FILE",
-      help="JSON lines in HumanEval's or EvalPlus' format",
-    )
+    words = "JSON lines in HumanEval's or EvalPlus' format"
+    add("--problems", type=path, metavar="FILE", help=words)
     parser.set_defaults(task_set=None)
   else:
     add("--task_set", choices=TASK_SETS[benchmark], help="over Evaluation.task_set")
-    parser.set_defaults(problems=None)
-  add(
-    "--subset",
-    metavar="IDS",
-    help="only these problems: ids with commas, or a file of ids; named in the score",
-  )
-  add(
-    "--packages",
-    default="",
-    metavar="NAMES",
-    help="installed packages that the code may import, such as numpy",
-  )
+  words = "only these problems: ids with commas, or a file of ids; named in the score"
+  add("--subset", metavar="IDS", help=words)
+  words = "installed packages that the code may import, such as numpy"
+  add("--packages", default="", metavar="NAMES", help=words)
   add("--prompt_style", help="over Evaluation.prompt_style")
-  add(
-    "--stage",
-    action="append",
-    choices=STAGES,
-    help="only this stage (repeatable; default: all three)",
-  )
-  add(
-    "--require_isolation",
-    action="store_true",
-    help="refuse to execute with less than a full sandbox",
-  )
-  add(
-    "--isolation",
-    choices=levels.LEVELS,
-    help="this level of the sandbox (default: the best that works here)",
-  )
-  add(
-    "--references",
-    action="store_true",
-    help="judge the reference solutions, print how many pass, and stop",
-  )
-  report.add_benchmarks(parser)
-  return parser
-
-
-def _add_sources(parser: command.Parser) -> None:
-  """Add the flags that say where completions come from, and what to compare with."""
-  add = parser.add_argument
-  add(
-    "--checkpoint",
-    type=storage.parse,
-    help="work directory, checkpoints folder, or step folder",
-  )
-  add("--base_url", help="an OpenAI-compatible endpoint instead of a checkpoint")
-  add("--model", help="the model's name there")
-  add(
-    "--api",
-    choices=APIS,
-    default=APIS[0],
-    help="of the endpoint: chat for instruct models, in the prompt style chat",
-  )
-  add("--api_version", help="of Azure, such as 2024-10-21")
-  add(
-    "--completions",
-    type=storage.parse,
-    help="judge these instead of asking a model: JSON lines or an array of task_id and "
-    "completion or solution, generations.json, each perhaps .gz",
-  )
-  add(
-    "--compare",
-    type=storage.parse,
-    metavar="FILE",
-    help="published verdicts to compare with: EvalPlus' eval_results.json, or "
-    "human-eval's results.jsonl",
-  )
+  words = "only this stage (repeatable; default: all three)"
+  add("--stage", action="append", choices=STAGES, help=words)
+  words = "refuse to execute with less than a full sandbox"
+  add("--require_isolation", action="store_true", help=words)
+  words = "this level of the sandbox (default: the best that works here)"
+  add("--isolation", choices=levels.LEVELS, help=words)
+  words = "judge the reference solutions, print how many pass, and stop"
+  add("--references", action="store_true", help=words)
+  workdir.add_benchmarks(parser)
 
 
 def _config(
@@ -214,14 +163,16 @@ def _config(
 
   bindings = list(arguments.gin_bindings)
   given = {name for name, _ in bindings}
-  task_set = report.base_name(str(named["task_set"]))
+  task_set = base_name(str(named["task_set"]))
   style = arguments.prompt_style or named.get("prompt_style")
   if arguments.api == "chat":
     if style not in (None, prompts.CHAT):
       raise InputError(f"--api=chat: got prompt style {style}, expected chat")
     style = prompts.CHAT
-  if benchmark == "custom" and not style:
-    style = report.style_of(named)
+  if benchmark == "custom" and not style:  # stubs, or texts with examples?
+    problems = task_sets.problems_of(named, None)
+    texts = all(problem.examples for problem in problems)
+    style = "docstring-one-test" if texts else "as-is"
   chosen = benchmark in _RECIPES or arguments.task_set or "prompt_style" in named
   if chosen and "Evaluation.task_set" not in given:
     bindings.append(("Evaluation.task_set", repr(task_set)))
@@ -230,7 +181,7 @@ def _config(
   classes = {"Evaluation": EvaluationConfig}
   config = gin_config.load(arguments.gin_files, bindings, classes)["Evaluation"]
   if config.task_set != task_set:
-    named["task_set"] = task_set = config.task_set
+    named["task_set"] = config.task_set
   if benchmark_of(config.task_set) != benchmark:
     raise InputError(
       f"Evaluation.task_set: got {config.task_set!r} for `python -m evals {benchmark}`,"
@@ -242,36 +193,35 @@ def _config(
 def _generate(
   folder: Path,
   problems: Sequence[Problem],
+  whole: Sequence[Problem],
   asked: dict[str, prompts.Prompt],
   config: EvaluationConfig,
   named: dict[str, Any],
   arguments: argparse.Namespace,
 ) -> None:
+  """Run the first stage; `whole` are the problems of the whole task set."""
   from evals import backends, completions, generate
 
-  ways = [arguments.checkpoint, arguments.base_url, arguments.completions]
-  if sum(way is not None for way in ways) != 1:
+  ways = (arguments.checkpoint, arguments.base_url, arguments.completions)
+  given = sum(way is not None for way in ways)
+  if given != 1:
     raise InputError(
       "expected one of --checkpoint=DIR, --base_url=URL, --completions=FILE, got "
-      f"{sum(way is not None for way in ways)} of them"
+      f"{given} of them"
     )
-  if arguments.completions:
-    whole = {name: value for name, value in named.items() if name != "subset"}
-    task_set = report.problems_of(whole, arguments.benchmarks)
-    completions.read(arguments.completions, problems, task_set)
-    identity = settings_file.digest(
-      storage.read_bytes(arguments.completions).decode(errors="replace")
-    )
-    source = {"kind": "completions", "digest": identity}
+  if file := arguments.completions:
+    completions.read(file, problems, whole)
+    content = storage.read_bytes(file).decode(errors="replace")
+    source = {"kind": "completions", "digest": settings_file.digest(content)}
     settings = generate.settings(config, source) | {"sampling": None, "seed": None}
     settings_file.begin(folder / workdir.RUN, settings | named)
-    completions.take(folder, arguments.completions, problems, task_set)
+    completions.take(folder, file, problems, whole)
     return
   if arguments.checkpoint:
     backend = backends.CheckpointBackend(arguments.checkpoint, config)
+  elif not arguments.model:
+    raise InputError("--base_url: expected --model=NAME beside it")
   else:
-    if not arguments.model:
-      raise InputError("--base_url: expected --model=NAME beside it")
     client = CompletionsClient(
       arguments.base_url,
       arguments.model,
@@ -295,21 +245,16 @@ def _sandbox(config: EvaluationConfig, arguments: argparse.Namespace) -> Sandbox
 
 
 def _judge_references(
-  problems: Sequence[Problem], config: EvaluationConfig, arguments: argparse.Namespace
+  problems: Sequence[Problem], sandbox: Sandbox, file: str | None
 ) -> int:
+  started = time.monotonic()
   cases = selftest.references(problems)
-  with _sandbox(config, arguments) as sandbox:
-    started = time.monotonic()
-    with Progress(len(cases), "references", "judging", interval=None) as bar:
-      failed = []
-      for complaint in selftest.complaints(cases, sandbox):
-        failed += [complaint] if complaint else []
-        bar.update(1)
-    seconds = time.monotonic() - started
-    passed = len(cases) - len(failed)
-    print(
-      f"{passed}/{len(cases)} references pass ({sandbox.isolation}, {seconds:.1f} s)"
-    )
-  for complaint in sorted(failed):
-    print(f"  {complaint}", file=sys.stderr)
+  failed = selftest.complaints(cases, sandbox, "judging references")
+  passed = len(problems) - len({case.problem for case, _ in failed})
+  took = f"({sandbox.isolation}, {time.monotonic() - started:.1f} s)"
+  print(f"{passed}/{len(problems)} references pass {took}", flush=True)
+  for _, message in failed:
+    print(f"  {message}", file=sys.stderr)
+  if file:
+    selftest.refuse(file, failed)
   return FAILED if failed else command.DONE

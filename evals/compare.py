@@ -1,6 +1,6 @@
-"""Compares a run's verdicts with published ones, sample by sample.
+"""Comparison of a run's verdicts with published ones, sample by sample.
 
-Read are EvalPlus' eval_results.json of any version, and the results.jsonl of OpenAI's
+It reads EvalPlus' eval_results.json of any version, and the results.jsonl of OpenAI's
 human-eval (task_id, passed).
 """
 
@@ -8,14 +8,15 @@ import json
 from collections import defaultdict
 from typing import Any
 
-from evals.completions import load_text
+from evals import workdir
 from evals.programs import VARIANTS
 from evals.summary import Results
 from phi1_jax import InputError
 from phi1_jax.storage import AnyPath
 
 RESULT = "compare.json"
-_PASSES = {"pass": True, "success": True}
+_PASSES = ("pass", "success")
+_COUNTS = ("both pass", "both fail", "only ours", "only theirs")
 _SHOWN = 20  # differences that are printed
 Published = dict[str, list[dict[str, bool]]]
 
@@ -26,7 +27,7 @@ def read(file: AnyPath) -> Published:
   Raises:
     InputError: neither of the forms.
   """
-  text = load_text(file, "--compare")
+  text = workdir.load_text(file, "--compare")
   found: Published = defaultdict(list)
   try:
     if '"eval"' in text[:200]:
@@ -52,11 +53,12 @@ def _of_task(result: Any) -> list[dict[str, bool]]:
       {n: row[f"{n}_status"] in _PASSES for n in names if row.get(f"{n}_status")}
       for row in result
     ]
-  base = [status in _PASSES for status, *_ in result["base"]]
-  plus = [status in _PASSES for status, *_ in result.get("plus") or ()]
-  if not plus:
-    return [{"base": b} for b in base]
-  return [{"base": b, "plus": p} for b, p in zip(base, plus, strict=True)]
+  suites = [[status in _PASSES for status, *_ in result["base"]]]
+  if result.get("plus"):
+    suites.append([status in _PASSES for status, *_ in result["plus"]])
+  return [
+    dict(zip(("base", "plus"), row, strict=False)) for row in zip(*suites, strict=True)
+  ]
 
 
 def compare(results: Results, published: Published) -> dict[str, Any]:
@@ -89,9 +91,10 @@ def compare(results: Results, published: Published) -> dict[str, Any]:
           judged += [results.plus[key]] if suite == "plus" else []
           mine = all(v["outcome"] == "passed" for v in judged)
           other = verdict["base"] and verdict[suite]
-          name = _KINDS[mine, other]
-          of = counts.setdefault(f"{variant}, {suite}", dict.fromkeys(_NAMES, 0))
-          of[name] += 1
+          name = f"{variant}, {suite}"
+          of = counts.setdefault(name, dict.fromkeys(_COUNTS, 0))
+          words = ("both pass", "only ours") if mine else ("only theirs", "both fail")
+          of[words[not other]] += 1
           if mine != other:
             failed = next((v for v in judged if v["outcome"] != "passed"), {})
             outcome, detail = failed.get("outcome"), failed.get("detail")
@@ -105,15 +108,6 @@ def compare(results: Results, published: Published) -> dict[str, Any]:
     "counts": counts,
     "differences": differences,
   }
-
-
-_NAMES = ("both pass", "both fail", "only ours", "only theirs")
-_KINDS = {
-  (True, True): _NAMES[0],
-  (False, False): _NAMES[1],
-  (True, False): _NAMES[2],
-  (False, True): _NAMES[3],
-}
 
 
 def table(found: dict[str, Any]) -> str:

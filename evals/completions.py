@@ -11,15 +11,13 @@ Each of them may be compressed with gzip. An id may lack what stands before its 
 slash, where that leaves no doubt: 11 is Mbpp/11.
 """
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from evals import workdir
-from evals.generate import finite
+from evals.task_sets import ids_by_name
 from phi1_jax import InputError, storage
 from phi1_jax.problems.problem import Problem
 from phi1_jax.storage import AnyPath
@@ -29,11 +27,11 @@ _EXPECTED = (
   "expected JSON lines or a JSON array of objects with task_id and completion or "
   "solution, bigcode's generations.json, or EvalPlus' eval_results.json with solutions"
 )
-# What a completion may say beside the text.
-_OPTIONAL: dict[str, tuple[tuple[type, ...], str]] = {
-  "finish": ((str, type(None)), "a string"),
-  "tokens": ((int, type(None)), "a whole number"),
-  "log_probs": ((int, float, type(None)), "a number"),
+# Optional fields of a completion.
+_OPTIONAL: dict[str, Any] = {
+  "finish": (str | None, "a string"),
+  "tokens": (int | None, "a whole number"),
+  "log_probs": (int | float | None, "a number"),
 }
 
 
@@ -43,7 +41,7 @@ def take(
   problems: Sequence[Problem],
   task_set: Sequence[Problem] = (),
 ) -> int:
-  """Fill completions.jsonl from a file; completions are judged as they stand.
+  """Add the completions of a file to completions.jsonl.
 
   Returns:
     The number of completions.
@@ -62,27 +60,15 @@ def take(
       sample = counts.get(task, 0)
       counts[task] = sample + 1
       text = row.get("text", row["completion"])
-      content: dict[str, Any] = {"task": task, "sample": sample}
-      content["of"] = [row["completion"], text]
+      content = {"task": task, "sample": sample, "of": [row["completion"], text]}
       whole = {"whole": True} if row["whole"] else {}
       key = settings_file.digest(content | whole)
       if key not in done:
         made = {"key": key, "task_id": task, "sample": sample, "text": text}
         made |= {"completion": row["completion"], **whole}
         made |= {name: row.get(name) for name in ("finish", "tokens")}
-        journal.append(made | {"log_probs": finite(row.get("log_probs"))})
+        journal.append(made | {"log_probs": workdir.finite(row.get("log_probs"))})
   return len(rows)
-
-
-def ids_by_name(problems: Sequence[Problem]) -> dict[str, list[str]]:
-  """Return the ids that a name may mean: a whole id, or what is after its last slash.
-
-  A whole id means itself alone.
-  """
-  found: dict[str, list[str]] = {}
-  for problem in problems:
-    found.setdefault(problem.id.rpartition("/")[2], []).append(problem.id)
-  return found | {problem.id: [problem.id] for problem in problems}
 
 
 def read(
@@ -159,7 +145,7 @@ def _rows(
   file: AnyPath, problems: Sequence[Problem]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
   """Yield the objects of a file, each with its place."""
-  text = load_text(file, "--completions")
+  text = workdir.load_text(file, "--completions")
   try:
     content = json.loads(text)
   except ValueError:
@@ -173,58 +159,25 @@ def _rows(
         )
       yield from ((f"task {task}", row) for row in results)
   elif isinstance(content, list) and content and isinstance(content[0], list):
-    yield from _generations(file, content, problems)
+    if len(content) != len(problems):
+      raise InputError(
+        f"{file}: got generations of {len(content)} problems, expected "
+        f"{len(problems)}, in the order of the task set"
+      )
+    for problem, programs in zip(problems, content, strict=True):
+      if not isinstance(programs, list):
+        raise InputError(f"{file}: got {programs!r:.60}, expected a list of programs")
+      for program in programs:
+        yield problem.id, {"task_id": problem.id, "solution": program}
   elif isinstance(content, list):
     for number, row in enumerate(content, 1):
-      yield f"item {number}", _object(file, f"item {number}", row)
+      if not isinstance(row, dict):
+        raise InputError(f"{file}, item {number}: got {row!r:.60}; {_EXPECTED}")
+      yield f"item {number}", row
   else:
-    for number, line in enumerate(text.split("\n"), 1):
-      if line.strip():
-        try:
-          row = json.loads(line)
-        except ValueError:
-          row = None
-        shown = line if row is None else row
-        place = f"line {number}"
-        yield place, _object(file, place, row, shown)
-
-
-def _object(file: AnyPath, place: str, row: Any, shown: Any = None) -> dict[str, Any]:
-  if not isinstance(row, dict):
-    raise InputError(
-      f"{file}, {place}: got {shown if shown is not None else row!r:.60}; {_EXPECTED}"
-    )
-  return row
-
-
-def _generations(
-  file: AnyPath, content: list, problems: Sequence[Problem]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-  if len(content) != len(problems):
-    raise InputError(
-      f"{file}: got generations of {len(content)} problems, expected {len(problems)}, "
-      "in the order of the task set"
-    )
-  for problem, programs in zip(problems, content, strict=True):
-    if not isinstance(programs, list):
-      raise InputError(f"{file}: got {programs!r:.60}, expected a list of programs")
-    for program in programs:
-      yield problem.id, {"task_id": problem.id, "solution": program}
-
-
-def load_text(file: AnyPath, flag: str) -> str:
-  """Return the text of a file, unpacked if it is compressed.
-
-  Raises:
-    InputError: no such file, or not text.
-  """
-  try:
-    content = storage.read_bytes(file)
-    if content[:2] == b"\x1f\x8b":
-      content = gzip.decompress(content)
-    return content.decode()
-  except UnicodeDecodeError as error:
-    raise InputError(f"{flag}: {file} is not text in UTF-8 ({error.reason})") from None
-  except (OSError, EOFError, zlib.error) as error:
-    reason = getattr(error, "strerror", None) or error
-    raise InputError(f"{flag}: no such file {file} ({reason})") from None
+    try:
+      yield from ((f"line {n}", row) for n, row in workdir.json_objects(text, file))
+    except InputError as error:
+      raise InputError(
+        f"{str(error).partition(', expected')[0]}; {_EXPECTED}"
+      ) from None

@@ -1,14 +1,13 @@
-"""Settings of an evaluation, and the names of task sets."""
+"""Settings of an evaluation (gin name: `Evaluation`)."""
 
 import dataclasses
 from typing import Annotated
 
-from evals import exercises, real_functions
+from evals.task_sets import KNOWN, benchmark_of
 from phi1_jax.model import DType
-from phi1_jax.problems import evalplus, humaneval, mbpp, written
 from phi1_jax.settings import Count, NotNegative, PositiveInt, Range, Settings
 
-# Prompt styles that suit a benchmark; evals/prompts.py says what they are.
+# Prompt styles that suit a benchmark (see evals/prompts.py).
 PROMPT_STYLES = {
   "humaneval": ("as-is", "stripped", "chat"),
   "mbpp": ("docstring-one-test", "paper-3shot", "phi-docstring", "chat"),
@@ -19,16 +18,6 @@ PROMPT_STYLES = {
   "mbpp+": ("docstring-one-test", "phi-docstring", "chat"),
   "custom": ("as-is", "stripped", "docstring-one-test", "chat"),
 }
-TASK_SETS = {
-  "humaneval": (humaneval.TASK_SET,),
-  "mbpp": tuple(mbpp.TASK_SETS),
-  "humaneval+": tuple(n for n in evalplus.TASK_SETS if n.startswith("humaneval")),
-  "mbpp+": tuple(n for n in evalplus.TASK_SETS if n.startswith("mbpp")),
-  "exercises": exercises.TASK_SETS,
-  "unconventional": (written.UNCONVENTIONAL,),
-  "doctests": (real_functions.TASK_SET,),
-}
-CUSTOM = "custom-"  # begins the name of a task set that the user gave as a file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +58,10 @@ class EvaluationConfig(Settings):
 
   def __post_init__(self):
     super().__post_init__()
-    known = [name for names in TASK_SETS.values() for name in names]
-    if self.task_set not in known and not self.task_set.startswith(CUSTOM):
-      raise self.wrong("task_set", f"one of {', '.join(known)}")
-    styles = PROMPT_STYLES[benchmark_of(self.task_set)]
+    benchmark = benchmark_of(self.task_set)
+    if benchmark is None:
+      raise self.wrong("task_set", f"one of {', '.join(KNOWN)}")
+    styles = PROMPT_STYLES[benchmark]
     if self.prompt_style not in styles:
       raise self.wrong(
         "prompt_style", f"one of {', '.join(styles)} for {self.task_set}"
@@ -94,10 +83,3 @@ class EvaluationConfig(Settings):
     """What decides, beside model, prompt and seed, which text is sampled."""
     names = ("temperature", "top_p", "top_k", "max_new_tokens")
     return {name: getattr(self, name) for name in names}
-
-
-def benchmark_of(task_set: str) -> str:
-  """Return the name of the benchmark that a task set belongs to, e.g. "humaneval"."""
-  if task_set.startswith(CUSTOM):
-    return "custom"
-  return next(name for name, sets in TASK_SETS.items() if task_set in sets)

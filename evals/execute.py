@@ -2,7 +2,7 @@
 
 It begins with the self-test (evals/selftest.py) and scores nothing on a machine that
 fails it. A verdict is kept with the judge that gave it (isolation, Python, limits), so
-another judge judges again, and the same one goes on where it was stopped.
+another judge judges again, and the same judge resumes.
 """
 
 import platform
@@ -30,31 +30,8 @@ _PYTHON = platform.python_version()  # parses and sanitizes
 TOO_LONG = "too_long"  # the one outcome that is not the sandbox's
 
 
-class UnfitError(RuntimeError):
-  """This machine does not judge right; the message names the programs."""
-
-
-def check(problems: Sequence[Problem], judge: Judge) -> None:
-  """Runs the self-test.
-
-  Raises:
-    UnfitError: a reference fails, or a program that is wrong passes.
-  """
-  cases = selftest.references(problems) + selftest.wrong(problems)
-  found = []
-  with Progress(len(cases), "programs", "self-test", interval=None) as bar:
-    for complaint in selftest.complaints(cases, judge):
-      found += [complaint] if complaint else []
-      bar.update(1)
-  if found:
-    raise UnfitError(
-      f"the self-test found {len(found)} of {len(cases)} programs judged wrong on this "
-      "machine, so nothing is scored:\n  " + "\n  ".join(sorted(found)[:20])
-    )
-
-
 def judge_identity(sandbox: Sandbox) -> dict[str, Any]:
-  """What its verdicts depend on beside the program."""
+  """Return everything that a sandbox's verdicts depend on beside the program."""
   record = sandbox.record()
   own, judge = (".".join(v.split(".")[:2]) for v in (_PYTHON, record["python"]))
   if own != judge:
@@ -62,18 +39,12 @@ def judge_identity(sandbox: Sandbox) -> dict[str, Any]:
       f"Python {own} would parse the programs, and Python {judge} judge them: run this "
       f"with Python {judge}, or install Python {own} where other users can read it"
     )
-  names = ("isolation", "python", "seccomp", "memory_bytes")
+  names = ("isolation", "python", "seccomp", "memory_bytes", "packages")
   inside = Path(sandboxes.__file__).with_name("inside").glob("*.py")
   sources = {path.name: path.read_text() for path in inside}
-  packages = {"packages": record["packages"]} if record.get("packages") else {}
-  return (
-    {name: record[name] for name in names}
-    | packages
-    | {
-      "parser": _PYTHON,
-      "inside": settings_file.digest(sources),
-    }
-  )
+  # A record without packages has the same digest as before there were any.
+  known = {n: record[n] for n in names if n != "packages" or record.get(n)}
+  return known | {"parser": _PYTHON, "inside": settings_file.digest(sources)}
 
 
 def execute(
@@ -83,20 +54,21 @@ def execute(
   judge: Judge,
   identity: Mapping[str, Any],
 ) -> int:
-  """Fills verdicts.jsonl up, for both variants of every completion.
+  """Add the missing lines of verdicts.jsonl, for both variants of every completion.
 
   Args:
     folder: the work directory.
     problems: with the tests.
     asked: prompts by problem id.
     judge: the sandbox.
-    identity: of the judge: what its verdicts depend on beside the program.
+    identity: of the judge (see `judge_identity`).
 
   Returns:
-    How many programs were run; equal ones are run once.
+    The number of programs that were run; equal ones are run once.
 
   Raises:
     UnfitError: the self-test failed.
+    InputError: a problem of the user's file is wrong.
   """
   started = time.monotonic()
   judge_digest = settings_file.digest(identity)
@@ -116,7 +88,8 @@ def execute(
         to_run[key] = program
         waiting[key].append(verdict)
     if to_run:
-      check(problems, judge)
+      settings = storage.read_json(folder / workdir.RUN)["settings"]
+      selftest.check(problems, judge, settings.get("problems", {}).get("file"))
     suites = sum(2 if problem.plus else 1 for problem in problems) / len(problems)
     total = round(len(VARIANTS) * len(rows) * suites)
     left = sum(map(len, waiting.values()))
@@ -138,10 +111,10 @@ def wanted(
   problems: Sequence[Problem],
   asked: Mapping[str, Prompt],
 ) -> Iterator[tuple[Program | None, dict[str, Any]]]:
-  """Both programs of every completion, each with the beginning of its verdict.
+  """Yield both programs of every completion, each with the beginning of its verdict.
 
   With `plus` tests there are two programs each, the second marked "suite": "plus".
-  None instead of a program that the sandbox does not take for its length.
+  A program that is too long for the sandbox is None.
   """
   of_id = {problem.id: problem for problem in problems}
   for row in rows:
@@ -165,7 +138,7 @@ def wanted(
 
 
 def completions(folder: AnyPath, problems: Sequence[Problem]) -> list[dict[str, Any]]:
-  """The completions that count: of these problems, as many each as were asked for."""
+  """Return the completions that count: of these problems, at most `samples` each."""
   known = {problem.id for problem in problems}
   generated = storage.read_json(folder / workdir.RUN).get("generate", {})
   samples = generated.get("samples") or float("inf")  # a file's count as they are
@@ -177,12 +150,9 @@ def completions(folder: AnyPath, problems: Sequence[Problem]) -> list[dict[str, 
 
 
 def _facts(verdict: Verdict) -> dict[str, Any]:
-  return {
-    "outcome": verdict.outcome,
-    "detail": verdict.detail,
-    "failed_test": verdict.failed_test,
+  names = ("outcome", "detail", "failed_test", "attempts")
+  return {name: getattr(verdict, name) for name in names} | {
     "cpu_seconds": round(verdict.cpu_seconds, 4),
     "wall_seconds": round(verdict.wall_seconds, 4),
-    "attempts": verdict.attempts,
     "flags": list(verdict.flags),
   }

@@ -1,18 +1,18 @@
-"""Finds, in a model's answer, the function that was asked for and what it needs.
+"""Extraction: from a model's answer, the requested function and what it needs.
 
-Models add explanations, code fences, examples, and functions that nobody asked for,
-or stop in the middle of one. The answer is split into its top-level blocks, each is
-parsed alone, and those are kept which the entry point reaches by name. The time is
-linear in the length of the answer, and everything left out is listed with a reason.
+Models add explanations, code fences, examples and other functions, or stop in the
+middle of one. The answer is split into its top-level blocks, each is parsed alone, and
+those that the entry point reaches by name are kept. The time is linear in the length of
+the answer, and everything left out is listed with a reason.
 
 Set-up code is kept with what it sets up: `fill(TABLE)`, a loop that fills it, a call of
 a function that changes it as a global, and what sets up the interpreter itself, such as
 sys.setrecursionlimit. What tries the entry point out is not.
 
-Of several definitions of the entry point the first that does something is kept: what
-comes later is rambling, and what comes before is the prompt's own stub. `f = g(f)` goes
-on with the one before it. A chat answer is no rambling: there a sketch comes first, and
-the last definition that does something is kept.
+Of several definitions of the entry point the first that does something is kept: stubs
+before it are the prompt's, and models repeat themselves after it. `f = g(f)` belongs to
+the definition before it. In a chat answer a sketch comes first, so there the last
+definition that does something is kept.
 """
 
 import ast
@@ -55,17 +55,12 @@ _NO_NAMES = Names()
 
 @dataclasses.dataclass(frozen=True)
 class Extraction:
-  """What was found.
+  """What was found."""
 
-  Attributes:
-    code: the program to judge; "" where the entry point is not defined.
-    dropped: one line for each piece left out: how it begins, and the reason.
-    answered: whether anything of the answer is in the program.
-  """
-
-  code: str
+  code: str  # the program to judge; "" where the entry point is not defined
+  # one line for each piece left out: how it begins, and the reason
   dropped: tuple[str, ...]
-  answered: bool = True
+  answered: bool = True  # whether anything of the answer is in the program
 
 
 @dataclasses.dataclass
@@ -86,7 +81,7 @@ def extract(
   border: int = 0,
   chat: bool = False,
 ) -> Extraction:
-  """Keeps what `entry_point` needs.
+  """Keep what `entry_point` needs.
 
   Args:
     program: what stands before the completion, and the completion.
@@ -146,7 +141,7 @@ def _beginning(source: str) -> str:
 
 
 def _defines(program: str, entry_point: str) -> bool:
-  """Whether it is a program that defines the entry point, so that no prose is in it."""
+  """Return whether it is a program that defines the entry point, without prose."""
   try:
     tree = parse(program)
   except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -155,7 +150,7 @@ def _defines(program: str, entry_point: str) -> bool:
 
 
 def _plain(program: str, entry_point: str, border: int, chat: bool):
-  """Takes thoughts, end tokens, and markdown off the answer.
+  """Take thoughts, end tokens, and markdown off the answer.
 
   Returns:
     The pieces of code, where in the first the answer begins, and what was cut off.
@@ -183,7 +178,7 @@ def _definition(entry_point: str) -> re.Pattern:
 
 
 def _ended(code: str, entry_point: str, border: int) -> tuple[str, str]:
-  """Splits code at the first end token behind the answer's first line of code.
+  """Split code at the first end token behind the answer's first line of code.
 
   Tokens in strings and in comments end nothing.
   """
@@ -199,7 +194,7 @@ def _ended(code: str, entry_point: str, border: int) -> tuple[str, str]:
 
 
 def _between_strings(code: str, place: int, never: set) -> Iterator[tuple[int, int]]:
-  """Spans from `place` on, none longer than a line, in no string and no comment.
+  """Yield spans from `place` on, none longer than a line, in no string or comment.
 
   Quotes that never close begin no string; `never` keeps them, for linear time.
   """
@@ -216,7 +211,7 @@ def _between_strings(code: str, place: int, never: set) -> Iterator[tuple[int, i
 
 
 def _end_of(code: str, token: re.Match) -> int:
-  """Where a token ends, with the text in triple quotes; 0 if that never ends."""
+  """Return the end of a token, with the text in triple quotes; 0 if it never ends."""
   if token.lastgroup != "triple":
     return token.end()
   end = code.find(token.group(), token.end())
@@ -226,7 +221,7 @@ def _end_of(code: str, token: re.Match) -> int:
 
 
 def _fences(answer: str) -> list[re.Match]:
-  """Lines that open and close fences; prose has no strings, and strings no fences."""
+  """Return lines that open and close fences; strings of code hold no fences."""
   found, place, never = [], 0, set()
   while opening := _FENCE.search(answer, place):
     found.append(opening)
@@ -240,7 +235,7 @@ def _fences(answer: str) -> list[re.Match]:
 
 
 def _unfence(prompt: str, answer: str, entry_point: str, chat: bool) -> list[str]:
-  """Takes markdown off: the fenced block that defines the entry point, or up to one.
+  """Take markdown off: the fenced block with the entry point, or text up to a fence.
 
   Of several see `_choose`. Where no fenced block has it, strings in
   prose count too, unless that leaves nothing: then a quote was prose.
@@ -250,11 +245,7 @@ def _unfence(prompt: str, answer: str, entry_point: str, chat: bool) -> list[str
   outside = [f for f in every if not _is_inside(f.start(), texts)]
   defines = _definition(entry_point)
   for fences in (_fences(answer), outside, every):
-    ends = [fence.start() for fence in fences] + [len(answer)]
-    parts = [
-      _dedent(answer[fence.end() + 1 : end])
-      for fence, end in zip(fences, ends[1:], strict=True)
-    ]
+    parts = _between(answer, fences)
     found = [part for part in parts[::2] if defines.search(part)]
     if found:
       break
@@ -269,7 +260,7 @@ def _unfence(prompt: str, answer: str, entry_point: str, chat: bool) -> list[str
   # What comes before is the prompt, whose imports and helpers the fenced code may use.
   chosen = _choose(found, entry_point, chat)
   others = itertools.takewhile(lambda part: part is not chosen, parts[::2])
-  before = prompt + answer[: ends[0]]
+  before = prompt + answer[: fences[0].start()]
   helpers = [part.rstrip() + "\n\n" for part in others if part not in found]
   return [before.rstrip() + "\n\n", *helpers, chosen]
 
@@ -286,12 +277,7 @@ def code_block(answer: str, entry_point: str) -> str:
   Of several it is the last that does something. Without such a block it is the first
   block, and without any the whole answer.
   """
-  fences = _fences(answer)
-  ends = [fence.start() for fence in fences] + [len(answer)]
-  blocks = [
-    _dedent(answer[fence.end() + 1 : end])
-    for fence, end in zip(fences, ends[1:], strict=True)
-  ][::2]
+  blocks = _between(answer, _fences(answer))[::2]
   defines = _definition(entry_point)
   found = [block for block in blocks if defines.search(block)]
   if found:
@@ -299,9 +285,14 @@ def code_block(answer: str, entry_point: str) -> str:
   return blocks[0] if blocks else answer
 
 
-def _dedent(part: str) -> str:
-  """Takes an indentation off; code without any keeps its strings as they are."""
-  return textwrap.dedent(part) if part.lstrip("\n")[:1] in (" ", "\t") else part
+def _between(answer: str, fences: list[re.Match]) -> list[str]:
+  """Return the text behind each fence, up to the next; indented text is dedented."""
+  ends = [fence.start() for fence in fences[1:]] + [len(answer)]
+  parts = [answer[f.end() + 1 : end] for f, end in zip(fences, ends, strict=False)]
+  return [
+    textwrap.dedent(part) if part.lstrip("\n")[:1] in (" ", "\t") else part
+    for part in parts
+  ]
 
 
 def _is_inside(place: int, spans: list[tuple[int, int]]) -> bool:
@@ -310,13 +301,13 @@ def _is_inside(place: int, spans: list[tuple[int, int]]) -> bool:
 
 
 def _only_begun(part: str, entry_point: str) -> bool:
-  """Whether a fenced block has the entry point as a stub, or has it in a string."""
+  """Return whether a block has the entry point as a stub, or in a string."""
   entry = _entry([_read(source) for source in _split(part)], entry_point)
   return not (entry and entry.tree) or _is_stub(entry.tree.body[0])
 
 
 def _split(program: str) -> list[str]:
-  """Top-level blocks: a statement, with the lines that belong to it."""
+  """Return top-level blocks: a statement, with the lines that belong to it."""
   starts, place, depth = [0], 0, 0
   decorated = program.startswith("@")
   while match := _TOKEN.search(program, place):
@@ -351,7 +342,7 @@ def _escaped(text: str, place: int) -> bool:
 
 
 def _read(source: str) -> _Block:
-  """Parses one block, cutting off an end that is not Python."""
+  """Parse a block; cut off an end that is not Python."""
   whole = source
   for _ in range(_REPAIRS + 1):
     try:
@@ -368,7 +359,7 @@ def _read(source: str) -> _Block:
 
 
 def _described(block: _Block) -> _Block:
-  """Adds its names, or the reason not to look at them."""
+  """Add its names, or the reason not to look at them."""
   assert block.tree is not None
   block.names = found = names(block.source, block.tree)
   first = block.tree.body[0] if block.tree.body else None
@@ -381,7 +372,7 @@ def _described(block: _Block) -> _Block:
 
 
 def _entry(blocks: list[_Block], name: str, chat: bool = False) -> _Block | None:
-  """The first definition that does something, else the first there is.
+  """Return the first definition that does something, else the first.
 
   Of a chat answer it is the last that is whole, as in Python.
   """
@@ -394,23 +385,20 @@ def _entry(blocks: list[_Block], name: str, chat: bool = False) -> _Block | None
 
 
 def _is_stub(node: ast.stmt) -> bool:
-  if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-    return False
-  return all(
-    isinstance(s, ast.Pass)
-    or (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
-    or (isinstance(s, ast.Raise) and _is_not_implemented(s.exc))
-    for s in node.body
-  )
+  def does_nothing(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.Raise):
+      raised = statement.exc
+      raised = raised.func if isinstance(raised, ast.Call) else raised
+      return isinstance(raised, ast.Name) and raised.id == "NotImplementedError"
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(statement, ast.Pass) or isinstance(value, ast.Constant)
 
-
-def _is_not_implemented(raised: ast.expr | None) -> bool:
-  raised = raised.func if isinstance(raised, ast.Call) else raised
-  return isinstance(raised, ast.Name) and raised.id == "NotImplementedError"
+  functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+  return isinstance(node, functions) and all(map(does_nothing, node.body))
 
 
 def _settle(blocks: list[_Block], entry: _Block, name: str) -> None:
-  """Decides about the other blocks that bind the entry point's name.
+  """Decide about the other blocks that bind the entry point's name.
 
   `f = wrap(f)` after the entry point, before another definition, changes it.
   """
@@ -441,7 +429,7 @@ def _wraps(block: _Block, name: str) -> bool:
 
 
 def _adds_to(block: _Block, name: str) -> bool:
-  """Whether it is `setattr(name, ...)`, or decorated as `@name.register`."""
+  """Return whether it is `setattr(name, ...)`, or decorated as `@name.register`."""
   statement = block.tree.body[0] if block.tree and block.tree.body else None
   if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
     called, given = statement.value.func, statement.value.args[:1]
@@ -457,7 +445,7 @@ def _adds_to(block: _Block, name: str) -> bool:
 
 
 class _Reach:
-  """What the entry point needs, through any number of names.
+  """The blocks that the entry point needs, through any number of names.
 
   A name is followed once and a function once, so the time is linear.
 
@@ -498,19 +486,19 @@ class _Reach:
           table[name].append(index)
 
   def keep(self, index: int) -> None:
-    """Keeps one block, whatever it is."""
+    """Keep a block."""
     if index not in self.kept:
       self.kept.add(index)
       self._waiting += self._blocks[index].names.reads
 
   def settings(self) -> None:
-    """Keeps what sets up the interpreter."""
+    """Keep what sets up the interpreter."""
     for index, block in enumerate(self._blocks):
       if block.names.sets_up and not block.reason:
         self._keep_if_sound(index)
 
   def follow(self, wanted: Iterable[str]) -> None:
-    """Keeps what these names need."""
+    """Keep what these names need."""
     self._waiting += wanted
     while self._waiting:
       name = self._waiting.pop()
@@ -524,7 +512,7 @@ class _Reach:
       self._activate(self._changers[name])
 
   def _activate(self, functions: Iterable[int]) -> None:
-    """Keeps the calls of functions which change something that is kept."""
+    """Keep the calls of functions which change something that is kept."""
     waiting = list(functions)
     while waiting:
       index = waiting.pop()
@@ -540,7 +528,7 @@ class _Reach:
         waiting += self._calling[name]
 
   def _keep_if_sound(self, index: int) -> None:
-    """Keeps a block that neither tries the entry point out nor must fail."""
+    """Keep a block that neither tries the entry point out nor must fail."""
     found = self._blocks[index].names
     if self._entry_point in found.reads:
       return
@@ -551,7 +539,7 @@ class _Reach:
 def _reached(
   blocks: list[_Block], entry: _Block, entry_point: str, also: Iterable[str]
 ) -> set[int]:
-  """Indices of the blocks that are kept."""
+  """Return the indices of the blocks that are kept."""
   reach = _Reach(blocks, entry_point)
   for index, block in enumerate(blocks):
     # Future imports change how everything after them is read.

@@ -1,7 +1,6 @@
-"""The first stage: asks a model for the completions that are not on the disk yet."""
+"""The first stage: requests the completions that are not on the disk yet."""
 
 import hashlib
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from phi1_jax.text import settings_file
 
 
 def settings(config: EvaluationConfig, model: Mapping[str, Any]) -> dict[str, Any]:
-  """Everything beside the problem that decides a completion; run.json keeps it."""
+  """Return the settings that decide completions, for run.json."""
   return {
     "task_set": config.task_set,
     "prompt_style": config.prompt_style,
@@ -33,15 +32,9 @@ def settings(config: EvaluationConfig, model: Mapping[str, Any]) -> dict[str, An
 def completion_key(
   run_settings: Mapping[str, Any], problem_id: str, prompt: str, sample: int
 ) -> str:
-  """What a completion is called: a digest of all that decides it."""
-  return settings_file.digest(
-    {
-      **run_settings,
-      "problem": problem_id,
-      "prompt": _sha256(prompt),
-      "sample": sample,
-    }
-  )
+  """Return the key of a completion: a digest of all that decides it."""
+  of = {"problem": problem_id, "prompt": _sha256(prompt), "sample": sample}
+  return settings_file.digest({**run_settings, **of})
 
 
 def generate(
@@ -51,17 +44,10 @@ def generate(
   config: EvaluationConfig,
   backend: Backend,
 ) -> int:
-  """Fills completions.jsonl up; what is there already is not asked for again.
+  """Add the missing lines of completions.jsonl; return how many were made.
 
-  Args:
-    folder: the work directory, whose run.json has been written.
-    problems: what to ask.
-    asked: their prompts by id.
-    config: how to sample.
-    backend: who answers.
-
-  Returns:
-    How many completions were made.
+  The folder is a work directory whose run.json has been written; `asked` holds the
+  prompts by problem id.
   """
   run_settings = settings(config, backend.identity())
   stops = prompts.stops(config.prompt_style)
@@ -73,15 +59,9 @@ def generate(
       for p in problems
       for sample in range(config.samples)
     }
+    length, seed = config.max_new_tokens, config.seed
     wanted = [
-      Wanted(
-        key,
-        asked[p.id].text,
-        stops,
-        config.max_new_tokens,
-        config.seed,
-        name=f"{p.id}, sample {sample}",
-      )
+      Wanted(key, asked[p.id].text, stops, length, seed, f"{p.id}, sample {sample}")
       for key, (p, sample) in places.items()
       if key not in done
     ]
@@ -93,9 +73,7 @@ def generate(
       try:
         for answer in backend.complete(wanted) if wanted else ():
           problem, sample = places[answer.key]
-          prompt = asked[problem.id].text
-          chat = config.prompt_style == prompts.CHAT
-          journal.append(_row(answer, problem, sample, prompt, stops, chat=chat))
+          journal.append(_row(answer, problem, sample, asked[problem.id], stops))
           tokens += answer.tokens or 0
           seconds = time.monotonic() - started
           bar.update(1, tokens=f"{tokens / seconds:,.0f}/s")
@@ -110,32 +88,25 @@ def _row(
   answer: Generated,
   problem: Problem,
   sample: int,
-  prompt: str,
+  prompt: Prompt,
   stops: Sequence[str],
-  *,
-  chat: bool,
 ) -> dict[str, Any]:
   completion, stop = stopping.cut(answer.text, stops)
-  if chat:
+  if prompt.chat:
     completion = extraction.code_block(answer.text, problem.entry_point)
   return {
     "key": answer.key,
     "task_id": problem.id,
     "sample": sample,
-    "prompt_sha256": _sha256(prompt),
+    "prompt_sha256": _sha256(prompt.text),
     "text": answer.text,
     "completion": completion,
     "stop": stop,
     "finish": answer.finish,
     "tokens": answer.tokens,
-    "log_probs": finite(answer.log_probs),
+    "log_probs": workdir.finite(answer.log_probs),
     "seconds": round(answer.seconds, 4),
   }
-
-
-def finite(value: float | None) -> float | None:
-  """None for infinity and NaN, which JSON cannot hold."""
-  return value if value is not None and math.isfinite(value) else None
 
 
 def _sha256(text: str) -> str:

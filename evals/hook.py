@@ -3,9 +3,9 @@
     --gin.Runtime.hooks='{"evals.hook:humaneval": 1000}'
 
 Each evaluation is an ordinary run in `evals/<task set>-<step>` of the training's work
-directory, so `python -m evals report` shows them side by side. It is something to
-watch: a checkpoint is chosen by held-out loss (`summary.json` of the training names
-it), never by a benchmark that it will be judged on.
+directory, so `python -m evals report` shows them side by side. Use it for monitoring:
+choose a checkpoint by held-out loss (`summary.json` of the training names the best),
+not by a benchmark that it will be judged on.
 """
 
 import itertools
@@ -17,9 +17,8 @@ from typing import Any
 
 import jax
 
-from evals import generate, judge, prompts, report, score, summary, workdir
-from evals.backends import LoadedBackend
-from evals.config import benchmark_of
+from evals import generate, judge, prompts, score, summary, task_sets, workdir
+from evals.backends import CheckpointBackend
 from evals.programs import VARIANTS
 from phi1_jax import InputError, storage
 from phi1_jax.checkpoint.description import model_digest
@@ -73,11 +72,13 @@ def _hook(
       f"{jax.process_count()}; run `python -m evals` on its checkpoints instead"
     )
   config = judge.config_of(task_set, setup.config.model.max_length // 2)
-  problems = report.load_problems(task_set, None)
+  problems = task_sets.load(task_set)
   asked = prompts.build_all(problems, task_set, config.prompt_style)
   tokenizer = tokenizers.load(str(store.directory))
 
   def run(step: int, state: TrainState) -> Values:
+    rows = read_metrics(setup.local / "metrics.jsonl")
+    tokens = {row["step"]: row["tokens_seen"] for row in rows if "tokens_seen" in row}
     # The same digest that the checkpoint of this step has, if there is one.
     meta = {
       "fingerprints": fingerprints({"params": state.params}),
@@ -90,9 +91,9 @@ def _hook(
       mesh=setup.mesh,
       digest=model_digest(meta),
       step=step,
-      tokens_seen=_tokens_seen(setup, step),
+      tokens_seen=tokens.get(step),
     )
-    backend = LoadedBackend(loaded, config)
+    backend = CheckpointBackend(loaded, config)
     folder = setup.workdir / "evals" / f"{task_set}-{step:06d}"
     _make_room(folder, generate.settings(config, backend.identity()))
     with workdir.opened(folder, "evaluating") as mirror:
@@ -102,26 +103,17 @@ def _hook(
         seen = _seen(problems, setup.config.data)
         _show(problems, found, folder, seen, shown)
     for variant in VARIANTS:
-      yield (
-        f"eval/{benchmark_of(task_set)}_{variant}",
-        scores[variant]["pass@1"]["value"],
-      )
+      name = f"eval/{task_sets.benchmark_of(task_set)}_{variant}"
+      yield name, scores[variant]["pass@1"]["value"]
 
   return run
 
 
-def _tokens_seen(setup: Setup, step: int) -> int | None:
-  """Return the tokens in the training row of this step, or None without such a row."""
-  rows = read_metrics(setup.local / "metrics.jsonl")
-  found = {row["step"]: row["tokens_seen"] for row in rows if "tokens_seen" in row}
-  return found.get(step)
-
-
 def _make_room(folder: AnyPath, settings: Mapping[str, Any]) -> None:
-  """Moves away what was begun with other parameters at this step.
+  """Move an evaluation aside that was begun with other parameters at this step.
 
-  A training that goes on from an earlier checkpoint, on other devices say, comes to a
-  step again with other rounding, and must not end because of it.
+  A training that resumes from an earlier checkpoint, on other devices for example,
+  repeats a step with other rounding, and must not end because of it.
   """
   begun = folder / workdir.RUN
   if not storage.exists(begun):
@@ -135,7 +127,7 @@ def _make_room(folder: AnyPath, settings: Mapping[str, Any]) -> None:
 
 
 def _seen(problems: Sequence[Problem], data: DataConfig) -> set[str] | None:
-  """Return the problems whose function a training exercise computes, too.
+  """Return the ids of problems whose function a training exercise computes too.
 
   None if training reads other exercises than the grammar teacher's.
   """
@@ -148,20 +140,12 @@ def _seen(problems: Sequence[Problem], data: DataConfig) -> set[str] | None:
   return set(json.loads(run.stdout)) if run.returncode == 0 else None
 
 
-def _share(verdicts: Sequence[bool]) -> str:
-  low, high = score.wilson(sum(verdicts), len(verdicts))
-  return (
-    f"{sum(verdicts)} of {len(verdicts)} (95% interval {100 * low:.0f} to "
-    f"{100 * high:.0f}%)"
-  )
-
-
 def _show(
   problems: Sequence[Problem],
   found: summary.Results,
   folder: AnyPath,
-  seen: set[str] | None = None,
-  examples: bool = True,
+  seen: set[str] | None,
+  examples: bool,
 ) -> None:
   """Print how many problems are solved.
 
@@ -172,23 +156,27 @@ def _show(
     seen: ids of the problems whose function is in training.
     examples: show one that is solved and one that is not.
   """
-  by_outcome: dict[bool, list[tuple[Problem, str, str]]] = {True: [], False: []}
-  for problem in problems:
-    row = found.completions[problem.id][0]
-    verdict = found.verdicts[row["key"], "truncated"]
-    passed = verdict["outcome"] == "passed"
-    detail = "passes its tests" if passed else verdict["detail"] or verdict["outcome"]
-    by_outcome[passed].append((problem, row["completion"], detail))
-  solved = {problem.id for problem, *_ in by_outcome[True]}
-  print(f"solved: {_share([p.id in solved for p in problems])} of {folder.name}")
+  solved = {name for name, (first, *_) in found.correct("truncated").items() if first}
+
+  def share(of: Sequence[Problem]) -> str:
+    count = sum(problem.id in solved for problem in of)
+    low, high = score.wilson(count, len(of))
+    return f"{count} of {len(of)} (95% interval {100 * low:.0f} to {100 * high:.0f}%)"
+
+  print(f"solved: {share(problems)} of {folder.name}")
   for text, kept in (("is in training", True), ("is not in training", False)):
-    some = [p.id in solved for p in problems if (p.id in (seen or ())) == kept]
+    some = [p for p in problems if (p.id in (seen or ())) == kept]
     if seen is not None and some:
-      print(f"  whose function {text}: {_share(some)}")
-  for chosen in by_outcome.values() if examples else ():
-    for problem, completion, detail in chosen[:1]:
-      lines = completion.rstrip().split("\n")
+      print(f"  whose function {text}: {share(some)}")
+  for passed in (True, False) if examples else ():
+    for problem in [p for p in problems if (p.id in solved) == passed][:1]:
+      row = found.completions[problem.id][0]
+      verdict = found.verdicts[row["key"], "truncated"]
+      detail = verdict["detail"] or verdict["outcome"]
+      lines = row["completion"].rstrip().split("\n")
       if len(lines) > _SHOWN_LINES:
         lines = [*lines[:_SHOWN_LINES], "    ..."]
-      print(f"\n{problem.prompt}{chr(10).join(lines)}\n\n  -> {detail}\n")
+      code = "\n".join(lines)
+      told = "passes its tests" if passed else detail
+      print(f"\n{problem.prompt}{code}\n\n  -> {told}\n")
   print(f"all of them: python -m evals report {folder}", flush=True)

@@ -5,8 +5,8 @@
     WORKDIR/loss.json     nats per byte of held-out texts
     WORKDIR/COMPLETED     written last
 
-Every prompt is put as published; how many tokens a completion may take depends on the
-benchmark. The same command goes on, or says that nothing is left to do.
+Prompts are as published; the longest completion depends on the benchmark. The same
+command resumes, or says that nothing is left to do.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evals import execute, generate, prompts, report, summary, workdir
-from evals.backends import Backend, LoadedBackend
-from evals.config import PROMPT_STYLES, TASK_SETS, EvaluationConfig, benchmark_of
+from evals import execute, generate, prompts, summary, task_sets, workdir
+from evals.backends import Backend, CheckpointBackend
+from evals.config import PROMPT_STYLES, EvaluationConfig
+from evals.task_sets import KNOWN, benchmark_of
 from phi1_jax import InputError, storage
 from phi1_jax.cli import command
 from phi1_jax.problems.problem import Problem, digest
@@ -42,17 +43,10 @@ def judge(
   config: EvaluationConfig,
   backend: Backend,
 ) -> dict[str, Any]:
-  """Generates, executes and scores one task set; goes on where it was.
+  """Generate, execute and score one task set, or resume that; return its summary.
 
-  Args:
-    folder: work directory of the run, held by this process.
-    problems: of the task set.
-    asked: their prompts by id.
-    config: how to sample.
-    backend: who answers.
-
-  Returns:
-    What summary.json holds.
+  The folder is the work directory, locked by this process; `asked` holds the prompts
+  by problem id.
   """
   settings_file.begin(
     folder / workdir.RUN, generate.settings(config, backend.identity())
@@ -69,15 +63,15 @@ def judge(
 def config_of(
   task_set: str, longest: int, samples: int = 1, max_new_tokens: int | None = None
 ) -> EvaluationConfig:
-  """How a task set is put to a model by those who name nothing but the set.
+  """Return the default settings for a task set.
 
   Args:
     task_set: its name.
-    longest: what the benchmark's number of new tokens is cut to.
-    samples: completions per problem; one is greedy.
-    max_new_tokens: of a completion, in place of all that.
+    longest: the most new tokens that the model allows.
+    samples: completions per problem; 1 is greedy.
+    max_new_tokens: of a completion, over the benchmark's.
   """
-  benchmark = benchmark_of(task_set)
+  benchmark = benchmark_of(task_set) or task_set
   config = EvaluationConfig(
     task_set,
     PROMPT_STYLES[benchmark][0],
@@ -91,23 +85,11 @@ def config_of(
   )
 
 
-def main(about: str, argv: Sequence[str]) -> int:
-  """Judges a checkpoint."""
-  parser = command.Parser(
-    "judge",
-    about,
-    "python -m evals judge --checkpoint=runs/quickstart --workdir=runs/judged "
-    "--task_set=exercises-first-unseen-pairs-100 --task_set=humaneval-164",
-  )
-  parser.prog = "python -m evals judge"
-  known = [name for names in TASK_SETS.values() for name in names]
+def main(parser: command.Parser, argv: Sequence[str]) -> int:
+  """Judge a checkpoint."""
   add = parser.add_argument
-  add(
-    "--checkpoint",
-    type=storage.parse,
-    required=True,
-    help="work directory, checkpoints or step folder",
-  )
+  words = "work directory, checkpoints or step folder"
+  add("--checkpoint", type=storage.parse, required=True, help=words)
   add(
     "--workdir", type=storage.parse, default=Path("runs/judged"), help="gets the runs"
   )
@@ -116,20 +98,16 @@ def main(about: str, argv: Sequence[str]) -> int:
     dest="task_sets",
     action="append",
     default=[],
-    choices=known,
+    choices=KNOWN,
     metavar="NAME",
-    help=f"repeatable: {', '.join(known)}",
+    help=f"repeatable: {', '.join(KNOWN)}",
   )
   add("--sampled", metavar="NAME:N", help="a task set again, N samples per problem")
-  add(
-    "--texts", type=storage.parse, metavar="FILE", help="JSON lines of held-out texts"
-  )
-  add(
-    "--max_new_tokens",
-    type=int,
-    help="of a completion (default: by benchmark, at most half the model's length)",
-  )
-  add("--benchmarks", metavar="FOLDER", help="where mbpp.jsonl is")
+  words = "JSON lines of held-out texts"
+  add("--texts", type=storage.parse, metavar="FILE", help=words)
+  words = "of a completion (default: by benchmark, at most half the model's length)"
+  add("--max_new_tokens", type=int, help=words)
+  workdir.add_benchmarks(parser)
   arguments = parser.parse(argv)
   if arguments.gin_files or arguments.gin_bindings:
     raise InputError("judge: got gin files or bindings, expected flags only (--help)")
@@ -139,8 +117,13 @@ def main(about: str, argv: Sequence[str]) -> int:
     )
   wanted = {name: [name, 1] for name in arguments.task_sets}
   if arguments.sampled:
-    name, samples = _sampled(arguments.sampled, known)
-    wanted[name + SAMPLED] = [name, samples]
+    name, _, number = arguments.sampled.rpartition(":")
+    if name not in KNOWN or not number.isdigit() or int(number) < 2:
+      raise InputError(
+        f"--sampled: got {arguments.sampled!r}, expected NAME:N with N of 2 or more, "
+        "such as humaneval-164:10"
+      )
+    wanted[name + SAMPLED] = [name, int(number)]
   if not wanted and not arguments.texts:
     raise InputError("judge: expected --task_set=NAME or --texts=FILE, got neither")
   with workdir.opened(arguments.workdir, "judging") as mirror:
@@ -148,18 +131,8 @@ def main(about: str, argv: Sequence[str]) -> int:
   return command.DONE
 
 
-def _sampled(text: str, known: Sequence[str]) -> tuple[str, int]:
-  name, _, number = text.rpartition(":")
-  if name not in known or not number.isdigit() or int(number) < 2:
-    raise InputError(
-      f"--sampled: got {text!r}, expected NAME:N with N of 2 or more, such as "
-      "humaneval-164:10"
-    )
-  return name, int(number)
-
-
 def _identity(checkpoint: AnyPath) -> str:
-  """Which model a path names now: the digest of what its step holds."""
+  """Return a digest of the checkpoint that a path names now."""
   from phi1_jax.checkpoint import manager
   from phi1_jax.checkpoint.description import read_meta
 
@@ -167,42 +140,36 @@ def _identity(checkpoint: AnyPath) -> str:
   return settings_file.digest([str(step), read_meta(step)["fingerprints"]])
 
 
-def _digests(wanted: Mapping[str, list], benchmarks: str | None) -> dict[str, str]:
-  return {
-    name: digest(report.load_problems(task_set, benchmarks))
-    for name, (task_set, _) in wanted.items()
-  }
-
-
 def _judge_all(mirror: storage.Mirror, wanted: Mapping[str, list], arguments) -> None:
   from evals import loss  # JAX is loaded when it is needed
   from phi1_jax.sampling.checkpoint import one_host_mesh, open_checkpoint
 
   folder = mirror.local
-  asked_for = {
+  problems = {
+    name: task_sets.load(task_set, arguments.benchmarks)
+    for name, (task_set, _) in wanted.items()
+  }
+  begun = {
     "checkpoint": _identity(arguments.checkpoint),
-    "problems": _digests(wanted, arguments.benchmarks),
+    "problems": {name: digest(found) for name, found in problems.items()},
     "wanted": wanted,
     "max_new_tokens": arguments.max_new_tokens,
     "texts": arguments.texts and loss.read(arguments.texts, 1).sha256,
   }
-  if (folder / COMPLETED).exists() and (
-    storage.read_json(folder / COMPLETED) == asked_for
-  ):
+  completed = folder / COMPLETED
+  if completed.exists() and storage.read_json(completed) == begun:
     print(f"was complete already: {arguments.workdir}")
     return
   loaded = open_checkpoint(arguments.checkpoint, one_host_mesh(), None)
   longest = loaded.config.max_length // 2
   for name, (task_set, samples) in wanted.items():
     config = config_of(task_set, longest, samples, arguments.max_new_tokens)
-    problems = report.load_problems(task_set, arguments.benchmarks)
     asked = prompts.build_all(
-      problems, task_set, config.prompt_style, arguments.benchmarks
+      problems[name], task_set, config.prompt_style, arguments.benchmarks
     )
+    backend = CheckpointBackend(loaded, config)
     with workdir.opened(folder / name, "judging"):
-      found = judge(
-        folder / name, problems, asked, config, LoadedBackend(loaded, config)
-      )
+      found = judge(folder / name, problems[name], asked, config, backend)
     mirror.upload()
     print(summary.table([(name, found)]), flush=True)
   if arguments.texts:
@@ -211,4 +178,4 @@ def _judge_all(mirror: storage.Mirror, wanted: Mapping[str, list], arguments) ->
     rows = loss.measure(loaded, texts, length)
     storage.write_json(folder / loss.RESULT, loss.result(loaded, texts, length, rows))
     print(loss.table(rows))
-  storage.write_json(folder / COMPLETED, asked_for)
+  storage.write_json(completed, begun)

@@ -1,21 +1,20 @@
-"""Held-out loss: how many nats per byte of text a checkpoint needs.
+"""Held-out loss of a checkpoint, in nats per byte of text.
 
-A ruler that moves long before any benchmark does, and the same for every tokenizer:
-the loss of a text is summed over its tokens and divided by its bytes of UTF-8.
+It improves long before any benchmark does, and compares different tokenizers: the loss
+of a text is summed over its tokens and divided by its bytes of UTF-8.
 
   text       <|endoftext|> stands before it, as in training, and is not scored itself;
              neither is an end after the last token
   windows    a text that is longer than the model was trained on is cut, and each of
-             its tokens is scored once; what a later window reads begins with the last
-             token of the one before it:
+             its tokens is scored once; the inputs of a later window begin with the
+             last token of the window before it:
 
                tokens    . a b c d e      in windows of 3
                inputs    . a b   c d
                targets   a b c   d e
 
   vocabulary padding rows are classes like any other, as in training
-  documents  of a file with more than are asked for, the same ones every time, spread
-             evenly over it: files are often sorted
+  documents  of a long file, the same ones every time, spread evenly over it
   interval   95%, the bootstrap over documents, seeded; null for a single document
 """
 
@@ -49,7 +48,7 @@ from phi1_jax.sampling.checkpoint import (
 from phi1_jax.storage import AnyPath
 
 RESULT = "loss.json"
-ALL = "all"  # the kind that is every document's
+ALL = "all"  # the kind that every document belongs to
 _SHORTEST_BUCKET = 64
 # Tokens times vocabulary of one batch: its float32 logits take 512 MiB.
 _LOGITS = 1 << 27
@@ -57,111 +56,52 @@ _MOST_ROWS = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class Document:
-  """One held-out text.
-
-  Attributes:
-    text: what is scored.
-    kind: what it is counted with beside all others; "" for nothing.
-  """
-
-  text: str
-  kind: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
 class Texts:
-  """What is taken of one file.
+  """Held-out texts of one file."""
 
-  Attributes:
-    path: the file.
-    sha256: of its content.
-    total: documents in it.
-    documents: those taken.
-  """
-
-  path: AnyPath
-  sha256: str
-  total: int
-  documents: tuple[Document, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Loss:
-  """The loss of some documents together.
-
-  Attributes:
-    documents: how many.
-    tokens: how many were scored.
-    bytes: of their UTF-8.
-    nats: the sum of -log p of the tokens.
-    nats_per_byte: the score.
-    nats_per_token: depends on the tokenizer.
-    low: lower end of the 95% interval of `nats_per_byte`; None for one document.
-    high: upper end.
-  """
-
-  documents: int
-  tokens: int
-  bytes: int
-  nats: float
-  nats_per_byte: float
-  nats_per_token: float
-  low: float | None
-  high: float | None
+  path: AnyPath  # the file
+  sha256: str  # of its content
+  total: int  # documents in it
+  documents: tuple[tuple[str, str], ...]  # those taken: text, and kind ("" for none)
 
 
 def read(path: AnyPath, most: int) -> Texts:
-  """Reads a file of JSON lines, each with `text` and perhaps `kind`.
+  """Read a file of JSON lines, each with `text` and perhaps `kind`.
 
   Args:
     path: the file.
-    most: documents that are taken at most.
+    most: the most documents to take.
 
   Raises:
     InputError: no such file, or a line without a text.
   """
   if most < 1:
     raise InputError(f"--max_documents: got {most}, expected at least 1")
-  content, rows = workdir.read_rows(path, "--texts")
-  if not rows:
+  content = workdir.load_text(path, "--texts")
+  documents = []
+  for number, row in workdir.json_objects(content, path):
+    text, kind = row.get("text"), row.get("kind") or ""
+    if not isinstance(text, str) or not text:
+      raise InputError(f"{path}, row {number}: expected a text as 'text', got {text!r}")
+    if not isinstance(kind, str) or kind == ALL:
+      raise InputError(
+        f"{path}, row {number}: kind is {kind!r}, expected a name other than {ALL!r}"
+      )
+    documents.append((text, kind))
+  if not documents:
     raise InputError(f"{path}: is empty, expected lines such as {{'text': '...'}}")
-  documents = [_document(row, number, path) for number, row in enumerate(rows, 1)]
-  taken = min(most, len(rows))
-  chosen = [documents[i * len(rows) // taken] for i in range(taken)]
-  sha256 = hashlib.sha256(content).hexdigest()
-  return Texts(path, sha256, len(rows), tuple(chosen))
+  taken = min(most, len(documents))
+  chosen = tuple(documents[i * len(documents) // taken] for i in range(taken))
+  sha256 = hashlib.sha256(content.encode()).hexdigest()
+  return Texts(path, sha256, len(documents), chosen)
 
 
-def _document(row: Mapping[str, Any], number: int, path: AnyPath) -> Document:
-  text, kind = row.get("text"), row.get("kind") or ""
-  if not isinstance(text, str) or not text:
-    raise InputError(f"{path}, row {number}: expected a text as 'text', got {text!r}")
-  if not isinstance(kind, str) or kind == ALL:
-    raise InputError(
-      f"{path}, row {number}: kind is {kind!r}, expected a name other than {ALL!r}"
-    )
-  return Document(text, kind)
+def window_length(loaded: Loaded) -> int:
+  """Return the tokens of the longest window: as many as the checkpoint was trained on.
 
-
-def window_length(loaded: Loaded, asked: int | None = None) -> int:
-  """Tokens of the longest window.
-
-  Args:
-    loaded: the model.
-    asked: how many it should be; None is what the checkpoint was trained on, or, where
-      it does not say, what it can read.
-
-  Raises:
-    InputError: it cannot read that many.
+  Where it does not say, they are as many as the model can read.
   """
   longest = loaded.config.max_length
-  if asked is not None:
-    if not 1 <= asked <= longest:
-      raise InputError(
-        f"--length: got {asked}, expected 1 to {longest} (Model.max_length)"
-      )
-    return asked
   if loaded.path is None:
     return longest
   trained = manager.read_meta(loaded.path)["config"].get("train", {})
@@ -169,60 +109,60 @@ def window_length(loaded: Loaded, asked: int | None = None) -> int:
 
 
 def measure(loaded: Loaded, texts: Sequence[Texts], length: int) -> list[dict]:
-  """The losses of files, by kind.
-
-  Args:
-    loaded: the model.
-    texts: what to score.
-    length: tokens of the longest window.
+  """Return the losses of files, given the tokens of the longest window.
 
   Returns:
-    A row per file and kind, `ALL` first: file, kind, and the fields of `Loss`.
+    A row per file and kind, `ALL` first: file, kind, and the fields of `summed`.
   """
   rows = []
   for file in texts:
-    nats, tokens = document_nats(loaded, [d.text for d in file.documents], length)
-    members: dict[str, list[int]] = defaultdict(list)
-    for index, document in enumerate(file.documents):
-      members[ALL].append(index)
-      if document.kind:
-        members[document.kind].append(index)
-    sizes = np.asarray([len(d.text.encode()) for d in file.documents])
-    for kind in [ALL, *sorted(members.keys() - {ALL})]:
-      of = members[kind]
+    documents = [text for text, _ in file.documents]
+    nats, tokens = document_nats(loaded, documents, length)
+    sizes = np.asarray([len(text.encode()) for text in documents])
+    kinds = np.asarray([kind for _, kind in file.documents])
+    for kind in [ALL, *sorted(set(kinds) - {""})]:
+      of = (kinds == kind) | (kind == ALL)
       found = summed(nats[of], tokens[of], sizes[of])
-      rows.append({"file": str(file.path), "kind": kind, **dataclasses.asdict(found)})
+      rows.append({"file": str(file.path), "kind": str(kind), **found})
   return rows
 
 
-def summed(nats: np.ndarray, tokens: np.ndarray, sizes: np.ndarray) -> Loss:
-  """The loss of documents together, with its interval.
+def summed(nats: np.ndarray, tokens: np.ndarray, sizes: np.ndarray) -> dict[str, Any]:
+  """Return the loss of documents together.
 
   Args:
-    nats: of each document.
+    nats: of each document: the sum of -log p of its tokens.
     tokens: of each document.
     sizes: bytes of each document.
+
+  Returns:
+    documents, tokens, bytes, nats, nats_per_byte (the score), nats_per_token (depends
+    on the tokenizer), low and high (the 95% interval of nats_per_byte; None for one
+    document). Documents are resampled with their bytes, so long ones weigh more.
   """
   total, count, size = math.fsum(nats), int(tokens.sum()), int(sizes.sum())
-  low, high = _interval(nats, sizes) if len(nats) > 1 else (None, None)
-  return Loss(len(nats), count, size, total, total / size, total / count, low, high)
-
-
-def _interval(nats: np.ndarray, sizes: np.ndarray) -> tuple[float, float]:
-  """Documents are drawn again, each with its bytes: long ones weigh more."""
-  random = np.random.default_rng(0)
-  ratios = []
-  for _ in range(10):  # in pieces that fit in a cache
-    drawn = random.integers(len(nats), size=(score.RESAMPLES // 10, len(nats)))
-    ratios.append(nats[drawn].sum(1) / sizes[drawn].sum(1))
-  low, high = np.quantile(np.concatenate(ratios), [0.025, 0.975])
-  return float(low), float(high)
+  low = high = None
+  if len(nats) > 1:
+    found = score.bootstrap(
+      nats, sizes, statistic=lambda n, s, axis: n.sum(axis) / s.sum(axis)
+    )
+    low, high = map(float, found.confidence_interval)
+  return {
+    "documents": len(nats),
+    "tokens": count,
+    "bytes": size,
+    "nats": total,
+    "nats_per_byte": total / size,
+    "nats_per_token": total / count,
+    "low": low,
+    "high": high,
+  }
 
 
 def document_nats(
   loaded: Loaded, texts: Sequence[str], length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The sum of -log p (nats) of the tokens of each text, and how many there are.
+  """Return the sum of -log p (nats) of the tokens of each text, and their number.
 
   Batches hold windows of one bucket of lengths, so few programs are compiled.
   """
@@ -235,7 +175,8 @@ def document_nats(
   total = sum(map(len, buckets.values()))
   with Progress(total, "windows", "scoring", interval=None) as bar:
     for size, members in sorted(buckets.items()):
-      for batch in _batches(members, _rows(loaded, size)):
+      rows = _rows(loaded, size)
+      for batch in (members[i : i + rows] for i in range(0, len(members), rows)):
         losses = _window_nats(loaded, [window for _, window in batch], size)
         for (index, _), found in zip(batch, losses, strict=False):
           nats[index] += found
@@ -244,7 +185,7 @@ def document_nats(
 
 
 def windows(ids: list[int], length: int) -> Iterator[list[int]]:
-  """Cuts ids where a model would have to read more than `length` of them.
+  """Cut ids where a model would have to read more than `length` of them.
 
   Every id but the first is in exactly one window behind another: its target.
   """
@@ -253,26 +194,21 @@ def windows(ids: list[int], length: int) -> Iterator[list[int]]:
 
 
 def _bucket(size: int, length: int) -> int:
-  """The next power of two, not beyond the longest window."""
+  """Return the next power of two, at most the longest window."""
   return min(length, max(_SHORTEST_BUCKET, 1 << (size - 1).bit_length()))
 
 
 def _rows(loaded: Loaded, size: int) -> int:
-  """Rows of a batch: as many as memory holds, in equal parts for all devices."""
+  """Return the rows of a batch: as many as memory holds, equally for all devices."""
   shards = sharding.batch_shards(loaded.mesh)
   fitting = _LOGITS // (size * loaded.config.vocabulary_size)
   return shards * max(1, min(_MOST_ROWS // shards, fitting))
 
 
-def _batches(members: Sequence[Any], rows: int) -> Iterator[Sequence[Any]]:
-  for start in range(0, len(members), rows):
-    yield members[start : start + rows]
-
-
 def _window_nats(
   loaded: Loaded, batch: Sequence[list[int]], size: int
 ) -> Sequence[float]:
-  """The nats of each window; summed in float64, which the device may not have."""
+  """Return the nats of each window, summed in float64."""
   tokens_BT = np.zeros((_rows(loaded, size), size + 1), np.int32)
   for row, window in enumerate(batch):
     tokens_BT[row, : len(window)] = window
@@ -285,7 +221,7 @@ def _window_nats(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _losses(config: Any, params: Any, tokens_BT: jax.Array) -> jax.Array:
-  """-log p of each token but the first, BT float32; causal, so padding is harmless."""
+  """Return -log p of each token but the first, BT float32; padding changes none."""
   logits_BTV: Any = Decoder(config).apply({"params": params}, tokens_BT[:, :-1])
   target_BT1 = jnp.take_along_axis(logits_BTV, tokens_BT[:, 1:, None], axis=-1)
   return jax.nn.logsumexp(logits_BTV, axis=-1) - target_BT1[..., 0]
@@ -294,7 +230,12 @@ def _losses(config: Any, params: Any, tokens_BT: jax.Array) -> jax.Array:
 def result(
   loaded: Loaded, texts: Sequence[Texts], length: int, rows: Sequence[dict]
 ) -> dict[str, Any]:
-  """What loss.json says: the model, the files, and the rows of `measure`."""
+  """Return the content of loss.json: the model, the files, and rows of `measure`."""
+  files = [
+    {"file": str(f.path), "sha256": f.sha256}
+    | {"documents": f.total, "taken": len(f.documents)}
+    for f in texts
+  ]
   return {
     "format": 1,
     "checkpoint": loaded.path and str(loaded.path),
@@ -303,74 +244,38 @@ def result(
     "tokens_seen": loaded.tokens_seen,
     "dtype": loaded.config.dtype,
     "length": length,
-    "files": [
-      {
-        "file": str(file.path),
-        "sha256": file.sha256,
-        "documents": file.total,
-        "taken": len(file.documents),
-      }
-      for file in texts
-    ],
+    "files": files,
     "losses": list(rows),
   }
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-  """What a terminal shows: a line per file and kind."""
+  """Return a table for a terminal: a line per file and kind."""
   lines = [("file", "kind", "documents", "bytes", "nats/byte", "nats/token")]
   for row in rows:
     interval = "" if row["low"] is None else f" [{row['low']:.4f}, {row['high']:.4f}]"
-    lines.append(
-      (
-        Path(row["file"]).name,
-        row["kind"],
-        f"{row['documents']:,}",
-        f"{row['bytes']:,}",
-        f"{row['nats_per_byte']:.4f}{interval}",
-        f"{row['nats_per_token']:.4f}",
-      )
-    )
-  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-  return "\n".join(
-    "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-    for line in lines
-  )
+    cells = (f"{row['documents']:,}", f"{row['bytes']:,}")
+    cells += (f"{row['nats_per_byte']:.4f}{interval}", f"{row['nats_per_token']:.4f}")
+    lines.append((Path(row["file"]).name, row["kind"], *cells))
+  return "\n".join(workdir.columns(lines))
 
 
-def main(about: str, argv: Sequence[str]) -> int:
-  """Scores held-out texts with a checkpoint."""
-  parser = command.Parser(
-    "loss",
-    about,
-    "python -m evals loss --checkpoint=runs/quickstart --texts=held_out.jsonl",
-  )
-  parser.prog = "python -m evals loss"
-  add = parser.add_argument
-  add(
-    "--checkpoint",
-    type=storage.parse,
-    required=True,
-    help="work directory, checkpoints or step folder",
-  )
-  add(
-    "--texts",
-    action="append",
-    required=True,
-    type=storage.parse,
-    metavar="FILE",
-    help="JSON lines of `text` and perhaps `kind` (repeatable)",
-  )
-  add("--workdir", type=storage.parse, default=Path("runs/loss"), help="gets loss.json")
+def main(parser: command.Parser, argv: Sequence[str]) -> int:
+  """Score held-out texts with a checkpoint."""
+  add, path = parser.add_argument, storage.parse
+  words = "work directory, checkpoints or step folder"
+  add("--checkpoint", type=path, required=True, help=words)
+  words = "JSON lines of `text` and perhaps `kind` (repeatable)"
+  add("--texts", action="append", required=True, type=path, metavar="FILE", help=words)
+  add("--workdir", type=path, default=Path("runs/loss"), help="gets loss.json")
   add("--max_documents", type=int, default=200, help="of a file (default: 200)")
-  add("--length", type=int, help="tokens of a window (default: as it was trained)")
   add("--dtype", choices=DTYPES, help="default: as it was trained")
   arguments = parser.parse(argv)
   if arguments.gin_files or arguments.gin_bindings:
     raise InputError("loss: got gin files or bindings, expected flags only (--help)")
-  texts = [read(path, arguments.max_documents) for path in arguments.texts]
+  texts = [read(file, arguments.max_documents) for file in arguments.texts]
   loaded = open_checkpoint(arguments.checkpoint, one_host_mesh(), arguments.dtype)
-  length = window_length(loaded, arguments.length)
+  length = window_length(loaded)
   with workdir.opened(arguments.workdir, "scoring") as mirror:
     rows = measure(loaded, texts, length)
     found = result(loaded, texts, length, rows)

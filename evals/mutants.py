@@ -1,22 +1,21 @@
-"""Tests that notice: asserts chosen so that slightly wrong solutions fail.
+"""Mutation testing: asserts chosen so that slightly wrong solutions fail.
 
-A mutant is the reference with one thing wrong that a hasty reader gets wrong:
+A mutant is the reference with one mistake:
 
   branch    a condition that is always true, or never
   operand   "and" or "or" without one of its sides
   edge      a comparison with the next number, or with < for <=
   constant  another number or string
 
-A task in which a branch or an operand can be wrong without any input telling is no task
-about that condition, and is refused. Functions of one number or one word
-only, and without loops, which a mutation may keep from ending.
+A task whose branch or operand can be wrong without any difference in results does not
+test that condition, and is refused. Mutated are functions of one number or one word
+without loops, since a mutated loop may not end.
 """
 
 from __future__ import annotations
 
 import ast
 import copy
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -30,21 +29,12 @@ WORDS = (
 )
 ESSENTIAL = ("branch", "operand")
 _SWAPS = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
-_Function = Callable[[Any], Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Mutant:
-  """A wrong solution: what kind of mistake it makes, and its source."""
-
-  kind: str
-  source: str
 
 
 def strengthened(
   solution: str, name: str, tests: Sequence[str]
 ) -> tuple[str, ...] | None:
-  """The tests, and more of them so that mutants fail.
+  """Return the tests, and more of them so that mutants fail.
 
   Args:
     solution: a whole program.
@@ -52,7 +42,7 @@ def strengthened(
     tests: asserts of the form `assert name(...) == ...`.
 
   Returns:
-    None if some branch or operand decides nothing.
+    The tests; None if some branch or operand decides nothing.
   """
   inputs = _inputs(name, tests)
   if inputs is None or not ends(solution, name):
@@ -61,12 +51,12 @@ def strengthened(
   known = outcomes(solution, name, given)
   right = outcomes(solution, name, inputs)
   added: list[int] = []
-  for mutant in mutants(solution):
-    if outcomes(mutant.source, name, given) != known:
+  for kind, mutant in mutants(solution):
+    if outcomes(mutant, name, given) != known:
       continue
-    wrong = outcomes(mutant.source, name, inputs)
+    wrong = outcomes(mutant, name, inputs)
     telling = [place for place in range(len(inputs)) if wrong[place] != right[place]]
-    if not telling and mutant.kind in ESSENTIAL:
+    if not telling and kind in ESSENTIAL:
       return None
     if telling and not set(telling).intersection(added):
       added.append(telling[len(telling) // 2])
@@ -75,15 +65,15 @@ def strengthened(
 
 
 def ends(solution: str, name: str) -> bool:
-  """Whether a program surely ends, mutated too: it has no loop and no recursion."""
+  """Return whether a program has no loop and no recursion, so that mutants end."""
   nodes = list(ast.walk(ast.parse(solution)))
   loops = any(isinstance(n, ast.While | ast.For | ast.comprehension) for n in nodes)
   calls = (n.func for n in nodes if isinstance(n, ast.Call))
   return not loops and all(getattr(f, "id", None) != name for f in calls)
 
 
-def mutants(solution: str) -> Iterator[Mutant]:
-  """Every mutant of a program, once."""
+def mutants(solution: str) -> Iterator[tuple[str, str]]:
+  """Yield kind and source of every mutant of a program, once."""
   tree = ast.parse(solution)
   seen = {ast.unparse(tree)}
   for index, node in enumerate(ast.walk(tree)):
@@ -93,7 +83,7 @@ def mutants(solution: str) -> Iterator[Mutant]:
       source = ast.unparse(ast.fix_missing_locations(changed))
       if source not in seen:
         seen.add(source)
-        yield Mutant(kind, source)
+        yield kind, source
 
 
 def _changes(node: ast.AST) -> Iterator[tuple[str, Callable[[Any], None]]]:
@@ -116,31 +106,31 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, Callable[[Any], None]]]:
 
 
 def outcomes(solution: str, name: str, inputs: Sequence[Any]) -> list[tuple[str, Any]]:
-  """What a program of our own makes of each input: its type and the value."""
+  """Return type and value of the result of a program of our own for each input."""
   space: dict[str, Any] = {}
+
+  def outcome(value: Any) -> tuple[str, Any]:
+    try:
+      result = space[name](value)
+    except Exception:
+      return "raised", None
+    return type(result).__name__, result
+
   try:
     exec(solution, space)
   except Exception:
     return [("raised", None)] * len(inputs)
-  return [_outcome(space[name], value) for value in inputs]
-
-
-def _outcome(function: _Function, value: Any) -> tuple[str, Any]:
-  try:
-    found = function(value)
-  except Exception:
-    return "raised", None
-  return type(found).__name__, found
+  return [outcome(value) for value in inputs]
 
 
 def _inputs(name: str, tests: Sequence[str]) -> tuple[Any, ...] | None:
-  """What to try; None for a function of anything but one number or one word."""
+  """Return inputs to try; None for other functions than of one number or one word."""
   kinds = {type(_value(test)) for test in tests}
   return {int: NUMBERS, str: WORDS}.get(kinds.pop()) if len(kinds) == 1 else None
 
 
 def _value(test: str) -> Any:
-  """The one argument of an assert's call; None if it has others."""
+  """Return the only argument of an assert's call; None if it has others."""
   node = ast.parse(test).body[0]
   call = getattr(getattr(node, "test", None), "left", None)
   if not isinstance(call, ast.Call) or len(call.args) != 1 or call.keywords:

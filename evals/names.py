@@ -1,4 +1,4 @@
-"""What one piece of Python binds, reads and changes, seen from its module."""
+"""The names that a block of Python binds, reads and changes in its module."""
 
 import ast
 import builtins
@@ -20,33 +20,24 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 @dataclasses.dataclass(frozen=True)
 class Names:
-  """The module's names in one block; those local to a function are no such names.
+  """The module's names in a block, without names that are local to a function."""
 
-  Attributes:
-    binds: given a value, or defined.
-    changes: changed in place, by `a.b = `, `a[b] = ` or `a.b()`.
-    touches: perhaps changed: arguments of calls, and whose methods are called.
-    reads: read, in the bodies of definitions too.
-    calls: called, or a decorator or base class, when the block is executed.
-    effects: of a definition: what calling it may change.
-    body_calls: of a definition: what calling it calls.
-    defines: whether it is a definition.
-    sets_up: whether it sets up the interpreter.
-  """
-
-  binds: frozenset[str] = frozenset()
+  binds: frozenset[str] = frozenset()  # given a value, or defined
+  # changed in place, by `a.b = `, `a[b] = ` or `a.b()`
   changes: frozenset[str] = frozenset()
+  # perhaps changed: arguments of calls, and whose methods are called
   touches: frozenset[str] = frozenset()
-  reads: frozenset[str] = frozenset()
+  reads: frozenset[str] = frozenset()  # read, in the bodies of definitions too
+  # called, or a decorator or base class, when the block is executed
   calls: frozenset[str] = frozenset()
-  effects: frozenset[str] = frozenset()
-  body_calls: frozenset[str] = frozenset()
-  defines: bool = False
-  sets_up: bool = False
+  effects: frozenset[str] = frozenset()  # of a definition: what calling it may change
+  body_calls: frozenset[str] = frozenset()  # of a definition: what calling it calls
+  defines: bool = False  # whether it is a definition
+  sets_up: bool = False  # whether it sets up the interpreter
 
 
 def names(source: str, tree: ast.Module) -> Names:
-  """Describes one block, a parsed source of one or a few statements."""
+  """Return the names of a block: a parsed source of one or a few statements."""
   binds, reads, assigned = _scopes(source, tree)
   first = tree.body[0] if tree.body else None
   if isinstance(first, _DEFINITIONS):
@@ -93,7 +84,7 @@ def names(source: str, tree: ast.Module) -> Names:
 
 
 def _scopes(source: str, tree: ast.Module) -> tuple[set[str], set[str], set[str]]:
-  """Of the module's names: those bound, read, and assigned inside of functions."""
+  """Return the module's names that are bound, read, and assigned in functions."""
   try:
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")  # see problems.problem.parse
@@ -119,7 +110,7 @@ def _scopes(source: str, tree: ast.Module) -> tuple[set[str], set[str], set[str]
 
 
 def _changed(nodes: Iterable[ast.AST]) -> tuple[set[str], set[str], set[str]]:
-  """Names whose parts are assigned, that calls may change, and that are called."""
+  """Return names whose parts are assigned, that calls may change, that are called."""
   stores, bases, calls = set(), set(), set()
   for node in nodes:
     if isinstance(node, ast.Attribute | ast.Subscript):
@@ -142,7 +133,7 @@ def _changed(nodes: Iterable[ast.AST]) -> tuple[set[str], set[str], set[str]]:
 
 
 def _base(node: ast.AST) -> str | None:
-  """The name that `a.b[c].d` begins with, None where it is the whole or no name."""
+  """Return the name that `a.b[c].d` begins with; None if it is the whole or none."""
   inside = False
   while isinstance(node, ast.Attribute | ast.Subscript):
     node, inside = node.value, True
@@ -150,7 +141,7 @@ def _base(node: ast.AST) -> str | None:
 
 
 def _applied(node: ast.stmt) -> Iterator[ast.expr]:
-  """Decorators and base classes, which Python calls."""
+  """Yield decorators and base classes, which Python calls."""
   assert isinstance(node, _DEFINITIONS)
   for decorator in node.decorator_list:
     yield decorator.func if isinstance(decorator, ast.Call) else decorator
@@ -178,7 +169,7 @@ def _sets_up(node: ast.AST) -> bool:
 
 
 def _own(statement: ast.stmt) -> Iterator[ast.AST]:
-  """The expressions of a statement itself, not those of the statements in it."""
+  """Yield the expressions of a statement, without those of the statements in it."""
   inner = (ast.stmt, ast.excepthandler, ast.match_case)
   waiting = [n for n in ast.iter_child_nodes(statement) if not isinstance(n, inner)]
   while waiting:
@@ -188,7 +179,7 @@ def _own(statement: ast.stmt) -> Iterator[ast.AST]:
 
 
 def _top_level(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
-  """Statements of the module itself, those in its ifs, loops and tries included."""
+  """Yield statements of the module, those in its ifs, loops and tries included."""
   waiting: list[ast.AST] = list(body)
   while waiting:
     node = waiting.pop()

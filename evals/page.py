@@ -1,31 +1,28 @@
-"""The report as one HTML file that needs nothing else: no server, no network.
+"""Pages: one HTML file each, which needs no server, no network and no other file."""
 
-The data goes in as JSON, and evals/assets/page.js draws it. Everything a model wrote
-is shown as text: it never becomes markup.
-"""
-
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_ASSETS = Path(__file__).parent / "assets"
+import jinja2
+
+_TEMPLATES = jinja2.Environment(
+  loader=jinja2.FileSystemLoader(Path(__file__).parent / "assets"),
+  autoescape=True,  # no data become markup, whoever wrote them
+  undefined=jinja2.StrictUndefined,
+  trim_blocks=True,
+  lstrip_blocks=True,
+)
+_TEMPLATES.policies["json.dumps_kwargs"] = {"allow_nan": False}
 
 
-def render(data: Mapping[str, Any]) -> str:
-  """The page for the data of evals/report.py."""
-  # Inside a script element only these could end it or start a comment.
-  content = json.dumps(data, allow_nan=False, separators=(",", ":"))
-  for character in "<>&":
-    content = content.replace(character, f"\\u{ord(character):04x}")
-  page = (_ASSETS / "page.html").read_text(encoding="utf-8")
-  parts = {
-    "/* page.css */": (_ASSETS / "page.css").read_text(encoding="utf-8"),
-    "/* page.js */": (_ASSETS / "page.js").read_text(encoding="utf-8"),
-    "/* data */": content,
-  }
-  for place, part in parts.items():
-    before, found, after = page.partition(place)
-    assert found, place
-    page = before + part + after
-  return page
+def render(template: str, filters: dict[str, Any] | None = None, **values: Any) -> str:
+  """Return the page of a template in evals/assets.
+
+  Args:
+    template: its file name.
+    filters: functions that the template uses as filters.
+    values: variables of the template.
+  """
+  environment = _TEMPLATES.overlay()
+  environment.filters = environment.filters | (filters or {})
+  return environment.get_template(template).render(values)

@@ -23,19 +23,13 @@ VARIANTS = ("truncated", "sanitized")
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-  """One variant of one completion.
+  """One variant of one completion."""
 
-  Attributes:
-    variant: one of `VARIANTS`.
-    code: what is executed.
-    dropped: what the extraction left out, a line each; empty if truncated.
-    answered: whether anything of the answer is in the code.
-  """
-
-  variant: str
-  code: str
+  variant: str  # one of `VARIANTS`
+  code: str  # what is executed
+  # what the extraction left out, a line each; empty if truncated
   dropped: tuple[str, ...] = ()
-  answered: bool = True
+  answered: bool = True  # whether anything of the answer is in the code
 
 
 def variants(problem: Problem, prompt: Prompt, row: Mapping[str, Any]) -> list[Judged]:

@@ -1,4 +1,4 @@
-"""How a problem is put to a model, and where its answer ends.
+"""Prompts, and the strings at which answers end.
 
 Prompt styles change scores by tens of points, so each has a name that goes into every
 record and report:
@@ -30,32 +30,21 @@ import dataclasses
 import textwrap
 from collections.abc import Sequence
 
-from evals.config import benchmark_of
+from evals.task_sets import benchmark_of
 from phi1_jax.problems import mbpp
 from phi1_jax.problems.problem import Problem, parse
 
 # What follows a function body at column 0. class, def, #, if, print: the HumanEval
 # paper and phi-1's authors' harness. @ and the fence: bigcode's. assert: EvalPlus'.
 _AFTER_BODY = (
-  "\nclass",
-  "\ndef",
-  "\n#",
-  "\n@",
-  "\nif",
-  "\nprint",
-  "\nassert",
-  "\n```",
+  *("\nclass", "\ndef", "\n#", "\n@"),
+  *("\nif", "\nprint", "\nassert", "\n```"),
 )
 # What follows a program. Not "\ndef" and "\nclass", which would cut 237 of MBPP's 974
 # references, nor a bare "\nif" and "\n#": programs have them.
 _AFTER_PROGRAM = (
-  '\n"""',
-  "\nassert",
-  "\nif __name__",
-  "\ndef main(",
-  "\nprint(",
-  "\n<|/",
-  "\n```",
+  *('\n"""', "\nassert", "\nif __name__", "\ndef main("),
+  *("\nprint(", "\n<|/", "\n```"),
 )
 _STOPS = {
   "as-is": _AFTER_BODY,
@@ -74,31 +63,25 @@ _INSTRUCTION = (
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-  """One problem as a model sees it.
+  """A problem as a model sees it."""
 
-  Attributes:
-    text: what the model continues.
-    prefix: what stands before the completion when it is judged.
-    chat: whether it asks for a program in a code block.
-  """
-
-  text: str
-  prefix: str
-  chat: bool = False
+  text: str  # what the model continues
+  prefix: str  # the code before the completion when it is judged
+  chat: bool = False  # whether it asks for a program in a code block
 
 
 def stops(prompt_style: str) -> tuple[str, ...]:
-  """The strings of which the first ends a completion."""
+  """Return the strings of which the first ends a completion."""
   return _STOPS[prompt_style]
 
 
 def build(
   problem: Problem, prompt_style: str, few_shot: Sequence[Problem] = ()
 ) -> Prompt:
-  """Puts one problem into words.
+  """Return the prompt of a problem.
 
   Args:
-    problem: what to ask.
+    problem: the problem.
     prompt_style: one of the styles above.
     few_shot: solved problems, for "paper-3shot".
   """
@@ -128,30 +111,13 @@ def build_all(
   prompt_style: str,
   folder: str | None = None,
 ) -> dict[str, Prompt]:
-  """Prompts of all problems by id; `folder` is where MBPP is."""
+  """Return the prompts of all problems by id; `folder` is where MBPP is."""
   shots = (
     mbpp.load_few_shot(task_set, folder)
     if benchmark_of(task_set) == "mbpp" and prompt_style == "paper-3shot"
     else []
   )
   return {problem.id: build(problem, prompt_style, shots) for problem in problems}
-
-
-def reference_completion(problem: Problem, prompt_style: str) -> str:
-  """What a model would have to write for its program to be the reference."""
-  if prompt_style == "as-is":
-    return problem.reference
-  if prompt_style == "stripped":
-    return "\n" + problem.reference
-  if prompt_style == "paper-3shot":
-    return f"{problem.reference}\n"
-  if prompt_style == CHAT:
-    return f"```python\n{problem.solution}\n```\n"
-  if prompt_style == "docstring-one-test":
-    return problem.reference
-  entry, others = _split(problem)
-  body = "\n".join(ast.unparse(statement) for statement in entry.body)
-  return textwrap.indent(body, "    ") + "\n" + "".join(f"\n{o}\n" for o in others)
 
 
 def _docstring(problem: Problem) -> str:
@@ -167,20 +133,13 @@ def _task(problem: Problem) -> str:
 
 
 def _stub(problem: Problem) -> str:
-  """The reference's signature with a docstring, in the format of HumanEval."""
-  entry, _ = _split(problem)
+  """Return the reference's signature with a docstring, in the format of HumanEval."""
+  entry = [
+    node
+    for node in parse(problem.reference).body
+    if isinstance(node, ast.FunctionDef) and node.name == problem.entry_point
+  ][-1]
   quotes = 'r"""' if "\\" in problem.prompt + "".join(problem.examples) else '"""'
   text = "\n".join([f"{quotes} {problem.prompt.strip()}", *problem.examples])
   signature = f"def {entry.name}({ast.unparse(entry.args)}):"
   return f'{signature}\n{textwrap.indent(text, "    ")}\n    """\n'
-
-
-def _split(problem: Problem) -> tuple[ast.FunctionDef, list[str]]:
-  """The entry point's definition, and the source of everything else."""
-  body = parse(problem.reference).body
-  entry = [
-    node
-    for node in body
-    if isinstance(node, ast.FunctionDef) and node.name == problem.entry_point
-  ][-1]
-  return entry, [ast.unparse(node) for node in body if node is not entry]

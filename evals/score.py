@@ -7,8 +7,8 @@ n samples of a problem, c of them correct:
   interval  95%. One sample per problem: Wilson's for a proportion. Several: the
             bootstrap over problems, seeded; Wilson's again where all problems have
             the same value, of which the bootstrap would make an interval of no width.
-            All take the problems for a sample of all problems one could ask; a
-            greedy score moves also with the batch.
+            All take the problems for a sample of all problems. A greedy score
+            moves also with the batch.
   trainings several of one recipe: Student's t over trainings, with the problems' part
             of the variance added. Two trainings that differ say next to nothing of a
             third, and their interval is as wide as that. Two recipes: the paired t
@@ -21,61 +21,44 @@ n samples of a problem, c of them correct:
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from scipy import special
+from scipy import stats
 
 from phi1_jax import InputError
 
-Z = 1.959963984540054  # of a 95% interval
+Z = float(stats.norm.ppf(0.975))  # of a 95% interval
 RESAMPLES = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-  """A score.
-
-  Attributes:
-    value: between 0 and 1.
-    low: lower end of the 95% interval.
-    high: upper end.
-    method: "wilson", "bootstrap" or "t".
-    problems: how many it is of, if some have fewer samples than k.
-  """
+  """A score between 0 and 1, with its 95% interval."""
 
   value: float
   low: float
   high: float
-  method: str
-  problems: int | None = None
+  method: str  # "wilson", "bootstrap" or "t"
+  problems: int | None = None  # how many it is of, if some have fewer samples than k
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """Run b against run a, on pass@1.
+  """Run b against run a, on pass@1."""
 
-  Attributes:
-    difference: of pass@1, b - a.
-    p_value: two-sided, of there being no difference.
-    method: "mcnemar", "bootstrap" or "t".
-    only_a: problems that only a solves; None if either has several samples.
-    only_b: the same for b.
-    low: lower end of the difference's 95% interval; None for McNemar.
-    high: upper end.
-  """
-
-  difference: float
-  p_value: float
-  method: str
-  only_a: int | None = None
+  difference: float  # of pass@1, b - a
+  p_value: float  # two-sided, of there being no difference
+  method: str  # "mcnemar", "bootstrap" or "t"
+  only_a: int | None = None  # problems that only a solves; None for several samples
   only_b: int | None = None
-  low: float | None = None
+  low: float | None = None  # ends of the difference's 95% interval; None for McNemar
   high: float | None = None
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
-  """The unbiased estimate that one of k samples is correct.
+  """Return the unbiased estimate that one of k samples is correct.
 
   Raises:
     InputError: k is not between 1 and the number of samples.
@@ -95,7 +78,7 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
 def estimate(
   correct: Mapping[str, Sequence[bool]], k: int, *, seed: int = 0
 ) -> Estimate:
-  """pass@k over problems, with its interval.
+  """Return pass@k over problems, with its interval.
 
   Args:
     correct: problem id -> whether each of its samples passed.
@@ -104,34 +87,46 @@ def estimate(
   """
   enough = {name: c for name, c in correct.items() if len(c) >= k} or correct
   values = [pass_at_k(len(c), sum(c), k) for _, c in sorted(enough.items())]
-  value = math.fsum(values) / len(values)
   part = len(enough) if len(enough) < len(correct) else None
-  if all(len(c) == 1 for c in enough.values()):
-    low, high = wilson(round(math.fsum(values)), len(values))
-    return Estimate(value, low, high, "wilson", part)
-  if min(values) == max(values):
-    low, high = wilson(math.fsum(values), len(values))
-    return Estimate(value, low, high, "wilson", part)
-  means = _resampled_means(np.asarray(values), seed)
-  low, high = np.quantile(means, [0.025, 0.975])
-  return Estimate(value, float(low), float(high), "bootstrap", part)
+  single = all(len(c) == 1 for c in enough.values())
+  return dataclasses.replace(mean_of(values, single=single, seed=seed), problems=part)
+
+
+def mean_of(
+  values: Sequence[float], *, single: bool = False, seed: int = 0
+) -> Estimate:
+  """Return the mean of values between 0 and 1, with its interval.
+
+  Args:
+    values: of each problem.
+    single: whether they are 0 or 1 each.
+    seed: of the bootstrap.
+  """
+  total = math.fsum(values)
+  if single or min(values) == max(values):
+    low, high = wilson(total, len(values))
+    return Estimate(total / len(values), low, high, "wilson")
+  low, high = bootstrap(values, seed=seed).confidence_interval
+  return Estimate(total / len(values), float(low), float(high), "bootstrap")
 
 
 def over_trainings(solved: Mapping[str, Sequence[bool]]) -> Estimate:
-  """Share of problems that the trainings of a recipe solve, with its interval.
+  """Return the share of problems that the trainings of a recipe solve.
 
-  Never narrower than Wilson's for that share of the problems.
+  Its interval is never narrower than Wilson's for that share of the problems.
 
   Args:
     solved: problem id -> whether each training solves it, in one order.
   """
   values = np.asarray([each for _, each in sorted(solved.items())], float)
-  if values.shape[1] == 1:
+  problems, trainings = values.shape
+  if trainings == 1:
     return estimate(solved, 1)
   mean = float(values.mean())
-  error = Z * _error(values.mean(1)) if len(values) > 1 else 0.0
-  half = math.hypot(_students(values.mean(0)), error)
-  low, high = wilson(mean * len(values), len(values))
+  of_problems = Z * stats.sem(values.mean(1)) if problems > 1 else 0.0
+  of_trainings = stats.t.ppf(0.975, trainings - 1) * stats.sem(values.mean(0))
+  half = math.hypot(of_trainings, of_problems)
+  low, high = wilson(mean * problems, problems)
   low, high = min(low, mean - half), max(high, mean + half)
   return Estimate(mean, max(0.0, low), min(1.0, high), "t")
 
@@ -139,7 +134,7 @@ def over_trainings(solved: Mapping[str, Sequence[bool]]) -> Estimate:
 def compare_trainings(
   a: Mapping[str, Sequence[bool]], b: Mapping[str, Sequence[bool]]
 ) -> Comparison:
-  """Compares two recipes on the same problems, their trainings paired by seed.
+  """Compare two recipes on the same problems, their trainings paired by seed.
 
   Args:
     a: problem id -> whether each training of a solves it.
@@ -149,35 +144,27 @@ def compare_trainings(
     ValueError: other problems, or another number of trainings.
   """
   names = sorted(a)
-  of_a, of_b = ([len(run[name]) for name in sorted(run)] for run in (a, b))
-  if names != sorted(b) or of_a != of_b:
+  if names != sorted(b) or any(len(a[n]) != len(b[n]) for n in names):
     raise ValueError("the trainings of a and of b do not pair")
   differences = np.asarray([b[n] for n in names], float)
   differences -= np.asarray([a[n] for n in names], float)
-  if differences.shape[1] == 1:
+  problems, trainings = differences.shape
+  if trainings == 1:
     return compare(a, b)
   by_seed = differences.mean(0)
   # Shares are whole problems: seeds that agree may differ by what rounding hides.
-  least = 1 / len(names) / math.sqrt(12 * len(by_seed))
-  mean, error = float(by_seed.mean()), max(_error(by_seed), least)
-  half = _students(by_seed, error)
-  p_value = 2 * float(special.stdtr(len(by_seed) - 1, -abs(mean) / error))
+  error = max(stats.sem(by_seed), 1 / problems / math.sqrt(12 * trainings))
+  mean, t = float(by_seed.mean()), stats.t(trainings - 1)
+  half = float(t.ppf(0.975) * error)
+  p_value = float(2 * t.sf(abs(mean) / error))
   return Comparison(mean, p_value, "t", low=mean - half, high=mean + half)
 
 
-def _error(values: np.ndarray) -> float:
-  """Standard error of a mean."""
-  return float(values.std(ddof=1)) / math.sqrt(len(values))
-
-
-def _students(values: np.ndarray, error: float | None = None) -> float:
-  """Half of the 95% interval of a mean, by Student's t."""
-  quantile = float(special.stdtrit(len(values) - 1, 0.975))
-  return quantile * (_error(values) if error is None else error)
-
-
 def wilson(successes: float, total: int) -> tuple[float, float]:
-  """Wilson's 95% interval of a proportion: 83 of 164 gives 0.430 to 0.582."""
+  """Return Wilson's 95% interval of a proportion: 83 of 164 gives 0.430 to 0.582.
+
+  The successes may be a fraction, which `scipy.stats.binomtest` does not take.
+  """
   p, z2 = successes / total, Z * Z
   centre = (p + z2 / (2 * total)) / (1 + z2 / total)
   half = Z * math.sqrt(p * (1 - p) / total + z2 / (4 * total * total))
@@ -186,10 +173,9 @@ def wilson(successes: float, total: int) -> tuple[float, float]:
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-  """The exact two-sided p-value: a fair coin for each problem that one run solves."""
-  total, least = only_a + only_b, min(only_a, only_b)
-  tail = sum(math.comb(total, i) for i in range(least + 1))
-  return min(1.0, 2 * tail / 2**total)
+  """Return the exact two-sided p-value, given the problems that only one run solves."""
+  total = only_a + only_b
+  return float(stats.binomtest(only_a, total).pvalue) if total else 1.0
 
 
 def compare(
@@ -198,7 +184,7 @@ def compare(
   *,
   seed: int = 0,
 ) -> Comparison:
-  """Compares two runs on the same problems.
+  """Compare two runs on the same problems.
 
   Raises:
     InputError: they have other problems.
@@ -209,28 +195,42 @@ def compare(
       f"two runs of different problems cannot be compared: {only[0]} is in one of them"
     )
   names = sorted(a)
-  values_a, values_b = (
-    np.asarray([np.mean(run[name]) for name in names]) for run in (a, b)
-  )
-  differences = values_b - values_a
+  differences = np.asarray([np.mean(b[name]) - np.mean(a[name]) for name in names])
   difference = float(differences.mean())
   if all(len(run[name]) == 1 for run in (a, b) for name in names):
     only_a, only_b = int((differences < 0).sum()), int((differences > 0).sum())
     return Comparison(difference, mcnemar(only_a, only_b), "mcnemar", only_a, only_b)
-  means = _resampled_means(differences, seed)
-  low, high = np.quantile(means, [0.025, 0.975])
+  resampled = bootstrap(differences, seed=seed)
+  low, high = map(float, resampled.confidence_interval)
   # How often the resampled difference lies on the other side of 0; never exactly 0,
   # which no number of resamples can show.
+  means = resampled.bootstrap_distribution
   side = min((means <= 0).sum(), (means >= 0).sum())
   p_value = min(1.0, 2 * (int(side) + 1) / (RESAMPLES + 1))
-  return Comparison(difference, p_value, "bootstrap", low=float(low), high=float(high))
+  return Comparison(difference, p_value, "bootstrap", low=low, high=high)
 
 
-def _resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
-  """Means of `RESAMPLES` samples with replacement, in pieces that fit in a cache."""
-  random = np.random.default_rng(seed)
-  pieces = [
-    values[random.integers(len(values), size=(RESAMPLES // 10, len(values)))].mean(1)
-    for _ in range(10)
-  ]
-  return np.concatenate(pieces)
+def bootstrap(
+  *samples: Sequence[float] | np.ndarray,
+  statistic: Callable[..., Any] = np.mean,
+  seed: int = 0,
+) -> Any:
+  """Return scipy's seeded percentile bootstrap with 95% interval.
+
+  Args:
+    samples: values, resampled together.
+    statistic: of the samples along `axis`.
+    seed: of the resampling.
+  """
+  # A single value is the same as two equal ones, and scipy needs two.
+  data = [np.resize(sample, max(2, len(sample))) for sample in samples]
+  return stats.bootstrap(
+    data,
+    statistic,
+    n_resamples=RESAMPLES,
+    batch=RESAMPLES // 10,  # which fits in a cache
+    vectorized=True,
+    paired=True,
+    method="percentile",
+    rng=np.random.default_rng(seed),
+  )

@@ -1,8 +1,8 @@
-"""Before anything is scored: does this machine judge right?
+"""Self-test: whether this machine judges right, before anything is scored.
 
 Every reference must pass, every reference whose entry point has an empty body must
-fail, and so must a few programs that are wrong but try to look right. A machine too
-slow, a Python too old or a sandbox that leaks shows up here, and not in a score.
+fail, and so must a few programs that are wrong but try to look right. This finds a
+machine that is too slow, a Python that is too old and a sandbox that leaks.
 """
 
 import dataclasses
@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from evals.programs import program
+from phi1_jax import InputError
+from phi1_jax.cli.progress import Progress
 from phi1_jax.problems.problem import Problem
 from phi1_jax.sandbox.program import Program, Verdict
 
@@ -86,72 +88,101 @@ HACKS = {
 }
 
 
+class UnfitError(RuntimeError):
+  """This machine does not judge right; the message names the programs."""
+
+
 class Judge(Protocol):
-  """What this needs of a `Sandbox`."""
+  """The part of `Sandbox` that is used here."""
 
   def run(self, programs: Iterable[Program]) -> Iterator[Verdict]:
-    """Judges programs, in any order."""
+    """Judge programs, in any order."""
     ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """One program whose verdict is known before.
+  """A program whose verdict is known."""
 
-  Attributes:
-    name: what a complaint calls it.
-    program: what to judge.
-    passes: what must come out.
-  """
-
-  name: str
-  program: Program
-  passes: bool
+  name: str  # for messages
+  program: Program  # the program to judge
+  passes: bool  # the verdict that is right
+  problem: str | None  # id of its problem; None for a hack
 
 
 def references(problems: Sequence[Problem]) -> list[Case]:
-  """Every reference; all must pass."""
+  """Return every reference; all must pass."""
   return [
-    Case(
-      f"{p.id}: reference{', plus' * plus}",
-      _named("reference", p, p.solution, plus),
-      True,
-    )
+    _case("reference", p, p.solution, True, plus)
     for p in problems
     for plus in (False, True)[: 2 if p.plus else 1]
   ]
 
 
 def wrong(problems: Sequence[Problem]) -> list[Case]:
-  """Empty bodies and hacks; none may pass."""
-  return [
-    *(
-      Case(f"{p.id}: empty body", _named("empty", p, p.empty_solution()), False)
-      for p in problems
-      if not p.accepts_any
-    ),
-    *(
-      Case(f"hack {name}", _named(name, _TASK, code), False)
-      for name, code in HACKS.items()
-    ),
-  ]
+  """Return empty bodies and hacks; none may pass."""
+  hacks = [_case(f"hack {name}", _TASK, code, False) for name, code in HACKS.items()]
+  bodies = (p for p in problems if not p.accepts_any)
+  return [_case("empty body", p, p.empty_solution(), False) for p in bodies] + hacks
 
 
-def complaints(cases: Sequence[Case], judge: Judge) -> Iterator[str | None]:
-  """Yields, case by case as they finish, None or what is wrong."""
+def _case(
+  kind: str, problem: Problem, code: str, passes: bool, plus: bool = False
+) -> Case:
+  made = program(problem, code, plus)
+  made = dataclasses.replace(made, key=f"{kind} {problem.id}{', plus' * plus}")
+  if problem is _TASK:
+    return Case(kind, made, passes, None)
+  return Case(f"{problem.id}: {kind}{', plus' * plus}", made, passes, problem.id)
+
+
+def complaints(
+  cases: Sequence[Case], judge: Judge, description: str = "self-test"
+) -> list[tuple[Case, str]]:
+  """Return the cases that are judged wrong, each with a message."""
   of_key = {case.program.key: case for case in cases}
-  for verdict in judge.run([case.program for case in cases]):
-    case = of_key.pop(verdict.key)
-    if verdict.passed == case.passes:
-      yield None
-    elif case.passes:
-      yield f"{case.name} failed: {verdict.outcome} {verdict.detail}".strip()
-    else:
-      yield f"{case.name} passed"
-  for case in of_key.values():
-    yield f"{case.name}: no verdict"
+  found = []
+  with Progress(len(cases), "programs", description, interval=None) as bar:
+    for verdict in judge.run([case.program for case in cases]):
+      case = of_key.pop(verdict.key)
+      if verdict.passed != case.passes:
+        got = f"failed: {verdict.outcome} {verdict.detail}" if case.passes else "passed"
+        found.append((case, f"{case.name} {got}".strip()))
+      bar.update(1)
+  found += [(case, f"{case.name}: no verdict") for case in of_key.values()]
+  return sorted(found, key=lambda pair: pair[1])
 
 
-def _named(kind: str, problem: Problem, code: str, plus: bool = False) -> Program:
-  key = f"{kind} {problem.id}{', plus' * plus}"
-  return dataclasses.replace(program(problem, code, plus), key=key)
+def check(problems: Sequence[Problem], judge: Judge, file: str | None = None) -> None:
+  """Run the self-test.
+
+  Args:
+    problems: whose references and empty bodies are judged.
+    judge: the sandbox.
+    file: the user's file that the problems are from.
+
+  Raises:
+    InputError: a problem of the user's file is wrong.
+    UnfitError: a reference fails, or a program that is wrong passes.
+  """
+  cases = references(problems) + wrong(problems)
+  found = complaints(cases, judge)
+  if file:
+    refuse(file, found)
+  if found:
+    lines = "\n  ".join(message for _, message in found[:20])
+    raise UnfitError(
+      f"the self-test found {len(found)} of {len(cases)} programs judged wrong on this "
+      f"machine, so nothing is scored:\n  {lines}"
+    )
+
+
+def refuse(file: str, found: Sequence[tuple[Case, str]]) -> None:
+  """Refuse a user's file in which a reference fails, or an empty body passes."""
+  messages = [message for case, message in found if case.problem]
+  if messages:
+    more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
+    raise InputError(
+      f"{file}: {messages[0]}{more}; expected tests that canonical_solution passes and "
+      "an empty body fails"
+    )

@@ -3,14 +3,13 @@
 A task set with further tests (EvalPlus') has two scores: pass@k of the base tests, and
 "plus pass@k", of programs that pass both.
 
-Beside pass@k stand two rates, which move before it does:
+Two rates improve before pass@k does:
 
   valid_syntax  the judged program parses and has code of the answer. Not: syntax_error,
                 what was perhaps never compiled (too_long, worker_lost), an empty
                 completion, and a program that sanitizing reduced to the prompt's stub
-  runs          the tests got an answer to compare: passed or wrong. Every other outcome
-                counts as not: an exception, an exit, a crash, a limit, a result that is
-                no plain data, no function
+  runs          the tests got an answer to compare: passed or wrong. Not: an exception,
+                an exit, a crash, a limit, a result that is no plain data, no function
 
 Both are shares of the samples, each problem weighing the same, with the interval of
 pass@1: Wilson's for one sample per problem, the bootstrap over problems for more.
@@ -28,73 +27,63 @@ from phi1_jax import InputError, storage
 from phi1_jax.problems.problem import Problem
 from phi1_jax.storage import AnyPath
 
-RATES = ("valid_syntax", "runs")
 _EMPTY = "empty"  # here the outcome of a program without code, whatever its verdict
 _UNPARSED = frozenset(("syntax_error", execute.TOO_LONG, "worker_lost", _EMPTY))
+# Whether an outcome counts for a rate.
+RATES: dict[str, Callable[[str], bool]] = {
+  "valid_syntax": lambda outcome: outcome not in _UNPARSED,
+  "runs": lambda outcome: outcome in ("passed", "wrong"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-  """Completions beside their verdicts.
+  """Completions with their verdicts."""
 
-  Attributes:
-    completions: problem id -> its lines of completions.jsonl, by sample.
-    verdicts: (completion key, variant) -> its line of verdicts.jsonl.
-    empty: (completion key, variant) of programs without code of the answer.
-    plus: as `verdicts`, of the further tests; empty without such tests.
-  """
-
+  # problem id -> its lines of completions.jsonl, by sample
   completions: dict[str, list[dict[str, Any]]]
+  # (completion key, variant) -> its line of verdicts.jsonl
   verdicts: dict[tuple[str, str], dict[str, Any]]
+  # (completion key, variant) of programs without code of the answer
   empty: frozenset[tuple[str, str]] = frozenset()
+  # as `verdicts`, of the further tests; empty without such tests
   plus: dict[tuple[str, str], dict[str, Any]] = dataclasses.field(default_factory=dict)
 
   def correct(self, variant: str, plus: bool = False) -> dict[str, list[bool]]:
     """Return, by problem id, whether each sample passed (`plus`: both suites)."""
+
+    def passed(key: tuple[str, str]) -> bool:
+      found = [self.verdicts[key]]
+      found += [self.plus[key]] if plus and key in self.plus else []
+      return all(verdict["outcome"] == "passed" for verdict in found)
+
     return {
-      problem: [self._passed((row["key"], variant), plus) for row in rows]
+      problem: [passed((row["key"], variant)) for row in rows]
       for problem, rows in self.completions.items()
     }
-
-  def _passed(self, key: tuple[str, str], plus: bool) -> bool:
-    judged = [
-      self.verdicts[key],
-      *([self.plus[key]] if plus and key in self.plus else []),
-    ]
-    return all(verdict["outcome"] == "passed" for verdict in judged)
 
   def where(self, variant: str, holds: Callable[[str], bool]) -> dict[str, list[bool]]:
-    """Problem id -> what `holds(outcome)` says of each sample."""
+    """Return, by problem id, whether the outcome of each sample fulfils a condition."""
+
+    def outcome(key: tuple[str, str]) -> str:
+      return _EMPTY if key in self.empty else self.verdicts[key]["outcome"]
+
     return {
-      problem: [holds(self._outcome(row["key"], variant)) for row in rows]
+      problem: [holds(outcome((row["key"], variant))) for row in rows]
       for problem, rows in self.completions.items()
     }
 
-  def _outcome(self, key: str, variant: str) -> str:
-    found = (key, variant)
-    return _EMPTY if found in self.empty else self.verdicts[found]["outcome"]
-
   def count(self, variant: str, field: str, plus: bool = False) -> dict[Any, int]:
-    """How often each value of a verdict's field occurs, the most frequent first."""
+    """Count the values of a verdict's field, the most frequent first."""
     judged = self.plus if plus else self.verdicts
     values = (verdict[field] for (_, of), verdict in judged.items() if of == variant)
     return dict(collections.Counter(values).most_common())
 
 
-def valid_syntax(outcome: str) -> bool:
-  """Whether a program of this outcome parsed (see above)."""
-  return outcome not in _UNPARSED
-
-
-def runs(outcome: str) -> bool:
-  """Whether a program of this outcome gave its tests something to compare."""
-  return outcome in ("passed", "wrong")
-
-
 def read(
   folder: AnyPath, problems: Sequence[Problem], asked: Mapping[str, Prompt]
 ) -> Results:
-  """Reads a run and sees that it is complete.
+  """Read a complete run.
 
   A verdict counts for the very program that would be executed now, by the judge that
   the run was last executed with.
@@ -123,7 +112,8 @@ def read(
       (plus if "suite" in begun else verdicts)[key, variant] = verdict
   if missing:
     raise InputError(
-      f"{folder}: {missing} of {total} verdicts are missing; go on with --stage=execute"
+      f"{folder}: {missing} of {total} verdicts are missing; resume with "
+      "--stage=execute"
     )
   return Results(of_problem, verdicts, frozenset(empty), plus)
 
@@ -134,7 +124,7 @@ def _complete(
   rows: Sequence[dict[str, Any]],
   problems: Sequence[Problem],
 ) -> dict[str, list[dict[str, Any]]]:
-  """The completions by problem, if they are as many as were to be made.
+  """Return the completions by problem; refuse a run that has not all of them.
 
   `samples` of run.json is their number per problem, `rows` that of a file's lines.
   """
@@ -142,20 +132,18 @@ def _complete(
   for row in sorted(rows, key=lambda row: row["sample"]):
     of_problem[row["task_id"]].append(row)
   samples = generated.get("samples")
-  if samples:
-    other = [name for name, found in of_problem.items() if len(found) != samples]
-    if other:
-      raise InputError(
-        f"{folder}: {len(other)} of {len(problems)} problems do not have {samples} "
-        f"completions, {other[0]} for one has {len(of_problem[other[0]])}; go on with "
-        "--stage=generate"
-      )
-  elif len(rows) != generated.get("rows"):
-    raise InputError(
-      f"{folder}: has {len(rows)} completions, expected "
-      f"{generated.get('rows', 'that run.json says how many')}; it was interrupted, go "
-      "on with --stage=generate"
+  other = [n for n, found in of_problem.items() if samples and len(found) != samples]
+  wrong = ""
+  if other:
+    wrong = (
+      f"{len(other)} of {len(problems)} problems do not have {samples} completions, "
+      f"{other[0]} for one has {len(of_problem[other[0]])}"
     )
+  elif not samples and len(rows) != generated.get("rows"):
+    expected = generated.get("rows", "a number in run.json")
+    wrong = f"has {len(rows)} completions, expected {expected}; it was interrupted"
+  if wrong:
+    raise InputError(f"{folder}: {wrong}; resume with --stage=generate")
   return of_problem
 
 
@@ -165,7 +153,7 @@ def summarize(
   asked: Mapping[str, Prompt],
   ks: Sequence[int] | None,
 ) -> dict[str, Any]:
-  """Scores a run and writes summary.json; `ks` is None for 1, 10 and 100.
+  """Score a run and write summary.json; `ks` is None for 1, 10 and 100.
 
   Raises:
     InputError: it is not complete, or has fewer samples than a k of pass@k.
@@ -183,15 +171,20 @@ def scored(
   if ks is None:
     most = max(map(len, results.completions.values()))
     ks = [k for k in (1, 10, 100) if k <= most]
-  suites = (False, True)[: 2 if results.plus else 1]
+
+  def estimate(correct: dict[str, list[bool]], k: int) -> dict[str, Any]:
+    return dataclasses.asdict(score.estimate(correct, k))
+
   scores = {
     variant: {
-      f"{'plus ' * plus}pass@{k}": dataclasses.asdict(
-        score.estimate(results.correct(variant, plus), k)
-      )
-      for plus in suites
+      f"{'plus ' * plus}pass@{k}": estimate(results.correct(variant, plus), k)
+      for plus in (False, True)[: 2 if results.plus else 1]
       for k in ks
     }
+    for variant in VARIANTS
+  }
+  rates = {
+    variant: {n: estimate(results.where(variant, h), 1) for n, h in RATES.items()}
     for variant in VARIANTS
   }
   rows = [row for found in results.completions.values() for row in found]
@@ -202,8 +195,8 @@ def scored(
     "problems": len(results.completions),
     "samples": len(rows),
     "scores": scores,
-    "difference": _difference(scores),
-    "rates": {variant: _rates(results, variant) for variant in VARIANTS},
+    "difference": difference(scores),
+    "rates": rates,
     "outcomes": {v: results.count(v, "outcome") for v in VARIANTS},
     "plus_outcomes": {v: results.count(v, "outcome", True) for v in VARIANTS},
     "retried": {v: results.count(v, "attempts").get(2, 0) for v in VARIANTS},
@@ -214,45 +207,29 @@ def scored(
   }
 
 
-def _rates(results: Results, variant: str) -> dict[str, Any]:
-  """The estimate of each rate. A share of samples is estimated as pass@1 is."""
-  return {
-    name: dataclasses.asdict(score.estimate(results.where(variant, holds), 1))
-    for name, holds in zip(RATES, (valid_syntax, runs), strict=True)
-  }
-
-
-def ks_of(summary: Mapping[str, Any]) -> list[int]:
-  """Every k whose pass@k a summary has."""
-  names = (name for name in summary["difference"] if name.startswith("pass@"))
-  return [int(name.partition("@")[2]) for name in names]
-
-
-def _difference(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-  """Sanitized less truncated."""
-  return {
-    name: scores["sanitized"][name]["value"] - scores["truncated"][name]["value"]
-    for name in scores["truncated"]
-  }
+def difference(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+  """Return sanitized less truncated, by metric."""
+  sanitized, truncated = scores["sanitized"], scores["truncated"]
+  return {n: sanitized[n]["value"] - truncated[n]["value"] for n in truncated}
 
 
 def table(named: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-  """What a terminal shows of some runs' summaries: scores, rates, then outcomes.
+  """Return a table for a terminal of some runs' summaries: scores, rates, outcomes.
 
   A summary that was written before there were rates has none.
   """
   header = ("run", "task set", "prompt", "", "truncated", "sanitized", "difference")
   lines: list[tuple[str, ...]] = [header]
-  for name, summary in named:
-    lines += _score_lines(name, summary["settings"], summary["scores"])
-  for name, summary in named:
-    if "rates" in summary:
-      lines += _score_lines(name, summary["settings"], summary["rates"])
-  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-  text = [
-    "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-    for line in lines
-  ]
+  for part in ("scores", "rates"):
+    for name, summary in named:
+      if part not in summary:
+        continue
+      settings, found = summary["settings"], summary[part]
+      for metric, apart in difference(found).items():
+        cells = (name, settings["task_set"], settings["prompt_style"], metric)
+        cells += tuple(_percent(found[variant][metric]) for variant in VARIANTS)
+        lines.append((*cells, f"{100 * apart:+.1f}"))
+  text = workdir.columns(lines)
   for name, summary in named:
     for variant in VARIANTS:
       counts = summary["outcomes"][variant].items()
@@ -265,36 +242,17 @@ def table(named: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
 def _remarks(summary: Mapping[str, Any]) -> list[str]:
   """Return what a reader of the scores has to know besides."""
   found = []
-  samples = summary["samples"]
-  finish = summary.get("finish", {})
+  samples, finish = summary["samples"], summary.get("finish", {})
   if finish.get("None", 0) < samples:
     sampling = summary["settings"].get("sampling") or {}
-    limit = sampling.get("max_new_tokens")
-    found.append(
-      f"{finish.get('length', 0)} of {samples} answers were cut off at "
-      f"{limit or 'the limit of'} new tokens"
-    )
+    limit = sampling.get("max_new_tokens") or "the limit of"
+    cut = f"{finish.get('length', 0)} of {samples} answers were cut off at"
+    found.append(f"{cut} {limit} new tokens")
   packages = summary["execute"].get("identity", {}).get("packages")
   if packages:
     listed = ", ".join(f"{name} {version}" for name, version in packages.items())
     found.append(f"the code could import {listed}")
   return found
-
-
-def _score_lines(
-  name: str, settings: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]]
-) -> list[tuple[str, ...]]:
-  return [
-    (
-      name,
-      settings["task_set"],
-      settings["prompt_style"],
-      metric,
-      *(_percent(scores[variant][metric]) for variant in VARIANTS),
-      f"{100 * difference:+.1f}",
-    )
-    for metric, difference in _difference(scores).items()
-  ]
 
 
 def _percent(estimate: Mapping[str, Any]) -> str:

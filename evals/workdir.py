@@ -7,8 +7,12 @@ verdicts.jsonl     one line per sample and variant, append-only
 summary.json       the scores, written last
 """
 
+import argparse
 import contextlib
+import gzip
 import json
+import math
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -48,25 +52,62 @@ def note(workdir: AnyPath, stage: str, facts: Mapping[str, Any]) -> None:
   storage.write_json(workdir / RUN, run)
 
 
-def read_rows(file: AnyPath, flag: str) -> tuple[bytes, list[dict[str, Any]]]:
-  """Return the content of a user's file of JSON lines, and its rows.
+def load_text(file: AnyPath, flag: str) -> str:
+  """Return the text of a user's file, decompressed if it is gzip.
 
   Raises:
-    InputError: no such file, or a line that is no JSON object.
+    InputError: no such file, or not text.
   """
   try:
     content = storage.read_bytes(file)
-  except OSError as error:
-    raise InputError(f"{flag}: no such file {file} ({error.strerror})") from None
-  rows = []
-  for number, line in enumerate(content.split(b"\n"), 1):
+    if content[:2] == b"\x1f\x8b":
+      content = gzip.decompress(content)
+    return content.decode()
+  except UnicodeDecodeError as error:
+    raise InputError(f"{flag}: {file} is not text in UTF-8 ({error.reason})") from None
+  except (OSError, EOFError, zlib.error) as error:
+    reason = getattr(error, "strerror", None) or error
+    raise InputError(f"{flag}: no such file {file} ({reason})") from None
+
+
+def json_objects(text: str, file: AnyPath) -> Iterator[tuple[int, dict[str, Any]]]:
+  """Yield the objects of JSON lines, each with the number of its line, from 1.
+
+  Raises:
+    InputError: a line that is no JSON object.
+  """
+  for number, line in enumerate(text.split("\n"), 1):
     if line.strip():
       try:
-        rows.append(json.loads(line))
+        row = json.loads(line)
       except ValueError:
-        rows.append(None)
-      if not isinstance(rows[-1], dict):
+        row = None
+      if not isinstance(row, dict):
         raise InputError(
           f"{file}, line {number}: got {line[:60]!r}, expected a JSON object"
         )
-  return content, rows
+      yield number, row
+
+
+def finite(value: float | None) -> float | None:
+  """Return None for infinity and NaN, which JSON cannot hold."""
+  return value if value is not None and math.isfinite(value) else None
+
+
+def columns(lines: list[tuple[str, ...]]) -> list[str]:
+  """Return lines of a table with aligned columns."""
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  return [
+    "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+    for line in lines
+  ]
+
+
+def add_benchmarks(parser: argparse.ArgumentParser) -> None:
+  """Add the flag for the folder of downloaded benchmarks."""
+  parser.add_argument(
+    "--benchmarks",
+    metavar="FOLDER",
+    help="where MBPP's and EvalPlus' files are (default: "
+    "$PHI1_JAX_BENCHMARKS, else ~/.cache/phi1_jax/benchmarks, filled when empty)",
+  )

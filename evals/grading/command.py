@@ -3,33 +3,23 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from evals import report, workdir
+from evals import workdir
 from evals.grading import asking, grades
 from phi1_jax import storage
 from phi1_jax.cli import command
+from phi1_jax.llm.client import Client
 from phi1_jax.llm.config import LlmConfig
 
 
-def main(about: str, argv: Sequence[str]) -> int:
-  """Grades runs, or says what that would cost."""
-  parser = command.Parser("grade", about, "python -m evals grade runs/unconventional")
-  parser.prog = "python -m evals grade"
-  add = parser.add_argument
-  add(
-    "runs",
-    nargs="+",
-    type=storage.parse,
-    metavar="RUN",
-    help="work directories, executed",
-  )
-  add(
-    "--workdir",
-    type=storage.parse,
-    default=Path("runs/grades"),
-    help="default: runs/grades",
-  )
-  add("--estimate", action="store_true", help="say what it costs, send nothing, stop")
-  report.add_benchmarks(parser)
+def main(parser: command.Parser, argv: Sequence[str]) -> int:
+  """Grade runs, or print what that would cost."""
+  add, path = parser.add_argument, storage.parse
+  words = "work directories, executed"
+  add("runs", nargs="+", type=path, metavar="RUN", help=words)
+  add("--workdir", type=path, default=Path("runs/grades"), help="default: runs/grades")
+  words = "print what it costs, send nothing, stop"
+  add("--estimate", action="store_true", help=words)
+  workdir.add_benchmarks(parser)
   arguments = parser.parse(argv)
   from phi1_jax.cli import gin_config  # after --help
 
@@ -40,7 +30,9 @@ def main(about: str, argv: Sequence[str]) -> int:
   pool = asking.gather(arguments.runs, config, arguments.benchmarks)
   print(pool.text(config.repeats), flush=True)
   if arguments.estimate:
-    print(grades.estimate(pool, config, llm))
+    asked = asking.requests(pool, config, asking.load_prompt())
+    with Client(llm) as client:
+      print(client.estimate(request for _, _, request in asked).text())
     return command.DONE
   with workdir.opened(arguments.workdir, "grading") as mirror:
     print(grades.table(grades.make(mirror.local, pool, config, llm)))

@@ -1,4 +1,4 @@
-"""What an LLM's grades come to, and whether they can be trusted: grades.json.
+"""The results of an LLM's grades, and whether they can be trusted: grades.json.
 
   format, settings   as begun: the grader's model, prompt version, temperature, ...
   prompt             id, version, text
@@ -10,15 +10,12 @@
                        mean grade in percent, of a mean per completion and then problem
     problems, completions   that have a grade
     unparsed           answers about these completions that gave none
-    repeats            the mean grade of each repeat
     spread             between two repeats of a completion: mean absolute difference
-    agreement          with the unit tests, of one grade per completion (its mean):
+    agreement          with the unit tests, of the mean grade of each completion:
       passed, failed   completions
       mean_passed, mean_failed
       auc              how often a passed one has the higher grade than a failed one; a
                        tie counts half; 0.5 is chance
-      kappa            Cohen's, of "passed" and "grade of at least `threshold`"
-      threshold
   agreement          the same over the different programs of all runs together
   comparisons        of every two runs of one task set: a, b, difference of their
                      understanding scores (b - a), low, high (paired bootstrap), n
@@ -28,7 +25,7 @@
   complaints         why the grader cannot be trusted; empty where nothing says so
   cost
 
-What is not known is null.
+Unknown values are null.
 """
 
 import itertools
@@ -39,10 +36,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
-from evals import score
-from evals.grading import asking, planting
-from evals.grading.asking import BEST, GradeConfig, GradedRun, Pool
+from evals import score, workdir
+from evals.grading import asking
+from evals.grading.asking import BEST, KINDS, GradeConfig, Pool
 from phi1_jax import storage
 from phi1_jax.cli.progress import Progress
 from phi1_jax.curation.replies import Replies
@@ -51,40 +49,27 @@ from phi1_jax.llm.client import Client
 from phi1_jax.llm.config import LlmConfig
 from phi1_jax.text import settings_file
 
-# Where a grade says that a program is right. A choice: the prompt calls 8 "right but
-# for a rare edge case", and the tests of a benchmark do not hold every rare case.
-THRESHOLD = 8.0
 MIDDLE = 5.0
 # What planted programs must get on average for the grades to mean anything.
 LEAST_FOR_TENS, MOST_FOR_ZEROS = 8.0, 3.0
-_NAMES = {
-  "reference": "references",
-  "empty": "empty bodies",
-  "constant": "constants",
-  "misreading": "misreadings",
-}
-
-
-def estimate(pool: Pool, config: GradeConfig, llm: LlmConfig) -> str:
-  """What `make` would cost, for people; sends nothing."""
-  asked = asking.requests(pool, config, asking.load_prompt())
-  with Client(llm) as client:
-    return client.estimate(request for _, _, request in asked).text()
+_NAMES: dict[str, str] = dict(
+  zip(KINDS, ("references", "empty bodies", "constants", "misreadings"), strict=True)
+)
 
 
 def make(
   folder: Path, pool: Pool, config: GradeConfig, llm: LlmConfig
 ) -> dict[str, Any]:
-  """Has a pool graded, and writes the files of a work directory.
+  """Have a pool graded, and write the files of a work directory.
 
   Args:
     folder: the work directory.
-    pool: what to grade.
+    pool: the programs.
     config: how to ask.
-    llm: whom.
+    llm: the grader.
 
   Returns:
-    What grades.json holds.
+    The content of grades.json.
 
   Raises:
     InputError: the folder was begun with another grader; or see `Client`.
@@ -101,7 +86,7 @@ def make(
 
     with Client(llm, show) as client:
       replies = Replies(llm, client)
-      settings = asking.settings(config, prompt, replies)
+      settings = {**replies.identity(), "prompt": prompt.version, **config.identity()}
       begun = settings_file.begin(folder / asking.RESULT, settings)
       rows, models = asking.ask(pool, config, prompt, replies)
       cost = replies.facts()["cost"]
@@ -113,21 +98,26 @@ def make(
   return data
 
 
+Found = Mapping[str, Mapping[int, int | None]]  # program -> repeat -> grade
+
+
 def results(pool: Pool, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  """The numbers of grades.json.
+  """Return the numbers of grades.json.
 
   Args:
-    pool: what was graded.
+    pool: the programs.
     rows: the lines of grades.jsonl.
   """
-  found = _by_program(rows)
+  found: dict[str, dict[int, int | None]] = defaultdict(dict)
+  for row in rows:
+    found[row["program"]][row["repeat"]] = row["grade"]
   outcomes = {
     key: passed
     for run in pool.runs
-    for samples in run.samples.values()
+    for samples in run["samples"].values()
     for key, passed in samples
   }
-  planted = {kind: _planted(pool, kind, found) for kind in planting.KINDS}
+  planted = {kind: _planted(pool, kind, found) for kind in KINDS}
   return {
     "repeats": 1 + max((row["repeat"] for row in rows), default=-1),
     "programs": len(pool.candidates),
@@ -141,7 +131,7 @@ def results(pool: Pool, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def complaints(planted: Mapping[str, Mapping[str, Any]]) -> list[str]:
-  """Why a grader that gave planted programs such grades cannot be trusted."""
+  """Return why a grader that gave planted programs such grades cannot be trusted."""
   if not any(facts["programs"] for facts in planted.values()):
     return ["nothing was planted, so nobody knows what its grades mean"]
   found = []
@@ -151,125 +141,74 @@ def complaints(planted: Mapping[str, Mapping[str, Any]]) -> list[str]:
       continue
     if mean is None:
       found.append(f"no grade of the planted {name} could be read")
-    elif kind == "reference" and mean < LEAST_FOR_TENS:
-      found.append(f"{name} get {mean:.1f} on average, expected {LEAST_FOR_TENS:g} up")
-    elif kind in ("empty", "constant") and mean > MOST_FOR_ZEROS:
-      most = f"{MOST_FOR_ZEROS:g} at most"
-      found.append(f"{name} get {mean:.1f} on average, expected {most}")
-    elif kind == "misreading" and mean >= MIDDLE:
-      found.append(f"{name} get {mean:.1f} on average, expected less than {MIDDLE:g}")
+      continue
+    right, expected = {
+      "reference": (mean >= LEAST_FOR_TENS, f"{LEAST_FOR_TENS:g} up"),
+      "misreading": (mean < MIDDLE, f"less than {MIDDLE:g}"),
+    }.get(kind, (mean <= MOST_FOR_ZEROS, f"{MOST_FOR_ZEROS:g} at most"))
+    if not right:
+      found.append(f"{name} get {mean:.1f} on average, expected {expected}")
   return found
 
 
 def auc(higher: Sequence[float], lower: Sequence[float]) -> float | None:
-  """How often one of `higher` is above one of `lower`, ties half; None without both."""
+  """Return how often a value of `higher` exceeds one of `lower`, ties half."""
   if not len(higher) or not len(lower):
     return None
-  a, b = np.asarray(higher, float)[:, None], np.asarray(lower, float)[None, :]
-  return float(((a > b) + 0.5 * (a == b)).mean())
-
-
-def kappa(a: Sequence[bool], b: Sequence[bool]) -> float | None:
-  """Cohen's kappa of two judges; None where chance alone would agree always."""
-  if not a:
-    return None
-  observed = sum(x == y for x, y in zip(a, b, strict=True)) / len(a)
-  share_a, share_b = sum(a) / len(a), sum(b) / len(b)
-  chance = share_a * share_b + (1 - share_a) * (1 - share_b)
-  return None if chance == 1 else (observed - chance) / (1 - chance)
+  u = stats.mannwhitneyu(higher, lower).statistic
+  return float(u) / (len(higher) * len(lower))
 
 
 def spread(repeats: Iterable[Sequence[float]]) -> float | None:
-  """Mean absolute difference between two grades of a program, over programs."""
-  apart = [
-    math.fsum(abs(x - y) for x, y in itertools.combinations(grades, 2))
-    / math.comb(len(grades), 2)
-    for grades in repeats
-    if len(grades) > 1
-  ]
-  return _mean(apart)
-
-
-def _by_program(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, int | None]]:
-  """Program -> repeat -> grade."""
-  found: dict[str, dict[int, int | None]] = defaultdict(dict)
-  for row in rows:
-    found[row["program"]][row["repeat"]] = row["grade"]
-  return found
-
-
-Found = Mapping[str, Mapping[int, int | None]]
-
-
-def _grades(found: Found, key: str) -> list[int]:
-  return [grade for grade in found[key].values() if grade is not None]
+  """Return the mean absolute difference of two grades of a program, over programs."""
+  pairs = (list(itertools.combinations(grades, 2)) for grades in repeats)
+  return _mean(
+    [float(np.mean([abs(x - y) for x, y in some])) for some in pairs if some]
+  )
 
 
 def _mean(values: Sequence[float]) -> float | None:
   return math.fsum(values) / len(values) if values else None
 
 
+def _grades(found: Found, key: str) -> list[int]:
+  return [grade for grade in found[key].values() if grade is not None]
+
+
 def _means(found: Found, keys: Iterable[str]) -> list[float]:
-  """Mean grades of the programs that have one."""
+  """Return the mean grades of the programs that have any."""
   means = (_mean(_grades(found, key)) for key in keys)
   return [mean for mean in means if mean is not None]
 
 
-def _run(run: GradedRun, found: Found) -> dict[str, Any]:
-  samples = [sample for rows in run.samples.values() for sample in rows]
+def _run(run: Mapping[str, Any], found: Found) -> dict[str, Any]:
+  samples = [sample for rows in run["samples"].values() for sample in rows]
   keys = [key for key, _ in samples]
-  by_repeat: dict[int, list[float]] = defaultdict(list)
-  for key in keys:
-    for repeat, grade in found[key].items():
-      by_repeat[repeat] += [] if grade is None else [grade]
   of_problem = _of_problem(run, found)
+  understanding = None
+  if of_problem:
+    estimate = score.mean_of([grade / BEST for grade in of_problem.values()])
+    names = ("value", "low", "high")
+    understanding = {name: 100 * getattr(estimate, name) for name in names}
+    understanding["method"] = estimate.method
   return {
-    "name": run.name,
-    **run.facts,
-    "understanding_score": _score(list(of_problem.values())),
+    **{name: run[name] for name in ("name", "workdir", "settings")},
+    "understanding_score": understanding,
     "problems": len(of_problem),
     "completions": len(_means(found, keys)),
     "unparsed": sum(grade is None for key in keys for grade in found[key].values()),
-    "repeats": [_mean(by_repeat[repeat]) for repeat in sorted(by_repeat)],
     "spread": spread(_grades(found, key) for key in keys),
     "agreement": _agreement(samples, found),
   }
 
 
-def _of_problem(run: GradedRun, found: Found) -> dict[str, float]:
-  """Problem -> mean grade, for those with one; in the order of their ids."""
+def _of_problem(run: Mapping[str, Any], found: Found) -> dict[str, float]:
+  """Return the mean grade by problem, for those with any, in the order of their ids."""
   means = {
     problem: _mean(_means(found, [key for key, _ in samples]))
-    for problem, samples in sorted(run.samples.items())
+    for problem, samples in sorted(run["samples"].items())
   }
   return {problem: mean for problem, mean in means.items() if mean is not None}
-
-
-def _score(grades: Sequence[float]) -> dict[str, Any] | None:
-  """The mean of some problems' grades in percent, with its interval.
-
-  Wilson's interval where all are equal, of which the bootstrap would make one of no
-  width (as in evals/score.py).
-  """
-  if not grades:
-    return None
-  shares = [grade / BEST for grade in grades]
-  value = math.fsum(shares) / len(shares)
-  if min(shares) == max(shares):
-    low, high = score.wilson(math.fsum(shares), len(shares))
-    estimate = score.Estimate(value, low, high, "wilson")
-  else:
-    estimate = score.Estimate(value, *_bootstrap(shares), "bootstrap")
-  percent = {name: 100 * getattr(estimate, name) for name in ("value", "low", "high")}
-  return {**percent, "method": estimate.method}
-
-
-def _bootstrap(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
-  """The 95% interval of a mean, by resampling."""
-  random, array = np.random.default_rng(seed), np.asarray(values)
-  means = array[random.integers(len(array), size=(score.RESAMPLES, len(array)))].mean(1)
-  low, high = np.quantile(means, [0.025, 0.975])
-  return float(low), float(high)
 
 
 def _agreement(samples: Sequence[tuple[str, bool]], found: Found) -> dict[str, Any]:
@@ -280,30 +219,30 @@ def _agreement(samples: Sequence[tuple[str, bool]], found: Found) -> dict[str, A
   ]
   good = [mean for mean, passed in graded if passed]
   bad = [mean for mean, passed in graded if not passed]
-  says = [mean >= THRESHOLD for mean, _ in graded]
   return {
     "passed": len(good),
     "failed": len(bad),
     "mean_passed": _mean(good),
     "mean_failed": _mean(bad),
     "auc": auc(good, bad),
-    "kappa": kappa(says, [passed for _, passed in graded]),
-    "threshold": THRESHOLD,
   }
 
 
-def _comparisons(runs: Sequence[GradedRun], found: Found) -> list[dict[str, Any]]:
+def _comparisons(
+  runs: Sequence[Mapping[str, Any]], found: Found
+) -> list[dict[str, Any]]:
   compared = []
   for a, b in itertools.combinations(runs, 2):
-    if a.facts["settings"]["task_set"] != b.facts["settings"]["task_set"]:
+    if a["settings"]["task_set"] != b["settings"]["task_set"]:
       continue
     of_a, of_b = _of_problem(a, found), _of_problem(b, found)
     apart = [100 / BEST * (of_b[p] - of_a[p]) for p in of_a if p in of_b]
     if apart:
-      # All apart by the same say nothing of how far others would be.
-      low, high = _bootstrap(apart) if min(apart) < max(apart) else (None, None)
+      low = high = None  # equal differences say nothing of others
+      if min(apart) < max(apart):
+        low, high = map(float, score.bootstrap(apart).confidence_interval)
       facts = {"difference": _mean(apart), "low": low, "high": high, "n": len(apart)}
-      compared.append({"a": a.name, "b": b.name, **facts})
+      compared.append({"a": a["name"], "b": b["name"], **facts})
   return compared
 
 
@@ -312,29 +251,23 @@ def _planted(pool: Pool, kind: str, found: Found) -> dict[str, Any]:
   means = _means(found, keys)
   high = kind == "reference"
   right = [mean > MIDDLE if high else mean < MIDDLE for mean in means]
-  return {
-    "programs": len(keys),
-    "graded": len(means),
-    "mean": _mean(means),
-    "right_side": _mean(right),
-  }
+  facts = {"programs": len(keys), "graded": len(means)}
+  return facts | {"mean": _mean(means), "right_side": _mean(right)}
 
 
 def table(data: Mapping[str, Any]) -> str:
-  """What a terminal shows of grades.json."""
+  """Return what a terminal shows of grades.json."""
   header = ("run", "task set", "understanding", "spread", "passed", "failed", "AUC")
-  lines: list[tuple[str, ...]] = [(*header, "kappa", "unparsed")]
+  lines: list[tuple[str, ...]] = [(*header, "unparsed")]
   for run in data["runs"]:
-    cells = (run["name"], run["settings"]["task_set"], _percent(run))
+    found = run["understanding_score"]
+    value = found and f"{found['value']:.1f} [{found['low']:.1f}, {found['high']:.1f}]"
+    cells = (run["name"], run["settings"]["task_set"], value or "-")
     agrees = (_text(run["spread"]), *_agrees(run["agreement"]))
     lines.append((*cells, *agrees, str(run["unparsed"])))
   if len(data["runs"]) > 1:
     lines.append(("together", "", "", "", *_agrees(data["agreement"]), ""))
-  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-  text = [
-    "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-    for line in lines
-  ]
+  text = workdir.columns(lines)
   for pair in data["comparisons"]:
     interval = f"(the same on all {pair['n']} problems, so no interval)"
     if pair["low"] is not None:
@@ -353,14 +286,7 @@ def table(data: Mapping[str, Any]) -> str:
 def _agrees(found: Mapping[str, Any]) -> tuple[str, ...]:
   passed = f"{_text(found['mean_passed'])} ({found['passed']})"
   failed = f"{_text(found['mean_failed'])} ({found['failed']})"
-  return passed, failed, _text(found["auc"]), _text(found["kappa"])
-
-
-def _percent(run: Mapping[str, Any]) -> str:
-  found = run["understanding_score"]
-  if found is None:
-    return "-"
-  return f"{found['value']:.1f} [{found['low']:.1f}, {found['high']:.1f}]"
+  return passed, failed, _text(found["auc"])
 
 
 def _text(value: float | None) -> str:

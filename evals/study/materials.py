@@ -1,10 +1,13 @@
-"""Data that a study makes from the results of curation; pure Python.
+"""Test problems of a study, and data that it makes from the results of curation.
 
 Each function writes folders of stages (see `curation.folder`), which the next stage
 reads like any other, and may be called again.
-"""
 
-from __future__ import annotations
+The tiers of test problems are reported apart (but for the table of pruning, which needs
+many problems). From near to far: compositions of three parts of which only pairs are
+trained on, pairs that are not, wordings that are not, compositions of four parts, and
+problems that people wrote in free wording.
+"""
 
 import itertools
 import json
@@ -14,20 +17,28 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from evals import mutants, real_functions
-from evals.study import arms, ruler, variants
+from evals import mutants, task_sets
+from evals.study import arms, variants
 from evals.study.config import StudyConfig
 from phi1_jax import InputError, storage
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation import read
 from phi1_jax.curation.document import Decision, Document, Drop, Keep
 from phi1_jax.grammar import teacher
+from phi1_jax.problems import written
+from phi1_jax.problems.problem import Problem
 from phi1_jax.text import settings_file
 
 # Raise it when the data change: a study that was begun with another version cannot be
 # resumed.
 VERSION = 2
-SEEN = "seen.json"
+TIERS = (*task_sets.TIERS, task_sets.HANDWRITTEN)  # from near to far
+# Judged beyond the tiers; nothing that is trained on resembles them.
+FAR = (task_sets.DOCTESTS, written.UNCONVENTIONAL)
+LEAKED_FROM = TIERS[-1]  # the tier whose problems are planted
+# Test problems in HumanEval's format, for decontamination; held-out texts; the problems
+# whose function is in training.
+PROBLEMS, TEXTS, SEEN = "ruler.jsonl", "held_out.jsonl", "seen.json"
 # Of the documents that are set aside to measure loss on, and how much of each is read.
 HELD_OUT, HELD_OUT_EXERCISES, HELD_OUT_CHARACTERS = 60, 180, 6_000
 _NOT_DRAWN = "not drawn"  # a reason
@@ -35,13 +46,37 @@ _NOT_DRAWN = "not drawn"  # a reason
 _SAMPLE = 100
 # Reasons of decontamination that mean a copy. What has only the shape of a problem is
 # the subject of the study of tau, and stays in the exercises that all arms read.
-COPIES = ("exact solution", "text", "solution words")
+_COPIES = ("exact solution", "text", "solution words")
+
+
+def problems() -> dict[str, list[Problem]]:
+  """Return the problems of each task set that training data must not contain."""
+  return {name: task_sets.load(name) for name in (*TIERS, *FAR)}
+
+
+def test_problems(config: StudyConfig, folder: Path) -> None:
+  """Write the test problems in the format of `Decontaminate.benchmarks`."""
+  rows = [row(problem) for each in problems().values() for problem in each]
+  _write_lines(folder / PROBLEMS, rows)
+
+
+def row(problem: Problem) -> dict[str, str]:
+  """Return a problem in HumanEval's format; tests call the function by its name."""
+  lines = [line for test in problem.tests for line in test.strip("\n").split("\n")]
+  check = "\n".join(["def check(candidate):", *(f"    {line}" for line in lines)])
+  return {
+    "task_id": problem.id,
+    "prompt": problem.prompt,
+    "entry_point": problem.entry_point,
+    "canonical_solution": problem.reference,
+    "test": check + "\n",
+  }
 
 
 def pool(config: StudyConfig, folder: Path) -> None:
   """Write the raw code: modules of the embedded corpora, by hash.
 
-  The package whose doctests are part of the ruler is left out.
+  more-itertools is left out, whose doctests are test problems.
 
   Raises:
     InputError: there are not so many modules.
@@ -51,8 +86,8 @@ def pool(config: StudyConfig, folder: Path) -> None:
     document = decision.document
     if isinstance(decision, Drop):
       decisions.append(decision)
-    elif document.source.replace("-", "_") == real_functions.PACKAGE:
-      decisions.append(Drop(document, "the ruler is made of it"))
+    elif document.source == "more-itertools":
+      decisions.append(Drop(document, "test problems are made of it"))
     else:
       found.append(document)
   most = len(found) - HELD_OUT
@@ -79,7 +114,11 @@ def held_out(config: StudyConfig, folder: Path) -> None:
   Sections are new as a whole; a paragraph may be found in another.
   """
   curate = folder / "curate"
-  rows = [("raw code", text[:HELD_OUT_CHARACTERS]) for text in _not_drawn(curate)]
+  rest = (
+    each for each in folders.dropped(curate / "pool") if each.reason == _NOT_DRAWN
+  )
+  modules = sorted((each.document for each in rest), key=lambda d: d.id)
+  rows = [("raw code", d.text[:HELD_OUT_CHARACTERS]) for d in modules[:HELD_OUT]]
   read = {document.text for document in folders.kept(curate / "sections")}
   sections = (
     teacher.section(config.data_seed, index).text
@@ -94,15 +133,7 @@ def held_out(config: StudyConfig, folder: Path) -> None:
   )
   new = (exercise.text for exercise in exercises if exercise.name not in names)
   rows += [("exercise", text) for text in itertools.islice(new, HELD_OUT_EXERCISES)]
-  lines = [json.dumps({"kind": kind, "text": text}) for kind, text in rows]
-  storage.write_text(folder / ruler.TEXTS, "\n".join(lines) + "\n")
-
-
-def _not_drawn(curate: Path) -> list[str]:
-  """Return modules that were not drawn for the pool, chosen by hash."""
-  dropped = folders.dropped(curate / "pool")
-  found = [each.document for each in dropped if each.reason == _NOT_DRAWN]
-  return [d.text for d in sorted(found, key=lambda d: d.id)[:HELD_OUT]]
+  _write_lines(folder / TEXTS, [{"kind": kind, "text": text} for kind, text in rows])
 
 
 def _name(program: str) -> str:
@@ -113,9 +144,16 @@ def _name(program: str) -> str:
 def exercise_sets(config: StudyConfig, folder: Path) -> None:
   """Write the set of all arms, without copies of test problems, and its variants."""
   curate = folder / "curate"
-  kept, dropped = _main(curate, max(config.taus))
+  kept, dropped = [], []
+  widest = curate / "pruned" / f"pruned-{max(config.taus):g}"
+  for each in folders.dropped(widest):
+    if is_copy(each.evidence):
+      dropped.append(each)
+    else:
+      kept.append(each.document)
+  kept = sorted([*folders.kept(widest), *kept], key=lambda d: d.id)
   seed = config.data_seed
-  problems = leaked_problems(config)
+  planted = leaked_problems(config)
   strictest = curate / "pruned" / f"pruned-{min(config.taus):g}"
   left = sum(1 for _ in folders.kept(strictest))
   made: dict[str, list[Document]] = {
@@ -123,7 +161,7 @@ def exercise_sets(config: StudyConfig, folder: Path) -> None:
     "shuffled": variants.shuffled(kept, seed),
     "wrong": variants.wrong(kept, config.wrong_share, seed),
     "few": variants.few(kept, config.few),
-    "leaked": variants.leaked(kept, problems, config.leak_copies),
+    "leaked": variants.leaked(kept, planted, config.leak_copies),
     arms.THINNED: variants.few(kept, left),
   }
   lineage = {"lineage": [folders.read_stats(curate / "exercises")]}
@@ -143,27 +181,15 @@ def link_pruned(config: StudyConfig, folder: Path) -> None:
       link.symlink_to(made)
 
 
-def _main(curate: Path, tau: float) -> tuple[list[Document], list[Decision]]:
-  """Return the input of the pruning study, without copies of test problems."""
-  pruned = curate / "pruned" / f"pruned-{tau:g}"
-  kept, dropped = list(folders.kept(pruned)), []
-  for each in folders.dropped(pruned):
-    if is_copy(each.evidence):
-      dropped.append(each)
-    else:
-      kept.append(each.document)
-  return sorted(kept, key=lambda d: d.id), dropped
-
-
 def is_copy(evidence: Mapping[str, Any]) -> bool:
   """Return whether any evidence says that a document is a copy of a problem."""
   pairs = evidence["pairs"]
-  return any(pair["reason"] in COPIES or pair.get("exact") for pair in pairs)
+  return any(pair["reason"] in _COPIES or pair.get("exact") for pair in pairs)
 
 
-def leaked_problems(config: StudyConfig) -> list[Any]:
+def leaked_problems(config: StudyConfig) -> list[Problem]:
   """Return the problems to plant, drawn from a tier that no arm should solve."""
-  found = ruler.problems()[ruler.LEAKED_FROM]
+  found = task_sets.load(LEAKED_FROM)
   return random.Random(f"leak {config.data_seed}").sample(found, config.leaks)
 
 
@@ -175,25 +201,21 @@ def seen(config: StudyConfig, folder: Path) -> None:
   known = {
     _behaviour(document.text) for document in folders.kept(folder / "curate" / "main")
   }
-  problems = ruler.problems()
   found: dict[str, dict[str, list[str]]] = {}
-  for name in ruler.TIERS:
-    found[name] = {"seen": [], "new": [], "not comparable": []}
-    for problem in problems[name]:
-      behaviour = _behaviour(problem.solution)
-      kind = "seen" if behaviour in known else "new"
-      kind = kind if behaviour else "not comparable"
-      found[name][kind].append(problem.id)
+  for name, tier in problems().items():
+    if name in TIERS:
+      found[name] = {"seen": [], "new": [], "not comparable": []}
+      for problem in tier:
+        behaviour = _behaviour(problem.solution)
+        kind = "seen" if behaviour in known else "new"
+        found[name][kind if behaviour else "not comparable"].append(problem.id)
   storage.write_json(folder / SEEN, found)
 
 
 def _behaviour(program: str) -> str | None:
   """Return a digest of the outputs of a function of one argument; None of others."""
-  cut = variants.parts(program)
-  if cut is None or len(cut.arguments) != 1:
-    return None
-  name = _name(program)
-  if not mutants.ends(program, name):
+  cut, name = variants.parts(program), _name(program)
+  if cut is None or len(cut.arguments) != 1 or not mutants.ends(program, name):
     return None
   inputs = (*mutants.NUMBERS, *mutants.WORDS)
   return settings_file.digest(
@@ -203,16 +225,15 @@ def _behaviour(program: str) -> str | None:
 
 def nearest(config: StudyConfig, folder: Path) -> None:
   """Write completions that copy the body under the nearest training docstring."""
-  from evals.study.nearest import completions  # it loads scikit-learn
-
   documents = list(folders.kept(folder / "curate" / "main"))
-  problems = ruler.problems()
-  for name in ruler.TIERS:
-    rows = completions(documents, problems[name])
-    lines = [json.dumps(row) for row in rows]
-    place = folder / "nearest" / f"{name}.jsonl"
-    place.parent.mkdir(exist_ok=True)
-    storage.write_text(place, "\n".join(lines) + "\n")
+  (folder / "nearest").mkdir(exist_ok=True)
+  for name in TIERS:
+    rows = variants.copied(documents, task_sets.load(name))
+    _write_lines(folder / "nearest" / f"{name}.jsonl", rows)
+
+
+def _write_lines(place: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+  storage.write_text(place, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _write(

@@ -9,27 +9,25 @@ judged/    for every run a work directory of `evals` per task set
 nearest/   the same for the control that copies
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from evals.study import arms, materials, ruler
+from evals.study import arms, materials
 from evals.study.arms import Arm
 from evals.study.config import StudyConfig
 from evals.study.graph import Step
 
-# Folder of `curate/` -> the sets of text that are published together.
-TEXT_SETS = {
+# Published set -> the folders of `curate/` that it is made of, if it is more than one.
+_SETS = {
   "vocabulary": ("code_sample", "sections", "exercises"),
   "raw": ("raw",),
   "filtered": ("filter", "textbooks"),
 }
 # Folders of `curate/` that a step of another name makes.
 _MADE_BY = {"code_sample": "pool", "leaked": "sets"}
-# Text of an arm -> where it is published, and the mixture or task of the registry.
-MIXTURES = {
+# Text of an arm -> its published set, and the mixture or task of the registry.
+_MIXTURES = {
   "vocabulary": ("vocabulary", "code_all"),
   "raw": ("raw", "code_filtered"),
   "filtered": ("filtered", "code_filtered"),
@@ -44,28 +42,22 @@ _SECONDS = {
   "exercises": 30,
   "pruned": 200,
   "leak_found": 40,
-  "vocabulary": 40,
+  "prepare_vocabulary": 40,
 }
 _STORE_SECONDS = 20
 _STEP_SECONDS = 0.039  # of a training
 _JUDGING_SECONDS = {"main": 80, "control": 40, "early": 15}
 # The arms of the figure, which are judged on HumanEval and MBPP too.
-BENCHMARKED = ("raw", "textbooks", arms.FULL)
+_BENCHMARKED = ("raw", "textbooks", arms.FULL)
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """One training.
+  """A training."""
 
-  Attributes:
-    arm: what it is trained on.
-    size: name of its model.
-    seed: of the training.
-  """
-
-  arm: Arm
-  size: str
-  seed: int
+  arm: Arm  # its training data
+  size: str  # name of its model
+  seed: int  # of the training
 
   @property
   def name(self) -> str:
@@ -115,55 +107,79 @@ class Plan:
 
   def steps(self) -> list[Step]:
     """Return the steps in an order in which they could run one by one."""
-    first, *others = runs(self.config)
-    assert first.arm.name == "raw"  # whose embeddings the filter uses
-    trained = {run: list(self._train(run)) for run in (first, *others)}
-    # What others start from comes first, so that no core waits for it.
-    early = [step for steps in trained.values() for step in steps[:-1]]
+    config, trainings = self.config, runs(self.config)
+    # The model that makes embeddings for the filter and the study of pruning.
+    embedder, taus = trainings[0], ",".join(f"{tau:g}" for tau in config.taus)
+    assert embedder.arm.name == "raw"
+    early = f"train_{embedder.early}"
+    checkpoint = repr(str(self._checkpoint(embedder)))
+    trained = {run: list(self._train(run)) for run in trainings}
+    # The trainings that others start from come first, so that no core waits for them.
+    first, *others = [step for steps in trained.values() for step in steps[:-1]]
+    sets = dict.fromkeys(arm.exercises for arm in arms.arms(config.taus))
     return [
-      *self._raw(),
-      self._composed(),
-      self._made("held_out", ("pool", "sections", "exercises"), materials.held_out),
-      *self._vocabulary(),
-      *self._store("raw"),
-      *early[:1],
-      *self._filtered(first),
-      *self._exercises(first),
-      *self._store("filtered"),
-      *self._store("textbooks"),
-      *early[1:],
-      *(step for name in self._sets() for step in self._exercise_store(name)),
+      self._function("ruler", materials.test_problems),
+      self._function("pool", materials.pool),
+      self._composed("sections", "Textbooks.sections", config.sections),
+      self._decontaminated("raw", "pool"),
+      self._decontaminated("textbooks", "sections"),
+      self._publish("raw"),
+      self._composed("exercises", "Exercises.exercises", config.exercises),
+      self._function("held_out", materials.held_out, "pool", "sections", "exercises"),
+      self._publish("vocabulary"),
+      self._prepare("vocabulary"),
+      self._prepare("raw"),
+      first,
+      *self._filter(early, checkpoint),
+      self._publish("filtered"),
+      self._decontaminated(
+        "pruned",
+        "exercises",
+        f"--tau={taus}",
+        f"--gin.Decontaminate.checkpoint={checkpoint}",
+        f"--gin.Decontaminate.distance={config.distance}",
+        needs=[early],
+      ),
+      self._function("sets", materials.exercise_sets, "pruned", "ruler"),
+      self._decontaminated("leak_found", "leaked"),
+      self._function("seen", materials.seen, "sets", "ruler"),
+      self._prepare("filtered"),
+      self._prepare("textbooks"),
+      *others,
+      *(
+        step
+        for name in filter(None, sets)
+        for step in (self._publish(name), self._prepare(name))
+      ),
       *(steps[-1] for steps in trained.values()),
       *self._nearest(),
-      *(step for run in (first, *others) for step in self._judge(run)),
+      *(step for run in trainings for step in self._judge(run)),
     ]
 
-  def _sets(self) -> list[str]:
-    named = (arm.exercises for arm in arms.arms(self.config.taus))
-    return list(dict.fromkeys(name for name in named if name))
-
-  def _made(self, name: str, needs: Sequence[str], function) -> Step:
+  def _function(self, name: str, function, *needs: str) -> Step:
+    """Return a step that calls a function of `materials` in this process."""
     about = dataclasses.asdict(self.config)
     del about["jobs"], about["seeds"]  # change nothing about data
     return Step(
-      name,
-      tuple(needs),
-      function=lambda: function(self.config, self.folder),
-      about=about,
+      name, needs, function=lambda: function(self.config, self.folder), about=about
     )
 
-  def _curate(
-    self, name: str, stage: str, needs: Sequence[str], *flags: str, gin: bool = True
-  ) -> Step:
-    files = (f"--gin_file=gin/curate/{stage}.gin",) if gin else ()
+  def _curate(self, name: str, stage: str, needs: Sequence[str], *flags: str) -> Step:
+    files = f"--gin_file=gin/curate/{stage}.gin"
     place = f"--workdir={self.folder / 'curate' / name}"
-    words = ("phi1_jax.curate", stage, *files, place, *flags)
+    words = ("phi1_jax.curate", stage, files, place, *flags)
     return Step(name, tuple(needs), words, seconds=_SECONDS.get(name, 10))
+
+  def _composed(self, name: str, number: str, value: int) -> Step:
+    """Return a step in which the grammar composes exercises or sections."""
+    kind = number.partition(".")[0]
+    seed = f"--gin.{kind}.seed={self.config.data_seed}"
+    return self._curate(name, kind.lower(), (), f"--gin.{number}={value}", seed)
 
   def _decontaminated(
     self, name: str, of: str, *flags: str, needs: Sequence[str] = ()
   ) -> Step:
-    looked_for = (str(self.folder / ruler.FILE), "humaneval-164")
+    looked_for = (str(self.folder / materials.PROBLEMS), "humaneval-164")
     flags += (f"--benchmarks={self.benchmarks}",) if self.benchmarks else ()
     looked_for += ("mbpp-full-974",) if self.benchmarks else ()
     return self._curate(
@@ -175,24 +191,8 @@ class Plan:
       *flags,
     )
 
-  def _raw(self) -> Iterator[Step]:
-    """Yield the steps of raw code and textbooks without text close to test problems."""
-    config = self.config
-    yield self._made("ruler", (), ruler.write)
-    yield self._made("pool", (), materials.pool)
-    yield self._curate(
-      "sections",
-      "textbooks",
-      (),
-      f"--gin.Textbooks.sections={config.sections}",
-      f"--gin.Textbooks.seed={config.data_seed}",
-    )
-    yield self._decontaminated("raw", "pool")
-    yield self._decontaminated("textbooks", "sections")
-    yield self._publish("raw")
-
-  def _filtered(self, embedder: Run) -> Iterator[Step]:
-    """Yield the steps of filtered code; the first run's model makes embeddings."""
+  def _filter(self, early: str, checkpoint: str) -> Iterator[Step]:
+    """Yield the steps of filtered code, given the model that makes embeddings."""
     yield self._curate(
       "annotate",
       "annotate",
@@ -203,8 +203,8 @@ class Plan:
     yield self._curate(
       "train-classifier",
       "train-classifier",
-      ("annotate", _early(embedder)),
-      f"--gin.Classifier.checkpoint={str(self._early_checkpoint(embedder))!r}",
+      ("annotate", early),
+      f"--gin.Classifier.checkpoint={checkpoint}",
       "--gin.Classifier.method='forest'",
       "--gin.Classifier.max_length=512",
       "--gin.Classifier.trees=60",
@@ -212,45 +212,11 @@ class Plan:
     yield self._curate(
       "filter", "filter", ("train-classifier",), "--gin.Filter.inputs=('raw',)"
     )
-    yield self._publish("filtered")
-
-  def _composed(self) -> Step:
-    return self._curate(
-      "exercises",
-      "exercises",
-      (),
-      f"--gin.Exercises.exercises={self.config.exercises}",
-      f"--gin.Exercises.seed={self.config.data_seed}",
-    )
-
-  def _vocabulary(self) -> Iterator[Step]:
-    """Yield the steps of the tokenizer of all arms."""
-    yield self._publish("vocabulary")
-    yield from self._store("vocabulary")
-
-  def _exercises(self, embedder: Run) -> Iterator[Step]:
-    """Yield the steps of the pruning study and of the sets of the controls."""
-    taus = ",".join(f"{tau:g}" for tau in self.config.taus)
-    yield self._decontaminated(
-      "pruned",
-      "exercises",
-      f"--tau={taus}",
-      f"--gin.Decontaminate.checkpoint={str(self._early_checkpoint(embedder))!r}",
-      f"--gin.Decontaminate.distance={self.config.distance}",
-      needs=[_early(embedder)],
-    )
-    yield self._made("sets", ("pruned", "ruler"), materials.exercise_sets)
-    yield self._decontaminated("leak_found", "leaked")
-    yield self._made("seen", ("sets", "ruler"), materials.seen)
-
-  def _exercise_store(self, name: str) -> Iterator[Step]:
-    yield self._publish(name)
-    yield self._prepare(name, name, "exercises")
 
   def _publish(self, name: str) -> Step:
-    inputs: tuple[str, ...] = TEXT_SETS.get(name, (name,))
+    inputs: tuple[str, ...] = _SETS.get(name, (name,))
     needs = ["sets"]
-    if name in TEXT_SETS:
+    if name in _SETS:
       needs = [_MADE_BY.get(each, each) for each in inputs]
     paths = tuple(str(self.folder / "curate" / each) for each in inputs)
     return self._curate(
@@ -261,24 +227,15 @@ class Plan:
       f"--gin.Publish.directory={str(self.folder / 'data' / name)!r}",
     )
 
-  def _store(self, text: str) -> Iterator[Step]:
-    published, mixture = MIXTURES[text]
-    yield self._prepare(text, published, mixture)
-
-  def _prepare(self, name: str, published: str, mixture: str) -> Step:
-    first = name == "vocabulary"
-    needs = (
-      (f"publish_{published}",)
-      if first
-      else (f"publish_{published}", "prepare_vocabulary")
-    )
-    words = ("phi1_jax.prepare", *self._data(name))
-    seconds = _SECONDS.get(name, _STORE_SECONDS)
-    return Step(f"prepare_{name}", needs, words, seconds=seconds)
+  def _prepare(self, name: str) -> Step:
+    needs = [f"publish_{_MIXTURES.get(name, (name,))[0]}", "prepare_vocabulary"]
+    step, words = f"prepare_{name}", ("phi1_jax.prepare", *self._data(name))
+    seconds = _SECONDS.get(step, _STORE_SECONDS)
+    return Step(step, tuple(n for n in needs if n != step), words, seconds=seconds)
 
   def _data(self, name: str) -> tuple[str, ...]:
     """Return the flags of `Data` for a text or a set of exercises."""
-    published, mixture = MIXTURES.get(name, (name, "exercises"))
+    published, mixture = _MIXTURES.get(name, (name, "exercises"))
     tokenizer = str(self.folder / "stores" / "vocabulary")
     flags = {
       "mixture": mixture,
@@ -294,14 +251,13 @@ class Plan:
   def _train(self, run: Run) -> Iterator[Step]:
     """Yield a training, in two steps if others start from its earlier checkpoint."""
     arm, early = run.arm, run.early_step(self.config)
-    read = arm.exercises or arm.text
-    assert read
+    length, read = run.length(self.config), arm.exercises or arm.text or ""
     needs = [f"prepare_{read}"]
     flags = [f"--gin.Model.vocabulary_size={self.config.vocabulary_size}"]
     if arm.exercises and arm.text:
       before = Run(Arm(arm.text, arm.text, None, ""), run.size, run.seed)
-      needs.append(_early(before))
-      start = self._early_checkpoint(before)
+      needs.append(f"train_{before.early}")
+      start = self._checkpoint(before)
       flags.append(f"--gin.Checkpoint.init_from={str(start)!r}")
     words = (
       "phi1_jax.train",
@@ -310,83 +266,57 @@ class Plan:
       f"--workdir={self.folder / 'train' / run.name}",
       *self._data(read),
       *flags,
-      f"--gin.Train.total_steps={run.length(self.config)}",
+      f"--gin.Train.total_steps={length}",
       f"--gin.Train.seed={run.seed}",
       f"--gin.Checkpoint.every={early}",
       f"--gin.Checkpoint.keep_every={early}",
     )
-    length = run.length(self.config)
     if not arm.exercises:
-      stop = f"--gin.Train.stop_at_step={early}"
-      seconds = round(_STEP_SECONDS * early)
-      yield Step(_early(run), tuple(needs), (*words, stop), seconds=seconds)
-      needs, length = [_early(run)], length - early
+      stop, seconds = f"--gin.Train.stop_at_step={early}", round(_STEP_SECONDS * early)
+      step = Step(f"train_{run.early}", tuple(needs), (*words, stop), seconds=seconds)
+      yield step
+      needs, length = [step.name], length - early
     seconds = round(_STEP_SECONDS * length)
-    yield Step(_train(run), tuple(needs), words, seconds=seconds)
+    yield Step(f"train_{run.name}", tuple(needs), words, seconds=seconds)
 
-  def _early_checkpoint(self, run: Run) -> Path:
-    return self._checkpoint(run, run.early_step(self.config))
-
-  def _checkpoint(self, run: Run, step: int) -> Path:
+  def _checkpoint(self, run: Run, step: int | None = None) -> Path:
+    """Return the checkpoint of a step; by default the one that others start from."""
+    step = step or run.early_step(self.config)
     return self.folder / "train" / run.name / "checkpoints" / str(step)
 
   def _judge(self, run: Run) -> Iterator[Step]:
     """Yield evaluations: all task sets at the end, the nearest tier earlier, too."""
-    tiers = ruler.TIERS
-    main = not run.arm.exercises or run.arm.exercises == "main"
-    more = list(ruler.FAR) if main else []
-    if self.config.benchmarks and run.arm.name in BENCHMARKED:
-      more += ["humaneval-164"] + ["mbpp-full-500"] * (self.benchmarks is not None)
-    end = self._checkpoint(run, run.length(self.config))
-    wanted = [
-      (run.name, end, [*tiers, *more]),
-      (run.early, self._early_checkpoint(run), tiers[:1]),
-    ]
-    for name, checkpoint, sets in wanted if main else wanted[:1]:
-      last = checkpoint == end
-      kind = ("main" if main else "control") if last else "early"
-      flags = [f"--task_set={name}" for name in sets]
-      flags.append(f"--max_new_tokens={self.config.max_new_tokens}")
-      if last:
-        flags.append(f"--texts={self.folder / ruler.TEXTS}")
-        if self.config.sampled and main:
-          flags.append(f"--sampled={tiers[0]}:{self.config.sampled}")
-      if self.benchmarks and "mbpp-full-500" in sets:
-        flags.append(f"--benchmarks={self.benchmarks}")
-      yield Step(
-        f"judge_{name}",
-        (_train(run), "ruler", "held_out"),
-        (
-          "evals",
-          "judge",
-          f"--checkpoint={checkpoint}",
-          f"--workdir={self.folder / 'judged' / name}",
-          *flags,
-        ),
-        seconds=_JUDGING_SECONDS[kind],
+    near, main = materials.TIERS[0], run.arm.exercises in (None, "main")
+    sets = [*materials.TIERS, *(materials.FAR if main else ())]
+    if self.config.benchmarks and run.arm.name in _BENCHMARKED:
+      sets += ["humaneval-164"] + ["mbpp-full-500"] * (self.benchmarks is not None)
+    flags = [f"--texts={self.folder / materials.TEXTS}"]
+    if self.config.sampled and main:
+      flags.append(f"--sampled={near}:{self.config.sampled}")
+    if self.benchmarks and "mbpp-full-500" in sets:
+      flags.append(f"--benchmarks={self.benchmarks}")
+    last, early = run.length(self.config), run.early_step(self.config)
+    for name, step, of, more, kind in (
+      (run.name, last, sets, flags, "main" if main else "control"),
+      (run.early, early, [near], [], "early"),
+    )[: 2 if main else 1]:
+      words = (
+        *("evals", "judge", f"--checkpoint={self._checkpoint(run, step)}"),
+        f"--workdir={self.folder / 'judged' / name}",
+        *(f"--task_set={task_set}" for task_set in of),
+        f"--max_new_tokens={self.config.max_new_tokens}",
+        *more,
       )
+      needs = (f"train_{run.name}", "ruler", "held_out")
+      yield Step(f"judge_{name}", needs, words, seconds=_JUDGING_SECONDS[kind])
 
   def _nearest(self) -> Iterator[Step]:
     """Yield the steps of the control that copies."""
-    yield self._made("nearest", ("sets", "ruler"), materials.nearest)
-    for name in ruler.TIERS:
-      yield Step(
-        f"judge_nearest-{name}",
-        ("nearest",),
-        (
-          "evals",
-          "exercises",
-          f"--task_set={name}",
-          f"--completions={self.folder / 'nearest' / name}.jsonl",
-          f"--workdir={self.folder / 'judged' / 'nearest' / name}",
-        ),
+    yield self._function("nearest", materials.nearest, "sets", "ruler")
+    for name in materials.TIERS:
+      words = (
+        *("evals", "exercises", f"--task_set={name}"),
+        f"--completions={self.folder / 'nearest' / name}.jsonl",
+        f"--workdir={self.folder / 'judged' / 'nearest' / name}",
       )
-
-
-def _train(run: Run) -> str:
-  return f"train_{run.name}"
-
-
-def _early(run: Run) -> str:
-  """Return the name of the step that makes a text's earlier checkpoint."""
-  return f"train_{run.early}"
+      yield Step(f"judge_nearest-{name}", ("nearest",), words)

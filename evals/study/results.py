@@ -11,8 +11,6 @@
     loss       kind of text -> nats per byte
     sampled    pass@k of the nearest tier, where it was sampled
   arms         a list, one per arm and size, over the seeds: about, scores per task set
-  repeated     of four seeds or more: a row per arm, size and tier, with the scores of
-               the first half of the seeds and of the others
   comparisons  paired tests between arms: task set, difference, p_value, method
   pruning      a row per tau: removed, and per subset the shares before and after; for
                the strictest also of as few exercises drawn at random
@@ -26,21 +24,21 @@
   steps        seconds of each step of the study
   where        commits (of the steps, and of the gathering), versions, hardware, when
 
-Shares are of the truncated variant (see evals/programs.py). Null is not known.
+Shares are of the truncated variant (see evals/programs.py). Unknown values are null.
 """
 
-from __future__ import annotations
-
 import dataclasses
-from collections.abc import Mapping, Sequence
+import importlib.metadata
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evals import judge, loss, prompts, report, summary, workdir
-from evals.study import arms, provenance, ruler, tables
-from evals.study.arms import FULL
+from evals import judge, loss, prompts, score, summary, task_sets, workdir
+from evals.study import arms, graph, materials
+from evals.study.arms import FULL, THINNED
 from evals.study.config import StudyConfig
-from evals.study.graph import STEPS
 from evals.study.page import FORMAT
 from evals.study.plan import Run, runs
 from phi1_jax import storage
@@ -49,44 +47,63 @@ from phi1_jax.curation import folder as folders
 STUDY = "study.json"
 VARIANT = "truncated"
 _CURVE_POINTS = 60
+_ENDS = ("value", "low", "high")
+# Pairs of arms that the paper's claim and the controls are about: b against a. More
+# pairs measure the cost of pruning, and how much of it is size alone.
+_PAIRS = (
+  ("raw", "raw_exercises"),
+  ("filtered", "filtered_exercises"),
+  ("textbooks", FULL),
+  ("raw_exercises", "filtered_exercises"),
+  ("raw_exercises", FULL),
+  ("filtered_exercises", FULL),
+  ("exercises_alone", FULL),
+  ("shuffled", FULL),
+  ("wrong", FULL),
+  ("few", FULL),
+)
+_NEAR = 3  # tiers that the study of tau counts: what is far is hardly ever similar
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "seqio", "datatrove")
+
+_Runs = Sequence[Mapping[str, Any]]
+_OfArm = Callable[[str], _Runs]  # the trainings of an arm, of the first size
 
 
 def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
   """Read every run of a study and write study.json."""
-  tiers = ruler.TIERS
-  steps = list(storage.read_lines(folder / STEPS))
+  tiers = materials.TIERS
+  steps = list(storage.read_lines(folder / graph.STEPS))
   seconds = {row["step"]: row["seconds"] for row in steps}
   found = [_run(run, config, folder, seconds) for run in runs(config)]
-  by_arm = _by_arm(found)
-  nearest = _nearest(folder, tiers)
   first_size = next(iter(config.models))
+  of_arms = _arms(found)
+  nearest = {name: _score(folder / "judged" / "nearest" / name) for name in tiers}
+  scores = {a["name"]: a["scores"] for a in of_arms if a["size"] == first_size}
   shares = {
-    arm: {name: each["value"] for name, each in scores.items()}
-    for (arm, size), (_, scores) in by_arm.items()
-    if size == first_size
+    arm: {name: each["value"] for name, each in of.items()}
+    for arm, of in (scores | {"nearest": nearest}).items()
   }
-  shares["nearest"] = {name: each["value"] for name, each in nearest.items()}
+
+  def of_arm(arm: str) -> _Runs:
+    return [run for run in found if (run["arm"], run["size"]) == (arm, first_size)]
+
   data = {
     "format": FORMAT,
     "config": dataclasses.asdict(config),
     "tiers": tiers,
-    "far": list(ruler.FAR),
+    "far": list(materials.FAR),
     "runs": found,
-    "arms": [
-      {"name": arm, "size": size, "about": about, "scores": scores}
-      for (arm, size), (about, scores) in by_arm.items()
-    ],
-    "repeated": tables.repeated(found, config.seeds, tiers),
-    "comparisons": tables.comparisons(found, first_size, tiers, config.taus),
-    "pruning": tables.pruning(folder, found, first_size, tiers),
-    "leak": tables.leak(config, folder, found, first_size),
+    "arms": of_arms,
+    "comparisons": _comparisons(of_arm, config.taus),
+    "pruning": _pruning(folder, of_arm),
+    "leak": _leak(config, folder, of_arm),
     "nearest": nearest,
-    "seen": tables.seen(folder, found, first_size, tiers),
+    "seen": _seen(folder, of_arm(FULL)),
     "predictions": arms.verdicts(tiers, min(config.taus), shares),
     "examples": _examples(config, folder, tiers),
-    "sets": _sets(config, folder),
+    "sets": _sets(folder),
     "steps": seconds,
-    "where": provenance.where(steps),
+    "where": _where(steps),
   }
   storage.write_json(folder / STUDY, data)
   return data
@@ -95,119 +112,199 @@ def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
 def _run(
   run: Run, config: StudyConfig, folder: Path, seconds: Mapping[str, float]
 ) -> dict[str, Any]:
-  place = folder / "train" / run.name
-  told = storage.read_json(place / "summary.json")
+  place, judged = folder / "train" / run.name, folder / "judged" / run.name
+  trained = storage.read_json(place / "summary.json")
   rows = storage.read_lines(place / "metrics.jsonl")
   curve = [(row["step"], row["loss"]) for row in rows if "loss" in row]
-  stride = max(1, len(curve) // _CURVE_POINTS)
-  held_out = [(row["step"], row["eval/loss"]) for row in rows if "eval/loss" in row]
-  started = run.before(config)
-  per_step = told["tokens_seen"] / told["step"]
-  flops_per_token = told["flops_per_token"]
+  before, length, seen = run.before(config), trained["step"], trained["tokens_seen"]
+  per_step, flops = seen / length, trained["flops_per_token"]
   tokens = {
-    "text": per_step * (started if run.arm.exercises else told["step"]),
-    "exercises": told["tokens_seen"] if run.arm.exercises else 0,
+    "text": per_step * (before if run.arm.exercises else length),
+    "exercises": seen if run.arm.exercises else 0,
   }
-  judged = folder / "judged" / run.name
-  nearest_tier = ruler.TIERS[0]
-  early = judged.with_name(run.early) / nearest_tier
   total = sum(tokens.values())
-  later = per_step * (told["step"] - run.early_step(config))
+  early, place = None, judged.with_name(run.early) / materials.TIERS[0]
+  if place.exists():
+    later = per_step * (length - run.early_step(config))
+    scored = _score(place)
+    early = {"flops": (total - later) * flops} | {key: scored[key] for key in _ENDS}
+  sets = sorted(path.parent.name for path in judged.glob(f"*/{workdir.SUMMARY}"))
+  sampled = None
+  for name in [name for name in sets if name.endswith(judge.SAMPLED)]:
+    sets.remove(name)
+    told = storage.read_json(judged / name / workdir.SUMMARY)
+    task_set = told["settings"]["task_set"]
+    sampled = {"task_set": task_set, **told["scores"][VARIANT]}
   return {
     "name": run.name,
     "arm": run.arm.name,
     "about": run.arm.about,
     "size": run.size,
     "seed": run.seed,
-    "parameters": told["parameters"],
-    "steps": started + told["step"],
+    "parameters": trained["parameters"],
+    "steps": before + length,
     "tokens": tokens,
-    "flops": total * flops_per_token,
+    "flops": total * flops,
     "seconds": sum(seconds.get(f"train_{name}", 0.0) for name in (run.name, run.early)),
-    "started": started,
-    "curve": curve[::stride],
-    "held_out": held_out,
-    "scores": {
-      name: _score(judged / name)
-      for name in _task_sets(judged)
-      if not name.endswith(judge.SAMPLED)
-    },
-    "early": (
-      early.exists()
-      and {
-        "flops": (total - later) * flops_per_token,
-        **{key: _score(early)[key] for key in ("value", "low", "high")},
-      }
-    )
-    or None,
-    "loss": _losses(judged),
-    "sampled": _sampled(judged),
+    "started": before,
+    "curve": curve[:: max(1, len(curve) // _CURVE_POINTS)],
+    "held_out": [(row["step"], row["eval/loss"]) for row in rows if "eval/loss" in row],
+    "scores": {name: _score(judged / name) for name in sets},
+    "early": early,
+    "loss": {r["kind"]: r for r in storage.read_json(judged / loss.RESULT)["losses"]},
+    "sampled": sampled,
   }
-
-
-def _task_sets(judged: Path) -> list[str]:
-  return sorted(path.parent.name for path in judged.glob(f"*/{workdir.SUMMARY}"))
 
 
 def _score(place: Path) -> dict[str, Any]:
   """Return the score of a judged task set, with the ids of solved problems."""
   told = storage.read_json(place / workdir.SUMMARY)
-  solved = _correct(place)
-  rates = told["rates"][VARIANT]
-  first = told["scores"][VARIANT]["pass@1"]
+  digest = storage.read_json(place / workdir.RUN)["execute"]["judge"]
+  passed = {
+    row["task_id"]: row["outcome"] == "passed"
+    for row in storage.read_lines(place / workdir.VERDICTS)
+    if (row["variant"], row["judge"], row["sample"]) == (VARIANT, digest, 0)
+  }
+  first, rates = told["scores"][VARIANT]["pass@1"], told["rates"][VARIANT]
   return {
-    **{key: first[key] for key in ("value", "low", "high")},
-    "solved": sorted(name for name, each in solved.items() if each[0]),
-    "total": len(solved),
+    **{key: first[key] for key in _ENDS},
+    "solved": sorted(name for name, each in passed.items() if each),
+    "total": len(passed),
     **{name: rates[name] for name in summary.RATES},
   }
 
 
-def _correct(place: Path) -> dict[str, list[bool]]:
-  """Return whether each sample of a problem passed, by problem."""
-  judge_digest = storage.read_json(place / workdir.RUN)["execute"]["judge"]
-  found: dict[str, dict[int, bool]] = {}
-  for row in storage.read_lines(place / workdir.VERDICTS):
-    if row["variant"] == VARIANT and row["judge"] == judge_digest:
-      passed = row["outcome"] == "passed"
-      found.setdefault(row["task_id"], {})[row["sample"]] = passed
-  return {name: [each[i] for i in sorted(each)] for name, each in found.items()}
+def over_seeds(group: _Runs, name: str) -> dict[str, Any]:
+  """Return a task set's score over the seeds."""
+  of_first = group[0]["scores"][name]
+  solved = [len(run["scores"][name]["solved"]) for run in group]
+  estimate = dataclasses.asdict(score.over_trainings(_samples(group, name)))
+  return {**estimate, "solved": solved, "total": of_first["total"]}
 
 
-def _losses(judged: Path) -> dict[str, Any]:
-  told = storage.read_json(judged / loss.RESULT)
-  return {row["kind"]: row for row in told["losses"]}
-
-
-def _sampled(judged: Path) -> dict[str, Any] | None:
-  found = [name for name in _task_sets(judged) if name.endswith(judge.SAMPLED)]
-  if not found:
-    return None
-  told = storage.read_json(judged / found[0] / workdir.SUMMARY)
-  return {"task_set": told["settings"]["task_set"], **told["scores"][VARIANT]}
-
-
-_Scores = dict[str, dict[str, Any]]
-
-
-def _by_arm(
-  found: Sequence[Mapping[str, Any]],
-) -> dict[tuple[str, str], tuple[str, _Scores]]:
-  """Return the scores over the seeds by arm and size."""
-  grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+def _arms(found: _Runs) -> list[dict[str, Any]]:
+  groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
   for run in found:
-    grouped.setdefault((run["arm"], run["size"]), []).append(run)
+    groups.setdefault((run["arm"], run["size"]), []).append(run)
+  return [
+    {"name": arm, "size": size, "about": group[0]["about"]}
+    | {"scores": {name: over_seeds(group, name) for name in group[0]["scores"]}}
+    for (arm, size), group in groups.items()
+  ]
+
+
+def ids_of(task_set: str) -> list[str]:
+  """Return the ids of a task set."""
+  return [problem.id for problem in task_sets.load(task_set)]
+
+
+def _samples(
+  group: _Runs, name: str, ids: Sequence[str] | None = None
+) -> dict[str, list[bool]]:
+  """Return whether each seed solves a problem, by problem."""
+  solved = [set(run["scores"][name]["solved"]) for run in group]
+  every = ids_of(name) if ids is None else ids
+  return {problem: [problem in each for each in solved] for problem in every}
+
+
+def _share(correct: Mapping[str, Sequence[bool]]) -> dict[str, Any] | None:
+  """Return the share of some problems over the seeds; None without problems."""
+  return dataclasses.asdict(score.over_trainings(correct)) if correct else None
+
+
+def _comparisons(of_arm: _OfArm, taus: Sequence[float]) -> list[dict[str, Any]]:
+  """Return paired tests of `_PAIRS`, and about pruning, on every tier."""
+  rows = []
+  pruned = [(arms.pruned(tau), FULL) for tau in taus]
+  size_alone = (THINNED, FULL), (arms.pruned(min(taus)), THINNED)
+  for a, b in (*_PAIRS, *pruned, *size_alone):
+    for name in materials.TIERS:
+      both = [_samples(of_arm(arm), name) for arm in (a, b)]
+      compared = dataclasses.asdict(score.compare_trainings(*both))
+      rows.append({"a": a, "b": b, "task_set": name, **compared})
+  return rows
+
+
+def _pruning(folder: Path, of_arm: _OfArm) -> list[dict[str, Any]]:
+  """Return the paper's Table 3: similar and other problems, before and after pruning.
+
+  The three nearest tiers are counted together: each has only a few problems that are
+  not similar.
+  """
+  found = storage.read_json(folder / "curate" / "pruned" / "study.json")["rows"]
+  strictest, rows = min(row["tau"] for row in found), []
+  for row in sorted(found, key=lambda row: -row["tau"]):
+    arm = arms.pruned(row["tau"])
+    files = {Path(path).name: each for path, each in row["benchmarks"].items()}
+    similar = set(files[materials.PROBLEMS]["similar"])
+    wanted = {"before": FULL, "after": arm}
+    wanted |= {"thinned": THINNED} if row["tau"] == strictest else {}
+    subsets = []
+    for kind in ("similar", "non-similar", "total"):
+      subset: dict[str, Any] = {"subset": kind}
+      for label, of in wanted.items():
+        correct = {}
+        for name in materials.TIERS[:_NEAR]:
+          ids = ids_of(name)
+          if kind != "total":
+            ids = [n for n in ids if (n in similar) == (kind == "similar")]
+          correct |= _samples(of_arm(of), name, ids)
+        subset |= {label: _share(correct), "n": len(correct)}
+      subsets.append(subset)
+    manifest = storage.read_json(folder / "stores" / arm / "manifest.json")
+    read = of_arm(arm)[0]["tokens"]["exercises"]
+    facts = {key: row[key] for key in ("tau", "read", "removed", "share", "reasons")}
+    rows.append(facts | {"times_read": read / manifest["tokens"], "subsets": subsets})
+  return rows
+
+
+def _leak(config: StudyConfig, folder: Path, of_arm: _OfArm) -> dict[str, Any]:
+  """Return what became of the planted problems.
+
+  Problems count as similar where decontamination convicts an exercise of the leaked
+  set for their likeness.
+  """
+  task_set = materials.LEAKED_FROM
+  planted = {problem.id for problem in materials.leaked_problems(config)}
+  caught, others_dropped, close = set(), 0, set()
+  for each in folders.dropped(folder / "curate" / "leak_found"):
+    close.update(each.evidence["problems"])
+    if each.document.source != "leak":
+      others_dropped += 1
+    elif materials.is_copy(each.evidence):
+      caught.add(each.document.provenance["variant"]["problem"])
+  ids = ids_of(task_set)
+  kinds = {
+    "planted": [n for n in ids if n in planted],
+    "similar to an exercise, not planted": [n for n in ids if n in close - planted],
+    "not similar": [n for n in ids if n not in close | planted],
+  }
+  shares = {
+    label: {
+      kind: (_share(_samples(of_arm(arm), task_set, of)) or {}) | {"n": len(of)}
+      for kind, of in kinds.items()
+      if of
+    }
+    for label, arm in (("without", FULL), ("with", "leaked"))
+  }
   return {
-    key: (
-      group[0]["about"],
-      {name: tables.over_seeds(group, name) for name in group[0]["scores"]},
-    )
-    for key, group in grouped.items()
+    "task_set": task_set,
+    "planted": len(planted),
+    "copies": config.leak_copies,
+    "found": len(caught),
+    "others_dropped": others_dropped,
+    "shares": shares,
   }
 
 
-def _nearest(folder: Path, tiers: Sequence[str]) -> dict[str, Any]:
-  return {name: _score(folder / "judged" / "nearest" / name) for name in tiers}
+def _seen(folder: Path, group: _Runs) -> list[dict[str, Any]]:
+  """Return scores by whether some exercise computes a problem's function."""
+  return [
+    {"task_set": name, "kind": kind, "n": len(ids)}
+    | {"share": _share(_samples(group, name, ids))}
+    for name, kinds in storage.read_json(folder / materials.SEEN).items()
+    for kind, ids in kinds.items()
+  ]
 
 
 def _examples(
@@ -217,10 +314,9 @@ def _examples(
   first = next(run for run in runs(config) if run.arm.name == FULL)
   rows = []
   for name in tiers:
-    place = folder / "judged" / first.name / name
-    problems = report.load_problems(name, None)
-    asked = prompts.build_all(problems, name, "as-is", None)
-    read = summary.read(place, problems, asked)
+    problems = task_sets.load(name)
+    asked = prompts.build_all(problems, name, "as-is")
+    read = summary.read(folder / "judged" / first.name / name, problems, asked)
     wanted = [True, False]
     for problem in problems:
       row = read.completions[problem.id][0]
@@ -228,28 +324,40 @@ def _examples(
       passed = verdict["outcome"] == "passed"
       if passed in wanted:
         wanted.remove(passed)
-        rows.append(
-          {
-            "task_set": name,
-            "id": problem.id,
-            "prompt": problem.prompt,
-            "completion": row["completion"],
-            "reference": problem.reference,
-            "outcome": verdict["outcome"],
-            "detail": verdict["detail"],
-          }
-        )
+        of = {"task_set": name, "id": problem.id, "prompt": problem.prompt}
+        of |= {"completion": row["completion"], "reference": problem.reference}
+        rows.append(of | {key: verdict[key] for key in ("outcome", "detail")})
   return rows
 
 
-def _sets(config: StudyConfig, folder: Path) -> dict[str, Any]:
+def _sets(folder: Path) -> dict[str, Any]:
   """Return documents and tokens of every store, and the counts of the stages."""
-  found = {}
+  stores, stages = {}, {}
   for place in sorted((folder / "stores").iterdir()):
     manifest = storage.read_json(place / "manifest.json")
-    found[place.name] = {key: manifest[key] for key in ("documents", "tokens", "bytes")}
-  stages = {}
+    stores[place.name] = {
+      key: manifest[key] for key in ("documents", "tokens", "bytes")
+    }
   for name in ("pool", "raw", "filter", "textbooks", "exercises", "main"):
     stats = folders.read_stats(folder / "curate" / name)
     stages[name] = {key: stats[key] for key in ("read", "kept", "dropped")}
-  return {"stores": found, "stages": stages}
+  return {"stores": stores, "stages": stages}
+
+
+def _where(steps: _Runs) -> dict[str, Any]:
+  """Return commits, versions and hardware, given the rows of the finished steps."""
+  rows = [*steps, graph.here()]
+  versions = {}
+  for name in _PACKAGES:
+    try:
+      versions[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      versions[name] = None
+  machines = [row["machine"] for row in rows if "machine" in row]
+  return {
+    "commits": list(dict.fromkeys(row["commit"] or "unknown" for row in rows)),
+    "python": platform.python_version(),
+    "machine": "; ".join(dict.fromkeys(machines)),
+    "versions": versions,
+    "when": time.strftime("%Y-%m-%d %H:%M"),
+  }

@@ -1,10 +1,7 @@
-"""Damaged exercises, for the controls, and planted problems.
+"""Damaged exercises, for the controls, planted problems, and a control that copies.
 
-Each set is as large as its original, or is read for as many steps. The provenance of a
-document says how it was changed.
+The provenance of a document says how it was changed.
 """
-
-from __future__ import annotations
 
 import ast
 import dataclasses
@@ -23,24 +20,12 @@ _TRAINED = "planted"
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-  """The lines of an exercise, divided by its docstring.
+  """The lines of an exercise, divided by its docstring."""
 
-  Attributes:
-    head: imports, helpers and the `def` line.
-    docstring: with its quotes.
-    body: the solution.
-    arguments: names of the function's arguments.
-  """
-
-  head: str
-  docstring: str
-  body: str
-  arguments: tuple[str, ...]
-
-  @property
-  def text(self) -> str:
-    """The whole exercise."""
-    return self.head + self.docstring + self.body
+  head: str  # imports, helpers and the `def` line
+  docstring: str  # with its quotes
+  body: str  # the solution
+  arguments: tuple[str, ...]  # names of the function's arguments
 
 
 def parts(text: str) -> Parts | None:
@@ -54,17 +39,14 @@ def parts(text: str) -> Parts | None:
     return None
   lines = text.splitlines(keepends=True)
   start, end = function.body[0].lineno - 1, function.body[0].end_lineno or 0
-  return Parts(
-    "".join(lines[:start]),
-    "".join(lines[start:end]),
-    "".join(lines[end:]),
-    tuple(argument.arg for argument in function.args.args),
-  )
+  cut = (lines[:start], lines[start:end], lines[end:])
+  names = tuple(argument.arg for argument in function.args.args)
+  return Parts(*map("".join, cut), arguments=names)
 
 
 def renamed(text: str, old: Sequence[str], new: Sequence[str]) -> str:
-  """Return text with names replaced, whole words only and all at once."""
-  names = dict(zip(old, new, strict=True))
+  """Return text with names replaced pair by pair, whole words only and all at once."""
+  names = dict(zip(old, new, strict=False))
   if not names:
     return text
   pattern = r"\b(" + "|".join(map(re.escape, names)) + r")\b"
@@ -77,24 +59,19 @@ def shuffled(documents: Sequence[Document], seed: int) -> list[Document]:
   A model can learn the form of an exercise and the language of solutions from them, but
   not the meaning of a docstring or a name.
   """
-  cut = _cut(documents)
-  order = _derangement(len(cut), seed)
   return [
-    _made(document, of.head + of.docstring + _lent(other, of).body, "shuffled")
-    for (document, of), (_, other) in zip(cut, (cut[i] for i in order), strict=True)
+    _changed(document, of, body, "shuffled")
+    for document, of, body in _with_other_bodies(documents, seed)
   ]
 
 
 def wrong(documents: Sequence[Document], share: float, seed: int) -> list[Document]:
   """Return exercises of which a share has the solution of another."""
-  cut = _cut(documents)
-  order = _derangement(len(cut), seed)
   chance = random.Random(f"wrong {seed}")
   found = []
-  for (document, of), place in zip(cut, order, strict=True):
-    body = _lent(cut[place][1], of).body
+  for document, of, body in _with_other_bodies(documents, seed):
     if chance.random() < share and body != of.body:
-      document = _made(document, of.head + of.docstring + body, "wrong")
+      document = _changed(document, of, body, "wrong")
     found.append(document)
   return found
 
@@ -124,29 +101,55 @@ def leaked(
   return sorted([*documents, *planted], key=lambda d: d.id)
 
 
-def _cut(documents: Sequence[Document]) -> list[tuple[Document, Parts]]:
-  found = [(document, parts(document.text)) for document in documents]
-  return [(document, of) for document, of in found if of is not None]
-
-
-def _lent(lender: Parts, to: Parts) -> Parts:
-  """Return another exercise's lines with this one's names of arguments."""
-  count = min(len(lender.arguments), len(to.arguments))
-  old, new = lender.arguments[:count], to.arguments[:count]
-  lent = (lender.head, lender.docstring, lender.body)
-  return Parts(*(renamed(text, old, new) for text in lent), arguments=new)
-
-
-def _derangement(number: int, seed: int) -> list[int]:
-  """Return a random order that leaves nothing in its place."""
-  chance = random.Random(f"derangement {seed}")
-  places = list(range(number))
-  chance.shuffle(places)
-  # One cycle through all of them: each is given to the next.
+def _with_other_bodies(
+  documents: Sequence[Document], seed: int
+) -> list[tuple[Document, Parts, str]]:
+  """Return each exercise with the body of another, about its own arguments."""
+  cut = [(document, parts(document.text)) for document in documents]
+  known = [(document, of) for document, of in cut if of is not None]
+  places = list(range(len(known)))
+  random.Random(f"derangement {seed}").shuffle(places)
+  # One cycle through all of them: each gets the body of the next.
   following = dict(zip(places, [*places[1:], *places[:1]], strict=True))
-  return [following[place] for place in range(number)]
+  found = []
+  for place, (document, of) in enumerate(known):
+    lender = known[following[place]][1]
+    body = renamed(lender.body, lender.arguments, of.arguments)
+    found.append((document, of, body))
+  return found
 
 
-def _made(document: Document, text: str, kind: str) -> Document:
+def _changed(document: Document, of: Parts, body: str, kind: str) -> Document:
+  text = of.head + of.docstring + body
   changed = document.noted(STAGE, {"kind": kind, "of": document.id})
   return dataclasses.replace(changed, id=identify(kind, text), text=text)
+
+
+def copied(
+  documents: Sequence[Document], problems: Sequence[Problem]
+) -> list[dict[str, str]]:
+  """Return completions that copy the body under the most similar training docstring.
+
+  A model may have solved by retrieval what this control solves. Similarity is the
+  cosine of TF-IDF weights of the docstrings' words and pairs of words; the body's
+  arguments get the names of the problem's.
+
+  Returns:
+    A line of `--completions` for each problem.
+  """
+  from sklearn.feature_extraction.text import TfidfVectorizer
+
+  taught = [found for d in documents if (found := parts(d.text))]
+  asked = [
+    parts(problem.prompt + "    pass\n") or Parts("", problem.prompt, "", ())
+    for problem in problems
+  ]
+  vectorizer = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+", min_df=1)
+  known = vectorizer.fit_transform([each.docstring for each in taught])
+  closeness = vectorizer.transform([each.docstring for each in asked]) @ known.T
+  rows = []
+  for problem, to, row in zip(problems, asked, closeness, strict=True):
+    of = taught[int(row.argmax())]
+    body = renamed(of.body, of.arguments, to.arguments)
+    rows.append({"task_id": problem.id, "completion": body})
+  return rows

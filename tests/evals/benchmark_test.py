@@ -95,3 +95,19 @@ def test_published_verdicts_beside_ours(run, files, capsys):
 def test_problems_are_needed(files, flags):
   with pytest.raises(InputError, match=r"--problems=FILE|nope.jsonl: cannot be read"):
     command_line.main(["custom", "--workdir=x", "--completions=made.json", *flags])
+
+
+def test_references_are_counted_by_problem(run, capsys):
+  flags = ["custom", "--problems=mine.jsonl", "--references"]
+  assert command_line.main(flags) == 0
+  assert capsys.readouterr().out.startswith("2/2 references pass")
+
+
+@pytest.mark.parametrize(
+  "flags", [["--references"], ["--workdir=x", "--completions=made.json"]]
+)
+def test_a_wrong_reference_of_a_user_is_wrong_input(run, files, flags):
+  text = (files / "mine.jsonl").read_text()
+  (files / "mine.jsonl").write_text(text.replace("2 *", "3 *", 1))
+  with pytest.raises(InputError, match=r"mine\.jsonl: mine/0: reference failed: wrong"):
+    command_line.main(["custom", "--problems=mine.jsonl", *flags])

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from evals import completions, programs, prompts, report
+from evals import completions, programs, prompts, task_sets
 from phi1_jax import InputError
 
 
@@ -113,8 +113,8 @@ def test_ids_name_one_problem(five, tmp_path):
   with pytest.raises(InputError, match="task_id 2, which may be"):
     completions.read(path, problems[2:3], problems)
   with pytest.raises(InputError, match="got '2', which may be any of hard/2, easy/2"):
-    report.subset(problems, "mine", "1,2")
-  assert report.subset(problems, "mine", "1,easy/2")["subset"] == ["1", "easy/2"]
+    task_sets.subset(problems, "mine", "1,2")
+  assert task_sets.subset(problems, "mine", "1,easy/2")["subset"] == ["1", "easy/2"]
 
 
 def test_no_file_of_completions(five, tmp_path):

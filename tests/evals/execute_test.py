@@ -91,7 +91,7 @@ def test_scores_nothing_where_the_self_test_fails(run, folder, trusting, wrong):
     "empty": "HumanEval/0: empty body passed",
     "hack": "hack always equal passed",
   }
-  with pytest.raises(execute.UnfitError, match=named[wrong]):
+  with pytest.raises(selftest.UnfitError, match=named[wrong]):
     run(Unfit())
   assert storage.read_lines(folder / workdir.VERDICTS) == []
 
@@ -102,7 +102,7 @@ def test_a_judge_that_loses_a_program_is_noticed(five, trusting):
       yield from list(super().run(asked))[1:]
 
   found = selftest.complaints(selftest.references(five), Losing())
-  assert [x for x in found if x] == ["HumanEval/0: reference: no verdict"]
+  assert [message for _, message in found] == ["HumanEval/0: reference: no verdict"]
 
 
 def test_incomplete_runs_are_refused(run, five, folder, asked, trusting):
@@ -120,7 +120,9 @@ def test_a_run_that_was_killed_is_incomplete(run, five, folder, asked, trusting)
   noted = storage.read_json(folder / workdir.RUN)
   del noted["generate"]
   storage.write_json(folder / workdir.RUN, noted)
-  with pytest.raises(InputError, match=r"5 completions, expected that run\.json says"):
+  with pytest.raises(
+    InputError, match=r"5 completions, expected a number in run\.json"
+  ):
     summary.read(folder, five, asked)
   noted["generate"] = {"samples": None, "rows": 6}
   storage.write_json(folder / workdir.RUN, noted)
@@ -181,7 +183,7 @@ def test_what_is_nested_too_deeply_is_judged_as_it_is(five, asked, monkeypatch):
 def test_hacks_are_contained_by_the_real_sandbox(five):
   with Sandbox(workers=2) as sandbox:
     cases = selftest.references(five) + selftest.wrong(five)
-    assert [x for x in selftest.complaints(cases, sandbox) if x] == []
+    assert selftest.complaints(cases, sandbox) == []
 
 
 def test_never_imports_jax():

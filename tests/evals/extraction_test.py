@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from evals import prompts
 from evals.extraction import Extraction, extract
 from phi1_jax.problems import mbpp
+from tests.evals.conftest import reference_completion
 
 F = "def f(x):\n  return x\n"
 
@@ -301,7 +302,7 @@ def test_any_text_is_extracted_from(text):
 def test_references_of_humaneval_stay_right(five, style):
   for problem in five:
     whole = prompts.build(problem, style).prefix
-    whole += prompts.reference_completion(problem, style)
+    whole += reference_completion(problem, style)
     assert _right(problem, extract(whole, problem.entry_point, problem.names()).code)
 
 

@@ -14,7 +14,7 @@ SAMPLED = dataclasses.replace(GREEDY, samples=3, temperature=0.2)
 
 @pytest.fixture
 def run(five, tmp_path):
-  """Runs the half with a backend; returns the lines that are then on the disk."""
+  """Runs the stage with a backend; returns the lines that are then on the disk."""
   asked = prompts.build_all(five, "humaneval-164", "as-is")
 
   def run(backend, config=SAMPLED):

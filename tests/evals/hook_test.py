@@ -7,7 +7,7 @@ import jax
 import pytest
 from flax import linen as nn
 
-from evals import hook, report, workdir
+from evals import hook, report, task_sets, workdir
 from phi1_jax import InputError, storage
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import Decoder
@@ -22,7 +22,7 @@ MODEL = ModelConfig(320, 1, 8, 4, 2, 16, 16, 700, dtype="float32")
 def run(tmp_path, monkeypatch):
   """A training run of a random model, as far as the hook looks at it."""
   few = humaneval.load()[:3]
-  monkeypatch.setattr(report, "load_problems", lambda *_: few)
+  monkeypatch.setattr(task_sets, "load", lambda *_: few)
   tokenizer = tokenizers.train(["def f(x):\n  return x + 1\n"] * 9, 300)
   tokenizer.save(tmp_path / tokenizers.FILE_NAME)
   mesh = make_mesh(MeshConfig(), jax.devices()[:1])

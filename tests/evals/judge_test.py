@@ -8,7 +8,7 @@ import pytest
 from flax import linen as nn
 
 from evals import __main__ as command_line
-from evals import judge, report, workdir
+from evals import judge, report, task_sets, workdir
 from phi1_jax import InputError
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import Decoder
@@ -25,7 +25,8 @@ SETS = ("humaneval-164", "exercises-unseen-pairs-100")
 @pytest.fixture(name="opened")
 def fixture_opened(monkeypatch):
   """A random model in place of every checkpoint, three problems in every task set."""
-  monkeypatch.setattr(report, "load_problems", lambda *_: humaneval.load()[:3])
+  few = humaneval.load()[:3]
+  monkeypatch.setattr(task_sets, "load", lambda *_: few)
   tokenizer = tokenizers.train(["def f(x):\n  return x + 1\n"] * 9, 300)
   mesh = make_mesh(MeshConfig(), jax.devices()[:1])
   init = jax.jit(Decoder(MODEL).init)

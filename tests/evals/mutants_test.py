@@ -2,7 +2,7 @@
 
 import pytest
 
-from evals import exercises, mutants
+from evals import mutants, task_sets
 
 SOLUTION = '''def f(n):
     """Say."""
@@ -25,8 +25,8 @@ def _passes(source, tests):
 
 def test_every_kind_of_mistake_is_made_once():
   found = list(mutants.mutants(SOLUTION))
-  assert len({m.source for m in found}) == len(found)
-  kinds = [m.kind for m in found]
+  assert len({source for _, source in found}) == len(found)
+  kinds = [kind for kind, _ in found]
   assert kinds.count("branch") == 2
   assert kinds.count("operand") == 2
   assert kinds.count("edge") == 1
@@ -38,10 +38,10 @@ def test_weak_tests_are_made_strong_enough():
   strong = mutants.strengthened(SOLUTION, "f", weak)
   assert strong[:2] == weak
   assert _passes(SOLUTION, strong)
-  alive = [m for m in mutants.mutants(SOLUTION) if _passes(m.source, strong)]
+  alive = [m for _, m in mutants.mutants(SOLUTION) if _passes(m, strong)]
   right = mutants.outcomes(SOLUTION, "f", mutants.NUMBERS)
   for mutant in alive:  # another docstring; n > 11, which for even n is n > 10
-    assert mutants.outcomes(mutant.source, "f", mutants.NUMBERS) == right
+    assert mutants.outcomes(mutant, "f", mutants.NUMBERS) == right
   assert len(alive) == 2
 
 
@@ -72,10 +72,10 @@ def test_what_a_mutation_may_keep_from_ending_is_left_alone(body):
 
 @pytest.mark.parametrize("tier", ["unseen-triples", "unseen-pairs", "reserved-frames"])
 def test_no_wrong_branch_passes_a_problem_of_the_ruler(tier):
-  for problem in exercises.load(f"exercises-{tier}-100"):
+  for problem in task_sets.load(f"exercises-{tier}-100"):
     assert _passes(problem.solution, problem.tests)
     if not mutants.ends(problem.solution, problem.entry_point):
       continue  # not a task about one number or word
-    for mutant in mutants.mutants(problem.solution):
-      if mutant.kind in mutants.ESSENTIAL:
-        assert not _passes(mutant.source, problem.tests), (problem.id, mutant)
+    for kind, mutant in mutants.mutants(problem.solution):
+      if kind in mutants.ESSENTIAL:
+        assert not _passes(mutant, problem.tests), (problem.id, mutant)

@@ -128,7 +128,7 @@ def visit(data, tmp_path_factory):
   """Opens the page, runs a script in it, returns what the script returned."""
   folder = tmp_path_factory.mktemp("page")
 
-  def go(script, fragment=""):
+  def go(script, fragment="", data=data, width=1280):
     path = folder / "report.html"
     ending = (
       "<script>window.onerror = (m) => document.body.setAttribute('data-error', m);\n"
@@ -136,11 +136,12 @@ def visit(data, tmp_path_factory):
       + script
       + "})())</script></body>"
     )
-    path.write_text(page.render(data).replace("</body>", ending))
+    path.write_text(page.render("report.html", data=data).replace("</body>", ending))
     dom = subprocess.run(
       [
         *(CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu"),
         *(f"--user-data-dir={folder / 'profile'}", "--dump-dom"),
+        f"--window-size={width},1000",
         f"file://{path}{fragment}",
       ],
       capture_output=True,
@@ -156,7 +157,7 @@ def visit(data, tmp_path_factory):
 
 
 def test_one_file_that_needs_no_other(data):
-  text = page.render(data)
+  text = page.render("report.html", data=data)
   assert not re.search(r'(src|href)="', text)
   assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
   assert text.count("<script") == 2  # the data, and what draws it
@@ -243,3 +244,25 @@ def test_samples_of_a_problem_are_switched_between(visit):
     return [first, tag()];
   """)
   assert outcomes == ["passed", "wrong"]
+
+
+@browser
+def test_a_single_checkpoint_is_no_curve(visit, data):
+  hidden = "return document.querySelector('#learning').hidden;"
+  assert visit(hidden, data={**data, "points": data["points"][:1]})
+  assert not visit(hidden)
+
+
+@browser
+def test_a_narrow_page_cuts_nothing_off(visit):
+  found = visit(
+    """
+    const wide = [...document.querySelectorAll('#scores td, #outcomes button')];
+    return [document.documentElement.clientWidth,
+      Math.max(...wide.map((x) => x.getBoundingClientRect().right)),
+      wide.filter((x) => x.scrollWidth > x.clientWidth + 1).length];
+    """,
+    width=520,
+  )
+  assert found[1] <= found[0] <= 520
+  assert found[2] == 0

@@ -3,10 +3,12 @@ import os
 import pytest
 
 from evals import extraction, programs, prompts
-from evals.config import PROMPT_STYLES, benchmark_of
+from evals.config import PROMPT_STYLES
+from evals.task_sets import benchmark_of
 from phi1_jax.problems import mbpp
 from phi1_jax.problems.problem import Problem
 from phi1_jax.sampling import stopping
+from tests.evals.conftest import reference_completion
 
 ADD = Problem(
   id="Mbpp/9",
@@ -54,7 +56,7 @@ def test_phi_docstring():
     '    """\n'
   )
   assert asked.prefix == "import math\n" + asked.text
-  body = prompts.reference_completion(ADD, "phi-docstring")
+  body = reference_completion(ADD, "phi-docstring")
   scope = {}
   exec(asked.prefix + body, scope)
   assert scope["add"](1) == 3
@@ -90,7 +92,7 @@ def test_stops_cut_no_mbpp_reference(task_set, style):
 
 def _lost(problems, style):
   stops = prompts.stops(style)
-  texts = {p.id: prompts.reference_completion(p, style) for p in problems}
+  texts = {p.id: reference_completion(p, style) for p in problems}
   return [name for name, text in texts.items() if stopping.cut(text, stops)[0] != text]
 
 

@@ -35,7 +35,7 @@ def evaluate(only_five, knowing, trusting, monkeypatch, tmp_path):
   return evaluate
 
 
-def test_all_three_halves(evaluate, capsys, tmp_path):
+def test_all_three_stages(evaluate, capsys, tmp_path):
   assert evaluate("a", solved=(0, 1, 2)) == 0
   text = capsys.readouterr().out
   assert "60.0 [23.1, 88.2]" in text  # Wilson's interval of 3 of 5
@@ -168,6 +168,13 @@ def test_a_report_of_two_runs(evaluate, capsys, tmp_path):
   assert wrong["failed_test"] == "check(truncate_number)" or wrong["detail"]
 
 
+def test_runs_are_compared_with_the_first(evaluate, tmp_path):
+  for name in "abc":
+    evaluate(name)
+  found = report.build([tmp_path / name for name in "abc"])["comparisons"]
+  assert [(c["a"], c["b"]) for c in found] == [("a", "b")] * 2 + [("a", "c")] * 2
+
+
 def test_the_table_is_aligned(evaluate, tmp_path):
   evaluate("a")
   found = json.loads((tmp_path / "a" / "summary.json").read_text())
@@ -207,13 +214,15 @@ def test_an_unfit_machine_scores_nothing(evaluate, capsys, trusting):
     (["humaneval", "--gin.Evaluation.ks=(1,2)"], r"Evaluation\.ks"),
     (["humaneval", "--gin.Evaluation.tempo=1"], "no such parameter"),
     (["humaneval", "--prompt_style=nope"], r"Evaluation\.prompt_style: got 'nope'"),
-    (["report", "nope"], r"run\.json: no such file"),
+    (["report", "nope"], r"got nope, expected the work directory of a run"),
+    (["report", "file"], r"got file, expected the work directory of a run"),
     (["report", "nope", "./nope"], "named twice"),
     (["apps"], "got 'apps', expected humaneval, mbpp, "),
   ],
 )
 def test_refuses(only_five, tmp_path, monkeypatch, flags, named):
   monkeypatch.chdir(tmp_path)
+  (tmp_path / "file").touch()
   with pytest.raises(InputError, match=named):
     command_line.main(flags)
 
@@ -235,18 +244,16 @@ def test_a_report_overwrites_no_run(evaluate, output, named):
 
 def test_a_report_is_written_whole(evaluate, tmp_path, monkeypatch):
   evaluate("a")
-  data = report.build([tmp_path / "a"])
-  path = tmp_path / "report.html"
-  report.write(data, path)
-  before = path.with_suffix(".json").read_bytes()
+  path = tmp_path / "report.json"
+  report.write({path: "a report"})
 
   def fail(*_):
     raise OSError(28, "No space left")
 
   monkeypatch.setattr("os.fsync", fail)
   with pytest.raises(InputError, match="No space left"):
-    report.write({"runs": []}, path)
-  assert path.with_suffix(".json").read_bytes() == before
+    report.write({path: "another"})
+  assert path.read_text() == "a report"
 
 
 def test_a_report_scores_what_it_shows(evaluate, tmp_path):

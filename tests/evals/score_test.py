@@ -43,14 +43,6 @@ def test_wilson_of_the_published_scores(solved, of, low, high):
   assert found == [low, high]
 
 
-def test_wilson_stays_within_zero_and_one():
-  low, high = score.wilson(0, 10)
-  assert low == 0 < high < 0.3
-  low, high = score.wilson(10, 10)
-  assert 0.7 < low < high <= 1
-  assert math.isclose(high, 1)
-
-
 def test_estimate_of_one_sample_each():
   found = score.estimate({"a": [True], "b": [False], "c": [True], "d": [True]}, 1)
   assert (found.value, found.method) == (0.75, "wilson")
@@ -81,16 +73,6 @@ def test_equal_values_have_an_interval(solved):
   assert found.high - found.low > 0.2
 
 
-def test_mcnemar_is_the_binomial_test():
-  stats = pytest.importorskip("scipy.stats")
-  assert score.mcnemar(0, 0) == 1.0
-  assert score.mcnemar(0, 5) == 2 / 32
-  for a, b in itertools.product(range(12), repeat=2):
-    if a + b:
-      theirs = stats.binomtest(a, a + b).pvalue
-      assert math.isclose(score.mcnemar(a, b), theirs, rel_tol=1e-9)
-
-
 def test_compare_one_sample_each():
   a = {str(i): [i < 10] for i in range(40)}
   b = {str(i): [2 <= i < 20] for i in range(40)}
@@ -100,18 +82,36 @@ def test_compare_one_sample_each():
   assert found.p_value == score.mcnemar(2, 10)
 
 
-def test_compare_several_samples():
+def test_numbers_stay_as_they_were():
+  """Of seeded samples, as computed before scipy's functions were used."""
   random = np.random.default_rng(0)
-  a = {str(i): list(random.random(20) < 0.4) for i in range(100)}
-  better = {
-    name: [x or y for x, y in zip(s, s[::-1], strict=True)] for name, s in a.items()
-  }
-  found = score.compare(a, better)
-  assert found.method == "bootstrap"
-  assert 0 < found.low < found.difference < found.high
-  assert 0 < found.p_value < 0.001
-  same = score.compare(a, a)
-  assert (same.difference, same.p_value) == (0.0, 1.0)
+  a, b = (
+    {str(i): list(random.random(20) < share) for i in range(100)}
+    for share in (0.4, 0.5)
+  )
+  estimate, compared = score.estimate(a, 5), score.compare(a, b)
+  assert (estimate.value, estimate.low, estimate.high) == pytest.approx(
+    (0.9252238132094943, 0.9078211268059855, 0.9407521446078432)
+  )
+  numbers = (compared.difference, compared.p_value, compared.low, compared.high)
+  assert numbers == pytest.approx(
+    (0.10449999999999998, 0.00019998000199980003, 0.0725, 0.1365)
+  )
+  assert score.compare(a, a).p_value == 1.0
+  assert [score.mcnemar(*pair) for pair in ((0, 0), (0, 5), (2, 10))] == pytest.approx(
+    [1.0, 2 / 32, 0.03857421875]
+  )
+  trained = [_trainings(shares) for shares in ([0.2, 0.25, 0.15], [0.3, 0.5, 0.35])]
+  compared = score.compare_trainings(*trained)
+  numbers = (compared.difference, compared.p_value, compared.low, compared.high)
+  assert numbers == pytest.approx(
+    (
+      0.18333333333333335,
+      0.05327073759374253,
+      -0.006395818346504628,
+      0.3730624850131713,
+    )
+  )
 
 
 def test_other_problems_cannot_be_compared():
@@ -161,13 +161,6 @@ def test_two_trainings_that_differ_say_little_of_a_third():
   assert compared.low < 0 < compared.high
 
 
-def test_trainings_that_agree_are_as_sure_as_one():
-  one, many = (score.over_trainings(_trainings([0.4] * n)) for n in (1, 3))
-  assert (many.low, many.high) == pytest.approx((one.low, one.high), abs=0.01)
-  a, b = _trainings([0.4] * 3), _trainings([0.5] * 3)
-  assert score.compare_trainings(a, b).p_value < 0.001
-
-
 @pytest.mark.parametrize("shares", [(0.0, 0.0), (0.0, 0.01), (1.0, 1.0)])
 def test_an_interval_at_the_edge_is_no_narrower_than_wilsons(shares):
   found, mean = score.over_trainings(_trainings(shares)), sum(shares) / 2
@@ -183,24 +176,6 @@ def test_a_difference_that_all_seeds_share_is_significant():
   assert compared.low > 0.1
   back = score.compare_trainings(b, a)
   assert (back.p_value, back.high) == pytest.approx((compared.p_value, -compared.low))
-
-
-def test_a_recipe_does_not_differ_from_itself():
-  a = _trainings([0.2, 0.4])
-  assert score.compare_trainings(a, a).p_value == 1.0
-
-
-def test_p_of_twins_is_not_small_more_often_than_it_says():
-  """Two recipes that are one, whose trainings move by 10 points."""
-  random, small = np.random.default_rng(0), 0
-  for _ in range(400):
-    shares = np.clip(random.normal(0.3, 0.1, 6), 0, 1)
-    a, b = ({str(i): [] for i in range(100)} for _ in range(2))
-    for place, share in enumerate(shares):
-      for each in (a, b)[place % 2].values():
-        each.append(bool(random.random() < share))
-    small += score.compare_trainings(a, b).p_value < 0.05
-  assert small / 400 < 0.07
 
 
 def test_trainings_that_do_not_pair_are_refused():

@@ -125,3 +125,9 @@ def test_the_real_sets(name):
     name == "mbpp-plus-399"
   )
   assert all(p.examples or f"def {p.entry_point}" in p.prompt for p in problems)
+
+
+def test_the_text_of_a_set_is_the_same_in_every_process():
+  words = ["b", "a", "c"]
+  for order in (words, words[::-1]):
+    assert repr(evalplus._set_or_dict(order)) == "{'a', 'b', 'c'}"

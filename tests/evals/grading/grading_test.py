@@ -9,7 +9,7 @@ import pytest
 
 from evals import __main__ as command_line
 from evals import benchmark
-from evals.grading import asking, grades, planting
+from evals.grading import asking, grades
 from phi1_jax import InputError
 from phi1_jax.llm.conversation import Malformed
 from tests.llm.conftest import ThreadSender
@@ -102,10 +102,9 @@ def test_a_known_rule_gives_known_numbers(run, grade, server, capsys):
   assert score["value"] == pytest.approx(72)  # 10, 10, 0, 6, 10
   # Of the 3125 samples of five, 1.0% add up to less than 16, and 2.9% to 16 or less.
   assert (score["low"], score["high"]) == (pytest.approx(32), pytest.approx(100))
-  assert judged["repeats"] == [7.2, 7.2, 7.2]
   assert (judged["spread"], judged["completions"], judged["unparsed"]) == (0, 5, 0)
   expected = {"passed": 3, "failed": 2, "mean_passed": 10, "mean_failed": 3}
-  assert judged["agreement"] == {**expected, "auc": 1, "kappa": 1, "threshold": 8}
+  assert judged["agreement"] == {**expected, "auc": 1}
   # Five completions, and of one problem a reference, an empty body and a constant.
   assert found["planted"]["reference"]["mean"] == 10
   assert found["planted"]["empty"] == {
@@ -267,7 +266,7 @@ def test_without_a_key_one_line(run, grade, monkeypatch):
 @pytest.mark.parametrize(
   ("flags", "named"),
   [
-    (["nope"], r"run\.json: no such file"),
+    (["nope"], "got nope, expected the work directory of a run"),
     (["nope", "nope"], "named twice"),
     (
       ["nope", "--gin.Grade.repeats=0"],
@@ -293,8 +292,8 @@ def test_refuses(run, flags, named):
   ],
 )
 def test_replies(text, grade):
-  assert asking.read_reply(text).grade == grade
-  assert asking.read_reply(text).evaluation.startswith("It ")
+  assert asking.read_reply(text)[0] == grade
+  assert asking.read_reply(text)[1].startswith("It ")
 
 
 @pytest.mark.parametrize(
@@ -319,11 +318,6 @@ def test_replies_that_are_none(text, why):
 def test_statistics():
   assert grades.auc([10, 5], [5, 0]) == (1 + 0.5 + 1 + 1) / 4
   assert grades.auc([], [1]) is None
-  # 4 of 6 alike; by chance (3/6 * 2/6 + 3/6 * 4/6) = 1/2.
-  says, are = [1, 1, 1, 0, 0, 0], [1, 0, 0, 0, 0, 1]
-  assert grades.kappa(says, are) == pytest.approx(0)
-  assert grades.kappa([1, 1, 0, 0], [1, 0, 0, 0]) == pytest.approx(0.5)
-  assert grades.kappa([1, 1], [1, 1]) is None
   assert grades.spread([[1, 3], [4, 4, 7], [9]]) == (2 + 2) / 2
   assert grades.spread([[1]]) is None
 
@@ -331,7 +325,7 @@ def test_statistics():
 def test_planted_programs_that_get_the_wrong_grades():
   planted = {
     kind: {"programs": 4, "mean": mean}
-    for kind, mean in zip(planting.KINDS, (7.9, 3.1, 3.0, 5.0), strict=True)
+    for kind, mean in zip(asking.KINDS, (7.9, 3.1, 3.0, 5.0), strict=True)
   }
   found = grades.complaints(planted)
   assert [line.split(" get ")[0] for line in found] == [
@@ -342,22 +336,22 @@ def test_planted_programs_that_get_the_wrong_grades():
 
 def test_what_is_planted(five, monkeypatch):
   by_hand = {five[0].id: (("forgets", "def wrong(): ...\n"),)}
-  monkeypatch.setattr(planting.written, "TASK_SETS", {"some": None})
-  monkeypatch.setattr(planting.written, "wrong_solutions", lambda name: by_hand)
-  found = list(planting.plant(five, "exercises-some", 5))
-  kinds = collections.Counter(each.kind for each in found)
+  monkeypatch.setattr(asking.written, "TASK_SETS", {"some": None})
+  monkeypatch.setattr(asking.written, "wrong_solutions", lambda name: by_hand)
+  found = list(asking.plant(five, "exercises-some", 5))
+  kinds = collections.Counter(kind for kind, _, _ in found)
   assert kinds == {"reference": 5, "empty": 5, "constant": 5, "misreading": 1}
-  fewer = list(planting.plant(five, "other", 2))
-  assert [each for each in fewer if each.kind != "misreading"] == fewer
-  order = list(dict.fromkeys(each.problem for each in found))
-  assert list(dict.fromkeys(each.problem for each in fewer)) == order[:2]
-  for each, problem in itertools.product(found, five):
-    if each.kind == "constant" and each.problem == problem.id:
+  fewer = list(asking.plant(five, "other", 2))
+  assert "misreading" not in {kind for kind, _, _ in fewer}
+  order = list(dict.fromkeys(problem.id for _, problem, _ in found))
+  assert list(dict.fromkeys(problem.id for _, problem, _ in fewer)) == order[:2]
+  for kind, problem, code in found:
+    if kind == "constant":
       scope = {}
-      exec(each.code, scope)
+      exec(code, scope)
       with pytest.raises((AssertionError, TypeError)):
         exec("\n".join(problem.tests), scope)
-      assert ">>>" in each.code  # the docstring stays
+      assert ">>>" in code  # the docstring stays
 
 
 def test_the_question(five):

@@ -1,4 +1,4 @@
-"""What a study makes itself: copies, the ruler's file, and the control that copies."""
+"""Data that a study makes itself: test problems, sets of exercises, held-out texts."""
 
 import dataclasses
 import json
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from evals.study import materials, ruler, variants
+from evals import task_sets
+from evals.study import materials, variants
 from evals.study.config import StudyConfig
-from evals.study.nearest import completions
 from phi1_jax import InputError
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation.document import Document, Drop, Keep
@@ -57,26 +57,20 @@ def _document(text):
 
 
 def test_the_nearest_docstrings_body_is_copied_with_the_arguments_renamed():
-  rows = completions([_document(OTHER), _document(TEXT)], [PROBLEM])
+  rows = variants.copied([_document(OTHER), _document(TEXT)], [PROBLEM])
   assert rows == [{"task_id": "T/0", "completion": "    return 2 * count\n"}]
   namespace = {}
   exec("\n".join([PROBLEM.prompt + rows[0]["completion"], *PROBLEM.tests]), namespace)
 
 
-def test_the_rulers_file_is_read_as_problems_that_judge(tmp_path: Path):
+def test_the_file_of_test_problems_is_read_as_problems_that_judge(tmp_path: Path):
   path = tmp_path / "ruler.jsonl"
-  path.write_text(json.dumps(ruler.row(PROBLEM)) + "\n")
+  path.write_text(json.dumps(materials.row(PROBLEM)) + "\n")
   (read,) = humaneval.read(path)
   assert (read.id, read.solution) == (PROBLEM.id, PROBLEM.solution)
   exec("\n".join([read.solution, *read.tests]), {})
   with pytest.raises(AssertionError):
     exec("\n".join([read.prompt + "    return 3\n", *read.tests]), {})
-
-
-def test_the_tiers_go_from_near_to_far():
-  assert len(ruler.TIERS) == 5
-  assert ruler.TIERS[0].endswith("unseen-triples-100")
-  assert ruler.TIERS[-1] == "exercises-handwritten-100"
 
 
 def _stage(place, decisions):
@@ -156,9 +150,9 @@ def test_a_function_is_seen_whatever_its_words(tmp_path, monkeypatch):
   new = dataclasses.replace(alike, id="T/2", solution=program)
   two = 'def h(a, b):\n  """The sum."""\n  return a + b\n'
   not_comparable = dataclasses.replace(alike, id="T/3", solution=two)
-  tiers = ruler.TIERS
+  tiers = materials.TIERS
   given = dict.fromkeys(tiers, (alike, new, not_comparable))
-  monkeypatch.setattr(ruler, "problems", lambda: given)
+  monkeypatch.setattr(task_sets, "load", lambda name: given.get(name, ()))
   _stage(tmp_path / "curate" / "main", [Keep(_made(TEXT, 0)), Keep(_made(OTHER, 1))])
   materials.seen(CONFIG, tmp_path)
   found = json.loads((tmp_path / materials.SEEN).read_text())
@@ -168,15 +162,15 @@ def test_a_function_is_seen_whatever_its_words(tmp_path, monkeypatch):
 
 def test_the_pool_leaves_modules_to_hold_out(tmp_path, monkeypatch):
   code = [_made(f"x = {i}\n", i) for i in range(400)]
-  ruler_is_made_of = dataclasses.replace(_made("y\n", 400), source="more-itertools")
-  given = [Keep(document) for document in (*code[::-1], ruler_is_made_of)]
+  test_problems_are_of = dataclasses.replace(_made("y\n", 400), source="more-itertools")
+  given = [Keep(document) for document in (*code[::-1], test_problems_are_of)]
   monkeypatch.setattr(materials.read, "read", lambda _: given)
   config = dataclasses.replace(CONFIG, raw_documents=340)
   materials.pool(config, tmp_path)
   assert _texts(tmp_path, "pool") == [document.text for document in code[:340]]
   assert len(_texts(tmp_path, "code_sample")) == 100
   stats = folders.read_stats(tmp_path / "curate" / "pool")
-  assert stats["dropped"] == {"not drawn": 60, "the ruler is made of it": 1}
+  assert stats["dropped"] == {"not drawn": 60, "test problems are made of it": 1}
   with pytest.raises(InputError, match="raw_documents: got 341, expected at most 340"):
     materials.pool(dataclasses.replace(config, raw_documents=341), tmp_path)
 
@@ -192,10 +186,10 @@ def test_no_arm_reads_a_held_out_text(folder):
     dataclasses.replace(_made(f"x = {i}\n", i), kind="code") for i in range(70)
   ]
   rest = [Drop(module, "not drawn") for module in reversed(modules[5:])]
-  ruled_out = Drop(_made("y = 0\n", 99), "the ruler is made of it")
+  ruled_out = Drop(_made("y = 0\n", 99), "test problems are made of it")
   _stage(curate / "pool", [*(Keep(m) for m in modules[:5]), *rest, ruled_out])
   materials.held_out(CONFIG, folder)
-  rows = [json.loads(line) for line in (folder / ruler.TEXTS).open()]
+  rows = [json.loads(line) for line in (folder / materials.TEXTS).open()]
   texts = {
     kind: [row["text"] for row in rows if row["kind"] == kind]
     for kind in ("raw code", "textbook", "exercise")

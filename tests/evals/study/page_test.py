@@ -1,6 +1,7 @@
 """The page of a study, from data that stand for a study's."""
 
 import dataclasses
+import html as html_text
 import json
 import re
 
@@ -8,9 +9,8 @@ import pytest
 
 from evals import __main__ as command_line
 from evals import score
-from evals.study import arms, command, page, results, score_sections, tables
+from evals.study import arms, command, page, results
 from evals.study.config import StudyConfig
-from evals.study.document import Table, Text
 from phi1_jax import InputError
 
 TIERS = ["exercises-unseen-triples-100", "exercises-handwritten-100"]
@@ -72,7 +72,6 @@ def fixture_data():
       {k: run[k] for k in ("about", "size", "scores")} | {"name": run["arm"]}
       for run in runs
     ],
-    "repeated": [],
     "comparisons": [
       {"a": "raw", "b": arms.FULL, "task_set": TIERS[0]} | dataclasses.asdict(compared)
     ],
@@ -119,21 +118,37 @@ def fixture_data():
   }
 
 
-def test_the_page_shows_every_arm_table_and_figure(data, tmp_path):
-  html, notes = (path.read_text() for path in page.write(data, tmp_path))
-  for arm in arms.arms(CONFIG.taus):
-    assert arm.name in html
-    assert arm.about in notes
-  assert html.count("<svg") == 3
-  assert "found 19 of 20" in notes
-  assert "| 0.95 | 7 of 100 (7.0%) | 1.5 | similar | 2 | 50 (9-91) | - |" in notes
-  assert re.findall(r"\| [abc] \| (.+) \|", notes) == [
-    "held | raw 25",
-    "did not hold | ",
-    "cannot be said | few -",
+def page_rows(html):
+  """The text of the cells of every row of every table."""
+  rows = re.findall(r"<tr>(.*?)</tr>", html, re.DOTALL)
+  cells = [re.findall(r"<td>(.*?)</td>", row, re.DOTALL) for row in rows]
+  texts = [
+    [" ".join(html_text.unescape(re.sub("<[^>]+>", "", c)).split()) for c in row]
+    for row in cells
   ]
-  assert "0 of 164" in notes
-  assert "<i>" not in html
+  return [row for row in texts if row]
+
+
+def test_the_page_shows_every_arm_table_and_figure(data):
+  html = page.render(data)
+  rows = page_rows(html)
+  for arm in arms.arms(CONFIG.taus):
+    assert f"<code>{arm.name}</code>: {arm.about}" in html
+    assert any(row[0] == arm.name for row in rows)
+  assert html.count("<svg") == 3
+  assert "found 19 of 20" in html
+  assert [
+    *("0.95", "7 of 100 (7.0%)", "1.5", "similar", "2", "50 (9-91)", "-", "-")
+  ] in rows
+  assert [row[1:] for row in rows if row[0] in "abc"] == [
+    ["held", "raw 25"],
+    ["did not hold", ""],
+    ["cannot be said", "few -"],
+  ]
+  assert any("0 of 164" in row for row in rows)
+  assert "<i>" not in html  # an example's text is no markup
+  assert "&lt;i&gt;" in html
+  assert page.render(data) == html  # the same data give the same bytes
 
 
 def test_seeds_are_shown_apart_with_whether_they_agree(data):
@@ -142,62 +157,15 @@ def test_seeds_are_shown_apart_with_whether_they_agree(data):
   for run in seeds:
     if run["arm"] == "raw" and run["seed"] == 1:
       run["scores"] = run["scores"] | {TIERS[0]: _score(60)}
-  found = score_sections.scores(data | {"config": config, "runs": seeds})
-  table = next(b for b in found if isinstance(b, Table) and "seed 1" in b.head)
-  assert table.rows[0] == ["raw 1M", "0 (0-4)", "60 (50-69)", "60", "no"]
-  assert {row[-1] for row in table.rows[1:]} == {"yes"}
-  text = next(b.text for b in found if isinstance(b, Text) and "by seed" in b.text)
+  html = page.render(data | {"config": config, "runs": seeds})
+  rows = [row for row in page_rows(html) if row[-1] in ("yes", "no")]
+  assert rows[0] == ["raw 1M", "0 (0-4)", "60 (50-69)", "60", "no"]
+  assert {row[-1] for row in rows[1:]} == {"yes"}
   solving = sum(run["scores"][TIERS[0]]["value"] >= 0.05 for run in data["runs"])
-  assert f"{len(table.rows) - 1} of {len(table.rows)} arms overlap" in text
+  text = " ".join(html.split())
+  assert f"{len(rows) - 1} of {len(rows)} arms overlap" in text
   assert f"and {solving} of the {solving + 1} that solve 5% with some seed" in text
-
-
-def test_a_repetition_is_shown_with_how_far_it_is_apart(data):
-  config = data["config"] | {"seeds": (0, 1, 2, 3, 4, 5)}
-  halves = {
-    ("raw", TIERS[0]): (80, 20),
-    ("wrong", TIERS[0]): (50, 56),
-    ("few", TIERS[0]): (2, 0),
-    ("wrong", TIERS[1]): (40, 40),
-  }
-  repeated = [
-    {"arm": arm, "size": "1M", "task_set": tier, "halves": [_score(n) for n in both]}
-    for (arm, tier), both in halves.items()
-  ]
-  pair = {"a": "wrong", "b": "raw", "task_set": TIERS[0]}
-  later = {"wrong": 58, "few": 30}  # solved by the training of seed 4
-  runs = [
-    run
-    | {"seed": 4, "name": f"{run['arm']}-1M-4"}
-    | {"scores": run["scores"] | {TIERS[0]: _score(later[run["arm"]])}}
-    for run in data["runs"]
-    if run["arm"] in later
-  ]
-  changes = {"config": config, "repeated": repeated, "comparisons": [pair]}
-  changes["runs"] = data["runs"] + runs
-  found = score_sections.scores(data | changes)
-  text, table = (
-    next(b for b in found if isinstance(b, kind) and words in told(b))
-    for kind, words, told in (
-      (Text, "half of the seeds", lambda block: block.text),
-      (Table, "points", lambda block: block.head),
-    )
-  )
-  pairs = next(b for b in found if isinstance(b, Table) and b.head[0] == "arms")
-  assert pairs.head[1:] == ["seeds 0, 1, 2", "seeds 3, 4, 5"]
-  assert pairs.rows == [["raw - wrong", "+30", "-36"]]
-  assert [[row[0], *row[3:]] for row in table.rows] == [
-    ["raw 1M", "-60", "no"],
-    ["wrong 1M", "+6", "yes"],
-    ["few 1M", "-2", "yes"],
-  ]
-  assert "tiers 3 of 4 overlap, and 2 of the 3 where some half solves 5%" in text.text
-  assert "6 points apart in the median, 60 at most" in text.text
-  assert "overlap with 2 of the 3 intervals" in text.text
-  assert "(not: few-1M-4 on unseen triples)" in text.text
-  assert not any(
-    isinstance(b, Text) and "half of" in b.text for b in score_sections.scores(data)
-  )
+  assert "points apart" not in page.render(data)
 
 
 def test_report_renders_a_study_and_nothing_beside_it(data, tmp_path, capsys):
@@ -205,7 +173,7 @@ def test_report_renders_a_study_and_nothing_beside_it(data, tmp_path, capsys):
   (tmp_path / "run" / results.STUDY).write_text(json.dumps(data))
   flags = ["report", str(tmp_path / "run"), f"--output={tmp_path / 'out.html'}"]
   assert command_line.main(flags) == 0
-  assert "A planted leak" in (tmp_path / "out.md").read_text()
+  assert "A planted leak" in (tmp_path / "out.html").read_text()
   assert f"written to {tmp_path / 'out.html'}" in capsys.readouterr().out
   (tmp_path / "file").touch()
   with pytest.raises(InputError, match="--output: cannot write"):
@@ -222,26 +190,6 @@ def test_report_renders_a_study_and_nothing_beside_it(data, tmp_path, capsys):
 
 
 def test_a_task_set_is_named_by_its_tier():
-  assert score_sections.label("exercises-unseen-triples-100") == "unseen triples"
-  assert score_sections.label("exercises-first-longer-100") == "longer"
-  assert score_sections.label("exercises-handwritten-100") == "handwritten"
-
-
-def test_the_same_data_give_the_same_bytes(data, tmp_path):
-  (tmp_path / "a").mkdir()
-  (tmp_path / "b").mkdir()
-  one, other = (page.write(data, tmp_path / name) for name in "ab")
-  assert [p.read_bytes() for p in one] == [p.read_bytes() for p in other]
-
-
-def test_seeds_are_samples_of_a_problem():
-  group = [
-    {
-      "scores": {TIERS[1]: {"solved": ["Handwritten/0", "Handwritten/1"], "total": 100}}
-    },
-    {"scores": {TIERS[1]: {"solved": ["Handwritten/0"], "total": 100}}},
-  ]
-  found = tables.over_seeds(group, TIERS[1])
-  assert found["value"] == pytest.approx(0.015)
-  assert found["solved"] == [2, 1]
-  assert found["method"] == "t"
+  assert page.label("exercises-unseen-triples-100") == "unseen triples"
+  assert page.label("exercises-first-longer-100") == "longer"
+  assert page.label("exercises-handwritten-100") == "handwritten"

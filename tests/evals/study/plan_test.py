@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from evals import __main__ as command_line
 from evals.study import command, graph, materials, plan
 from evals.study.config import StudyConfig
 from phi1_jax import InputError, storage
@@ -31,7 +32,7 @@ def _bound(step, name):
 
 
 def _begin(folder, config, steps, benchmarks):
-  settings = command._settings_of(config, steps, benchmarks)
+  settings = command.settings_of(config, steps, benchmarks)
   settings_file.begin(folder / command.SETTINGS, settings)
 
 
@@ -117,7 +118,7 @@ def test_a_plan_says_what_is_done_and_what_is_left(tmp_path, capsys, monkeypatch
 
   def told():
     flags = [f"--gin_file={file}", f"--workdir={tmp_path}", "--plan"]
-    assert command.main("", flags) == 0
+    assert command_line.main(["study", *flags]) == 0
     return capsys.readouterr().out.splitlines()
 
   total = sum(s.seconds for s in steps)
@@ -139,7 +140,7 @@ def test_a_plan_is_of_the_study_that_the_folder_holds(tmp_path, monkeypatch):
   config = gin_config.load(flags[0].split("=")[1:], [], {"Study": StudyConfig})["Study"]
   _begin(tmp_path, config, plan.Plan(config, tmp_path, None).steps(), None)
   with pytest.raises(InputError, match=r"begun with .*steps = 8000, now it is 3200"):
-    command.main("", [*flags, "--gin.Study.steps=3200"])
+    command_line.main(["study", *flags, "--gin.Study.steps=3200"])
 
 
 @pytest.mark.parametrize(
@@ -154,12 +155,12 @@ def test_a_plan_is_of_the_study_that_the_folder_holds(tmp_path, monkeypatch):
 def test_what_no_training_could_have_is_refused_by_the_plan(told, expected, tmp_path):
   flags = [f"--gin.Study.{name}={value!r}" for name, value in told.items()]
   with pytest.raises(InputError, match=expected):
-    command.main("", [f"--workdir={tmp_path}", "--plan", *flags])
+    command_line.main(["study", f"--workdir={tmp_path}", "--plan", *flags])
 
 
 def test_a_binding_of_the_trainings_is_refused():
   with pytest.raises(InputError, match="a study takes"):
-    command.main("", ["--plan", "--gin.Train.batch_size=64"])
+    command_line.main(["study", "--plan", "--gin.Train.batch_size=64"])
 
 
 def test_mbpp_is_judged_only_where_it_is(steps):

@@ -1,23 +1,36 @@
 """What a finished study left, gathered and shown: from a folder made of plain files."""
 
+import html as html_text
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
 
 from evals import score, summary
-from evals.study import arms, materials, page, plan, results, ruler, tables
+from evals.study import arms, materials, page, plan, results
 from evals.study.config import StudyConfig
 
 CONFIG = StudyConfig(
   "recipe.gin", {"1M": "a.gin"}, 400, 100, taus=(0.95, 0.8), sampled=2
 )
-TIERS = ruler.TIERS
+TIERS = materials.TIERS
 FAR = TIERS[-1]
 # Share of the generated tiers that an arm solves; the others solve nothing.
 SHARES = {arms.FULL: 0.5, "raw_exercises": 0.4, arms.THINNED: 0.2, "pruned_0.8": 0.1}
 PLANTED = {problem.id for problem in materials.leaked_problems(CONFIG)}
+
+
+def page_rows(html):
+  """The text of the cells of every row of every table."""
+  rows = re.findall(r"<tr>(.*?)</tr>", html, re.DOTALL)
+  cells = [re.findall(r"<td>(.*?)</td>", row, re.DOTALL) for row in rows]
+  texts = [
+    [" ".join(html_text.unescape(re.sub("<[^>]+>", "", c)).split()) for c in row]
+    for row in cells
+  ]
+  return [row for row in texts if row]
 
 
 def _json(path, content):
@@ -71,14 +84,16 @@ def _trained(run, folder):
   _lines(folder / "train" / run.name / "metrics.jsonl", rows)
   judged = folder / "judged" / run.name
   for tier in TIERS:
-    ids = tables.ids_of(tier)
+    ids = results.ids_of(tier)
     _judged(judged / tier, tier, _solved(run, tier, ids), ids)
-  _judged(judged / "humaneval-164", "humaneval-164", [], tables.ids_of("humaneval-164"))
+  _judged(
+    judged / "humaneval-164", "humaneval-164", [], results.ids_of("humaneval-164")
+  )
   kinds = ("all", "exercise", "raw code")
   losses = [{"kind": kind, "nats_per_byte": 0.5} for kind in kinds]
   _json(judged / "loss.json", {"losses": losses})
   if not run.arm.exercises or run.arm.exercises == "main":
-    ids = tables.ids_of(TIERS[0])
+    ids = results.ids_of(TIERS[0])
     early = judged.with_name(run.early)
     _judged(early / TIERS[0], TIERS[0], set(ids[:1]), ids)
     sampled = f"{TIERS[0]}-sampled"
@@ -91,7 +106,7 @@ def _document(source):
 
 
 def _curated(folder, problems):
-  similar = {str(folder / ruler.FILE): {"similar": problems}}
+  similar = {str(folder / materials.PROBLEMS): {"similar": problems}}
   rows = [
     {"tau": tau, "read": 100, "removed": removed, "share": removed / 100}
     | {"reasons": {"AST": removed}, "benchmarks": similar}
@@ -136,12 +151,12 @@ def fixture_gathered(request, tmp_path_factory):
   config = StudyConfig(**{**vars(CONFIG), **request.param})
   for run in plan.runs(config):
     _trained(run, folder)
-  near = tables.ids_of(TIERS[0])
+  near = results.ids_of(TIERS[0])
   _curated(folder, near[:90])
   for tier in TIERS:
-    _judged(folder / "judged" / "nearest" / tier, tier, set(), tables.ids_of(tier))
+    _judged(folder / "judged" / "nearest" / tier, tier, set(), results.ids_of(tier))
   seen = {
-    t: {"seen": tables.ids_of(t)[:40], "new": tables.ids_of(t)[40:]} for t in TIERS
+    t: {"seen": results.ids_of(t)[:40], "new": results.ids_of(t)[40:]} for t in TIERS
   }
   _json(folder / "seen.json", seen)
   took = {"pool": 1.5, "train_raw-1M-0-early": 2.0, "train_raw-1M-0": 8.0}
@@ -218,28 +233,6 @@ def test_arms_are_compared_and_so_is_what_pruning_costs(gathered):
   assert row["method"] == ("mcnemar" if len(gathered["config"]["seeds"]) == 1 else "t")
 
 
-def test_half_of_the_seeds_repeats_the_other():
-  ids = tables.ids_of(TIERS[0])
-
-  def run(arm, seed, solved):
-    scores = {TIERS[0]: {"solved": ids[:solved], "total": len(ids)}}
-    return {"arm": arm, "size": "1M", "seed": seed, "scores": scores}
-
-  found = [
-    run("wrong", seed, n) for seed, n in enumerate([50, 54, 58, 60, 20, 40, 52])
-  ] + [run("raw", seed, 90 if seed < 4 else 10) for seed in range(7)]
-  wrong, raw = tables.repeated(found, range(7), TIERS[:1])
-  assert [half["solved"] for half in wrong["halves"]] == [
-    [50, 54, 58, 60],
-    [20, 40, 52],
-  ]
-  assert [half["value"] for half in wrong["halves"]] == pytest.approx([0.555, 1.12 / 3])
-  assert [half["value"] for half in raw["halves"]] == pytest.approx([0.9, 0.1])
-  assert raw["halves"][0]["low"] > raw["halves"][1]["high"]
-  assert {half["method"] for half in wrong["halves"]} == {"t"}
-  assert tables.repeated(found, range(3), TIERS[:1]) == []
-
-
 def test_predictions_are_judged(gathered):
   held = {row["text"]: row["holds"] for row in gathered["predictions"]}
   thinned = next(text for text in held if "strictest" in text)
@@ -250,7 +243,7 @@ def test_predictions_are_judged(gathered):
 
 def test_examples_are_the_first_that_is_solved_and_the_first_that_is_not(monkeypatch):
   passing = {TIERS[0]: {2, 3}, TIERS[1]: set(range(100))}
-  ids = {tier: tables.ids_of(tier) for tier in TIERS[:2]}
+  ids = {tier: results.ids_of(tier) for tier in TIERS[:2]}
 
   def read(place, problems, asked):
     assert place.parts[-2:] == (f"{arms.FULL}-1M-0", place.name)
@@ -274,15 +267,24 @@ def test_examples_are_the_first_that_is_solved_and_the_first_that_is_not(monkeyp
   ]
 
 
-def test_the_page_shows_what_was_gathered(gathered, tmp_path):
-  html, notes = (path.read_text() for path in page.write(gathered, tmp_path))
+def test_the_page_shows_what_was_gathered(gathered):
+  html = page.render(gathered)
   seeds = gathered["config"]["seeds"]
-  assert ("points apart" in notes) == (len(seeds) == 2)
-  assert "found 19 of 20" in notes
-  assert "| 20 (13-29) (planted) |" in notes or len(seeds) == 2
-  assert "Commit abc" in notes
+  assert ("points apart" in html) == (len(seeds) == 2)
+  assert "found 19 of 20" in html
+  assert "20 (13-29) (planted)" in html or len(seeds) == 2
+  assert "Commit abc" in html
   assert html.count("<svg") == 2 + len(gathered["config"]["models"])
-  assert ("3M" in notes) == (len(seeds) == 2)
-  rows = [line for line in notes.splitlines() if line.startswith("| 0.8 |")]
-  assert [row.count("(") for row in rows] == [4, 4, 4]  # removed, and three shares
-  assert notes.count(" | - |") >= 3  # the mild tau has no control of size
+  assert ("<h3>3M</h3>" in html) == (len(seeds) == 2)
+  rows = [cells for cells in page_rows(html) if cells[0] == "0.8"]
+  assert [["(" in cell for cell in cells[5:]] for cells in rows] == [[True] * 3] * 3
+  mild = [cells[-1] for cells in page_rows(html) if cells[0] == "0.95"]
+  assert mild == ["-"] * 3  # without a control of size
+
+
+def test_seeds_are_samples_of_a_problem():
+  ids = results.ids_of(FAR)
+  group = [{"scores": {FAR: {"solved": ids[:count], "total": 100}}} for count in (2, 1)]
+  found = results.over_seeds(group, FAR)
+  assert found["value"] == pytest.approx(0.015)
+  assert (found["solved"], found["method"]) == ([2, 1], "t")

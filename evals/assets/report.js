@@ -15,6 +15,15 @@ function make(tag, fields = {}, ...children) {
   element.append(...children.filter((child) => child !== null && child !== undefined));
   return element;
 }
+// A row of a table; a narrow page shows the titles in front of the cells.
+function row(titles, cells) {
+  return make("tr", {}, ...cells.map((cell, index) => {
+    const [kind, children] = Array.isArray(cell) ? ["", cell] : [cell.class, cell.children];
+    return make("td", { class: kind, "data-title": titles[index] }, make("div", {}, ...children));
+  }));
+}
+const number = (...children) => ({ class: "number", children });
+const heads = (titles) => make("tr", {}, ...titles.map((title) => make("th", {}, title)));
 function draw(tag, fields, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(fields)) element.setAttribute(name, value);
@@ -23,6 +32,7 @@ function draw(tag, fields, ...children) {
 }
 const find = (selector) => document.querySelector(selector);
 const percent = (x) => (100 * x).toFixed(1);
+const signed = (x) => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(1)}`;
 const seconds = (x) => (x === null || x === undefined ? "unknown" : `${x.toFixed(x < 10 ? 2 : 0)} s`);
 const kind = (outcome) => (outcome === "passed" ? "passed" : STOPPED.test(outcome) ? "stopped" : "failed");
 const tag = (outcome, text) => make("span", { class: `tag ${kind(outcome)}` }, text ?? outcome);
@@ -54,26 +64,25 @@ function interval(score) {
 function scoreRows() {
   const table = find("#scores table");
   const titles = ["Run", "Task set and prompt", "Sampling", "Metric", "Truncated", "Sanitized", "Difference", "Judged"];
-  table.append(make("tr", {}, ...titles.map((title) => make("th", {}, title))));
+  table.append(heads(titles));
   for (const { name, summary } of data.runs) {
     // Older runs have no rates.
     const found = Object.fromEntries(VARIANTS.map((v) => [v, { ...summary.scores[v], ...summary.rates?.[v] }]));
     for (const metric of Object.keys(found.truncated)) {
       const cells = VARIANTS.map((variant) => {
         const score = found[variant][metric];
-        return make("td", { class: "number" }, make("b", {}, percent(score.value)),
+        return number(make("b", {}, percent(score.value)),
           make("small", {}, ` [${percent(score.low)}, ${percent(score.high)}]`), interval(score));
       });
       const difference = 100 * (summary.difference[metric] ?? found.sanitized[metric].value - found.truncated[metric].value);
-      table.append(make("tr", {},
-        make("td", {}, name, make("br"), make("small", {}, modelOf(summary))),
-        make("td", {}, summary.settings.task_set, make("br"), make("small", {}, summary.settings.prompt_style)),
-        make("td", {}, samplingOf(summary), make("br"),
-          make("small", {}, `${count(summary.samples, "sample")}, ${count(summary.problems, "problem")}`)),
-        make("td", {}, metric), ...cells,
-        make("td", { class: "number" }, `${difference < 0 ? "−" : "+"}${Math.abs(difference).toFixed(1)}`),
-        make("td", {}, summary.execute.identity?.isolation ?? "unknown", make("br"),
-          make("small", {}, `${seconds(summary.generate.seconds)} to generate, ${seconds(summary.execute.seconds)} to execute`))));
+      const samples = `${count(summary.samples, "sample")}, ${count(summary.problems, "problem")}`;
+      const took = `${seconds(summary.generate.seconds)} to generate, ${seconds(summary.execute.seconds)} to execute`;
+      table.append(row(titles, [
+        [name, make("br"), make("small", {}, modelOf(summary))],
+        [summary.settings.task_set, make("br"), make("small", {}, summary.settings.prompt_style)],
+        [samplingOf(summary), make("br"), make("small", {}, samples)],
+        [metric], ...cells, number(signed(difference)),
+        [summary.execute.identity?.isolation ?? "unknown", make("br"), make("small", {}, took)]]));
     }
   }
 }
@@ -86,12 +95,14 @@ function outcomeBars() {
       const counts = Object.entries(summary.outcomes[variant]);
       const order = { passed: 0, failed: 1, stopped: 2 };
       counts.sort(([a, x], [b, y]) => order[kind(a)] - order[kind(b)] || y - x);
+      const choose = (outcome) => { Object.assign(view, { run, variant, outcome }); show(); find("#problems").scrollIntoView(); };
       place.append(make("div", { class: "bar-row" }, make("span", {}, name, make("small", { class: "soft" }, ` ${variant}`)),
-        make("div", { class: "bar" }, ...counts.map(([outcome, number]) =>
-          make("button", { class: kind(outcome), style: `flex: ${number} 0 0`, type: "button",
-            title: `${outcome}: ${number} of ${summary.samples}`,
-            onclick: () => { Object.assign(view, { run, variant, outcome }); show(); find("#problems").scrollIntoView(); } },
-          `${outcome} ${number}`)))));
+        make("div", {},
+          make("div", { class: "bar" }, ...counts.map(([outcome, number]) =>
+            make("span", { class: kind(outcome), style: `flex: ${number} 0 0` }))),
+          make("div", { class: "counts" }, ...counts.map(([outcome, number]) =>
+            make("button", { class: `tag ${kind(outcome)}`, type: "button", title: `${outcome}: ${number} of ${summary.samples}`,
+              onclick: () => choose(outcome) }, `${outcome} ${number}`))))));
     }
   });
 }
@@ -99,7 +110,8 @@ function outcomeBars() {
 // ---- Learning curve
 function learning() {
   const section = find("#learning");
-  if (!data.points.length) { section.hidden = true; return; }
+  // A curve needs two checkpoints.
+  if (new Set(data.points.map((point) => point.step)).size < 2) { section.hidden = true; return; }
   const pick = section.querySelector(".pick");
   pick.replaceChildren(...[["step", "steps"], ["tokens_seen", "tokens"]].map(([axis, label]) =>
     make("button", { type: "button", "aria-pressed": String(view.axis === axis),
@@ -153,16 +165,16 @@ function comparisonRows() {
   if (!data.comparisons.length) { find("#comparisons").hidden = true; return; }
   const table = find("#comparisons table");
   const titles = ["A", "B", "Judged as", "B − A", "p", "Only A solves", "Only B solves"];
-  table.append(make("tr", {}, ...titles.map((title) => make("th", {}, title))));
-  const links = (ids) => make("td", {}, ...ids.slice(0, 24).flatMap((id) => [
+  table.append(heads(titles));
+  const links = (ids) => [...ids.slice(0, 24).flatMap((id) => [
     make("button", { class: "link", type: "button", onclick: () => open(id) }, id.replace(/^.*\//, "")), " "]),
-    ids.length > 24 ? `and ${ids.length - 24} more` : ids.length ? "" : "none");
+    ids.length > 24 ? `and ${ids.length - 24} more` : ids.length ? "" : "none"];
   for (const pair of data.comparisons) {
     const range = pair.low === null || pair.low === undefined ? "" : ` [${percent(pair.low)}, ${percent(pair.high)}]`;
-    table.append(make("tr", {}, make("td", {}, pair.a), make("td", {}, pair.b), make("td", {}, pair.variant),
-      make("td", { class: "number" }, `${pair.difference < 0 ? "−" : "+"}${percent(Math.abs(pair.difference))}`, make("small", {}, range)),
-      make("td", { class: "number" }, pair.p_value.toFixed(3), make("br"), make("small", {}, pair.method)),
-      links(pair.ids_only_a), links(pair.ids_only_b)));
+    table.append(row(titles, [[pair.a], [pair.b], [pair.variant],
+      number(signed(100 * pair.difference), make("small", {}, range)),
+      number(pair.p_value.toFixed(3), make("br"), make("small", {}, pair.method)),
+      links(pair.ids_only_a), links(pair.ids_only_b)]));
   }
 }
 
