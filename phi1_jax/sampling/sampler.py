@@ -48,6 +48,7 @@ class Completion:
   tokens: tuple[int, ...]  # ids of the text
   log_probs: tuple[float, ...]  # under the model (temperature 1, all tokens)
   finish: str  # "stop", "eos", "length", or "prompt_too_long" (nothing was sampled)
+  end_log_prob: float | None = None  # of the end of text, if it was sampled
 
 
 @dataclasses.dataclass
@@ -192,10 +193,10 @@ class Sampler:
     """Add the tokens of one call of the loop; return the completion at its end."""
     tokenizer, request = self._loaded.tokenizer, row.request
     before = len(row.tokens)
-    finish = None
+    finish = end = None
     for token, log_prob in zip(tokens_C.tolist(), log_probs_C.tolist(), strict=True):
       if token == tokenizer.eos_id:
-        finish = "eos"
+        finish, end = "eos", log_prob
       if token < 0 or finish:
         break
       row.tokens.append(token)
@@ -215,14 +216,15 @@ class Sampler:
       text = tokenizer.decode(row.tokens)
     if on_text:
       shown, _ = stopping.cut(text, request.stops)
-      end = len(shown) if finish else stopping.settled(shown, request.stops)
-      if end > row.shown:
-        on_text(request.key, shown[row.shown : end])
-        row.shown = end
+      upto = len(shown) if finish else stopping.settled(shown, request.stops)
+      if upto > row.shown:
+        on_text(request.key, shown[row.shown : upto])
+        row.shown = upto
     if finish is None:
       return None
     return Completion(
-      request.key, text, tuple(row.tokens), tuple(row.log_probs), finish
+      *(request.key, text, tuple(row.tokens), tuple(row.log_probs), finish),
+      end if finish == "eos" else None,
     )
 
 

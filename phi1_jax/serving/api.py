@@ -31,6 +31,7 @@ from phi1_jax.serving.engine import Engine, FullError, Job, Scored
 
 _MOST_BYTES = 1 << 24  # of a request
 _MOST_CHOICES = 1024  # prompts times n
+_END = "<|endoftext|>"  # what the end of text is called, which has no text
 # Fields that would change the text, and values that do not.
 _UNSUPPORTED = {
   "suffix": (None, ""),
@@ -96,7 +97,20 @@ def application(engine: Engine, model: str, hosts: Sequence[str] = ()) -> Starle
     Route("/health", health),
   ]
   check = Middleware(_HostCheck, hosts=hosts)
-  return Starlette(routes=routes, lifespan=lifespan, middleware=[check])
+  return Starlette(
+    routes=routes,
+    lifespan=lifespan,
+    middleware=[check],
+    exception_handlers={404: _unknown},
+  )
+
+
+async def _unknown(http: HttpRequest, _: Exception) -> Response:
+  message = (
+    f"got {http.url.path}, expected one of /v1/completions, /v1/models, /health; the "
+    "model has no chat template"
+  )
+  return _error(404, message, "invalid_request_error", None)
 
 
 class _HostCheck:
@@ -305,29 +319,36 @@ class _Answer:
         tokens += list(zip(ids, log_probs, tops, strict=True))
       if done:
         greedy = not asked.method.temperature
-        tokens += [
-          (token, log_prob, (token, log_prob) if greedy else None)
-          for token, log_prob in zip(done.tokens, done.log_probs, strict=True)
-        ]
+        sampled = list(zip(done.tokens, done.log_probs, strict=True))
+        if done.end_log_prob is not None:
+          sampled.append((self._tokenizer.eos_id, done.end_log_prob))
+        tokens += [(*each, each if greedy else None) for each in sampled]
     return {
       "text": before + text,
-      "logprobs": self._logprobs(tokens, before + text) if tokens else None,
+      "logprobs": self._logprobs(tokens, before + text, done) if tokens else None,
       "finish_reason": _finish(done),
     }
 
-  def _logprobs(self, tokens: list, text: str) -> dict[str, Any]:
-    """Return the fields of `logprobs`, of the tokens that the text has."""
+  def _logprobs(
+    self, tokens: list, text: str, done: Completion | None
+  ) -> dict[str, Any]:
+    """Return the fields of `logprobs`, without tokens behind a stop string.
+
+    The end of text is a token of the answer, as OpenAI's API has it: clients that ask
+    for one token, to score a prompt, drop the last of the list.
+    """
+    stopped = done is not None and done.finish == "stop"
     words, log_probs, tops, offsets = [], [], [], []
     # A token may end within a character, so lengths of single tokens do not add up.
     starts = self._tokenizer.offsets([token for token, _, _ in tokens])
     for (token, log_prob, top), offset in zip(tokens, starts, strict=True):
-      if offset >= len(text):
+      if stopped and offset >= len(text):
         break
-      words.append(self._tokenizer.decode([token]))
+      words.append(self._word(token))
       log_probs.append(log_prob)
       best = {words[-1]: log_prob}
       if top:
-        best[self._tokenizer.decode([top[0]])] = top[1]
+        best[self._word(top[0])] = top[1]
       tops.append(best if log_prob is not None else None)
       offsets.append(offset)
     return {
@@ -336,6 +357,12 @@ class _Answer:
       "top_logprobs": tops if self._asked.logprobs else None,
       "text_offset": offsets,
     }
+
+  def _word(self, token: int) -> str:
+    """Return the text of a token; the model may know more ids than the tokenizer."""
+    if token >= self._tokenizer.vocabulary_size:
+      return f"<|{token}|>"
+    return self._tokenizer.decode([token]) or _END
 
   async def stream(self) -> AsyncIterator[str]:
     """Yield the events of a streamed answer."""

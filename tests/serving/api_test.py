@@ -336,6 +336,51 @@ def test_the_client_of_lm_evaluation_harness(server, expected):
   assert client.generate_until(asked) == [one.text for one in expected]
 
 
+def test_the_harness_scores_continuations_as_the_model_does(server, loaded, tmp_path):
+  clients = pytest.importorskip("lm_eval.models.openai_completions")
+  instances = pytest.importorskip("lm_eval.api.instance")
+  transformers = pytest.importorskip("transformers")
+  loaded.tokenizer.save(tmp_path / "tokenizer.json")
+  transformers.PreTrainedTokenizerFast(
+    tokenizer_file=str(tmp_path / "tokenizer.json"), eos_token="<|endoftext|>"
+  ).save_pretrained(tmp_path)
+  client = clients.LocalCompletionsAPI(
+    base_url=f"{server}/v1/completions", model="tiny", tokenizer=str(tmp_path)
+  )
+  pairs = [("def f(x):", "\n  return x + 1"), ("a", "bc"), ("hij", " return")]
+  asked = [
+    instances.Instance("loglikelihood", {}, pair, n) for n, pair in enumerate(pairs)
+  ]
+  found = client.loglikelihood(asked)
+  for (context, continuation), (score, _) in zip(pairs, found, strict=True):
+    before = loaded.tokenizer.encode(context)
+    ids = loaded.tokenizer.encode(context + continuation)
+    assert ids[: len(before)] == before
+    wanted = log_probs_of(loaded, ids)[len(before) - 1 :].sum()
+    assert score == pytest.approx(wanted, abs=1e-3)
+
+
+def test_the_end_of_text_is_a_token_of_the_answer(
+  client, loaded, expected, monkeypatch
+):
+  """A client that asks for a token to score a prompt drops the last of the list."""
+  ids = loaded.tokenizer.encode(PROMPTS[1])
+  first = complete(client, ids, max_tokens=1, logprobs=1, echo=True).choices[0]
+  monkeypatch.setattr(loaded.tokenizer, "eos_id", expected[1].tokens[0])
+  ended = complete(client, ids, max_tokens=1, logprobs=1, echo=True).choices[0]
+  assert (ended.text, ended.finish_reason) == ("a", "stop")
+  assert ended.logprobs.token_logprobs == first.logprobs.token_logprobs
+  assert len(ended.logprobs.tokens) == len(ids) + 1
+
+
+def test_unknown_paths_are_answered_in_json(server):
+  request = urllib.request.Request(f"{server}/v1/chat/completions", b"{}")
+  with pytest.raises(urllib.error.HTTPError) as error:
+    urllib.request.urlopen(request)
+  assert error.value.code == 404
+  assert "/v1/completions" in json.load(error.value)["error"]["message"]
+
+
 def test_requests_whose_prefill_fails_are_answered(loaded, monkeypatch):
   broken = engine.Engine(loaded, slots=2)
   answers = queue.Queue()
