@@ -118,13 +118,6 @@ class RuntimeConfig(Settings):
 
   def __post_init__(self):
     super().__post_init__()
-    for name in self.hooks:
-      module, colon, function = name.partition(":")
-      if not (colon and module and function.isidentifier()):
-        raise InputError(
-          f"Runtime.hooks: got {name!r}, expected 'module:function', such as "
-          "'evals.hook:humaneval'"
-        )
     if self.profile_at is None and self.profile_steps != type(self).profile_steps:
       raise InputError(
         f"Runtime.profile_steps: got {self.profile_steps}, which has no effect without "

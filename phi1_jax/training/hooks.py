@@ -131,10 +131,10 @@ def find(runtime: RuntimeConfig) -> dict[str, MakeHook]:
     module, _, function = name.partition(":")
     try:
       found[name] = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
       raise InputError(
-        f"Runtime.hooks: got {name!r}, expected a module that can be imported from "
-        f"here and a function in it ({error})"
+        f"Runtime.hooks: got {name!r}, expected 'module:function', a module that can "
+        f"be imported from here and a function in it ({error})"
       ) from None
   return found
 

@@ -93,7 +93,6 @@ def test_numbers_and_lists_are_converted():
     (RuntimeConfig, {}, "profile_at", 0),
     (RuntimeConfig, {}, "profile_steps", 6),
     (RuntimeConfig, {}, "hooks", {"m:f": 0}),
-    (RuntimeConfig, {}, "hooks", {"m.f": 1}),
     (MeshConfig, {}, "fsdp", 0),
     (MeshConfig, {}, "dcn_data", 0),
     (CheckpointConfig, {}, "keep_latest", 0),
