@@ -135,7 +135,7 @@ def mined_exercises(corpus: Corpus, path: str) -> list[Document] | Drop:
   if isinstance(parsed, Drop):
     return parsed
   text, tree, group = parsed
-  return [Document(exercise.text, group) for exercise in exercises.mine(text, tree)]
+  return [Document(exercise, group) for exercise in exercises.mine(text, tree)]
 
 
 def textbooks(corpus: Corpus, path: str) -> list[Document] | Drop:

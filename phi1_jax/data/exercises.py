@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ast
 import builtins
-import dataclasses
 import itertools
 import re
 import symtable
@@ -24,26 +23,8 @@ from collections.abc import Iterator
 MAXIMUM_LINES = 80
 
 
-@dataclasses.dataclass(frozen=True)
-class Exercise:
-  """A function: the prompt (imports, signature, docstring) and the body, in lines."""
-
-  name: str
-  prompt: str
-  body: str
-
-  @property
-  def text(self) -> str:
-    """The whole program."""
-    return self.prompt + self.body
-
-
-def mine(source: str, tree: ast.Module | None = None) -> list[Exercise]:
-  """Return the exercises in a Python file, in order; `tree` saves parsing it."""
-  if tree is None:
-    with warnings.catch_warnings():
-      warnings.simplefilter("ignore")
-      tree = ast.parse(source)
+def mine(source: str, tree: ast.Module) -> list[str]:
+  """Return the exercises in a Python file and its tree, in order."""
   # The parser's lines: a form feed or U+2028 ends none.
   lines = source.replace("\r\n", "\n").replace("\r", "\n").split("\n")
   imports = dict(_standard_imports(tree))
@@ -52,7 +33,7 @@ def mine(source: str, tree: ast.Module | None = None) -> list[Exercise]:
     for node in tree.body
     if isinstance(node, ast.FunctionDef)
   )
-  return [exercise for exercise in found if exercise is not None]
+  return [text for text in found if text is not None]
 
 
 def bodies(text: str) -> list[tuple[int, int]]:
@@ -81,8 +62,8 @@ def bodies(text: str) -> list[tuple[int, int]]:
 
 def _exercise(
   node: ast.FunctionDef, lines: list[str], imports: dict[str, str]
-) -> Exercise | None:
-  """Return the function as an exercise, or None if it does not have the form."""
+) -> str | None:
+  """Return the function after its imports, or None if it does not have the form."""
   assert node.end_lineno is not None
   if (
     node.decorator_list
@@ -102,10 +83,8 @@ def _exercise(
     return None
   # A dict, because two names can come from the same statement.
   header = dict.fromkeys(imports[name] for name in imports if name in needed)
-  prompt = "".join(f"{line}\n" for line in header) + ("\n\n" if header else "")
-  prompt += "\n".join(lines[first:docstring_end]) + "\n"
-  body = "\n".join(lines[docstring_end:last]) + "\n"
-  return Exercise(node.name, prompt, body)
+  top = "".join(f"{line}\n" for line in header) + ("\n\n" if header else "")
+  return top + "\n".join(lines[first:last]) + "\n"
 
 
 def _gives_a_value(function: ast.FunctionDef) -> bool:

@@ -1,5 +1,8 @@
 """Which functions are exercises, and that what is taken runs on its own."""
 
+import ast
+import re
+
 import pytest
 
 from phi1_jax.data import exercises
@@ -94,40 +97,43 @@ class Holder:
 '''
 
 
+def mine(source):
+  return exercises.mine(source, ast.parse(source))
+
+
 def test_exactly_the_functions_that_stand_alone_are_taken():
-  found = {exercise.name: {} for exercise in exercises.mine(SOURCE)}
+  found = {}
+  for text in mine(SOURCE):
+    module = {}
+    exec(text, module)  # each runs by itself
+    name = re.search(r"^def (\w+)", text, re.MULTILINE)[1]
+    found[name] = module[name]
   assert list(found) == ["area", "most_common", "factorial", "naturals"]
-  for exercise in exercises.mine(SOURCE):
-    exec(exercise.text, found[exercise.name])  # each runs by itself
-  assert found["most_common"]["most_common"]("aab") == ["a"]
-  assert found["factorial"]["factorial"](5) == 120
-  assert next(found["naturals"]["naturals"]()) == 0
+  assert found["most_common"]("aab") == ["a"]
+  assert found["factorial"](5) == 120
+  assert next(found["naturals"]()) == 0
 
 
-def test_prompt_and_body_meet_after_the_docstring():
-  area, common, *_ = exercises.mine(SOURCE)
-  assert area.prompt == (
+def test_the_imports_that_a_function_needs_come_first():
+  area, common, *_ = mine(SOURCE)
+  assert area == (
     'import math\n\n\ndef area(radius):\n  """Area of a circle."""\n'
-  )
-  assert area.body == (
     "  # A comment belongs to the body.\n  return math.pi * radius**2\n"
   )
-  assert common.prompt.startswith("from collections import Counter\n\n\ndef most")
-  assert common.prompt.endswith('"""\n')
+  assert common.startswith("from collections import Counter\n\n\ndef most")
 
 
 @pytest.mark.parametrize(("statements", "taken"), [(77, True), (79, False)])
 def test_eighty_lines_are_the_limit(statements, taken):
   body = "  x += 1\n" * statements
   source = f'def f(x):\n  """Doc."""\n{body}  return x\n'
-  assert bool(exercises.mine(source)) == taken
+  assert bool(mine(source)) == taken
   assert (source.count("\n") <= exercises.MAXIMUM_LINES) == taken
 
 
 def test_crlf_and_form_feeds_do_not_shift_lines():
   source = SOURCE.replace("def area", "\x0c\ndef area").replace("\n", "\r\n")
-  plain = [exercise.text for exercise in exercises.mine(SOURCE)]
-  assert [exercise.text for exercise in exercises.mine(source)] == plain
+  assert mine(source) == mine(SOURCE)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -138,10 +144,8 @@ def test_bodies_are_what_comes_after_the_docstrings(end):
   assert bodies[0] == (
     f"  # A comment belongs to the body.{end}  return math.pi * radius**2{end}"
   )
-  mined = exercises.mine(text)
-  assert {exercise.body for exercise in mined} <= {
-    body.replace("\r\n", "\n").replace("\r", "\n") for body in bodies
-  }
+  plain = tuple(body.replace("\r\n", "\n").replace("\r", "\n") for body in bodies)
+  assert all(exercise.endswith(plain) for exercise in mine(text))
 
 
 def test_of_what_is_no_function_nothing_is_a_body():
