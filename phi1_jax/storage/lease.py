@@ -14,7 +14,6 @@ import logging
 import os
 import secrets
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -288,12 +287,12 @@ def _machine() -> str:
 def _started(pid: int) -> str | None:
   """Return when a process was started, in units of its kernel; None if it is gone."""
   try:
-    if sys.platform != "linux":
-      os.kill(pid, 0)
-      return "running"
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else fields[19]  # see proc(5)
+    if Path("/proc/self/stat").exists():
+      fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+      return None if fields[0] in "ZX" else fields[19]  # see proc(5)
+    os.kill(pid, 0)  # not Linux
   except (FileNotFoundError, ProcessLookupError):
     return None
   except PermissionError:  # another user's
-    return "running"
+    pass
+  return "running"
