@@ -2,16 +2,14 @@
 
 import pathlib
 import sqlite3
-import time
 
 import pytest
 
 from phi1_jax import InputError
 from phi1_jax.llm import batches
 from phi1_jax.llm.client import BudgetError, Client, RequestError
-from phi1_jax.llm.conversation import Failed
 from phi1_jax.llm.journal import Journal
-from phi1_jax.llm.session import Ask, Session
+from phi1_jax.llm.session import Ask
 
 pytest.importorskip("openai")
 pytestmark = pytest.mark.usefixtures("thread_sender")
@@ -96,14 +94,18 @@ def test_the_cap_holds_for_whole_batches(server, configure, requests, ask):
   assert server.counts()["twice"] == 0
 
 
-@pytest.mark.parametrize("response", [{"body": {"error": "x"}}, {"body": 5}, {}])
-def test_a_line_without_a_completion_is_doubtful_and_sent_again(
-  server, configure, requests, ask, monkeypatch, response
+@pytest.mark.parametrize(
+  ("response", "lost"), [({"body": {"error": "x"}}, 1), ({}, 1), (None, 3)]
+)
+def test_lines_without_a_completion_and_lost_files_are_doubtful_and_sent_again(
+  server, configure, requests, ask, monkeypatch, response, lost
 ):
   store = server.RequestHandlerClass._store
 
   def spoil(handler, name, rows):
     if name == "batch_0-output":
+      if response is None:
+        return name  # of a file that is not there
       rows[1]["response"] = {"status_code": 200} | response
     return store(handler, name, rows)
 
@@ -111,34 +113,10 @@ def test_a_line_without_a_completion_is_doubtful_and_sent_again(
   config = configure(server.url, api="batch")
   found = ask(config, requests(3))
   assert [outcome.value[:6] for outcome in found] == ["answer"] * 3
-  assert uploads(server) == [3, 1]
+  assert uploads(server) == [3, lost]
   budget = budget_of(config)
-  assert budget.doubtful_calls == 1
+  assert budget.doubtful_calls == lost
   assert budget.spent < server.money <= budget.spent + budget.doubtful
-
-
-def test_a_bug_stops_the_run_and_the_next_takes_it_up(
-  server, configure, requests, ask, monkeypatch
-):
-  replied, wanted = Session.replied, requests(5)
-  config = configure(server.url, api="batch")
-
-  async def stumble(session, call, raw):
-    if call.key == wanted[2].key(config):
-      raise KeyError("usage")
-    return await replied(session, call, raw)
-
-  monkeypatch.setattr(Session, "replied", stumble)
-  with pytest.raises(RequestError, match=r"\(KeyError: 'usage'\)\nall replies so far"):
-    ask(config, wanted)
-  journal = journal_of(config)
-  assert len(journal.replies()) == 4
-  (batch,) = journal.open_batches()
-  assert list(batch.calls) == [wanted[2].key(config)]
-  monkeypatch.setattr(Session, "replied", replied)
-  assert len(ask(config, wanted)) == 5
-  assert server.counts()["billed"] == 5
-  assert budget_of(config).spent == server.money
 
 
 class Gone(Exception):
@@ -173,47 +151,6 @@ def test_an_open_batch_is_read_by_the_next_run(
   assert len(ask(configure(server.url, api=api), requests(10))) == 10
   assert server.counts()["billed"] == 10
   assert server.counts()["twice"] == 0
-
-
-@pytest.mark.parametrize("api", ["batch", "online"])
-def test_a_refusal_reaches_requests_that_come_after_it(
-  server, configure, requests, parse, api
-):
-  server.batch_seconds = 0.8
-  server.script = {"exercise 6": (400, {"error": {"message": "too long"}}, {})}
-  wanted = [*requests(9), *requests(9)[6:7]]
-  config = configure(server.url, api="batch")
-  leave_when(config, wanted, parse, "in_progress")
-  config = configure(server.url, api=api, concurrency=1, batch_requests=1)
-  with Client(config) as client:
-    outcomes = client.ask(wanted, parse)  # takes four at first
-    found = [next(outcomes)]
-    deadline = time.monotonic() + 20.0
-    while journal_of(config).open_batches() and time.monotonic() < deadline:
-      time.sleep(0.01)
-    found += outcomes
-  assert [n for n, outcome in enumerate(found) if isinstance(outcome, Failed)] == [6, 9]
-  assert "too long" in found[6].reason
-  assert server.counts()["came"] == 9
-  assert budget_of(config).spent == server.money
-  assert budget_of(config).doubtful == 0
-
-
-def test_replies_that_nobody_asks_for_are_kept(server, configure, requests, ask, parse):
-  config = configure(server.url, api="batch")
-  leave_when(config, requests(4), parse, "begun")
-  ask(config, requests(1, first=99))
-  ask(config, requests(1))  # waits for the first batch
-  assert journal_of(config).find(requests(4)[3].key(config))
-  assert server.counts()["billed"] == 5
-
-
-def test_a_batch_whose_answer_was_lost_is_found_by_its_name(
-  server, configure, requests, ask
-):
-  server.batch_ends = ["lost"]
-  assert len(ask(configure(server.url, api="batch"), requests(6))) == 6
-  assert uploads(server) == [6]
 
 
 @pytest.mark.parametrize("created", [True, False])
@@ -261,22 +198,6 @@ def test_a_batch_that_the_server_does_not_know_is_doubtful(
   assert "batch batch_0: the server does not know it" in caplog.text
 
 
-def test_a_batch_whose_file_is_gone_is_doubtful(
-  server, configure, requests, ask, monkeypatch
-):
-  store = server.RequestHandlerClass._store
-
-  def lose(handler, name, rows):
-    return name if name == "batch_0-output" else store(handler, name, rows)
-
-  monkeypatch.setattr(server.RequestHandlerClass, "_store", lose)
-  config = configure(server.url, api="batch")
-  assert len(ask(config, requests(3))) == 3
-  budget = budget_of(config)
-  assert budget.doubtful_calls == 3
-  assert budget.spent < server.money <= budget.spent + budget.doubtful
-
-
 def test_a_batch_of_another_endpoint_is_left_alone(
   server, serve, configure, requests, ask, parse
 ):
@@ -314,14 +235,3 @@ def test_the_longest_beginning_that_fits(monkeypatch):
   assert batches.fitting(asks(1, 1, 1), most=2, money=99) == 2
   monkeypatch.setattr(batches, "_MOST_BYTES", 200)
   assert batches.fitting(asks(1, 1, 1), most=9, money=9) == 2
-
-
-def test_lines_that_are_not_results_are_left_out():
-  content = (
-    b'\n{"custom_id": "a", "response": {"status_code": 200}}\n{"custom\nnull\n5\n'
-  )
-  content += b'{"custom_id": 5}\n{"custom_id": "b", "error": {"code": "batch_expired"}}'
-  found = {key: failure for key, _, failure in batches.results(content)}
-  assert found.keys() == {"a", "b"}
-  assert (found["a"].doubtful, found["b"].doubtful) == (True, False)
-  assert "batch_expired" in found["b"].text

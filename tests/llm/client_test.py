@@ -185,19 +185,6 @@ def test_a_replay_needs_no_key_no_network_and_no_openai(
   assert done.stdout == "|".join(outcome.value.strip() for outcome in found)
 
 
-def test_another_endpoint_is_another_reply(serve, configure, requests, ask):
-  for _ in range(2):
-    with serve() as server:
-      ask(configure(server.url), requests(2))
-      assert server.counts()["billed"] == 2
-
-
-def test_a_rate_limit_is_no_attempt(server, configure, requests, ask):
-  slow = (429, {"error": {"message": "slow down"}}, {"Retry-After": "0.03"})
-  server.script = [slow] * 8
-  assert len(ask(configure(server.url, attempts=2), requests(2))) == 2
-
-
 def test_nothing_is_sent_while_the_account_has_nothing_left(
   server, configure, requests, ask
 ):
@@ -389,15 +376,6 @@ def test_a_page_of_html_is_no_api(server, configure, requests, ask):
     ask(configure(server.url), requests(20))
 
 
-def test_a_client_that_cannot_be_set_up_sends_nothing(
-  server, configure, requests, ask, monkeypatch
-):
-  monkeypatch.setenv("SSL_CERT_FILE", "/nope")
-  with pytest.raises(InputError, match=r"FileNotFoundError.*\n.*SSL_CERT_FILE"):
-    ask(configure(server.url), requests(1))
-  assert server.counts()["came"] == 0
-
-
 @pytest.mark.parametrize(
   "changes", [{"url": "https://api.openai.com/v1"}, {"api_version": "2024-10-21"}]
 )
@@ -414,21 +392,6 @@ def test_azure_gets_its_version_path_and_header(server, configure, requests, ask
   path = "/openai/deployments/m/chat/completions?api-version=2024-10-21"
   assert server.paths == [path]
   assert server.request_headers["api-key"] == "sk-secret"
-
-
-def test_nested_fields_are_sent_and_none_removes_one(server, configure, requests, ask):
-  extra = {"chat_template_kwargs": {"enable_thinking": False}, "temperature": None}
-  ask(configure(server.url, extra=extra), requests(1, temperature=0.5))
-  (body,) = server.bodies
-  assert body["chat_template_kwargs"] == {"enable_thinking": False}
-  assert "temperature" not in body
-
-
-def test_an_unknown_price_refuses_before_the_journal_is_created(configure):
-  config = configure(input_usd_per_million=None, output_usd_per_million=None)
-  with pytest.raises(InputError, match="no price is known for 'm'"):
-    Client(config)
-  assert not pathlib.Path(config.journal).exists()
 
 
 def test_a_journal_that_cannot_be_written_answers_what_it_has(

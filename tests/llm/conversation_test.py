@@ -4,7 +4,7 @@ import pytest
 
 from phi1_jax import InputError
 from phi1_jax.llm import conversation
-from phi1_jax.llm.conversation import Answered, Failed, Turn
+from phi1_jax.llm.conversation import Turn
 from phi1_jax.llm.reply import Reply
 from phi1_jax.llm.request import Message, Request
 
@@ -16,39 +16,10 @@ def reply(text="answer", finish="stop", refusal=None):
   return Reply("k", text, "", finish, refusal, "m", None, 0)
 
 
-def test_a_good_reply_is_an_answer(parse):
-  found = conversation.respond(START, reply(), parse)
-  assert found == Answered(ORIGIN, "answer", reply())
-
-
-def test_a_cut_reply_is_asked_for_with_twice_the_tokens_once(parse, configure):
-  turn = conversation.respond(START, reply("ans", "length"), parse)
-  assert turn.request.body(configure())["max_tokens"] == 128
-  again = conversation.respond(turn, reply("answer 1", "length"), parse)
-  assert isinstance(again, Failed)
-
-
-def test_a_malformed_reply_is_corrected_once(parse):
-  turn = conversation.respond(START, reply("sorry"), parse)
-  roles = [message.role for message in turn.request.messages]
-  assert roles == ["user", "assistant", "user"]
-  assert turn.request.messages[1].content == "sorry"
-  assert "it does not begin with answer" in turn.request.messages[2].content
-  assert isinstance(conversation.respond(turn, reply("sorry"), parse), Failed)
-
-
 def test_an_empty_reply_is_corrected_without_two_turns_of_one_speaker(parse):
   turn = conversation.respond(START, reply(""), parse)
   (message,) = turn.request.messages
   assert message.content.startswith("say\n\n")
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyError, RecursionError, SyntaxError])
-def test_a_parser_that_stumbles_is_a_malformed_reply(error):
-  def stumble(text):
-    raise error(text)
-
-  assert conversation.respond(START, reply(), stumble).corrected
 
 
 def test_an_input_error_of_the_parser_goes_on():
@@ -57,27 +28,3 @@ def test_an_input_error_of_the_parser_goes_on():
 
   with pytest.raises(InputError):
     conversation.respond(START, reply(), refuse)
-
-
-@pytest.mark.parametrize("found", [reply(refusal="no"), reply(finish="content_filter")])
-def test_what_the_model_or_a_filter_refuses_has_failed(parse, found):
-  assert isinstance(conversation.respond(START, found, parse), Failed)
-
-
-def test_the_worst_turns_cost_at_least_as_much_as_any(configure):
-  def cost(request):
-    body = request.body(configure())
-    return sum(len(m["content"].encode()) for m in body["messages"]), body["max_tokens"]
-
-  def malformed(text):
-    raise ValueError("w" * 9999)
-
-  for first, second in (("stop", "length"), ("length", "stop")):
-    turns = [START]
-    for finish in (first, second):
-      text = "\U0001f600" * 20_000
-      turns.append(conversation.respond(turns[-1], reply(text, finish), malformed))
-    worst = list(conversation.worst_turns(ORIGIN))
-    assert len(worst) == len(turns)
-    for bound, turn in zip(map(cost, worst), turns, strict=True):
-      assert all(a >= b for a, b in zip(bound, cost(turn.request), strict=True))

@@ -1,7 +1,5 @@
 """Raw replies, whatever is in them."""
 
-import json
-
 import pytest
 
 from phi1_jax.llm import reply
@@ -48,12 +46,6 @@ def test_reasoning_is_no_part_of_the_answer(content, answer, reasoning):
   )
 
 
-@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
-def test_reasoning_in_a_field_of_its_own(field):
-  found = reply.read("k", completion("x", **{field: "a"}), 0)
-  assert (found.text, found.reasoning) == ("x", "a")
-
-
 @pytest.mark.parametrize(
   "raw",
   [
@@ -78,18 +70,7 @@ def test_what_is_not_a_completion_is_told_apart(raw):
   assert reply.problem(content)
 
 
-def test_an_error_under_status_200_has_its_code():
-  assert reply.problem({"error": {"code": 429}})[1] == 429
-  assert reply.problem({"error": {"code": "slow"}})[1] is None
-
-
 @pytest.mark.parametrize("count", [None, -1, 1.5, True, 10**10, "3"])
 def test_a_usage_that_cannot_be_is_not_believed(count):
   usage = {"prompt_tokens": 3, "completion_tokens": count}
   assert reply.usage_of({"usage": usage}) is None
-
-
-def test_strange_text_can_be_written():
-  text = 'a\ud800\0\x1b[2J\u202e{"x": [1, {"y": "' + "z" * 5_000_000
-  found = reply.read("k", reply.load(json.dumps(completion(text)).encode()), 0)
-  assert found.text == text.replace("\ud800", "\ufffd")

@@ -2,17 +2,13 @@
 
 import dataclasses
 
-import hypothesis
 import pytest
-from hypothesis import strategies as st
 
 from phi1_jax import InputError
-from phi1_jax.cli import gin_config
 from phi1_jax.llm import prices
 from phi1_jax.llm import request as requests_
-from phi1_jax.llm.config import LlmConfig
 from phi1_jax.llm.prices import Price
-from phi1_jax.llm.request import Message, Request, clean, most_prompt_tokens
+from phi1_jax.llm.request import Message, Request, most_prompt_tokens
 
 
 def ask(text="say", **changes):
@@ -27,15 +23,12 @@ MESSAGES = [{"role": "user", "content": "say"}]
   ("settings", "fields"),
   [
     ({}, {"max_tokens": 64, "temperature": 0.0}),
-    ({"model": "gpt-4o-mini"}, {"max_tokens": 64, "temperature": 0.0}),
-    ({"model": "o4-mini"}, {"max_completion_tokens": 64 + 4096}),
     ({"model": "openai/gpt-5-mini"}, {"max_completion_tokens": 64 + 4096}),
     ({"model": "gpt-5-chat-latest"}, {"max_tokens": 64, "temperature": 0.0}),
     (
       {"model": "gpt-5-mini", "length_field": "max_tokens", "reasoning_tokens": 0},
       {"max_tokens": 64},
     ),
-    ({"reasoning_tokens": 36}, {"max_tokens": 100, "temperature": 0.0}),
     (
       {"extra": {"temperature": None, "a": {"b": [1]}}},
       {"max_tokens": 64} | {"a": {"b": [1]}},
@@ -54,17 +47,6 @@ def test_the_body_follows_the_model_and_the_settings(configure, settings, fields
   assert longer.most_tokens(config) == 2 * ask().most_tokens(config)
 
 
-def test_gin_takes_nested_fields():
-  flags = {"model": "'m'", "journal": "'j'", "budget_usd": "1.0"}
-  flags["extra"] = "{'a': {'b': [1, None, 'x']}, 'c': None}"
-  given = [(f"Llm.{name}", value) for name, value in flags.items()]
-  config = gin_config.load([], given, {"Llm": LlmConfig})["Llm"]
-  assert config.extra == {"a": {"b": [1, None, "x"]}, "c": None}
-  given[-1] = ("Llm.extra", "{'a': [@Mesh]}")
-  with pytest.raises(InputError, match=r"Llm\.extra"):
-    gin_config.load([], given, {"Llm": LlmConfig})
-
-
 def test_keys_never_change(configure):
   # Replies that were paid for must be found by every later version.
   content = ask(sample=1).content(configure())
@@ -76,35 +58,16 @@ def test_keys_never_change(configure):
   )
 
 
-@pytest.mark.parametrize(
-  "changes",
-  [
-    {"max_tokens": 65},
-    {"prompt_id": "q"},
-    {"prompt_version": "2"},
-    {"sample": 1},
-    {"temperature": 0.5},
-    {"doubled": True},
-    {"messages": (Message("system", "s"), Message("user", "say"))},
-  ],
-)
-def test_the_key_depends_on_everything_sent(configure, changes):
-  changed = dataclasses.replace(ask(), **changes)
-  assert changed.key(configure()) != ask().key(configure())
-
-
-def test_the_key_depends_on_model_and_endpoint_but_not_on_the_way(configure):
-  key = ask().key(configure())
-  for other in ({"model": "n"}, {"extra": {"x": 1}}, {"url": "http://other/v1"}):
-    assert ask().key(configure(**other)) != key
+def test_the_key_depends_on_everything_sent_and_on_nothing_else(configure):
+  changes = [{"max_tokens": 65}, {"prompt_id": "q"}, {"prompt_version": "2"}]
+  changes += [{"sample": 1}, {"temperature": 0.5}, {"doubled": True}]
+  changes += [{"messages": (Message("system", "s"), Message("user", "say"))}]
+  keys = [dataclasses.replace(ask(), **each).key(configure()) for each in changes]
+  others = ({}, {"model": "n"}, {"extra": {"x": 1}}, {"url": "http://other/v1"})
+  keys += [ask().key(configure(**other)) for other in others]
+  assert len(set(keys)) == len(changes) + len(others)
   for same in ({"api": "batch"}, {"budget_usd": 2.0}, {"concurrency": 1}):
-    assert ask().key(configure(**same)) == key
-
-
-@hypothesis.given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_a_prompt_has_no_more_tokens_than_bytes(text):
-  body = {"model": "m", "messages": [{"role": "user", "content": text}]}
-  assert most_prompt_tokens(body) >= len(text.encode()) + 256
+    assert ask().key(configure(**same)) == ask().key(configure())
 
 
 def test_a_schema_and_each_message_count():
@@ -114,10 +77,6 @@ def test_a_schema_and_each_message_count():
   more = body | {"messages": [*body["messages"]] * 3}
   assert most_prompt_tokens(more) == one + 2 * 17
   assert requests_.likely_prompt_tokens(more) == 1
-
-
-def test_clean_text_can_be_written():
-  assert clean("a\ud800b\ud83d\ude00\0\x1b\u2028é") == "a\ufffdb\U0001f600\0\x1b\u2028é"
 
 
 @pytest.mark.parametrize(
@@ -137,17 +96,13 @@ def test_refuses_requests_that_no_endpoint_takes(make, expected):
   ("changes", "expected"),
   [
     ({"base_url": "localhost:8000"}, r"Llm.base_url: got 'localhost:8000'.*http://"),
-    ({"model": ""}, "Llm.model"),
     (
       {"journal": "gs://bucket/x"},
-      "Llm.journal: got 'gs://bucket/x', expected a local",
+      "got 'gs://bucket/x', expected a local",
     ),
     ({"api": "offline"}, "one of online, batch"),
-    ({"length_field": "tokens"}, "Llm.length_field"),
     ({"budget_usd": -1.0}, "Llm.budget_usd: got -1.0"),
     ({"budget_usd": float("nan")}, "Llm.budget_usd"),
-    ({"concurrency": 0}, "Llm.concurrency: got 0"),
-    ({"requests_per_minute": 0}, "Llm.requests_per_minute"),
     ({"batch_requests": 50_001}, "Llm.batch_requests"),
     ({"timeout_seconds": 0.0}, "Llm.timeout_seconds"),
     ({"extra": {"max_tokens": 5}}, "no 'max_tokens' in it"),
@@ -178,11 +133,6 @@ def test_prices_are_given_or_listed(configure):
 def test_an_unknown_price_is_refused_by_name(configure, model):
   with pytest.raises(InputError, match=f"no price is known for '{model}'"):
     listed(configure, model)
-
-
-def test_one_price_alone_is_refused(configure):
-  with pytest.raises(InputError, match="both or neither"):
-    prices.find(configure(output_usd_per_million=None))
 
 
 def test_long_prompts_and_batches_have_their_price():

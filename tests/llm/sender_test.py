@@ -15,12 +15,10 @@ import time
 import pytest
 
 from phi1_jax import InputError, storage
-from phi1_jax.llm import client
 from phi1_jax.llm.client import Client, RequestError
 from phi1_jax.llm.journal import Journal
 
 pytest.importorskip("openai")
-BENCHMARK = pathlib.Path(__file__).parents[2] / "benchmarks/interruptions.py"
 
 
 def run(config, wanted):
@@ -60,7 +58,7 @@ def test_requests_in_flight_when_the_run_dies_are_journalled(
     process.kill()
     process.join()
     replies, doubtful = totals(config)
-    time.sleep(0.3)
+    wait(lambda: server.now == 0)
     assert replies == server.counts()["billed"] == server.counts()["came"] < 100
   assert doubtful == 0
 
@@ -82,14 +80,6 @@ def test_a_next_run_waits_for_the_sender_and_says_so_once(
     threading.Thread(target=release).start()
     run(config, requests(1))
     assert server.counts()["billed"] == 1
-  assert len(re.findall("waiting for another process", caplog.text)) == 1
-
-
-def test_a_lease_of_another_machine_is_said_to_be_waited_for(
-  server, configure, requests, ask, caplog, monkeypatch, thread_sender
-):
-  monkeypatch.setattr(storage, "is_held", lambda folder: time.sleep(2.0))
-  assert len(ask(configure(server.url), requests(2))) == 2
   assert len(re.findall("waiting for another process", caplog.text)) == 1
 
 
@@ -121,18 +111,6 @@ def test_sigterm_ends_it_the_same_way(serve, configure, requests):
       with pytest.raises(RequestError, match="nothing is lost"):
         list(outcomes)
     assert totals(config) == (server.counts()["billed"], 0)
-
-
-@pytest.mark.parametrize("installed", [True, False])
-def test_an_installed_package_does_not_precede_the_standard_library(
-  monkeypatch, installed, tmp_path
-):
-  root = pathlib.Path(client.__file__).parents[2]
-  monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-  places = [str(root)] if installed else []
-  monkeypatch.setattr(client.site, "getsitepackages", lambda: places)
-  found = client._environment()["PYTHONPATH"].split(os.pathsep)
-  assert found == ([] if installed else [str(root)]) + [str(tmp_path)]
 
 
 def test_a_killed_sender_leaves_known_doubts(serve, configure, requests):
@@ -219,7 +197,8 @@ def test_a_full_disk_stops_the_run_and_loses_no_reply(
 
 
 def test_kills_cost_nothing_and_change_nothing(tmp_path):
-  command = [sys.executable, str(BENCHMARK), f"--folder={tmp_path}/runs", "--kills=5"]
+  benchmark = pathlib.Path(__file__).parents[2] / "benchmarks/interruptions.py"
+  command = [sys.executable, str(benchmark), f"--folder={tmp_path}/runs", "--kills=5"]
   command += ["--requests=24", "--latency=0.02", "--seed=1"]
   done = subprocess.run(command, capture_output=True, text=True)
   assert done.returncode == 0, done.stdout + done.stderr
