@@ -128,11 +128,7 @@ def wanted(
         "answered": judged.answered,
       }
       for plus in (False, True)[: 2 if problem.plus else 1]:
-        try:
-          program = programs.program(problem, judged.code, plus)
-        except InputError:
-          program = None
-        digest = programs.key(problem, judged.code, plus)
+        digest, program = programs.program(problem, judged.code, plus)
         suite = {"suite": PLUS} if plus else {"dropped": list(judged.dropped)}
         yield program, verdict | {"program": digest} | suite
 

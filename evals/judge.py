@@ -173,9 +173,5 @@ def _judge_all(mirror: storage.Mirror, wanted: Mapping[str, list], arguments) ->
     mirror.upload()
     print(summary.table([(name, found)]), flush=True)
   if arguments.texts:
-    texts = [loss.read(arguments.texts, 10_000)]
-    length = loss.window_length(loaded)
-    rows = loss.measure(loaded, texts, length)
-    storage.write_json(folder / loss.RESULT, loss.result(loaded, texts, length, rows))
-    print(loss.table(rows))
+    print(loss.write(folder, loaded, [loss.read(arguments.texts, 10_000)]))
   storage.write_json(completed, begun)

@@ -171,7 +171,9 @@ def document_nats(
   buckets: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)
   for index, ids in enumerate(encoded):
     for window in windows([loaded.tokenizer.eos_id, *ids], length):
-      buckets[_bucket(len(window) - 1, length)].append((index, window))
+      # The next power of two, at most the longest window.
+      size = max(_SHORTEST_BUCKET, 1 << (len(window) - 2).bit_length())
+      buckets[min(length, size)].append((index, window))
   total = sum(map(len, buckets.values()))
   with Progress(total, "windows", "scoring", interval=None) as bar:
     for size, members in sorted(buckets.items()):
@@ -191,11 +193,6 @@ def windows(ids: list[int], length: int) -> Iterator[list[int]]:
   """
   for start in range(0, len(ids) - 1, length):
     yield ids[start : start + length + 1]
-
-
-def _bucket(size: int, length: int) -> int:
-  """Return the next power of two, at most the longest window."""
-  return min(length, max(_SHORTEST_BUCKET, 1 << (size - 1).bit_length()))
 
 
 def _rows(loaded: Loaded, size: int) -> int:
@@ -227,16 +224,16 @@ def _losses(config: Any, params: Any, tokens_BT: jax.Array) -> jax.Array:
   return jax.nn.logsumexp(logits_BTV, axis=-1) - target_BT1[..., 0]
 
 
-def result(
-  loaded: Loaded, texts: Sequence[Texts], length: int, rows: Sequence[dict]
-) -> dict[str, Any]:
-  """Return the content of loss.json: the model, the files, and rows of `measure`."""
+def write(folder: Path, loaded: Loaded, texts: Sequence[Texts]) -> str:
+  """Score files, write loss.json, and return a table for a terminal."""
+  length = window_length(loaded)
+  rows = measure(loaded, texts, length)
   files = [
     {"file": str(f.path), "sha256": f.sha256}
     | {"documents": f.total, "taken": len(f.documents)}
     for f in texts
   ]
-  return {
+  found = {
     "format": 1,
     "checkpoint": loaded.path and str(loaded.path),
     "digest": loaded.digest,
@@ -245,12 +242,13 @@ def result(
     "dtype": loaded.config.dtype,
     "length": length,
     "files": files,
-    "losses": list(rows),
+    "losses": rows,
   }
+  storage.write_json(folder / RESULT, found)
+  return _table(rows)
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-  """Return a table for a terminal: a line per file and kind."""
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
   lines = [("file", "kind", "documents", "bytes", "nats/byte", "nats/token")]
   for row in rows:
     interval = "" if row["low"] is None else f" [{row['low']:.4f}, {row['high']:.4f}]"
@@ -275,11 +273,8 @@ def main(parser: command.Parser, argv: Sequence[str]) -> int:
     raise InputError("loss: got gin files or bindings, expected flags only (--help)")
   texts = [read(file, arguments.max_documents) for file in arguments.texts]
   loaded = open_checkpoint(arguments.checkpoint, one_host_mesh(), arguments.dtype)
-  length = window_length(loaded)
   with workdir.opened(arguments.workdir, "scoring") as mirror:
-    rows = measure(loaded, texts, length)
-    found = result(loaded, texts, length, rows)
-    storage.write_json(mirror.local / RESULT, found)
-  print(table(rows))
+    table = write(mirror.local, loaded, texts)
+  print(table)
   print(f"written to {arguments.workdir / RESULT}")
   return command.DONE

@@ -1,11 +1,11 @@
-"""What is judged for a completion: two programs, each with the problem's tests.
+"""The two programs of a completion, each judged with the problem's tests.
 
-  truncated  what stands before the completion, and the completion as it was cut at
-             its first stop string; of a chat answer its code block
-  sanitized  what `extraction` finds in the raw text: the entry point and its needs
+  truncated  the code before the completion, and the completion, cut at its first stop
+             string; of a chat answer its code block
+  sanitized  the part of the raw text that `extraction` finds: the entry point and its
+             needs
 
-Both are scored, side by side; the difference says how much of a score is in the
-cleaning up.
+Both are scored; the difference shows the effect of sanitizing.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from typing import Any
 
 from evals import extraction
 from evals.prompts import Prompt
+from phi1_jax import InputError
 from phi1_jax.problems.problem import Problem
 from phi1_jax.sandbox.program import Program
 from phi1_jax.text.settings_file import digest
@@ -23,7 +24,7 @@ VARIANTS = ("truncated", "sanitized")
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-  """One variant of one completion."""
+  """A variant of a completion."""
 
   variant: str  # one of `VARIANTS`
   code: str  # what is executed
@@ -33,7 +34,7 @@ class Judged:
 
 
 def variants(problem: Problem, prompt: Prompt, row: Mapping[str, Any]) -> list[Judged]:
-  """The programs of one line of completions.jsonl."""
+  """Return the programs of a line of completions.jsonl."""
   prefix = "" if row.get("whole") else prompt.prefix
   whole = prefix + row.get("text", row["completion"])
   truncated = prefix + row["completion"]
@@ -57,36 +58,27 @@ def variants(problem: Problem, prompt: Prompt, row: Mapping[str, Any]) -> list[J
   ]
 
 
-def key(problem: Problem, code: str, plus: bool = False) -> str:
-  """What a program is called: a digest of code, tests and limits.
+def program(
+  problem: Problem, code: str, plus: bool = False
+) -> tuple[str, Program | None]:
+  """Return the key of a program, and the program; None if it is too long to judge.
 
-  So what several samples have in common is judged once, blank lines at the end aside.
-  """
-  return digest(
-    {
-      "code": code.rstrip() + "\n",
-      "tests": problem.plus if plus else problem.tests,
-      "cpu_seconds": problem.cpu_seconds,
-      "in_process": problem.in_process,
-    }
-  )
-
-
-def program(problem: Problem, code: str, plus: bool = False) -> Program:
-  """Code with the problem's tests and limits.
+  The key is a digest of code, tests and limits. So a program that several samples have
+  in common is judged once, blank lines at the end aside.
 
   Args:
-    problem: the problem.
-    code: what is judged.
+    problem: gives tests and limits.
+    code: the code to judge.
     plus: whether to judge it with the further tests.
-
-  Raises:
-    InputError: longer than the sandbox takes.
   """
-  return Program(
-    key=key(problem, code, plus),
-    code=code.rstrip() + "\n",
-    tests=problem.plus if plus else problem.tests,
-    cpu_seconds=problem.cpu_seconds,
-    in_process=problem.in_process,
-  )
+  content = {
+    "code": code.rstrip() + "\n",
+    "tests": problem.plus if plus else problem.tests,
+    "cpu_seconds": problem.cpu_seconds,
+    "in_process": problem.in_process,
+  }
+  key = digest(content)
+  try:
+    return key, Program(key=key, **content)
+  except InputError:
+    return key, None

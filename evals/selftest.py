@@ -129,7 +129,9 @@ def wrong(problems: Sequence[Problem]) -> list[Case]:
 def _case(
   kind: str, problem: Problem, code: str, passes: bool, plus: bool = False
 ) -> Case:
-  made = program(problem, code, plus)
+  _, made = program(problem, code, plus)
+  if made is None:
+    raise InputError(f"{problem.id}: its {kind} is longer than the sandbox takes")
   made = dataclasses.replace(made, key=f"{kind} {problem.id}{', plus' * plus}")
   if problem is _TASK:
     return Case(kind, made, passes, None)

@@ -60,7 +60,6 @@ def main(parser: command.Parser, argv: Sequence[str]) -> int:
   steps = plan.Plan(config, local, benchmarks).steps()
   if storage.is_remote(folder):  # resumed on a machine with another cache folder
     steps = [dataclasses.replace(step, root=str(local)) for step in steps]
-  graph.check(steps)
   settings = settings_of(config, steps, benchmarks)
   if (folder / SETTINGS).exists():
     settings_file.begin(folder / SETTINGS, settings)  # raises if they differ

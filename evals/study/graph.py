@@ -59,18 +59,6 @@ class Step:
     return settings_file.digest({"words": words, "about": self.about})
 
 
-def check(steps: Sequence[Step]) -> None:
-  """Refuse a step that needs a later one, and equal names."""
-  seen: set[str] = set()
-  for step in steps:
-    if step.name in seen:
-      raise ValueError(f"two steps are called {step.name}")
-    missing = [name for name in step.needs if name not in seen]
-    if missing:
-      raise ValueError(f"{step.name} needs {missing[0]}, which does not come before it")
-    seen.add(step.name)
-
-
 def here() -> dict[str, str | None]:
   """Return commit ("-dirty" if files differ from it) and machine, for each step."""
   words = ("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty")
@@ -108,7 +96,6 @@ def run(
   Raises:
     FailedError: a step failed. Those that were running have ended.
   """
-  check(steps)
   (folder / LOGS).mkdir(parents=True, exist_ok=True)
   with storage.JsonLines(folder / STEPS) as journal:
     done = {(row["step"], row["digest"]) for row in journal.rows}

@@ -347,17 +347,11 @@ def _sets(folder: Path) -> dict[str, Any]:
 def _where(steps: _Runs) -> dict[str, Any]:
   """Return commits, versions and hardware, given the rows of the finished steps."""
   rows = [*steps, graph.here()]
-  versions = {}
-  for name in _PACKAGES:
-    try:
-      versions[name] = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-      versions[name] = None
   machines = [row["machine"] for row in rows if "machine" in row]
   return {
     "commits": list(dict.fromkeys(row["commit"] or "unknown" for row in rows)),
     "python": platform.python_version(),
     "machine": "; ".join(dict.fromkeys(machines)),
-    "versions": versions,
+    "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
     "when": time.strftime("%Y-%m-%d %H:%M"),
   }

@@ -4,7 +4,9 @@ import ast
 import contextlib
 import io
 import platform
+import re
 import textwrap
+from html import unescape
 
 import pytest
 
@@ -31,6 +33,17 @@ def reference_completion(problem, style):
   body = "\n".join(ast.unparse(statement) for statement in entry.body)
   others = (f"\n{ast.unparse(node)}\n" for node in every if node is not entry)
   return textwrap.indent(body, "    ") + "\n" + "".join(others)
+
+
+def table_rows(html):
+  """The text of the cells of every row of every table of a page."""
+  rows = re.findall(r"<tr>(.*?)</tr>", html, re.DOTALL)
+  cells = [re.findall(r"<td>(.*?)</td>", row, re.DOTALL) for row in rows]
+  texts = [
+    [" ".join(unescape(re.sub("<[^>]+>", "", cell)).split()) for cell in row]
+    for row in cells
+  ]
+  return [row for row in texts if row]
 
 
 class Knowing:

@@ -6,7 +6,7 @@ import types
 import pytest
 
 from evals import __main__ as command_line
-from evals import backends, benchmark, report, summary
+from evals import backends, benchmark, report
 from phi1_jax import InputError, storage
 
 VARIANTS = ("truncated", "sanitized")
@@ -173,13 +173,6 @@ def test_runs_are_compared_with_the_first(evaluate, tmp_path):
     evaluate(name)
   found = report.build([tmp_path / name for name in "abc"])["comparisons"]
   assert [(c["a"], c["b"]) for c in found] == [("a", "b")] * 2 + [("a", "c")] * 2
-
-
-def test_the_table_is_aligned(evaluate, tmp_path):
-  evaluate("a")
-  found = json.loads((tmp_path / "a" / "summary.json").read_text())
-  lines = summary.table([("a", found), ("a longer name", found)]).splitlines()
-  assert len({line.index("pass@1") for line in lines[1:3]}) == 1
 
 
 def test_references(evaluate, only_five, capsys, trusting):

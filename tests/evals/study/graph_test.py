@@ -57,11 +57,13 @@ def fixture_ran(tmp_path):
   return lambda: (tmp_path / "ran").read_text().split()
 
 
-def test_all_steps_share_what_is_compiled(tmp_path, module, monkeypatch):
+def test_a_log_begins_with_the_command_and_steps_share_what_is_compiled(
+  tmp_path, module, monkeypatch
+):
   monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
   assert graph.run([module("a", "cache")], tmp_path, 1)
   log = (tmp_path / graph.LOGS / "a.log").read_text().splitlines()
-  assert log[-1] == str(tmp_path / "compiled")
+  assert (log[0], log[-1]) == ("$ python -m noted a cache", str(tmp_path / "compiled"))
 
 
 def test_a_step_waits_for_what_it_needs_and_is_never_run_again(tmp_path, module, ran):
@@ -196,18 +198,6 @@ def test_time_left_is_told_by_expected_seconds(tmp_path, capsys):
   assert "100 core-seconds of 100 (100%)" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-  ("steps", "message"),
-  [
-    ([Step("a", ("b",))], "a needs b"),
-    ([Step("a"), Step("a")], "two steps are called a"),
-  ],
-)
-def test_a_graph_without_order_is_refused(steps, message):
-  with pytest.raises(ValueError, match=message):
-    graph.check(steps)
-
-
 def test_a_function_that_cannot_write_is_told_without_a_traceback(tmp_path):
   def full():
     raise OSError(28, "No space left on device")
@@ -230,9 +220,3 @@ def test_a_step_waits_for_the_process_that_a_killed_study_left(tmp_path):
   assert not waiting.is_alive()
   assert not storage.is_held(place)
   assert not storage.is_held(tmp_path / "never")
-
-
-def test_a_log_begins_with_the_command(tmp_path, module):
-  log = tmp_path / graph.LOGS / "a.log"
-  assert graph.run([module("a")], tmp_path, 1)
-  assert log.read_text().startswith("$ python -m noted a end\n")

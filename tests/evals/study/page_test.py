@@ -1,9 +1,7 @@
 """The page of a study, from data that stand for a study's."""
 
 import dataclasses
-import html as html_text
 import json
-import re
 
 import pytest
 
@@ -12,6 +10,7 @@ from evals import score
 from evals.study import arms, command, page, results
 from evals.study.config import StudyConfig
 from phi1_jax import InputError
+from tests.evals.conftest import table_rows
 
 TIERS = ["exercises-unseen-triples-100", "exercises-handwritten-100"]
 WHERE = {
@@ -118,20 +117,9 @@ def fixture_data():
   }
 
 
-def page_rows(html):
-  """The text of the cells of every row of every table."""
-  rows = re.findall(r"<tr>(.*?)</tr>", html, re.DOTALL)
-  cells = [re.findall(r"<td>(.*?)</td>", row, re.DOTALL) for row in rows]
-  texts = [
-    [" ".join(html_text.unescape(re.sub("<[^>]+>", "", c)).split()) for c in row]
-    for row in cells
-  ]
-  return [row for row in texts if row]
-
-
 def test_the_page_shows_every_arm_table_and_figure(data):
   html = page.render(data)
-  rows = page_rows(html)
+  rows = table_rows(html)
   for arm in arms.arms(CONFIG.taus):
     assert f"<code>{arm.name}</code>: {arm.about}" in html
     assert any(row[0] == arm.name for row in rows)
@@ -158,7 +146,7 @@ def test_seeds_are_shown_apart_with_whether_they_agree(data):
     if run["arm"] == "raw" and run["seed"] == 1:
       run["scores"] = run["scores"] | {TIERS[0]: _score(60)}
   html = page.render(data | {"config": config, "runs": seeds})
-  rows = [row for row in page_rows(html) if row[-1] in ("yes", "no")]
+  rows = [row for row in table_rows(html) if row[-1] in ("yes", "no")]
   assert rows[0] == ["raw 1M", "0 (0-4)", "60 (50-69)", "60", "no"]
   assert {row[-1] for row in rows[1:]} == {"yes"}
   solving = sum(run["scores"][TIERS[0]]["value"] >= 0.05 for run in data["runs"])

@@ -1,9 +1,7 @@
 """What a finished study left, gathered and shown: from a folder made of plain files."""
 
-import html as html_text
 import json
 import random
-import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ import pytest
 from evals import score, summary
 from evals.study import arms, materials, page, plan, results
 from evals.study.config import StudyConfig
+from tests.evals.conftest import table_rows
 
 CONFIG = StudyConfig(
   "recipe.gin", {"1M": "a.gin"}, 400, 100, taus=(0.95, 0.8), sampled=2
@@ -20,17 +19,6 @@ FAR = TIERS[-1]
 # Share of the generated tiers that an arm solves; the others solve nothing.
 SHARES = {arms.FULL: 0.5, "raw_exercises": 0.4, arms.THINNED: 0.2, "pruned_0.8": 0.1}
 PLANTED = {problem.id for problem in materials.leaked_problems(CONFIG)}
-
-
-def page_rows(html):
-  """The text of the cells of every row of every table."""
-  rows = re.findall(r"<tr>(.*?)</tr>", html, re.DOTALL)
-  cells = [re.findall(r"<td>(.*?)</td>", row, re.DOTALL) for row in rows]
-  texts = [
-    [" ".join(html_text.unescape(re.sub("<[^>]+>", "", c)).split()) for c in row]
-    for row in cells
-  ]
-  return [row for row in texts if row]
 
 
 def _json(path, content):
@@ -276,9 +264,9 @@ def test_the_page_shows_what_was_gathered(gathered):
   assert "Commit abc" in html
   assert html.count("<svg") == 2 + len(gathered["config"]["models"])
   assert ("<h3>3M</h3>" in html) == (len(seeds) == 2)
-  rows = [cells for cells in page_rows(html) if cells[0] == "0.8"]
+  rows = [cells for cells in table_rows(html) if cells[0] == "0.8"]
   assert [["(" in cell for cell in cells[5:]] for cells in rows] == [[True] * 3] * 3
-  mild = [cells[-1] for cells in page_rows(html) if cells[0] == "0.95"]
+  mild = [cells[-1] for cells in table_rows(html) if cells[0] == "0.95"]
   assert mild == ["-"] * 3  # without a control of size
 
 
