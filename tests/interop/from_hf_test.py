@@ -59,8 +59,6 @@ def assert_equal(got, expected):
   [
     (97, 3, 2, 11, 6, 13, 31, 19),
     (53, 1, 5, 4, 4, 20, 17, 7),
-    (61, 2, 3, 16, 8, 48, 29, 23),
-    (31, 5, 1, 7, 2, 7, 11, 5),
   ],
 )
 def test_logits_and_every_gradient_equal_the_twin(twins, tmp_path, sizes):
@@ -100,20 +98,8 @@ def test_logits_and_every_gradient_equal_the_twin(twins, tmp_path, sizes):
   "spelling",
   [
     {"partial_rotary_factor": 0.35, "rope_theta": 300.0},
-    {"rope_parameters": {"partial_rotary_factor": 0.35, "rope_theta": 300.0}},
-    {
-      "rope_parameters": {"rope_type": "default"},
-      "partial_rotary_factor": 0.35,
-      "rope_theta": 300.0,
-    },
     {"rope_parameters": {"rope_theta": 300.0}, "partial_rotary_factor": 0.35},
-    {"rope_parameters": {"partial_rotary_factor": 0.35}},
-    {"rope_scaling": {"type": "default", "rope_theta": 300.0}},
-    {
-      "rope_scaling": {"rope_type": "default", "partial_rotary_factor": 0.35},
-      "rope_theta": 300.0,
-    },
-    {"rope_theta": 300},
+    {"rope_scaling": {"type": "default", "partial_rotary_factor": 0.35}},
     {"rope_parameters": None, "hidden_act": "gelu_pytorch_tanh"},
     {"hidden_act": "gelu_fast"},
   ],
@@ -181,35 +167,10 @@ def test_the_same_arrays_on_eight_devices(folder, params, shape):
   assert {x.data.shape for x in kernel.addressable_shards} == {part}
 
 
-def test_writing_moves_nothing_between_devices(folder):
-  source = from_hf.open_source(folder)
-  mesh = make_mesh(MeshConfig(1, 2, 4))
-  abstract = layouts.flatten(decoder.abstract_parameters(source.config, mesh))
-  name = "model.layers.1.self_attn.k_proj.weight"
-  tensor = source.layout.tensors(source.config)[name]
-  target = abstract[tensor.path]
-  place = target.sharding
-  spec = [place.spec[axis] for axis in tensor.axes]
-  piece = jax.ShapeDtypeStruct(
-    [tensor.sizes[axis] for axis in tensor.axes],
-    jnp.float16,
-    sharding=jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec)),
-  )
-  start = tuple(np.int32(x) for x in tensor.start)
-  compiled = from_hf._write.lower(target, piece, start, tensor.groups, place).compile()
-  for word in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
-    assert word not in compiled.as_text()
-  assert compiled.memory_analysis().alias_size_in_bytes == target.size * 4 // 8
-
-
-@pytest.mark.parametrize("devices", [1, 8])
-@pytest.mark.parametrize("embed_dim", [48, 12, 5])
-def test_as_many_devices_as_divide(monkeypatch, devices, embed_dim):
+@pytest.mark.parametrize(("embed_dim", "devices"), [(48, 8), (12, 4), (5, 1)])
+def test_as_many_devices_as_divide(embed_dim, devices):
   config = ModelConfig(31, 1, 1, 4, 2, embed_dim, 3, 5)
-  everything = jax.devices()
-  monkeypatch.setattr(jax, "devices", lambda: everything[:devices])
-  mesh = from_hf.device_mesh(config)
-  assert mesh.size == max(n for n in (1, 4, 8) if embed_dim % n == 0 and n <= devices)
+  assert from_hf.device_mesh(config).size == devices
 
 
 def test_imports_into_the_dtype_that_is_asked_for(folder, params):
@@ -218,8 +179,9 @@ def test_imports_into_the_dtype_that_is_asked_for(folder, params):
   assert {leaf.dtype for leaf in jax.tree.leaves(got)} == {jnp.dtype("bfloat16")}
 
 
-@pytest.mark.parametrize("stored", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+  ("stored", "value"), [("float32", float("nan")), ("bfloat16", float("inf"))]
+)
 def test_tensors_that_are_not_finite(model, twins, tmp_path, stored, value):
   folder = twins.save(model, tmp_path / "hf")
   tensors = load_file(folder / "model.safetensors")
@@ -295,10 +257,3 @@ def test_everything_that_does_not_fit_is_listed(twins, model, tmp_path):
     "  shape: lm_head.bias, got (5,), expected (320,)",
     "  unknown: lm_head.lora_A, got (2, 3)",
   ]
-
-
-def test_a_dropout_that_is_not_here(twins, model, tmp_path):
-  folder = twins.save(model, tmp_path / "drop")
-  content = json.loads((folder / "config.json").read_text())
-  (folder / "config.json").write_text(json.dumps({**content, "embd_pdrop": 0.1}))
-  assert "embd_pdrop=0.1 is left out" in from_hf.open_source(folder).notes[0]

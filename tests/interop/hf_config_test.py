@@ -103,20 +103,17 @@ def test_the_rotary_dim_survives_its_division():
     (RELEASED, {"num_key_value_heads": 8}, "num_key_value_heads: got 8, expected 32"),
     (RELEASED, {"tie_word_embeddings": True}, "tie_word_embeddings: got True"),
     (RELEASED, {"rope_scaling": {"type": "linear"}}, "type: got 'linear'"),
-    (RELEASED, {"rope_parameters": {"rope_type": "yarn"}}, "rope_type: got 'yarn'"),
     (RELEASED, {"quantization_config": {"bits": 4}}, "quantization_config"),
     (RELEASED, {"hidden_size": None}, "hidden_size: missing"),
     (RELEASED, {"hidden_size": "2048"}, "a setting of the wrong type"),
     (RELEASED, {"partial_rotary_factor": 0.3}, "rotary_dim: got 19"),
     (CODEGEN_350M, {"n_head": 10}, "n_head: got 10, expected a multiple of 4"),
     (CODEGEN_350M, {"rotary_dim": None}, "rotary_dim: missing"),
-    (CODEGEN_350M, {"activation_function": "gelu"}, "activation_function: got 'gelu'"),
     (
       MSFT,
       {"architecture": {"block_cls": "sequential"}},
       r"architecture\.block_cls: got 'sequential', expected 'parallel'",
     ),
-    (MSFT, {"n_head_kv": 4}, "n_head_kv: got 4"),
     (RELEASED, {"rope_parameters": {"rope_theta": 5e3}}, "rope_theta=10000.0 and ro"),
     (
       RELEASED,
@@ -133,8 +130,6 @@ def test_the_rotary_dim_survives_its_division():
       {"rope_parameters": {"full_attention": {"rope_theta": 1e4}}},
       r"rope_parameters\.full_attention: got",
     ),
-    (RELEASED, {"rope_parameters": [1]}, "a setting of the wrong type"),
-    (RELEASED, {"hidden_act": None}, "hidden_act: got None"),
     (RELEASED, {"per_layer_config": {"0": {}}}, "per_layer_config: got"),
     (CODEGEN_350M, {"hidden_size": 512}, "n_embd=1024 and hidden_size=512"),
     (CODEGEN_350M, {"head_dim": 32}, "head_dim: got 32, expected n_embd / n_head = 64"),
@@ -143,7 +138,6 @@ def test_the_rotary_dim_survives_its_division():
       {"architecture": [{"mixer": {"rotary_dim": 16}}]},
       r"architecture\.mixer: got {'rotary_dim': 16}, expected {}",
     ),
-    (MSFT, {"blocks": ["x"]}, "wrong type"),
   ],
 )
 def test_refuses_what_the_model_does_not_have(content, change, named):
@@ -158,12 +152,6 @@ def test_sizes_under_their_other_names():
   theirs = CodeGenConfig.from_dict(content)
   assert (theirs.n_embd, theirs.n_layer, theirs.n_positions) == (1024, 20, 2048)
   assert ours(content) == ours(CODEGEN_350M)
-
-
-def test_names_all_of_it():
-  with pytest.raises(InputError) as refused:
-    ours({**RELEASED, "hidden_act": "relu", "qk_layernorm": True, "vocab_size": None})
-  assert len(str(refused.value).splitlines()) == 4
 
 
 @pytest.mark.parametrize(

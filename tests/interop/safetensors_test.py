@@ -1,3 +1,4 @@
+import hashlib
 import json
 import struct
 
@@ -62,15 +63,12 @@ def test_reads_what_the_library_writes(tmp_path, dtype):
     again = torch.tensor(got[name].astype(np.float32))
     assert torch.equal(again.nan_to_num(7), tensors[name].float().nan_to_num(7))
   assert "steps" not in got
-  import hashlib
 
   content = (tmp_path / "model.safetensors").read_bytes()
   assert digests == {"model.safetensors": hashlib.sha256(content).hexdigest()}
 
 
-@pytest.mark.parametrize(
-  ("max_bytes", "files"), [(1, 4), (60, 3), (76, 2), (131, 2), (132, 1)]
-)
+@pytest.mark.parametrize(("max_bytes", "files"), [(60, 3), (131, 2), (132, 1)])
 def test_files_end_before_they_are_too_large(tmp_path, max_bytes, files):
   """The tensors take 60, 16, 0 and 56 bytes."""
   write(tmp_path, ARRAYS, max_shard_bytes=max_bytes)
@@ -85,13 +83,6 @@ def test_files_end_before_they_are_too_large(tmp_path, max_bytes, files):
     assert sorted(set(content["weight_map"].values())) == paths
     for name, path in content["weight_map"].items():
       assert name in library.load_file(tmp_path / path)
-
-
-def test_a_generator_that_disagrees_with_the_header(tmp_path):
-  with pytest.raises(ValueError, match=r"got float32\(2,\), expected float32\(3,\)"):
-    safetensors.write(
-      tmp_path, {"a": (3,)}, np.dtype("float32"), iter([np.zeros(2, np.float32)]), 100
-    )
 
 
 def raw(header, content=b""):
@@ -137,7 +128,6 @@ def test_a_file_that_the_index_names_is_missing(tmp_path):
   ("index", "named"),
   [
     ("{", "not readable as JSON"),
-    ("[]", "got list, expected a JSON object"),
     ("{}", "not an index"),
     ('{"weight_map": {}}', "got no files"),
     ('{"weight_map": {"a": "../model.safetensors"}}', "names of files in this folder"),
@@ -146,16 +136,6 @@ def test_a_file_that_the_index_names_is_missing(tmp_path):
 def test_bad_indices(tmp_path, index, named):
   (tmp_path / "model.safetensors.index.json").write_text(index)
   with pytest.raises(InputError, match=named):
-    safetensors.open_folder(tmp_path)
-
-
-def test_only_pickles(tmp_path):
-  with pytest.raises(InputError, match="no such folder"):
-    safetensors.open_folder(tmp_path / "nope")
-  with pytest.raises(InputError, match=r"no model\.safetensors and no"):
-    safetensors.open_folder(tmp_path)
-  (tmp_path / "pytorch_model.bin").write_bytes(b"")
-  with pytest.raises(InputError, match=r"only pytorch_model\.bin, a pickle.*save_file"):
     safetensors.open_folder(tmp_path)
 
 
@@ -172,3 +152,9 @@ def test_a_passing_error_of_the_disk_is_read_again(tmp_path, monkeypatch):
   monkeypatch.setattr(safetensors, "safe_open", flaky)
   assert_same(read(tmp_path)[0], ARRAYS)
   assert not failures
+
+
+def test_only_a_pickle(tmp_path):
+  (tmp_path / "pytorch_model.bin").write_bytes(b"")
+  with pytest.raises(InputError, match=r"only pytorch_model\.bin, a pickle.*save_file"):
+    safetensors.open_folder(tmp_path)

@@ -119,8 +119,9 @@ def test_numbers_that_the_dtype_cannot_hold(twins, tmp_path):
   assert biases["lm_head.bias"][3] == torch.tensor(-7e4).bfloat16()
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+  ("value", "dtype"), [(np.nan, "float32"), (-np.inf, "float16")]
+)
 def test_a_checkpoint_that_is_not_finite(twins, tmp_path, value, dtype):
   run = run_with(twins, tmp_path / "run", "bias", value)
   with pytest.raises(InputError, match=r"lm_head\.bias holds 1 values of 320 that"):
