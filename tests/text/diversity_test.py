@@ -23,14 +23,3 @@ def test_nearest_neighbour_is_the_mean_over_each_texts_best():
   assert diversity.nearest_neighbour(["a b c d e"]) == 0.0
   assert diversity.nearest_neighbour(["", "a"]) == 0.0
   assert diversity.nearest_neighbour(["a b c d e"] * 3) == 1.0
-
-
-def test_figures_say_how_many_texts():
-  assert diversity.figures(["a b c", "a b d"]) == {
-    "texts": 2,
-    "distinct_1": pytest.approx(4 / 6, abs=1e-4),
-    "distinct_2": 0.75,
-    "distinct_3": 1.0,
-    "compression_ratio": pytest.approx(10 / 17, rel=0.2),
-    "nearest_neighbour_jaccard": 0.0,
-  }

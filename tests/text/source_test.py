@@ -1,6 +1,5 @@
 import ast
 import textwrap
-import time
 
 import pytest
 
@@ -11,18 +10,7 @@ def test_words_are_what_a_formatter_leaves_alone():
   one = "def f(a, b):\n    # Sum.\n    return {'x': a+b}\n"
   other = 'def f(\n  a,\n  b,\n):\n\t# sum\n\treturn {"x": (a + b)}'
   assert source.words(one) == source.words(other)
-  assert source.words(one) == [
-    "def",
-    "f",
-    "a",
-    "b",
-    "sum",
-    "return",
-    "x",
-    "a",
-    "+",
-    "b",
-  ]
+  assert " ".join(source.words(one)) == "def f a b sum return x a + b"
 
 
 def test_words_keep_what_changes_a_program():
@@ -30,10 +18,6 @@ def test_words_keep_what_changes_a_program():
   assert source.words("a <= b") == ["a", "<=", "b"]
   assert source.words("pi is 3.14.") == ["pi", "is", "3.14"]
   assert source.words("größer É") == ["größer", "é"]
-
-
-def test_lines_have_no_layout():
-  assert source.lines("if a:\r\n\treturn  b \r\n\r\n") == ("if a:", "return b")
 
 
 def test_functions_of_a_module_are_found_wherever_they_are():
@@ -81,13 +65,6 @@ def test_a_long_elif_chain_is_walked():
   tests = "".join(f"elif x == {n}: pass\n" for n in range(1200))
   text = f"if x: pass\n{tests}else:\n  def f(): pass\n"
   assert [f.name for f in source.functions(text)] == ["f"]
-
-
-def test_many_definitions_cost_linear_time():
-  text = "print 'x'\n" + "".join(f"def f{n}(): pass\n" for n in range(20_000))
-  started = time.monotonic()
-  assert len(source.functions(text)) == 20_000
-  assert time.monotonic() - started < 10  # a minute, if each looked at all the rest
 
 
 def test_deep_nesting_is_no_crash():

@@ -1,16 +1,12 @@
 """The tokenizer against transformers' and tokenizers' own, and its properties."""
 
-import errno
 import json
-import os
 import pickle
 import subprocess
 import sys
 import sysconfig
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -78,12 +74,10 @@ def test_ids_follow_the_published_table(codegen):
 
 def test_ids_equal_those_of_transformers(codegen, twin):
   files = [f for f in sorted(LIBRARY.rglob("*.py")) if "site-packages" not in f.parts]
-  if "PHI1_JAX_WHOLE_LIBRARY" not in os.environ:  # 31 MB, a minute of one core
-    files = files[::40]
+  files = files[::40]
   texts = [file.read_bytes().decode(errors="replace") for file in files]
   assert len(texts) > 20
-  for start in range(0, len(texts), 200):
-    assert_same(codegen, twin, texts[start : start + 200])
+  assert_same(codegen, twin, texts)
 
 
 @settings(max_examples=300, deadline=None)
@@ -95,14 +89,6 @@ def test_ids_equal_those_of_transformers_on_tricky_text(codegen, twin, text):
 @settings(max_examples=300, deadline=None)
 @given(text=st.text(max_size=200) | TRICKY)
 def test_decoding_gives_the_text_back(codegen, small, text):
-  assert codegen.decode(codegen.encode(text)) == text
-  assert small.decode(small.encode(text)) == text
-
-
-@pytest.mark.parametrize(
-  "text", ["a\r\nb\r\n", "\tif x:\n\t\ty\n", "", "x\n" + " " * 100 + "y", "\0\x7f"]
-)
-def test_line_ends_and_tabs_survive(codegen, small, text):
   assert codegen.decode(codegen.encode(text)) == text
   assert small.decode(small.encode(text)) == text
 
@@ -120,33 +106,11 @@ def test_lone_surrogates_are_refused(codegen):
     codegen.encode_batch(["fine", "ab\ud800"])
 
 
-def test_ids_outside_the_vocabulary_are_refused(codegen):
-  for ids in ([50295], [5, -1]):
-    with pytest.raises(InputError, match="not in this tokenizer's vocabulary"):
-      codegen.decode(ids)
-
-
 @settings(max_examples=300, deadline=None)
 @given(head=TRICKY, tail=TRICKY)
 def test_a_prompt_that_ends_in_a_newline_is_a_prefix(small, head, tail):
   head += "\n"
   assert small.encode(head) + small.encode(tail) == small.encode(head + tail)
-
-
-def test_a_plain_bpe_would_fuse_newline_and_indentation(texts, small):
-  # What the split at newlines is for: without it, this is one token.
-  from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
-  plain = Tokenizer(models.BPE())
-  plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-  alphabet = pre_tokenizers.ByteLevel.alphabet()
-  plain.train_from_iterator(
-    texts,
-    trainers.BpeTrainer(vocab_size=512, initial_alphabet=alphabet, show_progress=False),
-  )
-  assert plain.encode("x\n    y").tokens[1].startswith("ĊĠ")
-  newline = small.encode("\n")
-  assert small.encode("x\n    y")[1:3] == [*newline, *small.encode("    ")]
 
 
 def test_training_is_deterministic_and_blind_to_order(texts, small):
@@ -156,12 +120,6 @@ def test_training_is_deterministic_and_blind_to_order(texts, small):
   assert small.eos_id == 512 - 39
   assert small.encode("    ") == [512 - 38 + 27]
   assert tokenizers.train(texts, 513).digest != small.digest
-
-
-def test_no_merge_is_spent_on_whitespace_runs(small, tmp_path):
-  small.save(tmp_path / "tokenizer.json")
-  merges = json.loads((tmp_path / "tokenizer.json").read_text())["model"]
-  assert not any("ĠĠ" in "".join(pair) for pair in merges["merges"])
 
 
 @pytest.mark.parametrize(("size", "message"), [(294, "at least 295"), (5000, "only")])
@@ -182,8 +140,6 @@ def test_a_saved_tokenizer_is_the_same(codegen, small, texts, tmp_path):
 
 
 def test_what_is_no_tokenizer_is_refused(tmp_path):
-  with pytest.raises(InputError, match="No such file"):
-    tokenizers.load(str(tmp_path / "nowhere.json"))
   (tmp_path / "tokenizer.json").write_text("{")
   with pytest.raises(InputError, match=r"tokenizer\.json is not a tokenizer\.json"):
     tokenizers.load(str(tmp_path))
@@ -200,23 +156,6 @@ def test_a_tokenizer_without_end_of_text_is_refused(tmp_path):
     tokenizers.load(str(tmp_path))
 
 
-def test_a_folder_is_looked_for_again(tmp_path, monkeypatch):
-  """Storage that fails for a moment is no reason to read the folder as a file."""
-  tokenizers.train(["def f(x):\n  return x\n"] * 9, 300).save(
-    tmp_path / tokenizers.FILE_NAME
-  )
-  is_dir, failures = Path.is_dir, [OSError(errno.EIO, "Input/output error")]
-
-  def failing(path):
-    if path == tmp_path and failures:
-      raise failures.pop()
-    return is_dir(path)
-
-  monkeypatch.setattr(Path, "is_dir", failing)
-  tokenizers.load(str(tmp_path))
-  assert not failures
-
-
 # Where tokie's splitting differs from `tokenizers`' it must not be used.
 AWKWARD = st.text(
   st.sampled_from(" \t\n\r\x0b\x0c\x1c\x85\xa0'slt1!_\u2028\u3000\u0301Ⓐ\u088f²é中😀𞥖"),
@@ -224,38 +163,13 @@ AWKWARD = st.text(
 )
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(texts=st.lists(AWKWARD | TRICKY | st.text(max_size=40), max_size=8))
 def test_ids_are_those_of_hugging_faces_tokenizers(codegen, small, texts):
   for tokenizer in (codegen, small):
     assert tokenizer._fast is not None
     ours, theirs = tokenizer.encode_arrays(texts), tokenizer.encode_by_reference(texts)
     assert [ids.tolist() for ids in ours] == [ids.tolist() for ids in theirs]
-
-
-@pytest.mark.parametrize(
-  "text",
-  [
-    "<|endoftext|>",
-    "a<|endoftext|>b",
-    "\t's",
-    "\n\n\x0b",
-    "a  b" + " " * 70 + "\t" * 20,
-  ],
-)
-def test_special_text_and_whitespace_runs(codegen, small, text):
-  for tokenizer in (codegen, small):
-    assert tokenizer.encode(text) == tokenizer.encode_by_reference([text])[0].tolist()
-    assert tokenizer.eos_id not in tokenizer.encode(text)
-    assert tokenizer.decode(tokenizer.encode(text)) == text
-
-
-def test_the_python_library_is_encoded_as_by_tokenizers(codegen, small):
-  files = sorted(LIBRARY.glob("*.py")) + sorted(LIBRARY.glob("[a-i]*/*.py"))
-  texts = [file.read_text(encoding="utf-8") for file in files[:400]]
-  for tokenizer in (codegen, small):
-    ours, theirs = tokenizer.encode_arrays(texts), tokenizer.encode_by_reference(texts)
-    assert all(map(np.array_equal, ours, theirs))
 
 
 def test_other_tokenizers_are_encoded_by_tokenizers(tmp_path):
@@ -270,22 +184,6 @@ def test_other_tokenizers_are_encoded_by_tokenizers(tmp_path):
   assert loaded.byte_lengths is None
   assert loaded.encode("b a c") == [1, 0, 2]
   assert (loaded.eos_id, loaded.vocabulary_size) == (3, 4)
-
-
-def test_ids_with_holes_are_not_given_to_tokie(small, tmp_path):
-  """It numbers added tokens itself."""
-  small.save(tmp_path / "tokenizer.json")
-  content = json.loads((tmp_path / "tokenizer.json").read_text())
-  content["added_tokens"].append(dict(content["added_tokens"][-1], content="q", id=600))
-  (tmp_path / "tokenizer.json").write_text(json.dumps(content))
-  assert tokenizers.load(str(tmp_path))._fast is None
-
-
-@given(ids=st.lists(st.integers(0, 511), max_size=12))
-def test_decoding_is_that_of_tokenizers(small, ids):
-  theirs = small._reference.decode(ids, skip_special_tokens=False)
-  assert small.decode(ids) == theirs
-  assert sum(small.byte_lengths[ids]) >= len(theirs.encode(errors="ignore")) // 3
 
 
 @given(text=st.text(max_size=60))
@@ -327,11 +225,16 @@ def test_offsets_are_lengths_of_what_is_before(small, text, others):
   assert other.offsets(ids[:5]) == expected[:5]
 
 
-def test_offsets_take_linear_time(small):
-  def seconds(size):
-    start = time.process_time()
-    small.offsets([65, 200] * size)
-    return time.process_time() - start
+def test_ids_outside_the_vocabulary_are_refused(codegen):
+  for ids in ([50295], [5, -1]):
+    with pytest.raises(InputError, match="not in this tokenizer's vocabulary"):
+      codegen.decode(ids)
 
-  most = 10 * min(seconds(5_000) for _ in range(3)) + 0.05
-  assert any(seconds(20_000) < most for _ in range(3))
+
+def test_ids_with_holes_are_not_given_to_tokie(small, tmp_path):
+  """It numbers added tokens itself."""
+  small.save(tmp_path / "tokenizer.json")
+  content = json.loads((tmp_path / "tokenizer.json").read_text())
+  content["added_tokens"].append(dict(content["added_tokens"][-1], content="q", id=600))
+  (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+  assert tokenizers.load(str(tmp_path))._fast is None
