@@ -1,6 +1,5 @@
 """Fields of `compile --json`, and the same as text and as a row of a Markdown table."""
 
-import string
 from collections.abc import Mapping
 from typing import Any
 
@@ -124,19 +123,10 @@ def _bound(found: Mapping[str, Any]) -> str:
   )
 
 
-# The table's columns, and how each shows the fields of `describe`.
-COLUMNS = {
-  "preset": "`{preset}`",
-  "parameters": "{parameters:,}",
-  "devices": "{devices}{note}",
-  "sequences a device": "{sequences_per_device}",
-  "remat": "{remat}",
-  "attention": "{attention}",
-  "GiB a device": "{total_gib:.1f} of {usable_gib:.0f}",
-  "at least, s a step": "{bound_seconds:.2f}",
-  "bound by": "{bound_by}",
-  "at most, tokens/s a device": "{bound_tokens_per_second_per_device:,.0f}",
-}
+COLUMNS = (
+  *("preset", "parameters", "devices", "sequences a device", "remat", "attention"),
+  *("GiB a device", "at least, s a step", "bound by", "at most, tokens/s a device"),
+)
 
 
 def header() -> str:
@@ -149,21 +139,22 @@ def row(preset: str, found: Mapping[str, Any]) -> str:
   if "refused" in found:
     cells = [f"`{preset}`", *[""] * (len(COLUMNS) - 2), found["refused"]]
     return f"| {' | '.join(cells)} |".replace("\n", "; ")
-  fields = {
-    **found,
-    "preset": preset,
-    "note": " (simulated)" if found["simulated"] else "",
-    "bound_by": max(found["bounds"], key=found["bounds"].__getitem__, default=None),
-  }
-  shown = [_cell(template, fields) for template in COLUMNS.values()]
-  return f"| {' | '.join(shown)} |"
-
-
-def _cell(template: str, fields: Mapping[str, Any]) -> str:
-  """Return a filled cell; empty if a field of it is unknown, as a CPU's bounds are."""
-  names = (name for _, name, _, _ in string.Formatter().parse(template) if name)
-  known = all(fields.get(name) is not None for name in names)
-  return template.format(**fields) if known else ""
+  cells = [
+    f"`{preset}`",
+    f"{found['parameters']:,}",
+    f"{found['devices']}{' (simulated)' * found['simulated']}",
+    str(found["sequences_per_device"]),
+    found["remat"],
+    found["attention"],
+    *[""] * 4,
+  ]
+  if found["usable_gib"]:  # a CPU has neither limit nor bound
+    cells[6] = f"{found['total_gib']:.1f} of {found['usable_gib']:.0f}"
+  if bounds := found["bounds"]:
+    cells[7] = f"{found['bound_seconds']:.2f}"
+    cells[8] = max(bounds, key=bounds.__getitem__)
+    cells[9] = f"{found['bound_tokens_per_second_per_device']:,.0f}"
+  return f"| {' | '.join(cells)} |"
 
 
 def trial(found: Mapping[str, Any]) -> str:
