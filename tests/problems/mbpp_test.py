@@ -74,19 +74,6 @@ def test_setup_that_makes_objects_of_the_code_comes_after_it():
   assert problem.setup == ""
 
 
-def test_few_shot_problems_are_two_three_four(folder):
-  assert [p.id for p in mbpp.load_few_shot("mbpp-full-974", folder)] == [
-    "Mbpp/2",
-    "Mbpp/3",
-    "Mbpp/4",
-  ]
-
-
-def test_no_test_calls_the_reference():
-  with pytest.raises(InputError, match="Mbpp/3: no test calls"):
-    mbpp.problem(FULL | {"test_list": ["assert other() == 1"]})
-
-
 def test_where_it_looks(folder, tmp_path, monkeypatch):
   monkeypatch.setattr(files, "CACHE", tmp_path / "cache")
   asked = []
@@ -134,11 +121,6 @@ def test_refuses_another_file(folder, content, named):
     mbpp.load("mbpp-full-974", folder)
 
 
-def test_refuses_an_unknown_set(folder):
-  with pytest.raises(InputError, match="got 'mbpp', expected one of mbpp-full-974"):
-    mbpp.load("mbpp", folder)
-
-
 needs_mbpp = pytest.mark.skipif(
   files.ENVIRONMENT not in os.environ,
   reason=f"{files.ENVIRONMENT} names no folder with MBPP",
@@ -154,11 +136,3 @@ def test_the_real_sets(name):
   assert entry_points["Mbpp/56"] == "check"
   assert entry_points["Mbpp/126"] == "sum"
   assert {p.id for p in problems if p.cpu_seconds > 3} == {"Mbpp/123"}
-
-
-@needs_mbpp
-def test_the_real_full_set():
-  of_id = {p.id: p for p in mbpp.load("mbpp-full-974")}
-  assert of_id["Mbpp/601"].entry_point == "max_chain_length"  # beside the class Pair
-  assert of_id["Mbpp/367"].tests[0].startswith("root = Node(1)")
-  assert not any("\r" in p.reference + p.prompt for p in of_id.values())

@@ -57,7 +57,3 @@ def test_hosts_of_a_slice(monkeypatch, environment, hosts):
   for name, value in environment.items():
     monkeypatch.setenv(name, value)
   assert checkpoint._slice_hosts() == hosts
-
-
-def test_here_is_one_host():
-  assert checkpoint.one_host_mesh().shape == {"data": 8, "fsdp": 1, "tensor": 1}

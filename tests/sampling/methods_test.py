@@ -51,16 +51,6 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p(p, kept):
   assert np.flatnonzero(draws(methods.Method(1.0, top_p=p))).tolist() == kept
 
 
-def test_top_p_by_sorting_gives_the_same_set():
-  logits_BV = 3 * jax.random.normal(jax.random.key(1), (20, 997))
-  probabilities = np.asarray(jax.nn.softmax(logits_BV, axis=-1), np.float64)
-  least = np.asarray(methods._least_probable(jnp.asarray(probabilities), 0.9))
-  for row, bound in zip(probabilities, least, strict=True):
-    descending = np.sort(row)[::-1]
-    size = int(np.searchsorted(np.cumsum(descending), 0.9)) + 1
-    assert abs(int((row >= bound).sum()) - size) <= 0
-
-
 def test_a_row_draws_by_its_own_key_alone():
   keys = jax.random.split(jax.random.key(7), 6)
   logits_BV = jax.random.normal(jax.random.key(2), (6, 50))
@@ -85,3 +75,13 @@ def test_a_row_draws_by_its_own_key_alone():
 def test_refuses(numbers, named):
   with pytest.raises(InputError, match=named):
     methods.Method(*numbers)
+
+
+def test_top_p_by_sorting_gives_the_same_set():
+  logits_BV = 3 * jax.random.normal(jax.random.key(1), (20, 997))
+  probabilities = np.asarray(jax.nn.softmax(logits_BV, axis=-1), np.float64)
+  least = np.asarray(methods._least_probable(jnp.asarray(probabilities), 0.9))
+  for row, bound in zip(probabilities, least, strict=True):
+    descending = np.sort(row)[::-1]
+    size = int(np.searchsorted(np.cumsum(descending), 0.9)) + 1
+    assert abs(int((row >= bound).sum()) - size) <= 0
