@@ -4,14 +4,12 @@ The compiler is left out: everything refused here is refused before or without i
 """
 
 import json
-import subprocess
-import sys
 import types
 
 import numpy as np
 import pytest
 
-from phi1_jax import InputError, storage, train
+from phi1_jax import InputError, prepare, storage, train
 from phi1_jax.checkpoint.manager import CheckpointConfig, Checkpoints
 from phi1_jax.data.token_store import ShardWriter, finish
 from phi1_jax.text import tokenizer as tokenizers
@@ -94,25 +92,16 @@ def complaint(*flags, command=train, files=("run.gin",)):
     ("Modle.num_layers=2", ["Modle", "configurable", "Model"]),
     ("TOTL_STEPS=3", ["TOTL_STEPS", "TOTAL_STEPS"]),
     ("Train.total_steps=%gin.REQUIRED", ["Train.total_steps", "required"]),
-    ("TOTAL_STEPS=%gin.REQUIRED", ["TOTAL_STEPS", "required", "--gin.TOTAL_STEPS="]),
     ("Train.total_steps=1.5", ["Train.total_steps", "1.5", "an integer"]),
-    ("Train.stop_at_step=13", ["Train.stop_at_step", "13", "12"]),
     ("Train.batch_size=12", ["Train.batch_size", "12", "multiple of the 8"]),
-    ("Train.head_chunks=3", ["Train.head_chunks", "3", "16"]),
     ("Train.sequence_length=32", ["Train.sequence_length", "32", "max_length=16"]),
     ("Mesh.data=3", ["Mesh", "data=3", "8 devices"]),
-    ("Mesh.tensor=-1", ["Mesh", "at most one of both"]),
-    ("Model.remat=most", ["Model.remat", "most", "qkv_context"]),
     ("Model.dtype=float16", ["Model.dtype", "float16", "loss scaling"]),
     ("Optimizer.warmup_steps=12", ["Optimizer.warmup_steps", "12", "fewer"]),
     ("Data.rates={'code': 1.0}", ["rates", "code", "words"]),
     ("Data.trained_vocabulary_size=None", ["Data.trained_vocabulary_size"]),
-    ("Data.shards=0", ["Data.shards", "0"]),
-    ("Runtime.profile_at=0", ["Runtime.profile_at", "0"]),
     ("Runtime.profile_at=12", ["Runtime.profile_at", "12"]),
-    ("Checkpoint.every=0", ["Checkpoint.every", "0"]),
     ("Checkpoint.init_from=nowhere", ["nowhere", "no checkpoint"]),
-    ("Checkpoint.resume_from=nowhere", ["nowhere", "no checkpoint"]),
     ("Model.vocabulary_size=296", ["Model.vocabulary_size", "296", "299", "300"]),
     ("Data.mixture=other", ["Data.store", "store", "'words'", "'other'"]),
     ("Data.trained_vocabulary_size=295", ["tokenizer", "300 ids", "295 ids"]),
@@ -143,45 +132,28 @@ def test_a_model_too_large_for_its_device():
   assert "GiB exceed its" in message
 
 
-def damage(store, name, change):
-  (store / name).unlink()
-  if change == "directory":
-    (store / name).mkdir()
-  elif change is not None:
-    (store / name).write_bytes(change)
-
-
 @pytest.mark.parametrize(
   ("name", "change"),
   [
     ("tokens-00000-of-00001.npy", None),
     ("tokens-00000-of-00001.npy", b"x"),
-    ("tokens-00000-of-00001.npy", "directory"),
     ("documents-00000-of-00001.npy", None),
-    *(("manifest.json", change) for change in (None, b"{}")),
-    *(("COMPLETED", change) for change in (b"not json", b"[]")),
-    *(("tokenizer.json", change) for change in (None, b"{}")),
+    ("manifest.json", b"{}"),
+    ("COMPLETED", b"not json"),
+    ("tokenizer.json", None),
   ],
 )
 def test_a_damaged_store(run, name, change):
-  damage(run / "store", name, change)
-  message = complaint()
-  assert name in message, message
+  (run / "store" / name).unlink()
+  if change is not None:
+    (run / "store" / name).write_bytes(change)
+  assert name in complaint()
 
 
 def test_a_store_of_another_tokenizer(run):
   write_store(run / "other", tokenizer={**TOKENIZER, "name": "codegen"})
   message = complaint("--gin.Data.store=other")
   assert "another tokenizer: got 'codegen' with 300 ids" in message
-
-
-def test_a_manifest_that_says_nothing(run):
-  writer = ShardWriter(run / "bare", 0, 1, "words")
-  writer.add([1, 2, 0], num_bytes=3, held_out=False)
-  fields = {"tasks": {"words": {}}, "tokenizer": {"eos_id": 0, "vocabulary_size": 9}}
-  finish(run / "bare", fields, [writer.close()])
-  message = complaint("--gin.Data.store=bare")
-  assert "was built with mixture = None, expected 'words'" in message
 
 
 def test_a_work_directory_that_is_a_file(run):
@@ -220,18 +192,12 @@ def test_a_checkpoint_of_another_model(run, flag):
 
 
 @pytest.mark.parametrize("part", ["resume_from", "init_from"])
-def test_a_checkpoint_without_parameters_to_start_from(run, part):
+def test_a_checkpoint_that_is_damaged_or_has_no_parameters(run, part):
   write_checkpoint(run / "old")
-  message = complaint(f"--gin.Checkpoint.{part}=old/checkpoints/4")
-  assert "old/checkpoints/4: this checkpoint has no array" in message
-
-
-@pytest.mark.parametrize("part", ["resume_from", "init_from"])
-def test_a_damaged_checkpoint_to_start_from(run, part):
-  write_checkpoint(run / "old")
+  start = f"--gin.Checkpoint.{part}=old/checkpoints/4"
+  assert "old/checkpoints/4: this checkpoint has no array" in complaint(start)
   (run / "old" / "checkpoints" / "4" / "meta" / "metadata").write_text("{")
-  message = complaint(f"--gin.Checkpoint.{part}=old/checkpoints/4")
-  assert "old/checkpoints/4: damaged checkpoint" in message
+  assert "old/checkpoints/4: damaged checkpoint" in complaint(start)
 
 
 def test_two_places_to_start_from():
@@ -240,36 +206,10 @@ def test_two_places_to_start_from():
   assert "init_from='a'" in message
 
 
-# Through the real command: code, one line on standard error, no traceback.
-
-
-@pytest.mark.parametrize("flag", ["--no_such_flag", "--simulated_devices=x"])
-def test_a_bad_flag(flag, capsys):
-  with pytest.raises(SystemExit, match=r"^2$"):
-    train.main(["--gin_file=run.gin", flag])
-  assert flag.partition("=")[0] in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-  ("module", "flags", "named"),
-  [
-    ("train", ["--gin.Data.mixture=other"], "mixture = 'words', expected 'other'"),
-    ("prepare", ["--gin.Data.tokenizer=gone.json"], "gone.json"),
-  ],
-)
-def test_the_command_ends_with_2(run, module, flags, named):
-  flags = [*flags, f"--gin.Data.store={'store' if module == 'train' else 'new'}"]
-  if module == "prepare":
-    flags.append("--gin.Data.trained_vocabulary_size=None")
-  done = subprocess.run(
-    [sys.executable, "-m", f"phi1_jax.{module}", "--gin_file=run.gin", *flags],
-    capture_output=True,
-    text=True,
-    timeout=120,
-  )
-  assert done.returncode == 2, done.stderr
-  assert named in done.stderr
-  assert "Traceback" not in done.stderr
+def test_a_tokenizer_that_is_gone():
+  flags = ["--gin.Data.tokenizer=gone.json", "--gin.Data.store=new"]
+  flags.append("--gin.Data.trained_vocabulary_size=None")
+  assert "gone.json" in complaint(*flags, command=prepare)
 
 
 def test_a_dry_run_reads_what_the_build_would_read(run):
