@@ -85,25 +85,11 @@ FORGERIES = {
     def f(x): return Yes()
     """,
   ),
-  "int_subclass_with_eq": (
-    "opaque_result",
-    """
-    class Yes(int):
-      def __eq__(self, other): return True
-    def f(x): return Yes(0)
-    """,
-  ),
-  "sys_exit": ("exited", "import sys\nsys.exit(0)"),
   "sys_exit_in_call": ("exited", "import sys\ndef f(x): sys.exit(0)"),
-  "os_exit": ("exited", "import os\nos._exit(0)"),
   "os_exit_in_call": ("exited", "import os\ndef f(x): os._exit(0)"),
-  "quit": ("exited", "quit()"),
   "raise_system_exit": ("exited", "def f(x): raise SystemExit"),
   "raise_stop_iteration": ("raised", "def f(x): raise StopIteration"),
-  "raise_generator_exit": ("raised", "def f(x): raise GeneratorExit"),
   "raise_keyboard_interrupt": ("raised", "def f(x): raise KeyboardInterrupt"),
-  "raise_assertion_error": ("raised", "def f(x): raise AssertionError"),
-  "close_all_descriptors": ("exited", "import os\nos.closerange(0, 4096)"),
   "close_descriptors_and_stay": (
     "exited",
     "import os\ndef f(x):\n  os.closerange(0, 4096)\n  while True: pass",
@@ -186,7 +172,6 @@ FORGERIES = {
 }
 
 FLOODS = {
-  "endless_loop": ("cpu_limit", "while True: pass"),
   "endless_loop_in_call": ("cpu_limit", "def f(x):\n  while True: pass"),
   "swallows_everything": (
     "cpu_limit",
@@ -235,9 +220,7 @@ FLOODS = {
   ),
   "standard_output": ("cpu_limit", "while True: print('x' * 100000)"),
   "huge_result": ("output_limit", "def f(x): return 'x' * (1 << 25)"),
-  "huge_list": ("output_limit cpu_limit", "def f(x): return list(range(1 << 22))"),
   "huge_integer": (CONTAINED, "def f(x): return 7 ** 100000"),
-  "huge_integer_printed": ("raised", "def f(x): print(7 ** 100000)"),
   "infinite_generator": (
     CONTAINED,
     "import itertools\ndef f(x): return itertools.count()",
@@ -382,17 +365,16 @@ def test_modules_of_the_tests_are_their_own(sandbox, name):
   assert verdict.outcome == "wrong", verdict
 
 
-def test_stop_iteration_does_not_end_a_loop_of_the_tests(sandbox):
-  code = "def f(x):\n  raise StopIteration\n"
-  (verdict,) = sandbox.run([Program("k", code, ("assert all(map(f, [1, 2]))",))])
-  assert verdict.outcome == "raised", verdict
-
-
-def test_death_that_a_test_swallows_is_no_pass(sandbox):
-  code = "import os\ndef f(x):\n  os._exit(0)\n"
-  tests = ("try:\n  f(1)\nexcept BaseException:\n  pass",)
-  (verdict,) = sandbox.run([Program("k", code, tests)])
-  assert verdict.outcome == "exited", verdict
+@pytest.mark.parametrize(
+  ("code", "test", "outcome"),
+  [
+    ("raise StopIteration", "assert all(map(f, [1, 2]))", "raised"),
+    ("__import__('os')._exit(0)", "try: f(1)\nexcept BaseException: pass", "exited"),
+  ],
+)
+def test_what_the_tests_would_swallow_is_no_pass(sandbox, code, test, outcome):
+  (verdict,) = sandbox.run([Program("k", f"def f(x):\n  {code}\n", (test,))])
+  assert verdict.outcome == outcome, verdict
 
 
 OVERRIDDEN = {  # base: an instance, a method and what it answers, a test it deceives

@@ -71,15 +71,3 @@ def test_code_cannot_forge_what_it_is_compared_with(sandbox):
   )
   (verdict,) = sandbox.run([Program("p", code, (test,))])
   assert verdict.outcome == "wrong"
-
-
-def test_an_entry_point_named_like_a_builtin(sandbox):
-  reference = "def sum(x):\n  return x + 1\n"
-  test = f"__differential__(sum, 'sum', reference={reference!r}, inputs='[[1]]')"
-  codes = {"right": reference, "none": "y = 1\n"}
-  found = {
-    v.key: v.outcome
-    for v in sandbox.run([Program(k, c, (test,)) for k, c in codes.items()])
-  }
-  assert found["right"] == "passed"
-  assert found["none"] != "passed"

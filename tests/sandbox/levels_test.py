@@ -58,16 +58,6 @@ def test_packages_and_sources_of_the_host_look_empty(level):
     assert verdict.passed, verdict
 
 
-def test_hidden_folders_are_found_below_any_root(tmp_path):
-  packages = tmp_path / "app" / "lib" / "python3.11" / "site-packages"
-  (packages / "inner" / "site-packages").mkdir(parents=True)
-  found = levels._hidden_folders((str(tmp_path),), "/usr/bin/python3")
-  assert [f for f in found if f.startswith(str(tmp_path))] == [str(packages)]
-  assert ("/usr/local" in found) == os.path.isdir("/usr/local")
-  found = levels._hidden_folders((str(tmp_path),), "/usr/local/bin/python3")
-  assert "/usr/local" not in found
-
-
 @pytest.mark.parametrize("level", levels.LEVELS)
 def test_given_packages_can_be_imported_and_no_others(level):
   code = "import numpy\ndef f(x):\n  import numpy.f2py.auxfuncs as late\n"
@@ -139,7 +129,6 @@ def test_a_package_that_is_not_installed():
 @pytest.mark.parametrize(
   ("body", "test"),
   [
-    ("numpy.mean(x)", "assert f([1, 2]) == 1.5"),
     (
       "numpy.array(x) > 1",
       "import numpy\nassert (f([1, 2]) == numpy.array([0, 1])).all()",
@@ -149,7 +138,6 @@ def test_a_package_that_is_not_installed():
       "numpy.any(x)",
       "assert f([0, 2]) and isinstance(f([1]), __import__('numpy').bool_)",
     ),
-    ("x.sum()", "import numpy\nassert f(numpy.ones((2, 3))) == 6"),
   ],
 )
 def test_arrays_cross_to_the_tests(numbers, body, test):

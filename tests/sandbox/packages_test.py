@@ -47,7 +47,7 @@ def test_an_environment_behind_a_link(install):
 
 @pytest.mark.parametrize(
   ("file", "editable"),
-  [("__editable___pkg_finder.py", True), ("pkg.pth", True), ("pkg.pth", False)],
+  [("__editable___pkg_finder.py", True), ("pkg.pth", False)],
 )
 def test_an_editable_install_is_refused(install, file, editable):
   install("pkg_d", "pkg_d/__init__.py", needs=["pkg_e"])

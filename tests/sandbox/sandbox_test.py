@@ -20,38 +20,6 @@ def judge(sandbox, code: str, *tests: str, **settings):
 
 # What honest code returns, and an assert that holds in one process too.
 HONEST = {
-  "bool_identity": ("def f(): return True", "assert f() is True"),
-  "none_identity": ("def f(): return None", "assert f() is None"),
-  "int_is_not_bool": ("def f(): return 1", "assert type(f()) is int"),
-  "float_bits": (
-    "def f(): return 0.1 + 0.2, -0.0, 5e-324",
-    "assert [x.hex() for x in f()]"
-    " == ['0x1.3333333333334p-2', '-0x0.0p+0', '0x0.0000000000001p-1022']",
-  ),
-  "nan_and_inf": (
-    "def f(): return float('nan'), float('inf')",
-    "a, b = f()\nassert a != a and b == float('inf')",
-  ),
-  "big_integer": ("def f(): return 3 ** 20000", "assert f() == 3 ** 20000"),
-  "surrogate": ("def f(): return '\\ud800é\\0'", "assert f() == '\\ud800é\\0'"),
-  "bytes": (
-    "def f(): return b'\\xff', bytearray(b'a')",
-    "assert f() == (b'\\xff', b'a')",
-  ),
-  "set": ("def f(): return {1, (2, 3)}", "assert f() == {(2, 3), 1}"),
-  "named_tuple": (
-    "import collections\nP = collections.namedtuple('P', 'x y')\n"
-    "def f(): return P(1, 2)",
-    "assert f() == (1, 2)",
-  ),
-  "counter": (
-    "import collections\ndef f(): return collections.Counter('aab')",
-    "assert f() == {'a': 2, 'b': 1} and f()['z'] == 0",
-  ),
-  "int_enum": (
-    "import enum\nclass E(enum.IntEnum):\n  A = 2\ndef f(): return E.A",
-    "assert f() == 2",
-  ),
   "deque_is_no_list": (
     "import collections\ndef f(): return collections.deque([1])",
     "assert f() != [1] and list(f()) == [1]",
@@ -59,11 +27,6 @@ HONEST = {
   "dict_views": (
     "def f(): return {1: 2}.keys(), {1: 2}.items(), {1: 2}.values()",
     "k, i, v = f()\nassert k == {1} and i == {(1, 2)} and v != [2] and list(v) == [2]",
-  ),
-  "fraction_and_decimal": (
-    "import fractions, decimal\n"
-    "def f(): return fractions.Fraction(1, 3), decimal.Decimal('1.10')",
-    "a, b = f()\nassert a * 3 == 1 and str(b) == '1.10'",
   ),
   "date": (
     "import datetime\ndef f(): return datetime.date(2020, 1, 2)",
@@ -73,21 +36,9 @@ HONEST = {
     "def f():\n  yield 1\n  yield 2",
     "g = f()\nassert g != [1, 2] and list(g) == [1, 2] and list(g) == []",
   ),
-  "infinite_generator": (
-    "import itertools\ndef f(): return itertools.count()",
-    "import itertools\nassert list(itertools.islice(f(), 3)) == [0, 1, 2]",
-  ),
   "closure": (
     "def f(n):\n  return lambda x: x + n",
     "assert f(2)(3) == 5",
-  ),
-  "cached_function": (
-    "import functools\n@functools.lru_cache\ndef f(x): return x",
-    "assert f(2) == 2",
-  ),
-  "shared_and_cyclic": (
-    "def f():\n  a = []\n  a.append(a)\n  return a, a",
-    "a, b = f()\nassert a is b and a[0] is a",
   ),
   "arguments_in_place": (
     "def f(rows, d, s):\n  rows[0].append(9)\n  rows.append(rows[0])\n  d['k'] = 1\n"
@@ -96,16 +47,9 @@ HONEST = {
     "assert row == [1, 9] and rows[1] is row and d == {'k': 1} and s == {2}",
   ),
   "same_object_back": ("def f(x): return x", "x = [1]\nassert f(x) is x"),
-  "aliased_rows": (
-    "def f(x):\n  x[0][0] = 1\n  return x",
-    "assert f([[0]] * 2) == [[1], [1]]",
-  ),
-  "keywords": ("def f(a, *, b): return a - b", "assert f(5, b=2) == 3"),
   "iterator_argument": ("def f(x): return sum(x)", "assert f(iter([1, 2])) == 3"),
   "builtin_argument": ("def f(g, x): return g(x)", "assert f(str, 2) == '2'"),
-  "constant": ("LIMIT = 5\ndef f(): return 0", "assert LIMIT == 5"),
   "builtin_name": ("def sum(a, b): return a * b", "assert sum(3, 4) == 12"),
-  "type_as_result": ("def f(): return int", "assert f() is int"),
   "module_of_the_code": (
     "import math\ndef f(): return 2",
     "assert math.sqrt(4) == f()",
@@ -125,11 +69,6 @@ HONEST = {
     "def f(node): return node.next.x",
     "a = Node(1)\na.next = Node(2)\na.next.x += 1\n"
     "assert f(a) == 3 and a.next.twice() == 6 and a.next.next is None",
-  ),
-  "dataclass": (
-    "import dataclasses\n@dataclasses.dataclass\nclass P:\n  x: int = 1\n"
-    "def f(): return P().x",
-    "assert f() == 1",
   ),
   "writes_and_reads_a_file": (
     "def f():\n  with open('a.txt', 'w') as h: h.write('x')\n"
@@ -159,7 +98,6 @@ DETAILS = {
     "wrong",
     "AssertionError: f(2) == y, got 4, expected 3",
   ),
-  "no_comparison": ("assert not f(2)", "wrong", "AssertionError: not f(2)"),
   "raised": ("assert f('a')", "raised", "TypeError: must be real number"),
   "in_the_tests": (
     "assert f(2) + 'a' == 3",
@@ -182,13 +120,6 @@ def test_detail_says_what_went_wrong(sandbox, name):
   assert verdict.failed_test == (
     test if outcome == "broken_tests" else test.split("\n")[-1]
   )
-
-
-def test_failed_statement_inside_a_function(sandbox):
-  test = "def check(c):\n  assert c(1) == 1\n  assert c(2) == 1, 'told so'\n\ncheck(f)"
-  verdict = judge(sandbox, "def f(x): return x", test)
-  assert verdict.failed_test == "assert c(2) == 1, 'told so'"
-  assert verdict.detail == "AssertionError: c(2) == 1, got 2"
 
 
 def test_failed_statement_inside_a_function_of_an_earlier_test(sandbox):
@@ -262,21 +193,6 @@ def test_worker_killed_from_outside_loses_nothing():
   assert all(v.passed for v in seen), seen
 
 
-def test_stopping_early_leaves_the_sandbox_usable(sandbox):
-  slow = [Program(f"k{i}", "def f(): return 1", ("f()",)) for i in range(5)]
-  next(iter(sandbox.run(slow)))
-  assert judge(sandbox, "def f(): return 1", "assert f() == 1").passed
-
-
-def test_hash_order_is_the_same_in_every_worker():
-  code = "def f(): return list({'a', 'b', 'c', 'd', 'e', 'f'})"
-  details = set()
-  for _ in range(2):
-    with Sandbox(workers=1) as sandbox:
-      details.add(judge(sandbox, code, "assert f() == 0").detail)
-  assert len(details) == 1
-
-
 def test_same_key_twice_is_refused(sandbox):
   program = Program("k", "", ())
   with pytest.raises(InputError, match="two programs have the key 'k'"):
@@ -286,7 +202,7 @@ def test_same_key_twice_is_refused(sandbox):
 @pytest.mark.parametrize("level", levels.LEVELS)
 def test_level(level):
   try:
-    sandbox = Sandbox(workers=1, isolation=level, minimum_wall_seconds=1.0)
+    sandbox = Sandbox(workers=1, isolation=level)
   except InputError as error:
     pytest.skip(f"no {level} on this machine: {error}")
   with sandbox:
@@ -317,14 +233,6 @@ def test_required_isolation_is_refused_where_there_is_none(monkeypatch):
   with Sandbox(workers=1) as sandbox:
     assert sandbox.isolation == "rlimits"
     assert "no bubblewrap: no such program here" in sandbox.describe()
-
-
-def test_rlimits_leave_no_folder_behind():
-  with Sandbox(workers=1, isolation="rlimits") as sandbox:
-    assert judge(sandbox, "def f(): return open('x', 'w') and 1", "assert f()").passed
-    folder = sandbox._seats[0].worker._own_scratch
-    assert os.listdir(folder) in ([], ["program"])
-  assert not os.path.exists(folder)
 
 
 @pytest.mark.parametrize("bad", [{"workers": 0}, {"isolation": "docker"}])

@@ -29,28 +29,10 @@ HONEST = {
     """,
     "f(2)\nf(2)\nassert f.calls == 4 and g.cache_info().hits == 1",
   ),
-  "iterable_object": (
-    """
-    class Rows:
-      def __iter__(self): return iter([[1], [2]])
-    class Sized(Rows):
-      def __len__(self): return 2
-    def f(sized): return Sized() if sized else Rows()
-    """,
-    "assert list(f(True)) == list(f(False)) == [[1], [2]] and len(f(True)) == 2",
-  ),
-  "long_generator": (
-    "def f(n): return (i for i in range(n))",
-    "assert sum(f(100000)) == 4999950000",
-  ),
   "generator_that_raises_late": (
     "def f():\n  yield from range(500)\n  raise KeyError('end')",
     "seen = []\ntry:\n  for x in f(): seen.append(x)\nexcept KeyError: pass\n"
     "assert seen == list(range(500))",
-  ),
-  "generator_that_ends_late": (
-    "def f(n): return iter(range(n))",
-    "g = f(500)\nassert list(g) == list(range(500)) and list(g) == []",
   ),
   "generator_without_a_next_item": (
     """
@@ -59,16 +41,6 @@ HONEST = {
       while True: pass
     """,
     "import itertools\nassert list(itertools.islice(f(), 60)) == list(range(60))",
-  ),
-  "generator_of_one_changing_list": (
-    """
-    def f():
-      row = [0]
-      for i in range(300):
-        row[0] = i
-        yield row
-    """,
-    "for i, row in enumerate(f()): assert row == [i]",
   ),
   "groups_are_read_before_the_next": (
     "import itertools\ndef f(x): return itertools.groupby(x)",
@@ -93,16 +65,6 @@ HONEST = {
     """,
     "assert f() == 40",
   ),
-  "deep_recursion": (
-    "def f(n): return n and 1 + f(n - 1)",
-    "assert f(994) == 994",
-  ),
-  "fields_of_a_named_tuple": (
-    "import collections\nP = collections.namedtuple('P', 'x y')\n"
-    "def f(p=P(1, [2])): return p._replace(x=p.x + 1)",
-    "p = f()\nassert p.x == 2 and p.y == [2] and p == (2, [2]) and f(p).x == 3"
-    " and f() == P(2, [2])",
-  ),
   "argument_changed_before_an_exception": (
     "def f(x):\n  x.append(1)\n  raise ValueError('no')",
     "x = []\ntry:\n  f(x)\nexcept ValueError: pass\nassert x == [1]",
@@ -116,15 +78,6 @@ HONEST = {
     def f(x): return asyncio.run(g(x))
     """,
     "assert f(2) == 3",
-  ),
-  "wrappers": (
-    "import collections, types\ndef f(): return collections.UserList([1]),"
-    " collections.ChainMap({1: 2}, {3: 4}), types.MappingProxyType({1: 2})",
-    "assert f() == ([1], {1: 2, 3: 4}, {1: 2})",
-  ),
-  "constants": (
-    "def f(): return [...], NotImplemented",
-    "assert f()[0][0] is ... and f()[1] is NotImplemented",
   ),
 }
 
@@ -144,33 +97,11 @@ def test_a_callable_object_has_no_operators(sandbox):
   assert verdict.outcome == "opaque_result", verdict
 
 
-def test_an_iterator_read_ahead_cannot_be_sent_to(sandbox):
-  code = "def f():\n  x = 0\n  while True: x = (yield x) or x + 1\n"
-  tests = ("g = f()\nfor _ in range(65): next(g)\ng.send(5)",)
-  (verdict,) = sandbox.run([Program("k", code, tests)])
-  assert verdict.outcome == "unsupported", verdict
-
-
 VERDICTS = {  # of one process; "unsupported" where that cannot be known
-  "order_of_a_set": (
-    "def f(x): return tuple(x)",
-    "assert f({12, 13, 14, 15, 16}) == (12, 13, 14, 15, 16)",
-    "wrong",
-  ),
   "list_that_the_code_keeps": (
     "def f(x, seen=[]):\n  seen.append(x)\n  return seen",
     "a, b = f(1), f(2)\nassert a == [1, 2] and a is b\na.append(9)\n"
     "assert f(3) == [1, 2, 9, 3]",
-    "passed",
-  ),
-  "dictionary_in_a_loop": (
-    "def f(d): return len(d)",
-    "d = {1: 2, 3: 4}\nfor k in d: assert f(d) == 2",
-    "passed",
-  ),
-  "methods_of_a_list": (
-    "class S(list):\n  def push(self, x): self.append(x)",
-    "s = S()\ns.push(1)\ns.append(4)\nassert s == [1, 4] and s.pop() == 4 == 4 * s[0]",
     "passed",
   ),
   "changes_of_what_extends_a_list": (
@@ -196,11 +127,6 @@ VERDICTS = {  # of one process; "unsupported" where that cannot be known
     "def f(x): return next(x)",
     "x = iter([1, 2])\nassert f(x) == 1 and next(x) == 2",
     "unsupported",
-  ),
-  "many_open_files": (
-    "def f():\n  return len([open(str(i), 'w') for i in range(200)])",
-    "assert f() == 200",
-    "passed",
   ),
 }
 

@@ -104,10 +104,3 @@ def test_foreign_numbers_kill():
   assert run("x86_64", 0x40000000 + 62) == KILL  # x32
   assert run("x86_64", 3, architecture=0x40000003) == KILL  # i386
   assert run("aarch64", 3, architecture=0x40000028) == KILL  # arm
-
-
-def test_numbers_are_unique():
-  for column in (0, 1):
-    refused = seccomp._REFUSED | seccomp._REFUSED_WITHOUT_MOUNTS
-    numbers = [n[column] for n in refused.values() if n[column] is not None]
-    assert len(set(numbers)) == len(numbers)

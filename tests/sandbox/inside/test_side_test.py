@@ -69,17 +69,3 @@ def test_only_built_in_types_are_extended(name):
   with pytest.raises(test_side.Stop) as stop:
     channel.decode({"value": [0], "nodes": FORGED[name], "held": []})
   assert stop.value.outcome == "opaque_result"
-
-
-@pytest.mark.parametrize("own", [[], ["startswith", "lower"]])
-def test_contents_answer_whatever_the_code_says_of_itself(own):
-  channel = test_side.Channel(-1, -1)  # asking the code would fail
-  nodes = [["derived", [OWNER, "str", "abc", own]]]
-  value = channel.decode({"value": [0], "nodes": nodes, "held": []})
-  assert value == "abc"
-  assert value.upper() == "ABC"
-  if own:
-    with pytest.raises(test_side.Stop, match="startswith"):
-      value.startswith("a")
-  else:
-    assert not value.startswith("b")
