@@ -31,12 +31,8 @@ def installed(tmp_path_factory):
   place = tmp_path_factory.mktemp("installed")
   source = place / "source"
   for name in ("phi1_jax", "evals", "gin"):
-    shutil.copytree(
-      ROOT / name,
-      source / name,
-      symlinks=True,
-      ignore=shutil.ignore_patterns("__pycache__"),
-    )
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignore)
   for name in ("pyproject.toml", "README.md"):
     shutil.copy(ROOT / name, source)
   build = "from setuptools import build_meta; build_meta.build_wheel('..')"
@@ -88,16 +84,22 @@ def test_every_file_is_in_the_wheel(installed):
   assert {path.relative_to(shipped) for path in shipped.rglob("*.gin")} == recipes
 
 
-@pytest.mark.parametrize("module", [*(f"phi1_jax.{c}" for c in COMMANDS), "evals"])
-def test_every_command_starts(run, module):
-  code, output = run(module, "--help")
+def test_every_command_starts(run, tmp_path):
+  (tmp_path / "helps.py").write_text(
+    "import runpy, sys\nmodules, sys.argv[1:] = sys.argv[1:], ['--help']\n"
+    "for module in modules:\n"
+    "  try: runpy.run_module(module, run_name='__main__')\n"
+    "  except SystemExit as ended: assert not ended.code, module\n"
+    "  else: assert False, module\n"
+  )
+  code, output = run("helps", *(f"phi1_jax.{name}" for name in COMMANDS), "evals")
   assert code == 0, output
 
 
-def test_a_recipe_from_any_folder(run, installed):
+def test_a_recipe_from_any_folder(run):
   code, output = run("phi1_jax.train", "--gin_file=quickstart.gin", "--dry_run")
   assert code == 0, output
-  assert "1 x cpu" in output.lower()
+  assert "nothing was run" in output
   code, output = run("phi1_jax.train", "--gin_file=no_such.gin")
   assert code == 2
   assert "quickstart.gin" in output
