@@ -318,7 +318,9 @@ def test_a_signal_ends_an_evaluation_and_saves_at_once(tiny, store, where, run):
 
 
 @pytest.mark.parametrize(("failures", "stay"), [(1, [4, 9, 12]), (2, [4])])
-def test_a_save_that_fails_is_repeated_once(tiny, monkeypatch, train, failures, stay):
+def test_a_save_that_fails_is_repeated_once(
+  tiny, monkeypatch, train, failures, stay, caplog
+):
   """The second save, that of step 8, fails, and perhaps its repetition at step 9."""
   calls, save = [], loop.manager.ocp.CheckpointManager.save
 
@@ -336,6 +338,7 @@ def test_a_save_that_fails_is_repeated_once(tiny, monkeypatch, train, failures, 
     with pytest.raises(storage.StorageError, match="No space left"):
       train(setup)
     assert max(step for step, _ in rows(setup.workdir)) == 9
+  assert "could not be saved (No space left on device); saving again" in caplog.text
   steps = sorted(int(path.name) for path in (setup.workdir / "checkpoints").iterdir())
   assert steps == stay
 
