@@ -235,3 +235,14 @@ def test_the_longest_beginning_that_fits(monkeypatch):
   assert batches.fitting(asks(1, 1, 1), most=2, money=99) == 2
   monkeypatch.setattr(batches, "_MOST_BYTES", 200)
   assert batches.fitting(asks(1, 1, 1), most=9, money=9) == 2
+
+
+def test_lines_that_are_not_results_are_left_out():
+  content = (
+    b'\n{"custom_id": "a", "response": {"status_code": 200}}\n{"custom\nnull\n5\n'
+  )
+  content += b'{"custom_id": 5}\n{"custom_id": "b", "error": {"code": "batch_expired"}}'
+  found = {key: failure for key, _, failure in batches.results(content)}
+  assert found.keys() == {"a", "b"}
+  assert (found["a"].doubtful, found["b"].doubtful) == (True, False)
+  assert "batch_expired" in found["b"].text
