@@ -80,12 +80,7 @@ def run(job: Job) -> dict[str, Any]:
 
 
 class _Labels:
-  """Labelled documents, split by repository.
-
-  Attributes:
-    texts, scores, positive, repositories: of each document.
-    tested: whether a document is on the side of the report.
-  """
+  """Labelled documents, and whether each is on the tested side of the split."""
 
   def __init__(
     self, labelled: Sequence[tuple[Document, float]], config: ClassifierConfig

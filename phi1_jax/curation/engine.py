@@ -73,37 +73,8 @@ class Engine:
     wanted = self.tasks or min(-(-size // _TASK_BYTES), _MOST_TASKS)
     return max(1, min(wanted, parts))
 
-  def run(
-    self,
-    folder: AnyPath,
-    phase: str,
-    task: Task,
-    tasks: int,
-    total: int | None = None,
-    one_process: bool = False,
-  ) -> Tally:
-    """Run the tasks of a phase in a stage's folder; see `Job.phase`."""
-    place = folder / folders.ENGINE / phase
-    folders.remove_tree(place / "errors")  # of a run that was killed
-    runner = self._executor(_Step(place, task), place, tasks, one_process)
-    with self._watched(f"{folder.name}: {phase}", place, total):
-      try:
-        runner.run()
-      except Exception:
-        _raise_error(place)
-        raise
-    if runner.get_incomplete_ranks():
-      _raise_error(place)
-      raise TaskError(f"{place}: a task did not end; run the same command again")
-    tally = Tally()
-    for rank in range(tasks):
-      content = storage.read_text(place / "tally" / f"{rank:05d}.json")
-      tally.merge(json.loads(content))
-    return tally
-
-  def _executor(
-    self, step: "_Step", place: AnyPath, tasks: int, one_process: bool
-  ) -> Any:
+  def runner(self, step: "_Step", place: AnyPath, tasks: int, one_process: bool) -> Any:
+    """Return a datatrove executor, or one with its methods."""
     logs = os.fspath(place)
     if self.executor == "local" or one_process:
       from datatrove.executor.local import LocalPipelineExecutor
@@ -124,7 +95,7 @@ class Engine:
     )
 
   @contextlib.contextmanager
-  def _watched(self, title: str, place: AnyPath, total: int | None) -> Iterator[None]:
+  def watched(self, title: str, place: AnyPath, total: int | None) -> Iterator[None]:
     """Show a progress bar that adds up what the tasks report."""
     if self.bar is None or storage.is_remote(place):
       yield
@@ -357,8 +328,24 @@ class Job:
       InputError: a task refused its input.
       TaskError: a task failed in another way.
     """
-    task = functools.partial(function, *arguments)
-    return self.engine.run(self.folder, name, task, tasks, total, one_process)
+    place = self.work / name
+    folders.remove_tree(place / "errors")  # of a run that was killed
+    step = _Step(place, functools.partial(function, *arguments))
+    runner = self.engine.runner(step, place, tasks, one_process)
+    with self.engine.watched(f"{self.folder.name}: {name}", place, total):
+      try:
+        runner.run()
+      except Exception:
+        _raise_error(place)
+        raise
+    if runner.get_incomplete_ranks():
+      _raise_error(place)
+      raise TaskError(f"{place}: a task did not end; run the same command again")
+    tally = Tally()
+    for rank in range(tasks):
+      content = storage.read_text(place / "tally" / f"{rank:05d}.json")
+      tally.merge(json.loads(content))
+    return tally
 
 
 def usage(seconds: float) -> dict[str, float]:

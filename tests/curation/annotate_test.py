@@ -33,7 +33,7 @@ class Listed:
 
 @pytest.fixture
 def inputs(tmp_path):
-  texts = [samples.algorithm(i) for i in range(30)] + [UNJUDGED, "", " \n", " \n"]
+  texts = [samples.algorithm(i) for i in range(30)] + [UNJUDGED, "", *[" \n"] * 3]
   rows = [{"text": text, "repo": "r"} for text in texts]
   paths = (tmp_path / f"{n}.jsonl" for n in range(2))
   return tuple(samples.write(p, rows[n::2], "{\n" * n) for n, p in enumerate(paths))
@@ -58,7 +58,7 @@ def test_a_larger_sample_holds_the_smaller_one(inputs, tmp_path):
 def test_scores_reasons_and_drops_are_noted(inputs, tmp_path):
   place = tmp_path / "out"
   stats = run(inputs, place, Listed(), sample=100, second_pass=8)
-  wanted = {"not JSON": 1, "no usable answer": 1, "read twice": 1}
+  wanted = {"not JSON": 1, "no usable answer": 1, "read twice": 2}
   assert stats["dropped"] == wanted | {"under 50 characters": 2}
   assert stats["kept"] == 30
   documents = list(folder.kept(place))
@@ -88,10 +88,8 @@ def test_a_folder_without_scores_is_refused_before_anything_is_judged(
   inputs, tmp_path, noted
 ):
   other = tmp_path / "other"
-  folder.begin(other, "exercises", {})
   noted = {} if noted is None else {"annotate": noted}
-  counts = folder.write(other, [Keep(samples.document("x = 1\n", **noted))])
-  folder.finish(other, "exercises", counts.stats(), {})
+  samples.stage(other, "exercises", [Keep(samples.document("x = 1\n", **noted))])
 
   class Paid(Listed):
     def scores(self, documents, sample):

@@ -19,16 +19,13 @@ LENGTH = 64
 @pytest.fixture(scope="session")
 def labels(tmp_path_factory):
   path = tmp_path_factory.mktemp("labels")
-  folder.begin(path, "annotate", {})
   made = [samples.algorithm(i) for i in range(60)]
   made += [samples.settings(i) for i in range(60)]
   decisions = [
     Keep(samples.document(text, annotate={"score": 4.0 if i < 60 else 1.0}))
     for i, text in enumerate(made)
   ]
-  counts = folder.write(path, decisions)
-  folder.finish(path, "annotate", counts.stats(), {})
-  return path
+  return samples.stage(path, "annotate", decisions)
 
 
 @pytest.fixture(scope="session", params=["tfidf", "forest"])
@@ -53,18 +50,12 @@ def test_embeddings_do_not_depend_on_their_batch(checkpoint):
     np.testing.assert_allclose(alone.embed([text])[0], vector, atol=2e-6)
   lengths = np.linalg.norm(many, axis=1)
   np.testing.assert_allclose(lengths, [1, 1, 1, 0, 1], atol=1e-5)
-
-
-def test_what_is_beyond_the_length_has_no_influence(checkpoint):
-  for pooling in ("mean", "last"):
+  for pooling in ("mean", "last"):  # text beyond the length does not count
     embedder = Embedder(str(checkpoint), pooling, 64, 8)
     text = samples.settings(1) * 9
     one, two, other = embedder.embed([text, text + "more", "# " + text])
     np.testing.assert_allclose(one, two, atol=1e-6)
     assert np.abs(one - other).max() > 1e-3
-
-
-def test_a_longer_length_than_the_model_has_is_refused(checkpoint):
   with pytest.raises(InputError, match="got 999 tokens, expected at most 128"):
     Embedder(str(checkpoint), "mean", 999)
 
@@ -94,19 +85,6 @@ def test_a_changed_classifier_is_not_opened(trained, tmp_path):
   pickled.write_bytes(pickled.read_bytes() + b"x")
   with pytest.raises(InputError, match="not the estimator that"):
     classifier.load(tmp_path)
-
-
-def test_labels_of_another_stage_are_refused(tmp_path):
-  other, out = tmp_path / "other", tmp_path / "out"
-  for path in (other, out):
-    path.mkdir()
-  folder.begin(other, "filter", {})
-  counts = folder.write(other, [Keep(samples.document("x = 1\n", filter={}))])
-  folder.finish(other, "filter", counts.stats(), {})
-  config = ClassifierConfig(str(other))
-  says = r"^Classifier\.labels: got .*, a folder of filter whose .* of an annotate run$"
-  with pytest.raises(InputError, match=says):
-    classifier.run(Job(config, out))
 
 
 def test_too_few_labels_are_refused(labels, tmp_path):

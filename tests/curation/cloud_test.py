@@ -1,6 +1,5 @@
 """Stages that read from a bucket and write to it."""
 
-
 from phi1_jax import storage
 from phi1_jax.curation import deduplicate, filtering, folder, publish
 from phi1_jax.curation.config import DeduplicateConfig, FilterConfig, PublishConfig

@@ -17,30 +17,6 @@ ENGINE = Engine(tasks=2, workers=1)
 LONG = "\n".join(f"value_{n} = compute_{n * 7 % 31}(item_{n})" for n in range(40))
 
 
-def members(*rows):
-  return np.array(list(rows), clusters.MEMBER)
-
-
-def test_pairs_are_of_one_bucket_and_alike_in_size():
-  table = members(
-    *((7, key, key, 100) for key in (3, 1, 2)),
-    (7, 4, 4, 60),  # too small to be similar
-    (8, 5, 5, 100),
-    *((9, key, key, 0) for key in (6, 7, 8)),  # equal: compared with the first
-  )
-  found, left = clusters.pairs(table, 0.7, 10)
-  pairs = list(zip(found["one"].tolist(), found["two"].tolist(), strict=True))
-  assert pairs == [(1, 2), (1, 3), (2, 3), (6, 7), (6, 8)]
-  assert left == 0
-
-
-def test_a_large_bucket_is_compared_with_its_first_members_only():
-  table = members(*((7, key, key, 100) for key in range(10)))
-  found, left = clusters.pairs(table, 0.7, 3)
-  assert set(found["one"].tolist()) == {0, 1, 2}
-  assert len(found) + left == 45
-
-
 def choose(tmp_path, edges, parts=4):
   """Verdicts on documents named by their keys; one of priority 0 always stays."""
   table = np.zeros(len(edges), clusters.EDGE)

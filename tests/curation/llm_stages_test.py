@@ -114,9 +114,8 @@ def test_sections_whose_code_fails_are_dropped_or_marked(server, tmp_path):
 
 
 def test_two_passes_of_an_llm_are_compared(server, tmp_path, capsys):
-  path = tmp_path / "raw.jsonl"
   rows = [{"text": samples.algorithm(i), "license": "MIT"} for i in range(30)]
-  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  path = samples.write(tmp_path / "raw.jsonl", rows)
   more = [f"--gin.Annotate.inputs=('{path}',)", "--gin.Annotate.second_pass=10"]
   command = flags("annotate", server, tmp_path, *more)
   assert curate.main([*command, "--estimate"]) == 0

@@ -40,12 +40,10 @@ def chain(tmp_path):
   def make(name, stage, *names, documents=(), facts=None, **settings):
     path = tmp_path / name
     paths = [str(tmp_path / each) for each in names]
-    folder.begin(path, stage, {**settings, **({"inputs": paths} if paths else {})})
+    settings |= {"inputs": paths} if paths else {}
     documents = documents or [samples.document(f"{name} = 1\n")]
-    counts = folder.write(path, map(Keep, documents))
     facts = {"lineage": read.lineage(paths), **(facts or {})}
-    folder.finish(path, stage, counts.stats(), facts)
-    return path
+    return samples.stage(path, stage, map(Keep, documents), facts, **settings)
 
   samples.write(tmp_path / "raw.jsonl", [{"text": "x = 1"}])
   make("clean", "decontaminate", "raw.jsonl", benchmarks=["humaneval-164"], tau=0.9)

@@ -189,25 +189,6 @@ def test_runs_are_counted_once_each_for_every_owner():
   assert grams.totals.tolist() == [0, 0]
 
 
-def test_lines_must_follow_each_other():
-  lines = references.Lines([("a = 1", "result = a", "end"), ("result = a",), ()])
-  assert lines.contained(["x", "a = 1", "result = a", "end"]) == {0, 1}
-  assert lines.contained(["a = 1", "x", "result = a", "end"]) == {1}
-  assert lines.contained(["result = a", "end"]) == {1}
-  assert lines.contained([]) == set()
-
-
-def test_the_best_match_wins_and_a_name_breaks_a_tie():
-  far, near = "def far(a): return a + 1", "def near(a): return a * 2"
-  wanted = "def isEven(x): return x * 2"
-  shapes = references.Shapes(["isEven"], [[shape(wanted)]])
-  found = [("near", shape(near)), ("far", shape(far))]
-  assert shapes.best(found, 0.1)[0] == references.Match(1.0, False, 0, 0)
-  found.append(("is_even", shape(near)))
-  assert shapes.best(found, 0.1)[0] == references.Match(1.0, True, -2, 0)
-  assert shapes.best(found[1:2], 0.9) == {}
-
-
 def test_a_match_of_exactly_the_least_counts():
   codes = [f"def f(a): return a.b({', '.join(['x'] * 12)}, {n})" for n in "12"]
   one, other = map(shape, codes)

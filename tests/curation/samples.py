@@ -2,6 +2,7 @@
 
 import json
 
+from phi1_jax.curation import folder
 from phi1_jax.curation.document import Document, identify
 
 
@@ -33,3 +34,11 @@ def write(path, rows, tail=""):
   rows = (row.record() if isinstance(row, Document) else row for row in rows)
   path.write_text("".join(json.dumps(row) + "\n" for row in rows) + tail)
   return str(path)
+
+
+def stage(path, name, decisions, facts=None, **settings):
+  """Make the folder of a complete stage; return it."""
+  folder.begin(path, name, settings)
+  counts = folder.write(path, decisions)
+  folder.finish(path, name, counts.stats(), facts or {})
+  return path
