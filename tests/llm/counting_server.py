@@ -46,12 +46,10 @@ class CountingServer(http.server.ThreadingHTTPServer):
 
   Attributes:
     gate: replies wait while it is not set.
-    script: bodies, or (status, body, headers), answered next, before any mood; as a
-      dictionary, by the text of the request's first message. In batches only errors of
-      a dictionary.
-    batch_ends: how the next batches end: "expired", "cancelled", "failed", "lost" (the
-      answer to its creation is), "dropped" (it is never created, and there is no
-      answer); afterwards "completed".
+    script: (status, body, headers), answered next, before any mood; as a dictionary,
+      by the text of the request's first message. Not for batches.
+    batch_ends: how the next batches end: "expired", "cancelled", "failed", "dropped"
+      (it is never created, and there is no answer); afterwards "completed".
     write: makes the text of a reply of a request's body; None: words that say nothing.
     billed: how often each request got a whole reply, by its digest.
     spoiled: number of replies that were billed and arrived broken.
@@ -100,10 +98,6 @@ class CountingServer(http.server.ThreadingHTTPServer):
       if place < 0:
         return mood
     return "good"
-
-  def scripted(self, body):
-    """What a script that is a dictionary has for a request, once."""
-    return self.script.pop(body["messages"][0]["content"], None)
 
   def bill(self, name, completion, share=1.0, whole=True):
     """Counts a reply that is about to be sent."""
@@ -184,7 +178,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
       server.bodies.append(body)
       first = server.came[name] == 1
       if isinstance(server.script, dict):
-        scripted = server.scripted(body)
+        scripted = server.script.pop(body["messages"][0]["content"], None)
       else:
         scripted = server.script.pop(0) if server.script else None
     if scripted is not None:
@@ -222,10 +216,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
       self._send(200, text)
 
   def _scripted(self, name, body, scripted):
-    if isinstance(scripted, tuple):
-      status, content, headers = scripted
-    else:
-      status, content, headers = 200, scripted, {}
+    status, content, headers = scripted
     if status == 200:
       whole = isinstance(content, bytes) or bool(content.get("choices"))
       self.server.bill(name, completion(body, name, "good", 0), whole=whole)
@@ -254,10 +245,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.close_connection = True
         return
       server.batches[name] = {"body": body, "begun": time.monotonic(), "end": end}
-    if end == "lost":
-      server.batches[name]["end"] = "completed"
-      self.close_connection = True
-      return
     self._json(200, self._batch(name))
 
   def _batch(self, name):
@@ -306,9 +293,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         bad.append({"custom_id": key, "response": None, "error": error})
       elif mood == "500" and server.came[request] == 1:
         response = {"status_code": 500, "body": {"error": {"message": "oops"}}}
-        bad.append({"custom_id": key, "response": response, "error": None})
-      elif server.script and (scripted := server.scripted(body)):
-        response = {"status_code": scripted[0], "body": scripted[1]}
         bad.append({"custom_id": key, "response": response, "error": None})
       else:
         reply = completion(body, request, mood, server.short)
