@@ -12,7 +12,6 @@ TPU = ["--name=phi1", "--zone=us-east5-b"]
     ("v5litepod-16", "v2-alpha-tpuv5-lite"),
     ("v5p-8", "v2-alpha-tpuv5"),
     ("v4-8", "tpu-ubuntu2204-base"),
-    ("v3-8", "tpu-ubuntu2204-base"),
   ],
 )
 def test_create_waits_until_ready(cloud, chips, version):
@@ -44,26 +43,12 @@ def test_spot_waits_in_the_queue(cloud):
   assert cloud.verbs() == []
 
 
-def test_spot_asks_through_a_queued_resource(cloud):
-  done = cloud.run("create", *TPU, "--type=v6e-8", "--spot", "--every=0")
-  assert done.returncode == 0
-  (made,) = [call for call in cloud.calls() if call[3] == "create"]
-  assert made == [
-    *("compute", "tpus", "queued-resources", "create", "phi1", "--zone=us-east5-b"),
-    *("--node-id=phi1", "--accelerator-type=v6e-8"),
-    *("--runtime-version=v2-alpha-tpuv6e", "--spot"),
-  ]
-
-
 @pytest.mark.parametrize("state", ["PREEMPTED", "TERMINATED", "STOPPED"])
 def test_create_says_that_a_dead_tpu_must_go_first(cloud, state):
   cloud.write("tpu-vm", state)
   done = cloud.run("create", *TPU, "--type=v4-8")
   assert done.returncode == 1
-  assert done.stderr == (
-    f"error: phi1 is {state}; delete it first: "
-    "tpu/delete.sh --name=phi1 --zone=us-east5-b\n"
-  )
+  assert f"phi1 is {state}; delete it first: tpu/delete.sh" in done.stderr
   assert cloud.verbs() == []
 
 

@@ -55,13 +55,6 @@ def test_setup_installs_the_last_commit_from_the_constraints_on_all_workers(clou
     )
 
 
-def test_every_ssh_of_the_setup_goes_to_all_workers(cloud):
-  cloud.write("tpu-vm", "READY")
-  cloud.run("setup_host", *TPU)
-  sent = [call for call in cloud.calls() if call[3] in ("ssh", "scp")]
-  assert [call for call in sent if "--worker=all" not in call] == []
-
-
 def test_a_worker_with_an_old_python_gets_one_from_uv(cloud):
   cloud.write("tpu-vm", "READY")
   cloud.write("old_python")
@@ -107,13 +100,6 @@ def test_run_pins_the_coordinator_and_passes_arguments_through(ready):
     assert (home / "phi1_jax_run" / "exit_code").read_text() == "0\n"
     log = (home / "phi1_jax_run" / "log").read_text()
     assert f"training in {home}/phi1_jax\n" in log
-
-
-def test_one_worker_needs_no_coordinator(ready):
-  ready.outcomes("0@10")
-  assert ready.run("run", *TPU, *RUN).returncode == 0
-  ready.wait_for("worker-0/phi1_jax_run/exit_code")
-  assert ready.python()[-1].endswith("--workdir=/w o r k")
 
 
 def test_no_trainer_is_started_beside_another(ready):
