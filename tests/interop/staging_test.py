@@ -120,3 +120,13 @@ def test_a_killed_training_run_on_cloud_storage_is_refused_and_kept(gcs):
     staged(out, 10).__enter__()
   assert storage.names(out) == [".lock", "checkpoints", "config.gin"]
   assert [storage.read_text(out / name) for name in names] == names
+
+
+def test_what_a_killed_process_left_on_cloud_storage_is_deleted(gcs):
+  out = storage.parse(f"{gcs.folder}/out")
+  for name in ("sub/x", ".lock", ".converting"):
+    storage.write_text(out / name, "{}")
+  with staged(out, 10) as folder:
+    assert storage.names(folder) == [".converting", ".lock"]
+    storage.write_text(folder / "y", "2")
+  assert storage.names(out) == ["y"]

@@ -381,3 +381,9 @@ def test_ordinary_json_survives(server, configure, requests, ask):
   found = ask(config, requests(2))
   assert [len(outcome.value) for outcome in found] == [90, 5_000_007]
   assert ask(config, requests(2)) == found
+
+
+def test_a_rate_limit_is_no_attempt(server, configure, requests, ask):
+  slow = (429, {"error": {"message": "slow down"}}, {"Retry-After": "0.03"})
+  server.script = [slow] * 8
+  assert len(ask(configure(server.url, attempts=2), requests(2))) == 2

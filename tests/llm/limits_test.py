@@ -80,3 +80,10 @@ def test_retry_after(headers, seconds):
 )
 def test_durations(text, seconds):
   assert limits.duration(text) == (seconds and pytest.approx(seconds))
+
+
+def test_the_longest_hold_counts():
+  limiter = RateLimiter(None, None)
+  limiter.hold(10, 0.0)
+  limiter.hold(1, 5.0)
+  assert limiter.delay(1, 6.0) == 4

@@ -161,3 +161,8 @@ def test_a_cap_is_never_rounded_up():
 def test_text_is_never_below_the_amount(amount, text, short):
   assert prices.text(amount) == text
   assert prices.round_up(amount) == short
+
+
+def test_one_price_alone_is_refused(configure):
+  with pytest.raises(InputError, match="both or neither"):
+    prices.find(configure(output_usd_per_million=None))

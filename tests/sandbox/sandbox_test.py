@@ -245,3 +245,18 @@ def test_bad_arguments(bad):
 def test_bad_program(bad):
   with pytest.raises(InputError, match=next(iter(bad))):
     Program(**{"key": "k", "code": "", "tests": (), **bad})
+
+
+def test_stopping_early_leaves_the_sandbox_usable(sandbox):
+  slow = [Program(f"k{i}", "def f(): return 1", ("f()",)) for i in range(5)]
+  next(iter(sandbox.run(slow)))
+  assert judge(sandbox, "def f(): return 1", "assert f() == 1").passed
+
+
+def test_hash_order_is_the_same_in_every_worker():
+  code = "def f(): return list({'a', 'b', 'c', 'd', 'e', 'f'})"
+  details = set()
+  for _ in range(2):
+    with Sandbox(workers=1) as sandbox:
+      details.add(judge(sandbox, code, "assert f() == 0").detail)
+  assert len(details) == 1

@@ -95,3 +95,14 @@ def test_an_answer_that_is_no_state_is_not_taken_for_absence(cloud):
   (cloud.root / "bin" / "gcloud").write_text("#!/bin/sh\necho no network >&2\nexit 1\n")
   done = cloud.run("delete", *TPU, "--yes")
   assert (done.returncode, done.stderr) == (1, "no network\n")
+
+
+def test_spot_asks_through_a_queued_resource(cloud):
+  done = cloud.run("create", *TPU, "--type=v6e-8", "--spot", "--every=0")
+  assert done.returncode == 0
+  (made,) = [call for call in cloud.calls() if call[3] == "create"]
+  assert made == [
+    *("compute", "tpus", "queued-resources", "create", "phi1", "--zone=us-east5-b"),
+    *("--node-id=phi1", "--accelerator-type=v6e-8"),
+    *("--runtime-version=v2-alpha-tpuv6e", "--spot"),
+  ]

@@ -136,3 +136,10 @@ def test_the_verdict_is_that_of_one_process(sandbox, name):
   code, test, outcome = VERDICTS[name]
   (verdict,) = sandbox.run([Program(name, code, (test,))])
   assert verdict.outcome == outcome, verdict
+
+
+def test_an_iterator_read_ahead_cannot_be_sent_to(sandbox):
+  code = "def f():\n  x = 0\n  while True: x = (yield x) or x + 1\n"
+  tests = ("g = f()\nfor _ in range(65): next(g)\ng.send(5)",)
+  (verdict,) = sandbox.run([Program("k", code, tests)])
+  assert verdict.outcome == "unsupported", verdict
