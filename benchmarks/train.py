@@ -1,6 +1,7 @@
 """Training steps of ours against torch's and plain JAX's, and what our settings buy.
 
     python benchmarks/train.py                       two small models, on the CPU
+    python benchmarks/train.py --set Mesh.cpu_devices=2
     python benchmarks/train.py --gin_file=gin/pretrain.gin --steps=100 --pairs=3
     python benchmarks/train.py --sides ours --set Model.remat=full \\
       --set Model.scan_layers=False,Train.head_chunks=4
@@ -101,8 +102,10 @@ def ours(config: setup.RunConfig) -> Program:
   from phi1_jax.training.step import make_train_step
 
   memory.keep_freed_memory()
-  device = jax.devices()[0]
-  run = setup.make_setup(config, Path(), [device])
+  # A CPU is one device, or those that Mesh.cpu_devices makes of it.
+  devices = None if config.mesh.cpu_devices else jax.devices()[:1]
+  run = setup.make_setup(config, Path(), devices)
+  device = run.mesh.devices.flat[0]
   with sharding.layout(run.mesh):
     compiled = memory.compile_step(make_train_step(run, 0), run)
     values = state.initialise(run.model, run.optimizer, run.mesh, config.train.seed)
