@@ -18,7 +18,7 @@ from evals.prompts import Prompt
 from evals.selftest import Judge
 from phi1_jax import InputError, storage
 from phi1_jax.cli.progress import Progress
-from phi1_jax.problems.problem import Problem
+from phi1_jax.problems.problem import Problem, digest
 from phi1_jax.sandbox import sandbox as sandboxes
 from phi1_jax.sandbox.program import Program, Verdict
 from phi1_jax.sandbox.sandbox import Sandbox
@@ -102,6 +102,7 @@ def execute(
           bar.update(1, passed=str(passed))
   seconds = time.monotonic() - started if to_run else 0.0
   facts = {"judge": judge_digest, "identity": dict(identity), "seconds": seconds}
+  facts["problems"] = digest(problems)
   workdir.note(folder, "execute", facts)
   return len(to_run)
 

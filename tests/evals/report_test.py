@@ -8,6 +8,7 @@ import pytest
 from evals import __main__ as command_line
 from evals import backends, benchmark, report
 from phi1_jax import InputError, storage
+from phi1_jax.problems.problem import digest
 
 VARIANTS = ("truncated", "sanitized")
 
@@ -35,7 +36,7 @@ def evaluate(only_five, knowing, trusting, monkeypatch, tmp_path):
   return evaluate
 
 
-def test_all_three_stages(evaluate, capsys, tmp_path):
+def test_all_three_stages(evaluate, only_five, capsys, tmp_path):
   assert evaluate("a", solved=(0, 1, 2)) == 0
   text = capsys.readouterr().out
   assert "60.0 [23.1, 88.2]" in text  # Wilson's interval of 3 of 5
@@ -47,6 +48,7 @@ def test_all_three_stages(evaluate, capsys, tmp_path):
   assert found["settings"]["model"]["digest"] == "a"
   assert (found["generate"]["step"], found["generate"]["tokens_seen"]) == (40, 4000)
   assert found["execute"]["identity"]["isolation"] == "none"
+  assert found["execute"]["problems"] == digest(only_five)
   assert (found["problems"], found["samples"], found["tokens"]) == (5, 5, 45)
 
 
