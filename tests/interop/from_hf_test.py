@@ -257,3 +257,10 @@ def test_everything_that_does_not_fit_is_listed(twins, model, tmp_path):
     "  shape: lm_head.bias, got (5,), expected (320,)",
     "  unknown: lm_head.lora_A, got (2, 3)",
   ]
+
+
+def test_a_dropout_that_is_not_here(twins, model, tmp_path):
+  folder = twins.save(model, tmp_path / "drop")
+  content = json.loads((folder / "config.json").read_text())
+  (folder / "config.json").write_text(json.dumps({**content, "embd_pdrop": 0.1}))
+  assert "embd_pdrop=0.1 is left out" in from_hf.open_source(folder).notes[0]

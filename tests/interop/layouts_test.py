@@ -74,3 +74,10 @@ def test_codegens_order_by_hand():
   assert order[0, 0].tolist() == [0, 2, 1, 3]  # pairs (0, 1), (2, 3) become (0, 2), ..
   assert order[1, 1].tolist() == [20, 22, 21, 23]
   assert order[2, 0].tolist() == [4, 5, 6, 7]  # values are not rotated
+
+
+def test_buffers():
+  for name in ("mixer.rotary_emb.inv_freq", "attn.causal_mask", "attn.bias"):
+    assert layouts.is_buffer(f"transformer.h.3.{name}")
+  for name in ("self_attn.dense.bias", "mixer.Wqkv.bias"):
+    assert not layouts.is_buffer(f"layers.3.{name}")
