@@ -28,3 +28,22 @@ def test_an_input_error_of_the_parser_goes_on():
 
   with pytest.raises(InputError):
     conversation.respond(START, reply(), refuse)
+
+
+def test_the_worst_turns_cost_at_least_as_much_as_any(configure):
+  def cost(request):
+    body = request.body(configure())
+    return sum(len(m["content"].encode()) for m in body["messages"]), body["max_tokens"]
+
+  def malformed(text):
+    raise ValueError("w" * 9999)
+
+  for first, second in (("stop", "length"), ("length", "stop")):
+    turns = [START]
+    for finish in (first, second):
+      text = "\U0001f600" * 20_000
+      turns.append(conversation.respond(turns[-1], reply(text, finish), malformed))
+    worst = list(conversation.worst_turns(ORIGIN))
+    assert len(worst) == len(turns)
+    for bound, turn in zip(map(cost, worst), turns, strict=True):
+      assert all(a >= b for a, b in zip(bound, cost(turn.request), strict=True))
