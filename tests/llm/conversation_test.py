@@ -36,7 +36,7 @@ def test_the_worst_turns_cost_at_least_as_much_as_any(configure):
     return sum(len(m["content"].encode()) for m in body["messages"]), body["max_tokens"]
 
   def malformed(text):
-    raise ValueError("w" * 9999)
+    raise conversation.Malformed("w" * 9999)
 
   for first, second in (("stop", "length"), ("length", "stop")):
     turns = [START]
