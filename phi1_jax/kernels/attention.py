@@ -163,6 +163,9 @@ def choose(case: Case) -> str:
   return name
 
 
+_NO_DROPOUT = "has no dropout; set Model.attention_dropout_rate to 0"
+
+
 def refuse(name: str, case: Case) -> str | None:
   """Return why this implementation cannot compute the case, or None."""
   if name not in NAMES[1:]:
@@ -175,8 +178,8 @@ def refuse(name: str, case: Case) -> str | None:
     return "needs a batch and heads that the mesh divides"
   if name == "cudnn" and case.packed:
     return "does not honour segment ids; use attention='flash' or 'xla'"
-  if name != "flash" and case.drops:
-    return "has no dropout; set Model.attention_dropout_rate to 0"
+  if name == "cudnn" and case.drops:
+    return _NO_DROPOUT
   if name == "cudnn" and (case.head_dim % 8 or case.head_dim > 128):
     return f"needs a head_dim of at most 128, a multiple of 8, not {case.head_dim}"
   return _refuse_gpu(name, case) if case.platform == "gpu" else _refuse_tpu(name, case)
@@ -198,7 +201,10 @@ def _refuse_tpu(name: str, case: Case) -> str | None:
     return f"holds at most {flash_tpu.MAX_LENGTH} positions in VMEM, not {case.length}"
   if case.chip in _TOO_OLD_FOR_MOSAIC:
     return f"does not compile for {case.chip}, which is older than v4; use 'xla'"
-  return _refuse_length(flash_tpu.BLOCK if name == "flash" else splash.BLOCK, case)
+  if name == "flash":
+    return _refuse_length(flash_tpu.BLOCK, case)
+  refused = _refuse_length(splash.BLOCK, case)
+  return refused or (_NO_DROPOUT if case.drops else None)
 
 
 def _refuse_length(block: int, case: Case) -> str | None:
