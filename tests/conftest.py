@@ -45,6 +45,24 @@ settings.load_profile("busy")
 flags.FLAGS(sys.argv[:1])
 
 
+# Files that take longest. They go first, so that one process does not end alone.
+_LONGEST = (
+  *("tpu/colab_test.py", "many_hosts_test.py", "cloud_test.py", "train_test.py"),
+  *("prepare_test.py", "compile_test.py", "llm/sender_test.py", "docs_data_test.py"),
+  *("curation/engine_test.py", "sandbox/levels_test.py", "installed_test.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+  """Sort the files that take longest to the front."""
+
+  def place(item: pytest.Item) -> int:
+    name = item.path.relative_to(Path(__file__).parent).as_posix()
+    return _LONGEST.index(name) if name in _LONGEST else len(_LONGEST)
+
+  items.sort(key=place)
+
+
 @pytest.fixture(scope="session")
 def digests():
   """digests(folder) maps the name of each file to its SHA-256.
