@@ -62,6 +62,7 @@ class CheckpointBackend:
     from phi1_jax.sampling.checkpoint import Loaded
 
     self._config, self._loaded, self._slots = config, None, None
+    self._consumed = False  # the sampler has freed what was loaded
     if isinstance(source, Loaded):
       self._loaded, self._folder = source, None
       self._digest, self._dtype = source.digest, source.config.dtype
@@ -103,10 +104,12 @@ class CheckpointBackend:
     from phi1_jax.sampling.checkpoint import one_host_mesh, open_checkpoint
 
     config, consume = self._config, False
-    if self._loaded is None:
+    if self._loaded is None or self._consumed:
       assert self._folder is not None
       self._loaded = open_checkpoint(self._folder, one_host_mesh(), self._dtype)
-      consume = True  # frees the parameters after the sampler has copied them
+      self._consumed = consume = (
+        True  # frees the parameters after the sampler has copied them
+      )
     method = methods.Method(config.temperature, config.top_k, config.top_p)
     worker = sampler.Sampler(self._loaded, method, slots=config.slots, consume=consume)
     self._slots = worker.slots

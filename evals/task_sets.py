@@ -168,8 +168,10 @@ def subset(problems: Sequence[Problem], task_set: str, given: str) -> dict[str, 
   Raises:
     InputError: an id that is not in the task set, or of several problems in it.
   """
-  path = Path(given)
-  text = path.read_text() if path.is_file() else given.replace(",", "\n")
+  try:
+    text = Path(given).read_text()
+  except OSError:  # it is no file
+    text = given.replace(",", "\n")
   known = ids_by_name(problems)
   names = [name.strip() for name in text.splitlines() if name.strip()]
   unknown = [name for name in names if name not in known]

@@ -281,3 +281,15 @@ def test_a_run_that_starts_from_itself_is_refused(place, refused):
     (place / f"{name}.gin").write_text(text)
   for name in ("one", "self"):
     assert "starts from itself" in refused(f"{name}.gin")
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard"])
+def test_a_folder_that_cannot_be_made_ends_the_run_at_its_start(
+  place, tmp_path, monkeypatch, name
+):
+  (tmp_path / name).write_text("a file")
+  monkeypatch.chdir(place)
+  with pytest.raises(InputError, match=rf"cannot make the folder .*{name}"):
+    train.main(
+      ["--gin_file=run.gin", f"--workdir={tmp_path}", "--gin.Train.batch_size=8"]
+    )

@@ -69,7 +69,7 @@ def run(job: Job, judge: Any = None) -> dict[str, Any]:
 
 def _run(job: Job, judge: Any) -> tuple[dict[str, Any], dict[str, Any]]:
   config, sampled = job.config, _sample(job)
-  arguments, one = (job.folder, judge, sampled), judge.varies
+  arguments, one = (config, job.folder, judge, sampled), judge.varies
   tasks = 1 if one else sampled
   counts = job.phase("judge", _judge_task, arguments, tasks, config.sample, one)
   noted = {d.id: d.provenance[STAGE] for d in folders.kept(job.folder)}
@@ -108,8 +108,7 @@ def _sample(job: Job) -> int:
     if not least:
       raise InputError(f"Annotate.inputs: {job.config.inputs} hold no code to judge")
     chosen = {name: task_of[name] for name in least}
-    again = least[: job.config.second_pass]
-    storage.write_json(job.work / "chosen.json", {"task_of": chosen, "again": again})
+    storage.write_json(job.work / "chosen.json", {"task_of": chosen})
   return tasks
 
 
@@ -154,10 +153,19 @@ def _chosen(work: AnyPath, ranks: Iterable[int]) -> Iterator[Decision]:
 
 
 def _judge_task(
-  folder: AnyPath, judge: Any, sampled: int, rank: int, tasks: int, tick: Tick
+  config: AnnotateConfig,
+  folder: AnyPath,
+  judge: Any,
+  sampled: int,
+  rank: int,
+  tasks: int,
+  tick: Tick,
 ) -> Tally:
-  work = folder / folders.ENGINE
-  again = set(storage.read_json(work / "chosen.json")["again"] if judge.varies else ())
+  work, again = folder / folders.ENGINE, set[str]()
+  if judge.varies and config.second_pass:  # the least ids of those of good form
+    found = _chosen(work, range(sampled))
+    good = (each.document.id for each in found if isinstance(each, Keep))
+    again = set(heapq.nsmallest(config.second_pass, good))
 
   def decisions() -> Iterator[Decision]:
     found = _chosen(work, range(rank, sampled, tasks))

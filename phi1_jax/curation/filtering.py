@@ -18,7 +18,7 @@ from phi1_jax.curation.engine import Job
 from phi1_jax.curation.folder import Tick
 from phi1_jax.storage import AnyPath
 
-STAGE, VERSION = "filter", 3
+STAGE, VERSION = "filter", 4
 _BATCH = 256
 
 
@@ -49,7 +49,13 @@ def run(job: Job) -> dict[str, Any]:
   def work() -> tuple[dict[str, Any], dict[str, Any]]:
     tasks, total = job.plan()
     arguments = (config, job.folder)
-    counts = job.phase("check", _task, arguments, tasks, total, one_process=on_device)
+    if on_device:  # all cores check; one process scores, with the model
+      job.phase("check", _check_task, arguments, tasks, total)
+      counts = job.phase(
+        "score", _score_task, arguments, tasks, total, one_process=True
+      )
+    else:
+      counts = job.phase("check", _task, arguments, tasks, total)
     stats = counts.stats()
     masked = stats.pop("figures", {}) if config.mask else "off"
     return stats, {**facts, "masked": masked}
@@ -57,12 +63,50 @@ def run(job: Job) -> dict[str, Any]:
   return job.run(STAGE, settings, work)
 
 
+def _checked(config: FilterConfig, folder: AnyPath, rank: int) -> Iterator[Decision]:
+  """Yield the checked documents of a task."""
+  for decision in read.of_task(folder / folders.ENGINE / "plan", rank):
+    yield check(decision, config.licences, config.mask)
+
+
+def _spilled(folder: AnyPath, rank: int) -> AnyPath:
+  return folder / folders.ENGINE / "checked" / f"{rank:05d}.parquet"
+
+
+def _check_task(
+  config: FilterConfig, folder: AnyPath, rank: int, tasks: int, tick: Tick
+) -> None:
+  """Write the checked documents of a task, for `_score_task`."""
+  del tasks
+  path = _spilled(folder, rank)
+  folders.spill(path.parent, path.name, _checked(config, folder, rank), tick)
+
+
+def _score_task(
+  config: FilterConfig, folder: AnyPath, rank: int, tasks: int, tick: Tick
+) -> Tally:
+  """Write the files of a task that was checked; return its counts."""
+  checked = folders.spilled(_spilled(folder, rank))
+  return _write(config, folder, checked, rank, tasks, tick)
+
+
 def _task(
   config: FilterConfig, folder: AnyPath, rank: int, tasks: int, tick: Tick
 ) -> Tally:
-  """Write the files of a task; return its counts, with those of the masks."""
-  found = read.of_task(folder / folders.ENGINE / "plan", rank)
-  checked = (check(decision, config.licences, config.mask) for decision in found)
+  """Check and score documents, write the files of a task; return its counts."""
+  checked = _checked(config, folder, rank)
+  return _write(config, folder, checked, rank, tasks, tick)
+
+
+def _write(
+  config: FilterConfig,
+  folder: AnyPath,
+  checked: Iterable[Decision],
+  rank: int,
+  tasks: int,
+  tick: Tick,
+) -> Tally:
+  """Score and write checked documents; return the counts, with those of the masks."""
   masks = Tally()
 
   def counted() -> Iterator[Decision]:

@@ -28,7 +28,7 @@ from phi1_jax.curation.folder import Tick
 from phi1_jax.data.config import CURATED_CONTENT
 from phi1_jax.storage import AnyPath
 
-STAGE, VERSION = "publish", 2
+STAGE, VERSION = "publish", 3
 DATASETS = {"code": "code_filtered", "textbook": "textbooks", "exercise": "exercises"}
 CARD = "README.md"
 _FRONT_MATTER = """---
@@ -75,7 +75,7 @@ def _ids_task(work: AnyPath, rank: int, tasks: int, tick: Tick) -> None:
   """Write keys of the ids of a task's documents."""
   del tasks, tick
   found = read.of_task(work / "plan", rank)
-  keys = [sketches.key(d.document.id, 0) for d in found if isinstance(d, Keep)]
+  keys = [sketches.of_id(d.document.id) for d in found if isinstance(d, Keep)]
   clusters.save(work / "ids" / f"{rank:05d}.npy", np.array(keys, np.uint64))
 
 

@@ -4,6 +4,7 @@ python -m phi1_jax.grammar --tables=mine.toml --task=taxed --count=3
 """
 
 import argparse
+import contextlib
 import random
 import sys
 from collections.abc import Sequence
@@ -24,13 +25,16 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument("--count", type=int, default=3, help="how many (default: 3)")
   parser.add_argument("--seed", type=int, default=0)
   arguments = parser.parse_args(argv)
+  if arguments.count < 1:
+    parser.error(f"--count: got {arguments.count}, expected at least 1")
   try:
     shown = [_exercise(arguments, number) for number in range(arguments.count)]
   except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
-  for exercise in shown:
-    print(exercise.text, *exercise.tests, "", sep="\n")
+  with contextlib.suppress(BrokenPipeError):  # of `| head`
+    for exercise in shown:
+      print(exercise.text, *exercise.tests, "", sep="\n", flush=True)
   return 0
 
 

@@ -272,7 +272,10 @@ class _Row:
       values: list[Any] = []
       for each in str(text).split("|"):
         if match := re.fullmatch(r"(-?\d+)\.\.(-?\d+)", each):
-          values += range(int(match[1]), int(match[2]) + 1)
+          numbers = range(int(match[1]), int(match[2]) + 1)
+          if not numbers:
+            raise self.wrong("let", repr(text), 'a range such as "2..9"')
+          values += numbers
         else:
           values.append(int(each) if re.fullmatch(r"-?\d+", each) else each)
       if not values or len({type(value) for value in values}) > 1:
@@ -460,11 +463,12 @@ def load(files: Sequence[str] = ()) -> Tables:
   tasks: dict[str, Task] = {}
   names: tuple[tuple[str, ...], float] = ((), 0.0)
   topics: dict[str, tuple[str, ...]] = {}
+  kind_rows: dict[str, _Row] = {}
   for file in [*sorted(PACKAGED.glob("*.toml")), *map(Path, files)]:
     for row in _rows(file):
       section, _, rest = row.id.partition(".")
       if section == "kind":
-        kinds[rest] = _kind(row)
+        kinds[rest], kind_rows[rest] = _kind(row), row
       elif section in ("filter", "map"):
         part = _part(row, section, rest.partition(".")[0])
         parts.setdefault((section, part.kind), {})[part.id] = part
@@ -477,9 +481,16 @@ def load(files: Sequence[str] = ()) -> Tables:
         names = tuple(words), float(row.take("share", 0.0, (int, float)))
       elif section == "topic":
         topics[rest] = tuple(row.take("words", None, str).split())
+        if not topics[rest]:
+          raise row.wrong("words", "none", "nouns with spaces between them")
       else:
         expected = "task, kind, frame, topic, filter.KIND or map.KIND"
         raise row.wrong("", f"[{row.id}]", expected)
+  for kind in kinds.values():
+    for topic in kind.topics:
+      if topic not in topics:
+        expected = f"one of {', '.join(sorted(topics))}"
+        raise kind_rows[kind.id].wrong("topic", repr(topic), expected)
   found = Tables(
     kinds,
     {key: (tuple(p.values()), cumulated(list(p.values()))) for key, p in parts.items()},

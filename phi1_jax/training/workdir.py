@@ -44,6 +44,7 @@ def opened(run: Setup, stop: StopSignal, waited: float) -> Iterator[Setup]:
           on_lost=lambda: hosts.end(lost, os.EX_TEMPFAIL),
         )
         stack.enter_context(lock)
+        _make_folders(run.workdir)
       mirror = storage.Mirror(run.workdir, lock)
       if hosts.is_first():
         mirror.fetch("metrics.jsonl", goodput.FILE_NAME, writers.WANDB_ID)
@@ -52,6 +53,24 @@ def opened(run: Setup, stop: StopSignal, waited: float) -> Iterator[Setup]:
         mirror.upload()
     preflight.check_shared(run.workdir, lock and lock.token)
     yield dataclasses.replace(run, mirror=mirror, stop_requested=stop.requested)
+
+
+def _make_folders(workdir: AnyPath) -> None:
+  """Make the folders of checkpoints and events now, so that no save fails hours later.
+
+  Raises:
+    InputError: they cannot be made.
+  """
+  if storage.is_remote(workdir):
+    return
+  for name in ("checkpoints", "tensorboard"):
+    try:
+      (workdir / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+      raise InputError(
+        f"--workdir: cannot make the folder {workdir / name} ({error.strerror}); name "
+        "another folder"
+      ) from None
 
 
 def use_compilation_cache(run: Setup) -> None:

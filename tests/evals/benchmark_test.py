@@ -78,6 +78,8 @@ def test_an_unknown_id_is_refused(run):
     InputError, match="--subset: got '7', expected ids of custom-mine-2"
   ):
     run("--completions=made.json", "--subset=1,7")
+  with pytest.raises(InputError, match="--subset: got '100', expected ids"):
+    run("--completions=made.json", f"--subset={','.join(map(str, range(100, 999)))}")
 
 
 def test_published_verdicts_beside_ours(run, files, capsys):

@@ -17,6 +17,14 @@ noun = ["$p:name with 10 percent[| tax] added"]
 names = ["taxed", "with_tax"]
 body = "return $p * 110 / 100"
 """
+KIND = """[kind.mine]
+topic = "numbers"
+type = "list[int]"
+given = "a list"
+noun = "list"
+names = "xs"
+pool = "[[1], [2, 3]]"
+"""
 
 
 def table(tmp_path, text):
@@ -55,6 +63,7 @@ def test_a_row_of_a_user_is_a_task(tmp_path):
     ("$p *", "$q *", r"mine.toml:6 \[task.taxed\] body: got \$q, expected one of p"),
     ("[| tax", "| tax", r"mine.toml:4 \[task.taxed\] noun: got a '\]' without"),
     ("names", "name", r"mine.toml:2 .*names: got nothing, expected a value"),
+    ("names", 'let = { k = "9..2|5" }\nnames', r"let: got '9..2\|5', expected a range"),
     (" -> float", "", r"args: got 'p: nat = price.cost', expected"),
     ("taxed]", "taxed]\ncolour = 1", r"mine.toml:3 .* colour: got a key that no"),
     ("task.taxed", "tax.taxed", r"mine.toml:2 .*expected task, kind, frame"),
@@ -96,3 +105,19 @@ def test_alternatives_nest_and_divide():
   assert alternatives("x[ y[z|]|] w") == ["x yz w", "x y w", "x w"]
   with pytest.raises(ValueError, match=r"without a '\]'"):
     alternatives("a[b")
+
+
+@pytest.mark.parametrize(
+  ("text", "says"),
+  [
+    (KIND.replace("numbers", "money"), r"mine.toml:2 \[kind.mine\] topic: got 'money'"),
+    ('[topic.empty]\nwords = " "\n', r"mine.toml:2 \[topic.empty\] words: got none"),
+  ],
+)
+def test_topics_without_nouns_are_refused(tmp_path, text, says):
+  with pytest.raises(InputError, match=says):
+    rows.load((table(tmp_path, text),))
+
+
+def test_a_kind_of_a_user_may_have_a_topic(tmp_path):
+  assert rows.load((table(tmp_path, KIND),)).kinds["mine"].topics == ("numbers",)
