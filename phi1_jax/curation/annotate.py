@@ -152,6 +152,13 @@ def _chosen(work: AnyPath, ranks: Iterable[int]) -> Iterator[Decision]:
         yield Drop(document, reason) if reason else decision
 
 
+def _judged_twice(work: AnyPath, tasks: int, most: int) -> set[str]:
+  """Return the least ids of the chosen documents of good form."""
+  found = _chosen(work, range(tasks))
+  good = (each.document.id for each in found if isinstance(each, Keep))
+  return set(heapq.nsmallest(most, good))
+
+
 def _judge_task(
   config: AnnotateConfig,
   folder: AnyPath,
@@ -162,10 +169,8 @@ def _judge_task(
   tick: Tick,
 ) -> Tally:
   work, again = folder / folders.ENGINE, set[str]()
-  if judge.varies and config.second_pass:  # the least ids of those of good form
-    found = _chosen(work, range(sampled))
-    good = (each.document.id for each in found if isinstance(each, Keep))
-    again = set(heapq.nsmallest(config.second_pass, good))
+  if judge.varies and config.second_pass:
+    again = _judged_twice(work, sampled, config.second_pass)
 
   def decisions() -> Iterator[Decision]:
     found = _chosen(work, range(rank, sampled, tasks))
@@ -309,7 +314,7 @@ def requests(job: Job, replies: Replies) -> Iterator[Request]:
     engine = dataclasses.replace(job.engine, executor="local")
     sampling = dataclasses.replace(job, folder=Path(scratch), engine=engine)
     tasks = _sample(sampling)
-    again = set(storage.read_json(sampling.work / "chosen.json")["again"])
+    again = _judged_twice(sampling.work, tasks, job.config.second_pass)
     for decision in _chosen(sampling.work, range(tasks)):
       if isinstance(decision, Keep):
         for sample in range(1 + (decision.document.id in again)):
