@@ -6,6 +6,7 @@ Processes that a test starts inherit all of it but the number of devices.
 import atexit
 import hashlib
 import importlib.util
+import logging
 import os
 import shutil
 import sys
@@ -61,6 +62,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     return _LONGEST.index(name) if name in _LONGEST else len(_LONGEST)
 
   items.sort(key=place)
+
+
+@pytest.fixture(autouse=True)
+def _log_levels():
+  """Undo what commands that ran in this process have set."""
+  yield
+  for name in ("phi1_jax", "phi1_jax.kernels"):
+    logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -110,11 +110,34 @@ def _calls(
       written = solution.Solution(scene, labels, True, changed)
       code = _indented(written.body(task.bodies[0]))
       sources.append(f"{imports}def f({parameters}):\n{code}")
-    known = (sources[0], values), _solved(scene.tables, task, kinds, sources, values)
+    solved = _solved(scene.tables, task, kinds, sources, values)
+    for body in task.bodies[1:]:
+      written = solution.Solution(scene, labels, True, ("", ""))
+      code = _indented(written.body(body))
+      _check_same(task, f"{imports}def f({parameters}):\n{code}", values, solved or ())
+    known = (sources[0], values), solved
     if len(_SOLVED) >= 1 << 18:
       _SOLVED.clear()
     _SOLVED[key] = known
   return known
+
+
+def _check_same(
+  task: Task, source: str, constants: tuple, calls: Sequence[solve.Call]
+) -> None:
+  """Raise if another body of a row gives another answer than the first."""
+  try:
+    function = solve.compiled(source)
+    for call in calls:
+      given = eval(f"({call.arguments},)")
+      answer = solve.literal(function(*given, *constants))
+      if answer != call.answer:
+        raise ValueError(f"{answer} for ({call.arguments}), not {call.answer}")
+  except Exception as error:
+    raise InputError(
+      f"{task.place} body: got a body that gives {type(error).__name__} ({error}), "
+      "expected the answers of the first body; change it"
+    ) from error
 
 
 _SOLVED: dict[tuple, tuple[tuple[str, tuple], tuple[solve.Call, ...] | None]] = {}

@@ -24,6 +24,9 @@ from phi1_jax.grammar.templates import PLACE, Template, alternatives, parse_all,
 PACKAGED = Path(__file__).parent / "tables"
 FORMS = ("noun", "when", "do", "ask")
 SHAPES = ("-", "F", "M", "FM", "FF", "FFM", "FMM", "MM")
+_TYPES = frozenset(
+  {"bool", "dict", "float", "int", "list", "None", "set", "str", "tuple"}
+)
 _RESERVED = frozenset(dir(builtins)) | frozenset(keyword.kwlist)
 
 
@@ -426,6 +429,10 @@ def _check_task(row: _Row, task: Task) -> None:
   for body in task.bodies:
     for place in places(body) - known:
       raise row.wrong("body", f"${place}", f"one of {', '.join(sorted(known))}")
+  for word in re.findall(r"[A-Za-z_]\w*", PLACE.sub(" ", task.returns)):
+    if word not in _TYPES and word not in {"item", *known}:
+      expected = f"a Python type of {', '.join(sorted(_TYPES))}"
+      raise row.wrong("args", f"-> {word}", expected)
   if task.chain and task.chain not in {label for label, _, _ in task.args}:
     raise row.wrong("chain", task.chain, "the label of an argument")
   for shape in task.shapes:

@@ -121,3 +121,17 @@ def test_topics_without_nouns_are_refused(tmp_path, text, says):
 
 def test_a_kind_of_a_user_may_have_a_topic(tmp_path):
   assert rows.load((table(tmp_path, KIND),)).kinds["mine"].topics == ("numbers",)
+
+
+def test_bodies_that_disagree_are_refused(tmp_path):
+  text = ROW.replace(
+    '"return $p * 110 / 100"', '["return $p * 110 / 100", "return $p"]'
+  )
+  with pytest.raises(InputError, match=r"mine.toml:2 .* body: .*101.*not 111.1"):
+    drawn(rows.load((table(tmp_path, text),)), "taxed")
+
+
+def test_a_result_without_a_type_of_python_is_refused(tmp_path):
+  text = ROW.replace("-> float", "-> text")
+  with pytest.raises(InputError, match=r"mine.toml:3 \[task.taxed\] args: got -> text"):
+    rows.load((table(tmp_path, text),))
