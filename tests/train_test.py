@@ -293,11 +293,3 @@ def test_a_folder_that_cannot_be_made_ends_the_run_at_its_start(
     train.main(
       ["--gin_file=run.gin", f"--workdir={tmp_path}", "--gin.Train.batch_size=8"]
     )
-
-
-def test_a_dry_run_looks_for_the_mixture(place, monkeypatch):
-  monkeypatch.chdir(place)
-  flags = ["--gin.Train.batch_size=8", "--gin.Data.store='nowhere'"]
-  flags += ["--workdir=never", "--dry_run"]
-  with pytest.raises(InputError, match='no mixture or task "code_excercises"'):
-    train.main(["--gin_file=run.gin", *flags, "--gin.Data.mixture='code_excercises'"])

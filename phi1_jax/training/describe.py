@@ -3,7 +3,7 @@
 import time
 
 from phi1_jax import storage
-from phi1_jax.data import mixtures
+from phi1_jax.data import files
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.grammar import rows
 from phi1_jax.parallel import hosts, sharding
@@ -59,8 +59,8 @@ def dry_run(run: Setup) -> str:
       state = f"{store.manifest['tokens']:,} tokens"
     else:  # what the build would read
       rows.load(data.grammar_tables)
-      if not (data.modules or data.curated_directory):  # these load TensorFlow
-        mixtures.resolve(data)
+      if data.files:
+        files.FileSource(data.files, data.columns)
     with sharding.layout(run.mesh):
       step = make_train_step(run, document_end=0)
     compiled = memory.compile_step(step, run)
