@@ -7,7 +7,7 @@ import jinja2
 
 _TEMPLATES = jinja2.Environment(
   loader=jinja2.FileSystemLoader(Path(__file__).parent / "assets"),
-  autoescape=True,  # no data become markup, whoever wrote them
+  autoescape=True,  # completions may hold HTML
   undefined=jinja2.StrictUndefined,
   trim_blocks=True,
   lstrip_blocks=True,

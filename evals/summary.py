@@ -9,7 +9,7 @@ Two rates improve before pass@k does:
                 what was perhaps never compiled (too_long, worker_lost), an empty
                 completion, and a program that sanitizing reduced to the prompt's stub
   runs          the tests got an answer to compare: passed or wrong. Not: an exception,
-                an exit, a crash, a limit, a result that is no plain data, no function
+                an exit, a crash, a limit, a result that is not plain data, no function
 
 Both are shares of the samples, each problem weighing the same, with the interval of
 pass@1: Wilson's for one sample per problem, the bootstrap over problems for more.

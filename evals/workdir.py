@@ -74,7 +74,7 @@ def json_objects(text: str, file: AnyPath) -> Iterator[tuple[int, dict[str, Any]
   """Yield the objects of JSON lines, each with the number of its line, from 1.
 
   Raises:
-    InputError: a line that is no JSON object.
+    InputError: a line is not a JSON object.
   """
   for number, line in enumerate(text.split("\n"), 1):
     if line.strip():

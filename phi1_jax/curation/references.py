@@ -93,7 +93,7 @@ def reference(benchmark: str, problem: Problem) -> Reference:
   if name not in shapes:
     got = "one that is nested too deep to be compared"
     if tree is None:
-      got = "a solution (prompt + canonical_solution) that is no Python"
+      got = "a solution (prompt + canonical_solution) that is not valid Python"
     elif name not in functions:
       got = "a solution without it"
     raise InputError(

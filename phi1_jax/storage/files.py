@@ -237,7 +237,7 @@ def read_lines(path: AnyPath) -> list[dict[str, Any]]:
   A last line without a line end is torn, and left out.
 
   Raises:
-    InputError: the file cannot be read, or a line is no JSON object.
+    InputError: the file cannot be read, or a line is not a JSON object.
   """
   try:
     content = read_bytes(path)
