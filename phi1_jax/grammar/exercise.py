@@ -105,16 +105,17 @@ def _calls(
     parameters = ", ".join([*scene.kinds, *symbols])
     imports = "".join(f"import {module}\n" for module in task.modules)
     labels = {label: label for label in scene.kinds}
-    sources = []
-    for changed in (("", ""), *solution.mistakes(scene)):
+
+    def source(body: str, changed: tuple[str, str] = ("", "")) -> str:
       written = solution.Solution(scene, labels, True, changed)
-      code = _indented(written.body(task.bodies[0]))
-      sources.append(f"{imports}def f({parameters}):\n{code}")
+      return f"{imports}def f({parameters}):\n{_indented(written.body(body))}"
+
+    first, *others = task.bodies
+    mistakes = [source(first, changed) for changed in solution.mistakes(scene)]
+    sources = [source(first), *mistakes]
     solved = _solved(scene.tables, task, kinds, sources, values)
-    for body in task.bodies[1:]:
-      written = solution.Solution(scene, labels, True, ("", ""))
-      code = _indented(written.body(body))
-      _check_same(task, f"{imports}def f({parameters}):\n{code}", values, solved or ())
+    for body in others:
+      _check_same(task, source(body), values, solved or ())
     known = (sources[0], values), solved
     if len(_SOLVED) >= 1 << 18:
       _SOLVED.clear()
