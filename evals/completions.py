@@ -176,7 +176,9 @@ def _rows(
       yield f"item {number}", row
   else:
     try:
-      yield from ((f"line {n}", row) for n, row in workdir.json_objects(text, file))
+      yield from (
+        (f"line {n}", row) for n, row in storage.json_objects(text.split("\n"), file)
+      )
     except InputError as error:
       raise InputError(
         f"{str(error).partition(', expected')[0]}; {_EXPECTED}"

@@ -79,7 +79,7 @@ def read(path: AnyPath, most: int) -> Texts:
     raise InputError(f"--max_documents: got {most}, expected at least 1")
   content = workdir.load_text(path, "--texts")
   documents = []
-  for number, row in workdir.json_objects(content, path):
+  for number, row in storage.json_objects(content.split("\n"), path):
     text, kind = row.get("text"), row.get("kind") or ""
     if not isinstance(text, str) or not text:
       raise InputError(f"{path}, row {number}: expected a text as 'text', got {text!r}")

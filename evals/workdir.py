@@ -10,7 +10,6 @@ summary.json       the scores, written last
 import argparse
 import contextlib
 import gzip
-import json
 import math
 import zlib
 from collections.abc import Iterator, Mapping
@@ -68,25 +67,6 @@ def load_text(file: AnyPath, flag: str) -> str:
   except (OSError, EOFError, zlib.error) as error:
     reason = getattr(error, "strerror", None) or error
     raise InputError(f"{flag}: no such file {file} ({reason})") from None
-
-
-def json_objects(text: str, file: AnyPath) -> Iterator[tuple[int, dict[str, Any]]]:
-  """Yield the objects of JSON lines, each with the number of its line, from 1.
-
-  Raises:
-    InputError: a line is not a JSON object.
-  """
-  for number, line in enumerate(text.split("\n"), 1):
-    if line.strip():
-      try:
-        row = json.loads(line)
-      except ValueError:
-        row = None
-      if not isinstance(row, dict):
-        raise InputError(
-          f"{file}, line {number}: got {line[:60]!r}, expected a JSON object"
-        )
-      yield number, row
 
 
 def finite(value: float | None) -> float | None:

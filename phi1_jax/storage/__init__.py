@@ -11,6 +11,7 @@ mirror   a local copy of a `gs://` folder, for files that are appended to
 from phi1_jax.storage.files import (
   JsonLines,
   exists,
+  json_objects,
   move,
   names,
   read_bytes,

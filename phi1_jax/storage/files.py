@@ -14,7 +14,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -245,8 +245,22 @@ def read_lines(path: AnyPath) -> list[dict[str, Any]]:
     return []
   except OSError as error:
     raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-  rows = []
-  for number, line in enumerate(content.split(b"\n")[:-1], 1):
+  return [row for _, row in json_objects(content.split(b"\n")[:-1], path)]
+
+
+def json_objects(
+  lines: Iterable[str | bytes], place: AnyPath
+) -> Iterator[tuple[int, dict[str, Any]]]:
+  """Yield the objects of JSON lines, each with the number of its line, from 1.
+
+  Args:
+    lines: empty ones are left out.
+    place: the file, for messages.
+
+  Raises:
+    InputError: a line is not a JSON object.
+  """
+  for number, line in enumerate(lines, 1):
     if not line.strip():
       continue
     try:
@@ -255,8 +269,7 @@ def read_lines(path: AnyPath) -> list[dict[str, Any]]:
       row = None
     if not isinstance(row, dict):
       raise InputError(
-        f"{path} line {number}: got {line[:60]!r}, expected a JSON object; delete the "
-        "line or move the file away"
+        f"{place}, line {number}: got {line[:60]!r}, expected a JSON object; change or "
+        "delete the line"
       )
-    rows.append(row)
-  return rows
+    yield number, row

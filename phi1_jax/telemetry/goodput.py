@@ -107,7 +107,7 @@ def read_events(path: str | Path) -> list[Event]:
       known = False
     if not known:
       raise InputError(
-        f"{path} line {number}: got {str(row)[:60]}, expected what a start of a run "
+        f"{path}, line {number}: got {str(row)[:60]}, expected what a start of a run "
         'did ({"time": ..., "state": "starting"}); move the file away'
       )
     events.append(event)

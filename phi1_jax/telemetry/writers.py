@@ -181,7 +181,7 @@ def read_metrics(path: str | AnyPath) -> list[dict[str, Any]]:
       row["step"] = int(row["step"])
     except (ValueError, KeyError, TypeError):
       raise InputError(
-        f"{path} line {number}: got {str(row)[:60]}, expected a row with a step; "
+        f"{path}, line {number}: got {str(row)[:60]}, expected a row with a step; "
         "move the file away, or use another --workdir"
       ) from None
   return rows

@@ -106,7 +106,10 @@ ROW = {"task_id": "Own/7", "prompt": "", "entry_point": "f", "test": ""}
 @pytest.mark.parametrize(
   ("solution", "says"),
   [
-    ("def f(:\n", "got a solution .* that is not valid Python, expected a function 'f'"),
+    (
+      "def f(:\n",
+      "got a solution .* that is not valid Python, expected a function 'f'",
+    ),
     ("class A:\n  def f(self): return 1\n", "got a solution without it, expected"),
     ("f = lambda a: a\n", "got a solution without it, expected"),
     (

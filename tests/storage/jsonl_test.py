@@ -47,5 +47,5 @@ def test_a_killed_process_loses_no_line(tmp_path):
 def test_a_damaged_line_is_named(tmp_path, line):
   path = tmp_path / "x.jsonl"
   path.write_text(f'{{"key": 1}}\n{line}\n{{"key": 2}}\n')
-  with pytest.raises(InputError, match=r"x\.jsonl line 2: got .*; delete the"):
+  with pytest.raises(InputError, match=r"x\.jsonl, line 2: got .*; change or delete"):
     JsonLines(path)

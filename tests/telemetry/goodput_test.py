@@ -170,7 +170,7 @@ def test_a_process_that_starts_a_run_twice_was_not_there_all_the_time(tmp_path):
 def test_a_file_of_something_else_is_refused_when_a_run_starts(tmp_path, line):
   path = tmp_path / FILE_NAME
   path.write_text(line + "\n")
-  refused = pytest.raises(InputError, match=r"starts.jsonl line 1: got .*, expected")
+  refused = pytest.raises(InputError, match=r"starts.jsonl, line 1: got .*, expected")
   with refused, StartLog(tmp_path).start():
     raise AssertionError("what is refused would start here")
   assert path.read_text() == line + "\n"

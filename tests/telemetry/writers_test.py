@@ -79,7 +79,7 @@ def test_a_torn_last_line_is_dropped(tmp_path, torn):
 def test_a_file_of_something_else_is_refused(tmp_path, line):
   path = tmp_path / "metrics.jsonl"
   path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n')
-  with pytest.raises(InputError, match=r"metrics.jsonl line 2: got .*, expected"):
+  with pytest.raises(InputError, match=r"metrics.jsonl, line 2: got .*, expected"):
     Recorder(tmp_path)
   assert line in path.read_text()
 
