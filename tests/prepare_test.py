@@ -324,6 +324,15 @@ def test_a_build_killed_at_any_moment_goes_on_to_the_same_bytes(
   assert digests(config().store) == digests(finished)
 
 
+def test_a_build_killed_after_its_last_file_is_tidied_by_the_next(config, digests):
+  prepare(config())
+  store, expected = Path(config().store), digests(config().store)
+  for name in ("build.json", "shard-00001-of-00003.json", ".tokens.partial"):
+    (store / name).write_text("{}")
+  prepare(config())
+  assert digests(store) == expected
+
+
 def test_a_second_builder_waits_for_the_first(config, context):
   builders = [context.Process(target=_build_slowly, args=(config(),)) for _ in range(2)]
   for process in builders:

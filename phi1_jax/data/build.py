@@ -62,6 +62,7 @@ def build(config: DataConfig, processes: int, show: Show) -> str:
     if storage.exists(place / "COMPLETED"):
       opened = token_store.TokenStore.open(place, verify=config.verify)
       refuse_other(place, opened.manifest, facts)
+      _clean(place)  # a build killed at its very end leaves its records
       summary = _summary(opened.manifest, opened.digest)
       log.info("%s is complete already: %s", place, summary)
       return opened.digest
@@ -287,9 +288,18 @@ def _finish(
   }
   facts = {**facts, "dropped": dropped, "tokenizer": made}
   digest = token_store.finish(store, facts, entries)
-  for path in (store / _NOTE, *store.glob(".*.partial")):
-    path.unlink(missing_ok=True)
+  _clean(store)
   return digest
+
+
+def _clean(store: storage.AnyPath) -> None:
+  """Remove what a build needs and a finished store does not."""
+  for path in (
+    store / _NOTE,
+    *store.glob("shard-*-of-*.json"),
+    *store.glob(".*.partial"),
+  ):
+    path.unlink(missing_ok=True)
 
 
 def _summary(manifest: dict[str, Any], digest: str) -> str:

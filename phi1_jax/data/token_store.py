@@ -160,7 +160,7 @@ def finished_shard(directory: str | Path, index: int, count: int) -> dict | None
 
 
 def finish(directory: str | Path, manifest_fields: dict, shards: list[dict]) -> str:
-  """Write manifest.json and COMPLETED, remove the shards' records, return the digest.
+  """Write manifest.json and COMPLETED, return the digest.
 
   Args:
     directory: folder of the store.
@@ -179,8 +179,6 @@ def finish(directory: str | Path, manifest_fields: dict, shards: list[dict]) -> 
   digest = hashlib.sha256(manifest).hexdigest()
   storage.write_bytes(directory / "manifest.json", manifest)
   storage.write_bytes(directory / "COMPLETED", _canonical({"manifest_sha256": digest}))
-  for index in range(len(shards)):
-    _record(directory, index, len(shards)).unlink(missing_ok=True)
   return digest
 
 
