@@ -55,7 +55,11 @@ class PrintedError(InputError):
 
 
 class PathParser(argparse.ArgumentParser):
-  """An argument parser whose flags may have `type=storage.parse`."""
+  """An argument parser with errors of one line, and flags of `type=storage.parse`."""
+
+  def error(self, message: str) -> NoReturn:
+    """Exit with 2 and one line."""
+    self.exit(WRONG_INPUT, f"error: {message} (see {self.prog} --help)\n")
 
   def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
     if action.type is storage.parse:

@@ -238,11 +238,12 @@ class _Bindings:
     return value
 
   def place_of(self, name: str) -> str:
-    """Return where the value of a parameter stands, which may be a macro's line."""
+    """Return where the value of a parameter stands, which may be a macro's place."""
     binding = self.last[name]
-    while isinstance(binding.value, Macro):
-      binding = self.last[binding.value.name]
-    return binding.place
+    if isinstance(binding.value, Macro):
+      return self.place_of(binding.value.name)
+    inside = [self.place_of(macro) for macro in sorted(_macros(binding.value))]
+    return next((x for x in inside if x.startswith("--gin.")), binding.place)
 
   def refuse_unread_macros(self) -> None:
     read = set().union(*(_macros(binding.value) for binding in self.all))

@@ -22,6 +22,7 @@ from phi1_jax import InputError, storage
 from phi1_jax.data import mixtures, shards, token_store
 from phi1_jax.data.config import DataConfig
 from phi1_jax.data.shards import Unit
+from phi1_jax.data.token_store import SPLITS
 from phi1_jax.storage import AnyPath, lease
 from phi1_jax.text import tokenizer as tokenizers
 from phi1_jax.text.tokenizer import Tokenizer
@@ -55,10 +56,10 @@ def build(config: DataConfig, processes: int, show: Show) -> str:
     sets = storage.Mirror(storage.parse(config.curated_directory))
     sets.fetch()
     config = dataclasses.replace(config, curated_directory=str(sets.local))
+  facts, units = _plan(config, tokenizer)  # a mistake leaves no folder behind
   with storage.Lease(
     place, "building a token store", flag="Data.store", wait=True
   ) as lease:
-    facts, units = _plan(config, tokenizer)
     if storage.exists(place / "COMPLETED"):
       opened = token_store.TokenStore.open(place, verify=config.verify)
       refuse_other(place, opened.manifest, facts)
@@ -138,10 +139,20 @@ def _sha256_of_module(name: str) -> str:
 
 
 def _begin(store: Path, place: AnyPath, facts: dict[str, Any]) -> None:
-  """Write the facts of this build into its folder; refuse a folder of another one."""
+  """Write the facts of this build into its folder; refuse a folder of another one.
+
+  A build that has no documents yet, such as after a misspelt column, is begun anew.
+  """
   if storage.exists(store / _NOTE):
-    refuse_other(place, json.loads((store / _NOTE).read_bytes()), facts)
-    return
+    found = json.loads((store / _NOTE).read_bytes())
+    records = (json.loads(x.read_bytes()) for x in store.glob("shard-*-of-*.json"))
+    same = dict(_leaves(found, "")) == dict(_leaves(facts, ""))
+    if same or any(x[split]["documents"] for x in records for split in SPLITS):
+      refuse_other(place, found, facts)
+      return
+    for path in store.iterdir():
+      if path.name != lease.FILE_NAME:
+        path.unlink()
   for entry in sorted(store.iterdir()):
     if entry.name != lease.FILE_NAME and not entry.name.endswith(".partial"):
       raise InputError(

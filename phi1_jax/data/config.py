@@ -11,6 +11,18 @@ from phi1_jax.settings import Count, Positive, PositiveInt, Range, Settings, Sha
 
 log = logging.getLogger(__name__)
 
+# The package's mixtures (mixtures.py describes them) and their tasks.
+MIXTURES = {
+  "code_textbook": ("code_filtered", "textbooks"),
+  "code_exercises": ("exercises",),
+  "code_all": ("code_filtered", "textbooks", "exercises"),
+  "small_code_textbook": (
+    "small_code_filtered",
+    "small_textbooks",
+    "grammar_textbooks",
+  ),
+}
+TASKS = {*sum(MIXTURES.values(), ()), "small_exercises", "grammar_exercises"}
 # Beside the files of a published set: the facts that decide its documents.
 CURATED_CONTENT = "content.json"
 
@@ -71,6 +83,10 @@ class DataConfig(Settings):
         """--gin.Data.files="('data/*.jsonl',)\""""
       )
     super().__post_init__()
+    names = {*MIXTURES, *TASKS}
+    if not (self.files or self.modules or self.mixture in names):
+      expected = f"a mixture or task: {', '.join(sorted(names))}"
+      raise self.wrong("mixture", f"{expected} (Data.modules registers more)")
     for name in ("store", "tokenizer"):
       if not getattr(self, name):
         raise self.wrong(name, "a name")

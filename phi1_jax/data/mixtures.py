@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from phi1_jax import InputError
 from phi1_jax.data import corpora
-from phi1_jax.data.config import DataConfig
+from phi1_jax.data.config import MIXTURES, DataConfig
 from phi1_jax.data.corpora import Corpus
 from phi1_jax.data.documents import Document, Drop, Source
 from phi1_jax.data.files import FileSource
@@ -133,16 +133,6 @@ TASKS: dict[str, Source] = {
   "grammar_textbooks": GrammarSource("sections", 1_000),
   "grammar_exercises": GrammarSource("exercises", 70_000),
 }
-MIXTURES = {
-  "code_textbook": ("code_filtered", "textbooks"),
-  "code_exercises": ("exercises",),
-  "code_all": ("code_filtered", "textbooks", "exercises"),
-  "small_code_textbook": (
-    "small_code_filtered",
-    "small_textbooks",
-    "grammar_textbooks",
-  ),
-}
 # Tasks whose documents are functions: with loss on completions, the bodies count.
 EXERCISES = ("exercises", "small_exercises", "grammar_exercises")
 
@@ -162,7 +152,7 @@ def resolve(config: DataConfig) -> dict[str, Rated]:
   Loads seqio and TensorFlow only for tasks of `Data.modules` and for curated sets.
 
   Raises:
-    InputError: no such mixture or files, or a task that a token store cannot hold.
+    InputError: no such files, or a task that a token store cannot hold.
   """
   if config.files:
     return {"files": Rated(FileSource(config.files, config.columns))}
@@ -172,11 +162,6 @@ def resolve(config: DataConfig) -> dict[str, Rated]:
 
     tasks.register(config.modules, config.curated_directory)
     return tasks.resolve(name)
-  if name not in {**TASKS, **MIXTURES}:
-    raise InputError(
-      f'Data.mixture: no mixture or task "{name}"; there are: '
-      f"{', '.join(sorted({**TASKS, **MIXTURES}))} (Data.modules registers more)"
-    )
   chosen = sorted(MIXTURES.get(name, (name,)))
   found = dict(sources(config.curated_directory))
   found["grammar_exercises"] = GrammarSource(

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from phi1_jax import InputError, storage
-from phi1_jax.storage import AnyPath, mirror
+from phi1_jax.storage import AnyPath
 
 log = logging.getLogger(__name__)
 
@@ -458,7 +458,7 @@ def _download(
 
   def download(name: str) -> None:
     try:
-      mirror.download(remote / name, local / name)
+      storage.download(remote / name, local / name)
     except FileNotFoundError:
       raise InputError(
         f"{remote / name} is missing, but the manifest lists it; {_REBUILD}"
@@ -470,7 +470,7 @@ def _download(
   with _downloading, storage.Lease(local, doing, flag="PHI1_JAX_CACHE", wait=True):
     log.info("copying the token store %s to %s", remote, local)
     with contextlib.suppress(FileNotFoundError):
-      mirror.download(remote / "tokenizer.json", local / "tokenizer.json")
+      storage.download(remote / "tokenizer.json", local / "tokenizer.json")
     missing = []
     for name, sha256 in files.items():
       path = local / name

@@ -270,6 +270,8 @@ def test_all_rows_bad_is_an_error_with_the_reasons(folder, size):
     made = dataclasses.replace(made, tokenizer="train", trained_vocabulary_size=size)
   with pytest.raises(InputError, match=r"no documents .*1 no text.*1 not JSON"):
     prepare(made)
+  # A store without documents does not block the command that was meant.
+  prepare(dataclasses.replace(made, columns=("text",), files=(f"{folder}/*.jsonl",)))
 
 
 def test_files_take_the_place_of_a_recipes_mixture(folder):
