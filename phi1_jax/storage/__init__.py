@@ -25,6 +25,6 @@ from phi1_jax.storage.files import (
   writing,
 )
 from phi1_jax.storage.lease import HeldError, Lease, is_held
-from phi1_jax.storage.mirror import Mirror, cache_folder
+from phi1_jax.storage.mirror import Mirror, cache_folder, download
 from phi1_jax.storage.paths import AnyPath, full, is_remote, parse
 from phi1_jax.storage.retry import StorageError, is_transient, retrying
