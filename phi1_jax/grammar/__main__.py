@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Print exercises and their asserts; return the exit code."""
   parser = argparse.ArgumentParser("phi1_jax.grammar", description=__doc__)
   parser.add_argument("--tables", action="append", default=[], help="a TOML file")
-  parser.add_argument("--task", help="the row's name; without it any row")
+  parser.add_argument("--task", help="a row: NAME of a task, filter, map or kind")
   parser.add_argument("--count", type=int, default=3, help="how many (default: 3)")
   parser.add_argument("--seed", type=int, default=0)
   arguments = parser.parse_args(argv)
@@ -43,16 +43,24 @@ def _exercise(arguments: argparse.Namespace, number: int) -> Exercise:
   if arguments.task is None:
     return teacher.exercise(arguments.seed, number, tables=tables)
   loaded = rows.load(tables)
-  named = [task for task in loaded.tasks if task.id == arguments.task]
-  if not named:
-    raise InputError(f"--task: got {arguments.task!r}, expected the name of a row")
+  named = arguments.task.rpartition(".")[2]
+  tasks = [task for task in loaded.tasks if task.id == named]
+  parts = {f"{role}:{named}" for role in ("filter", "map")} | {named}
+  known = {part.id for row in loaded.parts.values() for part in row[0]}
+  if not tasks and not parts & (known | loaded.kinds.keys()):
+    raise InputError(
+      f"--task: got {arguments.task!r}, expected the name of a task, filter, map or "
+      "kind of the tables"
+    )
   rng = random.Random(f"{arguments.seed}/{number}")
-  for _ in range(_DRAWS):
-    if found := draw(rng, loaded, named[0], Gate("train")):
+  for _ in range(_DRAWS if tasks else 100 * _DRAWS):
+    found = draw(rng, loaded, rng.choice(tasks or loaded.tasks), Gate("train"))
+    if found and (tasks or parts & set(found.composition)):
       return found
   raise InputError(
-    f"{named[0].place}: no exercise in {_DRAWS:,} draws: its inputs do not tell its "
-    "solution from a simpler function; give the row `inputs` that do"
+    f"{tasks[0].place if tasks else arguments.task}: no exercise in many draws: its "
+    "inputs do not tell its solution from a simpler function; give it `inputs` (or a "
+    "`pool`) that do"
   )
 
 

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import itertools
 import keyword
+import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -286,6 +287,22 @@ class _Row:
       found.append((name, tuple(values)))
     return tuple(found)
 
+  def weight(self, key: str = "weight", default: float = 1.0) -> float:
+    """Return a number that is not negative."""
+    value = self.values.pop(key, default)
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+      raise self.wrong(key, repr(value), "a number >= 0")
+    return float(value)
+
+  def words(self, key: str) -> tuple[str, ...]:
+    """Return words that are divided by spaces."""
+    words = tuple(self.take(key, None, str).split())
+    bad = [word for word in words if not word.isidentifier()]
+    if bad or not words:
+      got = repr(bad[0]) if bad else "none"
+      raise self.wrong(key, got, "words of letters, digits and _")
+    return words
+
   def done(self) -> None:
     """Raise if a key is left that no row has."""
     for key in self.values:
@@ -308,7 +325,7 @@ def _kind(row: _Row) -> Kind:
     var=row.take("var", "x"),
     without=tuple(row.take("without", "").split()),
     like=row.take("like", row.id.partition(".")[2]),
-    weight=float(row.take("weight", 1.0, (int, float))),
+    weight=row.weight(),
     topics=row.texts("topic", []),
   )
   row.done()
@@ -332,7 +349,7 @@ def _part(row: _Row, role: str, kind: str) -> Part:
     do=row.texts("do", []),
     name=row.texts("name"),
     let=row.let(),
-    weight=float(row.take("weight", 1.0, (int, float))),
+    weight=row.weight(),
   )
   row.done()
   if is_filter and not part.adj + part.post:
@@ -381,7 +398,7 @@ def _task(row: _Row) -> Task:
     let=row.let(),
     inputs=row.literal("inputs"),
     modules=tuple(row.take("modules", "").split()),
-    weight=float(row.take("weight", 1.0, (int, float))),
+    weight=row.weight(),
     check=row.take("check", ""),
   )
   row.done()
@@ -484,12 +501,10 @@ def load(files: Sequence[str] = ()) -> Tables:
       elif section == "task":
         tasks[rest] = _task(row)
       elif section == "names":
-        words = filter(usable, row.take("words", None, str).split())
-        names = tuple(words), float(row.take("share", 0.0, (int, float)))
+        words = tuple(filter(usable, row.words("words")))
+        names = words, row.weight("share", 0.0)
       elif section == "topic":
-        topics[rest] = tuple(row.take("words", None, str).split())
-        if not topics[rest]:
-          raise row.wrong("words", "none", "nouns with spaces between them")
+        topics[rest] = row.words("words")
       else:
         expected = "task, kind, frame, topic, filter.KIND or map.KIND"
         raise row.wrong("", f"[{row.id}]", expected)

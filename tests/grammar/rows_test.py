@@ -64,6 +64,8 @@ def test_a_row_of_a_user_is_a_task(tmp_path):
     ("[| tax", "| tax", r"mine.toml:4 \[task.taxed\] noun: got a '\]' without"),
     ("names", "name", r"mine.toml:2 .*names: got nothing, expected a value"),
     ("names", 'let = { k = "9..2|5" }\nnames', r"let: got '9..2\|5', expected a range"),
+    ("names", "weight = -1\nnames", r"weight: got -1, expected a number >= 0"),
+    ("names", 'weight = "2"\nnames', r"weight: got '2', expected a number >= 0"),
     (" -> float", "", r"args: got 'p: nat = price.cost', expected"),
     ("taxed]", "taxed]\ncolour = 1", r"mine.toml:3 .* colour: got a key that no"),
     ("task.taxed", "tax.taxed", r"mine.toml:2 .*expected task, kind, frame"),
