@@ -178,7 +178,7 @@ class Cloud:
   def wait_for(self, *names: str) -> None:
     """Waits until these files of the workers are there."""
     for name in names:
-      for _ in range(1000):
+      for _ in range(6000):
         if (self.root / name).exists():
           break
         time.sleep(0.01)
