@@ -22,6 +22,7 @@ prompt that ends in a newline is encoded into a prefix of the ids of the whole t
 from __future__ import annotations
 
 import codecs
+import collections
 import functools
 import hashlib
 import json
@@ -57,6 +58,10 @@ _BYTE_LEVEL = {
   "trim_offsets": True,
   "use_regex": True,
 }
+_SPACE = "\u0120"  # a space, in GPT-2's alphabet of bytes
+_SPACED_SHARE = 0.2  # of the merges of a trained tokenizer: a space and a common word
+# Words and signs of ASCII behind one space, as GPT-2's pattern divides them.
+_SPACED = re.compile(r"(?<! ) ([A-Za-z]+|[0-9]+|[!-/:-@\[-`{-~]+)")
 _LINES = {"type": "Split", "pattern": {"String": "\n"}, "behavior": "Isolated"}
 _SPLITTERS = (
   _BYTE_LEVEL,
@@ -323,6 +328,10 @@ def load(name_or_path: str | AnyPath) -> Tokenizer:
 def train(texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
   """Learn byte-level merges from texts; the same texts give the same tokenizer.
 
+  The merges of a space and a word come last, and only common words have one. So other
+  words, such as rare names, are the same tokens with and without a space before them,
+  and a small model learns sooner to copy them.
+
   Args:
     texts: documents to learn from; their order does not matter.
     vocabulary_size: ids in all; 295 of them are bytes, <|endoftext|> and the 38
@@ -339,20 +348,36 @@ def train(texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
   import tokenizers
   from tokenizers import models, pre_tokenizers, trainers
 
+  texts = list(texts)
   lines = pre_tokenizers.Split("\n", "isolated")
   words = pre_tokenizers.ByteLevel(add_prefix_space=False)
   # What the added tokens will match is taken out, so that no merge is spent on it.
   runs = pre_tokenizers.Split(tokenizers.Regex(r" {2,31}|\t{2,9}"), "removed")
+  spaces = pre_tokenizers.Split(_SPACE, "isolated")
   backend = tokenizers.Tokenizer(models.BPE())
-  backend.pre_tokenizer = pre_tokenizers.Sequence([lines, runs, words])
+  backend.pre_tokenizer = pre_tokenizers.Sequence([lines, runs, words, spaces])
+  size = vocabulary_size - 1 - len(WHITESPACE_RUNS)
+  alphabet = pre_tokenizers.ByteLevel.alphabet()
   trainer = trainers.BpeTrainer(
-    vocab_size=vocabulary_size - 1 - len(WHITESPACE_RUNS),
-    initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    show_progress=False,
+    vocab_size=size, initial_alphabet=alphabet, show_progress=False
   )
   backend.train_from_iterator(texts, trainer)
-  learnt = json.loads(backend.to_str())["model"]
-  tokenizer = Tokenizer(_content(learnt["vocab"], learnt["merges"], _SPLITTERS[1]))
+  merges = json.loads(backend.to_str())["model"]["merges"]
+  spaced = int(_SPACED_SHARE * (size - len(alphabet)))
+  learnt = {first + second for first, second in merges[: len(merges) - spaced]}
+  whole = learnt.union(alphabet)
+  counts: collections.Counter[str] = collections.Counter()
+  for text in texts:
+    counts.update(word for word in _SPACED.findall(text) if word in whole)
+  common = sorted(counts, key=lambda word: (-counts[word], word))[:spaced]
+  last = [[_SPACE, word] for word in common]
+  vocabulary = {token: number for number, token in enumerate(sorted(alphabet))}
+  kept = []
+  for merge in [*merges, *last]:
+    if len(vocabulary) < size - len(last) * (merge[0] != _SPACE):
+      vocabulary.setdefault("".join(merge), len(vocabulary))
+      kept.append(merge)
+  tokenizer = Tokenizer(_content(vocabulary, kept, _SPLITTERS[1]))
   if tokenizer.vocabulary_size < vocabulary_size:
     raise InputError(
       f"the texts give a vocabulary of only {tokenizer.vocabulary_size} ids, "

@@ -123,6 +123,17 @@ def test_training_is_deterministic_and_blind_to_order(texts, small):
   assert tokenizers.train(texts, 513).digest != small.digest
 
 
+def test_rare_words_are_the_same_tokens_with_and_without_a_space(small):
+  """What a model copies from a signature into a body, such as an argument's name."""
+  encode, (space,) = small.encode, small.encode(" ")
+  rare = ("velocity", "rainfall", "kilometers", "unplanned")
+  assert [encode(f" {word}") for word in rare] == [
+    [space, *encode(word)] for word in rare
+  ]
+  common = (" the", " =", " self", " if")  # one token each
+  assert [len(encode(word)) for word in common] == [1] * 4
+
+
 @pytest.mark.parametrize(("size", "message"), [(294, "at least 295"), (5000, "only")])
 def test_impossible_sizes_are_refused(size, message):
   with pytest.raises(InputError, match=message):
