@@ -1,8 +1,8 @@
 """OpenAI's completions API over HTTP: /v1/completions, /v1/models, /health.
 
-Not supported, and refused: streaming with logprobs, best_of above n, suffixes,
-penalties and biases. `logprobs` gives those of the chosen tokens; beside them the most
-probable token, for the prompt (`echo`) and where sampling is greedy.
+Not supported, and refused: best_of above n, suffixes, penalties, biases, and fields
+that the API does not have. `logprobs` gives those of the chosen tokens; beside them the
+most probable token, for the prompt (`echo`) and where sampling is greedy.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from phi1_jax import InputError
 from phi1_jax.sampling import stopping
 from phi1_jax.sampling.methods import Method
 from phi1_jax.sampling.sampler import Completion, Request
-from phi1_jax.serving.engine import Engine, FullError, Job, Scored
+from phi1_jax.serving.engine import GROWING, Engine, FullError, Job, Scored
 
 _MOST_BYTES = 1 << 24  # of a request
 _MOST_CHOICES = 1024  # prompts times n
@@ -38,6 +38,11 @@ _UNSUPPORTED = {
   "presence_penalty": (None, 0),
   "frequency_penalty": (None, 0),
   "logit_bias": (None, {}),
+}
+_FIELDS = {
+  *("model", "prompt", "n", "best_of", "max_tokens", "temperature", "top_p", "top_k"),
+  *("stop", "seed", "logprobs", "echo", "stream", "stream_options", "user"),
+  *_UNSUPPORTED,
 }
 
 
@@ -157,6 +162,11 @@ class _Handler:
       return _error(status, str(error), "invalid_request_error", field)
 
   def _read(self, body: Mapping[str, Any]) -> _Asked:
+    if unknown := sorted(body.keys() - _FIELDS):
+      fields = ", ".join(sorted(_FIELDS))
+      raise BadRequestError(
+        f"got the field {unknown[0]!r:.80}, expected of {fields}", unknown[0]
+      )
     named = body.get("model")
     if named not in (None, self._model):
       raise BadRequestError(
@@ -174,20 +184,26 @@ class _Handler:
     logprobs = body.get("logprobs")
     if logprobs is not None:
       logprobs = _integer(body, "logprobs", 0, 0)
-    stream = _boolean(body, "stream")
-    if stream and logprobs is not None:
-      raise BadRequestError("logprobs with stream is not supported", "logprobs")
+    longest, limit = max(map(len, prompts)), self._engine.loaded.config.max_length
+    most = limit - longest
+    max_tokens = _integer(body, "max_tokens", min(16, most), 0)
+    if max_tokens > most:
+      raise BadRequestError(
+        f"got max_tokens {max_tokens}, expected at most {most}: the longest prompt has "
+        f"{longest} tokens, and the model reads {limit} with the answer",
+        "max_tokens",
+      )
     return _Asked(
       prompts=prompts,
       texts=texts,
       method=_method(body),
-      max_tokens=_integer(body, "max_tokens", 16, 0),
+      max_tokens=max_tokens,
       n=n,
       stops=_stops(body),
       seed=_integer(body, "seed", secrets.randbits(31), 0),
       logprobs=logprobs,
       echo=_boolean(body, "echo"),
-      stream=stream,
+      stream=_boolean(body, "stream"),
       usage=_boolean(_object(body, "stream_options"), "include_usage"),
     )
 
@@ -244,7 +260,8 @@ class _Answer:
       "model": model,
     }
     self._loop, self._news = asyncio.get_running_loop(), asyncio.Queue()
-    self._jobs: list[Job] = []
+    self._jobs: dict[tuple[str, int], Job] = {}
+    self._sent: dict[int, tuple[int, int]] = {}  # characters and tokens, by choice
     for place, ids in enumerate(asked.prompts):
       if asked.echo and asked.logprobs is not None and len(ids) > 1:
         self._add(("score", place), ids, scores=True)
@@ -257,7 +274,7 @@ class _Answer:
         f"{engine.most_waiting} in a request (--max_queue)",
         "n" if asked.n > 1 else "prompt",
       )
-    engine.submit(self._jobs)
+    engine.submit([*self._jobs.values()])
 
   def _add(self, name: tuple, ids: list[int], key: str = "", scores: bool = False):
     asked = self._asked
@@ -268,11 +285,11 @@ class _Answer:
 
     request = Request(key, "", asked.max_tokens, asked.stops, asked.seed)
     job = Job(ids, request, asked.method, deliver, asked.stream, scores)
-    self._jobs.append(job)
+    self._jobs[name] = job
 
   def cancel(self) -> None:
     """End the jobs, whose client has left."""
-    for job in self._jobs:
+    for job in self._jobs.values():
       job.cancelled = True
 
   async def whole(self) -> Response:
@@ -337,12 +354,12 @@ class _Answer:
     The end of text is a token of the answer, as OpenAI's API has it: clients that ask
     for one token, to score a prompt, drop the last of the list.
     """
-    stopped = done is not None and done.finish == "stop"
+    cut = done is not None and done.finish in ("stop", GROWING)
     words, log_probs, tops, offsets = [], [], [], []
     # A token may end within a character, so lengths of single tokens do not add up.
     starts = self._tokenizer.offsets([token for token, _, _ in tokens])
     for (token, log_prob, top), offset in zip(tokens, starts, strict=True):
-      if stopped and offset >= len(text):
+      if cut and offset >= len(text):
         break
       words.append(self._word(token))
       log_probs.append(log_prob)
@@ -366,32 +383,49 @@ class _Answer:
 
   async def stream(self) -> AsyncIterator[str]:
     """Yield the events of a streamed answer."""
-    asked, done = self._asked, []
+    asked, found = self._asked, {}
     try:
-      if asked.echo:
-        for index in range(len(asked.prompts) * asked.n):
-          yield self._event(index, asked.texts[index // asked.n], None)
-      while len(done) < len(self._jobs):
-        (_, index), item = await self._news.get()
+      for index in range(len(asked.prompts) * asked.n if asked.echo else 0):
+        if ("score", index // asked.n) not in self._jobs:
+          yield self._event(index, None, None)
+      while len(found) < len(self._jobs):
+        (kind, place), item = await self._news.get()
         if isinstance(item, Exception):
           problem = {"message": str(item), "type": "server_error"}
           yield f"data: {json.dumps({'error': problem})}\n\n"
           return
-        if isinstance(item, str):
-          yield self._event(index, item, None)
-        else:
-          done.append(item)
-          yield self._event(index, "", _finish(item))
+        if kind == "score":  # comes before the texts of its prompt
+          found[kind, place] = item
+          for index in range(place * asked.n, (place + 1) * asked.n):
+            yield self._event(index, None, item)
+          continue
+        if item.finish != GROWING:
+          found[kind, place] = item
+        yield self._event(place, item, found.get(("score", place // asked.n)))
       if asked.usage:
+        done = [item for item in found.values() if isinstance(item, Completion)]
         last = {**self._head, "choices": [], "usage": self._usage(done)}
         yield f"data: {json.dumps(last)}\n\n"
       yield "data: [DONE]\n\n"
     finally:  # the client may have left
       self.cancel()
 
-  def _event(self, index: int, text: str, finish: str | None) -> str:
-    choice = {"index": index, "text": text, "logprobs": None, "finish_reason": finish}
-    return f"data: {json.dumps({**self._head, 'choices': [choice]})}\n\n"
+  def _event(self, index: int, done: Completion | None, scored: Scored | None) -> str:
+    """Return the event with what is new of a choice."""
+    choice = self._choice(index // self._asked.n, done, scored)
+    characters, tokens = self._sent.get(index, (0, 0))
+    self._sent[index] = len(choice["text"]), tokens
+    choice["text"] = choice["text"][characters:]
+    if choice["logprobs"]:
+      found = {
+        name: each and each[tokens:] for name, each in choice["logprobs"].items()
+      }
+      choice["logprobs"] = found if found["tokens"] else None
+      self._sent[index] = self._sent[index][0], tokens + len(found["tokens"])
+    if self._asked.max_tokens and (done is None or done.finish == GROWING):
+      choice["finish_reason"] = None
+    chunk = {**self._head, "choices": [{"index": index, **choice}]}
+    return f"data: {json.dumps(chunk)}\n\n"
 
 
 def _finish(done: Completion | None) -> str:

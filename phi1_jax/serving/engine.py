@@ -24,6 +24,7 @@ from phi1_jax.sampling.sampler import Completion, Request, Sampler, _Row
 from phi1_jax.sampling.score import with_most_probable
 
 _MOST_METHODS = 32  # whose compiled loops are kept
+GROWING = "growing"  # `finish` of a completion that goes on
 
 
 class FullError(Exception):
@@ -51,9 +52,9 @@ class Job:
     ids: the prompt.
     request: what to sample; its prompt is not read.
     method: chooses tokens.
-    deliver: called on the engine's thread with new text (if `streams`), and at the end
-      with a Completion, a Scored or an exception.
-    streams: whether `deliver` gets the text while it grows.
+    deliver: called on the engine's thread with a Completion, a Scored or an exception.
+    streams: whether `deliver` gets the completion while it grows, too: the text that
+      no stop string can cut any more, and all tokens so far.
     scores: score the prompt, sample nothing.
     cancelled: set it to end the job early; nothing more is delivered.
   """
@@ -61,7 +62,7 @@ class Job:
   ids: list[int]
   request: Request
   method: Method
-  deliver: Callable[[str | Completion | Scored | Exception], None]
+  deliver: Callable[[Completion | Scored | Exception], None]
   streams: bool = False
   scores: bool = False
   cancelled: bool = False
@@ -171,10 +172,16 @@ class Engine(Sampler):
 
   def _hand_out(self, rows: list, tokens_BC: np.ndarray, log_probs_BC: np.ndarray):
     for slot, job in list(self._running.items()):
-      on_text = (lambda _, text, job=job: job.deliver(text)) if job.streams else None
-      done = None
+      row, done = rows[slot], None
+
+      def on_text(key: str, text: str, row=row, job=job) -> None:
+        shown = self._loaded.tokenizer.decode(row.tokens)[: row.shown + len(text)]
+        of = (key, shown, tuple(row.tokens), tuple(row.log_probs), GROWING)
+        job.deliver(Completion(*of))
+
       if not job.cancelled:
-        done = self._advance(rows[slot], tokens_BC[slot], log_probs_BC[slot], on_text)
+        chosen = tokens_BC[slot], log_probs_BC[slot]
+        done = self._advance(row, *chosen, on_text if job.streams else None)
       if done or job.cancelled:
         rows[slot] = None
         del self._running[slot]

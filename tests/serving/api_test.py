@@ -125,6 +125,31 @@ def test_streams_the_same_text(client, expected):
   assert {c.finish_reason for p in parts for c in p.choices} >= {None, "length"}
 
 
+@pytest.mark.parametrize("echo", [False, True])
+@pytest.mark.parametrize("options", [{}, {"stop": ["+"]}, {"max_tokens": 0}])
+def test_streamed_logprobs_are_those_of_the_whole_answer(client, echo, options):
+  """The joined chunks are the answer, and no token comes before its text."""
+  options = {"logprobs": 1, "echo": echo, **options}
+  whole = complete(client, PROMPTS, **options).choices
+  fields = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+  texts = [""] * len(PROMPTS)
+  found: list[dict] = [{name: [] for name in fields} for _ in PROMPTS]
+  chunks = 0
+  for part in complete(client, PROMPTS, stream=True, **options):
+    for choice in part.choices:
+      texts[choice.index] += choice.text
+      chunks += 1
+      for name in fields if choice.logprobs else ():
+        found[choice.index][name] += getattr(choice.logprobs, name)
+      if choice.logprobs and not choice.finish_reason:
+        assert choice.logprobs.text_offset[-1] < len(texts[choice.index])
+  for index, choice in enumerate(whole):
+    assert texts[index] == choice.text
+    for name in fields if choice.logprobs else ():
+      assert found[index][name] == getattr(choice.logprobs, name)
+  assert chunks > len(PROMPTS) or options.get("max_tokens") == 0
+
+
 def test_samples_follow_from_the_seed(client):
   options = {"temperature": 1.0, "n": 3, "seed": 7}
   first, again = (
@@ -202,7 +227,10 @@ def test_logprobs_and_echo(client, loaded, expected):
     ("prompt", {"prompt": ["a"] * 41}),
     ("best_of", {"best_of": 5}),
     ("presence_penalty", {"presence_penalty": 1}),
-    ("logprobs", {"logprobs": 1, "stream": True}),
+    ("max_tokens", {"max_tokens": 128}),
+    ("max_tokens", {"max_tokens": 1 << 40}),
+    ("max_token", {"max_token": 5}),
+    ("Temperature", {"Temperature": 0}),
   ],
 )
 def test_refuses_by_name(server, field, options):
@@ -291,9 +319,14 @@ def test_a_client_that_leaves_frees_its_slots(server, client):
       f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     )
     connection.sendall(head.encode() + b"\r\n" + body)
-    time.sleep(0.2)
-  deadline = time.monotonic() + 5
-  while json.loads(urllib.request.urlopen(f"{server}/health").read())["running"]:
+    wait_for(server, lambda running: running > 0)
+  wait_for(server, lambda running: running == 0)
+
+
+def wait_for(server, holds):
+  deadline = time.monotonic() + 120
+  health = f"{server}/health"
+  while not holds(json.loads(urllib.request.urlopen(health).read())["running"]):
     assert time.monotonic() < deadline
     time.sleep(0.05)
 
