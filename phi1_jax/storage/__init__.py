@@ -2,7 +2,7 @@
 
 paths    parses a path; refuses other schemes
 retry    the retry policy for transient I/O errors
-files    reads, atomic writes, append-only JSON lines with torn-line recovery
+files    reads, atomic writes, copies, append-only JSON lines with torn-line recovery
 lease    the lock of a folder, kept by a heartbeat
 mirror   a local copy of a `gs://` folder, for files that are appended to
 """
@@ -10,6 +10,7 @@ mirror   a local copy of a `gs://` folder, for files that are appended to
 # ruff: noqa: F401 — other rooms take these names from here.
 from phi1_jax.storage.files import (
   JsonLines,
+  download,
   exists,
   json_objects,
   move,
@@ -25,6 +26,6 @@ from phi1_jax.storage.files import (
   writing,
 )
 from phi1_jax.storage.lease import HeldError, Lease, is_held
-from phi1_jax.storage.mirror import Mirror, cache_folder, download
+from phi1_jax.storage.mirror import Mirror, cache_folder
 from phi1_jax.storage.paths import AnyPath, full, is_remote, parse
 from phi1_jax.storage.retry import StorageError, is_transient, retrying

@@ -1,4 +1,4 @@
-"""Whole files: read them, write them atomically. Files of JSON lines: append to them.
+"""Whole files: read, write atomically, copy, move. Files of JSON lines: append.
 
 A JSON line is written whole before the next one begins. So a kill tears at most the
 last line, and the next process that opens the file removes it. Files of lines are
@@ -7,7 +7,6 @@ local: a folder on cloud storage has a `Mirror`.
 
 import contextlib
 import errno
-import functools
 import io
 import json
 import logging
@@ -19,8 +18,9 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from phi1_jax import InputError
-from phi1_jax.storage import paths, retry
+from phi1_jax.storage import paths
 from phi1_jax.storage.paths import AnyPath
+from phi1_jax.storage.retry import retrying
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def read_bytes(path: AnyPath) -> bytes:
     FileNotFoundError: no such file.
     StorageError: it cannot be read for a passing reason that did not pass.
   """
-  return retry.retrying(path.read_bytes, f"reading {path}")
+  return retrying(path.read_bytes, f"reading {path}")
 
 
 def read_text(path: AnyPath) -> str:
@@ -68,41 +68,33 @@ def names(folder: AnyPath) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
       return []
 
-  return retry.retrying(listed, f"listing {folder}")
+  return retrying(listed, f"listing {folder}")
+
+
+def objects(folder: AnyPath) -> list[AnyPath]:
+  """Return all objects under a folder on cloud storage."""
+  system, _, _ = paths.object_of(folder)
+
+  def found() -> list[str]:
+    try:
+      return system.find(os.fspath(folder))
+    except FileNotFoundError:
+      return []
+
+  return [paths.parse(f"gs://{x}") for x in retrying(found, f"listing {folder}")]
 
 
 def exists(path: AnyPath) -> bool:
   """Return whether there is a file or folder; asks again if that fails transiently."""
-  return retry.retrying(path.exists, f"looking for {path}")
+  return retrying(path.exists, f"looking for {path}")
 
 
 def stat(path: AnyPath) -> tuple[int, float]:
   """Return the bytes of a file, and when it was changed in Unix seconds."""
-  found: Any = retry.retrying(path.stat, f"looking at {path}")
+  found: Any = retrying(path.stat, f"looking at {path}")
   if paths.is_remote(path):
     return found.length, found.mtime
   return found.st_size, found.st_mtime
-
-
-def move(source: AnyPath, target: AnyPath) -> None:
-  """Move a folder; on cloud storage, copy its files and then remove them."""
-  if not paths.is_remote(source):
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.rename(source, target)
-    return
-  system, _, _ = paths.object_of(source)
-  old, new = (os.fspath(path).removeprefix("gs://") for path in (source, target))
-  found = retry.retrying(lambda: system.find(old), f"listing {source}")
-  for name in found:
-    copy = functools.partial(system.cp_file, name, new + name.removeprefix(old))
-    retry.retrying(copy, f"copying gs://{name}")
-  for name in found:
-    retry.retrying(functools.partial(_remove, system, name), f"removing gs://{name}")
-
-
-def _remove(system: Any, name: str) -> None:
-  with contextlib.suppress(FileNotFoundError):  # by an attempt that seemed to fail
-    system.rm_file(name)
 
 
 def write_bytes(path: AnyPath, content: bytes) -> None:
@@ -138,10 +130,9 @@ def writing(path: AnyPath) -> Iterator[IO[bytes]]:
   if paths.is_remote(path):
     memory = io.BytesIO()
     yield memory
-    content = memory.getvalue()
-    retry.retrying(lambda: path.write_bytes(content), f"writing {path}")
+    retrying(lambda: path.write_bytes(memory.getvalue()), f"writing {path}")
     return
-  partial = partial_of(path)
+  partial = Path(path).with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
   try:
     with partial.open("wb") as file:
       yield file
@@ -152,22 +143,54 @@ def writing(path: AnyPath) -> Iterator[IO[bytes]]:
     with contextlib.suppress(OSError):
       os.unlink(partial)
     raise
-  _sync_folder(path.parent)
-
-
-def partial_of(path: AnyPath) -> Path:
-  """Return a name of this process's own for a file until it is whole."""
-  return Path(path).with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-
-
-def _sync_folder(folder: AnyPath) -> None:
-  """Put a renamed file's new name on the disk; some file systems cannot."""
-  number = os.open(folder, os.O_RDONLY)
+  folder = os.open(path.parent, os.O_RDONLY)
   try:
-    with contextlib.suppress(OSError):
-      os.fsync(number)
+    with contextlib.suppress(OSError):  # some file systems cannot sync a folder
+      os.fsync(folder)
   finally:
-    os.close(number)
+    os.close(folder)
+
+
+def download(source: AnyPath, target: Path) -> None:
+  """Copy one file from cloud storage, atomically.
+
+  Raises:
+    FileNotFoundError: no such object.
+  """
+  target.parent.mkdir(parents=True, exist_ok=True)
+  with writing(target) as file:
+    copy(source, Path(file.name))
+
+
+def copy(source: AnyPath, target: AnyPath) -> None:
+  """Copy one file to, from or inside cloud storage; it may appear unfinished."""
+  from etils import epath  # only where the cloud is used
+
+  def copied() -> None:
+    epath.Path(source).copy(target, overwrite=True)
+    sizes: list[int] = [epath.Path(path).stat().length for path in (source, target)]
+    if sizes[0] != sizes[1]:
+      raise ConnectionError(f"{sizes[1]} of {sizes[0]} bytes arrived")
+
+  retrying(copied, f"copying {source}")
+
+
+def remove(path: AnyPath) -> None:
+  """Remove a file on cloud storage, if it is there."""
+  retrying(lambda: path.unlink(missing_ok=True), f"removing {path}")
+
+
+def move(source: AnyPath, target: AnyPath) -> None:
+  """Move a folder; on cloud storage, copy its files and then remove them."""
+  if not paths.is_remote(source):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(source, target)
+    return
+  found = objects(source)
+  for path in found:
+    copy(path, target / path.relative_to(source))
+  for path in found:
+    remove(path)
 
 
 class JsonLines:

@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 FILE_NAME = ".lock"
 BEAT_SECONDS = 15.0
 EXPIRE_SECONDS = 90.0
-_KEYS = {"host", "machine", "pid", "started", "token", "doing", "stopping", "beat"}
 
 
 class HeldError(Exception):
@@ -72,7 +71,7 @@ class Lease:
     stopping: Callable[[], bool] = lambda: False,
     on_lost: Callable[[], None] = lambda: None,
   ):
-    self._file, self._flag = folder / FILE_NAME, flag
+    self._folder, self._flag = folder, flag
     self._stopping, self._on_lost = stopping, on_lost
     self.token, self.lost = secrets.token_hex(8), False
     self._content: dict[str, Any] = {
@@ -89,7 +88,7 @@ class Lease:
     try:
       folder.mkdir(parents=True, exist_ok=True)
       shown = None
-      while refusal := self._take(folder):
+      while refusal := self._take():
         if not wait:
           raise refusal
         if str(refusal) != shown:
@@ -104,29 +103,26 @@ class Lease:
     self._thread = threading.Thread(target=self._renew, daemon=True)
     self._thread.start()
 
-  def _take(self, folder: AnyPath) -> Exception | None:
+  def _take(self) -> Exception | None:
     """Take the folder, or return why not."""
-    found, version = _read(self._file)
-    if found is not None and _is_alive(found, self._file):
+    found, version = _read(self._folder)
+    if found and _is_alive(found, self._folder):
       ends = found["stopping"] or found["machine"] != _machine()
       state = " and about to stop" if found["stopping"] else ""
       return (HeldError if ends else InputError)(
-        f"{self._flag}: another process is {found['doing']} in {folder}{state} "
+        f"{self._flag}: another process is {found['doing']} in {self._folder}{state} "
         f"(process {found['pid']} on {found['host']}); wait for it, or name another "
         "folder"
       )
     if self._write(version):
       return None
-    return HeldError(f"{folder}: another process took this folder at the same time")
+    return HeldError(f"{self._folder}: another process took it at the same time")
 
   def _write(self, version: str | None) -> bool:
     """Write the lock if it is still that version; return whether it was."""
     self._content["beat"] += 1
-    content = json.dumps(self._content).encode()
-    if paths.is_remote(self._file):
-      written = _put_remote(self._file, content, version)
-    else:
-      written = _put_local(self._file, content, version, self.token)
+    write = _write_remote if paths.is_remote(self._folder) else _write_local
+    written = write(self._folder, self._content, version)
     if written:
       self._beaten = time.monotonic()
     return written
@@ -138,16 +134,15 @@ class Lease:
         continue
       self._content["stopping"] |= news
       try:
-        found, version = _read(self._file)
+        found, version = _read(self._folder)
         # Where there is none, somebody deleted it.
-        ours = found is None or found["token"] == self.token
-        if not ours or not self._write(version):
-          log.error("%s: another process has taken this folder over", self._file)
+        if (found and found["token"] != self.token) or not self._write(version):
+          log.error("%s: another process has taken this folder over", self._folder)
           self.lost = True
           self._on_lost()
           return
       except Exception as error:  # a full disk, an outage: try again
-        log.warning("cannot renew %s (%s)", self._file, retry.one_line(error))
+        log.warning("cannot renew %s (%s)", self._folder, retry.one_line(error))
         self._closing.wait(1.0)
 
   def close(self) -> None:
@@ -155,10 +150,10 @@ class Lease:
     self._closing.set()
     self._thread.join()
     try:
-      if token(self._file.parent) == self.token:
-        self._file.unlink()
+      if token(self._folder) == self.token:
+        (self._folder / FILE_NAME).unlink()
     except Exception as error:  # it will expire; do not hide what ended the work
-      log.warning("cannot remove %s (%s)", self._file, retry.one_line(error))
+      log.warning("cannot unlock %s (%s)", self._folder, retry.one_line(error))
 
   def __enter__(self) -> Self:
     return self
@@ -169,14 +164,13 @@ class Lease:
 
 def is_held(folder: AnyPath) -> bool:
   """Return whether a process holds the folder; may wait for `EXPIRE_SECONDS`."""
-  found, _ = _read(folder / FILE_NAME)
-  return found is not None and _is_alive(found, folder / FILE_NAME)
+  found, _ = _read(folder)
+  return bool(found) and _is_alive(found, folder)
 
 
 def token(folder: AnyPath) -> str | None:
   """Return the token of the lease on a folder: the same on all hosts that share it."""
-  found, _ = _read(folder / FILE_NAME)
-  return found["token"] if found else None
+  return _read(folder)[0].get("token")
 
 
 def is_running(pid: int) -> bool:
@@ -184,13 +178,13 @@ def is_running(pid: int) -> bool:
   return _started(pid) is not None
 
 
-def _read(file: AnyPath) -> tuple[dict[str, Any] | None, str | None]:
-  """Return the content of a lock, and its version; None where there is none.
+def _read(folder: AnyPath) -> tuple[dict[str, Any], str | None]:
+  """Return the content of a folder's lock, and its version; None without a lock.
 
-  The version is the object's generation on cloud storage, and the text on a disk. A
-  file of another kind has a version and no content.
+  The version is the object's generation on cloud storage, and the text on a disk. The
+  lock of an earlier version of this file has a version and no content.
   """
-  version = None
+  file, version = folder / FILE_NAME, None
   try:
     if paths.is_remote(file):
       system, bucket, name = paths.object_of(file)
@@ -198,20 +192,20 @@ def _read(file: AnyPath) -> tuple[dict[str, Any] | None, str | None]:
       version = str(found["generation"])
     text = files.read_bytes(file).decode(errors="replace")
   except FileNotFoundError:
-    return None, None
+    return {}, None
   try:
     content = json.loads(text)
-  except ValueError:
-    content = None
-  known = isinstance(content, dict) and content.keys() >= _KEYS
-  return content if known else None, version or text
+    return (content if "machine" in content else {}), version or text
+  except (TypeError, ValueError):
+    return {}, version or text
 
 
-def _put_local(file: AnyPath, content: bytes, version: str | None, token: str) -> bool:
-  new, old = (file.with_name(f"{FILE_NAME}.{token}{end}") for end in ("", ".old"))
-  new.write_bytes(content)
+def _write_local(folder: AnyPath, content: dict[str, Any], version: str | None) -> bool:
+  file, name = folder / FILE_NAME, content["token"]
+  new, old = folder / f"{FILE_NAME}.{name}", folder / f"{FILE_NAME}.{name}.old"
+  new.write_text(json.dumps(content))
   try:
-    if version is not None and token in version:  # a renewal
+    if version is not None and name in version:  # a renewal
       os.replace(new, file)
       return True
     if version is not None:
@@ -229,10 +223,12 @@ def _put_local(file: AnyPath, content: bytes, version: str | None, token: str) -
     old.unlink(missing_ok=True)
 
 
-def _put_remote(file: AnyPath, content: bytes, version: str | None) -> bool:
+def _write_remote(
+  folder: AnyPath, content: dict[str, Any], version: str | None
+) -> bool:
   from fsspec import asyn  # only where the cloud is used
 
-  system, bucket, name = paths.object_of(file)
+  system, bucket, name = paths.object_of(folder / FILE_NAME)
 
   async def put() -> None:
     await system._call(
@@ -242,29 +238,29 @@ def _put_remote(file: AnyPath, content: bytes, version: str | None) -> bool:
       name=name,
       ifGenerationMatch=version or "0",
       headers={"Content-Type": "application/octet-stream"},
-      data=content,
+      data=json.dumps(content).encode(),
     )
 
   try:
-    retry.retrying(lambda: asyn.sync(system.loop, put), f"writing {file}")
+    retry.retrying(lambda: asyn.sync(system.loop, put), f"locking {folder}")
     return True
   except FileExistsError:  # 412: another generation
     # A request that was repeated after a broken connection meets its own result.
-    return _read(file)[0] == json.loads(content)
+    return _read(folder)[0] == content
 
 
-def _is_alive(found: dict[str, Any], file: AnyPath) -> bool:
+def _is_alive(found: dict[str, Any], folder: AnyPath) -> bool:
   if found["machine"] == _machine():
     return _started(found["pid"]) == found["started"]
   log.warning(
     "%s is held by process %d on %s; waiting up to %g s to see whether it is alive",
-    *(file.parent, found["pid"], found["host"], EXPIRE_SECONDS),
+    *(folder, found["pid"], found["host"], EXPIRE_SECONDS),
   )
   deadline = time.monotonic() + EXPIRE_SECONDS
   while time.monotonic() < deadline:
     time.sleep(1.0)
-    now, _ = _read(file)
-    if now is None:
+    now, _ = _read(folder)
+    if not now:
       return False
     if (now["token"], now["beat"]) != (found["token"], found["beat"]):
       return True

@@ -12,7 +12,7 @@ import shutil
 import socket
 from pathlib import Path
 
-from phi1_jax.storage import files, paths, retry
+from phi1_jax.storage import files, paths
 from phi1_jax.storage.lease import HeldError, Lease, is_running
 from phi1_jax.storage.paths import AnyPath
 
@@ -46,7 +46,7 @@ class Mirror:
   def __init__(self, folder: AnyPath, lease: Lease | None = None):
     self._lease = lease
     self._remote = folder if paths.is_remote(folder) else None
-    self._uploaded: dict[Path, tuple[int, int]] = {}
+    self._uploaded: dict[str, tuple[int, float]] = {}  # name -> bytes, time of change
     self.local = local_copy(folder)
     if self._remote is None:
       return
@@ -56,21 +56,25 @@ class Mirror:
     self.local.mkdir(parents=True)
 
   def fetch(self, *names: str) -> None:
-    """Download files of these names, where they exist; without names, all files."""
+    """Download files of these names, where they exist; without names, all files.
+
+    Files whose name begins with a dot are locks and unfinished files: they stay.
+    """
     if self._remote is None:
       return
-    found = [self._remote / name for name in names] or _walk(self._remote)
-    for source in found:
-      target = self.local / os.path.relpath(os.fspath(source), os.fspath(self._remote))
+    if not names:
+      found = [path.relative_to(self._remote) for path in files.objects(self._remote)]
+      names = tuple(os.fspath(path) for path in found if path.name[0] != ".")
+    for name in names:
       with contextlib.suppress(FileNotFoundError):
-        download(source, target)
-        self._uploaded[target] = _version(target)
+        files.download(self._remote / name, self.local / name)
+        self._uploaded[name] = files.stat(self.local / name)
 
   def upload(self) -> None:
     """Upload what has changed since the last upload or fetch; COMPLETED comes last.
 
     What was uploaded or fetched and is gone here is removed there. Files whose name
-    begins with a dot are locks and unfinished files: they stay.
+    begins with a dot stay.
 
     Raises:
       StorageError: the bucket cannot be written for a passing reason that did not
@@ -82,63 +86,16 @@ class Mirror:
     if self._lease and self._lease.lost:
       raise HeldError(f"{self._remote}: another process goes on here")
     found = [path for path in self.local.rglob("[!.]*") if path.is_file()]
-    for source in sorted(found, key=lambda path: (path.name == "COMPLETED", path)):
+    names = {path.relative_to(self.local).as_posix() for path in found}
+    for name in sorted(names, key=lambda name: (name.endswith("COMPLETED"), name)):
       try:
-        version = _version(source)
-        if self._uploaded.get(source) != version:
-          target = self._remote / source.relative_to(self.local).as_posix()
-          _copy(source, target, "uploading")
-          self._uploaded[source] = version
+        version = files.stat(self.local / name)
+        if self._uploaded.get(name) != version:
+          files.copy(self.local / name, self._remote / name)
+          self._uploaded[name] = version
       except FileNotFoundError:  # a process that works in the folder removed it
-        if source.exists():
+        if (self.local / name).exists():
           raise
-    for gone in self._uploaded.keys() - set(found):
-      target = self._remote / gone.relative_to(self.local).as_posix()
-      retry.retrying(lambda t=target: t.unlink(missing_ok=True), f"removing {target}")
+    for gone in self._uploaded.keys() - names:
+      files.remove(self._remote / gone)
       del self._uploaded[gone]
-
-
-def download(source: AnyPath, target: Path) -> None:
-  """Copy one file from cloud storage, atomically.
-
-  Raises:
-    FileNotFoundError: no such object.
-  """
-  target.parent.mkdir(parents=True, exist_ok=True)
-  partial = files.partial_of(target)
-  _copy(source, partial, "downloading")
-  with partial.open("rb+") as file:
-    os.fsync(file.fileno())
-  os.replace(partial, target)
-
-
-def _copy(source: AnyPath, target: AnyPath, doing: str) -> None:
-  from etils import epath
-
-  def copy() -> None:
-    epath.Path(source).copy(target, overwrite=True)
-    sizes: list[int] = [epath.Path(path).stat().length for path in (source, target)]
-    if sizes[0] != sizes[1]:
-      raise ConnectionError(f"{sizes[1]} of {sizes[0]} bytes arrived")
-
-  retry.retrying(copy, f"{doing} {source}")
-
-
-def _walk(folder: AnyPath) -> list[AnyPath]:
-  """Return all files under a folder on cloud storage, but for hidden ones."""
-  system, _, _ = paths.object_of(folder)
-
-  def find() -> list[str]:
-    try:
-      return system.find(os.fspath(folder))
-    except FileNotFoundError:
-      return []
-
-  names = retry.retrying(find, f"listing {folder}")
-  shown = [name for name in names if not name.rpartition("/")[2].startswith(".")]
-  return [paths.parse(f"gs://{name}") for name in shown]
-
-
-def _version(path: Path) -> tuple[int, int]:
-  found = path.stat()
-  return found.st_size, found.st_mtime_ns

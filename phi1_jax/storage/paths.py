@@ -23,8 +23,6 @@ _SCHEME = re.compile(r"([A-Za-z][\w+.-]*):/")
 def parse(name: str | os.PathLike) -> "AnyPath":
   """Return a path object for a path that a user wrote.
 
-  Use it as the `type=` of command-line flags, and for paths in gin bindings.
-
   Args:
     name: a local path, or `gs://bucket/...`. A `~` at the start is the home folder.
 

@@ -18,32 +18,21 @@ T = TypeVar("T")
 RETRY_SECONDS = float(os.environ.get("PHI1_JAX_RETRY_SECONDS", "300"))
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 
-_TRANSIENT_ERRNO = {
-  errno.EBUSY,
-  errno.EHOSTUNREACH,
-  errno.EIO,
-  errno.ENETDOWN,
-  errno.ENETUNREACH,
-  errno.ENOTCONN,
-  errno.ESTALE,
+_ERRNO = {
+  *(errno.EBUSY, errno.EHOSTUNREACH, errno.EIO, errno.ENETDOWN, errno.ENETUNREACH),
+  *(errno.ENOTCONN, errno.ESTALE),
 }
-# Python's types for the other numbers that pass.
-_PASSING = (TimeoutError, ConnectionError, BlockingIOError, InterruptedError)
-_TRANSIENT_HTTP = {408, 429, 500, 502, 503, 504}
-# Exceptions of network libraries for a broken connection or an answer cut short, and
-# gcsfs's for bytes that do not match their checksum.
-_TRANSIENT_TYPES = {
-  "ChecksumError",
-  "ChunkedEncodingError",
-  "ClientConnectionError",
-  "ClientPayloadError",
-  "ConnectTimeout",
-  "ProxyError",
-  "ReadTimeout",
+# Python's types for the other numbers, and by name those of network libraries for a
+# broken connection, an answer cut short, and bytes that differ from their checksum.
+_TYPES = (TimeoutError, ConnectionError, BlockingIOError, InterruptedError)
+_TYPE_NAMES = {
+  *("ChecksumError", "ChunkedEncodingError", "ClientConnectionError"),
+  *("ClientPayloadError", "ConnectTimeout", "ProxyError", "ReadTimeout"),
   "TransportError",
 }
+_HTTP = {408, 429, 500, 502, 503, 504}
 # TensorStore and Orbax report the status of a failed read or write as text.
-_TRANSIENT_TEXT = re.compile(
+_TEXT = re.compile(
   r"\b(DEADLINE_EXCEEDED|UNAVAILABLE|ABORTED): "
   r"|HTTP (response |status )?(code)?[: ]*(408|429|5\d\d)\b"
   r"|http_response_code='(408|429|5\d\d)'"
@@ -62,39 +51,35 @@ class StorageError(RuntimeError):
   """
 
 
-def is_transient(error: BaseException) -> bool:
+def is_transient(error: BaseException | None) -> bool:
   """Return whether a failed read or write may succeed if it is repeated.
 
   True for timeouts, broken connections, EIO, ESTALE, and the HTTP statuses 408, 429
   and 5xx, whichever library reports them, also as the cause of another exception.
   """
   seen: list[BaseException] = []
-  link: BaseException | None = error
-  while link is not None and link not in seen:  # one may be its own cause
-    if _is_transient(link):
+  while error is not None and error not in seen:  # one may be its own cause
+    if _is_transient(error):
       return True
-    seen.append(link)
-    hidden = link.__suppress_context__  # it was raised `from None`
-    link = link.__cause__ or (None if hidden else link.__context__)
+    seen.append(error)
+    hidden = error.__suppress_context__  # it was raised `from None`
+    error = error.__cause__ or (None if hidden else error.__context__)
   return False
 
 
 def _is_transient(error: BaseException) -> bool:
   if isinstance(error, FileNotFoundError | FileExistsError | PermissionError):
     return False
-  if isinstance(error, _PASSING):
+  if isinstance(error, _TYPES) or getattr(error, "errno", None) in _ERRNO:
     return True
-  if isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNO:
+  if {kind.__name__ for kind in type(error).__mro__} & _TYPE_NAMES:
     return True
-  if {kind.__name__ for kind in type(error).__mro__} & _TRANSIENT_TYPES:
-    return True
-  answer = getattr(error, "response", None)
-  for source in (error, answer):
+  for source in (error, getattr(error, "response", None)):
     for name in ("code", "status", "status_code"):
       value = str(getattr(source, name, None))
       if value.isdigit():
-        return int(value) in _TRANSIENT_HTTP
-  return bool(_TRANSIENT_TEXT.search(str(error)))
+        return int(value) in _HTTP
+  return bool(_TEXT.search(str(error)))
 
 
 def retrying(call: Callable[[], T], what: str) -> T:
@@ -134,5 +119,4 @@ def one_line(error: BaseException) -> str:
   """
   if found := _SYSTEM_REASON.search(str(error)):
     return found[0]
-  text = str(error).strip().split("\n")[0][:200]
-  return text or type(error).__name__
+  return str(error).strip().split("\n")[0][:200] or type(error).__name__

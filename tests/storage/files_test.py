@@ -54,11 +54,6 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
   assert [entry.name for entry in tmp_path.iterdir()] == ["x.txt"]
 
 
-def test_json_has_no_nan(tmp_path):
-  with pytest.raises(ValueError, match="JSON"):
-    storage.write_json(tmp_path / "x.json", {"loss": float("nan")})
-
-
 class _Reply:
   def __init__(self, status_code):
     self.status_code = status_code
@@ -142,18 +137,6 @@ def test_gives_up_in_one_line(monkeypatch):
   assert "\n" not in str(error.value)
 
 
-def test_other_errors_are_not_repeated():
-  calls = []
-
-  def call():
-    calls.append(1)
-    raise PermissionError(errno.EACCES, "no")
-
-  with pytest.raises(PermissionError):
-    retry.retrying(call, "reading x")
-  assert len(calls) == 1
-
-
 @pytest.mark.parametrize("fault", [{"status": 503}, {"status": 429}, {"lose": True}])
 def test_server_errors_are_repeated(gcs, fault):
   path = storage.parse(f"{gcs.folder}/x")
@@ -199,14 +182,14 @@ def test_mirror_uploads_what_changed(gcs):
 
 def test_mirror_leaves_out_a_file_that_vanishes(gcs, monkeypatch):
   mirror = storage.Mirror(storage.parse(f"{gcs.folder}/run"))
-  copy = storage.mirror._copy
+  copy = storage.files.copy
 
-  def vanishing(source, target, doing):
+  def vanishing(source, target):
     if source.name == "a":
       source.unlink()
-    copy(source, target, doing)
+    copy(source, target)
 
-  monkeypatch.setattr(storage.mirror, "_copy", vanishing)
+  monkeypatch.setattr(storage.files, "copy", vanishing)
   (mirror.local / "a").write_text("a")
   (mirror.local / "b").write_text("b")
   mirror.upload()
