@@ -1,10 +1,12 @@
 """python -m evals BENCHMARK: generate, execute, and score one task set."""
 
 import argparse
+import contextlib
 import dataclasses
+import functools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,36 +51,39 @@ def main(benchmark: str, parser: command.Parser, argv: Sequence[str]) -> int:
   if any(problem.plus for problem in problems):
     memory = max(config.memory_bytes, _PLUS_MEMORY_BYTES)
     config = dataclasses.replace(config, memory_bytes=memory)
+  file = named.get("problems", {}).get("file")
   if arguments.references:
     with _sandbox(config, arguments) as sandbox:
-      return _judge_references(problems, sandbox, named.get("problems", {}).get("file"))
+      return _judge_references(problems, sandbox, file)
   folder = _workdir(benchmark, arguments)
   published = compare.read(arguments.compare) if arguments.compare else None
   asked = prompts.build_all(
     problems, config.task_set, config.prompt_style, arguments.benchmarks
   )
-  with workdir.opened(folder, "evaluating") as mirror:
+  with contextlib.ExitStack() as stack:
+    mirror = stack.enter_context(workdir.opened(folder, "evaluating"))
+    ready: Callable[[], None] = lambda: None  # noqa: E731
+    if "execute" in stages or ("generate" in stages and file):
+      sandbox = stack.enter_context(_sandbox(config, arguments))
+      print(sandbox.describe(), flush=True)
+      identity = execute.judge_identity(sandbox)
+      ready = functools.cache(lambda: selftest.check(problems, sandbox, file))
     if "generate" in stages:
-      _generate(mirror.local, problems, whole, asked, config, named, arguments)
+      _generate(mirror.local, problems, whole, asked, config, named, arguments, ready)
       mirror.upload()
     if "execute" in stages:
-      with _sandbox(config, arguments) as sandbox:
-        print(sandbox.describe(), flush=True)
-        identity = execute.judge_identity(sandbox)
-        execute.execute(mirror.local, problems, asked, sandbox, identity)
+      execute.execute(mirror.local, problems, asked, sandbox, identity, ready)
       mirror.upload()
     if "report" in stages:
+      results = summary.read(mirror.local, problems, asked)
       settings = storage.read_json(mirror.local / workdir.RUN)["settings"]
       # A file may have any number of completions.
       ks = None if settings["sampling"] is None else config.ks
-      found = summary.summarize(mirror.local, problems, asked, ks)
+      found = summary.write(mirror.local, results, ks)
       print(summary.table([(folder.name, found)]))
       print(f"written to {folder / workdir.SUMMARY}")
       if published is not None:
-        results = summary.read(mirror.local, problems, asked)
-        compared = compare.compare(results, published)
-        storage.write_json(mirror.local / compare.RESULT, compared)
-        print(compare.table(compared))
+        print(compare.write(mirror.local, results, published))
   return command.DONE
 
 
@@ -150,7 +155,7 @@ def _add_flags(benchmark: str, parser: command.Parser) -> None:
   add("--require_isolation", action="store_true", help=words)
   words = "this level of the sandbox (default: the best that works here)"
   add("--isolation", choices=levels.LEVELS, help=words)
-  words = "judge the reference solutions, print how many pass, and stop"
+  words = "judge the reference solutions and empty bodies, and stop"
   add("--references", action="store_true", help=words)
   workdir.add_benchmarks(parser)
 
@@ -198,6 +203,7 @@ def _generate(
   config: EvaluationConfig,
   named: dict[str, Any],
   arguments: argparse.Namespace,
+  ready: Callable[[], None],
 ) -> None:
   """Run the first stage; `whole` are the problems of the whole task set."""
   from evals import backends, completions, generate
@@ -210,12 +216,12 @@ def _generate(
       f"{given} of them"
     )
   if file := arguments.completions:
-    completions.read(file, problems, whole)
+    rows = completions.read(file, problems, whole)
     content = storage.read_bytes(file).decode(errors="replace")
     source = {"kind": "completions", "digest": settings_file.digest(content)}
     settings = generate.settings(config, source) | {"sampling": None, "seed": None}
     settings_file.begin(folder / workdir.RUN, settings | named)
-    completions.take(folder, file, problems, whole)
+    completions.take(folder, file, rows)
     return
   if arguments.checkpoint:
     backend = backends.CheckpointBackend(arguments.checkpoint, config)
@@ -231,7 +237,7 @@ def _generate(
     backend = backends.EndpointBackend(client, config)
   settings = generate.settings(config, backend.identity()) | named
   settings_file.begin(folder / workdir.RUN, settings)
-  generate.generate(folder, problems, asked, config, backend)
+  generate.generate(folder, problems, asked, config, backend, ready)
 
 
 def _sandbox(config: EvaluationConfig, arguments: argparse.Namespace) -> Sandbox:
@@ -248,9 +254,9 @@ def _judge_references(
   problems: Sequence[Problem], sandbox: Sandbox, file: str | None
 ) -> int:
   started = time.monotonic()
-  cases = selftest.references(problems)
+  cases = selftest.references(problems) + selftest.empty_bodies(problems)
   failed = selftest.complaints(cases, sandbox, "judging references")
-  passed = len(problems) - len({case.problem for case, _ in failed})
+  passed = len(problems) - len({case.problem for case, _ in failed if case.passes})
   took = f"({sandbox.isolation}, {time.monotonic() - started:.1f} s)"
   print(f"{passed}/{len(problems)} references pass {took}", flush=True)
   for _, message in failed:

@@ -11,7 +11,7 @@ from typing import Any
 from evals import workdir
 from evals.programs import VARIANTS
 from evals.summary import Results
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.storage import AnyPath
 
 RESULT = "compare.json"
@@ -110,8 +110,10 @@ def compare(results: Results, published: Published) -> dict[str, Any]:
   }
 
 
-def table(found: dict[str, Any]) -> str:
-  """Return what a terminal shows of a comparison."""
+def write(folder: AnyPath, results: Results, published: Published) -> str:
+  """Write compare.json; return what a terminal shows of it."""
+  found = compare(results, published)
+  storage.write_json(folder / RESULT, found)
   lines = [f"compared verdicts of {found['samples']} samples"]
   if found["missing"]:
     lines[0] += f"; {found['missing']} samples have no published verdict"

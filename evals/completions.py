@@ -12,7 +12,7 @@ slash, where that leaves no doubt: 11 is Mbpp/11.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,21 +35,8 @@ _OPTIONAL: dict[str, Any] = {
 }
 
 
-def take(
-  folder: Path,
-  file: AnyPath,
-  problems: Sequence[Problem],
-  task_set: Sequence[Problem] = (),
-) -> int:
-  """Add the completions of a file to completions.jsonl.
-
-  Returns:
-    The number of completions.
-
-  Raises:
-    InputError: see `read`.
-  """
-  rows = read(file, problems, task_set)
+def take(folder: Path, file: AnyPath, rows: Sequence[Mapping[str, Any]]) -> None:
+  """Add the completions of a file, as `read` returns them, to completions.jsonl."""
   counts: dict[str, int] = {}
   facts = {"completions": str(file), "samples": None, "rows": len(rows)}
   workdir.note(folder, "generate", facts)
@@ -68,7 +55,6 @@ def take(
         made |= {"completion": row["completion"], **whole}
         made |= {name: row.get(name) for name in ("finish", "tokens")}
         journal.append(made | {"log_probs": workdir.finite(row.get("log_probs"))})
-  return len(rows)
 
 
 def read(

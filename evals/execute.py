@@ -5,10 +5,11 @@ fails it. A verdict is kept with the judge that gave it (isolation, Python, limi
 another judge judges again, and the same judge resumes.
 """
 
+import functools
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def execute(
   asked: Mapping[str, Prompt],
   judge: Judge,
   identity: Mapping[str, Any],
+  ready: Callable[[], None] | None = None,
 ) -> int:
   """Add the missing lines of verdicts.jsonl, for both variants of every completion.
 
@@ -62,13 +64,13 @@ def execute(
     asked: prompts by problem id.
     judge: the sandbox.
     identity: of the judge (see `judge_identity`).
+    ready: the self-test, called if there is something to run; None for the usual.
 
   Returns:
     The number of programs that were run; equal ones are run once.
 
   Raises:
     UnfitError: the self-test failed.
-    InputError: a problem of the user's file is wrong.
   """
   started = time.monotonic()
   judge_digest = settings_file.digest(identity)
@@ -88,8 +90,7 @@ def execute(
         to_run[key] = program
         waiting[key].append(verdict)
     if to_run:
-      settings = storage.read_json(folder / workdir.RUN)["settings"]
-      selftest.check(problems, judge, settings.get("problems", {}).get("file"))
+      (ready or functools.partial(selftest.check, problems, judge))()
     suites = sum(2 if problem.plus else 1 for problem in problems) / len(problems)
     total = round(len(VARIANTS) * len(rows) * suites)
     left = sum(map(len, waiting.values()))

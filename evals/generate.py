@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,12 @@ def generate(
   asked: Mapping[str, Prompt],
   config: EvaluationConfig,
   backend: Backend,
+  ready: Callable[[], None] = lambda: None,
 ) -> int:
   """Add the missing lines of completions.jsonl; return how many were made.
 
   The folder is a work directory whose run.json has been written; `asked` holds the
-  prompts by problem id.
+  prompts by problem id. `ready` is called before the first request; it may refuse.
   """
   run_settings = settings(config, backend.identity())
   stops = prompts.stops(config.prompt_style)
@@ -65,6 +66,8 @@ def generate(
       for key, (p, sample) in places.items()
       if key not in done
     ]
+    if wanted:
+      ready()
     # Before the first request: a killed process must not leave a run that looks whole.
     workdir.note(folder, "generate", {"samples": config.samples})
     there = len(places) - len(wanted)

@@ -12,11 +12,12 @@ command resumes, or says that nothing is left to do.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evals import execute, generate, prompts, summary, task_sets, workdir
+from evals import execute, generate, prompts, selftest, summary, task_sets, workdir
 from evals.backends import Backend, CheckpointBackend
 from evals.config import PROMPT_STYLES, EvaluationConfig
 from evals.task_sets import KNOWN, benchmark_of
@@ -51,13 +52,14 @@ def judge(
   settings_file.begin(
     folder / workdir.RUN, generate.settings(config, backend.identity())
   )
-  generate.generate(folder, problems, asked, config, backend)
   with Sandbox(
     workers=config.workers or None, memory_bytes=config.memory_bytes
   ) as sandbox:
     identity = execute.judge_identity(sandbox)
-    execute.execute(folder, problems, asked, sandbox, identity)
-  return summary.summarize(folder, problems, asked, config.ks)
+    ready = functools.cache(lambda: selftest.check(problems, sandbox))
+    generate.generate(folder, problems, asked, config, backend, ready)
+    execute.execute(folder, problems, asked, sandbox, identity, ready)
+  return summary.write(folder, summary.read(folder, problems, asked), config.ks)
 
 
 def config_of(

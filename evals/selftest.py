@@ -119,11 +119,15 @@ def references(problems: Sequence[Problem]) -> list[Case]:
   ]
 
 
-def wrong(problems: Sequence[Problem]) -> list[Case]:
-  """Return empty bodies and hacks; none may pass."""
-  hacks = [_case(f"hack {name}", _TASK, code, False) for name, code in HACKS.items()]
+def empty_bodies(problems: Sequence[Problem]) -> list[Case]:
+  """Return every reference without its body; none may pass."""
   bodies = (p for p in problems if not p.accepts_any)
-  return [_case("empty body", p, p.empty_solution(), False) for p in bodies] + hacks
+  return [_case("empty body", p, p.empty_solution(), False) for p in bodies]
+
+
+def hacks() -> list[Case]:
+  """Return programs that try to look right; none may pass."""
+  return [_case(f"hack {name}", _TASK, code, False) for name, code in HACKS.items()]
 
 
 def _case(
@@ -167,7 +171,7 @@ def check(problems: Sequence[Problem], judge: Judge, file: str | None = None) ->
     InputError: a problem of the user's file is wrong.
     UnfitError: a reference fails, or a program that is wrong passes.
   """
-  cases = references(problems) + wrong(problems)
+  cases = references(problems) + empty_bodies(problems) + hacks()
   found = complaints(cases, judge)
   if file:
     refuse(file, found)

@@ -147,18 +147,11 @@ def _complete(
   return of_problem
 
 
-def summarize(
-  folder: AnyPath,
-  problems: Sequence[Problem],
-  asked: Mapping[str, Prompt],
-  ks: Sequence[int] | None,
+def write(
+  folder: AnyPath, results: Results, ks: Sequence[int] | None
 ) -> dict[str, Any]:
-  """Score a run and write summary.json; `ks` is None for 1, 10 and 100.
-
-  Raises:
-    InputError: it is not complete, or has fewer samples than a k of pass@k.
-  """
-  found = scored(folder, read(folder, problems, asked), ks)
+  """Score a run and write summary.json; return its content, as `scored` does."""
+  found = scored(folder, results, ks)
   storage.write_json(folder / workdir.SUMMARY, found)
   return found
 
@@ -166,7 +159,11 @@ def summarize(
 def scored(
   folder: AnyPath, results: Results, ks: Sequence[int] | None
 ) -> dict[str, Any]:
-  """Return the content of summary.json."""
+  """Return the content of summary.json; `ks` is None for 1, 10 and 100.
+
+  Raises:
+    InputError: a problem has fewer samples than a k of pass@k.
+  """
   run = storage.read_json(folder / workdir.RUN)
   if ks is None:
     most = max(map(len, results.completions.values()))

@@ -39,7 +39,7 @@ from evals import report, task_sets
 from phi1_jax import InputError, storage
 from phi1_jax.curation import prompt as prompts
 from phi1_jax.curation.prompt import Prompt
-from phi1_jax.curation.replies import Replies
+from phi1_jax.llm.client import Client
 from phi1_jax.llm.conversation import Answered, Malformed
 from phi1_jax.llm.request import Request, clean
 from phi1_jax.problems import written
@@ -240,7 +240,7 @@ def read_reply(text: str) -> tuple[int, str]:
 
 
 def ask(
-  pool: Pool, config: GradeConfig, prompt: Prompt, replies: Replies
+  pool: Pool, config: GradeConfig, prompt: Prompt, client: Client
 ) -> tuple[list[dict[str, Any]], list[str]]:
   """Request all grades.
 
@@ -251,7 +251,7 @@ def ask(
   wanted = [request for _, _, request in asked]
   rows, models = [], set()
   for (key, repeat, _), outcome in zip(
-    asked, replies.ask(wanted, read_reply, len(wanted)), strict=True
+    asked, client.ask(wanted, read_reply, len(wanted)), strict=True
   ):
     grade, evaluation, reason = None, "", None
     if isinstance(outcome, Answered):

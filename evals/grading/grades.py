@@ -43,7 +43,6 @@ from evals.grading import asking
 from evals.grading.asking import BEST, KINDS, GradeConfig, Pool
 from phi1_jax import storage
 from phi1_jax.cli.progress import Progress
-from phi1_jax.curation.replies import Replies
 from phi1_jax.llm.budget import Progress as LlmProgress
 from phi1_jax.llm.client import Client
 from phi1_jax.llm.config import LlmConfig
@@ -85,11 +84,10 @@ def make(
       seen = now.done
 
     with Client(llm, show) as client:
-      replies = Replies(llm, client)
-      settings = {**replies.identity(), "prompt": prompt.version, **config.identity()}
+      settings = {**client.identity(), "prompt": prompt.version, **config.identity()}
       begun = settings_file.begin(folder / asking.RESULT, settings)
-      rows, models = asking.ask(pool, config, prompt, replies)
-      cost = replies.facts()["cost"]
+      rows, models = asking.ask(pool, config, prompt, client)
+      cost = client.facts()["cost"]
   asking.write(folder, pool, rows)
   data = {name: begun[name] for name in ("format", "settings")}
   data |= {"prompt": prompt.record(), "models": models}

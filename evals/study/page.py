@@ -1,15 +1,37 @@
-"""The page of a study: evals/assets/study.html over study.json."""
+"""The page of a study: evals/assets/study.html over study.json, with SVG figures."""
 
-from collections.abc import Mapping
+import io
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
 from evals import page
-from evals.study import arms, figures
+from evals.study import arms
 from evals.study.arms import FULL, THINNED
 
 FILE = "study.html"
 FORMAT = 4  # of study.json
 _SOLVES = 0.05  # arms that are below that with every seed agree by failing
+_STYLE: Any = {
+  "svg.fonttype": "none",  # text stays text
+  "svg.hashsalt": "phi1_jax",  # the same data give the same bytes
+  "font.size": 10,
+  "axes.spines.top": False,
+  "axes.spines.right": False,
+}
+# Without exercises, with them, with nothing else; the same in every figure.
+_COLOURS = {
+  "raw": "#9aa5b1",
+  "filtered": "#5b6570",
+  "textbooks": "#1c2024",
+  "raw_exercises": "#edae49",
+  "filtered_exercises": "#d1495b",
+  "textbooks_exercises": "#2a6f97",
+  "exercises_alone": "#4f9d69",
+}
+_CONTROL = "#8d6a9f"
 
 
 def render(data: Mapping[str, Any]) -> str:
@@ -18,7 +40,7 @@ def render(data: Mapping[str, Any]) -> str:
   sizes = list(dict.fromkeys(arm["size"] for arm in data["arms"]))
   of_size = {s: [arm for arm in data["arms"] if arm["size"] == s] for s in sizes}
   runs = [run for run in data["runs"] if run["seed"] == seeds[0]]
-  main = [run for run in runs if run["arm"] in figures.COLOURS]
+  main = [r for r in runs if r["arm"] in _COLOURS and r["size"] == sizes[0]]
   far = dict.fromkeys(n for r in runs for n in r["scores"] if n not in tiers)
   nearest_arms = ("leaked", arms.pruned(max(data["config"]["taus"])), FULL)
   return page.render(
@@ -47,9 +69,8 @@ def render(data: Mapping[str, Any]) -> str:
     runs=runs,
     kinds=sorted({kind for run in runs for kind in run["loss"]} - {"all"}),
     far=list(far),
-    bars={size: figures.bars(of_size[size], tiers, label) for size in sizes},
-    curves=figures.curves([run for run in main if run["size"] == sizes[0]]),
-    compute=figures.compute(main, tiers[0]),
+    bars={size: _bars(of_size[size], tiers) for size in sizes},
+    curves=_curves(main),
   )
 
 
@@ -83,3 +104,50 @@ def _by_seed(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     row |= {"points": 100 * (max(values) - min(values))}
     rows.append(row | {"solves": max(values) >= _SOLVES})
   return rows
+
+
+def _figure(width: float, height: float, draw: Callable[[Figure], None]) -> str:
+  """Return the SVG element of a figure."""
+  with mpl.rc_context(_STYLE):
+    figure, content = (
+      Figure(figsize=(width, height), layout="constrained"),
+      io.StringIO(),
+    )
+    draw(figure)
+    figure.savefig(content, format="svg", metadata={"Date": None})
+  text = content.getvalue()
+  return text[text.index("<svg") :]
+
+
+def _bars(of_arms: Sequence[Mapping[str, Any]], tiers: Sequence[str]) -> str:
+  """Return the share solved per tier, a panel each, and arm, with 95% intervals."""
+
+  def draw(figure: Figure) -> None:
+    axes = figure.subplots(1, len(tiers), sharey=True, squeeze=False)[0]
+    places = list(range(len(of_arms)))[::-1]
+    for axis, tier in zip(axes, tiers, strict=True):
+      for place, arm in zip(places, of_arms, strict=True):
+        found = arm["scores"][tier]
+        value, low, high = (100 * found[name] for name in ("value", "low", "high"))
+        spread = [[max(0.0, value - low)], [max(0.0, high - value)]]
+        axis.barh(place, value, color=_COLOURS.get(arm["name"], _CONTROL), height=0.7)
+        axis.errorbar(value, place, xerr=spread, color="#1c2024", lw=0.9, capsize=2)
+      axis.set(title=label(tier), xlim=(0, 100), xlabel="solved, %")
+    axes[0].set_yticks(places, [arm["name"] for arm in of_arms])
+
+  return _figure(11, 0.28 * len(of_arms) + 1.3, draw)
+
+
+def _curves(runs: Sequence[Mapping[str, Any]]) -> str:
+  """Return training loss against steps, the steps of the text before counted in."""
+
+  def draw(figure: Figure) -> None:
+    axis = figure.subplots()
+    for run in runs:
+      steps, losses = zip(*run["curve"], strict=True)
+      steps = [run["started"] + step for step in steps]
+      axis.plot(steps, losses, color=_COLOURS[run["arm"]], label=run["arm"], lw=1.2)
+    axis.set(yscale="log", xlabel="steps", ylabel="training loss, nats per token")
+    axis.legend(frameon=False, fontsize=8, ncols=2)
+
+  return _figure(9, 4, draw)

@@ -10,7 +10,7 @@ nearest/   the same for the control that copies
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from evals.study import arms, materials
@@ -36,17 +36,12 @@ _MIXTURES = {
 # About how many seconds one core of an AMD EPYC takes for a step of study.gin
 # (gin/evals), where it is not the default of `Step`; trainings by their length.
 _SECONDS = {
-  "raw": 20,
-  "filter": 70,
-  "train-classifier": 50,
-  "exercises": 30,
-  "pruned": 200,
-  "leak_found": 40,
-  "prepare_vocabulary": 40,
+  **{"raw": 20, "filter": 70, "train-classifier": 50, "exercises": 30, "pruned": 200},
+  **{"leak_found": 40, "prepare_vocabulary": 40},
 }
 _STORE_SECONDS = 20
 _STEP_SECONDS = 0.039  # of a training
-_JUDGING_SECONDS = {"main": 80, "control": 40, "early": 15}
+_JUDGING_SECONDS = {True: 80, False: 40}  # of a main arm, of a control
 # The arms of the figure, which are judged on HumanEval and MBPP too.
 _BENCHMARKED = ("raw", "textbooks", arms.FULL)
 
@@ -64,11 +59,6 @@ class Run:
     """Name of its folders."""
     return f"{self.arm.name}-{self.size}-{self.seed}"
 
-  @property
-  def early(self) -> str:
-    """Name of the results of its earlier checkpoint."""
-    return f"{self.name}-early"
-
   def before(self, config: StudyConfig) -> int:
     """Return the steps on text before it, which another run has made."""
     return config.text_steps if self.arm.exercises and self.arm.text else 0
@@ -76,10 +66,6 @@ class Run:
   def length(self, config: StudyConfig) -> int:
     """Return the number of its own steps."""
     return config.steps - (config.text_steps if self.arm.exercises else 0)
-
-  def early_step(self, config: StudyConfig) -> int:
-    """Return the step of its earlier checkpoint, from which exercises start."""
-    return self.length(config) // 2 if self.arm.exercises else config.text_steps
 
 
 def runs(config: StudyConfig) -> list[Run]:
@@ -111,12 +97,12 @@ class Plan:
     # The model that makes embeddings for the filter and the study of pruning.
     embedder, taus = trainings[0], ",".join(f"{tau:g}" for tau in config.taus)
     assert embedder.arm.name == "raw"
-    early = f"train_{embedder.early}"
-    checkpoint = repr(str(self._checkpoint(embedder)))
-    trained = {run: list(self._train(run)) for run in trainings}
+    early = f"train_{embedder.name}-early"
+    checkpoint = repr(str(self._checkpoint(embedder, config.text_steps)))
+    trained = [list(self._train(run)) for run in trainings]
     # The trainings that others start from come first, so that no core waits for them.
-    first, *others = [step for steps in trained.values() for step in steps[:-1]]
-    sets = dict.fromkeys(arm.exercises for arm in arms.arms(config.taus))
+    first, *others = [step for steps in trained for step in steps[:-1]]
+    sets = dict.fromkeys(filter(None, (a.exercises for a in arms.arms(config.taus))))
     return [
       self._function("ruler", materials.test_problems),
       self._function("pool", materials.pool),
@@ -146,18 +132,13 @@ class Plan:
       self._prepare("filtered"),
       self._prepare("textbooks"),
       *others,
-      *(
-        step
-        for name in filter(None, sets)
-        for step in (self._publish(name), self._prepare(name))
-      ),
-      *(steps[-1] for steps in trained.values()),
+      *(step for n in sets for step in (self._publish(n), self._prepare(n))),
+      *(steps[-1] for steps in trained),
       *self._nearest(),
-      *(step for run in trainings for step in self._judge(run)),
+      *map(self._judge, trainings),
     ]
 
-  def _function(self, name: str, function, *needs: str) -> Step:
-    """Return a step that calls a function of `materials` in this process."""
+  def _function(self, name: str, function: Callable[..., object], *needs: str) -> Step:
     about = dataclasses.asdict(self.config)
     del about["jobs"], about["seeds"]  # change nothing about data
     return Step(
@@ -171,7 +152,6 @@ class Plan:
     return Step(name, tuple(needs), words, seconds=_SECONDS.get(name, 10))
 
   def _composed(self, name: str, number: str, value: int) -> Step:
-    """Return a step in which the grammar composes exercises or sections."""
     kind = number.partition(".")[0]
     seed = f"--gin.{kind}.seed={self.config.data_seed}"
     return self._curate(name, kind.lower(), (), f"--gin.{number}={value}", seed)
@@ -180,52 +160,41 @@ class Plan:
     self, name: str, of: str, *flags: str, needs: Sequence[str] = ()
   ) -> Step:
     looked_for = (str(self.folder / materials.PROBLEMS), "humaneval-164")
-    flags += (f"--benchmarks={self.benchmarks}",) if self.benchmarks else ()
-    looked_for += ("mbpp-full-974",) if self.benchmarks else ()
-    return self._curate(
-      name,
-      "decontaminate",
-      ("ruler", _MADE_BY.get(of, of), *needs),
+    if self.benchmarks:
+      flags += (f"--benchmarks={self.benchmarks}",)
+      looked_for += ("mbpp-full-974",)
+    flags = (
       f"--gin.Decontaminate.inputs={(of,)!r}",
       f"--gin.Decontaminate.benchmarks={looked_for!r}",
       *flags,
     )
+    after = ("ruler", _MADE_BY.get(of, of), *needs)
+    return self._curate(name, "decontaminate", after, *flags)
 
   def _filter(self, early: str, checkpoint: str) -> Iterator[Step]:
     """Yield the steps of filtered code, given the model that makes embeddings."""
-    yield self._curate(
-      "annotate",
-      "annotate",
-      ("raw",),
-      "--gin.Annotate.inputs=('raw',)",
-      f"--gin.Annotate.sample={self.config.raw_documents * 2 // 3}",
-    )
-    yield self._curate(
+    sample = f"--gin.Annotate.sample={self.config.raw_documents * 2 // 3}"
+    inputs = "--gin.Annotate.inputs=('raw',)"
+    yield self._curate("annotate", "annotate", ("raw",), inputs, sample)
+    name, flags = (
       "train-classifier",
-      "train-classifier",
-      ("annotate", early),
-      f"--gin.Classifier.checkpoint={checkpoint}",
-      "--gin.Classifier.method='forest'",
-      "--gin.Classifier.max_length=512",
-      "--gin.Classifier.trees=60",
+      (
+        f"--gin.Classifier.checkpoint={checkpoint}",
+        "--gin.Classifier.method='forest'",
+        "--gin.Classifier.max_length=512",
+        "--gin.Classifier.trees=60",
+      ),
     )
-    yield self._curate(
-      "filter", "filter", ("train-classifier",), "--gin.Filter.inputs=('raw',)"
-    )
+    yield self._curate(name, name, ("annotate", early), *flags)
+    yield self._curate("filter", "filter", (name,), "--gin.Filter.inputs=('raw',)")
 
   def _publish(self, name: str) -> Step:
     inputs: tuple[str, ...] = _SETS.get(name, (name,))
-    needs = ["sets"]
-    if name in _SETS:
-      needs = [_MADE_BY.get(each, each) for each in inputs]
+    needs = [_MADE_BY.get(n, n) for n in inputs] if name in _SETS else ["sets"]
     paths = tuple(str(self.folder / "curate" / each) for each in inputs)
-    return self._curate(
-      f"publish_{name}",
-      "publish",
-      needs,
-      f"--gin.Publish.inputs={paths!r}",
-      f"--gin.Publish.directory={str(self.folder / 'data' / name)!r}",
-    )
+    target = str(self.folder / "data" / name)
+    flags = f"--gin.Publish.inputs={paths!r}", f"--gin.Publish.directory={target!r}"
+    return self._curate(f"publish_{name}", "publish", needs, *flags)
 
   def _prepare(self, name: str) -> Step:
     needs = [f"publish_{_MIXTURES.get(name, (name,))[0]}", "prepare_vocabulary"]
@@ -236,29 +205,30 @@ class Plan:
   def _data(self, name: str) -> tuple[str, ...]:
     """Return the flags of `Data` for a text or a set of exercises."""
     published, mixture = _MIXTURES.get(name, (name, "exercises"))
-    tokenizer = str(self.folder / "stores" / "vocabulary")
+    own = name == "vocabulary"
     flags = {
       "mixture": mixture,
       "curated_directory": str(self.folder / "data" / published),
       "store": str(self.folder / "stores" / name),
-      "tokenizer": "train" if name == "vocabulary" else tokenizer,
+      "tokenizer": "train" if own else str(self.folder / "stores" / "vocabulary"),
       "held_out_fraction": 0.02,
     }
-    if name == "vocabulary":
+    if own:
       flags["trained_vocabulary_size"] = self.config.vocabulary_size
     return tuple(f"--gin.Data.{key}={value!r}" for key, value in flags.items())
 
   def _train(self, run: Run) -> Iterator[Step]:
     """Yield a training, in two steps if others start from its earlier checkpoint."""
-    arm, early = run.arm, run.early_step(self.config)
-    length, read = run.length(self.config), arm.exercises or arm.text or ""
+    arm, length, text = run.arm, run.length(self.config), self.config.text_steps
+    early = length // 2 if arm.exercises else text
+    read = arm.exercises or arm.text or ""
     needs = [f"prepare_{read}"]
     flags = [f"--gin.Model.vocabulary_size={self.config.vocabulary_size}"]
     if arm.exercises and arm.text:
       before = Run(Arm(arm.text, arm.text, None, ""), run.size, run.seed)
-      needs.append(f"train_{before.early}")
-      start = self._checkpoint(before)
-      flags.append(f"--gin.Checkpoint.init_from={str(start)!r}")
+      needs.append(f"train_{before.name}-early")
+      start = str(self._checkpoint(before, text))
+      flags.append(f"--gin.Checkpoint.init_from={start!r}")
     words = (
       "phi1_jax.train",
       f"--gin_file={self.config.recipe}",
@@ -271,44 +241,38 @@ class Plan:
       f"--gin.Checkpoint.every={early}",
       f"--gin.Checkpoint.keep_every={early}",
     )
+    name = f"train_{run.name}"
     if not arm.exercises:
       stop, seconds = f"--gin.Train.stop_at_step={early}", round(_STEP_SECONDS * early)
-      step = Step(f"train_{run.early}", tuple(needs), (*words, stop), seconds=seconds)
-      yield step
-      needs, length = [step.name], length - early
-    seconds = round(_STEP_SECONDS * length)
-    yield Step(f"train_{run.name}", tuple(needs), words, seconds=seconds)
+      yield Step(f"{name}-early", tuple(needs), (*words, stop), seconds=seconds)
+      needs, length = [f"{name}-early"], length - early
+    yield Step(name, tuple(needs), words, seconds=round(_STEP_SECONDS * length))
 
-  def _checkpoint(self, run: Run, step: int | None = None) -> Path:
-    """Return the checkpoint of a step; by default the one that others start from."""
-    step = step or run.early_step(self.config)
+  def _checkpoint(self, run: Run, step: int) -> Path:
     return self.folder / "train" / run.name / "checkpoints" / str(step)
 
-  def _judge(self, run: Run) -> Iterator[Step]:
-    """Yield evaluations: all task sets at the end, the nearest tier earlier, too."""
+  def _judge(self, run: Run) -> Step:
+    """Return the evaluation of a run on all task sets."""
     near, main = materials.TIERS[0], run.arm.exercises in (None, "main")
     sets = [*materials.TIERS, *(materials.FAR if main else ())]
-    if self.config.benchmarks and run.arm.name in _BENCHMARKED:
-      sets += ["humaneval-164"] + ["mbpp-full-500"] * (self.benchmarks is not None)
     flags = [f"--texts={self.folder / materials.TEXTS}"]
     if self.config.sampled and main:
       flags.append(f"--sampled={near}:{self.config.sampled}")
-    if self.benchmarks and "mbpp-full-500" in sets:
-      flags.append(f"--benchmarks={self.benchmarks}")
-    last, early = run.length(self.config), run.early_step(self.config)
-    for name, step, of, more, kind in (
-      (run.name, last, sets, flags, "main" if main else "control"),
-      (run.early, early, [near], [], "early"),
-    )[: 2 if main else 1]:
-      words = (
-        *("evals", "judge", f"--checkpoint={self._checkpoint(run, step)}"),
-        f"--workdir={self.folder / 'judged' / name}",
-        *(f"--task_set={task_set}" for task_set in of),
-        f"--max_new_tokens={self.config.max_new_tokens}",
-        *more,
-      )
-      needs = (f"train_{run.name}", "ruler", "held_out")
-      yield Step(f"judge_{name}", needs, words, seconds=_JUDGING_SECONDS[kind])
+    if self.config.benchmarks and run.arm.name in _BENCHMARKED:
+      sets.append("humaneval-164")
+      if self.benchmarks:
+        sets.append("mbpp-full-500")
+        flags.append(f"--benchmarks={self.benchmarks}")
+    checkpoint = self._checkpoint(run, run.length(self.config))
+    words = (
+      *("evals", "judge", f"--checkpoint={checkpoint}"),
+      f"--workdir={self.folder / 'judged' / run.name}",
+      *(f"--task_set={task_set}" for task_set in sets),
+      f"--max_new_tokens={self.config.max_new_tokens}",
+      *flags,
+    )
+    needs = (f"train_{run.name}", "ruler", "held_out")
+    return Step(f"judge_{run.name}", needs, words, seconds=_JUDGING_SECONDS[main])
 
   def _nearest(self) -> Iterator[Step]:
     """Yield the steps of the control that copies."""

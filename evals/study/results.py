@@ -6,8 +6,6 @@
     before it too), seconds, curve (step, loss), held_out (loss of its own data)
     scores     task set -> solved (ids), total, and value, low, high of pass@1,
                valid_syntax and runs
-    early      share of the nearest tier at the earlier checkpoint: flops, value, low,
-               high
     loss       kind of text -> nats per byte
     sampled    pass@k of the nearest tier, where it was sampled
   arms         a list, one per arm and size, over the seeds: about, scores per task set
@@ -18,9 +16,8 @@
   nearest      task set -> score of the control that copies
   seen         per tier: problems whose function some exercise computes, those where
                none does, and those whose functions cannot be compared
-  predictions  each with whether it held, and the numbers that say so
   examples     solved and failed problems with what was written
-  sets         name -> documents and tokens of what was trained on
+  sets         documents and tokens of every store, and the counts of the stages
   steps        seconds of each step of the study
   where        commits (of the steps, and of the gathering), versions, hardware, when
 
@@ -51,16 +48,10 @@ _ENDS = ("value", "low", "high")
 # Pairs of arms that the paper's claim and the controls are about: b against a. More
 # pairs measure the cost of pruning, and how much of it is size alone.
 _PAIRS = (
-  ("raw", "raw_exercises"),
-  ("filtered", "filtered_exercises"),
-  ("textbooks", FULL),
+  *((text, f"{text}_exercises") for text in arms.TEXTS),
   ("raw_exercises", "filtered_exercises"),
-  ("raw_exercises", FULL),
-  ("filtered_exercises", FULL),
-  ("exercises_alone", FULL),
-  ("shuffled", FULL),
-  ("wrong", FULL),
-  ("few", FULL),
+  *((a, FULL) for a in ("raw_exercises", "filtered_exercises", "exercises_alone")),
+  *((a, FULL) for a in ("shuffled", "wrong", "few")),
 )
 _NEAR = 3  # tiers that the study of tau counts: what is far is hardly ever similar
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "seqio", "datatrove")
@@ -71,42 +62,64 @@ _OfArm = Callable[[str], _Runs]  # the trainings of an arm, of the first size
 
 def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
   """Read every run of a study and write study.json."""
-  tiers = materials.TIERS
+  tiers, read_json = materials.TIERS, storage.read_json
   steps = list(storage.read_lines(folder / graph.STEPS))
   seconds = {row["step"]: row["seconds"] for row in steps}
   found = [_run(run, config, folder, seconds) for run in runs(config)]
-  first_size = next(iter(config.models))
-  of_arms = _arms(found)
-  nearest = {name: _score(folder / "judged" / "nearest" / name) for name in tiers}
-  scores = {a["name"]: a["scores"] for a in of_arms if a["size"] == first_size}
-  shares = {
-    arm: {name: each["value"] for name, each in of.items()}
-    for arm, of in (scores | {"nearest": nearest}).items()
-  }
+  groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+  for run in found:
+    groups.setdefault((run["arm"], run["size"]), []).append(run)
 
   def of_arm(arm: str) -> _Runs:
-    return [run for run in found if (run["arm"], run["size"]) == (arm, first_size)]
+    return groups[arm, next(iter(config.models))]
 
+  places = sorted((folder / "stores").iterdir())
+  stores = {place.name: read_json(place / "manifest.json") for place in places}
+  names = ("pool", "raw", "filter", "textbooks", "exercises", "main")
+  stages = {name: folders.read_stats(folder / "curate" / name) for name in names}
+  machines = [str(row["machine"]) for row in (*steps, graph.here()) if "machine" in row]
+  commits = [row["commit"] or "unknown" for row in (*steps, graph.here())]
   data = {
     "format": FORMAT,
     "config": dataclasses.asdict(config),
     "tiers": tiers,
     "far": list(materials.FAR),
     "runs": found,
-    "arms": of_arms,
+    "arms": [
+      {"name": arm, "size": size, "about": group[0]["about"]}
+      | {"scores": {name: over_seeds(group, name) for name in group[0]["scores"]}}
+      for (arm, size), group in groups.items()
+    ],
     "comparisons": _comparisons(of_arm, config.taus),
     "pruning": _pruning(folder, of_arm),
     "leak": _leak(config, folder, of_arm),
-    "nearest": nearest,
-    "seen": _seen(folder, of_arm(FULL)),
-    "predictions": arms.verdicts(tiers, min(config.taus), shares),
+    "nearest": {name: _score(folder / "judged" / "nearest" / name) for name in tiers},
+    "seen": [
+      {"task_set": name, "kind": kind, "n": len(ids)}
+      | {"share": _share(_samples(of_arm(FULL), name, ids))}
+      for name, kinds in read_json(folder / materials.SEEN).items()
+      for kind, ids in kinds.items()
+    ],
     "examples": _examples(config, folder, tiers),
-    "sets": _sets(folder),
+    "sets": {
+      "stores": _part(stores, "documents", "tokens", "bytes"),
+      "stages": _part(stages, "read", "kept", "dropped"),
+    },
     "steps": seconds,
-    "where": _where(steps),
+    "where": {
+      "commits": list(dict.fromkeys(commits)),
+      "python": platform.python_version(),
+      "machine": "; ".join(dict.fromkeys(machines)),
+      "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+      "when": time.strftime("%Y-%m-%d %H:%M"),
+    },
   }
   storage.write_json(folder / STUDY, data)
   return data
+
+
+def _part(rows: Mapping[str, Any], *keys: str) -> dict[str, dict[str, Any]]:
+  return {name: {key: row[key] for key in keys} for name, row in rows.items()}
 
 
 def _run(
@@ -117,24 +130,16 @@ def _run(
   rows = storage.read_lines(place / "metrics.jsonl")
   curve = [(row["step"], row["loss"]) for row in rows if "loss" in row]
   before, length, seen = run.before(config), trained["step"], trained["tokens_seen"]
-  per_step, flops = seen / length, trained["flops_per_token"]
-  tokens = {
-    "text": per_step * (before if run.arm.exercises else length),
-    "exercises": seen if run.arm.exercises else 0,
-  }
-  total = sum(tokens.values())
-  early, place = None, judged.with_name(run.early) / materials.TIERS[0]
-  if place.exists():
-    later = per_step * (length - run.early_step(config))
-    scored = _score(place)
-    early = {"flops": (total - later) * flops} | {key: scored[key] for key in _ENDS}
+  exercises = bool(run.arm.exercises)
+  text = seen / length * (before if exercises else length)
+  tokens = {"text": text, "exercises": seen if exercises else 0}
   sets = sorted(path.parent.name for path in judged.glob(f"*/{workdir.SUMMARY}"))
   sampled = None
   for name in [name for name in sets if name.endswith(judge.SAMPLED)]:
     sets.remove(name)
-    told = storage.read_json(judged / name / workdir.SUMMARY)
-    task_set = told["settings"]["task_set"]
-    sampled = {"task_set": task_set, **told["scores"][VARIANT]}
+    found = storage.read_json(judged / name / workdir.SUMMARY)
+    sampled = {"task_set": found["settings"]["task_set"], **found["scores"][VARIANT]}
+  names = (f"train_{run.name}", f"train_{run.name}-early")
   return {
     "name": run.name,
     "arm": run.arm.name,
@@ -144,13 +149,12 @@ def _run(
     "parameters": trained["parameters"],
     "steps": before + length,
     "tokens": tokens,
-    "flops": total * flops,
-    "seconds": sum(seconds.get(f"train_{name}", 0.0) for name in (run.name, run.early)),
+    "flops": sum(tokens.values()) * trained["flops_per_token"],
+    "seconds": sum(seconds.get(name, 0.0) for name in names),
     "started": before,
     "curve": curve[:: max(1, len(curve) // _CURVE_POINTS)],
     "held_out": [(row["step"], row["eval/loss"]) for row in rows if "eval/loss" in row],
     "scores": {name: _score(judged / name) for name in sets},
-    "early": early,
     "loss": {r["kind"]: r for r in storage.read_json(judged / loss.RESULT)["losses"]},
     "sampled": sampled,
   }
@@ -158,14 +162,14 @@ def _run(
 
 def _score(place: Path) -> dict[str, Any]:
   """Return the score of a judged task set, with the ids of solved problems."""
-  told = storage.read_json(place / workdir.SUMMARY)
+  found = storage.read_json(place / workdir.SUMMARY)
   digest = storage.read_json(place / workdir.RUN)["execute"]["judge"]
   passed = {
     row["task_id"]: row["outcome"] == "passed"
     for row in storage.read_lines(place / workdir.VERDICTS)
     if (row["variant"], row["judge"], row["sample"]) == (VARIANT, digest, 0)
   }
-  first, rates = told["scores"][VARIANT]["pass@1"], told["rates"][VARIANT]
+  first, rates = found["scores"][VARIANT]["pass@1"], found["rates"][VARIANT]
   return {
     **{key: first[key] for key in _ENDS},
     "solved": sorted(name for name, each in passed.items() if each),
@@ -176,21 +180,9 @@ def _score(place: Path) -> dict[str, Any]:
 
 def over_seeds(group: _Runs, name: str) -> dict[str, Any]:
   """Return a task set's score over the seeds."""
-  of_first = group[0]["scores"][name]
   solved = [len(run["scores"][name]["solved"]) for run in group]
-  estimate = dataclasses.asdict(score.over_trainings(_samples(group, name)))
-  return {**estimate, "solved": solved, "total": of_first["total"]}
-
-
-def _arms(found: _Runs) -> list[dict[str, Any]]:
-  groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-  for run in found:
-    groups.setdefault((run["arm"], run["size"]), []).append(run)
-  return [
-    {"name": arm, "size": size, "about": group[0]["about"]}
-    | {"scores": {name: over_seeds(group, name) for name in group[0]["scores"]}}
-    for (arm, size), group in groups.items()
-  ]
+  found = dataclasses.asdict(score.over_trainings(_samples(group, name)))
+  return {**found, "solved": solved, "total": group[0]["scores"][name]["total"]}
 
 
 def ids_of(task_set: str) -> list[str]:
@@ -214,9 +206,9 @@ def _share(correct: Mapping[str, Sequence[bool]]) -> dict[str, Any] | None:
 
 def _comparisons(of_arm: _OfArm, taus: Sequence[float]) -> list[dict[str, Any]]:
   """Return paired tests of `_PAIRS`, and about pruning, on every tier."""
-  rows = []
   pruned = [(arms.pruned(tau), FULL) for tau in taus]
   size_alone = (THINNED, FULL), (arms.pruned(min(taus)), THINNED)
+  rows = []
   for a, b in (*_PAIRS, *pruned, *size_alone):
     for name in materials.TIERS:
       both = [_samples(of_arm(arm), name) for arm in (a, b)]
@@ -243,12 +235,12 @@ def _pruning(folder: Path, of_arm: _OfArm) -> list[dict[str, Any]]:
     for kind in ("similar", "non-similar", "total"):
       subset: dict[str, Any] = {"subset": kind}
       for label, of in wanted.items():
-        correct = {}
-        for name in materials.TIERS[:_NEAR]:
-          ids = ids_of(name)
-          if kind != "total":
-            ids = [n for n in ids if (n in similar) == (kind == "similar")]
-          correct |= _samples(of_arm(of), name, ids)
+        correct = {
+          name: seeds
+          for tier in materials.TIERS[:_NEAR]
+          for name, seeds in _samples(of_arm(of), tier).items()
+          if kind == "total" or (name in similar) == (kind == "similar")
+        }
         subset |= {label: _share(correct), "n": len(correct)}
       subsets.append(subset)
     manifest = storage.read_json(folder / "stores" / arm / "manifest.json")
@@ -287,24 +279,12 @@ def _leak(config: StudyConfig, folder: Path, of_arm: _OfArm) -> dict[str, Any]:
     }
     for label, arm in (("without", FULL), ("with", "leaked"))
   }
-  return {
-    "task_set": task_set,
-    "planted": len(planted),
-    "copies": config.leak_copies,
+  facts = {"task_set": task_set, "planted": len(planted), "copies": config.leak_copies}
+  return facts | {
     "found": len(caught),
     "others_dropped": others_dropped,
     "shares": shares,
   }
-
-
-def _seen(folder: Path, group: _Runs) -> list[dict[str, Any]]:
-  """Return scores by whether some exercise computes a problem's function."""
-  return [
-    {"task_set": name, "kind": kind, "n": len(ids)}
-    | {"share": _share(_samples(group, name, ids))}
-    for name, kinds in storage.read_json(folder / materials.SEEN).items()
-    for kind, ids in kinds.items()
-  ]
 
 
 def _examples(
@@ -328,30 +308,3 @@ def _examples(
         of |= {"completion": row["completion"], "reference": problem.reference}
         rows.append(of | {key: verdict[key] for key in ("outcome", "detail")})
   return rows
-
-
-def _sets(folder: Path) -> dict[str, Any]:
-  """Return documents and tokens of every store, and the counts of the stages."""
-  stores, stages = {}, {}
-  for place in sorted((folder / "stores").iterdir()):
-    manifest = storage.read_json(place / "manifest.json")
-    stores[place.name] = {
-      key: manifest[key] for key in ("documents", "tokens", "bytes")
-    }
-  for name in ("pool", "raw", "filter", "textbooks", "exercises", "main"):
-    stats = folders.read_stats(folder / "curate" / name)
-    stages[name] = {key: stats[key] for key in ("read", "kept", "dropped")}
-  return {"stores": stores, "stages": stages}
-
-
-def _where(steps: _Runs) -> dict[str, Any]:
-  """Return commits, versions and hardware, given the rows of the finished steps."""
-  rows = [*steps, graph.here()]
-  machines = [row["machine"] for row in rows if "machine" in row]
-  return {
-    "commits": list(dict.fromkeys(row["commit"] or "unknown" for row in rows)),
-    "python": platform.python_version(),
-    "machine": "; ".join(dict.fromkeys(machines)),
-    "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
-    "when": time.strftime("%Y-%m-%d %H:%M"),
-  }

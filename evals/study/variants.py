@@ -53,25 +53,29 @@ def renamed(text: str, old: Sequence[str], new: Sequence[str]) -> str:
   return re.sub(pattern, lambda match: names[match[1]], text)
 
 
-def shuffled(documents: Sequence[Document], seed: int) -> list[Document]:
-  """Return exercises whose bodies belong to other names and docstrings.
+def wrong(
+  documents: Sequence[Document], share: float, seed: int, kind: str = "wrong"
+) -> list[Document]:
+  """Return exercises of which a share has the solution of another.
 
-  A model can learn the form of an exercise and the language of solutions from them, but
+  It is about their own arguments. With share 1 and kind "shuffled" all have it, and a
+  model can learn the form of an exercise and the language of solutions from them, but
   not the meaning of a docstring or a name.
   """
-  return [
-    _changed(document, of, body, "shuffled")
-    for document, of, body in _with_other_bodies(documents, seed)
-  ]
-
-
-def wrong(documents: Sequence[Document], share: float, seed: int) -> list[Document]:
-  """Return exercises of which a share has the solution of another."""
-  chance = random.Random(f"wrong {seed}")
-  found = []
-  for document, of, body in _with_other_bodies(documents, seed):
-    if chance.random() < share and body != of.body:
-      document = _changed(document, of, body, "wrong")
+  cut = [(document, parts(document.text)) for document in documents]
+  known = [(document, of) for document, of in cut if of is not None]
+  places = list(range(len(known)))
+  random.Random(f"derangement {seed}").shuffle(places)
+  # One cycle through all of them: each gets the body of the next.
+  following = dict(zip(places, [*places[1:], *places[:1]], strict=True))
+  chance, found = random.Random(f"wrong {seed}"), []
+  for place, (document, of) in enumerate(known):
+    lender = known[following[place]][1]
+    body = renamed(lender.body, lender.arguments, of.arguments)
+    if share == 1 or (chance.random() < share and body != of.body):
+      text = of.head + of.docstring + body
+      changed = document.noted(STAGE, {"kind": kind, "of": document.id})
+      document = dataclasses.replace(changed, id=identify(kind, text), text=text)
     found.append(document)
   return found
 
@@ -99,30 +103,6 @@ def leaked(
     for copy in range(copies)
   ]
   return sorted([*documents, *planted], key=lambda d: d.id)
-
-
-def _with_other_bodies(
-  documents: Sequence[Document], seed: int
-) -> list[tuple[Document, Parts, str]]:
-  """Return each exercise with the body of another, about its own arguments."""
-  cut = [(document, parts(document.text)) for document in documents]
-  known = [(document, of) for document, of in cut if of is not None]
-  places = list(range(len(known)))
-  random.Random(f"derangement {seed}").shuffle(places)
-  # One cycle through all of them: each gets the body of the next.
-  following = dict(zip(places, [*places[1:], *places[:1]], strict=True))
-  found = []
-  for place, (document, of) in enumerate(known):
-    lender = known[following[place]][1]
-    body = renamed(lender.body, lender.arguments, of.arguments)
-    found.append((document, of, body))
-  return found
-
-
-def _changed(document: Document, of: Parts, body: str, kind: str) -> Document:
-  text = of.head + of.docstring + body
-  changed = document.noted(STAGE, {"kind": kind, "of": document.id})
-  return dataclasses.replace(changed, id=identify(kind, text), text=text)
 
 
 def copied(

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from evals import __main__ as command_line
-from evals import benchmark
+from evals import backends, benchmark
 from phi1_jax import InputError
 
 STUB = 'def {0}(a):\n  """ {0} """\n'
@@ -106,10 +106,43 @@ def test_references_are_counted_by_problem(run, capsys):
 
 
 @pytest.mark.parametrize(
-  "flags", [["--references"], ["--workdir=x", "--completions=made.json"]]
+  ("old", "new", "expected"),
+  [
+    ("2 *", "3 *", "mine/0: reference failed: wrong"),
+    ("assert candidate(2) == 4", "candidate(2)", "mine/0: empty body passed"),
+  ],
 )
-def test_a_wrong_reference_of_a_user_is_wrong_input(run, files, flags):
+@pytest.mark.parametrize(
+  "flags",
+  [
+    ["--references"],
+    ["--workdir=x", "--completions=made.json"],
+    ["--workdir=x", "--checkpoint=x"],
+    ["--workdir=x", "--checkpoint=x", "--stage=generate"],
+  ],
+)
+def test_a_wrong_problem_of_a_user_is_refused_before_a_model_is_asked(
+  run, files, flags, old, new, expected, monkeypatch, knowing
+):
+  class Unasked(knowing):
+    def complete(self, wanted):
+      pytest.fail("the model was asked")
+
+  monkeypatch.setattr(backends, "CheckpointBackend", lambda *_: Unasked([]))
   text = (files / "mine.jsonl").read_text()
-  (files / "mine.jsonl").write_text(text.replace("2 *", "3 *", 1))
-  with pytest.raises(InputError, match=r"mine\.jsonl: mine/0: reference failed: wrong"):
+  (files / "mine.jsonl").write_text(text.replace(old, new, 1))
+  with pytest.raises(InputError, match=rf"mine\.jsonl: {expected}"):
     command_line.main(["custom", "--problems=mine.jsonl", *flags])
+
+
+def test_a_machine_that_judges_wrong_is_found_before_a_model_is_asked(
+  only_five, knowing, trusting, monkeypatch, tmp_path
+):
+  backend = knowing(only_five)
+  monkeypatch.setattr(benchmark, "Sandbox", lambda **_: trusting(hacks="passed"))
+  monkeypatch.setattr(backends, "CheckpointBackend", lambda *_: backend)
+  flags = ["humaneval", "--checkpoint=x", f"--workdir={tmp_path / 'run'}"]
+  assert command_line.main(flags) == benchmark.FAILED
+  assert backend.asked == []
+  assert command_line.main([*flags, "--stage=generate"]) == 0  # judged elsewhere
+  assert len(backend.asked) == 5

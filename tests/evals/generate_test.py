@@ -68,7 +68,8 @@ def test_a_file_is_counted_before_it_is_taken(five, tmp_path, monkeypatch):
   line = '{"task_id": "%s", "completion": "", "log_probs": -Infinity}\n'
   file.write_text("".join(line % problem.id for problem in five))
   settings_file.begin(tmp_path / workdir.RUN, {})
-  completions.take(tmp_path, file, five)
+  found = completions.read(file, five)
+  completions.take(tmp_path, file, found)
   rows = storage.read_lines(tmp_path / workdir.COMPLETIONS)
   assert [row["log_probs"] for row in rows] == [None] * 5
   (tmp_path / workdir.RUN).unlink()
@@ -80,7 +81,7 @@ def test_a_file_is_counted_before_it_is_taken(five, tmp_path, monkeypatch):
 
   monkeypatch.setattr(storage.JsonLines, "append", kill)
   with pytest.raises(KeyboardInterrupt):
-    completions.take(tmp_path, file, five)
+    completions.take(tmp_path, file, found)
   assert storage.read_json(tmp_path / workdir.RUN)["generate"]["rows"] == 5
 
 

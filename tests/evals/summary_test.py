@@ -99,7 +99,7 @@ def judged(folder, problems, asked, rows, sandbox):
   path = folder / "made.jsonl"
   path.write_text("\n".join(map(json.dumps, rows)))
   settings_file.begin(folder / "run.json", {})
-  completions.take(folder, path, problems)
+  completions.take(folder, path, completions.read(path, problems))
   execute.execute(folder, problems, asked, sandbox, {})
   return summary.read(folder, problems, asked)
 

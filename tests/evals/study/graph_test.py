@@ -79,20 +79,6 @@ def test_a_step_waits_for_what_it_needs_and_is_never_run_again(tmp_path, module,
   assert (len(called), ran()) == (1, ["a", "c"])
 
 
-def test_functions_are_called_one_at_a_time_beside_other_steps(tmp_path, module, ran):
-  inside, most = [], []
-
-  def function():
-    inside.append(1)
-    time.sleep(0.1)
-    most.append(len(inside))
-    inside.pop()
-
-  steps = [Step(name, function=function) for name in ("a", "b", "c")]
-  assert graph.run([*steps, module("d")], tmp_path, 4)
-  assert (most, ran()) == ([1, 1, 1], ["d"])
-
-
 def test_a_step_with_other_words_is_run_again(tmp_path, module, ran):
   assert graph.run([module("a")], tmp_path, 1)
   changed = Step("a", (), ("noted", "a", "otherwise"))
@@ -168,10 +154,10 @@ graph.run([step], Path({str(tmp_path)!r}), 1)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux alone has it")
-def test_every_job_has_its_own_cores():
+def test_every_job_has_its_own_cores(tmp_path):
   cores = sorted(os.sched_getaffinity(0))
-  shares = [graph._share(place, len(cores)) for place in range(len(cores))]
-  assert sorted(core for share in shares for core in share or ()) == cores
+  shares = graph._Children(tmp_path, len(cores)).shares
+  assert sorted(core for share in shares for core in share) == cores
 
 
 def test_what_was_running_when_a_step_broke_is_noted(tmp_path, module, ran):

@@ -50,7 +50,6 @@ def _run(arm, solved):
     "curve": [(1, 7.0), (200, 2.0)],
     "held_out": [(200, 2.1)],
     "scores": scores,
-    "early": {"flops": 2e12, "value": 0.1, "low": 0.05, "high": 0.2},
     "loss": {"exercise": {"nats_per_byte": 0.25}, "all": {"nats_per_byte": 0.4}},
     "sampled": {"task_set": TIERS[0], "pass@1": _score(20), "pass@5": _score(40)},
   }
@@ -97,11 +96,6 @@ def fixture_data():
       {"task_set": TIERS[0], "kind": "seen", "n": 0, "share": None},
     ],
     "nearest": {tier: _score(2) for tier in TIERS},
-    "predictions": [
-      {"text": "a", "holds": True, "numbers": [["raw", TIERS[0], 0.25]]},
-      {"text": "b", "holds": False, "numbers": []},
-      {"text": "c", "holds": None, "numbers": [["few", TIERS[0], None]]},
-    ],
     "examples": [
       {
         "task_set": TIERS[0],
@@ -123,16 +117,11 @@ def test_the_page_shows_every_arm_table_and_figure(data):
   for arm in arms.arms(CONFIG.taus):
     assert f"<code>{arm.name}</code>: {arm.about}" in html
     assert any(row[0] == arm.name for row in rows)
-  assert html.count("<svg") == 3
+  assert html.count("<svg") == 2
   assert "found 19 of 20" in html
   assert [
     *("0.95", "7 of 100 (7.0%)", "1.5", "similar", "2", "50 (9-91)", "-", "-")
   ] in rows
-  assert [row[1:] for row in rows if row[0] in "abc"] == [
-    ["held", "raw 25"],
-    ["did not hold", ""],
-    ["cannot be said", "few -"],
-  ]
   assert any("0 of 164" in row for row in rows)
   assert "<i>" not in html  # an example's text is no markup
   assert "&lt;i&gt;" in html

@@ -82,26 +82,17 @@ def test_exercises_start_from_the_text_of_their_own_seed_and_size(steps):
       assert f"train_{before}-early" in step.needs
 
 
-def test_every_model_is_judged_on_all_tiers_and_only_once(steps):
-  judged = [s for s in steps if s.words[:2] == ("evals", "judge")]
-  ends = [s for s in judged if not s.name.endswith("-early")]
-  assert len(ends) == 2 * 3 * 16
-  for step in ends:
-    sets = [w for w in step.words if w.startswith("--task_set=")]
-    assert len(sets) == len(set(sets)) >= 5
-
-
-def test_what_is_judged_early_is_a_checkpoint_that_is_kept(steps):
+def test_every_model_is_judged_once_on_all_tiers_at_its_last_checkpoint(steps):
   trained = {s.name: s for s in steps if s.words[:1] == ("phi1_jax.train",)}
   judged = [s for s in steps if s.words[:2] == ("evals", "judge")]
-  assert sum(s.name.endswith("-early") for s in judged) == 2 * 3 * 7
+  assert len(judged) == 2 * 3 * 16
   for step in judged:
-    run = trained[step.name.replace("judge_", "train_").removesuffix("-early")]
+    sets = [w for w in step.words if w.startswith("--task_set=")]
+    assert len(sets) == len(set(sets)) >= 5
+    run = trained[step.name.replace("judge_", "train_")]
     checkpoint = next(w for w in step.words if w.startswith("--checkpoint="))
-    at, length = int(Path(checkpoint).name), int(_bound(run, "Train.total_steps"))
+    assert Path(checkpoint).name == _bound(run, "Train.total_steps")
     assert run.name in step.needs
-    assert at % int(_bound(run, "Checkpoint.keep_every")) == 0
-    assert (at < length) if step.name.endswith("-early") else (at == length)
 
 
 def test_benchmarks_are_asked_of_the_arms_of_the_figure(steps):

@@ -25,6 +25,10 @@ def fixture_documents():
   ]
 
 
+def _shuffled(documents, seed):
+  return variants.wrong(documents, 1, seed, "shuffled")
+
+
 def _cut(document) -> variants.Parts:
   found = variants.parts(document.text)
   assert found is not None
@@ -55,7 +59,7 @@ def test_names_are_replaced_at_once_and_whole():
 
 
 def test_shuffling_moves_every_body_and_keeps_what_asks_for_it(documents):
-  changed = variants.shuffled(documents, 0)
+  changed = _shuffled(documents, 0)
   assert len(changed) == len(documents)
   moved = 0
   for before, after in zip(documents, changed, strict=True):
@@ -64,11 +68,11 @@ def test_shuffling_moves_every_body_and_keeps_what_asks_for_it(documents):
     moved += a.body != b.body
     assert after.provenance["variant"] == {"kind": "shuffled", "of": before.id}
   assert moved >= 0.95 * len(documents)  # two may be solved alike
-  assert changed == variants.shuffled(documents, 0) != variants.shuffled(documents, 1)
+  assert changed == _shuffled(documents, 0) != _shuffled(documents, 1)
 
 
 def test_shuffled_bodies_run_on_the_argument_of_their_function(documents):
-  for document in variants.shuffled(documents, 0):
+  for document in _shuffled(documents, 0):
     cut, namespace = _cut(document), {}
     exec(document.text, namespace)
     namespace[cut.head.split("(")[0].removeprefix("def ")](3)
