@@ -15,6 +15,7 @@ from . import differential
 DETAIL_LENGTH = 500
 _SOURCE_LENGTH = 2000
 _SHOWN_VALUE = 160
+_LONG = 8000  # characters of a test that is compiled anew for each program
 
 
 class Stop(BaseException):
@@ -101,8 +102,14 @@ def run(tests, namespace: dict, absent=()) -> dict:
   return _verdict("passed", "", None)
 
 
-@functools.lru_cache(maxsize=256)  # many samples of a problem share its tests
 def _compile(source: str, name: str):
+  compiled = _keep_compiled if len(source) < _LONG else _keep_compiled.__wrapped__
+  return compiled(source, name)
+
+
+# Samples of one problem share its tests, and those of a benchmark's problems alternate.
+@functools.lru_cache(maxsize=2048)
+def _keep_compiled(source: str, name: str):
   return compile(_Keep().visit(ast.parse(source)), name, "exec", dont_inherit=True)
 
 

@@ -418,7 +418,7 @@ def _exception(described) -> BaseException:
   return error
 
 
-@functools.lru_cache(maxsize=256)  # many samples of a problem share its tests
+@functools.lru_cache(maxsize=512)  # many samples of a problem share its tests
 def _names(tests: tuple):
   """What the tests take from the code: (names, those of them used like modules).
 
