@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import dataclasses
 import errno
+import importlib
 import logging
 import os
 import sys
@@ -22,10 +23,10 @@ from typing import Any
 from phi1_jax import InputError, storage
 from phi1_jax.cli import command
 from phi1_jax.cli.progress import Progress
+from phi1_jax.curation.config import STAGES
 from phi1_jax.curation.deduplicate import LossError
 from phi1_jax.curation.engine import EXECUTORS, Engine, Job, TaskError
 from phi1_jax.curation.folder import COMPLETED, STAGE, EmptyError
-from phi1_jax.curation.stages import STAGES
 from phi1_jax.llm.client import BudgetError, RequestError
 from phi1_jax.llm.config import LlmConfig
 from phi1_jax.problems import mbpp
@@ -36,7 +37,7 @@ log = logging.getLogger("phi1_jax.curate")
 ALL = "all"
 FAILED = 1
 CONFIGURABLES = {
-  **{stage.part: stage.config for stage in STAGES.values()},
+  **{config.gin_name: config for _, config in STAGES.values()},
   "Llm": LlmConfig,
 }
 _DECONTAMINATE = "decontaminate"
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   jobs = [(name, _job(name, folder, arguments)) for name, folder in _places(arguments)]
   for name, job in jobs:
     try:
-      _estimate(name, job) if arguments.estimate else _run(name, job)
+      _estimate(name, job) if arguments.estimate else _run(name, job, arguments.tau)
     except _FAILURES as error:
       print(f"error: {error}", file=sys.stderr)
       return FAILED
@@ -140,19 +141,25 @@ def _parser() -> command.Parser:
 def _parameters() -> str:
   """Return the gin names of all stages' settings."""
   lines = ["parameters (--gin.PART.NAME=VALUE; phi1_jax/curation/config.py says more):"]
-  for name, stage in STAGES.items():
-    fields = ", ".join(field.name for field in dataclasses.fields(stage.config))
-    text = f"{name}: {stage.part}.{{{fields}}}"
+  for name, (_, config) in STAGES.items():
+    fields = ", ".join(field.name for field in dataclasses.fields(config))
+    text = f"{name}: {config.gin_name}.{{{fields}}}"
     lines += textwrap.wrap(text, 78, initial_indent="  ", subsequent_indent="    ")
   return "\n".join(lines)
 
 
-def _taus(text: str) -> tuple[float, ...]:
+def _taus(text: str) -> list[float]:
   try:
-    return tuple(map(float, text.split(",")))
+    taus = [float(each) for each in text.split(",")]
   except ValueError:
-    expected = "numbers such as 0.95,0.9,0.85,0.8"
-    raise InputError(f"--tau: got {text!r}, expected {expected}") from None
+    taus = []
+  different = {f"{tau:g}" for tau in taus}  # the names of their folders
+  if not taus or len(different) < len(taus) or not all(0 < tau < 1 for tau in taus):
+    raise InputError(
+      f"--tau: got {text!r}, expected different numbers between 0 and 1, such as "
+      "0.95,0.9,0.85,0.8"
+    )
+  return taus
 
 
 def _places(arguments: argparse.Namespace) -> list[tuple[str, AnyPath]]:
@@ -174,7 +181,7 @@ def _job(name: str, folder: AnyPath, arguments: argparse.Namespace) -> Job:
       arguments.gin_files, arguments.gin_bindings, classes, partial=True
     )[part]
 
-  config = load(STAGES[name].part)
+  config = load(STAGES[name][1].gin_name)
   if name == "deduplicate" and arguments.against:
     config = dataclasses.replace(config, against=tuple(arguments.against))
   elif arguments.against and arguments.stage == name:
@@ -183,7 +190,7 @@ def _job(name: str, folder: AnyPath, arguments: argparse.Namespace) -> Job:
   if name == _DECONTAMINATE:
     config = _decontaminate(config, arguments)
   engine = Engine(arguments.executor, arguments.tasks, arguments.workers, Progress)
-  job = Job(config, folder, engine, lambda: _client(name, load("Llm")), arguments.tau)
+  job = Job(config, folder, engine, lambda: _client(name, load("Llm")))
   if job.needs_llm:
     load("Llm")  # so that its errors come first
     # The bar of the replies shows the money too; two bars would fight for a line.
@@ -191,7 +198,7 @@ def _job(name: str, folder: AnyPath, arguments: argparse.Namespace) -> Job:
   checkpoint = getattr(config, "checkpoint", None)
   if checkpoint and not storage.exists(storage.parse(checkpoint)):
     raise InputError(
-      f"{STAGES[name].part}.checkpoint: no {checkpoint}; expected the work directory "
+      f"{config.gin_name}.checkpoint: no {checkpoint}; expected the work directory "
       "of a training, such as that of\npython -m phi1_jax.train "
       "--gin_file=gin/quickstart_pretrain.gin"
     )
@@ -237,7 +244,6 @@ def _beside(config: Any, folder: AnyPath) -> Any:
 @contextlib.contextmanager
 def _client(name: str, config: LlmConfig) -> Iterator[Any]:
   """Open a client whose bar shows money and time."""
-  from phi1_jax.curation.replies import Replies
   from phi1_jax.llm.client import Client
 
   bar, seen = None, 0
@@ -252,15 +258,25 @@ def _client(name: str, config: LlmConfig) -> Iterator[Any]:
     seen = now.done
 
   with contextlib.ExitStack() as opened, Client(config, show) as client:
-    yield Replies(config, client)
+    yield client
 
 
-def _run(name: str, job: Job) -> None:
-  """Run a stage and print a summary."""
+def _run(name: str, job: Job, taus: list[float] | None) -> None:
+  """Run a stage, or the pruning study, and print a summary."""
   log.info("%s -> %s", name, job.folder)
   with storage.Lease(job.folder, f"running {name}"):
+    if taus:
+      from phi1_jax.curation import decontaminate
+
+      for row in decontaminate.study(job, taus):
+        removed = f"removed {row['removed']:,} of {row['read']:,} ({row['share']:.1%})"
+        close = {n: len(each["similar"]) for n, each in row["benchmarks"].items()}
+        found = ", ".join(f"{count} of {name}" for name, count in close.items())
+        print(f"tau {row['tau']:g}: {removed}; problems with a close match: {found}")
+      print(f"written: {job.folder / decontaminate.STUDY}", flush=True)
+      return
     was_done = storage.exists(job.folder / COMPLETED)
-    print(_summary(name, STAGES[name].run(job)))
+    print(_summary(name, _module(name).run(job)))
   done = "was complete already" if was_done else "written"
   print(f"{done}: {job.folder}", flush=True)
 
@@ -270,20 +286,18 @@ def _estimate(name: str, job: Job) -> None:
   if not job.needs_llm:
     print(f"{name}: asks no LLM, costs nothing")
     return
-  with job.client() as replies:
-    print(f"{name}: {replies.estimate(STAGES[name].requests(job, replies)).text()}")
+  with job.client() as client:
+    print(f"{name}: {client.estimate(_module(name).requests(job, client)).text()}")
+
+
+def _module(stage: str) -> Any:
+  return importlib.import_module(f"phi1_jax.curation.{STAGES[stage][0]}")
 
 
 def _summary(name: str, stats: dict[str, Any]) -> str:
   """Return a few lines about what a stage did."""
-  lines = [f"{name}: done"]
-  if "rows" in stats:  # a study keeps a set per rate, none of its own
-    from phi1_jax.curation import decontaminate
-
-    lines.append(decontaminate.table(stats["rows"]))
-  if "read" in stats:
-    lines = [f"{name}: read {stats['read']:,}, kept {stats['kept']:,}"]
-    lines += [f"  dropped {n:,}: {reason}" for reason, n in stats["dropped"].items()]
+  lines = [f"{name}: read {stats['read']:,}, kept {stats['kept']:,}"]
+  lines += [f"  dropped {n:,}: {reason}" for reason, n in stats["dropped"].items()]
   masked = stats.get("masked")
   if isinstance(masked, dict):
     lines += [f"  masked {n:,}: {kind}" for kind, n in masked.items()]

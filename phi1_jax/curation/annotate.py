@@ -29,7 +29,7 @@ from phi1_jax.curation.config import AnnotateConfig
 from phi1_jax.curation.document import Decision, Document, Drop, Keep, Tally
 from phi1_jax.curation.engine import Job
 from phi1_jax.curation.folder import Tick
-from phi1_jax.curation.replies import Replies
+from phi1_jax.llm.client import Client
 from phi1_jax.llm.conversation import Malformed
 from phi1_jax.llm.request import Request
 from phi1_jax.storage import AnyPath
@@ -60,8 +60,8 @@ def run(job: Job, judge: Any = None) -> dict[str, Any]:
   if config.compare_with:  # before anything is judged, and paid for
     labelled("Annotate.compare_with", config.compare_with)
   if judge is None and job.needs_llm:
-    with job.client() as replies:
-      return run(job, LlmJudge(config, PLACES, replies))
+    with job.client() as client:
+      return run(job, LlmJudge(config, PLACES, client))
   judge = judge or LocalJudge()
   settings = {"version": VERSION, **judge.identity()}
   return job.run(STAGE, settings, functools.partial(_run, job, judge))
@@ -239,7 +239,8 @@ def labelled(name: str, place: str) -> list[tuple[Document, float]]:
     InputError: the stage is not complete, was changed, or a document has no score.
   """
   folder = storage.parse(place)
-  folders.kept_files(folder)  # refuses changed files
+  with folders.naming(name):
+    folders.kept_files(folder)  # refuses changed files
   found = []
   for document in folders.kept(folder):
     noted = document.provenance.get(STAGE)
@@ -307,9 +308,9 @@ class LlmJudge(prompt.Asker):
       yield score, reason, {"judge": "llm", **facts}
 
 
-def requests(job: Job, replies: Replies) -> Iterator[Request]:
+def requests(job: Job, client: Client) -> Iterator[Request]:
   """Yield the requests of a job, to estimate their cost."""
-  judge = LlmJudge(job.config, PLACES, replies)
+  judge = LlmJudge(job.config, PLACES, client)
   with tempfile.TemporaryDirectory() as scratch:
     engine = dataclasses.replace(job.engine, executor="local")
     sampling = dataclasses.replace(job, folder=Path(scratch), engine=engine)

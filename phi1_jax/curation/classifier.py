@@ -7,7 +7,7 @@ Its folder holds, beside what every stage leaves:
                      people only whom you would let run code
   classifier.json    method, training data, threshold
   report.json        the methods and two baselines on the same split, held out by
-                     repository: F1 against threshold, calibration, AUC
+                     repository: F1 against threshold, Brier score, AUC
 """
 
 import collections
@@ -39,7 +39,6 @@ ESTIMATOR, ABOUT = "classifier.joblib", "classifier.json"
 _FEWEST = 10
 _FOLDS = 5
 _THRESHOLDS = np.round(np.arange(0.05, 1.0, 0.05), 2)
-_BINS = 10
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -124,8 +123,7 @@ def _report(labels: _Labels, config: ClassifierConfig) -> tuple[dict[str, Any], 
   The report, on documents that nothing was fitted to, has `threshold`, and
   `at_threshold`: the method's figures there; `methods`: for each method and baseline
   `f1` (rows of threshold, precision, recall, f1, kept), `best` (its best row, which is
-  optimistic), `calibration` (bins), `brier`, `auc`, and `spearman` of the probability
-  with the score.
+  optimistic), `brier`, `auc`, and `spearman` of the probability with the score.
   """
   train, tested = ~labels.tested, labels.tested
   texts = [text for text, on in zip(labels.texts, train, strict=True) if on]
@@ -199,18 +197,9 @@ def _figures(
 ) -> dict[str, Any]:
   rows = [f1_at(positive, predicted, float(threshold)) for threshold in _THRESHOLDS]
   both = positive.any() and not positive.all()
-  place = np.minimum((predicted * _BINS).astype(int), _BINS - 1)
   return {
     "f1": rows,
     "best": max(rows, key=lambda row: row["f1"]),
-    "calibration": [
-      {
-        "predicted": round(float(predicted[place == b].mean()), 4),
-        "share": round(float(positive[place == b].mean()), 4),
-        "documents": int((place == b).sum()),
-      }
-      for b in np.unique(place)
-    ],
     "brier": round(float(((predicted - positive) ** 2).mean()), 4),
     "auc": round(float(roc_auc_score(positive, predicted)), 4) if both else None,
     "spearman": annotate.agreement(scores, 5 * predicted)["spearman"],

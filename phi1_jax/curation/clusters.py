@@ -10,6 +10,7 @@ no reason. So no chain of small steps removes a whole source.
 
 import functools
 import io
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +26,8 @@ MEMBER = np.dtype([("bucket", "u8"), ("key", "u8"), ("number", "u8"), ("size", "
 PAIR = np.dtype([("key1", "u8"), ("one", "u8"), ("key2", "u8"), ("two", "u8")])
 EDGE = np.dtype([*PAIR.descr, ("similarity", "f8")])
 # Verdict on a document; `by` is the one that stays, and the similarity of that is -1.
-VERDICT = np.dtype(
-  [("number", "u8"), ("by", "u8"), ("similarity", "f8"), ("size", "u8")]
-)
+_NAMES = ("number", "key", "by", "by_key", "similarity", "size")
+VERDICT = np.dtype([(n, "f8" if n == "similarity" else "u8") for n in _NAMES])
 STAYS = -1.0
 AGAINST = 0  # priority, in the four highest bits of a key, of documents that stay
 _ROWS = 32  # bits of a row in a document's number
@@ -152,25 +152,32 @@ def part_of_key(keys: npt.NDArray[np.uint64], parts: int) -> np.ndarray:
 def choose(folder: AnyPath) -> Table:
   """Decide which documents stay, one range of keys after the other.
 
-  Only the edges of one range are in memory, and 32 bytes for each document that goes.
+  Only the edges of one range are in memory, and 48 bytes for each document that goes.
 
   Returns:
     Verdicts on the documents that go, and on those that stay for them, each with the
-    number of documents in its cluster.
+    number of documents in its cluster. A document that was read twice counts once.
   """
   gone = np.zeros(0, VERDICT)
   for name in storage.names(folder):
     table = load_all(folder / name, EDGE)
     table = table[(table["key2"] >> np.uint64(60)) != AGAINST]
-    table = table[_redirected(table, gone)]
-    now = _chosen(np.sort(table, order=("key2", "two", "key1", "one")))
-    made = np.array([(two, *best, 0) for two, best in now.items()], VERDICT)
-    gone = np.sort(np.concatenate([gone, made]), order="number")
-  by, counts = np.unique(gone["by"], return_counts=True)
+    table = np.sort(table, order=("key2", "two", "key1", "one"))
+    now = _chosen(table[_redirected(table, gone)])
+    gone = np.sort(np.concatenate([gone, now]), order="number")
+  by, first = np.unique(gone["by"], return_index=True)
   stays = np.zeros(len(by), VERDICT)
   stays["number"] = stays["by"] = by
-  stays["similarity"], stays["size"] = STAYS, counts + 1
-  gone["size"] = stays["size"][np.searchsorted(by, gone["by"])]
+  stays["key"] = stays["by_key"] = gone["by_key"][first]
+  stays["similarity"] = STAYS
+  # Equal ids are one document, under whatever priority they were read.
+  members = np.zeros(len(gone) + len(stays), [("by", "u8"), ("key", "u8")])
+  for name in ("by", "key"):
+    members[name] = np.concatenate([gone[name], stays[name]])
+  members["key"] &= np.uint64((1 << 60) - 1)
+  owners, sizes = np.unique(np.unique(members)["by"], return_counts=True)
+  stays["size"] = sizes
+  gone["size"] = sizes[np.searchsorted(owners, gone["by"])]
   return np.concatenate([gone, stays])
 
 
@@ -184,24 +191,24 @@ def _redirected(table: Table, gone: Table) -> np.ndarray:
   at = np.minimum(np.searchsorted(gone["number"], table["one"]), len(gone) - 1)
   goes = gone["number"][at] == table["one"]
   moved = goes & (table["similarity"] == 1.0)
-  table["similarity"][moved] = gone["similarity"][at[moved]]
-  table["one"][moved] = gone["by"][at[moved]]
+  for name, value in (("one", "by"), ("key1", "by_key"), ("similarity", "similarity")):
+    table[name][moved] = gone[value][at[moved]]
   return ~goes | moved
 
 
-def _chosen(table: Table) -> dict[int, tuple[int, float]]:
-  """Return for each document that goes the one that stays, and the similarity."""
-  now: dict[int, tuple[int, float]] = {}
-  best: dict[int, tuple[int, float]] = {}  # of the document that is being decided
-  columns = (table[name].tolist() for name in ("one", "two", "similarity"))
-  for one, two, similarity in zip(*columns, strict=True):
+def _chosen(table: Table) -> Table:
+  """Return verdicts on the documents that go, from edges sorted by `two`."""
+  now: dict[int, tuple[Any, ...]] = {}
+  best: dict[int, tuple[Any, ...]] = {}  # of the document that is being decided
+  for key1, one, key2, two, similarity in table.tolist():
     if two not in best:
       now |= best
       best = {}
     if one in now:
       if similarity < 1.0:
         continue
-      one, similarity = now[one]
-    if two not in best or similarity > best[two][1]:
-      best = {two: (one, similarity)}
-  return now | best
+      _, one, key1, similarity = now[one]
+    if two not in best or similarity > best[two][3]:
+      best = {two: (key2, one, key1, similarity)}
+  rows = [(two, *verdict, 0) for two, verdict in (now | best).items()]
+  return np.array(rows, VERDICT)

@@ -5,7 +5,7 @@ stages, of code or of data sets, files or patterns.
 """
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from phi1_jax import InputError
 from phi1_jax.problems import humaneval, mbpp, written
@@ -236,3 +236,17 @@ class PublishConfig(_StageSettings):
     numbers = self.version.split(".")
     if numbers[0] != "1" or len(numbers) != 3 or not all(n.isdigit() for n in numbers):
       raise self.wrong("version", '"1.MINOR.PATCH"')
+
+
+# The stages in the order of `curate all`, each with its module in this folder, which is
+# imported when it runs: scikit-learn, JAX and TensorFlow take seconds each.
+STAGES: dict[str, tuple[str, Any]] = {
+  "textbooks": ("textbooks", TextbooksConfig),
+  "exercises": ("exercises", ExercisesConfig),
+  "deduplicate": ("deduplicate", DeduplicateConfig),
+  "annotate": ("annotate", AnnotateConfig),
+  "train-classifier": ("classifier", ClassifierConfig),
+  "filter": ("filtering", FilterConfig),
+  "decontaminate": ("decontaminate", DecontaminateConfig),
+  "publish": ("publish", PublishConfig),
+}

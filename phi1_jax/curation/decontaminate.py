@@ -1,4 +1,4 @@
-"""Decontamination: drops text that is too close to a benchmark; the study of tau.
+"""Decontamination: drops text that is too close to a benchmark.
 
 document -> evidence (references.py) -> rules (verdict.py) -> decision
 """
@@ -10,9 +10,9 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from phi1_jax import InputError, storage
-from phi1_jax.curation import card, read, verdict
+from phi1_jax import storage
 from phi1_jax.curation import folder as folders
+from phi1_jax.curation import read, verdict
 from phi1_jax.curation.config import DecontaminateConfig
 from phi1_jax.curation.document import Decision, Document, Drop, Keep, Tally
 from phi1_jax.curation.engine import Job
@@ -22,7 +22,7 @@ from phi1_jax.storage import AnyPath
 from phi1_jax.text import source
 
 STAGE, VERSION = verdict.STAGE, 7
-STUDY, TABLE = "study.json", "study.md"
+STUDY = "study.json"
 _BATCH = 64
 _MAX_LENGTH = 512  # tokens of a function that are embedded
 _SHORTEST = 50  # characters; less is no document
@@ -35,55 +35,66 @@ def index(benchmarks: tuple[str, ...], ngram: int, embed: Embed | None = None) -
 
 
 def run(job: Job, embed: Embed | None = None) -> dict[str, Any]:
-  """Run the stage, or the paper's pruning study (section 5.2, table 3).
+  """Run the stage; return the stats.
 
   Args:
-    job: with `taus`, the AST match rates of the study, its folder gets study.json,
-      study.md, and a stage's folder `pruned-TAU` for each tau.
+    job: the run.
     embed: texts to embeddings [texts, dimensions]; None takes the checkpoint's.
 
-  Returns:
-    The stats. Those of a study have `rows`: for each tau `tau`, `read`, `removed`,
-    `share`, `reasons`, and under `benchmarks` for each task set the ids of the problems
-    with a close match (`similar`) and how many have none (`non_similar`).
-
   Raises:
-    InputError: the folder is of something else, an input or a benchmark cannot be read,
-      or a tau is no share, or there twice.
+    InputError: the folder is of something else, or an input or a benchmark cannot be
+      read.
   """
   config: DecontaminateConfig = job.config
-  taus = _checked(job.taus)
   settings: dict[str, Any] = {"version": VERSION, "embedding": None}
   if embed is None and config.checkpoint:
     from phi1_jax.curation import embedding  # it loads JAX
 
-    opened = embedding.opened(config.checkpoint, config.pooling, _MAX_LENGTH)
+    with folders.naming("Decontaminate.checkpoint"):
+      opened = embedding.opened(config.checkpoint, config.pooling, _MAX_LENGTH)
     embed, settings["embedding"] = opened.embed, opened.digest
-  found = index(tuple(config.benchmarks), config.ngram, embed)
-  settings["problems"] = found.digest
-  if taus is None:
-    return job.run(STAGE, settings, functools.partial(_judge, job, embed))
+  settings["problems"] = index(tuple(config.benchmarks), config.ngram, embed).digest
 
-  def study() -> tuple[dict[str, Any], dict[str, Any]]:
-    rows = []
-    for tau in taus:
-      place = job.folder / f"pruned-{tau:g}"
-      each = dataclasses.replace(config, tau=tau)
-      stats = run(dataclasses.replace(job, config=each, folder=place, taus=None), embed)
-      rows.append(_row(tau, stats, place, found))
-    storage.write_json(job.folder / STUDY, {"rows": rows})
-    storage.write_text(job.folder / TABLE, table(rows))
-    return {}, {"rows": rows}
+  def judge() -> tuple[dict[str, Any], dict[str, Any]]:
+    tasks, total = job.plan()
+    arguments, in_one = (config, job.folder, embed), embed is not None
+    counts = job.phase("judge", _judge_task, arguments, tasks, total, in_one)
+    return counts.stats(), {}
 
-  return job.run(f"{STAGE}-study", {**settings, "tau": None, "taus": taus}, study)
+  return job.run(STAGE, settings, judge)
 
 
-def _judge(job: Job, embed: Embed | None) -> tuple[dict[str, Any], dict[str, Any]]:
-  tasks, total = job.plan()
-  arguments = (job.config, job.folder, embed)
-  in_one = embed is not None
-  counts = job.phase("judge", _judge_task, arguments, tasks, total, one_process=in_one)
-  return counts.stats(), {}
+def study(
+  job: Job, taus: Sequence[float], embed: Embed | None = None
+) -> list[dict[str, Any]]:
+  """Run the stage at several AST match rates, as the paper does (section 5.2, table 3).
+
+  The folder gets study.json, and a stage's folder `pruned-TAU` for each tau.
+
+  Returns:
+    For each tau `tau`, `read`, `removed`, `share`, `reasons`, and under `benchmarks`
+    for each task set the ids of the problems with a close match (`similar`) and how
+    many have none (`non_similar`).
+  """
+  rows = []
+  for tau in taus:
+    place, config = job.folder / f"pruned-{tau:g}", job.config
+    config = dataclasses.replace(config, tau=tau)
+    stats = run(dataclasses.replace(job, config=config, folder=place), embed)
+    reasons = {n: c for n, c in stats["dropped"].items() if n in verdict.REASONS}
+    removed, similar = sum(reasons.values()), set[str]()
+    for drop in folders.dropped(place):
+      similar.update(drop.evidence.get("problems", ()))
+    total = stats["kept"] + removed
+    row = {"tau": tau, "read": total, "removed": removed, "share": removed / total}
+    ids = index(tuple(config.benchmarks), config.ngram, embed).ids()
+    row |= {"reasons": reasons, "benchmarks": {}}
+    for name, each in ids.items():
+      found = {"similar": sorted(similar & each), "non_similar": len(each - similar)}
+      row["benchmarks"][name] = found
+    rows.append(row)
+  storage.write_json(job.folder / STUDY, {"rows": rows})
+  return rows
 
 
 def _judge_task(
@@ -180,54 +191,3 @@ def _parts(text: str) -> Iterator[tuple[str, int, int]]:
 def _span(node: source.FunctionNode | ast.ClassDef) -> tuple[int, int]:
   first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
   return first - 1, node.end_lineno or node.lineno
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-  """Return the rows of a study as a Markdown table."""
-  head = ["tau", "removed", "share"]
-  for name in rows[0]["benchmarks"]:
-    head += [f"{name}: similar", f"{name}: non-similar"]
-  lines = []
-  for row in rows:
-    removed = f"{row['removed']:,} of {row['read']:,}"
-    line = [f"{row['tau']:g}", removed, f"{row['share']:.1%}"]
-    for found in row["benchmarks"].values():
-      line += [str(len(found["similar"])), str(found["non_similar"])]
-    lines.append(line)
-  return card.table(head, lines)
-
-
-def _row(
-  tau: float, stats: dict[str, Any], folder: AnyPath, found: Index
-) -> dict[str, Any]:
-  reasons = {n: c for n, c in stats["dropped"].items() if n in verdict.REASONS}
-  removed = sum(reasons.values())
-  similar = {
-    problem
-    for drop in folders.dropped(folder)
-    if drop.reason in verdict.REASONS
-    for problem in drop.evidence["problems"]
-  }
-  return {
-    "tau": tau,
-    "read": stats["kept"] + removed,
-    "removed": removed,
-    "share": removed / (stats["kept"] + removed),
-    "reasons": reasons,
-    "benchmarks": {
-      name: {"similar": sorted(similar & ids), "non_similar": len(ids - similar)}
-      for name, ids in found.ids().items()
-    },
-  }
-
-
-def _checked(taus: Sequence[float] | None) -> list[float] | None:
-  if taus is None:
-    return None
-  different = {f"{tau:g}" for tau in taus}  # the names of their folders
-  if not taus or len(different) != len(taus) or not all(0 < tau < 1 for tau in taus):
-    raise InputError(
-      f"--tau: got {', '.join(map(str, taus)) or 'nothing'}, expected different "
-      "numbers between 0 and 1, such as 0.95,0.9,0.85,0.8"
-    )
-  return list(taus)

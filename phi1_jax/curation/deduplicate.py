@@ -33,6 +33,7 @@ REASONS = ("same words", "near-duplicate")
 _PARTS = 256
 _SAMPLE, _SAMPLED_CHARACTERS = 400, 8000
 _NONE = np.zeros(0, np.uint64)
+_ALONE = (0, 0, 0, 0, clusters.STAYS, 1)  # the verdict on a document without a cluster
 
 
 class LossError(RuntimeError):
@@ -48,10 +49,11 @@ def run(job: Job) -> dict[str, Any]:
     EmptyError: the inputs hold no document.
   """
   config: DeduplicateConfig = job.config
+  settings: dict[str, Any] = {"version": VERSION}
+  settings["read_against"] = read.identity("Deduplicate.against", config.against)
   # The maximum decides whether there is an outcome, not which.
-  settings = {"version": VERSION, "maximum_loss": None}
-  settings["read_against"] = read.identity(config.against)
-  stats = job.run(STAGE, settings, functools.partial(_run, job))
+  work = functools.partial(_run, job)
+  stats = job.run(STAGE, settings, work, ignored=("maximum_loss",))
   _check_loss(stats["losses"], config.maximum_loss, job.folder)  # of an earlier run
   return stats
 
@@ -197,7 +199,7 @@ def _decide(folder: AnyPath, rank: int, tasks: int, tick: Tick) -> Tally:
     path = work / "documents" / f"{rank:05d}.parquet"
     for row, decision in enumerate(folders.spilled(path)):
       document = decision.document
-      _, by, similarity, size = verdicts.get(row, (0, 0, clusters.STAYS, 1))
+      *_, by, _, similarity, size = verdicts.get(row, _ALONE)
       if isinstance(decision, Drop):
         yield decision
       elif similarity == clusters.STAYS:

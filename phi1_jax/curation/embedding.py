@@ -48,7 +48,7 @@ class Embedder:
     longest = self._loaded.config.max_length
     if max_length > longest:
       raise InputError(
-        f"max_length: got {max_length} tokens, expected at most {longest}, the "
+        f"got {max_length} tokens, expected at most {longest}, the "
         f"longest sequence of {checkpoint}"
       )
     self._pooling, self._max_length = pooling, max_length

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import loguru
+from datatrove.executor.local import LocalPipelineExecutor
 
 from phi1_jax import InputError, cores, how_to_install, storage
 from phi1_jax.curation import folder as folders
@@ -34,8 +35,6 @@ from phi1_jax.curation.folder import Tick
 from phi1_jax.storage import AnyPath
 
 EXECUTORS = ("local", "ray")
-# Rank, number of tasks, and a function to report progress -> the counts of the task.
-Task = Callable[[int, int, Tick], Tally | None]
 _TICK = 0.5  # seconds between two reports of a task
 _TASK_BYTES, _MOST_TASKS = 4 << 20, 2000
 
@@ -73,14 +72,13 @@ class Engine:
     wanted = self.tasks or min(-(-size // _TASK_BYTES), _MOST_TASKS)
     return max(1, min(wanted, parts))
 
-  def runner(self, step: "_Step", place: AnyPath, tasks: int, one_process: bool) -> Any:
-    """Return a datatrove executor, or one with its methods."""
-    logs = os.fspath(place)
+  def run(self, step: "_Step", tasks: int, one_process: bool) -> bool:
+    """Run the tasks that are not complete; return whether all are complete now."""
+    logs = os.fspath(step.place)
     if self.executor == "local" or one_process:
-      from datatrove.executor.local import LocalPipelineExecutor
-
-      workers = 1 if one_process else min(tasks, self.workers or cores())
-      return _Local(LocalPipelineExecutor([step], tasks, logging_dir=logs), workers)
+      executor = LocalPipelineExecutor([step], tasks, logging_dir=logs)
+      _run_locally(executor, 1 if one_process else self.workers or cores())
+      return not executor.get_incomplete_ranks()
     try:
       import ray
     except ImportError:
@@ -90,9 +88,11 @@ class Engine:
     if not ray.is_initialized():
       ray.init(log_to_driver=False, configure_logging=False)
     workers = min(tasks, self.workers or int(ray.cluster_resources().get("CPU", 1)))
-    return RayPipelineExecutor(
+    executor = RayPipelineExecutor(
       [step], tasks, workers, logging_dir=logs, mem_per_cpu_gb=0.1
     )
+    executor.run()
+    return not executor.get_incomplete_ranks()
 
   @contextlib.contextmanager
   def watched(self, title: str, place: AnyPath, total: int | None) -> Iterator[None]:
@@ -107,8 +107,10 @@ class Engine:
       seen, last = 0, False
       with self.bar(total, "documents", title) as bar:
         while not last:
-          last = ended.wait(_TICK)
-          now = _reported(Path(place))
+          last, now = ended.wait(_TICK), 0
+          for file in (Path(place) / "progress").glob("*"):
+            with contextlib.suppress(OSError, ValueError):
+              now += int(file.read_text())
           bar.update(now - seen)
           seen = now
 
@@ -121,41 +123,33 @@ class Engine:
       thread.join()
 
 
-class _Local:
-  """datatrove's local executor, in this process or in workers that may be killed.
+def _run_locally(executor: LocalPipelineExecutor, workers: int) -> None:
+  """Run a local executor's incomplete tasks, in workers that may be killed.
 
   datatrove's own pool replaces a killed worker, and waits for its task forever.
+
+  Raises:
+    TaskError: a worker was killed.
   """
-
-  def __init__(self, executor: Any, workers: int):
-    self._executor, self._workers = executor, workers
-    self.get_incomplete_ranks = executor.get_incomplete_ranks
-
-  def run(self) -> None:
-    """Run the incomplete tasks.
-
-    Raises:
-      TaskError: a worker was killed.
-    """
-    ranks = self.get_incomplete_ranks()
-    if self._workers == 1 or not ranks:
-      for rank in ranks:
-        self._executor._run_for_rank(rank)
-      return
-    workers = min(self._workers, len(ranks))
-    context = multiprocessing.get_context("forkserver")
-    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _end_with_parent)
-    try:
-      started = [pool.submit(self._executor._run_for_rank, rank) for rank in ranks]
-      for task in concurrent.futures.as_completed(started):
-        task.result()
-    except BrokenProcessPool:
-      raise TaskError(
-        "a worker was killed, perhaps since the memory was full; run the same command "
-        "again, with fewer --workers or more --tasks if it is"
-      ) from None
-    finally:
-      pool.shutdown(cancel_futures=True)
+  ranks = executor.get_incomplete_ranks()
+  workers = min(workers, len(ranks))
+  if workers <= 1:
+    for rank in ranks:
+      executor._run_for_rank(rank)
+    return
+  context = multiprocessing.get_context("forkserver")
+  pool = concurrent.futures.ProcessPoolExecutor(workers, context, _end_with_parent)
+  try:
+    started = [pool.submit(executor._run_for_rank, rank) for rank in ranks]
+    for task in concurrent.futures.as_completed(started):
+      task.result()
+  except BrokenProcessPool:
+    raise TaskError(
+      "a worker was killed, perhaps since the memory was full; run the same command "
+      "again, with fewer --workers or more --tasks if it is"
+    ) from None
+  finally:
+    pool.shutdown(cancel_futures=True)
 
 
 def _end_with_parent() -> None:
@@ -172,58 +166,45 @@ def _end_with_parent() -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Step:
-  """A datatrove step: runs a task, and notes its counts or its error."""
+  """A datatrove step: runs a task, and notes its progress, its counts or its error."""
 
   place: AnyPath
-  task: Task
+  task: Callable[[int, int, Tick], Tally | None]  # of rank, tasks, and progress
 
   def __call__(self, data: Any, rank: int, world_size: int) -> None:
     """Run a task."""
     # Syntax trees have no cycles; looking for some took a quarter of the time.
     gc.set_threshold(100_000, 50, 100)
-    tick = _Ticker(self.place, rank)
+    count, next_report = 0, 0.0
+    shown = None if storage.is_remote(self.place) else self._file("progress", rank)
+
+    def tick(more: int) -> None:
+      nonlocal count, next_report
+      count += more
+      if shown and time.monotonic() >= next_report:
+        next_report = time.monotonic() + _TICK
+        Path(shown).write_text(str(count))
+
     try:
       tally = self.task(rank, world_size, tick) or Tally()
-      tick.report()
-      _save(self.place / "tally", rank, json.dumps(tally.record()).encode())
+      next_report = 0.0
+      tick(0)
+      content = json.dumps(tally.record())
+      storage.write_text(self._file("tally", rank), content)
     except Exception as error:
-      _save(self.place / "errors", rank, _pickled(error))
+      storage.write_bytes(self._file("errors", rank), _pickled(error))
       raise
 
+  def _file(self, folder: str, rank: int) -> AnyPath:
+    (self.place / folder).mkdir(parents=True, exist_ok=True)
+    return self.place / folder / f"{rank:05d}.json"
 
-class _Ticker:
-  """Reports a task's progress for the bar of the process that started it."""
-
-  def __init__(self, place: AnyPath, rank: int):
-    remote = storage.is_remote(place)
-    self._file = None if remote else Path(place) / "progress" / f"{rank:05d}"
-    self._count, self._next = 0, 0.0
-
-  def __call__(self, count: int) -> None:
-    """Add documents."""
-    self._count += count
-    if time.monotonic() >= self._next:
-      self._next = time.monotonic() + _TICK
-      self.report()
-
-  def report(self) -> None:
-    """Report now."""
-    if self._file:
-      self._file.parent.mkdir(parents=True, exist_ok=True)
-      self._file.write_text(str(self._count))
-
-
-def _reported(place: Path) -> int:
-  found = 0
-  for file in (place / "progress").glob("*"):
-    with contextlib.suppress(OSError, ValueError):
-      found += int(file.read_text())
-  return found
-
-
-def _save(folder: AnyPath, rank: int, content: bytes) -> None:
-  folder.mkdir(parents=True, exist_ok=True)
-  storage.write_bytes(folder / f"{rank:05d}.json", content)
+  def tally(self, tasks: int) -> Tally:
+    """Return the sum of the counts of all tasks."""
+    sums = Tally()
+    for rank in range(tasks):
+      sums.merge(json.loads(storage.read_text(self._file("tally", rank))))
+    return sums
 
 
 def _pickled(error: Exception) -> bytes:
@@ -251,7 +232,6 @@ class Job:
   folder: AnyPath  # the stage's folder, which every worker can write to
   engine: Engine = Engine()
   client: Any = None  # opens a client of an LLM; a stage that needs none never does
-  taus: tuple[float, ...] | None = None  # match rates of the pruning study
 
   @property
   def work(self) -> AnyPath:
@@ -260,7 +240,7 @@ class Job:
 
   @property
   def needs_llm(self) -> bool:
-    """Whether the stage sends requests to an LLM."""
+    """Whether the stage asks an LLM."""
     return "llm" in (getattr(self.config, n, None) for n in ("judge", "teacher"))
 
   def run(
@@ -268,6 +248,7 @@ class Job:
     stage: str,
     settings: dict[str, Any],
     work: Callable[[], tuple[dict[str, Any], dict[str, Any]]],
+    ignored: tuple[str, ...] = (),
   ) -> dict[str, Any]:
     """Run a stage, or find it complete; return its stats.
 
@@ -275,6 +256,7 @@ class Job:
       stage: its name.
       settings: what decides the outcome beside `config` and the inputs.
       work: does the work; returns counts (`Tally.stats`) and other facts.
+      ignored: settings of `config` that do not decide the outcome.
 
     Raises:
       InputError: an input is not there, or the folder was begun with other settings.
@@ -282,8 +264,9 @@ class Job:
     """
     inputs = getattr(self.config, "inputs", ())
     settings = {**dataclasses.asdict(self.config), **settings}
+    settings = {name: settings[name] for name in settings if name not in ignored}
     if inputs:
-      settings["read"] = read.identity(inputs)
+      settings["read"] = read.identity(self._inputs, inputs)
     if folders.begin(self.folder, stage, settings):
       return folders.read_stats(self.folder)
     started = time.monotonic()
@@ -293,13 +276,15 @@ class Job:
     facts["run"] = usage(time.monotonic() - started)
     return folders.finish(self.folder, stage, counts, facts)
 
+  @property
+  def _inputs(self) -> str:
+    return f"{self.config.gin_name}.inputs"
+
   def plan(self) -> tuple[int, int | None]:
     """Cut the inputs into tasks, once; return how many, and the number of documents."""
     if not storage.exists(self.work / "plan" / "plan.json"):
-      name, inputs = f"{self.config.gin_name}.inputs", self.config.inputs
-      read.save(
-        self.work / "plan", read.cut(read.plan(name, inputs), self.engine.count)
-      )
+      places = read.plan(self._inputs, self.config.inputs)
+      read.save(self.work / "plan", read.cut(places, self.engine.count))
     made = storage.read_json(self.work / "plan" / "plan.json")
     return made["tasks"], made["documents"]
 
@@ -331,21 +316,16 @@ class Job:
     place = self.work / name
     folders.remove_tree(place / "errors")  # of a run that was killed
     step = _Step(place, functools.partial(function, *arguments))
-    runner = self.engine.runner(step, place, tasks, one_process)
     with self.engine.watched(f"{self.folder.name}: {name}", place, total):
       try:
-        runner.run()
+        complete = self.engine.run(step, tasks, one_process)
       except Exception:
         _raise_error(place)
         raise
-    if runner.get_incomplete_ranks():
+    if not complete:
       _raise_error(place)
       raise TaskError(f"{place}: a task did not end; run the same command again")
-    tally = Tally()
-    for rank in range(tasks):
-      content = storage.read_text(place / "tally" / f"{rank:05d}.json")
-      tally.merge(json.loads(content))
-    return tally
+    return step.tally(tasks)
 
 
 def usage(seconds: float) -> dict[str, float]:

@@ -6,7 +6,7 @@ exercises pass: their code was run.
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from phi1_jax import storage
@@ -36,8 +36,9 @@ def run(job: Job) -> dict[str, Any]:
   facts: dict[str, Any] = {"grammar": form.grammar()}
   if config.classifier:
     place = storage.parse(config.classifier)
-    opened = classifier.load(place)
-    opened.check()  # before anything is read
+    with folders.naming("Filter.classifier"):
+      opened = classifier.load(place)
+      opened.check()  # before anything is read
     about, on_device = opened.about, opened.on_device
     facts |= {"models": [about["name"]], "classifier": folders.read_stats(place)}
     if config.threshold is None:
@@ -49,81 +50,37 @@ def run(job: Job) -> dict[str, Any]:
   def work() -> tuple[dict[str, Any], dict[str, Any]]:
     tasks, total = job.plan()
     arguments = (config, job.folder)
-    if on_device:  # all cores check; one process scores, with the model
-      job.phase("check", _check_task, arguments, tasks, total)
-      counts = job.phase(
-        "score", _score_task, arguments, tasks, total, one_process=True
-      )
-    else:
-      counts = job.phase("check", _task, arguments, tasks, total)
-    stats = counts.stats()
+    stats = job.phase("filter", _task, arguments, tasks, total, on_device).stats()
     masked = stats.pop("figures", {}) if config.mask else "off"
     return stats, {**facts, "masked": masked}
 
   return job.run(STAGE, settings, work)
 
 
-def _checked(config: FilterConfig, folder: AnyPath, rank: int) -> Iterator[Decision]:
-  """Yield the checked documents of a task."""
-  for decision in read.of_task(folder / folders.ENGINE / "plan", rank):
-    yield check(decision, config.licences, config.mask)
-
-
-def _spilled(folder: AnyPath, rank: int) -> AnyPath:
-  return folder / folders.ENGINE / "checked" / f"{rank:05d}.parquet"
-
-
-def _check_task(
-  config: FilterConfig, folder: AnyPath, rank: int, tasks: int, tick: Tick
-) -> None:
-  """Write the checked documents of a task, for `_score_task`."""
-  del tasks
-  path = _spilled(folder, rank)
-  folders.spill(path.parent, path.name, _checked(config, folder, rank), tick)
-
-
-def _score_task(
-  config: FilterConfig, folder: AnyPath, rank: int, tasks: int, tick: Tick
-) -> Tally:
-  """Write the files of a task that was checked; return its counts."""
-  checked = folders.spilled(_spilled(folder, rank))
-  return _write(config, folder, checked, rank, tasks, tick)
-
-
 def _task(
   config: FilterConfig, folder: AnyPath, rank: int, tasks: int, tick: Tick
 ) -> Tally:
   """Check and score documents, write the files of a task; return its counts."""
-  checked = _checked(config, folder, rank)
-  return _write(config, folder, checked, rank, tasks, tick)
-
-
-def _write(
-  config: FilterConfig,
-  folder: AnyPath,
-  checked: Iterable[Decision],
-  rank: int,
-  tasks: int,
-  tick: Tick,
-) -> Tally:
-  """Score and write checked documents; return the counts, with those of the masks."""
   masks = Tally()
 
-  def counted() -> Iterator[Decision]:
-    for decision in _scored(config, checked) if config.classifier else checked:
-      if isinstance(decision, Keep):
-        for kind, number in decision.document.provenance.get("mask", {}).items():
-          masks.count(number, "figures", kind)
-      yield decision
+  def decisions() -> Iterator[Decision]:
+    found = read.of_task(folder / folders.ENGINE / "plan", rank)
+    while batch := list(itertools.islice(found, _BATCH)):
+      batch = [check(each, config.licences, config.mask) for each in batch]
+      for decision in _scored(config, batch) if config.classifier else batch:
+        if isinstance(decision, Keep):
+          for kind, number in decision.document.provenance.get("mask", {}).items():
+            masks.count(number, "figures", kind)
+        yield decision
 
-  tally = folders.write(folder, counted(), rank, tasks, tick)
+  tally = folders.write(folder, decisions(), rank, tasks, tick)
   tally.merge(masks.record())
   return tally
 
 
 def check(decision: Decision, allowed: Sequence[str], mask: bool) -> Decision:
   """Drop a document for its licence or its form; mask the secrets in the others."""
-  if isinstance(decision, Drop) or decision.document.kind != "code":
+  if not _is_code(decision):
     return decision
   document = decision.document
   if allowed and not licences.allowed(document.licence, allowed):
@@ -138,18 +95,15 @@ def check(decision: Decision, allowed: Sequence[str], mask: bool) -> Decision:
   return decision
 
 
-def _scored(config: FilterConfig, checked: Iterable[Decision]) -> Iterator[Decision]:
-  """Yield the decisions of the classifier about code, in batches."""
+def _scored(config: FilterConfig, batch: Sequence[Decision]) -> Iterator[Decision]:
+  """Yield the decisions of the classifier about the code of a batch."""
+  texts = [d.document.text for d in batch if _is_code(d)]
   model = classifier.opened(str(config.classifier))
-  iterator = iter(checked)
-  while batch := list(itertools.islice(iterator, _BATCH)):
-    texts = [d.document.text for d in batch if _is_code(d)]
-    found = iter(model.probabilities(texts) if texts else ())
-    for decision in batch:
-      if _is_code(decision):
-        yield decide(decision.document, float(next(found)), config.threshold or 0.0)
-      else:
-        yield decision
+  found = iter(model.probabilities(texts) if texts else ())
+  for decision in batch:
+    if _is_code(decision):
+      decision = decide(decision.document, float(next(found)), config.threshold or 0.0)
+    yield decision
 
 
 def _is_code(decision: Decision) -> bool:

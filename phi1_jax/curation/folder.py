@@ -6,7 +6,7 @@
   stats.json                      counts by reason, source and licence; prompts, models,
                                   money; the stats of the stages before it
   README.md                       the same for people
-  COMPLETED                       size and sha256 of each file; written last
+  COMPLETED                       size and sha256 of each file's end; written last
   .engine/                        unfinished work, removed at the end
 
 Folders of earlier versions, whose files are JSONL, can be read.
@@ -17,13 +17,14 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from phi1_jax import InputError, storage
 from phi1_jax.curation import card
+from phi1_jax.curation.config import STAGES
 from phi1_jax.curation.document import Decision, Document, Drop, Keep, Tally
 from phi1_jax.storage import AnyPath
 from phi1_jax.text import settings_file
@@ -41,6 +42,15 @@ Tick = Callable[[int], None]  # reports that so many more documents are done
 
 class EmptyError(RuntimeError):
   """A stage kept nothing, or its inputs hold nothing."""
+
+
+@contextlib.contextmanager
+def naming(setting: str) -> Iterator[None]:
+  """Put the name of a setting before the InputErrors of a block."""
+  try:
+    yield
+  except InputError as error:
+    raise InputError(f"{setting}: {error}") from None
 
 
 def begin(folder: AnyPath, stage: str, settings: Mapping[str, Any]) -> bool:
@@ -105,50 +115,33 @@ def finish(
   stats = {"stage": stage, **counts, "settings": settings, **facts}
   storage.write_json(folder / STATS, stats)
   storage.write_text(folder / CARD, card.of_stage(stats))
-  noted = folder / ENGINE / "digests"
   names = _documents(storage.names(folder))
-  digests = {name: storage.read_json(noted / f"{name}.json") for name in names}
-  storage.write_json(folder / COMPLETED, digests)
+  storage.write_json(folder / COMPLETED, {n: _facts(folder / n) for n in names})
   (folder / FAILED).unlink(missing_ok=True)
   remove_tree(folder / ENGINE)
   return stats
 
 
-class _Hashing:
-  """A file that hashes the bytes written to it."""
-
-  def __init__(self, file: IO[bytes]):
-    self._file, self.sha256, self.size, self.tail = file, hashlib.sha256(), 0, b""
-    self.closed = False
-
-  def write(self, content: Any) -> int:
-    """Write and hash."""
-    content = bytes(content)
-    self.sha256.update(content)
-    self.tail = (self.tail + content)[-_TAIL:]
-    self.size += len(content)
-    return self._file.write(content)
-
-  def flush(self) -> None:
-    """Do nothing: the owner of the file flushes it."""
-
-  close = flush
+def _facts(path: AnyPath) -> dict[str, Any]:
+  """Return the size of a file, and the sha256 of its end."""
+  with path.open("rb") as file:
+    size = file.seek(0, 2)
+    file.seek(max(0, size - _TAIL))
+    return {"bytes": size, "tail": hashlib.sha256(file.read()).hexdigest()}
 
 
 @contextlib.contextmanager
 def table(
   folder: AnyPath, name: str, schema: pa.Schema = ALL
 ) -> Iterator[Callable[[Decision], None]]:
-  """Open a parquet file of decisions that appears whole; give a function to add one.
-
-  The digest of the file is noted for COMPLETED.
-  """
+  """Open a parquet file of decisions that appears whole; give a function to add one."""
   folder.mkdir(parents=True, exist_ok=True)
   rows: list[dict[str, Any]] = []
   characters = 0
-  with storage.writing(folder / name) as file:
-    sink = _Hashing(file)
-    writer = pq.ParquetWriter(sink, schema, compression="zstd")
+  with (
+    storage.writing(folder / name) as file,
+    pq.ParquetWriter(file, schema, compression="zstd") as writer,
+  ):
 
     def flush() -> None:
       nonlocal characters
@@ -159,29 +152,17 @@ def table(
 
     def add(decision: Decision) -> None:
       nonlocal characters
-      rows.append(_row(decision))
-      characters += len(decision.document.text)
+      document, reason, evidence = decision.document, "", {}
+      if isinstance(decision, Drop):
+        reason, evidence = decision.reason, decision.evidence
+      row = {**document.record(), "provenance": compact(document.provenance)}
+      rows.append(row | {"reason": reason, "evidence": compact(evidence)})
+      characters += len(document.text)
       if len(rows) >= _GROUP_ROWS or characters >= _GROUP_CHARACTERS:
         flush()
 
-    try:
-      yield add
-      flush()
-    finally:
-      writer.close()
-  noted = folder / ENGINE / "digests"
-  noted.mkdir(parents=True, exist_ok=True)
-  tail = hashlib.sha256(sink.tail).hexdigest()
-  facts = {"bytes": sink.size, "sha256": sink.sha256.hexdigest(), "tail": tail}
-  storage.write_json(noted / f"{name}.json", facts)
-
-
-def _row(decision: Decision) -> dict[str, Any]:
-  document, reason, evidence = decision.document, "", {}
-  if isinstance(decision, Drop):
-    reason, evidence = decision.reason, decision.evidence
-  row = {**document.record(), "reason": reason, "evidence": compact(evidence)}
-  return row | {"provenance": compact(document.provenance)}
+    yield add
+    flush()
 
 
 def write(
@@ -272,7 +253,8 @@ def read_stats(folder: AnyPath) -> dict[str, Any]:
   """Return the stats of a complete stage.
 
   Raises:
-    InputError: the folder is no stage's, or the stage is not complete.
+    InputError: the folder does not exist or is no stage's, or the stage is not
+      complete; the message has the command to run.
   """
   found = storage.names(folder)
   if COMPLETED in found:
@@ -281,9 +263,15 @@ def read_stats(folder: AnyPath) -> dict[str, Any]:
     stage = storage.read_json(folder / STAGE)["settings"].get("stage")
     failed = " since it kept nothing" * (FAILED in found)
     raise InputError(f"{folder}: is not complete{failed}; run {stage} there again")
+  if found:
+    raise InputError(
+      f"{folder}: is no stage's folder, it holds {found[0]}; to read files, name them: "
+      "FOLDER/*.parquet"
+    )
+  stage = folder.name if folder.name in STAGES else "STAGE"
   raise InputError(
-    f"{folder}: is no stage's folder; run the stage first, or name files: "
-    "FOLDER/*.parquet"
+    f"{folder}: no such folder; make it with\n"
+    f"python -m phi1_jax.curate {stage} --workdir={folder}"
   )
 
 
@@ -306,13 +294,9 @@ def kept_files(folder: AnyPath) -> list[AnyPath]:
 
 def _unchanged(path: AnyPath, noted: Any) -> bool:
   try:
-    with path.open("rb") as file:
-      if isinstance(noted, str):  # of an earlier version
-        return hashlib.sha256(file.read()).hexdigest() == noted
-      size = file.seek(0, 2)
-      file.seek(max(0, size - _TAIL))
-      tail = hashlib.sha256(file.read()).hexdigest()
-      return size == noted["bytes"] and tail == noted["tail"]
+    if isinstance(noted, str):  # of an earlier version
+      return hashlib.sha256(storage.read_bytes(path)).hexdigest() == noted
+    return _facts(path).items() <= noted.items()
   except FileNotFoundError:
     return False
 

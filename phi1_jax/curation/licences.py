@@ -1,5 +1,6 @@
 """Licences as data sets give them: strings, lists, structs, SPDX expressions."""
 
+import ast
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -39,26 +40,13 @@ def allowed(licence: str, allowed_names: Sequence[str]) -> bool:
   if licence.lower() in known:
     return True
   text = re.sub(r"\s+WITH\s+[^\s()]+", "", licence, flags=re.IGNORECASE)
-  return _value(re.findall(r"\(|\)|[^\s()]+", text), known) is True
-
-
-def _value(tokens: list[str], known: set[str]) -> bool | None:
-  """Return the value of an expression with `OR` weakest; None if it is none."""
-  depth = 0
-  for operator, combine in (("or", any), ("and", all)):
-    sides: list[list[str]] = [[]]
-    for token in tokens:
-      depth += (token == "(") - (token == ")")
-      if token.lower() == operator and not depth:
-        sides.append([])
-      else:
-        sides[-1].append(token)
-    if depth:
-      return None
-    if len(sides) > 1:
-      values = [_value(side, known) for side in sides]
-      return None if None in values else combine(values)
-  if len(tokens) == 1:
-    return tokens[0].lower() in known
-  inside = len(tokens) > 2 and tokens[0] == "(" and tokens[-1] == ")"
-  return _value(tokens[1:-1], known) if inside else None
+  words = [token.lower() for token in re.findall(r"\(|\)|[^\s()]+", text)]
+  operators = ("(", ")", "and", "or")
+  terms = [w if w in operators else str(w in known) for w in words]
+  try:  # an expression of True, False and operators; SPDX and Python agree on these
+    tree = ast.parse(" ".join(terms), mode="eval")
+    return not any(isinstance(n, ast.Call | ast.Tuple) for n in ast.walk(tree)) and (
+      eval(compile(tree, "licence", "eval"), {}) is True
+    )
+  except (SyntaxError, RecursionError, MemoryError):
+    return False

@@ -22,6 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from phi1_jax import InputError, how_to_install
 from phi1_jax.curation import local_judge
 from phi1_jax.curation.config import ClassifierConfig
+from phi1_jax.curation.folder import naming
 from phi1_jax.text import settings_file
 
 ON_DEVICE = ("forest", "transformer")
@@ -102,7 +103,8 @@ def _model(method: str, config: ClassifierConfig) -> Any:
   from phi1_jax.curation import embedding  # it loads JAX
 
   sizes = (config.max_length, config.batch_size)
-  return embedding.opened(config.checkpoint or "", config.pooling, *sizes)
+  with naming("Classifier.checkpoint, Classifier.max_length"):
+    return embedding.opened(config.checkpoint or "", config.pooling, *sizes)
 
 
 class _TextClassifier:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from phi1_jax import InputError
-from phi1_jax.curation.replies import Replies
+from phi1_jax.curation.folder import naming
+from phi1_jax.llm.client import Client
 from phi1_jax.llm.conversation import Answered
 from phi1_jax.llm.request import Message, Request
 
@@ -65,14 +66,14 @@ def load(name: str, places: frozenset[str]) -> Prompt:
   except (OSError, UnicodeDecodeError) as error:
     known = ", ".join(sorted(file.stem for file in _FOLDER.glob("*.txt")))
     raise InputError(
-      f"prompt {name}: not readable ({getattr(error, 'strerror', None) or error}); "
+      f"{name}: not readable ({getattr(error, 'strerror', None) or error}); "
       f"expected a text file, or one of {known}"
     ) from None
   template = string.Template(text)
   found = set(template.get_identifiers())
   if not template.is_valid() or found != places:
     raise InputError(
-      f"prompt {path}: got the places {', '.join(sorted(found)) or 'none'}, expected "
+      f"{path}: got the places {', '.join(sorted(found)) or 'none'}, expected "
       f"{', '.join(sorted(places))} (a plain dollar sign is written $$)"
     )
   return Prompt(path.stem, text)
@@ -81,24 +82,25 @@ def load(name: str, places: frozenset[str]) -> Prompt:
 class Asker:
   """A stage's prompt, and the replies to it."""
 
-  def __init__(self, config: Any, places: frozenset[str], replies: Replies):
-    self.config, self.replies = config, replies
-    self.prompt = load(config.prompt, places)
+  def __init__(self, config: Any, places: frozenset[str], client: Client):
+    self.config, self.client = config, client
+    with naming(f"{config.gin_name}.prompt"):
+      self.prompt = load(config.prompt, places)
 
   def identity(self) -> dict[str, Any]:
     """Return the model and the prompt."""
-    return {**self.replies.identity(), "prompt": self.prompt.version}
+    return {**self.client.identity(), "prompt": self.prompt.version}
 
   def facts(self) -> dict[str, Any]:
     """Return the model, the prompt, and the cost for stats and cards."""
-    return {**self.replies.facts(), "prompts": [self.prompt.record()]}
+    return {**self.client.facts(), "prompts": [self.prompt.record()]}
 
   def ask(
     self, requests: Iterable[Request], parse: Callable[[str], T], total: int
   ) -> Iterator[tuple[T | None, str, dict[str, Any]]]:
     """Yield a value or None per request, why there is none, and facts about it."""
-    facts = {"model": self.replies.model, "prompt": self.prompt.version}
-    for answer in self.replies.ask(requests, parse, total):
+    facts = {"model": self.client.model, "prompt": self.prompt.version}
+    for answer in self.client.ask(requests, parse, total):
       if isinstance(answer, Answered):
         yield answer.value, "", {**facts, "request": answer.reply.key}
       else:

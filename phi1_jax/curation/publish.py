@@ -1,8 +1,5 @@
 """The last stage: curated sets as versioned TFDS and parquet data sets with a card.
 
-  ids       the ids of a task's documents, to find those that are read twice
-  publish   a task's documents to a file of each set
-
 Documents are published by kind, under the names of the tasks that read them: code as
 `code_filtered`, textbooks as `textbooks`, exercises as `exercises`. DIRECTORY/NAME/
 VERSION is for TFDS and seqio, its folder `parquet` for `datasets.load_dataset`.
@@ -10,16 +7,15 @@ VERSION is for TFDS and seqio, its folder `parquet` for `datasets.load_dataset`.
 
 import functools
 import hashlib
+import itertools
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from phi1_jax import InputError, storage
-from phi1_jax.curation import card, clusters, read, sketches
+from phi1_jax.curation import card, read
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation.config import PublishConfig
 from phi1_jax.curation.document import Decision, Document, Drop, Keep, Tally
@@ -53,30 +49,13 @@ def run(job: Job) -> dict[str, Any]:
 
 def _run(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
   tasks, total = job.plan()
-  job.phase("ids", _ids_task, (job.work,), tasks)
-  names = [f"{rank:05d}.npy" for rank in range(tasks)]
-  tables = [np.asarray(clusters.load(job.work / "ids" / name)) for name in names]
-  every = np.concatenate(tables)
-  again = np.ones(len(every), bool)
-  again[np.unique(every, return_index=True)[1]] = False
-  ends = np.cumsum([len(table) for table in tables])
-  for name, rows in zip(names, np.split(again, ends[:-1]), strict=True):
-    clusters.save(job.work / "repeated" / name, np.flatnonzero(rows))
   counts = job.phase("publish", _files_task, (job.folder,), tasks, total)
   lineage = read.lineage(job.config.inputs)
   paths = {
-    DATASETS[kind]: os.fspath(_Set(job.config, kind, job.work, lineage).publish())
+    DATASETS[kind]: os.fspath(_publish(job.config, kind, job.work, lineage))
     for kind in counts.of("kinds")
   }
   return counts.stats(), {"datasets": paths}
-
-
-def _ids_task(work: AnyPath, rank: int, tasks: int, tick: Tick) -> None:
-  """Write keys of the ids of a task's documents."""
-  del tasks, tick
-  found = read.of_task(work / "plan", rank)
-  keys = [sketches.of_id(d.document.id) for d in found if isinstance(d, Keep)]
-  clusters.save(work / "ids" / f"{rank:05d}.npy", np.array(keys, np.uint64))
 
 
 def _files_task(folder: AnyPath, rank: int, tasks: int, tick: Tick) -> Tally:
@@ -84,25 +63,22 @@ def _files_task(folder: AnyPath, rank: int, tasks: int, tick: Tick) -> Tally:
   from phi1_jax.data import curated  # it loads TensorFlow, which takes seconds
 
   work, tally = folder / folders.ENGINE, Tally()
-  repeated = set(clusters.load(work / "repeated" / f"{rank:05d}.npy").tolist())
   drops: list[Decision] = []
-  documents: dict[str, list[Document]] = {}
-  row = 0
+  kinds: dict[str, dict[str, Document]] = {}
   for decision in read.of_task(work / "plan", rank):
-    if isinstance(decision, Keep):
-      if row in repeated:
-        decision = Drop(decision.document, "read twice")
-      row += 1
+    document = decision.document
+    if isinstance(decision, Keep) and document.id in kinds.get(document.kind, ()):
+      decision = Drop(document, "read twice")
     tally.add(decision)
     tick(1)
     if isinstance(decision, Drop):
       drops.append(decision)
     else:
-      documents.setdefault(decision.document.kind, []).append(decision.document)
+      kinds.setdefault(document.kind, {})[document.id] = document
   folders.spill(folder, f"dropped-{rank:05d}-of-{tasks:05d}.parquet", drops)
-  for kind, found in documents.items():
+  for kind, by_id in kinds.items():
     place, name, part = work / "sets" / kind, f"{rank:05d}", Tally()
-    keeps = list(map(Keep, found))
+    found, keeps = list(by_id.values()), list(map(Keep, by_id.values()))
     folders.spill(place, f"{name}.parquet", keeps, schema=folders.KEPT)
     for each in keeps:
       part.add(each)
@@ -130,101 +106,95 @@ def _digest(documents: Iterable[Document]) -> int:
   return sum(int.from_bytes(hashlib.sha256(x).digest()) for x in lines) % 2**256
 
 
-class _Set:
-  """A set that is put together from the files of the tasks.
+def _publish(
+  config: PublishConfig, kind: str, work: AnyPath, lineage: Sequence[Mapping[str, Any]]
+) -> AnyPath:
+  """Write a set under its version, from the files of the tasks; return that folder.
 
   A folder in a bucket cannot be moved at once, so CURATED_CONTENT is written after the
   move. A note beside the folder says that the move has begun: files of a killed run
   there are removed, and a folder that this stage did not write is not.
+
+  Raises:
+    InputError: that version exists with other content, or the folder is read-only.
   """
+  files, name, tally = work / "sets" / kind, DATASETS[kind], Tally()
+  ranks = [each[:-5] for each in storage.names(files) if each.endswith(".json")]
+  parts = [storage.read_json(files / f"{rank}.json") for rank in ranks]
+  for part in parts:
+    tally.merge(part["tally"])
+  counts, inputs = tally.stats(), len(config.inputs)
+  about = dataset_card(name, config.version, counts, lineage, inputs)
+  digest = sum(int(part["digest"], 16) for part in parts) % 2**256
+  content = {"documents": f"{digest:064x}"}
+  directory = storage.parse(config.directory)
+  target = directory / name / config.version
+  made = directory / f".{name}-{config.version}"
+  begun = directory / f"{made.name}.begun"
+  try:
+    if storage.exists(begun) and not storage.exists(target / CURATED_CONTENT):
+      folders.remove_tree(target)
+    if storage.exists(target):
+      _check_same(target, content)
+      _write_cards(target, about)
+    else:
+      folders.remove_tree(made)  # another cut into tasks left other files there
+      (made / "parquet").mkdir(parents=True, exist_ok=True)
+      _write_files(files, made, name, dict(zip(ranks, parts, strict=True)), counts)
+      _write_cards(made, about)
+      storage.write_text(begun, "this version is not complete\n")
+      storage.move(made, target)
+      storage.write_json(target / CURATED_CONTENT, content)
+    begun.unlink(missing_ok=True)
+  except PermissionError as error:
+    raise InputError(
+      f"Publish.directory: cannot write to {directory} ({error.strerror or error}); "
+      "name another folder"
+    ) from None
+  return target
 
-  def __init__(
-    self,
-    config: PublishConfig,
-    kind: str,
-    work: AnyPath,
-    lineage: Sequence[Mapping[str, Any]],
-  ):
-    self._name, self._version = DATASETS[kind], config.version
-    self._files = work / "sets" / kind
-    names = storage.names(self._files)
-    self._ranks = [name[:-5] for name in names if name.endswith(".json")]
-    self._parts = [storage.read_json(self._files / f"{r}.json") for r in self._ranks]
-    tally = Tally()
-    for part in self._parts:
-      tally.merge(part["tally"])
-    self._counts = tally.stats()
-    digest = sum(int(part["digest"], 16) for part in self._parts) % 2**256
-    self._content = {"documents": f"{digest:064x}"}
-    inputs = len(config.inputs)
-    self._card = dataset_card(self._name, self._version, self._counts, lineage, inputs)
-    self._directory = storage.parse(config.directory)
 
-  def publish(self) -> AnyPath:
-    """Write the set under its version; return that folder.
+def _check_same(target: AnyPath, content: Mapping[str, Any]) -> None:
+  noted = target / CURATED_CONTENT
+  if not storage.exists(noted) or storage.read_json(noted) != content:
+    major, minor, _ = target.name.split(".")
+    raise InputError(
+      f"Publish.version: {target} holds another set; give a new version, such as "
+      f"{major}.{int(minor) + 1}.0"
+    )
 
-    Raises:
-      InputError: that version exists with other content, or the folder is read-only.
-    """
-    directory, version = self._directory, self._version
-    target = directory / self._name / version
-    made = directory / f".{self._name}-{version}"
-    begun = directory / f"{made.name}.begun"
-    try:
-      if storage.exists(begun) and not storage.exists(target / CURATED_CONTENT):
-        folders.remove_tree(target)
-      if storage.exists(target):
-        self._check_same(target)
-        self._write_cards(target)
-      else:
-        folders.remove_tree(made)  # another cut into tasks left other files there
-        (made / "parquet").mkdir(parents=True, exist_ok=True)
-        self._write_files(made)
-        self._write_cards(made)
-        storage.write_text(begun, "this version is not complete\n")
-        storage.move(made, target)
-        storage.write_json(target / CURATED_CONTENT, self._content)
-      begun.unlink(missing_ok=True)
-    except PermissionError as error:
-      raise InputError(
-        f"Publish.directory: cannot write to {directory} ({error.strerror or error}); "
-        "name another folder"
-      ) from None
-    return target
 
-  def _write_cards(self, folder: AnyPath) -> None:
-    storage.write_text(folder / CARD, self._card)
-    storage.write_text(folder / "parquet" / CARD, _FRONT_MATTER + self._card)
+def _write_cards(folder: AnyPath, about: str) -> None:
+  storage.write_text(folder / CARD, about)
+  storage.write_text(folder / "parquet" / CARD, _FRONT_MATTER + about)
 
-  def _check_same(self, target: AnyPath) -> None:
-    noted = target / CURATED_CONTENT
-    if not storage.exists(noted) or storage.read_json(noted) != self._content:
-      major, minor, _ = self._version.split(".")
-      raise InputError(
-        f"Publish.version: {target} holds another set; give a new version, such as "
-        f"{major}.{int(minor) + 1}.0"
-      )
 
-  def _write_files(self, made: AnyPath) -> None:
-    from phi1_jax.data import curated
+def _write_files(
+  files: AnyPath,
+  made: AnyPath,
+  name: str,
+  parts: Mapping[str, Mapping[str, Any]],
+  counts: Mapping[str, Any],
+) -> None:
+  """Copy the files of the tasks under the names that TFDS and `datasets` expect."""
+  from phi1_jax.data import curated
 
-    name, count = self._name, len(self._ranks)
-    for number, rank in enumerate(self._ranks):
-      records = curated.shard_name(name, number, count)
-      table = f"parquet/train-{number:05d}-of-{count:05d}.parquet"
-      for kind, target in (("tfrecord", records), ("parquet", table)):
-        content = storage.read_bytes(self._files / f"{rank}.{kind}")
-        storage.write_bytes(made / target, content)
-    lengths = [part["documents"] for part in self._parts]
-    licences = " AND ".join(self._counts["licences"])
-    about = {"description": f"{name}: see its README.md", "licence": licences}
-    with tempfile.TemporaryDirectory() as scratch:
-      local = Path(scratch) / name / self._version
-      local.mkdir(parents=True)
-      size = sum(part["bytes"] for part in self._parts)
-      curated.write_info(local, name, lengths, size, about)
-      for file in local.glob("*.json"):
-        storage.write_bytes(made / file.name, file.read_bytes())
+  for number, rank in enumerate(parts):
+    records = curated.shard_name(name, number, len(parts))
+    table = f"parquet/train-{number:05d}-of-{len(parts):05d}.parquet"
+    for kind, target in (("tfrecord", records), ("parquet", table)):
+      content = storage.read_bytes(files / f"{rank}.{kind}")
+      storage.write_bytes(made / target, content)
+  lengths = [part["documents"] for part in parts.values()]
+  licences = " AND ".join(counts["licences"])
+  about = {"description": f"{name}: see its README.md", "licence": licences}
+  with tempfile.TemporaryDirectory() as scratch:
+    local = Path(scratch) / name / made.name.rpartition("-")[2]
+    local.mkdir(parents=True)
+    size = sum(part["bytes"] for part in parts.values())
+    curated.write_info(local, name, lengths, size, about)
+    for file in local.glob("*.json"):
+      storage.write_bytes(made / file.name, file.read_bytes())
 
 
 def dataset_card(
@@ -257,15 +227,16 @@ def dataset_card(
 
 def _decontaminated(lineage: Sequence[Mapping[str, Any]], published: int) -> str:
   """Return a paragraph about the benchmarks looked for in every document."""
-  benchmarks: dict[float, list[str]] = {}
-  for name, tau in _looked_for(lineage, published).items():
-    benchmarks.setdefault(tau, []).append(name)
-  if not benchmarks:
+  found = sorted(_looked_for(lineage, published).items(), key=lambda item: item[1])
+  if not found:
     return "Nothing, or not enough, was done to keep benchmarks out of it.\n"
-  said = [f"{', '.join(names)} at tau {tau:g}" for tau, names in benchmarks.items()]
+  said = "; ".join(
+    f"{', '.join(name for name, _ in group)} at tau {tau:g}"
+    for tau, group in itertools.groupby(found, key=lambda item: item[1])
+  )
   return (
-    f"What was too close to {'; '.join(said)} is not part of it; the stage's folder "
-    "lists it with the evidence.\n"
+    f"What was too close to {said} is not part of it; the stage's folder lists it with "
+    "the evidence.\n"
   )
 
 

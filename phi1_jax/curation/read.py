@@ -7,13 +7,11 @@ import contextlib
 import dataclasses
 import functools
 import glob
-import gzip
 import io
 import json
 import logging
 import os
 import re
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from phi1_jax import InputError, how_to_install, storage
+from phi1_jax import InputError, storage
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation import licences
 from phi1_jax.curation.document import Decision, Document, Drop, Keep, identify
@@ -43,9 +41,9 @@ CELL = "# %%"  # before each cell of a notebook, as Jupytext and editors write i
 # Longer documents, and longer lines of JSON, are data, not code.
 MAXIMUM_BYTES = 8 << 20
 _TOO_LONG = f"over {MAXIMUM_BYTES >> 20} MiB"
+_CODECS = {"gz": "gzip", "zst": "zstd"}
 _SPLIT = 16 << 20  # bytes of a plain JSONL file that one task reads
 _FILES = 64  # files of a folder that are read together
-_DEEPEST = 50  # levels of a document's provenance
 # Names of columns in published sets; the first that is there counts: ours, The Stack
 # v1 and v2, starcoderdata, GitHub's code set.
 _TEXT = ("text", "content", "code")
@@ -56,7 +54,6 @@ _LICENCE += ("detected_licenses",)
 _PATH = ("path", "max_stars_repo_path", "file_path")
 _WANTED = {*_TEXT, *_REPOSITORY, *_LICENCE, *_PATH, "id", "kind", "group", "provenance"}
 _DATA_SET = {"dataset_info.json", "dataset_dict.json", "state.json"}
-_ERRORS = (OSError, EOFError, ValueError, zlib.error)  # pyarrow's are ValueErrors
 _MAGIC = re.compile(r"^\s*(?:%|!|\?|[\w.]+\?\s*$)")
 
 
@@ -98,23 +95,21 @@ def places(wanted: str) -> list[Place]:
     found = [place for file in _matching(path) for place in _of_file(file)]
   else:
     if not path.suffix:
-      folders.read_stats(path)  # says that it is no stage's folder
+      folders.read_stats(path)  # says that there is no such folder
     found = []
   if not found:
     raise InputError(f"{wanted}: nothing there; {EXPECTED}")
   return found
 
 
-def plan(name: str, inputs: Sequence[str]) -> list[Place]:
+def plan(setting: str, inputs: Sequence[str]) -> list[Place]:
   """Return the places of all inputs of a setting.
 
   Raises:
     InputError: as `places`, with the setting's name.
   """
-  try:
+  with folders.naming(setting):
     return [place for wanted in inputs for place in places(wanted)]
-  except InputError as error:
-    raise InputError(f"{name}: {error}") from None
 
 
 def cut(
@@ -155,28 +150,31 @@ def read(wanted: Sequence[str]) -> Iterator[Decision]:
     yield from documents(place)
 
 
-def identity(inputs: Sequence[str]) -> dict[str, Any]:
-  """Return facts that are equal only if the inputs are.
+def identity(setting: str, inputs: Sequence[str]) -> dict[str, Any]:
+  """Return facts that are equal only if the inputs of a setting are.
 
   Sizes and times stand in for the content of files that no stage wrote.
-  """
-  found: dict[str, Any] = {}
-  for wanted in inputs:
-    if wanted == EMBEDDED:
-      from phi1_jax.data import corpora
 
-      found[wanted] = [c.describe()["sha256"] for c in corpora.embedded()]
-    elif _is_stage(path := storage.parse(wanted)):
-      folders.kept_files(path)
-      found[wanted] = storage.read_json(path / folders.COMPLETED)
-    else:
-      parts = places(wanted)
-      files = {place.path for place in parts if not place.names}
-      files |= {os.path.join(p.path, name) for p in parts for name, _ in p.names}
-      versions = {f: _version(storage.parse(f).stat()) for f in sorted(files)}
-      digest = settings_file.digest(versions)
-      found[wanted] = {"files": len(files), "sizes and times": digest}
-  return found
+  Raises:
+    InputError: as `places`, with the setting's name.
+  """
+  with folders.naming(setting):
+    return {wanted: _identity(wanted) for wanted in inputs}
+
+
+def _identity(wanted: str) -> Any:
+  if wanted == EMBEDDED:
+    from phi1_jax.data import corpora
+
+    return [c.describe()["sha256"] for c in corpora.embedded()]
+  if _is_stage(path := storage.parse(wanted)):
+    folders.kept_files(path)
+    return storage.read_json(path / folders.COMPLETED)
+  parts = places(wanted)
+  files = {place.path for place in parts if not place.names}
+  files |= {os.path.join(p.path, name) for p in parts for name, _ in p.names}
+  versions = {f: _version(storage.parse(f).stat()) for f in sorted(files)}
+  return {"files": len(files), "sizes and times": settings_file.digest(versions)}
 
 
 def _version(stat: Any) -> list[Any]:
@@ -316,7 +314,17 @@ def documents(place: Place) -> Iterator[Decision]:
     InputError: a file cannot be read, or ends early.
   """
   readers = {EMBEDDED: _embedded, "files": _files, "jsonl": _lines}
-  yield from readers.get(place.kind, _table_rows)(place)
+  reader, number = readers.get(place.kind, _table_rows), 0
+  try:
+    for decision in reader(place):
+      yield decision
+      number += 1
+  except InputError:
+    raise
+  except (OSError, EOFError, ValueError) as error:  # pyarrow's are of these
+    raise InputError(
+      f"{place.path}: not readable after {number} documents ({error})"
+    ) from None
 
 
 def _embedded(place: Place) -> Iterator[Decision]:
@@ -380,46 +388,27 @@ def notebook(content: str) -> str:
 
 
 def _lines(place: Place) -> Iterator[Decision]:
-  number, after = 0, f" after byte {place.start}" if place.start else ""
-  try:
-    with _opened(place.path) as file:
-      if place.start:  # the line that begins before belongs to the place before
-        file.seek(place.start - 1)
-        _skip_line(file)
-      for number, line in enumerate(_bounded_lines(file, place), 1):
-        where = f"{place.path}{after}, line {number}"
-        if line is None:
-          yield _nothing(place, _TOO_LONG, where)
-        elif line.strip():
-          yield _of_line(place, line, where)
-  except _ERRORS as error:
-    raise InputError(
-      f"{place.path}: not readable after line {number}{after} ({error})"
-    ) from None
+  after = f" after byte {place.start}" if place.start else ""
+  with _opened(place.path) as file:
+    if place.start:  # the line that begins before belongs to the place before
+      file.seek(place.start - 1)
+      _skip_line(file)
+    for number, line in enumerate(_bounded_lines(file, place), 1):
+      where = f"{place.path}{after}, line {number}"
+      if line is None:
+        yield _nothing(place, _TOO_LONG, where)
+      elif line.strip():
+        yield _of_line(place, line, where)
 
 
 @contextlib.contextmanager
-def _opened(name: str) -> Iterator[Any]:
-  path = storage.parse(name)
-  with path.open("rb") as file:
-    if storage.is_remote(path):  # gcsfs has no readline with a limit
-      file = io.BufferedReader(file, 1 << 20)  # pyright: ignore[reportArgumentType]
-    if name.endswith(".gz"):
-      with gzip.open(file) as opened:
-        yield opened
-    elif name.endswith(".zst"):
-      try:
-        import zstandard
-      except ImportError:
-        install = how_to_install("curate")
-        raise InputError(f"{name} needs zstandard: {install}") from None
-      reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-      try:
-        yield io.BufferedReader(reader, 1 << 20)
-      except zstandard.ZstdError as error:
-        raise ValueError(error) from None
-    else:
-      yield file
+def _opened(name: str) -> Iterator[io.BufferedReader]:
+  """Open a file of lines, with the compression that its name says."""
+  with storage.parse(name).open("rb") as file:
+    raw: Any = file
+    if codec := _CODECS.get(name.rpartition(".")[2]):
+      raw = pa.CompressedInputStream(pa.PythonFile(file, "r"), codec)
+    yield io.BufferedReader(raw, 1 << 20)  # gcsfs has no readline with a limit
 
 
 def _bounded_lines(file: Any, place: Place) -> Iterator[bytes | None]:
@@ -479,24 +468,17 @@ def _table(path: AnyPath) -> pq.ParquetFile:
 def _table_rows(place: Place) -> Iterator[Decision]:
   """Yield the rows of parquet, or of a file that `datasets.save_to_disk` wrote."""
   path, number, group = storage.parse(place.path), 0, ""
-  table = _table(path) if place.kind == "parquet" else None
-  if table:
-    group = f"row group {place.start}, "
-  try:
-    if table:
-      columns = [name for name in table.schema_arrow.names if name in _WANTED]
-      batches = table.iter_batches(128, [place.start], columns)
-    else:
-      batches = pa.ipc.open_stream(path.open("rb"))
-    for batch in batches:
-      names = [name for name in batch.schema.names if name in _WANTED]
-      for row in batch.select(names).to_pylist():
-        number += 1
-        yield _of_row(place, row, f"{place.path}, {group}row {number}")
-  except _ERRORS as error:
-    raise InputError(
-      f"{place.path}: not readable after {group}row {number} ({error})"
-    ) from None
+  if place.kind == "parquet":
+    table, group = _table(path), f"row group {place.start}, "
+    columns = [name for name in table.schema_arrow.names if name in _WANTED]
+    batches = table.iter_batches(128, [place.start], columns)
+  else:
+    batches = pa.ipc.open_stream(path.open("rb"))
+  for batch in batches:
+    names = [name for name in batch.schema.names if name in _WANTED]
+    for row in batch.select(names).to_pylist():
+      number += 1
+      yield _of_row(place, row, f"{place.path}, {group}row {number}")
 
 
 def _of_row(place: Place, row: Mapping[str, Any], where: str) -> Decision:
@@ -505,17 +487,16 @@ def _of_row(place: Place, row: Mapping[str, Any], where: str) -> Decision:
     try:
       if isinstance(row.get("provenance"), str):
         row = {**row, "provenance": json.loads(row["provenance"])}
-      return _checked(place, Document.of(row), where)
-    except ValueError as error:
-      return _nothing(place, "not a document", where, str(error))
+      document = Document.of(row)
+      folders.compact(document.provenance)
+    except (ValueError, RecursionError) as error:
+      return _nothing(place, "not a document", where, str(error)[:200])
+    return _checked(place, document, where)
   text = _first(row, _TEXT)
   if not isinstance(text, str):
     return _nothing(place, f"no text under {_names(_TEXT)}", where)
-  text, source, named = (
-    text.removeprefix("\ufeff"),
-    place.source,
-    _first(row, _REPOSITORY),
-  )
+  text, source = text.removeprefix("\ufeff"), place.source
+  named = _first(row, _REPOSITORY)
   if place.kind == "files":
     source = named = str(named)
   document = Document(
@@ -532,27 +513,12 @@ def _of_row(place: Place, row: Mapping[str, Any], where: str) -> Decision:
 
 def _checked(place: Place, document: Document, where: str) -> Decision:
   """Return the document, if every stage can write it."""
+  record = document.record()
   try:
-    content = json.dumps(document.record(), ensure_ascii=False, allow_nan=False)
-    size = len(content.encode())
+    size = sum(len(v.encode()) for v in record.values() if isinstance(v, str))
   except UnicodeEncodeError:
     return _nothing(place, "lone surrogates", where)
-  except (TypeError, ValueError, RecursionError) as error:
-    return _nothing(place, "not JSON", where, str(error)[:200])
-  if size > MAXIMUM_BYTES:
-    return _nothing(place, _TOO_LONG, where)
-  if _deeper(dict(document.provenance), _DEEPEST):
-    return _nothing(place, f"provenance nested over {_DEEPEST} deep", where)
-  return Keep(document)
-
-
-def _deeper(value: Any, levels: int) -> bool:
-  """Return whether lists and objects are nested deeper than some levels."""
-  if isinstance(value, dict):
-    value = list(value.values())
-  if not isinstance(value, list):
-    return False
-  return levels == 0 or any(_deeper(each, levels - 1) for each in value)
+  return _nothing(place, _TOO_LONG, where) if size > MAXIMUM_BYTES else Keep(document)
 
 
 def _first(row: Mapping[str, Any], names: Sequence[str]) -> Any:

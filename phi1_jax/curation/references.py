@@ -7,6 +7,7 @@ compared with those of about the same length.
 """
 
 import ast
+import bisect
 import collections
 import dataclasses
 import functools
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from rapidfuzz.distance import Levenshtein
-from rapidfuzz.process import cdist
+from rapidfuzz.process import extract
 
 from phi1_jax import InputError, storage
 from phi1_jax.curation import verdict
@@ -36,7 +37,7 @@ PHRASE = 4
 # of numbers or a loop.
 _LEAST_LETTERS, _LEAST_DISTINCT = 6, 7
 _GENERIC_MATCH = 0.95
-_CHUNK = 256  # functions that are compared at once
+_MASK = (1 << 20) - 1
 _TASK = re.compile(
   r"^\s*write an? (?:python )?(?:function|program|code)s? (?:to|that)\b", re.I
 )
@@ -167,8 +168,8 @@ class Grams:
 
   def __init__(self, texts: Sequence[Sequence[str]], size: int, least: int):
     self._owners: dict[int, list[int]] = collections.defaultdict(list)
-    self.totals = np.zeros(len(texts), np.int64)
-    found: dict[int, set[int]] = collections.defaultdict(set)
+    self.totals, self._sizes = np.zeros(len(texts), np.int64), set[int]()
+    self._may_be = np.zeros(_MASK + 1, bool)  # by the last bits of a run's hash
     for number, words in enumerate(texts):
       length = min(size, len(words))
       if len(words) < least:
@@ -177,20 +178,18 @@ class Grams:
       telling = [start for start in starts if _tells(words[start : start + length])]
       for value in set(shingles.ngrams(words, length)[telling].tolist()):
         self._owners[value].append(number)
+        self._may_be[value & _MASK] = True
         self.totals[number] += 1
-        found[length].add(value)
-    self._sizes = {n: np.array(sorted(each), np.uint64) for n, each in found.items()}
+        self._sizes.add(length)
 
-  def shared(self, words: Sequence[str]) -> dict[int, int]:
+  def shared(self, words: shingles.Hashes) -> dict[int, int]:
     """Return for each problem the number of runs that a text has in common with it."""
     counts: collections.Counter[int] = collections.Counter()
-    hashes = shingles.word_hashes(words)
-    for size, wanted in self._sizes.items():
-      runs = shingles.ngrams(hashes, size)
-      places = np.searchsorted(wanted, runs)
-      there = wanted[np.minimum(places, len(wanted) - 1)] == runs
-      for value in set(runs[there].tolist()):
-        counts.update(self._owners[value])
+    for size in self._sizes:
+      runs = shingles.ngrams(words, size)
+      found = runs[self._may_be[(runs & np.uint64(_MASK)).astype(np.intp)]]
+      for value in set(found.tolist()):
+        counts.update(self._owners.get(value, ()))
     return dict(counts)
 
 
@@ -241,38 +240,47 @@ class Shapes:
     self.all = [shape for shape, _ in pairs]
     self._owners = [number for _, number in pairs]
     self._names = [_plain(name) for name in names]
+    # Of each form the texts by length, and the places of their shapes in `all`.
+    self._forms: dict[str, tuple[list[str], list[int], list[int]]] = {}
+    for form in ("written", "ordered"):
+      every = [getattr(shape, form) for shape in self.all]
+      order = sorted(range(len(every)), key=lambda n: len(every[n]))
+      texts = [every[n] for n in order]
+      self._forms[form] = texts, list(map(len, texts)), order
 
   def best(
     self, functions: Sequence[tuple[str, trees.Shape]], least: float
   ) -> dict[int, Match]:
     """Return the best match with each problem that has one."""
     best: dict[int, Match] = {}
-    for start in range(0, len(functions), _CHUNK):
-      part = [shape for _, shape in functions[start : start + _CHUNK]]
-      rates = np.maximum(*(_rates(part, self.all, n, least) for n in _FORMS))
-      for place, column in zip(*map(np.ndarray.tolist, np.nonzero(rates)), strict=True):
-        owner, number = self._owners[column], start + place
-        same = _plain(functions[number][0]) == self._names[owner]
-        match = Match(float(rates[place, column]), same, -number, column)
+    for number, (name, shape) in enumerate(functions):
+      plain = _plain(name)
+      for column, rate in self._rates(shape, least).items():
+        owner = self._owners[column]
+        match = Match(rate, plain == self._names[owner], -number, column)
         best[owner] = max(match, best.get(owner, match))
     return best
 
-
-_FORMS = ("written", "ordered")  # of a shape
+  def _rates(self, shape: trees.Shape, least: float) -> dict[int, float]:
+    """Return the rates of at least `least`, by the place in `all`."""
+    rates: dict[int, float] = {}
+    for form, (texts, lengths, order) in self._forms.items():
+      text = getattr(shape, form)
+      # The match rate is at most the ratio of the lengths.
+      first = bisect.bisect_left(lengths, least * len(text) - 0.01)
+      last = bisect.bisect_right(lengths, len(text) / least + 0.01)
+      scorer = Levenshtein.normalized_similarity
+      options: dict[str, Any] = {"score_cutoff": least, "limit": None}
+      near = extract(text, texts[first:last], scorer=scorer, **options)
+      for _, rate, place in near:
+        column = order[first + int(place)]
+        rates[column] = max(rate, rates.get(column, 0.0))
+    return rates
 
 
 def _plain(name: str) -> str:
   """Return a name in one spelling, the same for `isEven` and `is_even`."""
   return name.replace("_", "").lower()
-
-
-def _rates(
-  some: Sequence[trees.Shape], others: Sequence[trees.Shape], form: str, least: float
-) -> npt.NDArray[np.float64]:
-  one, other = ([getattr(shape, form) for shape in each] for each in (some, others))
-  # As float32, 19 of 20 tokens would be less than 0.95.
-  scorer = Levenshtein.normalized_similarity
-  return cdist(one, other, scorer=scorer, score_cutoff=least, dtype=np.float64)
 
 
 class Index:
@@ -336,9 +344,9 @@ class Index:
     functions = [(name, shape) for name, shape in every if shape]
     matches = self._shapes.best(functions, min(least, verdict.SUPPORTED))
     words, near = source.words(text), near or {}
-    plain = _prose(words)
+    plain = shingles.word_hashes(_prose(words))
     texts, phrases = self._texts.shared(plain), self._phrases.shared(plain)
-    solutions = self._solutions.shared(words)
+    solutions = self._solutions.shared(shingles.word_hashes(words))
     exact = self._lines.contained(source.lines(text))
     alike = {n for n, m in matches.items() if m.rate >= least or m.same_name}
     found = []

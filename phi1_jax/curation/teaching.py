@@ -15,8 +15,8 @@ from phi1_jax.curation.deduplicate import sample
 from phi1_jax.curation.document import Decision, Document, Drop, Keep, Tally, identify
 from phi1_jax.curation.engine import Job
 from phi1_jax.curation.folder import Tick
-from phi1_jax.curation.replies import Replies
 from phi1_jax.grammar import teacher
+from phi1_jax.llm.client import Client
 from phi1_jax.llm.request import Request
 from phi1_jax.sandbox.program import Program, Verdict
 from phi1_jax.sandbox.sandbox import Sandbox
@@ -112,7 +112,7 @@ class Llm(prompt.Asker):
       document = Document(
         id=identify("llm" if text else key, text),
         text=text,
-        source=f"llm:{self.replies.model}",
+        source=f"llm:{self.client.model}",
         licence="unknown",
         kind=subject.kind,
         repository=identify(name, places[name]),
@@ -139,18 +139,18 @@ def run(subject_of: Callable[[Any], Subject], job: Job) -> dict[str, Any]:
   if not job.needs_llm:
     settings = {"version": VERSION, "grammar": teacher.VERSION}
     return job.run(subject.stage, settings, functools.partial(_run, job, subject, None))
-  with job.client() as replies:
-    llm = Llm(job.config, subject.prompt_places, replies)
+  with job.client() as client:
+    llm = Llm(job.config, subject.prompt_places, client)
     settings = {"version": VERSION, **llm.identity()}
     return job.run(subject.stage, settings, functools.partial(_run, job, subject, llm))
 
 
 def requests(
-  subject_of: Callable[[Any], Subject], job: Job, replies: Replies
+  subject_of: Callable[[Any], Subject], job: Job, client: Client
 ) -> Iterator[Request]:
   """Yield the requests of a job, to estimate their cost."""
   subject = subject_of(job.config)
-  llm = Llm(job.config, subject.prompt_places, replies)
+  llm = Llm(job.config, subject.prompt_places, client)
   for request, _ in llm.requests(subject, 0, subject.number):
     yield request
 

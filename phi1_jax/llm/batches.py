@@ -57,14 +57,11 @@ class Batches:
 
   def take(self, ask: Ask) -> None:
     """Take a request to the batch that holds it, to the next batch, or online."""
-    for key in (ask.key, ask.old_key):
-      if key in self._refused:
-        self._session.tell(refused=ask.key, text=self._refused[key])
-        return
-      if key in self._in_batch:
-        self._asks[key] = ask
-        return
-    if self._config.api == "batch":
+    if ask.key in self._refused:
+      self._session.tell(refused=ask.key, text=self._refused[ask.key])
+    elif ask.key in self._in_batch:
+      self._asks[ask.key] = ask
+    elif self._config.api == "batch":
       self._collected.append(ask)
     else:
       self._online(ask)
@@ -183,11 +180,11 @@ class Batches:
     self, batch: OpenBatch, key: str, raw: bytes, failure: Failure | None
   ) -> None:
     number, reserve = batch.calls[key]
-    call, ask = Call(number, key, reserve, batch.name), self._asks.get(key)
+    call = Call(number, key, reserve, batch.name)
     if failure is None:
       await self._session.replied(call, raw)
       del batch.calls[key]
-      self._session.tell(reply=ask.key if ask else key)
+      self._session.tell(reply=key)
       return
     await self._session.failed([call], failure)
     del batch.calls[key]
@@ -197,7 +194,7 @@ class Batches:
       self._refused[key] = text
       self._in_batch.discard(key)
       self._asks.pop(key, None)
-      self._session.tell(refused=ask.key if ask else key, text=text)
+      self._session.tell(refused=key, text=text)
     elif verdict in (Verdict.AGAIN, Verdict.SLOW_DOWN):
       self._retry(key, text)
     else:

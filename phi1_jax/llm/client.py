@@ -37,7 +37,6 @@ from phi1_jax.llm.request import (
   digest,
   likely_prompt_tokens,
   most_prompt_tokens,
-  old_digest,
 )
 from phi1_jax.llm.sender import FLUSH, Start
 from phi1_jax.llm.session import Ask
@@ -76,6 +75,7 @@ class Client:
     on_progress: called after every outcome and while waiting.
 
   Attributes:
+    model: the endpoint's name for the model.
     budget: the journal's money, complete at the end of an `ask` and once closed.
 
   Raises:
@@ -87,7 +87,7 @@ class Client:
     config: LlmConfig,
     on_progress: Callable[[Progress], None] | None = None,
   ):
-    self._config, self._on_progress = config, on_progress
+    self._config, self._on_progress, self.model = config, on_progress, config.model
     self._base_price = prices.find(config)
     batch = config.api == "batch"
     self._price = self._base_price.batch() if batch else self._base_price
@@ -97,6 +97,7 @@ class Client:
     self._pending: dict[str, list[_Slot]] = {}
     self._stopped: dict[str, Any] | None = None
     self._unflushed = False
+    self._used = self._tokens = self._picodollars = self._failed = 0  # all outcomes
     self._done = 0
     self._total: int | None = None
     self._note = ""
@@ -151,6 +152,7 @@ class Client:
         raise outcome
       self._done += 1
       slots.popleft()
+      self._count(outcome)
       self._report()
       yield outcome
 
@@ -161,11 +163,11 @@ class Client:
     in_batch = {key for b in self._journal.open_batches() for key in b.calls}
     for request in requests:
       content = request.content(self._config)
-      key, old_key = digest(content), old_digest(content)
+      key = digest(content)
       if key in seen:
         continue
       seen.add(key)
-      if self._journal.find(key, old_key) or in_batch & {key, old_key}:
+      if self._journal.has(key) or key in in_batch:
         continue
       to_send += 1
       most = request.most_tokens(self._config)
@@ -174,6 +176,34 @@ class Client:
       turns = conversation.worst_turns(request)
       worst += self._config.attempts * sum(map(self._worst, turns))
     return Estimate(len(seen), to_send, expected, worst, self.budget)
+
+  def identity(self) -> dict[str, Any]:
+    """Return the settings that decide the replies beside the requests."""
+    return {"model": self.model, "extra": self._config.extra}
+
+  def facts(self) -> dict[str, Any]:
+    """Return the model, and the cost of the replies used and of all others."""
+    return {
+      "models": [self.model],
+      "cost": {
+        "replies used": f"{self._used:,}",
+        "requests without a usable reply": f"{self._failed:,}",
+        "tokens of the replies used and their prompts": f"{self._tokens:,}",
+        "paid for the replies used": prices.text(self._picodollars),
+        "journal with every reply": self._config.journal,
+        "paid for everything in the journal so far": prices.text(self.budget.spent),
+        "counted for calls in doubt": prices.text(self.budget.doubtful),
+      },
+    }
+
+  def _count(self, outcome: Answered[Any] | Failed) -> None:
+    if isinstance(outcome, Failed):
+      self._failed += 1
+      return
+    usage = outcome.reply.usage
+    self._used += 1
+    self._picodollars += outcome.reply.picodollars
+    self._tokens += usage.prompt + usage.completion if usage else 0
 
   def close(self) -> None:
     """Wait until all replies in flight are committed."""
@@ -202,11 +232,11 @@ class Client:
     """Use the replies in the journal; send a request that has none."""
     while True:
       content = slot.turn.request.content(self._config)
-      key, old_key = digest(content), old_digest(content)
-      found = self._journal.find(key, old_key)
+      key = digest(content)
+      found = self._journal.read(key)
       if found is None:
         break
-      step = conversation.respond(slot.turn, self._journal.read(found), slot.parse)
+      step = conversation.respond(slot.turn, found, slot.parse)
       if not isinstance(step, Turn):
         slot.outcome = step
         return
@@ -217,17 +247,10 @@ class Client:
       tokens = likely_prompt_tokens(content["body"]) + request.most_tokens(self._config)
       reserve = self._worst(request)
       if self._sender is None:
-        self._sender = self._start()
-      self._sender.send(Ask(key, old_key, json.dumps(content), reserve, tokens))
+        start = Start(os.getpid(), self._config, self._base_price)
+        self._sender = SenderProcess(Path(self._config.journal), start)
+      self._sender.send(Ask(key, json.dumps(content), reserve, tokens))
       self._unflushed = True
-
-  def _start(self) -> "SenderProcess":
-    folder = Path(self._config.journal)
-    if not self._journal.writable:
-      raise InputError(
-        f"Llm.journal: {folder} cannot be written to, and does not hold all replies"
-      )
-    return SenderProcess(folder, Start(os.getpid(), self._config, self._base_price))
 
   def _wait(self) -> None:
     """Wait for a message; without any, have batches submitted."""

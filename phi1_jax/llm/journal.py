@@ -2,8 +2,7 @@
 
 A row of `calls` is committed before its request is sent, and a reply before the run
 sees it. Only the sender writes, while it holds the lease on the folder; a run reads
-what is committed. A run that finds the journal of an earlier version (JSONL files)
-imports it in one transaction and leaves its files as they are.
+what is committed.
 """
 
 import asyncio
@@ -19,12 +18,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from phi1_jax import InputError
-from phi1_jax.llm import import_jsonl, reply
+from phi1_jax.llm import reply
 from phi1_jax.llm.budget import Budget
 from phi1_jax.llm.reply import Reply
 
 FILE_NAME = "journal.sqlite"
 _VERSION = 1
+_OLD = "sent.jsonl"  # a file of a journal of version 0.1
 _MOUNTS = Path("/proc/mounts")
 # File systems whose shared memory SQLite's write-ahead log cannot rely on.
 _NETWORK = ("nfs", "nfs4", "lustre", "cifs", "smb3", "smbfs", "ceph", "beegfs", "gpfs")
@@ -75,10 +75,7 @@ class Journal:
   """Reads a journal, and creates it where there is none.
 
   Args:
-    folder: where the file is. A folder that cannot be written is only read.
-
-  Attributes:
-    writable: whether the folder can be written.
+    folder: where the file is.
 
   Raises:
     InputError: not a journal, a damaged one, or a folder that cannot be written or is
@@ -95,21 +92,19 @@ class Journal:
       raise InputError(
         f"Llm.journal: {folder} cannot be created ({error.strerror})"
       ) from None
-    self.writable = os.access(folder, os.W_OK)
-    if self.writable and (kind := _network(folder)):
+    if kind := _network(folder):
       raise InputError(
         f"Llm.journal: got {folder} on {kind}, where SQLite may damage its files; "
         "name a folder on a local disk"
       )
+    if (folder / _OLD).exists() and not self.path.exists():
+      raise InputError(
+        f"Llm.journal: {folder} has the journal of version 0.1 ({_OLD}), which this "
+        "version does not read; name another folder, or go on with version 0.1"
+      )
     self._database = self._guard(self._open)
 
   def _open(self) -> sqlite3.Connection:
-    if not self.writable:
-      log = self.path.with_name(f"{FILE_NAME}-wal")
-      if not self.path.exists() or (log.exists() and log.stat().st_size):
-        raise sqlite3.OperationalError("the folder cannot be written; copy it")
-      address = f"{self.path.absolute().as_uri()}?immutable=1"
-      return sqlite3.connect(address, uri=True, isolation_level=None)
     database = connect(self.path)
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if version == 0:
@@ -119,8 +114,6 @@ class Journal:
         if database.execute("PRAGMA user_version").fetchone()[0] == 0:
           for statement in _SCHEMA.split(";"):
             database.execute(statement)
-          for table, row in import_jsonl.rows(self.path.parent):
-            database.execute(*insert(table, **row))
           database.execute(f"PRAGMA user_version = {_VERSION}")
     elif version != _VERSION:
       raise sqlite3.DatabaseError(f"got version {version}, expected {_VERSION}")
@@ -138,13 +131,13 @@ class Journal:
   def _select(self, query: str, *values: Any) -> list[Any]:
     return self._guard(lambda: self._database.execute(query, values).fetchall())
 
-  def find(self, *keys: str) -> str | None:
-    """Return the first of the keys that has a reply."""
+  def has(self, key: str) -> bool:
+    """Return whether a request has a reply."""
     query = "SELECT 1 FROM calls WHERE key = ? AND outcome = 'reply' LIMIT 1"
-    return next((key for key in keys if self._select(query, key)), None)
+    return bool(self._select(query, key))
 
-  def read(self, key: str) -> Reply:
-    """Return the reply of a key for which `find` found one.
+  def read(self, key: str) -> Reply | None:
+    """Return the reply to a request, if there is one.
 
     Raises:
       InputError: the file was damaged.
@@ -153,14 +146,15 @@ class Journal:
       "SELECT raw, raw_crc32, batch, cost, number FROM calls "
       "WHERE key = ? AND outcome = 'reply' ORDER BY number LIMIT 1"
     )
-    raw, checksum, batch, cost, number = self._select(query, key)[0]
-    if zlib.crc32(raw) != checksum:
-      raise InputError(
-        f"{self.path}: the reply of call {number} is damaged; put the file back from a "
-        "copy, or delete that row to pay for its request again"
-      )
-    content = reply.load(raw)
-    return reply.read(key, reply.of_batch_line(content) if batch else content, cost)
+    for raw, checksum, batch, cost, number in self._select(query, key):
+      if zlib.crc32(raw) != checksum:
+        raise InputError(
+          f"{self.path}: the reply of call {number} is damaged; put the file back from "
+          "a copy, or delete that row to pay for its request again"
+        )
+      content = reply.load(raw)
+      return reply.read(key, reply.of_batch_line(content) if batch else content, cost)
+    return None
 
   def budget(self, cap: int) -> Budget:
     """Return the money; calls in flight of a running sender are doubtful here."""

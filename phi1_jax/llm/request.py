@@ -107,11 +107,6 @@ def digest(content: Mapping[str, Any]) -> str:
   return hashlib.sha256(text.encode()).hexdigest()
 
 
-def old_digest(content: Mapping[str, Any]) -> str:
-  """Return the key of a request in journals of JSONL files: without the endpoint."""
-  return digest({name: content[name] for name in content if name != "endpoint"})
-
-
 def most_prompt_tokens(body: Mapping[str, Any]) -> int:
   """Return a bound on the tokens of a prompt, without its tokenizer.
 

@@ -242,7 +242,7 @@ async def _serve(start: Start, endpoint: Endpoint, inbox: Inbox, write: Write) -
       if message == FLUSH:
         batches.flush()
       # An earlier sender may have finished after the run looked.
-      elif journal.find(message.key, message.old_key):
+      elif journal.has(message.key):
         shared.tell(reply=message.key)
       else:
         batches.take(message)

@@ -33,14 +33,12 @@ class Ask:
 
   Attributes:
     key: of the request.
-    old_key: its key in journals of earlier versions.
     request: `Request.content` as JSON.
     reserve: picodollars of its worst case.
     tokens: estimate for the rate limiter.
   """
 
   key: str
-  old_key: str
   request: str
   reserve: int
   tokens: int

@@ -49,7 +49,7 @@ def test_curation_composes_to_its_golden_file(name):
   classes = {n: c for n, c in curate.CONFIGURABLES.items() if n in bound}
   files = [file]
   if name == curate.ALL:
-    classes = {stage.part: stage.config for stage in curate.STAGES.values()}
+    classes = {config.gin_name: config for _, config in curate.STAGES.values()}
   elif len(classes) > 1:  # it goes after the file of any stage
     files.insert(0, f"gin/curate/{curate.ALL}.gin")
   _compare(f"curate/{name}", gin_config.text(gin_config.load(files, [], classes)))

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from phi1_jax import InputError, curate, storage
-from phi1_jax.curation import folder, stages
+from phi1_jax.curation import decontaminate, folder
 from phi1_jax.problems import humaneval, mbpp
 from tests.curation import samples
 
@@ -63,11 +63,22 @@ def small_mbpp(monkeypatch):
 
 def looked_for(monkeypatch, *flags):
   """The benchmarks and taus that decontaminate gets; no stage runs."""
-  jobs = []
-  monkeypatch.setattr(stages.Stage, "run", lambda stage, job: jobs.append(job) or {})
+  found = []
+
+  class Fake:
+    @staticmethod
+    def run(job, taus=()):
+      if hasattr(job.config, "benchmarks"):
+        found.append((*job.config.benchmarks, *map(str, taus)))
+      return {"read": 0, "kept": 0, "dropped": {}}
+
+  monkeypatch.setattr(curate, "_module", lambda stage: Fake)
+  monkeypatch.setattr(
+    decontaminate, "study", lambda job, taus: Fake.run(job, taus) and []
+  )
   assert curate.main(list(map(str, flags))) == 0
-  (job,) = [job for job in jobs if hasattr(job.config, "benchmarks")]
-  return (*job.config.benchmarks, *map(str, job.taus or ()))
+  (wanted,) = found
+  return wanted
 
 
 HUMANEVAL, MBPP = "humaneval-164", "mbpp-full-974"
@@ -158,14 +169,24 @@ HUMANEVAL_ONLY = "decontaminate --gin.Decontaminate.benchmarks=('humaneval-164',
       "decontaminate --gin.Decontaminate.benchmarks=('humaneval',)",
       "expected at least one of humaneval-164, mbpp-full-974",
     ),
-    ("decontaminate --tau=high", "expected numbers such as 0.95"),
-    ("decontaminate --tau=2", "expected different numbers between 0 and 1"),
+    *(
+      (f"decontaminate --tau={taus}", "expected different numbers between 0 and 1")
+      for taus in ("high", "2", "0.9,0.9", "0.95,0.9500001")
+    ),
     ("annotate --gin.Annotate.inputs=()", "expected at least one input"),
     ("annotate --gin.Annotate.inputs=('gone/*.parquet',)", "nothing there"),
-    ("train-classifier", "is no stage's folder"),
-    ("filter", "is no stage's folder"),
-    (HUMANEVAL_ONLY, "is no stage's folder"),
-    ("publish", "is no stage's folder"),
+    ("annotate", "Annotate.inputs: OUT/deduplicate: no such folder; make it with"),
+    ("train-classifier", "Classifier.labels: OUT/annotate: no such folder"),
+    ("filter", "Filter.classifier: OUT/train-classifier: no such folder"),
+    (HUMANEVAL_ONLY, "Decontaminate.inputs: OUT/filter: no such folder"),
+    ("publish", "phi1_jax.curate decontaminate --workdir=OUT/decontaminate"),
+    ("deduplicate --against=gone", "Deduplicate.against: gone: no such folder"),
+    (
+      f"{LLM} --gin.Exercises.prompt=gone.txt --gin.Llm.model=m --gin.Llm.journal=OUT/j"
+      " --gin.Llm.budget_usd=1.0 --gin.Llm.input_usd_per_million=0.0"
+      " --gin.Llm.output_usd_per_million=0.0",
+      "Exercises.prompt: gone.txt: not readable",
+    ),
     ("deduplicate --gin.Deduplicate.bands=7", "a divisor of 1"),
     ("publish --gin.Publish.version=2.0.0", 'expected "1.MINOR.PATCH"'),
     ("publish --gin.Publish.inputs=('gin/pretrain.gin',)", "another kind of file"),
@@ -174,7 +195,8 @@ HUMANEVAL_ONLY = "decontaminate --gin.Decontaminate.benchmarks=('humaneval-164',
   ],
 )
 def test_wrong_input_is_refused_in_a_line(flags, says, tmp_path, capsys):
-  words = flags.split(" ")
+  says = says.replace("OUT", str(tmp_path))
+  words = flags.replace("OUT", str(tmp_path)).split(" ")
   if "--workdir" not in flags:
     words.append(f"--workdir={tmp_path / 'out'}")
   with pytest.raises((InputError, SystemExit)) as caught:

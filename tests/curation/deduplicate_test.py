@@ -121,9 +121,13 @@ def test_reasons_and_evidence(done):
   assert stats["losses"]["a"] == {"read": 2, "dropped": 0}
   assert stats["losses"]["b"] == {"read": 12, "dropped": 6}
   assert stats["duplicates"]["pairs_not_compared"] == 0
+  sizes = {d.text: d.provenance["deduplicate"]["cluster"] for d in left.values()}
+  assert sizes["x = 2"] == 1  # it was read twice
+  assert sizes["x = 1"] == 2
   assert 0 < stats["diversity"]["nearest_neighbour_jaccard"] < 0.7
   card = (job.folder / "README.md").read_text()
   assert "No source may lose more than 60% to duplicates." in card
+  assert "maximum_loss" not in card  # None, beside the share above
   assert "| b | 50.0% |" in card
 
 

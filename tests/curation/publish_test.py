@@ -7,7 +7,7 @@ import pyarrow.parquet
 import pytest
 
 from phi1_jax import InputError, storage
-from phi1_jax.curation import folder, publish, read, sketches
+from phi1_jax.curation import folder, publish, read
 from phi1_jax.curation.config import PublishConfig
 from phi1_jax.curation.document import Keep
 from phi1_jax.curation.engine import Engine, Job
@@ -225,8 +225,3 @@ def test_a_folder_of_somebody_else_is_not_removed(files, tmp_path):
   with pytest.raises(InputError, match="holds another set"):
     run(files, tmp_path)
   assert (made(tmp_path) / "mine").exists()
-
-
-def test_ids_that_begin_alike_are_not_taken_for_one():
-  """Such as numbers with zeros before them, and ids that begin with the time."""
-  assert len({sketches.of_id(f"{number:032d}") for number in range(999)}) == 999

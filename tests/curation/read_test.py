@@ -45,13 +45,12 @@ def test_rows_of_published_sets_are_documents(tmp_path):
   assert {d.source for d in documents} == {"rows"}
   assert documents[1].id == identify("x/y", "b = 2\n")
   path.write_bytes(path.read_bytes()[:-20])
-  with pytest.raises(InputError, match=r"rows\.jsonl\.gz: not readable after line"):
+  with pytest.raises(InputError, match=r"rows\.jsonl\.gz: not readable after"):
     found(path)
 
 
 def test_every_damaged_line_is_dropped_with_its_reason_and_place(tmp_path):
   path = tmp_path / "x.jsonl"
-  nested = "[" * 60 + "]" * 60
   lines = [
     b'{"text": "good"}',
     b"{nonsense",
@@ -63,9 +62,6 @@ def test_every_damaged_line_is_dropped_with_its_reason_and_place(tmp_path):
     b'{"id": "1", "kind": "poem", "text": ""}',
     b"[" * 100_000,
     b'{"text": "' + b"x" * read.MAXIMUM_BYTES + b'"}',
-    json.dumps(samples.document("").record() | {"provenance": {"a": 1}})
-    .replace("1}", nested + "}")
-    .encode(),
     b'{"text": "last, without a line end"}',
   ]
   path.write_bytes(b"\n".join(lines))
@@ -80,10 +76,9 @@ def test_every_damaged_line_is_dropped_with_its_reason_and_place(tmp_path):
     "not a document",
     "not JSON",
     "over 8 MiB",
-    "provenance nested over 50 deep",
   ]
   wheres = [d.evidence["where"] for d in decisions if isinstance(d, Drop)]
-  assert [int(where.split()[-1]) for where in wheres] == [2, 3, 4, 5, 6, 8, 9, 10, 11]
+  assert [int(where.split()[-1]) for where in wheres] == [2, 3, 4, 5, 6, 8, 9, 10]
 
 
 def test_parquet_is_read_by_row_group(tmp_path):
@@ -108,6 +103,12 @@ def v2():
   ("name", "content", "says"),
   [
     ("gone.jsonl", None, "nothing there"),
+    (
+      "filter",
+      None,
+      r"no such folder; make it with\npython -m phi1_jax.curate filter ",
+    ),
+    ("mine", None, "phi1_jax.curate STAGE --workdir=.*/mine"),
     ("x.csv", b"a,b\n", "another kind of file"),
     ("x.parquet", b"PAR1 not", "no parquet file"),
     ("v2.parquet", v2(), "The Stack v2 has no text, only blob_id"),
@@ -186,7 +187,7 @@ def test_a_large_plain_file_is_read_in_parts_and_every_line_once(tmp_path, monke
 
 
 def test_zstandard_and_a_byte_order_mark(tmp_path):
-  zstandard = pytest.importorskip("zstandard")
+  zstandard = pytest.importorskip("zstandard")  # pyarrow reads it; this writes it
   path = tmp_path / "x.jsonl.zst"
   lines = b'\xef\xbb\xbf{"text": "a"}\n{"text": "\\ufeffb"}\n'
   path.write_bytes(zstandard.compress(lines) + zstandard.compress(b'{"text": "c"}\n'))

@@ -14,7 +14,7 @@ from phi1_jax.curation import references, verdict
 from phi1_jax.curation.config import DecontaminateConfig
 from phi1_jax.problems import humaneval, written
 from phi1_jax.problems.problem import Problem
-from phi1_jax.text import source, trees
+from phi1_jax.text import shingles, source, trees
 
 PROBLEMS = {problem.id: problem for problem in humaneval.load()}
 LONG = PROBLEMS["HumanEval/1"]  # separate_paren_groups
@@ -174,6 +174,10 @@ def test_problems_of_your_own_may_be_in_a_bucket(gcs):
   assert [p.id for _, p in references.problems(config.benchmarks)] == ["Own/7"]
 
 
+def shared(grams, words):
+  return grams.shared(shingles.word_hashes(words))
+
+
 WORDS = "the quick brown fox jumps over a lazy dog near our old red barn today"
 TEXT = WORDS.split()
 
@@ -181,12 +185,12 @@ TEXT = WORDS.split()
 def test_runs_are_counted_once_each_for_every_owner():
   grams = references.Grams([TEXT, ["so", *TEXT[1:]], ["it", "is", "short"]], 13, 6)
   assert grams.totals.tolist() == [3, 3, 0]
-  assert grams.shared(TEXT) == {0: 3, 1: 2}
-  assert grams.shared([*TEXT, "and", *TEXT]) == {0: 3, 1: 2}
-  assert grams.shared(TEXT[:12]) == {}
+  assert shared(grams, TEXT) == {0: 3, 1: 2}
+  assert shared(grams, [*TEXT, "and", *TEXT]) == {0: 3, 1: 2}
+  assert shared(grams, TEXT[:12]) == {}
   short = references.Grams([TEXT[:7], TEXT[:5]], 13, 6)  # one run, and none
   assert short.totals.tolist() == [1, 0]
-  assert short.shared(["see", *TEXT]) == {0: 1}
+  assert shared(short, ["see", *TEXT]) == {0: 1}
   numbers = [str(n) for n in range(20)]  # rows of them tell nothing
   grams = references.Grams([numbers, ["ab", "cd"] * 10], 13, 6)
   assert grams.totals.tolist() == [0, 0]

@@ -225,7 +225,7 @@ def test_a_bad_key_stops_a_batch_too(serve, configure, requests, ask):
 
 
 def asks(*reserves):
-  return [Ask(f"{n}", "", '{"body": 1}', money, 0) for n, money in enumerate(reserves)]
+  return [Ask(f"{n}", '{"body": 1}', money, 0) for n, money in enumerate(reserves)]
 
 
 def test_the_longest_beginning_that_fits(monkeypatch):

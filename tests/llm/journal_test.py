@@ -1,111 +1,24 @@
-"""The journal's file, and the import of an earlier version's."""
+"""The journal's file."""
 
 import asyncio
 import json
 import multiprocessing
 import pathlib
 import sqlite3
-import time
-import zlib
 
 import pytest
 
 from phi1_jax import InputError
 from phi1_jax.llm import journal
-from phi1_jax.llm.client import Client
 from phi1_jax.llm.journal import Journal, Writer
-from phi1_jax.llm.request import old_digest
 
 pytestmark = pytest.mark.usefixtures("thread_sender")
 
 
-def write_old(folder, kind, rows, tail=b""):
-  """Writes a file of a journal of an earlier version."""
-  folder.mkdir(exist_ok=True)
-  lines = [json.dumps({"journal": f"phi1_jax.llm {kind}", "version": 1}).encode()]
-  for row in rows:
-    rest = json.dumps({"time": 1.0, **row}).encode()[1:]
-    lines.append(b'{"crc32": "%08x", ' % zlib.crc32(rest) + rest)
-  (folder / f"{kind}.jsonl").write_bytes(b"\n".join(lines) + b"\n" + tail)
-
-
-def old_reply(config, request, call, raw, cost=10):
-  content = request.content(config)
-  return {
-    **{"key": old_digest(content), "call": call, "picodollars": cost, "batch": None},
-    **{"completion_tokens": 2, "usage": {"prompt": 3, "completion": 2}, "price": {}},
-    **{"whole": True, "prompt_id": "test", "prompt_version": "1", "sample": 0},
-    **{"request": content["body"], "raw": raw},
-  }
-
-
-@pytest.fixture
-def old(configure, requests):
-  """A journal with a reply, a broken one, a lost call, a failure and an open batch."""
-
-  def make(config):
-    folder, wanted = pathlib.Path(config.journal), requests(5)
-    message = {"message": {"content": "answer old"}, "finish_reason": "stop"}
-    good = json.dumps({"choices": [message]})
-    keys = [old_digest(request.content(config)) for request in wanted]
-    sent = [
-      {"call": n, "key": k, "reserve": 100, "batch": None} for n, k in enumerate(keys)
-    ]
-    sent[4]["batch"] = "b"
-    write_old(folder, "sent", sent, b'{"crc32": "torn')
-    replies = [old_reply(config, wanted[0], 0, good)]
-    replies.append(old_reply(config, wanted[1], 1, '{"broken', 70))
-    write_old(folder, "replies", replies)
-    failure = {"call": 2, "key": keys[2], "released": True, "status": 500}
-    write_old(folder, "failures", [failure | {"reason": "x"}])
-    write_old(folder, "batches", [{"batch": "b", "state": "created", "id": "batch_9"}])
-    return wanted
-
-  return make
-
-
-def test_an_old_journal_is_imported_once_and_answers(server, configure, ask, old):
-  config = configure(server.url)
-  wanted = old(config)
-  folder = pathlib.Path(config.journal)
-  before = {path.name: path.read_bytes() for path in folder.iterdir()}
-  budget = Journal(folder).budget(1000)
-  assert (budget.spent, budget.doubtful, budget.doubtful_calls) == (10, 170, 2)
-  assert (budget.reserved, budget.left) == (100, 720)
-  (batch,) = Journal(folder).open_batches("any")
-  assert (batch.id, len(batch.calls)) == ("batch_9", 1)
-  with Client(config) as client:
-    assert client.estimate(wanted).to_send == 3  # neither the reply nor the batch
-  (outcome,) = ask(config, wanted[:1])
-  assert outcome.value == "answer old"
-  assert server.counts()["came"] == 0
-  assert {n: (folder / n).read_bytes() for n in before} == before
-
-
-def test_a_batch_of_an_old_journal_is_read(server, configure, ask, old):
-  config = configure(server.url)
-  wanted = old(config)
-  content = wanted[4].content(config)
-  line = {"custom_id": old_digest(content), "body": content["body"]}
-  server.files["in"] = json.dumps(line).encode()
-  body = {"input_file_id": "in", "metadata": {"phi1_jax": "b"}}
-  batch = {"body": body, "begun": time.monotonic(), "end": "completed"}
-  server.batches["batch_9"] = batch
-  (outcome,) = ask(config, wanted[4:])
-  assert outcome.value.startswith("answer")
-  assert server.counts()["billed"] == 1
-  assert Journal(pathlib.Path(config.journal)).open_batches() == []
-
-
-def test_a_damaged_line_of_an_old_journal_is_refused(configure, old):
-  config = configure()
-  old(config)
-  path = pathlib.Path(config.journal) / "replies.jsonl"
-  path.write_bytes(path.read_bytes().replace(b"answer", b"anSwer"))
-  with pytest.raises(InputError, match=r"replies.jsonl, line 2: damaged"):
-    Journal(pathlib.Path(config.journal))
-  path.write_bytes(path.read_bytes().replace(b"anSwer", b"answer"))
-  assert len(Journal(pathlib.Path(config.journal)).replies()) == 1
+def test_a_journal_of_version_0_1_is_refused(tmp_path):
+  (tmp_path / "sent.jsonl").touch()
+  with pytest.raises(InputError, match=r"has the journal of version 0\.1"):
+    Journal(tmp_path)
 
 
 def test_the_request_is_kept_with_its_reply(server, configure, requests, ask):

@@ -1,3 +1,5 @@
+"""The rate limiter, backoff, and what headers say."""
+
 import random
 
 import pytest
@@ -27,14 +29,11 @@ def test_no_minute_holds_more_than_the_limits():
     assert sum(minute) <= 3000
   # And little is left unused: 300 requests of about 200 tokens need 15 to 20 minutes.
   assert 14 * 60 < moments[-1][0] - moments[0][0] < 24 * 60
+  alone = send_all(RateLimiter(None, 10), [4, 50, 4])  # one is above the limit
+  assert [moment for moment, _ in alone] == [100, 160, 220]
 
 
-def test_a_request_above_the_limit_goes_alone():
-  moments = [moment for moment, _ in send_all(RateLimiter(None, 10), [4, 50, 4])]
-  assert moments == [100, 160, 220]
-
-
-def test_limits_are_learned_unless_given():
+def test_limits_and_pauses_are_learned_from_headers():
   headers = {"x-ratelimit-limit-requests": "2", "x-ratelimit-limit-tokens": "100"}
   for limiter, expected in ((RateLimiter(None, None), 60), (RateLimiter(3, None), 0)):
     limiter.learn(headers, 0.0)
@@ -42,14 +41,11 @@ def test_limits_are_learned_unless_given():
     limiter.sent(10, 0.0)
     assert limiter.delay(10, 0.0) == expected
   assert limiter.delay(81, 0.0) == 60
-
-
-def test_nothing_remaining_waits_for_the_reset():
   limiter = RateLimiter(None, None)
   headers = {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "6s"}
   limiter.learn(headers, 10.0)
+  limiter.hold(1, 10.0)  # the longest counts
   assert limiter.delay(1, 12.0) == 4
-  limiter.learn({"x-ratelimit-limit-requests": "many"}, 10.0)
   assert limiter.delay(1, 16.0) == 0
 
 
@@ -80,10 +76,3 @@ def test_retry_after(headers, seconds):
 )
 def test_durations(text, seconds):
   assert limits.duration(text) == (seconds and pytest.approx(seconds))
-
-
-def test_the_longest_hold_counts():
-  limiter = RateLimiter(None, None)
-  limiter.hold(10, 0.0)
-  limiter.hold(1, 5.0)
-  assert limiter.delay(1, 6.0) == 4

@@ -18,6 +18,7 @@ def test_reads_a_completion():
   found = reply.read("k", completion(), 7)
   assert (found.text, found.finish, found.model) == ("hi", "stop", "m-1")
   assert (found.usage, found.picodollars) == (Usage(3, 2), 7)
+  assert reply.read("k", completion("x\ud800\0"), 0).text == "x\ufffd\0"
 
 
 def test_parts_are_joined_and_a_refusal_is_kept():
