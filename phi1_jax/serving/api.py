@@ -9,12 +9,11 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-import math
 import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -23,26 +22,41 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from phi1_jax import InputError
+from phi1_jax import InputError, settings
 from phi1_jax.sampling import stopping
 from phi1_jax.sampling.methods import Method
 from phi1_jax.sampling.sampler import Completion, Request
 from phi1_jax.serving.engine import GROWING, Engine, FullError, Job, Scored
+from phi1_jax.settings import Count, PositiveInt, Range
 
 _MOST_BYTES = 1 << 24  # of a request
 _MOST_CHOICES = 1024  # prompts times n
 _END = "<|endoftext|>"  # what the end of text is called, which has no text
+# Fields of a request -> type, and the value where there is none.
+_FIELDS: dict[str, tuple[Any, Any]] = {
+  "model": (str, None),
+  "prompt": (Any, ""),
+  "n": (PositiveInt, 1),
+  "best_of": (PositiveInt, 1),
+  "max_tokens": (Count, None),
+  "temperature": (float, 1.0),
+  "top_p": (float, 1.0),
+  "top_k": (Annotated[int, Range(least=-1)], 0),
+  "stop": (str | tuple[str, ...], ()),
+  "seed": (Count, None),
+  "logprobs": (Count, None),
+  "echo": (bool, False),
+  "stream": (bool, False),
+  "stream_options": (dict[str, Any], {}),
+  "user": (str, ""),
+}
+_STREAM_OPTIONS: dict[str, tuple[Any, Any]] = {"include_usage": (bool, False)}
 # Fields that would change the text, and values that do not.
 _UNSUPPORTED = {
   "suffix": (None, ""),
   "presence_penalty": (None, 0),
   "frequency_penalty": (None, 0),
   "logit_bias": (None, {}),
-}
-_FIELDS = {
-  *("model", "prompt", "n", "best_of", "max_tokens", "temperature", "top_p", "top_k"),
-  *("stop", "seed", "logprobs", "echo", "stream", "stream_options", "user"),
-  *_UNSUPPORTED,
 }
 
 
@@ -162,49 +176,44 @@ class _Handler:
       return _error(status, str(error), "invalid_request_error", field)
 
   def _read(self, body: Mapping[str, Any]) -> _Asked:
-    if unknown := sorted(body.keys() - _FIELDS):
-      fields = ", ".join(sorted(_FIELDS))
-      raise BadRequestError(
-        f"got the field {unknown[0]!r:.80}, expected of {fields}", unknown[0]
-      )
-    named = body.get("model")
-    if named not in (None, self._model):
-      raise BadRequestError(
-        f"got model {named!r}, expected {self._model!r}", "model", 404
-      )
-    for name, values in _UNSUPPORTED.items():
-      if body.get(name) not in values:
+    for name in body.keys() & _UNSUPPORTED:
+      if body[name] not in _UNSUPPORTED[name]:
         raise BadRequestError(f"{name} is not supported", name)
-    n = _integer(body, "n", 1, 1)
-    if _integer(body, "best_of", n, 1) > n:
+    given = _checked(body, _FIELDS)
+    if given["model"] not in (None, self._model):
+      message = f"got model {given['model']!r:.80}, expected {self._model!r}"
+      raise BadRequestError(message, "model", 404)
+    n = given["n"]
+    if given["best_of"] > n:
       raise BadRequestError("best_of above n is not supported", "best_of")
-    prompts, texts = self._prompts(body.get("prompt", ""))
+    prompts, texts = self._prompts(given["prompt"])
     if len(prompts) * n > _MOST_CHOICES:
       raise BadRequestError(f"expected at most {_MOST_CHOICES} choices", "n")
-    logprobs = body.get("logprobs")
-    if logprobs is not None:
-      logprobs = _integer(body, "logprobs", 0, 0)
     longest, limit = max(map(len, prompts)), self._engine.loaded.config.max_length
-    most = limit - longest
-    max_tokens = _integer(body, "max_tokens", min(16, most), 0)
-    if max_tokens > most:
+    most, asked = limit - longest, given["max_tokens"]
+    if asked is not None and asked > most:
       raise BadRequestError(
-        f"got max_tokens {max_tokens}, expected at most {most}: the longest prompt has "
+        f"got max_tokens {asked}, expected at most {most}: the longest prompt has "
         f"{longest} tokens, and the model reads {limit} with the answer",
         "max_tokens",
       )
+    stops = given["stop"]
+    stops = (stops,) * bool(stops) if isinstance(stops, str) else stops
+    if not all(stops):
+      raise BadRequestError("got an empty string in stop, expected some text", "stop")
+    seed = given["seed"]
     return _Asked(
       prompts=prompts,
       texts=texts,
-      method=_method(body),
-      max_tokens=max_tokens,
+      method=_method(given["temperature"], given["top_p"], given["top_k"]),
+      max_tokens=min(16, most) if asked is None else asked,
       n=n,
-      stops=_stops(body),
-      seed=_integer(body, "seed", secrets.randbits(31), 0),
-      logprobs=logprobs,
-      echo=_boolean(body, "echo"),
-      stream=_boolean(body, "stream"),
-      usage=_boolean(_object(body, "stream_options"), "include_usage"),
+      stops=stops,
+      seed=secrets.randbits(31) if seed is None else seed,
+      logprobs=given["logprobs"],
+      echo=given["echo"],
+      stream=given["stream"],
+      usage=_checked(given["stream_options"], _STREAM_OPTIONS)["include_usage"],
     )
 
   def _prompts(self, given: Any) -> tuple[list[list[int]], list[str]]:
@@ -467,64 +476,36 @@ async def _body(http: HttpRequest) -> Mapping[str, Any]:
   return body
 
 
-def _integer(body: Mapping[str, Any], name: str, default: int, least: int) -> int:
-  value = body.get(name)
-  if value is None:
-    return default
-  if isinstance(value, bool) or not isinstance(value, int) or value < least:
-    raise BadRequestError(
-      f"got {name} {value!r:.40}, expected a whole number of at least {least}", name
-    )
-  return value
+def _checked(
+  body: Mapping[str, Any], fields: Mapping[str, tuple[Any, Any]]
+) -> dict[str, Any]:
+  """Return a request's fields, all of them; null is as if there were none."""
+  found = {name: default for name, (_, default) in fields.items()}
+  for name, value in body.items():
+    if name in _UNSUPPORTED or (value is None and name in fields):
+      continue
+    if name not in fields:
+      known = ", ".join(sorted(fields))
+      raise BadRequestError(f"got the field {name!r:.80}, expected of {known}", name)
+    value = tuple(value) if name == "stop" and isinstance(value, list) else value
+    try:
+      found[name] = settings.checked(name, value, fields[name][0])
+    except (InputError, OverflowError) as error:
+      raise BadRequestError(f"{error!s:.200}", name) from None
+  return found
 
 
-def _boolean(body: Mapping[str, Any], name: str) -> bool:
-  value = body.get(name)
-  if not isinstance(value, bool | None):
-    raise BadRequestError(f"got {name} {value!r:.40}, expected true or false", name)
-  return bool(value)
-
-
-def _object(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-  value = body.get(name)
-  if not isinstance(value, dict | None):
-    raise BadRequestError(f"got {name} {value!r:.40}, expected an object", name)
-  return value or {}
-
-
-def _stops(body: Mapping[str, Any]) -> tuple[str, ...]:
-  given = [] if body.get("stop") in (None, "") else body["stop"]
-  stops = [given] if isinstance(given, str) else given
-  if not isinstance(stops, list) or not all(isinstance(s, str) and s for s in stops):
-    raise BadRequestError(f"got stop {given!r:.80}, expected strings", "stop")
-  return tuple(stops)
-
-
-def _method(body: Mapping[str, Any]) -> Method:
-  temperature = _number(body, "temperature", 1.0)
-  top_p, top_k = _number(body, "top_p", 1.0), _integer(body, "top_k", 0, -1)
+def _method(temperature: float, top_p: float, top_k: int) -> Method:
   if not temperature or top_k == 1:
     return Method()
-  top_k = top_k if top_k > 0 else None  # -1 and 0 mean all tokens elsewhere
+  # -1 and 0 mean all tokens elsewhere
+  given = (temperature, top_k if top_k > 0 else None, None if top_p == 1 else top_p)
   try:
-    return Method(temperature, top_k, None if top_p == 1 else top_p)
+    return Method(*given)
   except InputError as error:
-    field = next(
-      name for name in ("temperature", "top_p", "top_k") if name in str(error)
-    )
+    names = ("temperature", "top_p", "top_k")
+    field = next(name for name in names if name in str(error))
     raise BadRequestError(str(error), field) from None
-
-
-def _number(body: Mapping[str, Any], name: str, default: float) -> float:
-  value = body.get(name)
-  if value is None:
-    return default
-  try:
-    if not isinstance(value, bool) and math.isfinite(value):
-      return float(value)
-  except (TypeError, OverflowError):
-    pass
-  raise BadRequestError(f"got {name} {value!r:.40}, expected a number", name)
 
 
 def _error(

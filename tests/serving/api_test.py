@@ -230,6 +230,8 @@ def test_logprobs_and_echo(client, loaded, expected):
     ("max_tokens", {"max_tokens": 128}),
     ("max_tokens", {"max_tokens": 1 << 40}),
     ("max_token", {"max_token": 5}),
+    ("include_usage", {"include_usage": True}),
+    ("echo", {"stream_options": {"echo": True}}),
     ("Temperature", {"Temperature": 0}),
   ],
 )
