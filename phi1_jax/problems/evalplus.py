@@ -7,7 +7,6 @@ benchmark. `Problem.tests` has the base inputs, `Problem.plus` the additional on
 JSON has neither tuples nor sets, so EvalPlus rebuilds the arguments of some MBPP tasks.
 """
 
-import dataclasses
 import gzip
 import hashlib
 import json
@@ -35,36 +34,21 @@ _SLOW: dict[str, float] = dict.fromkeys(
 _LONGEST_COMBINATION = 75
 
 
-@dataclasses.dataclass(frozen=True)
-class TaskSet:
-  """A published file.
-
-  Attributes:
-    name: "HumanEvalPlus" or "MbppPlus".
-    version: of the release.
-    size: number of tasks.
-    md5: of the unpacked file; EvalPlus' results call it `hash`.
-  """
-
-  name: str
-  version: str
-  size: int
-  md5: str
-
-
+# Task set -> name and version of the published file, and md5 of the unpacked file (the
+# `hash` in EvalPlus' results).
 TASK_SETS = {
-  "humaneval-plus-164": TaskSet(
-    "HumanEvalPlus", "v0.1.10", 164, "fe585eb4df8c88d844eeb463ea4d0302"
+  "humaneval-plus-164": (
+    "HumanEvalPlus",
+    "v0.1.10",
+    "fe585eb4df8c88d844eeb463ea4d0302",
   ),
-  "humaneval-plus-164-v0.1.9": TaskSet(
-    "HumanEvalPlus", "v0.1.9", 164, "84f4b93a1270b492e4c54d5212da7a5b"
+  "humaneval-plus-164-v0.1.9": (
+    "HumanEvalPlus",
+    "v0.1.9",
+    "84f4b93a1270b492e4c54d5212da7a5b",
   ),
-  "mbpp-plus-378": TaskSet(
-    "MbppPlus", "v0.2.0", 378, "ee43ecabebf20deef4bb776a405ac5b1"
-  ),
-  "mbpp-plus-399": TaskSet(
-    "MbppPlus", "v0.1.0", 399, "ebe95df0d5220f00cedd6f4bddea35e4"
-  ),
+  "mbpp-plus-378": ("MbppPlus", "v0.2.0", "ee43ecabebf20deef4bb776a405ac5b1"),
+  "mbpp-plus-399": ("MbppPlus", "v0.1.0", "ebe95df0d5220f00cedd6f4bddea35e4"),
 }
 
 _Convert = Callable[[list], list]
@@ -152,19 +136,18 @@ def load(task_set: str, folder: str | AnyPath | None = None) -> list[Problem]:
   Raises:
     InputError: no such file, or not the file that EvalPlus published.
   """
-  wanted = TASK_SETS[task_set]
+  name, version, md5 = TASK_SETS[task_set]
   url = (
-    f"{_UPSTREAM}/{wanted.name.lower()}_release/releases/download/{wanted.version}/"
-    f"{wanted.name}.jsonl.gz"
+    f"{_UPSTREAM}/{name.lower()}_release/releases/download/{version}/{name}.jsonl.gz"
   )
-  path = files.find(f"{wanted.name}-{wanted.version}.jsonl.gz", folder, url)
+  path = files.find(f"{name}-{version}.jsonl.gz", folder, url)
   try:
     content = gzip.decompress(storage.read_bytes(path))
   except (OSError, EOFError, zlib.error) as error:
     raise InputError(f"{path}: cannot be unpacked ({error}); fetch {url}") from None
   got = hashlib.md5(content, usedforsecurity=False).hexdigest()
-  if got != wanted.md5:
-    raise InputError(f"{path}: got md5 {got}, expected {wanted.md5}; fetch {url}")
+  if got != md5:
+    raise InputError(f"{path}: got md5 {got}, expected {md5}; fetch {url}")
   early = task_set == "mbpp-plus-399"
   return [problem(json.loads(line), early) for line in content.splitlines()]
 

@@ -25,7 +25,7 @@ _FIELDS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
 
 
 def load() -> list[Problem]:
-  """Reads the 164 problems.
+  """Return the 164 problems.
 
   Raises:
     InputError: the package is not installed, or its file is not the one pinned here.
@@ -96,7 +96,7 @@ def _data_file() -> Path:
 
 
 def problem(row: Mapping[str, str]) -> Problem:
-  """Makes a problem of one row in HumanEval's format."""
+  """Return the problem of a row in HumanEval's format."""
   entry_point = row["entry_point"]
   return Problem(
     id=row["task_id"],

@@ -10,7 +10,6 @@ and 53 on another), so each has its own name:
 """
 
 import ast
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -33,82 +32,64 @@ TEST_IDS = range(11, 511)
 REFERENCE_SECONDS = {123: 2.8}
 
 
-@dataclasses.dataclass(frozen=True)
-class TaskSet:
-  """Which rows of which file, and what they must be.
-
-  Attributes:
-    file: name in the folder.
-    ids: task ids that count; None for all.
-    size: how many rows that gives.
-    sha256: of the parsed rows (see `content_digest`), few-shot rows included. It does
-      not depend on how the JSON is laid out, nor, for a part of a file, on the rest:
-      upstream once revised rows outside of the test range.
-  """
-
-  file: str
-  ids: range | None
-  size: int
-  sha256: str
-
-
-TASK_SETS = {
-  "mbpp-full-974": TaskSet(
-    "mbpp.jsonl",
+FULL, SANITIZED = "mbpp.jsonl", "sanitized-mbpp.json"
+# Task set -> file in the folder, task ids that count (None for all), and sha256 of the
+# parsed rows (see `content_digest`), few-shot rows included. It does not depend on how
+# the JSON is laid out, nor, for a part of a file, on the rest: upstream once revised
+# rows outside of the test range.
+TASK_SETS: dict[str, tuple[str, range | None, str]] = {
+  "mbpp-full-974": (
+    FULL,
     None,
-    974,
     "5a0743641857fd04ee1f8623d830eb545a5df5f3469c425f064ce69dd15f8ea3",
   ),
-  "mbpp-full-500": TaskSet(
-    "mbpp.jsonl",
+  "mbpp-full-500": (
+    FULL,
     TEST_IDS,
-    500,
     "0ece257b69e1de09ebfd1e98a973119e406dbd6b66bff60ba47b9a309ecd62c9",
   ),
-  "mbpp-sanitized-427": TaskSet(
-    "sanitized-mbpp.json",
+  "mbpp-sanitized-427": (
+    SANITIZED,
     None,
-    427,
     "0a699546e9e40b657bfd6bdaf9ecd330bd590ecc8e0602e9cb0ef85cd41d6e16",
   ),
-  "mbpp-sanitized-257": TaskSet(
-    "sanitized-mbpp.json",
+  "mbpp-sanitized-257": (
+    SANITIZED,
     TEST_IDS,
-    257,
     "1cc0c6504d86354f0ac8b054c0c8e927cbc1a06b41ac0c3aa7c5423c5d31303b",
   ),
 }
 
 
 def load(task_set: str, folder: str | AnyPath | None = None) -> list[Problem]:
-  """Reads the problems of one task set.
+  """Return the problems of a name of `TASK_SETS`.
 
   Args:
-    task_set: a name of `TASK_SETS`.
+    task_set: its name.
     folder: where mbpp.jsonl and sanitized-mbpp.json are; None: see `files.find`.
 
   Raises:
-    InputError: no such set, no such file, or a file that is not the one pinned here.
+    InputError: no such file, or a file that is not the one pinned here.
   """
+  _, ids, _ = TASK_SETS[task_set]
   rows = _rows(task_set, folder)
-  ids = TASK_SETS[task_set].ids
   return [problem(row) for row in rows if ids is None or row["task_id"] in ids]
 
 
 def load_few_shot(task_set: str, folder: str | AnyPath | None = None) -> list[Problem]:
-  """The three problems that the paper's few-shot prompt shows, from the same file."""
+  """Return the problems that the paper's few-shot prompt shows, from the same file."""
   rows = {row["task_id"]: row for row in _rows(task_set, folder)}
   return [problem(rows[number]) for number in FEW_SHOT_IDS]
 
 
 def content_digest(rows: Sequence[Mapping[str, Any]]) -> str:
-  """sha256 of rows, however their JSON was laid out."""
+  """Return the sha256 of rows, however their JSON was laid out."""
   text = json.dumps(rows, sort_keys=True, separators=(",", ":"))
   return hashlib.sha256(text.encode()).hexdigest()
 
 
 def problem(row: Mapping[str, Any]) -> Problem:
-  """Makes a problem of one row of either file; line ends become LF."""
+  """Return the problem of a row of either file; line ends become LF."""
   reference, text = _lf(row["code"]), _lf(row.get("text") or row["prompt"])
   asserts = tuple(_lf(test).strip() for test in row["test_list"])
   setup = _lf(row.get("test_setup_code", "")).strip()
@@ -131,23 +112,15 @@ def _lf(text: str) -> str:
   return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _names(*sources: str) -> set[str]:
-  return {
-    node.id
-    for source in sources
-    for node in ast.walk(parse(source))
-    if isinstance(node, ast.Name)
-  }
-
-
 def _entry_point(tree: ast.Module, asserts: Sequence[str], number: int) -> str:
-  """The function of the reference that the tests use.
+  """Return the function of the reference that the tests use.
 
   Not simply the first name in a test: that may be `set(f(x))`; and not a name that is
   no builtin: Mbpp/126 defines `sum`.
   """
   defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
-  used = _names(*asserts)
+  nodes = ast.walk(parse("\n".join(asserts)))
+  used = {node.id for node in nodes if isinstance(node, ast.Name)}
   for name in reversed(defined):
     if name in used:
       return name
@@ -155,30 +128,22 @@ def _entry_point(tree: ast.Module, asserts: Sequence[str], number: int) -> str:
 
 
 def _rows(task_set: str, folder: str | AnyPath | None) -> list[dict[str, Any]]:
-  if task_set not in TASK_SETS:
-    raise InputError(
-      f"task_set: got {task_set!r}, expected one of {', '.join(TASK_SETS)}"
-    )
-  wanted = TASK_SETS[task_set]
-  path = files.find(wanted.file, folder, f"{UPSTREAM}/{wanted.file}")
+  file, ids, sha256 = TASK_SETS[task_set]
+  path = files.find(file, folder, f"{UPSTREAM}/{file}")
   try:
     text = storage.read_text(path)
-    if path.suffix == ".jsonl":
-      rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-    else:
-      rows = json.loads(text)
-    ids = wanted.ids
+    if file == FULL:
+      text = f"[{','.join(filter(str.strip, text.split(chr(10))))}]"
+    wanted = None if ids is None else {*ids, *FEW_SHOT_IDS}
     rows = [
-      row
-      for row in rows
-      if ids is None or row["task_id"] in ids or row["task_id"] in FEW_SHOT_IDS
+      row for row in json.loads(text) if wanted is None or row["task_id"] in wanted
     ]
   except (OSError, ValueError, KeyError, TypeError) as error:
-    raise InputError(f"{path}: not MBPP's {wanted.file} ({error!r})") from None
+    raise InputError(f"{path}: not MBPP's {file} ({error!r})") from None
   got = content_digest(rows)
-  if got != wanted.sha256:
+  if got != sha256:
     raise InputError(
       f"{path}: {len(rows)} rows of {task_set} have sha256 {got[:16]}, expected "
-      f"{wanted.sha256[:16]}; fetch the file from {UPSTREAM}/{wanted.file}"
+      f"{sha256[:16]}; fetch the file from {UPSTREAM}/{file}"
     )
   return rows

@@ -1,4 +1,4 @@
-"""What one problem of a benchmark is."""
+"""The problem of a benchmark."""
 
 import ast
 import dataclasses
@@ -14,7 +14,7 @@ REFERENCE_MULTIPLE = 10
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-  """One task and what decides whether a program solves it.
+  """A task and what decides whether a program solves it.
 
   Attributes:
     id: name in the benchmark, e.g. "HumanEval/0" or "Mbpp/2".
@@ -45,7 +45,7 @@ class Problem:
   accepts_any: bool = False
 
   def empty_solution(self) -> str:
-    """The reference with `pass` for the body of its entry point: wrong on purpose."""
+    """Return the reference with `pass` for the body of its entry point."""
     tree = parse(self.solution)
     for node in tree.body:
       if isinstance(node, ast.FunctionDef) and node.name == self.entry_point:
@@ -53,7 +53,7 @@ class Problem:
     return ast.unparse(tree) + "\n"
 
   def names(self) -> frozenset[str]:
-    """Every name in the tests: among them all that they want of the code."""
+    """Return the names in the tests, among them all that they use of the code."""
     return frozenset(
       node.id
       for test in self.tests
@@ -63,18 +63,18 @@ class Problem:
 
 
 def parse(source: str) -> ast.Module:
-  r"""`ast.parse` without warnings: that of "\d" in a string is the author's affair."""
+  r"""Return `ast.parse(source)`, without warnings as of "\d" in a string."""
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     return ast.parse(source)
 
 
 def cpu_limit(reference_seconds: float) -> float:
-  """Seconds of CPU time allowed where the reference takes `reference_seconds`."""
+  """Return the CPU time allowed, given that of the reference."""
   return max(MINIMUM_CPU_SECONDS, REFERENCE_MULTIPLE * reference_seconds)
 
 
 def digest(problems: Iterable[Problem]) -> str:
-  """sha256 over everything that the problems say."""
+  """Return the sha256 of everything that the problems say."""
   text = json.dumps([dataclasses.asdict(problem) for problem in problems])
   return hashlib.sha256(text.encode()).hexdigest()

@@ -34,10 +34,8 @@ def folder(tmp_path, monkeypatch):
   (tmp_path / "mbpp.jsonl").write_text("\n".join(map(json.dumps, full)) + "\n\n")
   (tmp_path / "sanitized-mbpp.json").write_text(json.dumps(clean, indent=1))
   sets = {
-    "mbpp-full-974": mbpp.TaskSet("mbpp.jsonl", None, 3, mbpp.content_digest(full)),
-    "mbpp-sanitized-427": mbpp.TaskSet(
-      "sanitized-mbpp.json", None, 3, mbpp.content_digest(clean)
-    ),
+    "mbpp-full-974": (mbpp.FULL, None, mbpp.content_digest(full)),
+    "mbpp-sanitized-427": (mbpp.SANITIZED, None, mbpp.content_digest(clean)),
   }
   monkeypatch.setattr(mbpp, "TASK_SETS", sets)
   monkeypatch.delenv(files.ENVIRONMENT, raising=False)
@@ -131,7 +129,7 @@ needs_mbpp = pytest.mark.skipif(
 @pytest.mark.parametrize("name", sorted(mbpp.TASK_SETS))
 def test_the_real_sets(name):
   problems = mbpp.load(name)
-  assert len(problems) == mbpp.TASK_SETS[name].size == int(name.rpartition("-")[2])
+  assert len(problems) == int(name.rpartition("-")[2])
   entry_points = {p.id: p.entry_point for p in problems}
   assert entry_points["Mbpp/56"] == "check"
   assert entry_points["Mbpp/126"] == "sum"
