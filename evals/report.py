@@ -1,4 +1,4 @@
-"""One report of several runs: JSON, and a page of HTML made of it; or a study's page.
+"""One report of several runs: JSON, and a page of HTML made of it.
 
 The JSON, which evals/assets/report.html shows:
 
@@ -44,8 +44,6 @@ from phi1_jax.problems.problem import Problem
 from phi1_jax.storage import AnyPath
 
 _LONGEST_TEST = 20_000  # characters of a test's source in a report
-# Of a study's work directory (see evals/study/), at its beginning and at its end.
-_BEGUN, _STUDY = "study_settings.json", "study.json"
 
 
 def build(folders: Sequence[AnyPath], benchmarks: str | None = None) -> dict[str, Any]:
@@ -65,7 +63,7 @@ def build(folders: Sequence[AnyPath], benchmarks: str | None = None) -> dict[str
     if not storage.exists(folder / workdir.RUN):
       raise InputError(
         f"report: got {folder}, expected the work directory of a run of `python -m "
-        f"evals`, with {workdir.RUN} in it, or of a study"
+        f"evals`, with {workdir.RUN} in it"
       )
     settings = storage.read_json(folder / workdir.RUN)["settings"]
     problems = task_sets.problems_of(settings, benchmarks)
@@ -221,28 +219,6 @@ def _points(run: Mapping[str, Any]) -> list[dict[str, Any]]:
   ]
 
 
-def _study(folders: Sequence[AnyPath], output: AnyPath) -> int:
-  """Write the page of a study anew."""
-  folder = folders[0]
-  if len(folders) > 1:
-    raise InputError(f"report: {folder} is a study, expected it alone")
-  if not (folder / _STUDY).is_file():
-    raise InputError(
-      f"report: {folder} is a study that has not come to its end; `python -m evals "
-      f"study` with --workdir={folder} resumes it"
-    )
-  from evals.study import page as study_page  # it needs matplotlib
-
-  data = storage.read_json(folder / _STUDY)
-  if data["format"] != study_page.FORMAT:
-    raise InputError(
-      f"report: {folder} was made by another version of this code (format "
-      f"{data['format']}, expected {study_page.FORMAT}), which alone can render it"
-    )
-  write({output: study_page.render(data)})
-  return command.DONE
-
-
 def main(parser: command.Parser, argv: Sequence[str]) -> int:
   """Compare runs: a table on the terminal, JSON and HTML in files."""
   parser.add_argument("runs", nargs="+", type=storage.parse, metavar="RUN")
@@ -251,8 +227,6 @@ def main(parser: command.Parser, argv: Sequence[str]) -> int:
   arguments = parser.parse(argv)
   output = arguments.output
   check_output(output)
-  if any((arguments.runs[0] / name).is_file() for name in (_BEGUN, _STUDY)):
-    return _study(arguments.runs, output)
   data = build(arguments.runs, arguments.benchmarks)
   print(summary.table([(run["name"], run["summary"]) for run in data["runs"]]))
   for pair in data["comparisons"]:

@@ -28,6 +28,7 @@
 Unknown values are null.
 """
 
+import collections
 import itertools
 import math
 from collections import defaultdict
@@ -96,9 +97,6 @@ def make(
   return data
 
 
-Found = Mapping[str, Mapping[int, int | None]]  # program -> repeat -> grade
-
-
 def results(pool: Pool, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   """Return the numbers of grades.json.
 
@@ -106,23 +104,48 @@ def results(pool: Pool, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     pool: the programs.
     rows: the lines of grades.jsonl.
   """
-  found: dict[str, dict[int, int | None]] = defaultdict(dict)
+  grades: dict[str, list[int]] = defaultdict(list)
+  unparsed = collections.Counter()
   for row in rows:
-    found[row["program"]][row["repeat"]] = row["grade"]
-  outcomes = {
-    key: passed
+    if row["grade"] is None:
+      unparsed[row["program"]] += 1
+    else:
+      grades[row["program"]].append(row["grade"])
+  means = {key: math.fsum(found) / len(found) for key, found in grades.items()}
+  samples = [
+    [each for of_problem in run["samples"].values() for each in of_problem]
     for run in pool.runs
-    for samples in run["samples"].values()
-    for key, passed in samples
-  }
-  planted = {kind: _planted(pool, kind, found) for kind in KINDS}
+  ]
+  by_problem = [_by_problem(run, means) for run in pool.runs]
+  runs = []
+  for run, found, of_problem in zip(pool.runs, samples, by_problem, strict=True):
+    keys = [key for key, _ in found]
+    runs.append(
+      {
+        **{name: run[name] for name in ("name", "workdir", "settings")},
+        "understanding_score": _understanding(list(of_problem.values())),
+        "problems": len(of_problem),
+        "completions": sum(key in means for key in keys),
+        "unparsed": sum(unparsed[key] for key in keys),
+        "spread": spread(grades.get(key, ()) for key in keys),
+        "agreement": _agreement(found, means),
+      }
+    )
+  planted = {kind: _planted(pool, kind, means) for kind in KINDS}
   return {
     "repeats": 1 + max((row["repeat"] for row in rows), default=-1),
     "programs": len(pool.candidates),
-    "unparsed": sum(row["grade"] is None for row in rows),
-    "runs": [_run(run, found) for run in pool.runs],
-    "agreement": _agreement(list(outcomes.items()), found),
-    "comparisons": _comparisons(pool.runs, found),
+    "unparsed": unparsed.total(),
+    "runs": runs,
+    "agreement": _agreement(dict(itertools.chain(*samples)).items(), means),
+    "comparisons": [
+      {"a": a["name"], "b": b["name"], **compared}
+      for (a, of_a), (b, of_b) in itertools.combinations(
+        zip(pool.runs, by_problem, strict=True), 2
+      )
+      if a["settings"]["task_set"] == b["settings"]["task_set"]
+      and (compared := _compared(of_a, of_b))
+    ],
     "planted": {kind: facts for kind, facts in planted.items() if facts["programs"]},
     "complaints": complaints(planted),
   }
@@ -169,52 +192,29 @@ def _mean(values: Sequence[float]) -> float | None:
   return math.fsum(values) / len(values) if values else None
 
 
-def _grades(found: Found, key: str) -> list[int]:
-  return [grade for grade in found[key].values() if grade is not None]
-
-
-def _means(found: Found, keys: Iterable[str]) -> list[float]:
-  """Return the mean grades of the programs that have any."""
-  means = (_mean(_grades(found, key)) for key in keys)
-  return [mean for mean in means if mean is not None]
-
-
-def _run(run: Mapping[str, Any], found: Found) -> dict[str, Any]:
-  samples = [sample for rows in run["samples"].values() for sample in rows]
-  keys = [key for key, _ in samples]
-  of_problem = _of_problem(run, found)
-  understanding = None
-  if of_problem:
-    estimate = score.mean_of([grade / BEST for grade in of_problem.values()])
-    names = ("value", "low", "high")
-    understanding = {name: 100 * getattr(estimate, name) for name in names}
-    understanding["method"] = estimate.method
-  return {
-    **{name: run[name] for name in ("name", "workdir", "settings")},
-    "understanding_score": understanding,
-    "problems": len(of_problem),
-    "completions": len(_means(found, keys)),
-    "unparsed": sum(grade is None for key in keys for grade in found[key].values()),
-    "spread": spread(_grades(found, key) for key in keys),
-    "agreement": _agreement(samples, found),
-  }
-
-
-def _of_problem(run: Mapping[str, Any], found: Found) -> dict[str, float]:
+def _by_problem(
+  run: Mapping[str, Any], means: Mapping[str, float]
+) -> dict[str, float | None]:
   """Return the mean grade by problem, for those with any, in the order of their ids."""
-  means = {
-    problem: _mean(_means(found, [key for key, _ in samples]))
+  found = {
+    problem: [means[key] for key, _ in samples if key in means]
     for problem, samples in sorted(run["samples"].items())
   }
-  return {problem: mean for problem, mean in means.items() if mean is not None}
+  return {problem: _mean(each) for problem, each in found.items() if each}
 
 
-def _agreement(samples: Sequence[tuple[str, bool]], found: Found) -> dict[str, Any]:
-  graded = [
-    (mean, passed)
-    for key, passed in samples
-    if (mean := _mean(_grades(found, key))) is not None
-  ]
+def _understanding(of_problems: Sequence[Any]) -> dict[str, Any] | None:
+  if not of_problems:
+    return None
+  found = score.mean_of([grade / BEST for grade in of_problems])
+  names = ("value", "low", "high")
+  return {n: 100 * getattr(found, n) for n in names} | {"method": found.method}
+
+
+def _agreement(
+  samples: Iterable[tuple[str, bool]], means: Mapping[str, float]
+) -> dict[str, Any]:
+  graded = [(means[key], passed) for key, passed in samples if key in means]
   good = [mean for mean, passed in graded if passed]
   bad = [mean for mean, passed in graded if not passed]
   return {
@@ -226,31 +226,22 @@ def _agreement(samples: Sequence[tuple[str, bool]], found: Found) -> dict[str, A
   }
 
 
-def _comparisons(
-  runs: Sequence[Mapping[str, Any]], found: Found
-) -> list[dict[str, Any]]:
-  compared = []
-  for a, b in itertools.combinations(runs, 2):
-    if a["settings"]["task_set"] != b["settings"]["task_set"]:
-      continue
-    of_a, of_b = _of_problem(a, found), _of_problem(b, found)
-    apart = [100 / BEST * (of_b[p] - of_a[p]) for p in of_a if p in of_b]
-    if apart:
-      low = high = None  # equal differences say nothing of others
-      if min(apart) < max(apart):
-        low, high = map(float, score.bootstrap(apart).confidence_interval)
-      facts = {"difference": _mean(apart), "low": low, "high": high, "n": len(apart)}
-      compared.append({"a": a["name"], "b": b["name"], **facts})
-  return compared
+def _compared(of_a: Mapping[str, Any], of_b: Mapping[str, Any]) -> dict[str, Any]:
+  apart = [100 / BEST * (of_b[p] - of_a[p]) for p in of_a if p in of_b]
+  if not apart:
+    return {}
+  low = high = None  # equal differences say nothing of others
+  if min(apart) < max(apart):
+    low, high = map(float, score.bootstrap(apart).confidence_interval)
+  return {"difference": _mean(apart), "low": low, "high": high, "n": len(apart)}
 
 
-def _planted(pool: Pool, kind: str, found: Found) -> dict[str, Any]:
+def _planted(pool: Pool, kind: str, means: Mapping[str, float]) -> dict[str, Any]:
   keys = [key for key, planted in pool.planted.items() if planted == kind]
-  means = _means(found, keys)
-  high = kind == "reference"
-  right = [mean > MIDDLE if high else mean < MIDDLE for mean in means]
-  facts = {"programs": len(keys), "graded": len(means)}
-  return facts | {"mean": _mean(means), "right_side": _mean(right)}
+  found, high = [means[key] for key in keys if key in means], kind == "reference"
+  right = [mean > MIDDLE if high else mean < MIDDLE for mean in found]
+  facts = {"programs": len(keys), "graded": len(found)}
+  return facts | {"mean": _mean(found), "right_side": _mean(right)}
 
 
 def table(data: Mapping[str, Any]) -> str:

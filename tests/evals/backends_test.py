@@ -161,7 +161,7 @@ from phi1_jax.cli import command
 class Hanging:
   def complete(self, prompt, **options):
     print("asked", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 
 def main(argv):
   backend = EndpointBackend(Hanging(), EvaluationConfig("humaneval-164", "as-is"))
@@ -186,8 +186,8 @@ def test_a_second_ctrl_c_waits_for_nothing():
     assert process.stderr.readline() == "\n"
     assert "once more to quit at once" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
-    assert time.monotonic() - started < 30
+    assert process.wait(300) == 130
+    assert time.monotonic() - started < 300
     assert process.stderr.read() == "interrupted\n"
 
 

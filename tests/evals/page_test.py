@@ -146,7 +146,7 @@ def visit(data, tmp_path_factory):
       ],
       capture_output=True,
       text=True,
-      timeout=120,
+      timeout=300,
       check=True,
     ).stdout
     answer = re.search(r'data-answer="(.*?)"', dom)

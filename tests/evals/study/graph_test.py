@@ -38,7 +38,7 @@ def fixture_module(tmp_path, monkeypatch):
         print("the reason")
         sys.exit(3)
       if what == "wait":
-        time.sleep(60)
+        time.sleep(600)
       """
     )
   )
@@ -109,7 +109,7 @@ def test_a_signal_stops_the_children_and_nothing_is_lost(tmp_path, module, ran):
   steps = [module("a"), module("b", "wait", ["a"])]
 
   def stop():
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while ran()[-1:] != ["b"] and time.monotonic() < deadline:
       time.sleep(0.05)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -119,7 +119,7 @@ def test_a_signal_stops_the_children_and_nothing_is_lost(tmp_path, module, ran):
   started = time.monotonic()
   assert not graph.run(steps, tmp_path, 1)
   thread.join()
-  assert time.monotonic() - started < 30
+  assert time.monotonic() - started < 300
   done = [json.loads(line)["step"] for line in (tmp_path / graph.STEPS).open()]
   assert done == ["a"]
 
@@ -142,7 +142,7 @@ graph.run([step], Path({str(tmp_path)!r}), 1)
           return True
     return False
 
-  deadline = time.monotonic() + 60
+  deadline = time.monotonic() + 300
   while not (ran() and waiting()) and time.monotonic() < deadline:
     time.sleep(0.1)
   study.kill()

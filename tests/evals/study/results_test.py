@@ -245,18 +245,52 @@ def test_examples_are_the_first_that_is_solved_and_the_first_that_is_not(monkeyp
 
 
 def test_the_page_shows_what_was_gathered(gathered):
-  html = page.render(gathered)
-  seeds = gathered["config"]["seeds"]
-  assert ("points apart" in html) == (len(seeds) == 2)
+  example = {"task_set": TIERS[0], "prompt": 'def f(n):\n    """<i>"""\n'}
+  example |= {"completion": "    return n < 3\n", "outcome": "wrong", "detail": ""}
+  data = gathered | {"examples": [example]}
+  html = page.render(data)
+  assert page.render(data) == html  # the same data give the same bytes
+  several = len(gathered["config"]["seeds"]) == 2
+  for arm in arms.arms(CONFIG.taus):
+    assert f"<code>{arm.name}</code>: {arm.about}" in html
   assert "found 19 of 20" in html
-  assert "20 (13-29) (planted)" in html or len(seeds) == 2
+  assert "20 (13-29) (planted)" in html or several
   assert "Commit abc" in html
+  assert "&lt;i&gt;" in html  # an example's text is no markup
+  assert "<i>" not in html
   assert html.count("<svg") == 1 + len(gathered["config"]["models"])
-  assert ("<h3>3M</h3>" in html) == (len(seeds) == 2)
-  rows = [cells for cells in table_rows(html) if cells[0] == "0.8"]
-  assert [["(" in cell for cell in cells[5:]] for cells in rows] == [[True] * 3] * 3
-  mild = [cells[-1] for cells in table_rows(html) if cells[0] == "0.95"]
-  assert mild == ["-"] * 3  # without a control of size
+  assert ("<h3>3M</h3>" in html) == several
+  rows = table_rows(html)
+  assert any("0 of 164" in row for row in rows)
+  strict, mild = ([r for r in rows if r[0] == tau] for tau in ("0.8", "0.95"))
+  assert [["(" in cell for cell in cells[5:]] for cells in strict] == [[True] * 3] * 3
+  assert [cells[-1] for cells in mild] == ["-"] * 3  # without a control of size
+  by_seed = [row for row in rows if row[-1] in ("yes", "no")]
+  assert len(by_seed) == several * len(gathered["arms"])
+  for row in by_seed[: len(arms.arms(CONFIG.taus))]:
+    share = SHARES.get(row[0].split()[0], 0.0)
+    assert [cell.split()[0] for cell in row[1:3]] == [
+      f"{100 * share + added:.0f}" for added in ((0, 5) if share else (0, 0))
+    ]
+
+
+def test_arms_whose_seeds_are_far_apart_do_not_overlap(gathered):
+  if len(gathered["config"]["seeds"]) == 1:
+    pytest.skip("one seed")
+  runs = [dict(run) for run in gathered["runs"]]
+  changed = next(r for r in runs if r["name"] == f"{arms.FULL}-1M-1")
+  far = changed["scores"][TIERS[0]] | {"value": 0.95, "low": 0.9, "high": 0.98}
+  changed["scores"] = changed["scores"] | {TIERS[0]: far}
+  rows = table_rows(page.render(gathered | {"runs": runs}))
+  found = {row[0]: row[-2:] for row in rows if row[-1] in ("yes", "no")}
+  assert found[f"{arms.FULL} 1M"] == ["45", "no"]
+  assert found["raw_exercises 1M"][-1] == "yes"
+
+
+def test_a_task_set_is_named_by_its_tier():
+  assert page.label("exercises-unseen-triples-100") == "unseen triples"
+  assert page.label("exercises-first-longer-100") == "longer"
+  assert page.label("exercises-handwritten-100") == "handwritten"
 
 
 def test_seeds_are_samples_of_a_problem():
