@@ -65,7 +65,7 @@ def start(place, workdir, *flags, store="store", environment=None):
 
 
 def finished(process, code=0):
-  output, _ = process.communicate(timeout=240)
+  output, _ = process.communicate(timeout=300)
   assert process.returncode == code, output
   return output
 

@@ -93,7 +93,7 @@ def test_another_process_says_it_in_one_line(tmp_path):
     [sys.executable, "-m", "phi1_jax.convert", "from-hf", str(tmp_path), str(out)],
     capture_output=True,
     text=True,
-    timeout=120,
+    timeout=300,
   )
   assert run.returncode == 2
   assert run.stderr.startswith(f"error: {tmp_path}/config.json: No such file")

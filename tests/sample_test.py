@@ -100,7 +100,7 @@ def test_a_terminal_that_knows_only_ascii(run, workdir):
     [sys.executable, "-m", "phi1_jax.sample", f"--checkpoint={workdir}", *flags],
     env={**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
     capture_output=True,
-    timeout=120,
+    timeout=300,
   )
   assert ran.returncode == 0, ran.stderr
   assert ran.stdout == f"{prompt}{expected}\n".encode("ascii", "backslashreplace")

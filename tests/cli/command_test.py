@@ -16,7 +16,7 @@ def ending(body):
     f"def main(argv):\n  {body}\ncommand.run(main)\n"
   )
   run = subprocess.run(
-    [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    [sys.executable, "-c", program], capture_output=True, text=True, timeout=300
   )
   return run.returncode, run.stdout, run.stderr
 

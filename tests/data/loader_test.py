@@ -214,7 +214,7 @@ def test_threads_end_with_the_iterator(store):
     return [t for t in threading.enumerate() if "prefetch" in t.name]
 
   def wait_for_none():
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 300
     while prefetching() and time.monotonic() < deadline:
       time.sleep(0.01)
     return prefetching()

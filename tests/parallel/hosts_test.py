@@ -40,7 +40,7 @@ def test_nobody_to_join():
     f"from phi1_jax.parallel import hosts;hosts.join('localhost:{port}', 2, 1, limit=1)"
   )
   run = subprocess.run(
-    [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    [sys.executable, "-c", program], capture_output=True, text=True, timeout=300
   )
   assert run.returncode == 1, run.stderr
   assert run.stderr.splitlines()[-1].startswith("error: --coordinator_address: cannot")
@@ -66,7 +66,7 @@ def test_an_abort_of_this_process_is_not_taken_for_a_lost_host(abort, gone):
     f"hosts._handle_abort();{abort}"
   )
   run = subprocess.run(
-    [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    [sys.executable, "-c", program], capture_output=True, text=True, timeout=300
   )
   assert run.returncode == 1
   assert ("another host is gone" in run.stderr) is gone

@@ -36,7 +36,7 @@ def test_a_slice_of_several_hosts_is_refused_at_once():
     env=environment,
     capture_output=True,
     text=True,
-    timeout=60,
+    timeout=300,
   )
   assert ran.returncode == 2
   assert ran.stderr.startswith("error: got devices of 2 hosts, expected those of one")

@@ -175,7 +175,7 @@ def test_wall_limit_is_believed_only_when_retried_alone(sandbox):
   assert [v.key for v in verdicts] == ["k0", "k1", "k2", "sleeper"]
   assert (verdicts[-1].outcome, verdicts[-1].attempts) == ("wall_limit", 2)
   assert all(v.passed and v.attempts == 1 for v in verdicts[:3])
-  assert time.monotonic() - started < 20
+  assert time.monotonic() - started < 90
 
 
 def test_worker_killed_from_outside_loses_nothing():

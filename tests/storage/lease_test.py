@@ -25,7 +25,7 @@ def _edit(folder, **changes):
 
 
 def _wait(condition):
-  deadline = time.monotonic() + 20
+  deadline = time.monotonic() + 300
   while not condition():
     assert time.monotonic() < deadline
     time.sleep(0.05)

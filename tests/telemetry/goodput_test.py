@@ -142,7 +142,7 @@ def test_a_killed_start_leaves_no_end(tmp_path):
   called = []
   for _ in range(2):
     called.append(time.time())
-    result = subprocess.run([sys.executable, "-c", KILLED, tmp_path], timeout=60)
+    result = subprocess.run([sys.executable, "-c", KILLED, tmp_path], timeout=300)
     assert result.returncode == -9
   found = read_events(tmp_path / FILE_NAME)
   assert [event.state for event in found] == ["starting", "training"] * 2
