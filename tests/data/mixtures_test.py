@@ -7,7 +7,7 @@ import pytest
 
 from phi1_jax import InputError
 from phi1_jax.data import corpora, mixtures
-from phi1_jax.data.config import DataConfig
+from phi1_jax.data.config import TASKS, DataConfig
 from phi1_jax.data.corpora import Corpus
 from phi1_jax.data.documents import Document, Drop
 
@@ -75,8 +75,9 @@ def test_the_names_are_those_of_the_paper():
   assert rated["textbooks"].source.extract is corpora.textbooks
   for name in ("code_exercises", "exercises"):
     assert list(mixtures.resolve(DataConfig(name, "s"))) == ["exercises"]
-  with pytest.raises(InputError, match=r'"code_textbok"; there are: code_all, code_e'):
-    mixtures.resolve(DataConfig("code_textbok", "s"))
+  with pytest.raises(InputError, match=r"got 'code_textbok', expected .*: code_all, c"):
+    DataConfig("code_textbok", "s")
+  assert TASKS == mixtures.TASKS.keys()
 
 
 def test_sources_travel_to_other_processes():
