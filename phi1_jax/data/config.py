@@ -83,10 +83,6 @@ class DataConfig(Settings):
         """--gin.Data.files="('data/*.jsonl',)\""""
       )
     super().__post_init__()
-    names = {*MIXTURES, *TASKS}
-    if not (self.files or self.modules or self.mixture in names):
-      expected = f"a mixture or task: {', '.join(sorted(names))}"
-      raise self.wrong("mixture", f"{expected} (Data.modules registers more)")
     for name in ("store", "tokenizer"):
       if not getattr(self, name):
         raise self.wrong(name, "a name")
@@ -97,6 +93,16 @@ class DataConfig(Settings):
       raise self.wrong("columns", "one or two names, beside Data.files")
     if self.rates == {}:
       raise self.wrong("rates", "at least one task, or None (as registered)")
+
+  def refuse_unknown_mixture(self) -> None:
+    """Raise an InputError if no store could be built of the mixture.
+
+    A run from a finished store does not need to know its mixture.
+    """
+    names = {*MIXTURES, *TASKS}
+    if not (self.files or self.modules or self.mixture in names):
+      expected = f"a mixture or task: {', '.join(sorted(names))}"
+      raise self.wrong("mixture", f"{expected} (Data.modules registers more)")
 
   @property
   def needs_seqio(self) -> bool:

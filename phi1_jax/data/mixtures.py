@@ -152,10 +152,11 @@ def resolve(config: DataConfig) -> dict[str, Rated]:
   Loads seqio and TensorFlow only for tasks of `Data.modules` and for curated sets.
 
   Raises:
-    InputError: no such files, or a task that a token store cannot hold.
+    InputError: no such mixture or files, or a task that a token store cannot hold.
   """
   if config.files:
     return {"files": Rated(FileSource(config.files, config.columns))}
+  config.refuse_unknown_mixture()
   name = config.mixture or ""
   if config.modules:
     from phi1_jax.data import tasks

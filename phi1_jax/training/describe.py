@@ -58,6 +58,7 @@ def dry_run(run: Setup) -> str:
       preflight.check_current(store, run)
       state = f"{store.manifest['tokens']:,} tokens"
     else:  # what the build would read
+      data.refuse_unknown_mixture()
       rows.load(data.grammar_tables)
       if data.files:
         files.FileSource(data.files, data.columns)

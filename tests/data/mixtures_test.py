@@ -76,7 +76,7 @@ def test_the_names_are_those_of_the_paper():
   for name in ("code_exercises", "exercises"):
     assert list(mixtures.resolve(DataConfig(name, "s"))) == ["exercises"]
   with pytest.raises(InputError, match=r"got 'code_textbok', expected .*: code_all, c"):
-    DataConfig("code_textbok", "s")
+    mixtures.resolve(DataConfig("code_textbok", "s"))
   assert TASKS == mixtures.TASKS.keys()
 
 
