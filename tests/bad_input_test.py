@@ -218,5 +218,6 @@ def test_a_dry_run_reads_what_the_build_would_read(run):
   assert "gone.toml" in complaint(*missing, "--gin.Data.grammar_tables=('gone.toml',)")
   message = complaint(*missing, "--gin.Data.grammar_tables=('wrong.toml',)")
   assert message.startswith("wrong.toml:")
+  assert "got 'foo'" in complaint(*missing, "--gin.Data.mixture=foo")
   files = "--gin.Data.files=('gone/*.txt',)"
   assert "no file matches 'gone/*.txt'" in complaint(*missing, files)
