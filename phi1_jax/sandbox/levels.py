@@ -20,6 +20,7 @@ INSTALL = {
 }
 _NOBODY = 65534
 _TEMPORARY_BYTES = 1 << 26  # of /tmp and of /dev/shm
+_SCRATCH = ("/tmp", "/dev/shm")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ENVIRONMENT = {
   "PATH": "/usr/bin",
@@ -129,23 +130,34 @@ def _is_readable(path: str) -> bool:
   return all(p.stat().st_mode & 0o001 for p in (place, *place.parents))
 
 
-def _inside(paths: tuple[str, ...]) -> tuple[str, ...]:
-  """Return where paths of packages are in a sandbox with mounts."""
-  for path in paths:
-    if not _is_readable(os.path.dirname(path)):
-      raise Unavailable(f"{path} cannot be read by the sandbox's user")
-  return tuple(f"{MOUNT}/{os.path.basename(path)}" for path in paths)
+class _View:
+  """The files that a sandbox with mounts shows.
 
+  Attributes:
+    folders: shown read-only.
+    hidden: of these, covered with emptiness.
+    links: such as /bin -> usr/bin, as (target, link).
+    packages: paths of packages, and where they are inside.
+  """
 
-def _system_folders() -> tuple[list[tuple[str, str]], list[str]]:
-  """Links such as /bin -> usr/bin as (target, link), and the folders that are none."""
-  links, folders = [], ["/usr"]
-  for name in ("/bin", "/lib", "/lib32", "/lib64", "/sbin"):
-    if os.path.islink(name):
-      links.append((os.readlink(name), name))
-    elif os.path.isdir(name):
-      folders.append(name)
-  return links, folders
+  def __init__(self, packages: tuple[str, ...]):
+    self._python, prefix = _interpreter()
+    roots = ("/usr", *([prefix] if prefix else []))
+    system = ("/bin", "/lib", "/lib32", "/lib64", "/sbin")
+    self.links = [(os.readlink(n), n) for n in system if os.path.islink(n)]
+    own = [n for n in system if os.path.isdir(n) and not os.path.islink(n)]
+    self.folders = ["/usr", *own, *roots[1:]]
+    self.hidden = _hidden_folders(roots, self._python)
+    for path in packages:
+      if not _is_readable(os.path.dirname(path)):
+        raise Unavailable(f"{path} cannot be read by the sandbox's user")
+    self.packages = [(p, f"{MOUNT}/{os.path.basename(p)}") for p in packages]
+
+  def launch(self, level: str, command: list[str], detail: str) -> Launch:
+    command = [*command, "--", self._python, *_FLAGS]
+    inside = tuple(place for _, place in self.packages)
+    environment = {"PATH": _PATH}
+    return Launch(level, tuple(command), environment, True, _SCRATCH, detail, inside)
 
 
 @functools.cache
@@ -179,50 +191,35 @@ def _bubblewrap(packages: tuple[str, ...]) -> Launch:
     raise Unavailable("no bwrap on PATH")
   known = _output(program, "--help")
   version = re.sub(r"[^0-9.]", "", _output(program, "--version"))
-  python, prefix = _interpreter()
-  links, folders = _system_folders()
+  view = _View(packages)
+  # Without --as-pid-1 a helper of bwrap's own is process 1, with this worker's pipes in
+  # its hands and open to whoever has its uid, as the code has. The server cannot be
+  # looked into.
   arguments = ["--unshare-user", "--unshare-all", "--die-with-parent", "--new-session"]
-  # Else a helper of bwrap's own is process 1, with this worker's pipes in its hands and
-  # open to whoever has its uid, as the code has. The server cannot be looked into.
   arguments.append("--as-pid-1")
-  missing = [flag for flag in ("--disable-userns", "--size") if flag not in known]
-  if "--disable-userns" in known:
-    arguments.append("--disable-userns")
-  if "--clearenv" in known:
-    arguments.append("--clearenv")
+  arguments += [f for f in ("--disable-userns", "--clearenv") if f in known]
   for name, value in _ENVIRONMENT.items():
     arguments += ["--setenv", name, value]
-  for folder in folders + ([prefix] if prefix else []):
+  for folder in view.folders:
     arguments += ["--ro-bind", folder, folder]
-  for folder in _hidden_folders(("/usr", *([prefix] if prefix else [])), python):
+  for folder in view.hidden:
     arguments += ["--tmpfs", folder, "--remount-ro", folder]
-  for target, link in links:
+  for target, link in view.links:
     arguments += ["--symlink", target, link]
-  inside = _inside(packages)
-  for path, place in zip(packages, inside, strict=True):
+  for path, place in view.packages:
     arguments += ["--ro-bind", path, place]
   arguments += ["--proc", "/proc", "--dev", "/dev", "--hostname", "sandbox"]
-  for folder in ("/dev/shm", "/tmp"):
-    if "--size" in known:
-      arguments += ["--size", str(_TEMPORARY_BYTES)]
-    arguments += ["--tmpfs", folder]
+  for folder in _SCRATCH[::-1]:
+    size = ["--size", str(_TEMPORARY_BYTES)] if "--size" in known else []
+    arguments += [*size, "--tmpfs", folder]
   arguments += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
+  missing = [flag for flag in ("--disable-userns", "--size") if flag not in known]
   detail = f"bubblewrap {version}" + "".join(f", no {flag}" for flag in missing)
-  return Launch(
-    "bubblewrap",
-    (program, *arguments, "--", python, *_FLAGS),
-    {"PATH": _PATH},
-    True,
-    ("/tmp", "/dev/shm"),
-    detail,
-    inside,
-  )
+  return view.launch("bubblewrap", [program, *arguments], detail)
 
 
 def _nsjail(packages: tuple[str, ...]) -> Launch:
-  program = _find_nsjail()
-  python, prefix = _interpreter()
-  links, folders = _system_folders()
+  program, view = _find_nsjail(), _View(packages)
   arguments = ["--mode", "o", "--really_quiet", "--disable_clone_newcgroup"]
   arguments += ["--time_limit", "0", "--hostname", "sandbox", "--cwd", "/tmp"]
   # U sets its own limits; nsjail's defaults are too small for the server.
@@ -230,30 +227,21 @@ def _nsjail(packages: tuple[str, ...]) -> Launch:
     arguments += [f"--rlimit_{limit}", "soft" if limit in ("core", "nproc") else "hard"]
   for name, value in _ENVIRONMENT.items():
     arguments += ["--env", f"{name}={value}"]
-  for folder in folders + ([prefix] if prefix else []):
+  for folder in view.folders:
     arguments += ["--bindmount_ro", folder]
-  for folder in _hidden_folders(("/usr", *([prefix] if prefix else [])), python):
+  for folder in view.hidden:
     # One inode is the folder itself: nothing can be put there.
     arguments += ["--mount", f"none:{folder}:tmpfs:size=4096,nr_inodes=1,mode=0555"]
-  for target, link in links:
+  for target, link in view.links:
     arguments += ["--symlink", f"{target}:{link}"]
-  inside = _inside(packages)
-  for path, place in zip(packages, inside, strict=True):
+  for path, place in view.packages:
     arguments += ["--bindmount_ro", f"{path}:{place}"]
   for device in ("null", "zero", "random", "urandom"):
     arguments += ["--bindmount", f"/dev/{device}"]
-  for folder in ("/tmp", "/dev/shm"):
+  for folder in _SCRATCH:
     options = f"size={_TEMPORARY_BYTES},mode=1777"
     arguments += ["--mount", f"none:{folder}:tmpfs:{options}"]
-  return Launch(
-    "nsjail",
-    (program, *arguments, "--", python, *_FLAGS),
-    {"PATH": _PATH},
-    True,
-    ("/tmp", "/dev/shm"),
-    "nsjail",
-    inside,
-  )
+  return view.launch("nsjail", [program, *arguments], "nsjail")
 
 
 def _find_nsjail() -> str:
@@ -269,16 +257,9 @@ def _find_nsjail() -> str:
 
 
 def _rlimits(packages: tuple[str, ...]) -> Launch:
-  python, _ = _interpreter()
-  return Launch(
-    "rlimits",
-    (python, *_FLAGS),
-    _ENVIRONMENT,
-    False,
-    (),
-    "rlimits only",
-    packages,
-  )
+  command = (_interpreter()[0], *_FLAGS)
+  detail = "rlimits only"
+  return Launch("rlimits", command, _ENVIRONMENT, False, (), detail, packages)
 
 
 def _output(*command: str) -> str:
