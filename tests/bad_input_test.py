@@ -215,9 +215,10 @@ def test_a_tokenizer_that_is_gone():
 def test_a_dry_run_reads_what_the_build_would_read(run):
   (run / "wrong.toml").write_text('[task.taxed]\nargs = "p: nat -> float"\nbody = 1\n')
   missing = ["--dry_run", "--gin.Data.store=nope"]
+  assert "got 'words'" in complaint(*missing)
+  missing.append("--gin.Data.mixture=grammar_exercises")
   assert "gone.toml" in complaint(*missing, "--gin.Data.grammar_tables=('gone.toml',)")
   message = complaint(*missing, "--gin.Data.grammar_tables=('wrong.toml',)")
   assert message.startswith("wrong.toml:")
-  assert "got 'foo'" in complaint(*missing, "--gin.Data.mixture=foo")
   files = "--gin.Data.files=('gone/*.txt',)"
   assert "no file matches 'gone/*.txt'" in complaint(*missing, files)
