@@ -26,7 +26,7 @@ from phi1_jax.cli.progress import Progress
 from phi1_jax.curation.config import STAGES
 from phi1_jax.curation.deduplicate import LossError
 from phi1_jax.curation.engine import EXECUTORS, Engine, Job, TaskError
-from phi1_jax.curation.folder import COMPLETED, STAGE, EmptyError
+from phi1_jax.curation.folder import COMPLETED, STAGE, EmptyError, naming
 from phi1_jax.llm.client import BudgetError, RequestError
 from phi1_jax.llm.config import LlmConfig
 from phi1_jax.problems import mbpp
@@ -54,13 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   arguments = _parser().parse(argv)
   if not arguments.gin_files:
     arguments.gin_files = [f"gin/curate/{arguments.stage}.gin"]
-  for flag in ("tau", "cut"):
-    if getattr(arguments, flag) and arguments.stage not in (_DECONTAMINATE, ALL):
-      raise InputError(
-        f"--{flag}: got it for {arguments.stage}, expected decontaminate"
-      )
-  if arguments.tau and arguments.stage == ALL:
-    raise InputError("--tau: got it for all, expected decontaminate")
+  if arguments.tau and arguments.stage != _DECONTAMINATE:
+    raise InputError(f"--tau: got it for {arguments.stage}, expected decontaminate")
   arguments.tau = arguments.tau and _taus(arguments.tau)
   if arguments.benchmarks:
     os.environ[mbpp.ENVIRONMENT] = arguments.benchmarks
@@ -116,11 +111,6 @@ def _parser() -> command.Parser:
     default=[],
     metavar="INPUT",
     help="deduplicate: an existing set whose near-duplicates go (repeatable)",
-  )
-  add(
-    "--cut",
-    choices=("document", "function"),
-    help="decontaminate: drop the document, or cut functions and notebook cells",
   )
   add(
     "--tau",
@@ -207,8 +197,6 @@ def _job(name: str, folder: AnyPath, arguments: argparse.Namespace) -> Job:
 
 def _decontaminate(config: Any, arguments: argparse.Namespace) -> Any:
   """Return the settings with those of the flags, after a look at the benchmarks."""
-  if arguments.cut:
-    config = dataclasses.replace(config, cut=arguments.cut)
   named = os.environ.get(mbpp.ENVIRONMENT)
   told = any(name == "Decontaminate.benchmarks" for name, _ in arguments.gin_bindings)
   if named and not told and not any(n in mbpp.TASK_SETS for n in config.benchmarks):
@@ -236,8 +224,11 @@ def _beside(config: Any, folder: AnyPath) -> Any:
     beside = folder.parent / str(value)
     return str(beside) if value in STAGES or storage.exists(beside / STAGE) else value
 
-  fields = {field.name for field in dataclasses.fields(config)}
-  changed = {n: resolve(getattr(config, n)) for n in _FOLDERS if n in fields}
+  changed = {}
+  for name in _FOLDERS:
+    if hasattr(config, name):
+      with naming(f"{config.gin_name}.{name}"):
+        changed[name] = resolve(getattr(config, name))
   return dataclasses.replace(config, **changed)
 
 

@@ -202,9 +202,6 @@ class DecontaminateConfig(_StageSettings):
   # AST match rate from which on a function is a copy of a reference; the paper studies
   # 0.95, 0.9, 0.85 and 0.8.
   tau: _Share = 0.95
-  # "document" drops the document; "function" cuts the functions or notebook cells that
-  # are too close, and drops the document only if that is not enough.
-  cut: Literal["document", "function"] = "document"
   # L2 distance of normalised embeddings up to which a pair is looked at.
   distance: Annotated[float, Range(above=0, most=2)] | None = None
   checkpoint: str | None = None  # model for embeddings; None = no embeddings

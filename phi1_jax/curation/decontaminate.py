@@ -3,11 +3,10 @@
 document -> evidence (references.py) -> rules (verdict.py) -> decision
 """
 
-import ast
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from phi1_jax import storage
@@ -19,13 +18,11 @@ from phi1_jax.curation.engine import Job
 from phi1_jax.curation.folder import Tick
 from phi1_jax.curation.references import Embed, Index
 from phi1_jax.storage import AnyPath
-from phi1_jax.text import source
 
 STAGE, VERSION = verdict.STAGE, 7
 STUDY = "study.json"
 _BATCH = 64
 _MAX_LENGTH = 512  # tokens of a function that are embedded
-_SHORTEST = 50  # characters; less is no document
 
 
 @functools.lru_cache(maxsize=2)
@@ -121,73 +118,6 @@ def _judge_task(
     while batch := list(itertools.islice(found, _BATCH)):
       decided = decide([each.document for each in batch if isinstance(each, Keep)])
       for each in batch:
-        decision = each if isinstance(each, Drop) else next(decided)
-        if config.cut == "function" and isinstance(each, Keep):
-          decision = _cut(each.document, decision, decide)
-        yield decision
+        yield each if isinstance(each, Drop) else next(decided)
 
   return folders.write(folder, decisions(), rank, tasks, tick)
-
-
-def _cut(
-  document: Document,
-  decision: Decision,
-  decide: Callable[[Sequence[Document]], Iterator[Decision]],
-) -> Decision:
-  """Return the document without the parts that are too close, or the decision."""
-  if isinstance(decision, Keep):
-    return decision
-
-  def decided(text: str) -> Decision:
-    return next(decide([dataclasses.replace(document, text=text)]))
-
-  cut = without(document.text, lambda text: isinstance(decided(text), Drop))
-  kept = decided(cut[0]) if cut else decision
-  if cut is None or isinstance(kept, Drop):
-    return decision
-  facts = {"reason": decision.reason, "parts": cut[1], **decision.evidence}
-  return Keep(kept.document.noted("cut", facts))
-
-
-def without(text: str, close: Callable[[str], bool]) -> tuple[str, list[str]] | None:
-  """Return a text without its parts that are too close, and the names of these parts.
-
-  Args:
-    text: a notebook with cells after `# %%`, or a module.
-    close: whether a part is too close.
-
-  Returns:
-    None if no part is, if too little is left, or if it parsed before and not after.
-  """
-  lines = text.split("\n")
-  cut = [part for part in _parts(text) if close("\n".join(lines[slice(*part[1:])]))]
-  gone = {row for _, start, stop in cut for row in range(start, stop)}
-  left = "\n".join(line for row, line in enumerate(lines) if row not in gone)
-  broken = source.parse(text) is not None and source.parse(left) is None
-  if not cut or len(left.strip()) < _SHORTEST or broken:
-    return None
-  return left, [name for name, _, _ in cut]
-
-
-def _parts(text: str) -> Iterator[tuple[str, int, int]]:
-  """Yield names and lines [start, stop) of cells, or of functions and classes."""
-  lines = text.split("\n")
-  starts = [row for row, line in enumerate(lines) if line == read.CELL]
-  if starts:
-    for number, span in enumerate(itertools.pairwise([*starts, len(lines)]), 1):
-      yield f"cell {number}", *span
-    return
-  tree = source.parse(text)
-  for node in tree.body if tree else ():
-    if isinstance(node, ast.ClassDef):
-      methods = [n for n in node.body if isinstance(n, source.FunctionNode)]
-      if len(methods) < len(node.body):  # the class stays a class without them
-        yield from ((f"{node.name}.{n.name}", *_span(n)) for n in methods)
-        continue
-    if isinstance(node, source.FunctionNode | ast.ClassDef):
-      yield node.name, *_span(node)
-
-
-def _span(node: source.FunctionNode | ast.ClassDef) -> tuple[int, int]:
-  first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-  return first - 1, node.end_lineno or node.lineno

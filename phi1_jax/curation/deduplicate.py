@@ -28,6 +28,7 @@ from phi1_jax.storage import AnyPath
 from phi1_jax.text import diversity
 
 STAGE, VERSION = "deduplicate", 4
+AGAINST = "Deduplicate.against or --against"  # for errors
 SMALL = 10  # documents; below, a share says nothing
 REASONS = ("same words", "near-duplicate")
 _PARTS = 256
@@ -50,7 +51,7 @@ def run(job: Job) -> dict[str, Any]:
   """
   config: DeduplicateConfig = job.config
   settings: dict[str, Any] = {"version": VERSION}
-  settings["read_against"] = read.identity("Deduplicate.against", config.against)
+  settings["read_against"] = read.identity(AGAINST, config.against)
   # The maximum decides whether there is an outcome, not which.
   work = functools.partial(_run, job)
   stats = job.run(STAGE, settings, work, ignored=("maximum_loss",))
@@ -62,7 +63,7 @@ def _run(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
   config, work = job.config, job.work
   if not storage.exists(work / "tasks.json"):
     own = read.cut(read.plan("Deduplicate.inputs", config.inputs), job.engine.count)
-    against = read.plan("Deduplicate.against", config.against)
+    against = read.plan(AGAINST, config.against)
     more = read.cut(against, job.engine.count) if against else []
     read.save(work / "plan", [*own, *more])
     storage.write_json(work / "tasks.json", {"own": len(own)})
@@ -160,16 +161,11 @@ def _choose(work: AnyPath) -> dict[str, Any]:
   """Write the verdicts for the tasks that decide; return a summary."""
   if not storage.exists(work / "chosen.json"):
     verdicts = clusters.choose(work / "edges")
-    stays = verdicts[verdicts["similarity"] == clusters.STAYS]
-    largest = stays[np.argsort(-stays["size"].astype(np.int64), kind="stable")][:10]
-    id_of = _ids(work)
-    largest = [
-      {"representative": id_of(each["number"]), "documents": int(each["size"])}
-      for each in largest
-    ]
     tasks = np.array([clusters.place(n)[0] for n in verdicts["number"]], np.int64)
     clusters.save_cut(work / "verdicts", "all", verdicts, tasks)
-    summary = {"clusters": len(stays), "largest": largest}
+    count = int((verdicts["similarity"] == clusters.STAYS).sum())
+    largest = int(verdicts["size"].max(initial=1))
+    summary = {"clusters": count, "documents_of_the_largest": largest}
     storage.write_json(work / "chosen.json", summary)
   return storage.read_json(work / "chosen.json")
 
@@ -223,8 +219,7 @@ def _check_loss(
         f"{source}: {counts['dropped']:,} of {counts['read']:,} documents are "
         f"duplicates ({share:.1%}), Deduplicate.maximum_loss is {maximum:.1%}; "
         f"look at {folder}/dropped-*.parquet, then raise it; for another "
-        "Deduplicate.similarity name a new --workdir. Largest: "
-        f"{_worst(folder, source)}"
+        "Deduplicate.similarity name a new --workdir"
       )
 
 
@@ -238,18 +233,6 @@ def _losses(counts: Tally) -> dict[str, dict[str, int]]:
     if found["kept"] + lost:
       losses[source] = {"read": found["kept"] + lost, "dropped": lost}
   return losses
-
-
-def _worst(folder: AnyPath, source: str) -> str:
-  """Return the largest clusters that a source's documents went into."""
-  sizes: dict[str, tuple[int, str]] = {}
-  for drop in folders.dropped(folder):
-    if drop.document.source == source and "cluster" in drop.evidence:
-      begin = " ".join(drop.document.text.split())[:60]
-      name = drop.evidence["representative"]
-      sizes.setdefault(name, (drop.evidence["cluster"], begin))
-  ordered = sorted(sizes.items(), key=lambda item: (-item[1][0], item[0]))[:3]
-  return "; ".join(f"{size:,} like {name} ({begin})" for name, (size, begin) in ordered)
 
 
 def sample(folder: AnyPath, most: int = _SAMPLE) -> list[str]:

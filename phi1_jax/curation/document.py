@@ -25,16 +25,6 @@ class Document:
   # Stage -> facts such as prompt, model, scores, cluster or verdict.
   provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-  def __post_init__(self):
-    """Refuse fields of other types."""
-    for name in _STRINGS:
-      if not isinstance(getattr(self, name), str):
-        raise ValueError(f"{name} is {getattr(self, name)!r:.60}, expected a string")
-    if self.kind not in KINDS:
-      raise ValueError(f"kind is {self.kind!r:.60}, expected {', '.join(KINDS)}")
-    if not isinstance(self.provenance, Mapping):
-      raise ValueError(f"provenance is {self.provenance!r:.60}, expected an object")
-
   def noted(self, stage: str, facts: Mapping[str, Any]) -> "Document":
     """Return the document with a stage's facts in its provenance."""
     provenance = {**self.provenance, stage: dict(facts)}
@@ -53,13 +43,20 @@ class Document:
     Raises:
       ValueError: a field is missing, or has another type.
     """
-    if "repository" not in record and "group" in record:
-      record = {**record, "repository": record["group"]}
-    for name in _STRINGS:
-      if name not in record:
-        raise ValueError(f"it has no {name}")
-    names = (*_STRINGS, "provenance")
-    return Document(**{name: record[name] for name in names if name in record})
+    repository = record.get("repository", record.get("group"))
+    strings = {
+      **{name: record.get(name) for name in _STRINGS},
+      "repository": repository,
+    }
+    provenance = record.get("provenance", {})
+    for name, value in strings.items():
+      if not isinstance(value, str):
+        raise ValueError(f"{name} is {value!r:.60}, expected a string")
+    if strings["kind"] not in KINDS:
+      raise ValueError(f"kind is {strings['kind']!r:.60}, expected {', '.join(KINDS)}")
+    if not isinstance(provenance, Mapping):
+      raise ValueError(f"provenance is {provenance!r:.60}, expected an object")
+    return Document(**strings, provenance=provenance)
 
 
 @dataclasses.dataclass(frozen=True)

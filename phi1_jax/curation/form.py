@@ -64,7 +64,7 @@ square_oauth.SquareOAuthDetector stripe.StripeDetector twilio.TwilioKeyDetector
 telegram_token.TelegramBotTokenDetector
 """
 # What every key has: 20 characters in a row, one of them a digit.
-_LONG = re.compile(r"(?=[\w./+=-]{0,60}\d)[\w./+=-]{20}")
+_LONG, _DIGIT = re.compile(r"[\w./+=-]{20,}"), re.compile(r"\d")
 _PRIVATE = re.compile(
   r"(-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----)"
   r"(?:(?!-----END).)*?(?=-----END [A-Z0-9 ]*PRIVATE KEY|\Z)",
@@ -129,17 +129,21 @@ def _python_2(tree: ast.Module) -> str | None:
   if any(map(_is_python_2_import, _unguarded(tree))):
     return "Python 2 imports"
   loaded, bound = set(), set()
-  for node in ast.walk(tree):
-    if isinstance(node, ast.Name):
+  left: list[Any] = [tree]
+  while left:  # twice as fast as ast.walk
+    node = left.pop()
+    if isinstance(node, list):
+      left += node
+    elif isinstance(node, ast.Name):
       (loaded if isinstance(node.ctx, ast.Load) else bound).add(node.id)
-    elif isinstance(node, ast.arg):
-      bound.add(node.arg)
     elif isinstance(node, ast.alias):
       if node.name == "*":
         return None  # it may bring any name
       bound.add((node.asname or node.name).split(".")[0])
-    else:  # functions, classes, exception handlers
-      bound.add(getattr(node, "name", None))
+    elif isinstance(node, ast.AST):
+      # Functions, classes and exception handlers have names.
+      bound.add(node.arg if isinstance(node, ast.arg) else getattr(node, "name", None))
+      left += [getattr(node, name, None) for name in node._fields]
   return "Python 2 names" if (loaded & _PYTHON_2_NAMES) - bound else None
 
 
@@ -195,7 +199,7 @@ def mask(text: str) -> tuple[str, dict[str, int]]:
     replace("e-mail address", _ADDRESS, _email)
   if "PRIVATE KEY" in text:
     replace("private key", _PRIVATE, lambda found: f"{found[1]}\n{KEY}\n")
-  if _LONG.search(masked):
+  if any(map(_DIGIT.search, _LONG.findall(masked))):
     for kind, pattern in _key_patterns():
       replace(kind, pattern, _key)
   if masked != text and source.parse(text) and not source.parse(masked):

@@ -37,7 +37,7 @@ EXPECTED = (
   "expected embedded, the folder of a stage, a folder of code or of a data set, or "
   f"files that end in {', '.join((*JSONL, *TABLES, *CODE))}"
 )
-CELL = "# %%"  # before each cell of a notebook, as Jupytext and editors write it
+_CELL = "# %%"  # before each cell of a notebook, as Jupytext and editors write it
 # Longer documents, and longer lines of JSON, are data, not code.
 MAXIMUM_BYTES = 8 << 20
 _TOO_LONG = f"over {MAXIMUM_BYTES >> 20} MiB"
@@ -383,7 +383,7 @@ def notebook(content: str) -> str:
       continue
     lines = [line for line in text.splitlines() if not _MAGIC.match(line)]
     if any(line.strip() for line in lines):
-      texts.append("\n".join([CELL, *lines]).rstrip())
+      texts.append("\n".join([_CELL, *lines]).rstrip())
   return "\n\n".join(texts) + "\n"
 
 
@@ -462,7 +462,9 @@ def _table(path: AnyPath) -> pq.ParquetFile:
       f"{path}: The Stack v2 has no text, only {found}, ...; download the contents "
       "by blob_id from Software Heritage (see the set's card) into a column `content`"
     )
-  raise InputError(f"{path}: got the columns {found}; expected one of {_names(_TEXT)}")
+  raise InputError(
+    f"{path}: got the columns {found}; expected one of {', '.join(_TEXT)}"
+  )
 
 
 def _table_rows(place: Place) -> Iterator[Decision]:
@@ -494,7 +496,7 @@ def _of_row(place: Place, row: Mapping[str, Any], where: str) -> Decision:
     return _checked(place, document, where)
   text = _first(row, _TEXT)
   if not isinstance(text, str):
-    return _nothing(place, f"no text under {_names(_TEXT)}", where)
+    return _nothing(place, f"no text under {', '.join(_TEXT)}", where)
   text, source = text.removeprefix("\ufeff"), place.source
   named = _first(row, _REPOSITORY)
   if place.kind == "files":
@@ -523,10 +525,6 @@ def _checked(place: Place, document: Document, where: str) -> Decision:
 
 def _first(row: Mapping[str, Any], names: Sequence[str]) -> Any:
   return next((row[name] for name in names if row.get(name) is not None), None)
-
-
-def _names(names: Sequence[str]) -> str:
-  return ", ".join(names)
 
 
 def _nothing(place: Place, reason: str, where: str, detail: str = "") -> Drop:

@@ -31,8 +31,6 @@ class Batches:
   """Collects requests into batches, and reads the results, also of earlier runs.
 
   Args:
-    session: budget, journal and messages.
-    endpoint: the endpoint.
     opened: the batches that earlier runs left open.
     online: takes requests that are not for a batch.
   """
@@ -48,7 +46,6 @@ class Batches:
     self._config = session.config
     self._in_batch = {key for batch in opened for key in batch.calls}
     self._asks: dict[str, Ask] = {}  # requests of this run, by their key in a batch
-    self._refused: dict[str, str] = {}
     self._collected: list[Ask] = []
     self._submitting = False
     self._attempts: collections.Counter[str] = collections.Counter()
@@ -57,9 +54,7 @@ class Batches:
 
   def take(self, ask: Ask) -> None:
     """Take a request to the batch that holds it, to the next batch, or online."""
-    if ask.key in self._refused:
-      self._session.tell(refused=ask.key, text=self._refused[ask.key])
-    elif ask.key in self._in_batch:
+    if ask.key in self._in_batch:
       self._asks[ask.key] = ask
     elif self._config.api == "batch":
       self._collected.append(ask)
@@ -191,7 +186,6 @@ class Batches:
     text = f"batch {batch.id}: {failure.status}, {failure.text[:300]}"
     verdict = failure.verdict
     if verdict is Verdict.REFUSED:
-      self._refused[key] = text
       self._in_batch.discard(key)
       self._asks.pop(key, None)
       self._session.tell(refused=key, text=text)

@@ -17,23 +17,14 @@ class BudgetError(RuntimeError):
 
 @dataclasses.dataclass
 class Budget:
-  """Money of a journal, in picodollars.
+  """Money of a journal, in picodollars."""
 
-  Attributes:
-    cap: the most that may be spent.
-    spent: cost of all replies.
-    doubtful: worst case of the calls that may or may not have been billed.
-    doubtful_calls: number of those.
-    reserved: worst case of the calls in flight and in open batches.
-    overrun: a call was billed above its worst case, so the bound does not hold.
-  """
-
-  cap: int
-  spent: int = 0
-  doubtful: int = 0
-  doubtful_calls: int = 0
-  reserved: int = 0
-  overrun: bool = False
+  cap: int  # the most that may be spent
+  spent: int = 0  # cost of all replies
+  doubtful: int = 0  # worst case of the calls that may or may not have been billed
+  doubtful_calls: int = 0  # number of those
+  reserved: int = 0  # worst case of the calls in flight and in open batches
+  overrun: bool = False  # a call was billed above its worst case: the bound fails
 
   @property
   def left(self) -> int:
@@ -91,19 +82,12 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-  """State of `Client.ask`.
+  """State of `Client.ask`."""
 
-  Attributes:
-    done: outcomes so far.
-    total: number of requests; None if unknown.
-    budget: the money of the whole journal.
-    note: the last message, such as the state of a batch.
-  """
-
-  done: int
-  total: int | None
-  budget: Budget
-  note: str = ""
+  done: int  # outcomes so far
+  total: int | None  # number of requests; None if unknown
+  budget: Budget  # the money of the whole journal
+  note: str = ""  # the last message, such as the state of a batch
 
 
 @dataclasses.dataclass(frozen=True)

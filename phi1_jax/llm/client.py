@@ -326,12 +326,7 @@ def _environment() -> dict[str, str]:
 
 
 class SenderProcess:
-  """A sender in a process of its own, and a pipe to it.
-
-  Args:
-    folder: the journal.
-    start: the first message.
-  """
+  """A sender in a process of its own, and a pipe to it; `folder` is the journal's."""
 
   def __init__(self, folder: Path, start: Start):
     self._log = folder / _LOG
@@ -374,10 +369,8 @@ class SenderProcess:
       seconds = 0.0
 
   def close(self, seconds: float) -> Iterator[dict[str, Any]]:
-    """Send no more; yield the messages until the sender ends.
-
-    Args:
-      seconds: without a message for so long, yield an empty one.
+    """Send no more; yield the messages until the sender ends, and an empty one after
+    so many seconds without any.
     """
     with contextlib.suppress(RequestError):
       self.send(None)

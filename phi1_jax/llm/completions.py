@@ -9,6 +9,7 @@ import asyncio
 import dataclasses
 import logging
 import math
+import random
 import re
 import threading
 import time
@@ -17,14 +18,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from phi1_jax import InputError
-from phi1_jax.llm import reply
+from phi1_jax.llm import limits, reply
 from phi1_jax.llm.config import LlmConfig
 from phi1_jax.llm.endpoint import Endpoint, Failure, RequestError, Verdict
 
 APIS = ("completions", "chat")
 _MOST_STOPS = 4  # of OpenAI's own API; the caller cuts at the others
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 8.0  # seconds between attempts
-_USELESS_ATTEMPTS = 3  # of a server that answers with something else than completions
 # Fields that decide no text, or that the caller does not depend on.
 _OPTIONAL = ("logprobs", "seed", "stop")
 _RENAMED = "max_completion_tokens"  # what some servers have for max_tokens
@@ -33,21 +32,13 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
-  """A completion.
+  """A completion."""
 
-  Attributes:
-    text: the continuation, or the answer without the model's reasoning.
-    finish: why it ended: "stop", "length", or the server's own word.
-    tokens: how many were generated; None if the server does not say.
-    log_prob: sum over the tokens; None if the server does not say.
-    seconds: from the request to the answer, retries included.
-  """
-
-  text: str
-  finish: str
-  tokens: int | None
-  log_prob: float | None
-  seconds: float
+  text: str  # the continuation, or the answer without the model's reasoning
+  finish: str  # why it ended: "stop", "length", or the server's own word
+  tokens: int | None  # how many were generated; None if the server does not say
+  log_prob: float | None  # sum over the tokens; None if the server does not say
+  seconds: float  # from the request to the answer, retries included
 
 
 class CompletionsClient:
@@ -135,7 +126,7 @@ class CompletionsClient:
       "seed": seed,
       "logprobs": 0 if self.api == "completions" else None,
     }
-    started, pause, attempts, useless = time.monotonic(), _FIRST_PAUSE, 0, 0
+    started, attempts = time.monotonic(), 0
     refused: set[str] = set()
     while True:
       body = self._body(prompt, max_tokens, wanted, refused)
@@ -146,13 +137,12 @@ class CompletionsClient:
       if answer.verdict is Verdict.REFUSED and (named := _named(answer.text, body)):
         refused |= named
         continue
-      attempts, useless = attempts + 1, useless + (answer.status is None)
+      attempts += 1
       passing = answer.verdict in (Verdict.AGAIN, Verdict.SLOW_DOWN)
-      most = _USELESS_ATTEMPTS if answer.headers and answer.status is None else 1 << 30
-      if not passing or attempts > self._retries or useless >= most:
+      if not passing or attempts > self._retries:
         raise self._error(answer)
-      time.sleep(min(_delay(answer) or pause, 60.0))
-      pause = min(2 * pause, _LONGEST_PAUSE)
+      pause = limits.retry_after(answer.headers)
+      time.sleep(min(pause or limits.backoff(attempts, random.Random()), 60.0))
 
   def _body(
     self, prompt: str, max_tokens: int, wanted: dict[str, Any], refused: set[str]
@@ -229,13 +219,3 @@ def _log_prob(found: Any) -> float | None:
   numbers = [x for x in scores if isinstance(x, int | float)]
   total = math.fsum(numbers) if numbers else math.nan
   return total if math.isfinite(total) else None
-
-
-def _delay(failure: Failure) -> float | None:
-  """Return the seconds that the server asks to wait."""
-  for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-    try:
-      return unit * float(failure.headers[name])
-    except (KeyError, ValueError):
-      continue
-  return None

@@ -36,47 +36,29 @@ class Malformed(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Answered(Generic[T]):
-  """A request with a usable reply.
+  """A request with a usable reply."""
 
-  Attributes:
-    request: the original request.
-    value: the parser's result.
-    reply: the reply that was parsed; its key is that of the last request.
-  """
-
-  request: Request
-  value: T
-  reply: Reply
+  request: Request  # the original one
+  value: T  # the parser's result
+  reply: Reply  # the one that was parsed; its key is that of the last request
 
 
 @dataclasses.dataclass(frozen=True)
 class Failed:
-  """A request without a usable reply.
+  """A request without a usable reply."""
 
-  Attributes:
-    request: the original request.
-    reason: why; the same on every rerun, unless the server refused the request.
-    key: of the last request.
-  """
-
-  request: Request
-  reason: str
-  key: str
+  request: Request  # the original one
+  reason: str  # the same on every rerun, unless the server refused the request
+  key: str  # of the last request
 
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-  """A request to send.
+  """A request to send."""
 
-  Attributes:
-    origin: the original request.
-    request: the request to send now.
-    corrected: it tells the model what was wrong.
-  """
-
-  origin: Request
-  request: Request
-  corrected: bool = False
+  origin: Request  # the original one
+  request: Request  # the one to send now
+  corrected: bool = False  # it tells the model what was wrong
 
 
 def respond(

@@ -60,19 +60,12 @@ class Verdict(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-  """No completion.
+  """No completion."""
 
-  Attributes:
-    text: the server's or the network's reason.
-    doubtful: the request may be billed all the same.
-    status: of HTTP or in the body; None without an answer.
-    headers: names in lower case.
-  """
-
-  text: str
-  doubtful: bool
-  status: int | None = None
-  headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  text: str  # the server's or the network's reason
+  doubtful: bool  # the request may be billed all the same
+  status: int | None = None  # of HTTP or in the body; None without an answer
+  headers: Mapping[str, str] = dataclasses.field(default_factory=dict)  # lower case
 
   @property
   def verdict(self) -> Verdict:

@@ -58,17 +58,11 @@ Statement = tuple[str, Sequence[Any]]
 
 @dataclasses.dataclass
 class OpenBatch:
-  """A batch whose results are not all in the journal.
+  """A batch whose results are not all in the journal."""
 
-  Attributes:
-    name: our name for it; also in the batch's metadata.
-    id: the server's; None if the sender ended before it was known.
-    calls: key -> (number of the call, picodollars reserved).
-  """
-
-  name: str
-  id: str | None
-  calls: dict[str, tuple[int, int]]
+  name: str  # ours; also in the batch's metadata
+  id: str | None  # the server's; None if the sender ended before it was known
+  calls: dict[str, tuple[int, int]]  # key -> number of the call, picodollars reserved
 
 
 class Journal:

@@ -2,6 +2,7 @@
 
 import collections
 import email.utils
+import math
 import random
 import re
 import time
@@ -21,9 +22,8 @@ class RateLimiter:
   """
 
   def __init__(self, requests: int | None, tokens: int | None):
-    self._learns = {"requests": requests is None, "tokens": tokens is None}
     self._limits = {"requests": requests, "tokens": tokens}
-    self._sums = {"requests": 0, "tokens": 0}
+    self._learns = [name for name, limit in self._limits.items() if limit is None]
     self._sent: collections.deque[tuple[float, int]] = collections.deque()
     self._held_until = 0.0
 
@@ -33,19 +33,21 @@ class RateLimiter:
     A request above the whole limit is sent alone.
     """
     while self._sent and self._sent[0][0] + _MINUTE <= now:
-      self._count(-1, -self._sent.popleft()[1])
-    if now < self._held_until:
-      return self._held_until - now
-    for name, size in (("requests", 1), ("tokens", tokens)):
-      limit = self._limits[name]
-      if limit is not None and self._sent and self._sums[name] + size > limit:
-        return self._until_free(name, self._sums[name] + size - limit) - now
-    return 0.0
+      self._sent.popleft()
+    until = self._held_until
+    for name, limit in self._limits.items():
+      sizes = [1 if name == "requests" else size for _, size in self._sent]
+      excess = sum(sizes) + (1 if name == "requests" else tokens) - (limit or math.inf)
+      for (moment, _), size in zip(self._sent, sizes, strict=True):
+        if excess <= 0:
+          break
+        excess -= size
+        until = max(until, moment + _MINUTE)
+    return max(0.0, until - now)
 
   def sent(self, tokens: int, now: float) -> None:
     """Count a request."""
     self._sent.append((now, tokens))
-    self._count(1, tokens)
 
   def hold(self, seconds: float, now: float) -> None:
     """Allow no request for so long."""
@@ -55,22 +57,11 @@ class RateLimiter:
     """Read x-ratelimit-{limit,remaining,reset}-{requests,tokens}."""
     for name in ("requests", "tokens"):
       limit = _number(headers.get(f"x-ratelimit-limit-{name}"))
-      if limit and self._learns[name]:
+      if limit and name in self._learns:
         self._limits[name] = int(limit)
       reset = duration(headers.get(f"x-ratelimit-reset-{name}", ""))
       if _number(headers.get(f"x-ratelimit-remaining-{name}")) == 0 and reset:
         self.hold(min(reset, _MINUTE), now)
-
-  def _count(self, requests: int, tokens: int) -> None:
-    self._sums["requests"] += requests
-    self._sums["tokens"] += tokens
-
-  def _until_free(self, name: str, excess: int) -> float:
-    for moment, tokens in self._sent:
-      excess -= 1 if name == "requests" else tokens
-      if excess <= 0:
-        return moment + _MINUTE
-    return self._sent[-1][0] + _MINUTE
 
 
 def backoff(attempt: int, chance: random.Random) -> float:

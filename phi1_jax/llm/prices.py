@@ -20,18 +20,12 @@ _TOKENS = 10**6  # that a price is quoted for
 
 @dataclasses.dataclass(frozen=True)
 class Price:
-  """The price of a token.
+  """The price of a token."""
 
-  Attributes:
-    source: where the numbers come from: a package and its version, or "given".
-    input: picodollars for a token of the prompt.
-    output: picodollars for a token of the reply.
-    tiers: (tokens, input, output): a prompt with more tokens than that costs this.
-  """
-
-  source: str
-  input: int
-  output: int
+  source: str  # where the numbers come from: a package and its version, or "given"
+  input: int  # picodollars for a token of the prompt
+  output: int  # picodollars for a token of the reply
+  # (tokens, input, output): a prompt with more tokens than that costs this.
   tiers: tuple[tuple[int, int, int], ...] = ()
 
   def cost(self, prompt_tokens: int, completion_tokens: int) -> int:

@@ -23,27 +23,16 @@ class Usage:
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-  """One reply of the journal.
-
-  Attributes:
-    key: names it.
-    text: the answer, without the reasoning; lone surrogates are replaced.
-    reasoning: the model's reasoning, from a field of its own or from think tags.
-    finish: why it ended: "stop", "length", "content_filter", or the server's own word.
-    refusal: the model's words in place of an answer, or None.
-    model: the server's exact name for the model, or None.
-    usage: tokens, or None if the server does not say.
-    picodollars: its cost; without usage the worst case.
-  """
+  """One reply of the journal."""
 
   key: str
-  text: str
-  reasoning: str
-  finish: str
-  refusal: str | None
-  model: str | None
-  usage: Usage | None
-  picodollars: int
+  text: str  # the answer, without the reasoning; lone surrogates are replaced
+  reasoning: str  # from a field of its own or from think tags
+  finish: str  # "stop", "length", "content_filter", or the server's own word
+  refusal: str | None  # the model's words in place of an answer
+  model: str | None  # the server's exact name for the model
+  usage: Usage | None  # None if the server does not say
+  picodollars: int  # its cost; without usage the worst case
 
 
 def load(raw: bytes) -> Any:

@@ -30,25 +30,15 @@ class Message:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-  """A request for one reply.
+  """A request for one reply."""
 
-  Attributes:
-    messages: the conversation so far.
-    max_tokens: the most tokens of the reply, without the model's reasoning.
-    prompt_id: name of the prompt that this was made from.
-    prompt_version: changes with the prompt, so that its old replies are not used.
-    sample: tells apart replies to the same text.
-    temperature: 0 is greedy; not sent to OpenAI's reasoning models.
-    doubled: allow twice the tokens, since a reply was cut off.
-  """
-
-  messages: tuple[Message, ...]
-  max_tokens: int
-  prompt_id: str
-  prompt_version: str
-  sample: int = 0
-  temperature: float | None = None
-  doubled: bool = False
+  messages: tuple[Message, ...]  # the conversation so far
+  max_tokens: int  # the most tokens of the reply, without the model's reasoning
+  prompt_id: str  # name of the prompt that this was made from
+  prompt_version: str  # changes with the prompt, so that its old replies are not used
+  sample: int = 0  # tells apart replies to the same text
+  temperature: float | None = None  # 0 is greedy; not sent to OpenAI's reasoning models
+  doubled: bool = False  # allow twice the tokens, since a reply was cut off
 
   def __post_init__(self):
     """Refuse requests that no endpoint takes."""

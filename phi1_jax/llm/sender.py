@@ -51,17 +51,11 @@ Write = Callable[[dict[str, Any]], None]
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-  """The first message.
+  """The first message."""
 
-  Attributes:
-    pid: the run's process.
-    config: the settings.
-    price: of calls outside of batches.
-  """
-
-  pid: int
+  pid: int  # the run's process
   config: LlmConfig
-  price: Price
+  price: Price  # of calls outside of batches
 
 
 class Inbox(asyncio.Queue[Any]):
@@ -79,10 +73,6 @@ class Online:
   """Sends requests one by one, within limits and budget.
 
   The first request goes alone, so that a wrong key or model costs one refusal.
-
-  Args:
-    session: budget, journal and messages.
-    endpoint: the endpoint.
   """
 
   def __init__(self, session: Session, endpoint: Endpoint):
@@ -183,13 +173,7 @@ class Online:
 
 
 async def serve(start: Start, inbox: Inbox, write: Write) -> None:
-  """Serve one run until it ends.
-
-  Args:
-    start: its first message.
-    inbox: the others; None is the last.
-    write: sends the run a message.
-  """
+  """Serve one run until it ends; `write` sends it a message."""
   folder = Path(start.config.journal)
   try:
     endpoint = Endpoint(start.config)

@@ -29,19 +29,12 @@ class StoppedError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Ask:
-  """A request that the run wants answered.
-
-  Attributes:
-    key: of the request.
-    request: `Request.content` as JSON.
-    reserve: picodollars of its worst case.
-    tokens: estimate for the rate limiter.
-  """
+  """A request that the run wants answered."""
 
   key: str
-  request: str
-  reserve: int
-  tokens: int
+  request: str  # `Request.content` as JSON
+  reserve: int  # picodollars of its worst case
+  tokens: int  # estimate for the rate limiter
 
   @property
   def body(self) -> dict[str, Any]:
@@ -63,10 +56,7 @@ class Session:
   """Runs tasks, pays for calls, writes them down, and tells the run.
 
   Args:
-    config: the settings.
     price: of calls outside of batches.
-    budget: what is left.
-    writer: the journal.
     next_call: number of the next call.
     elsewhere: picodollars reserved for open batches of other endpoints.
     write: sends a message to the run.
@@ -182,12 +172,7 @@ class Session:
     )
 
   async def replied(self, call: Call, raw: bytes) -> None:
-    """Commit the reply of a call, and settle its cost.
-
-    Args:
-      call: the call.
-      raw: the body, or for a batch the line of its output file.
-    """
+    """Commit a reply, or for a batch the line of its output file; settle the cost."""
     content = reply.load(raw)
     if call.batch is not None:
       content = reply.of_batch_line(content)

@@ -146,7 +146,6 @@ HUMANEVAL_ONLY = "decontaminate --gin.Decontaminate.benchmarks=('humaneval-164',
     ("exercises --tau=0.9", "--tau: got it for exercises"),
     ("exercises --executor=slurm", "--executor: got 'slurm', expected one of local"),
     ("exercises --tasks=0", "--tasks: got 0, expected at least 1"),
-    ("exercises --cut=function", "--cut: got it for exercises"),
     ("exercises --against=x", "--against: got it for exercises"),
     ("exercises --gin.Exercises.prompt=mine.txt", "does nothing without"),
     ("annotate --gin.Annotate.max_tokens=9", 'without Annotate.judge = "llm"'),
@@ -180,7 +179,7 @@ HUMANEVAL_ONLY = "decontaminate --gin.Decontaminate.benchmarks=('humaneval-164',
     ("filter", "Filter.classifier: OUT/train-classifier: no such folder"),
     (HUMANEVAL_ONLY, "Decontaminate.inputs: OUT/filter: no such folder"),
     ("publish", "phi1_jax.curate decontaminate --workdir=OUT/decontaminate"),
-    ("deduplicate --against=gone", "Deduplicate.against: gone: no such folder"),
+    ("deduplicate --against=OUT/gone", "--against: OUT/gone: no such folder"),
     (
       f"{LLM} --gin.Exercises.prompt=gone.txt --gin.Llm.model=m --gin.Llm.journal=OUT/j"
       " --gin.Llm.budget_usd=1.0 --gin.Llm.input_usd_per_million=0.0"
@@ -191,7 +190,10 @@ HUMANEVAL_ONLY = "decontaminate --gin.Decontaminate.benchmarks=('humaneval-164',
     ("publish --gin.Publish.version=2.0.0", 'expected "1.MINOR.PATCH"'),
     ("publish --gin.Publish.inputs=('gin/pretrain.gin',)", "another kind of file"),
     ("exercises --workdir=s3://bucket/x", "got s3://, expected a local path or gs"),
-    ("annotate --gin.Annotate.inputs=('hf://datasets/x',)", "got hf://, expected"),
+    (
+      "annotate --gin.Annotate.inputs=('hf://datasets/x',)",
+      "Annotate.inputs: hf://datasets/x: got hf://, expected",
+    ),
   ],
 )
 def test_wrong_input_is_refused_in_a_line(flags, says, tmp_path, capsys):

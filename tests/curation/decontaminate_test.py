@@ -104,37 +104,3 @@ def test_wrong_settings(config):
   ):
     with pytest.raises(InputError, match=r"^Decontaminate\."):
       dataclasses.replace(config, **wrong)
-
-
-@pytest.mark.parametrize("distance", [None, 0.3])
-def test_functions_and_cells_are_cut_instead_of_documents(config, tmp_path, distance):
-  copied, own = PROBLEMS[0].solution, samples.algorithm(3)
-  module = f"{own}\n\n{copied}\n\n{samples.algorithm(4)}"
-  texts = [module, f"# %%\n{copied}\n\n# %%\n{own}", copied, f"{own}\n\n{CLOSE}"]
-  path = samples.write(tmp_path / "cut.jsonl", map(samples.document, texts))
-  config = dataclasses.replace(
-    config, inputs=(path,), cut="function", distance=distance
-  )
-  stats = run(config, tmp_path / "out", embed if distance else None)
-  assert (stats["read"], stats["kept"]) == (4, 3)
-  cut = [d for d in folder.kept(tmp_path / "out") if "cut" in d.provenance]
-  parts = sorted(d.provenance["cut"]["parts"][0] for d in cut)
-  # Only a distance convicts the function that is close.
-  assert parts == ["cell 1", "has_close_elements"] + ["reaches_one"] * bool(distance)
-  for document in cut:
-    assert "step_3" in document.text
-    assert "has_close_elements" not in document.text
-
-
-def test_a_cut_leaves_a_program_or_nothing():
-  text = "class A:\n  x = 1\n\n  def f(self):\n    return 1\n\n\n" + samples.algorithm(
-    1
-  )
-  left, names = decontaminate.without(text, lambda part: "return 1" in part)
-  assert names == ["A.f"]
-  assert "class A:\n  x = 1" in left
-  only = "class A:\n  def f(self):\n    return 1\n" + "# more\n" * 20
-  assert decontaminate.without(only, lambda part: "return 1" in part)[1] == ["A"]
-  inside = "if x:\n  y = 1\n" + samples.algorithm(1)
-  assert decontaminate.without(inside, lambda part: False) is None
-  assert decontaminate.without(samples.algorithm(1), lambda part: True) is None

@@ -163,13 +163,7 @@ def test_a_source_that_would_lose_too_much_stops_the_stage(tmp_path):
   job = Job(config, tmp_path / "out", ENGINE)
   with pytest.raises(deduplicate.LossError) as error:
     deduplicate.run(job)
-  for part in (
-    "many: 19 of 20",
-    "95.0%",
-    "maximum_loss is 50.0%",
-    "21 like",
-    "value_0",
-  ):
+  for part in ("many: 19 of 20", "95.0%", "maximum_loss is 50.0%"):
     assert part in str(error.value)
   assert not (job.folder / folder.COMPLETED).exists()
   left = kept(job.folder).values()  # for a look at it

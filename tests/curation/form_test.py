@@ -1,7 +1,5 @@
 """Which texts are Python 3, and which secrets are masked."""
 
-import time
-
 import pytest
 
 from phi1_jax.curation import form
@@ -36,15 +34,8 @@ def test_python_3_is_more_than_what_parses(text, reason):
   assert form.problem(text) == reason
 
 
-def test_megabytes_of_generated_code_cost_no_time():
-  text = "".join(
-    f"X_{n} = {{'key': [{n}, {n + 1}], 'b': ({n},)}}\n" for n in range(60_000)
-  )
-  started = time.process_time()
-  assert form.problem(text) == "over 1,000,000 characters"
-  empty = "\n" * 200_000 + "this is no program\n" * 9
-  assert form.problem(empty) == "not Python"
-  assert time.process_time() - started < 2
+def test_a_megabyte_of_code_is_not_parsed():
+  assert form.problem("x = 1\n" * 200_000) == "over 1,000,000 characters"
 
 
 SECRETS = (

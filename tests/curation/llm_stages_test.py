@@ -22,9 +22,6 @@ def wording(body):
   turn = int(hashlib.sha256(content.encode()).hexdigest()[:2], 16) % 10
   if "educational value" in content:
     return json.dumps({"reason": "clear", "score": turn // 2})
-  if "textbook" in content:
-    code = "assert 1 + 1 == 3" if turn == 0 else "total = sum([1, 2])\nprint(total)"
-    return f"# Adding\n\n{'To add is to join. ' * 20}\n\n```python\n{code}\n```\n"
   (name,) = re.findall(r"function is named `(\w+)`", content)
   if turn == 0 and len(body["messages"]) == 1:
     return "I would rather talk about something else."
@@ -62,7 +59,6 @@ def flags(stage, server, tmp_path, *more):
 _PART = {
   "annotate": "Annotate.judge",
   "exercises": "Exercises.teacher",
-  "textbooks": "Textbooks.teacher",
 }
 
 
@@ -100,17 +96,6 @@ def test_exercises_are_written_judged_and_paid_once(server, tmp_path, monkeypatc
   assert curate.main(command) == 0  # from the journal: no key, nothing billed
   assert server.counts()["billed"] == counts["billed"]
   assert outcome(tmp_path / "exercises") == before
-
-
-def test_sections_whose_code_fails_are_dropped_or_marked(server, tmp_path):
-  command = flags("textbooks", server, tmp_path, "--gin.Textbooks.sections=30")
-  assert curate.main(command) == 0
-  dropped = folder.read_stats(tmp_path / "textbooks")["dropped"]
-  assert dropped["code: raised"] >= 1
-  shutil.rmtree(tmp_path / "textbooks")
-  assert curate.main([*command, "--gin.Textbooks.failing_code=mark"]) == 0
-  stats = folder.read_stats(tmp_path / "textbooks")
-  assert "code: raised" not in stats["dropped"]
 
 
 def test_two_passes_of_an_llm_are_compared(server, tmp_path, capsys):

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.llm import completions, endpoint
+from phi1_jax.llm import endpoint
 from phi1_jax.llm.completions import CompletionsClient, RequestError
 
 pytest.importorskip("openai")
@@ -49,7 +49,6 @@ def server(monkeypatch):
   thread.start()
   monkeypatch.setenv(endpoint.KEY, "secret")
   monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-  monkeypatch.setattr(completions, "_FIRST_PAUSE", 0.0)
   yield server
   server.shutdown()
   server.server_close()
@@ -60,7 +59,7 @@ def server(monkeypatch):
 def complete(server):
   """Returns `complete` of a client of the server, with defaults."""
   url = f"http://127.0.0.1:{server.server_port}/v1"
-  client = CompletionsClient(url, "m", retries=2, timeout=10)
+  client = CompletionsClient(url, "m", retries=2, timeout=60)
 
   def ask(prompt="p", **changes):
     return client.complete(prompt, **{"max_tokens": 1, "temperature": 0, **changes})
@@ -170,7 +169,7 @@ def test_the_length_is_renamed_once(server, complete):
 @pytest.fixture
 def chat(server):
   url = f"http://127.0.0.1:{server.server_port}/v1"
-  client = CompletionsClient(url, "m", api="chat", retries=2, timeout=10)
+  client = CompletionsClient(url, "m", api="chat", retries=2, timeout=60)
   return lambda: client.complete("p", max_tokens=1, temperature=0)
 
 
