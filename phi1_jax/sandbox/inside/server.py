@@ -29,7 +29,7 @@ import time
 
 from . import code_side, confine, landlock, seccomp, test_side, wire
 
-# Imported once, here, so that no program pays for them.
+# Imported once, here, so that no program pays for them, but for `_ON_DEMAND`.
 _MODULES = """
   abc array ast base64 binascii bisect calendar cmath collections collections.abc
   contextlib copy dataclasses datetime decimal enum fractions functools hashlib
@@ -38,6 +38,8 @@ _MODULES = """
   unicodedata uuid warnings
 """
 MODULES = tuple(_MODULES.split())
+# Not imported here: what threading does after a fork costs each program 0.4 ms.
+_ON_DEMAND = ("queue", "threading")
 _PACKAGES: dict = {}  # top-level name -> path; see _Finder
 _LEFTOVERS = 64  # more files than this and the whole worker goes, which is faster
 
@@ -364,7 +366,8 @@ def main(settings: dict) -> None:
   requests, answers = os.dup(0), os.dup(1)
   confine.silence()
   for module in MODULES:
-    importlib.import_module(module)
+    if module not in _ON_DEMAND:
+      importlib.import_module(module)
   importlib.import_module("site").setquit()  # exit and quit, which -S leaves out
   _provide(settings["packages"])
   _rehearse()

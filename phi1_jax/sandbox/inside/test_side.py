@@ -300,11 +300,7 @@ class Object(Remote):
 
 
 class Callable(Object, Function):
-  """An instance of a class of the code that has `__call__`, e.g. a decorator."""
-
-
-class Class(Object, Function):
-  """A class of the code: calling it makes an instance in U."""
+  """A class of the code, or an instance with `__call__`, e.g. a decorator."""
 
 
 def _remote(value) -> Remote:
@@ -389,7 +385,7 @@ _STAND_INS = {
   "iterator": Iterator,
   "object": Object,
   "callable": Callable,
-  "class": Class,
+  "class": Callable,
 }
 
 

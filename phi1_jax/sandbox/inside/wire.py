@@ -86,6 +86,9 @@ BUILTIN_TYPES = {
 }
 
 
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
 class Opaque(Exception):
   """A value that is no plain data."""
 
@@ -96,8 +99,7 @@ class TooLarge(Exception):
 
 def send(fd: int, message) -> None:
   """Writes one message; TooLarge before anything is written."""
-  text = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
-  data = text.encode(errors="surrogatepass")  # two surrogates stay two
+  data = _encode(message).encode(errors="surrogatepass")  # two surrogates stay two
   if len(data) > MESSAGE_BYTES:
     raise TooLarge(f"{len(data)} bytes, at most {MESSAGE_BYTES}")
   data = memoryview(struct.pack("<I", len(data)) + data)

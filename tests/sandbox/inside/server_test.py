@@ -85,3 +85,9 @@ def test_landlock_guards_no_files_without_a_filter(monkeypatch, filtered):
   worker = object.__new__(server.Server)
   worker.settings, worker.filter = {"own_pid_namespace": False}, filtered
   assert worker._files() == ("landlock" if filtered else "open")
+
+
+def test_a_program_without_threads_pays_for_none(sandbox):
+  code = "import sys\ndef f(x): return 'threading' in sys.modules"
+  (verdict,) = sandbox.run([Program("p", code, ("assert f(2) is False",))])
+  assert verdict.passed, verdict
