@@ -77,7 +77,7 @@ def test_the_names_are_those_of_the_paper():
     assert list(mixtures.resolve(DataConfig(name, "s"))) == ["exercises"]
   with pytest.raises(InputError, match=r"got 'code_textbok', expected .*: code_all, c"):
     mixtures.resolve(DataConfig("code_textbok", "s"))
-  assert TASKS == mixtures.TASKS.keys()
+  assert mixtures.TASKS.keys() == TASKS
 
 
 def test_sources_travel_to_other_processes():
