@@ -71,12 +71,6 @@ def test_failures_are_no_completions():
     next(answers)
 
 
-def test_failures_are_named():
-  named = [dataclasses.replace(one, name=f"task {one.key}") for one in WANTED]
-  with pytest.raises(RequestError, match=r"1 of 5 requests failed.*task c: busy"):
-    list(EndpointBackend(Endpoint(fails="c"), CONFIG).complete(named))
-
-
 @pytest.mark.parametrize("error", [InputError, KeyError])  # the second is a mistake
 def test_a_refusal_ends_it_and_loses_nothing(error):
   many = [Wanted(f"{n}{'x' if n == 4 else 'a'}", "", (), 4, 0) for n in range(200)]
@@ -134,21 +128,6 @@ def test_what_is_under_way_at_a_ctrl_c_is_on_the_disk(five, tmp_path, ctrl_c):
   assert (
     len(client.asked) == len({options["seed"] for _, options in client.asked}) == 20
   )
-
-
-def test_a_ctrl_c_between_two_answers(ctrl_c):
-  many = [Wanted(f"{number}", "p", (), 4, 0) for number in range(200)]
-  client, found = Endpoint(), []
-
-  def collect():
-    for one in EndpointBackend(client, CONFIG).complete(many):
-      if len(found) == 2:
-        ctrl_c()
-      found.append(one.key)
-
-  with pytest.raises(KeyboardInterrupt):
-    collect()
-  assert len(found) == len(client.asked)
 
 
 _HANGS = """

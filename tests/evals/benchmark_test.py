@@ -99,12 +99,6 @@ def test_problems_are_needed(files, flags):
     command_line.main(["custom", "--workdir=x", "--completions=made.json", *flags])
 
 
-def test_references_are_counted_by_problem(run, capsys):
-  flags = ["custom", "--problems=mine.jsonl", "--references"]
-  assert command_line.main(flags) == 0
-  assert capsys.readouterr().out.startswith("2/2 references pass")
-
-
 @pytest.mark.parametrize(
   ("old", "new", "expected"),
   [

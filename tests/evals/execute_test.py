@@ -130,19 +130,6 @@ def test_a_run_that_was_killed_is_incomplete(run, five, folder, asked, trusting)
     summary.read(folder, five, asked)
 
 
-def test_verdicts_of_other_programs_do_not_count(
-  run, five, folder, asked, trusting, monkeypatch
-):
-  run(trusting())
-  monkeypatch.setattr(
-    programs.extraction,
-    "extract",
-    lambda *_, **__: programs.extraction.Extraction("def other():\n  pass\n", ()),
-  )
-  with pytest.raises(InputError, match=r"5 of 10 verdicts are missing"):
-    summary.read(folder, five, asked)
-
-
 def test_another_sandbox_is_another_judge(trusting, monkeypatch, tmp_path):
   judge = trusting()
   monkeypatch.setattr(execute.sandboxes, "__file__", str(tmp_path / "sandbox.py"))
@@ -207,8 +194,14 @@ def test_another_python_than_the_judges_parses_nothing(trusting, monkeypatch):
     execute.judge_identity(trusting())
 
 
-def test_packages_make_another_judge(trusting):
-  judge = trusting()
-  without = execute.judge_identity(judge)
-  judge.record = lambda: trusting().record() | {"packages": {"numpy": "2"}}
-  assert execute.judge_identity(judge) == without | {"packages": {"numpy": "2"}}
+def test_verdicts_of_other_programs_do_not_count(
+  run, five, folder, asked, trusting, monkeypatch
+):
+  run(trusting())
+  monkeypatch.setattr(
+    programs.extraction,
+    "extract",
+    lambda *_, **__: programs.extraction.Extraction("def other():\n  pass\n", ()),
+  )
+  with pytest.raises(InputError, match=r"5 of 10 verdicts are missing"):
+    summary.read(folder, five, asked)

@@ -95,14 +95,6 @@ def test_a_log_prob_that_is_no_number_is_not_known(run, five, knowing, value):
   assert {row["log_probs"] for row in run(Odd(five))} == {None}
 
 
-def test_more_samples_add_to_those_there_are(run, five, knowing):
-  before = run(knowing(five))
-  more = knowing(five)
-  rows = run(more, dataclasses.replace(SAMPLED, samples=4))
-  assert rows[:15] == before
-  assert len(more.asked) == 5
-
-
 def test_another_run_is_refused(run, five, knowing):
   run(knowing(five))
   with pytest.raises(InputError, match=r"begun with sampling = .*0\.2"):
@@ -147,3 +139,11 @@ def test_seeds_of_requests_depend_on_key_and_seed():
   }
   assert len(seeds) == 6
   assert all(0 <= seed < 1 << 31 for seed in seeds)
+
+
+def test_more_samples_add_to_those_there_are(run, five, knowing):
+  before = run(knowing(five))
+  more = knowing(five)
+  rows = run(more, dataclasses.replace(SAMPLED, samples=4))
+  assert rows[:15] == before
+  assert len(more.asked) == 5

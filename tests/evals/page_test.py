@@ -233,20 +233,6 @@ def test_a_problem_shows_what_happened(visit):
 
 
 @browser
-def test_samples_of_a_problem_are_switched_between(visit):
-  outcomes = visit("""
-    const form = document.querySelector('form');
-    form.elements.run.value = 1;
-    form.elements.run.dispatchEvent(new Event('change'));
-    const tag = () => document.querySelector('#detail .facts .tag').textContent;
-    const first = tag();
-    document.querySelectorAll('#detail .samples button')[1].click();
-    return [first, tag()];
-  """)
-  assert outcomes == ["passed", "wrong"]
-
-
-@browser
 def test_a_single_checkpoint_is_no_curve(visit, data):
   hidden = "return document.querySelector('#learning').hidden;"
   assert visit(hidden, data={**data, "points": data["points"][:1]})

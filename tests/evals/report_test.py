@@ -192,12 +192,6 @@ def test_references(evaluate, only_five, capsys, trusting):
   assert "HumanEval/0: reference: no verdict" in found.err
 
 
-def test_an_unfit_machine_scores_nothing(evaluate, capsys, trusting):
-  evaluate.made.judge = lambda: trusting(hacks="passed")
-  assert evaluate("a") == 1
-  assert "hack sys.exit(0) passed" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
   ("flags", "named"),
   [
@@ -237,20 +231,6 @@ def test_a_report_overwrites_no_run(evaluate, output, named):
     command_line.main(["report", "a", f"--output={output}"])
 
 
-def test_a_report_is_written_whole(evaluate, tmp_path, monkeypatch):
-  evaluate("a")
-  path = tmp_path / "report.json"
-  report.write({path: "a report"})
-
-  def fail(*_):
-    raise OSError(28, "No space left")
-
-  monkeypatch.setattr("os.fsync", fail)
-  with pytest.raises(InputError, match="No space left"):
-    report.write({path: "another"})
-  assert path.read_text() == "a report"
-
-
 def test_a_report_scores_what_it_shows(evaluate, tmp_path):
   evaluate("a")
   path = tmp_path / "a" / "verdicts.jsonl"
@@ -262,12 +242,6 @@ def test_a_report_scores_what_it_shows(evaluate, tmp_path):
   assert run["summary"]["scores"]["truncated"]["pass@1"]["value"] == 0
   assert run["summary"]["outcomes"]["truncated"] == {"wrong": 5}
   assert run["problems"][0]["samples"][0]["log_probs"] is None
-
-
-def test_names_tell_runs_apart(tmp_path):
-  folders = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
-  assert report._names(folders) == ["a/run", "b/run"]
-  assert report._names(folders[:1]) == ["run"]
 
 
 def test_help(capsys):

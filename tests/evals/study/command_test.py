@@ -105,11 +105,3 @@ def test_a_step_that_fails_is_told_by_its_name(study, capsys):
 
   assert study(fail, lambda: None) == 1
   assert "step step 0: [Errno 28] No space left" in capsys.readouterr().err
-
-
-def test_packages_that_are_missing_are_named_with_their_extras(study, monkeypatch):
-  monkeypatch.setitem(command._NEEDED, "no_such_package", "curate")
-  with pytest.raises(
-    commands.InputError, match=r"needs no_such_package: .*'\.\[curate\]'"
-  ):
-    study(lambda: None)

@@ -184,15 +184,6 @@ def test_time_left_is_told_by_expected_seconds(tmp_path, capsys):
   assert "100 core-seconds of 100 (100%)" in capsys.readouterr().err
 
 
-def test_a_function_that_cannot_write_is_told_without_a_traceback(tmp_path):
-  def full():
-    raise OSError(28, "No space left on device")
-
-  steps = [Step("a", function=full), Step("b", ("a",), function=full)]
-  with pytest.raises(graph.FailedError, match=r"step a: .*No space left"):
-    graph.run(steps, tmp_path, 1)
-
-
 def test_a_step_waits_for_the_process_that_a_killed_study_left(tmp_path):
   place = tmp_path / "work"
   step = Step("a", words=("noted", f"--workdir={place}"))

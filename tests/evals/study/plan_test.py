@@ -153,11 +153,6 @@ def test_what_no_training_could_have_is_refused_by_the_plan(told, expected, tmp_
     command_line.main(["study", f"--workdir={tmp_path}", "--plan", *flags])
 
 
-def test_a_binding_of_the_trainings_is_refused():
-  with pytest.raises(InputError, match="a study takes"):
-    command_line.main(["study", "--plan", "--gin.Train.batch_size=64"])
-
-
 def test_mbpp_is_judged_only_where_it_is(steps):
   def sets(found):
     return {w for s in found for w in s.words if "mbpp" in w}
@@ -224,3 +219,8 @@ def test_a_study_notes_every_gin_file_and_the_version_of_its_materials(
 def test_a_study_of_nothing_is_refused_by_name(field, value):
   with pytest.raises(InputError, match=f"Study.{field}"):
     dataclasses.replace(CONFIG, **{field: value})
+
+
+def test_a_binding_of_the_trainings_is_refused():
+  with pytest.raises(InputError, match="a study takes"):
+    command_line.main(["study", "--plan", "--gin.Train.batch_size=64"])

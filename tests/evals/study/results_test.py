@@ -291,11 +291,3 @@ def test_a_task_set_is_named_by_its_tier():
   assert page.label("exercises-unseen-triples-100") == "unseen triples"
   assert page.label("exercises-first-longer-100") == "longer"
   assert page.label("exercises-handwritten-100") == "handwritten"
-
-
-def test_seeds_are_samples_of_a_problem():
-  ids = results.ids_of(FAR)
-  group = [{"scores": {FAR: {"solved": ids[:count], "total": 100}}} for count in (2, 1)]
-  found = results.over_seeds(group, FAR)
-  assert found["value"] == pytest.approx(0.015)
-  assert (found["solved"], found["method"]) == ([2, 1], "t")

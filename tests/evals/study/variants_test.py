@@ -89,19 +89,6 @@ def test_about_the_share_asked_for_is_wrong_and_still_runs(documents):
     namespace[name](3)  # a body of another function, about this one's argument
 
 
-def test_few_are_the_same_few_whatever_the_order(documents):
-  assert len(variants.few(documents, 20)) == 20
-  assert variants.few(documents, 20) == variants.few(documents[::-1], 20)
-
-
-def test_a_leak_holds_every_problem_so_many_times(documents):
-  problem = Problem("T/0", "f", "def f(x):\n", "    return x\n", "def f(x): x\n", ())
-  found = variants.leaked(documents, [problem], 4)
-  planted = [d for d in found if d.source == "leak"]
-  assert [d.text for d in planted] == [problem.solution] * 4
-  assert len({d.id for d in found}) == len(documents) + 4
-
-
 def test_no_planted_problem_is_held_out(documents):
   problem = Problem("T/0", "f", "def f(x):\n", "    return x\n", "def f(x): x\n", ())
   planted = [d for d in variants.leaked([], [problem], 4)]
