@@ -49,10 +49,9 @@ def _train(arguments: argparse.Namespace) -> int:
   """Train on this host; every host does the same. Return the exit code."""
   # JAX takes a second to load, which flags that are wrong need not wait for.
   from phi1_jax.parallel import hosts
-  from phi1_jax.training import hooks, loop, memory, preflight, setup, summary
-  from phi1_jax.training import prerequisites as needed
+  from phi1_jax.training import hooks, loop, memory, preflight, setup
+  from phi1_jax.training import store as stores
   from phi1_jax.training import workdir as workdirs
-  from phi1_jax.training.describe import describe, dry_run
   from phi1_jax.training.metrics import DivergedError
   from phi1_jax.training.preemption import StopSignal
 
@@ -64,23 +63,21 @@ def _train(arguments: argparse.Namespace) -> int:
     named_hooks = hooks.find(config.runtime)
     workdir = storage.parse(arguments.workdir or command.default_workdir(files))
   preflight.check_same_config(gin_config.text(parts))
-  before = time.time()
   with hosts.shared_errors("training what this run starts from"):
-    config = needed.train_first(config, arguments)
-  waited = time.time() - before
+    config = preflight.train_first(config, arguments)
   if config is None:
     return command.PREEMPTED
   with hosts.shared_errors("laying the run out"):
     run = setup.make_setup(config, workdir)
   if hosts.is_first():
-    print(describe(run), flush=True)
+    print(preflight.describe(run), flush=True)
   if arguments.dry_run:
-    answer = dry_run(run)
+    answer = preflight.dry_run(run)
     if hosts.is_first():
       print(answer)
     return command.DONE
 
-  with StopSignal() as stop, workdirs.opened(run, stop, waited) as run:
+  with StopSignal() as stop, workdirs.opened(run, stop) as run:
     workdirs.use_compilation_cache(run)
     memory.keep_freed_memory()
     hooks.serve_profiles(run)
@@ -88,16 +85,14 @@ def _train(arguments: argparse.Namespace) -> int:
       preflight.check_start(run)
 
     # ---- Build the token store if it is missing, and open it.
-    store = needed.open_store(run, stop)
+    store = stores.open_store(run, stop)
     if store is None or stop.on_any_host():
       return command.PREEMPTED
-    with hosts.shared_errors("the origin of the token store"):
-      preflight.check_current(store, run)
 
     # ---- Train to the last step, or to a stop signal.
     with workdirs.described(run, gin_config.text(parts), store):
       started = time.perf_counter()
-      was_done = summary.is_written(run)
+      was_done = workdirs.is_summed_up(run)
       with hosts.shared_errors("making hooks"):
         periodic = [hooks.held_out_loss(run, store), hooks.profile(run)]
         periodic += hooks.named(named_hooks, run, store)
@@ -112,9 +107,9 @@ def _train(arguments: argparse.Namespace) -> int:
         if not done:
           text = f"stopped after saving; run the same command to go on ({run.workdir})"
         elif was_done:
-          text = f"was done already; see {run.workdir}/summary.json"
+          text = f"was done already; see {run.workdir}/{workdirs.SUMMARY}"
         else:
-          text = summary.write(run, store, time.perf_counter() - started)
+          text = workdirs.sum_up(run, store, time.perf_counter() - started)
         print(text)
   return command.DONE if done else command.PREEMPTED
 

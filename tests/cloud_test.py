@@ -169,14 +169,6 @@ def test_an_outage_ends_the_run_in_one_line_and_moves_nothing(cloud, place, alon
   assert curve(workdir) == alone
 
 
-def test_other_schemes_are_refused(place):
-  for flags in (["s3://bucket/run"], ["run", "--gin.Checkpoint.init_from=hf://a/b"]):
-    output = finished(start(place, *flags), 2)
-    lines = [line for line in output.split("\n") if line.startswith("error")]
-    assert len(lines) == 1
-  assert not (place / "s3:").exists()
-
-
 @contextlib.contextmanager
 def small_disk(folder, num_bytes):
   """Mounts a file system of so many bytes; skips where that is not allowed."""

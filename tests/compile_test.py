@@ -12,7 +12,6 @@ import pytest
 from phi1_jax import InputError, compile
 from phi1_jax.cli import gin_config
 from phi1_jax.planning import account, report, search, topology
-from phi1_jax.planning.account import OutOfMemoryError
 from phi1_jax.training.config import TrainConfig
 from phi1_jax.training.setup import CONFIGURABLES, RunConfig
 
@@ -62,7 +61,7 @@ def run(*flags, code=0):
 
 
 def test_help_does_not_wait_for_jax(tmp_path):
-  code = "import sys, phi1_jax.compile; print('jax' in sys.modules)"
+  code = "import sys, phi1_jax.compile, phi1_jax.train; print('jax' in sys.modules)"
   out = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=tmp_path)
   assert out.strip() == "False"
 
@@ -74,7 +73,7 @@ def machines(tiny, tmp_path_factory):
   for name, lines in {
     "v5e_8": "Mesh.fsdp = 8\n",
     "v5e_4x2": "Mesh.fsdp = 4\n",
-    "v3_8": "Mesh.fsdp = 8\nModel.attention = 'splash'\n",
+    "v3_8": "Mesh.fsdp = 8\nModel.attention = 'flash'\n",
   }.items():
     (directory / f"{name}.gin").write_text(lines)
   presets = map(str, directory.glob("*.gin"))
@@ -128,10 +127,6 @@ def test_a_row_of_the_table(machines):
   assert "does not compile for TPU v3" in v3
   cells = [cell.strip() for cell in v5e.split("|")[1:-1]]
   assert (cells[0], *cells[2:6]) == ("`v5e_8`", "8", "4", "qkv_context", "flash")
-  cpu = {"bounds": {}, "simulated": True}
-  cpu |= {name: None for name in machines["v5e_8"] if "bound_" in name or "gib" in name}
-  cells = report.row("cpu_8", {**machines["v5e_8"], **cpu}).split("|")[1:-1]
-  assert [cell.strip() for cell in cells[6:]] == ["", "", "", ""]
 
 
 def test_simulated_gpus(tiny):
@@ -182,7 +177,7 @@ def test_what_does_not_fit(tiny):
   settings += ("Train.sequences_per_device=1", "Model.remat=full")
   big = (f"--gin.{setting}" for setting in settings)
   _, error = run(tiny, *big, "--topology=v5e-8", code=2)
-  assert "v5e-8, 1 sequences per device, remat full: RESOURCE_EXHAUSTED" in error
+  assert "v5e-8, 1 sequences per device, remat full: the compiler says" in error
   assert "exceeds available HBM (15.75G)" in error
   assert "use more devices" in error.splitlines()[-1]
 
@@ -223,25 +218,23 @@ class Machine:
   def __call__(self, config):
     model, size = config.model, config.train.sequences_per_device
     self.tried.append((model.attention, model.remat, size))
-    if model.attention in ("cudnn", "splash"):
+    if model.attention == "cudnn":
       raise InputError(f"attention='{model.attention}' has no dropout.")
     total = 1 + size * KEPT[model.remat]
     if total > self.memory:
-      raise OutOfMemoryError(f"{total} GiB")
+      raise InputError(f"{total} GiB")
     slower = 1.5 if model.attention == "xla" else 1.0
     seconds = slower * (AGAIN[model.remat] + 0.1 / size)
     return {"total_gib": total, "bound_seconds": seconds}
-
-
-def setting(trial):
-  return trial["attention"], trial["remat"], trial["sequences_per_device"]
 
 
 def test_search_finds_the_fastest_that_fits(tiny_config):
   machine = Machine(memory=15.75)
   trials = list(search.search(tiny_config, 8, machine))
   best = search.fastest(trials)
-  assert setting(best) == ("flash", "matrices", 2)
+  assert best in trials
+  names = ("attention", "remat", "sequences_per_device")
+  assert [best[name] for name in names] == ["flash", "matrices", 2]
   # What does not fit at one batch is not tried at a larger one.
   flash = [(remat, size) for name, remat, size in machine.tried if name == "flash"]
   assert flash == [
@@ -251,19 +244,6 @@ def test_search_finds_the_fastest_that_fits(tiny_config):
   assert [x["refused"] for x in trials if x["attention"] == "cudnn"] == [
     "attention='cudnn' has no dropout."
   ]
-
-
-def test_of_equals_the_one_with_most_sequences_is_the_fastest():
-  trials = [{"bound_seconds": 1.0, "sequences_per_device": n} for n in (2, 4)]
-  assert search.fastest(trials) == trials[1]
-
-
-def test_nearest_takes_fewer_sequences_before_it_keeps_less(tiny_config):
-  found = search.nearest(tiny_config, 8, Machine(memory=9.5))
-  assert setting(found)[1:] == ("qkv_context", 4)
-  found = search.nearest(tiny_config, 8, Machine(memory=2.0))
-  assert setting(found)[1:] == ("full", 2)
-  assert search.nearest(tiny_config, 8, Machine(memory=1.0)) is None
 
 
 @pytest.fixture

@@ -55,13 +55,13 @@ import numpy as np
 from phi1_jax import train
 from phi1_jax.cli import command
 from phi1_jax.parallel import hosts
-from phi1_jax.training import hooks, loop, preflight, setup
+from phi1_jax.training import hooks, loop, setup, workdir
 
 make_mesh = setup.make_mesh
 setup.make_mesh = lambda config, _: make_mesh(
   config, jax.devices()[::2] + jax.devices()[1::2]
 )
-preflight.SHARED_SECONDS = 3
+workdir.SHARED_SECONDS = 3
 hosts.HEARTBEAT_SECONDS = 20  # Gloo does not always notice that its peer is dead
 make_batches = loop.train_batches
 fault, _, name = os.environ.get("FAULT", "").partition(":")

@@ -53,10 +53,14 @@ def fingerprints(tree: Any) -> dict[str, int]:
 
   One array after the other, so that memory for the largest is enough.
   """
+  leaves = named_leaves(tree).items()
+  return {name: int(_fingerprint(leaf, _has_layers(leaf))) for name, leaf in leaves}
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+  """Return the leaves of a tree by their path: "params/head/kernel"."""
   return {
-    jax.tree_util.keystr(path, simple=True, separator="/"): int(
-      _fingerprint(leaf, _has_layers(leaf))
-    )
+    jax.tree_util.keystr(path, simple=True, separator="/"): leaf
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
   }
 

@@ -33,7 +33,7 @@ import orbax.checkpoint as ocp
 from etils import epath  # what Orbax calls a path
 
 from phi1_jax import InputError, storage
-from phi1_jax.checkpoint.fingerprint import fingerprints
+from phi1_jax.checkpoint.fingerprint import fingerprints, named_leaves
 from phi1_jax.parallel import hosts
 from phi1_jax.settings import Positive, PositiveInt, Settings
 from phi1_jax.storage import AnyPath, retry
@@ -440,9 +440,8 @@ def _read_state(path: AnyPath, abstract_state: Any) -> Any:
   )
   state = _read_with_orbax(path, lambda reader, at: reader.restore(at, args=arguments))
   # What a partial restore does not find, it leaves as it was asked for.
-  for place, leaf in jax.tree_util.tree_leaves_with_path(state):
+  for name, leaf in named_leaves(state).items():
     if not isinstance(leaf, jax.Array):
-      name = jax.tree_util.keystr(place, simple=True, separator="/")
       raise DamagedError(f"{name} is missing")
   return state
 
@@ -462,20 +461,12 @@ def _read_with_orbax(path: AnyPath, work: Callable[[Any, epath.Path], Any]) -> A
     raise DamagedError(str(error)) from error
 
 
-def _named_leaves(tree: Any) -> dict[str, Any]:
-  """Return the leaves of a tree by their path: "params/head/kernel"."""
-  return {
-    jax.tree_util.keystr(key, simple=True, separator="/"): leaf
-    for key, leaf in jax.tree_util.tree_leaves_with_path(tree)
-  }
-
-
 def _check_arrays(path: AnyPath, meta: Mapping[str, Any], abstract_state: Any) -> None:
   """Refuse a checkpoint that is whole but has no such arrays as are asked for.
 
   Orbax would convert an array of another dtype, which then looks damaged.
   """
-  asked = _named_leaves(abstract_state)
+  asked = named_leaves(abstract_state)
   missing = sorted(asked.keys() - meta["fingerprints"].keys())
   if missing:
     raise InputError(
@@ -484,7 +475,7 @@ def _check_arrays(path: AnyPath, meta: Mapping[str, Any], abstract_state: Any) -
       "its parameters only"
     )
   metadata = _read_with_orbax(path, lambda reader, at: reader.metadata(at))
-  saved = _named_leaves(getattr(metadata, "tree", metadata))
+  saved = named_leaves(getattr(metadata, "tree", metadata))
   for name, leaf in asked.items():
     if name not in saved:
       continue

@@ -9,9 +9,8 @@ refused; nothing falls back silently.
   flash      our kernels with dropout and segment ids: TPU v4 and later, and NVIDIA GPUs
              of compute capability 8.0 (A100) and later
   cudnn      NVIDIA's kernel for the same GPUs; no segment ids, no dropout
-  splash     JAX's kernel for TPU v4 and later; no dropout
 
-"auto" takes the first of cudnn, flash, splash and xla that can compute the case.
+"auto" takes the first of cudnn, flash and xla that can compute the case.
 `kernels.decode` attends to a cache.
 
 B batch, T query positions, S key positions, N heads, H head_dim.
@@ -29,12 +28,12 @@ import jax
 from jax.sharding import PartitionSpec
 
 from phi1_jax import InputError
-from phi1_jax.kernels import dense, dropout, flash_gpu, flash_tpu, grid, splash
+from phi1_jax.kernels import dense, dropout, flash_gpu, flash_tpu, grid
 
 _LOG = logging.getLogger(__name__)
 
 # What `Model.attention` may be.
-Name = Literal["auto", "cudnn", "flash", "splash", "xla", "reference"]
+Name = Literal["auto", "cudnn", "flash", "xla", "reference"]
 NAMES = get_args(Name)
 
 # Mosaic has no bfloat16 matrix products there ("Unsupported matmul RHS type").
@@ -163,9 +162,6 @@ def choose(case: Case) -> str:
   return name
 
 
-_NO_DROPOUT = "has no dropout; set Model.attention_dropout_rate to 0"
-
-
 def refuse(name: str, case: Case) -> str | None:
   """Return why this implementation cannot compute the case, or None."""
   if name not in NAMES[1:]:
@@ -179,10 +175,15 @@ def refuse(name: str, case: Case) -> str | None:
   if name == "cudnn" and case.packed:
     return "does not honour segment ids; use attention='flash' or 'xla'"
   if name == "cudnn" and case.drops:
-    return _NO_DROPOUT
+    return "has no dropout; set Model.attention_dropout_rate to 0"
   if name == "cudnn" and (case.head_dim % 8 or case.head_dim > 128):
     return f"needs a head_dim of at most 128, a multiple of 8, not {case.head_dim}"
-  return _refuse_gpu(name, case) if case.platform == "gpu" else _refuse_tpu(name, case)
+  if refusal := (_refuse_gpu if case.platform == "gpu" else _refuse_tpu)(name, case):
+    return refusal
+  block = (flash_gpu if case.platform == "gpu" else flash_tpu).BLOCK
+  if name == "flash" and case.length % block:
+    return f"needs a length that {block} divides, not {case.length}"
+  return None
 
 
 def _refuse_gpu(name: str, case: Case) -> str | None:
@@ -193,23 +194,14 @@ def _refuse_gpu(name: str, case: Case) -> str | None:
     return f"needs an NVIDIA GPU of compute capability 8.0, not {case.chip}; use 'xla'"
   if case.dtype not in ("bfloat16", "float16"):
     return f"computes in bfloat16 or float16, not in {case.dtype}"
-  return _refuse_length(flash_gpu.BLOCK, case) if name == "flash" else None
+  return None
 
 
-def _refuse_tpu(name: str, case: Case) -> str | None:
-  if name == "flash" and case.length > flash_tpu.MAX_LENGTH:
+def _refuse_tpu(_: str, case: Case) -> str | None:
+  if case.length > flash_tpu.MAX_LENGTH:
     return f"holds at most {flash_tpu.MAX_LENGTH} positions in VMEM, not {case.length}"
   if case.chip in _TOO_OLD_FOR_MOSAIC:
     return f"does not compile for {case.chip}, which is older than v4; use 'xla'"
-  if name == "flash":
-    return _refuse_length(flash_tpu.BLOCK, case)
-  refused = _refuse_length(splash.BLOCK, case)
-  return refused or (_NO_DROPOUT if case.drops else None)
-
-
-def _refuse_length(block: int, case: Case) -> str | None:
-  if case.length % block:
-    return f"needs a length that {block} divides, not {case.length}"
   return None
 
 
@@ -227,13 +219,10 @@ def _run_cudnn(q_BTNH, k_BTNH, v_BTNH, masks, dropout_rate, *, spec) -> jax.Arra
 _KERNELS: dict[str, dict[str, Callable[..., jax.Array]]] = {
   "cudnn": {"gpu": _run_cudnn},
   "flash": {"tpu": flash_tpu.flash, "gpu": flash_gpu.flash},
-  "splash": {"tpu": splash.splash},
 }
 # (q, k, v, segment ids, dropout rate, dropout key) -> BTNH, on any platform.
 _PLAIN: dict[str, Callable[..., jax.Array]] = {
   "xla": dense.blocked,
   "reference": dense.reference,
 }
-# "splash" comes after "flash": its backward kernel uses one core of a v4 or v5p, and it
-# stores 64-wide heads as 128.
 _PREFERRED = (*_KERNELS, "xla")

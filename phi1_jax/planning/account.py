@@ -1,4 +1,4 @@
-"""Memory, traffic and lower bounds on the time of a compiled program."""
+"""Fields of `compile --json`: memory, traffic and lower bounds on a step's time."""
 
 import os
 import time
@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from phi1_jax import InputError
+from phi1_jax.kernels import attention
 from phi1_jax.parallel import compiler
 from phi1_jax.planning import flops, hlo
 from phi1_jax.planning.topology import Topology
@@ -19,9 +20,7 @@ GIB = 2**30
 # published for the others, and a GPU node's network is the user's choice.
 _DCN = {"TPU v5 lite": 6.4e12 / 8 / 256}
 
-
-class OutOfMemoryError(Exception):
-  """A program does not fit, in the compiler's words or by its size."""
+_ADVICE = "find settings that fit with --search, or use more devices"
 
 
 def memory_of(kind: str) -> tuple[float | None, float | None, str]:
@@ -51,41 +50,95 @@ def memory_of(kind: str) -> tuple[float | None, float | None, str]:
   return hbm, hbm * 0.75, f"JAX's default, {name}=.75"
 
 
-def of_program(
-  traced: jax.stages.Traced, devices: Any, machine: Topology, started: float
+def fields(
+  run: Any, machine: Topology, traced: jax.stages.Traced, started: float
 ) -> dict[str, Any]:
-  """Compile a traced program; return its fields of `compile --json`.
+  """Compile a traced train step; return the fields of `compile --json`.
 
   Bytes and traffic are those of one device. `argument_gib` is the state of a step,
   which is updated in place, and `executed_flops` counts recomputation.
 
   Args:
-    traced: the program.
-    devices: an array of the devices of `machine`, real or simulated.
+    run: its `training.setup.Setup`, on the devices of `machine`, real or simulated.
     machine: where the program would run.
+    traced: the program.
     started: `time.perf_counter()` before tracing.
 
   Raises:
-    OutOfMemoryError: it does not fit.
-    InputError: the compiler refuses it.
+    InputError: it does not fit, or the compiler refuses it.
   """
+  model, train = run.config.model, run.config.train
+  shards = run.mesh.shape["data"] * run.mesh.shape["fsdp"]
+  size = train.batch_size // shards // run.accumulation_steps
+  try:
+    program = _of_program(traced, run.mesh.devices, machine)
+  except InputError as error:
+    raise InputError(
+      f"{machine.name}, {size} sequences per device, remat {model.remat}: {error}"
+    ) from None
+  found = {
+    "topology": machine.name,
+    "device_kind": machine.kind,
+    "devices": machine.num_devices,
+    "slices": machine.slices,
+    "simulated": machine.simulated,
+    "mesh": dict(run.mesh.shape),
+    "parameters": model.num_parameters(),
+    "sequences_per_device": size,
+    "accumulation_steps": run.accumulation_steps,
+    "tokens_per_step": train.tokens_per_step,
+    "remat": model.remat,
+    "attention": _attention(run, machine),
+    "head_chunks": train.head_chunks,
+    "flops_per_step": run.flops_per_token * train.tokens_per_step,
+    **program,
+    "compile_seconds": time.perf_counter() - started,
+  }
+  if bound := found["bound_seconds"]:
+    speed = train.tokens_per_step / bound / machine.num_devices
+    peak = throughput.DEVICES[machine.kind].peak_flops
+    found["bound_tokens_per_second_per_device"] = speed
+    found["bound_mfu"] = speed * run.flops_per_token / peak
+  return found
+
+
+def _attention(run: Any, machine: Topology) -> str:
+  """Return the implementation that the step uses on the machine."""
+  model, train = run.config.model, run.config.train
+  if model.attention != "auto":
+    return model.attention
+  case = attention.Case(
+    platform=machine.platform,
+    chip=machine.kind,
+    dtype=model.dtype,
+    length=train.sequence_length,
+    head_dim=model.head_dim,
+    packed=train.document_mask,
+    drops=model.attention_dropout_rate > 0,
+  )
+  return attention.choose(case)
+
+
+def _of_program(
+  traced: jax.stages.Traced, devices: Any, machine: Topology
+) -> dict[str, Any]:
+  """Compile a program for an array of devices; return what it needs and moves."""
   options = compiler.options(devices.flat[0].platform, devices.size)
   try:
     compiled = traced.lower().compile(options)
   except jax.errors.JaxRuntimeError as error:
     message = str(error).split("\n")[0]
-    if "RESOURCE_EXHAUSTED" in message:
-      raise OutOfMemoryError(message) from None
-    raise InputError(f"{machine.kind}: the compiler says: {message}") from None
+    advice = f"; {_ADVICE}" * ("RESOURCE_EXHAUSTED" in message)
+    raise InputError(f"the compiler says: {message}{advice}") from None
   analysis: Any = compiled.memory_analysis()
   argument, temporary = analysis.argument_size_in_bytes, analysis.temp_size_in_bytes
   total = (argument + temporary) / GIB
   # A simulated device has the host's memory; the machine's own is what counts.
   hbm, usable, why = memory_of(machine.kind)
   if usable and total > usable:
-    raise OutOfMemoryError(
+    raise InputError(
       f"{total:.1f} GiB exceed the {usable:.0f} GiB that a program may use of the "
-      f"{hbm:.0f} of one {machine.kind}" + (f" ({why})" if why else "")
+      f"{hbm:.0f} of one {machine.kind}{f' ({why})' if why else ''}; {_ADVICE}"
     )
   # Simulated nodes follow one another in the mesh.
   size = machine.num_devices // machine.slices
@@ -106,7 +159,6 @@ def of_program(
     "collectives": hlo.added(moved.inside, moved.across),
     "collectives_inside_slice": hlo.added(moved.inside),
     "collectives_across_slices": hlo.added(moved.across),
-    "compile_seconds": time.perf_counter() - started,
     "bound_seconds": max(limits.values(), default=None),
     "bounds": limits,
   }

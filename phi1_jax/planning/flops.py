@@ -45,13 +45,7 @@ def _of_kernel(params: Any) -> float:
   """Return a Pallas kernel's own estimate, or its body's FLOPs times its grid."""
   if params["cost_estimate"] is not None:
     return params["cost_estimate"].flops
-  grid = params["grid_mapping"].grid
-  flops = math.prod(grid) * count(params["jaxpr"])
-  if "splash" in str(params["name"]):
-    # Its grid ends in blocks of queries by blocks of keys, and it skips those above
-    # the diagonal.
-    return flops * (grid[-1] + 1) / (2 * grid[-1])
-  return flops
+  return math.prod(params["grid_mapping"].grid) * count(params["jaxpr"])
 
 
 def _inside(params: Any) -> Iterator[Any]:

@@ -1,74 +1,13 @@
-"""Fields of `compile --json`, and the same as text and as a row of a Markdown table."""
+"""The fields of `compile --json` as text and as a row of a Markdown table."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from phi1_jax.kernels import attention
 from phi1_jax.planning.account import GIB
-from phi1_jax.planning.topology import Topology
-from phi1_jax.telemetry import throughput
-
-
-def describe(setup: Any, machine: Topology, step: Mapping[str, Any]) -> dict[str, Any]:
-  """Return the fields of `compile --json`.
-
-  Args:
-    setup: the run (`training.setup.Setup`).
-    machine: the machine that its step was compiled for.
-    step: from `account.of_program`.
-  """
-  model, train = setup.config.model, setup.config.train
-  flops = setup.flops_per_token * train.tokens_per_step
-  found = {
-    "topology": machine.name,
-    "device_kind": machine.kind,
-    "devices": machine.num_devices,
-    "slices": machine.slices,
-    "simulated": machine.simulated,
-    "mesh": dict(setup.mesh.shape),
-    "parameters": model.num_parameters(),
-    "sequences_per_device": sequences_per_device(setup),
-    "accumulation_steps": setup.accumulation_steps,
-    "tokens_per_step": train.tokens_per_step,
-    "remat": model.remat,
-    "attention": _attention(setup, machine),
-    "head_chunks": train.head_chunks,
-    "flops_per_step": flops,
-    **step,
-  }
-  if bound := found["bound_seconds"]:
-    speed = train.tokens_per_step / bound / machine.num_devices
-    peak = throughput.DEVICES[machine.kind].peak_flops
-    found["bound_tokens_per_second_per_device"] = speed
-    found["bound_mfu"] = speed * setup.flops_per_token / peak
-  return found
-
-
-def sequences_per_device(setup: Any) -> int:
-  """Return the sequences that a device holds at a time."""
-  shards = setup.mesh.shape["data"] * setup.mesh.shape["fsdp"]
-  return setup.config.train.batch_size // shards // setup.accumulation_steps
-
-
-def _attention(setup: Any, machine: Topology) -> str:
-  """Return the implementation that the step uses on the machine."""
-  model, train = setup.config.model, setup.config.train
-  if model.attention != "auto":
-    return model.attention
-  case = attention.Case(
-    platform=machine.platform,
-    chip=machine.kind,
-    dtype=model.dtype,
-    length=train.sequence_length,
-    head_dim=model.head_dim,
-    packed=train.document_mask,
-    drops=model.attention_dropout_rate > 0,
-  )
-  return attention.choose(case)
 
 
 def text(found: Mapping[str, Any]) -> str:
-  """Return the fields of `describe` as text, one aligned line each."""
+  """Return the fields as text, one aligned line each."""
   simulated, several = found["simulated"], found["slices"] > 1
   unit = "node" if simulated else "slice"
   machine = "{topology}: {devices} x {device_kind}"
@@ -134,20 +73,16 @@ def header() -> str:
   return f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"
 
 
-def row(preset: str, found: Mapping[str, Any]) -> str:
-  """Return a row of the table: the fields of `describe`, or those of a refusal."""
+def row(name: str, found: Mapping[str, Any]) -> str:
+  """Return a row of the table: the fields, or those of a refused setting."""
+  cells = [f"`{name}`", *[""] * (len(COLUMNS) - 1)]
+  for place, field in enumerate(("sequences_per_device", "remat", "attention"), 3):
+    cells[place] = str(found.get(field, ""))
   if "refused" in found:
-    cells = [f"`{preset}`", *[""] * (len(COLUMNS) - 2), found["refused"]]
-    return f"| {' | '.join(cells)} |".replace("\n", "; ")
-  cells = [
-    f"`{preset}`",
-    f"{found['parameters']:,}",
-    f"{found['devices']}{' (simulated)' * found['simulated']}",
-    str(found["sequences_per_device"]),
-    found["remat"],
-    found["attention"],
-    *[""] * 4,
-  ]
+    cells[-1] = found["refused"].replace("\n", "; ")
+    return f"| {' | '.join(cells)} |"
+  cells[1] = f"{found['parameters']:,}"
+  cells[2] = f"{found['devices']}{' (simulated)' * found['simulated']}"
   if found["usable_gib"]:  # a CPU has neither limit nor bound
     cells[6] = f"{found['total_gib']:.1f} of {found['usable_gib']:.0f}"
   if bounds := found["bounds"]:
@@ -155,18 +90,6 @@ def row(preset: str, found: Mapping[str, Any]) -> str:
     cells[8] = max(bounds, key=bounds.__getitem__)
     cells[9] = f"{found['bound_tokens_per_second_per_device']:,.0f}"
   return f"| {' | '.join(cells)} |"
-
-
-def trial(found: Mapping[str, Any]) -> str:
-  """Return a line of --search: the fields of `describe`, or those of a refusal."""
-  line = "{attention:<8}{remat:<12}{sequences_per_device:>3} sequences  "
-  if "refused" in found:
-    line += "{refused}"
-  else:
-    line += "{total_gib:6.2f} GiB"
-    if found["bound_seconds"]:
-      line += ", at least {bound_seconds:.3g} s a step"
-  return line.format(**found)
 
 
 def flags(found: Mapping[str, Any]) -> str:

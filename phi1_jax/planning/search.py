@@ -1,13 +1,11 @@
-"""Search for settings that fit a machine: the nearest, or the fastest."""
+"""Search for the fastest setting that fits a machine."""
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from phi1_jax import InputError
 from phi1_jax.kernels import attention
-from phi1_jax.planning.account import OutOfMemoryError
 
 # From the least recomputation to the least memory.
 REMAT = ("none", "matrices", "qkv_context", "full")
@@ -16,27 +14,8 @@ REMAT = ("none", "matrices", "qkv_context", "full")
 # only the setting and the reason, `refused`.
 Trial = dict[str, Any]
 
-# Compiles the step of a run's configuration (model, train, ...) for the machine.
-Measure = Callable[[Any], Trial]
 
-
-def nearest(config: Any, sequences: int, measure: Measure) -> Trial | None:
-  """Find the fitting setting closest to one that does not fit.
-
-  Tries fewer sequences first, then stronger rematerialisation.
-  """
-  now = config.model.remat
-  remats = (now, *(REMAT[REMAT.index(now) + 1 :] if now in REMAT else REMAT[-2:]))
-  sizes = [sequences >> halvings for halvings in range(sequences.bit_length())]
-  for remat, size in itertools.product(remats, sizes):
-    if (remat, size) != (now, sequences):
-      trial = _try(config, size, remat, config.model.attention, measure)
-      if "refused" not in trial:
-        return trial
-  return None
-
-
-def search(config: Any, share: int, measure: Measure) -> Iterator[Trial]:
+def search(config: Any, share: int, measure: Callable[[Any], Trial]) -> Iterator[Trial]:
   """Try batch x remat x attention, and yield every trial.
 
   The batch doubles. What does not fit at one batch is not tried at a larger one, and
@@ -45,19 +24,21 @@ def search(config: Any, share: int, measure: Measure) -> Iterator[Trial]:
   Args:
     config: the run.
     share: sequences per step of one device, which batches must divide.
-    measure: compiles a configuration.
+    measure: compiles the step of a run's configuration for the machine.
   """
   for name in attention.NAMES[1:-1]:  # neither "auto" nor the reference
-    remats = list(REMAT)
-    size = 1
+    remats, size = list(REMAT), 1
     while size <= share and share % size == 0 and remats:
-      trial = _try(config, size, remats[0], name, measure)
-      yield trial
-      if "refused" not in trial:
+      setting = {"sequences_per_device": size, "remat": remats[0], "attention": name}
+      model = dataclasses.replace(config.model, remat=remats[0], attention=name)
+      train = dataclasses.replace(config.train, sequences_per_device=size)
+      try:
+        yield measure(dataclasses.replace(config, model=model, train=train)) | setting
         size *= 2
-      elif trial["refused"].startswith("attention"):
-        break
-      else:
+      except InputError as error:
+        yield setting | {"refused": str(error)}
+        if str(error).startswith("attention"):
+          break
         remats.pop(0)
 
 
@@ -71,20 +52,3 @@ def fastest(trials: Sequence[Trial]) -> Trial | None:
     key=lambda trial: (trial["bound_seconds"] or 0, -trial["sequences_per_device"]),
     default=None,
   )
-
-
-def _try(config, sequences: int, remat: str, name: str, measure: Measure) -> Trial:
-  changed = dataclasses.replace(
-    config,
-    model=dataclasses.replace(config.model, remat=remat, attention=name),
-    train=dataclasses.replace(config.train, sequences_per_device=sequences),
-  )
-  setting = {
-    "sequences_per_device": sequences,
-    "remat": remat,
-    "attention": name,
-  }
-  try:
-    return measure(changed) | setting
-  except (OutOfMemoryError, InputError) as error:
-    return setting | {"refused": str(error)}

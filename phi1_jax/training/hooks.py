@@ -17,11 +17,11 @@ from phi1_jax import InputError, how_to_install
 from phi1_jax.data.loader import held_out_batches
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.parallel import sharding
+from phi1_jax.training import step as train_step
 from phi1_jax.training.config import RuntimeConfig
 from phi1_jax.training.preemption import HookStoppedError
 from phi1_jax.training.setup import Setup
 from phi1_jax.training.state import TrainState
-from phi1_jax.training.step import make_evaluation_step
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,6 @@ Values = Iterable[tuple[str, float]]
 class Hook:
   """A function of the state that runs every so many steps, and after the last."""
 
-  name: str
   # (step, state) -> pairs to write as metrics of that step.
   run: Callable[[int, TrainState], Values]
   every: int | None = None  # period in steps
@@ -47,39 +46,34 @@ class Hook:
 def held_out_loss(setup: Setup, store: TokenStore) -> Hook:
   """Return the hook for the loss on text that is never trained on.
 
-  It yields `eval/loss`, and one loss per task. `eval/loss` is the mean over all
-  held-out targets, estimated task by task if `evaluation_batches` limits the windows.
-  `eval/bits_per_byte` compares models with different tokenizers.
+  `eval/loss` is the mean over all held-out targets, estimated task by task where
+  `evaluation_batches` limits the windows; `eval/bits_per_byte` is for all tokenizers.
   """
   train = setup.config.train
-  # As many sequences as one accumulation part of a training step holds.
-  size = train.batch_size // setup.accumulation_steps
-  rows = sharding.host_rows(setup.mesh, size)
-  limit = train.evaluation_batches and train.evaluation_batches * train.batch_size
+  size = (
+    train.batch_size // setup.accumulation_steps
+  )  # as a training step holds at once
   completions_only = setup.config.data.loss_on == "completions"
   targets = store.num_targets("held_out", completions_only)
-  evaluate = make_evaluation_step(setup.model, train, store.eos_id)
+  evaluate = jax.jit(lambda *batch: _losses(setup, store, *batch))
 
   def mean_loss(task: str, state: TrainState) -> float | None:
     total = weight = 0.0
     batches = held_out_batches(
-      store,
-      task,
+      *(store, task),
       batch_size=size,
       sequence_length=train.sequence_length,
       completions_only=completions_only,
-      rows=rows,
-      limit=limit,
+      rows=sharding.host_rows(setup.mesh, size),
+      limit=train.evaluation_batches and train.evaluation_batches * train.batch_size,
     )
     for tokens, weights_BT in batches:
       if setup.stop_requested():
         raise HookStoppedError
       batch = (sharding.put_batch(a, setup.mesh, size) for a in (tokens, weights_BT))
       with sharding.layout(setup.mesh):  # jit traces at the first call, not before
-        sums = evaluate(state.params, *batch)
-      part_loss, part_weight = jax.device_get(sums)
-      total += float(part_loss)
-      weight += float(part_weight)
+        sums = jax.device_get(evaluate(state.params, *batch))
+      total, weight = total + float(sums[0]), weight + float(sums[1])
     return total / weight if weight else None  # a few windows, all of prompts
 
   def run(step: int, state: TrainState) -> Values:
@@ -91,19 +85,29 @@ def held_out_loss(setup: Setup, store: TokenStore) -> Hook:
     if not losses:
       log.warning("no completion in the windows of this evaluation: no loss")
       return
-    counts = {task: targets[task] for task in losses}
-    nats = sum(losses[task] * count for task, count in counts.items())
-    num_bytes = sum(
-      count * store.bytes_per_token(task, "held_out") for task, count in counts.items()
-    )
-    yield "eval/loss", nats / sum(counts.values())
+    nats = sum(loss * targets[task] for task, loss in losses.items())
+    yield "eval/loss", nats / sum(targets[task] for task in losses)
     if len(losses) > 1:
       for task, loss in losses.items():
         yield f"eval/{task}_loss", loss
     if not completions_only:  # the bytes of prompts are not counted apart
+      num_bytes = sum(
+        targets[task] * store.bytes_per_token(task, "held_out") for task in losses
+      )
       yield "eval/bits_per_byte", nats / num_bytes / math.log(2)
 
-  return Hook("held-out loss", run, train.evaluate_every)
+  return Hook(run, train.evaluate_every)
+
+
+def _losses(setup, store, params, tokens, weights_BT) -> tuple[jax.Array, jax.Array]:
+  """Return the summed loss of windows and the sum of its weights."""
+  train = setup.config.train
+  sums = train_step.loss(
+    *(setup.model, params, tokens, weights_BT),
+    head_chunks=train.head_chunks,
+    document_end=store.eos_id if train.document_mask else None,
+  )
+  return sums.loss, sums.weight
 
 
 # (setup, store) -> what `Hook.run` does.
@@ -141,8 +145,8 @@ def find(runtime: RuntimeConfig) -> dict[str, MakeHook]:
 
 def named(found: Mapping[str, MakeHook], setup: Setup, store: TokenStore) -> list[Hook]:
   """Return the hooks that `find` found."""
-  periods = setup.config.runtime.hooks
-  return [Hook(name, make(setup, store), periods[name]) for name, make in found.items()]
+  every = setup.config.runtime.hooks
+  return [Hook(make(setup, store), every[name]) for name, make in found.items()]
 
 
 def serve_profiles(setup: Setup) -> None:
@@ -176,4 +180,4 @@ def profile(setup: Setup) -> Hook:
     return ()
 
   steps = () if opens is None else (opens, opens + runtime.profile_steps)
-  return Hook("profile", window, steps=steps)
+  return Hook(window, steps=steps)

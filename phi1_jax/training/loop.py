@@ -5,7 +5,6 @@ It runs `last` training steps, then one final iteration for hooks and saving onl
 
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import sys
@@ -68,10 +67,8 @@ def train(
   # large for its device is refused with the sizes.
   started = time.perf_counter()
   with hosts.shared_errors("compiling the step", limit=COMPILE_SECONDS):
-    with sharding.layout(setup.mesh):
-      step_function = make_train_step(setup, store.eos_id)
     memory.check_fits(None, setup)
-    compiled = memory.compile_step(step_function, setup)
+    compiled = memory.compile_step(make_train_step(setup, store.eos_id), setup)
     memory.check_fits(compiled, setup)
   log.info("compiled the step in %.1f s", time.perf_counter() - started)
 
@@ -184,18 +181,12 @@ def restore_or_initialise(
   Follows the order in `checkpoint.manager`: own work directory, `resume_from`,
   `init_from`, scratch.
   """
-  config = setup.config.checkpoint
-  expected = {
-    "model_shape": setup.config.model.shape(),
-    "tokenizer": store.manifest["tokenizer"]["digest"],
-  }
-  same_run = {**expected, "store": store.digest}
+  config, same_run = setup.config.checkpoint, _belongings(setup, store)
   try:
     found = checkpoints.restore_latest(setup.abstract_state, same_run)
     if found is None and config.resume_from:
       path = manager.find(config.resume_from)
       found = manager.restore(path, setup.abstract_state, same_run)
-      _report_differences("Checkpoint.resume_from", found[1], setup, _RESUMED_PARTS)
     if found is not None:
       state, meta = found
       _refuse_other_order(meta, config.resume_from or setup.workdir)
@@ -208,8 +199,8 @@ def restore_or_initialise(
     if config.init_from:
       path = manager.find(config.init_from)
       abstract = {"params": setup.abstract_state.params}
-      restored, meta = manager.restore(path, abstract, expected)
-      _report_differences("Checkpoint.init_from", meta, setup, ("model",))
+      same_model = {name: same_run[name] for name in ("model_shape", "tokenizer")}
+      restored, _ = manager.restore(path, abstract, same_model)
       log.info("starting from the parameters of %s", path)
       return dataclasses.replace(state, params=restored["params"]), Seen()
   except manager.DamagedError as error:
@@ -228,57 +219,36 @@ def _refuse_other_order(meta: Mapping[str, Any], run: str | storage.AnyPath) -> 
     )
 
 
-# Parts of a run's configuration that decide how it goes on.
-_RESUMED_PARTS = ("model", "optimizer", "train", "data")
-# Settings that change no number, or that are compared by their content.
-_HARMLESS = {
-  *("log_every", "evaluate_every", "evaluation_batches", "stop_at_step"),
-  *("store", "processes", "verify", "attention", "remat", "scan_layers", "head_chunks"),
-  "sequences_per_device",
-}
-
-
-def _report_differences(
-  name: str, meta: Mapping[str, Any], setup: Setup, parts: Sequence[str]
-) -> None:
-  """Log every setting of a checkpoint's run that this run has another value for."""
-  theirs, ours = (
-    meta.get("config", {}),
-    json.loads(json.dumps(dataclasses.asdict(setup.config))),
-  )
-  for part in parts:
-    for field, got in theirs.get(part, {}).items():
-      want = ours[part].get(field)
-      if got != want and field not in _HARMLESS:
-        log.warning(
-          "%s: its run had %s.%s = %r, this one has %r",
-          *(name, part.capitalize(), field, got, want),
-        )
-
-
 def _seen(meta: Mapping[str, Any], setup: Setup) -> Seen:
   """Return what a checkpoint has seen."""
-  ours, theirs = setup.config.train, meta.get("config", {}).get("train", {})
-  length = theirs.get("sequence_length", ours.sequence_length)
+  ours = setup.config.train.sequence_length
+  length = meta.get("config", {}).get("train", {}).get("sequence_length", ours)
   samples = meta.get("samples_seen", 0)  # before it was counted, only step 0 is taken
-  if length != ours.sequence_length:
+  if length != ours:
     log.warning(
       "Train.sequence_length was %d and is %d: windows are cut anew, so the run goes "
       "on after as many tokens, in another order",
-      *(length, ours.sequence_length),
+      *(length, ours),
     )
-    samples = samples * length // ours.sequence_length
+    samples = samples * length // ours
   return Seen(meta["tokens_seen"], samples, meta.get("skipped_steps", 0))
 
 
 def _meta(setup: Setup, store: TokenStore, seen: Seen) -> dict[str, Any]:
   return {
+    **_belongings(setup, store),
     "config": dataclasses.asdict(setup.config),
-    "model_shape": setup.config.model.shape(),
-    "store": store.digest,
     "order": ORDER,
-    "tokenizer": store.manifest["tokenizer"]["digest"],
     "tokens_seen": seen.tokens,
     "samples_seen": seen.samples,
     "skipped_steps": seen.skipped,
+  }
+
+
+def _belongings(setup: Setup, store: TokenStore) -> dict[str, Any]:
+  """Return the entries of a checkpoint's meta that a run must share to go on."""
+  return {
+    "model_shape": setup.config.model.shape(),
+    "store": store.digest,
+    "tokenizer": store.manifest["tokenizer"]["digest"],
   }

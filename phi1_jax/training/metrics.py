@@ -10,8 +10,6 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from phi1_jax.parallel import hosts
-from phi1_jax.telemetry.goodput import StartLog
 from phi1_jax.telemetry.throughput import Throughput
 from phi1_jax.telemetry.writers import Recorder
 from phi1_jax.training.memory import GIB
@@ -37,8 +35,7 @@ class Seen:
 class MetricsReader:
   """Reader of metrics one step behind the loop, so that no device waits for the host.
 
-  It also notes in starts.jsonl when the run trains and when it pauses. The run starts
-  or goes on from step `first`; `before` is what was seen until then.
+  The run starts or goes on from step `first`; `before` is what was seen until then.
   """
 
   def __init__(self, setup: Setup, recorder: Recorder, first: int, before: Seen):
@@ -48,8 +45,6 @@ class MetricsReader:
     self._first, self._before, self._skipped = first, before, before.skipped
     self._warned = False
     self._pending: tuple[int, Metrics] | None = None
-    self._starts = StartLog(setup.local, process_index=hosts.index())
-    self._step, self._training = first, False
     self._mesh = setup.mesh
     self._throughput = Throughput(
       setup.mesh.devices.flat[0].device_kind, setup.mesh.size, setup.flops_per_token
@@ -65,10 +60,7 @@ class MetricsReader:
     )
 
   def waiting_for_input(self) -> contextlib.AbstractContextManager[None]:
-    """Count the time inside as waiting for a batch; a step follows."""
-    if not self._training:
-      self._starts.write("training", self._step)
-      self._training = True
+    """Count the time inside as waiting for a batch."""
     return self._throughput.waiting_for_input()
 
   @contextlib.contextmanager
@@ -79,8 +71,6 @@ class MetricsReader:
     """
     self._read_pending()
     with self._throughput.paused():
-      self._starts.write("paused", self._step)
-      self._training = False
       yield
 
   def follow(self, step: int, metrics: Metrics) -> None:
@@ -96,7 +86,6 @@ class MetricsReader:
     if self._pending is None:
       return
     (step, metrics), self._pending = self._pending, None
-    self._step = step
     values: dict[str, Any] = {k: float(v) for k, v in jax.device_get(metrics).items()}
     values.pop("skipped", None)  # the rows have the count
     self._throughput.step(self._train.tokens_per_step)
@@ -125,7 +114,6 @@ class MetricsReader:
       if self._train.skip_nonfinite_steps:
         row |= {"skipped_steps": self._skipped}
       self._recorder.write(step, row)
-      self._starts.write("training", step)
 
   def _not_finite(self, step: int, values: dict[str, Any]) -> None:
     """Count an update that was left out, or end the run."""

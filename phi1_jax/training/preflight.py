@@ -1,48 +1,31 @@
-"""Checks before the work starts of what would otherwise fail in the middle of it."""
+"""Everything before a run opens its work directory: its origin, its checks, a dry run.
 
+What would fail in the middle of the work is refused here.
+"""
+
+import argparse
+import dataclasses
 import itertools
-import logging
-import re
+import os
 import time
+from pathlib import Path
 
-from phi1_jax import InputError, grammar, storage
+from phi1_jax import InputError, storage
 from phi1_jax.checkpoint import description, manager
+from phi1_jax.cli import child, command, gin_config
 from phi1_jax.data import files
-from phi1_jax.data.config import CURATED_CONTENT, DataConfig
-from phi1_jax.data.loader import train_batches
 from phi1_jax.data.token_store import TokenStore
-from phi1_jax.parallel import hosts
-from phi1_jax.storage import AnyPath, lease
-from phi1_jax.text import tokenizer
+from phi1_jax.grammar import rows
+from phi1_jax.parallel import hosts, sharding
+from phi1_jax.training import loop, memory, setup, store, workdir
+from phi1_jax.training.memory import GIB
+from phi1_jax.training.preemption import StopSignal
 from phi1_jax.training.setup import RunConfig, Setup
+from phi1_jax.training.state import bytes_per_device
+from phi1_jax.training.step import make_train_step
 
-log = logging.getLogger(__name__)
-
-
-# A network file system may show a new file to other hosts a minute late.
-SHARED_SECONDS = 60.0
-
-
-def check_shared(workdir: AnyPath, token: str | None) -> None:
-  """Refuse a work directory that is not the same folder on all hosts.
-
-  Args:
-    workdir: the folder, which host 0 has locked.
-    token: of host 0's lock; ignored on other hosts.
-
-  Raises:
-    InputError: this host, or another one, does not see host 0's lock.
-  """
-  token = hosts.exchange("the work directory's lock", token)[0]
-  with hosts.shared_errors("sharing the work directory"):
-    deadline = time.monotonic() + SHARED_SECONDS
-    while lease.token(workdir) != token:
-      if time.monotonic() > deadline:
-        raise InputError(
-          f"--workdir: host {hosts.index()} has another {storage.full(workdir)} than "
-          "host 0; expected a folder on a file system that all hosts share, or gs://"
-        )
-      time.sleep(0.1)
+# Runs in progress, passed to child processes to detect cycles in `init_from`.
+TRAINED_FIRST = "PHI1_JAX_TRAINED_FIRST"
 
 
 def check_same_config(text: str) -> None:
@@ -57,163 +40,140 @@ def check_same_config(text: str) -> None:
         )
 
 
-def check_start(setup: Setup) -> None:
+def train_first(config: RunConfig, arguments: argparse.Namespace) -> RunConfig | None:
+  """Replace an `init_from` that is a gin file by the work directory of its run.
+
+  A child trains that run unless it is finished, before this process uses a device. A
+  dry run without it starts from scratch.
+
+  Returns:
+    The config, or None if a stop signal ended the child.
+  """
+  name = config.checkpoint.init_from
+  if name is None or not name.endswith(".gin"):
+    return config
+  place: str | None = str(command.default_workdir([name]))
+  file = command.local_gin_file(name)
+  begun = os.environ.get(TRAINED_FIRST, "").split(os.pathsep)
+  if place in begun or file in arguments.gin_files:
+    raise InputError(
+      f"Checkpoint.init_from: {name} starts from itself, by way of "
+      f"{', '.join(filter(None, begun)) or name}; expected another run's gin file"
+    )
+  if not _is_trained(Path(place), file):
+    if arguments.dry_run:
+      place = None
+    elif arguments.coordinator_address or arguments.distributed:
+      raise InputError(
+        f"Checkpoint.init_from: {name} has not been trained; with many hosts train it "
+        f"first: python -m phi1_jax.train --gin_file={name} (same flags)"
+      )
+    else:
+      print(f"this run starts from {place}, which is trained first", flush=True)
+      flags = [f"--gin_file={name}", f"--workdir={place}"]
+      if arguments.simulated_devices:
+        flags.append(f"--simulated_devices={arguments.simulated_devices}")
+      os.environ[TRAINED_FIRST] = os.pathsep.join([*begun, place])
+      with StopSignal() as stop:
+        if not child.run("phi1_jax.train", flags, stop.noticed, f"training {name}"):
+          return None
+  checkpoint = dataclasses.replace(config.checkpoint, init_from=place)
+  return dataclasses.replace(config, checkpoint=checkpoint)
+
+
+def _is_trained(place: Path, gin_file: str) -> bool:
+  """Return whether a work directory holds the finished run of a gin file.
+
+  Raises:
+    InputError: it holds another run, such as a longer one.
+  """
+  try:
+    theirs = workdir.values((place / "config.gin").read_text())
+  except FileNotFoundError:
+    return False
+  parts = gin_config.load([gin_file], [], setup.CONFIGURABLES)
+  ours = workdir.values(gin_config.text(parts))
+  for name in sorted(theirs.keys() & ours.keys()):
+    decides = name.partition(".")[0] in ("Data", "Model", "Optimizer", "Train")
+    if decides and theirs[name] != ours[name]:
+      raise InputError(
+        f"Checkpoint.init_from: {place} was trained with {name} = {theirs[name]}, "
+        f"{gin_file} has {ours[name]}; to start from it as it is, give "
+        f"--gin.Checkpoint.init_from={place}; or move it away to train it anew"
+      )
+  return (place / workdir.SUMMARY).is_file()
+
+
+def check_start(run: Setup) -> None:
   """Refuse a `resume_from` or `init_from` that holds no checkpoint of this model.
 
   A run that goes on from its own work directory needs neither any more.
   """
-  config = setup.config.checkpoint
-  if not manager.holds_checkpoint(setup.workdir):
+  config = run.config.checkpoint
+  if not manager.holds_checkpoint(run.workdir):
     for place in filter(None, (config.resume_from, config.init_from)):
       found = manager.find(place)
-      wanted = {"model_shape": setup.config.model.shape()}
+      wanted = {"model_shape": run.config.model.shape()}
       manager.check_meta(found, description.read_meta(found), wanted)
 
 
-def check_store(store: TokenStore, config: RunConfig) -> None:
-  """Refuse a token store that is not the one that the configuration describes.
-
-  Raises:
-    InputError: another mixture, split or tokenizer, ids beyond the model's vocabulary,
-      rates of tasks that are not there, or too little text for one window.
-  """
-  data, train = config.data, config.train
-  _check_contents(store, data)
-  _check_tokenizer(store, data)
-  if store.vocabulary_size > config.model.vocabulary_size:
-    raise InputError(
-      f"Model.vocabulary_size: got {config.model.vocabulary_size}, but the store "
-      f"{data.store} holds ids up to {store.vocabulary_size - 1}; expected at least "
-      f"{store.vocabulary_size}"
-    )
-  train_batches(  # it checks rates and sizes when it is made
-    store,
-    batch_size=train.batch_size,
-    sequence_length=train.sequence_length,
-    seed=train.seed,
-    rates=data.rates,
-    completions_only=data.loss_on == "completions",
-    prefetch=0,
+def describe(run: Setup) -> str:
+  """Return model, mesh and batch arithmetic of a run, one aligned line each."""
+  model, train, parts = run.config.model, run.config.train, run.accumulation_steps
+  mesh = " x ".join(f"{axis} {size}" for axis, size in run.mesh.shape.items())
+  at_once = train.batch_size // sharding.batch_shards(run.mesh) // parts
+  state, params = map(bytes_per_device, (run.abstract_state, run.abstract_state.params))
+  return "\n".join(
+    [
+      f"model    {model.num_parameters():,} parameters: {model.num_layers} layers, "
+      f"{model.embed_dim} wide, {model.num_heads} heads, "
+      f"{model.vocabulary_size:,} tokens; {model.dtype}, {model.attention} attention",
+      f"mesh     {mesh} on {run.mesh.size} x {run.mesh.devices.flat[0].device_kind}",
+      f"step     {train.batch_size:,} sequences x {train.sequence_length:,} = "
+      f"{train.tokens_per_step:,} tokens per step; {at_once} sequences a device at a "
+      f"time, {parts} times",
+      f"run      {train.last_step:,} steps = "
+      f"{train.tokens_per_step * train.last_step:,} tokens, "
+      f"{run.flops_per_token * train.tokens_per_step:.3g} FLOPs a step",
+      f"state    {state:,} bytes per device ({state / GIB:.2f} GiB), of which "
+      f"parameters {params:,}",
+    ]
   )
 
 
-def check_current(store: TokenStore, setup: Setup) -> None:
-  """Refuse to begin a run on a store whose sources have changed since.
-
-  As far as can be told without TensorFlow, and where the sets lie on this machine: with
-  a `curated_directory` that holds none of them, a store is taken as it is. A run that
-  goes on keeps its store. Another version of the grammar teacher is only said.
+def dry_run(run: Setup) -> str:
+  """Check everything, compile one step, and return what the run needs.
 
   Raises:
-    InputError: a set has another version or content than the store was built from.
+    InputError: as a start of the run would.
   """
-  data = setup.config.data
-  _check_files(store, data)
-  if manager.holds_checkpoint(setup.workdir) or setup.config.checkpoint.resume_from:
-    return
-  for task in store.manifest["tasks"].values():
-    for source in task.get("sources", ()):
-      name, built = source["name"], (source.get("version"), source.get("content"))
-      if name == grammar.NAME and built[0] != str(grammar.VERSION):
-        log.warning(
-          "%s was built by version %s of the grammar teacher; this is version %d",
-          *(data.store, built[0], grammar.VERSION),
-        )
-      if data.curated_directory and built[1]:
-        now = _curated_now(storage.parse(data.curated_directory) / name) or built
-        if now != built:
-          raise InputError(
-            f"Data.store: {data.store} was built from {name} {built[0]}, now there is "
-            f"{now[0]}{' with other content' * (now[0] == built[0])}; name another "
-            "store to build it anew, or the folder that holds the old set with "
-            "Data.curated_directory"
-          )
-
-
-def _check_files(store: TokenStore, data: DataConfig) -> None:
-  """Refuse a store of other files than `Data.files`.
-
-  Their number and size tell; contents are read only of files changed since the build.
-  """
-  if not data.files:
-    return
-  try:
-    source = files.FileSource(data.files, data.columns)
-    now = source.size()
-  except InputError as error:
-    if data.verify:
-      raise InputError(
-        f"{error}; or give --gin.Data.verify=False to train on the store {data.store} "
-        "as it is, without its files"
-      ) from None
-    log.warning("%s; the store %s is taken as it is", error, data.store)
-    return
-  (built,) = store.manifest["tasks"]["files"]["sources"]
-  if (built["files"], built["bytes"]) != now:
-    raise InputError(
-      f"Data.store: {data.store} was built from {built['files']:,} files of "
-      f"{built['bytes']:,} bytes, Data.files are {now[0]:,} of {now[1]:,}; name "
-      "another folder, or delete this one to build it anew"
-    )
-  if built.get("columns", []) != list(data.columns):
-    raise InputError(
-      f"Data.columns: {data.store} was built with {built.get('columns', [])}, got "
-      f"{list(data.columns)}; name another store, or delete this one to build it anew"
-    )
-  finished = storage.stat(storage.parse(data.store) / "COMPLETED")[1]
-  if source.newest() > finished and source.describe() != [built]:
-    raise InputError(
-      f"Data.store: {data.store} was built from Data.files, of which some have changed "
-      "since; name another folder, or delete this one to build it anew"
-    )
-
-
-def _curated_now(folder: AnyPath) -> tuple[str, str | None] | None:
-  """Return version and content of the set that a build would read, or None."""
-  found = {
-    tuple(map(int, path.parent.name.split("."))): path
-    for path in folder.glob(f"*/{CURATED_CONTENT}")
-    if re.fullmatch(r"1\.\d+\.\d+", path.parent.name)
-  }
-  if not found:
-    return None
-  newest = found[max(found)]
-  return newest.parent.name, storage.read_json(newest).get("documents")
-
-
-def _check_contents(store: TokenStore, data: DataConfig) -> None:
-  wanted = {
-    "mixture": data.mixture,
-    "held_out_fraction": data.held_out_fraction,
-    "shards_per_task": data.shards,
-    "curated": data.curated_directory is not None,
-  }
-  for name, value in wanted.items():
-    if store.manifest.get(name) != value:
-      raise InputError(
-        f"Data.store: {data.store} was built with {name} = "
-        f"{store.manifest.get(name)!r}, expected {value!r}; name another folder, or "
-        "delete this one to build it anew"
-      )
-
-
-def _check_tokenizer(store: TokenStore, data: DataConfig) -> None:
-  theirs = store.manifest["tokenizer"]
-  if data.tokenizer == "train":
-    size = data.trained_vocabulary_size
-    same = theirs["name"] == "train" and theirs["vocabulary_size"] == size
-    wanted = f"one trained on it with {size} ids"
-  else:
-    same = theirs["digest"] == tokenizer.load(data.tokenizer).digest
-    wanted = repr(data.tokenizer)
-  if not same:
-    raise InputError(
-      f"Data.store: {data.store} was made with another tokenizer: got "
-      f"{theirs['name']!r} with {theirs['vocabulary_size']} ids, expected {wanted}"
-    )
-  path = store.directory / tokenizer.FILE_NAME
-  if not path.is_file() or tokenizer.load(str(path)).digest != theirs["digest"]:
-    raise InputError(
-      f"{path}: missing, or not the tokenizer that the store was made with; copy it "
-      "back, or build the store again with `python -m phi1_jax.prepare`"
-    )
+  data = run.config.data
+  started = time.perf_counter()
+  found = "not there yet"
+  with hosts.shared_errors("the dry run", limit=loop.COMPILE_SECONDS):
+    check_start(run)
+    if storage.exists(storage.parse(data.store) / "COMPLETED"):
+      tokens = TokenStore.open(data.store, verify=data.verify)
+      store.check(tokens, run.config)
+      store.check_current(tokens, run)
+      found = f"{tokens.manifest['tokens']:,} tokens"
+    else:  # what the build would read
+      data.refuse_unknown_mixture()
+      rows.load(data.grammar_tables)
+      if data.files:
+        files.FileSource(data.files, data.columns)
+    compiled = memory.compile_step(make_train_step(run, document_end=0), run)
+  state, batch, temporary = memory.step_memory(compiled, run)
+  need, have = state + batch + temporary, memory.device_memory()
+  fits = ""
+  if have is not None:
+    verdict = "fits" if need <= have else "does NOT fit"
+    fits = f"; {verdict} in the {have / GIB:.2f} GiB of this one"
+  return "\n".join(
+    [
+      f"memory   {need / GIB:.2f} GiB per device: state {state / GIB:.2f}, "
+      f"temporary {temporary / GIB:.2f}{fits}",
+      f"store    {data.store}: {found} ({data.origin})",
+      f"one step compiled in {time.perf_counter() - started:.1f} s; nothing was run",
+    ]
+  )

@@ -14,7 +14,6 @@ import optax
 
 from phi1_jax.kernels.cross_entropy import Sums, cross_entropy
 from phi1_jax.model.decoder import Decoder
-from phi1_jax.training.config import TrainConfig
 from phi1_jax.training.setup import Setup
 from phi1_jax.training.state import TrainState
 
@@ -66,7 +65,7 @@ def loss(
     rngs=None if dropout_key is None else {"dropout": dropout_key},
     method="hidden",
   )
-  is_target_BT = _targets(tokens)
+  is_target_BT = (tokens[:, 1:] >= 0).astype(jnp.float32)
   with jax.named_scope("cross_entropy"):
     return cross_entropy(
       hidden_BTD,
@@ -78,11 +77,6 @@ def loss(
       compute_dtype=model.config.dtype,
       z_loss=z_loss,
     )
-
-
-def _targets(tokens: jax.Array) -> jax.Array:
-  """Return the weights of the targets, float32 BT: 0 for a token that is none."""
-  return (tokens[:, 1:] >= 0).astype(jnp.float32)
 
 
 def make_train_step(
@@ -115,7 +109,7 @@ def make_train_step(
     # The first fold separates these keys from that of the initial parameters.
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     key = jax.random.fold_in(key, state.step)
-    weight = jnp.sum(_targets(tokens))
+    weight = jnp.sum((tokens[:, 1:] >= 0).astype(jnp.float32))
     divided = functools.partial(part_loss, weight=jnp.maximum(weight, 1.0))
     (value, z_loss), gradients = _accumulate(divided, state.params, tokens, key, parts)
     with jax.named_scope("gradient_norm"):
@@ -147,33 +141,11 @@ def make_train_step(
   return jax.jit(step, donate_argnums=0, out_shardings=(places, None))
 
 
-def make_evaluation_step(model: Decoder, config: TrainConfig, document_end: int):
-  """Return a jitted (params, tokens [B, T + 1], weights_BT) -> (loss sum, weights)."""
-
-  def step(params: Any, tokens: jax.Array, weights_BT: jax.Array):
-    sums = loss(
-      model,
-      params,
-      tokens,
-      weights_BT,
-      head_chunks=config.head_chunks,
-      document_end=document_end if config.document_mask else None,
-    )
-    return sums.loss, sums.weight
-
-  return jax.jit(step)
-
-
 def vanished_updates(old: Any, updates: Any, new: Any) -> jax.Array:
   """Return the share of non-zero updates that left their 16-bit parameter unchanged.
 
-  Args:
-    old: the parameters before the step.
-    updates: what the optimizer adds to them.
-    new: the parameters after the step.
-
-  Returns:
-    A scalar in [0, 1]; 0 where all updates are zero.
+  `old` are the parameters before the step, `new` those after it. The result is a
+  scalar in [0, 1]; 0 where all updates are zero.
   """
 
   def count(old, update, new) -> jax.Array:
@@ -190,12 +162,9 @@ def vanished_updates(old: Any, updates: Any, new: Any) -> jax.Array:
 def _chosen(learned, counted, new: TrainState, old: TrainState) -> TrainState:
   """Return `new` where the step is taken, else `old`.
 
-  Args:
-    learned: boolean scalar, for the parameters and the moments. The count of Adam's
-      moments is theirs: its bias correction counts updates of moments.
-    counted: boolean scalar, for the step and the schedule's count.
-    new: the state with the update.
-    old: the state without it.
+  The boolean `learned` is for the parameters and the moments, `counted` for the step
+  and the schedule's count. The count of Adam's moments goes with the moments: its bias
+  correction counts their updates.
   """
 
   def is_schedule(x: Any) -> bool:
@@ -211,10 +180,8 @@ def _chosen(learned, counted, new: TrainState, old: TrainState) -> TrainState:
 
 def _part_loss(model, params, tokens, key, *, weight, **options):
   """Return the sums of losses and z-losses over the rows, divided by `weight`."""
-  config = model.config
-  drops = config.dropout_rate > 0 or config.attention_dropout_rate > 0
-  dropout_key = key if drops else None
-  sums = loss(model, params, tokens, dropout_key=dropout_key, **options)
+  drops = model.config.dropout_rate > 0 or model.config.attention_dropout_rate > 0
+  sums = loss(model, params, tokens, dropout_key=key if drops else None, **options)
   return sums.loss / weight, sums.z_loss / weight
 
 

@@ -1,32 +1,41 @@
-"""Work directory of a run: its lock, its growing files, its config and tokenizer."""
+"""Work directory of a run: its lock, its growing files, its config, its summary."""
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import logging
 import os
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import jax
 
 from phi1_jax import InputError, storage
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.parallel import compiler, hosts
-from phi1_jax.storage import AnyPath
-from phi1_jax.telemetry import goodput, writers
+from phi1_jax.storage import AnyPath, lease
+from phi1_jax.telemetry import goodput, plot, writers
 from phi1_jax.text import tokenizer
-from phi1_jax.training import preflight
 from phi1_jax.training.preemption import StopSignal
 from phi1_jax.training.setup import Setup
 
 log = logging.getLogger(__name__)
 
+SUMMARY = "summary.json"
+# A network file system may show a new file to other hosts a minute late.
+SHARED_SECONDS = 60.0
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
 
 @contextlib.contextmanager
-def opened(run: Setup, stop: StopSignal, waited: float) -> Iterator[Setup]:
+def opened(run: Setup, stop: StopSignal) -> Iterator[Setup]:
   """Lock the work directory, open the files that grow, and give the run with both.
 
   At the end, uploads the files and unlocks the work directory. Host 0 does this alone;
-  all hosts must call it, and have a local folder for files of their own. `waited` is
-  how many seconds of this process another run took.
+  all hosts must call it, and have a local folder for files of their own.
 
   Raises:
     InputError: another process uses the folder, it cannot be written, or the hosts see
@@ -44,33 +53,48 @@ def opened(run: Setup, stop: StopSignal, waited: float) -> Iterator[Setup]:
           on_lost=lambda: hosts.end(lost, os.EX_TEMPFAIL),
         )
         stack.enter_context(lock)
-        _make_folders(run.workdir)
+        # Made now, so that no save fails hours later.
+        for name in (
+          () if storage.is_remote(run.workdir) else ("checkpoints", "tensorboard")
+        ):
+          folder = run.workdir / name
+          try:
+            folder.mkdir(exist_ok=True)
+          except OSError as error:
+            raise InputError(
+              f"--workdir: cannot make the folder {folder} ({error.strerror}); name "
+              "another folder"
+            ) from None
       mirror = storage.Mirror(run.workdir, lock)
       if hosts.is_first():
         mirror.fetch("metrics.jsonl", goodput.FILE_NAME, writers.WANDB_ID)
         stack.callback(mirror.upload)
-        stack.enter_context(goodput.StartLog(mirror.local).start(waited))
+        goodput.note_start(mirror.local)
         mirror.upload()
-    preflight.check_shared(run.workdir, lock and lock.token)
+    _check_shared(run.workdir, lock and lock.token)
     yield dataclasses.replace(run, mirror=mirror, stop_requested=stop.requested)
 
 
-def _make_folders(workdir: AnyPath) -> None:
-  """Make the folders of checkpoints and events now, so that no save fails hours later.
+def _check_shared(workdir: AnyPath, token: str | None) -> None:
+  """Refuse a work directory that is not the same folder on all hosts.
+
+  Args:
+    workdir: the folder, which host 0 has locked.
+    token: of host 0's lock; ignored on other hosts.
 
   Raises:
-    InputError: they cannot be made.
+    InputError: this host, or another one, does not see host 0's lock.
   """
-  if storage.is_remote(workdir):
-    return
-  for name in ("checkpoints", "tensorboard"):
-    try:
-      (workdir / name).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-      raise InputError(
-        f"--workdir: cannot make the folder {workdir / name} ({error.strerror}); name "
-        "another folder"
-      ) from None
+  token = hosts.exchange("the work directory's lock", token)[0]
+  with hosts.shared_errors("sharing the work directory"):
+    deadline = time.monotonic() + SHARED_SECONDS
+    while lease.token(workdir) != token:
+      if time.monotonic() > deadline:
+        raise InputError(
+          f"--workdir: host {hosts.index()} has another {storage.full(workdir)} than "
+          "host 0; expected a folder on a file system that all hosts share, or gs://"
+        )
+      time.sleep(0.1)
 
 
 def use_compilation_cache(run: Setup) -> None:
@@ -116,3 +140,68 @@ def described(run: Setup, config: str, store: TokenStore) -> Iterator[None]:
 def values(text: str) -> dict[str, str]:
   """Return the value of each parameter of a config.gin."""
   return dict(line.split(" = ", 1) for line in text.splitlines() if " = " in line)
+
+
+def is_summed_up(run: Setup) -> bool:
+  """Return whether an earlier start did the last step and wrote the summary."""
+  try:
+    return (
+      storage.read_json(run.workdir / SUMMARY)["step"] == run.config.train.last_step
+    )
+  except (InputError, KeyError):
+    return False
+
+
+def sum_up(run: Setup, store: TokenStore, seconds: float) -> str:
+  """Write summary.json and loss.png; return one or two lines for the user.
+
+  Args:
+    run: the run, after its last step.
+    store: the tokens that it was trained on.
+    seconds: duration of its last start.
+  """
+  metrics, checkpoints = run.local / "metrics.jsonl", run.workdir / "checkpoints"
+  kept = storage.names(checkpoints)
+  last: dict[str, Any] = {}
+  held_out: dict[str, float] = {}  # step -> loss, of the checkpoints that are kept
+  rows = writers.read_metrics(metrics)
+  for row in rows:
+    last.update(row)
+    if "eval/loss" in row and str(row["step"]) in kept:
+      held_out[str(row["step"])] = row["eval/loss"]
+  best = min(held_out, key=held_out.__getitem__, default=None)
+  parameters = run.config.model.num_parameters()
+  if last:
+    picture, name = run.local / "loss.png", run.workdir.name
+    plot.plot_loss(metrics, picture, name=name, num_parameters=parameters)
+  spent = goodput.measure(run.local, rows, now=time.time())
+  wall = spent["total_seconds"] if spent else seconds
+  summary = {
+    **last,
+    "parameters": parameters,
+    "flops_per_token": run.flops_per_token,
+    "wall_seconds": wall,
+    "last_start_seconds": seconds,
+    "goodput": spent,
+    "best_checkpoint": best and str(checkpoints / best),
+    "store": store.digest,
+    "devices": jax.device_count(),
+    "device_kind": jax.devices()[0].device_kind,
+    "processes": jax.process_count(),
+    "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    "python": sys.version.split()[0],
+  }
+  writers.write_summary(run.workdir / SUMMARY, summary)
+  losses = {"loss": last.get("loss"), "held out": last.get("eval/loss")}
+  shown = [f"{name} {loss:.4f}" for name, loss in losses.items() if loss is not None]
+  shown.append(f"{wall:.0f} s")
+  if spent and spent["starts"] > 1:
+    shown.append(f"goodput {spent['goodput']:.1%} over {spent['starts']} starts")
+  files = f"{run.workdir}/loss.png and {run.workdir}/{SUMMARY}"
+  text = f"done: {', '.join(shown)}; see {files}"
+  if best and len(held_out) > 1:
+    text += (
+      f"\nlowest held-out loss of the kept checkpoints: {held_out[best]:.4f}, "
+      f"{checkpoints / best}"
+    )
+  return text

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.kernels import cross_entropy as cross_entropy_module
 from phi1_jax.kernels.cross_entropy import cross_entropy
 
 
@@ -86,14 +85,6 @@ def test_chunked_equals_plain_in_value_and_gradients(chunks, z_loss):
     np.testing.assert_allclose(ours, plain, atol=atol, rtol=rtol)
 
 
-def test_chunked_equals_plain_without_gradient():
-  values = [
-    cross_entropy(*_operands(), chunks=chunks, compute_dtype="float32")
-    for chunks in (None, 4)
-  ]
-  np.testing.assert_allclose(values[0], values[1], rtol=1e-6)
-
-
 def test_bfloat16_factors_sum_in_float32():
   loss, gradients = _mean_and_gradients(3, "bfloat16", dtype="bfloat16")
   expected_loss, expected = _mean_and_gradients(None, "bfloat16", dtype="bfloat16")
@@ -102,21 +93,6 @@ def test_bfloat16_factors_sum_in_float32():
   for ours, plain in zip(gradients, expected, strict=True):
     ours, plain = (np.asarray(x, np.float32) for x in (ours, plain))
     np.testing.assert_allclose(ours, plain, atol=1e-2 * np.abs(plain).max())
-
-
-def test_large_logits_stay_finite():
-  hidden, kernel, bias, targets, weights = _operands()
-  sums = cross_entropy(
-    *(hidden * 1e4, kernel, bias, targets, weights), chunks=4, compute_dtype="float32"
-  )
-  assert np.isfinite(sums.loss)
-
-
-@pytest.mark.parametrize(("batch", "chunks"), [(1, None), (2, 2), (7, 10)])
-def test_a_cpu_takes_chunks_that_fit_its_cache(batch, chunks):
-  shape, limit = (batch, 20, 5), cross_entropy_module._CPU_LOGITS
-  assert cross_entropy_module._default_chunks(shape, limit // 20) == chunks
-  assert cross_entropy_module._default_chunks((1, 20, 5), limit) == 20
 
 
 def test_chunked_never_holds_the_logits():

@@ -1,15 +1,12 @@
 """The fused kernels, emulated, against the reference; and compiled where possible."""
 
-import base64
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from phi1_jax.kernels import dense, dropout, flash_gpu, flash_tpu, grid, splash
+from phi1_jax.kernels import dense, dropout, flash_gpu, flash_tpu, grid
 from phi1_jax.planning import flops, topology
 
 # More than one block: 384 is 3 blocks of 128.
@@ -61,11 +58,6 @@ def run_gpu(packed, rate, *spec):
   return run_flash(flash_gpu, packed, rate, *spec)
 
 
-def run_splash(packed, rate, spec=grid.WHOLE):
-  more = masks(packed, rate)
-  return lambda q, k, v: splash.splash(q, k, v, more, rate, spec=spec, interpret=True)
-
-
 def value_and_gradients(attend, operands):
   probe = jax.random.normal(jax.random.key(7), operands[0].shape)
 
@@ -80,17 +72,13 @@ def value_and_gradients(attend, operands):
 
 
 CASES = [
-  *((run_splash, packed, 0.0, "float32") for packed in (False, True)),
   *(
     (run, packed, rate, "float32")
     for run in (run_tpu, run_gpu)
     for packed in (False, True)
     for rate in (0.0, 0.3)
   ),
-  *((run_splash, True, 0.0, "bfloat16"), (run_tpu, True, 0.3, "bfloat16")),
-  *(
-    (run_gpu, packed, rate, "bfloat16") for packed, rate in ((False, 0.0), (True, 0.3))
-  ),
+  *((run, True, 0.3, "bfloat16") for run in (run_tpu, run_gpu)),
 ]
 
 
@@ -155,17 +143,6 @@ def gradient(module, shape, sharding=None):
   ]
   arguments = [jax.ShapeDtypeStruct(*of, sharding=sharding) for of in shapes]
   return jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(*arguments)
-
-
-def test_tpu_programs_may_run_on_both_cores():
-  """All grid dimensions are parallel: no two programs write to the same block."""
-  traced = gradient(flash_tpu, (2, 256, 2, 64))
-  text = traced.lower(lowering_platforms=("tpu",)).as_text()
-  bodies = re.findall(r"\\22body\\22: \\22([A-Za-z0-9+/=]+)\\22", text)
-  assert len(bodies) == 3
-  for body in map(base64.b64decode, bodies):
-    assert b"dimension_semantics<parallel>" in body
-    assert b"dimension_semantics<arbitrary>" not in body
 
 
 @pytest.mark.parametrize("machine", ["v4-8", "v5e:2x2"])

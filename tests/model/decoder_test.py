@@ -189,7 +189,6 @@ def _kernels(jaxpr):
   [
     ("flash", "tpu", "forward_kernel", 2),
     ("flash", "gpu", "forward_kernel", 2),
-    ("splash", "tpu", "splash_mha_fwd_residuals", 1),
     ("cudnn", "gpu", "dot_product_attention_fwd_wrapper", 1),
   ],
 )

@@ -84,20 +84,6 @@ def test_refuses_what_would_cross_slices(sizes):
   assert "Mesh.dcn_data=1" in str(error.value)
 
 
-@pytest.mark.parametrize(
-  ("sizes", "named"),
-  [
-    ((0, -1, 1), r"Mesh\.data: got 0"),
-    ((1, -2, 1), r"Mesh\.fsdp: got -2"),
-    ((1, -1, -1), "at most one of both"),
-    ((1, -1, 1, 0), r"Mesh\.dcn_data: got 0"),
-  ],
-)
-def test_refuses_sizes(sizes, named):
-  with pytest.raises(InputError, match=named):
-    MeshConfig(*sizes)
-
-
 def test_mesh_holds_every_device_once():
   mesh = make_mesh(MeshConfig(2, 2, 2))
   assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}

@@ -12,7 +12,6 @@ from phi1_jax import InputError
 from phi1_jax.telemetry.writers import (
   Recorder,
   read_metrics,
-  truncate_after,
   write_summary,
 )
 
@@ -43,24 +42,6 @@ def test_what_is_not_finite_is_null(tmp_path):
   expected = {"step": 1, "loss": None, "grad_norm": None, "mfu": None}
   written = strict((tmp_path / "metrics.jsonl").read_text())
   assert written == expected | {"steps": 4, "lr": 0.5}
-
-
-def test_resuming_drops_the_evaluation_of_its_step(tmp_path):
-  path = tmp_path / "metrics.jsonl"
-  with Recorder(tmp_path) as recorder:
-    for step in (2, 4, 6):
-      recorder.write(step, {"loss": 1.0})
-      recorder.write(step, {"eval/loss": 2.0})
-  truncate_after(path, 4)
-  rows = [(row["step"], "eval/loss" in row) for row in read_metrics(path)]
-  assert rows == [(2, False), (2, True), (4, False)]
-
-
-def test_a_new_run_starts_an_empty_file(tmp_path):
-  path = tmp_path / "metrics.jsonl"
-  fill(path, range(3))
-  fill(path, [0])
-  assert steps(path) == [0]
 
 
 @pytest.mark.parametrize("torn", ['{"step": 4, "lo', '{"step": 4}', "\x00\x00"])

@@ -21,7 +21,7 @@ from phi1_jax.training.hooks import Hook
   ],
 )
 def test_due(arguments, steps):
-  hook = Hook("x", lambda step, state: (), **arguments)
+  hook = Hook(lambda step, state: (), **arguments)
   assert [step for step in range(11) if hook.due(step, 10)] == steps
 
 

@@ -4,8 +4,6 @@ import types
 import jax.numpy as jnp
 import pytest
 
-from phi1_jax.telemetry.goodput import FILE_NAME, StartLog, measure, read_events
-from phi1_jax.training.hooks import Hook
 from phi1_jax.training.metrics import DivergedError, MetricsReader, Seen, hbm_peak_gib
 
 
@@ -51,15 +49,6 @@ def test_a_pause_reads_what_is_pending_first(tiny, rows):
     assert [step for step, _ in rows] == [1]
   with reader.paused():
     assert len(rows) == 1
-
-
-def test_rows_every_so_many_steps(tiny, rows):
-  reader = MetricsReader(tiny(train={"log_every": 5}), rows, 0, Seen())
-  for step in range(1, 13):
-    reader.follow(step, metrics())
-  with reader.paused():
-    pass
-  assert [step for step, _ in rows] == [1, 5, 10, 12]
 
 
 def test_tokens_go_on_counting(tiny, rows):
@@ -122,59 +111,6 @@ def test_peak_memory_is_that_of_the_fullest_device(peaks, gib):
 
   mesh = types.SimpleNamespace(local_devices=[device(peak) for peak in peaks])
   assert hbm_peak_gib(mesh) == gib
-
-
-def states(workdir):
-  return [(event.state, event.step) for event in read_events(workdir / FILE_NAME)]
-
-
-def test_the_log_of_starts_says_when_the_run_trains_and_when_it_pauses(tiny, rows):
-  setup = tiny(train={"log_every": 2})
-  reader = MetricsReader(setup, rows, first=4, before=Seen())
-  with reader.paused():
-    pass
-  assert states(setup.workdir) == [("paused", 4)]
-  for step in range(5, 8):
-    with reader.waiting_for_input():
-      pass
-    reader.follow(step, metrics())
-  with reader.paused():
-    pass
-  assert states(setup.workdir) == [
-    *[("paused", 4), ("training", 4)],
-    ("training", 6),  # a row, when step 7 was on its way
-    ("paused", 7),
-  ]
-
-
-def test_goodput_of_a_run_that_broke_off(tiny, run):
-  """Saves at 4, breaks off at 6, goes on from 4 to 12."""
-  setup = tiny()
-
-  def train(*hooks):
-    with StartLog(setup.workdir).start():
-      return run(setup, hooks)
-
-  def break_off(step, state):
-    raise RuntimeError("the machine is gone")
-
-  with pytest.raises(RuntimeError, match="gone"):
-    train(Hook("break", break_off, steps=(6,)))
-  assert train()
-  found = read_events(setup.workdir / FILE_NAME)
-  second = [event.state for event in found].index("starting", 1)
-  assert found[second + 1].step == 4
-  spent = measure(found, found[-1].time)
-
-  def between(first, last):
-    """Seconds of training from step to step in the second start."""
-    times = {event.step: event.time for event in found[second:] if event.step}
-    return times[last] - times[first]
-
-  assert spent["starts"] == 2
-  assert 0 < spent["lost_seconds"] < spent["total_seconds"]
-  assert spent["training_seconds"] > between(9, 12)
-  assert spent["total_seconds"] == pytest.approx(found[-1].time - found[0].time)
 
 
 def test_a_batch_without_a_target_has_no_loss(tiny, rows, caplog):

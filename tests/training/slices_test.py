@@ -48,16 +48,3 @@ def test_loss_and_parameters_are_those_of_one_node(tiny):
   expected_losses, expected = updated(setup, setup.mesh)
   assert losses == expected_losses
   jax.tree.map(np.testing.assert_array_equal, parameters, expected)
-
-
-def test_a_row_lies_where_its_number_says():
-  """The data order does not depend on which device has which place in the mesh."""
-  mesh = two_nodes(MeshConfig(tensor=2))
-  assert sharding.host_rows(mesh, 16).tolist() == [*range(16)]
-  rows = np.arange(16 * 3).reshape(16, 3)
-  batch = sharding.put_batch(rows, mesh, 16)
-  np.testing.assert_array_equal(batch, rows)
-  held = {shard.device: shard.data for shard in batch.addressable_shards}
-  for place, devices in enumerate(mesh.devices.reshape(4, 2)):
-    for device in devices:
-      np.testing.assert_array_equal(held[device], rows[4 * place : 4 * place + 4])

@@ -10,7 +10,7 @@ from phi1_jax import InputError, grammar
 from phi1_jax.data import build
 from phi1_jax.data.config import CURATED_CONTENT
 from phi1_jax.data.files import FileSource
-from phi1_jax.training import preflight
+from phi1_jax.training import store as stores
 
 
 def store_of(**source):
@@ -25,35 +25,35 @@ def publish(folder, version, content):
 
 
 def test_another_version_of_the_grammar_is_said(tiny, caplog):
-  preflight.check_current(
+  stores.check_current(
     store_of(name=grammar.NAME, version=str(grammar.VERSION)), tiny()
   )
   assert not caplog.text
-  preflight.check_current(store_of(name=grammar.NAME, version="0"), tiny())
+  stores.check_current(store_of(name=grammar.NAME, version="0"), tiny())
   assert "was built by version 0 of the grammar teacher; this is version" in caplog.text
 
 
 def test_another_content_of_a_curated_set_is_another_store(tiny, tmp_path):
   store = store_of(name="exercises", version="1.9.0", content="a")
   setup = tiny(data={"curated_directory": str(tmp_path / "sets")})
-  preflight.check_current(store, setup)  # the sets are not on this machine
+  stores.check_current(store, setup)  # the sets are not on this machine
   publish(tmp_path / "sets", "1.8.0", "old")
   publish(tmp_path / "sets", "1.9.0", "a")
-  preflight.check_current(store, setup)
+  stores.check_current(store, setup)
   publish(tmp_path / "other", "1.9.0", "b")
   other = tiny(data={"curated_directory": str(tmp_path / "other")})
   with pytest.raises(InputError, match=r"exercises 1\.9\.0, now .* with other content"):
-    preflight.check_current(store, other)
+    stores.check_current(store, other)
   publish(tmp_path / "sets", "1.11.0.bak", "b")
-  preflight.check_current(store, setup)
+  stores.check_current(store, setup)
   publish(tmp_path / "sets", "1.10.0", "b")
   with pytest.raises(
     InputError, match=r"built from exercises 1\.9\.0, .* is 1\.10\.0;"
   ):
-    preflight.check_current(store, setup)
+    stores.check_current(store, setup)
   # A run that goes on keeps its store.
   (setup.workdir / "checkpoints" / "4").mkdir(parents=True)
-  preflight.check_current(store, setup)
+  stores.check_current(store, setup)
 
 
 def test_a_set_whose_content_is_another_is_refused_where_it_was_noted(tmp_path):
@@ -81,17 +81,17 @@ def test_files_that_changed_after_the_build(tiny, tmp_path):
   (tmp_path / "store" / "COMPLETED").touch()
   later = files[0].stat().st_mtime + 100
   os.utime(files[0], (later, later))  # as after a checkout: the content is the same
-  preflight.check_current(store, tiny(data=data))
+  stores.check_current(store, tiny(data=data))
   files[0].write_text("other\n")
   os.utime(files[0], (later, later))
   with pytest.raises(InputError, match="some have changed since"):
-    preflight.check_current(store, tiny(data=data))
+    stores.check_current(store, tiny(data=data))
 
 
 def test_files_that_are_not_there(tiny, tmp_path, caplog):
   store = types.SimpleNamespace(manifest={"tasks": {}})
   data = {"mixture": None, "files": (f"{tmp_path}/typo/*.txt",), "store": "store"}
   with pytest.raises(InputError, match=r"no file matches .*Data\.verify=False"):
-    preflight.check_current(store, tiny(data=data))
-  preflight.check_current(store, tiny(data={**data, "verify": False}))
+    stores.check_current(store, tiny(data=data))
+  stores.check_current(store, tiny(data={**data, "verify": False}))
   assert "no file matches" in caplog.text
