@@ -10,6 +10,7 @@ no reason. So no chain of small steps removes a whole source.
 
 import functools
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -149,10 +150,14 @@ def part_of_key(keys: npt.NDArray[np.uint64], parts: int) -> np.ndarray:
   return (keys >> np.uint64(60)) * count + (within * count >> np.uint64(32))
 
 
-def choose(folder: AnyPath) -> Table:
+def choose(folder: AnyPath, id_of: Callable[[int], str]) -> Table:
   """Decide which documents stay, one range of keys after the other.
 
   Only the edges of one range are in memory, and 48 bytes for each document that goes.
+
+  Args:
+    folder: edges, cut by the range of `key2`.
+    id_of: returns a document's id by its number.
 
   Returns:
     Verdicts on the documents that go, and on those that stay for them, each with the
@@ -170,15 +175,26 @@ def choose(folder: AnyPath) -> Table:
   stays["number"] = stays["by"] = by
   stays["key"] = stays["by_key"] = gone["by_key"][first]
   stays["similarity"] = STAYS
-  # Equal ids are one document, under whatever priority they were read.
-  members = np.zeros(len(gone) + len(stays), [("by", "u8"), ("key", "u8")])
-  for name in ("by", "key"):
-    members[name] = np.concatenate([gone[name], stays[name]])
-  members["key"] &= np.uint64((1 << 60) - 1)
-  owners, sizes = np.unique(np.unique(members)["by"], return_counts=True)
-  stays["size"] = sizes
-  gone["size"] = sizes[np.searchsorted(owners, gone["by"])]
-  return np.concatenate([gone, stays])
+  found = np.concatenate([gone, stays])
+  sizes = _sizes(found, id_of)
+  found["size"] = sizes[np.searchsorted(by, found["by"])]
+  return found
+
+
+def _sizes(members: Table, id_of: Callable[[int], str]) -> np.ndarray:
+  """Return how many different documents each cluster has, in the order of `by`."""
+  keys = members["key"] & np.uint64((1 << 60) - 1)  # without the priority
+  order = np.lexsort((keys, members["by"]))
+  by, keys, numbers = members["by"][order], keys[order], members["number"][order]
+  alike = (by[1:] == by[:-1]) & (keys[1:] == keys[:-1])
+  seen: set[tuple[int, str]] = set()
+  again = np.zeros(len(by), bool)
+  # Ids may begin alike, so keys do not tell.
+  for at in np.flatnonzero(np.append(alike, False) | np.insert(alike, 0, False)):
+    name = int(by[at]), id_of(int(numbers[at]))
+    again[at] = name in seen
+    seen.add(name)
+  return np.unique(by[~again], return_counts=True)[1]
 
 
 def _redirected(table: Table, gone: Table) -> np.ndarray:

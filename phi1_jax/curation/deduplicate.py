@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import heapq
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -160,7 +160,7 @@ def _compare(
 def _choose(work: AnyPath) -> dict[str, Any]:
   """Write the verdicts for the tasks that decide; return a summary."""
   if not storage.exists(work / "chosen.json"):
-    verdicts = clusters.choose(work / "edges")
+    verdicts = clusters.choose(work / "edges", _ids(work))
     tasks = np.array([clusters.place(n)[0] for n in verdicts["number"]], np.int64)
     clusters.save_cut(work / "verdicts", "all", verdicts, tasks)
     count = int((verdicts["similarity"] == clusters.STAYS).sum())
@@ -170,7 +170,7 @@ def _choose(work: AnyPath) -> dict[str, Any]:
   return storage.read_json(work / "chosen.json")
 
 
-def _ids(work: AnyPath) -> Any:
+def _ids(work: AnyPath) -> Callable[[int], str]:
   """Return a function that looks up the id of a document by its number."""
 
   @functools.lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""Runs a stage: its settings, its phases, and their tasks on local cores or on Ray.
+"""Runs a stage: its settings, its phases, and their tasks on local cores, Ray or Slurm.
 
 A phase is a function that is called once per task. Task n reads the n-th part of the
 input and writes files of its own, so tasks share nothing and a killed run continues
@@ -34,7 +34,7 @@ from phi1_jax.curation.document import Tally
 from phi1_jax.curation.folder import Tick
 from phi1_jax.storage import AnyPath
 
-EXECUTORS = ("local", "ray")
+EXECUTORS = ("local", "ray", "slurm")
 _TICK = 0.5  # seconds between two reports of a task
 _TASK_BYTES, _MOST_TASKS = 4 << 20, 2000
 
@@ -51,7 +51,7 @@ class Engine:
 
   executor: str = "local"  # one of `EXECUTORS`
   tasks: int | None = None  # parts of an input; None chooses by its bytes
-  # Tasks at the same time; None is all cores of this machine, or of Ray.
+  # Tasks at the same time; None is all cores of this machine or of Ray.
   workers: int | None = None
   # Makes a progress bar of total, unit and description; None shows none.
   bar: Callable[[int | None, str, str], Any] | None = None
@@ -79,6 +79,10 @@ class Engine:
       executor = LocalPipelineExecutor([step], tasks, logging_dir=logs)
       _run_locally(executor, 1 if one_process else self.workers or cores())
       return not executor.get_incomplete_ranks()
+    if self.executor == "slurm":
+      from phi1_jax.curation import slurm
+
+      return slurm.run(step, step.place, tasks, self.workers)
     try:
       import ray
     except ImportError:

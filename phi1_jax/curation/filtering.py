@@ -49,7 +49,9 @@ def run(job: Job) -> dict[str, Any]:
 
   def work() -> tuple[dict[str, Any], dict[str, Any]]:
     tasks, total = job.plan()
-    arguments = (config, job.folder)
+    if on_device:  # all cores check; one process scores, with the model
+      job.phase("check", _check_task, (config, job.folder), tasks, total)
+    arguments = (config, job.folder, on_device)
     stats = job.phase("filter", _task, arguments, tasks, total, on_device).stats()
     masked = stats.pop("figures", {}) if config.mask else "off"
     return stats, {**facts, "masked": masked}
@@ -57,16 +59,37 @@ def run(job: Job) -> dict[str, Any]:
   return job.run(STAGE, settings, work)
 
 
-def _task(
+def _checked(config: FilterConfig, work: AnyPath, rank: int) -> Iterator[Decision]:
+  for decision in read.of_task(work / "plan", rank):
+    yield check(decision, config.licences, config.mask)
+
+
+def _check_task(
   config: FilterConfig, folder: AnyPath, rank: int, tasks: int, tick: Tick
+) -> None:
+  """Write the checked documents of a task, for `_task`."""
+  del tasks
+  work = folder / folders.ENGINE
+  found = _checked(config, work, rank)
+  folders.spill(work / "checked", f"{rank:05d}.parquet", found, tick)
+
+
+def _task(
+  config: FilterConfig,
+  folder: AnyPath,
+  checked: bool,
+  rank: int,
+  tasks: int,
+  tick: Tick,
 ) -> Tally:
-  """Check and score documents, write the files of a task; return its counts."""
-  masks = Tally()
+  """Score documents, which may be checked, write a task's files; return its counts."""
+  masks, work = Tally(), folder / folders.ENGINE
 
   def decisions() -> Iterator[Decision]:
-    found = read.of_task(folder / folders.ENGINE / "plan", rank)
+    found = _checked(config, work, rank)
+    if checked:
+      found = folders.spilled(work / "checked" / f"{rank:05d}.parquet")
     while batch := list(itertools.islice(found, _BATCH)):
-      batch = [check(each, config.licences, config.mask) for each in batch]
       for decision in _scored(config, batch) if config.classifier else batch:
         if isinstance(decision, Keep):
           for kind, number in decision.document.provenance.get("mask", {}).items():

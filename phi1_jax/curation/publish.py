@@ -1,5 +1,8 @@
 """The last stage: curated sets as versioned TFDS and parquet data sets with a card.
 
+  ids       the ids of a task's documents, to find those that are read twice
+  publish   a task's documents to a file of each set
+
 Documents are published by kind, under the names of the tasks that read them: code as
 `code_filtered`, textbooks as `textbooks`, exercises as `exercises`. DIRECTORY/NAME/
 VERSION is for TFDS and seqio, its folder `parquet` for `datasets.load_dataset`.
@@ -14,8 +17,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from phi1_jax import InputError, storage
-from phi1_jax.curation import card, read
+from phi1_jax.curation import card, clusters, read, sketches
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation.config import PublishConfig
 from phi1_jax.curation.document import Decision, Document, Drop, Keep, Tally
@@ -49,6 +54,15 @@ def run(job: Job) -> dict[str, Any]:
 
 def _run(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
   tasks, total = job.plan()
+  job.phase("ids", _ids_task, (job.work,), tasks)
+  names = [f"{rank:05d}.npy" for rank in range(tasks)]
+  tables = [np.asarray(clusters.load(job.work / "ids" / name)) for name in names]
+  every = np.concatenate(tables)
+  again = np.ones(len(every), bool)
+  again[np.unique(every, return_index=True)[1]] = False
+  ends = np.cumsum([len(table) for table in tables])
+  for name, rows in zip(names, np.split(again, ends[:-1]), strict=True):
+    clusters.save(job.work / "repeated" / name, np.flatnonzero(rows))
   counts = job.phase("publish", _files_task, (job.folder,), tasks, total)
   lineage = read.lineage(job.config.inputs)
   paths = {
@@ -58,27 +72,38 @@ def _run(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
   return counts.stats(), {"datasets": paths}
 
 
+def _ids_task(work: AnyPath, rank: int, tasks: int, tick: Tick) -> None:
+  """Write keys of the ids of a task's documents."""
+  del tasks, tick
+  found = read.of_task(work / "plan", rank)
+  keys = [sketches.of_id(d.document.id) for d in found if isinstance(d, Keep)]
+  clusters.save(work / "ids" / f"{rank:05d}.npy", np.array(keys, np.uint64))
+
+
 def _files_task(folder: AnyPath, rank: int, tasks: int, tick: Tick) -> Tally:
   """Write a TFRecord and a parquet file of each kind, with facts about them."""
   from phi1_jax.data import curated  # it loads TensorFlow, which takes seconds
 
   work, tally = folder / folders.ENGINE, Tally()
+  repeated = set(clusters.load(work / "repeated" / f"{rank:05d}.npy").tolist())
   drops: list[Decision] = []
-  kinds: dict[str, dict[str, Document]] = {}
+  kinds: dict[str, list[Document]] = {}
+  row = 0
   for decision in read.of_task(work / "plan", rank):
-    document = decision.document
-    if isinstance(decision, Keep) and document.id in kinds.get(document.kind, ()):
-      decision = Drop(document, "read twice")
+    if isinstance(decision, Keep):
+      if row in repeated:
+        decision = Drop(decision.document, "read twice")
+      row += 1
     tally.add(decision)
     tick(1)
     if isinstance(decision, Drop):
       drops.append(decision)
     else:
-      kinds.setdefault(document.kind, {})[document.id] = document
+      kinds.setdefault(decision.document.kind, []).append(decision.document)
   folders.spill(folder, f"dropped-{rank:05d}-of-{tasks:05d}.parquet", drops)
-  for kind, by_id in kinds.items():
+  for kind, found in kinds.items():
     place, name, part = work / "sets" / kind, f"{rank:05d}", Tally()
-    found, keeps = list(by_id.values()), list(map(Keep, by_id.values()))
+    keeps = list(map(Keep, found))
     folders.spill(place, f"{name}.parquet", keeps, schema=folders.KEPT)
     for each in keeps:
       part.add(each)

@@ -60,6 +60,11 @@ def sketch(text: str, size: int) -> tuple[Hashes, int]:
   return found, _hash(b"lines", "\n".join(source.lines(text)).encode("utf-8"))
 
 
+def of_id(name: str) -> int:
+  """Return a hash of 64 bits of a whole id, which may be anything."""
+  return _hash(b"id", name.encode("utf-8", "surrogatepass"))
+
+
 def key(name: str, rank: int) -> int:
   """Return an integer that sorts ids by a priority of 4 bits, then by 60 bits."""
   try:
@@ -67,7 +72,7 @@ def key(name: str, rank: int) -> int:
       raise ValueError
     value = int(name[:15], 16)
   except ValueError:
-    value = _hash(b"id", name.encode("utf-8", "surrogatepass")) >> 4
+    value = of_id(name) >> 4
   return (rank << 60) | value
 
 

@@ -24,7 +24,7 @@ def choose(tmp_path, edges, parts=4):
     table[place] = (one, one & 0xFFFF, two, two & 0xFFFF, similarity)
   ranges = clusters.part_of_key(table["key2"], parts)
   clusters.save_cut(tmp_path, "x", table, ranges)
-  found = clusters.choose(tmp_path)
+  found = clusters.choose(tmp_path, str)
   gone = found[found["similarity"] != clusters.STAYS]
   return {int(v["number"]): (int(v["by"]), float(v["similarity"])) for v in gone}
 
@@ -201,3 +201,16 @@ def test_an_existing_set_makes_documents_go_and_stays_as_it_is(tmp_path):
   (drop,) = folder.dropped(tmp_path / "out")
   assert drop.document.text == new[0].text
   assert drop.evidence["representative"] in {document.id for document in old}
+
+
+def test_ids_that_begin_alike_count_each(tmp_path):
+  """Such as numbers with zeros before them, whose keys are equal."""
+  made = [
+    dataclasses.replace(samples.document(f"{LONG}\nend = {n}"), id=f"{n:032d}")
+    for n in range(5)
+  ]
+  path = samples.write(tmp_path / "in.jsonl", [*made, made[4]])
+  job = Job(DeduplicateConfig((path,), maximum_loss=1.0), tmp_path / "out", ENGINE)
+  assert deduplicate.run(job)["duplicates"]["documents_of_the_largest"] == 5
+  (stays,) = folder.kept(job.folder)
+  assert stays.provenance["deduplicate"] == {"cluster": 5}

@@ -1,5 +1,6 @@
 """Published sets are read by the registry's tasks, with nothing in between."""
 
+import dataclasses
 import json
 import shutil
 
@@ -225,3 +226,15 @@ def test_a_folder_of_somebody_else_is_not_removed(files, tmp_path):
   with pytest.raises(InputError, match="holds another set"):
     run(files, tmp_path)
   assert (made(tmp_path) / "mine").exists()
+
+
+def test_a_document_in_two_files_is_published_once(tmp_path):
+  """Ids may begin alike, such as numbers with zeros before them."""
+  made = [
+    dataclasses.replace(samples.document(f"x = {n}"), id=f"{n:032d}") for n in range(99)
+  ]
+  for part in range(2):
+    samples.write(tmp_path / f"{part}.jsonl", made)
+  stats = run(tmp_path / "*.jsonl", tmp_path, cut=2)
+  assert stats["dropped"] == {"read twice": 99}
+  assert stats["kept"] == 99
