@@ -24,7 +24,7 @@ from phi1_jax.llm.reply import Reply
 
 FILE_NAME = "journal.sqlite"
 _VERSION = 1
-_OLD = "sent.jsonl"  # a file of a journal of version 0.1
+OLD = "sent.jsonl"  # a file of a journal of version 0.1
 _MOUNTS = Path("/proc/mounts")
 # File systems whose shared memory SQLite's write-ahead log cannot rely on.
 _NETWORK = ("nfs", "nfs4", "lustre", "cifs", "smb3", "smbfs", "ceph", "beegfs", "gpfs")
@@ -91,10 +91,10 @@ class Journal:
         f"Llm.journal: got {folder} on {kind}, where SQLite may damage its files; "
         "name a folder on a local disk"
       )
-    if (folder / _OLD).exists() and not self.path.exists():
+    if (folder / OLD).exists() and not self.path.exists():
       raise InputError(
-        f"Llm.journal: {folder} has the journal of version 0.1 ({_OLD}), which this "
-        "version does not read; name another folder, or go on with version 0.1"
+        f"Llm.journal: {folder} has the journal of version 0.1; convert it: python -m "
+        f"phi1_jax.llm.import_jsonl {folder} --base_url=URL"
       )
     self._database = self._guard(self._open)
 
@@ -106,9 +106,7 @@ class Journal:
         database.execute("BEGIN IMMEDIATE")
         # The first of several processes creates it.
         if database.execute("PRAGMA user_version").fetchone()[0] == 0:
-          for statement in _SCHEMA.split(";"):
-            database.execute(statement)
-          database.execute(f"PRAGMA user_version = {_VERSION}")
+          create(database)
     elif version != _VERSION:
       raise sqlite3.DatabaseError(f"got version {version}, expected {_VERSION}")
     return database
@@ -296,6 +294,13 @@ def settle(number: int, outcome: str, **columns: Any) -> Statement:
     columns["reason"] = columns["reason"].encode(errors="backslashreplace").decode()
   names = ", ".join(f"{name} = ?" for name in columns)
   return f"UPDATE calls SET {names} WHERE number = ?", (*columns.values(), number)
+
+
+def create(database: sqlite3.Connection) -> None:
+  """Make the tables of a journal; in a transaction of the caller."""
+  for statement in _SCHEMA.split(";"):
+    database.execute(statement)
+  database.execute(f"PRAGMA user_version = {_VERSION}")
 
 
 def connect(path: Path) -> sqlite3.Connection:
