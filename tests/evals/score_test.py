@@ -76,6 +76,32 @@ def test_compare_one_sample_each():
   assert found.p_value == score.mcnemar(2, 10)
 
 
+def test_mcnemar_is_the_exact_binomial_test():
+  # 2 of 12 heads or fewer, and as many tails: 2 (1 + 12 + 66) / 4096.
+  assert score.mcnemar(2, 10) == pytest.approx(158 / 4096)
+  assert score.mcnemar(0, 0) == 1.0
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_the_p_value_of_the_bootstrap(better):
+  """No resample is on the other side of a difference that every problem has."""
+  less = {str(i): [True] + [False] * 3 for i in range(20)}
+  more = {str(i): [True] * (2 + i % 2) + [False] * (2 - i % 2) for i in range(20)}
+  found = score.compare(less, more) if better else score.compare(more, less)
+  assert found.method == "bootstrap"
+  assert found.p_value == 2 / (score.RESAMPLES + 1)
+  assert abs(found.difference) == pytest.approx(0.375)
+  same = score.compare(less, less)
+  assert (same.difference, same.p_value) == (0.0, 1.0)
+
+
+def test_pass_at_k_of_the_problems_that_have_k_samples():
+  correct = {"a": [True, False], "b": [False], "c": [True, True]}
+  found = score.estimate(correct, 2)
+  assert (found.value, found.problems) == (1.0, 2)
+  assert score.estimate(correct, 1).problems is None
+
+
 def test_other_problems_cannot_be_compared():
   with pytest.raises(InputError, match="x is in one of them"):
     score.compare({"a": [True]}, {"a": [True], "x": [True]})
