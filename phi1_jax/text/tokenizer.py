@@ -363,8 +363,9 @@ def train(texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
   )
   backend.train_from_iterator(texts, trainer)
   merges = json.loads(backend.to_str())["model"]["merges"]
-  spaced = int(_SPACED_SHARE * (size - len(alphabet)))
-  learnt = {first + second for first, second in merges[: len(merges) - spaced]}
+  room = size - len(alphabet)
+  spaced = max(int(_SPACED_SHARE * room), room - len(merges))
+  learnt = {first + second for first, second in merges[: room - spaced]}
   whole = learnt.union(alphabet)
   counts: collections.Counter[str] = collections.Counter()
   for text in texts:

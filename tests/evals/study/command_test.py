@@ -94,8 +94,13 @@ def test_a_signal_while_the_page_is_written_is_no_other_code(
   study, monkeypatch, number
 ):
   before = signal.getsignal(signal.SIGTERM)
+  # A shell's background processes, such as these tests, may ignore Ctrl-C.
+  interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
   monkeypatch.setattr(results, "gather", lambda *_: signal.raise_signal(number))
-  assert study(lambda: None) == commands.PREEMPTED
+  try:
+    assert study(lambda: None) == commands.PREEMPTED
+  finally:
+    signal.signal(signal.SIGINT, interrupt)
   assert signal.getsignal(signal.SIGTERM) is before
 
 
