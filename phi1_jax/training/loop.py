@@ -5,6 +5,7 @@ It runs `last` training steps, then one final iteration for hooks and saving onl
 
 import contextlib
 import dataclasses
+import json
 import logging
 import os
 import sys
@@ -187,6 +188,7 @@ def restore_or_initialise(
     if found is None and config.resume_from:
       path = manager.find(config.resume_from)
       found = manager.restore(path, setup.abstract_state, same_run)
+      _report_differences("Checkpoint.resume_from", found[1], setup, _RESUMED_PARTS)
     if found is not None:
       state, meta = found
       _refuse_other_order(meta, config.resume_from or setup.workdir)
@@ -200,7 +202,8 @@ def restore_or_initialise(
       path = manager.find(config.init_from)
       abstract = {"params": setup.abstract_state.params}
       same_model = {name: same_run[name] for name in ("model_shape", "tokenizer")}
-      restored, _ = manager.restore(path, abstract, same_model)
+      restored, meta = manager.restore(path, abstract, same_model)
+      _report_differences("Checkpoint.init_from", meta, setup, ("model",))
       log.info("starting from the parameters of %s", path)
       return dataclasses.replace(state, params=restored["params"]), Seen()
   except manager.DamagedError as error:
@@ -217,6 +220,34 @@ def _refuse_other_order(meta: Mapping[str, Any], run: str | storage.AnyPath) -> 
       f"start from its parameters, --gin.Checkpoint.init_from={run} with another "
       "--workdir, or go on with the version of phi1_jax that began it"
     )
+
+
+# Parts of a run's configuration that decide how it goes on.
+_RESUMED_PARTS = ("model", "optimizer", "train", "data")
+# Settings that change no number, or that are compared by their content.
+_HARMLESS = {
+  *("log_every", "evaluate_every", "evaluation_batches", "stop_at_step"),
+  *("store", "processes", "verify", "attention", "remat", "scan_layers", "head_chunks"),
+  "sequences_per_device",
+}
+
+
+def _report_differences(
+  name: str, meta: Mapping[str, Any], setup: Setup, parts: Sequence[str]
+) -> None:
+  """Log every setting of a checkpoint's run that this run has another value for."""
+  theirs, ours = (
+    meta.get("config", {}),
+    json.loads(json.dumps(dataclasses.asdict(setup.config))),
+  )
+  for part in parts:
+    for field, got in theirs.get(part, {}).items():
+      want = ours[part].get(field)
+      if got != want and field not in _HARMLESS:
+        log.warning(
+          "%s: its run had %s.%s = %r, this one has %r",
+          *(name, part.capitalize(), field, got, want),
+        )
 
 
 def _seen(meta: Mapping[str, Any], setup: Setup) -> Seen:

@@ -243,6 +243,25 @@ def test_another_batch_size_goes_on_with_the_next_window(
   assert meta["tokens_seen"] == meta["samples_seen"] * 16
 
 
+def test_what_differs_from_a_checkpoint_is_said(tiny, store, undisturbed, caplog):
+  changes = {"model": {"layer_norm_epsilon": 1e-6, "dropout_rate": 0.0}}
+  setup = tiny(checkpoint={"init_from": str(undisturbed)}, **changes)
+  with loop.Checkpoints(setup.workdir / "c", setup.config.checkpoint) as checkpoints:
+    loop.restore_or_initialise(setup, store, checkpoints)
+  said = [record.getMessage() for record in caplog.records]
+  assert [line for line in said if "layer_norm_epsilon" in line]
+  assert [line for line in said if "Model.dropout_rate = 0.1" in line]
+  caplog.clear()
+  setup = tiny(
+    checkpoint={"resume_from": str(undisturbed)}, optimizer={"beta2": 0.9}, **changes
+  )
+  with loop.Checkpoints(setup.workdir / "c", setup.config.checkpoint) as checkpoints:
+    loop.restore_or_initialise(setup, store, checkpoints)
+  names = ("layer_norm_epsilon", "dropout_rate", "Optimizer.beta2")
+  said = [record.getMessage() for record in caplog.records]
+  assert [sum(name in line for line in said) for name in names] == [1, 1, 1]
+
+
 @pytest.mark.parametrize(("last", "stay"), [(6.0, [4, 6, 12]), (0.5, [4, 12])])
 def test_the_best_checkpoints_stay(tiny, last, stay, run):
   """The best two and the newest stay; the last evaluation counts, too."""
