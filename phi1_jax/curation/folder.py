@@ -268,10 +268,14 @@ def read_stats(folder: AnyPath) -> dict[str, Any]:
       f"{folder}: is no stage's folder, it holds {found[0]}; to read files, name them: "
       "FOLDER/*.parquet"
     )
-  stage = folder.name if folder.name in STAGES else "STAGE"
+  if folder.name not in STAGES:
+    raise InputError(
+      f"{folder}: no such file or folder; expected the folder of a stage, or files such "
+      "as FOLDER/*.parquet"
+    )
   raise InputError(
     f"{folder}: no such folder; make it with\n"
-    f"python -m phi1_jax.curate {stage} --workdir={folder}"
+    f"python -m phi1_jax.curate {folder.name} --workdir={folder}"
   )
 
 

@@ -179,7 +179,7 @@ HUMANEVAL_ONLY = "decontaminate --gin.Decontaminate.benchmarks=('humaneval-164',
     ("filter", "Filter.classifier: OUT/train-classifier: no such folder"),
     (HUMANEVAL_ONLY, "Decontaminate.inputs: OUT/filter: no such folder"),
     ("publish", "phi1_jax.curate decontaminate --workdir=OUT/decontaminate"),
-    ("deduplicate --against=OUT/gone", "--against: OUT/gone: no such folder"),
+    ("deduplicate --against=OUT/gone", "--against: OUT/gone: no such file or fold"),
     (
       f"{LLM} --gin.Exercises.prompt=gone.txt --gin.Llm.model=m --gin.Llm.journal=OUT/j"
       " --gin.Llm.budget_usd=1.0 --gin.Llm.input_usd_per_million=0.0"
