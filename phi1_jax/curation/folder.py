@@ -270,8 +270,8 @@ def read_stats(folder: AnyPath) -> dict[str, Any]:
     )
   if folder.name not in STAGES:
     raise InputError(
-      f"{folder}: no such file or folder; expected the folder of a stage, or files such "
-      "as FOLDER/*.parquet"
+      f"{folder}: no such file or folder; expected the folder of a stage, or files "
+      "such as FOLDER/*.parquet"
     )
   raise InputError(
     f"{folder}: no such folder; make it with\n"

@@ -485,8 +485,8 @@ def _checked(
     if name in _UNSUPPORTED or (value is None and name in fields):
       continue
     if name not in fields:
-      known = ", ".join(sorted(fields))
-      raise BadRequestError(f"got the field {name!r:.80}, expected of {known}", name)
+      known = f"expected some of {', '.join(sorted(fields))}"
+      raise BadRequestError(f"got the field {name!r:.80}, {known}", name)
     value = tuple(value) if name == "stop" and isinstance(value, list) else value
     try:
       found[name] = settings.checked(name, value, fields[name][0])
