@@ -108,7 +108,7 @@ def v2():
       None,
       r"no such folder; make it with\npython -m phi1_jax.curate filter ",
     ),
-    ("mine", None, "phi1_jax.curate STAGE --workdir=.*/mine"),
+    ("mine", None, "mine: no such file or folder; expected the folder of a stage"),
     ("x.csv", b"a,b\n", "another kind of file"),
     ("x.parquet", b"PAR1 not", "no parquet file"),
     ("v2.parquet", v2(), "The Stack v2 has no text, only blob_id"),
