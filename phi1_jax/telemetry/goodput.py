@@ -9,7 +9,6 @@ time of the steps comes from metrics.jsonl, where a start removes the rows of th
 that it repeats.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ FILE_NAME = "starts.jsonl"
 _STATE = "starting"
 
 
-def note_start(workdir: Path) -> None:
-  """Append the line of a start that begins now."""
+def note_start(workdir: Path, began: float) -> None:
+  """Append the line of a start that began at this time, in Unix seconds."""
   with storage.JsonLines(workdir / FILE_NAME) as lines:
-    lines.append({"time": time.time(), "state": _STATE})
+    lines.append({"time": began, "state": _STATE})
 
 
 def measure(

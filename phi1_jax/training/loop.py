@@ -22,6 +22,7 @@ from phi1_jax.cli.progress import Progress
 from phi1_jax.data.loader import ORDER, train_batches
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.parallel import hosts, sharding
+from phi1_jax.telemetry import goodput
 from phi1_jax.telemetry.writers import Recorder
 from phi1_jax.training import memory
 from phi1_jax.training import state as train_state
@@ -119,8 +120,12 @@ def train(
           config=dataclasses.asdict(setup.config),
         )
       )
-      path = setup.local / "metrics.jsonl"
-      written = storage.read_lines(path) if hosts.is_first() else []
+      written = []
+      if hosts.is_first():  # nothing refuses this start any more, so it counts
+        goodput.note_start(setup.local, setup.began)
+        if setup.mirror:
+          setup.mirror.upload()
+        written = storage.read_lines(setup.local / "metrics.jsonl")
       losses = [(x["step"], x["eval/loss"]) for x in written if x.get("eval/loss")]
     checkpoints.losses |= dict(hosts.exchange("held-out losses", losses)[0])
     reader = MetricsReader(setup, recorder, first, before)

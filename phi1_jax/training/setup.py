@@ -1,6 +1,7 @@
 """Setup of a run: everything that its loop needs, with nothing allocated yet."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,7 @@ class Setup:
   abstract_state: train_state.TrainState  # shapes and shardings
   accumulation_steps: int  # parts that a step cuts its batch into
   mirror: storage.Mirror | None = None  # local copies of files in `workdir` that grow
+  began: float = dataclasses.field(default_factory=time.time)  # Unix seconds
   # Returns whether the run is to stop; all hosts must call it alike.
   stop_requested: Callable[[], bool] = lambda: False
 

@@ -69,8 +69,6 @@ def opened(run: Setup, stop: StopSignal) -> Iterator[Setup]:
       if hosts.is_first():
         mirror.fetch("metrics.jsonl", goodput.FILE_NAME, writers.WANDB_ID)
         stack.callback(mirror.upload)
-        goodput.note_start(mirror.local)
-        mirror.upload()
     _check_shared(run.workdir, lock and lock.token)
     yield dataclasses.replace(run, mirror=mirror, stop_requested=stop.requested)
 

@@ -10,11 +10,10 @@ def row(step, seconds):
   return {"step": step, "loss": 1.0, "step_seconds": seconds}
 
 
-def test_the_share_of_the_time_since_the_first_start(tmp_path, monkeypatch):
+def test_the_share_of_the_time_since_the_first_start(tmp_path):
   """Rows are means over the steps since the last one; evaluations have no time."""
-  for now in (100.0, 160.0):
-    monkeypatch.setattr(goodput.time, "time", lambda now=now: now)
-    goodput.note_start(tmp_path)
+  for began in (100.0, 160.0):
+    goodput.note_start(tmp_path, began)
   rows = [row(1, 5.0), row(10, 2.0), {"step": 10, "eval/loss": 1.0}, row(20, 3.0)]
   assert goodput.measure(tmp_path, rows, now=200.0) == {
     "goodput": (5 + 9 * 2 + 10 * 3) / 100,
@@ -25,7 +24,7 @@ def test_the_share_of_the_time_since_the_first_start(tmp_path, monkeypatch):
 
 
 def test_a_run_that_went_on_with_another_one(tmp_path):
-  goodput.note_start(tmp_path)
+  goodput.note_start(tmp_path, 4.0)
   spent = goodput.measure(tmp_path, [row(1001, 2.0), row(1003, 1.0)], now=2e9)
   assert spent["training_seconds"] == 4.0
 
@@ -35,7 +34,7 @@ def test_lines_of_earlier_versions_and_torn_ones(tmp_path):
   text = "".join(json.dumps(line) + "\n" for line in lines)
   (tmp_path / goodput.FILE_NAME).write_text(f'{text}{{"time": 3.')
   assert goodput.measure(tmp_path, [], now=5.0)["starts"] == 1
-  goodput.note_start(tmp_path)
+  goodput.note_start(tmp_path, 4.0)
   assert goodput.measure(tmp_path, [], now=5.0)["starts"] == 2
 
 

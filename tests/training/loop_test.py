@@ -15,6 +15,7 @@ from phi1_jax import InputError, storage
 from phi1_jax.data.loader import ORDER, held_out_batches
 from phi1_jax.parallel import sharding
 from phi1_jax.parallel.mesh import MeshConfig
+from phi1_jax.telemetry import goodput
 from phi1_jax.telemetry.throughput import FIGURES
 from phi1_jax.telemetry.writers import read_metrics
 from phi1_jax.training import hooks, loop, preflight, state
@@ -84,8 +85,10 @@ def test_a_finished_run_is_left_as_it_is(tiny, undisturbed, train):
 
 def test_a_run_past_its_end(tiny, undisturbed, train):
   setup = tiny(undisturbed, train={**EVALUATES, "stop_at_step": 5})
+  starts = (undisturbed / goodput.FILE_NAME).read_text()
   with pytest.raises(InputError, match="at step 12 already, expected at most 5"):
     train(setup)
+  assert (undisturbed / goodput.FILE_NAME).read_text() == starts  # it was refused
 
 
 def test_it_goes_on_on_another_mesh(tiny, undisturbed, train):
