@@ -141,22 +141,27 @@ def _sha256_of_module(name: str) -> str:
 def _begin(store: Path, place: AnyPath, facts: dict[str, Any]) -> None:
   """Write the facts of this build into its folder; refuse a folder of another one.
 
-  A build that has no documents yet, such as after a misspelt column, is begun anew.
+  A build without documents and without a tokenizer of its own, such as after a
+  misspelt column, is begun anew.
   """
   if storage.exists(store / _NOTE):
     found = json.loads((store / _NOTE).read_bytes())
     records = (json.loads(x.read_bytes()) for x in store.glob("shard-*-of-*.json"))
     same = dict(_leaves(found, "")) == dict(_leaves(facts, ""))
-    if same or any(x[split]["documents"] for x in records for split in SPLITS):
+    trained = found["tokenizer"]["name"] == "train"
+    work = (trained and storage.exists(store / tokenizers.FILE_NAME)) or any(
+      record[split]["documents"] for record in records for split in SPLITS
+    )
+    if same or work:
       refuse_other(place, found, facts)
       return
-    for path in store.iterdir():
-      if path.name != lease.FILE_NAME:
-        path.unlink()
-  for entry in sorted(store.iterdir()):
-    if entry.name != lease.FILE_NAME and not entry.name.endswith(".partial"):
+    _clean(store)
+    for path in (store / tokenizers.FILE_NAME, *store.glob("*-of-*.npy")):
+      path.unlink(missing_ok=True)
+  for name in sorted(entry.name for entry in store.iterdir()):
+    if not name.startswith(lease.FILE_NAME) and not name.endswith(".partial"):
       raise InputError(
-        f"Data.store: {place} is not a token store, it holds {entry.name}; name an "
+        f"Data.store: {place} is not a token store, it holds {name}; name an "
         "empty or a new folder"
       )
   storage.write_json(store / _NOTE, facts)

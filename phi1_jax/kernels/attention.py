@@ -178,9 +178,12 @@ def refuse(name: str, case: Case) -> str | None:
     return "has no dropout; set Model.attention_dropout_rate to 0"
   if name == "cudnn" and (case.head_dim % 8 or case.head_dim > 128):
     return f"needs a head_dim of at most 128, a multiple of 8, not {case.head_dim}"
-  if refusal := (_refuse_gpu if case.platform == "gpu" else _refuse_tpu)(name, case):
+  if case.platform == "gpu":
+    refusal, block = _refuse_gpu(name, case), flash_gpu.BLOCK
+  else:
+    refusal, block = _refuse_tpu(case), flash_tpu.BLOCK
+  if refusal:
     return refusal
-  block = (flash_gpu if case.platform == "gpu" else flash_tpu).BLOCK
   if name == "flash" and case.length % block:
     return f"needs a length that {block} divides, not {case.length}"
   return None
@@ -197,7 +200,7 @@ def _refuse_gpu(name: str, case: Case) -> str | None:
   return None
 
 
-def _refuse_tpu(_: str, case: Case) -> str | None:
+def _refuse_tpu(case: Case) -> str | None:
   if case.length > flash_tpu.MAX_LENGTH:
     return f"holds at most {flash_tpu.MAX_LENGTH} positions in VMEM, not {case.length}"
   if case.chip in _TOO_OLD_FOR_MOSAIC:

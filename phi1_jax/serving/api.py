@@ -218,10 +218,8 @@ class _Handler:
 
   def _prompts(self, given: Any) -> tuple[list[list[int]], list[str]]:
     """Return the ids and the texts of a prompt, or of several."""
-    tokenizer, limit = (
-      self._engine.loaded.tokenizer,
-      self._engine.loaded.config.max_length,
-    )
+    tokenizer = self._engine.loaded.tokenizer
+    limit = self._engine.loaded.config.max_length
     several = isinstance(given, list) and not all(type(x) is int for x in given)
     ids, texts = [], []
     for prompt in given if several and given else [given]:

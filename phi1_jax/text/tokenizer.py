@@ -374,8 +374,10 @@ def train(texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
   last = [[_SPACE, word] for word in common]
   vocabulary = {token: number for number, token in enumerate(sorted(alphabet))}
   kept = []
-  for merge in [*merges, *last]:
-    if len(vocabulary) < size - len(last) * (merge[0] != _SPACE):
+  for limit, some in ((size - len(last), merges), (size, last)):
+    for merge in some:
+      if len(vocabulary) == limit:
+        break
       vocabulary.setdefault("".join(merge), len(vocabulary))
       kept.append(merge)
   tokenizer = Tokenizer(_content(vocabulary, kept, _SPLITTERS[1]))

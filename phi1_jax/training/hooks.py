@@ -50,9 +50,7 @@ def held_out_loss(setup: Setup, store: TokenStore) -> Hook:
   `evaluation_batches` limits the windows; `eval/bits_per_byte` is for all tokenizers.
   """
   train = setup.config.train
-  size = (
-    train.batch_size // setup.accumulation_steps
-  )  # as a training step holds at once
+  size = train.batch_size // setup.accumulation_steps  # what a step holds at once
   completions_only = setup.config.data.loss_on == "completions"
   targets = store.num_targets("held_out", completions_only)
   evaluate = jax.jit(lambda *batch: _losses(setup, store, *batch))

@@ -143,11 +143,10 @@ def values(text: str) -> dict[str, str]:
 def is_summed_up(run: Setup) -> bool:
   """Return whether an earlier start did the last step and wrote the summary."""
   try:
-    return (
-      storage.read_json(run.workdir / SUMMARY)["step"] == run.config.train.last_step
-    )
+    step = storage.read_json(run.workdir / SUMMARY)["step"]
   except (InputError, KeyError):
     return False
+  return step == run.config.train.last_step
 
 
 def sum_up(run: Setup, store: TokenStore, seconds: float) -> str:

@@ -7,6 +7,8 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +17,7 @@ import pytest
 import zstandard
 
 from phi1_jax import InputError, storage
+from phi1_jax.data import build
 from phi1_jax.data.config import DataConfig
 from phi1_jax.data.documents import Document, Drop
 from phi1_jax.data.files import FileSource
@@ -271,7 +274,24 @@ def test_all_rows_bad_is_an_error_with_the_reasons(folder, size):
   with pytest.raises(InputError, match=r"no documents .*1 no text.*1 not JSON"):
     prepare(made)
   # A store without documents does not block the command that was meant.
-  prepare(dataclasses.replace(made, columns=("text",), files=(f"{folder}/*.jsonl",)))
+  meant = dataclasses.replace(made, columns=("text",), files=(f"{folder}/*.jsonl",))
+  mine = Path(made.store) / "mine.txt"
+  mine.write_text("x")
+  with pytest.raises(InputError, match=r"it holds mine\.txt"):
+    prepare(meant)
+  mine.unlink()  # it was still there
+  prepare(meant)
+
+
+def test_a_trained_tokenizer_is_not_begun_anew(folder, monkeypatch):
+  made = config(folder, "a", tokenizer="train", trained_vocabulary_size=300)
+  with monkeypatch.context() as patch:
+    patch.setattr(build._Work, "shards", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+      prepare(made)
+  with pytest.raises(InputError, match="shards_per_task = 3, now it is 1"):
+    prepare(dataclasses.replace(made, shards=1))
+  prepare(made)
 
 
 def test_files_take_the_place_of_a_recipes_mixture(folder):
