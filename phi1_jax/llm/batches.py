@@ -10,7 +10,6 @@ know are doubtful: it may be created late, or be another account's.
 import asyncio
 import collections
 import json
-import random
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 from phi1_jax.llm import journal, limits, reply, session
 from phi1_jax.llm.endpoint import Endpoint, Failure, Verdict
 from phi1_jax.llm.journal import OpenBatch
-from phi1_jax.llm.session import Ask, Call, Session
+from phi1_jax.llm.session import Ask, Session
 
 _URL = "/v1/chat/completions"
 _METADATA = "phi1_jax"  # the entry with our name for a batch
@@ -31,25 +30,20 @@ class Batches:
   """Collects requests into batches, and reads the results, also of earlier runs.
 
   Args:
-    opened: the batches that earlier runs left open.
     online: takes requests that are not for a batch.
   """
 
   def __init__(
-    self,
-    session: Session,
-    endpoint: Endpoint,
-    opened: Sequence[OpenBatch],
-    online: Callable[[Ask], None],
+    self, session: Session, endpoint: Endpoint, online: Callable[[Ask], None]
   ):
     self._session, self._endpoint, self._online = session, endpoint, online
     self._config = session.config
-    self._in_batch = {key for batch in opened for key in batch.calls}
+    self._in_batch = {key for batch in session.opened for key in batch.calls}
     self._asks: dict[str, Ask] = {}  # requests of this run, by their key in a batch
     self._collected: list[Ask] = []
     self._submitting = False
     self._attempts: collections.Counter[str] = collections.Counter()
-    for batch in opened:
+    for batch in session.opened:
       session.spawn(self._resume(batch))
 
   def take(self, ask: Ask) -> None:
@@ -82,23 +76,18 @@ class Batches:
     self._submitting = False
 
   async def _submit(self, asks: Sequence[Ask]) -> None:
-    name = uuid.uuid4().hex[:12]
-    self._in_batch |= {ask.key for ask in asks}
+    name, endpoint = uuid.uuid4().hex[:12], self._config.base_url.rstrip("/")
     self._asks |= {ask.key: ask for ask in asks}
-    calls = [self._session.reserve(ask, name) for ask in asks]
-    numbers = {call.key: (call.number, call.reserve) for call in calls}
-    batch = OpenBatch(name, None, numbers)
-    endpoint = self._config.base_url.rstrip("/")
-    added = journal.insert("batches", name=name, endpoint=endpoint)
-    await self._session.writer.write([added])
-    await self._session.note(*zip(calls, asks, strict=True))
-    if await self._create(batch, b"".join(map(_line, asks))):
+    self._in_batch |= {ask.key for ask in asks}
+    batch = OpenBatch(name, None, {a.key: self._session.reserve(a, name) for a in asks})
+    row = journal.insert("batches", name=name, endpoint=endpoint)
+    calls = zip(batch.calls.values(), asks, strict=True)
+    await self._session.note(*calls, batch=[row])
+    if await self._identify(
+      batch, await self._create(batch, b"".join(map(_line, asks)))
+    ):
       self._session.tell(note=f"batch {batch.id}: begun with {len(asks):,} requests")
       self._session.spawn(self._finish(batch))
-
-  async def _set(self, batch: OpenBatch, column: str, value: Any) -> None:
-    statement = f"UPDATE batches SET {column} = ? WHERE name = ?"
-    await self._session.writer.write([(statement, (value, batch.name))])
 
   async def _resume(self, batch: OpenBatch) -> None:
     if batch.id is not None or await self._identify(batch, await self._find(batch)):
@@ -114,6 +103,10 @@ class Batches:
     await self._set(batch, "id", id_)
     return True
 
+  async def _set(self, batch: OpenBatch, column: str, value: Any) -> None:
+    statement = f"UPDATE batches SET {column} = ? WHERE name = ?"
+    await self._session.writer.write([(statement, (value, batch.name))])
+
   async def _lose(self, batch: OpenBatch, reason: str) -> None:
     """Close a batch whose results cannot be had, but may be billed."""
     text = f"batch {batch.id or batch.name}: {reason}"
@@ -123,12 +116,11 @@ class Batches:
 
   async def _finish(self, batch: OpenBatch) -> None:
     """Wait until a batch has ended, and read its results."""
-    api, told = self._endpoint.api.batches, None
+    api, told = self._endpoint.api, None
     while True:
-      answer = await self._retrying(lambda: api.retrieve(batch.id), or_none=True)
+      answer = await self._query(lambda: api.batches.retrieve(batch.id), or_none=True)
       if answer is None:
-        await self._lose(batch, "the server does not know it (404)")
-        return
+        return await self._lose(batch, "the server does not know it (404)")
       found = answer.model_dump()
       status, counts = str(found["status"]), found.get("request_counts") or {}
       if status in _ENDED:
@@ -141,10 +133,11 @@ class Batches:
       await self._session.sleep(self._config.poll_seconds)
       if self._session.stopping:
         return
-    for name in ("output_file_id", "error_file_id"):
-      if found.get(name) and not await self._read(batch, found[name]):
-        await self._lose(batch, f"the server does not know its file {found[name]}")
-        return
+    for file in filter(None, map(found.get, ("output_file_id", "error_file_id"))):
+      answer = await self._query(lambda f=file: api.files.content(f), or_none=True)
+      if answer is None:
+        return await self._lose(batch, f"the server does not know its file {file}")
+      await self._settle_all(batch, answer.content)
     # Of a batch that was cut short, only the results in its files are billed.
     reason = f"batch {batch.id} ended as {status} without it"
     await self._close(batch, reason, doubtful=status == "completed")
@@ -155,52 +148,41 @@ class Batches:
       text = f"batch {batch.id} was refused ({said}); change {advice}"
       self._session.stop(session.FAILED, text)
 
-  async def _read(self, batch: OpenBatch, file: str) -> bool:
-    """Commit the results in a file of a batch; return whether the server has it."""
-    files = self._endpoint.api.files
-    answer = await self._retrying(lambda: files.content(file), or_none=True)
-    if answer is None:
-      return False
-    lines = {
-      line[0]: line for line in results(answer.content) if line[0] in batch.calls
-    }
+  async def _settle_all(self, batch: OpenBatch, content: bytes) -> None:
+    """Commit the results in a file of a batch."""
+    lines = {line[0]: line for line in results(content) if line[0] in batch.calls}
     # Finish all of them before raising what the first to fail has raised.
     settled = [self._settle(batch, *line) for line in lines.values()]
     for error in await asyncio.gather(*settled, return_exceptions=True):
       if isinstance(error, BaseException):
         raise error
-    return True
+    self.flush()
 
   async def _settle(
     self, batch: OpenBatch, key: str, raw: bytes, failure: Failure | None
   ) -> None:
-    number, reserve = batch.calls[key]
-    call = Call(number, key, reserve, batch.name)
     if failure is None:
-      await self._session.replied(call, raw)
+      await self._session.replied(batch.calls[key], raw)
       del batch.calls[key]
-      self._session.tell(reply=key)
       return
-    await self._session.failed([call], failure)
-    del batch.calls[key]
-    text = f"batch {batch.id}: {failure.status}, {failure.text[:300]}"
-    verdict = failure.verdict
-    if verdict is Verdict.REFUSED:
+    await self._session.failed([batch.calls.pop(key)], failure)
+    text = f"batch {batch.id}: {failure}"
+    if failure.passing:
+      self._retry(key, text)
+    elif failure.verdict is Verdict.REFUSED:
       self._in_batch.discard(key)
       self._asks.pop(key, None)
       self._session.tell(refused=key, text=text)
-    elif verdict in (Verdict.AGAIN, Verdict.SLOW_DOWN):
-      self._retry(key, text)
     else:
-      self._session.stop_for(verdict, text)
+      self._session.stop_for(failure, text)
 
   async def _close(self, batch: OpenBatch, reason: str, *, doubtful: bool) -> None:
     """Note that the other requests got no result, and send them again."""
-    calls = [Call(n, key, money, batch.name) for key, (n, money) in batch.calls.items()]
-    await self._session.failed(calls, Failure(reason, doubtful))
+    await self._session.failed(batch.calls.values(), Failure(reason, doubtful))
     await self._set(batch, "closed", True)
     for key in batch.calls:
       self._retry(key, reason)
+    self.flush()
 
   def _retry(self, key: str, reason: str) -> None:
     """Send a request of this run again, or give it up."""
@@ -209,52 +191,48 @@ class Batches:
     if ask is None or self._session.stopping:
       return
     self._attempts[key] += 1
-    if self._attempts[key] >= self._config.attempts:
-      text = f"{reason} ({self._attempts.pop(key)} attempts)"
-      self._session.tell(unanswered=ask.key, text=text, opened=True)
-    else:
+    if self._attempts[key] < self._config.attempts:
       self.take(ask)
-      self.flush()
+    else:
+      text = f"{reason} ({self._attempts.pop(key)} attempts)"
+      self._session.tell(unanswered=key, text=text, opened=True)
 
-  async def _create(self, batch: OpenBatch, content: bytes) -> bool:
-    """Upload an input file and create a batch; return whether its id is known."""
+  async def _create(self, batch: OpenBatch, content: bytes) -> str | None:
+    """Upload an input file and create a batch; return its id if that is known."""
     api, file = self._endpoint.api, (f"{batch.name}.jsonl", content)
     options = {"endpoint": _URL, "completion_window": "24h"}
     options |= {"metadata": {_METADATA: batch.name}}
+    perhaps = False  # an attempt may have created it
 
-    refused = True  # by every attempt that had to create it
-
-    async def create(file_id: str) -> str | None:
-      nonlocal refused
-      if not refused and (found := await self._find(batch)):
+    async def create() -> str | None:
+      nonlocal perhaps
+      if perhaps and (found := await self._find(batch)):
         return found
       try:
-        return (await api.batches.create(input_file_id=file_id, **options)).id
+        return (await api.batches.create(input_file_id=uploaded.id, **options)).id
       except Exception as error:
         failure = self._endpoint.failure(error)
-        refused &= not (failure.doubtful or (failure.status or 0) >= 500)
+        perhaps |= failure.doubtful or (failure.status or 0) >= 500
         if failure.doubtful:
           return None
         raise
 
     try:
-      uploaded = await self._retrying(
-        lambda: api.files.create(file=file, purpose="batch")
-      )
-      id_ = await self._retrying(lambda: create(uploaded.id))
+      uploaded = await self._query(lambda: api.files.create(file=file, purpose="batch"))
+      id_ = await self._query(create)
     except session.StoppedError:
-      if refused:
+      if not perhaps:
         await self._close(batch, "the batch was not created", doubtful=False)
       raise
     # It may be created late, so that a second of the same name would be paid too.
     attempt = 0
     while id_ is None and attempt < self._config.attempts:
       attempt += 1
-      await self._session.sleep(limits.backoff(attempt, random.Random()))
+      await self._session.sleep(limits.backoff(attempt))
       if self._session.stopping:
         raise session.StoppedError("the next run looks for the batch")
       id_ = await self._find(batch)
-    return await self._identify(batch, id_)
+    return id_
 
   async def _find(self, batch: OpenBatch) -> str | None:
     """Return the server's id of a batch of our name."""
@@ -269,9 +247,9 @@ class Batches:
           break
       return None
 
-    return await self._retrying(look, or_none=True)
+    return await self._query(look, or_none=True)
 
-  async def _retrying(
+  async def _query(
     self, ask: Callable[[], Awaitable[Any]], *, or_none: bool = False
   ) -> Any:
     """Return the answer to a query; retry it, or end the work.
@@ -283,7 +261,7 @@ class Batches:
     Raises:
       StoppedError: there is no answer.
     """
-    attempt = 0
+    attempts = 0
     while True:
       try:
         return await ask()
@@ -291,20 +269,19 @@ class Batches:
         failure = self._endpoint.failure(error)
       if or_none and failure.status == 404:
         return None
-      verdict, text = failure.verdict, self._endpoint.describe(failure)
-      attempt += verdict is not Verdict.SLOW_DOWN
-      if verdict is Verdict.REFUSED:
+      attempts += failure.verdict is not Verdict.SLOW_DOWN
+      text = f"{self._config.base_url}: {failure}"
+      if failure.verdict is Verdict.REFUSED:
         text += "\nthe Batch API does not take this"
         self._session.stop(session.INPUT, text)
-      elif verdict not in (Verdict.SLOW_DOWN, Verdict.AGAIN):
-        self._session.stop_for(verdict, text)
-      elif attempt >= self._config.attempts:
+      elif not failure.passing:
+        self._session.stop_for(failure, text)
+      elif attempts >= self._config.attempts:
         text += "\nnothing is lost: run the same command again later"
         self._session.stop(session.FAILED, text)
       if self._session.stopping:
         raise session.StoppedError(text)
-      pause = limits.retry_after(failure.headers)
-      await self._session.sleep(pause or limits.backoff(attempt + 1, random.Random()))
+      await self._session.sleep(failure.pause(attempts + 1))
 
 
 def fitting(asks: Sequence[Ask], most: int, money: int) -> int:
@@ -327,19 +304,18 @@ def fitting(asks: Sequence[Ask], most: int, money: int) -> int:
 def results(content: bytes) -> Iterator[tuple[str, bytes, Failure | None]]:
   """Yield (key, line, why it is not a reply) of an output or error file."""
   for raw in content.split(b"\n"):
-    row = reply.load(raw) if raw.strip() else None
+    row = reply.load(raw)
     if not isinstance(row, dict) or not isinstance(row.get("custom_id"), str):
       continue
-    response, status = row.get("response"), None
-    if isinstance(response, dict) and type(response.get("status_code")) is int:
-      status = response["status_code"]
-    body = reply.of_batch_line(row)
+    response, body = row.get("response"), reply.load(raw, batch=True)
+    status = response.get("status_code") if isinstance(response, dict) else None
     failure, problem = None, reply.problem(body)
     if status == 200 and problem:
       failure = Failure(f"status 200, but {problem[0]}", True, problem[1])
     elif status != 200:
       error = row.get("error") or body
       error = error.get("error") or error if isinstance(error, dict) else error
+      status = status if type(status) is int else None
       failure = Failure(json.dumps(error)[:2000], False, status)
     yield row["custom_id"], raw, failure
 

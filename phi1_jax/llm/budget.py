@@ -64,13 +64,10 @@ class Budget:
       mean: mean cost of a reply.
       left: number of requests without an outcome; None if unknown.
     """
-    doubt = ""
-    if self.doubtful_calls:
-      doubt = (
-        f" and {prices.text(self.doubtful)} of {self.doubtful_calls} calls in doubt"
-      )
+    calls, doubtful = self.doubtful_calls, prices.text(self.doubtful)
+    doubt = f" and {doubtful} of {calls} calls in doubt" if calls else ""
     open_requests = "" if left is None else f"; {left:,} requests are left"
-    more = need + (mean * left * 5 // 4 if left is not None else self.spent)
+    more = need + (self.spent if left is None else mean * left * 5 // 4)
     enough = prices.round_up(self.spent + self.doubtful + more)
     return BudgetError(
       f"Llm.budget_usd: spent {prices.text(self.spent)}{doubt} of "

@@ -17,21 +17,20 @@ import logging
 import math
 import multiprocessing
 import os
-import site
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any, TypeVar
 
-import phi1_jax
 from phi1_jax import InputError
 from phi1_jax.llm import conversation, prices, session
 from phi1_jax.llm.budget import BudgetError, Estimate, Progress
 from phi1_jax.llm.config import LlmConfig
-from phi1_jax.llm.conversation import Answered, Failed, Turn
+from phi1_jax.llm.conversation import Answered, Failed
 from phi1_jax.llm.endpoint import RequestError
 from phi1_jax.llm.journal import Journal
+from phi1_jax.llm.reply import Reply
 from phi1_jax.llm.request import (
   Request,
   digest,
@@ -60,8 +59,9 @@ _LOG = "sender.log"  # in the journal's folder
 class _Slot:
   """A request on its way to its outcome."""
 
-  turn: Turn
-  parse: Callable[[str], Any]
+  origin: Request
+  turns: Generator[Request, Reply, Any]  # see `conversation.converse`
+  request: Request  # the last that it yielded
   outcome: Answered[Any] | Failed | Exception | None = None
 
 
@@ -97,7 +97,7 @@ class Client:
     self._pending: dict[str, list[_Slot]] = {}
     self._stopped: dict[str, Any] | None = None
     self._unflushed = False
-    self._used = self._tokens = self._picodollars = self._failed = 0  # all outcomes
+    self._used = collections.Counter[str]()  # of all outcomes
     self._done = 0
     self._total: int | None = None
     self._note = ""
@@ -139,7 +139,8 @@ class Client:
       ahead = _BATCHES_AHEAD * self._config.batch_requests
     while True:
       for request in itertools.islice(source, ahead - len(slots)):
-        slots.append(_Slot(Turn(request, request), parse))
+        turns = conversation.converse(request, parse)
+        slots.append(_Slot(request, turns, next(turns)))
         self._advance(slots[-1])
       if not slots:
         return
@@ -186,10 +187,10 @@ class Client:
     return {
       "models": [self.model],
       "cost": {
-        "replies used": f"{self._used:,}",
-        "requests without a usable reply": f"{self._failed:,}",
-        "tokens of the replies used and their prompts": f"{self._tokens:,}",
-        "paid for the replies used": prices.text(self._picodollars),
+        "replies used": f"{self._used['replies']:,}",
+        "requests without a usable reply": f"{self._used['failed']:,}",
+        "tokens of the replies used and their prompts": f"{self._used['tokens']:,}",
+        "paid for the replies used": prices.text(self._used["picodollars"]),
         "journal with every reply": self._config.journal,
         "paid for everything in the journal so far": prices.text(self.budget.spent),
         "counted for calls in doubt": prices.text(self.budget.doubtful),
@@ -198,28 +199,27 @@ class Client:
 
   def _count(self, outcome: Answered[Any] | Failed) -> None:
     if isinstance(outcome, Failed):
-      self._failed += 1
+      self._used["failed"] += 1
       return
-    usage = outcome.reply.usage
-    self._used += 1
-    self._picodollars += outcome.reply.picodollars
-    self._tokens += usage.prompt + usage.completion if usage else 0
+    found, usage = outcome.reply, outcome.reply.usage
+    tokens = usage.prompt + usage.completion if usage else 0
+    self._used.update(replies=1, tokens=tokens, picodollars=found.picodollars)
 
   def close(self) -> None:
     """Wait until all replies in flight are committed."""
     self._pending.clear()
+    said = False
     try:
       if self._sender is not None:
-        said = False
-        for message in self._sender.close(_SLOW_END):
-          if message:
-            self._hear(message)
-          elif not said:
-            said = True
-            log.warning(
-              "waiting for the replies in flight, which are paid for; after an "
-              "interruption (Ctrl-C) a process in the background waits for them"
-            )
+        with contextlib.suppress(RequestError):  # it has ended
+          self._sender.send(None)
+          while True:
+            if not self._listen(_SLOW_END) and not said:
+              said = True
+              log.warning(
+                "waiting for the replies in flight, which are paid for; after an "
+                "interruption (Ctrl-C) a process in the background waits for them"
+              )
     finally:
       self._sender = None
       self._journal.close()
@@ -231,21 +231,20 @@ class Client:
   def _advance(self, slot: _Slot) -> None:
     """Use the replies in the journal; send a request that has none."""
     while True:
-      content = slot.turn.request.content(self._config)
+      content = slot.request.content(self._config)
       key = digest(content)
-      found = self._journal.read(key)
-      if found is None:
+      if (found := self._journal.read(key)) is None:
         break
-      step = conversation.respond(slot.turn, found, slot.parse)
-      if not isinstance(step, Turn):
-        slot.outcome = step
+      try:
+        slot.request = slot.turns.send(found)
+      except StopIteration as ended:
+        slot.outcome = ended.value
         return
-      slot.turn = step
     self._pending.setdefault(key, []).append(slot)
     if len(self._pending[key]) == 1 and self._stopped is None:
-      request = slot.turn.request
-      tokens = likely_prompt_tokens(content["body"]) + request.most_tokens(self._config)
-      reserve = self._worst(request)
+      most = slot.request.most_tokens(self._config)
+      tokens = likely_prompt_tokens(content["body"]) + most
+      reserve = self._worst(slot.request)
       if self._sender is None:
         start = Start(os.getpid(), self._config, self._base_price)
         self._sender = SenderProcess(Path(self._config.journal), start)
@@ -261,11 +260,11 @@ class Client:
     self._report()
 
   def _listen(self, seconds: float) -> bool:
+    """Hear the messages that come within so long; return whether there were some."""
     heard = False
-    if self._sender is not None and self._stopped is None:
-      for message in self._sender.receive(seconds):
-        heard = True
-        self._hear(message)
+    for message in self._sender.receive(seconds) if self._sender else ():
+      heard = True
+      self._hear(message)
     return heard
 
   def _hear(self, message: dict[str, Any]) -> None:
@@ -276,12 +275,12 @@ class Client:
         self._advance(slot)
     elif "refused" in message:
       for slot in self._pending.pop(message["refused"], []):
-        slot.outcome = Failed(slot.turn.origin, text, message["refused"])
+        slot.outcome = Failed(slot.origin, text, message["refused"])
     elif "unanswered" in message:
       key = message["unanswered"]
       for slot in self._pending.pop(key, []):
         if self._config.skip_unanswered and message["opened"]:
-          slot.outcome = Failed(slot.turn.origin, f"unanswered: {text}", key)
+          slot.outcome = Failed(slot.origin, f"unanswered: {text}", key)
         else:
           slot.outcome = RequestError(text + _ASK_AGAIN)
     elif "note" in message:
@@ -304,8 +303,9 @@ class Client:
       return InputError(text)
     if kind == session.FAILED:
       return RequestError(text)
-    answered = self._done + sum(slot.outcome is not None for slot in slots)
-    left = None if self._total is None else self._total - answered
+    left = None
+    if self._total is not None:
+      left = self._total - self._done - sum(s.outcome is not None for s in slots)
     mean = self.budget.spent // max(1, len(self._journal.replies()))
     return self.budget.exhausted(self._stopped["need"], mean, left)
 
@@ -315,34 +315,29 @@ class Client:
       self._on_progress(progress)
 
 
-def _environment() -> dict[str, str]:
-  """Return a child's environment, in which it imports this package, not another."""
-  package = Path(phi1_jax.__file__).resolve().parents[1]
-  installed = (*site.getsitepackages(), site.getusersitepackages())
-  if package in {Path(place).resolve() for place in installed}:
-    return dict(os.environ)  # PYTHONPATH would put it before the standard library
-  paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
-  return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-
-
 class SenderProcess:
   """A sender in a process of its own, and a pipe to it; `folder` is the journal's."""
 
   def __init__(self, folder: Path, start: Start):
     self._log = folder / _LOG
     self._pipe, theirs = multiprocessing.Pipe()
-    with self._log.open("wb") as errors, theirs:
+    with theirs:
+      self._start(theirs)
+    self.send(start)
+
+  def _start(self, pipe: Any) -> None:
+    # It imports what this process would: a checkout may shadow an installed package.
+    code = f"import sys; sys.path[:] = {sys.path!r}; from phi1_jax.llm import sender; "
+    with self._log.open("wb") as errors:
       # In a session of its own, neither Ctrl-C nor the end of a terminal reaches it.
       self.process = subprocess.Popen(
-        [sys.executable, "-m", "phi1_jax.llm.sender", str(theirs.fileno())],
+        [sys.executable, "-c", f"{code}sender.main({pipe.fileno()})"],
         stdin=subprocess.DEVNULL,
         stdout=errors,
         stderr=errors,
-        pass_fds=(theirs.fileno(),),
+        pass_fds=(pipe.fileno(),),
         start_new_session=True,
-        env=_environment(),
       )
-    self.send(start)
 
   def send(self, message: Any) -> None:
     """Send a message; None is the last.
@@ -361,27 +356,20 @@ class SenderProcess:
     Raises:
       RequestError: the sender is gone.
     """
-    while self._pipe.poll(seconds):
-      try:
+    try:
+      while self._pipe.poll(seconds):
         yield self._pipe.recv()
-      except (EOFError, OSError):
-        raise self._gone() from None
-      seconds = 0.0
+        seconds = 0.0
+    except (EOFError, OSError):
+      raise self._gone() from None
 
-  def close(self, seconds: float) -> Iterator[dict[str, Any]]:
-    """Send no more; yield the messages until the sender ends, and an empty one after
-    so many seconds without any.
-    """
-    with contextlib.suppress(RequestError):
-      self.send(None)
-      while True:
-        messages = list(self.receive(seconds))
-        yield from messages or [{}]
-    self.process.wait()
-    self._pipe.close()
+  def _ended(self) -> int:
+    """Wait until it has ended; return the exit code."""
+    return self.process.wait()
 
   def _gone(self) -> RequestError:
-    code = self.process.wait()
+    code = self._ended()
+    self._pipe.close()
     lines = self._log.read_text(errors="replace").strip().splitlines()
     last = f" ({lines[-1]})" if lines else ""
     return RequestError(

@@ -9,7 +9,6 @@ import asyncio
 import dataclasses
 import logging
 import math
-import random
 import re
 import threading
 import time
@@ -18,15 +17,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from phi1_jax import InputError
-from phi1_jax.llm import limits, reply
+from phi1_jax.llm import reply
 from phi1_jax.llm.config import LlmConfig
 from phi1_jax.llm.endpoint import Endpoint, Failure, RequestError, Verdict
 
 APIS = ("completions", "chat")
 _MOST_STOPS = 4  # of OpenAI's own API; the caller cuts at the others
+_LONGEST_PAUSE = 60.0
 # Fields that decide no text, or that the caller does not depend on.
 _OPTIONAL = ("logprobs", "seed", "stop")
-_RENAMED = "max_completion_tokens"  # what some servers have for max_tokens
+_LENGTH, _RENAMED = "max_tokens", "max_completion_tokens"
 log = logging.getLogger(__name__)
 
 
@@ -77,19 +77,13 @@ class CompletionsClient:
         "http://localhost:8000/v1"
       )
     self.base_url, self.model, self.api, self._retries = base_url, model, api, retries
-    config = LlmConfig(
-      model=model,
-      journal=".",  # none is written
-      budget_usd=0.0,
-      base_url=base_url,
-      timeout_seconds=timeout,
-      api_version=api_version,
-    )
-    self._endpoint = Endpoint(config)
+    options = {"timeout_seconds": timeout, "api_version": api_version}
+    # No journal is written.
+    self._endpoint = Endpoint(LlmConfig(model, ".", 0.0, base_url, **options))
     self._loop = asyncio.new_event_loop()
     threading.Thread(target=self._loop.run_forever, daemon=True).start()
     self.left_out: set[str] = set()
-    self._length = "max_tokens"
+    self._renamed = False
 
   def complete(
     self,
@@ -118,52 +112,47 @@ class CompletionsClient:
       RequestError: it refuses this one (a parameter, its length, its content), or gave
         no answer after all retries.
     """
+    chat = self.api == "chat"
     wanted = {
+      "model": self.model,
+      "prompt": None if chat else prompt,
+      "messages": [{"role": "user", "content": prompt}] if chat else None,
+      _LENGTH: max_tokens,
       "temperature": temperature,
       "top_p": top_p,
       "top_k": top_k,
       "stop": list(stops[:_MOST_STOPS]) or None,
       "seed": seed,
-      "logprobs": 0 if self.api == "completions" else None,
+      "logprobs": None if chat else 0,
     }
     started, attempts = time.monotonic(), 0
     refused: set[str] = set()
     while True:
-      body = self._body(prompt, max_tokens, wanted, refused)
-      answer = self._send(body)
+      body = self._body(wanted, refused)
+      sending = asyncio.run_coroutine_threadsafe(self._endpoint.send(body), self._loop)
+      answer = sending.result()
       if not isinstance(answer, Failure):
         self._learn(refused)
         return self._read(answer.raw, time.monotonic() - started)
-      if answer.verdict is Verdict.REFUSED and (named := _named(answer.text, body)):
-        refused |= named
-        continue
-      attempts += 1
-      passing = answer.verdict in (Verdict.AGAIN, Verdict.SLOW_DOWN)
-      if not passing or attempts > self._retries:
+      named = _named(answer.text, body) if answer.verdict is Verdict.REFUSED else set()
+      refused |= named
+      attempts += not named
+      if not named and not (answer.passing and attempts <= self._retries):
         raise self._error(answer)
-      pause = limits.retry_after(answer.headers)
-      time.sleep(min(pause or limits.backoff(attempts, random.Random()), 60.0))
+      if not named:
+        time.sleep(min(answer.pause(attempts), _LONGEST_PAUSE))
 
-  def _body(
-    self, prompt: str, max_tokens: int, wanted: dict[str, Any], refused: set[str]
-  ) -> dict[str, Any]:
-    asked: dict[str, Any] = {"prompt": prompt}
-    if self.api == "chat":
-      asked = {"messages": [{"role": "user", "content": prompt}]}
-    fields = {k: v for k, v in wanted.items() if v is not None}
-    fields = {k: v for k, v in fields.items() if k not in self.left_out | refused}
-    length = _RENAMED if "max_tokens" in refused else self._length
-    return {"model": self.model, **asked, length: max_tokens, **fields}
-
-  def _send(self, body: dict[str, Any]):
-    sending = self._endpoint.send(body)
-    return asyncio.run_coroutine_threadsafe(sending, self._loop).result()
+  def _body(self, wanted: dict[str, Any], refused: set[str]) -> dict[str, Any]:
+    without = (self.left_out | refused) - {_LENGTH}
+    body = {k: v for k, v in wanted.items() if v is not None and k not in without}
+    if self._renamed or _LENGTH in refused:
+      body[_RENAMED] = body.pop(_LENGTH)
+    return body
 
   def _learn(self, refused: set[str]) -> None:
     """Change the requests to come as one that succeeded was changed."""
-    if "max_tokens" in refused:
-      self._length = _RENAMED
-    left_out = refused.intersection(_OPTIONAL) - self.left_out
+    self._renamed |= _LENGTH in refused
+    left_out = refused - {_LENGTH} - self.left_out
     if left_out:
       self.left_out |= left_out
       log.warning(
@@ -180,24 +169,20 @@ class CompletionsClient:
 
   def _read(self, raw: bytes, seconds: float) -> Completion:
     content = reply.load(raw)
-    choice = content["choices"][0]
-    if choice.get("finish_reason") == "content_filter":
-      raise RequestError(f"{self.base_url}: its content filter ended the completion")
-    usage = reply.usage_of(content)
-    tokens = usage.completion if usage else None
+    choice, usage = content["choices"][0], reply.usage_of(content)
     finish = choice.get("finish_reason")
-    chat = self.api == "chat"
-    said = reply.read("", content, 0) if chat else None
-    text = said.text if said else choice["text"]
-    if said and not (text or said.reasoning or finish == "length"):
+    if finish == "content_filter":
+      raise RequestError(f"{self.base_url}: its content filter ended the completion")
+    said = reply.read("", content, 0) if self.api == "chat" else None
+    if said and not (said.text or said.reasoning or finish == "length"):
       raise RequestError(
         f"{self.base_url}: got a message without content, finish {finish!r}: "
         f"{said.refusal or raw[:200]!r}"
       )
     return Completion(
-      text=text,
+      text=said.text if said else choice["text"],
       finish=finish if isinstance(finish, str) else "unknown",
-      tokens=tokens,
+      tokens=usage.completion if usage else None,
       log_prob=_log_prob(choice.get("logprobs")),
       seconds=seconds,
     )
@@ -205,8 +190,8 @@ class CompletionsClient:
 
 def _named(text: str, body: dict[str, Any]) -> set[str]:
   """Return the fields of a request that the words of a refusal may mean."""
-  if "max_tokens" in body and _RENAMED in text:
-    return {"max_tokens"}
+  if _LENGTH in body and _RENAMED in text:
+    return {_LENGTH}
   return {
     name for name in _OPTIONAL if name in body and re.search(rf"\b{name}\b", text)
   }
@@ -214,8 +199,6 @@ def _named(text: str, body: dict[str, Any]) -> set[str]:
 
 def _log_prob(found: Any) -> float | None:
   scores = found.get("token_logprobs") if isinstance(found, dict) else None
-  if not isinstance(scores, list):
-    return None
-  numbers = [x for x in scores if isinstance(x, int | float)]
+  numbers = [x for x in scores or () if isinstance(x, int | float)]
   total = math.fsum(numbers) if numbers else math.nan
   return total if math.isfinite(total) else None

@@ -6,7 +6,7 @@ their own, so a rerun finds their replies in the journal and decides the same.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Generic, TypeVar
 
 from phi1_jax import InputError
@@ -18,16 +18,8 @@ T = TypeVar("T")
 _QUOTED, _QUOTED_PER_TOKEN = 16_000, 8
 _REASON = 500  # bytes of the reason
 # What a parser may raise because of a reply's text.
-_PARSE_ERRORS = (
-  ValueError,
-  ArithmeticError,
-  RecursionError,
-  MemoryError,
-  TypeError,
-  LookupError,
-  AttributeError,
-  SyntaxError,
-)
+_PARSE_ERRORS = (ValueError, ArithmeticError, TypeError, LookupError)
+_PARSE_ERRORS += (AttributeError, SyntaxError)
 
 
 class Malformed(ValueError):
@@ -52,50 +44,42 @@ class Failed:
   key: str  # of the last request
 
 
-@dataclasses.dataclass(frozen=True)
-class Turn:
-  """A request to send."""
-
-  origin: Request  # the original one
-  request: Request  # the one to send now
-  corrected: bool = False  # it tells the model what was wrong
-
-
-def respond(
-  turn: Turn, reply: Reply, parse: Callable[[str], T]
-) -> Answered[T] | Failed | Turn:
-  """Return the outcome of a turn, or the next turn.
+def converse(
+  origin: Request, parse: Callable[[str], T]
+) -> Generator[Request, Reply, Answered[T] | Failed]:
+  """Yield the requests to send, each after the reply to the last; return the outcome.
 
   Args:
-    turn: the request that was sent.
-    reply: its reply.
+    origin: the first request.
     parse: raises Malformed for a text that it cannot use. Other exceptions because of
       the text count as Malformed, but InputError is passed on.
   """
-  if reply.refusal is not None:
-    return Failed(turn.origin, f"refused: {reply.refusal[:200]}", reply.key)
-  if reply.finish == "content_filter":
-    return Failed(turn.origin, "ended by the server's content filter", reply.key)
-  if reply.finish == "length":
-    if turn.request.doubled:
-      return Failed(turn.origin, "cut off, also with twice the tokens", reply.key)
-    request = dataclasses.replace(turn.request, doubled=True)
-    return dataclasses.replace(turn, request=request)
-  try:
-    return Answered(turn.origin, parse(reply.text), reply)
-  except InputError:
-    raise
-  except Malformed as error:
-    reason = clean(str(error))
-  except (RecursionError, MemoryError) as error:
-    reason = type(error).__name__  # the message depends on the machine
-  except _PARSE_ERRORS as error:
-    reason = clean(f"{type(error).__name__}: {str(error)[:200]}")
-  if turn.corrected:
-    why = f"malformed, and again when corrected: {reason}"
-    return Failed(turn.origin, why, reply.key)
-  request = _corrected(turn.request, reply.text, reason)
-  return dataclasses.replace(turn, request=request, corrected=True)
+  request, corrected = origin, False
+  while True:
+    reply = yield request
+    if reply.refusal is not None:
+      return Failed(origin, f"refused: {reply.refusal[:200]}", reply.key)
+    if reply.finish == "content_filter":
+      return Failed(origin, "ended by the server's content filter", reply.key)
+    if reply.finish == "length":
+      if request.doubled:
+        return Failed(origin, "cut off, also with twice the tokens", reply.key)
+      request = dataclasses.replace(request, doubled=True)
+      continue
+    try:
+      return Answered(origin, parse(reply.text), reply)
+    except InputError:
+      raise
+    except Malformed as error:
+      reason = clean(str(error))
+    except (RecursionError, MemoryError) as error:
+      reason = type(error).__name__  # the message depends on the machine
+    except _PARSE_ERRORS as error:
+      reason = clean(f"{type(error).__name__}: {str(error)[:200]}")
+    if corrected:
+      why = f"malformed, and again when corrected: {reason}"
+      return Failed(origin, why, reply.key)
+    request, corrected = _corrected(request, reply.text, reason), True
 
 
 def worst_turns(request: Request) -> Iterator[Request]:

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from phi1_jax import InputError, how_to_install
-from phi1_jax.llm import reply
+from phi1_jax.llm import limits, reply
 from phi1_jax.llm.config import LlmConfig
 
 KEY = "OPENAI_API_KEY"
@@ -24,20 +24,6 @@ _GATEWAY_TIMEOUTS = (504, 524)  # the model behind the gateway may still bill
 
 class RequestError(RuntimeError):
   """The endpoint gave no reply to a request, or none after every retry."""
-
-
-def library() -> Any:
-  """Return the package openai.
-
-  Raises:
-    InputError: it is not installed.
-  """
-  try:
-    return importlib.import_module("openai")
-  except ImportError:
-    raise InputError(
-      f"asking an endpoint needs the package openai: {how_to_install('llm')}"
-    ) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +67,19 @@ class Failure:
       return Verdict.FATAL
     return Verdict.REFUSED
 
+  @property
+  def passing(self) -> bool:
+    """Whether the same request may succeed later."""
+    return self.verdict in (Verdict.AGAIN, Verdict.SLOW_DOWN)
+
+  def pause(self, attempts: int) -> float:
+    """Return the seconds to wait after so many attempts."""
+    return limits.retry_after(self.headers) or limits.backoff(attempts)
+
+  def __str__(self) -> str:
+    """Return a line about it."""
+    return f"{self.status}, {self.text[:300]}" if self.status else self.text[:300]
+
 
 class Endpoint:
   """One endpoint. The key is read from OPENAI_API_KEY and is neither kept nor logged.
@@ -97,19 +96,24 @@ class Endpoint:
   """
 
   def __init__(self, config: LlmConfig):
-    self._library, self._config = library(), config
-    self._key = os.environ.get(KEY, "")
+    try:
+      self._library = importlib.import_module("openai")
+    except ImportError:
+      raise InputError(
+        f"asking an endpoint needs the package openai: {how_to_install('llm')}"
+      ) from None
+    self._config, self._key = config, os.environ.get(KEY, "")
     hosted = urlsplit(config.base_url).hostname == "api.openai.com"
     if not self._key and (hosted or config.api_version):
       raise InputError(f"{KEY} is not set; {config.base_url} wants a key")
     options = {"base_url": config.base_url, "api_key": self._key or "none"}
     options |= {"max_retries": 0, "timeout": config.timeout_seconds}
+    make = self._library.AsyncOpenAI
+    if config.api_version:
+      make = self._library.AsyncAzureOpenAI
+      options["api_version"] = config.api_version
     try:
-      if config.api_version:
-        options["api_version"] = config.api_version
-        self.api: Any = self._library.AsyncAzureOpenAI(**options)
-      else:
-        self.api = self._library.AsyncOpenAI(**options)
+      self.api: Any = make(**options)
     except Exception as error:  # because of the environment
       raise InputError(
         f"{config.base_url}: the client cannot be set up ({type(error).__name__}: "
@@ -147,14 +151,14 @@ class Endpoint:
     problem = reply.problem(reply.load(raw), of=_ANSWERS[asked])
     if problem is None:
       return Replied(raw, headers)
-    text = self._scrub(f"status 200, but {problem[0]}")[:_MOST_ERROR]
+    text = self._scrub(f"status 200, but {problem[0]}")
     return Failure(text, True, problem[1], headers)
 
   def failure(self, error: Any) -> Failure:
     """Classify an exception of the client."""
     if isinstance(error, self._library.APIStatusError):
       headers = {k.lower(): v for k, v in error.response.headers.items()}
-      text = self._scrub(error.response.text or error.message)[:_MOST_ERROR]
+      text = self._scrub(error.response.text or error.message)
       status = error.status_code
       return Failure(text, status in _GATEWAY_TIMEOUTS, status, headers)
     if isinstance(error, TimeoutError | self._library.APITimeoutError):
@@ -163,13 +167,8 @@ class Endpoint:
     else:
       cause = type(error.__cause__ or error).__name__
       text = f"{cause}: {error.__cause__ or error}"
-    return Failure(self._scrub(text)[:_MOST_ERROR], cause not in _NOT_SENT)
-
-  def describe(self, failure: Failure) -> str:
-    """Return a line about a failure."""
-    status = f"{failure.status}, " if failure.status else ""
-    return f"{self._config.base_url}: {status}{failure.text[:300]}"
+    return Failure(self._scrub(text), cause not in _NOT_SENT)
 
   def _scrub(self, text: str) -> str:
-    """Remove the key, which some servers repeat."""
-    return text.replace(self._key, "[key]") if self._key else text
+    """Return the beginning of a text without the key, which some servers repeat."""
+    return (text.replace(self._key, "[key]") if self._key else text)[:_MOST_ERROR]

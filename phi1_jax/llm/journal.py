@@ -13,9 +13,9 @@ import re
 import sqlite3
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from phi1_jax import InputError
 from phi1_jax.llm import reply
@@ -24,7 +24,7 @@ from phi1_jax.llm.reply import Reply
 
 FILE_NAME = "journal.sqlite"
 _VERSION = 1
-OLD = "sent.jsonl"  # a file of a journal of version 0.1
+_OLD = "sent.jsonl"  # a file of a journal of version 0.1
 _MOUNTS = Path("/proc/mounts")
 # File systems whose shared memory SQLite's write-ahead log cannot rely on.
 _NETWORK = ("nfs", "nfs4", "lustre", "cifs", "smb3", "smbfs", "ceph", "beegfs", "gpfs")
@@ -43,6 +43,7 @@ CREATE TABLE calls (
   request TEXT, raw_crc32 INTEGER, raw BLOB);
 CREATE INDEX replies ON calls (key, number) WHERE outcome = 'reply';
 CREATE INDEX unsettled ON calls (batch) WHERE outcome IS NULL;
+PRAGMA user_version = 1
 """
 _BUDGET = """
 SELECT
@@ -52,8 +53,17 @@ SELECT
 FROM (SELECT *, outcome IS 'doubtful' OR outcome IS NULL AND NOT EXISTS (
   SELECT 1 FROM batches WHERE name = batch AND NOT closed) AS doubtful FROM calls)
 """
-T = TypeVar("T")
 Statement = tuple[str, Sequence[Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+  """One sending of a request."""
+
+  number: int  # in the journal
+  key: str
+  reserve: int  # picodollars of its worst case
+  batch: str | None = None  # its batch's name
 
 
 @dataclasses.dataclass
@@ -62,7 +72,7 @@ class OpenBatch:
 
   name: str  # ours; also in the batch's metadata
   id: str | None  # the server's; None if the sender ended before it was known
-  calls: dict[str, tuple[int, int]]  # key -> number of the call, picodollars reserved
+  calls: dict[str, Call]  # by key
 
 
 class Journal:
@@ -80,40 +90,42 @@ class Journal:
     self.path = folder / FILE_NAME
     try:
       folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-      raise InputError(f"Llm.journal: {folder} is not a folder; name another") from None
     except OSError as error:
       raise InputError(
-        f"Llm.journal: {folder} cannot be created ({error.strerror})"
+        f"Llm.journal: {folder} is not a folder and cannot be created "
+        f"({error.strerror}); name another"
       ) from None
     if kind := _network(folder):
       raise InputError(
         f"Llm.journal: got {folder} on {kind}, where SQLite may damage its files; "
         "name a folder on a local disk"
       )
-    if (folder / OLD).exists() and not self.path.exists():
+    if (folder / _OLD).exists() and not self.path.exists():
       raise InputError(
-        f"Llm.journal: {folder} has the journal of version 0.1; convert it: python -m "
-        f"phi1_jax.llm.import_jsonl {folder} --base_url=URL"
+        f"Llm.journal: {folder} has a journal of version 0.1, which this version "
+        "cannot read; finish that run with version 0.1, or name another folder"
       )
-    self._database = self._guard(self._open)
+    with self._naming():
+      self._database = connect(self.path)
+      if self._version() == 0:
+        with self._database:
+          self._database.execute("BEGIN IMMEDIATE")
+          if self._version() == 0:  # the first of several processes creates it
+            for statement in _SCHEMA.split(";"):
+              self._database.execute(statement)
+      if self._version() != _VERSION:
+        raise sqlite3.DatabaseError(
+          f"got version {self._version()}, expected {_VERSION}"
+        )
 
-  def _open(self) -> sqlite3.Connection:
-    database = connect(self.path)
-    version = database.execute("PRAGMA user_version").fetchone()[0]
-    if version == 0:
-      with database:
-        database.execute("BEGIN IMMEDIATE")
-        # The first of several processes creates it.
-        if database.execute("PRAGMA user_version").fetchone()[0] == 0:
-          create(database)
-    elif version != _VERSION:
-      raise sqlite3.DatabaseError(f"got version {version}, expected {_VERSION}")
-    return database
+  def _version(self) -> int:
+    return self._database.execute("PRAGMA user_version").fetchone()[0]
 
-  def _guard(self, work: Callable[[], T]) -> T:
+  @contextlib.contextmanager
+  def _naming(self) -> Iterator[None]:
+    """Turn errors of SQLite into InputErrors."""
     try:
-      return work()
+      yield
     except sqlite3.Error as error:
       raise InputError(
         f"{self.path}: not a journal that can be used ({error})\nput it back from a "
@@ -121,7 +133,8 @@ class Journal:
       ) from None
 
   def _select(self, query: str, *values: Any) -> list[Any]:
-    return self._guard(lambda: self._database.execute(query, values).fetchall())
+    with self._naming():
+      return self._database.execute(query, values).fetchall()
 
   def has(self, key: str) -> bool:
     """Return whether a request has a reply."""
@@ -144,8 +157,7 @@ class Journal:
           f"{self.path}: the reply of call {number} is damaged; put the file back from "
           "a copy, or delete that row to pay for its request again"
         )
-      content = reply.load(raw)
-      return reply.read(key, reply.of_batch_line(content) if batch else content, cost)
+      return reply.read(key, reply.load(raw, bool(batch)), cost)
     return None
 
   def budget(self, cap: int) -> Budget:
@@ -173,7 +185,7 @@ class Journal:
     for name, id_, number, key, reserve in self._select(query, *[endpoint] * 3):
       batch = found.setdefault(name, OpenBatch(name, id_, {}))
       if key is not None:
-        batch.calls[key] = (number, reserve)
+        batch.calls[key] = Call(number, key, reserve, name)
     return list(found.values())
 
   def next_call(self) -> int:
@@ -206,8 +218,8 @@ class Writer:
       file.write(os.urandom(spare))  # which no file system compresses
       os.fsync(file.fileno())
     self._database = connect(path)
-    self._waiting: list[tuple[list[Statement], asyncio.Future[Exception | None]]] = []
-    self._task: asyncio.Task[None] | None = None
+    self._waiting: dict[object, list[Statement]] = {}
+    self._lock = asyncio.Lock()
 
   async def write(self, statements: Iterable[Statement]) -> None:
     """Commit statements, together with those that other tasks wait for.
@@ -216,41 +228,39 @@ class Writer:
       Exception: of SQLite or of a value that it cannot hold; nothing of these was
         written.
     """
-    future = asyncio.get_running_loop().create_future()
-    self._waiting.append((list(statements), future))
-    if self._task is None or self._task.done():
-      self._task = asyncio.create_task(self._write_waiting())
-    if error := await future:
-      raise error
+    mine = object()
+    self._waiting[mine] = list(statements)
+    async with self._lock:
+      if mine not in self._waiting:  # another task has committed them
+        return
+      group = dict(self._waiting)
+      try:
+        together = [statement for each in group.values() for statement in each]
+        await asyncio.to_thread(self._commit, together)
+      except Exception as error:
+        # Another task's statements may be at fault, unless nobody can write.
+        alone, group = len(group) == 1, {mine: group[mine]}
+        if alone or _code(error) == sqlite3.SQLITE_BUSY:
+          raise
+        await asyncio.to_thread(self._commit, group[mine])
+      finally:
+        for each in group:
+          del self._waiting[each]
 
-  async def _write_waiting(self) -> None:
-    while self._waiting:
-      group, self._waiting = self._waiting, []
-      together = [statement for each, _ in group for statement in each]
-      error = await asyncio.to_thread(self._commit, together)
-      # The statements of a single task may be at fault, unless nobody can write.
-      alone = error and len(group) > 1 and _code(error) != sqlite3.SQLITE_BUSY
-      for statements, future in group:
-        if alone:
-          error = await asyncio.to_thread(self._commit, statements)
-        if not future.done():  # by the end of its task
-          future.set_result(error)
-
-  def _commit(self, statements: Sequence[Statement]) -> Exception | None:
-    """Commit all statements or none; return why not."""
+  def _commit(self, statements: Sequence[Statement]) -> None:
+    """Commit all statements or none."""
     try:
       with self._database:
         self._database.execute("BEGIN IMMEDIATE")
         for statement, values in statements:
           self._database.execute(statement, values)
-      return None
-    except Exception as error:  # all must end the wait of a task
+    except sqlite3.Error as error:
       if self.full or _code(error) not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-        return error
-    self.full = True
-    with contextlib.suppress(OSError):
-      self._spare.unlink(missing_ok=True)
-    return self._commit(statements)
+        raise
+      self.full = True
+      with contextlib.suppress(OSError):
+        self._spare.unlink(missing_ok=True)
+      self._commit(statements)
 
   def close(self) -> None:
     """Close the file."""
@@ -294,13 +304,6 @@ def settle(number: int, outcome: str, **columns: Any) -> Statement:
     columns["reason"] = columns["reason"].encode(errors="backslashreplace").decode()
   names = ", ".join(f"{name} = ?" for name in columns)
   return f"UPDATE calls SET {names} WHERE number = ?", (*columns.values(), number)
-
-
-def create(database: sqlite3.Connection) -> None:
-  """Make the tables of a journal; in a transaction of the caller."""
-  for statement in _SCHEMA.split(";"):
-    database.execute(statement)
-  database.execute(f"PRAGMA user_version = {_VERSION}")
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -24,7 +24,7 @@ class RateLimiter:
   def __init__(self, requests: int | None, tokens: int | None):
     self._limits = {"requests": requests, "tokens": tokens}
     self._learns = [name for name, limit in self._limits.items() if limit is None]
-    self._sent: collections.deque[tuple[float, int]] = collections.deque()
+    self._sent: collections.deque[tuple[float, dict[str, int]]] = collections.deque()
     self._held_until = 0.0
 
   def delay(self, tokens: int, now: float) -> float:
@@ -35,19 +35,19 @@ class RateLimiter:
     while self._sent and self._sent[0][0] + _MINUTE <= now:
       self._sent.popleft()
     until = self._held_until
-    for name, limit in self._limits.items():
-      sizes = [1 if name == "requests" else size for _, size in self._sent]
-      excess = sum(sizes) + (1 if name == "requests" else tokens) - (limit or math.inf)
-      for (moment, _), size in zip(self._sent, sizes, strict=True):
+    for name, more in (("requests", 1), ("tokens", tokens)):
+      limit = self._limits[name] or math.inf
+      excess = sum(sizes[name] for _, sizes in self._sent) + more - limit
+      for moment, sizes in self._sent:
         if excess <= 0:
           break
-        excess -= size
+        excess -= sizes[name]
         until = max(until, moment + _MINUTE)
     return max(0.0, until - now)
 
   def sent(self, tokens: int, now: float) -> None:
     """Count a request."""
-    self._sent.append((now, tokens))
+    self._sent.append((now, {"requests": 1, "tokens": tokens}))
 
   def hold(self, seconds: float, now: float) -> None:
     """Allow no request for so long."""
@@ -55,60 +55,48 @@ class RateLimiter:
 
   def learn(self, headers: Mapping[str, str], now: float) -> None:
     """Read x-ratelimit-{limit,remaining,reset}-{requests,tokens}."""
-    for name in ("requests", "tokens"):
-      limit = _number(headers.get(f"x-ratelimit-limit-{name}"))
+    for name in self._limits:
+      limit = duration(headers.get(f"x-ratelimit-limit-{name}"))
       if limit and name in self._learns:
         self._limits[name] = int(limit)
-      reset = duration(headers.get(f"x-ratelimit-reset-{name}", ""))
-      if _number(headers.get(f"x-ratelimit-remaining-{name}")) == 0 and reset:
+      reset = duration(headers.get(f"x-ratelimit-reset-{name}"))
+      if duration(headers.get(f"x-ratelimit-remaining-{name}")) == 0 and reset:
         self.hold(min(reset, _MINUTE), now)
 
 
-def backoff(attempt: int, chance: random.Random) -> float:
-  """Return the pause before an attempt: doubles from 0.5 to 60, half of it random.
+def backoff(attempt: int) -> float:
+  """Return the pause before another attempt: doubles from 0.5 to 60, half of it random.
 
   Args:
     attempt: how many there were, from 1.
-    chance: spreads clients that failed together.
   """
   longest = min(_FIRST_PAUSE * 2 ** min(attempt - 1, 20), _LONGEST_PAUSE)
-  return longest * chance.uniform(0.5, 1.0)
+  return longest * random.uniform(0.5, 1.0)
 
 
-def retry_after(headers: Mapping[str, str], wall_time: float | None = None) -> float:
+def retry_after(headers: Mapping[str, str]) -> float:
   """Return the pause that a server asks for, or 0.
 
   Args:
     headers: names in lower case; `retry-after-ms`, or `retry-after` in seconds or as a
       date.
-    wall_time: now, as time.time().
   """
-  milliseconds = _number(headers.get("retry-after-ms"))
-  if milliseconds is not None:
-    return milliseconds / 1000
-  text = headers.get("retry-after", "")
-  seconds = _number(text)
-  if seconds is not None:
-    return seconds
+  for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+    if (number := duration(headers.get(name))) is not None:
+      return number * unit
   try:
-    moment = email.utils.parsedate_to_datetime(text).timestamp()
+    moment = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
+    return max(0.0, moment.timestamp() - time.time())
   except (TypeError, ValueError, OverflowError):
     return 0.0
-  return max(0.0, moment - (time.time() if wall_time is None else wall_time))
 
 
-def duration(text: str) -> float | None:
+def duration(text: str | None) -> float | None:
   """Return the seconds in "1s", "6m0s", "120ms" or a bare number, or None."""
-  number = _number(text)
-  if number is not None:
-    return number
+  text = (text or "").strip()
+  if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text):
+    return float(text)
   if not re.fullmatch(r"(\d+(\.\d+)?(ms|[smhd]))+", text):
     return None
   parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhd])", text)
   return sum(float(value) * _UNITS[unit] for value, unit in parts)
-
-
-def _number(text: str | None) -> float | None:
-  if text and re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text.strip()):
-    return float(text)
-  return None

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import re
-from typing import Any, TypeGuard
+from typing import Any
 
 from phi1_jax.llm.request import clean
 
@@ -35,18 +35,20 @@ class Reply:
   picodollars: int  # its cost; without usage the worst case
 
 
-def load(raw: bytes) -> Any:
-  """Return the JSON in a body, or None."""
+def load(raw: bytes, batch: bool = False) -> Any:
+  """Return the JSON in a body, or None.
+
+  Args:
+    raw: the body, or with `batch` a line of a batch's output file that holds it.
+    batch: see `raw`.
+  """
   try:
-    return json.loads(raw)
+    content = json.loads(raw)
   except (ValueError, RecursionError):
     return None
-
-
-def of_batch_line(line: Any) -> Any:
-  """Return the body in a line of a batch's output file, or None."""
-  response = line.get("response") if isinstance(line, dict) else None
-  return response.get("body") if isinstance(response, dict) else None
+  for name in ("response", "body") if batch else ():
+    content = content.get(name) if isinstance(content, dict) else None
+  return content
 
 
 def problem(content: Any, of: str = "message") -> tuple[str, int | None] | None:
@@ -64,12 +66,11 @@ def problem(content: Any, of: str = "message") -> tuple[str, int | None] | None:
     error = choice.get("error") or "the server's own error ended the reply"
   elif isinstance(choice, dict) and isinstance(choice.get(of), _KINDS[of]):
     return None
-  if error:
-    code = error.get("code") if isinstance(error, dict) else None
-    return f"an error in place of a completion: {json.dumps(error)}", (
-      code if type(code) is int and 400 <= code < 600 else None
-    )
-  return f"got a body without a {of}, expected a completion", None
+  if not error:
+    return f"got a body without a {of}, expected a completion", None
+  code = error.get("code") if isinstance(error, dict) else None
+  code = code if type(code) is int and 400 <= code < 600 else None
+  return f"an error in place of a completion: {json.dumps(error)}", code
 
 
 def usage_of(content: Any) -> Usage | None:
@@ -77,31 +78,24 @@ def usage_of(content: Any) -> Usage | None:
   usage = content.get("usage") if isinstance(content, dict) else None
   if not isinstance(usage, dict):
     return None
-  prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-  if _is_count(prompt) and _is_count(completion):
-    return Usage(prompt, completion)
-  return None
-
-
-def _is_count(value: Any) -> TypeGuard[int]:
-  return type(value) is int and 0 <= value <= _MOST_TOKENS
+  counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
+  believed = all(type(each) is int and 0 <= each <= _MOST_TOKENS for each in counts)
+  return Usage(*counts) if believed else None  # pyright: ignore[reportArgumentType]
 
 
 def read(key: str, content: Any, picodollars: int) -> Reply:
   """Return the reply in a body for which `problem` returns None."""
   choice = content["choices"][0]
   message = choice["message"]
-  finish, model = choice.get("finish_reason"), content.get("model")
-  refusal = message.get("refusal")
-  text, reasoning = split_reasoning(clean(_text(message.get("content"))))
+  text, reasoning = split_reasoning(_text(message.get("content")) or "")
   field = message.get("reasoning_content") or message.get("reasoning")
   return Reply(
     key=key,
     text=text,
-    reasoning=clean(_text(field)) + reasoning,
-    finish=clean(finish) if isinstance(finish, str) else "unknown",
-    refusal=clean(refusal) if refusal and isinstance(refusal, str) else None,
-    model=clean(model) if isinstance(model, str) else None,
+    reasoning=(_text(field) or "") + reasoning,
+    finish=_text(choice.get("finish_reason")) or "unknown",
+    refusal=_text(message.get("refusal")),
+    model=_text(content.get("model")),
     usage=usage_of(content),
     picodollars=picodollars,
   )
@@ -123,9 +117,9 @@ def split_reasoning(text: str) -> tuple[str, str]:
   return text[start:end].strip(), _CLOSE.sub("", _OPEN.sub("", reasoning)).strip()
 
 
-def _text(content: Any) -> str:
-  """Return text, also where a server sends it in parts."""
+def _text(content: Any) -> str | None:
+  """Return text that UTF-8 can hold, also where a server sends it in parts."""
   if isinstance(content, list):
     parts = [part.get("text") for part in content if isinstance(part, dict)]
-    return "".join(part for part in parts if isinstance(part, str))
-  return content if isinstance(content, str) else ""
+    content = "".join(part for part in parts if isinstance(part, str))
+  return clean(content) or None if isinstance(content, str) else None

@@ -1,10 +1,10 @@
-"""The process that sends, pays and writes: `python -m phi1_jax.llm.sender`.
+"""The process that sends, pays and writes; `client.SenderProcess` starts it.
 
-A run starts it as a child in a session of its own and talks to it over a pipe. It holds
-the lease on the journal. When the run dies, by whatever signal, the pipe ends: the
-sender drops what was not sent, waits for the requests in flight, commits their replies,
-and only then gives the lease back. If the sender dies, the lease ends with it, and its
-calls in flight are doubtful.
+It runs in a session of its own and talks to the run over a pipe. It holds the lease on
+the journal. When the run dies, by whatever signal, the pipe ends: the sender drops what
+was not sent, waits for the requests in flight, commits their replies, and only then
+gives the lease back. If the sender dies, the lease ends with it, and its calls in
+flight are doubtful.
 
 The run sends a `Start`, then each `Ask`, FLUSH when it waits for requests that a batch
 would hold back, and None. The sender sends {"reply": key} when a reply is committed,
@@ -20,24 +20,21 @@ import queue
 import random
 import signal
 import sqlite3
-import sys
 import threading
 import time
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from phi1_jax import InputError, storage
-from phi1_jax.llm import limits, prices, session
+from phi1_jax.llm import limits, session
 from phi1_jax.llm.batches import Batches
 from phi1_jax.llm.config import LlmConfig
 from phi1_jax.llm.endpoint import Endpoint, Failure, Verdict
-from phi1_jax.llm.journal import Journal, Writer
+from phi1_jax.llm.journal import Call, Journal
 from phi1_jax.llm.prices import Price
-from phi1_jax.llm.session import Ask, Call, Session
+from phi1_jax.llm.session import Ask, Session
 
-_SPARE, _SPARE_PER_REPLY = 1 << 20, 1 << 16  # bytes of disk, see Writer
 _LOOK_SECONDS = 0.5  # between two looks at the parent, and at the lease
 _PATIENCE = 3600.0  # seconds of nothing but status 429 before the run is stopped
 _PROBE = 10.0  # seconds that the first request is alone in flight, without a reply
@@ -46,7 +43,6 @@ _SETTLING = 1.0  # seconds between looks at money that calls in flight may relea
 _PAUSE_OF_ATTEMPT = 4  # for a status 429 without Retry-After
 
 FLUSH = "flush"
-Write = Callable[[dict[str, Any]], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,17 +54,6 @@ class Start:
   price: Price  # of calls outside of batches
 
 
-class Inbox(asyncio.Queue[Any]):
-  """Messages of the run; None is the last, and sets `ended`."""
-
-  ended = False
-
-  def put_nowait(self, item: Any) -> None:
-    """Add a message."""
-    self.ended = self.ended or item is None
-    super().put_nowait(item)
-
-
 class Online:
   """Sends requests one by one, within limits and budget.
 
@@ -77,15 +62,14 @@ class Online:
 
   def __init__(self, session: Session, endpoint: Endpoint):
     config = self._config = session.config
-    self._session, self._endpoint, self._chance = session, endpoint, random.Random()
+    self._session, self._endpoint = session, endpoint
     self._limiter = limits.RateLimiter(
       config.requests_per_minute, config.tokens_per_minute
     )
     self._turn = asyncio.Lock()  # requests are sent in their order
-    self._in_flight = 0
+    self._in_flight = self._refusals = 0
     self._begun: float | None = None  # when the first request went
     self._opened = False  # the endpoint has replied to a request
-    self._refusals = 0
     self._last_good = time.monotonic()
 
   def take(self, ask: Ask) -> None:
@@ -103,7 +87,6 @@ class Online:
         if not isinstance(outcome, Failure):
           await self._session.replied(call, outcome.raw)
           self._last_good, self._opened = time.monotonic(), True
-          self._session.tell(reply=ask.key)
           return
         await self._session.failed([call], outcome)
         attempts += outcome.verdict is Verdict.AGAIN
@@ -113,7 +96,7 @@ class Online:
         self._session.changed.set()
       if pause is None:
         return
-      await self._session.sleep(pause * self._chance.uniform(1.0, 1.1))
+      await self._session.sleep(pause * random.uniform(1.0, 1.1))
 
   async def _admit(self, ask: Ask) -> Call | None:
     """Wait until a request may be sent; return None at the end of the work."""
@@ -136,26 +119,26 @@ class Online:
       return _PROBE if probing else None
     if pause := self._limiter.delay(ask.tokens, now):
       return pause
-    if not self._session.budget.fits(ask.reserve):
-      if self._session.settling:
-        return _SETTLING
+    if self._session.budget.fits(ask.reserve):
+      return 0.0
+    if not self._session.settling:
       self._session.stop(session.BUDGET, "", need=ask.reserve)
-    return 0.0 if not self._session.stopping else None
+    return _SETTLING
 
   def _failed(self, ask: Ask, failure: Failure, attempts: int) -> float | None:
     """Return the pause before the next attempt; None if there is none."""
-    verdict, text = failure.verdict, self._endpoint.describe(failure)
-    asked, now = limits.retry_after(failure.headers), time.monotonic()
+    verdict, text = failure.verdict, f"{self._config.base_url}: {failure}"
+    now = time.monotonic()
     if verdict is Verdict.SLOW_DOWN:
-      if asked > _PATIENCE or now - self._last_good > _PATIENCE:
+      pause = failure.pause(_PAUSE_OF_ATTEMPT)
+      if pause > _PATIENCE or now - self._last_good > _PATIENCE:
         text += "\nnothing is lost: run the same command again later"
         self._session.stop(session.FAILED, text)
-      pause = asked or limits.backoff(_PAUSE_OF_ATTEMPT, self._chance)
       self._limiter.hold(pause, now)  # the limit is the account's
       return pause
     if verdict is Verdict.AGAIN:
       if attempts < self._config.attempts:
-        return min(asked, _PATIENCE) or limits.backoff(attempts, self._chance)
+        return min(failure.pause(attempts), _PATIENCE)
       if not (failure.status or failure.headers or self._opened):
         text += "; is Llm.base_url right, is the server running?"
       text += f" ({attempts} attempts)"
@@ -168,41 +151,87 @@ class Online:
         text += "\nsee Llm.length_field and Llm.extra, where None removes a field"
         self._session.stop(session.INPUT, text)
     else:
-      self._session.stop_for(verdict, text)
+      self._session.stop_for(failure, text)
     return None
 
 
-async def serve(start: Start, inbox: Inbox, write: Write) -> None:
-  """Serve one run until it ends; `write` sends it a message."""
-  folder = Path(start.config.journal)
+class Run:
+  """The run at the other end of a pipe: its messages, None last, and whether it ended.
+
+  Threads read and write the pipe, since the run may be busy, suspended or dead.
+  """
+
+  def __init__(self, connection: Connection):
+    self._connection, self._loop = connection, asyncio.get_running_loop()
+    self.start: Start = connection.recv()
+    self._inbox: asyncio.Queue[Any] = asyncio.Queue()
+    self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    self.ended = False
+    self._writing = threading.Thread(target=self._write, daemon=True)
+    self._writing.start()
+    threading.Thread(target=self._read, daemon=True).start()
+
+  def _read(self) -> None:
+    with contextlib.suppress(EOFError, OSError):  # the run has ended
+      while (message := self._connection.recv()) is not None:
+        self._loop.call_soon_threadsafe(self._inbox.put_nowait, message)
+    with contextlib.suppress(RuntimeError):  # the loop has ended
+      self._loop.call_soon_threadsafe(self.end)
+
+  def _write(self) -> None:
+    with contextlib.suppress(OSError):
+      while (message := self._outbox.get()) is not None:
+        self._connection.send(message)
+
+  def end(self) -> None:
+    """Receive nothing more."""
+    self.ended = True
+    self._inbox.put_nowait(None)
+
+  async def receive(self) -> Any:
+    """Return the next message."""
+    return await self._inbox.get()
+
+  def tell(self, message: dict[str, Any]) -> None:
+    """Send a message."""
+    self._outbox.put(message)
+
+  def close(self) -> None:
+    """Wait until the messages are sent."""
+    self._outbox.put(None)
+    self._writing.join()
+
+
+async def serve(run: Run) -> None:
+  """Serve a run until it ends."""
+  folder = Path(run.start.config.journal)
   try:
-    endpoint = Endpoint(start.config)
-    if not await _is_free(folder, inbox, write):
-      return
-    with storage.Lease(folder, "asking a model", flag="Llm.journal", wait=True):
-      if not inbox.ended:
-        await _serve(start, endpoint, inbox, write)
-    await endpoint.api.close()
+    endpoint = Endpoint(run.start.config)
+    if await _is_free(folder, run):
+      with storage.Lease(folder, "asking a model", flag="Llm.journal", wait=True):
+        if not run.ended:
+          await _serve(run, endpoint)
+      await endpoint.api.close()
     return
   except InputError as error:
-    write({"stop": session.INPUT, "text": str(error)})
+    run.tell({"stop": session.INPUT, "text": str(error)})
   except (OSError, sqlite3.Error) as error:
     text = f"{folder}: cannot be written ({error}); all replies so far are kept"
-    write({"stop": session.FAILED, "text": text})
-  while await inbox.get() is not None:  # until the run has read that
+    run.tell({"stop": session.FAILED, "text": text})
+  while await run.receive() is not None:  # until the run has read that
     pass
 
 
-async def _is_free(folder: Path, inbox: Inbox, write: Write) -> bool:
+async def _is_free(folder: Path, run: Run) -> bool:
   """Wait until no process has the lease; return False if the run ends first."""
   told = False
-  while not inbox.ended:
+  while not run.ended:
     # A look at the lease of another machine takes a minute.
     looking = asyncio.create_task(asyncio.to_thread(storage.is_held, folder))
     await asyncio.wait([looking], timeout=_SETTLING)
     if not told and (not looking.done() or looking.result()):
       text = "waiting for another process that asks a model or ends its requests"
-      write({"note": f"{folder}: {text}", "wait": True})
+      run.tell({"note": f"{folder}: {text}", "wait": True})
       told = True
     if not await looking:
       return True
@@ -210,19 +239,13 @@ async def _is_free(folder: Path, inbox: Inbox, write: Write) -> bool:
   return False
 
 
-async def _serve(start: Start, endpoint: Endpoint, inbox: Inbox, write: Write) -> None:
-  config = start.config
-  journal = Journal(Path(config.journal))
-  budget = journal.budget(prices.picodollars(config.budget_usd))
-  writer = Writer(journal.path, _SPARE + _SPARE_PER_REPLY * config.concurrency)
-  opened = journal.open_batches(config.base_url.rstrip("/"))
-  here = sum(money for batch in opened for _, money in batch.calls.values())
-  number, elsewhere = journal.next_call(), budget.reserved - here
-  shared = Session(config, start.price, budget, writer, number, elsewhere, write)
-  batches = Batches(shared, endpoint, opened, Online(shared, endpoint).take)
+async def _serve(run: Run, endpoint: Endpoint) -> None:
+  journal = Journal(Path(run.start.config.journal))
+  shared = Session(run.start.config, run.start.price, journal, run.tell)
+  batches = Batches(shared, endpoint, Online(shared, endpoint).take)
 
   async def listen() -> None:
-    while (message := await inbox.get()) is not None:
+    while (message := await run.receive()) is not None:
       if message == FLUSH:
         batches.flush()
       # An earlier sender may have finished after the run looked.
@@ -234,45 +257,24 @@ async def _serve(start: Start, endpoint: Endpoint, inbox: Inbox, write: Write) -
   shared.tell(begun=True)
   await shared.finish(listen())
   journal.close()
-  writer.close()
 
 
-async def main(connection: Connection) -> None:
-  """Serve the run at the other end of a pipe."""
-  loop, inbox, outbox = asyncio.get_running_loop(), Inbox(), queue.SimpleQueue()
+async def _main(descriptor: int) -> None:
+  run = Run(Connection(descriptor))
 
-  def put(message: Any) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has ended
-      loop.call_soon_threadsafe(inbox.put_nowait, message)
+  async def watch() -> None:  # a child of the dead run may hold the pipe open
+    while os.getppid() == run.start.pid:
+      await asyncio.sleep(_LOOK_SECONDS)
+    run.end()
 
-  def read() -> None:
-    with contextlib.suppress(EOFError, OSError):  # the run has ended
-      while (message := connection.recv()) is not None:
-        put(message)
-    put(None)
-
-  def write() -> None:  # the run may be busy
-    with contextlib.suppress(OSError):
-      while (message := outbox.get()) is not None:
-        connection.send(message)
-
-  def watch() -> None:  # a child of the dead run may hold the pipe open
-    while os.getppid() == start.pid:
-      time.sleep(_LOOK_SECONDS)
-    put(None)
-
-  loop.add_signal_handler(signal.SIGTERM, put, None)  # ends as if the run had died
-  start = connection.recv()
-  writing = threading.Thread(target=write, daemon=True)
-  for thread in (
-    writing,
-    *(threading.Thread(target=t, daemon=True) for t in (read, watch)),
-  ):
-    thread.start()
-  await serve(start, inbox, outbox.put)
-  outbox.put(None)
-  writing.join()
+  # SIGTERM ends it as if the run had died.
+  asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, run.end)
+  watching = asyncio.create_task(watch())
+  await serve(run)
+  watching.cancel()
+  run.close()
 
 
-if __name__ == "__main__":
-  asyncio.run(main(Connection(int(sys.argv[1]))))
+def main(descriptor: int) -> None:
+  """Serve the run at the other end of a pipe, given by its file descriptor."""
+  asyncio.run(_main(descriptor))

@@ -7,19 +7,19 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from phi1_jax.llm import journal, prices, reply
-from phi1_jax.llm.budget import Budget
 from phi1_jax.llm.config import LlmConfig
 from phi1_jax.llm.endpoint import Failure, Verdict
-from phi1_jax.llm.journal import Writer
+from phi1_jax.llm.journal import Call, Journal, Statement, Writer
 from phi1_jax.llm.prices import Price
 
 # Why a sender stops; the run raises InputError, BudgetError or RequestError.
 INPUT, BUDGET, FAILED = "input", "budget", "failed"
 _KEPT = "all replies so far are kept"
+_SPARE, _SPARE_PER_REPLY = 1 << 20, 1 << 16  # bytes of disk, see Writer
 log = logging.getLogger(__name__)
 
 
@@ -42,27 +42,17 @@ class Ask:
     return json.loads(self.request)["body"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Call:
-  """One sending of a request: its number in the journal, and what is reserved."""
-
-  number: int
-  key: str
-  reserve: int
-  batch: str | None = None
-
-
 class Session:
   """Runs tasks, pays for calls, writes them down, and tells the run.
 
   Args:
     price: of calls outside of batches.
-    next_call: number of the next call.
-    elsewhere: picodollars reserved for open batches of other endpoints.
+    past: the journal, whose folder this process has to itself.
     write: sends a message to the run.
 
   Attributes:
-    stopped: the message that says why nothing more may be sent, or None.
+    budget: the money of the journal.
+    opened: batches of this endpoint that earlier runs left open.
     changed: set when a task has ended or money was released.
   """
 
@@ -70,18 +60,19 @@ class Session:
     self,
     config: LlmConfig,
     price: Price,
-    budget: Budget,
-    writer: Writer,
-    next_call: int,
-    elsewhere: int,
+    past: Journal,
     write: Callable[[dict[str, Any]], None],
   ):
-    self.config, self.budget, self.writer = config, budget, writer
+    self.config, self._write, self._next = config, write, past.next_call()
     self._prices = {False: price, True: price.batch()}
-    self._next, self._elsewhere, self._write = next_call, elsewhere, write
-    self._ended, self.changed = asyncio.Event(), asyncio.Event()
+    self.budget = past.budget(prices.picodollars(config.budget_usd))
+    self.writer = Writer(past.path, _SPARE + _SPARE_PER_REPLY * config.concurrency)
+    self.opened = past.open_batches(config.base_url.rstrip("/"))
+    here = sum(call.reserve for batch in self.opened for call in batch.calls.values())
+    self._elsewhere = self.budget.reserved - here  # in batches of other endpoints
+    self.changed, self._ended = asyncio.Event(), asyncio.Event()
     self._tasks: set[asyncio.Task[None]] = set()
-    self.stopped: dict[str, Any] | None = None
+    self._stopped: dict[str, Any] | None = None
 
   @property
   def stopping(self) -> bool:
@@ -99,12 +90,16 @@ class Session:
 
   def stop(self, kind: str, text: str, **more: Any) -> None:
     """End the work for a reason; the first reason counts."""
-    self.stopped = self.stopped or {"stop": kind, "text": text, **more}
-    self._ended.set()
+    self._stopped = self._stopped or {"stop": kind, "text": text, **more}
+    self._end()
 
-  def stop_for(self, verdict: Verdict, text: str) -> None:
+  def _end(self) -> None:
+    self._ended.set()
+    self.changed.set()
+
+  def stop_for(self, failure: Failure, text: str) -> None:
     """End the work because no request would be answered."""
-    if verdict is Verdict.NO_MONEY:
+    if failure.verdict is Verdict.NO_MONEY:
       text += "\nthe account has no money left; nothing is lost, run the same command "
       self.stop(FAILED, text + "again when it has")
     else:
@@ -119,13 +114,13 @@ class Session:
     task.add_done_callback(self._tasks.discard)
 
   async def _guard(self, work: Coroutine[None, None, None]) -> None:
-    folder = self.config.journal
     try:
       await work
     except StoppedError:
       pass
     except (sqlite3.Error, OSError) as error:
-      self.stop(FAILED, f"{folder}: cannot be written ({error}); {_KEPT}")
+      text = f"{self.config.journal}: cannot be written ({error}); {_KEPT}"
+      self.stop(FAILED, text)
     except Exception as error:  # a bug, or an answer that nobody thought of
       log.exception("in a task of the sender")
       text = f"cannot go on ({type(error).__name__}: {str(error)[:200]})"
@@ -135,20 +130,20 @@ class Session:
   async def finish(self, ended: Coroutine[None, None, None]) -> None:
     """Wait until the run has ended or the work has, then for all tasks."""
     running = asyncio.create_task(ended)
-    running.add_done_callback(lambda _: self._ended.set())
+    running.add_done_callback(lambda _: self._end())
     await self._ended.wait()
     while self._tasks:
       await asyncio.wait(self._tasks)
-    self.tell(**(self.stopped or {"ended": True}))
+    self.tell(**(self._stopped or {"ended": True}))
     await running
+    self.writer.close()
 
   async def wait(self, seconds: float | None) -> None:
     """Wait for a change, for the end of the work, or so long."""
     self.changed.clear()
-    waits = [asyncio.create_task(e.wait()) for e in (self.changed, self._ended)]
-    await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    for wait in waits:
-      wait.cancel()
+    if not self.stopping:
+      with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(self.changed.wait(), seconds)
 
   async def sleep(self, seconds: float) -> None:
     """Wait so long, or until the end of the work."""
@@ -158,25 +153,23 @@ class Session:
   def reserve(self, ask: Ask, batch: str | None = None) -> Call:
     """Reserve the money of a call that fits; `note` it before it is sent."""
     self.budget.reserved += ask.reserve
-    call = Call(self._next, ask.key, ask.reserve, batch)
     self._next += 1
-    return call
+    return Call(self._next - 1, ask.key, ask.reserve, batch)
 
-  async def note(self, *calls: tuple[Call, Ask]) -> None:
-    """Commit calls that are about to be sent."""
-    await self.writer.write(
-      journal.insert(
-        "calls", **dataclasses.asdict(call), request=ask.request, sent=time.time()
-      )
+  async def note(
+    self, *calls: tuple[Call, Ask], batch: Sequence[Statement] = ()
+  ) -> None:
+    """Commit calls that are about to be sent, and the batch that they are part of."""
+    rows = (
+      {**dataclasses.asdict(call), "request": ask.request, "sent": time.time()}
       for call, ask in calls
     )
+    await self.writer.write([*batch, *(journal.insert("calls", **row) for row in rows)])
 
   async def replied(self, call: Call, raw: bytes) -> None:
     """Commit a reply, or for a batch the line of its output file; settle the cost."""
-    content = reply.load(raw)
-    if call.batch is not None:
-      content = reply.of_batch_line(content)
-    usage, price = reply.usage_of(content), self._prices[call.batch is not None]
+    in_batch = call.batch is not None
+    usage, price = reply.usage_of(reply.load(raw, in_batch)), self._prices[in_batch]
     cost = price.cost(usage.prompt, usage.completion) if usage else call.reserve
     columns = {
       "cost": cost,
@@ -188,6 +181,7 @@ class Session:
     await self.writer.write([journal.settle(call.number, "reply", **columns)])
     self.budget.settle(call.reserve, cost)
     self._check()
+    self.tell(reply=call.key)
 
   async def failed(self, calls: Iterable[Call], failure: Failure) -> None:
     """Commit that calls brought no reply."""

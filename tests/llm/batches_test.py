@@ -144,7 +144,7 @@ def test_an_open_batch_is_read_by_the_next_run(
   (batch,) = journal_of(config).open_batches()
   assert len(batch.calls) == 10
   budget = budget_of(config)
-  assert budget.reserved == sum(money for _, money in batch.calls.values()) > 0
+  assert budget.reserved == sum(c.reserve for c in batch.calls.values()) > 0
   assert budget.doubtful == 0
   with Client(config) as client:
     assert client.estimate(requests(11)).to_send == 1

@@ -1,14 +1,14 @@
 """A counting server, and runs against it."""
 
 import asyncio
-import contextlib
-import queue
+import os
 import threading
+from multiprocessing.connection import Connection
 
 import pytest
 
 from phi1_jax.llm import sender
-from phi1_jax.llm.client import Client
+from phi1_jax.llm.client import Client, SenderProcess
 from phi1_jax.llm.config import LlmConfig
 from phi1_jax.llm.conversation import Malformed
 from phi1_jax.llm.request import Message, Request
@@ -86,37 +86,24 @@ def ask(parse):
   return run
 
 
-class ThreadSender:
+class ThreadSender(SenderProcess):
   """A sender in a thread, which starts a second sooner than a process."""
 
-  def __init__(self, folder, start):
-    self._out, self._loop = queue.SimpleQueue(), asyncio.new_event_loop()
-    self._in = sender.Inbox()
-    self._thread = threading.Thread(target=self._work, args=(start,))
+  def _start(self, pipe):
+    connection = Connection(os.dup(pipe.fileno()))
+    self._log.touch()
+
+    async def work():
+      run = sender.Run(connection)
+      await sender.serve(run)
+      run.close()
+      connection.close()
+
+    self._thread = threading.Thread(target=asyncio.run, args=(work(),))
     self._thread.start()
 
-  def _work(self, start):
-    self._loop.run_until_complete(sender.serve(start, self._in, self._out.put))
-    self._loop.close()
-    self._out.put(None)
-
-  def send(self, message):
-    with contextlib.suppress(RuntimeError):  # it has ended
-      self._loop.call_soon_threadsafe(self._in.put_nowait, message)
-
-  def receive(self, seconds):
-    try:
-      yield self._out.get(seconds > 0, seconds or None)
-      while True:
-        yield self._out.get_nowait()
-    except queue.Empty:
-      pass
-
-  def close(self, seconds):
-    self.send(None)
-    while (message := self._out.get()) is not None:
-      yield message
-    self._thread.join()
+  def _ended(self):
+    return self._thread.join()
 
 
 @pytest.fixture

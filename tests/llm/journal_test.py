@@ -5,79 +5,20 @@ import json
 import multiprocessing
 import pathlib
 import sqlite3
-import zlib
 
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.llm import import_jsonl, journal
+from phi1_jax.llm import journal
 from phi1_jax.llm.journal import Journal, Writer
 
 pytestmark = pytest.mark.usefixtures("thread_sender")
 
 
-def write_old(folder, kind, rows, tail=b""):
-  """Write a file of a journal of version 0.1."""
-  folder.mkdir(exist_ok=True)
-  lines = [json.dumps({"journal": f"phi1_jax.llm {kind}", "version": 1}).encode()]
-  for row in rows:
-    rest = json.dumps({"time": 1.0, **row}).encode()[1:]
-    lines.append(b'{"crc32": "%08x", ' % zlib.crc32(rest) + rest)
-  (folder / f"{kind}.jsonl").write_bytes(b"\n".join(lines) + b"\n" + tail)
-
-
-@pytest.fixture
-def old(configure, requests, server):
-  """A journal of version 0.1: a reply, a broken one, a failure and a lost call."""
-  config = configure(server.url)
-  folder, wanted = pathlib.Path(config.journal), requests(4)
-  sent = [{"call": n, "key": f"k{n}", "reserve": 100, "batch": None} for n in range(4)]
-  write_old(folder, "sent", sent, b'{"crc32": "torn')
-  message = {"message": {"content": "answer old"}, "finish_reason": "stop"}
-  good = json.dumps({"choices": [message]})
-  replies = [
-    {
-      **{"key": f"k{n}", "call": n, "picodollars": cost, "batch": None, "raw": raw},
-      **{"usage": {"prompt": 3, "completion": 2}, "price": {}, "sample": 0},
-      **{"prompt_id": "test", "prompt_version": "1"},
-      "request": wanted[n].content(config)["body"],
-    }
-    for n, (raw, cost) in enumerate([(good, 10), ('{"broken', 70)])
-  ]
-  write_old(folder, "replies", replies)
-  failure = {"call": 2, "key": "k2", "released": True, "status": 500, "reason": "x"}
-  write_old(folder, "failures", [failure])
-  return config, folder, wanted
-
-
-def test_the_journal_of_version_0_1_is_converted(server, ask, old, capsys):
-  config, folder, wanted = old
-  with pytest.raises(InputError, match=f"import_jsonl {folder} --base_url"):
-    Journal(folder)
-  before = {path.name: path.read_bytes() for path in folder.iterdir()}
-  words = [str(folder), f"--base_url={config.base_url}/"]
-  assert import_jsonl.main(words) == 0
-  assert capsys.readouterr().out == f"{folder}/journal.sqlite: 4 calls\n"
-  budget = Journal(folder).budget(1000)
-  assert (budget.spent, budget.doubtful, budget.doubtful_calls) == (10, 170, 2)
-  (outcome,) = ask(config, wanted[:1])
-  assert outcome.value == "answer old"
-  assert server.counts()["came"] == 0
-  assert {n: (folder / n).read_bytes() for n in before} == before
-  assert import_jsonl.main(words) == 2
-
-
-def test_what_cannot_be_converted_is_named(old):
-  _, folder, _ = old
-  path = folder / "replies.jsonl"
-  path.write_bytes(path.read_bytes().replace(b"answer", b"anSwer"))
-  with pytest.raises(InputError, match=r"replies.jsonl, line 2: damaged"):
-    import_jsonl.convert(folder, "u")
-  path.write_bytes(path.read_bytes().replace(b"anSwer", b"answer"))
-  write_old(folder, "batches", [{"batch": "b", "state": "created", "id": "batch_9"}])
-  with pytest.raises(InputError, match="batch_9 is not finished"):
-    import_jsonl.convert(folder, "u")
-  assert not (folder / "journal.sqlite").exists()
+def test_a_journal_of_version_0_1_is_refused(tmp_path):
+  (tmp_path / "sent.jsonl").write_text("{}\n")
+  with pytest.raises(InputError, match=r"a journal of version 0\.1, which"):
+    Journal(tmp_path)
 
 
 def test_the_request_is_kept_with_its_reply(server, configure, requests, ask):
