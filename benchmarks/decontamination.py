@@ -1,35 +1,29 @@
-"""What decontamination finds, what it takes by mistake, and where its thresholds lie.
+"""What decontamination finds, and what it takes by mistake.
 
     python benchmarks/decontamination.py
 
-Three tables. Recall: every problem of HumanEval and MBPP in disguise (plants.py), alone
+Two tables. Recall: every problem of HumanEval and MBPP in disguise (plants.py), alone
 and inside of a module of the standard library, by signal and by the rules together.
 Precision: what the rules drop of the standard library, all of it, to be judged by eye.
-Random pairs: how near to a threshold come pairs that are not related.
 """
 
 import argparse
 import collections
-import random
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
 import plants
-from rapidfuzz.distance import Levenshtein
-from rapidfuzz.process import cdist
 
-from phi1_jax.curation import card, embedding, references, verdict
+from phi1_jax.curation import card, references, verdict
 from phi1_jax.curation.config import DecontaminateConfig
-from phi1_jax.curation.references import Embed, Index
+from phi1_jax.curation.references import Index
 from phi1_jax.curation.verdict import Evidence
 from phi1_jax.data import corpora
 from phi1_jax.problems.problem import Problem
-from phi1_jax.text import shingles, source, trees
+from phi1_jax.text import source
 
 BENCHMARKS = DecontaminateConfig(("",)).benchmarks
 HOST_CHARACTERS = 6000
-QUANTILES = (0.5, 0.9, 0.99, 0.999, 0.9999, 1.0)
 
 
 def library() -> list[tuple[str, str]]:
@@ -124,69 +118,10 @@ def precision(
           yield f"{tau:g}", path, found.problem, why, found.function, found.record()
 
 
-def pairs(
-  index: Index, texts: Sequence[tuple[str, str]], draws: int
-) -> Iterator[tuple[object, ...]]:
-  """Quantiles of each measure over pairs drawn at random."""
-  rng = random.Random(0)
-  functions = [f for _, text in texts for f in source.functions(text)]
-  shapes = [trees.shape(f.node) for f in rng.sample(functions, 2000)]
-  written = [shape.written for shape in shapes if shape]
-  for low, high in ((1, 15), (15, 21), (21, 40), (40, 1000)):
-    some = [
-      shape.written
-      for reference in index.references
-      for shape in reference.shapes
-      if low <= len(shape.written) < high
-    ]
-    rates = cdist(some, written, scorer=Levenshtein.normalized_similarity).ravel()
-    name = f"AST match rate, problem of {low} to {high - 1} tokens, library function"
-    yield name, f"{len(rates):,}", *quantiles(rates)
-  sets = [shingles.shingles(source.words(text), 5) for _, text in texts]
-  drawn = [rng.sample(sets, 2) for _ in range(draws)]
-  similar = [shingles.jaccard(one, other) for one, other in drawn]
-  yield "Jaccard of library modules, shingles of 5", f"{draws:,}", *quantiles(similar)
-  runs = [e.text_runs for _, text in texts for e in index.evidence(text, 1.0)]
-  blank = len(index.references) * len(texts) - len(runs)
-  values = np.concatenate([np.zeros(blank), runs])
-  yield (
-    "13-grams of a problem's text in a module",
-    f"{len(values):,}",
-    *quantiles(values),
-  )
-
-
-def distances(
-  index: Index, texts: Sequence[tuple[str, str]], embed: Embed
-) -> Iterator[tuple[object, ...]]:
-  """Quantiles of embedding distances: unrelated functions, each problem's plants."""
-  rng = random.Random(0)
-  functions = [f.source for _, text in texts for f in source.functions(text)]
-  every = {n: e.code for n, e in enumerate(index.references)}
-  wanted = references.embed_code(embed, list(every.values()))
-  sets = {"library function": rng.sample(functions, 1000)}
-  for kind in ("renamed", "paraphrased docstring", "all at once, no text"):
-    of = {p.id: plants.KINDS[kind](p) for _, p in references.problems(BENCHMARKS)}
-    sets[kind] = [of[e.id] or e.code for e in index.references]
-  for name, found in sets.items():
-    close = references.embed_code(embed, found) @ wanted.T
-    values = close.ravel() if name == "library function" else np.diagonal(close)
-    apart = np.sqrt(np.maximum(0.0, 2.0 - 2.0 * values))
-    yield f"embedding distance, {name}", f"{len(apart):,}", *quantiles(apart)
-
-
-def quantiles(values: Sequence[float] | np.ndarray) -> Iterator[str]:
-  """Formatted quantiles."""
-  yield from (f"{value:.3g}" for value in np.quantile(values, QUANTILES))
-
-
 def main() -> None:
   """Parses the command line and prints the tables."""
   parser = argparse.ArgumentParser(description="Decontamination.")
   parser.add_argument("--taus", default="0.95,0.9,0.85,0.8")
-  parser.add_argument("--draws", type=int, default=100_000)
-  parser.add_argument("--checkpoint", help="a model: how far apart are embeddings?")
-  parser.add_argument("--pooling", choices=("mean", "last"), default="last")
   arguments = parser.parse_args()
   taus = [float(tau) for tau in arguments.taus.split(",")]
   named = references.problems(BENCHMARKS)
@@ -209,11 +144,6 @@ def main() -> None:
     print(f"tau {tau:g}: {len(paths)} files ({len(paths) / len(texts):.2%})")
   head = ["tau", "file", "problem", "rule", "function", "evidence"]
   print("\n" + card.table(head, rows))
-  head = ["random pairs", "pairs", *(f"{q:.2%}" for q in QUANTILES)]
-  print(card.table(head, pairs(index, texts, arguments.draws)))
-  if arguments.checkpoint:
-    embed = embedding.opened(arguments.checkpoint, arguments.pooling, 512).embed
-    print(card.table(head, distances(index, texts, embed)))
 
 
 if __name__ == "__main__":

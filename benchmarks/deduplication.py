@@ -75,7 +75,7 @@ def ours(texts: Sequence[str]) -> Removed:
       Keep(Document(identify(str(n), text), text, "s", "MIT", "code", str(n)))
       for n, text in enumerate(texts)
     ]
-    folders.spill(given, "x.parquet", made)
+    folders.spill(given / "x.parquet", made)
     config = DeduplicateConfig((str(given / "x.parquet"),), maximum_loss=1.0)
     deduplicate.run(Job(config, out, Engine(workers=1)))
     return {places[drop.document.id] for drop in folders.dropped(out)}
