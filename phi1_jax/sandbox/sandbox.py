@@ -1,7 +1,6 @@
 """Sandbox: a handful of workers, and the order in which programs go to them."""
 
 import collections
-import dataclasses
 import logging
 import os
 import re
@@ -13,29 +12,12 @@ from phi1_jax import InputError, cores
 from phi1_jax.sandbox import levels
 from phi1_jax.sandbox.packages import find as find_packages
 from phi1_jax.sandbox.program import OUTCOMES, Program, Verdict
-from phi1_jax.sandbox.worker import Lost, Worker
+from phi1_jax.sandbox.worker import START_SECONDS, Lost, Worker
 
 ENVIRONMENT = "PHI1_JAX_ISOLATION"
-_START_SECONDS = 30.0
 _GRACE_SECONDS = 10.0  # beyond the wall limit, which the worker itself watches
 _FAILED_STARTS = 3
 _OVERRIDES_EQ = re.compile(r"\b__eq__\b")
-
-
-@dataclasses.dataclass
-class _Seat:
-  """A place for one worker, and what it is doing."""
-
-  worker: Worker
-  deadline: float
-  ready: bool = False
-  job: "_Job | None" = None
-
-
-@dataclasses.dataclass
-class _Job:
-  program: Program
-  attempts: int = 1
 
 
 class Sandbox:
@@ -75,7 +57,7 @@ class Sandbox:
     self._packages = find_packages(packages)
     self._minimum_wall_seconds = minimum_wall_seconds
     self._workers = workers or cores()
-    self._seats: list[_Seat] = []
+    self._pool: list[Worker] = []
     self._failed_starts = 0
     self._selector = selectors.DefaultSelector()
     self._launch, self._greeting = self._choose(isolation, require_isolation)
@@ -89,8 +71,8 @@ class Sandbox:
 
   def close(self) -> None:
     """Ends all workers."""
-    for seat in list(self._seats):
-      self._replace(seat)
+    for worker in list(self._pool):
+      self._end(worker)
     self._selector.close()
 
   def record(self) -> dict:
@@ -127,38 +109,39 @@ class Sandbox:
     Raises:
       InputError: two programs have the same key.
     """
-    waiting = iter(programs)
-    again: collections.deque[_Job] = collections.deque()
-    keys: set[str] = set()
+    waiting, keys, retried = iter(programs), set(), set()
+    again: collections.deque[Program] = collections.deque()
     exhausted = False
     try:
       while True:
-        while not exhausted and (seat := self._idle_seat()):
+        while not exhausted and (worker := self._idle_worker()):
           program = next(waiting, None)
           if program is None:
             exhausted = True
-            break
-          if program.key in keys:
+          elif program.key in keys:
             raise InputError(f"Sandbox.run: two programs have the key {program.key!r}.")
-          keys.add(program.key)
-          self._give(seat, _Job(program))
-        if exhausted and not self._busy():
+          else:
+            keys.add(program.key)
+            self._give(worker, program)
+        if exhausted and not any(worker.program for worker in self._pool):
           if not again:
             return
-          if seat := self._idle_seat():
-            self._give(seat, again.popleft())
-        for job, answer in self._wait():
-          verdict = _verdict(job, answer)
-          if job.attempts == 1 and verdict.outcome in ("wall_limit", "worker_lost"):
-            again.append(_Job(job.program, attempts=2))
+          if worker := self._idle_worker():
+            self._give(worker, again.popleft())
+        for program, answer in self._wait():
+          attempts = 1 + (program.key in retried)
+          verdict = _verdict(program, answer, attempts)
+          if attempts == 1 and verdict.outcome in ("wall_limit", "worker_lost"):
+            retried.add(program.key)
+            again.append(program)
           else:
             yield verdict
     finally:
-      for seat in [seat for seat in self._seats if seat.job]:
-        self._replace(seat)
+      for worker in [worker for worker in self._pool if worker.program]:
+        self._end(worker)
 
   def _choose(self, forced: str | None, require_isolation: bool):
-    """The first level at which a worker really starts and judges a program."""
+    """Return the first level at which a worker judges a program, and its greeting."""
     self._unavailable: dict[str, str] = {}
     for level in [forced] if forced else levels.LEVELS:
       try:
@@ -192,93 +175,85 @@ class Sandbox:
     )
 
   def _probe(self, launch: levels.Launch) -> dict:
-    """Judges one right and one wrong program at a level; returns the greeting."""
-    worker = self._start(launch)
+    """Judge a right and a wrong program at a level; return the greeting."""
+    worker = Worker(launch, self._memory_bytes)
     try:
-      greeting = _receive_within(worker, _START_SECONDS)
+      greeting = _receive_within(worker, START_SECONDS)
       for right in (True, False):
         code = f"def f(x):\n  return x + {int(right)}\n"
         program = Program("probe", code, ("assert f(1) == 2",), cpu_seconds=10.0)
-        worker.send(*self._messages(program))
-        answer = _receive_within(worker, _START_SECONDS)
+        worker.send(self._limits(program), _body(program))
+        answer = _receive_within(worker, START_SECONDS)
         if answer["outcome"] != ("passed" if right else "wrong"):
           raise Lost(f"the probe ended as {answer['outcome']}: {answer['detail']}")
       return greeting
     finally:
       worker.close()
 
-  def _start(self, launch: levels.Launch) -> Worker:
-    return Worker(launch, self._memory_bytes, launch.packages)
-
-  def _messages(self, program: Program) -> tuple[dict, dict]:
+  def _limits(self, program: Program) -> dict[str, float]:
     wall = max(4 * program.cpu_seconds, self._minimum_wall_seconds)
-    limits = {"cpu_seconds": program.cpu_seconds, "wall_seconds": wall}
-    body = {
-      "code": program.code,
-      "tests": program.tests,
-      "in_process": program.in_process,
-    }
-    return limits, body
+    return {"cpu_seconds": program.cpu_seconds, "wall_seconds": wall}
 
-  def _busy(self) -> bool:
-    return any(seat.job for seat in self._seats)
+  def _idle_worker(self) -> Worker | None:
+    """Return a worker that is ready; start those that are missing."""
+    while len(self._pool) < self._workers:
+      worker = Worker(self._launch, self._memory_bytes)
+      self._pool.append(worker)
+      self._selector.register(worker, selectors.EVENT_READ, worker)
+    return next((w for w in self._pool if w.ready and not w.program), None)
 
-  def _idle_seat(self) -> _Seat | None:
-    """A worker that is ready; starts those that are missing."""
-    while len(self._seats) < self._workers:
-      worker = self._start(self._launch)
-      seat = _Seat(worker, time.monotonic() + _START_SECONDS)
-      self._seats.append(seat)
-      self._selector.register(worker, selectors.EVENT_READ, seat)
-    return next((s for s in self._seats if s.ready and not s.job), None)
+  def _give(self, worker: Worker, program: Program) -> None:
+    limits = self._limits(program)
+    worker.program = program
+    worker.deadline = time.monotonic() + limits["wall_seconds"] + _GRACE_SECONDS
+    worker.send(limits, _body(program))
 
-  def _give(self, seat: _Seat, job: _Job) -> None:
-    limits, body = self._messages(job.program)
-    seat.job = job
-    seat.deadline = time.monotonic() + limits["wall_seconds"] + _GRACE_SECONDS
-    seat.worker.send(limits, body)
-
-  def _wait(self) -> Iterator[tuple[_Job, dict]]:
-    """Waits for something to happen; yields jobs that ended, with the answer."""
-    active = [seat for seat in self._seats if seat.job or not seat.ready]
+  def _wait(self) -> Iterator[tuple[Program, dict]]:
+    """Wait for something to happen; yield programs that ended, with the answer."""
+    active = [worker for worker in self._pool if worker.program or not worker.ready]
     if not active:
       return
-    patience = min(seat.deadline for seat in active) - time.monotonic()
+    patience = min(worker.deadline for worker in active) - time.monotonic()
     for key, _ in self._selector.select(max(0.0, patience)):
-      seat: _Seat = key.data
+      worker: Worker = key.data
       try:
-        answer = seat.worker.receive()
+        answer = worker.receive()
       except Lost as error:
-        yield from self._lost(seat, "worker_lost", f"the worker died: {error}")
+        yield from self._lost(worker, "worker_lost", f"the worker died: {error}")
         continue
-      if not seat.ready:
-        seat.ready = True
+      if not worker.ready:
+        worker.ready = True
         self._failed_starts = 0
-      elif seat.job:
-        job, seat.job = seat.job, None
+      elif program := worker.program:
+        worker.program = None
         if answer["recycle"]:
-          self._replace(seat)
-        yield job, answer
+          self._end(worker)
+        yield program, answer
     now = time.monotonic()
-    for seat in [s for s in active if s in self._seats and now > s.deadline]:
-      if seat.job or not seat.ready:
-        yield from self._lost(seat, "wall_limit", "the worker did not answer in time")
+    for worker in active:
+      waits = worker.program or not worker.ready
+      if worker in self._pool and waits and now > worker.deadline:
+        yield from self._lost(worker, "wall_limit", "the worker did not answer in time")
 
-  def _lost(self, seat: _Seat, outcome: str, detail: str):
-    job = seat.job
-    if not seat.ready:
+  def _lost(self, worker: Worker, outcome: str, detail: str):
+    if not worker.ready:
       self._failed_starts += 1
-    self._replace(seat)
-    if job:
-      yield job, {"outcome": outcome, "detail": detail, "failed_test": None}
+    self._end(worker)
+    if worker.program:
+      yield worker.program, {"outcome": outcome, "detail": detail, "failed_test": None}
     if self._failed_starts >= _FAILED_STARTS:
       raise InputError(f"Sandbox: workers no longer start ({detail}).")
 
-  def _replace(self, seat: _Seat) -> None:
-    """Ends a worker; the next call for an idle seat starts another."""
-    self._selector.unregister(seat.worker)
-    seat.worker.close()
-    self._seats.remove(seat)
+  def _end(self, worker: Worker) -> None:
+    """End a worker; the next call for an idle one starts another."""
+    self._selector.unregister(worker)
+    worker.close()
+    self._pool.remove(worker)
+
+
+def _body(program: Program) -> dict:
+  names = ("code", "tests", "in_process")
+  return {name: getattr(program, name) for name in names}
 
 
 def _receive_within(worker: Worker, seconds: float) -> dict:
@@ -289,9 +264,8 @@ def _receive_within(worker: Worker, seconds: float) -> dict:
   return worker.receive()
 
 
-def _verdict(job: _Job, answer: dict) -> Verdict:
-  """A worker's answer as a Verdict; what no worker should say is a lost worker."""
-  program = job.program
+def _verdict(program: Program, answer: dict, attempts: int) -> Verdict:
+  """Return a worker's answer as a Verdict; an unknown outcome is a lost worker."""
   outcome = answer["outcome"] if answer["outcome"] in OUTCOMES else "worker_lost"
   flags = ("overrides_eq",) if _OVERRIDES_EQ.search(program.code) else ()
   if program.in_process:
@@ -303,6 +277,6 @@ def _verdict(job: _Job, answer: dict) -> Verdict:
     failed_test=answer["failed_test"],
     cpu_seconds=answer.get("cpu_seconds", 0.0),
     wall_seconds=answer.get("wall_seconds", 0.0),
-    attempts=job.attempts,
+    attempts=attempts,
     flags=flags,
   )

@@ -5,82 +5,88 @@ import importlib.resources
 import json
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+import time
 
 from phi1_jax.sandbox import levels
 from phi1_jax.sandbox.inside import SOURCES, wire
+from phi1_jax.sandbox.program import Program
 
 # Reads the sources from standard input, so that nothing of the checkout has to be
 # readable in there, and keeps them importable as one package.
 _BOOTSTRAP = """
 import sys
 sys.path[:] = [p for p in sys.path if p]
-import json, os, struct, types
-read = open(0, "rb", 0, closefd=False).read
-def exactly(size):
-  data = b""
-  while len(data) < size:
-    part = read(size - len(data))
-    if not part:
-      try:
-        os.rmdir(os.getcwd())  # made for this process alone, or it cannot be removed
-      finally:
-        raise SystemExit("no sources came")
-    data += part
-  return data
-start = json.loads(exactly(struct.unpack("<I", exactly(4))[0]))
+import json, os, types
+size = int(sys.argv.pop())
+source = open(0, "rb", closefd=False).read(size)
+if len(source) < size:
+  try:
+    os.rmdir(os.getcwd())  # made for this process alone, or it cannot be removed
+  finally:
+    raise SystemExit("no sources came")
+sources, settings = json.loads(source)
 package = sys.modules["inside"] = types.ModuleType("inside")
 package.__path__ = []
-for name, source in start["sources"]:
+for name, source in sources:
   module = sys.modules["inside." + name] = types.ModuleType("inside." + name)
   module.__package__ = "inside"
   exec(compile(source, "<inside/" + name + ".py>", "exec"), module.__dict__)
   setattr(package, name, module)
-settings = start["settings"]
-del start, exactly, read, source
+del source, sources, size
 module.main(settings)
 """
-
-
+START_SECONDS = 30.0
 _LEAVE_SECONDS = 2.0
 
 
 class Lost(Exception):
-  """The worker's process is gone, or never worked; the message says what it said."""
+  """The worker's process is gone, or never worked; the message is its last line."""
 
 
 class Worker:
-  """Starts a worker; it greets when it is ready to take a program.
+  """A worker's process; it greets when it is ready to take a program.
 
   Args:
-    launch: how.
+    launch: how to start it.
     memory_bytes: address space of one program.
-    packages: paths of packages, as they are inside.
+
+  Attributes:
+    ready: whether it has greeted.
+    program: the program that it judges, if any.
+    deadline: the time by which it must greet or answer.
   """
 
-  def __init__(
-    self, launch: levels.Launch, memory_bytes: int, packages: Sequence[str] = ()
-  ):
-    self._own_scratch = None if launch.scratch else levels.make_scratch()
+  def __init__(self, launch: levels.Launch, memory_bytes: int):
+    self.ready = False
+    self.program: Program | None = None
+    self.deadline = time.monotonic() + START_SECONDS
+    folder = importlib.resources.files("phi1_jax.sandbox") / "inside"
+    sources = [(name, (folder / f"{name}.py").read_text()) for name in SOURCES]
+    self._scratch = None if launch.has_mounts else levels.make_scratch()
+    settings = {
+      "memory_bytes": memory_bytes,
+      "own_pid_namespace": launch.has_mounts,
+      "scratch": [self._scratch] if self._scratch else levels.SCRATCH,
+      "packages": launch.packages,
+    }
+    start = json.dumps([sources, settings]).encode()
+    environment = dict(levels.ENVIRONMENT)
+    if self._scratch:
+      environment.update(HOME=self._scratch, TMPDIR=self._scratch)
     with contextlib.ExitStack() as stack:  # `close` closes it
       self._complaints = stack.enter_context(tempfile.TemporaryFile())
       stack.pop_all()
-    scratch = launch.scratch or (self._own_scratch,)
-    environment = dict(launch.environment)
-    if self._own_scratch:
-      environment.update(HOME=self._own_scratch, TMPDIR=self._own_scratch)
     try:
       self._process = subprocess.Popen(
-        [*launch.command, "-c", _BOOTSTRAP],
+        [*launch.command, "-c", _BOOTSTRAP, str(len(start))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=self._complaints,
         env=environment,
-        cwd=self._own_scratch or "/",
+        cwd=self._scratch or "/",
         start_new_session=True,
         bufsize=0,
         **levels.identity(),
@@ -91,15 +97,9 @@ class Worker:
     assert self._process.stdin is not None  # both are pipes
     assert self._process.stdout is not None
     self._input, self._output = self._process.stdin, self._process.stdout
-    folder = importlib.resources.files("phi1_jax.sandbox") / "inside"
-    sources = [(name, (folder / f"{name}.py").read_text()) for name in SOURCES]
-    settings = {
-      "memory_bytes": memory_bytes,
-      "own_pid_namespace": launch.own_pid_namespace,
-      "scratch": scratch,
-      "packages": list(packages),
-    }
-    self.send({"sources": sources, "settings": settings})
+    with contextlib.suppress(OSError):  # see `send`
+      while start:
+        start = start[self._input.write(start) or 0 :]
 
   def fileno(self) -> int:
     """Readable when there is a message, or when the worker is gone."""
@@ -112,11 +112,9 @@ class Worker:
 
   def send(self, *messages: dict) -> None:
     """Sends messages; a worker that is gone shows when it is read from."""
-    try:
+    with contextlib.suppress(OSError):
       for message in messages:
         wire.send(self._input.fileno(), message)
-    except OSError:
-      pass
 
   def receive(self) -> dict:
     """Reads the greeting, or all of an answer; Lost if there is none."""
@@ -126,7 +124,7 @@ class Worker:
         answer.update(wire.receive(self.fileno()))
       return answer
     except (EOFError, OSError, wire.TooLarge, json.JSONDecodeError):
-      raise Lost(self._last_words()) from None
+      raise Lost(self._last_line()) from None
 
   def close(self) -> None:
     """Ends the worker and all in its sandbox, and removes its folder.
@@ -154,16 +152,14 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
           os.kill(int(pid), signal.SIGKILL)
 
-  def _last_words(self) -> str:
+  def _last_line(self) -> str:
     self._complaints.seek(0, os.SEEK_END)
     self._complaints.seek(max(0, self._complaints.tell() - 2000))
     lines = self._complaints.read().decode(errors="replace").strip().splitlines()
-    return lines[-1][:300] if lines else "it ended without a word"
+    return lines[-1][:300] if lines else "it ended without a message"
 
   def _forget_scratch(self) -> None:
-    if not self._own_scratch:
-      return
-    try:
-      shutil.rmtree(self._own_scratch, ignore_errors=True)
-    except RecursionError:  # rm copes with any depth
-      subprocess.run(["rm", "-rf", self._own_scratch], check=False)
+    if self._scratch:  # which may be too deep for shutil.rmtree
+      subprocess.run(
+        ["rm", "-rf", self._scratch], stderr=subprocess.DEVNULL, check=False
+      )

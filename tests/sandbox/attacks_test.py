@@ -132,7 +132,7 @@ FORGERIES = {
     """
     import json, os, struct, sys
     def f(x):
-      evil = {"value": [0], "nodes": [["type", "eval"]]}
+      evil = {"value": [0], "nodes": [["type", ["eval"]]]}
       data = json.dumps(evil).encode()
       for fd in range(3, 64):
         try: os.write(fd, struct.pack("<I", len(data)) + data)

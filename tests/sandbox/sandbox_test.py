@@ -188,7 +188,7 @@ def test_worker_killed_from_outside_loses_nothing():
     for verdict in sandbox.run(programs):
       seen.append(verdict)
       if len(seen) in (5, 15):
-        os.kill(sandbox._seats[0].worker.pid, signal.SIGKILL)
+        os.kill(sandbox._pool[0].pid, signal.SIGKILL)
   assert sorted(v.key for v in seen) == sorted(f"k{i}" for i in range(40))
   assert all(v.passed for v in seen), seen
 

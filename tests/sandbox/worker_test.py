@@ -11,7 +11,7 @@ import pytest
 from phi1_jax import InputError
 from phi1_jax.sandbox import levels
 from phi1_jax.sandbox.program import Program
-from phi1_jax.sandbox.sandbox import Sandbox, _Job
+from phi1_jax.sandbox.sandbox import Sandbox
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -39,7 +39,7 @@ def test_nothing_is_left_to_an_init_that_may_reap_nothing(level, busy):
       list(sandbox.run([Program("p", "", ("1",))]))
       if busy:
         sleeper = Program("s", "import time\ntime.sleep(99)", ())
-        sandbox._give(sandbox._seats[0], _Job(sleeper))
+        sandbox._give(sandbox._pool[0], sleeper)
         time.sleep(0.2)
     assert _children() - before == set()
   finally:
@@ -51,7 +51,7 @@ def test_a_deep_folder_of_a_worker_is_removed():
   with Sandbox(workers=1, isolation="rlimits") as sandbox:
     warm = Program("warm", "", ("1",))
     list(sandbox.run([warm]))
-    folder = sandbox._seats[0].worker._own_scratch
+    folder = sandbox._pool[0]._scratch
     assert folder
     (verdict,) = sandbox.run([Program("deep", code, ("1",))])
     assert verdict.passed, verdict
@@ -64,8 +64,8 @@ from phi1_jax.sandbox.program import Program
 from phi1_jax.sandbox.sandbox import Sandbox
 sandbox = Sandbox(workers=1, isolation=sys.argv[1])
 list(sandbox.run([Program("warm", "", ("1",))]))
-worker = sandbox._seats[0].worker
-print(worker.pid, worker._own_scratch, flush=True)
+worker = sandbox._pool[0]
+print(worker.pid, worker._scratch, flush=True)
 sleeps = "import time\\nopen('x', 'w').close()\\nwhile True: time.sleep(1)"
 list(sandbox.run([Program("p", sleeps, ("1",), cpu_seconds=1000.0)]))
 """

@@ -10,6 +10,7 @@ where something was, and are taken out again.
 from __future__ import annotations
 
 import itertools
+import operator
 import struct
 
 _LINEAR_PROBES, _PERTURB_SHIFT = 9, 5  # of CPython's Objects/setobject.c
@@ -17,6 +18,10 @@ _ENTRY_BYTES = 2 * struct.calcsize("P")
 _SMALLEST = 8
 _PROBES = 40  # that are followed for an element
 _FEW, _MOST = 6, 5000  # elements: all orders are tried, or none
+
+
+class Opaque(Exception):
+  """A value that is no plain data."""
 
 
 class _Filler:
@@ -30,60 +35,73 @@ class _Filler:
 
 
 def plan(base, value):
-  """How to build `value` anew: (elements in its order, table size, steps).
+  """What a set is made of, for `build` and `fill`.
 
-  Steps are what to insert, in order: an element's index, or -1 - place for a filler;
-  None means the elements as they come. Returns steps of `[]` if none were found.
+  Its table's size, the number of its elements, these in its order, and steps: what to
+  insert, in order: an element's index, or -1 - place for a filler. No steps mean the
+  elements as they come.
 
   Args:
     base: set or frozenset.
-    value: one, or an instance of a subclass.
+    value: a set, or an instance of a subclass.
+
+  Raises:
+    Opaque: no way to its order is found.
   """
   order = list(base.__iter__(value))
   table = base.__sizeof__(value) - type(value).__basicsize__
-  size = max(_SMALLEST, table // _ENTRY_BYTES)
-  if len(order) < 2 or _same(build(base, order, size, None), order):
-    return order, size, None
-  few = range(len(order)) if len(order) <= _FEW else ()
-  for steps in itertools.chain([_steps(order, size)], itertools.permutations(few)):
-    if _same(build(base, order, size, steps), order):
-      return order, size, list(steps)
-  return order, size, []
+  parts = [max(_SMALLEST, table // _ENTRY_BYTES), len(order), *order]
+  for steps in _ways(order, parts[0]):
+    if _is_like(_made(base, [*parts, *steps]), order):
+      return [*parts, *steps]
+  raise Opaque("a set whose order cannot be kept")
 
 
-def build(base, order: list, size: int, steps):
-  """A new set; see `plan`."""
-  first, fillers, rest = _stages(order, size, steps)
+def _ways(order: list, size: int):
+  yield ()
+  yield _steps(order, size)
+  if len(order) <= _FEW:
+    yield from itertools.permutations(range(len(order)))
+
+
+def build(base, parts):
+  """A new set of the parts that `plan` found; Opaque if its order is another."""
+  made = _made(base, parts)
+  _check(made, parts)
+  return made
+
+
+def fill(target: set, parts) -> None:
+  """Gives a set these parts; Opaque if its order is another."""
+  first, fillers, rest = _stages(parts)
+  set.clear(target)
+  set.update(target, dict.fromkeys(first))
+  set.update(target, rest)
+  set.difference_update(target, fillers)
+  _check(target, parts)
+
+
+def _made(base, parts):
+  first, fillers, rest = _stages(parts)
   result = base(dict.fromkeys(first))
   result = result.union(rest) if rest else result
   return result.difference(fillers) if fillers else result
 
 
-def fill(target: set, order: list, size: int, steps) -> None:
-  """Gives a set these elements; see `plan`."""
-  first, fillers, rest = _stages(order, size, steps)
-  set.clear(target)
-  set.update(target, dict.fromkeys(first))
-  set.update(target, rest)
-  set.difference_update(target, fillers)
+def _check(made, parts) -> None:
+  if not _is_like(made, parts[2 : 2 + parts[1]]):
+    raise Opaque("a set whose elements are in another order here")
 
 
-def is_like(value, order: list) -> bool:
-  """Whether a set that was built iterates in the order that was asked for."""
-  return _same(value, order)
+def _is_like(value, order) -> bool:
+  return len(value) == len(order) and all(map(operator.is_, value, order))
 
 
-def _same(value, order: list) -> bool:
-  return len(value) == len(order) and all(map(_is, value, order))
-
-
-def _is(left, right) -> bool:
-  return left is right
-
-
-def _stages(order: list, size: int, steps):
+def _stages(parts):
   """What is inserted at once, what is taken out at the end, and what is added."""
-  if steps is not None:
+  size, number = parts[:2]
+  order, steps = list(parts[2 : 2 + number]), parts[2 + number :]
+  if steps:
     order = [order[s] if s >= 0 else _Filler(-1 - s) for s in steps]
   room = size // 2 - 1  # a dictionary with more keys makes the table larger
   first, rest = order[:room], order[room:]

@@ -31,30 +31,17 @@ import types
 from typing import Any
 
 from . import sets
+from .sets import Opaque
 
 MESSAGE_BYTES = 1 << 24
 _ATOMS = {type(None), bool, int, float, str}
 _BIG = 1 << 1000  # larger integers travel in hexadecimal: linear time, no digit limit
-_VIEWS = {
-  type({}.keys()): "keys",
-  type({}.values()): "values",
-  type({}.items()): "items",
-}
 _MUTABLE = {
-  "list": list,
-  "dict": dict,
-  "set": set,
-  "bytearray": bytearray,
-  "deque": collections.deque,
-  "Counter": collections.Counter,
-  "OrderedDict": collections.OrderedDict,
-  "defaultdict": collections.defaultdict,
-}
-_DATES = {
-  "datetime": (datetime.datetime, "year month day hour minute second microsecond"),
-  "date": (datetime.date, "year month day"),
-  "time": (datetime.time, "hour minute second microsecond"),
-  "timedelta": (datetime.timedelta, "days seconds microseconds"),
+  kind.__name__: kind
+  for kind in (
+    *(list, dict, set, bytearray, collections.deque, collections.Counter),
+    *(collections.OrderedDict, collections.defaultdict),
+  )
 }
 _WRAPPERS = {  # exactly these: subclasses may have methods, and stay objects
   collections.UserList: list,
@@ -87,10 +74,6 @@ BUILTIN_TYPES = {
 
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-
-
-class Opaque(Exception):
-  """A value that is no plain data."""
 
 
 class TooLarge(Exception):
@@ -191,7 +174,7 @@ class Encoder:
       value = self.objects[index]
       if held is not None and _changed(held, contents(value)):
         base = _base(value)  # of what stays on the other side, only the contents
-        self.nodes[index] = [base.__name__, self._payload(base, value)]
+        self.nodes[index] = [base.__name__, self._many(_PARTS[base](value))]
 
   def _many(self, values) -> list:
     values = list(values)
@@ -205,40 +188,26 @@ class Encoder:
 
   def _node(self, value) -> list:
     kind = type(value)
-    if kind is list or kind is tuple:
-      return [kind.__name__, self._many(value)]
-    if kind is int:
-      return ["int", hex(value)]
-    if kind is float:
-      return ["nan", None]
     if kind.__module__ == "numpy" and _ARRAY.fullmatch(_dtype(value)):
       scalar = kind.__name__ != "ndarray"
       data = value.tobytes().hex()
-      return ["array", [_dtype(value), list(value.shape), data, scalar]]
+      return ["array", [_dtype(value), data, scalar, *value.shape]]
     if kind in _WRAPPERS:
       kind, value = _WRAPPERS[kind], _WRAPPERS[kind](value)
-    if kind in _BASES:
-      return [kind.__name__, self._payload(kind, value)]
+    # A time with a zone, or one that occurs twice, is none of these.
+    if kind in _PARTS and not (
+      getattr(value, "tzinfo", 0) or getattr(value, "fold", 0)
+    ):
+      return [kind.__name__, self._many(_PARTS[kind](value))]
     if kind.__mro__[1:2] == (tuple,) and _is_named_tuple(kind):
-      values = self._many(tuple.__iter__(value))
-      return ["namedtuple", [kind.__name__, list(kind._fields), values]]
-    if kind is range:
-      return ["range", self._many((value.start, value.stop, value.step))]
-    if kind in _VIEWS:
-      return [_VIEWS[kind], self._many(value)]
-    if kind is fractions.Fraction:
-      return ["Fraction", self._many((value.numerator, value.denominator))]
-    if kind is decimal.Decimal:
-      return ["Decimal", str(value)]
-    for tag, (base, fields) in _DATES.items():
-      plain = not getattr(value, "tzinfo", None) and not getattr(value, "fold", 0)
-      if kind is base and plain:
-        return [tag, [getattr(value, field) for field in fields.split()]]
+      values = tuple.__iter__(value)
+      parts = [kind.__name__, " ".join(kind._fields), *values]
+      return ["namedtuple", self._many(parts)]
     for name, constant in _CONSTANTS.items():
       if value is constant:
-        return ["constant", name]
+        return ["constant", [name]]
     if isinstance(value, type) and BUILTIN_TYPES.get(value.__name__) is value:
-      return ["type", value.__name__]
+      return ["type", [value.__name__]]
     return self._derived(value, _base(value))
 
   def _derived(self, value, base) -> list:
@@ -250,28 +219,42 @@ class Encoder:
     own = {name for kind in kinds[: kinds.index(base)] for name in vars(kind)}
     own = own.union(getattr(value, "__dict__", ())) - _HARMLESS
     own = sorted(n for n in own if n.startswith("__") or hasattr(base, n))
-    return ["derived", [node, base.__name__, self._payload(base, value), own]]
+    parts = self._many(_PARTS[base](value))
+    return ["derived", [node, base.__name__, parts, own]]
 
-  def _payload(self, base, value):
-    """The contents of a value as its built-in type has them."""
-    if base in (set, frozenset):
-      order, size, steps = sets.plan(base, value)
-      if steps == []:
-        raise Opaque("a set whose order cannot be kept")
-      return [self._many(order), size, steps]
-    if base in (tuple, list):
-      return self._many(base.__iter__(value))
-    if base is collections.deque:
-      return [value.maxlen, self._many(base.__iter__(value))]
-    if base is collections.defaultdict:
-      return [self.value(value.default_factory), self._many(_items(value))]
-    if issubclass(base, dict):
-      return self._many(_items(value))
-    if base in (bytes, bytearray):
-      return bytes(value).hex()
-    if base is complex:
-      return list(map(float.__repr__, (value.real, value.imag)))
-    return self.value(getattr(base, _PLAIN[base])(value))
+
+def _getter(names: str):
+  return operator.attrgetter(*names.split())
+
+
+# Type -> what a value of it, or of a type that extends it, is made of.
+_PARTS = {
+  int: lambda value: [hex(int.__int__(value))],
+  float: lambda value: [float.__repr__(value)],
+  complex: lambda value: [float.__repr__(x) for x in (value.real, value.imag)],
+  str: lambda value: [str.__str__(value)],
+  bytes: lambda value: [bytes.hex(value)],
+  bytearray: lambda value: [bytearray.hex(value)],
+  tuple: tuple.__iter__,
+  list: list.__iter__,
+  set: functools.partial(sets.plan, set),
+  frozenset: functools.partial(sets.plan, frozenset),
+  collections.deque: lambda value: [value.maxlen, *collections.deque.__iter__(value)],
+  dict: _items,
+  collections.Counter: _items,
+  collections.OrderedDict: _items,
+  collections.defaultdict: lambda value: [value.default_factory, *_items(value)],
+  range: _getter("start stop step"),
+  fractions.Fraction: _getter("numerator denominator"),
+  decimal.Decimal: lambda value: [str(value)],
+  datetime.date: _getter("year month day"),
+  datetime.datetime: _getter("year month day hour minute second microsecond"),
+  datetime.time: _getter("hour minute second microsecond"),
+  datetime.timedelta: _getter("days seconds microseconds"),
+  type({}.keys()): iter,
+  type({}.values()): iter,
+  type({}.items()): iter,
+}
 
 
 def _is_named_tuple(kind) -> bool:
@@ -285,15 +268,47 @@ def _is_named_tuple(kind) -> bool:
 
 
 @functools.lru_cache(maxsize=64)
-def _named_tuple(name: str, fields: tuple):
+def _named_tuple(name: str, fields: str):
   """This side's own class of named tuples; nothing but ASCII words gets in."""
-  for word in (name, *fields):
-    if not _FIELD.fullmatch(word):
-      raise Opaque(f"a field {word!r}")
+  if not all(map(_FIELD.fullmatch, fields.split())):
+    raise Opaque(f"the fields {fields!r}")
+  name = name if _FIELD.fullmatch(name) else "NamedTuple"
   return collections.namedtuple(name, fields)
 
 
-_PLAIN = {int: "__int__", float: "__float__", str: "__str__"}
+def _array(dtype: str, data: str, scalar: bool, *shape: int):
+  """A numpy array or number; only where the sandbox was given numpy."""
+  if not _ARRAY.fullmatch(dtype) or "numpy" not in sys.modules:
+    raise Opaque("an array")
+  flat = sys.modules["numpy"].frombuffer(bytes.fromhex(data), dtype)
+  made = flat.reshape(shape).copy()
+  return made[()] if scalar else made
+
+
+# Tag -> the value that its parts make, of those that are made at once.
+_MAKE: dict[str, Any] = {
+  "int": lambda text: int(text, 16),
+  "float": float,
+  "complex": lambda real, imaginary: complex(float(real), float(imaginary)),
+  "str": str,
+  "bytes": bytes.fromhex,
+  "tuple": lambda *parts: parts,
+  "frozenset": lambda *parts: sets.build(frozenset, parts),
+  "namedtuple": lambda name, fields, *parts: _named_tuple(name, fields)(*parts),
+  "range": range,
+  "Fraction": fractions.Fraction,
+  "Decimal": decimal.Decimal,
+  "date": datetime.date,
+  "datetime": datetime.datetime,
+  "time": datetime.time,
+  "timedelta": datetime.timedelta,
+  "dict_keys": lambda *parts: dict.fromkeys(parts).keys(),
+  "dict_values": lambda *parts: dict(enumerate(parts)).values(),
+  "dict_items": lambda *parts: dict(parts).items(),
+  "array": _array,
+  "constant": _CONSTANTS.__getitem__,
+  "type": BUILTIN_TYPES.__getitem__,
+}
 
 
 class Decoder:
@@ -330,24 +345,27 @@ class Decoder:
       if tag == "derived":
         node, tag, payload, own = payload
       if tag in _MUTABLE:
-        made = self._derive(node, _MUTABLE[tag], own, None)
-        if tag == "deque" and payload[0] is not None:
-          made = self._derive(node, _MUTABLE[tag], own, ((), payload[0]))
+        arguments = ((), payload[0]) if tag == "deque" else ()
+        made = self._derive(node, _MUTABLE[tag], own, arguments)
         self._objects[index] = made  # before its contents: it may hold itself
         self._fill(made, payload)
-      elif node:
-        made = self._build(tag, payload)
-        if type(made) not in _BASES:
+      elif tag in _MAKE:
+        made = _MAKE[tag](*self._many(payload))
+        if node and type(made) not in _BASES:
           raise Opaque(f"an object that extends {tag!r}")
-        self._objects[index] = self._derive(node, type(made), own, (made,))
+        self._objects[index] = (
+          self._derive(node, type(made), own, (made,)) if node else made
+        )
+      elif node:
+        raise Opaque(f"an object that extends {tag!r}")
       else:
-        self._objects[index] = self._build(tag, payload)
+        self._objects[index] = self._special(tag, payload)
     return self._objects[index]
 
   def _derive(self, node, base, own, arguments):
     if not node:
-      return base(*(arguments or ()))
-    return self._special("derived", [node, base, own, arguments or ()])
+      return base(*arguments)
+    return self._special("derived", [node, base, own, arguments])
 
   def objects(self) -> list:
     """All objects of a message in its numbering, once its values were read."""
@@ -358,97 +376,30 @@ class Decoder:
       return payload
     return [self.value(x) for x in payload]
 
-  def _pairs(self, payload):
-    values = self._many(payload)
-    return [(values[i], values[i + 1]) for i in range(0, len(values), 2)]
-
   def _fill(self, target, payload) -> None:
     base: Any = _base(target)
+    parts = self._many(payload)
     if base is bytearray:
-      bytearray.__setitem__(target, slice(None), bytes.fromhex(payload))
+      bytearray.__setitem__(target, slice(None), bytes.fromhex(*parts))
     elif base is list:
-      list.__setitem__(target, slice(None), self._many(payload))
+      list.__setitem__(target, slice(None), parts)
     elif base is set:
-      order, size, steps = payload
-      order = self._many(order)
-      sets.fill(target, order, size, steps)
-      _check_order(target, order)
+      sets.fill(target, parts)
     elif base is collections.deque:
-      values = self._many(payload[1])
       base.clear(target)
-      base.extend(target, values)
+      base.extend(target, parts[1:])
     else:
       if base is collections.defaultdict:
-        object.__setattr__(target, "default_factory", self.value(payload[0]))
-        payload = payload[1]
-      pairs = self._pairs(payload)
+        object.__setattr__(target, "default_factory", parts[0])
+        parts = parts[1:]
       base.clear(target)
+      pairs = zip(parts[::2], parts[1::2])  # noqa: B905 (Python 3.9)
       if base is collections.OrderedDict:  # its update asks what the class overrides
         for key, value in pairs:
           base.__setitem__(target, key, value)
       else:
         dict.update(target, pairs)
 
-  def _build(self, tag: str, payload):
-    if tag == "nan":
-      return float("nan")
-    if tag == "int":
-      return int(payload, 16) if type(payload) is str else int(self.value(payload))
-    if tag in ("str", "float"):
-      return (str if tag == "str" else float)(self.value(payload))
-    if tag == "bytes":
-      return bytes.fromhex(payload)
-    if tag == "tuple":
-      return tuple(self._many(payload))
-    if tag == "frozenset":
-      order, size, steps = payload
-      order = self._many(order)
-      made = sets.build(frozenset, order, size, steps)
-      _check_order(made, order)
-      return made
-    if tag == "namedtuple":
-      name, fields, values = payload
-      name = name if _FIELD.fullmatch(name) else "NamedTuple"
-      return _named_tuple(name, tuple(fields))._make(self._many(values))
-    if tag == "array":
-      return _array(*payload)
-    if tag == "constant":
-      return _CONSTANTS[payload]
-    if tag == "complex":
-      return complex(*map(float, payload))
-    if tag == "range":
-      return range(*self._many(payload))
-    if tag == "keys":
-      return dict.fromkeys(self._many(payload)).keys()
-    if tag == "values":
-      return dict(enumerate(self._many(payload))).values()
-    if tag == "items":
-      return dict(self._many(payload)).items()
-    if tag == "Fraction":
-      numerator, denominator = self._many(payload)
-      return fractions.Fraction(numerator, denominator)
-    if tag == "Decimal":
-      return decimal.Decimal(payload)
-    if tag in _DATES:
-      return _DATES[tag][0](*payload)
-    if tag == "type":
-      return BUILTIN_TYPES[payload]
-    return self._special(tag, payload)
-
 
 def _dtype(value) -> str:
   return getattr(getattr(value, "dtype", None), "str", "")
-
-
-def _array(dtype: str, shape: list, data: str, scalar: bool):
-  """A numpy array or number; only where the sandbox was given numpy."""
-  if not _ARRAY.fullmatch(dtype) or "numpy" not in sys.modules:
-    raise Opaque("an array")
-  flat = sys.modules["numpy"].frombuffer(bytes.fromhex(data), dtype)
-  made = flat.reshape([int(size) for size in shape]).copy()
-  return made[()] if scalar else made
-
-
-def _check_order(made, order) -> None:
-  if not sets.is_like(made, order):
-    raise Opaque("a set whose elements are in another order here")

@@ -154,9 +154,9 @@ graph.run([step], Path({str(tmp_path)!r}), 1)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux alone has it")
-def test_every_job_has_its_own_cores(tmp_path):
+def test_every_job_has_its_own_cores():
   cores = sorted(os.sched_getaffinity(0))
-  shares = graph._Children(tmp_path, len(cores)).shares
+  shares = graph.shares_of_cores(len(cores))
   assert sorted(core for share in shares for core in share) == cores
 
 

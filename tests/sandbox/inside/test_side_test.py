@@ -53,13 +53,13 @@ def test_items_that_are_none_stop_the_tests():
 OWNER = ["object", [0, "S"]]
 FORGED = {
   "fraction": [["derived", [OWNER, "Fraction", [5, 2], []]]],
-  "decimal": [["derived", [OWNER, "Decimal", "1", []]]],
+  "decimal": [["derived", [OWNER, "Decimal", ["1"], []]]],
   "date": [["derived", [OWNER, "date", [1, 1, 1], []]]],
-  "type": [["derived", [OWNER, "type", "int", []]]],
+  "type": [["derived", [OWNER, "type", ["int"], []]]],
   "object": [["derived", [OWNER, "object", [0, "S"], []]]],
-  "named_tuple": [["derived", [OWNER, "namedtuple", ["P", ["x"], [1]], []]]],
-  "owner": [["derived", [["derived", [OWNER, "int", 1, []]], "str", "a", []]]],
-  "method": [["derived", [OWNER, "str", "a", ["__getattribute__"]]]],
+  "named_tuple": [["derived", [OWNER, "namedtuple", ["P", "x", 1], []]]],
+  "owner": [["derived", [["derived", [OWNER, "int", ["0x1"], []]], "str", ["a"], []]]],
+  "method": [["derived", [OWNER, "str", ["a"], ["__getattribute__"]]]],
 }
 
 

@@ -11,10 +11,10 @@ def no_special(*arguments):
 
 BAD_NODES = {
   "unknown_tag": [["module", "os"]],
-  "type_that_is_none": [["type", "eval"]],
+  "type_that_is_none": [["type", ["eval"]]],
   "huge_reference": [["tuple", [[7]]]],
   "tuple_in_itself": [["tuple", [[0]]]],
-  "unhashable": [["set", [[1]]], ["list", []]],
+  "unhashable": [["set", [8, 1, [1]]], ["list", []]],
 }
 
 
