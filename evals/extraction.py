@@ -412,8 +412,12 @@ def _settle(blocks: list[_Block], entry: _Block, name: str) -> None:
         block.reason, goes_on = f"another {name}", False
 
 
+def _first(block: _Block) -> ast.stmt | None:
+  return block.tree.body[0] if block.tree and block.tree.body else None
+
+
 def _wraps(block: _Block, name: str) -> bool:
-  statement = block.tree.body[0] if block.tree and block.tree.body else None
+  statement = _first(block)
   return (
     isinstance(statement, ast.Assign)
     and isinstance(statement.value, ast.Call)
@@ -423,7 +427,7 @@ def _wraps(block: _Block, name: str) -> bool:
 
 def _adds_to(block: _Block, name: str) -> bool:
   """Return whether it is `setattr(name, ...)`, or decorated as `@name.register`."""
-  statement = block.tree.body[0] if block.tree and block.tree.body else None
+  statement = _first(block)
   if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
     called, given = statement.value.func, statement.value.args[:1]
     target = given[0] if given else None
@@ -447,12 +451,11 @@ def _reached(
   """
   live = {i: b.names for i, b in enumerate(blocks) if not b.reason}
   bound = BUILTINS.union(*(found.binds for found in live.values()), [entry_point])
-  imports = (ast.Import, ast.ImportFrom)
   imported = {
     name
     for i, found in live.items()
     for name in found.binds
-    if (tree := blocks[i].tree) and tree.body and isinstance(tree.body[0], imports)
+    if isinstance(_first(blocks[i]), ast.Import | ast.ImportFrom)
   }
   kept: set[int] = set()
   waiting: list[str] = []

@@ -99,57 +99,51 @@ def run(
     steps: in an order in which they could run one by one; the first ready one is taken.
     folder: gets `STEPS` and `LOGS`.
     jobs: steps at a time, each on its own share of the cores; 0 is one per core.
-    save: called after each step, before its row is added to `STEPS`; other steps may
-      be running.
+    save: called after each step, before its row is added to `STEPS`.
 
   Returns:
-    True if all are done; False if SIGTERM or SIGINT stopped them.
+    Whether all are done; False if SIGTERM or SIGINT stopped them.
 
   Raises:
-    FailedError: a step failed. Those that were running have ended.
+    FailedError: a step failed; those that were running have ended.
   """
   (folder / LOGS).mkdir(parents=True, exist_ok=True)
   done = set(seconds_of_done(steps, folder))
   waiting = [step for step in steps if step.name not in done]
+  spent = sum(step.seconds for step in steps if step.name in done)
+  total = spent + sum(step.seconds for step in waiting)
   wait_for_orphans(waiting)
-  total = sum(step.seconds for step in steps)
-  spent = total - sum(step.seconds for step in waiting)
-  shares = shares_of_cores(jobs or cores())
-  running: dict[futures.Future, tuple[Step, Sequence[int] | None]] = {}
-  failed: list[Exception] = []
+  running: dict[futures.Future, Step] = {}
+  failed: list[Exception] = []  # the first is raised when the others have ended
   with (
     storage.JsonLines(folder / STEPS) as journal,
-    _Children(folder) as children,
-    futures.ThreadPoolExecutor(len(shares)) as pool,
+    _Children(folder, jobs or cores()) as children,
+    futures.ThreadPoolExecutor(jobs or cores()) as pool,
     Progress(total, "core-seconds", "study", initial=spent, interval=60) as bar,
   ):
     while True:
       for step in tuple(waiting):
-        if children.stopping or failed or not shares:
-          break
-        if done.issuperset(step.needs):
+        free = len(running) < children.most and not (children.stopping or failed)
+        if free and done.issuperset(step.needs):
           waiting.remove(step)
-          share = shares.pop(0)
-          running[pool.submit(children.run, step, share)] = step, share
-      if not running:  # all that is left waits for what failed or was stopped
+          running[pool.submit(children.run, step)] = step
+      if not running:  # what is left waits for what failed or was stopped
         break
       for future in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
-        step, share = running.pop(future)
-        shares.append(share)
+        step = running.pop(future)
         try:
           row = future.result()
-          if row:
-            if save:
-              save()
-            journal.append(row)
-        except Exception as failure:  # raised when the others have ended
+          if row is None:
+            waiting.append(step)
+            continue
+          if save:
+            save()
+          journal.append(row)
+        except Exception as failure:
           failed.append(failure)
-          row = None
-        if row is None:
-          waiting.append(step)
           continue
         done.add(step.name)
-        names = ", ".join(step.name for step, _ in running.values()) or "-"
+        names = ", ".join(step.name for step in running.values()) or "-"
         bar.update(step.seconds, steps=f"{len(done)} of {len(steps)}", running=names)
   if failed:
     raise failed[0]
@@ -168,10 +162,12 @@ class _Children:
 
   Args:
     folder: see `run`.
+    jobs: steps at a time.
   """
 
-  def __init__(self, folder: Path):
+  def __init__(self, folder: Path, jobs: int):
     self.stopping = False
+    self.most, self._shares = jobs, shares_of_cores(jobs)
     self._folder = folder
     self._processes: list[subprocess.Popen] = []
 
@@ -197,7 +193,7 @@ class _Children:
     for process in tuple(self._processes):
       process.kill() if again else process.terminate()
 
-  def run(self, step: Step, share: Sequence[int] | None) -> dict[str, Any] | None:
+  def run(self, step: Step) -> dict[str, Any] | None:
     """Run a step; return its row of `STEPS`, or None if a signal stopped it."""
     started = time.monotonic()
     if step.function:
@@ -205,14 +201,14 @@ class _Children:
         step.function()
       except (InputError, OSError) as error:
         raise FailedError(f"step {step.name}: {error}") from error
-    elif code := self._command(step, share):
+    elif code := self._command(step):
       if self.stopping or code == command.PREEMPTED:
         return None
       raise self._failure(step, code)
     seconds = round(time.monotonic() - started, 2)
     return {"step": step.name, "digest": step.digest, **here(), "seconds": seconds}
 
-  def _command(self, step: Step, share: Sequence[int] | None) -> int:
+  def _command(self, step: Step) -> int:
     # The compilation cache: models of one shape need the same programs.
     cache = {"JAX_COMPILATION_CACHE_DIR": str(self._folder / "compiled")}
     parent = {command.PARENT: str(self._pipe[0])}
@@ -229,6 +225,7 @@ class _Children:
         env={**_SHARING, **cache, **os.environ, **parent},
       )
     self._processes.append(process)
+    share = self._shares.pop(0)
     try:
       if share:
         os.sched_setaffinity(process.pid, share)
@@ -236,6 +233,7 @@ class _Children:
         process.terminate()
       return process.wait()
     finally:
+      self._shares.append(share)
       self._processes.remove(process)
 
   def _failure(self, step: Step, code: int) -> FailedError:
