@@ -93,16 +93,13 @@ def run(
   jobs: int,
   save: Callable[[], object] | None = None,
 ) -> bool:
-  """Run the steps that are not done yet.
+  """Run the steps that are not done yet; return False if a signal stopped them.
 
   Args:
     steps: in an order in which they could run one by one; the first ready one is taken.
     folder: gets `STEPS` and `LOGS`.
     jobs: steps at a time, each on its own share of the cores; 0 is one per core.
     save: called after each step, before its row is added to `STEPS`.
-
-  Returns:
-    Whether all are done; False if SIGTERM or SIGINT stopped them.
 
   Raises:
     FailedError: a step failed; those that were running have ended.
