@@ -222,3 +222,11 @@ def test_a_dry_run_reads_what_the_build_would_read(run):
   assert message.startswith("wrong.toml:")
   files = "--gin.Data.files=('gone/*.txt',)"
   assert "no file matches 'gone/*.txt'" in complaint(*missing, files)
+  (run / "rows.jsonl").write_text('{"body": "x"}\n' * 2)
+  files = ["--gin.Data.files=('rows.jsonl',)", "--gin.Data.columns=('x',)"]
+  assert "(2 no x)" in complaint(*missing, *files)
+  small = ["--gin.Data.tokenizer='train'", "--gin.Data.trained_vocabulary_size=900"]
+  for dry in ("--dry_run", "--workdir=new"):  # before anything is built
+    message = complaint(dry, "--gin.Data.store=nope", *small)
+    assert "Model.vocabulary_size" in message
+    assert not (run / "nope").exists()

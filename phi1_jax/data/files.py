@@ -12,6 +12,7 @@ where that folder is.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import glob
 import gzip
@@ -35,6 +36,7 @@ _TEXT = ("text", "content", "code")
 _PAIR = ("prompt", "completion")
 _ROWS, _WHOLE = (".jsonl", ".json", ".parquet"), (".py", ".txt")
 _PACKED = (".gz", ".zst")
+_FIRST_ROWS = 1000  # so many without a document are taken for a wrong name of a column
 _EXPECTED = "text, content or code, or prompt and completion"
 _KNOWN = f"{', '.join(_ROWS + _WHOLE)} (all but .parquet also with .gz or .zst)"
 
@@ -86,8 +88,23 @@ class FileSource:
     return len(stats), sum(length for length, _ in stats)
 
   def newest(self) -> float:
-    """Return when a file was last changed, in Unix seconds."""
-    return max(storage.stat(file.path)[1] for file in self._files)
+    """Return when a file was last changed or put in its place, in Unix seconds."""
+    return max(map(_changed, (file.path for file in self._files)))
+
+  def check(self) -> None:
+    """Read the first rows of a file.
+
+    Raises:
+      InputError: none of them gives a document.
+    """
+    first = list(itertools.islice(self.read(0, 1), _FIRST_ROWS))
+    reasons = collections.Counter(row.reason for row in first if isinstance(row, Drop))
+    if first and reasons.total() == len(first):
+      counts = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+      raise InputError(
+        f"Data.files: no document in the first {len(first)} rows or files ({counts}); "
+        "name the columns of the text with Data.columns, or leave these files out"
+      )
 
   def num_shards(self, wanted: int) -> int:
     """Return `wanted`, or the number of files if none of them has rows."""
@@ -123,6 +140,12 @@ class FileSource:
         place = f"{file.name}, row {start + number * step + 1}"
         found = dataclasses.replace(found, place=place)
       yield found
+
+
+def _changed(path: AnyPath) -> float:
+  """Return the time of a file's last change, also of one copied with an older time."""
+  _, changed = storage.stat(path)
+  return changed if storage.is_remote(path) else max(changed, path.stat().st_ctime)
 
 
 def _matches(pattern: str) -> list[_File]:

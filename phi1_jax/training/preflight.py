@@ -160,8 +160,9 @@ def dry_run(run: Setup) -> str:
     else:  # what the build would read
       data.refuse_unknown_mixture()
       rows.load(data.grammar_tables)
+      store.check_vocabulary(run.config)
       if data.files:
-        files.FileSource(data.files, data.columns)
+        files.FileSource(data.files, data.columns).check()
     compiled = memory.compile_step(make_train_step(run, document_end=0), run)
   state, batch, temporary = memory.step_memory(compiled, run)
   need, have = state + batch + temporary, memory.device_memory()

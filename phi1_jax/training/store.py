@@ -43,6 +43,7 @@ def open_store(run: Setup, stop: StopSignal) -> TokenStore | None:
     "building the token store", limit=_BUILD_SECONDS, waiting=stop.noticed
   ):
     if hosts.is_first() and not storage.exists(place / "COMPLETED"):
+      check_vocabulary(run.config)
       built = _build(data, stop)
   if not hosts.exchange("the token store is built", built)[0]:
     return None
@@ -95,12 +96,7 @@ def check(store: TokenStore, config: RunConfig) -> None:
     if (built := store.manifest.get(name)) != value:
       raise _another(data, f"with {name} = {built!r}, expected {value!r}")
   _check_tokenizer(store, data)
-  if store.vocabulary_size > config.model.vocabulary_size:
-    raise InputError(
-      f"Model.vocabulary_size: got {config.model.vocabulary_size}, but the store "
-      f"{data.store} holds ids up to {store.vocabulary_size - 1}; expected at least "
-      f"{store.vocabulary_size}"
-    )
+  _check_vocabulary(store.vocabulary_size, config)
   train_batches(  # it checks rates and sizes when it is made
     store,
     batch_size=train.batch_size,
@@ -110,6 +106,25 @@ def check(store: TokenStore, config: RunConfig) -> None:
     completions_only=data.loss_on == "completions",
     prefetch=0,
   )
+
+
+def check_vocabulary(config: RunConfig) -> None:
+  """Refuse a model that is too small for the tokenizer of a store that is not built.
+
+  Raises:
+    InputError: there is no such tokenizer, or it has more ids than the model.
+  """
+  data = config.data
+  size = data.trained_vocabulary_size
+  _check_vocabulary(size or tokenizer.load(data.tokenizer).vocabulary_size, config)
+
+
+def _check_vocabulary(size: int, config: RunConfig) -> None:
+  if size > config.model.vocabulary_size:
+    raise InputError(
+      f"Model.vocabulary_size: got {config.model.vocabulary_size}, expected at least "
+      f"{size}, the ids of the tokenizer of the store {config.data.store}"
+    )
 
 
 def _another(data: DataConfig, how: str) -> InputError:

@@ -246,6 +246,20 @@ def test_another_batch_size_goes_on_with_the_next_window(
   assert meta["tokens_seen"] == meta["samples_seen"] * 16
 
 
+def test_another_sequence_length_goes_on_after_as_many_tokens(tiny, monkeypatch, train):
+  read, made = [], loop.train_batches
+
+  def spied(store, **named):
+    read.append(named["start"])
+    return made(store, **named)
+
+  monkeypatch.setattr(loop, "train_batches", spied)
+  setup = tiny()
+  train(setup, stop_after=4)  # 4 x 16 windows of 16 tokens
+  train(tiny(setup.workdir, train={"sequence_length": 8}), stop_after=1)
+  assert read == [0, 2 * 64]
+
+
 def test_what_differs_from_a_checkpoint_is_said(tiny, store, undisturbed, caplog):
   changes = {"model": {"layer_norm_epsilon": 1e-6, "dropout_rate": 0.0}}
   setup = tiny(checkpoint={"init_from": str(undisturbed)}, **changes)

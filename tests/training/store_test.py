@@ -86,6 +86,12 @@ def test_files_that_changed_after_the_build(tiny, tmp_path):
   os.utime(files[0], (later, later))
   with pytest.raises(InputError, match="some have changed since"):
     stores.check_current(store, tiny(data=data))
+  # As after `cp -p` of an older file of the same size.
+  done = files[0].stat().st_ctime
+  os.utime(files[0], (done - 100, done - 100))
+  os.utime(tmp_path / "store" / "COMPLETED", (done - 50, done - 50))
+  with pytest.raises(InputError, match="some have changed since"):
+    stores.check_current(store, tiny(data=data))
 
 
 def test_files_that_are_not_there(tiny, tmp_path, caplog):
