@@ -24,7 +24,7 @@ from phi1_jax.llm.reply import Reply
 
 FILE_NAME = "journal.sqlite"
 _VERSION = 1
-_OLD = "sent.jsonl"  # a file of a journal of version 0.1
+OLD = "sent.jsonl"  # a file of a journal of version 0.1
 _MOUNTS = Path("/proc/mounts")
 # File systems whose shared memory SQLite's write-ahead log cannot rely on.
 _NETWORK = ("nfs", "nfs4", "lustre", "cifs", "smb3", "smbfs", "ceph", "beegfs", "gpfs")
@@ -32,7 +32,7 @@ _LOCAL_FUSE = ("fuseblk", "fuse.fuse-overlayfs")  # a disk's, a container's
 # `request` is `Request.content` as JSON. `outcome` is "reply", "released" (not billed)
 # or "doubtful" (perhaps billed). Without an outcome, a call of an open batch is in
 # progress; any other is doubtful if no sender is at work. Money is in picodollars.
-_SCHEMA = """
+SCHEMA = """
 CREATE TABLE batches (
   name TEXT PRIMARY KEY, id TEXT, endpoint TEXT, closed INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE calls (
@@ -100,10 +100,10 @@ class Journal:
         f"Llm.journal: got {folder} on {kind}, where SQLite may damage its files; "
         "name a folder on a local disk"
       )
-    if (folder / _OLD).exists() and not self.path.exists():
+    if (folder / OLD).exists() and not self.path.exists():
       raise InputError(
-        f"Llm.journal: {folder} has a journal of version 0.1, which this version "
-        "cannot read; finish that run with version 0.1, or name another folder"
+        f"Llm.journal: {folder} has the journal of version 0.1; convert it: python -m "
+        f"phi1_jax.llm.import_jsonl {folder} --base_url=URL"
       )
     with self._naming():
       self._database = connect(self.path)
@@ -111,7 +111,7 @@ class Journal:
         with self._database:
           self._database.execute("BEGIN IMMEDIATE")
           if self._version() == 0:  # the first of several processes creates it
-            for statement in _SCHEMA.split(";"):
+            for statement in SCHEMA.split(";"):
               self._database.execute(statement)
       if self._version() != _VERSION:
         raise sqlite3.DatabaseError(

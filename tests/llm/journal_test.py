@@ -15,12 +15,6 @@ from phi1_jax.llm.journal import Journal, Writer
 pytestmark = pytest.mark.usefixtures("thread_sender")
 
 
-def test_a_journal_of_version_0_1_is_refused(tmp_path):
-  (tmp_path / "sent.jsonl").write_text("{}\n")
-  with pytest.raises(InputError, match=r"a journal of version 0\.1, which"):
-    Journal(tmp_path)
-
-
 def test_the_request_is_kept_with_its_reply(server, configure, requests, ask):
   pytest.importorskip("openai")
   config = configure(server.url)

@@ -1,0 +1,101 @@
+"""The journal of version 0.1 becomes one that this version reads."""
+
+import json
+import pathlib
+import sqlite3
+import zlib
+
+import pytest
+
+from phi1_jax import InputError
+from phi1_jax.llm import import_jsonl
+from phi1_jax.llm.journal import Journal
+
+pytestmark = pytest.mark.usefixtures("thread_sender")
+
+
+def write_old(folder, kind, rows, tail=b""):
+  """Write a file of a journal of version 0.1."""
+  folder.mkdir(exist_ok=True)
+  lines = [json.dumps({"journal": f"phi1_jax.llm {kind}", "version": 1}).encode()]
+  for row in rows:
+    rest = json.dumps({"time": 1.0, **row}).encode()[1:]
+    lines.append(b'{"crc32": "%08x", ' % zlib.crc32(rest) + rest)
+  (folder / f"{kind}.jsonl").write_bytes(b"\n".join(lines) + b"\n" + tail)
+
+
+@pytest.fixture
+def old(configure, requests, server):
+  """A reply, one of a batch, a broken one, a failure and a call without an end."""
+  config = configure(server.url)
+  folder, wanted = pathlib.Path(config.journal), requests(5)
+  batches = [None, "b", None, None, None]
+  # The line of the batch's call is lost: its reply names the batch, too.
+  sent = [
+    {"call": n, "key": f"k{n}", "reserve": 100, "batch": batches[n]}
+    for n in (0, 2, 3, 4)
+  ]
+  write_old(folder, "sent", sent, b'{"crc32": "torn')
+  write_old(folder, "batches", [{"batch": "b", "state": "closed", "id": "batch_9"}])
+  message = {"message": {"content": "answer old"}, "finish_reason": "stop"}
+  good = {"choices": [message]}
+  line = {"custom_id": "k1", "response": {"status_code": 200, "body": good}}
+  bodies = [(json.dumps(good), 10), (json.dumps(line), 5), ('{"broken', 70)]
+  replies = [
+    {
+      **{"key": f"k{n}", "call": n, "picodollars": cost, "raw": raw},
+      **{"usage": {"prompt": 3, "completion": 2}, "price": {}, "sample": 0},
+      **{"prompt_id": "test", "prompt_version": "1", "batch": batches[n]},
+      "request": wanted[n].content(config)["body"],
+    }
+    for n, (raw, cost) in enumerate(bodies)
+  ]
+  write_old(folder, "replies", replies)
+  failure = {"call": 3, "key": "k3", "released": True, "status": 500, "reason": "x"}
+  write_old(folder, "failures", [failure])
+  return config, folder, wanted
+
+
+def test_nothing_that_was_paid_is_paid_again(server, ask, old, capsys):
+  config, folder, wanted = old
+  with pytest.raises(InputError, match=f"import_jsonl {folder} --base_url"):
+    Journal(folder)
+  before = {path.name: path.read_bytes() for path in folder.iterdir()}
+  words = [str(folder), f"--base_url={config.base_url}/"]
+  assert import_jsonl.main(words) == 0
+  assert capsys.readouterr().out == f"{folder}/journal.sqlite: 5 calls\n"
+  budget = Journal(folder).budget(1000)
+  assert (budget.spent, budget.doubtful, budget.doubtful_calls) == (15, 170, 2)
+  assert [x.value for x in ask(config, wanted[:2])] == ["answer old"] * 2
+  assert server.counts()["came"] == 0
+  assert {n: (folder / n).read_bytes() for n in before} == before
+  assert import_jsonl.main(words) == 2  # nothing is left to convert
+
+
+def test_replies_without_an_endpoint_get_one(server, ask, old):
+  """An unreleased version imported old files without it."""
+  config, folder, wanted = old
+  import_jsonl.convert(folder, config.base_url)
+  with sqlite3.connect(folder / "journal.sqlite") as database:
+    database.execute(
+      "UPDATE calls SET key = 'old', request = json_remove(request, '$.endpoint')"
+    )
+  assert import_jsonl.convert(folder, config.base_url) == 2
+  assert [x.value for x in ask(config, wanted[:2])] == ["answer old"] * 2
+  assert server.counts()["came"] == 0
+
+
+def test_what_cannot_be_converted_is_named(old):
+  config, folder, _ = old
+  path, url = folder / "replies.jsonl", config.base_url
+  for wrong in ("", "localhost:8000"):
+    with pytest.raises(InputError, match=f"got '{wrong}', expected an address"):
+      import_jsonl.convert(folder, wrong)
+  path.write_bytes(path.read_bytes().replace(b"answer", b"anSwer", 1))
+  with pytest.raises(InputError, match=r"replies.jsonl, line 2: damaged"):
+    import_jsonl.convert(folder, url)
+  path.write_bytes(path.read_bytes().replace(b"anSwer", b"answer"))
+  write_old(folder, "batches", [{"batch": "b", "state": "created", "id": "batch_9"}])
+  with pytest.raises(InputError, match="batch_9 is not finished"):
+    import_jsonl.convert(folder, url)
+  assert not (folder / "journal.sqlite").exists()
