@@ -18,6 +18,7 @@ KEY = "OPENAI_API_KEY"
 _NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError")
 _ANSWERS = {"messages": "message", "prompt": "text"}  # the field of a choice
 _MOST_BYTES = 1 << 26  # of a body; ends an endless one
+_SHORTEST_KEY = 8
 _MOST_ERROR = 2000  # characters of an error that are kept
 _GATEWAY_TIMEOUTS = (504, 524)  # the model behind the gateway may still bill
 
@@ -170,5 +171,10 @@ class Endpoint:
     return Failure(self._scrub(text), cause not in _NOT_SENT)
 
   def _scrub(self, text: str) -> str:
-    """Return the beginning of a text without the key, which some servers repeat."""
-    return (text.replace(self._key, "[key]") if self._key else text)[:_MOST_ERROR]
+    """Return the beginning of a text without the key, which some servers repeat.
+
+    A short key is a placeholder for a local server, and may be a part of any word.
+    """
+    if len(self._key or "") >= _SHORTEST_KEY:
+      text = text.replace(self._key, "[key]")
+    return text[:_MOST_ERROR]

@@ -156,11 +156,14 @@ def test_a_refusal_for_another_reason_changes_no_other_request(
   assert {"stop", "seed", "logprobs", "max_tokens"} < server.asked[0][1].keys()
 
 
-def test_the_length_is_renamed_once(server, complete):
+def test_the_length_is_renamed_once(server, monkeypatch):
+  monkeypatch.setenv("OPENAI_API_KEY", "x")  # also a letter of the server's answer
+  url = f"http://127.0.0.1:{server.server_port}/v1"
+  client = CompletionsClient(url, "m", retries=2, timeout=60)
   message = "max_tokens is not supported. Use 'max_completion_tokens' instead."
   server.script = [(400, {"error": {"message": message}})]
-  complete()
-  complete()
+  for _ in range(2):
+    client.complete("p", max_tokens=1, temperature=0)
   names = ("max_tokens", "max_completion_tokens")
   sent = [[n for n in names if n in body] for _, body, _ in server.asked]
   assert sent == [[names[0]], [names[1]], [names[1]]]
