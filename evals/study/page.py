@@ -13,7 +13,6 @@ from evals.study.arms import FULL, THINNED
 
 FILE = "study.html"
 FORMAT = 4  # of study.json
-_SOLVES = 0.05  # arms that are below that with every seed agree by failing
 _STYLE: Any = {
   "svg.fonttype": "none",  # text stays text
   "svg.hashsalt": "phi1_jax",  # the same data give the same bytes
@@ -42,7 +41,6 @@ def render(data: Mapping[str, Any]) -> str:
   runs = [run for run in data["runs"] if run["seed"] == seeds[0]]
   main = [r for r in runs if r["arm"] in _COLOURS and r["size"] == sizes[0]]
   far = dict.fromkeys(n for r in runs for n in r["scores"] if n not in tiers)
-  nearest_arms = ("leaked", arms.pruned(max(data["config"]["taus"])), FULL)
   return page.render(
     "study.html",
     filters={
@@ -59,13 +57,6 @@ def render(data: Mapping[str, Any]) -> str:
     full=FULL,
     thinned=THINNED,
     strict=arms.pruned(min(data["config"]["taus"])),
-    nearest_arms=nearest_arms,
-    twins=[
-      run["scores"][tiers[0]]["value"]
-      for run in data["runs"]
-      if run["arm"] in nearest_arms and run["size"] == sizes[0]
-    ],
-    by_seed=_by_seed(data) if len(seeds) > 1 else [],
     runs=runs,
     kinds=sorted({kind for run in runs for kind in run["loss"]} - {"all"}),
     far=list(far),
@@ -87,23 +78,6 @@ def percent(found: Mapping[str, Any] | None) -> str:
     return "-"
   value, low, high = (100 * found[name] for name in ("value", "low", "high"))
   return f"{value:.0f} ({low:.0f}-{high:.0f})"
-
-
-def _by_seed(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """Return each arm's scores on the nearest tier by seed, and whether they overlap."""
-  rows = []
-  for arm in data["arms"]:
-    scores = [
-      run["scores"][data["tiers"][0]]
-      for run in data["runs"]
-      if (run["arm"], run["size"]) == (arm["name"], arm["size"])
-    ]
-    values = [score["value"] for score in scores]
-    overlap = max(s["low"] for s in scores) <= min(s["high"] for s in scores)
-    row = {"arm": f"{arm['name']} {arm['size']}", "scores": scores, "overlap": overlap}
-    row |= {"points": 100 * (max(values) - min(values))}
-    rows.append(row | {"solves": max(values) >= _SOLVES})
-  return rows
 
 
 def _figure(width: float, height: float, draw: Callable[[Figure], None]) -> str:

@@ -12,7 +12,7 @@ from phi1_jax.sandbox.sandbox import Sandbox
 def sandbox():
   os.environ["PHI1_JAX_KEY"] = "secret-in-the-environment"
   try:
-    box = Sandbox(workers=1, require_isolation=True, minimum_wall_seconds=2.0)
+    box = Sandbox(workers=1, require_isolation=True, minimum_wall_seconds=5.0)
   except InputError as error:
     pytest.skip(f"no isolation on this machine: {error}")
   with box:

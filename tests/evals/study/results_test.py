@@ -265,26 +265,6 @@ def test_the_page_shows_what_was_gathered(gathered):
   strict, mild = ([r for r in rows if r[0] == tau] for tau in ("0.8", "0.95"))
   assert [["(" in cell for cell in cells[5:]] for cells in strict] == [[True] * 3] * 3
   assert [cells[-1] for cells in mild] == ["-"] * 3  # without a control of size
-  by_seed = [row for row in rows if row[-1] in ("yes", "no")]
-  assert len(by_seed) == several * len(gathered["arms"])
-  for row in by_seed[: len(arms.arms(CONFIG.taus))]:
-    share = SHARES.get(row[0].split()[0], 0.0)
-    assert [cell.split()[0] for cell in row[1:3]] == [
-      f"{100 * share + added:.0f}" for added in ((0, 5) if share else (0, 0))
-    ]
-
-
-def test_arms_whose_seeds_are_far_apart_do_not_overlap(gathered):
-  if len(gathered["config"]["seeds"]) == 1:
-    pytest.skip("one seed")
-  runs = [dict(run) for run in gathered["runs"]]
-  changed = next(r for r in runs if r["name"] == f"{arms.FULL}-1M-1")
-  far = changed["scores"][TIERS[0]] | {"value": 0.95, "low": 0.9, "high": 0.98}
-  changed["scores"] = changed["scores"] | {TIERS[0]: far}
-  rows = table_rows(page.render(gathered | {"runs": runs}))
-  found = {row[0]: row[-2:] for row in rows if row[-1] in ("yes", "no")}
-  assert found[f"{arms.FULL} 1M"] == ["45", "no"]
-  assert found["raw_exercises 1M"][-1] == "yes"
 
 
 def test_a_task_set_is_named_by_its_tier():
