@@ -9,6 +9,7 @@ LLM has the temperature `Annotate.second_temperature`: at 0 it would measure onl
 far the server repeats itself.
 """
 
+import contextlib
 import dataclasses
 import functools
 import heapq
@@ -24,11 +25,10 @@ import numpy as np
 
 from phi1_jax import InputError, storage
 from phi1_jax.curation import folder as folders
-from phi1_jax.curation import form, local_judge, prompt, read
+from phi1_jax.curation import form, local_judge, prompt
 from phi1_jax.curation.config import AnnotateConfig
 from phi1_jax.curation.document import Decision, Document, Drop, Keep, Tally
-from phi1_jax.curation.engine import Job
-from phi1_jax.curation.folder import Tick
+from phi1_jax.curation.engine import Job, Task
 from phi1_jax.llm.client import Client
 from phi1_jax.llm.conversation import Malformed
 from phi1_jax.llm.request import Request
@@ -59,24 +59,22 @@ def run(job: Job, judge: Any = None) -> dict[str, Any]:
   config: AnnotateConfig = job.config
   if config.compare_with:  # before anything is judged, and paid for
     labelled("Annotate.compare_with", config.compare_with)
-  if judge is None and job.needs_llm:
-    with job.client() as client:
-      return run(job, LlmJudge(config, PLACES, client))
-  judge = judge or LocalJudge()
-  settings = {"version": VERSION, **judge.identity()}
-  return job.run(STAGE, settings, functools.partial(_run, job, judge))
+  with contextlib.ExitStack() as opened:
+    if judge is None and job.needs_llm:
+      judge = LlmJudge(config, PLACES, opened.enter_context(job.client()))
+    judge = judge or LocalJudge()
+    settings = {"version": VERSION, **judge.identity()}
+    return job.run(STAGE, settings, functools.partial(_run, job, judge))
 
 
 def _run(job: Job, judge: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-  config, sampled = job.config, _sample(job)
-  arguments, one = (config, job.folder, judge, sampled), judge.varies
-  tasks = 1 if one else sampled
-  counts = job.phase("judge", _judge_task, arguments, tasks, config.sample, one)
+  config, one = job.config, judge.varies
+  sampled = _sample(job)
+  sizes = {"tasks": 1 if one else sampled, "total": config.sample}
+  counts = job.phase("judge", _judge, config, judge, sampled, **sizes, one_process=one)
   noted = {d.id: d.provenance[STAGE] for d in folders.kept(job.folder)}
   scores = {name: each["score"] for name, each in noted.items()}
-  again = {
-    n: each["second_score"] for n, each in noted.items() if "second_score" in each
-  }
+  again = {n: each.get("second_score") for n, each in noted.items()}
   rounded = [round(score) for score in scores.values()]
   facts = {"scale": SCALE, "scores": {str(n): rounded.count(n) for n in range(6)}}
   facts["second_pass"] = _compared(scores, again)
@@ -96,9 +94,9 @@ def _sample(job: Job) -> int:
 
   An id is a hash, so the sample is random, and a larger one holds a smaller one.
   """
-  tasks, total = job.plan()
+  tasks, _ = job.plan()
   if not storage.exists(job.work / "chosen.json"):
-    job.phase("sample", _sample_task, (job.config, job.work), tasks, total)
+    job.phase("sample", _sample_task, job.config)
     task_of: dict[str, int] = {}
     for rank in range(tasks):
       for row in folders.rows(_sampled(job.work, rank), ["id", "reason"]):
@@ -116,24 +114,19 @@ def _sampled(work: AnyPath, rank: int) -> AnyPath:
   return work / "sampled" / f"{rank:05d}.parquet"
 
 
-def _sample_task(
-  config: AnnotateConfig, work: AnyPath, rank: int, tasks: int, tick: Tick
-) -> None:
+def _sample_task(config: AnnotateConfig, task: Task) -> None:
   """Write the code of the least ids, and why some could not be read."""
-  del tasks
   drops: list[Decision] = []
 
   def code() -> Iterator[Decision]:
-    for decision in read.of_task(work / "plan", rank):
-      tick(1)
+    for decision in task.ticked(task.read()):
       if isinstance(decision, Drop):
         drops.append(decision)
       elif decision.document.kind == "code":
         yield decision
 
   least = heapq.nsmallest(config.sample, code(), key=lambda each: each.document.id)
-  path = _sampled(work, rank)
-  folders.spill(path.parent, path.name, [*drops, *least])
+  folders.spill(_sampled(task.work, task.rank), [*drops, *least])
 
 
 def _chosen(work: AnyPath, ranks: Iterable[int]) -> Iterator[Decision]:
@@ -159,29 +152,21 @@ def _judged_twice(work: AnyPath, tasks: int, most: int) -> set[str]:
   return set(heapq.nsmallest(most, good))
 
 
-def _judge_task(
-  config: AnnotateConfig,
-  folder: AnyPath,
-  judge: Any,
-  sampled: int,
-  rank: int,
-  tasks: int,
-  tick: Tick,
-) -> Tally:
-  work, again = folder / folders.ENGINE, set[str]()
+def _judge(config: AnnotateConfig, judge: Any, sampled: int, task: Task) -> Tally:
+  again = set[str]()
   if judge.varies and config.second_pass:
-    again = _judged_twice(work, sampled, config.second_pass)
+    again = _judged_twice(task.work, sampled, config.second_pass)
 
   def decisions() -> Iterator[Decision]:
-    found = _chosen(work, range(rank, sampled, tasks))
+    found = _chosen(task.work, range(task.rank, sampled, task.tasks))
     while batch := list(itertools.islice(found, _BATCH)):
       yield from (each for each in batch if isinstance(each, Drop))
       kept = [each.document for each in batch if isinstance(each, Keep)]
       twice = [document for document in kept if document.id in again]
-      second = list(judge.scores(twice, 1)) if twice else []
+      second = judge.scores(twice, 1) if twice else ()
       scores = {d.id: each[0] for d, each in zip(twice, second, strict=True)}
-      for document, first in zip(kept, judge.scores(kept, 0), strict=True):
-        score, reason, facts = first
+      for document, judged in zip(kept, judge.scores(kept, 0), strict=True):
+        score, reason, facts = judged
         noted = {**facts, "score": score, "reason": reason}
         if document.id in scores:
           noted["second_score"] = scores[document.id]
@@ -191,7 +176,7 @@ def _judge_task(
         else:
           yield Keep(document)
 
-  return folders.write(folder, decisions(), rank, tasks, tick)
+  return task.write(decisions())
 
 
 def _compared(

@@ -8,10 +8,11 @@ A document goes only if it is similar to one that stays; similarity to one that 
 no reason. So no chain of small steps removes a whole source.
 """
 
+import collections
 import functools
 import io
+import itertools
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +27,11 @@ MEMBER = np.dtype([("bucket", "u8"), ("key", "u8"), ("number", "u8"), ("size", "
 # The second document comes after the first in the order of the keys.
 PAIR = np.dtype([("key1", "u8"), ("one", "u8"), ("key2", "u8"), ("two", "u8")])
 EDGE = np.dtype([*PAIR.descr, ("similarity", "f8")])
-# Verdict on a document; `by` is the one that stays, and the similarity of that is -1.
-_NAMES = ("number", "key", "by", "by_key", "similarity", "size")
-VERDICT = np.dtype([(n, "f8" if n == "similarity" else "u8") for n in _NAMES])
+# Verdict on a document; `by` is the one that stays, and the similarity of that is -1;
+# `size` is the number of different documents in the cluster.
+VERDICT = np.dtype(
+  [("number", "u8"), ("by", "u8"), ("similarity", "f8"), ("size", "u4")]
+)
 STAYS = -1.0
 AGAINST = 0  # priority, in the four highest bits of a key, of documents that stay
 _ROWS = 32  # bits of a row in a document's number
@@ -153,78 +156,46 @@ def part_of_key(keys: npt.NDArray[np.uint64], parts: int) -> np.ndarray:
 def choose(folder: AnyPath, id_of: Callable[[int], str]) -> Table:
   """Decide which documents stay, one range of keys after the other.
 
-  Only the edges of one range are in memory, and 48 bytes for each document that goes.
+  Only the edges of one range are in memory, and some 300 bytes for each document that
+  goes.
 
   Args:
     folder: edges, cut by the range of `key2`.
     id_of: returns a document's id by its number.
 
   Returns:
-    Verdicts on the documents that go, and on those that stay for them, each with the
-    number of documents in its cluster. A document that was read twice counts once.
+    Verdicts on the documents that go, and on those that stay for them. A document that
+    was read twice counts once in `size`.
   """
-  gone = np.zeros(0, VERDICT)
+  # Number of a document that goes -> its key, and number, key and similarity of the
+  # document that stays.
+  gone: dict[int, tuple[int, int, int, float]] = {}
   for name in storage.names(folder):
     table = load_all(folder / name, EDGE)
     table = table[(table["key2"] >> np.uint64(60)) != AGAINST]
-    table = np.sort(table, order=("key2", "two", "key1", "one"))
-    now = _chosen(table[_redirected(table, gone)])
-    gone = np.sort(np.concatenate([gone, now]), order="number")
-  by, first = np.unique(gone["by"], return_index=True)
-  stays = np.zeros(len(by), VERDICT)
-  stays["number"] = stays["by"] = by
-  stays["key"] = stays["by_key"] = gone["by_key"][first]
-  stays["similarity"] = STAYS
-  found = np.concatenate([gone, stays])
-  sizes = _sizes(found, id_of)
-  found["size"] = sizes[np.searchsorted(by, found["by"])]
-  return found
-
-
-def _sizes(members: Table, id_of: Callable[[int], str]) -> np.ndarray:
-  """Return how many different documents each cluster has, in the order of `by`."""
-  keys = members["key"] & np.uint64((1 << 60) - 1)  # without the priority
-  order = np.lexsort((keys, members["by"]))
-  by, keys, numbers = members["by"][order], keys[order], members["number"][order]
-  alike = (by[1:] == by[:-1]) & (keys[1:] == keys[:-1])
-  seen: set[tuple[int, str]] = set()
-  again = np.zeros(len(by), bool)
-  # Ids may begin alike, so keys do not tell.
-  for at in np.flatnonzero(np.append(alike, False) | np.insert(alike, 0, False)):
-    name = int(by[at]), id_of(int(numbers[at]))
-    again[at] = name in seen
-    seen.add(name)
-  return np.unique(by[~again], return_counts=True)[1]
-
-
-def _redirected(table: Table, gone: Table) -> np.ndarray:
-  """Return which edges count; those to the equal of a document that goes are moved.
-
-  A document with the words of one that goes is as similar to the one that stays.
-  """
-  if not len(gone):
-    return np.ones(len(table), bool)
-  at = np.minimum(np.searchsorted(gone["number"], table["one"]), len(gone) - 1)
-  goes = gone["number"][at] == table["one"]
-  moved = goes & (table["similarity"] == 1.0)
-  for name, value in (("one", "by"), ("key1", "by_key"), ("similarity", "similarity")):
-    table[name][moved] = gone[value][at[moved]]
-  return ~goes | moved
-
-
-def _chosen(table: Table) -> Table:
-  """Return verdicts on the documents that go, from edges sorted by `two`."""
-  now: dict[int, tuple[Any, ...]] = {}
-  best: dict[int, tuple[Any, ...]] = {}  # of the document that is being decided
-  for key1, one, key2, two, similarity in table.tolist():
-    if two not in best:
-      now |= best
-      best = {}
-    if one in now:
-      if similarity < 1.0:
-        continue
-      _, one, key1, similarity = now[one]
-    if two not in best or similarity > best[two][3]:
-      best = {two: (key2, one, key1, similarity)}
-  rows = [(two, *verdict, 0) for two, verdict in (now | best).items()]
-  return np.array(rows, VERDICT)
+    rows = np.sort(table, order=("key2", "two", "key1", "one")).tolist()
+    for two, edges in itertools.groupby(rows, key=lambda row: row[3]):
+      best = None
+      for key1, one, key2, _, similarity in edges:
+        if one in gone:
+          if similarity < 1.0:
+            continue
+          # A document with the words of one that goes is as similar to its `by`.
+          _, one, key1, similarity = gone[one]
+        if best is None or similarity > best[3]:
+          best = key2, one, key1, similarity
+      if best:
+        gone[two] = best
+  clusters: dict[int, list[tuple[int, int]]] = {}
+  for number, (key, by, by_key, _) in gone.items():
+    clusters.setdefault(by, [(by, by_key)]).append((number, key))
+  verdicts = []
+  for by, members in clusters.items():
+    keys = {n: key & (1 << 60) - 1 for n, key in members}  # without the priority
+    seen = collections.Counter(keys.values())
+    # Ids may begin alike, so equal keys do not tell.
+    different = {(k, id_of(n) if seen[k] > 1 else "") for n, k in keys.items()}
+    for n in keys:
+      similarity = gone[n][3] if n in gone else STAYS
+      verdicts.append((n, by, similarity, len(different)))
+  return np.array(verdicts, VERDICT)

@@ -11,13 +11,11 @@ from typing import Any
 
 from phi1_jax import storage
 from phi1_jax.curation import folder as folders
-from phi1_jax.curation import read, verdict
+from phi1_jax.curation import verdict
 from phi1_jax.curation.config import DecontaminateConfig
-from phi1_jax.curation.document import Decision, Document, Drop, Keep, Tally
-from phi1_jax.curation.engine import Job
-from phi1_jax.curation.folder import Tick
+from phi1_jax.curation.document import Decision, Drop, Keep, Tally
+from phi1_jax.curation.engine import Job, Task
 from phi1_jax.curation.references import Embed, Index
-from phi1_jax.storage import AnyPath
 
 STAGE, VERSION = verdict.STAGE, 7
 STUDY = "study.json"
@@ -51,14 +49,12 @@ def run(job: Job, embed: Embed | None = None) -> dict[str, Any]:
       opened = embedding.opened(config.checkpoint, config.pooling, _MAX_LENGTH)
     embed, settings["embedding"] = opened.embed, opened.digest
   settings["problems"] = index(tuple(config.benchmarks), config.ngram, embed).digest
-
-  def judge() -> tuple[dict[str, Any], dict[str, Any]]:
-    tasks, total = job.plan()
-    arguments, in_one = (config, job.folder, embed), embed is not None
-    counts = job.phase("judge", _judge_task, arguments, tasks, total, in_one)
-    return counts.stats(), {}
-
-  return job.run(STAGE, settings, judge)
+  one = embed is not None
+  return job.run(
+    STAGE,
+    settings,
+    lambda: (job.phase("judge", _judge, config, embed, one_process=one).stats(), {}),
+  )
 
 
 def study(
@@ -85,39 +81,30 @@ def study(
     total = stats["kept"] + removed
     row = {"tau": tau, "read": total, "removed": removed, "share": removed / total}
     ids = index(tuple(config.benchmarks), config.ngram, embed).ids()
-    row |= {"reasons": reasons, "benchmarks": {}}
-    for name, each in ids.items():
-      found = {"similar": sorted(similar & each), "non_similar": len(each - similar)}
-      row["benchmarks"][name] = found
-    rows.append(row)
+    benchmarks = {
+      name: {"similar": sorted(similar & each), "non_similar": len(each - similar)}
+      for name, each in ids.items()
+    }
+    rows.append({**row, "reasons": reasons, "benchmarks": benchmarks})
   storage.write_json(job.folder / STUDY, {"rows": rows})
   return rows
 
 
-def _judge_task(
-  config: DecontaminateConfig,
-  folder: AnyPath,
-  embed: Embed | None,
-  rank: int,
-  tasks: int,
-  tick: Tick,
-) -> Tally:
+def _judge(config: DecontaminateConfig, embed: Embed | None, task: Task) -> Tally:
   made = index(tuple(config.benchmarks), config.ngram, embed)
 
-  def decide(documents: Sequence[Document]) -> Iterator[Decision]:
-    near: Sequence[dict[int, float] | None] = [None] * len(documents)
-    if embed and documents:
-      texts = [document.text for document in documents]
-      near = made.near(texts, embed, config.distance or 0.0)
-    for document, close in zip(documents, near, strict=True):
-      evidence = made.evidence(document.text, config.tau, close)
-      yield verdict.decide(document, evidence, config.tau)
-
   def decisions() -> Iterator[Decision]:
-    found = read.of_task(folder / folders.ENGINE / "plan", rank)
+    found = task.read()
     while batch := list(itertools.islice(found, _BATCH)):
-      decided = decide([each.document for each in batch if isinstance(each, Keep)])
+      texts = [each.document.text for each in batch if isinstance(each, Keep)]
+      near: Iterator[Any] = itertools.repeat(None)
+      if embed and texts:
+        near = iter(made.near(texts, embed, config.distance or 0.0))
       for each in batch:
-        yield each if isinstance(each, Drop) else next(decided)
+        if isinstance(each, Drop):
+          yield each
+          continue
+        evidence = made.evidence(each.document.text, config.tau, next(near))
+        yield verdict.decide(each.document, evidence, config.tau)
 
-  return folders.write(folder, decisions(), rank, tasks, tick)
+  return task.write(decisions())

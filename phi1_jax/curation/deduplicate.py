@@ -22,8 +22,7 @@ from phi1_jax.curation import clusters, read, sketches
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation.config import DeduplicateConfig
 from phi1_jax.curation.document import Decision, Drop, Keep, Tally
-from phi1_jax.curation.engine import Job
-from phi1_jax.curation.folder import Tick
+from phi1_jax.curation.engine import Job, Task
 from phi1_jax.storage import AnyPath
 from phi1_jax.text import diversity
 
@@ -34,7 +33,6 @@ REASONS = ("same words", "near-duplicate")
 _PARTS = 256
 _SAMPLE, _SAMPLED_CHARACTERS = 400, 8000
 _NONE = np.zeros(0, np.uint64)
-_ALONE = (0, 0, 0, 0, clusters.STAYS, 1)  # the verdict on a document without a cluster
 
 
 class LossError(RuntimeError):
@@ -69,10 +67,10 @@ def _run(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
     storage.write_json(work / "tasks.json", {"own": len(own)})
   every, total = job.plan()
   own, parts = storage.read_json(work / "tasks.json")["own"], min(every, _PARTS)
-  job.phase("read", _read, (config, work, own, parts), every, total)
-  compared = job.phase("compare", _compare, (config, work, parts), parts)
+  job.phase("read", _read, config, own, parts)
+  compared = job.phase("compare", _compare, config, tasks=parts)
   summary = _choose(work)
-  counts = job.phase("decide", _decide, (job.folder,), own, total)
+  counts = job.phase("decide", _decide, tasks=own, total=total)
   losses = _losses(counts)
   _check_loss(losses, config.maximum_loss, job.folder)
   figures = {**compared.of("figures"), **summary}
@@ -80,45 +78,44 @@ def _run(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
   return counts.stats(), facts | {"diversity": diversity.figures(sample(job.folder))}
 
 
-def _read(
-  config: DeduplicateConfig,
-  work: AnyPath,
-  own: int,
-  parts: int,
-  rank: int,
-  tasks: int,
-  tick: Tick,
-) -> None:
+def _read(config: DeduplicateConfig, own: int, parts: int, task: Task) -> None:
   """Copy a task's documents, and write the tables of what is compared of them.
 
   Tasks from `own` on read what `against` names.
   """
-  del tasks
   sets: list[np.ndarray] = []
   found: list[tuple[int, int, int, int]] = []  # rows of MEMBER
 
   def copied() -> Iterator[Decision]:
-    for row, decision in enumerate(read.of_task(work / "plan", rank)):
+    for row, decision in enumerate(task.read()):
       document, shingles = decision.document, _NONE
       if isinstance(decision, Keep):
         shingles, digest = sketches.sketch(document.text, config.shingle)
         known = [*config.prefer, document.source]
         priority = 1 + known.index(document.source)
-        key = sketches.key(document.id, priority if rank < own else clusters.AGAINST)
-        found.append((digest, key, clusters.number(rank, row), 0))
-        if rank >= own:
+        rank = priority if task.rank < own else clusters.AGAINST
+        key = sketches.key(document.id, rank)
+        found.append((digest, key, clusters.number(task.rank, row), 0))
+        if task.rank >= own:
           decision = Keep(dataclasses.replace(document, text=""))
       sets.append(shingles)
       yield decision
 
-  name = f"{rank:05d}"
-  folders.spill(work / "documents", f"{name}.parquet", copied(), tick)
+  folders.spill(_documents(task.work, task.rank), task.ticked(copied()))
   ends = np.cumsum([0, *map(len, sets)])
-  clusters.save(work / "shingles" / f"{name}.npy", np.concatenate([_NONE, *sets]))
-  clusters.save(work / "shingles" / f"{name}-ends.npy", ends)
+  clusters.save(
+    task.work / "shingles" / f"{task.name}.npy", np.concatenate([_NONE, *sets])
+  )
+  clusters.save(task.work / "shingles" / f"{task.name}-ends.npy", ends)
   equal = np.array(found, clusters.MEMBER)
   members = np.concatenate([equal, _in_bands(config, equal, sets)])
-  clusters.save_cut(work / "buckets", name, members, members["bucket"] % parts)
+  clusters.save_cut(
+    task.work / "buckets", task.name, members, members["bucket"] % parts
+  )
+
+
+def _documents(work: AnyPath, task: int) -> AnyPath:
+  return work / "documents" / f"{task:05d}.parquet"
 
 
 def _in_bands(
@@ -139,20 +136,12 @@ def _in_bands(
   return banded.reshape(-1)
 
 
-def _compare(
-  config: DeduplicateConfig,
-  work: AnyPath,
-  parts: int,
-  rank: int,
-  tasks: int,
-  tick: Tick,
-) -> Tally:
-  del tasks, tick
-  members = clusters.load_all(work / "buckets" / f"{rank:05d}", clusters.MEMBER)
+def _compare(config: DeduplicateConfig, task: Task) -> Tally:
+  members = clusters.load_all(task.work / "buckets" / task.name, clusters.MEMBER)
   pairs, left = clusters.pairs(members, config.similarity, config.comparisons)
-  found = clusters.edges(pairs, work / "shingles", config.similarity)
-  ranges = clusters.part_of_key(found["key2"], parts)
-  clusters.save_cut(work / "edges", f"{rank:05d}", found, ranges)
+  found = clusters.edges(pairs, task.work / "shingles", config.similarity)
+  ranges = clusters.part_of_key(found["key2"], task.tasks)
+  clusters.save_cut(task.work / "edges", task.name, found, ranges)
   counts = {"pairs_compared": len(pairs), "pairs_not_compared": left}
   return Tally([["figures", *count] for count in counts.items()])
 
@@ -175,8 +164,7 @@ def _ids(work: AnyPath) -> Callable[[int], str]:
 
   @functools.lru_cache(maxsize=64)
   def of_task(task: int) -> list[str]:
-    path = work / "documents" / f"{task:05d}.parquet"
-    return [row["id"] for row in folders.rows(path, ["id"])]
+    return [row["id"] for row in folders.rows(_documents(work, task), ["id"])]
 
   def of(number: int) -> str:
     task, row = clusters.place(number)
@@ -185,17 +173,16 @@ def _ids(work: AnyPath) -> Callable[[int], str]:
   return of
 
 
-def _decide(folder: AnyPath, rank: int, tasks: int, tick: Tick) -> Tally:
-  work = folder / folders.ENGINE
-  table = clusters.load_all(work / "verdicts" / f"{rank:05d}", clusters.VERDICT)
-  verdicts = {clusters.place(row[0])[1]: row for row in table.tolist()}
-  id_of = _ids(work)
+def _decide(task: Task) -> Tally:
+  table = clusters.load_all(task.work / "verdicts" / task.name, clusters.VERDICT)
+  verdicts = {clusters.place(number)[1]: rest for number, *rest in table.tolist()}
+  id_of = _ids(task.work)
 
   def decisions() -> Iterator[Decision]:
-    path = work / "documents" / f"{rank:05d}.parquet"
-    for row, decision in enumerate(folders.spilled(path)):
+    found = folders.spilled(_documents(task.work, task.rank))
+    for row, decision in enumerate(found):
       document = decision.document
-      *_, by, _, similarity, size = verdicts.get(row, _ALONE)
+      by, similarity, size = verdicts.get(row, (0, clusters.STAYS, 1))
       if isinstance(decision, Drop):
         yield decision
       elif similarity == clusters.STAYS:
@@ -205,7 +192,7 @@ def _decide(folder: AnyPath, rank: int, tasks: int, tick: Tick) -> Tally:
         reason = "near-duplicate" if similarity < 1.0 else "same words"
         yield Drop(document, reason, {"representative": id_of(by), **facts})
 
-  return folders.write(folder, decisions(), rank, tasks, tick)
+  return task.write(decisions())
 
 
 def _check_loss(
@@ -225,14 +212,12 @@ def _check_loss(
 
 def _losses(counts: Tally) -> dict[str, dict[str, int]]:
   """Return how many documents of each source were read, and dropped as duplicates."""
-  stats, losses = counts.stats(), {}
   drops = (row for row in counts.record() if row[0] == "dropped" and row[2] in REASONS)
-  duplicates = Tally(drops).of("dropped")
-  for source, found in stats["sources"].items():
-    lost = duplicates.get(source, 0)
-    if found["kept"] + lost:
-      losses[source] = {"read": found["kept"] + lost, "dropped": lost}
-  return losses
+  kept, lost = counts.of("kept"), Tally(drops).of("dropped")
+  return {
+    name: {"read": kept.get(name, 0) + lost.get(name, 0), "dropped": lost.get(name, 0)}
+    for name in sorted({*kept, *lost})
+  }
 
 
 def sample(folder: AnyPath, most: int = _SAMPLE) -> list[str]:

@@ -19,7 +19,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,7 @@ from datatrove.executor.local import LocalPipelineExecutor
 from phi1_jax import InputError, cores, how_to_install, storage
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation import read
-from phi1_jax.curation.document import Tally
-from phi1_jax.curation.folder import Tick
+from phi1_jax.curation.document import Decision, Tally
 from phi1_jax.storage import AnyPath
 
 EXECUTORS = ("local", "ray", "slurm")
@@ -43,6 +42,44 @@ loguru.logger.disable("datatrove")  # failures are raised; progress is a bar
 
 class TaskError(RuntimeError):
   """A task failed; the message names the cause."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """One part of a phase."""
+
+  folder: AnyPath  # the stage's
+  rank: int  # which part
+  tasks: int  # how many there are
+  tick: Callable[[int], None]  # reports that so many more documents are done
+
+  @property
+  def work(self) -> AnyPath:
+    """Folder of unfinished work of all tasks."""
+    return self.folder / folders.ENGINE
+
+  @property
+  def name(self) -> str:
+    """Name of the task for files."""
+    return f"{self.rank:05d}"
+
+  def read(self) -> Iterator[Decision]:
+    """Yield the decisions of the task's part of the inputs."""
+    return read.of_task(self.work / "plan", self.rank)
+
+  def ticked(self, decisions: Iterable[Decision]) -> Iterator[Decision]:
+    """Yield decisions; report each once it was used."""
+    for decision in decisions:
+      yield decision
+      self.tick(1)
+
+  def write(self, decisions: Iterable[Decision]) -> Tally:
+    """Write the task's files of the stage; return the counts."""
+    return folders.write(self.folder, self.ticked(decisions), self.rank, self.tasks)
+
+
+# A phase's function; its first arguments are bound.
+Function = Callable[..., Tally | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,14 +112,14 @@ class Engine:
   def run(self, step: "_Step", tasks: int, one_process: bool) -> bool:
     """Run the tasks that are not complete; return whether all are complete now."""
     logs = os.fspath(step.place)
+    if self.executor == "slurm" and not one_process:
+      from phi1_jax.curation import slurm
+
+      return slurm.run(step, step.place, tasks, self.workers)
     if self.executor == "local" or one_process:
       executor = LocalPipelineExecutor([step], tasks, logging_dir=logs)
       _run_locally(executor, 1 if one_process else self.workers or cores())
       return not executor.get_incomplete_ranks()
-    if self.executor == "slurm":
-      from phi1_jax.curation import slurm
-
-      return slurm.run(step, step.place, tasks, self.workers)
     try:
       import ray
     except ImportError:
@@ -172,8 +209,9 @@ def _end_with_parent() -> None:
 class _Step:
   """A datatrove step: runs a task, and notes its progress, its counts or its error."""
 
+  folder: AnyPath
   place: AnyPath
-  task: Callable[[int, int, Tick], Tally | None]  # of rank, tasks, and progress
+  function: Function
 
   def __call__(self, data: Any, rank: int, world_size: int) -> None:
     """Run a task."""
@@ -190,18 +228,21 @@ class _Step:
         Path(shown).write_text(str(count))
 
     try:
-      tally = self.task(rank, world_size, tick) or Tally()
+      tally = self.function(Task(self.folder, rank, world_size, tick)) or Tally()
       next_report = 0.0
       tick(0)
-      content = json.dumps(tally.record())
-      storage.write_text(self._file("tally", rank), content)
+      storage.write_text(self._file("tally", rank), json.dumps(tally.record()))
     except Exception as error:
-      storage.write_bytes(self._file("errors", rank), _pickled(error))
+      try:
+        pickle.loads(content := pickle.dumps(error))
+      except Exception:
+        content = pickle.dumps(TaskError(f"{type(error).__name__}: {error}"))
+      storage.write_bytes(self._file("errors", rank), content)
       raise
 
-  def _file(self, folder: str, rank: int) -> AnyPath:
-    (self.place / folder).mkdir(parents=True, exist_ok=True)
-    return self.place / folder / f"{rank:05d}.json"
+  def _file(self, kind: str, rank: int) -> AnyPath:
+    (self.place / kind).mkdir(parents=True, exist_ok=True)
+    return self.place / kind / f"{rank:05d}.json"
 
   def tally(self, tasks: int) -> Tally:
     """Return the sum of the counts of all tasks."""
@@ -210,22 +251,13 @@ class _Step:
       sums.merge(json.loads(storage.read_text(self._file("tally", rank))))
     return sums
 
-
-def _pickled(error: Exception) -> bytes:
-  try:
-    pickle.loads(content := pickle.dumps(error))
-    return content
-  except Exception:
-    return pickle.dumps(TaskError(f"{type(error).__name__}: {error}"))
-
-
-def _raise_error(place: AnyPath) -> None:
-  """Raise the first error of a task, and forget all of them."""
-  found = storage.names(place / "errors")
-  if found:
-    error = pickle.loads(storage.read_bytes(place / "errors" / found[0]))
-    folders.remove_tree(place / "errors")
-    raise error
+  def raise_error(self) -> None:
+    """Raise the first error of a task, and forget all of them."""
+    errors = self.place / "errors"
+    if found := storage.names(errors):
+      error = pickle.loads(storage.read_bytes(errors / found[0]))
+      folders.remove_tree(errors)
+      raise error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,6 +278,10 @@ class Job:
   def needs_llm(self) -> bool:
     """Whether the stage asks an LLM."""
     return "llm" in (getattr(self.config, n, None) for n in ("judge", "teacher"))
+
+  @property
+  def _inputs(self) -> str:
+    return f"{self.config.gin_name}.inputs"
 
   def run(
     self,
@@ -277,12 +313,13 @@ class Job:
     counts, facts = work()
     if inputs:
       facts["lineage"] = read.lineage(inputs)
-    facts["run"] = usage(time.monotonic() - started)
+    # Peak memory of this process and its workers, in MiB.
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
+    peak = max(resource.getrusage(each).ru_maxrss for each in who) * unit / (1 << 20)
+    seconds = time.monotonic() - started
+    facts["run"] = {"seconds": round(seconds, 3), "peak_memory_mib": round(peak, 1)}
     return folders.finish(self.folder, stage, counts, facts)
-
-  @property
-  def _inputs(self) -> str:
-    return f"{self.config.gin_name}.inputs"
 
   def plan(self) -> tuple[int, int | None]:
     """Cut the inputs into tasks, once; return how many, and the number of documents."""
@@ -295,9 +332,9 @@ class Job:
   def phase(
     self,
     name: str,
-    function: Callable[..., Tally | None],
-    arguments: tuple[Any, ...],
-    tasks: int,
+    function: Function,
+    *arguments: Any,
+    tasks: int | None = None,
     total: int | None = None,
     one_process: bool = False,
   ) -> Tally:
@@ -307,9 +344,9 @@ class Job:
 
     Args:
       name: of the phase, one of a kind in the stage.
-      function: a task is `function(*arguments, rank, tasks, tick)`, and is pickled.
+      function: called with the arguments and a `Task`; is pickled.
       arguments: its first arguments.
-      tasks: how many.
+      tasks: how many; None cuts the inputs, see `plan`.
       total: documents, for the progress bar.
       one_process: run the tasks in this process, one after the other.
 
@@ -317,24 +354,18 @@ class Job:
       InputError: a task refused its input.
       TaskError: a task failed in another way.
     """
+    if tasks is None:
+      tasks, total = self.plan()
     place = self.work / name
     folders.remove_tree(place / "errors")  # of a run that was killed
-    step = _Step(place, functools.partial(function, *arguments))
+    step = _Step(self.folder, place, functools.partial(function, *arguments))
     with self.engine.watched(f"{self.folder.name}: {name}", place, total):
       try:
         complete = self.engine.run(step, tasks, one_process)
       except Exception:
-        _raise_error(place)
+        step.raise_error()
         raise
     if not complete:
-      _raise_error(place)
+      step.raise_error()
       raise TaskError(f"{place}: a task did not end; run the same command again")
     return step.tally(tasks)
-
-
-def usage(seconds: float) -> dict[str, float]:
-  """Return the time, and the peak memory in MiB of this process and its workers."""
-  unit = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
-  who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-  peak = max(resource.getrusage(each).ru_maxrss for each in who) * unit
-  return {"seconds": round(seconds, 3), "peak_memory_mib": round(peak / (1 << 20), 1)}

@@ -5,18 +5,17 @@ exercises pass: their code was run.
 """
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from phi1_jax import storage
-from phi1_jax.curation import classifier, form, licences, read
+from phi1_jax.curation import classifier, form, licences
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation.config import FilterConfig
-from phi1_jax.curation.document import Decision, Document, Drop, Keep, Tally
-from phi1_jax.curation.engine import Job
-from phi1_jax.curation.folder import Tick
-from phi1_jax.storage import AnyPath
+from phi1_jax.curation.document import Decision, Drop, Keep, Tally
+from phi1_jax.curation.engine import Job, Task
 
 STAGE, VERSION = "filter", 4
 _BATCH = 256
@@ -48,69 +47,56 @@ def run(job: Job) -> dict[str, Any]:
   settings |= {"threshold": config.threshold, "model": about.get("sha256")}
 
   def work() -> tuple[dict[str, Any], dict[str, Any]]:
-    tasks, total = job.plan()
     if on_device:  # all cores check; one process scores, with the model
-      job.phase("check", _check_task, (config, job.folder), tasks, total)
-    arguments = (config, job.folder, on_device)
-    stats = job.phase("filter", _task, arguments, tasks, total, on_device).stats()
+      job.phase("check", _check, config)
+    tally = job.phase("filter", _filter, config, on_device, one_process=on_device)
+    stats = tally.stats()
     masked = stats.pop("figures", {}) if config.mask else "off"
     return stats, {**facts, "masked": masked}
 
   return job.run(STAGE, settings, work)
 
 
-def _checked(config: FilterConfig, work: AnyPath, rank: int) -> Iterator[Decision]:
-  for decision in read.of_task(work / "plan", rank):
-    yield check(decision, config.licences, config.mask)
+def _checked(config: FilterConfig, task: Task) -> Iterator[Decision]:
+  return map(functools.partial(_checked_one, config), task.read())
 
 
-def _check_task(
-  config: FilterConfig, folder: AnyPath, rank: int, tasks: int, tick: Tick
-) -> None:
-  """Write the checked documents of a task, for `_task`."""
-  del tasks
-  work = folder / folders.ENGINE
-  found = _checked(config, work, rank)
-  folders.spill(work / "checked", f"{rank:05d}.parquet", found, tick)
+def _check(config: FilterConfig, task: Task) -> None:
+  """Write the checked documents of a task, for `_filter`."""
+  path = task.work / "checked" / f"{task.name}.parquet"
+  folders.spill(path, task.ticked(_checked(config, task)))
 
 
-def _task(
-  config: FilterConfig,
-  folder: AnyPath,
-  checked: bool,
-  rank: int,
-  tasks: int,
-  tick: Tick,
-) -> Tally:
+def _filter(config: FilterConfig, checked: bool, task: Task) -> Tally:
   """Score documents, which may be checked, write a task's files; return its counts."""
-  masks, work = Tally(), folder / folders.ENGINE
+  masks = Tally()
 
-  def decisions() -> Iterator[Decision]:
-    found = _checked(config, work, rank)
-    if checked:
-      found = folders.spilled(work / "checked" / f"{rank:05d}.parquet")
-    while batch := list(itertools.islice(found, _BATCH)):
-      for decision in _scored(config, batch) if config.classifier else batch:
-        if isinstance(decision, Keep):
-          for kind, number in decision.document.provenance.get("mask", {}).items():
-            masks.count(number, "figures", kind)
-        yield decision
+  def counted(decisions: Iterable[Decision]) -> Iterator[Decision]:
+    for decision in decisions:
+      if isinstance(decision, Keep):
+        for kind, number in decision.document.provenance.get("mask", {}).items():
+          masks.count(number, "figures", kind)
+      yield decision
 
-  tally = folders.write(folder, decisions(), rank, tasks, tick)
+  if checked:
+    found = folders.spilled(task.work / "checked" / f"{task.name}.parquet")
+  else:
+    found = _checked(config, task)
+  tally = task.write(counted(_scored(config, found) if config.classifier else found))
   tally.merge(masks.record())
   return tally
 
 
-def check(decision: Decision, allowed: Sequence[str], mask: bool) -> Decision:
+def _checked_one(config: FilterConfig, decision: Decision) -> Decision:
   """Drop a document for its licence or its form; mask the secrets in the others."""
   if not _is_code(decision):
     return decision
   document = decision.document
-  if allowed and not licences.allowed(document.licence, allowed):
+  if config.licences and not licences.allowed(document.licence, config.licences):
     return Drop(document, "licence not allowed", {"licence": document.licence})
   if reason := form.problem(document.text):
     return Drop(document, reason)
-  if mask:
+  if config.mask:
     text, counts = form.mask(document.text)
     if counts:
       document = dataclasses.replace(document, text=text)
@@ -118,25 +104,22 @@ def check(decision: Decision, allowed: Sequence[str], mask: bool) -> Decision:
   return decision
 
 
-def _scored(config: FilterConfig, batch: Sequence[Decision]) -> Iterator[Decision]:
-  """Yield the decisions of the classifier about the code of a batch."""
-  texts = [d.document.text for d in batch if _is_code(d)]
-  model = classifier.opened(str(config.classifier))
-  found = iter(model.probabilities(texts) if texts else ())
-  for decision in batch:
-    if _is_code(decision):
-      decision = decide(decision.document, float(next(found)), config.threshold or 0.0)
-    yield decision
+def _scored(config: FilterConfig, decisions: Iterator[Decision]) -> Iterator[Decision]:
+  """Drop the code whose probability of high value is below the threshold."""
+  model, threshold = classifier.opened(str(config.classifier)), config.threshold or 0.0
+  while batch := list(itertools.islice(decisions, _BATCH)):
+    texts = [d.document.text for d in batch if _is_code(d)]
+    found = iter(model.probabilities(texts) if texts else ())
+    for decision in batch:
+      if _is_code(decision):
+        value = round(float(next(found)), 4)
+        noted = {"probability": value, "threshold": threshold}
+        document = decision.document.noted(STAGE, noted)
+        decision = Keep(document)
+        if value < threshold:
+          decision = Drop(document, "low educational value", noted)
+      yield decision
 
 
 def _is_code(decision: Decision) -> bool:
   return isinstance(decision, Keep) and decision.document.kind == "code"
-
-
-def decide(document: Document, probability: float, threshold: float) -> Decision:
-  """Keep a document whose probability of high value reaches the threshold."""
-  noted = {"probability": round(probability, 4), "threshold": threshold}
-  document = document.noted(STAGE, noted)
-  if noted["probability"] < threshold:
-    return Drop(document, "low educational value", noted)
-  return Keep(document)

@@ -37,8 +37,6 @@ ALL = pa.schema([(name, pa.string()) for name in (*_FIELDS, "reason", "evidence"
 _GROUP_ROWS, _GROUP_CHARACTERS = 1000, 16 << 20
 _TAIL = 1 << 16  # bytes at the end of a file, with parquet's footer
 
-Tick = Callable[[int], None]  # reports that so many more documents are done
-
 
 class EmptyError(RuntimeError):
   """A stage kept nothing, or its inputs hold nothing."""
@@ -132,14 +130,14 @@ def _facts(path: AnyPath) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def table(
-  folder: AnyPath, name: str, schema: pa.Schema = ALL
+  path: AnyPath, schema: pa.Schema = ALL
 ) -> Iterator[Callable[[Decision], None]]:
   """Open a parquet file of decisions that appears whole; give a function to add one."""
-  folder.mkdir(parents=True, exist_ok=True)
+  path.parent.mkdir(parents=True, exist_ok=True)
   rows: list[dict[str, Any]] = []
   characters = 0
   with (
-    storage.writing(folder / name) as file,
+    storage.writing(path) as file,
     pq.ParquetWriter(file, schema, compression="zstd") as writer,
   ):
 
@@ -166,11 +164,7 @@ def table(
 
 
 def write(
-  folder: AnyPath,
-  decisions: Iterable[Decision],
-  shard: int = 0,
-  shards: int = 1,
-  tick: Tick = lambda count: None,
+  folder: AnyPath, decisions: Iterable[Decision], shard: int = 0, shards: int = 1
 ) -> Tally:
   """Write the files of a shard, each whole or absent; return the counts.
 
@@ -179,32 +173,25 @@ def write(
     decisions: of one shard, in an order that is the same on every run.
     shard: number of the shard.
     shards: how many there are.
-    tick: called with 1 after each decision.
   """
   tally, name = Tally(), f"{shard:05d}-of-{shards:05d}.parquet"
   with (
-    table(folder, f"dropped-{name}") as drop,
-    table(folder, f"kept-{name}", KEPT) as keep,
+    table(folder / f"dropped-{name}") as drop,
+    table(folder / f"kept-{name}", KEPT) as keep,
   ):
     for decision in decisions:
       tally.add(decision)
       (drop if isinstance(decision, Drop) else keep)(decision)
-      tick(1)
   return tally
 
 
 def spill(
-  folder: AnyPath,
-  name: str,
-  decisions: Iterable[Decision],
-  tick: Tick = lambda count: None,
-  schema: pa.Schema = ALL,
+  path: AnyPath, decisions: Iterable[Decision], schema: pa.Schema = ALL
 ) -> None:
   """Write decisions to one file, kept and dropped ones together, for `spilled`."""
-  with table(folder, name, schema) as add:
+  with table(path, schema) as add:
     for decision in decisions:
       add(decision)
-      tick(1)
 
 
 def spilled(path: AnyPath) -> Iterator[Decision]:

@@ -24,8 +24,7 @@ from phi1_jax.curation import card, clusters, read, sketches
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation.config import PublishConfig
 from phi1_jax.curation.document import Decision, Document, Drop, Keep, Tally
-from phi1_jax.curation.engine import Job
-from phi1_jax.curation.folder import Tick
+from phi1_jax.curation.engine import Job, Task
 from phi1_jax.data.config import CURATED_CONTENT
 from phi1_jax.storage import AnyPath
 
@@ -53,9 +52,8 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def _run(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
-  tasks, total = job.plan()
-  job.phase("ids", _ids_task, (job.work,), tasks)
-  names = [f"{rank:05d}.npy" for rank in range(tasks)]
+  job.phase("ids", _ids)
+  names = [f"{rank:05d}.npy" for rank in range(job.plan()[0])]
   tables = [np.asarray(clusters.load(job.work / "ids" / name)) for name in names]
   every = np.concatenate(tables)
   again = np.ones(len(every), bool)
@@ -63,7 +61,7 @@ def _run(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
   ends = np.cumsum([len(table) for table in tables])
   for name, rows in zip(names, np.split(again, ends[:-1]), strict=True):
     clusters.save(job.work / "repeated" / name, np.flatnonzero(rows))
-  counts = job.phase("publish", _files_task, (job.folder,), tasks, total)
+  counts = job.phase("publish", _files)
   lineage = read.lineage(job.config.inputs)
   paths = {
     DATASETS[kind]: os.fspath(_publish(job.config, kind, job.work, lineage))
@@ -72,47 +70,43 @@ def _run(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
   return counts.stats(), {"datasets": paths}
 
 
-def _ids_task(work: AnyPath, rank: int, tasks: int, tick: Tick) -> None:
+def _ids(task: Task) -> None:
   """Write keys of the ids of a task's documents."""
-  del tasks, tick
-  found = read.of_task(work / "plan", rank)
-  keys = [sketches.of_id(d.document.id) for d in found if isinstance(d, Keep)]
-  clusters.save(work / "ids" / f"{rank:05d}.npy", np.array(keys, np.uint64))
+  keys = [sketches.of_id(d.document.id) for d in task.read() if isinstance(d, Keep)]
+  clusters.save(task.work / "ids" / f"{task.name}.npy", np.array(keys, np.uint64))
 
 
-def _files_task(folder: AnyPath, rank: int, tasks: int, tick: Tick) -> Tally:
+def _files(task: Task) -> Tally:
   """Write a TFRecord and a parquet file of each kind, with facts about them."""
   from phi1_jax.data import curated  # it loads TensorFlow, which takes seconds
 
-  work, tally = folder / folders.ENGINE, Tally()
-  repeated = set(clusters.load(work / "repeated" / f"{rank:05d}.npy").tolist())
+  tally, row = Tally(), 0
+  repeated = set(clusters.load(task.work / "repeated" / f"{task.name}.npy").tolist())
   drops: list[Decision] = []
   kinds: dict[str, list[Document]] = {}
-  row = 0
-  for decision in read.of_task(work / "plan", rank):
+  for decision in task.ticked(task.read()):
     if isinstance(decision, Keep):
       if row in repeated:
         decision = Drop(decision.document, "read twice")
       row += 1
     tally.add(decision)
-    tick(1)
     if isinstance(decision, Drop):
       drops.append(decision)
     else:
       kinds.setdefault(decision.document.kind, []).append(decision.document)
-  folders.spill(folder, f"dropped-{rank:05d}-of-{tasks:05d}.parquet", drops)
+  name = f"dropped-{task.name}-of-{task.tasks:05d}.parquet"
+  folders.spill(task.folder / name, drops)
   for kind, found in kinds.items():
-    place, name, part = work / "sets" / kind, f"{rank:05d}", Tally()
-    keeps = list(map(Keep, found))
-    folders.spill(place, f"{name}.parquet", keeps, schema=folders.KEPT)
-    for each in keeps:
-      part.add(each)
+    place, part = task.work / "sets" / kind, Tally()
+    for document in found:
+      part.add(Keep(document))
+    folders.spill(place / f"{task.name}.parquet", map(Keep, found), folders.KEPT)
     with tempfile.TemporaryDirectory() as scratch:
       local = Path(scratch) / "records"
       count, size = curated.write_records(local, map(example, found))
-      storage.write_bytes(place / f"{name}.tfrecord", local.read_bytes())
+      storage.write_bytes(place / f"{task.name}.tfrecord", local.read_bytes())
     facts = {"documents": count, "bytes": size, "digest": f"{_digest(found):064x}"}
-    storage.write_json(place / f"{name}.json", {**facts, "tally": part.record()})
+    storage.write_json(place / f"{task.name}.json", {**facts, "tally": part.record()})
   return tally
 
 
@@ -144,13 +138,16 @@ def _publish(
     InputError: that version exists with other content, or the folder is read-only.
   """
   files, name, tally = work / "sets" / kind, DATASETS[kind], Tally()
-  ranks = [each[:-5] for each in storage.names(files) if each.endswith(".json")]
-  parts = [storage.read_json(files / f"{rank}.json") for rank in ranks]
-  for part in parts:
+  parts = {
+    each[:-5]: storage.read_json(files / each)
+    for each in storage.names(files)
+    if each.endswith(".json")
+  }
+  for part in parts.values():
     tally.merge(part["tally"])
-  counts, inputs = tally.stats(), len(config.inputs)
-  about = dataset_card(name, config.version, counts, lineage, inputs)
-  digest = sum(int(part["digest"], 16) for part in parts) % 2**256
+  counts = tally.stats()
+  about = dataset_card(name, config.version, counts, lineage, len(config.inputs))
+  digest = sum(int(part["digest"], 16) for part in parts.values()) % 2**256
   content = {"documents": f"{digest:064x}"}
   directory = storage.parse(config.directory)
   target = directory / name / config.version
@@ -159,14 +156,16 @@ def _publish(
   try:
     if storage.exists(begun) and not storage.exists(target / CURATED_CONTENT):
       folders.remove_tree(target)
-    if storage.exists(target):
-      _check_same(target, content)
-      _write_cards(target, about)
-    else:
+    new = not storage.exists(target)
+    if new:
       folders.remove_tree(made)  # another cut into tasks left other files there
-      (made / "parquet").mkdir(parents=True, exist_ok=True)
-      _write_files(files, made, name, dict(zip(ranks, parts, strict=True)), counts)
-      _write_cards(made, about)
+      _write_files(files, made, name, parts, counts)
+    else:
+      _check_same(target, content)
+    place = made if new else target
+    storage.write_text(place / CARD, about)
+    storage.write_text(place / "parquet" / CARD, _FRONT_MATTER + about)
+    if new:
       storage.write_text(begun, "this version is not complete\n")
       storage.move(made, target)
       storage.write_json(target / CURATED_CONTENT, content)
@@ -189,11 +188,6 @@ def _check_same(target: AnyPath, content: Mapping[str, Any]) -> None:
     )
 
 
-def _write_cards(folder: AnyPath, about: str) -> None:
-  storage.write_text(folder / CARD, about)
-  storage.write_text(folder / "parquet" / CARD, _FRONT_MATTER + about)
-
-
 def _write_files(
   files: AnyPath,
   made: AnyPath,
@@ -204,6 +198,7 @@ def _write_files(
   """Copy the files of the tasks under the names that TFDS and `datasets` expect."""
   from phi1_jax.data import curated
 
+  (made / "parquet").mkdir(parents=True, exist_ok=True)
   for number, rank in enumerate(parts):
     records = curated.shard_name(name, number, len(parts))
     table = f"parquet/train-{number:05d}-of-{len(parts):05d}.parquet"

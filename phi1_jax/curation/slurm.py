@@ -44,7 +44,8 @@ def run(
     workers: how many run at the same time; None leaves it to Slurm.
 
   Raises:
-    InputError: this machine cannot submit jobs, or the folder is on cloud storage.
+    InputError: this machine cannot submit jobs, sbatch refuses them, or the folder is
+      on cloud storage.
   """
   if not shutil.which("sbatch"):
     raise InputError(
@@ -67,8 +68,13 @@ def run(
   )
   try:
     executor.run()
-  except subprocess.CalledProcessError:
-    pass  # a job failed, and its task has left its error; or sbatch says why not
+  except subprocess.CalledProcessError as error:
+    if not error.output:  # it names the jobs that it has submitted
+      raise InputError(
+        f"--executor=slurm: sbatch refused the jobs with exit code {error.returncode}; "
+        "its message is above"
+      ) from None
+    # Else a job failed, and its task has left its error.
   except BaseException:
     subprocess.run(["scancel", f"--name={executor.job_name}"], check=False)
     raise

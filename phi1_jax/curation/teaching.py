@@ -1,26 +1,24 @@
 """The stages that write texts: a teacher, its subject, and the check of its code."""
 
 import abc
+import contextlib
 import dataclasses
 import functools
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from phi1_jax import storage
-from phi1_jax.curation import folder as folders
 from phi1_jax.curation import prompt
 from phi1_jax.curation.deduplicate import sample
 from phi1_jax.curation.document import Decision, Document, Drop, Keep, Tally, identify
-from phi1_jax.curation.engine import Job
-from phi1_jax.curation.folder import Tick
+from phi1_jax.curation.engine import Job, Task
 from phi1_jax.grammar import teacher
 from phi1_jax.llm.client import Client
 from phi1_jax.llm.request import Request
 from phi1_jax.sandbox.program import Program, Verdict
 from phi1_jax.sandbox.sandbox import Sandbox
-from phi1_jax.storage import AnyPath
 from phi1_jax.text import diversity
 
 VERSION = 2
@@ -86,6 +84,22 @@ class Subject(abc.ABC):
   def read(self, reply: str) -> Written:
     """Return the text in an LLM's reply; raises Malformed where there is none."""
 
+  def document(
+    self, id_: str, text: str, source: str, licence: str, group: str, facts: Any
+  ) -> Document:
+    """Return a document of a text; those of one `group` are held out together."""
+    noted = {self.stage: facts}
+    return Document(id_, text, source, licence, self.kind, group, noted)
+
+  def composed(self, start: int, stop: int) -> Iterator[_Text]:
+    """Yield texts of the grammar: no model, no network, no cost."""
+    name, seed = "grammar", self.config.seed
+    facts = {"teacher": name, "grammar": teacher.VERSION, "seed": seed}
+    for index, written in enumerate(self.compose(start, stop), start):
+      id_, group = identify(name, written.text), identify(name, written.idea)
+      noted = {**facts, "index": index, **written.facts}
+      yield self.document(id_, written.text, name, "MIT", group, noted), written
+
 
 class Llm(prompt.Asker):
   """An LLM as a teacher: it gets other places of one prompt for every text."""
@@ -104,20 +118,18 @@ class Llm(prompt.Asker):
     requests = (request for request, _ in self.requests(subject, start, stop))
     answers = self.ask(requests, subject.read, stop - start)
     asked = self.requests(subject, start, stop)
+    source = f"llm:{self.client.model}"
     for (_, places), (written, why, facts) in zip(asked, answers, strict=True):
       key, name = facts["request"], subject.grouped_by
-      more = written.facts if written else {}
-      noted = {"teacher": "llm", **places, **facts, **more}
+      noted = {
+        "teacher": "llm",
+        **places,
+        **facts,
+        **(written.facts if written else {}),
+      }
       text = written.text if written else ""
-      document = Document(
-        id=identify("llm" if text else key, text),
-        text=text,
-        source=f"llm:{self.client.model}",
-        licence="unknown",
-        kind=subject.kind,
-        repository=identify(name, places[name]),
-        provenance={subject.stage: noted},
-      )
+      id_, group = identify("llm" if text else key, text), identify(name, places[name])
+      document = subject.document(id_, text, source, "unknown", group, noted)
       if written:
         yield document, written
       else:
@@ -136,13 +148,11 @@ def run(subject_of: Callable[[Any], Subject], job: Job) -> dict[str, Any]:
     EmptyError: nothing was kept.
   """
   subject = subject_of(job.config)
-  if not job.needs_llm:
-    settings = {"version": VERSION, "grammar": teacher.VERSION}
-    return job.run(subject.stage, settings, functools.partial(_run, job, subject, None))
-  with job.client() as client:
-    llm = Llm(job.config, subject.prompt_places, client)
-    settings = {"version": VERSION, **llm.identity()}
-    return job.run(subject.stage, settings, functools.partial(_run, job, subject, llm))
+  with job.client() if job.needs_llm else contextlib.nullcontext() as client:
+    llm = Llm(job.config, subject.prompt_places, client) if client else None
+    decides = llm.identity() if llm else {"grammar": teacher.VERSION}
+    work = functools.partial(_run, job, subject, llm)
+    return job.run(subject.stage, {"version": VERSION, **decides}, work)
 
 
 def requests(
@@ -151,8 +161,7 @@ def requests(
   """Yield the requests of a job, to estimate their cost."""
   subject = subject_of(job.config)
   llm = Llm(job.config, subject.prompt_places, client)
-  for request, _ in llm.requests(subject, 0, subject.number):
-    yield request
+  return (request for request, _ in llm.requests(subject, 0, subject.number))
 
 
 def _run(
@@ -163,52 +172,24 @@ def _run(
     tasks = 1 if llm else job.engine.tasks or -(-subject.number // _TASK)
     job.work.mkdir(parents=True, exist_ok=True)
     storage.write_json(noted, {"tasks": min(tasks, subject.number)})
-  tasks = storage.read_json(noted)["tasks"]
-  arguments = (job.folder, subject, llm)
-  in_one = llm is not None
-  counts = job.phase("write", _write, arguments, tasks, subject.number, in_one)
+  sizes = {"tasks": storage.read_json(noted)["tasks"], "total": subject.number}
+  one = llm is not None
+  counts = job.phase("write", _write, subject, llm, **sizes, one_process=one)
   model = f"grammar teacher, version {teacher.VERSION} (no LLM)"
   facts: dict[str, Any] = llm.facts() if llm else {"models": [model]}
   facts["judged"] = storage.read_json(job.work / _SANDBOX)
   return counts.stats(), facts | {"diversity": diversity.figures(sample(job.folder))}
 
 
-def _write(
-  folder: AnyPath, subject: Subject, llm: Llm | None, rank: int, tasks: int, tick: Tick
-) -> Tally:
-  start = subject.number * rank // tasks
-  stop = subject.number * (rank + 1) // tasks
-  workers = 1 if llm is None and tasks > 1 else None
+def _write(subject: Subject, llm: Llm | None, task: Task) -> Tally:
+  start, stop = (subject.number * n // task.tasks for n in (task.rank, task.rank + 1))
+  written = llm.written(subject, start, stop) if llm else subject.composed(start, stop)
+  workers = 1 if llm is None and task.tasks > 1 else None
   # Code of an LLM runs in isolation only.
   with Sandbox(workers=workers, require_isolation=llm is not None) as sandbox:
-    written = (
-      llm.written(subject, start, stop) if llm else _composed(subject, start, stop)
-    )
-    found = checked(_without_copies(written), sandbox, subject)
-    tally = folders.write(folder, found, rank, tasks, tick)
-    path = folder / folders.ENGINE / _SANDBOX
-    storage.write_text(path, json.dumps(sandbox.record()))
+    tally = task.write(checked(_without_copies(written), sandbox, subject))
+    storage.write_text(task.work / _SANDBOX, json.dumps(sandbox.record()))
   return tally
-
-
-def _composed(subject: Subject, start: int, stop: int) -> Iterator[_Text]:
-  """Yield texts of the grammar: no model, no network, no cost."""
-  facts = {
-    "teacher": "grammar",
-    "grammar": teacher.VERSION,
-    "seed": subject.config.seed,
-  }
-  for index, written in enumerate(subject.compose(start, stop), start):
-    document = Document(
-      id=identify("grammar", written.text),
-      text=written.text,
-      source="grammar",
-      licence="MIT",
-      kind=subject.kind,
-      repository=identify("grammar", written.idea),
-      provenance={subject.stage: {**facts, "index": index, **written.facts}},
-    )
-    yield document, written
 
 
 def _without_copies(written: Iterable[_Text | Drop]) -> Iterator[_Text | Drop]:
@@ -228,7 +209,7 @@ def checked(
   """Run the code of texts; yield the decisions, in order; drops pass."""
   iterator = iter(written)
   while window := list(itertools.islice(iterator, _WINDOW)):
-    texts = [each for each in window if not isinstance(each, Drop)]
+    texts = {each[0].id: each[1] for each in window if not isinstance(each, Drop)}
     verdicts = _verdicts(texts, sandbox, subject)
     for each in window:
       if isinstance(each, Drop):
@@ -249,30 +230,26 @@ def _decide(document: Document, verdict: Verdict | None, subject: Subject) -> De
 
 
 def _verdicts(
-  texts: Sequence[_Text], sandbox: Sandbox, subject: Subject
+  texts: Mapping[str, Written], sandbox: Sandbox, subject: Subject
 ) -> dict[str, Verdict]:
   """Return the verdicts by the documents' ids; programs that are too long have none."""
-  short = {d.id: w for d, w in texts if len(w.code + "".join(w.tests)) <= _LONGEST}
-  alone, seconds = list(short), subject.cpu_seconds
-  verdicts: dict[str, Verdict] = {}
+  alone = {n: w for n, w in texts.items() if len(w.code + "".join(w.tests)) <= _LONGEST}
+  seconds, verdicts = subject.cpu_seconds, dict[str, Verdict]()
   if subject.together:
-    starts = range(0, len(alone), _TOGETHER)
-    groups = {str(n): alone[n : n + _TOGETHER] for n in starts}
+    names = list(alone)
+    groups = [names[n : n + _TOGETHER] for n in range(0, len(names), _TOGETHER)]
     programs = []
-    for key, group in groups.items():
-      pairs = [(short[name].code, short[name].tests) for name in group]
-      tests = (f"assert passed == {len(group)}",)
-      code = _JOINT.format(pairs=pairs)
-      programs.append(Program(key, code, tests, seconds * len(group)))
-    for verdict in sandbox.run(programs):
-      if verdict.passed:
-        verdicts |= {
-          n: dataclasses.replace(verdict, key=n) for n in groups[verdict.key]
-        }
+    for key, group in enumerate(groups):
+      pairs = [(alone[name].code, alone[name].tests) for name in group]
+      code, tests = _JOINT.format(pairs=pairs), (f"assert passed == {len(group)}",)
+      programs.append(Program(str(key), code, tests, seconds * len(group)))
+    for verdict in filter(lambda each: each.passed, sandbox.run(programs)):
+      for name in groups[int(verdict.key)]:
+        verdicts[name] = dataclasses.replace(verdict, key=name)
+        del alone[name]
   for verdict in sandbox.run(
-    Program(name, short[name].code, short[name].tests or ("pass",), seconds)
-    for name in alone
-    if name not in verdicts
+    Program(name, each.code, each.tests or ("pass",), seconds)
+    for name, each in alone.items()
   ):
     verdicts[verdict.key] = verdict
   return verdicts

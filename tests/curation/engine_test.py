@@ -32,7 +32,7 @@ def inputs(tmp_path_factory):
   texts += [samples.settings(n) for n in range(6)]
   for part in range(3):
     made = [Keep(samples.document(t, f"s{part}")) for t in texts[part::3]]
-    folder.spill(place, f"{part}.parquet", made, schema=folder.KEPT)
+    folder.spill(place / f"{part}.parquet", made, folder.KEPT)
   return (str(place / "*.parquet"),)
 
 
@@ -70,11 +70,11 @@ def test_tasks_workers_and_executors_do_not_matter(inputs, tmp_path):
   assert found == one
 
 
-def write(place, rank, tasks, tick):
+def write(place, task):
   """Write one document; fail or die once, or wait, where a file says so."""
-  (place / f"seen-{rank}-{time.monotonic_ns()}").touch()
+  (place / f"seen-{task.rank}-{time.monotonic_ns()}").touch()
   for name in ("fails", "dies", "sleeps"):
-    told = place / f"{name}-{rank}"
+    told = place / f"{name}-{task.rank}"
     if told.exists() and name == "sleeps":
       told.write_text(str(os.getpid()))
       time.sleep(60)
@@ -83,16 +83,15 @@ def write(place, rank, tasks, tick):
       if name == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
       raise TaskError("the first time")
-  documents = [Keep(samples.document(f"text {rank}"))]
-  return folder.write(place / "out", documents, rank, tasks, tick)
+  return task.write([Keep(samples.document(f"text {task.rank}"))])
 
 
 def run(place, tasks, **settings):
   job = Job(None, place / "out", Engine(**settings))
-  return job.phase("phase", write, (place,), tasks, total=tasks)
+  return job.phase("phase", write, place, tasks=tasks, total=tasks)
 
 
-def fail(error, rank, tasks, tick):
+def fail(error, task):
   raise error
 
 
@@ -103,7 +102,7 @@ def test_the_error_of_a_task_is_that_of_the_stage(tmp_path, error):
   (place / "00000.json").write_bytes(pickle.dumps(InputError("of a killed run")))
   job = Job(None, tmp_path, Engine(workers=1))
   with pytest.raises(type(error), match=str(error).strip("'")):
-    job.phase("phase", fail, (error,), 2)
+    job.phase("phase", fail, error, tasks=2)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def inputs(tmp_path):
   texts = [samples.algorithm(n) for n in range(6)] + ["def broken(:\n"]
   for part in range(2):
     made = [Keep(samples.document(t, f"s{part}")) for t in texts[part::2]]
-    folder.spill(tmp_path / "in", f"{part}.parquet", made, schema=folder.KEPT)
+    folder.spill(tmp_path / "in" / f"{part}.parquet", made, folder.KEPT)
   return (f"{tmp_path}/in/*.parquet",)
 
 
@@ -80,6 +80,13 @@ def test_the_error_of_a_task_is_that_of_the_stage(tmp_path, notes):
   config = FilterConfig((f"{tmp_path}/rows.parquet",), classifier=None, licences=())
   with pytest.raises(InputError, match=r"rows\.parquet"):
     filtering.run(Job(config, tmp_path / "out", Engine("slurm", tasks=1)))
+
+
+def test_the_refusal_of_sbatch_is_named(inputs, tmp_path, notes):
+  (tmp_path / "bin" / "sbatch").write_text("#!/bin/sh\nexit 1\n")
+  config = FilterConfig(inputs, classifier=None, licences=())
+  with pytest.raises(InputError, match="sbatch refused the jobs with exit code 1"):
+    filtering.run(Job(config, tmp_path / "out", Engine("slurm")))
 
 
 def test_a_machine_without_slurm_is_refused(inputs, tmp_path, monkeypatch):
