@@ -16,7 +16,6 @@ from typing import Any
 from evals import programs, selftest, workdir
 from evals.programs import VARIANTS
 from evals.prompts import Prompt
-from evals.selftest import Judge
 from phi1_jax import InputError, storage
 from phi1_jax.cli.progress import Progress
 from phi1_jax.problems.problem import Problem, digest
@@ -52,7 +51,7 @@ def execute(
   folder: Path,
   problems: Sequence[Problem],
   asked: Mapping[str, Prompt],
-  judge: Judge,
+  judge: Sandbox,
   identity: Mapping[str, Any],
   ready: Callable[[], None] | None = None,
 ) -> int:
@@ -121,10 +120,11 @@ def wanted(
   of_id = {problem.id: problem for problem in problems}
   for row in rows:
     problem = of_id[row["task_id"]]
-    for judged in programs.variants(problem, asked[problem.id], row):
+    found = programs.variants(problem, asked[problem.id], row)
+    for variant, judged in found.items():
       verdict = {
         "key": row["key"],
-        "variant": judged.variant,
+        "variant": variant,
         "task_id": problem.id,
         "sample": row["sample"],
         "answered": judged.answered,

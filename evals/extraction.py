@@ -53,7 +53,7 @@ _NO_NAMES = Names()
 
 @dataclasses.dataclass(frozen=True)
 class Extraction:
-  """What was found."""
+  """A program made of a model's answer."""
 
   code: str  # the program to judge; "" where the entry point is not defined
   # one line for each piece left out: how it begins, and the reason

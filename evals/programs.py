@@ -8,11 +8,11 @@
 Both are scored; the difference shows the effect of sanitizing.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from evals import extraction
+from evals.extraction import Extraction
 from evals.prompts import Prompt
 from phi1_jax import InputError
 from phi1_jax.problems.problem import Problem
@@ -22,40 +22,21 @@ from phi1_jax.text.settings_file import digest
 VARIANTS = ("truncated", "sanitized")
 
 
-@dataclasses.dataclass(frozen=True)
-class Judged:
-  """A variant of a completion."""
-
-  variant: str  # one of `VARIANTS`
-  code: str  # what is executed
-  # what the extraction left out, a line each; empty if truncated
-  dropped: tuple[str, ...] = ()
-  answered: bool = True  # whether anything of the answer is in the code
-
-
-def variants(problem: Problem, prompt: Prompt, row: Mapping[str, Any]) -> list[Judged]:
-  """Return the programs of a line of completions.jsonl."""
+def variants(
+  problem: Problem, prompt: Prompt, row: Mapping[str, Any]
+) -> dict[str, Extraction]:
+  """Return the programs of a line of completions.jsonl, by variant."""
   prefix = "" if row.get("whole") else prompt.prefix
   whole = prefix + row.get("text", row["completion"])
-  truncated = prefix + row["completion"]
-  if prompt.chat:
-    truncated = extraction.futures_first(truncated)
+  code = prefix + row["completion"]
+  code = extraction.futures_first(code) if prompt.chat else code
+  truncated = Extraction(code, (), bool(row["completion"].strip()))
+  entry, also = problem.entry_point, problem.names()
   try:
-    found = extraction.extract(
-      whole,
-      problem.entry_point,
-      problem.names(),
-      border=len(prefix),
-      chat=prompt.chat,
-    )
+    found = extraction.extract(whole, entry, also, len(prefix), prompt.chat)
   except RecursionError:
-    found = extraction.Extraction(
-      truncated, ("nothing: nested too deeply to sanitize",)
-    )
-  return [
-    Judged("truncated", truncated, answered=bool(row["completion"].strip())),
-    Judged("sanitized", found.code, found.dropped, found.answered),
-  ]
+    found = Extraction(code, ("nothing: nested too deeply to sanitize",))
+  return {"truncated": truncated, "sanitized": found}
 
 
 def program(

@@ -36,7 +36,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evals import page, programs, prompts, score, summary, task_sets, workdir
+import jinja2
+
+from evals import programs, prompts, score, summary, task_sets, workdir
 from evals.programs import VARIANTS
 from phi1_jax import InputError, storage
 from phi1_jax.cli import command
@@ -88,6 +90,26 @@ def build(folders: Sequence[AnyPath], benchmarks: str | None = None) -> dict[str
     "comparisons": _comparisons(runs, results),
     "points": [point for run in runs for point in _points(run)],
   }
+
+
+def render(template: str, filters: dict[str, Any] | None = None, **values: Any) -> str:
+  """Return a page that needs no server, no network and no other file.
+
+  Args:
+    template: its file name in evals/assets.
+    filters: functions that the template uses as filters.
+    values: variables of the template.
+  """
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "assets"),
+    autoescape=True,  # completions may hold HTML
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
+  environment.filters |= filters or {}
+  return environment.get_template(template).render(values)
 
 
 def check_output(output: AnyPath) -> None:
@@ -169,10 +191,10 @@ def _sample(
     *("attempts", "flags", "dropped"),
   )
   variants = {}
-  for judged in programs.variants(problem, prompt, row):
-    verdict = found.verdicts[row["key"], judged.variant]
+  for variant, judged in programs.variants(problem, prompt, row).items():
+    verdict = found.verdicts[row["key"], variant]
     of = {field: verdict[field] for field in of_verdict}
-    variants[judged.variant] = {"code": judged.code, **of}
+    variants[variant] = {"code": judged.code, **of}
   sample = {field: row.get(field) for field in fields}
   sample["log_probs"] = workdir.finite(row.get("log_probs"))
   return {**sample, "variants": variants}
@@ -235,6 +257,6 @@ def main(parser: command.Parser, argv: Sequence[str]) -> int:
       f"(p = {pair['p_value']:.3f}, {pair['method']})"
     )
   content = json.dumps(data, allow_nan=False)
-  html = page.render("report.html", data=data)
+  html = render("report.html", data=data)
   write({output.with_suffix(".json"): content, output: html})
   return command.DONE

@@ -6,14 +6,14 @@ machine that is too slow, a Python that is too old and a sandbox that leaks.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 from evals.programs import program
 from phi1_jax import InputError
 from phi1_jax.cli.progress import Progress
 from phi1_jax.problems.problem import Problem
-from phi1_jax.sandbox.program import Program, Verdict
+from phi1_jax.sandbox.program import Program
+from phi1_jax.sandbox.sandbox import Sandbox
 
 _TASK = Problem(
   id="hack",
@@ -92,14 +92,6 @@ class UnfitError(RuntimeError):
   """This machine does not judge right; the message names the programs."""
 
 
-class Judge(Protocol):
-  """The part of `Sandbox` that is used here."""
-
-  def run(self, programs: Iterable[Program]) -> Iterator[Verdict]:
-    """Judge programs, in any order."""
-    ...
-
-
 @dataclasses.dataclass(frozen=True)
 class Case:
   """A program whose verdict is known."""
@@ -143,7 +135,7 @@ def _case(
 
 
 def complaints(
-  cases: Sequence[Case], judge: Judge, description: str = "self-test"
+  cases: Sequence[Case], judge: Sandbox, description: str = "self-test"
 ) -> list[tuple[Case, str]]:
   """Return the cases that are judged wrong, each with a message."""
   of_key = {case.program.key: case for case in cases}
@@ -159,7 +151,7 @@ def complaints(
   return sorted(found, key=lambda pair: pair[1])
 
 
-def check(problems: Sequence[Problem], judge: Judge, file: str | None = None) -> None:
+def check(problems: Sequence[Problem], judge: Sandbox, file: str | None = None) -> None:
   """Run the self-test.
 
   Args:

@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from evals import page
+from evals import report
 from evals.study import arms
 from evals.study.arms import FULL, THINNED
 
@@ -41,7 +41,7 @@ def render(data: Mapping[str, Any]) -> str:
   runs = [run for run in data["runs"] if run["seed"] == seeds[0]]
   main = [r for r in runs if r["arm"] in _COLOURS and r["size"] == sizes[0]]
   far = dict.fromkeys(n for r in runs for n in r["scores"] if n not in tiers)
-  return page.render(
+  return report.render(
     "study.html",
     filters={
       "label": label,

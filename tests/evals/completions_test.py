@@ -44,9 +44,12 @@ def test_every_form_gives_the_same_rows(five, tmp_path, content):
 def test_a_solution_is_judged_without_the_prompt(five):
   problem, prompt = five[0], prompts.build(five[0], "as-is")
   row = {"completion": "x = 1\n", "whole": True}
-  assert programs.variants(problem, prompt, row)[0].code == "x = 1\n"
+  assert programs.variants(problem, prompt, row)["truncated"].code == "x = 1\n"
   row = {"completion": "x = 1\n"}
-  assert programs.variants(problem, prompt, row)[0].code == prompt.prefix + "x = 1\n"
+  assert (
+    programs.variants(problem, prompt, row)["truncated"].code
+    == prompt.prefix + "x = 1\n"
+  )
 
 
 def test_other_tasks_are_left_out_with_a_note(five, tmp_path, capsys):

@@ -162,7 +162,7 @@ def test_what_is_nested_too_deeply_is_judged_as_it_is(five, asked, monkeypatch):
 
   monkeypatch.setattr(programs.extraction, "extract", deep)
   row = {"completion": "  return 1\n"}
-  truncated, sanitized = programs.variants(five[0], asked[five[0].id], row)
+  truncated, sanitized = programs.variants(five[0], asked[five[0].id], row).values()
   assert sanitized.code == truncated.code
   assert "too deeply" in sanitized.dropped[0]
 

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from evals import page
+from evals import report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 browser = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
@@ -136,7 +136,7 @@ def visit(data, tmp_path_factory):
       + script
       + "})())</script></body>"
     )
-    path.write_text(page.render("report.html", data=data).replace("</body>", ending))
+    path.write_text(report.render("report.html", data=data).replace("</body>", ending))
     dom = subprocess.run(
       [
         *(CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu"),
@@ -157,7 +157,7 @@ def visit(data, tmp_path_factory):
 
 
 def test_one_file_that_needs_no_other(data):
-  text = page.render("report.html", data=data)
+  text = report.render("report.html", data=data)
   assert not re.search(r'(src|href)="', text)
   assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
   assert text.count("<script") == 2  # the data, and what draws it

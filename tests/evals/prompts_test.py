@@ -146,7 +146,8 @@ def test_right_chat_answers_are_right(answer):
   text = answer.format(problem.solution)
   row = {"text": text}
   row["completion"] = extraction.code_block(text, problem.entry_point)
-  for judged in programs.variants(problem, prompts.build(problem, "chat"), row):
+  asked = prompts.build(problem, "chat")
+  for judged in programs.variants(problem, asked, row).values():
     scope = {}
     exec(judged.code, scope)
     for test in problem.tests:

@@ -18,7 +18,6 @@ import contextlib
 import gc
 import importlib
 import importlib.machinery
-import itertools
 import os
 import platform
 import select
@@ -41,7 +40,6 @@ MODULES = tuple(_MODULES.split())
 # Not imported here: what threading does after a fork costs each program 0.4 ms.
 _ON_DEMAND = ("queue", "threading")
 _PACKAGES: dict = {}  # top-level name -> path; see _Finder
-_LEFTOVERS = 64  # more files than this and the whole worker goes, which is faster
 
 
 class _Watch:
@@ -116,6 +114,7 @@ class Server:
     self.no_seccomp = seccomp.missing()
     mounts = settings["own_pid_namespace"]
     self.filter = None if self.no_seccomp else seccomp.Filter(mounts=mounts)
+    self.workplace = os.path.join(settings["scratch"][0], "program")
     self.folders = {folder: _state(folder) for folder in settings["scratch"]}
     self.control, tests_end = socket.socketpair()
     self.test_pid = _fork(self._be_test, tests_end)
@@ -148,12 +147,11 @@ class Server:
 
   def judge(self, limits: dict) -> dict:
     """Judges the program whose limits were just read."""
-    workplace = os.path.join(self.settings["scratch"][0], "program")
-    os.mkdir(workplace)
-    os.chmod(workplace, 0o700)
+    os.mkdir(self.workplace)
+    os.chmod(self.workplace, 0o700)
     to_code, from_test = os.pipe()
     to_test, from_code = os.pipe()
-    code_pid = _fork(self._be_code, limits, workplace, to_code, from_code)
+    code_pid = _fork(self._be_code, limits, to_code, from_code)
     os.close(to_code)
     os.close(from_code)
     watch = _Watch(limits, (code_pid, self.test_pid))
@@ -171,10 +169,10 @@ class Server:
         verdict = wire.receive(self.control.fileno())
     return self._close(code_pid, watch, stopped, verdict)
 
-  def _be_code(self, limits, workplace, requests, replies) -> None:
+  def _be_code(self, limits, requests, replies) -> None:
     os.setsid()
     confine.close_all_but(requests, replies)
-    os.chdir(workplace)
+    os.chdir(self.workplace)
     confine.limit(
       limits["cpu_seconds"],
       self.settings["memory_bytes"],
@@ -230,7 +228,7 @@ class Server:
     }
 
   def _clean(self, code_pid: int) -> bool:
-    """Empties the scratch folders; False when this worker should be replaced.
+    """Removes the work folder; False when this worker should be replaced.
 
     U cannot start processes. Where the kernel refuses the filter, what it started
     ends with its process group, or with the worker's PID namespace.
@@ -241,39 +239,20 @@ class Server:
         return False
       if self.settings["own_pid_namespace"]:
         return False
-    left = _LEFTOVERS
-    for folder, state in self.folders.items():
-      try:
-        left = _empty(folder, left)
-        if left < 0 or _state(folder) != state:
-          return False
-      except OSError:
-        return False
-    return True
+    try:
+      os.rmdir(self.workplace)
+      states = {folder: _state(folder) for folder in self.folders}
+    except OSError:
+      return False
+    return states == self.folders
 
 
 def _state(folder: str) -> tuple:
-  """What a program may change of a folder besides its contents."""
+  """What a program may change of a folder: its contents, and what rules it."""
   status = os.stat(folder)
   attributes = os.listxattr(folder) if hasattr(os, "listxattr") else []
-  return status.st_mode, status.st_uid, status.st_gid, attributes
-
-
-def _empty(folder: str, most: int) -> int:
-  """Removes up to `most` files and folders; returns how many more it would have.
-
-  Negative when it stopped because there were too many, however deep or wide.
-  """
-  with os.scandir(folder) as entries:
-    found = list(itertools.islice(entries, most + 1))
-  for entry in found:
-    most -= 1
-    if most >= 0 and entry.is_dir(follow_symlinks=False):
-      most = _empty(entry.path, most)
-    if most < 0:
-      break
-    (os.rmdir if entry.is_dir(follow_symlinks=False) else os.unlink)(entry.path)
-  return most
+  owners = status.st_mode, status.st_uid, status.st_gid
+  return os.listdir(folder), owners, attributes
 
 
 def _fork(task, *arguments) -> int:
