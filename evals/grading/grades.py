@@ -16,12 +16,7 @@
       mean_passed, mean_failed
       auc              how often a passed one has the higher grade than a failed one; a
                        tie counts half; 0.5 is chance
-  agreement          the same over the different programs of all runs together
-  comparisons        of every two runs of one task set: a, b, difference of their
-                     understanding scores (b - a), low, high (paired bootstrap), n
-                     (problems of both)
-  planted            kind -> programs, graded, mean, right_side (share of them on their
-                     side of 5, which itself is on neither)
+  planted            kind -> programs, graded, mean
   complaints         why the grader cannot be trusted; empty where nothing says so
   cost
 
@@ -43,6 +38,7 @@ from evals import score, workdir
 from evals.grading import asking
 from evals.grading.asking import BEST, KINDS, GradeConfig, Pool
 from phi1_jax import storage
+from phi1_jax.cli import command
 from phi1_jax.cli.progress import Progress
 from phi1_jax.llm.budget import Progress as LlmProgress
 from phi1_jax.llm.client import Client
@@ -112,54 +108,49 @@ def results(pool: Pool, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     else:
       grades[row["program"]].append(row["grade"])
   means = {key: math.fsum(found) / len(found) for key, found in grades.items()}
-  samples = [
-    [each for of_problem in run["samples"].values() for each in of_problem]
-    for run in pool.runs
-  ]
-  by_problem = [_by_problem(run, means) for run in pool.runs]
   runs = []
-  for run, found, of_problem in zip(pool.runs, samples, by_problem, strict=True):
-    keys = [key for key, _ in found]
+  for run in pool.runs:
+    by_problem = {
+      problem: [means[key] for key, _ in samples if key in means]
+      for problem, samples in sorted(run["samples"].items())
+    }
+    of_problems = [_mean(each) for each in by_problem.values() if each]
+    samples = [each for found in run["samples"].values() for each in found]
     runs.append(
       {
         **{name: run[name] for name in ("name", "workdir", "settings")},
-        "understanding_score": _understanding(list(of_problem.values())),
-        "problems": len(of_problem),
-        "completions": sum(key in means for key in keys),
-        "unparsed": sum(unparsed[key] for key in keys),
-        "spread": spread(grades.get(key, ()) for key in keys),
-        "agreement": _agreement(found, means),
+        "understanding_score": _understanding(of_problems),
+        "problems": len(of_problems),
+        "completions": sum(key in means for key, _ in samples),
+        "unparsed": sum(unparsed[key] for key, _ in samples),
+        "spread": spread(grades.get(key, ()) for key, _ in samples),
+        "agreement": _agreement(samples, means),
       }
     )
-  planted = {kind: _planted(pool, kind, means) for kind in KINDS}
+  planted = {}
+  for kind in KINDS:
+    keys = [key for key, of in pool.planted.items() if of == kind]
+    found = [means[key] for key in keys if key in means]
+    if keys:
+      facts = {"programs": len(keys), "graded": len(found)}
+      planted[kind] = facts | {"mean": _mean(found)}
   return {
     "repeats": 1 + max((row["repeat"] for row in rows), default=-1),
     "programs": len(pool.candidates),
     "unparsed": unparsed.total(),
     "runs": runs,
-    "agreement": _agreement(dict(itertools.chain(*samples)).items(), means),
-    "comparisons": [
-      {"a": a["name"], "b": b["name"], **compared}
-      for (a, of_a), (b, of_b) in itertools.combinations(
-        zip(pool.runs, by_problem, strict=True), 2
-      )
-      if a["settings"]["task_set"] == b["settings"]["task_set"]
-      and (compared := _compared(of_a, of_b))
-    ],
-    "planted": {kind: facts for kind, facts in planted.items() if facts["programs"]},
+    "planted": planted,
     "complaints": complaints(planted),
   }
 
 
 def complaints(planted: Mapping[str, Mapping[str, Any]]) -> list[str]:
   """Return why a grader that gave planted programs such grades cannot be trusted."""
-  if not any(facts["programs"] for facts in planted.values()):
+  if not planted:
     return ["nothing was planted, so nobody knows what its grades mean"]
   found = []
   for kind, facts in planted.items():
     mean, name = facts["mean"], _NAMES[kind]
-    if not facts["programs"]:
-      continue
     if mean is None:
       found.append(f"no grade of the planted {name} could be read")
       continue
@@ -192,17 +183,6 @@ def _mean(values: Sequence[float]) -> float | None:
   return math.fsum(values) / len(values) if values else None
 
 
-def _by_problem(
-  run: Mapping[str, Any], means: Mapping[str, float]
-) -> dict[str, float | None]:
-  """Return the mean grade by problem, for those with any, in the order of their ids."""
-  found = {
-    problem: [means[key] for key, _ in samples if key in means]
-    for problem, samples in sorted(run["samples"].items())
-  }
-  return {problem: _mean(each) for problem, each in found.items() if each}
-
-
 def _understanding(of_problems: Sequence[Any]) -> dict[str, Any] | None:
   if not of_problems:
     return None
@@ -226,24 +206,6 @@ def _agreement(
   }
 
 
-def _compared(of_a: Mapping[str, Any], of_b: Mapping[str, Any]) -> dict[str, Any]:
-  apart = [100 / BEST * (of_b[p] - of_a[p]) for p in of_a if p in of_b]
-  if not apart:
-    return {}
-  low = high = None  # equal differences say nothing of others
-  if min(apart) < max(apart):
-    low, high = map(float, score.bootstrap(apart).confidence_interval)
-  return {"difference": _mean(apart), "low": low, "high": high, "n": len(apart)}
-
-
-def _planted(pool: Pool, kind: str, means: Mapping[str, float]) -> dict[str, Any]:
-  keys = [key for key, planted in pool.planted.items() if planted == kind]
-  found, high = [means[key] for key in keys if key in means], kind == "reference"
-  right = [mean > MIDDLE if high else mean < MIDDLE for mean in found]
-  facts = {"programs": len(keys), "graded": len(found)}
-  return facts | {"mean": _mean(found), "right_side": _mean(right)}
-
-
 def table(data: Mapping[str, Any]) -> str:
   """Return what a terminal shows of grades.json."""
   header = ("run", "task set", "understanding", "spread", "passed", "failed", "AUC")
@@ -252,31 +214,50 @@ def table(data: Mapping[str, Any]) -> str:
     found = run["understanding_score"]
     value = found and f"{found['value']:.1f} [{found['low']:.1f}, {found['high']:.1f}]"
     cells = (run["name"], run["settings"]["task_set"], value or "-")
-    agrees = (_text(run["spread"]), *_agrees(run["agreement"]))
-    lines.append((*cells, *agrees, str(run["unparsed"])))
-  if len(data["runs"]) > 1:
-    lines.append(("together", "", "", "", *_agrees(data["agreement"]), ""))
+    agreement = run["agreement"]
+    cells += (_text(run["spread"]),)
+    cells += tuple(
+      f"{_text(agreement[f'mean_{kind}'])} ({agreement[kind]})"
+      for kind in ("passed", "failed")
+    )
+    lines.append((*cells, _text(agreement["auc"]), str(run["unparsed"])))
   text = workdir.columns(lines)
-  for pair in data["comparisons"]:
-    interval = f"(the same on all {pair['n']} problems, so no interval)"
-    if pair["low"] is not None:
-      interval = f"[{pair['low']:+.1f}, {pair['high']:+.1f}]"
-    text.append(f"{pair['b']} - {pair['a']}: {pair['difference']:+.1f} {interval}")
   for kind, facts in data["planted"].items():
-    side = "above" if kind == "reference" else "below"
-    share = "-" if facts["right_side"] is None else f"{facts['right_side']:.0%}"
-    counted = f"{facts['programs']}, {share} {side} {MIDDLE:g}"
-    text.append(f"planted {_NAMES[kind]}: mean {_text(facts['mean'])} ({counted})")
+    mean = f"mean {_text(facts['mean'])} of {facts['programs']}"
+    text.append(f"planted {_NAMES[kind]}: {mean}")
   text += [f"{label}: {value}" for label, value in data["cost"].items()]
   text += [f"THE GRADER CANNOT BE TRUSTED: {line}" for line in data["complaints"]]
   return "\n".join(text)
 
 
-def _agrees(found: Mapping[str, Any]) -> tuple[str, ...]:
-  passed = f"{_text(found['mean_passed'])} ({found['passed']})"
-  failed = f"{_text(found['mean_failed'])} ({found['failed']})"
-  return passed, failed, _text(found["auc"])
-
-
 def _text(value: float | None) -> str:
   return "-" if value is None else f"{value:.2f}"
+
+
+def main(parser: command.Parser, argv: Sequence[str]) -> int:
+  """Grade runs, or print what that would cost."""
+  add, path = parser.add_argument, storage.parse
+  words = "work directories, executed"
+  add("runs", nargs="+", type=path, metavar="RUN", help=words)
+  add("--workdir", type=path, default=Path("runs/grades"), help="default: runs/grades")
+  words = "print what it costs, send nothing, stop"
+  add("--estimate", action="store_true", help=words)
+  workdir.add_benchmarks(parser)
+  arguments = parser.parse(argv)
+  from phi1_jax.cli import gin_config  # after --help
+
+  files = arguments.gin_files or ["gin/evals/grade.gin"]
+  classes = {"Grade": GradeConfig, "Llm": LlmConfig}
+  parts = gin_config.load(files, arguments.gin_bindings, classes)
+  config, llm = parts["Grade"], parts["Llm"]
+  pool = asking.gather(arguments.runs, config, arguments.benchmarks)
+  print(pool.text(config.repeats), flush=True)
+  if arguments.estimate:
+    asked = asking.requests(pool, config, asking.load_prompt())
+    with Client(llm) as client:
+      print(client.estimate(request for _, _, request in asked).text())
+    return command.DONE
+  with workdir.opened(arguments.workdir, "grading") as mirror:
+    print(table(make(mirror.local, pool, config, llm)))
+  print(f"written to {arguments.workdir / asking.RESULT}")
+  return command.DONE
