@@ -9,6 +9,9 @@ once:
     window 1               d e f g
     window 2                     g h i j
 
+With `whole_documents` a window holds the next documents that fit, and no part of one
+but of those that are longer than a window.
+
 There is no state between batches: a permutation of the windows is drawn for every
 epoch, and arithmetic gives the next task. So each host computes its own rows of the
 global batch, and resuming needs only the number of windows read before, whatever the
@@ -42,6 +45,7 @@ def train_batches(
   seed: int,
   rates: Mapping[str, float] | None = None,
   completions_only: bool = False,
+  whole_documents: bool = False,
   rows: np.ndarray | None = None,
   start: int = 0,
   prefetch: int = 4,
@@ -61,6 +65,8 @@ def train_batches(
     rates: share of windows per task, positive; other tasks are not read. None takes the
       rates of the mixture.
     completions_only: give tokens that are no target, such as prompts, as ~id.
+    whole_documents: cut the windows between documents; the rest of a window is filled
+      with ends of documents that are no targets.
     rows: numbers [N] of this host's rows of the global batch; None is all.
     start: windows of the mixture that were read before.
     prefetch: batches prepared ahead by a thread; 0 prepares them in `next`.
@@ -74,16 +80,20 @@ def train_batches(
     InputError: an unknown task, a task (or store) without a window, or a store without
       marks for `completions_only`.
   """
-  shares, sources = _sources(store, sequence_length, seed, rates, completions_only)
+  shares, sources = _sources(
+    store, sequence_length, whole_documents, seed, rates, completions_only
+  )
   wanted = np.arange(batch_size) if rows is None else rows
 
   def batch(number: int) -> np.ndarray:
     out = np.empty((len(wanted), sequence_length + 1), np.int32)
+    if whole_documents:  # what a window does not fill is no target
+      out[:] = ~store.eos_id
     which, nth = interleave(start + number * batch_size + wanted, shares)
     for index, source in enumerate(sources):
       mine = np.flatnonzero(which == index)
       for row, window in zip(mine.tolist(), source.windows(nth[mine]), strict=True):
-        out[row] = window
+        out[row, : len(window)] = window
     return out
 
   return _made_ahead(batch, prefetch)
@@ -194,6 +204,30 @@ def interleave(
   return source, window
 
 
+# Where each window of a stream starts, and where it stops.
+_Spans = tuple[Sequence[int], Sequence[int]]
+
+
+def _windows(
+  store: TokenStore, task: str, sequence_length: int, whole_documents: bool
+) -> _Spans:
+  """Return the windows of a task's text for training; see `train_batches`."""
+  length, most = len(store.stream(task, "train")), sequence_length + 1
+  if not whole_documents:
+    used = max(length - 1, 0) // sequence_length * sequence_length
+    return range(0, used, sequence_length), range(most, used + most, sequence_length)
+  ends = [*store.document_starts(task, "train")[1:].tolist(), length]
+  starts, stops, start = [], [], 0
+  while start < length:
+    stop = ends[bisect.bisect_right(ends, start + most) - 1]
+    cut = stop <= start or stop > start + most  # a document that fills the window
+    stop = start + most if cut else stop
+    starts.append(start)
+    stops.append(stop)
+    start = stop - cut  # the first token of a window is no target
+  return starts, stops
+
+
 class _Source:
   """Windows of some streams, in a new order every epoch."""
 
@@ -201,30 +235,31 @@ class _Source:
     self,
     streams: Sequence[TokenStream],
     marks: Sequence[TokenStream],
-    sequence_length: int,
+    spans: Sequence[_Spans],
     entropy: str,
   ):
     self._streams, self._marks = streams, marks
-    self._stride, self._entropy = sequence_length, entropy
-    counts = [max(len(s) - 1, 0) // sequence_length for s in streams]
+    self._spans, self._entropy = spans, entropy
+    counts = [len(starts) for starts, _ in spans]
     self._ends = np.cumsum(counts, dtype=int).tolist()
     self._starts = [end - count for end, count in zip(self._ends, counts, strict=True)]
     self.num_windows = sum(counts)
     self._order: tuple[int, np.ndarray] | None = None
 
   def windows(self, visits: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the windows, [stride + 1], of visits [N], counted over epochs."""
+    """Yield the windows of visits [N], counted over epochs."""
     epochs, indices = np.divmod(visits, self.num_windows)
     for epoch in np.unique(epochs).tolist():
       here = epochs == epoch
       indices[here] = self._permutation(epoch)[indices[here]]
     for index in indices.tolist():
       which = bisect.bisect_right(self._ends, index)
-      start = (index - self._starts[which]) * self._stride
-      window = self._streams[which].read(start, start + self._stride + 1)
+      number, (starts, stops) = index - self._starts[which], self._spans[which]
+      start, stop = starts[number], stops[number]
+      window = self._streams[which].read(start, stop)
       if self._marks:
         ids = window.astype(np.int32)
-        marks = self._marks[which].read(start, start + self._stride + 1)
+        marks = self._marks[which].read(start, stop)
         window = np.where(marks, ids, ~ids)
       yield window
 
@@ -244,6 +279,7 @@ class _Source:
 def _sources(
   store: TokenStore,
   sequence_length: int,
+  whole_documents: bool,
   seed: int,
   rates: Mapping[str, float] | None,
   completions_only: bool,
@@ -265,7 +301,8 @@ def _sources(
     entropy = f"{store.digest}/{seed}/{' '.join(tasks)}"
     streams = [store.stream(task, "train") for task in tasks]
     marks = [store.marks(task, "train") for task in tasks if completions_only]
-    source = _Source(streams, marks, sequence_length, entropy)
+    spans = [_windows(store, task, sequence_length, whole_documents) for task in tasks]
+    source = _Source(streams, marks, spans, entropy)
     if not source.num_windows:
       sizes = ", ".join(f"{t}: {len(s):,}" for t, s in zip(tasks, streams, strict=True))
       raise InputError(

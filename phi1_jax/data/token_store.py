@@ -347,6 +347,18 @@ class TokenStore:
         parts.append(train if split == "train" else held_out)
     return TokenStream(parts)
 
+  def document_starts(self, task: str, split: str) -> np.ndarray:
+    """Return where each document begins in `stream`, int64 [documents]."""
+    found, base = [np.zeros(0, np.int64)], 0
+    for entry, arrays in zip(self.manifest["shards"], self._shards, strict=True):
+      if entry["task"] == task:
+        train = entry["train"]
+        parts = np.split(arrays["documents"], [train["documents"]])
+        first = parts[0] if split == "train" else parts[1] - train["tokens"]
+        found.append(first + base)
+        base += entry[split]["tokens"]
+    return np.concatenate(found)
+
   def num_targets(self, split: str, completions_only: bool) -> dict[str, int]:
     """Return how many tokens of a split are to be predicted, of tasks with any."""
     found = {}

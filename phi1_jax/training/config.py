@@ -29,6 +29,9 @@ class TrainConfig(Settings):
     z_loss: coefficient of log(Z)^2 of each target, Z the sum of the exponentials of its
       logits (PaLM: 1e-4). Metrics report it beside the loss. 0 is none.
     document_mask: attend only within a document. The paper did not.
+    whole_documents: cut windows between documents, so that none is read without its
+      beginning; the rest of a window is filled and counts as tokens, not as targets.
+      The paper cut them anywhere.
     skip_nonfinite_steps: how many steps of a run may have a loss or gradient that is
       not finite. Such a step changes neither parameters nor moments, and the run goes
       on with the next batch. 0 stops at the first.
@@ -46,6 +49,7 @@ class TrainConfig(Settings):
   head_chunks: PositiveInt | None = None
   z_loss: NotNegative = 0.0
   document_mask: bool = False
+  whole_documents: bool = False
   skip_nonfinite_steps: Count = 0
 
   def __post_init__(self):

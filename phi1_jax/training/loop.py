@@ -94,6 +94,7 @@ def train(
       seed=config.seed,
       rates=setup.config.data.rates,
       completions_only=setup.config.data.loss_on == "completions",
+      whole_documents=config.whole_documents,
       rows=sharding.host_rows(setup.mesh, config.batch_size),
       start=before.samples,
     )

@@ -104,6 +104,7 @@ def check(store: TokenStore, config: RunConfig) -> None:
     seed=train.seed,
     rates=data.rates,
     completions_only=data.loss_on == "completions",
+    whole_documents=train.whole_documents,
     prefetch=0,
   )
 

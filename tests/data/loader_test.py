@@ -10,6 +10,7 @@ from phi1_jax import InputError
 from phi1_jax.data.loader import (
   ORDER,
   _Source,
+  _windows,
   held_out_batches,
   interleave,
   train_batches,
@@ -92,15 +93,72 @@ def test_each_epoch_visits_every_window_once(store):
 def test_the_order_is_pinned(store):
   """Runs that have begun rely on it: another one needs another `loader.ORDER`."""
   assert ORDER == 2
-  source = _Source([store.stream("code", "train")], [], T, "entropy")
+  source = _Source([store.stream("code", "train")], [], [(range(20),) * 2], "entropy")
   first, second = (source._permutation(epoch) for epoch in (0, 1))
   assert first.dtype == np.uint8
   assert first.tolist()[:8] == [15, 7, 0, 4, 8, 12, 6, 2]
   assert sorted(first) == sorted(second) == list(range(20))
   assert first.tolist() != second.tolist()
-  many = _Source([TokenStream([np.zeros(70_001, np.uint16)])], [], 1, "entropy")
+  many = _Source([TokenStream([])], [], [(range(70_000),) * 2], "entropy")
   np.testing.assert_array_equal(np.sort(many._permutation(3)), np.arange(70_000))
   assert many._permutation(3).dtype == np.uint32
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory):
+  """A marked store, and its documents for training: short ones, three long ones."""
+  folder, random = tmp_path_factory.mktemp("documents"), np.random.default_rng(0)
+  shards, train = [], []
+  for index in range(3):
+    writer = ShardWriter(folder, index, 3, "a", marked=True)
+    for length in (*random.integers(2, 9, 40), 23, *random.integers(2, 9, 5)):
+      ids = np.append(100 + np.arange(length) + 30 * len(train), 0)
+      held_out = length < 23 and random.random() < 0.2
+      marks = np.append(random.integers(0, 2, length), 1).astype(np.uint8)
+      writer.add(ids, num_bytes=1, held_out=held_out, marks=marks)
+      train += [] if held_out else [ids.tolist()]
+    shards.append(writer.close())
+  fields = {"tokenizer": {"eos_id": 0, "vocabulary_size": 65_536}}
+  finish(folder, fields | {"tasks": {"a": {"rate": "by_size"}}}, shards)
+  return TokenStore.open(folder), train
+
+
+def test_windows_of_whole_documents(documents):
+  store, train = documents
+  size = 11
+  starts, stops = _windows(store, "a", size - 1, True)
+  borders = np.cumsum([0, *map(len, train)]).tolist()
+  assert store.document_starts("a", "train").tolist() == borders[:-1]
+  assert (starts[0], stops[-1]) == (0, borders[-1])
+  long = {border for border in borders if border + 24 in borders}
+  for start, stop, after in zip(starts, stops, [*starts[1:], stops[-1]], strict=True):
+    assert 2 <= stop - start <= size
+    within = max(border for border in borders if border <= start)
+    assert within == start or within in long
+    if stop in borders:
+      assert after == stop
+      assert stop == borders[-1] or min(b for b in borders if b > stop) - start > size
+    else:  # a part of a long one; the next token is a target of the next window
+      assert stop - start == size
+      assert after == stop - 1
+
+
+def test_batches_of_whole_documents(documents):
+  """All are read once in an epoch; what fills a window is no target."""
+  store, train = documents
+  text = [token for document in train for token in document]
+  spans = list(zip(*_windows(store, "a", 10, True), strict=True))
+  sizes = {"batch_size": 1, "sequence_length": 10, "whole_documents": True}
+  for completions_only in (False, True):
+    marks = store.marks("a", "train").read(0, len(text)) | (not completions_only)
+    expected = []
+    for start, stop in spans:
+      row = np.full(11, ~0)
+      ids = np.array(text[start:stop])
+      row[: stop - start] = np.where(marks[start:stop], ids, ~ids)
+      expected.append(row.tolist())
+    drawn = batches(store, len(spans), completions_only=completions_only, **sizes)
+    assert sorted(drawn[:, 0].tolist()) == sorted(expected)
 
 
 def test_seed_and_digest_change_the_order(store, tmp_path):
