@@ -85,7 +85,12 @@ def _parser() -> command.Parser:
     f"Curates data, stage by stage: {', '.join(STAGES)}, or {ALL}.",
     "python -m phi1_jax.curate exercises --gin_file=gin/curate/exercises.gin",
   )
-  parser.epilog = f"{parser.epilog}\n\n{_parameters()}"
+  lines = ["", "", "parameters (--gin.PART.NAME=VALUE; phi1_jax/curation/config.py):"]
+  for name, (_, config) in STAGES.items():
+    fields = ", ".join(field.name for field in dataclasses.fields(config))
+    text = f"{name}: {config.gin_name}.{{{fields}}}"
+    lines += textwrap.wrap(text, 78, initial_indent="  ", subsequent_indent="    ")
+  parser.epilog = f"{parser.epilog}{chr(10).join(lines)}"
   add = parser.add_argument
   add("stage", choices=[*STAGES, ALL], metavar="STAGE", help="which one, or all")
   add(
@@ -128,28 +133,16 @@ def _parser() -> command.Parser:
   return parser
 
 
-def _parameters() -> str:
-  """Return the gin names of all stages' settings."""
-  lines = ["parameters (--gin.PART.NAME=VALUE; phi1_jax/curation/config.py says more):"]
-  for name, (_, config) in STAGES.items():
-    fields = ", ".join(field.name for field in dataclasses.fields(config))
-    text = f"{name}: {config.gin_name}.{{{fields}}}"
-    lines += textwrap.wrap(text, 78, initial_indent="  ", subsequent_indent="    ")
-  return "\n".join(lines)
-
-
 def _taus(text: str) -> list[float]:
-  try:
+  with contextlib.suppress(ValueError):
     taus = [float(each) for each in text.split(",")]
-  except ValueError:
-    taus = []
-  different = {f"{tau:g}" for tau in taus}  # the names of their folders
-  if not taus or len(different) < len(taus) or not all(0 < tau < 1 for tau in taus):
-    raise InputError(
-      f"--tau: got {text!r}, expected different numbers between 0 and 1, such as "
-      "0.95,0.9,0.85,0.8"
-    )
-  return taus
+    different = {f"{tau:g}" for tau in taus}  # the names of their folders
+    if len(different) == len(taus) and all(0 < tau < 1 for tau in taus):
+      return taus
+  raise InputError(
+    f"--tau: got {text!r}, expected different numbers between 0 and 1, such as "
+    "0.95,0.9,0.85,0.8"
+  )
 
 
 def _places(arguments: argparse.Namespace) -> list[tuple[str, AnyPath]]:

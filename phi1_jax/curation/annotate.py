@@ -276,19 +276,19 @@ class LlmJudge(prompt.Asker):
 
   varies = True
 
-  def requests(self, documents: Iterable[Document], sample: int) -> Iterator[Request]:
-    """Yield a request per document."""
+  def request(self, document: Document, sample: int) -> Request:
+    """Return the request about a document; another sample is another try."""
     most, limit = self.config.maximum_characters, self.config.max_tokens
+    cut = f" (its first {most:,} characters)" if len(document.text) > most else ""
+    places = {"code": document.text[:most], "cut": cut}
     temperature = self.config.second_temperature if sample else 0.0
-    for document in documents:
-      cut = f" (its first {most:,} characters)" if len(document.text) > most else ""
-      places = {"code": document.text[:most], "cut": cut}
-      yield self.prompt.request(places, limit, temperature, sample)
+    return self.prompt.request(places, limit, temperature, sample)
 
   def scores(self, documents: Sequence[Document], sample: int) -> Iterator[Judgement]:
     """Yield judgements from the replies, in order."""
-    requests = self.requests(documents, sample)
-    for value, why, facts in self.ask(requests, read_reply, len(documents)):
+    request = functools.partial(self.request, sample=sample)
+    found = self.ask(documents, request, read_reply, len(documents))
+    for _, value, why, facts in found:
       score, reason = value or (None, why)
       yield score, reason, {"judge": "llm", **facts}
 
@@ -304,7 +304,7 @@ def requests(job: Job, client: Client) -> Iterator[Request]:
     for decision in _chosen(sampling.work, range(tasks)):
       if isinstance(decision, Keep):
         for sample in range(1 + (decision.document.id in again)):
-          yield from judge.requests([decision.document], sample)
+          yield judge.request(decision.document, sample)
 
 
 _SCORE = re.compile(r"[\"']?score[\"']?\s*[:=]\s*[\"']?(\d+(?:\.\d+)?)", re.IGNORECASE)

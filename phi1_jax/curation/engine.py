@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import loguru
 from datatrove.executor.local import LocalPipelineExecutor
@@ -31,6 +31,7 @@ from phi1_jax import InputError, cores, how_to_install, storage
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation import read
 from phi1_jax.curation.document import Decision, Tally
+from phi1_jax.settings import PositiveInt, checked
 from phi1_jax.storage import AnyPath
 
 EXECUTORS = ("local", "ray", "slurm")
@@ -95,14 +96,9 @@ class Engine:
 
   def __post_init__(self):
     """Refuse wrong settings."""
-    if self.executor not in EXECUTORS:
-      raise InputError(
-        f"--executor: got {self.executor!r}, expected one of {', '.join(EXECUTORS)}"
-      )
-    for name in ("tasks", "workers"):
-      value = getattr(self, name)
-      if value is not None and value < 1:
-        raise InputError(f"--{name}: got {value}, expected at least 1")
+    checked("--executor", self.executor, Literal[EXECUTORS])
+    checked("--tasks", self.tasks, PositiveInt | None)
+    checked("--workers", self.workers, PositiveInt | None)
 
   def count(self, size: int, parts: int) -> int:
     """Return the number of tasks for an input of `size` bytes in `parts` parts."""

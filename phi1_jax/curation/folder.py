@@ -14,6 +14,7 @@ Folders of earlier versions, whose files are JSONL, can be read.
 
 import contextlib
 import hashlib
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -223,17 +224,14 @@ def compact(record: Mapping[str, Any]) -> str:
 
 def kept(folder: AnyPath) -> Iterator[Document]:
   """Yield the documents that a stage kept, complete or about to be."""
-  for path in _paths(folder, "kept-"):
-    for decision in spilled(path):
-      yield decision.document
+  found = itertools.chain.from_iterable(map(spilled, _paths(folder, "kept-")))
+  return (decision.document for decision in found)
 
 
 def dropped(folder: AnyPath) -> Iterator[Drop]:
   """Yield the documents that a stage dropped, with the reasons."""
-  for path in _paths(folder, "dropped-"):
-    for decision in spilled(path):
-      if isinstance(decision, Drop):
-        yield decision
+  found = itertools.chain.from_iterable(map(spilled, _paths(folder, "dropped-")))
+  return (decision for decision in found if isinstance(decision, Drop))
 
 
 def read_stats(folder: AnyPath) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import string
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from phi1_jax.llm.conversation import Answered
 from phi1_jax.llm.request import Message, Request
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 _FOLDER = Path(__file__).parent / "prompts"
 
 
@@ -96,12 +98,18 @@ class Asker:
     return {**self.client.facts(), "prompts": [self.prompt.record()]}
 
   def ask(
-    self, requests: Iterable[Request], parse: Callable[[str], T], total: int
-  ) -> Iterator[tuple[T | None, str, dict[str, Any]]]:
-    """Yield a value or None per request, why there is none, and facts about it."""
+    self,
+    items: Iterable[Item],
+    request: Callable[[Item], Request],
+    parse: Callable[[str], T],
+    total: int,
+  ) -> Iterator[tuple[Item, T | None, str, dict[str, Any]]]:
+    """Yield each item with a value or None, why there is none, and facts about it."""
     facts = {"model": self.client.model, "prompt": self.prompt.version}
-    for answer in self.client.ask(requests, parse, total):
+    items, asked = itertools.tee(items)
+    answers = self.client.ask(map(request, asked), parse, total)
+    for item, answer in zip(items, answers, strict=True):
       if isinstance(answer, Answered):
-        yield answer.value, "", {**facts, "request": answer.reply.key}
+        yield item, answer.value, "", {**facts, "request": answer.reply.key}
       else:
-        yield None, answer.reason, {**facts, "request": answer.key}
+        yield item, None, answer.reason, {**facts, "request": answer.key}

@@ -3,7 +3,6 @@
 A row that gives no document is dropped with a reason; nothing else is lost.
 """
 
-import contextlib
 import dataclasses
 import functools
 import glob
@@ -83,20 +82,17 @@ def places(wanted: str) -> list[Place]:
   """
   if wanted == EMBEDDED:
     return list(_embedded_places())
-  path = storage.parse(wanted)
+  path, found = storage.parse(wanted), list[Place]()
   if _is_stage(path):
-    files = folders.kept_files(path)
     if not folders.read_stats(path).get("kept"):
       raise InputError(f"{path}: kept no document, so there is nothing to read")
-    return [place for file in files for place in _of_file(file)]
-  if path.is_dir():
+    found = [place for file in folders.kept_files(path) for place in _of_file(file)]
+  elif path.is_dir():
     found = list(_of_folder(path))
   elif glob.has_magic(wanted) or storage.exists(path):
     found = [place for file in _matching(path) for place in _of_file(file)]
-  else:
-    if not path.suffix:
-      folders.read_stats(path)  # says that there is no such folder
-    found = []
+  elif not path.suffix:
+    folders.read_stats(path)  # says that there is no such folder
   if not found:
     raise InputError(f"{wanted}: nothing there; {EXPECTED}")
   return found
@@ -139,8 +135,7 @@ def save(folder: AnyPath, parts: Sequence[Sequence[Place]]) -> None:
 
 def of_task(folder: AnyPath, rank: int) -> Iterator[Decision]:
   """Yield the decisions of a task's places, which `save` wrote."""
-  found: list[Any] = json.loads(storage.read_text(folder / f"{rank:05d}.json"))
-  for place in found:
+  for place in json.loads(storage.read_text(folder / f"{rank:05d}.json")):
     yield from documents(Place(**place))
 
 
@@ -290,8 +285,8 @@ def _walked(root: Path) -> tuple[list[str], list[str]]:
   """Return the files below a folder, and the git checkouts among the folders."""
   files, checkouts = [], []
   for place, inner, names in os.walk(root):
-    below = os.path.relpath(place, root)
-    below = "" if below == "." else below + "/"
+    below = os.path.relpath(place, root) + "/"
+    below = "" if below == "./" else below
     if ".git" in inner or ".git" in names:
       checkouts.append(below)
     inner[:] = [n for n in inner if not n.startswith(".") and n != "__pycache__"]
@@ -301,10 +296,9 @@ def _walked(root: Path) -> tuple[list[str], list[str]]:
 
 def _repository(root: str, file: str, checkouts: Sequence[str]) -> str:
   """Return the git checkout that a file lies in, else its first folder, else `root`."""
-  if inside := [place for place in checkouts if file.startswith(place)]:
-    return max(inside, key=len).rstrip("/") or root
-  parts = Path(file).parts
-  return parts[0] if len(parts) > 1 else root
+  inside = [place for place in checkouts if file.startswith(place)]
+  first = file.rpartition("/")[0].split("/")[0]
+  return (max(inside, key=len).rstrip("/") if inside else first) or root
 
 
 def documents(place: Place) -> Iterator[Decision]:
@@ -314,9 +308,9 @@ def documents(place: Place) -> Iterator[Decision]:
     InputError: a file cannot be read, or ends early.
   """
   readers = {EMBEDDED: _embedded, "files": _files, "jsonl": _lines}
-  reader, number = readers.get(place.kind, _table_rows), 0
+  number = 0
   try:
-    for decision in reader(place):
+    for decision in readers.get(place.kind, _rows)(place):
       yield decision
       number += 1
   except InputError:
@@ -349,11 +343,9 @@ def _files(place: Place) -> Iterator[Decision]:
     where = os.fspath(path)
     try:
       content = storage.read_bytes(path)
-      if len(content) > MAXIMUM_BYTES:
-        yield _nothing(place, _TOO_LONG, where)
-        continue
-      text = content.decode("utf-8-sig")
-      text = notebook(text) if name.endswith(".ipynb") else text
+      text = content.decode("utf-8-sig") if len(content) <= MAXIMUM_BYTES else None
+      if text is not None and name.endswith(".ipynb"):
+        text = notebook(text)
     except FileNotFoundError:
       raise InputError(f"{where}: gone since the stage began") from None
     except UnicodeDecodeError:
@@ -362,7 +354,10 @@ def _files(place: Place) -> Iterator[Decision]:
       yield _nothing(place, "not a notebook", where, str(error)[:200])
     else:
       row = {"text": text, "repository": repository, "path": name}
-      yield _of_row(place, row, where)
+      too_long = text is None
+      yield (
+        _nothing(place, _TOO_LONG, where) if too_long else _of_row(place, row, where)
+      )
 
 
 def notebook(content: str) -> str:
@@ -379,60 +374,45 @@ def notebook(content: str) -> str:
       continue
     found = cell["source"] if "source" in cell else cell["input"]
     text = found if isinstance(found, str) else "".join(found)
-    if text.lstrip().startswith("%%"):  # another language, or timing
-      continue
     lines = [line for line in text.splitlines() if not _MAGIC.match(line)]
-    if any(line.strip() for line in lines):
+    # Cells after %% are of another language, or timed.
+    if any(map(str.strip, lines)) and not text.lstrip().startswith("%%"):
       texts.append("\n".join([_CELL, *lines]).rstrip())
   return "\n\n".join(texts) + "\n"
 
 
 def _lines(place: Place) -> Iterator[Decision]:
   after = f" after byte {place.start}" if place.start else ""
-  with _opened(place.path) as file:
+  with storage.parse(place.path).open("rb") as raw:
+    opened: Any = raw
+    if codec := _CODECS.get(place.path.rpartition(".")[2]):
+      opened = pa.CompressedInputStream(pa.PythonFile(raw, "r"), codec)
+    file = io.BufferedReader(opened, 1 << 20)  # gcsfs has no readline with a limit
+    byte = number = 0
     if place.start:  # the line that begins before belongs to the place before
       file.seek(place.start - 1)
-      _skip_line(file)
-    for number, line in enumerate(_bounded_lines(file, place), 1):
+      byte = place.start - 1 + _line(file)[1]
+    while place.stop is None or byte < place.stop:
+      line, size = _line(file)
+      if not size:
+        return
+      byte += size
+      number += 1
       where = f"{place.path}{after}, line {number}"
-      if line is None:
+      if size > len(line):
         yield _nothing(place, _TOO_LONG, where)
       elif line.strip():
         yield _of_line(place, line, where)
 
 
-@contextlib.contextmanager
-def _opened(name: str) -> Iterator[io.BufferedReader]:
-  """Open a file of lines, with the compression that its name says."""
-  with storage.parse(name).open("rb") as file:
-    raw: Any = file
-    if codec := _CODECS.get(name.rpartition(".")[2]):
-      raw = pa.CompressedInputStream(pa.PythonFile(file, "r"), codec)
-    yield io.BufferedReader(raw, 1 << 20)  # gcsfs has no readline with a limit
-
-
-def _bounded_lines(file: Any, place: Place) -> Iterator[bytes | None]:
-  """Yield the lines that begin in a place; None for a line that is too long."""
-  stop = float("inf") if place.stop is None else place.stop
-  where = file.tell() if place.stop or place.start else 0
-  while where < stop and (line := file.readline(MAXIMUM_BYTES)):
-    where += len(line)
-    if line.endswith(b"\n") or len(line) < MAXIMUM_BYTES:
-      yield line
-    else:
-      line = b""  # frees the memory
-      where += _skip_line(file)
-      yield None
-
-
-def _skip_line(file: Any) -> int:
-  """Read to the end of a line; return the number of bytes."""
-  skipped = 0
-  while rest := file.readline(1 << 16):
-    skipped += len(rest)
-    if rest.endswith(b"\n"):
-      break
-  return skipped
+def _line(file: io.BufferedReader) -> tuple[bytes, int]:
+  """Return the first bytes of the next line, and how many it has; 0 at the end."""
+  line = rest = file.readline(MAXIMUM_BYTES)
+  size = len(line)
+  while rest and not rest.endswith(b"\n"):
+    rest = file.readline(1 << 16)
+    size += len(rest)
+  return line, size
 
 
 def _of_line(place: Place, line: bytes, where: str) -> Decision:
@@ -467,7 +447,7 @@ def _table(path: AnyPath) -> pq.ParquetFile:
   )
 
 
-def _table_rows(place: Place) -> Iterator[Decision]:
+def _rows(place: Place) -> Iterator[Decision]:
   """Yield the rows of parquet, or of a file that `datasets.save_to_disk` wrote."""
   path, number, group = storage.parse(place.path), 0, ""
   if place.kind == "parquet":
@@ -484,7 +464,10 @@ def _table_rows(place: Place) -> Iterator[Decision]:
 
 
 def _of_row(place: Place, row: Mapping[str, Any], where: str) -> Decision:
-  """Return a document of ours as it is, or the document in a row of another set."""
+  """Return a document of ours as it is, or the document in a row of another set.
+
+  It is dropped if a stage could not write it.
+  """
   if row.get("id") is not None and row.get("kind") is not None:
     try:
       if isinstance(row.get("provenance"), str):
@@ -493,31 +476,25 @@ def _of_row(place: Place, row: Mapping[str, Any], where: str) -> Decision:
       folders.compact(document.provenance)
     except (ValueError, RecursionError) as error:
       return _nothing(place, "not a document", where, str(error)[:200])
-    return _checked(place, document, where)
-  text = _first(row, _TEXT)
-  if not isinstance(text, str):
-    return _nothing(place, f"no text under {', '.join(_TEXT)}", where)
-  text, source = text.removeprefix("\ufeff"), place.source
-  named = _first(row, _REPOSITORY)
-  if place.kind == "files":
-    source = named = str(named)
-  document = Document(
-    id=identify(str(named or source), text),
-    text=text,
-    source=source,
-    licence=licences.parse(_first(row, _LICENCE)),
-    kind="code",
-    repository=str(named or "") or f"unknown: {identify('', text)}",
-    provenance={"raw": {"path": str(_first(row, _PATH) or "")}},
-  )
-  return _checked(place, document, where)
-
-
-def _checked(place: Place, document: Document, where: str) -> Decision:
-  """Return the document, if every stage can write it."""
-  record = document.record()
+  else:
+    text, source = _first(row, _TEXT), place.source
+    if not isinstance(text, str):
+      return _nothing(place, f"no text under {', '.join(_TEXT)}", where)
+    text, named = text.removeprefix("\ufeff"), _first(row, _REPOSITORY)
+    if place.kind == "files":
+      source = named = str(named)
+    document = Document(
+      id=identify(str(named or source), text),
+      text=text,
+      source=source,
+      licence=licences.parse(_first(row, _LICENCE)),
+      kind="code",
+      repository=str(named or "") or f"unknown: {identify('', text)}",
+      provenance={"raw": {"path": str(_first(row, _PATH) or "")}},
+    )
+  texts = (value for value in document.record().values() if isinstance(value, str))
   try:
-    size = sum(len(v.encode()) for v in record.values() if isinstance(v, str))
+    size = sum(len(value.encode()) for value in texts)
   except UnicodeEncodeError:
     return _nothing(place, "lone surrogates", where)
   return _nothing(place, _TOO_LONG, where) if size > MAXIMUM_BYTES else Keep(document)

@@ -268,7 +268,7 @@ class Shapes:
       text = getattr(shape, form)
       # The match rate is at most the ratio of the lengths.
       first = bisect.bisect_left(lengths, least * len(text) - 0.01)
-      last = bisect.bisect_right(lengths, len(text) / least + 0.01)
+      last = bisect.bisect_right(lengths, len(text) + 0.01, key=lambda n: n * least)
       scorer = Levenshtein.normalized_similarity
       options: dict[str, Any] = {"score_cutoff": least, "limit": None}
       near = extract(text, texts[first:last], scorer=scorer, **options)

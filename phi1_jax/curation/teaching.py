@@ -104,30 +104,20 @@ class Subject(abc.ABC):
 class Llm(prompt.Asker):
   """An LLM as a teacher: it gets other places of one prompt for every text."""
 
-  def requests(
-    self, subject: Subject, start: int, stop: int
-  ) -> Iterator[tuple[Request, dict[str, str]]]:
-    """Yield requests, each with the places of its prompt."""
+  def request(self, subject: Subject, index: int) -> Request:
+    """Return the request for a text."""
     limits = self.config.max_tokens, self.config.temperature
-    for index in range(start, stop):
-      places = subject.places(index)
-      yield self.prompt.request(places, *limits, index), places
+    return self.prompt.request(subject.places(index), *limits, index)
 
   def written(self, subject: Subject, start: int, stop: int) -> Iterator[_Text | Drop]:
     """Yield a text per reply, or why it cannot be used."""
-    requests = (request for request, _ in self.requests(subject, start, stop))
-    answers = self.ask(requests, subject.read, stop - start)
-    asked = self.requests(subject, start, stop)
-    source = f"llm:{self.client.model}"
-    for (_, places), (written, why, facts) in zip(asked, answers, strict=True):
-      key, name = facts["request"], subject.grouped_by
-      noted = {
-        "teacher": "llm",
-        **places,
-        **facts,
-        **(written.facts if written else {}),
-      }
-      text = written.text if written else ""
+    request = functools.partial(self.request, subject)
+    answers = self.ask(range(start, stop), request, subject.read, stop - start)
+    source, name = f"llm:{self.client.model}", subject.grouped_by
+    for index, written, why, facts in answers:
+      places, key = subject.places(index), facts["request"]
+      more, text = (written.facts, written.text) if written else ({}, "")
+      noted = {"teacher": "llm", **places, **facts, **more}
       id_, group = identify("llm" if text else key, text), identify(name, places[name])
       document = subject.document(id_, text, source, "unknown", group, noted)
       if written:
@@ -161,7 +151,7 @@ def requests(
   """Yield the requests of a job, to estimate their cost."""
   subject = subject_of(job.config)
   llm = Llm(job.config, subject.prompt_places, client)
-  return (request for request, _ in llm.requests(subject, 0, subject.number))
+  return (llm.request(subject, index) for index in range(subject.number))
 
 
 def _run(

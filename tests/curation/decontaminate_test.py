@@ -101,6 +101,7 @@ def test_wrong_settings(config):
     {"distance": 3.0},
     {"checkpoint": "x"},
     {"tau": 1.0},
+    {"tau": 0.0},
   ):
     with pytest.raises(InputError, match=r"^Decontaminate\."):
       dataclasses.replace(config, **wrong)

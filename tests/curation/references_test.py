@@ -196,9 +196,10 @@ def test_runs_are_counted_once_each_for_every_owner():
   assert grams.totals.tolist() == [0, 0]
 
 
-def test_a_match_of_exactly_the_least_counts():
+@pytest.mark.parametrize("least", [0.95, 0.0])
+def test_a_match_of_exactly_the_least_counts(least):
   codes = [f"def f(a): return a.b({', '.join(['x'] * 12)}, {n})" for n in "12"]
   one, other = map(shape, codes)
   assert len(one.written) == 20
-  found = references.Shapes(["f"], [[one]]).best([("g", other)], 0.95)
+  found = references.Shapes(["f"], [[one]]).best([("g", other)], least)
   assert found[0].rate >= 0.95

@@ -178,7 +178,8 @@ def test_a_section_without_code_or_prose_is_refused(reply, says):
 
 def asked(subject):
   llm = Llm(subject.config, subject.prompt_places, None)
-  return list(llm.requests(subject, 0, subject.number))
+  numbers = range(subject.number)
+  return [(llm.request(subject, n), subject.places(n)) for n in numbers]
 
 
 def test_questions_vary_and_more_of_them_begin_with_the_same():
