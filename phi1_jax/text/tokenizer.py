@@ -363,23 +363,7 @@ def train(texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
   )
   backend.train_from_iterator(texts, trainer)
   merges = json.loads(backend.to_str())["model"]["merges"]
-  room = size - len(alphabet)
-  spaced = max(int(_SPACED_SHARE * room), room - len(merges))
-  learnt = {first + second for first, second in merges[: room - spaced]}
-  whole = learnt.union(alphabet)
-  counts: collections.Counter[str] = collections.Counter()
-  for text in texts:
-    counts.update(word for word in _SPACED.findall(text) if word in whole)
-  common = sorted(counts, key=lambda word: (-counts[word], word))[:spaced]
-  last = [[_SPACE, word] for word in common]
-  vocabulary = {token: number for number, token in enumerate(sorted(alphabet))}
-  kept = []
-  for limit, some in ((size - len(last), merges), (size, last)):
-    for merge in some:
-      if len(vocabulary) == limit:
-        break
-      vocabulary.setdefault("".join(merge), len(vocabulary))
-      kept.append(merge)
+  vocabulary, kept = _spaced_last(merges, texts, sorted(alphabet), size)
   tokenizer = Tokenizer(_content(vocabulary, kept, _SPLITTERS[1]))
   if tokenizer.vocabulary_size < vocabulary_size:
     raise InputError(
@@ -387,6 +371,35 @@ def train(texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
       f"{vocabulary_size} were asked for; ask for fewer or give more text"
     )
   return tokenizer
+
+
+def _spaced_last(
+  merges: Sequence[Sequence[str]], texts: Sequence[str], alphabet: list[str], size: int
+) -> tuple[dict[str, int], list[Sequence[str]]]:
+  """Return a vocabulary and its merges; those of a space and a common word come last.
+
+  Args:
+    merges: learnt from words without the space before them.
+    texts: to count the words in.
+    alphabet: the tokens of single bytes.
+    size: tokens in all.
+  """
+  room = size - len(alphabet)
+  spaced = max(int(_SPACED_SHARE * room), room - len(merges))
+  whole = {*alphabet, *(first + second for first, second in merges[: room - spaced])}
+  counts: collections.Counter[str] = collections.Counter()
+  for text in texts:
+    counts.update(word for word in _SPACED.findall(text) if word in whole)
+  common = sorted(counts, key=lambda word: (-counts[word], word))[:spaced]
+  last = [[_SPACE, word] for word in common]
+  vocabulary, kept = {token: number for number, token in enumerate(alphabet)}, []
+  for limit, some in ((size - len(last), merges), (size, last)):
+    for merge in some:
+      if len(vocabulary) == limit:
+        break
+      vocabulary.setdefault("".join(merge), len(vocabulary))
+      kept.append(merge)
+  return vocabulary, kept
 
 
 def _content(
