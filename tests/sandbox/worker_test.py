@@ -16,6 +16,13 @@ from phi1_jax.sandbox.sandbox import Sandbox
 _PR_SET_CHILD_SUBREAPER = 36
 
 
+def _wait_until(holds):
+  deadline = time.monotonic() + 300
+  while not holds():
+    assert time.monotonic() < deadline
+    time.sleep(0.02)
+
+
 def _children() -> set[str]:
   own = os.getpid()
   return set(pathlib.Path(f"/proc/{own}/task/{own}/children").read_text().split())
@@ -39,8 +46,9 @@ def test_nothing_is_left_to_an_init_that_may_reap_nothing(level, busy):
       list(sandbox.run([Program("p", "", ("1",))]))
       if busy:
         sleeper = Program("s", "import time\ntime.sleep(99)", ())
+        idle = len(_family(sandbox._pool[0].pid))
         sandbox._give(sandbox._pool[0], sleeper)
-        time.sleep(0.2)
+        _wait_until(lambda: len(_family(sandbox._pool[0].pid)) > idle)
     assert _children() - before == set()
   finally:
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
@@ -59,7 +67,7 @@ def test_a_deep_folder_of_a_worker_is_removed():
 
 
 _JUDGES_FOREVER = """
-import sys
+import sys, time
 from phi1_jax.sandbox.program import Program
 from phi1_jax.sandbox.sandbox import Sandbox
 sandbox = Sandbox(workers=1, isolation=sys.argv[1])
@@ -67,7 +75,9 @@ list(sandbox.run([Program("warm", "", ("1",))]))
 worker = sandbox._pool[0]
 print(worker.pid, worker._scratch, flush=True)
 sleeps = "import time\\nopen('x', 'w').close()\\nwhile True: time.sleep(1)"
-list(sandbox.run([Program("p", sleeps, ("1",), cpu_seconds=1000.0)]))
+if sys.argv[2] == "True":
+  list(sandbox.run([Program("p", sleeps, ("1",), cpu_seconds=1000.0)]))
+time.sleep(1000)
 """
 
 
@@ -84,15 +94,16 @@ def _family(pid: int) -> set[int]:
 @pytest.mark.parametrize("level", levels.LEVELS)
 @pytest.mark.parametrize("busy", [True, False])
 def test_a_killed_parent_leaves_no_worker_and_no_folder(level, busy):
-  command = [sys.executable, "-c", _JUDGES_FOREVER, level]
+  command = [sys.executable, "-c", _JUDGES_FOREVER, level, str(busy)]
   with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
     assert parent.stdout
     try:
       words = parent.stdout.readline().split()
       if not words:
         pytest.skip(f"no {level} on this machine")
-      if busy:
-        time.sleep(0.5)
+      # S, T, U while it judges, and the process of bubblewrap or nsjail.
+      most = 2 + busy + (level != "rlimits")
+      _wait_until(lambda: len(_family(int(words[0]))) >= most)
       family = _family(int(words[0]))
     finally:
       parent.kill()

@@ -1,4 +1,4 @@
-"""Runs tests and says which statement failed and what it got.
+"""Runs tests and reports the statement that failed with its values.
 
 `assert f(2) == 3` is compiled as `assert __got__(f(2)) == __expected__(3)`: both keep
 their argument and hand it on, so nothing is evaluated twice to write the message.
@@ -31,7 +31,7 @@ class Stop(BaseException):
 
 
 class _Keep(ast.NodeTransformer):
-  """Wraps both sides of an assert's comparison, and asks `__same__` for `is`."""
+  """Transformer that wraps both sides of a comparison and calls `__same__` for `is`."""
 
   def visit_Compare(self, node):
     self.generic_visit(node)
@@ -58,7 +58,7 @@ class _Keep(ast.NodeTransformer):
 
 
 class _Sides:
-  """What the last comparison inside an assert saw."""
+  """The two sides of the last comparison in an assert."""
 
   def __init__(self, namespace: dict):
     self.got = self.expected = None
@@ -75,7 +75,7 @@ class _Sides:
 
 
 def run(tests, namespace: dict, absent=()) -> dict:
-  """Executes tests in order; returns outcome, detail and failed_test.
+  """Execute tests in order; return outcome, detail and failed_test.
 
   Args:
     tests: sources.
@@ -114,7 +114,7 @@ def _keep_compiled(source: str, name: str):
 
 
 def one_line(error: BaseException) -> str:
-  """An exception as one line, whatever its __str__ does."""
+  """Return an exception as one line, whatever its __str__ does."""
   try:
     text = str(error)
   except BaseException:
@@ -131,7 +131,7 @@ def _verdict(outcome: str, detail: str, failed) -> dict:
 def classify(
   error: BaseException, statement=None, sides: _Sides | None = None, absent=()
 ):
-  """The outcome and the detail of an exception that ended a test."""
+  """Return outcome and detail of an exception that ended a test."""
   if isinstance(error, Stop):
     return error.outcome, str(error)
   from_code = getattr(error, "line_from_code", None)
@@ -172,10 +172,10 @@ def _show(value) -> str:
 
 
 def _failed(sources: dict, error: BaseException, name: str):
-  """The smallest statement at the innermost line of the tests that the error passed.
+  """Return the source and statement of the innermost line of the tests in a traceback.
 
   It may be in an earlier test than `name`, which calls what that one defined: so it is
-  an assert of HumanEval's `check`, not the call of `check`. Returns its source too.
+  an assert of HumanEval's `check`, not the call of `check`.
   """
   line, trace = 0, error.__traceback__
   while trace is not None:

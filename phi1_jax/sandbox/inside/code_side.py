@@ -1,4 +1,4 @@
-"""U: executes the untrusted code and answers T's requests.
+"""U: executes the untrusted code and answers requests of T.
 
 Nothing here decides anything. Whatever the code does to this process (patching these
 functions, walking their frames, writing to the channel) changes only which values T
@@ -38,14 +38,14 @@ class Code:
     self._numbers: dict[int, int] = {}
 
   def handle(self, value) -> int:
-    """The number under which T may ask for `value`."""
+    """Return the number by which T names `value`."""
     if id(value) not in self._numbers:
       self._numbers[id(value)] = len(self.handles)
       self.handles.append(value)
     return self._numbers[id(value)]
 
   def special(self, value) -> list:
-    """The node of a value that stays here."""
+    """Return the node of a value that stays here."""
     if isinstance(value, type):
       return ["class", [self.handle(value), value.__name__]]
     if isinstance(value, _FUNCTIONS):
@@ -59,7 +59,7 @@ class Code:
     return ["object", [self.handle(value), type(value).__name__]]
 
   def revive(self, tag: str, payload):
-    """What a node of T's stands for here."""
+    """Return the object that a node of T stands for."""
     if tag == "remote":
       return self.handles[payload]
     if tag == "iterator":
@@ -69,7 +69,7 @@ class Code:
     raise wire.Opaque(tag)
 
   def execute(self, source: str, names) -> dict:
-    """Executes the code; returns those of `names` that it defines."""
+    """Execute the code; return those of `names` that it defines."""
     sys.modules[MODULE_NAME] = self.module
     try:
       compiled = compile(source, f"<{MODULE_NAME}>", "exec", dont_inherit=True)
@@ -81,7 +81,7 @@ class Code:
 
 
 def serve(requests: int, replies: int) -> None:
-  """Answers requests until T is gone; never returns.
+  """Answer requests until T is gone; never return.
 
   Args:
     requests: descriptor that T's messages come from.
@@ -117,7 +117,7 @@ def serve(requests: int, replies: int) -> None:
 
 
 def _make_room_for_recursion() -> None:
-  """Lets code recurse as deep as it could in a process without these frames."""
+  """Let code recurse as deep as without the frames of this module."""
   frame, depth = sys._getframe(), 0
   while frame:
     frame, depth = frame.f_back, depth + 1
@@ -125,7 +125,7 @@ def _make_room_for_recursion() -> None:
 
 
 def answer(code: Code, request: dict, requests: int) -> tuple:
-  """The reply to a request and its objects; raises what the code raises."""
+  """Return the reply to a request and its objects; raise what the code raises."""
   kind = request["do"]
   if kind == "load":
     defined = code.execute(request["code"], request["names"])
@@ -170,7 +170,7 @@ def _perform(kind: str, target, arguments):
 
 
 def _take(iterator, most: int):
-  """Up to `most` items, and what came behind them, if that is known.
+  """Return up to `most` items, and what comes after them if that is known.
 
   Only items that cannot change later, and that come fast, let a batch go on.
   """
@@ -198,7 +198,7 @@ def _settled(value) -> bool:
 
 
 def _reply(code: Code, value, objects, before) -> tuple:
-  """A reply and its objects: those of the request, whose contents were `before`."""
+  """Return a reply and its objects, given the request's and their contents before."""
   encoder = wire.Encoder(code.special, objects)
   try:
     encoded = encoder.value(value)
@@ -209,7 +209,7 @@ def _reply(code: Code, value, objects, before) -> tuple:
 
 
 def held(objects) -> list:
-  """Indices of the mutable objects that the code holds, and may change later.
+  """Return indices of the mutable objects that the code holds and may change later.
 
   More refer to those than `objects` and each other; or they are inside of such.
   """
@@ -231,7 +231,7 @@ def held(objects) -> list:
 
 
 def _references(objects, index: int) -> int:
-  """How many refer to an object besides the list of them."""
+  """Return how many references to an object there are besides the list's."""
   return sys.getrefcount(objects[index]) - _NO_OTHERS
 
 
@@ -240,7 +240,7 @@ _NO_OTHERS = _references([[]], 0)
 
 
 def _describe(error: BaseException) -> list:
-  """Names of the exception's built-in classes, nearest first; arguments; one line."""
+  """Return names of the built-in classes, nearest first, arguments, and one line."""
   names = [
     base.__name__
     for base in type(error).__mro__

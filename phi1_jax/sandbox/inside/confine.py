@@ -1,4 +1,4 @@
-"""What every forked process gives up before it runs anything."""
+"""Rights that a forked process gives up before it runs anything."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _THREADS = 64
 
 
 def unreadable() -> None:
-  """Keeps processes of the same uid out of this one's memory and descriptors."""
+  """Hide memory and descriptors of this process from others of the same uid."""
   if sys.platform == "linux":
     seccomp.prctl(_PR_SET_DUMPABLE, 0)
 
 
 def die_with_parent() -> None:
-  """Asks the kernel to kill this process when the one that forked it dies."""
+  """Have the kernel kill this process when its parent dies."""
   if sys.platform == "linux":
     seccomp.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def silence() -> None:
-  """Puts /dev/null on the three standard descriptors."""
+  """Put /dev/null on the three standard descriptors."""
   null = os.open(os.devnull, os.O_RDWR)
   for fd in (0, 1, 2):
     os.dup2(null, fd)
@@ -39,7 +39,7 @@ def silence() -> None:
 
 
 def close_all_but(*kept: int) -> None:
-  """Closes every descriptor from 3 on that is not named."""
+  """Close every descriptor from 3 on that is not given."""
   start = 3
   for fd in sorted(kept):
     os.closerange(start, fd)
@@ -48,9 +48,9 @@ def close_all_but(*kept: int) -> None:
 
 
 def limit(cpu_seconds, memory_bytes: int, *, threads: bool = True) -> None:
-  """Sets resource limits, soft and hard alike.
+  """Set resource limits, soft and hard ones.
 
-  S ends a program at its CPU limit; the kernel's, a second later, is the backstop.
+  S ends a program at its CPU limit; the kernel does so a second later, if S cannot.
 
   Args:
     cpu_seconds: of this process; None for no limit.

@@ -27,14 +27,14 @@ _OF_A_FILE = _EXECUTE | 1 << 1 | _READ_FILE | 1 << 14  # write and truncate
 
 
 def version() -> int:
-  """Returns the version of the ABI; 0 where there is no Landlock."""
+  """Return the version of the ABI; 0 where there is no Landlock."""
   if sys.platform != "linux":
     return 0
   return max(0, _call(_CREATE, None, 0, _VERSION))
 
 
 def confine(readable, writable) -> None:
-  """Lets this process and its children open nothing but what lies in some folders.
+  """Let this process and its children open files in some folders only.
 
   Args:
     readable: paths that may be read and executed; missing ones are ignored.

@@ -102,7 +102,7 @@ def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> 
 
 
 def program(machine: str | None = None, *, mounts: bool = True) -> bytes:
-  """The filter for `machine` (default: this one); KeyError for one it does not know.
+  """Return the filter of a machine (default: this one); KeyError if it is unknown.
 
   Args:
     machine: as `platform.machine` has it.
@@ -127,7 +127,7 @@ def program(machine: str | None = None, *, mounts: bool = True) -> bytes:
       out.append(_instruction(_JEQ, numbers[column], 0, 1) + refuse)
 
   def decide(call, tests: bytes) -> None:
-    """`tests` end in a return; they see the low half of the deciding argument."""
+    """Add tests of the low half of an argument of a call; they end in a return."""
     body = _instruction(_LOAD, _ARGUMENTS + 8 * call[2]) + tests
     out.append(_instruction(_JEQ, call[column], 0, len(body) // 8) + body)
 
@@ -158,7 +158,7 @@ libc = ctypes.CDLL(None, use_errno=True)  # once: loading it costs a fork 0.4 ms
 
 
 def prctl(option: int, *arguments) -> None:
-  """Linux's prctl; OSError when it fails."""
+  """Call Linux's prctl; OSError when it fails."""
   padded = [*arguments, 0, 0, 0, 0][:4]
   if libc.prctl(option, *(ctypes.c_ulong(x) for x in padded)):
     number = ctypes.get_errno()
@@ -179,13 +179,13 @@ class Filter:
     self._header = ctypes.create_string_buffer(header, len(header))
 
   def install(self) -> None:
-    """Puts this process, for good, under the filter; OSError if the kernel refuses."""
+    """Apply the filter to this process for ever; OSError if the kernel refuses."""
     prctl(NO_NEW_PRIVS, 1)
     prctl(_PR_SET_SECCOMP, 2, ctypes.addressof(self._header))
 
 
 def missing() -> str | None:
-  """Why there is no seccomp here, tried in a forked process; None if it works."""
+  """Return why seccomp does not work here (tried in a child); None if it works."""
   if sys.platform != "linux":
     return f"{sys.platform} has none"
   if platform.machine() not in _MACHINES:

@@ -58,16 +58,16 @@ class _Watch:
 
   @property
   def cpu_seconds(self) -> float:
-    """Used so far, by U and T together."""
+    """CPU time that U and T have used together."""
     return sum(map(_cpu_seconds, self._pids)) - self.tests_before
 
   @property
   def wall_seconds(self) -> float:
-    """Passed so far."""
+    """Time since the program began."""
     return time.monotonic() - self._started
 
   def wait(self, news, requests: int) -> str | None:
-    """Returns None when `news` can be read, else the limit that was reached.
+    """Return None when `news` can be read, else the limit that was reached.
 
     Raises:
       EOFError: the process that sends requests is gone.
@@ -92,7 +92,7 @@ class _Watch:
 
 
 def _cpu_seconds(pid: int) -> float:
-  """CPU time of a process; 0 where the system does not tell (not Linux)."""
+  """Return the CPU time of a process; 0 on systems other than Linux."""
   try:
     return time.clock_gettime((~pid << 3) | 2)  # CPUCLOCK_SCHED, as clock_getcpuclockid
   except (OSError, AttributeError, OverflowError):
@@ -121,7 +121,7 @@ class Server:
     tests_end.close()
 
   def serve(self) -> None:
-    """Judges until there are no more programs, or until it should be replaced."""
+    """Judge until there are no more programs, or until it should be replaced."""
     wire.send(
       self.answers,
       {
@@ -146,7 +146,7 @@ class Server:
         return
 
   def judge(self, limits: dict) -> dict:
-    """Judges the program whose limits were just read."""
+    """Judge the program whose limits were just read."""
     os.mkdir(self.workplace)
     os.chmod(self.workplace, 0o700)
     to_code, from_test = os.pipe()
@@ -191,11 +191,11 @@ class Server:
     code_side.serve(requests, replies)
 
   def _files(self) -> str:
-    """Returns what keeps files from the code where mounts do not; both are needed."""
+    """Return what keeps files from the code where mounts do not; both are needed."""
     return "landlock" if self._landlock() and self.filter else "open"
 
   def _landlock(self) -> bool:
-    """Whether files are kept from the code here by Landlock, not by mounts."""
+    """Return whether Landlock, not mounts, keeps files from the code."""
     return not self.settings["own_pid_namespace"] and bool(landlock.version())
 
   def _be_test(self, control) -> None:
@@ -205,7 +205,7 @@ class Server:
     test_side.serve(self.requests, self.answers, control, MODULES)
 
   def _close(self, code_pid: int, watch: _Watch, stopped, verdict) -> dict:
-    """Ends U, cleans up, and completes the verdict."""
+    """End U, clean up, and complete the verdict."""
     lost = verdict is not None and verdict["outcome"] == "lost"
     wall_seconds = watch.wall_seconds
     tests_seconds = _cpu_seconds(self.test_pid) - watch.tests_before
@@ -228,7 +228,7 @@ class Server:
     }
 
   def _clean(self, code_pid: int) -> bool:
-    """Removes the work folder; False when this worker should be replaced.
+    """Remove the work folder; return False when this worker should be replaced.
 
     U cannot start processes. Where the kernel refuses the filter, what it started
     ends with its process group, or with the worker's PID namespace.
@@ -248,7 +248,7 @@ class Server:
 
 
 def _state(folder: str) -> tuple:
-  """What a program may change of a folder: its contents, and what rules it."""
+  """Return what a program may change of a folder: contents, mode, owner, attributes."""
   status = os.stat(folder)
   attributes = os.listxattr(folder) if hasattr(os, "listxattr") else []
   owners = status.st_mode, status.st_uid, status.st_gid
@@ -266,7 +266,7 @@ def _fork(task, *arguments) -> int:
 
 
 def _reap(pid: int, patience: float):
-  """Gives a process `patience` seconds to end, kills it, and returns how it ended."""
+  """Give a process `patience` seconds to end, kill it, and return how it ended."""
   deadline = time.monotonic() + patience
   while True:
     ended, status, usage = os.wait4(pid, os.WNOHANG)
@@ -280,7 +280,7 @@ def _reap(pid: int, patience: float):
 
 
 def _explain(stopped, who: str, status, over_cpu: bool, limits: dict):
-  """Outcome and detail of a program whose processes did not end as they should."""
+  """Return outcome and detail of a program whose processes ended unexpectedly."""
   if stopped == "cpu_limit" or (not stopped and over_cpu):
     return "cpu_limit", f"more than {limits['cpu_seconds']:g} s of CPU time"
   if stopped:
@@ -306,7 +306,7 @@ class _Finder(importlib.machinery.PathFinder):
 
 
 def _provide(paths) -> None:
-  """Imports packages, so that no program pays for them."""
+  """Import packages once, before the programs."""
   for path in paths:
     name, _, suffix = os.path.basename(path).partition(".")
     if not (suffix and os.path.isdir(path)):  # numpy.libs is no module
@@ -318,9 +318,9 @@ def _provide(paths) -> None:
 
 
 def _rehearse() -> None:
-  """Does here, many times, what U does, so that a fork finds all caches filled.
+  """Do what U does many times, so that a fork starts with filled caches.
 
-  What a forked process writes to first is copied; page faults are most of its cost.
+  A page is copied when a forked process first writes to it; that is most of its cost.
   """
   source = "from typing import List\ndef f(x: List[int]) -> int:\n  return sum(x)\n"
   request = {"do": "call", "handle": 0, "arguments": [0]}
@@ -340,7 +340,7 @@ def _rehearse() -> None:
 
 
 def main(settings: dict) -> None:
-  """Runs a worker on standard input and output."""
+  """Run a worker on standard input and output."""
   confine.unreadable()
   requests, answers = os.dup(0), os.dup(1)
   confine.silence()

@@ -25,7 +25,7 @@ class Opaque(Exception):
 
 
 class _Filler:
-  """What is inserted at a place of the table and taken out again."""
+  """Object that is inserted at a place of the table and removed again."""
 
   def __init__(self, place: int):
     self._place = place
@@ -35,7 +35,7 @@ class _Filler:
 
 
 def plan(base, value):
-  """What a set is made of, for `build` and `fill`.
+  """Return what a set is made of, for `build` and `fill`.
 
   Its table's size, the number of its elements, these in its order, and steps: what to
   insert, in order: an element's index, or -1 - place for a filler. No steps mean the
@@ -65,14 +65,14 @@ def _ways(order: list, size: int):
 
 
 def build(base, parts):
-  """A new set of the parts that `plan` found; Opaque if its order is another."""
+  """Return a new set of the parts that `plan` found; Opaque if its order differs."""
   made = _made(base, parts)
   _check(made, parts)
   return made
 
 
 def fill(target: set, parts) -> None:
-  """Gives a set these parts; Opaque if its order is another."""
+  """Give a set these parts; Opaque if its order differs."""
   first, fillers, rest = _stages(parts)
   set.clear(target)
   set.update(target, dict.fromkeys(first))
@@ -98,7 +98,7 @@ def _is_like(value, order) -> bool:
 
 
 def _stages(parts):
-  """What is inserted at once, what is taken out at the end, and what is added."""
+  """Return the elements inserted at once, the fillers, and the elements added later."""
   size, number = parts[:2]
   order, steps = list(parts[2 : 2 + number]), parts[2 + number :]
   if steps:
@@ -111,7 +111,7 @@ def _stages(parts):
 
 
 def _steps(order: list, size: int) -> list:
-  """Steps after which each element is where its probes and the order allow it to be."""
+  """Return steps that put each element where its probes and the order allow it."""
   if len(order) > _MOST:
     return []
   probes = [list(itertools.islice(_probes(x, size), _PROBES)) for x in order]
@@ -140,7 +140,7 @@ def _steps(order: list, size: int) -> list:
 
 
 def _probes(element, size: int):
-  """The places where CPython looks for room for an element, in order."""
+  """Yield the places where CPython looks for room for an element, in order."""
   mask, hashed = size - 1, hash(element)
   perturb = hashed & (256 ** struct.calcsize("P") - 1)
   place = hashed & mask
@@ -152,7 +152,7 @@ def _probes(element, size: int):
 
 
 def _places(probes: list) -> list:
-  """Rising places, of each list of probes one, with the fewest probes before them."""
+  """Return rising places, one per list of probes, with the fewest probes before."""
   ways: list = [(-1, 0, None)]  # (place, cost, the way before), costs falling
   for own in probes:
     found = {}

@@ -1,4 +1,4 @@
-"""T: executes the trusted tests; the code's names are stand-ins that ask U.
+"""T: executes the trusted tests; stand-ins for the code's names send requests to U.
 
 What comes back from U is data: atoms and containers that wire.py built, or one of the
 stand-ins below. A stand-in for an object has no operators, so that no `__eq__` of the
@@ -48,19 +48,19 @@ class Channel:
     self.stopped: Stop | None = None
 
   def stop(self, outcome: str, detail: str) -> Stop:
-    """The Stop to raise."""
+    """Return the Stop to raise: the first one of this program."""
     self.stopped = self.stopped or Stop(outcome, detail)
     return self.stopped
 
   def await_code(self) -> None:
-    """Returns when U is ready for code; a Stop, worth a retry, if it never is."""
+    """Return when U is ready for code; a Stop that is retried if it never is."""
     with contextlib.suppress(EOFError, OSError, ValueError):
       if wire.receive(self._replies) == code_side.READY:
         return
     raise self.stop("worker_lost", "the code's process could not be set up")
 
   def ask(self, *messages, objects=()) -> dict:
-    """Sends a request and returns U's reply; raises what U's code raised.
+    """Send a request and return U's reply; raise the exception of U's code.
 
     Args:
       messages: the request.
@@ -79,7 +79,7 @@ class Channel:
     except ValueError:
       raise self.stop("opaque_result", "an answer that is not JSON") from None
     if not isinstance(reply, dict):
-      raise self.stop("opaque_result", "an answer that is not one")
+      raise self.stop("opaque_result", "an answer that is no object")
     if "stop" in reply:
       outcome, detail = map(str, reply["stop"])
       if outcome not in ("syntax_error", "output_limit"):
@@ -92,11 +92,11 @@ class Channel:
     return reply
 
   def request(self, do: str, handle: int, arguments):
-    """Asks U to do something with one of its objects, arguments passed by content."""
+    """Have U do something with one of its objects; arguments are copied."""
     return self._request(do, handle, arguments)[0]
 
   def same(self, left, right) -> bool:
-    """`left is right`, where that can be known of values which travel as copies."""
+    """Return `left is right`; a Stop where copies do not allow to tell."""
     kinds = (int, float, complex, str, bytes, tuple, frozenset, range)
     if left is right or type(left) is not type(right) or type(left) not in kinds:
       return left is right
@@ -109,11 +109,11 @@ class Channel:
     return False
 
   def take(self, handle: int, most: int):
-    """Next items of an iterator of U's, and what to raise behind them, if known."""
+    """Return the next items of an iterator of U, and the exception behind, if known."""
     items, reply = self._request("next", handle, most)
     then = reply.get("then")
     if type(items) is not list or len(items) > most or not (items or then):
-      raise self.stop("opaque_result", "an iterator's items that are none")
+      raise self.stop("opaque_result", "a malformed reply with an iterator's items")
     if isinstance(then, dict) and then.get("end") is True:
       then = StopIteration()
     elif then is not None:
@@ -132,7 +132,7 @@ class Channel:
     return self.decode(reply, encoder.objects), reply
 
   def decode(self, reply: dict, objects=()):
-    """The value of a reply; changes of the request's objects are made here too."""
+    """Return the value of a reply; apply U's changes to the request's objects."""
     try:
       decoder = wire.Decoder(reply["nodes"], self._revive, objects)
       value, objects = decoder.value(reply["value"]), decoder.objects()
@@ -216,7 +216,7 @@ class Function(Remote):
     vars(self).update(__name__=name[:80])
 
   def __call__(self, *arguments, **keywords):
-    """What the code's function returns; raises what it raises."""
+    """Return or raise what the code's function does."""
     return self._channel.request("call", self._handle, (arguments, keywords))
 
 
@@ -227,7 +227,7 @@ class _Counting(Channel):
 
 @functools.cache
 def _references_to_a_temporary() -> int:
-  """How many refer to an argument in `Channel._special` if the tests do not keep it."""
+  """Return the references to an argument in `Channel._special` without the tests'."""
   try:
     return Function(_Counting(-1, -1), 0, "")(iter(()))
   except Stop as counted:
@@ -237,8 +237,8 @@ def _references_to_a_temporary() -> int:
 class Iterator(Remote):
   """An iterator of the code.
 
-  A test that takes a few items gets them one by one, as lazily as in one process;
-  whoever takes many gets them in batches that double while U fills them fast.
+  The first items are fetched one by one, as lazily as in one process, and later ones in
+  batches, which double while U fills them fast.
   """
 
   _items: collections.deque
@@ -395,7 +395,7 @@ def _name(value) -> str:
 
 
 def _exception(described) -> BaseException:
-  """What U's code raised, as the nearest built-in class."""
+  """Return an exception of U's code as the nearest built-in class."""
   try:
     names, arguments, line = described
     kinds = [getattr(builtins, name) for name in names if name.isidentifier()]
@@ -416,7 +416,7 @@ def _exception(described) -> BaseException:
 
 @functools.lru_cache(maxsize=512)  # many samples of a problem share its tests
 def _names(tests: tuple):
-  """What the tests take from the code: (names, those of them used like modules).
+  """Return the names that tests take from the code, and those used like modules.
 
   Builtins are the tests' own, whatever the code calls its functions, unless there is
   no other name: then the code's function is itself called, say, `sum`.
@@ -445,7 +445,7 @@ def _names(tests: tuple):
 
 
 def judge(channel: Channel, program: dict, modules) -> dict:
-  """Has U execute the code, runs the tests, and returns the verdict.
+  """Have U execute the code, run the tests, and return the verdict.
 
   Args:
     channel: to U.
@@ -479,7 +479,7 @@ def judge(channel: Channel, program: dict, modules) -> dict:
 
 
 def _judge_in_process(channel: Channel, tests, names) -> dict:
-  """The tests run in U, after the code; weaker, and flagged so.
+  """Have U run the tests after the code: weaker, so the verdict is flagged.
 
   The secret that a pass must come with is sent behind the tests and is read by U only
   when they are through, so that it is in no frame and no object while code runs.
@@ -498,7 +498,7 @@ def _judge_in_process(channel: Channel, tests, names) -> dict:
 
 
 def serve(programs: int, answers: int, control: socket.socket, modules) -> None:
-  """Judges the programs that S announces; returns when S is gone.
+  """Judge the programs that S announces; return when S is gone.
 
   Args:
     programs: the worker's input; the program is read here, not by S.

@@ -11,7 +11,7 @@ and those that the code still holds. The list that went out as node 3 and came b
 changed is refilled in place, and `f(x) is x` stays true; what did not change is null.
 
 Only exact types travel as data. An instance of a subclass is sent as "derived": its
-contents as the built-in base has them, and what asks its owner for the rest.
+contents as the built-in base has them, and the handle of its owner for the rest.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class TooLarge(Exception):
 
 
 def send(fd: int, message) -> None:
-  """Writes one message; TooLarge before anything is written."""
+  """Write a message; TooLarge before anything is written."""
   data = _encode(message).encode(errors="surrogatepass")  # two surrogates stay two
   if len(data) > MESSAGE_BYTES:
     raise TooLarge(f"{len(data)} bytes, at most {MESSAGE_BYTES}")
@@ -91,7 +91,7 @@ def send(fd: int, message) -> None:
 
 
 def receive(fd: int):
-  """Reads one message; EOFError when the other side is gone."""
+  """Read a message; EOFError when the other side is gone."""
   (size,) = struct.unpack("<I", read_exactly(fd, 4))
   if size > MESSAGE_BYTES:
     raise TooLarge(f"{size} bytes announced, at most {MESSAGE_BYTES}")
@@ -99,7 +99,7 @@ def receive(fd: int):
 
 
 def read_exactly(fd: int, size: int) -> bytes:
-  """Reads `size` bytes and not one more, so that another process can read on."""
+  """Read exactly `size` bytes, so that another process can read the next ones."""
   parts = []
   while size:
     part = os.read(fd, min(size, 1 << 20))
@@ -111,7 +111,7 @@ def read_exactly(fd: int, size: int) -> bytes:
 
 
 def contents(value):
-  """What a mutable value holds, to notice changes by; None of any other."""
+  """Return the contents of a mutable value, to notice changes; None of any other."""
   if type(value) is list:
     return value[:]
   if isinstance(value, dict):
@@ -136,7 +136,7 @@ def _changed(before, now) -> bool:
 
 
 class Encoder:
-  """Turns values into nodes.
+  """Encoder of values as nodes.
 
   Args:
     special: called with a value that is no plain data; returns its node or raises
@@ -151,7 +151,7 @@ class Encoder:
     self._index = {id(value): i for i, value in enumerate(self.objects)}
 
   def value(self, value):
-    """An atom, or a reference to a node."""
+    """Return an atom, or a reference to a node."""
     kind = type(value)
     if kind in _ATOMS and not (
       (kind is int and not -_BIG < value < _BIG) or value != value
@@ -165,7 +165,7 @@ class Encoder:
     return [self._index[id(value)]]
 
   def refresh(self, before) -> None:
-    """Writes the nodes of those of the first objects that have changed.
+    """Write the nodes of those of the first objects that have changed.
 
     Args:
       before: the `contents` of these objects when both sides agreed.
@@ -211,7 +211,7 @@ class Encoder:
     return self._derived(value, _base(value))
 
   def _derived(self, value, base) -> list:
-    """A node of what stays here, with its contents where it extends a built-in type."""
+    """Return the node of what stays here, with the contents of its built-in base."""
     node = self._special(value)
     if base is None or node[0] == "remote":
       return node
@@ -258,7 +258,7 @@ _PARTS = {
 
 
 def _is_named_tuple(kind) -> bool:
-  """Whether a class has nothing beside what all classes of named tuples have."""
+  """Return whether a class has only what all classes of named tuples have."""
   fields = getattr(kind, "_fields", None)
   return (
     type(fields) is tuple
@@ -269,7 +269,7 @@ def _is_named_tuple(kind) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def _named_tuple(name: str, fields: str):
-  """This side's own class of named tuples; nothing but ASCII words gets in."""
+  """Return a class of named tuples of this side; names are ASCII words."""
   if not all(map(_FIELD.fullmatch, fields.split())):
     raise Opaque(f"the fields {fields!r}")
   name = name if _FIELD.fullmatch(name) else "NamedTuple"
@@ -277,7 +277,7 @@ def _named_tuple(name: str, fields: str):
 
 
 def _array(dtype: str, data: str, scalar: bool, *shape: int):
-  """A numpy array or number; only where the sandbox was given numpy."""
+  """Return a numpy array or number; only where the sandbox was given numpy."""
   if not _ARRAY.fullmatch(dtype) or "numpy" not in sys.modules:
     raise Opaque("an array")
   flat = sys.modules["numpy"].frombuffer(bytes.fromhex(data), dtype)
@@ -312,7 +312,7 @@ _MAKE: dict[str, Any] = {
 
 
 class Decoder:
-  """Builds the values of a message; any malformed input raises some Exception.
+  """Decoder of the values of a message; malformed input raises some Exception.
 
   Args:
     nodes: of the message.
@@ -335,7 +335,7 @@ class Decoder:
         self._fill(value, payload)
 
   def value(self, encoded):
-    """The value of an atom or a reference."""
+    """Return the value of an atom or a reference."""
     if type(encoded) in _ATOMS:
       return encoded
     (index,) = encoded
@@ -368,7 +368,7 @@ class Decoder:
     return self._special("derived", [node, base, own, arguments])
 
   def objects(self) -> list:
-    """All objects of a message in its numbering, once its values were read."""
+    """Return all objects of a message in its numbering, after its values."""
     return [self.value([index]) for index in range(len(self._nodes))]
 
   def _many(self, payload) -> list:
@@ -394,7 +394,7 @@ class Decoder:
         parts = parts[1:]
       base.clear(target)
       pairs = zip(parts[::2], parts[1::2])  # noqa: B905 (Python 3.9)
-      if base is collections.OrderedDict:  # its update asks what the class overrides
+      if base is collections.OrderedDict:  # its update calls overridden methods
         for key, value in pairs:
           base.__setitem__(target, key, value)
       else:
