@@ -6,11 +6,13 @@ import io
 import platform
 import re
 import textwrap
+import types
 from html import unescape
 
 import pytest
 
-from evals import prompts, task_sets
+from evals import __main__ as command_line
+from evals import backends, benchmark, prompts, task_sets
 from evals.backends import Generated
 from phi1_jax.problems import humaneval
 from phi1_jax.problems.problem import parse
@@ -131,6 +133,29 @@ def only_five(five, monkeypatch):
   """Makes five problems all there is."""
   monkeypatch.setattr(task_sets, "load", lambda *_: five)
   return five
+
+
+@pytest.fixture
+def evaluate(only_five, knowing, trusting, monkeypatch, tmp_path):
+  """`evaluate("a", solved={...}, *flags)`: a run of five problems in tmp_path/a."""
+  monkeypatch.chdir(tmp_path)
+  made = types.SimpleNamespace(backend=None, judge=trusting, stop_after=None)
+  monkeypatch.setattr(benchmark, "Sandbox", lambda **_: made.judge())
+
+  def evaluate(name, *flags, solved=range(5), source=("--checkpoint=x",)):
+    ids = {f"HumanEval/{number}" for number in solved}
+
+    def backend(checkpoint, config):
+      made.backend = knowing(only_five, knows=lambda p, key: p.id in ids)
+      made.backend.identity = lambda: {"kind": "checkpoint", "digest": name}
+      made.backend._stop_after = made.stop_after
+      return made.backend
+
+    monkeypatch.setattr(backends, "CheckpointBackend", backend)
+    return command_line.main(["humaneval", *source, f"--workdir={name}", *flags])
+
+  evaluate.made = made
+  return evaluate
 
 
 @pytest.fixture

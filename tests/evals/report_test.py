@@ -1,39 +1,15 @@
 """The commands as a user gives them, with stand-ins for the model and the sandbox."""
 
 import json
-import types
 
 import pytest
 
 from evals import __main__ as command_line
-from evals import backends, benchmark, report
+from evals import report
 from phi1_jax import InputError, storage
 from phi1_jax.problems.problem import digest
 
 VARIANTS = ("truncated", "sanitized")
-
-
-@pytest.fixture
-def evaluate(only_five, knowing, trusting, monkeypatch, tmp_path):
-  """`evaluate("a", solved={...}, *flags)`: a run of five problems in tmp_path/a."""
-  monkeypatch.chdir(tmp_path)
-  made = types.SimpleNamespace(backend=None, judge=trusting, stop_after=None)
-  monkeypatch.setattr(benchmark, "Sandbox", lambda **_: made.judge())
-
-  def evaluate(name, *flags, solved=range(5), source=("--checkpoint=x",)):
-    ids = {f"HumanEval/{number}" for number in solved}
-
-    def backend(checkpoint, config):
-      made.backend = knowing(only_five, knows=lambda p, key: p.id in ids)
-      made.backend.identity = lambda: {"kind": "checkpoint", "digest": name}
-      made.backend._stop_after = made.stop_after
-      return made.backend
-
-    monkeypatch.setattr(backends, "CheckpointBackend", backend)
-    return command_line.main(["humaneval", *source, f"--workdir={name}", *flags])
-
-  evaluate.made = made
-  return evaluate
 
 
 def test_all_three_stages(evaluate, only_five, capsys, tmp_path):

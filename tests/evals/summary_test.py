@@ -6,19 +6,14 @@ import re
 
 import pytest
 
-from evals import __main__ as command_line
 from evals import (
-  backends,
-  benchmark,
   completions,
   execute,
   programs,
   report,
-  score,
   summary,
 )
 from evals.prompts import Prompt
-from phi1_jax import InputError
 from phi1_jax.sandbox.program import OUTCOMES
 from phi1_jax.text import settings_file
 
@@ -26,21 +21,10 @@ NEVER_PARSED = {"syntax_error", "worker_lost", execute.TOO_LONG}
 
 
 @pytest.fixture
-def evaluate(only_five, knowing, trusting, monkeypatch, tmp_path):
-  """`evaluate("a")`: a run of five problems in tmp_path/a, of which two are solved."""
-  monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(benchmark, "Sandbox", lambda **_: trusting())
-  monkeypatch.setattr(
-    backends,
-    "CheckpointBackend",
-    lambda *_: knowing(only_five, knows=lambda p, key: p.id[-1] in "01"),
-  )
-
-  def evaluate(name):
-    command_line.main(["humaneval", "--checkpoint=x", f"--workdir={name}"])
-    return json.loads((tmp_path / name / "summary.json").read_text())
-
-  return evaluate
+def judged_run(evaluate, tmp_path):
+  """The summary of a run "a" of five problems, two of them solved."""
+  evaluate("a", solved=(0, 1))
+  return json.loads((tmp_path / "a" / "summary.json").read_text())
 
 
 def results(*outcomes):
@@ -81,14 +65,14 @@ def test_rates_have_the_interval_of_a_proportion(tmp_path):
   assert truncated["valid_syntax"]["method"] == "wilson"
 
 
-def test_a_run_says_its_rates(evaluate, capsys):
-  found = evaluate("a")
+def test_a_run_says_its_rates(judged_run):
+  found = judged_run
   rates = {v: {n: e["value"] for n, e in r.items()} for v, r in found["rates"].items()}
   outcomes = found["outcomes"]["truncated"]
   answered = outcomes["passed"] + outcomes.get("wrong", 0)
   assert rates["truncated"] == {"valid_syntax": 1.0, "runs": answered / 5}
   assert list(found["difference"]) == ["pass@1"]
-  lines = capsys.readouterr().out.splitlines()
+  lines = summary.table([("a", found)]).splitlines()
   [line] = [line for line in lines if "valid_syntax" in line]
   assert re.search(r"100\.0 \[56\.6, 100\.0\] .*\+0\.0$", line)
   assert any(re.search(rf" runs +{20 * answered}\.0 \[", line) for line in lines)
@@ -133,8 +117,8 @@ def test_an_empty_completion_is_no_valid_syntax(only_five, knowing, trusting, tm
   )
 
 
-def test_a_summary_without_rates_is_still_shown(evaluate, tmp_path):
-  found = evaluate("a")
+def test_a_summary_without_rates_is_still_shown(judged_run, tmp_path):
+  found = judged_run
   del found["rates"]
   text = summary.table([("a", found)])
   assert "40.0 [11.8, 76.9]" in text
@@ -144,19 +128,10 @@ def test_a_summary_without_rates_is_still_shown(evaluate, tmp_path):
   assert run["summary"]["rates"]["truncated"]["valid_syntax"]["value"] == 1.0
 
 
-def test_the_table_says_how_many_answers_were_cut_off(evaluate):
-  found = evaluate("a")
+def test_the_table_says_how_many_answers_were_cut_off(judged_run):
+  found = judged_run
   found["finish"] = {"length": 2, "stop": 3}
   text = summary.table([("a", found)])
   assert "a: 2 of 5 answers were cut off at 512 new tokens" in text
   found["finish"] = {"None": 5}  # a file of completions does not say
   assert "cut off" not in summary.table([("a", found)])
-
-
-def test_unequal_numbers_of_samples():
-  correct = {"a": [True], "b": [True, False], "c": [False] * 3}
-  one, two = score.estimate(correct, 1), score.estimate(correct, 2)
-  assert one.value == pytest.approx((1 + 0.5 + 0) / 3)
-  assert (two.value, two.problems) == (pytest.approx((1 + 0) / 2), 2)
-  with pytest.raises(InputError, match="pass@4 needs at least 4 samples"):
-    score.estimate(correct, 4)
