@@ -87,46 +87,6 @@ def weigh(found: Features) -> float:
   return round(min(max(total, 0.0), 5.0), 1)
 
 
-class _Walk:
-  """Facts of a tree, gathered in one pass."""
-
-  def __init__(self, tree: ast.Module):
-    self.logic = self.documented = self.documentable = self.short = self.functions = 0
-    self.docstring_lines = 0
-    self.asserts = False
-    self.names: collections.Counter[str] = collections.Counter()
-    self.packages: set[str] = set()
-    for node in ast.walk(tree):
-      if isinstance(node, ast.Name):
-        self.names[node.id] += 1
-      elif isinstance(node, ast.arg):
-        self.names[node.arg] += 1
-      elif isinstance(node, (*_FUNCTION, ast.ClassDef, ast.Module)):
-        self._definition(node)
-      elif isinstance(node, _LOGIC):
-        self.logic += 1
-      elif isinstance(node, ast.Import):
-        self.packages.update(alias.name.split(".")[0] for alias in node.names)
-      elif isinstance(node, ast.ImportFrom):
-        self.packages.add("." if node.level else (node.module or "").split(".")[0])
-      elif isinstance(node, ast.Assert):
-        self.asserts = True
-
-  def _definition(self, node: Any) -> None:
-    docstring = ast.get_docstring(node, clean=False) or ""
-    self.docstring_lines += docstring.count("\n") + 1 if docstring else 0
-    if isinstance(node, ast.Module):
-      return
-    length = (node.end_lineno or node.lineno) - node.lineno + 1
-    if isinstance(node, _FUNCTION):
-      self.functions += 1
-      self.short += length <= _LONG_FUNCTION
-    good = len(docstring.split()) >= _FEWEST_WORDS
-    if good or length > _NO_DOCUMENTATION_LINES:
-      self.documentable += 1
-      self.documented += good
-
-
 def features(text: str) -> Features | None:
   """Return the features of a file; None if this interpreter cannot parse it."""
   text = sketches.without_licence(text)
@@ -134,28 +94,55 @@ def features(text: str) -> Features | None:
   lines = [line.strip() for line in text.splitlines() if line.strip()]
   if tree is None or not lines:
     return None
-  walk = _Walk(tree)
+  nodes: dict[type, list[Any]] = collections.defaultdict(list)
+  for node in ast.walk(tree):
+    nodes[type(node)].append(node)
+
+  def of(*kinds: type) -> list[Any]:
+    return [
+      node for each, found in nodes.items() if issubclass(each, kinds) for node in found
+    ]
+
+  docstrings = {
+    node: ast.get_docstring(node, clean=False) or ""
+    for node in of(*_FUNCTION, ast.ClassDef, ast.Module)
+  }
+  docstring_lines = sum(d.count("\n") + 1 for d in docstrings.values() if d)
+  words = {node: len(docstring.split()) for node, docstring in docstrings.items()}
+  introduction = words.pop(tree)
+  sizes = {node: (node.end_lineno or node.lineno) - node.lineno + 1 for node in words}
+  documented = [
+    words[node] >= _FEWEST_WORDS
+    for node, size in sizes.items()
+    if words[node] >= _FEWEST_WORDS or size > _NO_DOCUMENTATION_LINES
+  ]
+  short = [sizes[node] <= _LONG_FUNCTION for node in of(*_FUNCTION)]
+  names = collections.Counter(node.id for node in of(ast.Name))
+  names.update(node.arg for node in of(ast.arg))
+  names = {n: c for n, c in names.items() if n not in vars(builtins)}
+  said = sum(count for name, count in names.items() if len(name.strip("_")) >= 3)
+  packages = {a.name.split(".")[0] for node in of(ast.Import) for a in node.names}
+  packages |= {
+    "." if node.level else (node.module or "").split(".")[0]
+    for node in of(ast.ImportFrom)
+  }
+  own = [name in sys.stdlib_module_names for name in packages]
   comments = [line for line in lines if line[0] == "#"]
   prose = [line for line in comments if _PROSE.match(line) and not _CODE.match(line)]
-  explained = len(prose) + walk.docstring_lines
-  code_lines = max(len(lines) - len(comments) - walk.docstring_lines, 1)
-  names = {n: c for n, c in walk.names.items() if n not in vars(builtins)}
-  said = sum(count for name, count in names.items() if len(name.strip("_")) >= 3)
+  code_lines = max(len(lines) - len(comments) - docstring_lines, 1)
   outer = _outer_statements(tree)
-  own = [name in sys.stdlib_module_names for name in walk.packages]
-  introduction = (ast.get_docstring(tree) or "").split()
   counts = collections.Counter(line for line in lines if len(line) > 12)
   return Features(
     lines=len(lines),
-    comments=min(explained / len(lines), 1.0),
-    documented=_share(walk.documented, walk.documentable),
-    introduced=len(introduction) >= _FEWEST_WORDS or bool(_PROSE.match(lines[0])),
-    logic=min(walk.logic / code_lines, 1.0),
+    comments=min((len(prose) + docstring_lines) / len(lines), 1.0),
+    documented=_share(sum(documented), len(documented)),
+    introduced=introduction >= _FEWEST_WORDS or bool(_PROSE.match(lines[0])),
+    logic=min(len(of(*_LOGIC)) / code_lines, 1.0),
     boilerplate=_share(sum(map(_is_boilerplate, outer)), len(outer)),
     own=_share(sum(own), len(own), 1.0),
-    short=_share(walk.short, walk.functions),
+    short=_share(sum(short), len(short)),
     named=_share(said, sum(names.values())),
-    examples=">>>" in text or walk.asserts,
+    examples=">>>" in text or bool(of(ast.Assert)),
     repeated=_share(sum(c for c in counts.values() if c > 1), counts.total()),
     script=_share(sum(map(_is_script, tree.body)), len(tree.body)),
     notebook=bool(_NOTEBOOK.search(text)),

@@ -10,7 +10,6 @@ VERSION is for TFDS and seqio, its folder `parquet` for `datasets.load_dataset`.
 
 import functools
 import hashlib
-import itertools
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -246,34 +245,18 @@ def dataset_card(
 
 
 def _decontaminated(lineage: Sequence[Mapping[str, Any]], published: int) -> str:
-  """Return a paragraph about the benchmarks looked for in every document."""
-  found = sorted(_looked_for(lineage, published).items(), key=lambda item: item[1])
-  if not found:
-    return "Nothing, or not enough, was done to keep benchmarks out of it.\n"
-  said = "; ".join(
-    f"{', '.join(name for name, _ in group)} at tau {tau:g}"
-    for tau, group in itertools.groupby(found, key=lambda item: item[1])
-  )
+  """Return a paragraph about the benchmarks that every input was searched for."""
+  searched = [
+    dict.fromkeys(stage["settings"]["benchmarks"], stage["settings"]["tau"])
+    for stage in lineage
+    if stage["stage"] == "decontaminate"
+  ]
+  common = set.intersection(*map(set, searched)) if searched else ()
+  if not common or len(searched) < published:
+    return "Not every input comes from `decontaminate`, so it may hold benchmarks.\n"
+  taus = {name: max(each[name] for each in searched) for name in sorted(common)}
+  said = ", ".join(f"{name} (tau {tau:g})" for name, tau in taus.items())
   return (
     f"What was too close to {said} is not part of it; the stage's folder lists it with "
     "the evidence.\n"
   )
-
-
-def _looked_for(
-  stages: Sequence[Mapping[str, Any]], published: int
-) -> dict[str, float]:
-  """Return the benchmarks looked for in all documents of some inputs, with the tau."""
-  if not 0 < published <= len(stages):
-    return {}
-  found = []
-  for stage in stages:
-    settings = stage["settings"]
-    before = list(stage.get("lineage") or ())
-    each = _looked_for(before, len(settings.get("inputs") or ()))
-    if stage["stage"] == "decontaminate":  # the lowest tau counts
-      tau = settings["tau"]
-      each |= {name: min(tau, each.get(name, tau)) for name in settings["benchmarks"]}
-    found.append(each)
-  common = [name for name in found[0] if all(name in each for each in found)]
-  return {name: max(each[name] for each in found) for name in common}

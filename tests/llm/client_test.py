@@ -229,31 +229,16 @@ def test_a_server_that_bills_above_the_worst_case_is_left(
   assert server.counts()["came"] == 1
 
 
-def test_an_estimate_sends_nothing_and_is_a_bound(serve, configure, requests, ask):
-  moods = {"error": 0.2, "broken": 0.3, "length": 0.2, "bad": 0.2}
-  with serve(moods) as server:
-    config = configure(server.url, attempts=2)
-    with Client(config) as client:
-      first = client.estimate(requests(10) + requests(10))
-    assert (first.requests, first.to_send) == (10, 10)
-    assert first.expected == 10 * (3 * 150_000 + 32 * 600_000)
-    assert server.counts()["came"] == 0
-    ask(config, requests(10))
-    budget = journal_of(config).budget(0)
-    assert budget.doubtful_calls > 0
-    assert server.money <= budget.spent + budget.doubtful <= first.worst
-    with Client(config) as client:
-      second = client.estimate(requests(12))
-    assert second.to_send == 2
-    assert second.budget.spent == budget.spent
-
-
-def test_the_worst_estimate_covers_every_attempt_and_remedy(
+def test_an_estimate_sends_nothing_and_covers_every_attempt_and_remedy(
   server, configure, requests, ask
 ):
   config = configure(server.url, attempts=2)
   with Client(config) as client:
+    first = client.estimate(requests(10) + requests(10))
     worst = client.estimate(requests(1)).worst
+  assert (first.requests, first.to_send) == (10, 10)
+  assert first.expected == 10 * (3 * 150_000 + 32 * 600_000)
+  assert server.counts()["came"] == 0
   lost = (504, {"error": {}}, {})
   answers = [reply("sorry " * 100, finish) for finish in ("stop", "length", "stop")]
   for _, body, _ in answers:
@@ -263,6 +248,10 @@ def test_the_worst_estimate_covers_every_attempt_and_remedy(
   budget = journal_of(config).budget(0)
   assert server.counts()["came"] == 6
   assert worst / 2 < budget.spent + budget.doubtful <= worst
+  with Client(config) as client:
+    second = client.estimate(requests(3))
+  assert second.to_send == 2
+  assert second.budget.spent == budget.spent
 
 
 def test_a_reply_that_trips_the_parser_stops_neither_run(
