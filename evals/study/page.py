@@ -12,7 +12,6 @@ from evals.study import arms
 from evals.study.arms import FULL, THINNED
 
 FILE = "study.html"
-FORMAT = 4  # of study.json
 _STYLE: Any = {
   "svg.fonttype": "none",  # text stays text
   "svg.hashsalt": "phi1_jax",  # the same data give the same bytes

@@ -3,7 +3,7 @@
   format, config, tiers (task sets, from near to far), far (other task sets)
   runs         a list, one per training:
     name, arm, about, size, seed, parameters, steps, tokens and flops (of the text
-    before it too), seconds, curve (step, loss), held_out (loss of its own data)
+    before it too), seconds, curve (step, loss)
     scores     task set -> solved (ids), total, and value, low, high of pass@1,
                valid_syntax and runs
     loss       kind of text -> nats per byte
@@ -17,7 +17,7 @@
   seen         per tier: problems whose function some exercise computes, those where
                none does, and those whose functions cannot be compared
   examples     solved and failed problems with what was written
-  sets         documents and tokens of every store, and the counts of the stages
+  sets         documents and tokens of every store
   steps        seconds of each step of the study
   where        commits (of the steps, and of the gathering), versions, hardware, when
 
@@ -36,12 +36,11 @@ from evals import judge, loss, prompts, score, summary, task_sets, workdir
 from evals.study import arms, graph, materials
 from evals.study.arms import FULL, THINNED
 from evals.study.config import StudyConfig
-from evals.study.page import FORMAT
 from evals.study.plan import Run, runs
 from phi1_jax import storage
 from phi1_jax.curation import folder as folders
 
-STUDY = "study.json"
+STUDY, FORMAT = "study.json", 5
 VARIANT = "truncated"
 _CURVE_POINTS = 60
 _ENDS = ("value", "low", "high")
@@ -75,8 +74,6 @@ def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
 
   places = sorted((folder / "stores").iterdir())
   stores = {place.name: read_json(place / "manifest.json") for place in places}
-  names = ("pool", "raw", "filter", "textbooks", "exercises", "main")
-  stages = {name: folders.read_stats(folder / "curate" / name) for name in names}
   machines = [str(row["machine"]) for row in (*steps, graph.here()) if "machine" in row]
   commits = [row["commit"] or "unknown" for row in (*steps, graph.here())]
   data = {
@@ -102,8 +99,8 @@ def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
     ],
     "examples": _examples(config, folder, tiers),
     "sets": {
-      "stores": _part(stores, "documents", "tokens", "bytes"),
-      "stages": _part(stages, "read", "kept", "dropped"),
+      name: {key: row[key] for key in ("documents", "tokens")}
+      for name, row in stores.items()
     },
     "steps": seconds,
     "where": {
@@ -116,10 +113,6 @@ def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
   }
   storage.write_json(folder / STUDY, data)
   return data
-
-
-def _part(rows: Mapping[str, Any], *keys: str) -> dict[str, dict[str, Any]]:
-  return {name: {key: row[key] for key in keys} for name, row in rows.items()}
 
 
 def _run(
@@ -153,7 +146,6 @@ def _run(
     "seconds": sum(seconds.get(name, 0.0) for name in names),
     "started": before,
     "curve": curve[:: max(1, len(curve) // _CURVE_POINTS)],
-    "held_out": [(row["step"], row["eval/loss"]) for row in rows if "eval/loss" in row],
     "scores": {name: _score(judged / name) for name in sets},
     "loss": {r["kind"]: r for r in storage.read_json(judged / loss.RESULT)["losses"]},
     "sampled": sampled,

@@ -6,13 +6,7 @@ import re
 
 import pytest
 
-from evals import (
-  completions,
-  execute,
-  programs,
-  report,
-  summary,
-)
+from evals import completions, execute, programs, report, summary
 from evals.prompts import Prompt
 from phi1_jax.sandbox.program import OUTCOMES
 from phi1_jax.text import settings_file

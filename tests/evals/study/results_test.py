@@ -68,7 +68,6 @@ def _trained(run, folder):
   summary |= {"parameters": 1_055_488, "wall_seconds": 10.0}
   _json(folder / "train" / run.name / "summary.json", summary)
   rows = [{"step": step, "loss": 7 / step} for step in range(1, length + 1)]
-  rows.append({"step": length, "eval/loss": 0.5})
   _lines(folder / "train" / run.name / "metrics.jsonl", rows)
   judged = folder / "judged" / run.name
   for tier in TIERS:
@@ -117,10 +116,6 @@ def _curated(folder, problems):
   facts = {"reason": "AST", "evidence": alike}
   dropped.append({**_document("grammar"), "dropped": facts})
   _lines(folder / "curate" / "leak_found" / "dropped-0.jsonl", dropped)
-  for name in ("pool", "raw", "filter", "textbooks", "exercises", "main"):
-    stats = {"read": 9, "kept": 8, "dropped": {"AST": 1}}
-    _json(folder / "curate" / name / "stats.json", stats)
-    (folder / "curate" / name / "COMPLETED").touch()
   for name in ("main", "pruned_0.95", "pruned_0.8"):
     manifest = {"documents": 10, "tokens": 25_600, "bytes": 99}
     _json(folder / "stores" / name / "manifest.json", manifest)
