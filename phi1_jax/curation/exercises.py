@@ -37,44 +37,43 @@ _NODES += (ast.unaryop,)
 _LONGEST = 2000  # characters of a check
 
 
-class Exercises(Subject):
-  """Functions to complete: a name, two topics, and a profession that needs it."""
-
-  stage, kind, grouped_by = "exercises", "exercise", "name"
-  prompt_places = frozenset(("name", "topic_a", "topic_b", "profession"))
-
-  def compose(self, start: int, stop: int) -> Iterator[Written]:
-    """Yield the exercises of the grammar for a range."""
-    seed, menu = self.config.seed, self.config.menu
-    for made in teacher.exercises(seed, start, stop, menu=menu):
-      facts = {"family": made.family, "composition": list(made.composition)}
-      facts |= {"frame": made.frame, "tests": list(made.tests)}
-      idea = repr(made.composition)
-      yield Written(made.text, made.text, tuple(made.tests), idea, facts)
-
-  def places(self, index: int) -> dict[str, str]:
-    """Return the name, the topics and the profession of an exercise."""
-    chance = ideas.dice(self.config.seed, index)
-    first, second = ideas.two_topics(chance)
-    return {
-      "name": ideas.function_name(chance),
-      "topic_a": first,
-      "topic_b": second,
-      "profession": chance.choice(ideas.PROFESSIONS),
-    }
-
-  def read(self, reply: str) -> Written:
-    """Return the exercise in an answer; see `read_reply`."""
-    return read_reply(reply, self.config.minimum_asserts)
+def _compose(config: ExercisesConfig, start: int, stop: int) -> Iterator[Written]:
+  for made in teacher.exercises(config.seed, start, stop, menu=config.menu):
+    facts = {"family": made.family, "composition": list(made.composition)}
+    facts |= {"frame": made.frame, "tests": list(made.tests)}
+    idea = repr(made.composition)
+    yield Written(made.text, made.text, tuple(made.tests), idea, facts)
 
 
-def _subject(config: ExercisesConfig) -> Exercises:
-  trusted, seconds = config.teacher != "llm", config.cpu_seconds
-  return Exercises(config, config.exercises, together=trusted, cpu_seconds=seconds)
+def _places(config: ExercisesConfig, index: int) -> dict[str, str]:
+  chance = ideas.dice(config.seed, index)
+  first, second = ideas.two_topics(chance)
+  return {
+    "name": ideas.function_name(chance),
+    "topic_a": first,
+    "topic_b": second,
+    "profession": chance.choice(ideas.PROFESSIONS),
+  }
 
 
-run = functools.partial(teaching.run, _subject)
-requests = functools.partial(teaching.requests, _subject)
+def subject(config: ExercisesConfig) -> Subject:
+  """Return functions to complete: a name, two topics, a profession that needs it."""
+  return Subject(
+    stage="exercises",
+    kind="exercise",
+    config=config,
+    number=config.exercises,
+    compose=functools.partial(_compose, config),
+    places=functools.partial(_places, config),
+    read=functools.partial(read_reply, fewest=config.minimum_asserts),
+    grouped_by="name",
+    together=config.teacher != "llm",
+    cpu_seconds=config.cpu_seconds,
+  )
+
+
+run = functools.partial(teaching.run, subject)
+requests = functools.partial(teaching.requests, subject)
 
 
 def read_reply(reply: str, fewest: int) -> Written:

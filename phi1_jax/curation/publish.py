@@ -247,7 +247,7 @@ def dataset_card(
 def _decontaminated(lineage: Sequence[Mapping[str, Any]], published: int) -> str:
   """Return a paragraph about the benchmarks that every input was searched for."""
   searched = [
-    dict.fromkeys(stage["settings"]["benchmarks"], stage["settings"]["tau"])
+    {name: stage["settings"]["tau"] for name in stage["settings"]["benchmarks"]}
     for stage in lineage
     if stage["stage"] == "decontaminate"
   ]

@@ -1,13 +1,12 @@
 """The stages that write texts: a teacher, its subject, and the check of its code."""
 
-import abc
 import contextlib
 import dataclasses
 import functools
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from phi1_jax import storage
 from phi1_jax.curation import prompt
@@ -59,30 +58,24 @@ _Text = tuple[Document, Written]
 
 
 @dataclasses.dataclass(frozen=True)
-class Subject(abc.ABC):
+class Subject:
   """The subject of a stage whose texts a teacher writes."""
 
-  stage: ClassVar[str]
-  kind: ClassVar[str]  # of the documents
-  prompt_places: ClassVar[frozenset[str]]
-  grouped_by: ClassVar[str]  # the place by which an LLM's documents are held out
+  stage: str
+  kind: str  # of the documents
   config: Any
   number: int  # of texts
+  compose: Callable[[int, int], Iterator[Written]]  # texts of the grammar for a range
+  places: Callable[[int], dict[str, str]]  # values for an LLM's prompt, by index
+  read: Callable[[str], Written]  # the text in an LLM's reply; raises Malformed
+  grouped_by: str  # the place by which an LLM's documents are held out
   together: bool = False  # run programs in one process: code that this project wrote
   mark: bool = False  # keep texts whose code fails, marked
   cpu_seconds: float = 3.0  # for the code and tests of one text
 
-  @abc.abstractmethod
-  def compose(self, start: int, stop: int) -> Iterator[Written]:
-    """Yield the texts of the grammar for a range."""
-
-  @abc.abstractmethod
-  def places(self, index: int) -> dict[str, str]:
-    """Return the values for an LLM's prompt."""
-
-  @abc.abstractmethod
-  def read(self, reply: str) -> Written:
-    """Return the text in an LLM's reply; raises Malformed where there is none."""
+  def llm(self, client: Client) -> "Llm":
+    """Return an LLM as its teacher."""
+    return Llm(self.config, frozenset(self.places(0)), client)
 
   def document(
     self, id_: str, text: str, source: str, licence: str, group: str, facts: Any
@@ -139,7 +132,7 @@ def run(subject_of: Callable[[Any], Subject], job: Job) -> dict[str, Any]:
   """
   subject = subject_of(job.config)
   with job.client() if job.needs_llm else contextlib.nullcontext() as client:
-    llm = Llm(job.config, subject.prompt_places, client) if client else None
+    llm = subject.llm(client) if client else None
     decides = llm.identity() if llm else {"grammar": teacher.VERSION}
     work = functools.partial(_run, job, subject, llm)
     return job.run(subject.stage, {"version": VERSION, **decides}, work)
@@ -150,7 +143,7 @@ def requests(
 ) -> Iterator[Request]:
   """Yield the requests of a job, to estimate their cost."""
   subject = subject_of(job.config)
-  llm = Llm(job.config, subject.prompt_places, client)
+  llm = subject.llm(client)
   return (llm.request(subject, index) for index in range(subject.number))
 
 

@@ -28,39 +28,39 @@ _CHATTER = re.compile(
 )
 
 
-class Textbooks(Subject):
-  """Sections about a topic, for an audience, with some words that have to occur."""
-
-  stage, kind, grouped_by = "textbooks", "textbook", "topic"
-  prompt_places = frozenset(("topic", "audience", "words"))
-
-  def compose(self, start: int, stop: int) -> Iterator[Written]:
-    """Yield the sections of the grammar for a range."""
-    for index in range(start, stop):
-      made = teacher.section(self.config.seed, index)
-      facts = {"topic": made.topic, "audience": made.audience}
-      yield Written(made.text, "\n\n".join(made.code), idea=made.text, facts=facts)
-
-  def places(self, index: int) -> dict[str, str]:
-    """Return the topic, the audience and the words of a section."""
-    chance = ideas.dice(self.config.seed, index)
-    return {
-      "topic": chance.choice(ideas.TOPICS),
-      "audience": chance.choice(ideas.AUDIENCES),
-      "words": ", ".join(ideas.some(chance, ideas.WORDS, 3)),
-    }
-
-  def read(self, reply: str) -> Written:
-    """Return the section in an answer; see `read_reply`."""
-    return read_reply(reply)
+def _compose(config: TextbooksConfig, start: int, stop: int) -> Iterator[Written]:
+  for index in range(start, stop):
+    made = teacher.section(config.seed, index)
+    facts = {"topic": made.topic, "audience": made.audience}
+    yield Written(made.text, "\n\n".join(made.code), idea=made.text, facts=facts)
 
 
-def _subject(config: TextbooksConfig) -> Textbooks:
-  return Textbooks(config, config.sections, mark=config.failing_code == "mark")
+def _places(config: TextbooksConfig, index: int) -> dict[str, str]:
+  chance = ideas.dice(config.seed, index)
+  return {
+    "topic": chance.choice(ideas.TOPICS),
+    "audience": chance.choice(ideas.AUDIENCES),
+    "words": ", ".join(ideas.some(chance, ideas.WORDS, 3)),
+  }
 
 
-run = functools.partial(teaching.run, _subject)
-requests = functools.partial(teaching.requests, _subject)
+def subject(config: TextbooksConfig) -> Subject:
+  """Return sections about a topic, for an audience, in which some words occur."""
+  return Subject(
+    stage="textbooks",
+    kind="textbook",
+    config=config,
+    number=config.sections,
+    compose=functools.partial(_compose, config),
+    places=functools.partial(_places, config),
+    read=read_reply,
+    grouped_by="topic",
+    mark=config.failing_code == "mark",
+  )
+
+
+run = functools.partial(teaching.run, subject)
+requests = functools.partial(teaching.requests, subject)
 
 
 def code_of(text: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Replies of LLMs, read: exercises and sections; and the check of their code."""
 
 import ast
+import dataclasses
 
 import pytest
 
@@ -8,9 +9,7 @@ from phi1_jax import InputError
 from phi1_jax.curation import exercises, ideas, prompt, teaching, textbooks
 from phi1_jax.curation.config import ExercisesConfig, TextbooksConfig
 from phi1_jax.curation.document import Drop, Keep
-from phi1_jax.curation.exercises import Exercises
-from phi1_jax.curation.teaching import Llm, Written
-from phi1_jax.curation.textbooks import Textbooks
+from phi1_jax.curation.teaching import Written
 from phi1_jax.llm.conversation import Malformed
 from phi1_jax.sandbox.sandbox import Sandbox
 from tests.curation import samples
@@ -176,22 +175,28 @@ def test_a_section_without_code_or_prose_is_refused(reply, says):
     textbooks.read_reply(reply)
 
 
+TEXTBOOKS = textbooks.subject(TextbooksConfig(teacher="llm", sections=300))
+EXERCISES = exercises.subject(ExercisesConfig(cpu_seconds=0.5))
+
+
 def asked(subject):
-  llm = Llm(subject.config, subject.prompt_places, None)
+  llm = subject.llm(None)
   numbers = range(subject.number)
   return [(llm.request(subject, n), subject.places(n)) for n in numbers]
 
 
 def test_questions_vary_and_more_of_them_begin_with_the_same():
-  config = ExercisesConfig(teacher="llm")
-  few, many = asked(Exercises(config, 20)), asked(Exercises(config, 200))
+  few, many = (
+    asked(exercises.subject(ExercisesConfig(teacher="llm", exercises=n)))
+    for n in (20, 200)
+  )
   assert many[:20] == few
   places = [places for _, places in many]
   assert len({each["name"] for each in places}) > 195
   assert len({each["topic_a"] for each in places}) > 50
   assert all(each["topic_a"] != each["topic_b"] for each in places)
   assert all(each["name"] in r.messages[0].content for r, each in many)
-  sections = [p for _, p in asked(Textbooks(TextbooksConfig(teacher="llm"), 300))]
+  sections = [p for _, p in asked(TEXTBOOKS)]
   assert {p["audience"] for p in sections} == set(ideas.AUDIENCES)
   assert len({p["topic"] for p in sections}) > 60
   assert len({p["words"] for p in sections}) > 290
@@ -254,7 +259,7 @@ PROGRAMS = {
 
 @pytest.mark.parametrize("together", [False, True])
 def test_failing_code_is_dropped_with_the_reason(sandbox, together):
-  subject = Exercises(ExercisesConfig(), 1, together=together, cpu_seconds=0.5)
+  subject = dataclasses.replace(EXERCISES, together=together)
   texts = [written(*each) for each in PROGRAMS]
   drop = Drop(texts[1][0], "written before")
   found = list(teaching.checked([*texts, drop], sandbox, subject))
@@ -266,7 +271,7 @@ def test_failing_code_is_dropped_with_the_reason(sandbox, together):
   assert found[0].document.provenance["exercises"]["verdict"] == "passed"
   assert found[1].evidence["failed_test"] == "assert g(1) == 2"
   assert "got 1" in found[1].evidence["detail"]
-  marked = Textbooks(TextbooksConfig(), 1, mark=True)
+  marked = textbooks.subject(TextbooksConfig(failing_code="mark"))
   (kept,) = teaching.checked([texts[2]], sandbox, marked)
   assert isinstance(kept, Keep)
   assert kept.document.provenance["textbooks"]["verdict"] == "raised"
@@ -283,7 +288,6 @@ def test_programs_that_pass_together_share_a_process(sandbox, monkeypatch):
   texts = [
     written(f"def f(x):\n  return {n}\n", f"assert f(1) == {n}") for n in range(9)
   ]
-  subject = Exercises(ExercisesConfig(), 1, together=True)
-  found = teaching.checked(texts, sandbox, subject)
+  found = teaching.checked(texts, sandbox, EXERCISES)
   assert all(isinstance(each, Keep) for each in found)
   assert len(programs) == 1
