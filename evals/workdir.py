@@ -9,13 +9,12 @@ summary.json       the scores, written last
 
 import argparse
 import contextlib
-import gzip
 import math
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from phi1_jax import InputError, storage
+from phi1_jax.problems import files
 from phi1_jax.storage import AnyPath
 
 RUN, SUMMARY = "run.json", "summary.json"
@@ -57,16 +56,11 @@ def load_text(file: AnyPath, flag: str) -> str:
   Raises:
     InputError: no such file, or not text.
   """
+  content = files.read(file, f"expected the file of {flag}")
   try:
-    content = storage.read_bytes(file)
-    if content[:2] == b"\x1f\x8b":
-      content = gzip.decompress(content)
     return content.decode()
   except UnicodeDecodeError as error:
     raise InputError(f"{flag}: {file} is not text in UTF-8 ({error.reason})") from None
-  except (OSError, EOFError, zlib.error) as error:
-    reason = getattr(error, "strerror", None) or error
-    raise InputError(f"{flag}: no such file {file} ({reason})") from None
 
 
 def finite(value: float | None) -> float | None:

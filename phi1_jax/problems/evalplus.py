@@ -7,14 +7,12 @@ benchmark. `Problem.tests` has the base inputs, `Problem.plus` the additional on
 JSON has neither tuples nor sets, so EvalPlus rebuilds the arguments of some MBPP tasks.
 """
 
-import gzip
 import hashlib
 import json
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from phi1_jax import InputError, storage
+from phi1_jax import InputError
 from phi1_jax.problems import files
 from phi1_jax.problems.problem import Problem
 from phi1_jax.storage import AnyPath
@@ -141,10 +139,7 @@ def load(task_set: str, folder: str | AnyPath | None = None) -> list[Problem]:
     f"{_UPSTREAM}/{name.lower()}_release/releases/download/{version}/{name}.jsonl.gz"
   )
   path = files.find(f"{name}-{version}.jsonl.gz", folder, url)
-  try:
-    content = gzip.decompress(storage.read_bytes(path))
-  except (OSError, EOFError, zlib.error) as error:
-    raise InputError(f"{path}: cannot be unpacked ({error}); fetch {url}") from None
+  content = files.read(path, f"fetch {url}")
   got = hashlib.md5(content, usedforsecurity=False).hexdigest()
   if got != md5:
     raise InputError(f"{path}: got md5 {got}, expected {md5}; fetch {url}")

