@@ -121,12 +121,10 @@ def features(text: str) -> Features | None:
   names.update(node.arg for node in of(ast.arg))
   names = {n: c for n, c in names.items() if n not in vars(builtins)}
   said = sum(count for name, count in names.items() if len(name.strip("_")) >= 3)
-  packages = {a.name.split(".")[0] for node in of(ast.Import) for a in node.names}
-  packages |= {
-    "." if node.level else (node.module or "").split(".")[0]
-    for node in of(ast.ImportFrom)
-  }
-  own = [name in sys.stdlib_module_names for name in packages]
+  packages = [a.name for node in of(ast.Import) for a in node.names]
+  # Relative imports count as one package.
+  packages += ["" if n.level else n.module or "" for n in of(ast.ImportFrom)]
+  own = [n in sys.stdlib_module_names for n in {p.split(".")[0] for p in packages}]
   comments = [line for line in lines if line[0] == "#"]
   prose = [line for line in comments if _PROSE.match(line) and not _CODE.match(line)]
   code_lines = max(len(lines) - len(comments) - docstring_lines, 1)
