@@ -183,7 +183,9 @@ def test_a_large_plain_file_is_read_in_parts_and_every_line_once(tmp_path, monke
   wanted = ["x" * (7 * n % 90) for n in range(60)]
   path = samples.write(tmp_path / "x.jsonl", [{"text": text} for text in wanted])
   assert len(read.places(path)) > 10
-  assert texts(found(path)) == wanted
+  decisions = found(path)
+  assert texts(decisions) == wanted
+  assert reasons(decisions) == []
 
 
 def test_zstandard_and_a_byte_order_mark(tmp_path):
