@@ -125,6 +125,7 @@ def _model_config(content: Mapping[str, Any], param_dtype: DType) -> ModelConfig
     factor = settings.get("partial_rotary_factor", 0.5)  # transformers' default
     fields["rotary_dim"] = int((head_dim or split) * factor)
     fields["rope_base"] = float(settings.get("rope_theta", 10000.0))
+    fields["tie_embeddings"] = bool(settings.get("tie_word_embeddings"))
   else:
     fields["mlp_dim"] = fields["mlp_dim"] or 4 * fields["embed_dim"]
     if head_dim not in (None, split):
@@ -155,7 +156,7 @@ def from_model_config(config: ModelConfig, eos_id: int, dtype: str) -> dict[str,
     "hidden_act": "gelu_new",
     "num_key_value_heads": config.num_heads,
     "qk_layernorm": False,
-    "tie_word_embeddings": False,
+    "tie_word_embeddings": config.tie_embeddings,
     "use_cache": True,
     **rotary,  # for transformers 4
     "rope_parameters": {"rope_type": "default", **rotary},  # for transformers 5
@@ -201,8 +202,9 @@ def _unsupported(
 ) -> list[str]:
   """Return a line for each setting with which the model would compute otherwise."""
   name = "hidden_act" if content["model_type"] == "phi" else "activation_function"
+  tied = (False, True) if content["model_type"] == "phi" else (False,)
   defaults = {
-    **dict.fromkeys(("qk_layernorm", "tie_word_embeddings"), False),
+    "qk_layernorm": False,
     **dict.fromkeys(("num_key_value_heads", "n_head_kv"), heads),
     "per_layer_config": None,
   }
@@ -210,6 +212,7 @@ def _unsupported(
     (name, content.get(name, _ACTIVATIONS[0]), _ACTIVATIONS),
     ("quantization_config", content.get("quantization_config"), (None,)),
     ("scale_attn_weights", content.get("scale_attn_weights", True), (True,)),
+    ("tie_word_embeddings", bool(content.get("tie_word_embeddings")), tied),
     *((key, content.get(key) or value, (value,)) for key, value in defaults.items()),
     *((x, settings.get(x, "default"), ("default",)) for x in ("rope_type", "type")),
     *_blocks(content),

@@ -145,5 +145,8 @@ def logits(
   """Return the logits of the next token, BTV float32, from the hidden state."""
   norm = layers.LayerNorm(config)
   normal_BTD = norm.apply({"params": params["final_norm"]}, hidden_BTD)
-  output: Any = layers.head(config).apply({"params": params["head"]}, normal_BTD)
+  kernel = layers.head_kernel(params)
+  output: Any = layers.head(config).apply(
+    {"params": params["head"]}, normal_BTD, kernel
+  )
   return output

@@ -41,6 +41,8 @@ class ModelConfig(Settings):
     initializer_range: standard deviation of initial kernels and embeddings.
     dtype: dtype of the computation.
     param_dtype: dtype of the parameters.
+    tie_embeddings: take the embedding for the head's kernel, too. phi-1 does not; small
+      models learn sooner to copy names.
     remat: what the backward pass recomputes; one of `Remat`.
     scan_layers: compile one block and loop over it, or compile every block. The
       parameters are the same: stacked over layers.
@@ -62,6 +64,7 @@ class ModelConfig(Settings):
   initializer_range: Positive = 0.02
   dtype: DType = "bfloat16"
   param_dtype: DType = "float32"
+  tie_embeddings: bool = False
   remat: Remat = "none"
   scan_layers: bool = True
   attention: kernels.Name = "auto"
@@ -75,6 +78,8 @@ class ModelConfig(Settings):
     """Return what two models must share to exchange parameters."""
     names = ("vocabulary_size", "num_layers", "num_heads", "head_dim", "embed_dim")
     names += ("mlp_dim", "rotary_dim", "rope_base", "param_dtype")
+    # Checkpoints of before there were tied ones do not name it.
+    names += ("tie_embeddings",) * self.tie_embeddings
     return {name: getattr(self, name) for name in names}
 
   def num_parameters(self) -> int:
@@ -84,7 +89,7 @@ class ModelConfig(Settings):
     norm = 2 * self.embed_dim
     block = self._block_matrices() + biases + norm
     embedding = self.vocabulary_size * self.embed_dim
-    head = embedding + self.vocabulary_size
+    head = embedding * (not self.tie_embeddings) + self.vocabulary_size
     return embedding + self.num_layers * block + norm + head
 
   def flops_per_token(self, sequence_length: int) -> float:

@@ -1,7 +1,7 @@
 """The phi decoder of "Textbooks Are All You Need" (Gunasekar et al. 2023).
 
 Parallel blocks with one LayerNorm each, partial rotary positions, biases everywhere,
-and a head that is not tied to the embedding.
+and a head that is not tied to the embedding, unless `Model.tie_embeddings`.
 
 B batch, T length, D embed, V vocabulary.
 
@@ -14,7 +14,7 @@ The parameters, with L layers stacked on the first axis of everything below "lay
   layers/mlp/up/{kernel,bias}             L D F        L F
   layers/mlp/down/{kernel,bias}           L F D        L D
   final_norm/{scale,bias}                 D
-  head/{kernel,bias}                      D V          V
+  head/{kernel,bias}                      D V          V     no kernel if tied
 """
 
 from typing import Any
@@ -81,7 +81,8 @@ class Decoder(nn.Module):
     hidden_BTD = self.hidden(
       tokens_BT, segment_ids_BT=segment_ids_BT, deterministic=deterministic
     )
-    return self.head(hidden_BTD)
+    tied = self.embedding.embedding.T if self.config.tie_embeddings else None
+    return self.head(hidden_BTD, tied)
 
   def hidden(
     self,

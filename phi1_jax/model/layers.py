@@ -83,11 +83,10 @@ class Embedding(nn.Module):
 
   config: ModelConfig
 
-  @nn.compact
-  def __call__(self, tokens_BT: jax.Array) -> jax.Array:
-    """Return BTD in the dtype of the computation."""
+  def setup(self):
+    """Create the table."""
     config = self.config
-    embedding_VD = _parameter(
+    self.embedding = _parameter(
       self,
       "embedding",
       nn.initializers.normal(config.initializer_range),
@@ -95,7 +94,10 @@ class Embedding(nn.Module):
       ("vocab", "embed"),
       config.param_dtype,
     )
-    x_BTD = _lookup(config, embedding_VD, tokens_BT)
+
+  def __call__(self, tokens_BT: jax.Array) -> jax.Array:
+    """Return BTD in the dtype of the computation."""
+    x_BTD = _lookup(self.config, self.embedding, tokens_BT)
     return with_logical_constraint(x_BTD, ("batch", "length", "embed"))
 
 
@@ -143,17 +145,18 @@ class Projection(nn.Module):
   output_dtype: str | None = None
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Return [..., *outputs]."""
+  def __call__(self, x: jax.Array, kernel: jax.Array | None = None) -> jax.Array:
+    """Return [..., *outputs]; a given kernel takes the place of a parameter."""
     config, num_inputs = self.config, len(self.inputs)
-    kernel = _parameter(
-      self,
-      "kernel",
-      nn.initializers.normal(config.initializer_range),
-      (*self.inputs, *self.outputs),
-      self.names,
-      config.param_dtype,
-    )
+    if kernel is None:
+      kernel = _parameter(
+        self,
+        "kernel",
+        nn.initializers.normal(config.initializer_range),
+        (*self.inputs, *self.outputs),
+        self.names,
+        config.param_dtype,
+      )
     bias = _parameter(
       self,
       "bias",
@@ -329,3 +332,9 @@ def head(config: ModelConfig) -> Projection:
     ("embed", "vocab"),
     output_dtype="float32",
   )
+
+
+def head_kernel(params: Any) -> jax.Array:
+  """Return the head's kernel DV among a model's parameters: its own, or a tied one."""
+  own = params["head"].get("kernel")
+  return params["embedding"]["embedding"].T if own is None else own

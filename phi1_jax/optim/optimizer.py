@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from optax import contrib
 
 from phi1_jax.optim import schedule
@@ -24,7 +25,7 @@ _AXES = {
 
 
 def make_optimizer(
-  config: OptimizerConfig, total_steps: int, params_or_shapes
+  config: OptimizerConfig, total_steps: int, params_or_shapes, mesh: Mesh | None = None
 ) -> optax.GradientTransformation:
   """Return clipping by global norm, followed by the optimizer with its schedule.
 
@@ -32,6 +33,7 @@ def make_optimizer(
     config: the optimizer.
     total_steps: length of the run, for the schedule.
     params_or_shapes: the tree of parameters, for the names of those that decay.
+    mesh: devices that share Muon's work by layers; None leaves that to the compiler.
   """
   rate = schedule.make_schedule(config, total_steps)
   mask = decay_mask(config, params_or_shapes)
@@ -50,8 +52,11 @@ def make_optimizer(
   axes = muon_axes(params_or_shapes)
   # Not `contrib.muon`: its own AdamW decays norms too, and its labels enter the boxes
   # of logical names.
+  orthogonal = contrib.scale_by_muon(
+    mu_dtype=config.moment_dtype, weight_dimension_numbers=axes
+  )
   muon = optax.chain(
-    contrib.scale_by_muon(mu_dtype=config.moment_dtype, weight_dimension_numbers=axes),
+    orthogonal if mesh is None else _split_by_layers(orthogonal, mesh),
     optax.stateless(lambda updates, _: jax.tree.map(_like_adamw, updates, axes)),
     optax.add_decayed_weights(config.weight_decay, mask),
     optax.scale_by_learning_rate(rate),
@@ -62,6 +67,35 @@ def make_optimizer(
     is_leaf=lambda x: isinstance(x, (contrib.MuonDimensionNumbers, optax.MaskedNode)),
   )
   return optax.chain(clip, optax.partition({"adamw": adamw, "muon": muon}, labels))
+
+
+def _split_by_layers(
+  muon: optax.GradientTransformation, mesh: Mesh
+) -> optax.GradientTransformation:
+  """Split Muon over the devices that hold different sequences, by layers.
+
+  Each device makes whole matrices orthogonal. Left alone, the compiler splits every
+  product of the iteration, and gathers a matrix in each (or repeats all on each copy).
+  """
+
+  def split(x: jax.Array) -> jax.Array:
+    choices = (("data", "fsdp"), ("fsdp",), ("data",))
+    sizes = [math.prod(mesh.shape[axis] for axis in axes) for axes in choices]
+    fitting = [
+      axes
+      for axes, size in zip(choices, sizes, strict=True)
+      if size > 1 and x.shape[0] % size == 0 and mesh.shape["tensor"] == 1
+    ]
+    if not fitting:
+      return x
+    place = NamedSharding(mesh, PartitionSpec(fitting[0]))
+    return jax.lax.with_sharding_constraint(x, place)
+
+  def update(updates, state, params=None):
+    updates, state = muon.update(jax.tree.map(split, updates), state, params)
+    return jax.tree.map(split, updates), state
+
+  return optax.GradientTransformation(muon.init, update)
 
 
 def _like_adamw(update: jax.Array, axes: contrib.MuonDimensionNumbers) -> jax.Array:

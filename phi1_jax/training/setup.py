@@ -129,7 +129,8 @@ def make_setup(
   mesh = make_mesh(config.mesh, devices)
   model = Decoder(config.model)
   steps = config.train.total_steps
-  optimizer = make_optimizer(config.optimizer, steps, parameter_shapes(config.model))
+  shapes = parameter_shapes(config.model)
+  optimizer = make_optimizer(config.optimizer, steps, shapes, mesh)
   with sharding.layout(mesh):
     abstract_state = train_state.abstract(model, optimizer, mesh)
   return Setup(

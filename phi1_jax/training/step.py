@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from phi1_jax.kernels.cross_entropy import Sums, cross_entropy
+from phi1_jax.model import layers
 from phi1_jax.model.decoder import Decoder
 from phi1_jax.training.setup import Setup
 from phi1_jax.training.state import TrainState
@@ -69,7 +70,7 @@ def loss(
   with jax.named_scope("cross_entropy"):
     return cross_entropy(
       hidden_BTD,
-      params["head"]["kernel"],
+      layers.head_kernel(params),
       params["head"]["bias"],
       targets_BT,
       is_target_BT if weights_BT is None else is_target_BT * weights_BT,

@@ -32,6 +32,7 @@ def phi(config: ModelConfig = CONFIG) -> PhiForCausalLM:
       head_dim=config.head_dim,
       max_position_embeddings=config.max_length,
       initializer_range=config.initializer_range,
+      tie_word_embeddings=config.tie_embeddings,
       rope_parameters={
         "rope_type": "default",
         "rope_theta": config.rope_base,

@@ -55,14 +55,17 @@ def assert_equal(got, expected):
 
 
 @pytest.mark.parametrize(
-  "sizes",  # vocabulary, layers, heads, head_dim, rotary_dim, embed, mlp, length
+  ("sizes", "tied"),  # vocabulary, layers, heads, head_dim, rotary_dim, embed, mlp, ..
   [
-    (97, 3, 2, 11, 6, 13, 31, 19),
-    (53, 1, 5, 4, 4, 20, 17, 7),
+    ((97, 3, 2, 11, 6, 13, 31, 19), False),
+    ((53, 1, 5, 4, 4, 20, 17, 7), False),
+    ((53, 1, 5, 4, 4, 20, 17, 7), True),
   ],
 )
-def test_logits_and_every_gradient_equal_the_twin(twins, tmp_path, sizes):
-  config = ModelConfig(*sizes, rope_base=500.0, initializer_range=0.2)
+def test_logits_and_every_gradient_equal_the_twin(twins, tmp_path, sizes, tied):
+  config = ModelConfig(
+    *sizes, rope_base=500.0, initializer_range=0.2, tie_embeddings=tied
+  )
   model = twins.phi(config)
   source, params, _ = load(twins.save(model, tmp_path / "hf"))
   assert source.config == dataclasses.replace(

@@ -54,6 +54,17 @@ def test_transformers_loads_what_it_saved(twins, model, folder):
   assert again.generation_config.eos_token_id == again.config.eos_token_id == eos
 
 
+def test_a_tied_head_stays_tied(twins, tmp_path):
+  model = twins.phi(dataclasses.replace(twins.CONFIG, tie_embeddings=True))
+  source = from_hf.open_source(twins.save(model, tmp_path / "hf"))
+  from_hf.convert(source, tmp_path / "run", ignore, ignore)
+  out = export(tmp_path / "run", tmp_path / "again")
+  assert "lm_head.weight" not in load_file(out / "model.safetensors")
+  again = AutoModelForCausalLM.from_pretrained(out)
+  assert again.lm_head.weight is again.model.embed_tokens.weight
+  np.testing.assert_array_equal(twins.logits(again), twins.logits(model))
+
+
 def test_codegen_becomes_a_phi_with_the_same_logits(twins, tmp_path):
   model = twins.codegen()
   source = from_hf.open_source(twins.save(model, tmp_path / "codegen"))

@@ -1,5 +1,7 @@
 """Reading token by token must give what the plain forward pass gives."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,6 +80,26 @@ def test_insert_replaces_rows_and_drops_what_is_out_of_range(model, read):
   token_B1 = jnp.tile(tokens_BT[:1, 8:9], (3, 1))
   logits_B1V, _ = read(params, cache, token_B1, jnp.full(3, 8))
   np.testing.assert_allclose(logits_B1V[2, 0], full_BTV[0, 8], atol=2e-5)
+
+
+def test_a_head_that_is_tied_to_the_embedding(read):
+  """Of two models that differ in the head alone, this one has fewer parameters."""
+  config = dataclasses.replace(CONFIG, tie_embeddings=True)
+  tokens_BT = jax.random.randint(jax.random.key(0), (2, LENGTH), 0, 97)
+  params = nn.unbox(Decoder(config).init(jax.random.key(1), tokens_BT))["params"]
+  assert params["head"].keys() == {"bias"}
+  count = sum(leaf.size for leaf in jax.tree.leaves(params))
+  assert count == config.num_parameters()
+  assert count == CONFIG.num_parameters() - 97 * CONFIG.embed_dim
+  full_BTV = Decoder(config).apply({"params": params}, tokens_BT)
+  untied = {**params, "head": {**params["head"]}}
+  untied["head"]["kernel"] = params["embedding"]["embedding"].T
+  expected = Decoder(CONFIG).apply({"params": untied}, tokens_BT)
+  np.testing.assert_array_equal(full_BTV, expected)
+  split = caches.by_layer(params, config)
+  cache = caches.empty(config, 2, LENGTH)
+  logits_BTV, _ = read(split, cache, tokens_BT, jnp.zeros(2, int))
+  np.testing.assert_allclose(logits_BTV, full_BTV, atol=2e-5)
 
 
 def test_matrices_take_the_computations_dtype_and_norms_do_not():
