@@ -34,6 +34,8 @@ def parse(name: str | os.PathLike) -> "AnyPath":
     InputError: another scheme (`s3://`, `hf://`), no bucket, or no gcsfs installed.
   """
   text = os.fspath(name)
+  if text.startswith("gs//"):
+    raise InputError(f"{text}: got no colon, expected gs://bucket/folder")
   found = _SCHEME.match(text)
   if found is None:
     return Path(text).expanduser()

@@ -142,9 +142,21 @@ def find(runtime: RuntimeConfig) -> dict[str, MakeHook]:
 
 
 def named(found: Mapping[str, MakeHook], setup: Setup, store: TokenStore) -> list[Hook]:
-  """Return the hooks that `find` found."""
-  every = setup.config.runtime.hooks
-  return [Hook(make(setup, store), every[name]) for name, make in found.items()]
+  """Return the hooks that `find` found.
+
+  Raises:
+    InputError: a function that returns no function.
+  """
+  hooks, every = [], setup.config.runtime.hooks
+  for name, make in found.items():
+    run = make(setup, store)
+    if not callable(run):
+      raise InputError(
+        f"Runtime.hooks: {name} returned {type(run).__name__}, expected a function "
+        "run(step, state) that yields (name, value) pairs"
+      )
+    hooks.append(Hook(run, every[name]))
+  return hooks
 
 
 def serve_profiles(setup: Setup) -> None:

@@ -15,7 +15,15 @@ from phi1_jax.storage import retry
 
 @pytest.mark.parametrize(
   "name",
-  ["s3://b/x", "abfs://b/x", "hf://datasets/x", "http://h/x", "gs://", "gs:/b/x"],
+  [
+    "s3://b/x",
+    "abfs://b/x",
+    "hf://datasets/x",
+    "http://h/x",
+    "gs://",
+    "gs:/b/x",
+    "gs//b",
+  ],
 )
 def test_other_schemes_are_refused_in_one_line(name):
   with pytest.raises(InputError) as error:

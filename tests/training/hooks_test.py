@@ -25,6 +25,14 @@ def test_due(arguments, steps):
   assert [step for step in range(11) if hook.due(step, 10)] == steps
 
 
+def test_a_hook_that_returns_no_function(tiny):
+  setup = tiny(runtime={"hooks": {"m:f": 4}})
+  with pytest.raises(InputError, match="m:f returned dict, expected a function"):
+    hooks.named({"m:f": lambda setup, store: {}}, setup, None)
+  run = lambda step, state: ()  # noqa: E731
+  assert hooks.named({"m:f": lambda setup, store: run}, setup, None) == [Hook(run, 4)]
+
+
 @pytest.fixture
 def calls(monkeypatch):
   """What was asked of the profiler."""
