@@ -5,9 +5,11 @@ python -m phi1_jax.grammar --tables=mine.toml --task=taxed --count=3
 
 import argparse
 import contextlib
+import difflib
 import random
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from phi1_jax import InputError
 from phi1_jax.grammar import rows, teacher
@@ -17,9 +19,17 @@ from phi1_jax.grammar.reserve import Gate
 _DRAWS = 1_000  # for an exercise of one row
 
 
+class _Parser(argparse.ArgumentParser):
+  def error(self, message: str) -> NoReturn:
+    """Exit with 2 and one line, as every command does."""
+    self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
   """Print exercises and their asserts; return the exit code."""
-  parser = argparse.ArgumentParser("phi1_jax.grammar", description=__doc__)
+  parser = _Parser(
+    "python -m phi1_jax.grammar", description=__doc__, allow_abbrev=False
+  )
   parser.add_argument("--tables", action="append", default=[], help="a TOML file")
   parser.add_argument("--task", help="a row: NAME of a task, filter, map or kind")
   parser.add_argument("--count", type=int, default=3, help="how many (default: 3)")
@@ -48,9 +58,12 @@ def _exercise(arguments: argparse.Namespace, number: int) -> Exercise:
   parts = {f"{role}:{named}" for role in ("filter", "map")} | {named}
   known = {part.id for row in loaded.parts.values() for part in row[0]}
   if not tasks and not parts & (known | loaded.kinds.keys()):
+    names = {task.id for task in loaded.tasks} | {*loaded.kinds}
+    names |= {id.partition(":")[2] for id in known}
+    close = difflib.get_close_matches(named, sorted(names))
     raise InputError(
       f"--task: got {arguments.task!r}, expected the name of a task, filter, map or "
-      "kind of the tables"
+      f"kind of the tables{', such as ' * bool(close)}{', '.join(close)}"
     )
   rng = random.Random(f"{arguments.seed}/{number}")
   for _ in range(_DRAWS if tasks else 100 * _DRAWS):

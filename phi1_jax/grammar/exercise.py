@@ -113,9 +113,9 @@ def _calls(
     first, *others = task.bodies
     mistakes = [source(first, changed) for changed in solution.mistakes(scene)]
     sources = [source(first), *mistakes]
-    solved = _solved(scene.tables, task, kinds, sources, values)
+    solved = _solved(scene, kinds, sources, values)
     for body in others:
-      _check_same(task, source(body), values, solved or ())
+      _check_same(scene, source(body), values, solved or ())
     known = (sources[0], values), solved
     if len(_SOLVED) >= 1 << 18:
       _SOLVED.clear()
@@ -123,8 +123,16 @@ def _calls(
   return known
 
 
+def _blamed(scene: Scene) -> str:
+  """Return the places of the user's parts in a composition, or that of the task."""
+  parts = [bound.part.place for bound in (*scene.chain, *scene.bound.values())]
+  own = ", ".join(filter(None, parts))
+  task = scene.task.place
+  return f"{own} code, in {task}" if own else f"{task} body"
+
+
 def _check_same(
-  task: Task, source: str, constants: tuple, calls: Sequence[solve.Call]
+  scene: Scene, source: str, constants: tuple, calls: Sequence[solve.Call]
 ) -> None:
   """Raise if another body of a row gives another answer than the first."""
   try:
@@ -136,7 +144,7 @@ def _check_same(
         raise ValueError(f"{answer} for ({call.arguments}), not {call.answer}")
   except Exception as error:
     raise InputError(
-      f"{task.place} body: got a body that gives {type(error).__name__} ({error}), "
+      f"{_blamed(scene)}: got a body that gives {type(error).__name__} ({error}), "
       "expected the answers of the first body; change it"
     ) from error
 
@@ -149,14 +157,14 @@ def _indented(body: str) -> str:
 
 
 def _solved(
-  tables: Tables,
-  task: Task,
+  scene: Scene,
   kinds: tuple[str, ...],
   sources: Sequence[str],
   constants: tuple,
 ) -> tuple[solve.Call, ...] | None:
   """Run a solution and wrong ones; see `solve.solved`."""
-  given = list(task.inputs) or _inputs(tables, task, kinds)
+  task = scene.task
+  given = list(task.inputs) or _inputs(scene.tables, task, kinds)
   try:
     functions = [solve.compiled(source) for source in sources]
     return solve.solved(functions, given, constants, f"{task.id}{kinds}{constants}")
@@ -164,8 +172,8 @@ def _solved(
     if task.composed and isinstance(error, IndexError):
       return None  # one part leaves an empty word, which has no first letter
     raise InputError(
-      f"{task.place} body: got {type(error).__name__} ({error}), expected an answer "
-      f"for every input of {', '.join(kinds)}; change the body, or add a check\n"
+      f"{_blamed(scene)}: got {type(error).__name__} ({error}), expected an answer "
+      f"for every input of {', '.join(kinds)}; change the code, or add a check\n"
       f"{sources[0]}"
     ) from error
 

@@ -6,21 +6,20 @@ trusted like any other program of its author.
 
 from __future__ import annotations
 
-import ast
 import builtins
+import contextlib
 import dataclasses
 import functools
 import itertools
 import keyword
-import math
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from phi1_jax import InputError
-from phi1_jax.grammar.templates import PLACE, Template, alternatives, parse_all, places
+from phi1_jax.grammar.files import Row, listed, read
+from phi1_jax.grammar.templates import PLACE, Template, parse_all, places
 
 PACKAGED = Path(__file__).parent / "tables"
 FORMS = ("noun", "when", "do", "ask")
@@ -91,6 +90,7 @@ class Part:
     name: pieces of function names.
     let: constants, name -> possible values.
     weight: how often it is drawn.
+    place: file and line, for messages, of a user's row; "" of the package's.
   """
 
   id: str
@@ -107,6 +107,7 @@ class Part:
   name: tuple[str, ...] = ()
   let: tuple[tuple[str, tuple[Any, ...]], ...] = ()
   weight: float = 1.0
+  place: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,121 +196,7 @@ def cumulated(rows: Sequence[Any]) -> list[float]:
   return list(itertools.accumulate(row.weight for row in rows))
 
 
-def texts(value: Any) -> tuple[str, ...]:
-  """Return the alternatives of a text or of a list of them."""
-  return tuple(option for text in _listed(value) for option in alternatives(text))
-
-
-def _listed(value: Any) -> list[str]:
-  return [value] if isinstance(value, str) else list(value)
-
-
-_HEADER = re.compile(r"\[([\w.]+)\]\s*(#.*)?$")
-_KEY = re.compile(r"(\w+)\s*=")
-
-
-def _lines(source: str) -> dict[str, int]:
-  """Return "section" and "section.key" -> line number of a TOML file."""
-  found: dict[str, int] = {}
-  section, inside = "", False
-  for number, line in enumerate(source.split("\n"), 1):
-    if not inside and (match := _HEADER.match(line)):
-      section = match[1]
-      found[section] = number
-    elif not inside and (match := _KEY.match(line)):
-      found[f"{section}.{match[1]}"] = number
-    inside ^= line.count("'''") % 2 == 1
-  return found
-
-
-class _Row:
-  """One row while it is read: its values, and errors with file and line."""
-
-  def __init__(self, file: str, lines: Mapping[str, int], id: str, values: Any):
-    self.file, self.lines, self.id = file, lines, id
-    if not isinstance(values, dict):
-      raise self.wrong("", repr(values), "a row of key = value")
-    self.values: dict[str, Any] = dict(values)
-
-  @property
-  def place(self) -> str:
-    """File and line."""
-    return f"{self.file}:{self.lines.get(self.id, 1)} [{self.id}]"
-
-  def wrong(self, key: str, got: str, expected: str) -> InputError:
-    """Return the error of a key, with its line."""
-    line = self.lines.get(f"{self.id}.{key}", self.lines.get(self.id, 1))
-    where = f"{self.file}:{line} [{self.id}]{' ' * bool(key)}{key}"
-    return InputError(f"{where}: got {got}, expected {expected}; change the row")
-
-  def take(self, key: str, default: Any = None, type: Any = (str, list)) -> Any:
-    """Return and remove the value of a key; without a default the row needs it."""
-    if key not in self.values:
-      if default is None:
-        raise self.wrong(key, "nothing", "a value")
-      return default
-    value = self.values.pop(key)
-    texts = not isinstance(value, list) or all(isinstance(v, str) for v in value)
-    if not isinstance(value, type) or not texts:
-      raise self.wrong(key, repr(value), "a text or a list of texts")
-    return value
-
-  def texts(self, key: str, default: Any = None) -> tuple[str, ...]:
-    """Return the alternatives of a key."""
-    try:
-      return texts(self.take(key, default))
-    except ValueError as error:
-      raise self.wrong(key, str(error), "brackets in pairs") from None
-
-  def literal(self, key: str) -> tuple[Any, ...]:
-    """Return the values of a key that holds a Python list."""
-    text = self.take(key, "[]", str)
-    try:
-      return tuple(ast.literal_eval(text))
-    except (ValueError, SyntaxError, TypeError) as error:
-      raise self.wrong(key, f"{text!r} ({error})", "a list of literals") from None
-
-  def let(self) -> tuple[tuple[str, tuple[Any, ...]], ...]:
-    """Return the constants: "2..9|20" are numbers, "a|b" are texts."""
-    found = []
-    for name, text in self.take("let", {}, dict).items():
-      values: list[Any] = []
-      for each in str(text).split("|"):
-        if match := re.fullmatch(r"(-?\d+)\.\.(-?\d+)", each):
-          numbers = range(int(match[1]), int(match[2]) + 1)
-          if not numbers:
-            raise self.wrong("let", repr(text), 'a range such as "2..9"')
-          values += numbers
-        else:
-          values.append(int(each) if re.fullmatch(r"-?\d+", each) else each)
-      if not values or len({type(value) for value in values}) > 1:
-        raise self.wrong("let", repr(text), 'such as "2..9|20" or "a|b"')
-      found.append((name, tuple(values)))
-    return tuple(found)
-
-  def weight(self, key: str = "weight", default: float = 1.0) -> float:
-    """Return a number that is not negative."""
-    value = self.values.pop(key, default)
-    if type(value) not in (int, float) or not 0 <= value < math.inf:
-      raise self.wrong(key, repr(value), "a number >= 0")
-    return float(value)
-
-  def words(self, key: str) -> tuple[str, ...]:
-    """Return words that are divided by spaces."""
-    words = tuple(self.take(key, None, str).split())
-    bad = [word for word in words if not word.isidentifier()]
-    if bad or not words:
-      got = repr(bad[0]) if bad else "none"
-      raise self.wrong(key, got, "words of letters, digits and _")
-    return words
-
-  def done(self) -> None:
-    """Raise if a key is left that no row has."""
-    for key in self.values:
-      raise self.wrong(key, "a key that no such row has", "a key of docs/exercises.md")
-
-
-def _kind(row: _Row) -> Kind:
+def _kind(row: Row) -> Kind:
   kind = Kind(
     id=row.id.partition(".")[2],
     type=row.take("type"),
@@ -319,7 +206,7 @@ def _kind(row: _Row) -> Kind:
     pool=row.literal("pool"),
     item=row.take("item", ""),
     items=row.texts("items", []),
-    where=parse_all(_listed(row.take("where", "in $x"))),
+    where=parse_all(listed(row.take("where", "in $x"))),
     each=row.take("each", "$x"),
     value=row.take("value", "$x"),
     var=row.take("var", "x"),
@@ -332,7 +219,7 @@ def _kind(row: _Row) -> Kind:
   return kind
 
 
-def _part(row: _Row, role: str, kind: str) -> Part:
+def _part(row: Row, role: str, kind: str) -> Part:
   is_filter = role == "filter"
   code = row.take("code")
   part = Part(
@@ -350,6 +237,7 @@ def _part(row: _Row, role: str, kind: str) -> Part:
     name=row.texts("name"),
     let=row.let(),
     weight=row.weight(),
+    place="" if Path(row.file).parent == PACKAGED else row.place,
   )
   row.done()
   if is_filter and not part.adj + part.post:
@@ -357,7 +245,32 @@ def _part(row: _Row, role: str, kind: str) -> Part:
   return part
 
 
-def _task(row: _Row) -> Task:
+def _check_part(row: Row, part: Part, kinds: Mapping[str, Kind]) -> None:
+  """Raise if a part has a place that nothing fills, or fails for a kind's value."""
+  for key, kind in (("", part.kind), ("out", part.out)):
+    if kind not in kinds:
+      raise row.wrong(key, f"kind {kind!r}", f"one of {', '.join(sorted(kinds))}")
+  known = {"x", *(name for name, _ in part.let)}
+  said = (*part.adj, *part.post, *part.clause, *part.of, *part.plural, *part.do)
+  for place in places(" ".join((part.code, part.unless, *said, *part.name))) - known:
+    raise row.wrong("", f"${place}", f"one of {', '.join(sorted(known))}")
+  pool = [v for kind in kinds.values() if kind.like == part.kind for v in kind.pool]
+  inputs = list(itertools.product(pool, *(values for _, values in part.let)))
+  labels = ", ".join(["x", *(name for name, _ in part.let)])
+  for key, code in (("code", part.code), ("unless", part.unless)):
+    given: Any = ()
+    try:
+      function = eval(PLACE.sub(r"\1", f"lambda {labels}: {code}"))
+      for given in inputs:
+        with contextlib.suppress(IndexError):  # of an empty word
+          function(*given)
+    except Exception as error:
+      values = ", ".join(map(repr, given))
+      got = f"{type(error).__name__} ({error}) for {labels} = {values}"
+      raise row.wrong(key, got, f"an answer for every {part.kind}") from error
+
+
+def _task(row: Row) -> Task:
   try:
     given, arrow, returns = row.take("args", None, str).partition(" -> ")
     if not arrow:
@@ -371,7 +284,7 @@ def _task(row: _Row) -> Task:
   id = row.id.partition(".")[2]
   wordings = []
   for form in FORMS:
-    for number, text in enumerate(_listed(row.take(form, []))):
+    for number, text in enumerate(listed(row.take(form, []))):
       try:
         templates = parse_all([text])
       except ValueError as error:
@@ -387,9 +300,9 @@ def _task(row: _Row) -> Task:
     place=row.place,
     args=args,
     wordings=tuple(wordings),
-    notes=parse_all(_listed(row.take("note", []))),
-    names=parse_all(_listed(row.take("names"))),
-    bodies=tuple(body.strip("\n") for body in _listed(row.take("body"))),
+    notes=parse_all(listed(row.take("note", []))),
+    names=parse_all(listed(row.take("names"))),
+    bodies=tuple(body.strip("\n") for body in listed(row.take("body"))),
     returns=returns.strip(),
     parts=parts,
     chain=chain,
@@ -427,7 +340,7 @@ def _slot(text: str) -> tuple[str, str, str, bool]:
   return match[1], match[2], match[4], bool(match[3])
 
 
-def _check_task(row: _Row, task: Task) -> None:
+def _check_task(row: Row, task: Task) -> None:
   """Raise if a wording, name or body has a place that nothing fills."""
   known = {label for label, _, _ in task.args} | {name for name, _ in task.let}
   known |= {label for label, *_ in task.parts} | (
@@ -457,7 +370,7 @@ def _check_task(row: _Row, task: Task) -> None:
       raise row.wrong("shapes", shape, f"some of {' '.join(SHAPES)}")
 
 
-def _frames(row: _Row) -> tuple[tuple[str, Template, float], ...]:
+def _frames(row: Row) -> tuple[tuple[str, Template, float], ...]:
   form = row.id.partition(".")[2]
   if form not in FORMS:
     raise row.wrong("", form, f"one of {', '.join(FORMS)}")
@@ -487,15 +400,18 @@ def load(files: Sequence[str] = ()) -> Tables:
   tasks: dict[str, Task] = {}
   names: tuple[tuple[str, ...], float] = ((), 0.0)
   topics: dict[str, tuple[str, ...]] = {}
-  kind_rows: dict[str, _Row] = {}
+  kind_rows: dict[str, Row] = {}
+  own_parts: list[tuple[Row, Part]] = []
   for file in [*sorted(PACKAGED.glob("*.toml")), *map(Path, files)]:
-    for row in _rows(file):
+    for row in read(file):
       section, _, rest = row.id.partition(".")
       if section == "kind":
         kinds[rest], kind_rows[rest] = _kind(row), row
       elif section in ("filter", "map"):
         part = _part(row, section, rest.partition(".")[0])
         parts.setdefault((section, part.kind), {})[part.id] = part
+        if part.place:
+          own_parts.append((row, part))
       elif section == "frame":
         frames[rest] = frames.get(rest, ()) + _frames(row)
       elif section == "task":
@@ -513,6 +429,8 @@ def load(files: Sequence[str] = ()) -> Tables:
       if topic not in topics:
         expected = f"one of {', '.join(sorted(topics))}"
         raise kind_rows[kind.id].wrong("topic", repr(topic), expected)
+  for row, part in own_parts:
+    _check_part(row, part, kinds)
   found = Tables(
     kinds,
     {key: (tuple(p.values()), cumulated(list(p.values()))) for key, p in parts.items()},
@@ -527,30 +445,6 @@ def load(files: Sequence[str] = ()) -> Tables:
   return dataclasses.replace(
     found, tasks=tuple(_linked(task, found) for task in tasks.values())
   )
-
-
-def _rows(file: Path) -> list[_Row]:
-  """Return the rows of a file, not yet read."""
-  try:
-    source = file.read_text(encoding="utf-8")
-    tables = tomllib.loads(source)
-  except OSError as error:
-    raise InputError(
-      f"Data.grammar_tables: got {file}, expected a file that can be read "
-      f"({error.strerror}); give its path"
-    ) from None
-  except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-    raise InputError(f"{file}: got {error}, expected TOML; change the line") from None
-  lines = _lines(source)
-  found = []
-  for section, rows in tables.items():
-    for name, values in rows.items() if isinstance(rows, dict) else ():
-      if section in ("filter", "map"):
-        for part, columns in values.items():
-          found.append(_Row(str(file), lines, f"{section}.{name}.{part}", columns))
-      else:
-        found.append(_Row(str(file), lines, f"{section}.{name}", values))
-  return found
 
 
 def _linked(task: Task, tables: Tables) -> Task:

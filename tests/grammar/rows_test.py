@@ -27,6 +27,17 @@ pool = "[[1], [2, 3]]"
 """
 
 
+FILTER = """[filter.int]
+small = { code = "$x < 9", clause = "is small", adj = "small", name = "small" }
+"""
+
+
+MAP = """[map.int]
+known = { code = "dict.fromkeys(range(-5000, 5001))[$x]", of = "the value of $x", \
+  do = "value $x", name = "known", weight = 100 }
+"""
+
+
 def table(tmp_path, text):
   path = tmp_path / "mine.toml"
   path.write_text(text)
@@ -75,6 +86,31 @@ def test_a_row_of_a_user_is_a_task(tmp_path):
 def test_a_wrong_row_is_named_by_file_and_line(tmp_path, old, new, message):
   with pytest.raises(InputError, match=message):
     rows.load((table(tmp_path, ROW.replace(old, new, 1)),))
+
+
+@pytest.mark.parametrize(
+  ("old", "new", "message"),
+  [
+    ("$x < 9", "int($x ** 0.5) < 9", r"code: got TypeError .* for x = -\d+, expected"),
+    ("$x < 9", "$x <", r"code: got SyntaxError"),
+    ("$x < 9", "$x < $k", r"small\]: got \$k, expected one of x"),
+    ('"$x < 9"', '"$x < 9", unless = "1 / $x"', r"unless: got ZeroDivisionError"),
+    ("is small", "is under $k", r"small\]: got \$k, expected one of x"),
+    (".int", ".integer", r"got kind 'integer', expected one of .*int"),
+  ],
+)
+def test_a_wrong_part_is_named_by_file_and_line(tmp_path, old, new, message):
+  path = table(tmp_path, FILTER.replace(old, new, 1))
+  with pytest.raises(InputError, match=r"mine.toml:2 \[filter.int.*" + message):
+    rows.load((path,))
+
+
+def test_a_part_that_fails_in_a_composition_is_named(tmp_path):
+  tables = rows.load((table(tmp_path, MAP),))
+  with pytest.raises(
+    InputError, match=r"mine.toml:2 \[map.int.known\] code, in .*toml"
+  ):
+    drawn(tables, "then")
 
 
 def test_a_missing_table_is_named():
