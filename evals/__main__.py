@@ -1,5 +1,6 @@
 """python -m evals BENCHMARK | judge | report | loss | grade | study."""
 
+import difflib
 import functools
 import importlib
 import sys
@@ -64,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   lines = "\n".join(f"  {name:14} {text}" for name, text in _DESCRIPTION.items())
   print(f"usage: python -m evals {'|'.join(_DESCRIPTION)} [--help]\n\n{lines}")
   if argv and argv[0] not in ("-h", "--help"):
-    raise InputError(f"got {argv[0]!r}, expected {', '.join(_DESCRIPTION)}")
+    close = difflib.get_close_matches(argv[0], _DESCRIPTION, 1)
+    advice = f"; did you mean {close[0]}?" if close else ""
+    raise InputError(f"got {argv[0]!r}, expected {', '.join(_DESCRIPTION)}{advice}")
   return command.DONE if argv else command.WRONG_INPUT
 
 

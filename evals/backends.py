@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from evals.config import EvaluationConfig
-from phi1_jax.llm.completions import CompletionsClient, RequestError
+from phi1_jax.llm.completions import CompletionsClient, RefusedError, RequestError
 
 if TYPE_CHECKING:  # JAX is loaded when it is first needed
   from phi1_jax.sampling.checkpoint import Loaded
@@ -196,9 +196,16 @@ class EndpointBackend:
       raise ended
     if failures:
       request, error = failures[-1]
+      again = "the same command asks for them again"
+      if refused := [each for each in failures if isinstance(each[1], RefusedError)]:
+        request, error = refused[-1]
+        again = (
+          f"{len(refused)} of them for good: shorten max_new_tokens, or leave them out "
+          "with --subset"
+        )
       raise RequestError(
-        f"{len(failures)} of {len(wanted)} requests failed, the same command asks for "
-        f"them again; the last, {request.name or request.key}: {error}"
+        f"{len(failures)} of {len(wanted)} requests failed, {again}; the last, "
+        f"{request.name or request.key}: {error}"
       )
 
   def _work(

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evals import compare, execute, prompts, selftest, summary, task_sets, workdir
 from evals.config import EvaluationConfig
@@ -21,6 +21,9 @@ from phi1_jax.sandbox import levels
 from phi1_jax.sandbox.sandbox import Sandbox
 from phi1_jax.storage import AnyPath
 from phi1_jax.text import settings_file
+
+if TYPE_CHECKING:
+  from evals.backends import Backend
 
 FAILED = 1
 STAGES = ("generate", "execute", "report")
@@ -60,6 +63,9 @@ def main(benchmark: str, parser: command.Parser, argv: Sequence[str]) -> int:
   asked = prompts.build_all(
     problems, config.task_set, config.prompt_style, arguments.benchmarks
   )
+  source = None
+  if "generate" in stages:
+    source = _source(problems, whole, config, arguments)
   with contextlib.ExitStack() as stack:
     mirror = stack.enter_context(workdir.opened(folder, "evaluating"))
     ready = None
@@ -68,11 +74,21 @@ def main(benchmark: str, parser: command.Parser, argv: Sequence[str]) -> int:
       print(sandbox.describe(), flush=True)
       identity = execute.judge_identity(sandbox)
       ready = functools.cache(lambda: selftest.check(problems, sandbox, file))
-    if "generate" in stages:
-      _generate(mirror.local, problems, whole, asked, config, named, arguments, ready)
+    if source is not None:
+      _generate(
+        mirror.local,
+        problems,
+        asked,
+        source,
+        config,
+        named,
+        arguments.completions,
+        ready,
+      )
       mirror.upload()
     if "execute" in stages:
       execute.execute(mirror.local, problems, asked, sandbox, identity, ready)
+      workdir.note_benchmarks(mirror.local, arguments.benchmarks)
       mirror.upload()
     if "report" in stages:
       results = summary.read(mirror.local, problems, asked)
@@ -92,7 +108,7 @@ def _workdir(benchmark: str, arguments: argparse.Namespace) -> AnyPath:
     return arguments.workdir
   if benchmark in _RECIPES or arguments.subset:
     raise InputError(
-      "--workdir: expected a folder for these problems, such as --workdir=runs/mine"
+      "--workdir: expected a folder for these problems, such as --workdir=runs/judged"
     )
   return command.default_workdir(arguments.gin_files)
 
@@ -195,18 +211,21 @@ def _config(
   return config
 
 
-def _generate(
-  folder: Path,
+def _source(
   problems: Sequence[Problem],
   whole: Sequence[Problem],
-  asked: dict[str, prompts.Prompt],
   config: EvaluationConfig,
-  named: dict[str, Any],
   arguments: argparse.Namespace,
-  ready: Callable[[], None] | None,
-) -> None:
-  """Run the first stage; `whole` are the problems of the whole task set."""
-  from evals import backends, completions, generate
+) -> "Backend | list[dict[str, Any]]":
+  """Return what completes, or the completions of a file.
+
+  Args:
+    problems: what is judged.
+    whole: the whole task set.
+    config: how to sample.
+    arguments: the flags.
+  """
+  from evals import backends, completions
 
   ways = (arguments.checkpoint, arguments.base_url, arguments.completions)
   given = sum(way is not None for way in ways)
@@ -215,29 +234,45 @@ def _generate(
       "expected one of --checkpoint=DIR, --base_url=URL, --completions=FILE, got "
       f"{given} of them"
     )
-  if file := arguments.completions:
-    rows = completions.read(file, problems, whole)
-    content = storage.read_bytes(file).decode(errors="replace")
-    source = {"kind": "completions", "digest": settings_file.digest(content)}
-    settings = generate.settings(config, source) | {"sampling": None, "seed": None}
-    settings_file.begin(folder / workdir.RUN, settings | named)
-    completions.take(folder, file, rows)
-    return
+  if arguments.completions:
+    return completions.read(arguments.completions, problems, whole)
   if arguments.checkpoint:
-    backend = backends.CheckpointBackend(arguments.checkpoint, config)
-  elif not arguments.model:
+    return backends.CheckpointBackend(arguments.checkpoint, config)
+  if not arguments.model:
     raise InputError("--base_url: expected --model=NAME beside it")
-  else:
-    client = CompletionsClient(
-      arguments.base_url,
-      arguments.model,
-      api=arguments.api,
-      api_version=arguments.api_version,
-    )
-    backend = backends.EndpointBackend(client, config)
-  settings = generate.settings(config, backend.identity()) | named
+  client = CompletionsClient(
+    arguments.base_url,
+    arguments.model,
+    api=arguments.api,
+    api_version=arguments.api_version,
+  )
+  return backends.EndpointBackend(client, config)
+
+
+def _generate(
+  folder: Path,
+  problems: Sequence[Problem],
+  asked: dict[str, prompts.Prompt],
+  source: "Backend | list[dict[str, Any]]",
+  config: EvaluationConfig,
+  named: dict[str, Any],
+  file: AnyPath | None,
+  ready: Callable[[], None] | None,
+) -> None:
+  """Run the first stage; `file` has the completions if `source` is a list."""
+  from evals import completions, generate
+
+  if isinstance(source, list):
+    assert file is not None
+    content = storage.read_bytes(file).decode(errors="replace")
+    made = {"kind": "completions", "digest": settings_file.digest(content)}
+    settings = generate.settings(config, made) | {"sampling": None, "seed": None}
+    settings_file.begin(folder / workdir.RUN, settings | named)
+    completions.take(folder, file, source)
+    return
+  settings = generate.settings(config, source.identity()) | named
   settings_file.begin(folder / workdir.RUN, settings)
-  generate.generate(folder, problems, asked, config, backend, ready)
+  generate.generate(folder, problems, asked, config, source, ready)
 
 
 def _sandbox(config: EvaluationConfig, arguments: argparse.Namespace) -> Sandbox:

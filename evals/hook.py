@@ -2,6 +2,7 @@
 
     --gin.Runtime.hooks='{"evals.hook:humaneval": 1000}'
 
+A hook logs eval/NAME_truncated and eval/NAME_sanitized, by its own name.
 Each evaluation is an ordinary run in `evals/<task set>-<step>` of the training's work
 directory, so `python -m evals report` shows them side by side. Use it for monitoring:
 choose a checkpoint by held-out loss (`summary.json` of the training names the best),
@@ -41,27 +42,29 @@ _SHOWN_LINES = 12  # of a completion; a model that never ends repeats itself
 
 def humaneval(setup: Setup, store: TokenStore) -> Run:
   """pass@1 on HumanEval, greedy."""
-  return _hook(setup, store, "humaneval-164")
+  return _hook(setup, store, "humaneval", "humaneval-164")
 
 
 def mbpp(setup: Setup, store: TokenStore) -> Run:
   """pass@1 on MBPP's 500 test problems, greedy; $PHI1_JAX_BENCHMARKS says where."""
-  return _hook(setup, store, "mbpp-full-500")
+  return _hook(setup, store, "mbpp", "mbpp-full-500")
 
 
 def exercises(setup: Setup, store: TokenStore) -> Run:
   """pass@1 on 100 unseen exercises, greedy; shows some."""
-  return _hook(setup, store, "exercises-unseen-triples-100", printed=True, shown=True)
+  task_set = "exercises-unseen-triples-100"
+  return _hook(setup, store, "exercises", task_set, printed=True, shown=True)
 
 
 def handwritten(setup: Setup, store: TokenStore) -> Run:
   """pass@1 on the 100 exercises that were written by hand, greedy."""
-  return _hook(setup, store, "exercises-handwritten-100", printed=True)
+  return _hook(setup, store, "handwritten", task_sets.HANDWRITTEN, printed=True)
 
 
 def _hook(
   setup: Setup,
   store: TokenStore,
+  metric: str,
   task_set: str,
   printed: bool = False,
   shown: bool = False,
@@ -103,8 +106,7 @@ def _hook(
         seen = _seen(problems, setup.config.data)
         _show(problems, found, folder, seen, shown)
     for variant in VARIANTS:
-      name = f"eval/{task_sets.benchmark_of(task_set)}_{variant}"
-      yield name, scores[variant]["pass@1"]["value"]
+      yield f"eval/{metric}_{variant}", scores[variant]["pass@1"]["value"]
 
   return run
 

@@ -172,6 +172,7 @@ def _judge_all(mirror: storage.Mirror, wanted: Mapping[str, list], arguments) ->
     backend = CheckpointBackend(loaded, config)
     with workdir.opened(folder / name, "judging"):
       found = judge(folder / name, problems[name], asked, config, backend)
+      workdir.note_benchmarks(folder / name, arguments.benchmarks)
     mirror.upload()
     print(summary.table([(name, found)]), flush=True)
   if arguments.texts:

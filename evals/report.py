@@ -53,7 +53,8 @@ def build(folders: Sequence[AnyPath], benchmarks: str | None = None) -> dict[str
 
   Args:
     folders: work directories that have been executed.
-    benchmarks: where the files of MBPP and EvalPlus are.
+    benchmarks: where the files of MBPP and EvalPlus are; None: where they were when the
+      run was judged, else in the usual places.
 
   Raises:
     InputError: a folder that is no finished run.
@@ -67,10 +68,11 @@ def build(folders: Sequence[AnyPath], benchmarks: str | None = None) -> dict[str
         f"report: got {folder}, expected the work directory of a run of `python -m "
         f"evals`, with {workdir.RUN} in it"
       )
-    settings = storage.read_json(folder / workdir.RUN)["settings"]
-    problems = task_sets.problems_of(settings, benchmarks)
+    run = storage.read_json(folder / workdir.RUN)
+    settings, place = run["settings"], workdir.benchmarks_of(run, benchmarks)
+    problems = task_sets.problems_of(settings, place)
     known = task_sets.base_name(settings["task_set"])
-    asked = prompts.build_all(problems, known, settings["prompt_style"], benchmarks)
+    asked = prompts.build_all(problems, known, settings["prompt_style"], place)
     found = summary.read(folder, problems, asked)
     # It says which scores are wanted, but may be older than the verdicts.
     wanted = storage.read_json(folder / workdir.SUMMARY)["difference"]

@@ -197,6 +197,10 @@ def scored(
     "outcomes": {v: results.count(v, "outcome") for v in VARIANTS},
     "plus_outcomes": {v: results.count(v, "outcome", True) for v in VARIANTS},
     "retried": {v: results.count(v, "attempts").get(2, 0) for v in VARIANTS},
+    "prompts_too_long": sum(
+      any(row.get("finish") == "prompt_too_long" for row in found)
+      for found in results.completions.values()
+    ),
     "finish": dict(collections.Counter(str(row.get("finish")) for row in rows)),
     "tokens": sum(tokens) if len(tokens) == len(rows) else None,
     "generate": run.get("generate", {}),
@@ -245,6 +249,10 @@ def _remarks(summary: Mapping[str, Any]) -> list[str]:
     limit = sampling.get("max_new_tokens") or "the limit of"
     cut = f"{finish.get('length', 0)} of {samples} answers were cut off at"
     found.append(f"{cut} {limit} new tokens")
+  if count := summary.get("prompts_too_long"):
+    found.append(
+      f"{count} prompts are longer than the model reads; they count as failed"
+    )
   packages = summary["execute"].get("identity", {}).get("packages")
   if packages:
     listed = ", ".join(f"{name} {version}" for name, version in packages.items())

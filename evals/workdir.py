@@ -10,6 +10,7 @@ summary.json       the scores, written last
 import argparse
 import contextlib
 import math
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -48,6 +49,23 @@ def note(workdir: AnyPath, stage: str, facts: Mapping[str, Any]) -> None:
   seconds = before.get("seconds", 0.0) + facts.get("seconds", 0.0)
   run[stage] = {**before, **facts, "seconds": round(seconds, 3)}
   storage.write_json(workdir / RUN, run)
+
+
+def note_benchmarks(workdir: AnyPath, given: str | None) -> None:
+  """Keep where a run's files of MBPP or EvalPlus were, for `benchmarks_of`."""
+  if folder := given or os.environ.get(files.ENVIRONMENT):
+    note(workdir, "execute", {"benchmarks": str(storage.full(storage.parse(folder)))})
+
+
+def benchmarks_of(run: Mapping[str, Any], given: str | None) -> str | None:
+  """Return the folder to look for a run's benchmark in: as given, or as judged.
+
+  Args:
+    run: content of run.json or summary.json.
+    given: the flag.
+  """
+  folder = given or run.get("execute", {}).get("benchmarks")
+  return folder if given or (folder and storage.exists(storage.parse(folder))) else None
 
 
 def load_text(file: AnyPath, flag: str) -> str:

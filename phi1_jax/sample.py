@@ -2,8 +2,9 @@
 
     python -m phi1_jax.sample --checkpoint=runs/quickstart unfinished.py
 
-Prints the file and streams its completion. With `--score FILE`, prints the
-log-probability of each of the file's tokens as JSON instead.
+Prints the file and streams its completion. A file that ends in .jsonl holds several
+prompts, a row {"prompt": ...} each, which are completed in its order. With
+`--score FILE`, prints the log-probability of each of the file's tokens as JSON instead.
 """
 
 import argparse
@@ -30,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Read the flags, open the checkpoint, sample or score."""
   arguments = _parser().parse(argv)
   text = _read(arguments)
+  several = (arguments.file or "").endswith(".jsonl")
+  prompts = _prompts(arguments.file, text) if several else [text]
   from phi1_jax.parallel.mesh import MeshConfig
   from phi1_jax.sampling import methods
   from phi1_jax.sampling.checkpoint import COPIES, one_host_mesh, open_checkpoint
@@ -45,22 +48,26 @@ def main(argv: Sequence[str] | None = None) -> int:
   if arguments.score:
     print(json.dumps(_scored(loaded, arguments.score, text), allow_nan=False))
     return command.DONE
-  if arguments.prompt and not arguments.prompt.endswith("\n"):
-    logging.getLogger(__name__).warning(
-      "the prompt does not end with a line end, as those of training do"
-    )
-  slots = min(arguments.num_samples, arguments.slots)
+  if several or arguments.prompt:
+    bare = sum(bool(prompt) and not prompt.endswith("\n") for prompt in prompts)
+    which = f"{bare} prompts do" if several else "the prompt does"
+    if bare:
+      logging.getLogger(__name__).warning(
+        "%s not end with a newline; prompts in training did", which
+      )
+  slots = min(len(prompts) * arguments.num_samples, arguments.slots)
   # A single completion is streamed: few steps between two prints.
   steps = 4 if slots == 1 else 16
   sampler = Sampler(loaded, method, slots=slots, steps=steps, consume=True)
   requests = [
     Request(
-      f"sample {number}",
-      text,
+      f"prompt {place}, sample {number}" if several else f"sample {number}",
+      prompt,
       arguments.max_new_tokens,
       tuple(_unescaped(stop) for stop in arguments.stop),
       arguments.seed,
     )
+    for place, prompt in enumerate(prompts)
     for number in range(arguments.num_samples)
   ]
   _sample(sampler, requests, arguments)
@@ -73,7 +80,8 @@ def _parser() -> command.Parser:
     "Completes Python with a checkpoint, or scores a file with it.",
     "python -m phi1_jax.sample --checkpoint=runs/quickstart unfinished.py",
   )
-  parser.add_argument("file", nargs="?", help="what to complete; - is standard input")
+  words = "what to complete; - is standard input, and .jsonl holds rows of prompts"
+  parser.add_argument("file", nargs="?", help=words)
   parser.add_argument("--prompt", help="what to complete, instead of a file")
   parser.add_argument(
     "--checkpoint",
@@ -134,6 +142,19 @@ def _read(arguments: argparse.Namespace) -> str:
     raise InputError(f"{name}: not UTF-8 text ({error})") from None
 
 
+def _prompts(name: str, text: str) -> list[str]:
+  """Return the prompts of a file of JSON lines."""
+  found = []
+  for number, row in storage.json_objects(text.split("\n"), storage.parse(name)):
+    if not isinstance(row.get("prompt"), str):
+      got = f"{row.get('prompt')!r:.60}"
+      raise InputError(f"{name}, line {number}: got {got}, expected text as 'prompt'")
+    found.append(row["prompt"])
+  if not found:
+    raise InputError(f'{name}: got no prompts, expected rows such as {{"prompt": ...}}')
+  return found
+
+
 def _unescaped(stop: str) -> str:
   r"""Replace \n, \t and \\ in a stop string, as Python does."""
   if not stop:
@@ -159,31 +180,35 @@ def _scored(loaded: "Loaded", name: str, text: str) -> dict[str, Any]:
 
 
 def _sample(sampler: "Sampler", requests: "list[Request]", arguments) -> None:
-  """Print each completion when it ends; stream a single one."""
+  """Print the completions in the order of the requests; stream a single one."""
   started = time.perf_counter()
-  done: list[Completion] = []
+  done: dict[str, Completion] = {}
   live = len(requests) == 1 and not arguments.json
   if live and not arguments.completion_only:
     print(_dim(requests[0].prompt), end="", flush=True)
   show = (lambda _, text: print(text, end="", flush=True)) if live else None
-  for completion in sampler.complete(requests, on_text=show):
-    done.append(completion)
+  finished = sampler.complete(requests, on_text=show)
+  for request in requests:
+    while request.key not in done:
+      completion = next(finished)
+      done[completion.key] = completion
+    completion = done[request.key]
     if arguments.json:
       print(json.dumps(vars(completion), allow_nan=False), flush=True)
     elif not live:
-      text, _ = stopping.cut(completion.text, requests[0].stops)
-      prompt = "" if arguments.completion_only else _dim(requests[0].prompt)
+      text, _ = stopping.cut(completion.text, request.stops)
+      prompt = "" if arguments.completion_only else _dim(request.prompt)
       print(f"# --- {completion.key}: {completion.finish}\n{prompt}{text}", flush=True)
   if live:
     print(flush=True)
-  tokens = sum(len(completion.tokens) for completion in done)
+  tokens = sum(len(completion.tokens) for completion in done.values())
   seconds = time.perf_counter() - started
-  finishes = ", ".join(sorted({completion.finish for completion in done}))
+  finishes = ", ".join(sorted({completion.finish for completion in done.values()}))
   print(
     f"{tokens} tokens in {seconds:.1f} s, compilation included; ended by: {finishes}",
     file=sys.stderr,
   )
-  if all(completion.finish == "prompt_too_long" for completion in done):
+  if all(completion.finish == "prompt_too_long" for completion in done.values()):
     raise InputError("the prompt leaves no room below Model.max_length; shorten it")
 
 

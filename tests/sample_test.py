@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 
@@ -116,6 +117,34 @@ def test_several_samples_and_json(run):
   assert sorted(row["text"] for row in again) == sorted(row["text"] for row in rows)
   plain = run(*flags[:-1]).out
   assert plain.count("# --- sample") == 3
+
+
+def test_a_file_of_several_prompts(run, tmp_path, caplog):
+  prompts = ["def g(y):\n", PROMPT, "x = 1"]
+  file = tmp_path / "prompts.jsonl"
+  file.write_text("".join(f"{json.dumps({'prompt': p})}\n" for p in prompts))
+  single = [run(f"--prompt={p}", "--completion_only").out for p in prompts]
+  caplog.clear()
+  out = run(str(file), "--slots=2").out
+  assert "1 prompts do not end with a newline" in caplog.text
+  heads = re.split(r"# --- prompt \d, sample 0: \w+\n", out)
+  assert heads == ["", *(p + text for p, text in zip(prompts, single, strict=True))]
+  rows = [
+    json.loads(x)
+    for x in run(
+      str(file), "--num_samples=2", "--temperature=1", "--json"
+    ).out.splitlines()
+  ]
+  assert [row["key"] for row in rows] == [
+    f"prompt {p}, sample {n}" for p in range(3) for n in range(2)
+  ]
+
+
+@pytest.mark.parametrize("text", ["", '{"text": "a"}\n', "def f(x):\n"])
+def test_a_file_without_prompts_is_refused(workdir, tmp_path, text):
+  (tmp_path / "bad.jsonl").write_text(text)
+  with pytest.raises(InputError, match=r"bad\.jsonl"):
+    sample.main([f"--checkpoint={workdir}", str(tmp_path / "bad.jsonl")])
 
 
 def test_a_stop_ends_the_text(run):

@@ -35,7 +35,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evals import report, task_sets
+from evals import report, task_sets, workdir
 from phi1_jax import InputError, storage
 from phi1_jax.curation import prompt as prompts
 from phi1_jax.curation.prompt import Prompt
@@ -129,7 +129,8 @@ def gather(
 
   for run in report.build(folders, benchmarks)["runs"]:
     settings = run["summary"]["settings"]
-    problems = {p.id: p for p in task_sets.problems_of(settings, benchmarks)}
+    place = workdir.benchmarks_of(run["summary"], benchmarks)
+    problems = {p.id: p for p in task_sets.problems_of(settings, place)}
     samples: dict[str, list[tuple[str, bool]]] = defaultdict(list)
     for row in run["problems"]:
       for judged in (sample["variants"][VARIANT] for sample in row["samples"]):

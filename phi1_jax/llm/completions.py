@@ -19,7 +19,13 @@ from urllib.parse import urlsplit
 from phi1_jax import InputError
 from phi1_jax.llm import reply
 from phi1_jax.llm.config import LlmConfig
-from phi1_jax.llm.endpoint import Endpoint, Failure, RequestError, Verdict
+from phi1_jax.llm.endpoint import (
+  Endpoint,
+  Failure,
+  RefusedError,
+  RequestError,
+  Verdict,
+)
 
 APIS = ("completions", "chat")
 _MOST_STOPS = 4  # of OpenAI's own API; the caller cuts at the others
@@ -160,9 +166,11 @@ class CompletionsClient:
       )
 
   def _error(self, failure: Failure) -> Exception:
-    fatal = failure.verdict in (Verdict.FATAL, Verdict.NO_MONEY)
+    kind = InputError
+    if failure.verdict not in (Verdict.FATAL, Verdict.NO_MONEY):
+      kind = RefusedError if failure.verdict is Verdict.REFUSED else RequestError
     refused = "refused with " if (failure.status or 0) >= 400 else ""
-    return (InputError if fatal else RequestError)(
+    return kind(
       f"{self.base_url}, model {self.model}: {refused}{failure.status or ''} "
       f"{failure.text[:300]}"
     )

@@ -27,6 +27,10 @@ class RequestError(RuntimeError):
   """The endpoint gave no reply to a request, or none after every retry."""
 
 
+class RefusedError(RequestError):
+  """The endpoint will never take this request."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Replied:
   """A completion: its body as it came, and the headers in lower case."""

@@ -39,7 +39,7 @@ _FIELDS: dict[str, tuple[Any, Any]] = {
   "n": (PositiveInt, 1),
   "best_of": (PositiveInt, 1),
   "max_tokens": (Count, None),
-  "temperature": (float, 1.0),
+  "temperature": (Annotated[float, Range(least=0, most=2)], 1.0),
   "top_p": (float, 1.0),
   "top_k": (Annotated[int, Range(least=-1)], 0),
   "stop": (str | tuple[str, ...], ()),

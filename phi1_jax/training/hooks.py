@@ -5,10 +5,12 @@ The loop knows no sampler and no benchmark: it calls hooks, and writes down the
 """
 
 import dataclasses
+import difflib
 import importlib
 import importlib.util
 import logging
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 
 import jax
@@ -134,9 +136,12 @@ def find(runtime: RuntimeConfig) -> dict[str, MakeHook]:
     try:
       found[name] = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
+      there = dir(sys.modules[module]) if module in sys.modules else ()
+      close = difflib.get_close_matches(function, there, 1)
       raise InputError(
         f"Runtime.hooks: got {name!r}, expected 'module:function', a module that can "
         f"be imported from here and a function in it ({error})"
+        + "".join(f"; did you mean '{module}:{each}'?" for each in close)
       ) from None
   return found
 

@@ -16,7 +16,7 @@ from evals.backends import CheckpointBackend, EndpointBackend, Wanted
 from evals.config import EvaluationConfig
 from phi1_jax import InputError, storage
 from phi1_jax.checkpoint.manager import CheckpointConfig, Checkpoints
-from phi1_jax.llm.completions import Completion, RequestError
+from phi1_jax.llm.completions import Completion, RefusedError, RequestError
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import Decoder
 from phi1_jax.parallel import sharding
@@ -69,6 +69,13 @@ def test_failures_are_no_completions():
   assert sorted(next(answers).key for _ in range(3)) == ["a", "c", "e"]
   with pytest.raises(RequestError, match=r"2 of 5 requests failed.*busy"):
     next(answers)
+
+
+def test_a_request_that_is_refused_for_good_is_not_called_passing():
+  client = Endpoint(fails="b", refuses="d", refusal=RefusedError("400 too long"))
+  with pytest.raises(RequestError, match=r"2 of 5 .* 1 of them for good.*400") as error:
+    list(EndpointBackend(client, CONFIG).complete(WANTED))
+  assert "again" not in str(error.value)
 
 
 @pytest.mark.parametrize("error", [InputError, KeyError])  # the second is a mistake

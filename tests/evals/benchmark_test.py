@@ -64,6 +64,16 @@ def test_a_users_own_problems(run, files):
     run("--stage=report")
 
 
+@pytest.mark.parametrize("source", ["--checkpoint=none", "--completions=none.jsonl"])
+def test_a_source_that_is_missing_is_refused_before_the_sandbox(
+  files, monkeypatch, source
+):
+  monkeypatch.setattr(benchmark, "Sandbox", lambda **_: pytest.fail("it was started"))
+  with pytest.raises(InputError, match="none"):
+    command_line.main(["custom", "--problems=mine.jsonl", "--workdir=run", source])
+  assert not (files / "run").exists()
+
+
 @pytest.mark.parametrize("given", ["1", "mine/1", "ids.txt"])
 def test_a_subset_is_named_in_the_score(run, files, given):
   (files / "ids.txt").write_text("mine/1\n\n")

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -68,6 +69,25 @@ def test_another_judge_judges_again(run, five, folder, asked, trusting):
   assert run(trusting(), {"isolation": "bubblewrap"}) > 0
   assert len(storage.read_lines(folder / workdir.VERDICTS)) == 20
   summary.read(folder, five, asked)
+
+
+def test_only_as_many_samples_count_as_were_last_asked_for(
+  five, asked, tmp_path, knowing, trusting
+):
+  """A run of two samples goes on as a run of one: its first samples are scored."""
+  config = dataclasses.replace(CONFIG, samples=2, temperature=0.5)
+  backend = knowing(five)
+  settings = generate.settings(config, backend.identity())
+  settings_file.begin(tmp_path / workdir.RUN, settings)
+  generate.generate(tmp_path, five, asked, config, backend)
+  assert len(execute.completions(tmp_path, five)) == 10
+  one = dataclasses.replace(config, samples=1)
+  assert generate.generate(tmp_path, five, asked, one, backend) == 0
+  assert [row["sample"] for row in execute.completions(tmp_path, five)] == [0] * 5
+  execute.execute(tmp_path, five, asked, trusting(), JUDGE)
+  assert summary.read(tmp_path, five, asked).correct("truncated") == {
+    problem.id: [True] for problem in five
+  }
 
 
 def test_equal_programs_run_once(run, folder, trusting):

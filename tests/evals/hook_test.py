@@ -1,5 +1,6 @@
 """Evaluation while a model trains."""
 
+import dataclasses
 import json
 import types
 
@@ -66,6 +67,19 @@ def test_an_evaluation_is_a_run_of_its_own(run, request, where):
   assert (aside / workdir.COMPLETIONS).read_bytes() == before
   digests = [storage.read_json(f / workdir.RUN)["settings"] for f in (aside, folder)]
   assert digests[0]["model"]["digest"] != digests[1]["model"]["digest"]
+
+
+def test_each_task_set_has_its_own_metrics(run, monkeypatch):
+  setup, store, params = run
+  few = [dataclasses.replace(p, examples=p.tests) for p in task_sets.load("any")]
+  monkeypatch.setattr(task_sets, "load", lambda *_: few)
+  scores = {v: {"pass@1": {"value": 0.5}} for v in ("truncated", "sanitized")}
+  monkeypatch.setattr(hook.judge, "judge", lambda *_: {"scores": scores})
+  state = types.SimpleNamespace(params=params)
+  setup.config.train = types.SimpleNamespace(last_step=99)
+  hooks = ("humaneval", "mbpp", "exercises", "handwritten")
+  named = [n for h in hooks for n, _ in getattr(hook, h)(setup, store)(20, state)]
+  assert named == [f"eval/{h}_{v}" for h in hooks for v in ("truncated", "sanitized")]
 
 
 def test_tokens_of_a_step_without_a_row_are_not_known(run):

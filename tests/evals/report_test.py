@@ -5,7 +5,7 @@ import json
 import pytest
 
 from evals import __main__ as command_line
-from evals import report
+from evals import report, task_sets
 from phi1_jax import InputError, storage
 from phi1_jax.problems.problem import digest
 
@@ -114,6 +114,35 @@ def test_completions_made_elsewhere(evaluate, five, tmp_path):
   assert found["samples"] == 10
   with pytest.raises(InputError, match="begun with"):
     evaluate("a")
+
+
+def test_a_report_finds_the_benchmark_where_the_run_was_judged(
+  evaluate, five, tmp_path, monkeypatch
+):
+  (tmp_path / "files").mkdir()
+  monkeypatch.delenv("PHI1_JAX_BENCHMARKS", raising=False)
+  evaluate("a", "--benchmarks=files")
+  looked = []
+
+  def load(task_set, folder):
+    looked.append(folder)
+    return five
+
+  monkeypatch.setattr(task_sets, "load", load)
+  monkeypatch.chdir(tmp_path / "files")
+  report.build([tmp_path / "a"])
+  report.build([tmp_path / "a"], "elsewhere")
+  (tmp_path / "files").rmdir()
+  report.build([tmp_path / "a"])
+  assert looked == [str(tmp_path / "files"), "elsewhere", None]
+
+
+@pytest.mark.parametrize(
+  ("given", "meant"), [("humanevl", "humaneval"), ("exercise", "exercises")]
+)
+def test_a_misspelt_command_is_told_a_close_name(capsys, given, meant):
+  with pytest.raises(InputError, match=f"did you mean {meant}\\?"):
+    command_line.main([given])
 
 
 def test_a_report_of_two_runs(evaluate, capsys, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from evals import completions, execute, programs, report, summary
 from evals.prompts import Prompt
+from phi1_jax import storage
 from phi1_jax.sandbox.program import OUTCOMES
 from phi1_jax.text import settings_file
 
@@ -36,6 +37,19 @@ def test_every_outcome_counts_as_the_docstring_says():
     parsed = outcome not in NEVER_PARSED
     assert summary.RATES["valid_syntax"](outcome) == parsed
     assert summary.RATES["runs"](outcome) == (outcome in ("passed", "wrong"))
+
+
+def test_prompts_that_the_model_cannot_read_are_counted(judged_run):
+  """A problem counts once, however many samples it has."""
+  assert "longer than the model" not in summary.table([("a", judged_run)])
+  given = results(("wrong", "wrong"), ("passed", "passed"))
+  (row,) = given.completions["p0"]
+  given.completions["p0"] = [row | {"finish": "prompt_too_long"}] * 2
+  folder = storage.parse("a")
+  found = summary.scored(folder, given, [1])
+  assert found["prompts_too_long"] == 1
+  line = "a: 1 prompts are longer than the model reads; they count as failed"
+  assert line in summary.table([("a", found)]).split("\n")
 
 
 def test_rates_have_the_interval_of_a_proportion(tmp_path):

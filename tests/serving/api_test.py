@@ -206,6 +206,7 @@ def test_logprobs_and_echo(client, loaded, expected):
     ("prompt", {"prompt": [[1], [99999]]}),
     ("prompt", {"prompt": "a b c d e " * 99}),
     ("temperature", {"temperature": -1}),
+    ("temperature", {"temperature": 2.1}),
     ("temperature", {"temperature": float("inf")}),
     ("temperature", {"temperature": 10**400}),
     ("top_p", {"top_p": float("nan")}),

@@ -120,6 +120,12 @@ def test_a_named_hook_that_does_not_exist(tiny, name):
     hooks.find(setup.config.runtime)
 
 
+def test_a_misspelt_hook_is_told_a_close_name(tiny):
+  setup = tiny(runtime={"hooks": {"evals.hook:humanevl": 3}})
+  with pytest.raises(InputError, match=r"did you mean 'evals\.hook:humaneval'\?"):
+    hooks.find(setup.config.runtime)
+
+
 def test_a_profiler_server(tiny):
   """It listens on the port while the process lives."""
   with socket.socket() as free:

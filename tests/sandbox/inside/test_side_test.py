@@ -7,14 +7,14 @@ from phi1_jax.sandbox.inside import test_side, wire
 PROGRAM = {"code": "", "tests": ["f()"], "in_process": False}
 
 
-def judge_with(*replies):
+def judge_with(*replies, program=PROGRAM):
   """The verdict when U writes these messages and is gone."""
   read, write = os.pipe()
   for reply in replies:
     wire.send(write, reply)
   os.close(write)
   requests = os.open(os.devnull, os.O_WRONLY)
-  verdict = test_side.judge(test_side.Channel(requests, read), PROGRAM, ())
+  verdict = test_side.judge(test_side.Channel(requests, read), program, ())
   os.close(read)
   os.close(requests)
   return verdict["outcome"]
@@ -23,6 +23,15 @@ def judge_with(*replies):
 def test_death_before_the_code_is_no_fault_of_the_code():
   assert judge_with() == "worker_lost"
   assert judge_with("ready") == "lost"  # S then says what became of U
+
+
+@pytest.mark.parametrize("secret", ["0" * 32, None])
+def test_a_pass_without_the_secret_is_forged(secret):
+  """Of tests in the code's process, which may write what it likes to the channel."""
+  verdict = {"outcome": "passed", "detail": "", "failed_test": None}
+  forged = {"verdict": verdict, "secret": secret}
+  program = {**PROGRAM, "in_process": True}
+  assert judge_with("ready", {}, forged, program=program) == "opaque_result"
 
 
 def test_items_that_are_none_stop_the_tests():
