@@ -4,8 +4,11 @@
 
 A stage reads what other stages kept and leaves a folder, runs/curate/STAGE if --workdir
 names no other. The same command resumes it, or says that it is complete. `all` runs
-every stage in order, each in its folder below the work directory.
+`publish` and the stages whose folders are read, each in its folder below the work
+directory.
 """
+
+from __future__ import annotations
 
 import argparse
 import contextlib
@@ -18,19 +21,19 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from phi1_jax import InputError, storage
 from phi1_jax.cli import command
 from phi1_jax.cli.progress import Progress
-from phi1_jax.curation.config import STAGES
-from phi1_jax.curation.deduplicate import LossError
-from phi1_jax.curation.engine import EXECUTORS, Engine, Job, TaskError
-from phi1_jax.curation.folder import COMPLETED, STAGE, EmptyError, naming
+from phi1_jax.curation.config import EXECUTORS, STAGES
 from phi1_jax.llm.client import BudgetError, RequestError
 from phi1_jax.llm.config import LlmConfig
 from phi1_jax.problems import mbpp
 from phi1_jax.storage import AnyPath
+
+if TYPE_CHECKING:
+  from phi1_jax.curation.engine import Job
 
 log = logging.getLogger("phi1_jax.curate")
 
@@ -44,7 +47,6 @@ _DECONTAMINATE = "decontaminate"
 # All of MBPP: which part a model will be judged with is not known here.
 _MBPP = "mbpp-full-974"
 _ROOT = Path("runs/curate")
-_FAILURES = (BudgetError, RequestError, LossError, EmptyError, TaskError)
 # Fields that name the folder of another stage: its name alone means the folder beside.
 _FOLDERS = ("inputs", "against", "labels", "classifier", "compare_with")
 
@@ -59,12 +61,19 @@ def main(argv: Sequence[str] | None = None) -> int:
   arguments.tau = arguments.tau and _taus(arguments.tau)
   if arguments.benchmarks:
     os.environ[mbpp.ENVIRONMENT] = arguments.benchmarks
+  # These need the extra "curate", which --help does without.
+  from phi1_jax.curation.deduplicate import LossError
+  from phi1_jax.curation.engine import TaskError
+  from phi1_jax.curation.folder import EmptyError
+
   # All settings are read before the first stage runs.
   jobs = [(name, _job(name, folder, arguments)) for name, folder in _places(arguments)]
+  if arguments.stage == ALL:
+    jobs = _read(jobs)
   for name, job in jobs:
     try:
       _estimate(name, job) if arguments.estimate else _run(name, job, arguments.tau)
-    except _FAILURES as error:
+    except (BudgetError, RequestError, LossError, EmptyError, TaskError) as error:
       print(f"error: {error}", file=sys.stderr)
       return FAILED
     except OSError as error:
@@ -154,9 +163,25 @@ def _places(arguments: argparse.Namespace) -> list[tuple[str, AnyPath]]:
   return [(arguments.stage, arguments.workdir or _ROOT / name)]
 
 
+def _read(jobs: list[tuple[str, Job]]) -> list[tuple[str, Job]]:
+  """Return the last job, and those whose folders the returned ones read."""
+  wanted, found = {os.path.abspath(jobs[-1][1].folder)}, []
+  for name, job in reversed(jobs):
+    if os.path.abspath(job.folder) not in wanted:
+      log.info("%s: left out, as no stage reads it", name)
+      continue
+    found.insert(0, (name, job))
+    for field in _FOLDERS:
+      value = getattr(job.config, field, None) or ()
+      values = (value,) if isinstance(value, str) else value
+      wanted |= {os.path.abspath(storage.parse(each)) for each in values}
+  return found
+
+
 def _job(name: str, folder: AnyPath, arguments: argparse.Namespace) -> Job:
   """Return a stage's job, with its settings checked."""
   from phi1_jax.cli import gin_config  # after --help
+  from phi1_jax.curation.engine import Engine, Job
 
   def load(part: str) -> Any:
     classes = {part: CONFIGURABLES[part]}
@@ -208,6 +233,7 @@ def _decontaminate(config: Any, arguments: argparse.Namespace) -> Any:
 
 def _beside(config: Any, folder: AnyPath) -> Any:
   """Return the settings with names of stages replaced by the folders beside."""
+  from phi1_jax.curation.folder import STAGE, naming
 
   def resolve(value: Any) -> Any:
     if isinstance(value, tuple):
@@ -247,6 +273,8 @@ def _client(name: str, config: LlmConfig) -> Iterator[Any]:
 
 def _run(name: str, job: Job, taus: list[float] | None) -> None:
   """Run a stage, or the pruning study, and print a summary."""
+  from phi1_jax.curation.folder import COMPLETED
+
   log.info("%s -> %s", name, job.folder)
   with storage.Lease(job.folder, f"running {name}"):
     if taus:
@@ -270,8 +298,11 @@ def _estimate(name: str, job: Job) -> None:
   if not job.needs_llm:
     print(f"{name}: asks no LLM, costs nothing")
     return
+  fields = ("sections", "exercises", "sample")
+  number = next(field for field in fields if hasattr(job.config, field))
   with job.client() as client:
-    print(f"{name}: {client.estimate(_module(name).requests(job, client)).text()}")
+    estimate = client.estimate(_module(name).requests(job, client))
+    print(f"{name}: {estimate.text(f'{job.config.gin_name}.{number}')}")
 
 
 def _module(stage: str) -> Any:

@@ -9,6 +9,7 @@ LLM has the temperature `Annotate.second_temperature`: at 0 it would measure onl
 far the server repeats itself.
 """
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -70,7 +71,8 @@ def run(job: Job, judge: Any = None) -> dict[str, Any]:
 def _run(job: Job, judge: Any) -> tuple[dict[str, Any], dict[str, Any]]:
   config, one = job.config, judge.varies
   sampled = _sample(job)
-  sizes = {"tasks": 1 if one else sampled, "total": config.sample}
+  total = storage.read_json(job.work / "chosen.json").get("total")
+  sizes = {"tasks": 1 if one else sampled, "total": total}
   counts = job.phase("judge", _judge, config, judge, sampled, **sizes, one_process=one)
   noted = {d.id: d.provenance[STAGE] for d in folders.kept(job.folder)}
   scores = {name: each["score"] for name, each in noted.items()}
@@ -98,15 +100,20 @@ def _sample(job: Job) -> int:
   if not storage.exists(job.work / "chosen.json"):
     job.phase("sample", _sample_task, job.config)
     task_of: dict[str, int] = {}
+    read, unread = collections.Counter[str](), 0
     for rank in range(tasks):
       for row in folders.rows(_sampled(job.work, rank), ["id", "reason"]):
-        if not row["reason"]:
+        if row["reason"]:
+          unread += 1
+        else:
           task_of.setdefault(row["id"], rank)
+          read[row["id"]] += 1
     least = heapq.nsmallest(job.config.sample, task_of)
     if not least:
       raise InputError(f"Annotate.inputs: {job.config.inputs} hold no code to judge")
     chosen = {name: task_of[name] for name in least}
-    storage.write_json(job.work / "chosen.json", {"task_of": chosen})
+    total = unread + sum(read[name] for name in least)
+    storage.write_json(job.work / "chosen.json", {"task_of": chosen, "total": total})
   return tasks
 
 

@@ -17,6 +17,7 @@ PERMISSIVE = (
   *("0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "ISC"),
   *("MIT", "MIT-0", "PSF-2.0", "Python-2.0", "Unlicense", "Zlib"),
 )
+EXECUTORS = ("local", "ray", "slurm")
 PROBLEM_FILES = (".jsonl", ".jsonl.gz")  # in HumanEval's format
 
 _Temperature = Annotated[float, Range(least=0, most=2)]
@@ -117,6 +118,11 @@ class FilterConfig(_StageSettings):
   licences: tuple[str, ...] = PERMISSIVE
   mask: bool = True  # replace keys, secrets and e-mail addresses
 
+  def __post_init__(self):
+    super().__post_init__()
+    if self.classifier is None:
+      self.refuse_unused(("threshold",), "classifier")
+
 
 @dataclasses.dataclass(frozen=True)
 class _TeacherSettings(_StageSettings):
@@ -214,7 +220,9 @@ class DecontaminateConfig(_StageSettings):
       if not name.endswith(PROBLEM_FILES) and name not in known:
         expected = f"at least one of {', '.join(known)}, FILE.jsonl or FILE.jsonl.gz"
         raise self.wrong("benchmarks", expected)
-    if self.checkpoint is not None and self.distance is None:
+    if self.checkpoint is None:
+      self.refuse_unused(("distance", "pooling"), "checkpoint")
+    elif self.distance is None:
       raise self.wrong("distance", "a distance, as there is a checkpoint")
 
 

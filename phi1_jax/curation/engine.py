@@ -30,11 +30,11 @@ from datatrove.executor.local import LocalPipelineExecutor
 from phi1_jax import InputError, cores, how_to_install, storage
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation import read
+from phi1_jax.curation.config import EXECUTORS
 from phi1_jax.curation.document import Decision, Tally
 from phi1_jax.settings import PositiveInt, checked
 from phi1_jax.storage import AnyPath
 
-EXECUTORS = ("local", "ray", "slurm")
 _TICK = 0.5  # seconds between two reports of a task
 _TASK_BYTES, _MOST_TASKS = 4 << 20, 2000
 

@@ -35,7 +35,7 @@ def run(job: Job) -> dict[str, Any]:
   facts: dict[str, Any] = {"grammar": form.grammar()}
   if config.classifier:
     place = storage.parse(config.classifier)
-    with folders.naming("Filter.classifier"):
+    with folders.naming("Filter.classifier (Filter.classifier=None does without)"):
       opened = classifier.load(place)
       opened.check()  # before anything is read
     about, on_device = opened.about, opened.on_device

@@ -1,6 +1,6 @@
 """The last stage: curated sets as versioned TFDS and parquet data sets with a card.
 
-  ids       the ids of a task's documents, to find those that are read twice
+  keys      of a task's documents, to find those that are read twice
   publish   a task's documents to a file of each set
 
 Documents are published by kind, under the names of the tasks that read them: code as
@@ -10,6 +10,7 @@ VERSION is for TFDS and seqio, its folder `parquet` for `datasets.load_dataset`.
 
 import functools
 import hashlib
+import itertools
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +31,7 @@ from phi1_jax.storage import AnyPath
 STAGE, VERSION = "publish", 3
 DATASETS = {"code": "code_filtered", "textbook": "textbooks", "exercise": "exercises"}
 CARD = "README.md"
+_KEY = np.dtype([("id", "u8"), ("text", "u8")])
 _FRONT_MATTER = """---
 configs:
 - config_name: default
@@ -51,13 +53,23 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def _run(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
-  job.phase("ids", _ids)
+  job.phase("keys", _keys)
   names = [f"{rank:05d}.npy" for rank in range(job.plan()[0])]
-  tables = [np.asarray(clusters.load(job.work / "ids" / name)) for name in names]
+  tables = [np.asarray(clusters.load(job.work / "keys" / name)) for name in names]
   every = np.concatenate(tables)
-  again = np.ones(len(every), bool)
-  again[np.unique(every, return_index=True)[1]] = False
   ends = np.cumsum([len(table) for table in tables])
+  _, first, same = np.unique(every["id"], return_index=True, return_inverse=True)
+  for place in np.flatnonzero(every["text"] != every["text"][first[same]])[:1]:
+    rank = int(np.searchsorted(ends, place, "right"))
+    found = (d for d in read.of_task(job.work / "plan", rank) if isinstance(d, Keep))
+    row = int(place - ends[rank] + len(tables[rank]))
+    document = next(itertools.islice(found, row, None)).document
+    raise InputError(
+      f"Publish.inputs: got two documents of different text with the id {document.id}, "
+      "expected an id for each; name one of them only, or change the id"
+    )
+  again = np.ones(len(every), bool)
+  again[first] = False
   for name, rows in zip(names, np.split(again, ends[:-1]), strict=True):
     clusters.save(job.work / "repeated" / name, np.flatnonzero(rows))
   counts = job.phase("publish", _files)
@@ -69,10 +81,11 @@ def _run(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
   return counts.stats(), {"datasets": paths}
 
 
-def _ids(task: Task) -> None:
-  """Write keys of the ids of a task's documents."""
-  keys = [sketches.of_id(d.document.id) for d in task.read() if isinstance(d, Keep)]
-  clusters.save(task.work / "ids" / f"{task.name}.npy", np.array(keys, np.uint64))
+def _keys(task: Task) -> None:
+  """Write keys of the ids and texts of a task's documents."""
+  documents = (d.document for d in task.read() if isinstance(d, Keep))
+  keys = [(sketches.of_id(d.id), sketches.of_id(d.text)) for d in documents]
+  clusters.save(task.work / "keys" / f"{task.name}.npy", np.array(keys, _KEY))
 
 
 def _files(task: Task) -> Tally:

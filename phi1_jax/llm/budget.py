@@ -107,10 +107,14 @@ class Estimate:
   worst: int
   budget: Budget
 
-  def text(self) -> str:
-    """Return two lines for people."""
-    budget = self.budget
-    enough = "" if self.expected <= budget.left else "; that is not enough"
+  def text(self, number: str = "the number of requests") -> str:
+    """Return two lines for people; `number` names what decides how many requests."""
+    budget, enough = self.budget, ""
+    if self.expected > budget.left:
+      least = prices.round_up(budget.spent + budget.doubtful + self.expected)
+      enough = (
+        f"; that is not enough: give --gin.Llm.budget_usd={least} or lower {number}"
+      )
     return (
       f"{self.requests:,} requests, {self.requests - self.to_send:,} already paid, "
       f"{self.to_send:,} to send: about {prices.text(self.expected)}; at most "

@@ -55,6 +55,30 @@ def test_a_larger_sample_holds_the_smaller_one(inputs, tmp_path):
   assert "no LLM" in (tmp_path / "20" / "README.md").read_text()
 
 
+def test_the_progress_bar_ends_at_the_documents_that_are_there(inputs, tmp_path):
+  bars = {}
+
+  class Bar:
+    def __init__(self, total, unit, title):
+      self.title = title
+      bars[title] = [total, 0]
+
+    def __enter__(self):
+      return self
+
+    def __exit__(self, *error):
+      pass
+
+    def update(self, count):
+      bars[self.title][1] += count
+
+  job = Job(
+    AnnotateConfig(inputs, sample=100), tmp_path / "out", Engine("local", 2, 1, Bar)
+  )
+  read = annotate.run(job)["read"]
+  assert bars["out: judge"] == [read, read]
+
+
 def test_scores_reasons_and_drops_are_noted(inputs, tmp_path):
   place = tmp_path / "out"
   stats = run(inputs, place, Listed(), sample=100, second_pass=8)

@@ -1,6 +1,8 @@
 """The command `curate`: stages in a row, and errors for wrong input."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -45,6 +47,39 @@ def test_all_stages_from_raw_code_to_published_sets(raw, tmp_path, capsys):
   assert curate.main(flags) == 0  # complete already: nothing is written again
   after = sorted(p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file())
   assert before == after
+
+
+def test_all_leaves_out_stages_that_no_other_one_reads(raw, tmp_path):
+  root = tmp_path / "curate"
+  flags = [
+    *("all", "--gin_file=gin/curate/all.gin", f"--workdir={root}"),
+    *("--gin.Filter.classifier=None", f"--gin.Deduplicate.inputs=('{raw}',)"),
+    f"--gin.Publish.directory={tmp_path / 'curated'}",
+  ]
+  assert curate.main(flags) == 0
+  made = {path.name for path in root.iterdir()}
+  assert made == {"deduplicate", "filter", "decontaminate", "publish"}
+  assert (tmp_path / "curated" / "code_filtered").is_dir()
+
+
+HIDDEN = """
+import runpy, sys
+for package in ("datatrove", "loguru", "pyarrow", "rapidfuzz", "sklearn"):
+  sys.modules[package] = None
+runpy.run_module("phi1_jax.curate", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+  ("flag", "code", "says"),
+  [("--help", 0, "Decontaminate.{inputs"), ("filter", 2, "error: this needs")],
+)
+def test_help_needs_no_extra_and_a_run_says_which(flag, code, says):
+  command = [sys.executable, "-c", HIDDEN, flag]
+  done = subprocess.run(command, capture_output=True, text=True)
+  assert done.returncode == code, done.stderr
+  assert says in done.stdout + done.stderr
+  assert code == 0 or (done.stderr.count("\n") == 1 and "[curate]" in done.stderr)
 
 
 @pytest.fixture
@@ -176,7 +211,14 @@ HUMANEVAL_ONLY = "decontaminate --gin.Decontaminate.benchmarks=('humaneval-164',
     ("annotate --gin.Annotate.inputs=('gone/*.parquet',)", "nothing there"),
     ("annotate", "Annotate.inputs: OUT/deduplicate: no such folder; make it with"),
     ("train-classifier", "Classifier.labels: OUT/annotate: no such folder"),
-    ("filter", "Filter.classifier: OUT/train-classifier: no such folder"),
+    (
+      "filter",
+      "(Filter.classifier=None does without): OUT/train-classifier: no such f",
+    ),
+    (
+      "filter --gin.Filter.classifier=None --gin.Filter.threshold=0.5",
+      "Filter.threshold: got 0.5, which does nothing without Filter.classifier",
+    ),
     (HUMANEVAL_ONLY, "Decontaminate.inputs: OUT/filter: no such folder"),
     ("publish", "phi1_jax.curate decontaminate --workdir=OUT/decontaminate"),
     ("deduplicate --against=OUT/gone", "--against: OUT/gone: no such file or fold"),

@@ -86,7 +86,7 @@ def embed(texts):
 
 
 def test_embeddings_make_candidates(config, tmp_path):
-  near = dataclasses.replace(config, distance=0.3)
+  near = dataclasses.replace(config, distance=0.3, checkpoint="given")
   stats = run(near, tmp_path / "out", embed)
   drops = {each.document.source: each for each in folder.dropped(tmp_path / "out")}
   assert stats["dropped"]["AST and words"] == 1
@@ -99,6 +99,8 @@ def test_wrong_settings(config):
   for wrong in (
     {"benchmarks": ()},
     {"distance": 3.0},
+    {"distance": 0.3},
+    {"pooling": "mean"},
     {"checkpoint": "x"},
     {"tau": 1.0},
     {"tau": 0.0},

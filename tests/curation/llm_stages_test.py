@@ -116,6 +116,9 @@ def test_two_passes_of_an_llm_are_compared(server, tmp_path, capsys):
 def test_the_budget_ends_the_stage_and_says_how_to_go_on(server, tmp_path, capsys):
   small = ["--gin.Exercises.exercises=40", "--gin.Llm.budget_usd=0.0012"]
   command = flags("exercises", server, tmp_path, *small)
+  assert curate.main([*command, "--estimate"]) == 0
+  advice = r"--gin\.Llm\.budget_usd=0\.\d+ or lower Exercises\.exercises"
+  assert re.search(advice, capsys.readouterr().out)
   assert curate.main(command) == 1
   error = capsys.readouterr().err
   assert "Llm.budget_usd" in error

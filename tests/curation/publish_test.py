@@ -212,3 +212,14 @@ def test_a_document_in_two_files_is_published_once(tmp_path):
   stats = run(tmp_path / "*.jsonl", tmp_path, cut=2)
   assert stats["dropped"] == {"read twice": 99}
   assert stats["kept"] == 99
+
+
+@pytest.mark.parametrize("cut", [1, 2])
+def test_two_texts_with_one_id_are_refused(tmp_path, cut):
+  for part, number in enumerate((40, 41)):
+    made = [samples.document(f"x = {n}") for n in range(20 * part, 20 * part + 20)]
+    made.append(dataclasses.replace(samples.document(f"x = {number}"), id="mine"))
+    samples.write(tmp_path / f"{part}.jsonl", made)
+  with pytest.raises(InputError, match="two documents of different text with the id m"):
+    run(tmp_path / "*.jsonl", tmp_path, cut=cut)
+  assert not (tmp_path / "curated").exists()
