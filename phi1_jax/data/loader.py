@@ -124,13 +124,14 @@ def held_out_batches(
   batch_size: int,
   sequence_length: int,
   completions_only: bool = False,
+  whole_documents: bool = False,
   rows: np.ndarray | None = None,
   limit: int | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
   """Return one pass over a task's held-out tokens; each is a target once.
 
-  The last window and the last batch are padded with id 0 and weight 0, so batches have
-  one shape, and hosts get the same number of them. A task with fewer than two held-out
+  What a window or the last batch lacks has id 0 and weight 0, so batches have one
+  shape, and hosts get the same number of them. A task with fewer than two held-out
   tokens gives no batch. The windows do not depend on `batch_size`.
 
   Args:
@@ -139,6 +140,7 @@ def held_out_batches(
     batch_size: windows per global batch.
     sequence_length: input tokens per window.
     completions_only: give tokens that are no completion the weight 0.
+    whole_documents: cut the windows as `train_batches` does with it.
     rows: numbers [N] of this host's rows of the global batch; None is all.
     limit: the most windows, spread evenly over the pass; None is all.
 
@@ -152,7 +154,12 @@ def held_out_batches(
   stream = store.stream(task, "held_out")
   marks = store.marks(task, "held_out") if completions_only else None
   wanted = np.arange(batch_size) if rows is None else rows
-  num_windows = math.ceil(max(len(stream) - 1, 0) / sequence_length)
+  if whole_documents:
+    starts, stops = _whole_documents(store, task, "held_out", sequence_length + 1)
+  else:
+    starts = range(0, max(len(stream) - 1, 0), sequence_length)
+    stops = [min(start + sequence_length + 1, len(stream)) for start in starts]
+  num_windows = len(starts)
   taken = min(limit or num_windows, num_windows)
 
   def batch(first: int) -> tuple[np.ndarray, np.ndarray]:
@@ -160,8 +167,8 @@ def held_out_batches(
     weights = np.zeros((len(wanted), sequence_length), np.float32)
     for i, row in enumerate(wanted.tolist()):
       if first + row < taken:
-        start = (first + row) * num_windows // taken * sequence_length
-        stop = min(start + sequence_length + 1, len(stream))
+        number = (first + row) * num_windows // taken
+        start, stop = starts[number], stops[number]
         tokens[i, : stop - start] = stream.read(start, stop)
         targets = 1.0 if marks is None else marks.read(start + 1, stop)
         weights[i, : stop - start - 1] = targets
@@ -216,7 +223,13 @@ def _windows(
   if not whole_documents:
     used = max(length - 1, 0) // sequence_length * sequence_length
     return range(0, used, sequence_length), range(most, used + most, sequence_length)
-  ends = [*store.document_starts(task, "train")[1:].tolist(), length]
+  return _whole_documents(store, task, "train", most)
+
+
+def _whole_documents(store: TokenStore, task: str, split: str, most: int) -> _Spans:
+  """Return windows of at most `most` tokens between documents."""
+  length = len(store.stream(task, split))
+  ends = [*store.document_starts(task, split)[1:].tolist(), length]
   starts, stops, start = [], [], 0
   while start < length:
     stop = ends[bisect.bisect_right(ends, start + most) - 1]

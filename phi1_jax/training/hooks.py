@@ -64,6 +64,7 @@ def held_out_loss(setup: Setup, store: TokenStore) -> Hook:
       batch_size=size,
       sequence_length=train.sequence_length,
       completions_only=completions_only,
+      whole_documents=train.whole_documents,
       rows=sharding.host_rows(setup.mesh, size),
       limit=train.evaluation_batches and train.evaluation_batches * train.batch_size,
     )

@@ -1,3 +1,4 @@
+import collections
 import gc
 import itertools
 import threading
@@ -141,6 +142,30 @@ def test_windows_of_whole_documents(documents):
     else:  # a part of a long one; the next token is a target of the next window
       assert stop - start == size
       assert after == stop - 1
+
+
+def test_held_out_batches_of_whole_documents(documents):
+  store, _ = documents
+  ids = store.stream("a", "held_out")
+  ids, marks = (
+    stream.read(0, len(ids)) for stream in (ids, store.marks("a", "held_out"))
+  )
+  firsts = store.document_starts("a", "held_out").tolist()
+  drawn = list(
+    held_out_batches(
+      *(store, "a"),
+      **{"batch_size": 2, "sequence_length": 10, "whole_documents": True},
+      completions_only=True,
+    )
+  )
+  seen = collections.Counter()
+  for tokens, weights in drawn:
+    for row, weight in zip(tokens.tolist(), weights.tolist(), strict=True):
+      assert row[0] == 0 == sum(row) or row[0] in ids[firsts]
+      seen.update(t for t, w in zip(row[1:], weight, strict=True) if w)
+  expected = ids[(marks == 1) & ~np.isin(np.arange(len(ids)), firsts)]
+  within = {t: n for t, n in seen.items() if t in set(expected.tolist())}
+  assert within == collections.Counter(expected.tolist())
 
 
 def test_batches_of_whole_documents(documents):
