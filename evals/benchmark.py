@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evals import compare, execute, prompts, selftest, summary, task_sets, workdir
 from evals.config import EvaluationConfig
@@ -21,9 +21,6 @@ from phi1_jax.sandbox import levels
 from phi1_jax.sandbox.sandbox import Sandbox
 from phi1_jax.storage import AnyPath
 from phi1_jax.text import settings_file
-
-if TYPE_CHECKING:
-  from evals.backends import Backend
 
 FAILED = 1
 STAGES = ("generate", "execute", "report")
@@ -63,9 +60,9 @@ def main(benchmark: str, parser: command.Parser, argv: Sequence[str]) -> int:
   asked = prompts.build_all(
     problems, config.task_set, config.prompt_style, arguments.benchmarks
   )
-  source = None
+  generate = None
   if "generate" in stages:
-    source = _source(problems, whole, config, arguments)
+    generate = _first_stage(problems, whole, asked, config, named, arguments)
   with contextlib.ExitStack() as stack:
     mirror = stack.enter_context(workdir.opened(folder, "evaluating"))
     ready = None
@@ -74,17 +71,8 @@ def main(benchmark: str, parser: command.Parser, argv: Sequence[str]) -> int:
       print(sandbox.describe(), flush=True)
       identity = execute.judge_identity(sandbox)
       ready = functools.cache(lambda: selftest.check(problems, sandbox, file))
-    if source is not None:
-      _generate(
-        mirror.local,
-        problems,
-        asked,
-        source,
-        config,
-        named,
-        arguments.completions,
-        ready,
-      )
+    if generate:
+      generate(mirror.local, ready)
       mirror.upload()
     if "execute" in stages:
       execute.execute(mirror.local, problems, asked, sandbox, identity, ready)
@@ -92,15 +80,22 @@ def main(benchmark: str, parser: command.Parser, argv: Sequence[str]) -> int:
       mirror.upload()
     if "report" in stages:
       results = summary.read(mirror.local, problems, asked)
-      settings = storage.read_json(mirror.local / workdir.RUN)["settings"]
-      # A file may have any number of completions.
-      ks = None if settings["sampling"] is None else config.ks
-      found = summary.write(mirror.local, results, ks)
-      print(summary.table([(folder.name, found)]))
-      print(f"written to {folder / workdir.SUMMARY}")
+      _report(mirror.local, folder, results, config.ks)
       if published is not None:
         print(compare.write(mirror.local, results, published))
   return command.DONE
+
+
+def _report(
+  local: Path, folder: AnyPath, results: summary.Results, ks: Sequence[int]
+) -> None:
+  """Write summary.json in the local copy of a work directory, and print the scores."""
+  settings = storage.read_json(local / workdir.RUN)["settings"]
+  # A file may have any number of completions.
+  wanted = None if settings["sampling"] is None else ks
+  found = summary.write(local, results, wanted)
+  print(summary.table([(folder.name, found)]))
+  print(f"written to {folder / workdir.SUMMARY}")
 
 
 def _workdir(benchmark: str, arguments: argparse.Namespace) -> AnyPath:
@@ -108,7 +103,8 @@ def _workdir(benchmark: str, arguments: argparse.Namespace) -> AnyPath:
     return arguments.workdir
   if benchmark in _RECIPES or arguments.subset:
     raise InputError(
-      "--workdir: expected a folder for these problems, such as --workdir=runs/judged"
+      "--workdir: expected a folder for these problems, such as "
+      "--workdir=runs/judged-mine"
     )
   return command.default_workdir(arguments.gin_files)
 
@@ -211,21 +207,20 @@ def _config(
   return config
 
 
-def _source(
+def _first_stage(
   problems: Sequence[Problem],
   whole: Sequence[Problem],
+  asked: dict[str, prompts.Prompt],
   config: EvaluationConfig,
+  named: dict[str, Any],
   arguments: argparse.Namespace,
-) -> "Backend | list[dict[str, Any]]":
-  """Return what completes, or the completions of a file.
+) -> Callable[[Path, Callable[[], None] | None], None]:
+  """Return the first stage as a function of the work directory and the self-test.
 
-  Args:
-    problems: what is judged.
-    whole: the whole task set.
-    config: how to sample.
-    arguments: the flags.
+  The checkpoint or the file of completions is looked for now; `whole` are the problems
+  of the whole task set.
   """
-  from evals import backends, completions
+  from evals import backends, completions, generate
 
   ways = (arguments.checkpoint, arguments.base_url, arguments.completions)
   given = sum(way is not None for way in ways)
@@ -234,45 +229,36 @@ def _source(
       "expected one of --checkpoint=DIR, --base_url=URL, --completions=FILE, got "
       f"{given} of them"
     )
-  if arguments.completions:
-    return completions.read(arguments.completions, problems, whole)
-  if arguments.checkpoint:
-    return backends.CheckpointBackend(arguments.checkpoint, config)
-  if not arguments.model:
-    raise InputError("--base_url: expected --model=NAME beside it")
-  client = CompletionsClient(
-    arguments.base_url,
-    arguments.model,
-    api=arguments.api,
-    api_version=arguments.api_version,
-  )
-  return backends.EndpointBackend(client, config)
-
-
-def _generate(
-  folder: Path,
-  problems: Sequence[Problem],
-  asked: dict[str, prompts.Prompt],
-  source: "Backend | list[dict[str, Any]]",
-  config: EvaluationConfig,
-  named: dict[str, Any],
-  file: AnyPath | None,
-  ready: Callable[[], None] | None,
-) -> None:
-  """Run the first stage; `file` has the completions if `source` is a list."""
-  from evals import completions, generate
-
-  if isinstance(source, list):
-    assert file is not None
+  if file := arguments.completions:
+    rows = completions.read(file, problems, whole)
     content = storage.read_bytes(file).decode(errors="replace")
-    made = {"kind": "completions", "digest": settings_file.digest(content)}
-    settings = generate.settings(config, made) | {"sampling": None, "seed": None}
-    settings_file.begin(folder / workdir.RUN, settings | named)
-    completions.take(folder, file, source)
-    return
-  settings = generate.settings(config, source.identity()) | named
-  settings_file.begin(folder / workdir.RUN, settings)
-  generate.generate(folder, problems, asked, config, source, ready)
+    source = {"kind": "completions", "digest": settings_file.digest(content)}
+    settings = generate.settings(config, source) | {"sampling": None, "seed": None}
+
+    def take(folder: Path, ready: Callable[[], None] | None) -> None:
+      settings_file.begin(folder / workdir.RUN, settings | named)
+      completions.take(folder, file, rows)
+
+    return take
+  if arguments.checkpoint:
+    backend = backends.CheckpointBackend(arguments.checkpoint, config)
+  elif not arguments.model:
+    raise InputError("--base_url: expected --model=NAME beside it")
+  else:
+    client = CompletionsClient(
+      arguments.base_url,
+      arguments.model,
+      api=arguments.api,
+      api_version=arguments.api_version,
+    )
+    backend = backends.EndpointBackend(client, config)
+
+  def ask(folder: Path, ready: Callable[[], None] | None) -> None:
+    settings = generate.settings(config, backend.identity()) | named
+    settings_file.begin(folder / workdir.RUN, settings)
+    generate.generate(folder, problems, asked, config, backend, ready)
+
+  return ask
 
 
 def _sandbox(config: EvaluationConfig, arguments: argparse.Namespace) -> Sandbox:

@@ -277,6 +277,25 @@ def test_in_process_is_flagged_and_judges(sandbox):
     assert judge(sandbox, code, tests[1], in_process=True).outcome == "exited"
 
 
+def test_in_process_code_cannot_write_a_pass_of_its_own(sandbox):
+  """It answers for itself on every pipe, but does not know the secret of a pass."""
+  code = """
+import sys, time
+wire = sys.modules["inside.wire"]
+verdict = {"outcome": "passed", "detail": "", "failed_test": None}
+for pipe in range(3, 64):
+  try:
+    wire.send(pipe, {})  # the code is loaded
+    wire.send(pipe, {"verdict": verdict, "secret": "0" * 32})
+  except OSError:
+    pass
+time.sleep(99)
+"""
+  verdict = judge(sandbox, code, "assert f(2) == 3", in_process=True)
+  assert verdict.outcome == "opaque_result"
+  assert "without its secret" in verdict.detail
+
+
 def test_cpu_time_of_the_tests_counts_too(sandbox):
   verdict = judge(
     sandbox, "def f(): return 1", "f()\nwhile True: pass", cpu_seconds=0.3
