@@ -200,8 +200,8 @@ class EndpointBackend:
       if refused := [each for each in failures if isinstance(each[1], RefusedError)]:
         request, error = refused[-1]
         again = (
-          f"{len(refused)} of them for good: shorten max_new_tokens, or leave them out "
-          "with --subset"
+          f"{len(refused)} of them for good: in another --workdir lower "
+          "Evaluation.max_new_tokens, or leave them out with --subset"
         )
       raise RequestError(
         f"{len(failures)} of {len(wanted)} requests failed, {again}; the last, "

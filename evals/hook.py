@@ -101,6 +101,7 @@ def _hook(
     _make_room(folder, generate.settings(config, backend.identity()))
     with workdir.opened(folder, "evaluating") as mirror:
       scores = judge.judge(mirror.local, problems, asked, config, backend)["scores"]
+      workdir.note_benchmarks(mirror.local, None)
       if printed and step == setup.config.train.last_step:
         found = summary.read(mirror.local, problems, asked)
         seen = _seen(problems, setup.config.data)

@@ -8,7 +8,7 @@ import pytest
 
 from phi1_jax import InputError
 from phi1_jax.llm import endpoint
-from phi1_jax.llm.completions import CompletionsClient, RequestError
+from phi1_jax.llm.completions import CompletionsClient, RefusedError, RequestError
 
 pytest.importorskip("openai")
 
@@ -112,7 +112,7 @@ def test_asks_again_until_it_gives_up(server, complete, useless):
 
 @pytest.mark.parametrize("status", [401, 403, 404, 400, 413, 422])
 def test_a_refusal_is_of_the_endpoint_or_of_one_request(server, complete, status):
-  error = InputError if status in (401, 403, 404) else RequestError
+  error = InputError if status in (401, 403, 404) else RefusedError
   server.script = [(status, {"error": {"message": "no such model"}})] * 9
   with pytest.raises(error, match=f"refused with {status}.*no such model"):
     complete()
