@@ -81,7 +81,9 @@ def test_finetuning_on_prompts_and_completions(tmp_path):
   manifest = json.loads((tmp_path / "stores" / "files" / "manifest.json").read_bytes())
   assert manifest["documents"] == len(rows)
   assert manifest["loss_on"] == "completions"
-  records = (tmp_path / "runs" / "files_mine" / "metrics.jsonl").read_text().splitlines()
+  records = (
+    (tmp_path / "runs" / "files_mine" / "metrics.jsonl").read_text().splitlines()
+  )
   losses = [row["eval/loss"] for row in map(json.loads, records) if "eval/loss" in row]
   assert losses[-1] < losses[0]
   assert "def add(x, y):" in done.stdout
