@@ -145,7 +145,7 @@ class FileSource:
 def _changed(path: AnyPath) -> float:
   """Return the time of a file's last change, also of one copied with an older time."""
   _, changed = storage.stat(path)
-  return changed if storage.is_remote(path) else max(changed, path.stat().st_ctime)
+  return changed if storage.is_remote(path) else max(changed, os.stat(path).st_ctime)
 
 
 def _matches(pattern: str) -> list[_File]:
