@@ -173,7 +173,7 @@ def test_from_another_directory(tmp_path, monkeypatch):
   """Files and their includes are found from the repository root too."""
   monkeypatch.chdir(tmp_path)
   parts = gin_config.load(["gin/quickstart.gin"], [], CONFIGURABLES)
-  assert parts["Model"].num_parameters() == 1_318_656
+  assert parts["Model"].num_parameters() == 1_056_512
 
 
 def test_a_command_that_builds_one_part_reads_a_whole_run(tmp_path):

@@ -112,7 +112,7 @@ def test_a_killed_parent_leaves_no_worker_and_no_folder(level, busy):
   while left := {pid for pid in family if os.path.exists(f"/proc/{pid}")}:
     states = []
     for pid in left:
-      with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
+      with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended
         states.append(pathlib.Path(f"/proc/{pid}/stat").read_text())
     if all(") Z " in state for state in states):  # for an init that reaps nothing
       break
