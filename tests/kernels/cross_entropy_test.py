@@ -1,4 +1,4 @@
-"""The chunked loss against the plain one, and its memory."""
+"""The loss by its formula, the chunked loss against the plain one, and its memory."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from phi1_jax import InputError
 from phi1_jax.kernels.cross_entropy import cross_entropy
 
 
-def _operands(batch=2, length=12, embed=5, vocabulary=31, dtype="float32"):
+def operands(batch=2, length=12, embed=5, vocabulary=31, dtype="float32"):
   keys = jax.random.split(jax.random.key(0), 5)
   return (
     jax.random.normal(keys[0], (batch, length, embed), dtype),
@@ -20,16 +20,13 @@ def _operands(batch=2, length=12, embed=5, vocabulary=31, dtype="float32"):
   )
 
 
-def _mean_and_gradients(chunks, compute_dtype="float32", z_loss=0.0, **sizes):
-  hidden, kernel, bias, targets, weights = _operands(**sizes)
+def mean_and_gradients(chunks, dtype="float32", z_loss=0.0):
+  hidden, kernel, bias, targets, weights = operands(dtype=dtype)
 
   def mean(hidden, kernel, bias, weights):
-    sums = cross_entropy(
-      *(hidden, kernel, bias, targets, weights),
-      chunks=chunks,
-      compute_dtype=compute_dtype,
-      z_loss=z_loss,
-    )
+    arguments = hidden, kernel, bias, targets, weights
+    named = {"chunks": chunks, "compute_dtype": dtype, "z_loss": z_loss}
+    sums = cross_entropy(*arguments, **named)
     return 3 * sums.loss / sums.weight
 
   return jax.jit(jax.value_and_grad(mean, argnums=(0, 1, 2, 3)))(
@@ -37,34 +34,26 @@ def _mean_and_gradients(chunks, compute_dtype="float32", z_loss=0.0, **sizes):
   )
 
 
-def test_plain_by_log_softmax():
-  hidden, kernel, bias, targets, weights = _operands()
-  logits = np.asarray(hidden @ kernel + bias, np.float64)
-  log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-  picked = np.take_along_axis(log_p, np.asarray(targets)[..., None], -1)[..., 0]
-  sums = cross_entropy(
-    *(hidden, kernel, bias, targets, weights), chunks=None, compute_dtype="float32"
-  )
-  np.testing.assert_allclose(sums.loss, -(picked * weights).sum(), rtol=1e-6)
-  np.testing.assert_allclose(sums.weight, weights.sum(), rtol=1e-6)
-  assert sums.z_loss == 0
-
-
 @pytest.mark.parametrize("chunks", [None, 4])
-def test_z_loss_by_its_formula(chunks):
-  """Also: it adds 2·coefficient·log(Z)·softmax to the gradient of the logits."""
-  hidden, kernel, bias, targets, weights = _operands()
+def test_loss_and_z_loss_by_their_formulas(chunks):
+  """Also: z-loss adds 2·coefficient·log(Z)·softmax to the gradient of the logits."""
+  hidden, kernel, bias, targets, weights = operands()
 
   def sums(bias, z_loss):
-    operands = hidden, kernel, bias, targets, weights
-    return cross_entropy(
-      *operands, chunks=chunks, compute_dtype="float32", z_loss=z_loss
-    )
+    arguments = hidden, kernel, bias, targets, weights
+    named = {"chunks": chunks, "compute_dtype": "float32", "z_loss": z_loss}
+    return cross_entropy(*arguments, **named)
 
   logits = np.asarray(hidden @ kernel + bias, np.float64)
   log_z = np.log(np.exp(logits).sum(-1))
-  z_loss = 0.3 * (log_z**2 * weights).sum()
+  picked = np.take_along_axis(logits, np.asarray(targets)[..., None], -1)[..., 0]
   with_z, without = sums(bias, 0.3), sums(bias, 0.0)
+  np.testing.assert_allclose(
+    without.loss, ((log_z - picked) * weights).sum(), rtol=1e-6
+  )
+  np.testing.assert_allclose(without.weight, weights.sum(), rtol=1e-6)
+  assert without.z_loss == 0
+  z_loss = 0.3 * (log_z**2 * weights).sum()
   np.testing.assert_allclose(with_z.z_loss, z_loss, rtol=1e-6)
   np.testing.assert_allclose(with_z.loss, without.loss + z_loss, rtol=1e-6)
   softmax = np.exp(logits - log_z[..., None])
@@ -76,8 +65,8 @@ def test_z_loss_by_its_formula(chunks):
 @pytest.mark.parametrize("z_loss", [0.0, 0.2])
 @pytest.mark.parametrize("chunks", [1, 3, 12])
 def test_chunked_equals_plain_in_value_and_gradients(chunks, z_loss):
-  loss, gradients = _mean_and_gradients(chunks, z_loss=z_loss)
-  expected_loss, expected = _mean_and_gradients(None, z_loss=z_loss)
+  loss, gradients = mean_and_gradients(chunks, z_loss=z_loss)
+  expected_loss, expected = mean_and_gradients(None, z_loss=z_loss)
   atol, rtol = (1e-6, 1e-6) if z_loss else (3e-7, 1e-7)
   np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
   for ours, plain in zip(gradients, expected, strict=True):
@@ -86,8 +75,8 @@ def test_chunked_equals_plain_in_value_and_gradients(chunks, z_loss):
 
 
 def test_bfloat16_factors_sum_in_float32():
-  loss, gradients = _mean_and_gradients(3, "bfloat16", dtype="bfloat16")
-  expected_loss, expected = _mean_and_gradients(None, "bfloat16", dtype="bfloat16")
+  loss, gradients = mean_and_gradients(3, "bfloat16")
+  expected_loss, expected = mean_and_gradients(None, "bfloat16")
   np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
   assert [x.dtype for x in gradients] == [jnp.bfloat16, *[jnp.float32] * 3]
   for ours, plain in zip(gradients, expected, strict=True):
@@ -96,19 +85,14 @@ def test_bfloat16_factors_sum_in_float32():
 
 
 def test_chunked_never_holds_the_logits():
-  sizes = {"batch": 4, "length": 64, "embed": 8, "vocabulary": 4096}
-  logits_bytes = 4 * 64 * 4096 * 4
+  arguments, logits_bytes = operands(4, 64, 8, 4096), 4 * 64 * 4096 * 4
 
   def temporaries(chunks):
-    def loss(hidden, kernel, bias, targets, weights):
-      return cross_entropy(
-        *(hidden, kernel, bias, targets, weights),
-        chunks=chunks,
-        compute_dtype="float32",
-      )[0]
+    def loss(*operands):
+      return cross_entropy(*operands, chunks=chunks, compute_dtype="float32").loss
 
-    compiled = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(*_operands(**sizes))
-    return compiled.compile().memory_analysis().temp_size_in_bytes
+    compiled = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(*arguments).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
 
   assert temporaries(None) > logits_bytes
   assert temporaries(16) < logits_bytes / 4
@@ -117,4 +101,4 @@ def test_chunked_never_holds_the_logits():
 @pytest.mark.parametrize("chunks", [0, 5, 24])
 def test_refuses_chunks_that_do_not_divide(chunks):
   with pytest.raises(InputError, match=f"got chunks={chunks}, expected a divisor"):
-    cross_entropy(*_operands(), chunks=chunks, compute_dtype="float32")
+    cross_entropy(*operands(), chunks=chunks, compute_dtype="float32")
