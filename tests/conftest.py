@@ -90,6 +90,42 @@ def digests():
   return read
 
 
+# A run that compiles in seconds, on a store that `words_store` writes.
+_RUN = {
+  "Model.vocabulary_size": 320,
+  "Model.num_layers": 1,
+  "Model.num_heads": 2,
+  "Model.head_dim": 4,
+  "Model.rotary_dim": 2,
+  "Model.embed_dim": 8,
+  "Model.mlp_dim": 16,
+  "Model.max_length": 16,
+  "Model.dtype": "float32",
+  "Train.total_steps": 12,
+  "Train.batch_size": 4,
+  "Train.sequence_length": 16,
+  "Optimizer.peak_learning_rate": 1e-2,
+  "Optimizer.warmup_steps": 2,
+  "Optimizer.weight_decay": 0.1,
+  "Data.mixture": "words",
+  "Data.store": "store",
+  "Data.tokenizer": "train",
+  "Data.trained_vocabulary_size": 300,
+  "Runtime.compilation_cache": "compiled",
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_run():
+  """tiny_run({NAME: value}) is the gin file of a tiny run with other values."""
+
+  def text(changes=None):
+    values = {**_RUN, **(changes or {})}
+    return "".join(f"{name} = {value!r}\n" for name, value in values.items())
+
+  return text
+
+
 @pytest.fixture(scope="session")
 def words_store():
   """words_store(folder) writes a token store of random words there, for train."""
@@ -100,7 +136,9 @@ def words_store():
   tokenizer = {"name": "train", "digest": made.digest, "eos_id": 0}
   tokenizer["vocabulary_size"] = 300
 
-  def write(folder, *, seed=0, documents=100, held_out_every=20, tasks=("words",)):
+  def write(
+    folder, *, seed=0, documents=100, held_out_every=20, tasks=("words",), **facts
+  ):
     random, shards = np.random.default_rng(seed), []
     for index, task in enumerate(tasks):
       writer = ShardWriter(folder, index, len(tasks), task)
@@ -115,9 +153,8 @@ def words_store():
       "shards_per_task": 8,
       "curated": False,
       "tasks": {task: {"rate": "by_size"} for task in tasks},
-      "tokenizer": tokenizer,
     }
-    finish(folder, fields, shards)
+    finish(folder, {**fields, "tokenizer": {**tokenizer, **facts}}, shards)
     made.save(folder / tokenizers.FILE_NAME)
 
   return write

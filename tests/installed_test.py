@@ -1,6 +1,12 @@
-"""The wheel, in a folder without the checkout: all commands and all recipes."""
+"""The wheel, without a checkout: all commands, all recipes, and on a bare machine.
 
+A bare machine has JAX and little else: GPU images have no TensorFlow or seqio, and
+installing them there is not always possible. Nor is it Linux here.
+"""
+
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,11 +15,35 @@ from pathlib import Path
 
 import pytest
 
+from phi1_jax.telemetry.writers import read_metrics
+
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("train", "sample", "prepare", "compile", "convert", "curate")
-# What Linux alone has is taken away: files in /proc and /sys, and these functions.
-ELSEWHERE = """
-import os, sys, time
+MODULES = [*(f"phi1_jax.{name}" for name in COMMANDS), "evals"]
+ABSENT = ("tensorflow", "seqio", "tensorflow_datasets", "grain", "torch")
+ABSENT += ("transformers", "openai", "genai_prices", "wandb", "clu")
+
+# Importing what is absent fails as if it were not installed. The functions, and the
+# files in /proc and /sys, that Linux alone has are taken away.
+BARE = f"""
+import importlib.metadata, os, sys, time
+
+class Without:
+  def __init__(self, finder):
+    self.finder = finder
+  def find_spec(self, name, path=None, target=None):
+    if name.partition(".")[0] not in {ABSENT!r}:
+      return self.finder.find_spec(name, path, target)
+  def __getattr__(self, name):
+    return getattr(self.finder, name)
+
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+version = importlib.metadata.version
+def without(name):
+  if name in {ABSENT!r}:
+    raise importlib.metadata.PackageNotFoundError(name)
+  return version(name)
+importlib.metadata.version = without
 for module, name in (
   (os, "sched_getaffinity"), (os, "sched_setaffinity"), (time, "CLOCK_BOOTTIME")
 ):
@@ -22,6 +52,16 @@ def refuse(event, arguments):
   if event == "open" and str(arguments[0]).startswith(("/proc/", "/sys/")):
     raise FileNotFoundError(2, "no such file", arguments[0])
 sys.addaudithook(refuse)
+"""
+# Runs `python -m MODULE FLAGS` for each of its arguments, which are JSON.
+EACH = """
+import json, runpy, sys
+for module, *flags in map(json.loads, sys.argv[1:]):
+  sys.argv = [module, *flags]
+  try:
+    runpy.run_module(module, run_name="__main__")
+  except SystemExit as ended:
+    print("\\nended with", ended.code or 0, flush=True)
 """
 
 
@@ -45,82 +85,86 @@ def installed(tmp_path_factory):
   return place / "site"
 
 
-@pytest.fixture
-def run(installed, tmp_path):
-  """Runs `python -m WORDS` in an empty folder; returns its exit code and output."""
+@pytest.fixture(scope="module")
+def ran(installed, tmp_path_factory, tiny_run, words_store):
+  """Name of a command -> its exit code and output; and the folder it ran in."""
+  place = tmp_path_factory.mktemp("place")
+  words_store(place / "store", tasks=("lines", "words"))
+  changes = {"Train.total_steps": 20, "Train.log_every": 10, "Checkpoint.every": 10}
+  changes["Data.rates"] = {"words": 0.7, "lines": 0.3}
+  text = "include 'meshes/all_devices.gin'\n" + tiny_run(changes)
+  (place / "run.gin").write_text(text)
+  (place / "bare").mkdir()
+  (place / "bare" / "sitecustomize.py").write_text(BARE)
 
-  def run(*words, elsewhere=False):
-    path = [str(installed)]
-    if elsewhere:
-      (tmp_path / "elsewhere").mkdir()
-      (tmp_path / "elsewhere" / "sitecustomize.py").write_text(ELSEWHERE)
-      path.insert(0, str(tmp_path / "elsewhere"))
+  def run(commands, *path):
     done = subprocess.run(
-      [sys.executable, "-m", *words],
-      cwd=tmp_path,
-      env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+      [sys.executable, "-u", "-c", EACH, *map(json.dumps, commands.values())],
+      cwd=place,
+      env={**os.environ, "PYTHONPATH": os.pathsep.join([*path, str(installed)])},
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
       text=True,
       timeout=300,
     )
-    return done.returncode, done.stdout
+    assert done.returncode == 0, done.stdout
+    *parts, rest = re.split(r"^ended with (\d+)\n", done.stdout, flags=re.MULTILINE)
+    assert (len(parts), rest) == (2 * len(commands), "")
+    endings = zip(map(int, parts[1::2]), parts[::2], strict=True)
+    return dict(zip(commands, endings, strict=True))
 
-  return run
+  train = ("phi1_jax.train", "--gin_file=run.gin")
+  sample = ("phi1_jax.sample", "--checkpoint=out", "--prompt=for word in")
+  bare = {
+    "half": (*train, "--workdir=out", "--gin.Train.stop_at_step=10"),
+    "whole": (*train, "--workdir=out"),
+    "sample": (*sample, "--max_new_tokens=4"),
+    **{flag: (*train, "--workdir=wrong", flag) for flag in WRONG},
+    **{module: (module, "--help") for module in MODULES},
+  }
+  recipe = ("phi1_jax.train", "--gin_file=quickstart.gin", "--dry_run")
+  whole = {"recipe": recipe, "none": ("phi1_jax.train", "--gin_file=no_such.gin")}
+  return run(bare, str(place / "bare")) | run(whole), place
+
+
+WRONG = {
+  "--gin.Train.seed=@Mesh()": "got '@Mesh()'",
+  "--gin.Data.store=elsewhere": "Data.modules registers more",
+  "--gin.Runtime.wandb_project=x": "wandb is not installed",
+}
 
 
 def test_every_file_is_in_the_wheel(installed):
   """The data files too: recipes, prompts, problems, the page of the evals."""
   kinds = ("py", "txt", "jsonl", "css", "html", "js", "toml", "csv", "gz")
 
-  def files(root, package, kind):
-    return {path.relative_to(root) for path in (root / package).rglob(f"*.{kind}")}
+  def files(root, kind):
+    return {path.relative_to(root) for path in root.rglob(f"*.{kind}")}
 
   for package in ("phi1_jax", "evals"):
     for kind in kinds:
-      assert files(ROOT, package, kind) == files(installed, package, kind)
-  recipes = {path.relative_to(ROOT / "gin") for path in (ROOT / "gin").rglob("*.gin")}
-  shipped = installed / "phi1_jax" / "recipes"
-  assert {path.relative_to(shipped) for path in shipped.rglob("*.gin")} == recipes
+      assert files(ROOT / package, kind) == files(installed / package, kind)
+  recipes = installed / "phi1_jax" / "recipes"
+  assert files(recipes, "gin") == files(ROOT / "gin", "gin")
 
 
-def test_every_command_starts(run, tmp_path):
-  (tmp_path / "helps.py").write_text(
-    "import runpy, sys\nmodules, sys.argv[1:] = sys.argv[1:], ['--help']\n"
-    "for module in modules:\n"
-    "  try: runpy.run_module(module, run_name='__main__')\n"
-    "  except SystemExit as ended: assert not ended.code, module\n"
-    "  else: assert False, module\n"
-  )
-  code, output = run("helps", *(f"phi1_jax.{name}" for name in COMMANDS), "evals")
+@pytest.mark.parametrize("name", ["half", "whole", "sample", "recipe", *MODULES])
+def test_a_command_works(ran, name):
+  code, output = ran[0][name]
   assert code == 0, output
+  assert "Traceback" not in output
+  said = {"whole": "going on from step 10", "sample": "for word in"}
+  assert {**said, "recipe": "nothing was run"}.get(name, "") in output
+  if name == "whole":
+    rows = read_metrics(ran[1] / "out" / "metrics.jsonl")
+    assert [row["step"] for row in rows if "loss" in row] == [1, 10, 20]
 
 
-def test_a_recipe_from_any_folder(run):
-  code, output = run("phi1_jax.train", "--gin_file=quickstart.gin", "--dry_run")
-  assert code == 0, output
-  assert "nothing was run" in output
-  code, output = run("phi1_jax.train", "--gin_file=no_such.gin")
-  assert code == 2
-  assert "quickstart.gin" in output
-
-
-def test_a_model_is_trained_and_sampled_on_a_machine_that_is_not_linux(
-  run, tmp_path, words_store
-):
-  words_store(tmp_path / "store", tasks=("lines", "words"))
-  (tmp_path / "run.gin").write_text(
-    "include 'models/nano.gin'\ninclude 'meshes/all_devices.gin'\n"
-    "Model.vocabulary_size = 320\nTrain.total_steps = 3\nTrain.batch_size = 4\n"
-    "Train.sequence_length = 16\nOptimizer.peak_learning_rate = 1e-2\n"
-    "Optimizer.warmup_steps = 1\nOptimizer.weight_decay = 0.1\n"
-    "Data.mixture = 'words'\nData.store = 'store'\nData.tokenizer = 'train'\n"
-    "Data.trained_vocabulary_size = 300\n"
-    "Data.rates = {'words': 0.7, 'lines': 0.3}\n"
-  )
-  flags = ("--gin_file=run.gin", "--workdir=out")
-  code, output = run("phi1_jax.train", *flags, elsewhere=True)
-  assert code == 0, output
-  words = ("--checkpoint=out", "--prompt=for", "--max_new_tokens=2")
-  code, output = run("phi1_jax.sample", *words)
-  assert code == 0, output
+@pytest.mark.parametrize(
+  ("name", "named"), [*WRONG.items(), ("none", "quickstart.gin")]
+)
+def test_wrong_input(ran, name, named):
+  code, output = ran[0][name]
+  assert code == 2, output
+  assert named in output
+  assert "Traceback" not in output
