@@ -2,97 +2,52 @@ import dataclasses
 
 import pytest
 
-from phi1_jax import InputError, curate, prepare
+from phi1_jax import InputError
 from phi1_jax.cli import gin_config
 from phi1_jax.data.config import DataConfig
 from phi1_jax.training.setup import CONFIGURABLES
 
-RUN = """
-STEPS = 40
-Train.total_steps = %STEPS
-Train.batch_size = 8
-Train.sequence_length = 16
-Model.vocabulary_size = 64
-Model.num_layers = 2
-Model.num_heads = 2
-Model.head_dim = 4
-Model.rotary_dim = 2
-Model.embed_dim = 8
-Model.mlp_dim = 16
-Model.max_length = 16
-Optimizer.peak_learning_rate = 1
-Optimizer.warmup_steps = 2
-Optimizer.weight_decay = 0.1
-Data.mixture = "words"
-Data.store = "stores/words"
-"""
+
+@pytest.fixture
+def run(tiny_run):
+  """A whole run, with a macro."""
+  return tiny_run({"Train.total_steps": 1}) + "STEPS = 40\nTrain.total_steps = %STEPS\n"
 
 
 @pytest.fixture
-def load(tmp_path):
-  """Loads a whole run from lines added to `RUN`, and bindings of the command line."""
+def load(tmp_path, run):
+  """Loads a whole run from lines added to it, and bindings of the command line."""
 
-  def load(lines="", *bindings):
+  def load(lines="", *bindings, parts=CONFIGURABLES, text=run, **named):
     path = tmp_path / "run.gin"
-    path.write_text(RUN + lines)
-    return gin_config.load([str(path)], bindings, CONFIGURABLES)
+    path.write_text(text + lines)
+    return gin_config.load([str(path)], bindings, parts, **named)
 
   return load
-
-
-def test_builds_every_part(load):
-  parts = load("Data.modules = ['a', 'b']\nTrain.stop_at_step = 30\n")
-  assert set(parts) == set(CONFIGURABLES)
-  assert all(type(parts[name]) is cls for name, cls in CONFIGURABLES.items())
-  assert parts["Train"].total_steps == 40
-  assert parts["Train"].stop_at_step == 30
-  assert parts["Train"].log_every == 10  # a default
-  assert parts["Data"].modules == ("a", "b")  # gin's list, made hashable
-  assert type(parts["Optimizer"].peak_learning_rate) is float  # from 1
-
-
-def test_loads_do_not_mix(load):
-  assert load("", ("Train.seed", "7"))["Train"].seed == 7
-  assert load("")["Train"].seed == 0
-
-
-def test_later_files_and_flags_win():
-  files = ["gin/quickstart.gin", "gin/models/phi1_small.gin"]
-  flags = [("TOTAL_STEPS", "7"), ("Model.num_layers", "3"), ("Train.log_every", "1")]
-  parts = gin_config.load(files, flags, CONFIGURABLES)
-  assert parts["Train"].total_steps == 7
-  assert parts["Model"].num_layers == 3  # the flag's, not phi1_small's 20
-  assert parts["Model"].embed_dim == 1024
 
 
 @pytest.mark.parametrize(
   ("lines", "named"),
   [
-    ("NAME = 1\nData.store = 'stores/%NAME'", "nothing reads the macro NAME"),
     ("Modle.num_layers = 2", r"line \d+.*'Modle'.*Annotate, Checkpoint, Classifier"),
     ("Model.num_layer = 2", r"line \d+: Model.num_layer: no such parameter.*num_laye"),
     ("STEP = 3", r"run.gin, line \d+: nothing reads the macro STEP; .*: STEPS"),
     ("Train.seed = %SEEED", "%SEEED: the macro is read but never bound"),
     ("Train.seed = %gin.REQUIRED", "^Train.seed: required but not bound"),
     ("S = %gin.REQUIRED\nTrain.seed = %S", "^S: required but not bound.*--gin.S=V"),
-    ("A = %gin.REQUIRED\nS = %A\nTrain.seed = %S", "^A: required but not bound"),
     ("A = %B\nB = %A\nTrain.seed = %A", "in a circle"),
     ("Train.seed = True", r"Train.seed \(.*line \d+\): got True, expected"),
-    ("Train.seed = -1", r"Train.seed \(.*line \d+\): got -1, expected"),
     ("Model.remat = None", r"Model.remat \(.*\): got None, .*matrices"),
     ("Data.modules = 'a'", r"got 'a', expected .*such as .\('a',\)"),
-    ("Data.rates = {'a': True}", r"Data.rates .*got \{'a': True\}"),
     ("a/Train.seed = 3", r"^a/Train.seed: nothing reads a binding with a scope"),
     ("Train.seed = = 3", r"run.gin, line \d+: .*'Train.seed = = 3"),
     ("Data.rates = {'a': 1", r"run.gin: a bracket or quote is never closed"),
     ("include 'gin/nope.gin'", r"^gin/nope.gin: no such gin file"),
     ("Data.modules = 'a', 'b'", r"run.gin, line \d+: .*Data.modules"),
-    ("Train.seed 3", r"run.gin, line \d+: .*Train.seed 3"),
     ("Train.seed = @Mesh", r"Train.seed .*got '@Mesh'"),
     ("Train.seed = @Nope()", r"'@Nope\(\)'"),
     ("import nope_module", r"run.gin, line \d+: No module named 'nope_module'"),
     ("Data.modules = (%STEPS, 'a')", r"Data.modules .*expected a tuple"),
-    ("Train:\n  seed = 'a'", r"Train.seed \(.*line \d+\): got 'a', expected"),
     ("Data.rates = {[1]: 2.0}", r"run.gin: unhashable"),
   ],
 )
@@ -101,21 +56,6 @@ def test_refuses(load, lines, named):
     load(lines + "\n")
   assert str(error.value).count("\n") <= 1
   assert "0x" not in str(error.value)  # no addresses of objects
-
-
-@pytest.mark.parametrize("value", ["@Mesh", "@Mesh()", "(%STEPS, 'a')"])
-def test_a_flag_may_read_a_macro_but_no_reference(load, value):
-  with pytest.raises(
-    InputError, match=r"Data.store \(--gin.Data.store\): got .*expected"
-  ):
-    load("", ("Data.store", value))
-
-
-def test_a_parameter_without_default_must_be_bound(tmp_path):
-  path = tmp_path / "run.gin"
-  path.write_text(RUN.replace("Train.batch_size = 8\n", ""))
-  with pytest.raises(InputError, match=r"^Train.batch_size: required but not bound"):
-    gin_config.load([str(path)], [], CONFIGURABLES)
 
 
 @pytest.mark.parametrize(
@@ -158,56 +98,6 @@ def test_quoting_on_the_command_line(load, text, value):
     assert load("", ("Data.store", text))["Data"].store == value
 
 
-def test_a_value_cannot_smuggle_in_a_binding(load):
-  with pytest.raises(InputError, match=r"Train\.seed .*got '3\\nTrain\.batch_size"):
-    load("", ("Train.seed", "3\nTrain.batch_size = 16"))
-
-
-@pytest.mark.parametrize("name", ["a/Train.seed", "", "Train.seed.x", "Train.", "3"])
-def test_refuses_names_on_the_command_line(load, name):
-  with pytest.raises(InputError, match=r"expected Part\.parameter or MACRO"):
-    load("", (name, "3"))
-
-
-def test_from_another_directory(tmp_path, monkeypatch):
-  """Files and their includes are found from the repository root too."""
-  monkeypatch.chdir(tmp_path)
-  parts = gin_config.load(["gin/quickstart.gin"], [], CONFIGURABLES)
-  assert parts["Model"].num_parameters() == 1_056_512
-
-
-def test_a_command_that_builds_one_part_reads_a_whole_run(tmp_path):
-  path = tmp_path / "run.gin"
-  path.write_text(RUN)
-  parts = gin_config.load([str(path)], [], {"Data": DataConfig})
-  assert parts == {"Data": DataConfig("words", "stores/words")}
-  path.write_text(RUN + "Modle.x = 1\n")
-  with pytest.raises(InputError, match="Modle"):
-    gin_config.load([str(path)], [], {"Data": DataConfig})
-  # A macro counts as read by a part that this command leaves alone, but not by none.
-  path.write_text(RUN + "STPES = 1\n")
-  with pytest.raises(InputError, match=r"nothing reads the macro STPES; .*: STEPS"):
-    gin_config.load([str(path)], [], {"Data": DataConfig})
-
-
-def test_text_goes_through_load_again(load, tmp_path):
-  parts = load("Data.rates = {'ü\"': 0.5}\nData.modules = ('a',)\nMesh.data = 2\n")
-  parts["Checkpoint"] = dataclasses.replace(
-    parts["Checkpoint"], resume_from="a'\\\n% = #"
-  )
-  path = tmp_path / "config.gin"
-  path.write_text(gin_config.text(parts))
-  assert gin_config.load([str(path)], [], CONFIGURABLES) == parts
-  assert "%" not in gin_config.text(load())
-
-
-def test_parts_are_what_the_commands_register():
-  registered = {*CONFIGURABLES, *curate.CONFIGURABLES, "Data", "Evaluation"}
-  registered |= {"Grade", "Study"}
-  assert "DataConfig" in vars(prepare)
-  assert set(gin_config.CONFIGURABLES) == registered
-
-
 @pytest.mark.parametrize(
   ("lines", "bindings", "expected"),
   [
@@ -247,12 +137,60 @@ def test_an_override_with_effect_is_taken(load, lines, bindings):
   assert load(lines, *bindings)["Train"].seed == 5
 
 
-def test_overrides_of_other_parts(tmp_path):
-  """`prepare` builds one part of a run's file."""
-  path = tmp_path / "run.gin"
-  path.write_text(RUN)
+@pytest.mark.parametrize(
+  ("name", "value", "named"),
+  [
+    *(("Data.store", value, r"Data.store \(--gin.Data.store\): got .*expected")
+      for value in ("@Mesh", "@Mesh()", "(%STEPS, 'a')")),
+    ("Train.seed", "3\nTrain.batch_size = 16", r"got '3\\nTrain\.batch_size"),
+    *((name, "3", r"expected Part\.parameter or MACRO")
+      for name in ("a/Train.seed", "", "Train.seed.x", "Train.", "3")),
+  ],
+)  # fmt: skip
+def test_refuses_on_the_command_line(load, name, value, named):
+  with pytest.raises(InputError, match=named):
+    load("", (name, value))
+
+
+def test_builds_every_part_and_text_goes_through_load_again(load):
+  lines = "Data.modules = ['a', 'b']\nTrain.stop_at_step = 30\nMesh.data = 2\n"
+  parts = load(
+    f"{lines}Data.rates = {{'ü\"': 0.5}}\nOptimizer.peak_learning_rate = 1\n"
+  )
+  assert all(type(parts[name]) is cls for name, cls in CONFIGURABLES.items())
+  assert (parts["Train"].total_steps, parts["Train"].stop_at_step) == (40, 30)
+  assert parts["Data"].modules == ("a", "b")  # gin's list, made hashable
+  assert type(parts["Optimizer"].peak_learning_rate) is float
+  odd = "a'\\\n% = #"
+  parts["Checkpoint"] = dataclasses.replace(parts["Checkpoint"], resume_from=odd)
+  assert load(text=gin_config.text(parts)) == parts
+  assert "%" not in gin_config.text(load())
+
+
+def test_later_files_and_flags_win(tmp_path, monkeypatch):
+  """Files and their includes are found from another folder too."""
+  monkeypatch.chdir(tmp_path)
+  files = ["gin/quickstart.gin", "gin/models/phi1_small.gin"]
+  flags = [("TOTAL_STEPS", "7"), ("Model.num_layers", "3"), ("Train.log_every", "1")]
+  parts = gin_config.load(files, flags, CONFIGURABLES)
+  assert parts["Train"].total_steps == 7
+  assert parts["Model"].num_layers == 3  # the flag's, not phi1_small's 20
+  assert parts["Model"].embed_dim == 1024
+
+
+def test_a_command_that_builds_one_part_reads_a_whole_run(load, run):
   only = {"Data": DataConfig}
+  parts = load(parts=only)
+  assert parts["Data"].mixture == "words"
+  assert len(parts) == 1
+  with pytest.raises(InputError, match="Modle"):
+    load("Modle.x = 1\n", parts=only)
+  # A macro counts as read by a part that this command leaves alone, but not by none.
+  with pytest.raises(InputError, match=r"nothing reads the macro STPES; .*: STEPS"):
+    load("STPES = 1\n", parts=only)
   for binding in [("Train.seed", "1"), ("STEPS", "9")]:
     with pytest.raises(InputError, match="has no effect: this command reads Data"):
-      gin_config.load([str(path)], [binding], only)
-    assert gin_config.load([str(path)], [binding], only, partial=True)
+      load("", binding, parts=only)
+    assert load("", binding, parts=only, partial=True)
+  with pytest.raises(InputError, match=r"^Train.batch_size: required but not bound"):
+    load(text=run.replace("Train.batch_size = 4\n", ""))

@@ -6,11 +6,6 @@ from phi1_jax.cli import progress
 from phi1_jax.cli.progress import Progress
 
 
-class Terminal(io.StringIO):
-  def isatty(self):
-    return True
-
-
 @pytest.fixture
 def clock(monkeypatch):
   """Seconds that a test sets; what plain lines are timed by."""
@@ -19,46 +14,41 @@ def clock(monkeypatch):
   return now
 
 
-def test_plain_lines(clock):
-  stream = io.StringIO()
-  with Progress(2000, "tokens", "writing a", stream=stream) as bar:
-    for second in (4, 9.9, 10, 15):
-      clock[0] = second
-      bar.update(250, loss="1.5")
-    clock[0] = 20
-  assert stream.getvalue().splitlines() == [
-    # 750 of 2000 after 10 s: 75/s, so 1250 more take 16.7 s.
-    "writing a: 750 tokens of 2,000 (38%), 75.0/s, 00:16 left, loss 1.5",
-    "writing a: 1,000 tokens of 2,000 (50%), 50.0/s, 00:20 left",
-  ]
-
-
-def test_work_of_an_earlier_run_is_no_part_of_the_rate(clock):
-  stream = io.StringIO()
-  with Progress(100, "steps", "training", initial=50, stream=stream) as bar:
-    clock[0] = 10
-    bar.update(10)
-  first = stream.getvalue().splitlines()[0]
-  assert first == "training: 60 steps of 100 (60%), 1.00/s, 00:40 left"
-
-
 @pytest.mark.parametrize(
-  ("total", "done", "shown"), [(16, 1, 0), (99, 2, 0), (39, 2, 1)]
+  ("total", "initial", "updates", "lines"),
+  [
+    # 750 of 2000 after 10 s: 75/s, so 1250 more take 16.7 s.
+    (
+      2000,
+      0,
+      [(4, 250), (9.9, 250), (10, 250), (15, 250), (20, 0)],
+      [
+        "work: 750 units of 2,000 (38%), 75.0/s, 00:16 left, loss 1.5",
+        "work: 1,000 units of 2,000 (50%), 50.0/s, 00:20 left, loss 1.5",
+      ],
+    ),
+    # Work of an earlier run is no part of the rate.
+    (
+      100,
+      50,
+      [(10, 10)],
+      ["work: 60 units of 100 (60%), 1.00/s, 00:40 left, loss 1.5"],
+    ),
+    (None, 0, [(10, 3)], ["work: 3 units, 0.300/s, loss 1.5"]),
+    # The first units tell no time left.
+    (16, 0, [(60, 1)], ["work: 1 units of 16 (6%), 0.0167/s, loss 1.5"]),
+  ],
 )
-def test_the_first_units_tell_no_time_left(clock, total, done, shown):
+def test_plain_lines(clock, total, initial, updates, lines):
   stream = io.StringIO()
-  bar = Progress(total, "shards", "writing a", stream=stream)
-  clock[0] = 60
-  bar.update(done)
-  assert stream.getvalue().count(" left") == shown
+  with Progress(total, "units", "work", initial=initial, stream=stream) as bar:
+    for second, number in updates:
+      clock[0] = second
+      bar.update(number, loss="1.5")
+  assert stream.getvalue().splitlines()[: len(lines)] == lines
 
 
-def test_no_total_and_no_lines(clock):
-  stream = io.StringIO()
-  with Progress(None, "files", "reading", stream=stream) as bar:
-    bar.update(3)
-    clock[0] = 1
-  assert stream.getvalue() == "reading: 3 files, 3.00/s\n"
+def test_no_lines(clock):
   silent = io.StringIO()
   with Progress(5, "files", "reading", interval=None, stream=silent) as bar:
     clock[0] = 100
@@ -69,14 +59,11 @@ def test_no_total_and_no_lines(clock):
 
 def test_a_bar_on_a_terminal(monkeypatch):
   monkeypatch.setenv("COLUMNS", "100")
-  stream = Terminal()
+  stream = io.StringIO()
+  monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
   with Progress(10, "steps", "training", initial=2, stream=stream) as bar:
     bar.update(8, loss="1.5")
     bar.write("a row")
     bar.update(0, running="b")  # the figures change without progress
-  shown = stream.getvalue()
-  assert "\r" in shown
-  assert "a row\n" in shown
-  assert "10.0/10.0" in shown
-  assert "loss=1.5" in shown
-  assert "running=b" in shown
+  for text in ("\r", "a row\n", "10.0/10.0", "loss=1.5", "running=b"):
+    assert text in stream.getvalue()
