@@ -13,16 +13,7 @@ from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import Decoder
 
 CONFIG = ModelConfig(
-  vocabulary_size=97,
-  num_layers=3,
-  num_heads=5,
-  head_dim=14,
-  rotary_dim=6,
-  embed_dim=11,
-  mlp_dim=13,
-  max_length=32,
-  initializer_range=0.3,
-  dtype="float32",
+  *(97, 3, 5, 14, 6, 11, 13, 32), initializer_range=0.3, dtype="float32"
 )
 LENGTH = 17
 
@@ -102,21 +93,14 @@ def test_a_head_that_is_tied_to_the_embedding(read):
   np.testing.assert_allclose(logits_BTV, full_BTV, atol=2e-5)
 
 
-def test_matrices_take_the_computations_dtype_and_norms_do_not():
-  config = ModelConfig(**{**CONFIG.__dict__, "dtype": "bfloat16"})
-  init = jax.jit(Decoder(config).init)
-  params = nn.unbox(init(jax.random.key(1), jnp.zeros((1, 1), int)))
+def test_matrices_take_the_computations_dtype_and_consumed_parameters_are_free():
+  config = dataclasses.replace(CONFIG, dtype="bfloat16")
+  params = nn.unbox(Decoder(config).init(jax.random.key(1), jnp.zeros((1, 1), int)))
   split = caches.by_layer(params["params"], config)
   assert len(split["layers"]) == config.num_layers
   assert split["layers"][0]["mlp"]["up"]["kernel"].dtype == jnp.bfloat16
   assert split["layers"][0]["norm"]["scale"].dtype == jnp.float32
   assert split["head"]["bias"].dtype == jnp.float32
-
-
-def test_consumed_parameters_are_free_and_equal():
-  init = jax.jit(Decoder(CONFIG).init)
-  params = nn.unbox(init(jax.random.key(1), jnp.zeros((1, 1), int)))
-  kept = caches.by_layer(params["params"], CONFIG)
-  consumed = caches.by_layer(params["params"], CONFIG, consume=True)
+  consumed = caches.by_layer(params["params"], config, consume=True)
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(params))
-  jax.tree.map(np.testing.assert_array_equal, kept, consumed)
+  jax.tree.map(np.testing.assert_array_equal, split, consumed)

@@ -11,16 +11,6 @@ from phi1_jax.model import decoder
 from phi1_jax.model.config import ModelConfig
 
 _GIN = pathlib.Path(__file__).parents[2] / "gin" / "models"
-_TINY = {
-  "vocabulary_size": 31,
-  "num_layers": 2,
-  "num_heads": 3,
-  "head_dim": 5,
-  "rotary_dim": 4,
-  "embed_dim": 7,
-  "mlp_dim": 11,
-  "max_length": 13,
-}
 
 
 def _model(file: str) -> ModelConfig:
@@ -43,12 +33,6 @@ def test_parameter_count_of_formula_file_and_tree(file, count):
   assert sum(shape.size for shape in shapes) == count
   first_line = (_GIN / file).read_text().splitlines()[0]
   assert first_line.startswith(f"# {count:,} parameters")
-
-
-def test_parameter_count_of_primes():
-  config = ModelConfig(**_TINY)
-  shapes = jax.tree.leaves(decoder.parameter_shapes(config))
-  assert config.num_parameters() == sum(shape.size for shape in shapes)
 
 
 def test_flops_of_phi1():

@@ -30,25 +30,31 @@ def test_temperature_draws_by_probability(temperature):
 
 
 @pytest.mark.parametrize(
-  ("k", "kept"), [(1, [1]), (2, [1, 3]), (3, [1, 3, 4]), (99, [0, 1, 2, 3, 4])]
+  ("limit", "kept"),
+  [
+    *(({"top_k": 1}, [1]), ({"top_k": 3}, [1, 3, 4]), ({"top_k": 99}, [0, 1, 2, 3, 4])),
+    # The smallest set that reaches p.
+    *(({"top_p": 0.39}, [1]), ({"top_p": 0.41}, [1, 3]), ({"top_p": 0.64}, [1, 3])),
+    *(({"top_p": 0.66}, [1, 3, 4]), ({"top_p": 1.0}, [0, 1, 2, 3, 4])),
+  ],
 )
-def test_top_k_keeps_the_k_most_probable(k, kept):
-  assert np.flatnonzero(draws(methods.Method(1.0, top_k=k))).tolist() == kept
+def test_top_k_and_top_p_keep_the_most_probable(limit, kept):
+  assert np.flatnonzero(draws(methods.Method(1.0, **limit))).tolist() == kept
 
 
 @pytest.mark.parametrize(
-  ("p", "kept"),
+  ("numbers", "named"),
   [
-    (0.39, [1]),
-    (0.41, [1, 3]),
-    (0.64, [1, 3]),
-    (0.66, [1, 3, 4]),
-    (0.9, [1, 2, 3, 4]),
-    (1.0, [0, 1, 2, 3, 4]),
+    ((1.0, 5, 0.9), "top_k=5"),
+    ((0, 5, None), "greedy"),
+    ((-1.0, None, None), "temperature"),
+    ((1.0, 0, None), "top_k"),
+    ((1.0, None, 0.0), "top_p"),
   ],
 )
-def test_top_p_keeps_the_smallest_set_that_reaches_p(p, kept):
-  assert np.flatnonzero(draws(methods.Method(1.0, top_p=p))).tolist() == kept
+def test_refuses(numbers, named):
+  with pytest.raises(InputError, match=named):
+    methods.Method(*numbers)
 
 
 def test_a_row_draws_by_its_own_key_alone():
@@ -59,22 +65,6 @@ def test_a_row_draws_by_its_own_key_alone():
     part = slice(row, row + 1)
     alone = methods.Method(1.0).choose(logits_BV[part], keys[part])
     assert alone.tolist() == together[part].tolist()
-
-
-@pytest.mark.parametrize(
-  ("numbers", "named"),
-  [
-    ((1.0, 5, 0.9), "top_k=5"),
-    ((0, 5, None), "greedy"),
-    ((-1.0, None, None), "temperature"),
-    ((1.0, 0, None), "top_k"),
-    ((1.0, None, 1.5), "top_p"),
-    ((1.0, None, 0.0), "top_p"),
-  ],
-)
-def test_refuses(numbers, named):
-  with pytest.raises(InputError, match=named):
-    methods.Method(*numbers)
 
 
 def test_top_p_by_sorting_gives_the_same_set():

@@ -9,15 +9,8 @@ from phi1_jax.model.decoder import Decoder
 from phi1_jax.sampling import methods, score, stopping
 from phi1_jax.sampling.sampler import Request, Sampler
 
-PROMPTS = [
-  "def f(x):\n  return",
-  "a",
-  "",
-  "abc def\n  return x",
-  "x + 1\n" * 6,
-  "return (x",
-  "hij " * 9,
-]
+PROMPTS = ["def f(x):\n  return", "a", "", "abc def\n  return x", "x + 1\n" * 6]
+PROMPTS += ["return (x", "hij " * 9]
 
 
 def requests(count=7, new=24, **fields):
@@ -68,16 +61,14 @@ def test_greedy_is_what_the_plain_forward_pass_says(loaded, greedy):
   assert len({c.tokens for c in greedy.values()}) > 3  # the model is not a constant
 
 
-@pytest.mark.parametrize("slots", [1, 7, 64])
-def test_greedy_text_is_the_same_at_every_batch_size(loaded, greedy, slots):
-  assert texts(run(Sampler(loaded, methods.Method(), slots=slots), requests())) == (
-    texts(greedy)
-  )
-
-
-@pytest.mark.parametrize("axes", [(8, 1, 1), (2, 2, 2), (1, 8, 1)])
-def test_greedy_text_is_the_same_on_eight_devices(load, greedy, axes):
-  sampler = Sampler(load(*axes), methods.Method(), slots=3)
+@pytest.mark.parametrize(
+  ("slots", "axes"),
+  [(1, (1, 1, 1)), (64, (1, 1, 1)), (3, (8, 1, 1)), (3, (2, 2, 2))],
+)
+def test_greedy_text_is_the_same_at_every_batch_size_and_mesh(
+  load, greedy, slots, axes
+):
+  sampler = Sampler(load(*axes), methods.Method(), slots=slots)
   assert sampler.slots % (axes[0] * axes[1]) == 0
   assert texts(run(sampler, requests())) == texts(greedy)
 
@@ -122,21 +113,19 @@ def test_text_ends_with_the_token_that_completes_a_stop(loaded, greedy):
     assert len(done.log_probs) == len(done.tokens)
 
 
-def biased(loaded, ids):
-  """The model with large logits for some ids."""
-  head = loaded.params["head"]
-  head = {**head, "bias": head["bias"].at[ids].add(1e4)}
-  return dataclasses.replace(loaded, params={**loaded.params, "head": head})
+def test_end_of_text_is_no_part_of_a_text_and_padding_ids_are_never_chosen(
+  loaded, tokenizer
+):
+  def biased(ids):
+    """The model with large logits for some ids."""
+    head = loaded.params["head"]
+    head = {**head, "bias": head["bias"].at[ids].add(1e4)}
+    return dataclasses.replace(loaded, params={**loaded.params, "head": head})
 
-
-def test_end_of_text_ends_a_text_and_is_no_part_of_it(loaded, tokenizer):
-  certain = biased(loaded, tokenizer.eos_id)
-  done = run(Sampler(certain, methods.Method(), slots=3), requests())
-  assert {(c.text, c.tokens, c.finish) for c in done.values()} == {("", (), "eos")}
-
-
-def test_padding_ids_of_the_vocabulary_are_never_chosen(loaded, tokenizer):
-  padded = biased(loaded, slice(tokenizer.vocabulary_size, None))
+  certain = Sampler(biased(tokenizer.eos_id), methods.Method(), slots=3)
+  done = run(certain, requests()).values()
+  assert {(c.text, c.tokens, c.finish) for c in done} == {("", (), "eos")}
+  padded = biased(slice(tokenizer.vocabulary_size, None))
   done = run(Sampler(padded, methods.Method(0.8), slots=4), requests(3))
   assert all(max(c.tokens) < tokenizer.vocabulary_size for c in done.values())
 

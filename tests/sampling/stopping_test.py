@@ -20,20 +20,6 @@ def test_cut(text, stops, expected):
   assert stopping.cut(text, stops) == expected
 
 
-@pytest.mark.parametrize(
-  ("text", "stops", "expected"),
-  [
-    ("x = 1\nde", ["\ndef"], 5),
-    ("x = 1\ndx", ["\ndef"], 8),
-    ("x = 1\n", ["\ndef", "\n\n\n"], 5),
-    ("ab\ufffd", [], 2),
-    ("ab", [], 2),
-  ],
-)
-def test_settled(text, stops, expected):
-  assert stopping.settled(text, stops) == expected
-
-
 @given(st.text("ab\n", max_size=12), st.text("ab\n", max_size=12))
 def test_what_is_settled_is_never_taken_back(text, more):
   stops = ["\nab", "bb", "aba"]

@@ -23,12 +23,6 @@ def test_the_share_of_the_time_since_the_first_start(tmp_path):
   }
 
 
-def test_a_run_that_went_on_with_another_one(tmp_path):
-  goodput.note_start(tmp_path, 4.0)
-  spent = goodput.measure(tmp_path, [row(1001, 2.0), row(1003, 1.0)], now=2e9)
-  assert spent["training_seconds"] == 4.0
-
-
 def test_lines_of_earlier_versions_and_torn_ones(tmp_path):
   lines = [{"time": 1.0, "state": "starting"}, {"time": 2.0, "state": "training"}]
   text = "".join(json.dumps(line) + "\n" for line in lines)

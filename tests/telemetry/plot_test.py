@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.telemetry.plot import plot_loss, smooth
+from phi1_jax.telemetry.plot import plot_loss
 
 
 def write(path, rows):
@@ -61,6 +61,9 @@ def test_short_runs_can_be_drawn(tmp_path, count):
   metrics = write(tmp_path / "metrics.jsonl", rows(count))
   plot_loss(metrics, tmp_path / "loss.png", name="x")
   assert (tmp_path / "loss.png").stat().st_size > 1000
+  write(metrics, [{"step": 1, "loss": None}])
+  with pytest.raises(InputError, match="holds no loss to draw yet"):
+    plot_loss(metrics, tmp_path / "loss.png", name="x")
 
 
 def test_one_spike_does_not_flatten_the_curve(tmp_path, monkeypatch):
@@ -73,15 +76,3 @@ def test_one_spike_does_not_flatten_the_curve(tmp_path, monkeypatch):
   figure = draw(monkeypatch, metrics, tmp_path / "loss.png")
   assert figure.axes[0].get_ylim()[1] < 13
   assert figure.axes[0].lines[1].get_ydata().max() < 10
-
-
-def test_smooth_is_a_median_of_neighbours():
-  values = np.array([1.0, 2.0, 100.0, 3.0, 4.0])
-  assert smooth(values, 3).tolist() == [1.5, 2.0, 3.0, 4.0, 3.5]
-  assert smooth(values, 1).tolist() == values.tolist()
-
-
-def test_a_file_without_a_loss_is_refused(tmp_path):
-  metrics = write(tmp_path / "metrics.jsonl", [{"step": 1, "loss": None}])
-  with pytest.raises(InputError, match="holds no loss to draw yet"):
-    plot_loss(metrics, tmp_path / "loss.png", name="x")

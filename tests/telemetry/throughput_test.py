@@ -1,45 +1,33 @@
+import math
+
 import pytest
 
-from phi1_jax.telemetry.throughput import (
-  Throughput,
-  model_flops_utilisation,
-)
+from phi1_jax.telemetry.terminal import format_row, human
+from phi1_jax.telemetry.throughput import Throughput, model_flops_utilisation
 
 
 class Clock:
-  def __init__(self):
-    self.now = 100.0
+  now = 100.0
 
   def __call__(self) -> float:
     return self.now
 
 
 @pytest.mark.parametrize(
-  ("device_kind", "tokens_per_second"),
+  ("kind", "tokens_per_second"),
   # tokens/s per chip of phi-1 at 50% MFU, with 8.48e9 FLOPs per token.
   [
     *[("TPU v4", 16.2e3), ("TPU v5 lite", 11.6e3), ("TPU v5", 27.1e3)],
     *[("TPU v6 lite", 54e3), ("NVIDIA A100-SXM4-80GB", 18.4e3)],
-    *[("NVIDIA H100 80GB HBM3", 58.3e3), ("NVIDIA H200", 58.3e3)],
-    ("NVIDIA L4", 7.1e3),
+    *[("NVIDIA H100 80GB HBM3", 58.3e3), ("NVIDIA L4", 7.1e3)],
+    *[(kind, None) for kind in ("cpu", "NVIDIA H200 MIG 1g.18gb", "TPU v9", "")],
   ],
 )
-def test_mfu_of_known_devices(device_kind, tokens_per_second):
-  mfu = model_flops_utilisation(
-    8 * tokens_per_second,
-    flops_per_token=8.48e9,
-    device_kind=device_kind,
-    num_devices=8,
-  )
-  assert mfu == pytest.approx(0.5, rel=0.01)
-
-
-@pytest.mark.parametrize("kind", ["cpu", "NVIDIA H200 MIG 1g.18gb", "TPU v9", ""])
-def test_unknown_devices_have_no_mfu(kind):
-  assert (
-    model_flops_utilisation(1.0, flops_per_token=1.0, device_kind=kind, num_devices=1)
-    is None
-  )
+def test_mfu_of_devices(kind, tokens_per_second):
+  arguments = {"flops_per_token": 8.48e9, "device_kind": kind, "num_devices": 8}
+  found = model_flops_utilisation(8 * (tokens_per_second or 1.0), **arguments)
+  expected = None if tokens_per_second is None else pytest.approx(0.5, rel=0.01)
+  assert found == expected
 
 
 def test_figures_between_two_rows():
@@ -93,3 +81,36 @@ def test_step_times_are_those_since_the_last_row_without_pauses():
   assert [row[name] for name in names] == [6.0, 10.0, 11.0]
   steps(3.0)
   assert throughput.take()["step_seconds_max"] == 3.0
+
+
+ROW = {
+  "loss": 2.34567,
+  "grad_norm": 0.5,
+  "learning_rate": 1e-3,
+  "tokens_seen": 1.2e9,
+  "tokens_per_second": 12_345.0,
+  "mfu": 0.512,
+  "step_seconds": 0.8,
+  "input_wait_seconds": 0.0004,
+}
+
+
+@pytest.mark.parametrize(
+  ("value", "text"),
+  [
+    *[(0, "0"), (950, "950"), (12_345, "12.3k"), (999_700, "1.00M"), (1000, "1.00k")],
+    *[(1_418_270_720, "1.42B"), (1e13, "10T"), (100e6, "100M"), (-1500, "-1.50k")],
+    *[(math.nan, "nan"), (math.inf, "inf")],
+  ],
+)
+def test_human(value, text):
+  assert human(value) == text
+
+
+def test_a_training_row():
+  """Unknown figures, and those that are for files, are left out."""
+  row = ROW | {"hbm_peak_gib": None, "step_seconds_p90": 0.9, "eval/loss": 1.5}
+  assert format_row(1200, row, 51_000) == (
+    "step  1,200/51,000  loss  2.3457  grad   0.500  lr 1.00e-03  1.20B tokens  "
+    "12.3k tok/s  MFU 51.2%  800.0 ms/step  input   0.4 ms  eval/loss 1.5"
+  )
