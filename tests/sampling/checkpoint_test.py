@@ -5,6 +5,7 @@ import pytest
 
 from evals import __main__ as evals
 from phi1_jax import InputError, convert, sample
+from phi1_jax.sampling import checkpoint
 
 
 @pytest.mark.parametrize(
@@ -23,19 +24,26 @@ def test_several_hosts_are_refused(tmp_path, monkeypatch, main, words):
 
 
 @pytest.mark.parametrize(
-  ("environment", "named"),
+  ("environment", "hosts"),
   [
-    ({"TPU_WORKER_HOSTNAMES": "a,b"}, "got devices of 2 hosts, expected those of one"),
-    ({"TPU_PROCESS_ADDRESSES": "a,b,c"}, "got devices of 3 hosts"),
-    ({"TPU_WORKER_HOSTNAMES": "localhost"}, "no checkpoint here"),
-    ({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_PROCESS_BOUNDS": "1,1,1"}, "no checkpoint"),
+    ({"TPU_WORKER_HOSTNAMES": "a,b"}, 2),
+    ({"TPU_PROCESS_ADDRESSES": "a,b,c"}, 3),
+    ({"TPU_WORKER_HOSTNAMES": "localhost"}, 1),
+    ({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_PROCESS_BOUNDS": "1,1,1"}, 1),
   ],
 )
-def test_a_slice_of_several_hosts_is_refused_at_once(monkeypatch, environment, named):
+def test_a_slice_of_several_hosts_is_refused_at_once(monkeypatch, environment, hosts):
   """JAX would wait for the others; no device is touched before."""
   for name, value in environment.items():
     monkeypatch.setenv(name, value)
-  monkeypatch.setitem(jax.config.values, "jax_platforms", "tpu")
   monkeypatch.setattr(jax, "process_count", lambda: 1)
-  with pytest.raises(InputError, match=named):
-    sample.main(["--checkpoint=runs/nowhere", "--prompt=a"])
+  before = jax.config.values["jax_platforms"]
+  jax.config.update("jax_platforms", "tpu")
+  try:
+    if hosts == 1:
+      checkpoint.check_one_host()
+    else:
+      with pytest.raises(InputError, match=f"got devices of {hosts} hosts"):
+        checkpoint.check_one_host()
+  finally:
+    jax.config.update("jax_platforms", before)
