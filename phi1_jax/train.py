@@ -9,6 +9,8 @@ tokenizer.json, loss.png and summary.json there.
 """
 
 import argparse
+import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -83,6 +85,11 @@ def _train(arguments: argparse.Namespace) -> int:
     hooks.serve_profiles(run)
     with hosts.shared_errors("looking for checkpoints"):
       preflight.check_start(run)
+      done = workdirs.is_summed_up(run, gin_config.text(parts))
+    if hosts.exchange("is the run done", done)[0]:
+      if hosts.is_first():
+        print(f"was done already; see {run.workdir}/{workdirs.SUMMARY}")
+      return command.DONE
 
     # ---- Build the token store if it is missing, and open it.
     store = stores.open_store(run, stop)
@@ -92,7 +99,6 @@ def _train(arguments: argparse.Namespace) -> int:
     # ---- Train to the last step, or to a stop signal.
     with workdirs.described(run, gin_config.text(parts), store):
       started = time.perf_counter()
-      was_done = workdirs.is_summed_up(run)
       with hosts.shared_errors("making hooks"):
         periodic = [hooks.held_out_loss(run, store), hooks.profile(run)]
         periodic += hooks.named(named_hooks, run, store)
@@ -106,8 +112,6 @@ def _train(arguments: argparse.Namespace) -> int:
       if hosts.is_first():
         if not done:
           text = f"stopped after saving; run the same command to go on ({run.workdir})"
-        elif was_done:
-          text = f"was done already; see {run.workdir}/{workdirs.SUMMARY}"
         else:
           text = workdirs.sum_up(run, store, time.perf_counter() - started)
         print(text)
@@ -115,4 +119,6 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+  # Until there is something to save, a preempted machine needs no more than the code.
+  signal.signal(signal.SIGTERM, lambda *_: os._exit(command.PREEMPTED))
   command.run(main)

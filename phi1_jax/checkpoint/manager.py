@@ -506,5 +506,5 @@ def check_meta(
       ours = ", ".join(f"{key}={want.get(key)}" for key in keys)
     raise InputError(
       f"{path}: this checkpoint has another {name}: got {theirs}, expected {ours}; "
-      "change the gin bindings, or use another --workdir"
+      "change the gin bindings, or use another checkpoint or --workdir"
     )

@@ -10,7 +10,12 @@ from phi1_jax.cli import command
 
 
 def run(
-  module: str, arguments: Sequence[str], stopping: Callable[[], bool], doing: str
+  module: str,
+  arguments: Sequence[str],
+  stopping: Callable[[], bool],
+  doing: str,
+  *,
+  output: bool = True,
 ) -> bool:
   """Run `python -m module arguments` and wait for it.
 
@@ -19,6 +24,7 @@ def run(
     arguments: its flags.
     stopping: polled; once it returns True, the child gets SIGTERM.
     doing: what the child does, for errors ("building the token store stores/x").
+    output: show its standard output; messages and progress are on standard error.
 
   Returns:
     Whether it finished; False if it was stopped and continues when started again.
@@ -37,6 +43,7 @@ def run(
       words,
       process_group=0,
       pass_fds=[reading],
+      stdout=None if output else subprocess.DEVNULL,
       env={**os.environ, command.PARENT: str(reading)},
     )
     os.close(reading)

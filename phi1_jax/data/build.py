@@ -29,6 +29,8 @@ from phi1_jax.text.tokenizer import Tokenizer
 
 TRAINING_BYTES = 32 << 20  # of text for a trained tokenizer, chosen by hash
 _NOTE = "build.json"
+# For a task without documents; by whether it is Data.files.
+_ADVICE = ("check its source", "check the files, or name their columns in Data.columns")
 log = logging.getLogger(__name__)
 
 # Total shards, shards done before, description -> a progress bar.
@@ -226,7 +228,7 @@ class _Work:
       if not pairs:
         raise InputError(
           f"Data: no documents to train on (left out: {_reasons(dropped) or 'none'}); "
-          "check the sources"
+          f"{_ADVICE[bool(config.files)]}"
         )
       fits = sum(len(text) for _, text in pairs) <= TRAINING_BYTES
       texts = [text.decode() for _, text in (pairs if fits else pairs[:-1])]
@@ -294,7 +296,7 @@ def _finish(
     reasons = _reasons({task: dropped[task]})
     raise InputError(
       f"task {task} gives no documents to train on"
-      f"{f' (dropped {reasons})' if reasons else ''}; check its source"
+      f"{f' (dropped {reasons})' if reasons else ''}; {_ADVICE[task == 'files']}"
     )
   made = {
     **facts["tokenizer"],

@@ -10,6 +10,7 @@ import builtins
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import itertools
 import keyword
 import re
@@ -382,6 +383,15 @@ def _frames(row: Row) -> tuple[tuple[str, Template, float], ...]:
     name = f"{form}:{id}{'!' if id in reserved else ''}"
     found += [(name, each, weight / len(options)) for each in options]
   return tuple(found)
+
+
+def digest(files: Sequence[str]) -> str | None:
+  """Return the sha256 (hex) of tables that `load` takes; None without tables."""
+  if not files:
+    return None
+  load(files)
+  texts = [Path(file).read_bytes() for file in files]
+  return hashlib.sha256(b"\0".join(texts)).hexdigest()
 
 
 @functools.lru_cache(8)

@@ -19,14 +19,14 @@ def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
   warmup, peak = config.warmup_steps, config.peak_learning_rate
   if warmup >= total_steps:
     raise InputError(
-      f"Optimizer.warmup_steps: got {warmup}, expected fewer than the run's "
-      f"{total_steps} steps."
+      f"Optimizer.warmup_steps (WARMUP_STEPS of a recipe): got {warmup}, expected "
+      f"fewer than the run's {total_steps} steps"
     )
   decay_steps = config.decay_steps or total_steps - warmup
   if decay_steps > total_steps - warmup:
     raise InputError(
       f"Optimizer.decay_steps: got {decay_steps}, expected at most the "
-      f"{total_steps - warmup} steps after the warmup."
+      f"{total_steps - warmup} steps after the warmup"
     )
   end = config.end_learning_rate_fraction
   if config.schedule == "cosine":

@@ -10,6 +10,8 @@ import os
 import time
 from pathlib import Path
 
+import jax
+
 from phi1_jax import InputError, storage
 from phi1_jax.checkpoint import description, manager
 from phi1_jax.cli import child, command, gin_config
@@ -170,6 +172,8 @@ def dry_run(run: Setup) -> str:
   if have is not None:
     verdict = "fits" if need <= have else "does NOT fit"
     fits = f"; {verdict} in the {have / GIB:.2f} GiB of this one"
+    if jax.default_backend() == "cpu" and jax.local_device_count() > 1:
+      fits += f", its share of the host's (of {jax.local_device_count()} simulated)"
   return "\n".join(
     [
       f"memory   {need / GIB:.2f} GiB per device: state {state / GIB:.2f}, "

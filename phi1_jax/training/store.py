@@ -3,6 +3,8 @@
 import importlib.util
 import logging
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from phi1_jax import InputError, grammar, how_to_install, storage
 from phi1_jax.checkpoint import manager
@@ -11,6 +13,7 @@ from phi1_jax.data import files
 from phi1_jax.data.config import CURATED_CONTENT, DataConfig
 from phi1_jax.data.loader import train_batches
 from phi1_jax.data.token_store import TokenStore
+from phi1_jax.grammar import rows
 from phi1_jax.parallel import hosts
 from phi1_jax.storage import AnyPath
 from phi1_jax.text import tokenizer
@@ -75,7 +78,7 @@ def _build(data: DataConfig, stop: StopSignal) -> bool:
   flags = [f"--gin.{line.replace(' = ', '=', 1)}" for line in bindings]
   doing = f"building the token store {data.store}"
   print(f"{doing} from {data.origin}", flush=True)
-  return child.run("phi1_jax.prepare", flags, stop.noticed, doing)
+  return child.run("phi1_jax.prepare", flags, stop.noticed, doing, output=False)
 
 
 def check(store: TokenStore, config: RunConfig) -> None:
@@ -177,6 +180,8 @@ def check_current(store: TokenStore, run: Setup) -> None:
           "%s was built by version %s of the grammar teacher; this is version %d",
           *(data.store, built[0], grammar.VERSION),
         )
+      if name == grammar.NAME and "exercises" in source:
+        _check_exercises(source, data)
       if data.curated_directory and built[1]:
         now = _curated_now(storage.parse(data.curated_directory) / name) or built
         if now != built:
@@ -186,6 +191,16 @@ def check_current(store: TokenStore, run: Setup) -> None:
             "store to build it anew, or the folder that holds the old set with "
             "Data.curated_directory"
           )
+
+
+def _check_exercises(built: Mapping[str, Any], data: DataConfig) -> None:
+  """Refuse a store of other exercises of the grammar teacher."""
+  number = data.grammar_exercises
+  if built["exercises"] != number:
+    got = f"{built['exercises']:,} exercises"
+    raise _another(data, f"with {got}, expected Data.grammar_exercises={number:,}")
+  if built.get("tables") != rows.digest(data.grammar_tables):
+    raise _another(data, "from other tables than Data.grammar_tables has now")
 
 
 def _curated_now(folder: AnyPath) -> tuple[str, str | None] | None:

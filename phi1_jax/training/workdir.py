@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from phi1_jax import InputError, storage
+from phi1_jax.checkpoint import manager
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.parallel import compiler, hosts
 from phi1_jax.storage import AnyPath, lease
@@ -25,6 +26,7 @@ from phi1_jax.training.setup import Setup
 log = logging.getLogger(__name__)
 
 SUMMARY = "summary.json"
+_FOLDERS = ("checkpoints", "tensorboard")
 # A network file system may show a new file to other hosts a minute late.
 SHARED_SECONDS = 60.0
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -43,6 +45,8 @@ def opened(run: Setup, stop: StopSignal) -> Iterator[Setup]:
   """
   with contextlib.ExitStack() as stack:
     lock = None
+    if hosts.is_first() and not storage.exists(run.workdir):
+      stack.callback(_remove_if_empty, run.workdir)  # the run may be refused
     lost = f"error: {run.workdir}: another process goes on with this run"
     with hosts.shared_errors("opening the work directory"):
       if hosts.is_first():
@@ -53,24 +57,34 @@ def opened(run: Setup, stop: StopSignal) -> Iterator[Setup]:
           on_lost=lambda: hosts.end(lost, os.EX_TEMPFAIL),
         )
         stack.enter_context(lock)
-        # Made now, so that no save fails hours later.
-        for name in (
-          () if storage.is_remote(run.workdir) else ("checkpoints", "tensorboard")
-        ):
-          folder = run.workdir / name
-          try:
-            folder.mkdir(exist_ok=True)
-          except OSError as error:
-            raise InputError(
-              f"--workdir: cannot make the folder {folder} ({error.strerror}); name "
-              "another folder"
-            ) from None
+        if not storage.is_remote(run.workdir):
+          _make_folders(run.workdir)
       mirror = storage.Mirror(run.workdir, lock)
       if hosts.is_first():
         mirror.fetch("metrics.jsonl", goodput.FILE_NAME, writers.WANDB_ID)
         stack.callback(mirror.upload)
     _check_shared(run.workdir, lock and lock.token)
     yield dataclasses.replace(run, mirror=mirror, stop_requested=stop.requested)
+
+
+def _make_folders(workdir: AnyPath) -> None:
+  """Make the folders of a run now, so that no save fails hours later."""
+  for name in _FOLDERS:
+    folder = workdir / name
+    try:
+      folder.mkdir(exist_ok=True)
+    except OSError as error:
+      raise InputError(
+        f"--workdir: cannot make the folder {folder} ({error.strerror}); name another "
+        "folder"
+      ) from None
+
+
+def _remove_if_empty(workdir: AnyPath) -> None:
+  """Remove a new work directory, unless something was written there."""
+  for folder in (*(workdir / name for name in _FOLDERS), workdir):
+    with contextlib.suppress(OSError):  # it holds files
+      os.rmdir(folder)
 
 
 def _check_shared(workdir: AnyPath, token: str | None) -> None:
@@ -117,13 +131,7 @@ def described(run: Setup, config: str, store: TokenStore) -> Iterator[None]:
       tokens = (store.directory / tokenizer.FILE_NAME).read_text("utf-8")
       new = {place: config, run.workdir / tokenizer.FILE_NAME: tokens}
       before |= {path: storage.read_text(path) for path in new if storage.exists(path)}
-      known = values(before.get(place, config))
-      for name, value in values(config).items():
-        if known.get(name) != value:
-          log.warning(
-            "changed since this run was last started: %s = %s (it was %s)",
-            *(name, value, known.get(name, "not there")),
-          )
+      _log_changes(before.get(place, config), config)
       for path, text in new.items():
         if text != before.get(path):
           storage.write_text(path, text)
@@ -135,18 +143,35 @@ def described(run: Setup, config: str, store: TokenStore) -> Iterator[None]:
     raise
 
 
+def _log_changes(before: str, now: str) -> None:
+  known = values(before)
+  for name, value in values(now).items():
+    if known.get(name) != value:
+      log.warning(
+        "changed since this run was last started: %s = %s (it was %s)",
+        *(name, value, known.get(name, "not there")),
+      )
+
+
 def values(text: str) -> dict[str, str]:
   """Return the value of each parameter of a config.gin."""
   return dict(line.split(" = ", 1) for line in text.splitlines() if " = " in line)
 
 
-def is_summed_up(run: Setup) -> bool:
-  """Return whether an earlier start did the last step and wrote the summary."""
+def is_summed_up(run: Setup, config: str) -> bool:
+  """Return whether an earlier start did the last step and wrote the summary.
+
+  Logs settings that have changed since, which then have no effect.
+  """
+  if not manager.holds_checkpoint(run.workdir):
+    return False
   try:
     step = storage.read_json(run.workdir / SUMMARY)["step"]
   except (InputError, KeyError):
     return False
-  return step == run.config.train.last_step
+  if done := step == run.config.train.last_step:
+    _log_changes(storage.read_text(run.workdir / "config.gin"), config)
+  return done
 
 
 def sum_up(run: Setup, store: TokenStore, seconds: float) -> str:

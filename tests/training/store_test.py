@@ -33,6 +33,18 @@ def test_another_version_of_the_grammar_is_said(tiny, caplog):
   assert "was built by version 0 of the grammar teacher; this is version" in caplog.text
 
 
+def test_other_exercises_of_the_grammar_are_another_store(tiny, tmp_path):
+  built = {"name": grammar.NAME, "version": str(grammar.VERSION), "exercises": 300}
+  stores.check_current(store_of(**built), tiny(data={"grammar_exercises": 300}))
+  with pytest.raises(InputError, match=r"300 exercises, expected .*=400"):
+    stores.check_current(store_of(**built), tiny(data={"grammar_exercises": 400}))
+  table = tmp_path / "mine.toml"
+  table.write_text("")
+  own = {"grammar_exercises": 300, "grammar_tables": (str(table),)}
+  with pytest.raises(InputError, match="other tables"):
+    stores.check_current(store_of(**built), tiny(data=own))
+
+
 def test_another_content_of_a_curated_set_is_another_store(tiny, tmp_path):
   store = store_of(name="exercises", version="1.9.0", content="a")
   setup = tiny(data={"curated_directory": str(tmp_path / "sets")})
