@@ -2,9 +2,8 @@
 
     python -m phi1_jax.train --gin_file=quickstart.gin
 
-Builds the token store first if it is missing, and trains the run of
-`Checkpoint.init_from` first if that is a gin file. Continues from the last checkpoint
-in the work directory, and writes config.gin, metrics.jsonl, checkpoints/, tensorboard/,
+Builds the token store first if it is missing. Continues from the last checkpoint in the
+work directory, and writes config.gin, metrics.jsonl, checkpoints/, tensorboard/,
 tokenizer.json, loss.png and summary.json there.
 """
 
@@ -65,10 +64,6 @@ def _train(arguments: argparse.Namespace) -> int:
     named_hooks = hooks.find(config.runtime)
     workdir = storage.parse(arguments.workdir or command.default_workdir(files))
   preflight.check_same_config(gin_config.text(parts))
-  with hosts.shared_errors("training what this run starts from"):
-    config = preflight.train_first(config, arguments)
-  if config is None:
-    return command.PREEMPTED
   with hosts.shared_errors("laying the run out"):
     run = setup.make_setup(config, workdir)
   if hosts.is_first():

@@ -1,6 +1,5 @@
 """The command itself, in processes that can be stopped and killed."""
 
-import argparse
 import json
 import re
 import signal
@@ -10,11 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from phi1_jax import InputError, storage, train
-from phi1_jax.cli import gin_config
+from phi1_jax import InputError, train
 from phi1_jax.telemetry.throughput import FIGURES
 from phi1_jax.telemetry.writers import read_metrics
-from phi1_jax.training import preflight, setup
 
 STEPS = 600
 RUN = {"Train.total_steps": STEPS, "Train.log_every": 20, "Train.evaluate_every": 300}
@@ -42,17 +39,6 @@ def place(tmp_path_factory, tiny_run, words_store):
   (place / "signals.py").write_text(SIGNALS)
   words_store(place / "store", documents=200)
   return place
-
-
-@pytest.fixture(scope="module")
-def write(place, tiny_run):
-  """write(NAME, init_from) makes a gin file of 40 steps that starts from another."""
-
-  def write(name, init_from=None):
-    changes = {**RUN, "Train.total_steps": 40, "Checkpoint.init_from": init_from}
-    (place / name).write_text(tiny_run(changes))
-
-  return write
 
 
 def start(place, workdir, *flags, gin_file="run.gin"):
@@ -161,76 +147,6 @@ def test_dry_run_of_phi1(place):
   assert code == 0, output
   for text in ("1,418,270,720 parameters", "fsdp 8", "2,097,152 tokens per step"):
     assert text in output
-
-
-def test_the_run_of_init_from_is_trained_first(place, write):
-  """`init_from` may name a gin file: a dry run trains nothing, a start trains once."""
-  write("base.gin")
-  write("tuned.gin", "base.gin")
-  code, output = finished(start(place, "tuned", "--dry_run", gin_file="tuned.gin"))
-  assert code == 0, output
-  assert "nothing was run" in output
-  assert not (place / "tuned").exists()
-  assert not (place / "runs" / "base").exists()
-  code, output = finished(start(place, "tuned", gin_file="tuned.gin"))
-  assert code == 0, output
-  assert "this run starts from runs/base, which is trained first" in output
-  assert (place / "runs" / "base" / "summary.json").exists()
-  first, untrained = (
-    next(row["loss"] for row in read_metrics(run / "metrics.jsonl") if "loss" in row)
-    for run in (place / "tuned", place / "runs" / "base")
-  )
-  assert first < untrained - 0.1
-  code, output = finished(start(place, "again", gin_file="tuned.gin"))
-  assert code == 0, output
-  assert "trained first" not in output
-  # It was trained for longer meanwhile: the advice can be followed.
-  longer = (place / "runs/base/config.gin").read_text().replace("= 40", "= 44")
-  (place / "runs/base/config.gin").write_text(longer)
-  code, output = finished(start(place, "longer", gin_file="tuned.gin"))
-  assert code == 2
-  (advice,) = re.findall(r"--gin\.Checkpoint\.init_from=\S+(?=;)", output)
-  code, output = finished(start(place, "longer", advice, gin_file="tuned.gin"))
-  assert code == 0, output
-
-
-def test_init_from_a_gin_file_in_the_cloud(gcs, tmp_path, monkeypatch, tiny_run):
-  """A finished run of it in runs/ is taken."""
-  name = f"{gcs.folder}/base.gin"
-  storage.write_text(storage.parse(name), tiny_run())
-  (tmp_path / "run.gin").write_text(tiny_run({"Checkpoint.init_from": name}))
-  done = tmp_path / "runs" / "base"
-  done.mkdir(parents=True)
-  (done / "summary.json").write_text("{}")
-  monkeypatch.chdir(tmp_path)
-  parts = gin_config.load(["run.gin"], [], setup.CONFIGURABLES)
-  (done / "config.gin").write_text(gin_config.text(parts))
-  config = setup.RunConfig.from_parts(parts)
-  first = preflight.train_first(config, argparse.Namespace(gin_files=["run.gin"]))
-  assert first.checkpoint.init_from == "runs/base"
-
-
-@pytest.mark.parametrize(
-  ("name", "base", "messages"),
-  [
-    ("tuned.gin", "wrong.gin", ["Train.total_stps: no such", "training wrong.gin is"]),
-    ("one.gin", "two.gin", ["starts from itself"]),
-    ("self.gin", "self.gin", ["starts from itself"]),
-  ],
-)
-def test_an_init_from_that_is_wrong_is_refused_at_once(
-  place, write, monkeypatch, capfd, name, base, messages
-):
-  (place / "wrong.gin").write_text("Train.total_stps = 3\n")
-  write("two.gin", "one.gin")
-  write(name, base)
-  monkeypatch.chdir(place)
-  monkeypatch.setenv(preflight.TRAINED_FIRST, "")  # so that it is put back
-  with pytest.raises(InputError) as error:
-    train.main([f"--gin_file={name}", "--workdir=never"])
-  assert not (place / "never").exists()
-  output = f"{capfd.readouterr().err}{error.value}"
-  assert all(message in output for message in messages), output
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "tensorboard"])

@@ -52,8 +52,7 @@ class CheckpointConfig(Settings):
     keep_every: checkpoints whose step is a multiple of this stay for ever.
     keep_best: how many checkpoints with the lowest held-out loss stay, too.
     resume_from: a checkpoint of another run whose state, step included, goes on here.
-    init_from: a checkpoint of another run whose parameters are the start of this one;
-      or a gin file, whose run `train` trains first, in runs/<name of the file>.
+    init_from: a checkpoint of another run whose parameters are the start of this one.
     asynchronous: write while training goes on.
   """
 

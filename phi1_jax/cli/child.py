@@ -10,21 +10,15 @@ from phi1_jax.cli import command
 
 
 def run(
-  module: str,
-  arguments: Sequence[str],
-  stopping: Callable[[], bool],
-  doing: str,
-  *,
-  output: bool = True,
+  module: str, arguments: Sequence[str], stopping: Callable[[], bool], doing: str
 ) -> bool:
-  """Run `python -m module arguments` and wait for it.
+  """Run `python -m module arguments`, show its messages, and wait for it.
 
   Args:
     module: such as "phi1_jax.prepare".
     arguments: its flags.
     stopping: polled; once it returns True, the child gets SIGTERM.
     doing: what the child does, for errors ("building the token store stores/x").
-    output: show its standard output; messages and progress are on standard error.
 
   Returns:
     Whether it finished; False if it was stopped and continues when started again.
@@ -43,7 +37,7 @@ def run(
       words,
       process_group=0,
       pass_fds=[reading],
-      stdout=None if output else subprocess.DEVNULL,
+      stdout=subprocess.DEVNULL,
       env={**os.environ, command.PARENT: str(reading)},
     )
     os.close(reading)

@@ -1,33 +1,24 @@
-"""Everything before a run opens its work directory: its origin, its checks, a dry run.
+"""Everything before a run opens its work directory: its checks, a dry run.
 
 What would fail in the middle of the work is refused here.
 """
 
-import argparse
-import dataclasses
 import itertools
-import os
 import time
-from pathlib import Path
 
 import jax
 
 from phi1_jax import InputError, storage
 from phi1_jax.checkpoint import description, manager
-from phi1_jax.cli import child, command, gin_config
 from phi1_jax.data import files
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.grammar import rows
 from phi1_jax.parallel import hosts, sharding
-from phi1_jax.training import loop, memory, setup, store, workdir
+from phi1_jax.training import loop, memory, store
 from phi1_jax.training.memory import GIB
-from phi1_jax.training.preemption import StopSignal
-from phi1_jax.training.setup import RunConfig, Setup
+from phi1_jax.training.setup import Setup
 from phi1_jax.training.state import bytes_per_device
 from phi1_jax.training.step import make_train_step
-
-# Runs in progress, passed to child processes to detect cycles in `init_from`.
-TRAINED_FIRST = "PHI1_JAX_TRAINED_FIRST"
 
 
 def check_same_config(text: str) -> None:
@@ -40,70 +31,6 @@ def check_same_config(text: str) -> None:
           f"host {hosts.index()} was started with {ours}, host 0 with {theirs}; "
           "expected the same gin files and flags on all hosts"
         )
-
-
-def train_first(config: RunConfig, arguments: argparse.Namespace) -> RunConfig | None:
-  """Replace an `init_from` that is a gin file by the work directory of its run.
-
-  A child trains that run unless it is finished, before this process uses a device. A
-  dry run without it starts from scratch.
-
-  Returns:
-    The config, or None if a stop signal ended the child.
-  """
-  name = config.checkpoint.init_from
-  if name is None or not name.endswith(".gin"):
-    return config
-  place: str | None = str(command.default_workdir([name]))
-  file = command.local_gin_file(name)
-  begun = os.environ.get(TRAINED_FIRST, "").split(os.pathsep)
-  if place in begun or file in arguments.gin_files:
-    raise InputError(
-      f"Checkpoint.init_from: {name} starts from itself, by way of "
-      f"{', '.join(filter(None, begun)) or name}; expected another run's gin file"
-    )
-  if not _is_trained(Path(place), file):
-    if arguments.dry_run:
-      place = None
-    elif arguments.coordinator_address or arguments.distributed:
-      raise InputError(
-        f"Checkpoint.init_from: {name} has not been trained; with many hosts train it "
-        f"first: python -m phi1_jax.train --gin_file={name} (same flags)"
-      )
-    else:
-      print(f"this run starts from {place}, which is trained first", flush=True)
-      flags = [f"--gin_file={name}", f"--workdir={place}"]
-      if arguments.simulated_devices:
-        flags.append(f"--simulated_devices={arguments.simulated_devices}")
-      os.environ[TRAINED_FIRST] = os.pathsep.join([*begun, place])
-      with StopSignal() as stop:
-        if not child.run("phi1_jax.train", flags, stop.noticed, f"training {name}"):
-          return None
-  checkpoint = dataclasses.replace(config.checkpoint, init_from=place)
-  return dataclasses.replace(config, checkpoint=checkpoint)
-
-
-def _is_trained(place: Path, gin_file: str) -> bool:
-  """Return whether a work directory holds the finished run of a gin file.
-
-  Raises:
-    InputError: it holds another run, such as a longer one.
-  """
-  try:
-    theirs = workdir.values((place / "config.gin").read_text())
-  except FileNotFoundError:
-    return False
-  parts = gin_config.load([gin_file], [], setup.CONFIGURABLES)
-  ours = workdir.values(gin_config.text(parts))
-  for name in sorted(theirs.keys() & ours.keys()):
-    decides = name.partition(".")[0] in ("Data", "Model", "Optimizer", "Train")
-    if decides and theirs[name] != ours[name]:
-      raise InputError(
-        f"Checkpoint.init_from: {place} was trained with {name} = {theirs[name]}, "
-        f"{gin_file} has {ours[name]}; to start from it as it is, give "
-        f"--gin.Checkpoint.init_from={place}; or move it away to train it anew"
-      )
-  return (place / workdir.SUMMARY).is_file()
 
 
 def check_start(run: Setup) -> None:

@@ -78,7 +78,7 @@ def _build(data: DataConfig, stop: StopSignal) -> bool:
   flags = [f"--gin.{line.replace(' = ', '=', 1)}" for line in bindings]
   doing = f"building the token store {data.store}"
   print(f"{doing} from {data.origin}", flush=True)
-  return child.run("phi1_jax.prepare", flags, stop.noticed, doing, output=False)
+  return child.run("phi1_jax.prepare", flags, stop.noticed, doing)
 
 
 def check(store: TokenStore, config: RunConfig) -> None:
