@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import CodeGenConfig, CodeGenForCausalLM, PhiConfig, PhiForCausalLM
 
+from phi1_jax.interop import hf_config
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.text import tokenizer as text_tokenizer
 
@@ -22,42 +23,18 @@ CONFIG = ModelConfig(
 def phi(config: ModelConfig = CONFIG) -> PhiForCausalLM:
   """A PhiForCausalLM of random weights, biases and norms included."""
   torch.manual_seed(0)
-  model = PhiForCausalLM(
-    PhiConfig(
-      vocab_size=config.vocabulary_size,
-      hidden_size=config.embed_dim,
-      intermediate_size=config.mlp_dim,
-      num_hidden_layers=config.num_layers,
-      num_attention_heads=config.num_heads,
-      head_dim=config.head_dim,
-      max_position_embeddings=config.max_length,
-      initializer_range=config.initializer_range,
-      tie_word_embeddings=config.tie_embeddings,
-      rope_parameters={
-        "rope_type": "default",
-        "rope_theta": config.rope_base,
-        "partial_rotary_factor": config.rotary_dim / config.head_dim,
-      },
-    )
-  )
-  return _shaken(model)
+  content = hf_config.from_model_config(config, 0, "float32")
+  content |= {"resid_pdrop": 0.0, "attention_dropout": 0.0}
+  return _shaken(PhiForCausalLM(PhiConfig.from_dict(content)))
 
 
 def codegen(heads: int = 8, rotary_dim: int = 4) -> CodeGenForCausalLM:
   """A CodeGenForCausalLM of random weights."""
   torch.manual_seed(1)
-  config = CodeGenConfig(
-    vocab_size=320,
-    n_positions=24,
-    n_ctx=24,
-    n_embd=6 * heads,
-    n_layer=2,
-    n_head=heads,
-    rotary_dim=rotary_dim,
-    initializer_range=0.2,
-    bos_token_id=0,
-    eos_token_id=0,
-  )
+  sizes = {"vocab_size": 320, "n_positions": 24, "n_ctx": 24, "n_embd": 6 * heads}
+  sizes |= {"n_layer": 2, "n_head": heads, "rotary_dim": rotary_dim}
+  ids = {"bos_token_id": 0, "eos_token_id": 0}
+  config = CodeGenConfig(**sizes, **ids, initializer_range=0.2)
   return _shaken(CodeGenForCausalLM(config))
 
 
@@ -125,26 +102,21 @@ def save_older(model: PhiForCausalLM, folder: Path, layout: str) -> Path:
       old[f"{block}mlp.{down}.{leaf}"] = state[f"{theirs}mlp.fc2.{leaf}"]
     old[f"{block}mixer.rotary_emb.inv_freq"] = torch.ones(3)
   folder.mkdir()
-  save_file(
-    {name: x.contiguous() for name, x in old.items()}, folder / "model.safetensors"
-  )
-  content = {
+  contiguous = {name: x.contiguous() for name, x in old.items()}
+  save_file(contiguous, folder / "model.safetensors")
+  # What the GPT-2-like names of those files are in today's.
+  names = {"n_embd": "hidden_size", "n_head": "num_attention_heads"}
+  names |= {"n_inner": "intermediate_size", "n_layer": "num_hidden_layers"}
+  names |= {"n_positions": "max_position_embeddings", "vocab_size": "vocab_size"}
+  names |= {"layer_norm_epsilon": "layer_norm_eps"}
+  content = {old: getattr(config, new) for old, new in names.items()}
+  content |= {
     "model_type": "mixformer-sequential" if mixformer else "phi-msft",
     "activation_function": "gelu_new",
     "architecture": {"block_cls": "parallel", "mixer": {}, "mlp": {"mlp_cls": "mlp"}},
-    "attn_pdrop": 0.0,
-    "embd_pdrop": 0.0,
     "initializer_range": config.initializer_range,
-    "layer_norm_epsilon": config.layer_norm_eps,
-    "n_embd": config.hidden_size,
-    "n_head": config.num_attention_heads,
-    "n_inner": config.intermediate_size,
-    "n_layer": config.num_hidden_layers,
-    "n_positions": config.max_position_embeddings,
-    "resid_pdrop": 0.0,
     "rotary_dim": SIZES[4],
     "tie_word_embeddings": False,
-    "vocab_size": config.vocab_size,
   }
   (folder / "config.json").write_text(json.dumps(content))
   small_tokenizer().save(folder / "tokenizer.json")

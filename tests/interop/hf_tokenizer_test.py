@@ -1,3 +1,5 @@
+"""Tokenizers of a Hugging Face folder, taken over or written there."""
+
 import json
 
 import pytest
@@ -17,16 +19,14 @@ def spellings(content):
   """The same encoder as other versions of the library and its converters spell it."""
   content["pre_tokenizer"]["trim_offsets"] = False
   content["post_processor"] = {
-    "type": "ByteLevel",
-    "add_prefix_space": True,
-    "trim_offsets": False,
-    "use_regex": True,
+    **{"type": "ByteLevel", "add_prefix_space": True},
+    **{"trim_offsets": False, "use_regex": True},
   }
   content["model"]["vocab"]["<|endoftext|>"] = 50256
   content["model"]["continuing_subword_prefix"] = ""
+  merges = content["model"]["merges"]
   content["model"]["merges"] = [
-    " ".join(pair) if isinstance(pair, list) else pair
-    for pair in content["model"]["merges"]
+    m if isinstance(m, str) else " ".join(m) for m in merges
   ]
 
 
@@ -39,37 +39,30 @@ def other_ids(content):
   first["content"], second["content"] = second["content"], first["content"]
 
 
-def saved(folder, change):
+@pytest.mark.parametrize("change", [spellings, prefix_space, other_ids])
+def test_what_encodes_as_codegens_becomes_codegens_and_another_is_kept(
+  tmp_path, change
+):
+  folder = tmp_path / "in"
   folder.mkdir()
   tokenizer.codegen().save(folder / "tokenizer.json")
-  content = json.loads((folder / "tokenizer.json").read_text())
+  codegens = (folder / "tokenizer.json").read_bytes()
+  content = json.loads(codegens)
   change(content)
   (folder / "tokenizer.json").write_text(json.dumps(content))
-  return folder
-
-
-def test_what_encodes_as_codegens_becomes_codegens(tmp_path):
-  folder = saved(tmp_path / "in", spellings)
   found, origin = hf_tokenizer.take_over(folder, tmp_path, 51200)
-  assert origin == "tokenizer.json, encodes as CodeGen's"
-  tokenizer.codegen().save(tmp_path / "codegens.json")
-  codegens = (tmp_path / "codegens.json").read_bytes()
-  assert (tmp_path / "tokenizer.json").read_bytes() == codegens
-  assert found is tokenizer.codegen()
-
-
-@pytest.mark.parametrize("change", [prefix_space, other_ids])
-def test_what_encodes_otherwise_is_kept(tmp_path, change):
-  folder = saved(tmp_path / "in", change)
-  found, origin = hf_tokenizer.take_over(folder, tmp_path, 51200)
-  assert origin == "tokenizer.json"
-  assert found.digest == tokenizer.load(folder / "tokenizer.json").digest
   assert tokenizer.load(str(tmp_path)).digest == found.digest
+  if change is spellings:
+    assert origin == "tokenizer.json, encodes as CodeGen's"
+    assert (tmp_path / "tokenizer.json").read_bytes() == codegens
+    assert found is tokenizer.codegen()
+  else:
+    assert origin == "tokenizer.json"
+    assert found.digest == tokenizer.load(folder / "tokenizer.json").digest
 
 
-def old_files(folder):
+def old_files(folder, **other):
   """The files of codegen-350M-mono, from GPT-2's."""
-  folder.mkdir()
   vocabulary, merges = tokenizer.gpt2()
   vocabulary[tokenizer.END_OF_TEXT] = len(vocabulary)
   (folder / "vocab.json").write_text(json.dumps(vocabulary))
@@ -77,40 +70,31 @@ def old_files(folder):
   (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
   added = {" " * n: 50288 - n for n in range(2, 32)}
   added |= {"\t" * n: 50296 - n for n in range(2, 10)}
-  (folder / "added_tokens.json").write_text(json.dumps(added))
-  return added
+  (folder / "added_tokens.json").write_text(json.dumps(added | other))
 
 
 def test_old_files(tmp_path):
-  old_files(tmp_path / "in")
-  found, origin = hf_tokenizer.take_over(tmp_path / "in", tmp_path, 51200)
+  folder, out = tmp_path / "in", tmp_path
+  folder.mkdir()
+  old_files(folder)
+  found, origin = hf_tokenizer.take_over(folder, out, 51200)
   assert origin == "vocab.json and merges.txt, encodes as CodeGen's"
   assert found.digest == tokenizer.codegen().digest
-
-
-def test_old_files_with_a_hole(tmp_path):
-  added = old_files(tmp_path / "in")
-  added["\t" * 2] = 50300
-  (tmp_path / "in" / "added_tokens.json").write_text(json.dumps(added))
+  old_files(folder, **{"\t" * 2: 50300})
   with pytest.raises(InputError, match="has id 50300, expected 50294"):
-    hf_tokenizer.take_over(tmp_path / "in", tmp_path, 51200)
-  (tmp_path / "in" / "vocab.json").write_text("{")
+    hf_tokenizer.take_over(folder, out, 51200)
+  (folder / "vocab.json").write_text("{")
   with pytest.raises(InputError, match=r"vocab\.json.*cannot be read"):
-    hf_tokenizer.take_over(tmp_path / "in", tmp_path, 51200)
+    hf_tokenizer.take_over(folder, out, 51200)
 
 
 def test_none(tmp_path):
   found, origin = hf_tokenizer.take_over(tmp_path, tmp_path, 51200)
-  assert (found.digest, origin) == (
-    tokenizer.codegen().digest,
-    "CodeGen's, as the folder has none",
-  )
-  empty = tmp_path / "empty"
-  empty.mkdir()
-  with pytest.raises(
-    InputError, match="has 50295 ids, expected at most the model's 320"
-  ):
-    hf_tokenizer.take_over(empty, tmp_path, 320)
+  assert found.digest == tokenizer.codegen().digest
+  assert origin == "CodeGen's, as the folder has none"
+  (tmp_path / "tokenizer.json").unlink()
+  with pytest.raises(InputError, match="has 50295 ids, expected at most the model's 3"):
+    hf_tokenizer.take_over(tmp_path, tmp_path, 320)
 
 
 @pytest.mark.parametrize("name", ["codegen", "trained"])

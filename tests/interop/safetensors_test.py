@@ -90,53 +90,48 @@ def raw(header, content=b""):
   return struct.pack("<Q", len(text)) + text + content
 
 
-def entry():
-  return {"dtype": "F32", "shape": (2,), "data_offsets": (0, 8)}
+ENTRY = {"a": {"dtype": "F32", "shape": (2,), "data_offsets": (0, 8)}}
+
+
+INDEX = "model.safetensors.index.json"
+
+
+UP = b'{"weight_map": {"a": "../model.safetensors"}}'
 
 
 @pytest.mark.parametrize(
-  "content",
+  ("name", "content", "named"),
   [
-    b"",
-    raw(b"{"),
-    raw({"a": entry()}, b"1234567"),
-    raw({"a": entry()}, b"123456789"),
+    ("model.safetensors", b"", "not a whole safetensors file"),
+    ("model.safetensors", raw(b"{"), "not a whole safetensors file"),
+    ("model.safetensors", raw(ENTRY, b"1234567"), "not a whole safetensors file"),
+    ("model.safetensors", raw(ENTRY, b"123456789"), "not a whole safetensors file"),
+    ("pytorch_model.bin", b"", r"only pytorch_model\.bin, a pickle.*save_file"),
+    (INDEX, b"{", "not readable as JSON"),
+    (INDEX, b"{}", "not an index"),
+    (INDEX, b'{"weight_map": {}}', "got no files"),
+    (INDEX, UP, "names of files in this folder"),
   ],
 )
-def test_files_that_are_not_whole(tmp_path, content):
-  (tmp_path / "model.safetensors").write_bytes(content)
-  with pytest.raises(InputError, match="not a whole safetensors file"):
+def test_what_is_no_model_is_refused(tmp_path, name, content, named):
+  (tmp_path / name).write_bytes(content)
+  with pytest.raises(InputError, match=named):
     safetensors.open_folder(tmp_path)
 
 
-def test_one_name_in_two_files(tmp_path):
+def test_files_that_do_not_belong_together_are_refused(tmp_path):
   write(tmp_path, ARRAYS, max_shard_bytes=60)
   first, second, _ = sorted(tmp_path.glob("*.safetensors"))
   second.write_bytes(first.read_bytes())
   with pytest.raises(InputError, match=f"{second.name}: b is in {first.name} already"):
     safetensors.open_folder(tmp_path)
-
-
-def test_a_file_that_the_index_names_is_missing(tmp_path):
-  write(tmp_path, ARRAYS, max_shard_bytes=60)
-  (tmp_path / "model-00002-of-00003.safetensors").unlink()
+  second.unlink()
   with pytest.raises(InputError, match=r"00002-of-00003.* missing \(1 of 3 files"):
     safetensors.open_folder(tmp_path)
 
 
-@pytest.mark.parametrize(
-  ("index", "named"),
-  [
-    ("{", "not readable as JSON"),
-    ("{}", "not an index"),
-    ('{"weight_map": {}}', "got no files"),
-    ('{"weight_map": {"a": "../model.safetensors"}}', "names of files in this folder"),
-  ],
-)
-def test_bad_indices(tmp_path, index, named):
-  (tmp_path / "model.safetensors.index.json").write_text(index)
-  with pytest.raises(InputError, match=named):
-    safetensors.open_folder(tmp_path)
+def entry():
+  return {"dtype": "F32", "shape": (2,), "data_offsets": (0, 8)}
 
 
 def test_a_passing_error_of_the_disk_is_read_again(tmp_path, monkeypatch):
@@ -152,9 +147,3 @@ def test_a_passing_error_of_the_disk_is_read_again(tmp_path, monkeypatch):
   monkeypatch.setattr(safetensors, "safe_open", flaky)
   assert_same(read(tmp_path)[0], ARRAYS)
   assert not failures
-
-
-def test_only_a_pickle(tmp_path):
-  (tmp_path / "pytorch_model.bin").write_bytes(b"")
-  with pytest.raises(InputError, match=r"only pytorch_model\.bin, a pickle.*save_file"):
-    safetensors.open_folder(tmp_path)

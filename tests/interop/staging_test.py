@@ -1,3 +1,5 @@
+"""A folder that appears whole or not at all."""
+
 import os
 import signal
 import subprocess
@@ -7,6 +9,11 @@ import pytest
 
 from phi1_jax import InputError, storage
 from phi1_jax.interop.staging import staged
+
+
+def refused(out, says, size=10):
+  with pytest.raises(InputError, match=says):
+    staged(out, size).__enter__()
 
 
 @pytest.mark.parametrize("empty", [False, True])
@@ -28,22 +35,13 @@ def fail(out, error):
     raise error
 
 
-@pytest.mark.parametrize("error", [InputError("wrong"), OSError("disk on fire")])
+@pytest.mark.parametrize(
+  "error", [InputError("wrong"), OSError("disk on fire"), KeyboardInterrupt()]
+)
 def test_leaves_nothing_when_it_fails(tmp_path, error):
   with pytest.raises(type(error)):
     fail(tmp_path / "out", error)
   assert list(tmp_path.iterdir()) == []
-
-
-def test_an_interruption_leaves_what_the_next_one_clears(tmp_path):
-  partial = tmp_path / "out.partial"
-  with pytest.raises(KeyboardInterrupt):
-    fail(tmp_path / "out", KeyboardInterrupt())
-  assert not partial.exists()
-  (partial / "made" / "checkpoints").mkdir(parents=True)  # a thread that still wrote
-  with staged(tmp_path / "out", 10) as folder:
-    assert not (folder / "checkpoints").exists()
-  assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_what_exists_is_refused_and_kept(tmp_path):
@@ -52,18 +50,13 @@ def test_what_exists_is_refused_and_kept(tmp_path):
   (tmp_path / "full" / "x").write_text("1")
   (tmp_path / "link").symlink_to(tmp_path / "nowhere")
   for name in ("file", "full", "link"):
-    with pytest.raises(InputError, match=f"{name}: exists already"):
-      staged(tmp_path / name, 10).__enter__()
+    refused(tmp_path / name, f"{name}: exists already")
   assert (tmp_path / "full" / "x").read_text() == "1"
-
-
-def test_strangers_are_not_deleted(tmp_path):
-  partial = tmp_path / "out.partial"
-  partial.mkdir()
-  (partial / "x").write_text("1")
-  with pytest.raises(InputError, match="no conversion left there"):
-    staged(tmp_path / "out", 10).__enter__()
-  assert (partial / "x").exists()
+  strangers = tmp_path / "out.partial"
+  strangers.mkdir()
+  (strangers / "x").write_text("1")
+  refused(tmp_path / "out", "no conversion left there")
+  assert (strangers / "x").exists()
 
 
 def test_what_a_killed_process_left_is_deleted(tmp_path):
@@ -75,23 +68,20 @@ def test_what_a_killed_process_left_is_deleted(tmp_path):
     "  time.sleep(60)"
   )
   out = tmp_path / "out"
-  child = subprocess.Popen(
-    [sys.executable, "-c", program, str(out)], stdout=subprocess.PIPE
-  )
+  words = [sys.executable, "-c", program, str(out)]
+  child = subprocess.Popen(words, stdout=subprocess.PIPE)
   assert child.stdout.readline() == b"in\n"
-  with pytest.raises(InputError, match="another process is converting"):
-    staged(out, 10).__enter__()
+  refused(out, "another process is converting")
   os.kill(child.pid, signal.SIGKILL)
   child.wait()
   assert (tmp_path / "out.partial" / "made" / "sub" / "x").exists()
   with staged(out, 10) as folder:
     assert list(folder.iterdir()) == []
-  assert list(out.iterdir()) == []
+  assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_too_little_room(tmp_path):
-  with pytest.raises(InputError, match=r"free disk, expected at least 1000000000\.0"):
-    staged(tmp_path / "out", 10**18).__enter__()
+  refused(tmp_path / "out", r"free disk, expected at least 1000000000\.0", 10**18)
   assert list(tmp_path.iterdir()) == []
 
 
@@ -101,13 +91,14 @@ def test_on_cloud_storage(gcs):
   with pytest.raises(OSError, match="disk on fire"):
     fail(out, OSError("disk on fire"))
   assert storage.names(out) == []
+  for name in ("sub/x", ".lock", ".converting"):  # of a process that was killed
+    storage.write_text(out / name, "{}")
   with staged(out, 10) as folder:
-    storage.write_text(folder / "sub" / "x", "1")
-    with pytest.raises(InputError, match="another process is converting"):
-      staged(out, 10).__enter__()
-  assert storage.names(out) == ["sub"]
-  with pytest.raises(InputError, match="exists already"):
-    staged(out, 10).__enter__()
+    assert storage.names(folder) == [".converting", ".lock"]
+    storage.write_text(folder / "sub" / "y", "1")
+    refused(out, "another process is converting")
+  assert storage.names(out / "sub") == ["y"]
+  refused(out, "exists already")
 
 
 def test_a_killed_training_run_on_cloud_storage_is_refused_and_kept(gcs):
@@ -116,17 +107,5 @@ def test_a_killed_training_run_on_cloud_storage_is_refused_and_kept(gcs):
   names = [".lock", "checkpoints/1/x", "config.gin"]
   for name in names:
     storage.write_text(out / name, name)
-  with pytest.raises(InputError, match="exists already"):
-    staged(out, 10).__enter__()
-  assert storage.names(out) == [".lock", "checkpoints", "config.gin"]
+  refused(out, "exists already")
   assert [storage.read_text(out / name) for name in names] == names
-
-
-def test_what_a_killed_process_left_on_cloud_storage_is_deleted(gcs):
-  out = storage.parse(f"{gcs.folder}/out")
-  for name in ("sub/x", ".lock", ".converting"):
-    storage.write_text(out / name, "{}")
-  with staged(out, 10) as folder:
-    assert storage.names(folder) == [".converting", ".lock"]
-    storage.write_text(folder / "y", "2")
-  assert storage.names(out) == ["y"]

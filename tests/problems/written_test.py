@@ -15,36 +15,8 @@ from phi1_jax.problems import humaneval, written
 from phi1_jax.sandbox.program import Program
 from phi1_jax.sandbox.sandbox import Sandbox
 
-LEAST_ASSERTS = {"unconventional-50": 6, "handwritten-100": 4}
+LEAST_ASSERTS = {"Unconventional": 6, "Handwritten": 4}
 EVERY = [problem for name in written.TASK_SETS for problem in written.load(name)]
-
-
-@pytest.fixture(scope="module")
-def sandbox():
-  with Sandbox(workers=1) as box:
-    yield box
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-  try:
-    return humaneval.load()
-  except InputError as error:
-    pytest.skip(str(error))
-
-
-def outcomes(sandbox, codes):
-  """What the sandbox says of programs: a dictionary from keys to verdicts.
-
-  Args:
-    sandbox: judges.
-    codes: pairs of a problem and a program, by key.
-  """
-  programs = [
-    Program(key, code, problem.tests, problem.cpu_seconds)
-    for key, (problem, code) in codes.items()
-  ]
-  return {verdict.key: verdict for verdict in sandbox.run(programs)}
 
 
 def function(problem):
@@ -64,19 +36,6 @@ def accepts(problem, candidate):
   return True
 
 
-def calls(problem):
-  """Arguments and answers of the reference when it is tested."""
-  made, solution = [], function(problem)
-
-  def candidate(*arguments):
-    answer = solution(*arguments)
-    made.append((arguments, answer))
-    return answer
-
-  assert accepts(problem, candidate)
-  return made
-
-
 def only_function(source):
   """The function that a source consists of."""
   [node] = ast.parse(source).body
@@ -84,70 +43,50 @@ def only_function(source):
   return node
 
 
-def words(text):
-  return re.findall(r"[a-z0-9]+", text.lower())
-
-
-def test_the_sets_are_whole():
-  assert [(name, len(written.load(name))) for name in written.TASK_SETS] == [
-    ("unconventional-50", 50),
-    ("handwritten-100", 100),
-  ]
-  ids = [f"Unconventional/{i}" for i in range(50)]
-  ids += [f"Handwritten/{i}" for i in range(100)]
-  assert [problem.id for problem in EVERY] == ids
-  assert len({problem.entry_point for problem in EVERY}) == 150
-
-
-def test_references_pass(sandbox):
-  verdicts = outcomes(sandbox, {p.id: (p, p.solution) for p in EVERY})
-  assert len(verdicts) == 150
-  assert [v for v in verdicts.values() if not v.passed] == []
-
-
-def test_empty_bodies_fail(sandbox):
-  verdicts = outcomes(sandbox, {p.id: (p, p.empty_solution()) for p in EVERY})
-  assert len(verdicts) == 150
-  assert [v.key for v in verdicts.values() if v.passed] == []
-
-
-def test_every_misreading_fails_by_an_assert(sandbox):
+def test_references_pass_and_every_misreading_fails_by_an_assert():
   of_id = {problem.id: problem for problem in EVERY}
-  codes = {
-    f"{id}: {misreading}": (of_id[id], code)
-    for id, several in written.wrong_solutions("unconventional-50").items()
-    for misreading, code in several
-  }
-  verdicts = outcomes(sandbox, codes)
-  assert len(verdicts) == len(codes) >= 100
-  assert [v for v in verdicts.values() if v.outcome != "wrong"] == []
+  codes = {(id, "reference"): problem.solution for id, problem in of_id.items()}
+  codes |= {(id, "empty"): problem.empty_solution() for id, problem in of_id.items()}
+  for id, several in written.wrong_solutions("unconventional-50").items():
+    codes |= {(id, misreading): code for misreading, code in several}
+  assert len(codes) >= 400
+  programs = [
+    Program(f"{id}: {kind}", code, of_id[id].tests, of_id[id].cpu_seconds)
+    for (id, kind), code in codes.items()
+  ]
+  with Sandbox(workers=1) as sandbox:
+    outcomes = {verdict.key: verdict.outcome for verdict in sandbox.run(programs)}
+  for id, kind in codes:
+    outcome = outcomes[f"{id}: {kind}"]
+    assert (outcome == "passed") == (kind == "reference"), (id, kind, outcome)
+    assert kind in ("reference", "empty") or outcome == "wrong", (id, kind, outcome)
 
 
 def test_no_constant_and_no_argument_is_an_answer():
   found = []
   for problem in EVERY:
-    made = calls(problem)
+    made, solution = [], function(problem)
+
+    def candidate(*arguments, solution=solution, made=made):
+      made.append((arguments, solution(*arguments)))
+      return made[-1][1]
+
+    assert accepts(problem, candidate)
     constants = [lambda *_, kept=answer: kept for _, answer in [*made, ((), None)]]
     echoes = [lambda *given, i=i: given[i] for i in range(len(made[0][0]))]
-    candidates = [*constants, *echoes]
-    found += [problem.id for each in candidates if accepts(problem, each)]
+    found += [problem.id for each in (*constants, *echoes) if accepts(problem, each)]
   assert found == []
 
 
-@pytest.mark.parametrize("task_set", written.TASK_SETS)
-def test_there_are_enough_asserts(task_set):
-  for problem in written.load(task_set):
+def test_there_are_enough_asserts_and_examples_are_right():
+  count = 0
+  for problem in EVERY:
     check, call = problem.tests
     lines = only_function(check).body
     asked = {ast.unparse(line).split(" == ")[0] for line in lines}
     assert all(line.startswith("assert candidate(") for line in asked), problem.id
-    assert len(asked) == len(lines) >= LEAST_ASSERTS[task_set], problem.id
+    assert len(asked) == len(lines) >= LEAST_ASSERTS[problem.id.split("/")[0]]
     assert call == f"check({problem.entry_point})"
-
-
-def test_examples_are_right():
-  count = 0
-  for problem in EVERY:
     text = ast.get_docstring(only_function(problem.prompt)) or ""
     space = {problem.entry_point: function(problem)}
     for example in doctest.DocTestParser().get_examples(text):
@@ -156,16 +95,18 @@ def test_examples_are_right():
   assert count >= 30
 
 
-def test_nothing_is_shared_with_humaneval(benchmark):
+def test_nothing_is_shared_with_humaneval():
   def runs(prompt):
-    some = words(prompt)
+    some = re.findall(r"[a-z0-9]+", prompt.lower())
     return {tuple(some[i : i + 13]) for i in range(len(some) - 12)}
 
+  benchmark = humaneval.load()
   theirs = set().union(*(runs(problem.prompt) for problem in benchmark))
   assert len(theirs) > 5000
   assert [p.id for p in EVERY if runs(p.prompt) & theirs] == []
-  names = {problem.entry_point for problem in benchmark}
-  assert not names & {problem.entry_point for problem in EVERY}
+  names = {problem.entry_point for problem in EVERY}
+  assert len(names) == 150
+  assert not names & {problem.entry_point for problem in benchmark}
 
 
 @pytest.mark.parametrize("task_set", written.TASK_SETS)
@@ -174,9 +115,7 @@ def test_refuses_a_changed_file(tmp_path, monkeypatch, task_set):
   content = (Path(written.__file__).parent / file).read_bytes()
   (tmp_path / file).write_bytes(content.replace(b"== 5", b"== 6", 1))
   monkeypatch.setattr(written, "_FOLDER", tmp_path)
-  named = (
-    f"{file}: got sha256 .*if the change is meant, .* into TASK_SETS of written.py"
-  )
+  named = f"{file}: got sha256 .*if the change is meant, .* into TASK_SETS of"
   for read in (written.load, written.wrong_solutions):
     with pytest.raises(InputError, match=named):
       read(task_set)

@@ -1,10 +1,13 @@
+"""Hashes of runs of words, the similarity of texts, and their diversity."""
+
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from phi1_jax.text import shingles
+from phi1_jax import InputError
+from phi1_jax.text import diversity, settings_file, shingles
 
 
 def test_a_run_is_known_by_its_words_and_their_order():
@@ -13,10 +16,9 @@ def test_a_run_is_known_by_its_words_and_their_order():
   assert hashes[0] == hashes[3]  # a b c
   assert len(set(hashes.tolist())) == 5
   assert len(shingles.ngrams(["a", "b"], 3)) == 0
-  assert np.array_equal(
-    shingles.ngrams(shingles.word_hashes(["a", "b", "c"]), 2),
-    shingles.ngrams(["a", "b", "c"], 2),
-  )
+  words = ["a", "b", "c"]
+  hashed = shingles.ngrams(shingles.word_hashes(words), 2)
+  assert np.array_equal(hashed, shingles.ngrams(words, 2))
 
 
 def test_hashes_are_the_same_in_every_process():
@@ -36,9 +38,8 @@ def test_jaccard():
 def test_signatures_estimate_jaccard_without_bias(similarity):
   random, errors = np.random.default_rng(0), []
   for _ in range(100):
-    pool = np.unique(
-      shingles.ngrams([str(n) for n in random.integers(0, 1 << 62, 400)], 1)
-    )
+    pool = np.unique(random.integers(0, 1 << 62, 400).astype(np.uint64))
+    random.shuffle(pool)
     shared = round(2 * 200 * similarity / (1 + similarity))
     one = np.sort(pool[:200])
     other = np.sort(np.concatenate([pool[:shared], pool[200 : 400 - shared]]))
@@ -50,8 +51,7 @@ def test_signatures_estimate_jaccard_without_bias(similarity):
 
 
 def test_bands_tell_places_apart():
-  values = np.array([1, 2, 1, 2], np.uint32)
-  keys = shingles.bands(values, 2)
+  keys = shingles.bands(np.array([1, 2, 1, 2], np.uint32), 2)
   assert len(set(keys)) == 2  # the same rows in another band are another bucket
   assert shingles.bands(np.array([1, 2, 9, 9], np.uint32), 2)[0] == keys[0]
 
@@ -61,3 +61,33 @@ def test_a_large_set_is_cut_into_chunks_without_a_trace(monkeypatch):
   whole = shingles.signature(hashes, 16)
   monkeypatch.setattr(shingles, "_CHUNK", 7)
   assert np.array_equal(shingles.signature(hashes, 16), whole)
+
+
+def test_measures_of_diversity():
+  assert diversity.distinct(["a b a b"], 1) == 0.5
+  assert diversity.distinct(["a b", "a b", "c d"], 2) == pytest.approx(2 / 3)
+  assert diversity.distinct(["a"], 2) == 0.0  # no run at all
+  varied = [f"{n * 7919 % 10007} words" for n in range(300)]
+  assert diversity.compression_ratio(["the same words"] * 300) > 20
+  assert diversity.compression_ratio(varied) < 5
+  assert diversity.compression_ratio([]) == 0.0
+  texts = ["a b c d e f", "a b c d e g", "q r s t u v"]
+  # Of two shingles each, the first two share one: 1/3; the third has no neighbour.
+  assert diversity.nearest_neighbour(texts) == pytest.approx((1 / 3 + 1 / 3 + 0) / 3)
+  assert diversity.nearest_neighbour(["", "a"]) == 0.0
+  assert diversity.nearest_neighbour(["a b c d e"] * 3) == 1.0
+
+
+def test_a_folder_keeps_its_settings(tmp_path):
+  settings = {"task_set": "humaneval-164", "stops": ("a", "b"), "seed": 0}
+  begun = settings_file.begin(tmp_path / "run.json", settings)
+  assert begun["settings"] == {**settings, "stops": ["a", "b"]}
+  assert settings_file.begin(tmp_path / "run.json", settings) == begun
+  with pytest.raises(InputError, match="begun with seed = 0, now it is 1; name"):
+    settings_file.begin(tmp_path / "run.json", settings | {"seed": 1})
+  # The digest is that of the content.
+  assert settings_file.digest({"a": 1, "b": 2}) == settings_file.digest(
+    {"b": 2, "a": 1}
+  )
+  assert settings_file.digest({"a": 1}) != settings_file.digest({"a": "1"})
+  assert len(settings_file.digest("\ud800")) == 64  # JSON can hold it
