@@ -140,13 +140,17 @@ def test_an_override_with_effect_is_taken(load, lines, bindings):
 @pytest.mark.parametrize(
   ("name", "value", "named"),
   [
-    *(("Data.store", value, r"Data.store \(--gin.Data.store\): got .*expected")
-      for value in ("@Mesh", "@Mesh()", "(%STEPS, 'a')")),
+    *(
+      ("Data.store", value, r"Data.store \(--gin.Data.store\): got .*expected")
+      for value in ("@Mesh", "@Mesh()", "(%STEPS, 'a')")
+    ),
     ("Train.seed", "3\nTrain.batch_size = 16", r"got '3\\nTrain\.batch_size"),
-    *((name, "3", r"expected Part\.parameter or MACRO")
-      for name in ("a/Train.seed", "", "Train.seed.x", "Train.", "3")),
+    *(
+      (name, "3", r"expected Part\.parameter or MACRO")
+      for name in ("a/Train.seed", "", "Train.seed.x", "Train.", "3")
+    ),
   ],
-)  # fmt: skip
+)
 def test_refuses_on_the_command_line(load, name, value, named):
   with pytest.raises(InputError, match=named):
     load("", (name, value))

@@ -19,17 +19,12 @@ from phi1_jax.telemetry.writers import read_metrics
 from phi1_jax.text import tokenizer as tokenizers
 
 ROOT = pathlib.Path(__file__).parents[2]
-COLAB = ROOT / "tpu/colab"
-NAMES = ("judge_phi1", "train_and_sample")
+MODULES = ("argparse", "ast", "inspect")
 SEEN = ("constraints.txt", "evals", "gin", "phi1_jax", "pyproject.toml")
 SMALL = (
   "--gin.BATCH_SIZE=2 --gin.SEQUENCE_LENGTH=64 --gin.Train.log_every=4 "
   "--gin.Train.evaluation_batches=1 --gin.Model.num_layers=1 --gin.Data.loss_on=all"
 )
-
-
-def read(name):
-  return nbformat.read(COLAB / f"{name}.ipynb", as_version=4)
 
 
 @pytest.fixture
@@ -54,13 +49,16 @@ def place(tmp_path, monkeypatch):
   return tmp_path
 
 
-def run(notebook, place, **parameters):
-  """Executes it where it would lie; cell name -> outputs."""
+def run(name, place, **parameters):
+  """Executes a notebook where it would lie; cell name -> outputs."""
+  notebook = nbformat.read(ROOT / f"tpu/colab/{name}.ipynb", as_version=4)
   cells = notebook.cells
-  tagged = [
+  for cell in cells:  # nothing in it is of the person who last opened it
+    assert (cell.get("outputs") or None, cell.get("execution_count")) == (None, None)
+    assert cell.metadata.keys() <= {"tags"}
+  (after,) = (
     n for n, c in enumerate(cells) if "parameters" in c.metadata.get("tags", ())
-  ]
-  (after,) = tagged
+  )
   text = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
   cells.insert(after + 1, nbformat.v4.new_code_cell(text))
   resources = {"metadata": {"path": str(place / "tpu/colab")}}
@@ -78,7 +76,8 @@ def said(outputs):
 
 def shown(outputs, kind):
   """What a cell displayed, of one MIME type."""
-  return [output.data[kind] for output in outputs if kind in output.get("data", {})]
+  (found,) = [output.data[kind] for output in outputs if kind in output.get("data", {})]
+  return found
 
 
 def check_readable(given):
@@ -94,68 +93,57 @@ def check_readable(given):
     assert len(lines) < most, f"{name}: {text}"
 
 
-@pytest.fixture(scope="module")
-def texts():
-  """Three modules of the standard library."""
-  library = pathlib.Path(sysconfig.get_path("stdlib"))
-  return [
-    (library / name).read_text() for name in ("argparse.py", "ast.py", "inspect.py")
-  ]
+def make_store(folder, mixture, tasks, tokenizer, origin, held_out=0.05):
+  """A token store as `prepare` would make it of three modules of the library.
 
-
-def make_store(folder, mixture, tasks, texts, tokenizer, origin, held_out=0.05):
-  """A token store as `prepare` would make it of these texts; the first is held out."""
-  entries = []
+  The first of them is held out.
+  """
+  library, entries = pathlib.Path(sysconfig.get_path("stdlib")), []
+  texts = [(library / f"{name}.py").read_text() for name in MODULES]
+  tokenizer = tokenizer or tokenizers.train(texts, 1024)
   for index, task in enumerate(tasks):
     writer = ShardWriter(folder, index, len(tasks), task)
     for number, text in enumerate(texts):
       ids = [*tokenizer.encode(text), tokenizer.eos_id]
       writer.add(ids, num_bytes=len(text.encode()), held_out=number == 0)
     entries.append(writer.close())
+  names = ("digest", "eos_id", "vocabulary_size")
   fields = {
     "mixture": mixture,
     "held_out_fraction": held_out,
     "shards_per_task": 8,
     "curated": False,
     "tasks": {task: {"rate": "by_size"} for task in tasks},
-    "tokenizer": {
-      "name": origin,
-      "digest": tokenizer.digest,
-      "eos_id": tokenizer.eos_id,
-      "vocabulary_size": tokenizer.vocabulary_size,
-    },
+    "tokenizer": {"name": origin, **{name: getattr(tokenizer, name) for name in names}},
   }
   tokenizer.save(folder / tokenizers.FILE_NAME)
   finish(folder, fields, entries)
+  return tokenizer
 
 
-def losses(folder):
-  """The training losses that a run has logged."""
-  rows = read_metrics(folder / "metrics.jsonl")
-  return [row["loss"] for row in rows if "loss" in row]
-
-
-def test_train_and_sample(place, texts):
+def test_train_and_sample(place):
   """It learns, the pictures are there, and both models complete the prompt."""
-  tokenizer, stores = tokenizers.train(texts, 1024), place / "stores"
   tasks = ("grammar_textbooks", "small_code_filtered", "small_textbooks")
-  base = "quickstart_pretrain"
-  make_store(stores / base, "small_code_textbook", tasks, texts, tokenizer, "train")
-  tasks, exercises = ("grammar_exercises",), stores / "quickstart"
-  make_store(exercises, "grammar_exercises", tasks, texts, tokenizer, "file", 0.02)
+  first = place / "stores/quickstart_pretrain", "small_code_textbook", tasks
+  tokenizer = make_store(*first, None, "train")
+  then = place / "stores/quickstart", "grammar_exercises", ("grammar_exercises",)
+  make_store(*then, tokenizer, "file", 0.02)
   chosen = {"STEPS": 20, "FINETUNE_STEPS": 12, "PROMPT": "def f('x'):", "FLAGS": SMALL}
-  given = run(read("train_and_sample"), place, **chosen)
+  given = run("train_and_sample", place, **chosen)
   check_readable(given)
   assert "for the CPU" in said(given["install"])
-  first = losses(place / "runs/colab_20_steps")
-  again = losses(place / "runs/colab_20_steps_finetuned_12")
+
+  def losses(name):
+    rows = read_metrics(place / "runs" / name / "metrics.jsonl")
+    return [row["loss"] for row in rows if "loss" in row]
+
+  first, again = map(losses, ("colab_20_steps", "colab_20_steps_finetuned_12"))
   assert (len(first), len(again)) == (6, 4)
   assert first[0] == pytest.approx(np.log(1024), abs=0.3)
   assert np.mean(first[3:]) < first[0] - 0.5
   assert again[0] < first[0] - 0.5  # it starts from what was learnt
   for name in ("loss", "finetune"):
-    (picture,) = shown(given[name], "image/png")
-    assert picture.startswith("iVBOR")  # a PNG in base 64
+    assert shown(given[name], "image/png").startswith("iVBOR")  # a PNG in base 64
   for name in ("sample", "sample-again"):
     assert "def f('x'):" in said(given[name])
     assert re.search(r"\b\d+ tokens in", said(given[name]))
@@ -186,31 +174,15 @@ def downloaded(place):
 @pytest.mark.usefixtures("downloaded")
 def test_judge_phi1(place):
   """A random model solves nothing, and the report says so beside the paper's score."""
-  given = run(read("judge_phi1"), place, MAX_NEW_TOKENS=2, SLOTS=32)
+  given = run("judge_phi1", place, MAX_NEW_TOKENS=2, SLOTS=32)
   check_readable(given)
   assert "encodes as CodeGen's" in said(given["convert"])
   assert "164/164 references pass" in said(given["references"])
   for name in ("judge", "report"):
     assert re.search(r"pass@1 +0.0 \[0.0, 2.3\] +0.0 \[0.0, 2.3\]", said(given[name]))
-  (page,) = shown(given["page"], "text/html")
+  page = shown(given["page"], "text/html")
   assert 'srcdoc="&lt;!doctype html&gt;' in page.lower()
   assert "HumanEval/163" in page
   lines = said(given["paper"]).splitlines()
   assert lines[1].split() == ["the", "paper,", "phi-1", "50.6", "[43.0,", "58.2]"]
   assert lines[3].split() == ["here,", "sanitized", "0.0", "[0.0,", "2.3]"]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_is_stripped(name):
-  """Nothing in it is of the person who last opened it."""
-  notebook = read(name)
-  nbformat.validate(notebook)
-  assert notebook.metadata == {
-    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-    "language_info": {"name": "python"},
-  }
-  for cell in notebook.cells:
-    if cell.cell_type == "code":
-      assert (cell.outputs, cell.execution_count) == ([], None)
-    assert cell.metadata.keys() <= {"tags"}
-  assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
