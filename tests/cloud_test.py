@@ -1,10 +1,7 @@
 """The train command on a work directory and a token store in cloud storage."""
 
-import contextlib
-import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -14,38 +11,33 @@ import pytest
 
 from phi1_jax import storage
 
-STEPS, LENGTH = 16, 16
-RUN = f"""
-Model.vocabulary_size = 320
-Model.num_layers = 1
-Model.num_heads = 2
-Model.head_dim = 8
-Model.rotary_dim = 4
-Model.embed_dim = 16
-Model.mlp_dim = 32
-Model.max_length = {LENGTH}
-Model.dtype = "float32"
-Mesh.fsdp = -1
-Train.total_steps = {STEPS}
-Train.batch_size = 4
-Train.sequence_length = {LENGTH}
-Train.log_every = 1
-Train.evaluate_every = 8
-Optimizer.peak_learning_rate = 1e-2
-Optimizer.warmup_steps = 2
-Optimizer.weight_decay = 0.1
-Data.mixture = "words"
-Data.tokenizer = "train"
-Data.trained_vocabulary_size = 300
-Checkpoint.every = 4
+STEPS = 16
+RUN = {"Train.total_steps": STEPS, "Train.log_every": 1, "Train.evaluate_every": 8}
+RUN |= {"Mesh.fsdp": -1, "Checkpoint.every": 4}
+RUN |= {"Model.embed_dim": 16, "Model.mlp_dim": 32}
+FILL = """
+import os, time
+
+def fill(setup, store):
+  def run(step, state):
+    while not (setup.workdir / "checkpoints" / "4").is_dir():
+      time.sleep(0.01)
+    disk = setup.workdir.parent
+    free = os.statvfs(disk)
+    with (disk / "other").open("wb") as file:  # leaves room for rows, not for a save
+      file.write(bytes(free.f_bavail * free.f_frsize - (48 << 10)))
+    return ()
+  return run
 """
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, words_store):
-  """A folder with run.gin and a token store."""
+def place(tmp_path_factory, tiny_run, words_store):
+  """A folder with run.gin, a token store and hooks."""
   place = tmp_path_factory.mktemp("cloud")
-  (place / "run.gin").write_text(RUN)
+  cache = {"Runtime.compilation_cache": str(place / "compiled")}
+  (place / "run.gin").write_text(tiny_run({**RUN, **cache}))
+  (place / "fill_hook.py").write_text(FILL)
   words_store(place / "store", held_out_every=5)
   return place
 
@@ -53,11 +45,10 @@ def place(tmp_path_factory, words_store):
 def start(place, workdir, *flags, store="store", environment=None):
   """Starts the command; steps are compiled once for all tests."""
   words = ["--gin_file=run.gin", f"--workdir={workdir}", f"--gin.Data.store={store}"]
-  words += [f"--gin.Runtime.compilation_cache={place}/compiled", *flags]
   return subprocess.Popen(
-    [sys.executable, "-m", "phi1_jax.train", *words],
+    [sys.executable, "-u", "-m", "phi1_jax.train", *words, *flags],
     cwd=place,
-    env={**os.environ, **(environment or {}), "PYTHONUNBUFFERED": "1"},
+    env={**os.environ, **(environment or {})},
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
@@ -169,86 +160,31 @@ def test_an_outage_ends_the_run_in_one_line_and_moves_nothing(cloud, place, alon
   assert curve(workdir) == alone
 
 
-@contextlib.contextmanager
-def small_disk(folder, num_bytes):
-  """Mounts a file system of so many bytes; skips where that is not allowed."""
+@pytest.fixture
+def small_disk(tmp_path):
+  """A file system of 4 MiB; skips where mounting is not allowed."""
+  folder = tmp_path / "disk"
   folder.mkdir()
-  words = ["mount", "-t", "tmpfs", "-o", f"size={num_bytes}", "tmpfs", str(folder)]
+  words = ["mount", "-t", "tmpfs", "-o", "size=4M", "tmpfs", str(folder)]
   try:
     subprocess.run(words, check=True, capture_output=True)
   except (OSError, subprocess.CalledProcessError) as error:
     pytest.skip(f"cannot mount a small disk here: {error}")
-  try:
-    yield folder
-  finally:
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+  yield folder
+  subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-FILL = """
-import os, time
-
-def fill(setup, store):
-  def run(step, state):
-    while not (setup.workdir / "checkpoints" / "4").is_dir():
-      time.sleep(0.01)
-    disk = setup.workdir.parent
-    free = os.statvfs(disk)
-    with (disk / "other").open("wb") as file:  # leaves room for rows, not for a save
-      file.write(bytes(free.f_bavail * free.f_frsize - (48 << 10)))
-    return ()
-  return run
-"""
-
-
-def test_a_disk_that_fills_up_during_a_save(place, tmp_path):
+def test_a_disk_that_fills_up_during_a_save(place, small_disk):
   """The last checkpoint stays whole; one line says what happened."""
-  (place / "fill_hook.py").write_text(FILL)
-  with small_disk(tmp_path / "disk", 4 << 20) as disk:
-    flags = ["--gin.Runtime.hooks={'fill_hook:fill': 5}", "--gin.Checkpoint.every=2"]
-    flags += ["--gin.Checkpoint.keep_latest=99"]
-    environment = {"PYTHONPATH": f".:{os.environ.get('PYTHONPATH', '')}"}
-    output = finished(start(place, disk / "run", *flags, environment=environment), 1)
-    assert "Traceback" not in output, output
-    errors = [line for line in output.split("\n") if line.startswith("error")]
-    assert len(errors) == 1
-    assert "No space left" in errors[0]
-    assert sum("could not be saved" in line for line in output.split("\n")) == 2
-    (disk / "other").unlink()
-    output = finished(start(place, disk / "run"))
-    assert "going on from step 4" in output, output
-
-
-def test_a_disk_that_is_full_at_the_start(place, tmp_path):
-  with small_disk(tmp_path / "disk", 64 << 10) as disk:
-    (disk / "other").write_bytes(bytes(os.statvfs(disk).f_bavail * 4096))
-    output = finished(start(place, disk / "run"), 2)
-    assert "Traceback" not in output
-    lines = [line for line in output.split("\n") if line.startswith("error")]
-    assert len(lines) == 1
-
-
-SLOW = """
-import time
-
-def slow(setup, store):
-  def run(step, state):
-    print("evaluating", flush=True)
-    time.sleep(3600)
-    yield "eval/x", 1.0
-  return run
-"""
-
-
-def test_sigterm_ends_a_hook_that_would_take_an_hour(place):
-  (place / "slow_hook.py").write_text(SLOW)
-  flags = ["--gin.Runtime.hooks={'slow_hook:slow': 6}", "--gin.Checkpoint.every=100"]
+  flags = ["--gin.Runtime.hooks={'fill_hook:fill': 5}", "--gin.Checkpoint.every=2"]
+  flags += ["--gin.Checkpoint.keep_latest=99"]
   environment = {"PYTHONPATH": f".:{os.environ.get('PYTHONPATH', '')}"}
-  process = start(place, "stopped", *flags, environment=environment)
-  for line in process.stdout:
-    if line.startswith("evaluating"):
-      break
-  process.send_signal(signal.SIGTERM)
-  finished(process, 75)
-  assert (place / "stopped" / "checkpoints" / "6").is_dir()
-  meta = json.loads((place / "stopped/checkpoints/6/meta/metadata").read_text())
-  assert meta["samples_seen"] == 6 * 4
+  workdir = small_disk / "run"
+  output = finished(start(place, workdir, *flags, environment=environment), 1)
+  assert "Traceback" not in output, output
+  (line,) = [line for line in output.split("\n") if line.startswith("error")]
+  assert "No space left" in line
+  assert output.count("could not be saved") == 2
+  (small_disk / "other").unlink()
+  output = finished(start(place, workdir))
+  assert "going on from step 4" in output, output

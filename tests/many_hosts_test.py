@@ -15,33 +15,10 @@ import pytest
 from phi1_jax.telemetry.writers import read_metrics
 
 DEVICES, STEPS, BATCH, LENGTH = 4, 12, 8, 16
-RUN = f"""
-Model.vocabulary_size = 320
-Model.num_layers = 2
-Model.num_heads = 4
-Model.head_dim = 8
-Model.rotary_dim = 4
-Model.embed_dim = 32
-Model.mlp_dim = 64
-Model.max_length = {LENGTH}
-Model.dtype = "float32"
-Mesh.data = 2
-Train.total_steps = {STEPS}
-Train.batch_size = {BATCH}
-Train.sequence_length = {LENGTH}
-Train.log_every = 1
-Train.evaluate_every = 4
-Train.sequences_per_device = 1
-Optimizer.peak_learning_rate = 1e-2
-Optimizer.warmup_steps = 2
-Optimizer.weight_decay = 0.1
-Data.mixture = "words"
-Data.store = "store"
-Data.tokenizer = "train"
-Data.trained_vocabulary_size = 300
-Checkpoint.every = 4
-Checkpoint.keep_latest = 9
-"""
+RUN = {"Model.num_heads": 4, "Model.embed_dim": 16, "Mesh.data": 2}
+RUN |= {"Train.total_steps": STEPS, "Train.batch_size": BATCH, "Train.log_every": 1}
+RUN |= {"Train.evaluate_every": 4, "Train.sequences_per_device": 1}
+RUN |= {"Checkpoint.every": 4, "Checkpoint.keep_latest": 9}
 GO_ON = "run the same command on all hosts to go on from the last checkpoint"
 SECONDS = 240  # for any wait
 
@@ -100,10 +77,11 @@ command.run(train.main)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, words_store):
+def place(tmp_path_factory, tiny_run, words_store):
   """A folder with run.gin and two token stores."""
   place = tmp_path_factory.mktemp("hosts")
-  (place / "run.gin").write_text(RUN)
+  cache = {"Runtime.compilation_cache": str(place / "compiled")}
+  (place / "run.gin").write_text(tiny_run({**RUN, **cache}))
   for seed, name in enumerate(("store", "other")):
     words_store(place / name, seed=seed)
   return place
@@ -122,13 +100,8 @@ def started(place, workdir, count, *flags, faults=None, saved="", folders=None):
   port, running = free_port(), []
   try:
     for host in range(count):
-      words = [
-        "--gin_file=run.gin",
-        f"--gin.Runtime.compilation_cache={place}/compiled",
-        f"--workdir={workdir}",
-        f"--simulated_devices={DEVICES // count}",
-        *flags,
-      ]
+      words = ["--gin_file=run.gin", f"--workdir={workdir}"]
+      words += [f"--simulated_devices={DEVICES // count}", *flags]
       if count > 1:
         words += [f"--coordinator_address=localhost:{port}"]
         words += [f"--num_processes={count}", f"--process_id={host}"]
@@ -189,57 +162,11 @@ def batches(place, workdir):
   return found
 
 
-def last_line(text):
-  return text.rstrip().splitlines()[-1]
-
-
-@pytest.fixture(scope="module")
-def alone(place):
-  """One host with all the devices."""
-  codes, _ = run(place, "alone", 1)
-  assert codes == [0]
-  return "alone"
-
-
-@pytest.fixture(scope="module")
-def moved(place):
-  """Stopped on 2 hosts by Ctrl-C on the first, on 4 by SIGTERM to the third; then 1."""
-  return [
-    run(place, "moved", 2, faults={0: "2:SIGINT"}),
-    sorted(curve(place, "moved")),
-    run(place, "moved", 4, faults={2: "6:SIGTERM"}, saved=4),
-    sorted(curve(place, "moved")),
-    run(place, "moved", 1),
-  ]
-
-
 def same_curve(place, workdir, other):
   found, expected = curve(place, workdir), curve(place, other)
   assert found.keys() == expected.keys()
   for key, numbers in found.items():
     assert numbers == pytest.approx(expected[key], rel=1e-5), key
-
-
-def test_a_stop_of_one_stops_all_after_a_save_by_all(moved):
-  (codes, texts), _, (codes4, texts4), _, (code1, _) = moved
-  assert (codes, codes4, code1) == ([75] * 2, [75] * 4, [0])
-  assert "going on from step 4" in texts4[0]
-  for first, *others in (texts, texts4):
-    assert "stopped after saving" in first
-    assert not any("stopped after saving" in text for text in others)
-
-
-def test_what_was_due_at_the_stop_runs_once_after_the_restart(place, moved):
-  """The stops fall on steps 4 and 8, where an evaluation is due."""
-  _, after2, _, after4, _ = moved
-  trained = [(step, False) for step in range(1, 9)]
-  assert after2 == trained[:4]
-  assert after4 == sorted([*trained, (4, True)])
-  assert [key for key in curve(place, "moved") if key[1]] == [
-    (4, True),
-    (8, True),
-    (12, True),
-  ]
 
 
 def test_a_stop_inside_an_evaluation_ends_it_on_all_hosts(place, alone):
@@ -252,7 +179,35 @@ def test_a_stop_inside_an_evaluation_ends_it_on_all_hosts(place, alone):
   same_curve(place, "evaluating", alone)
 
 
-def test_other_host_counts_read_the_same_data(place, alone, moved):
+@pytest.fixture(scope="module")
+def alone(place):
+  """One host with all the devices."""
+  codes, _ = run(place, "alone", 1)
+  assert codes == [0]
+  return "alone"
+
+
+def test_other_host_counts_go_on_with_the_same_data_and_losses(place, alone):
+  """Stopped on 2 hosts by Ctrl-C on the first, on 4 by SIGTERM to the third; then 1.
+
+  A stop of one stops all after a save by all. The stops fall on steps 4 and 8, where an
+  evaluation is due, which runs once, after the restart. Only the first host prints.
+  """
+  trained = [(step, False) for step in range(1, 9)]
+  codes, texts = run(place, "moved", 2, faults={0: "2:SIGINT"})
+  assert codes == [75] * 2
+  assert sorted(curve(place, "moved")) == trained[:4]
+  codes, more = run(place, "moved", 4, faults={2: "6:SIGTERM"}, saved=4)
+  assert codes == [75] * 4
+  assert "going on from step 4" in more[0]
+  assert sorted(curve(place, "moved")) == sorted([*trained, (4, True)])
+  for first, *others in (texts, more):
+    assert "stopped after saving" in first
+    for text in others:
+      speaks = r"^(model|step|going on|compiled|stopped after)\b"
+      assert not re.search(speaks, text, re.MULTILINE)
+  assert run(place, "moved", 1)[0] == [0]
+  same_curve(place, "moved", alone)
   found, expected = batches(place, "moved"), batches(place, alone)
   assert sorted(found) == sorted(expected) == list(range(STEPS))
   for step, batch in expected.items():
@@ -260,70 +215,46 @@ def test_other_host_counts_read_the_same_data(place, alone, moved):
     np.testing.assert_array_equal(found[step], batch)
 
 
-def test_other_host_counts_give_the_same_losses(place, alone, moved):
-  same_curve(place, "moved", alone)
-
-
-def test_only_the_first_host_speaks(moved):
-  _, texts = moved[2]
-  assert re.search(r"^model ", texts[0], re.MULTILINE)
-  for text in texts[1:]:
-    assert not re.search(r"^(model|step|going on|compiled)\b", text, re.MULTILINE)
-
-
-@pytest.fixture(scope="module")
-def killed(place):
-  """Two hosts: the second is killed, then the first; then both go on to the end."""
-  return [
-    run(place, "killed", 2, faults={1: "6:SIGKILL"}, saved=4),
-    run(place, "killed", 2, faults={0: "10:SIGKILL"}, saved=8),
-    run(place, "killed", 2),
-  ]
-
-
-@pytest.mark.parametrize("start", [0, 1])
-def test_a_host_that_dies_ends_the_others_with_one_line(killed, start):
-  codes, texts = killed[start]
-  survivor = start
-  assert codes[1 - survivor] == -signal.SIGKILL
-  assert codes[survivor] == 1
-  # gRPC may write lines of its own before and after it.
-  (line,) = [x for x in texts[survivor].splitlines() if x.startswith("error:")]
-  assert line.startswith("error: another host is gone")
-  assert line.endswith(GO_ON)
-  assert texts[survivor].count(GO_ON) == 1
-  assert "Traceback" not in texts[survivor]
-
-
-def test_the_restart_goes_on_from_the_last_checkpoint(place, alone, killed):
-  for start, step in ((1, 4), (2, 8)):
-    assert f"going on from step {step}" in killed[start][1][0]
-  assert killed[2][0] == [0, 0]
+def test_a_host_that_dies_ends_the_others_with_one_line(place, alone):
+  """The second of two is killed, then the first; then both go on to the end."""
+  for survivor, step, saved in ((0, 6, 4), (1, 10, 8)):
+    faults = {1 - survivor: f"{step}:SIGKILL"}
+    codes, texts = run(place, "killed", 2, faults=faults, saved=saved)
+    assert codes[1 - survivor] == -signal.SIGKILL
+    assert codes[survivor] == 1
+    assert saved == 4 or "going on from step 4" in texts[0]
+    # gRPC may write lines of its own before and after it.
+    (line,) = [x for x in texts[survivor].splitlines() if x.startswith("error:")]
+    assert line.startswith("error: another host is gone")
+    assert line.endswith(GO_ON)
+    assert texts[survivor].count(GO_ON) == 1
+    assert "Traceback" not in texts[survivor]
+  codes, texts = run(place, "killed", 2)
+  assert codes == [0, 0]
+  assert "going on from step 8" in texts[0]
   same_curve(place, "killed", alone)
 
 
-def test_a_work_directory_that_is_not_shared(place, tmp_path):
-  (tmp_path / "run.gin").write_text(RUN)
-  codes, texts = run(place, "apart", 2, folders={1: tmp_path})
+@pytest.mark.parametrize(
+  ("kind", "named"),
+  [
+    ("workdir", "--workdir: host 1 has another {}/unlike_workdir than host 0"),
+    ("store", "Data.store: {}/store of host 1 has digest"),
+    ("seed", "host 1 was started with Train.seed = 7, host 0 with Train.seed = 0"),
+  ],
+)
+def test_hosts_that_differ_are_refused(place, tmp_path, tiny_run, kind, named):
+  """The second host runs in another folder."""
+  changes = {"Runtime.compilation_cache": str(place / "compiled")}
+  if kind == "seed":
+    changes["Train.seed"] = 7
+  (tmp_path / "run.gin").write_text(tiny_run({**RUN, **changes}))
+  if kind == "store":
+    (tmp_path / "store").symlink_to(place / "other")
+    (tmp_path / "unlike_store").symlink_to(place / "unlike_store")
+  codes, texts = run(place, f"unlike_{kind}", 2, folders={1: tmp_path})
   assert codes == [2, 2]
-  assert f"host 1 has another {tmp_path / 'apart'} than host 0" in last_line(texts[1])
-  assert "error: host 1: --workdir: host 1 has another" in last_line(texts[0])
-
-
-def test_another_token_store(place, tmp_path):
-  (tmp_path / "run.gin").write_text(RUN)
-  (tmp_path / "store").symlink_to(place / "other")
-  (tmp_path / "strange").symlink_to(place / "strange")
-  codes, texts = run(place, "strange", 2, folders={1: tmp_path})
-  assert codes == [2, 2]
-  assert f"Data.store: {tmp_path / 'store'} of host 1 has digest" in last_line(texts[1])
-  assert "error: host 1: Data.store:" in last_line(texts[0])
-
-
-def test_another_configuration(place, tmp_path):
-  (tmp_path / "run.gin").write_text(RUN + "Train.seed = 7\n")
-  codes, texts = run(place, "unlike", 2, folders={1: tmp_path})
-  assert codes == [2, 2]
-  assert "host 1 was started with Train.seed = 7, host 0 with Train.seed = 0" in (
-    last_line(texts[1])
-  )
+  assert named.format(tmp_path) in texts[1].rstrip().splitlines()[-1]
+  if kind != "seed":
+    last = texts[0].rstrip().splitlines()[-1]
+    assert f"error: host 1: {named.partition(' ')[0]}" in last

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 from phi1_jax.planning import flops
@@ -19,28 +20,6 @@ def counted(f, *arguments):
   return flops.count(jax.jit(f).trace(*arguments).jaxpr)
 
 
-def test_a_product():
-  assert counted(product, X, Y) == PRODUCT
-
-
-def test_nothing_but_products_counts():
-  assert counted(lambda x: jnp.sum(jnp.exp(x) * x), X) == 0
-
-
-def test_a_loop_counts_each_turn():
-  def f(x, y):
-    return jax.lax.scan(lambda c, _: (c + jnp.sum(product(x, y)), None), 0.0, length=11)
-
-  assert counted(f, X, Y) == 11 * PRODUCT
-
-
-def test_a_branch_counts_the_costliest():
-  def f(x, y):
-    return jax.lax.cond(x[0, 0, 0] > 0, lambda: jnp.sum(product(x, y)), lambda: 0.0)
-
-  assert counted(f, X, Y) == PRODUCT
-
-
 def test_gradients_and_recomputation():
   """Two products backward for the one forward, and a third where it is done again."""
 
@@ -53,8 +32,29 @@ def test_gradients_and_recomputation():
   assert counted(jax.grad(again, argnums=(0, 1)), X, Y) == 4 * PRODUCT
 
 
-def test_each_device_counts():
+def loop(x, y):
+  return jax.lax.scan(lambda c, _: (c + jnp.sum(product(x, y)), None), 0.0, length=11)
+
+
+def branch(x, y):
+  return jax.lax.cond(x[0, 0, 0] > 0, lambda: jnp.sum(product(x, y)), lambda: 0.0)
+
+
+def spread(x, y):
   mesh = jax.make_mesh((2,), ("data",), (AxisType.Auto,), devices=jax.devices()[:2])
   spec = PartitionSpec("data")
-  f = jax.shard_map(product, mesh=mesh, in_specs=(spec, spec), out_specs=spec)
-  assert counted(f, X, Y) == PRODUCT
+  return jax.shard_map(product, mesh=mesh, in_specs=(spec, spec), out_specs=spec)(x, y)
+
+
+@pytest.mark.parametrize(
+  ("f", "products"),
+  [
+    (product, 1),
+    (lambda x, y: jnp.sum(jnp.exp(x) * x), 0),
+    (loop, 11),
+    (branch, 1),  # the costliest
+    (spread, 1),
+  ],
+)
+def test_counts_products_alone_on_all_devices(f, products):
+  assert counted(f, X, Y) == products * PRODUCT

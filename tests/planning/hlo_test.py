@@ -9,72 +9,35 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from phi1_jax.planning import hlo
 
-DEVICES, TURNS = 4, 5
-NODE = [0] * DEVICES
 
+def test_a_loop_counts_each_turn_and_a_product_its_memory():
+  kinds = (AxisType.Auto,)
+  mesh = jax.make_mesh((4,), ("data",), kinds, devices=jax.devices()[:4])
 
-@pytest.fixture(scope="module")
-def mesh():
-  return jax.make_mesh(
-    (DEVICES,), ("data",), (AxisType.Auto,), devices=jax.devices()[:DEVICES]
-  )
+  def traffic(f, *arguments):
+    """Of a program for the mesh; arguments are (shape, spec)."""
+    abstract = [
+      jax.ShapeDtypeStruct(shape, "float32", sharding=NamedSharding(mesh, spec))
+      for shape, spec in arguments
+    ]
+    return hlo.traffic(jax.jit(f).lower(*abstract).compile().as_text(), [0] * 4)
 
-
-def compiled(f, mesh, *arguments):
-  """The text of `f` for a mesh; arguments are (shape, spec)."""
-  abstract = [
-    jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, spec))
-    for shape, spec in arguments
-  ]
-  return jax.jit(f).lower(*abstract).compile().as_text()
-
-
-def test_gathering_and_reducing(mesh):
-  split, whole = PartitionSpec("data"), PartitionSpec()
-
-  def f(x, y):
-    gathered = jax.lax.with_sharding_constraint(x, NamedSharding(mesh, whole))
-    return jnp.sum(gathered @ y), jnp.sum(y, axis=0)
-
-  text = compiled(f, mesh, ((8, 16), split), ((16, 4), split))
-  found = hlo.traffic(text, NODE).inside
-  share = (DEVICES - 1) / DEVICES
-  # Each device sends its 2 x 16 (and 4 x 4, if y is gathered) to the three others.
-  gathered = found["all-gather"]["bytes"]
-  assert gathered in (4 * 2 * 16 * 3, 4 * (2 * 16 + 4 * 4) * 3)
-  # A ring reduces and distributes: twice 3/4 of what is summed.
-  reduced = found["all-reduce"]["bytes"]
-  assert reduced in {2 * share * 4 * count for count in (4, 5, 4 + 8 * 4)}
-
-
-def test_a_loop_counts_each_turn(mesh):
-  split = PartitionSpec("data")
-
-  def f(x):
+  def loop(x):
     def turn(total, _):
       return total + jnp.sum(jnp.sin(x + total)), None
 
-    return jax.lax.scan(turn, jnp.zeros(()), length=TURNS)[0]
+    return jax.lax.scan(turn, jnp.zeros(()), length=5)[0]
 
-  found = hlo.traffic(compiled(f, mesh, ((8, 16), split)), NODE)
-  once = hlo.traffic(
-    compiled(lambda x: jnp.sum(jnp.sin(x)), mesh, ((8, 16), split)), NODE
-  )
-  assert found.hbm_bytes > (TURNS - 1) * once.hbm_bytes
-  sent = TURNS * once.inside["all-reduce"]["bytes"]
-  assert found.inside["all-reduce"] == {"count": TURNS, "bytes": sent}
-
-
-def test_memory_of_a_product():
-  def f(x, y):
-    return x @ y
-
-  shapes = [
-    jax.ShapeDtypeStruct((64, 32), "float32"),
-    jax.ShapeDtypeStruct((32, 8), "float32"),
-  ]
-  text = jax.jit(f).lower(*shapes).compile().as_text()
-  assert hlo.traffic(text, [0]).hbm_bytes == 4 * (64 * 32 + 32 * 8 + 64 * 8)
+  operand = ((8, 16), PartitionSpec("data"))
+  found = traffic(loop, operand)
+  once = traffic(lambda x: jnp.sum(jnp.sin(x)), operand)
+  assert found.hbm_bytes > 4 * once.hbm_bytes
+  # A ring reduces and distributes: twice 3/4 of a float.
+  assert once.inside["all-reduce"] == {"count": 1, "bytes": 2 * 4 * 3 / 4}
+  assert found.inside["all-reduce"] == {"count": 5, "bytes": 5 * 2 * 4 * 3 / 4}
+  whole = PartitionSpec()
+  found = traffic(lambda x, y: x @ y, ((64, 32), whole), ((32, 8), whole))
+  assert found.hbm_bytes == 4 * (64 * 32 + 32 * 8 + 64 * 8)
 
 
 def test_a_program_for_a_tpu():
@@ -112,10 +75,8 @@ PERMUTE = "collective-permute(%x), channel_id=1, source_target_pairs={}"
     # Rings of 4 on one node; each device sends 2 x 3/4 of its 256 bytes.
     (ALL_REDUCE.format("{{0,1,2,3},{4,5,6,7}}"), 384, 0),
     (ALL_REDUCE.format("[2,4]<=[8]"), 384, 0),
-    (ALL_REDUCE.format("mesh['a'=2,'b'=4] {'b'}"), 384, 0),
     # Pairs with a device on each node send 2 x 1/2.
     (ALL_REDUCE.format("{{0,4},{1,5},{2,6},{3,7}}"), 0, 256),
-    (ALL_REDUCE.format("[4,2]<=[2,4]T(1,0)"), 0, 256),
     (ALL_REDUCE.format("mesh['a'=2,'b'=4] {'a'}"), 0, 256),
     (ALL_REDUCE.format("mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}"), 384, 0),
     (ALL_REDUCE.format("mesh['a'=2,'b'=2], device_ids=(0,4,1,5) {'b'}"), 0, 256),
@@ -123,9 +84,7 @@ PERMUTE = "collective-permute(%x), channel_id=1, source_target_pairs={}"
     (ALL_REDUCE.format("mesh['a'=8] {'a':(1)2}"), 0, 256),
     # A ring of all 8 crosses twice; so does every eighth of its messages, twice.
     (ALL_REDUCE.format("{{0,1,2,3,4,5,6,7}}"), 336, 112),
-    (ALL_REDUCE.format("[1,8]<=[8]"), 336, 112),
     (ALL_REDUCE.format("mesh['a'=2,'b'=4] {'a','b'}"), 336, 112),
-    (PERMUTE.format("{{0,1},{1,2},{2,3},{3,0}}"), 256, 0),
     (PERMUTE.format("{{0,4},{4,0}}"), 0, 256),
     # Two of the eight messages around a ring of all cross.
     (PERMUTE.format("{{0,1},{1,2},{2,3},{3,4},{4,5},{5,6},{6,7},{7,0}}"), 192, 64),

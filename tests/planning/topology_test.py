@@ -9,37 +9,35 @@ from phi1_jax import InputError
 from phi1_jax.parallel import compiler
 from phi1_jax.planning import topology
 
-needs_libtpu = pytest.mark.skipif(
-  importlib.util.find_spec("libtpu") is None, reason="needs libtpu (the extra tpu)"
-)
-
 
 @pytest.mark.parametrize(
   ("name", "kind", "grid", "slices", "devices"),
   [
-    ("v5e:4x4", "TPU v5 lite", (4, 4), 1, 16),
     ("v5e:4x4:2", "TPU v5 lite", (4, 4), 2, 32),
-    ("v5e-8", "TPU v5 lite", (2, 4), 1, 8),
     ("v5litepod-16", "TPU v5 lite", (4, 4), 1, 16),
-    ("v5e_256x2", "TPU v5 lite", (16, 16), 2, 512),
+    ("v5e_16x2", "TPU v5 lite", (4, 4), 2, 32),
     ("v6e-1", "TPU v6 lite", (1, 1), 1, 1),
-    ("v4-8", "TPU v4", (2, 2, 1), 1, 4),
     ("v4-32x3", "TPU v4", (2, 2, 4), 3, 48),
     ("v5p-16", "TPU v5", (2, 2, 2), 1, 8),
-    ("v5p:2x2x1", "TPU v5", (2, 2, 1), 1, 4),
     ("v3-8", "TPU v3", (2, 2), 1, 8),
-    ("h100-8", "NVIDIA H100 80GB HBM3", (8,), 1, 8),
     ("h100-8x2", "NVIDIA H100 80GB HBM3", (8,), 2, 16),
     ("H200_1", "NVIDIA H200", (1,), 1, 1),
     ("cpu:2", "cpu", (2,), 1, 2),
   ],
 )
 def test_names(name, kind, grid, slices, devices):
+  """Also: libtpu knows the TPUs among them."""
   found = topology.parse(name)
   assert (found.kind, found.grid, found.slices) == (kind, grid, slices)
   assert found.num_devices == devices
   assert found.platform == {"T": "tpu", "N": "gpu", "c": "cpu"}[kind[0]]
   assert found.simulated == (found.platform != "tpu")
+  if found.simulated or importlib.util.find_spec("libtpu") is None:
+    return
+  real = topology.devices(found)
+  assert len(real) == devices
+  assert {device.device_kind for device in real} == {kind}
+  assert len({getattr(device, "slice_index", 0) for device in real}) == slices
 
 
 @pytest.mark.parametrize(
@@ -47,13 +45,11 @@ def test_names(name, kind, grid, slices, devices):
   [
     ("v7-8", "got 'v7-8', expected one of v2, v3"),
     ("v5e", "got 'v5e', expected one of"),
-    ("", "expected one of"),
     ("v5e-12", "expected v5e:AxB, or v5e-N with N chips, a power of two from 1 on"),
     ("v4-1", "expected v4:AxBxC, or v4-N with N cores, a power of two from 2 on"),
     ("v5e:2x2x2", "expected v5e:AxB"),
     ("v5e:0x4", "expected v5e:AxB"),
     ("v5e-16x0", "v5e:AxB:SLICES or v5e-NxSLICES"),
-    ("h100-0", "got 'h100-0'"),
     ("h100-8x0", "got 'h100-8x0'"),
   ],
 )
@@ -62,20 +58,8 @@ def test_refused_names(name, message):
     topology.parse(name)
 
 
-@needs_libtpu
-@pytest.mark.parametrize(
-  "name", ["v3-8", "v4-8", "v5e-1", "v5e:4x4", "v5p-8", "v6e-8", "v5e-16x2", "v3-8x2"]
-)
-def test_libtpu_knows_them(name):
-  found = topology.parse(name)
-  devices = topology.devices(found)
-  assert len(devices) == found.num_devices
-  assert {device.device_kind for device in devices} == {found.kind}
-  assert len({getattr(device, "slice_index", 0) for device in devices}) == found.slices
-
-
-@needs_libtpu
 def test_a_layout_that_no_machine_has():
+  pytest.importorskip("libtpu")
   with pytest.raises(InputError, match="got 'v5e:3x3': INVALID_ARGUMENT"):
     topology.devices(topology.parse("v5e:3x3"))
 
