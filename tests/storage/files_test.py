@@ -14,16 +14,7 @@ from phi1_jax.storage import retry
 
 
 @pytest.mark.parametrize(
-  "name",
-  [
-    "s3://b/x",
-    "abfs://b/x",
-    "hf://datasets/x",
-    "http://h/x",
-    "gs://",
-    "gs:/b/x",
-    "gs//b",
-  ],
+  "name", ["s3://b/x", "hf://datasets/x", "http://h/x", "gs://", "gs:/b/x", "gs//b"]
 )
 def test_other_schemes_are_refused_in_one_line(name):
   with pytest.raises(InputError) as error:
@@ -31,20 +22,16 @@ def test_other_schemes_are_refused_in_one_line(name):
   assert "\n" not in str(error.value)
 
 
-def test_the_full_name_of_a_remote_path_is_kept(gcs):
-  path = storage.parse(f"{gcs.folder}/a/b.txt")
-  assert os.fspath(path) == f"{gcs.folder}/a/b.txt"
-  assert storage.is_remote(path)
-  assert not storage.is_remote(Path("gs"))
-
-
 def test_files_on_cloud_storage(gcs, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  path = storage.parse(f"{gcs.folder}/a.json")
+  path = storage.parse(f"{gcs.folder}/a/b.json")
+  assert os.fspath(path) == f"{gcs.folder}/a/b.json"  # the full name
+  assert storage.is_remote(path)
+  assert not storage.is_remote(Path("gs"))
   with pytest.raises(FileNotFoundError):
     storage.read_bytes(path)
-  storage.write_json(path, {"a": 1})
-  storage.write_json(path, {"a": 2})
+  for value in (1, 2):
+    storage.write_json(path, {"a": value})
   assert storage.read_json(path) == {"a": 2}
   assert not list(tmp_path.glob("gs*"))
 
@@ -62,68 +49,65 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
   assert [entry.name for entry in tmp_path.iterdir()] == ["x.txt"]
 
 
-class _Reply:
-  def __init__(self, status_code):
-    self.status_code = status_code
+def error_of(name, bases=(Exception,), **attributes):
+  """An exception as a network library would raise it."""
+  return type(name, bases, attributes)()
 
 
-_Connection = type("ClientConnectionError", (Exception,), {})
-
-
-def _transient(number):
+def numbered(number):
   return OSError(number, os.strerror(number))
+
+
+def reply(status):
+  return type("Reply", (), {"status_code": status})
+
+
+CONNECTION = type("ClientConnectionError", (Exception,), {})
+TRANSIENT = [
+  *(
+    numbered(errno.EIO),
+    numbered(errno.ESTALE),
+    TimeoutError(),
+    ConnectionResetError(),
+  ),
+  ValueError("UNAVAILABLE: error reading gs://b: HTTP response code: 503"),
+  ValueError("Error reading local file: Input/output error [OS error 5: EIO]"),
+  ValueError("HTTP response code: 429 with body"),
+  ValueError("CURL error[6] Could not resolve host: storage.googleapis.com"),
+  *(error_of("HttpError", code=503), error_of("HttpError", code="429")),
+  *(error_of("ChecksumError"), error_of("ConnectorError", (CONNECTION, OSError))),
+  error_of("HTTPError", (OSError,), response=reply(502)),
+]
+PERMANENT = [
+  *(numbered(errno.ENOENT), numbered(errno.EACCES), numbered(errno.ENOSPC)),
+  ValueError("DATA_LOSS: checksum of 5030 bytes"),
+  ValueError("NOT_FOUND: file /runs/ABORTED/EIO: not there"),
+  error_of("HttpError", code=404),
+  error_of("HTTPError", (OSError,), response=reply(404)),
+]
 
 
 @pytest.mark.parametrize(
   ("error", "expected"),
-  [
-    (_transient(errno.EIO), True),
-    (_transient(errno.ESTALE), True),
-    (TimeoutError(), True),
-    (ConnectionResetError(), True),
-    (ValueError("UNAVAILABLE: error reading gs://b: HTTP response code: 503"), True),
-    (
-      ValueError("Error reading local file: Input/output error [OS error 5: EIO]"),
-      True,
-    ),
-    (ValueError("HTTP response code: 429 with body"), True),
-    (type("HttpError", (Exception,), {"code": 503})(), True),
-    (type("HttpError", (Exception,), {"code": "429"})(), True),
-    (type("HttpError", (Exception,), {"code": 404})(), False),
-    (FileNotFoundError(errno.ENOENT, "no"), False),
-    (PermissionError(errno.EACCES, "no"), False),
-    (_transient(errno.ENOSPC), False),
-    (ValueError("DATA_LOSS: checksum of 5030 bytes"), False),
-    (ValueError("NOT_FOUND: file /runs/ABORTED/EIO: not there"), False),
-    (ValueError("CURL error[6] Could not resolve host: storage.googleapis.com"), True),
-    (type("ChecksumError", (Exception,), {})(), True),
-    (type("ClientConnectorError", (_Connection, OSError), {})(), True),
-    (type("HTTPError", (OSError,), {"response": _Reply(404)})(), False),
-    (type("HTTPError", (OSError,), {"response": _Reply(502)})(), True),
-  ],
+  [*((e, True) for e in TRANSIENT), *((e, False) for e in PERMANENT)],
 )
-def test_what_is_transient(error, expected):
+def test_transient_errors(error, expected):
   assert retry.is_transient(error) is expected
   wrapped = RuntimeError("reading failed")
   wrapped.__cause__ = error
   assert retry.is_transient(wrapped) is expected
 
 
-def test_what_an_error_was_raised_in_place_of_does_not_count():
-  def fail():
-    try:
-      raise TimeoutError
-    except TimeoutError:
-      raise ValueError("no such step") from None
-
-  with pytest.raises(ValueError, match="no such step") as error:
-    fail()
-  assert not retry.is_transient(error.value)
+def test_the_error_that_another_replaces_does_not_count():
+  error = ValueError("no such step")
+  error.__context__, error.__suppress_context__ = TimeoutError(), True  # `from None`
+  assert not retry.is_transient(error)
 
 
-def test_retries_until_it_works(monkeypatch):
+def test_retries_until_it_works_or_gives_up_in_one_line(monkeypatch):
   monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.001)
-  left = [_transient(errno.EIO), TimeoutError()]
+  monkeypatch.setattr(retry, "RETRY_SECONDS", 0.05)
+  left = [numbered(errno.EIO), TimeoutError()]
 
   def call():
     if left:
@@ -131,15 +115,7 @@ def test_retries_until_it_works(monkeypatch):
     return "content"
 
   assert retry.retrying(call, "reading x") == "content"
-
-
-def test_gives_up_in_one_line(monkeypatch):
-  monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.001)
-  monkeypatch.setattr(retry, "RETRY_SECONDS", 0.05)
-
-  def call():
-    raise _transient(errno.ESTALE)
-
+  left += [numbered(errno.ESTALE)] * 1000
   with pytest.raises(storage.StorageError) as error:
     retry.retrying(call, "reading x")
   assert "\n" not in str(error.value)

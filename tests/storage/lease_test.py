@@ -47,41 +47,42 @@ def _leave(folder, **changes):
 
 
 def test_one_holder_at_a_time(tmp_path):
-  with Lease(tmp_path / "new" / "run", "training"):
-    assert storage.is_held(tmp_path / "new" / "run")
-    with pytest.raises(InputError, match="training"):
-      Lease(tmp_path / "new" / "run", "training")
-  assert not storage.is_held(tmp_path / "new" / "run")
-  with Lease(tmp_path / "new" / "run", "training"):
-    pass
+  folder = tmp_path / "new" / "run"
+  for _ in range(2):
+    with Lease(folder, "training"):
+      assert storage.is_held(folder)
+      with pytest.raises(InputError, match="training"):
+        Lease(folder, "training")
+    assert not storage.is_held(folder)
+  (folder / FILE_NAME).write_text("")  # of an earlier version
+  with Lease(folder, "training"):
+    assert storage.is_held(folder)
 
 
-def test_a_killed_holder_on_this_machine_is_replaced_at_once(tmp_path, caplog):
-  _leave(tmp_path)
+@pytest.mark.parametrize(
+  ("changes", "waits"),
+  [
+    ({}, False),  # killed on this machine
+    ({"pid": 1, "started": "0"}, False),  # another process has its number
+    ({"machine": "another", "host": "vm-1"}, True),  # a machine that vanished
+  ],
+)
+def test_a_holder_that_is_gone_is_replaced(tmp_path, caplog, changes, waits):
+  _leave(tmp_path, **changes)
   assert (tmp_path / FILE_NAME).exists()
-  with Lease(tmp_path, "training"):
-    assert "waiting" not in caplog.text
-
-
-def test_another_process_with_the_number_of_the_killed_one(tmp_path):
-  _leave(tmp_path, pid=1, started="0")
-  assert not storage.is_held(tmp_path)
-
-
-def test_a_vanished_machine_is_waited_for(tmp_path):
-  _leave(tmp_path, machine="another", host="vm-1")
   started = time.monotonic()
   with Lease(tmp_path, "training"):
-    assert time.monotonic() - started >= 3
+    assert ("waiting" in caplog.text) is waits
+    assert not waits or time.monotonic() - started >= 3
 
 
 def test_a_live_holder_on_another_machine_may_end_soon(tmp_path, monkeypatch):
-  monkeypatch.setattr(lease, "_machine", lambda: "another")
-  with Lease(tmp_path, "training"):
-    monkeypatch.setattr(lease, "_machine", lambda: "this")
-    with pytest.raises(storage.HeldError):
-      Lease(tmp_path, "training")
-    monkeypatch.setattr(lease, "_machine", lambda: "another")
+  with monkeypatch.context() as there:
+    there.setattr(lease, "_machine", lambda: "another")
+    held = Lease(tmp_path, "training")
+  with pytest.raises(storage.HeldError):
+    Lease(tmp_path, "training")
+  held.close()
 
 
 def test_a_holder_that_is_stopping_ends_soon(tmp_path):
@@ -109,16 +110,13 @@ def test_a_process_that_waits_gets_the_folder(tmp_path):
 
 def test_the_holder_learns_that_the_folder_was_taken_over(tmp_path):
   lost = []
-  with Lease(tmp_path, "training", on_lost=lambda: lost.append(1)):
+  with Lease(tmp_path, "training", on_lost=lambda: lost.append(1)) as held:
+    (tmp_path / FILE_NAME).unlink()  # somebody deletes it: it is written again
+    _wait(lambda: lease.token(tmp_path) == held.token)
+    assert not lost
     _edit(tmp_path, token="another")
     _wait(lambda: lost)
   assert (tmp_path / FILE_NAME).exists()  # it is the other one's
-
-
-def test_a_lock_of_an_earlier_version_is_replaced(tmp_path):
-  (tmp_path / FILE_NAME).write_text("")
-  with Lease(tmp_path, "training"):
-    assert storage.is_held(tmp_path)
 
 
 def test_an_outage_does_not_cost_the_lease(gcs, monkeypatch):
@@ -132,15 +130,6 @@ def test_an_outage_does_not_cost_the_lease(gcs, monkeypatch):
     assert len(gcs.heal()) == 4
     assert storage.is_held(folder)
   assert not lost
-
-
-def test_a_lock_that_somebody_deleted_is_written_again(tmp_path):
-  lost = []
-  with Lease(tmp_path, "training", on_lost=lambda: lost.append(1)) as held:
-    (tmp_path / FILE_NAME).unlink()
-    _wait(lambda: lease.token(tmp_path) == held.token)
-    assert not lost
-  assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("where", ["disk", "cloud"])
