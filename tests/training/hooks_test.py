@@ -7,64 +7,6 @@ import pytest
 
 from phi1_jax import InputError
 from phi1_jax.training import hooks
-from phi1_jax.training.hooks import Hook
-
-
-@pytest.mark.parametrize(
-  ("arguments", "steps"),
-  [
-    ({}, [10]),
-    ({"every": 4}, [4, 8, 10]),
-    ({"every": 5}, [5, 10]),
-    ({"steps": (0, 3)}, [0, 3, 10]),
-    ({"every": 8, "steps": (2,)}, [2, 8, 10]),
-  ],
-)
-def test_due(arguments, steps):
-  hook = Hook(lambda step, state: (), **arguments)
-  assert [step for step in range(11) if hook.due(step, 10)] == steps
-
-
-def test_a_hook_that_returns_no_function(tiny):
-  setup = tiny(runtime={"hooks": {"m:f": 4}})
-  with pytest.raises(InputError, match="m:f returned dict, expected a function"):
-    hooks.named({"m:f": lambda setup, store: {}}, setup, None)
-  run = lambda step, state: ()  # noqa: E731
-  assert hooks.named({"m:f": lambda setup, store: run}, setup, None) == [Hook(run, 4)]
-
-
-@pytest.fixture
-def calls(monkeypatch):
-  """What was asked of the profiler."""
-  calls = []
-  monkeypatch.setattr(jax.profiler, "start_trace", lambda path: calls.append(path))
-  monkeypatch.setattr(jax.profiler, "stop_trace", lambda: calls.append("stop"))
-  return calls
-
-
-STATE = types.SimpleNamespace(params={})
-
-
-@pytest.mark.parametrize(
-  ("opens", "lasts", "first", "window"),
-  [
-    (3, 2, 0, (3, 5)),
-    (8, 5, 0, (8, 10)),  # the end of the run closes it
-    (3, 2, 4, None),  # the run went on within the window
-    (None, 5, 0, None),
-  ],
-)
-def test_profile(tiny, calls, opens, lasts, first, window):
-  runtime = {"profile_at": opens, "profile_steps": lasts}
-  setup = tiny(train={"total_steps": 10}, runtime=runtime)
-  hook, seen = hooks.profile(setup), []
-  for step in range(first, 11):
-    if hook.due(step, 10):
-      before = len(calls)
-      assert dict(hook.run(step, STATE)) == {}
-      seen += [step] * (len(calls) - before)
-  assert seen == list(window or ())
-  assert calls == ([str(setup.workdir / "profile"), "stop"] if window else [])
 
 
 def test_a_profile_opens_and_names_the_parts_of_the_model(tiny, run, caplog):
@@ -92,40 +34,6 @@ def test_a_profile_opens_and_names_the_parts_of_the_model(tiny, run, caplog):
     assert re.search(rb"/" + part.encode(), names), part
 
 
-def test_a_profile_that_could_not_end(tiny):
-  with pytest.raises(InputError, match=r"Runtime\.profile_at: got 12"):
-    tiny(runtime={"profile_at": 12})
-
-
-def test_named_hooks_are_found_and_run_when_due(tiny, tmp_path, monkeypatch):
-  (tmp_path / "my_hooks.py").write_text(
-    "def count(setup, store):\n"
-    "  return lambda step, state: [('mine/step', float(step + store))]\n"
-  )
-  monkeypatch.syspath_prepend(tmp_path)
-  setup = tiny(runtime={"hooks": {"my_hooks:count": 3}})
-  found = hooks.find(setup.config.runtime)
-  (hook,) = hooks.named(found, setup, 100)
-  assert [step for step in range(1, 9) if hook.due(step, 8)] == [3, 6, 8]
-  assert dict(hook.run(3, STATE)) == {"mine/step": 103.0}
-
-
-@pytest.mark.parametrize(
-  "name",
-  ["nowhere.at_all:x", "phi1_jax.training.hooks:no_such_function", "math", ":b"],
-)
-def test_a_named_hook_that_does_not_exist(tiny, name):
-  setup = tiny(runtime={"hooks": {name: 3}})
-  with pytest.raises(InputError, match=name.replace(".", r"\.")):
-    hooks.find(setup.config.runtime)
-
-
-def test_a_misspelt_hook_is_told_a_close_name(tiny):
-  setup = tiny(runtime={"hooks": {"evals.hook:humanevl": 3}})
-  with pytest.raises(InputError, match=r"did you mean 'evals\.hook:humaneval'\?"):
-    hooks.find(setup.config.runtime)
-
-
 def test_a_profiler_server(tiny):
   """It listens on the port while the process lives."""
   with socket.socket() as free:
@@ -133,3 +41,74 @@ def test_a_profiler_server(tiny):
     port = free.getsockname()[1]
   hooks.serve_profiles(tiny(runtime={"profiler_port": port}))
   socket.create_connection(("localhost", port), timeout=10).close()
+
+
+STATE = types.SimpleNamespace(params={})
+
+
+@pytest.mark.parametrize(
+  ("opens", "lasts", "first", "window"),
+  [
+    (3, 2, 0, (3, 5)),
+    (8, 5, 0, (8, 10)),  # the end of the run closes it
+    (3, 2, 4, None),  # the run went on within the window
+    (None, 5, 0, None),
+  ],
+)
+def test_profile(tiny, monkeypatch, opens, lasts, first, window):
+  calls = []
+  monkeypatch.setattr(jax.profiler, "start_trace", lambda path: calls.append(path))
+  monkeypatch.setattr(jax.profiler, "stop_trace", lambda: calls.append("stop"))
+  runtime = {"profile_at": opens, "profile_steps": lasts}
+  setup = tiny(train={"total_steps": 10}, runtime=runtime)
+  hook, seen = hooks.profile(setup), []
+  for step in range(first, 11):
+    if hook.due(step, 10):
+      before = len(calls)
+      assert dict(hook.run(step, STATE)) == {}
+      seen += [step] * (len(calls) - before)
+  assert seen == list(window or ())
+  assert calls == ([str(setup.workdir / "profile"), "stop"] if window else [])
+
+
+@pytest.mark.parametrize(
+  ("arguments", "steps"),
+  [
+    ({}, [10]),
+    ({"every": 4}, [4, 8, 10]),
+    ({"steps": (0, 3)}, [0, 3, 10]),
+    ({"every": 8, "steps": (2,)}, [2, 8, 10]),
+  ],
+)
+def test_due(arguments, steps):
+  hook = hooks.Hook(lambda step, state: (), **arguments)
+  assert [step for step in range(11) if hook.due(step, 10)] == steps
+
+
+def test_named_hooks_are_found_and_run_when_due(tiny, tmp_path, monkeypatch):
+  (tmp_path / "my_hooks.py").write_text(
+    "def count(setup, store):\n"
+    "  return lambda step, state: [('mine/step', float(step + store))]\n"
+    "def wrong(setup, store):\n  return {}\n"
+  )
+  monkeypatch.syspath_prepend(tmp_path)
+  setup = tiny(runtime={"hooks": {"my_hooks:count": 3}})
+  (hook,) = hooks.named(hooks.find(setup.config.runtime), setup, 100)
+  assert [step for step in range(1, 9) if hook.due(step, 8)] == [3, 6, 8]
+  assert dict(hook.run(3, STATE)) == {"mine/step": 103.0}
+  setup = tiny(runtime={"hooks": {"my_hooks:wrong": 3}})
+  with pytest.raises(InputError, match="returned dict, expected a function"):
+    hooks.named(hooks.find(setup.config.runtime), setup, 100)
+
+
+@pytest.mark.parametrize(
+  ("name", "message"),
+  [
+    *((name, re.escape(name)) for name in ("nowhere.at_all:x", "math", ":b")),
+    ("evals.hook:humanevl", r"did you mean 'evals\.hook:humaneval'\?"),
+  ],
+)
+def test_a_named_hook_that_does_not_exist(tiny, name, message):
+  setup = tiny(runtime={"hooks": {name: 3}})
+  with pytest.raises(InputError, match=message):
+    hooks.find(setup.config.runtime)
