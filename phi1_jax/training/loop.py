@@ -19,13 +19,14 @@ from phi1_jax import InputError, storage
 from phi1_jax.checkpoint import manager
 from phi1_jax.checkpoint.manager import Checkpoints
 from phi1_jax.cli.progress import Progress
-from phi1_jax.data.loader import ORDER, train_batches
+from phi1_jax.data.loader import ORDER
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.parallel import hosts, sharding
 from phi1_jax.telemetry import goodput
 from phi1_jax.telemetry.writers import Recorder
 from phi1_jax.training import memory
 from phi1_jax.training import state as train_state
+from phi1_jax.training import store as stores
 from phi1_jax.training.hooks import Hook
 from phi1_jax.training.metrics import MetricsReader, Seen
 from phi1_jax.training.preemption import HookStoppedError, StopSignal
@@ -87,17 +88,8 @@ def train(
       )
 
     # ---- Data: a batch is a function of the store, the seed and the windows before it.
-    batches = train_batches(
-      store,
-      batch_size=config.batch_size,
-      sequence_length=config.sequence_length,
-      seed=config.seed,
-      rates=setup.config.data.rates,
-      completions_only=setup.config.data.loss_on == "completions",
-      whole_documents=config.whole_documents,
-      rows=sharding.host_rows(setup.mesh, config.batch_size),
-      start=before.samples,
-    )
+    rows = sharding.host_rows(setup.mesh, config.batch_size)
+    batches = stores.batches(store, setup.config, rows=rows, start=before.samples)
     opened.callback(batches.close)
 
     # ---- Records: rows of metrics, and the losses that decide which checkpoints stay.
@@ -170,8 +162,8 @@ def train(
         checkpoints.finish(step, state, _meta(setup, store, reader.seen(step)))
         break
       with reader.waiting_for_input():
-        rows = next(batches)
-      batch = sharding.put_batch(rows, setup.mesh, config.batch_size)
+        windows = next(batches)
+      batch = sharding.put_batch(windows, setup.mesh, config.batch_size)
       with jax.profiler.StepTraceAnnotation("train", step_num=step):
         state, metrics = compiled(state, batch)
       bar.update(1)

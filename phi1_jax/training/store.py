@@ -88,7 +88,7 @@ def check(store: TokenStore, config: RunConfig) -> None:
     InputError: another mixture, split or tokenizer, ids beyond the model's vocabulary,
       rates of tasks that are not there, or too little text for one window.
   """
-  data, train = config.data, config.train
+  data = config.data
   wanted = {
     "mixture": data.mixture,
     "held_out_fraction": data.held_out_fraction,
@@ -100,7 +100,13 @@ def check(store: TokenStore, config: RunConfig) -> None:
       raise _another(data, f"with {name} = {built!r}, expected {value!r}")
   _check_tokenizer(store, data)
   _check_vocabulary(store.vocabulary_size, config)
-  train_batches(  # it checks rates and sizes when it is made
+  batches(store, config, prefetch=0)  # checks rates and sizes when it is made
+
+
+def batches(store: TokenStore, config: RunConfig, **where: Any) -> Any:
+  """Return `loader.train_batches` of a run; `where` are its other arguments."""
+  data, train = config.data, config.train
+  return train_batches(
     store,
     batch_size=train.batch_size,
     sequence_length=train.sequence_length,
@@ -108,7 +114,7 @@ def check(store: TokenStore, config: RunConfig) -> None:
     rates=data.rates,
     completions_only=data.loss_on == "completions",
     whole_documents=train.whole_documents,
-    prefetch=0,
+    **where,
   )
 
 
