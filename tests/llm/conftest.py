@@ -1,6 +1,7 @@
 """A counting server, and runs against it."""
 
 import asyncio
+import contextlib
 import os
 import threading
 from multiprocessing.connection import Connection
@@ -11,79 +12,78 @@ from phi1_jax.llm import sender
 from phi1_jax.llm.client import Client, SenderProcess
 from phi1_jax.llm.config import LlmConfig
 from phi1_jax.llm.conversation import Malformed
+from phi1_jax.llm.journal import Journal
 from phi1_jax.llm.request import Message, Request
 from tests.llm.counting_server import CountingServer
 
 
+def configure(url="http://127.0.0.1:9/v1", **changes):
+  settings = {"model": "m", "journal": "journal", "budget_usd": 1.0, "base_url": url}
+  settings |= {"input_usd_per_million": 0.15, "output_usd_per_million": 0.60}
+  settings |= {"timeout_seconds": 60.0, "poll_seconds": 0.05}
+  return LlmConfig(**settings | changes)
+
+
+def parse(text):
+  """Takes the counting server's good replies."""
+  if not text.startswith("answer"):
+    raise Malformed("it does not begin with answer")
+  return text
+
+
+def requests(count, first=0):
+  return [
+    Request((Message("user", f"exercise {number}"),), 64, "test", "1")
+    for number in range(first, first + count)
+  ]
+
+
+class Llm:
+  """A counting server, and clients of it with one journal."""
+
+  def __init__(self, server, folder):
+    self.server, self.folder = server, folder
+
+  def config(self, **changes):
+    return configure(self.server.url, **{"journal": str(self.folder)} | changes)
+
+  def ask(self, wanted, *, parse=parse, **changes):
+    """The outcomes of requests, or of so many of them, in one run."""
+    if isinstance(wanted, int):
+      wanted = requests(wanted)
+    with Client(self.config(**changes)) as client:
+      return list(client.ask(wanted, parse))
+
+  def estimate(self, count, **changes):
+    with Client(self.config(**changes)) as client:
+      return client.estimate(requests(count))
+
+  @property
+  def journal(self):
+    return Journal(self.folder)
+
+  @property
+  def budget(self):
+    return self.journal.budget(10**12)
+
+
 @pytest.fixture
-def serve(monkeypatch):
-  """Returns the class of counting servers."""
+def serve(monkeypatch, tmp_path):
+  """`serve(moods)` starts a server, see `CountingServer`."""
   monkeypatch.setenv("NO_PROXY", "127.0.0.1")
   monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-  return CountingServer
+  with contextlib.ExitStack() as stack:
+
+    def start(moods=None, **options):
+      server = stack.enter_context(CountingServer(moods, **options))
+      return Llm(server, tmp_path / "journal")
+
+    yield start
 
 
 @pytest.fixture
-def server(serve):
-  with serve() as running:
-    yield running
-
-
-@pytest.fixture
-def configure(tmp_path):
-  """Returns a function from an address to a configuration."""
-
-  def make(url="http://127.0.0.1:9/v1", **changes):
-    settings = {
-      "model": "m",
-      "journal": str(tmp_path / "journal"),
-      "budget_usd": 1.0,
-      "base_url": url,
-      "input_usd_per_million": 0.15,
-      "output_usd_per_million": 0.60,
-      "timeout_seconds": 60.0,
-      "poll_seconds": 0.05,
-    }
-    return LlmConfig(**settings | changes)
-
-  return make
-
-
-@pytest.fixture
-def parse():
-  """Returns a parser that takes the counting server's good replies."""
-
-  def take(text):
-    if not text.startswith("answer"):
-      raise Malformed("it does not begin with answer")
-    return text
-
-  return take
-
-
-@pytest.fixture
-def requests():
-  """Returns a function that makes so many requests."""
-
-  def make(count, first=0, **changes):
-    settings = {"max_tokens": 64, "prompt_id": "test", "prompt_version": "1"}
-    return [
-      Request((Message("user", f"exercise {number}"),), **settings | changes)
-      for number in range(first, first + count)
-    ]
-
-  return make
-
-
-@pytest.fixture
-def ask(parse):
-  """Returns a function that asks all requests in one run and returns the outcomes."""
-
-  def run(config, wanted, parser=parse):
-    with Client(config) as client:
-      return list(client.ask(wanted, parser))
-
-  return run
+def llm(serve):
+  return serve()
 
 
 class ThreadSender(SenderProcess):

@@ -16,21 +16,22 @@ import threading
 import time
 
 PRICE = (150_000, 600_000)  # picodollars for a token of the prompt, of the reply
-# A share of requests for each of these; the others get a good reply at once.
-MOODS = (
-  "429",  # once: status 429 with Retry-After
-  "500",  # once: a server error
-  "hang",  # once: no answer until the client gives up; not billed
-  "stall",  # a late answer
-  "error",  # once: an error body under status 200; not billed
-  "truncated",  # once: a body cut off, as if it were whole
-  "broken",  # once: a body cut off by the end of the connection
-  "malformed",  # once: a body that is not JSON
-  "length",  # finish_reason "length" unless max_tokens is above `short`
-  "bad",  # a text that does not begin as it should, unless the model was told so
-  "think",  # reasoning in think tags, without the opening tag in half of the cases
-  "reason",  # reasoning in the field reasoning_content
-)
+# `moods` gives each a share of the requests; the others get a good reply at once.
+#
+#   once, for the first time that a request comes:
+#     429        status 429 with Retry-After
+#     500        a server error
+#     hang       no answer until the client gives up; not billed
+#     error      an error body under status 200; not billed
+#     truncated  a body cut off, as if it were whole
+#     broken     a body cut off by the end of the connection
+#     malformed  a body that is not JSON
+#   always:
+#     stall      a late answer
+#     length     finish_reason "length" unless max_tokens is above `short`
+#     bad        a text that does not begin as it should, unless the model was told so
+#     think      reasoning in think tags, half of it without the opening tag
+#     reason     reasoning in the field reasoning_content
 _SPOILED = ("truncated", "broken", "malformed")
 
 
@@ -50,6 +51,7 @@ class CountingServer(http.server.ThreadingHTTPServer):
       by the text of the request's first message. Not for batches.
     batch_ends: how the next batches end: "expired", "cancelled", "failed", "dropped"
       (it is never created, and there is no answer); afterwards "completed".
+    fewest_batches: before so many are created, none ends.
     write: makes the text of a reply of a request's body; None: words that say nothing.
     billed: how often each request got a whole reply, by its digest.
     spoiled: number of replies that were billed and arrived broken.
@@ -65,16 +67,11 @@ class CountingServer(http.server.ThreadingHTTPServer):
     self.short, self.key = short, key
     self.lock, self.gate = threading.Lock(), threading.Event()
     self.gate.set()
-    self.came = collections.Counter()
-    self.billed, self.spoiled = collections.Counter(), 0
-    self.statuses = collections.Counter()
-    self.bodies, self.paths = [], []
-    self.money = self.now = self.most = 0
-    self.script, self.headers = [], {}
-    self.models, self.write = {"m"}, None
+    self.came, self.billed, self.statuses = (collections.Counter() for _ in range(3))
+    self.spoiled = self.money = self.now = self.most = 0
+    self.bodies, self.paths, self.script, self.write = [], [], [], None
     self.files, self.batches, self.batch_ends = {}, {}, []
-    self.batch_seconds = 0.1
-    self.fewest_batches = 0  # before so many are created, none ends
+    self.batch_seconds, self.fewest_batches = 0.1, 0
     self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
   def __enter__(self):
@@ -122,6 +119,10 @@ class CountingServer(http.server.ThreadingHTTPServer):
       }
 
 
+def _error(message, **fields):
+  return {"error": {"message": message, **fields}}
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
   """Answers one connection."""
 
@@ -137,31 +138,29 @@ class Handler(http.server.BaseHTTPRequestHandler):
       return self._json(200, server.counts())
     if path == "/v1/batches":
       listed = [self._batch(name) for name in reversed(server.batches)]
-      content = {"object": "list", "data": listed, "has_more": False}
-      return self._json(200, content)
+      return self._json(200, {"object": "list", "data": listed, "has_more": False})
     kind, _, name = path.removeprefix("/v1/").removesuffix("/content").partition("/")
     if kind == "batches" and name in server.batches:
       return self._json(200, self._batch(name))
     if kind == "files" and name in server.files:
       return self._send(200, server.files[name])
-    return self._json(404, {"error": {"message": f"no such page {path}"}})
+    return self._json(404, _error(f"no such page {path}"))
 
   def do_POST(self):
     content = self.rfile.read(int(self.headers["Content-Length"]))
     server = self.server
     if server.key and self.headers["Authorization"] != f"Bearer {server.key}":
       text = f"Incorrect API key: {self.headers['Authorization']}"
-      return self._json(401, {"error": {"message": text, "code": "invalid_api_key"}})
+      return self._json(401, _error(text, code="invalid_api_key"))
     if self.path == "/v1/files":
       return self._upload(content)
     if self.path == "/v1/batches":
       return self._create(json.loads(content))
     server.paths.append(self.path)
     server.request_headers = self.headers
-    if not self.path.partition("?")[0].endswith("/chat/completions") or (
-      self.path.startswith("/v9")
-    ):
-      return self._json(404, {"error": {"message": "no such page"}})
+    path = self.path.partition("?")[0]
+    if not path.endswith("/chat/completions") or path.startswith("/v9"):
+      return self._json(404, _error("no such page"))
     with server.lock:
       server.now += 1
       server.most = max(server.most, server.now)
@@ -182,50 +181,42 @@ class Handler(http.server.BaseHTTPRequestHandler):
       else:
         scripted = server.script.pop(0) if server.script else None
     if scripted is not None:
-      return self._scripted(name, body, scripted)
-    if body["model"] not in server.models:
-      error = {"message": f"no model {body['model']}", "code": "model_not_found"}
-      return self._json(404, {"error": error})
+      return self._scripted(name, body, *scripted)
+    if body["model"] != "m":
+      return self._json(404, _error(f"no model {body['model']}", code="no_model"))
     mood = server.mood(name)
     if mood == "429" and first:
-      error = {"message": "slow down", "code": "rate_limit_exceeded"}
-      return self._json(429, {"error": error}, {"Retry-After": "0.05"})
+      error = _error("slow down", code="rate_limit_exceeded")
+      return self._json(429, error, {"Retry-After": "0.05"})
     if mood == "500" and first:
-      return self._json(500, {"error": {"message": "oops"}})
+      return self._json(500, _error("oops"))
     if mood == "hang" and first:
-      return self._hang()
+      select.select([self.connection], [], [])  # until the client closes it
+      self.close_connection = True
+      return None
     time.sleep(server.stall if mood == "stall" else server.latency)
     server.gate.wait(60.0)
     if mood == "error" and first:
-      return self._json(200, {"error": {"message": "overloaded", "code": 503}})
+      return self._json(200, _error("overloaded", code=503))
     reply = completion(body, name, mood, server.short)
     if server.write is not None:
       reply["choices"][0]["message"]["content"] = server.write(body)
     spoiled = mood in _SPOILED and first
     server.bill(name, reply, whole=not spoiled)
-    return self._deliver(mood if spoiled else "", json.dumps(reply).encode())
+    text = json.dumps(reply).encode()
+    if not spoiled:
+      return self._send(200, text)
+    if mood == "malformed":
+      return self._send(200, b"<<" + text)
+    half = len(text) // 2
+    return self._send(200, text[:half], missing=half if mood == "broken" else 0)
 
-  def _deliver(self, mood, text):
-    if mood == "truncated":
-      self._send(200, text[: len(text) // 2])
-    elif mood == "malformed":
-      self._send(200, b"<<" + text)
-    elif mood == "broken":
-      self._send(200, text[: len(text) // 2], missing=len(text) // 2)
-    else:
-      self._send(200, text)
-
-  def _scripted(self, name, body, scripted):
-    status, content, headers = scripted
+  def _scripted(self, name, body, status, content, headers):
     if status == 200:
       whole = isinstance(content, bytes) or bool(content.get("choices"))
       self.server.bill(name, completion(body, name, "good", 0), whole=whole)
     text = content if isinstance(content, bytes) else json.dumps(content).encode()
     self._send(status, text, headers)
-
-  def _hang(self):
-    select.select([self.connection], [], [])  # nothing more is said on it but its end
-    self.close_connection = True
 
   def _upload(self, content):
     """Takes the one file out of a multipart form."""
@@ -253,28 +244,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
       batch = server.batches[name]
       over = time.monotonic() - batch["begun"] >= server.batch_seconds
       over &= len(server.batches) >= server.fewest_batches
-      if over and "files" not in batch:
+      run = over and "files" not in batch
+      if run:
         batch["files"] = [None, None]
-        run = True
-      else:
-        run = False
     asked = server.files[batch["body"]["input_file_id"]].splitlines()
-    if run and batch["end"] != "failed":
+    failed = over and batch["end"] == "failed"
+    if run and not failed:
       self._run_batch(name, batch, [json.loads(line) for line in asked])
     output, error = batch.get("files", (None, None))
     errors = [{"code": "token_limit_exceeded", "message": "too many tokens"}]
     return {
-      "id": name,
-      "object": "batch",
+      **{"id": name, "object": "batch", "created_at": 0, "completion_window": "24h"},
       "endpoint": "/v1/chat/completions",
-      "completion_window": "24h",
-      "created_at": 0,
       "input_file_id": batch["body"]["input_file_id"],
       "metadata": batch["body"].get("metadata"),
       "status": batch["end"] if over else "in_progress",
-      "output_file_id": output,
-      "error_file_id": error,
-      "errors": {"data": errors} if over and batch["end"] == "failed" else None,
+      **{"output_file_id": output, "error_file_id": error},
+      "errors": {"data": errors} if failed else None,
       "request_counts": {"total": len(asked), "completed": 0, "failed": 0},
     }
 
@@ -284,25 +270,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
     run = len(rows) if batch["end"] == "completed" else len(rows) // 2
     good, bad = [], []
     for number, row in enumerate(rows):
-      key, body = row["custom_id"], row["body"]
-      request = digest(body)
+      found = {"custom_id": row["custom_id"], "response": None, "error": None}
+      request = digest(row["body"])
       server.came[request] += 1
       mood = server.mood(request)
       if number >= run:
-        error = {"code": "batch_expired", "message": "not run in time"}
-        bad.append({"custom_id": key, "response": None, "error": error})
+        found["error"] = {"code": "batch_expired", "message": "not run in time"}
+        bad.append(found)
       elif mood == "500" and server.came[request] == 1:
-        response = {"status_code": 500, "body": {"error": {"message": "oops"}}}
-        bad.append({"custom_id": key, "response": response, "error": None})
+        found["response"] = {"status_code": 500, "body": _error("oops")}
+        bad.append(found)
       else:
-        reply = completion(body, request, mood, server.short)
+        reply = completion(row["body"], request, mood, server.short)
         server.bill(request, reply, share=0.5)
-        response = {"status_code": 200, "request_id": "r", "body": reply}
-        good.append({"custom_id": key, "response": response, "error": None})
-    batch["files"] = [
-      self._store(f"{name}-{kind}", lines)
-      for kind, lines in (("output", good), ("error", bad))
-    ]
+        found["response"] = {"status_code": 200, "request_id": "r", "body": reply}
+        good.append(found)
+    kinds = (("output", good), ("error", bad))
+    batch["files"] = [self._store(f"{name}-{kind}", lines) for kind, lines in kinds]
 
   def _store(self, name, rows):
     if not rows:
@@ -316,9 +300,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
   def _send(self, status, text, headers=None, missing=0):
     with self.server.lock:
       self.server.statuses[str(status)] += 1
-    headers = {"Content-Type": "application/json"} | (headers or {})
     self.send_response(status)
-    for name, value in (headers | self.server.headers).items():
+    for name, value in ({"Content-Type": "application/json"} | (headers or {})).items():
       self.send_header(name, value)
     self.send_header("Content-Length", str(len(text) + missing))
     self.end_headers()
@@ -343,22 +326,17 @@ def completion(body, name, mood, short):
     text = f"sorry {name[:8]}"
   elif mood == "think":
     text = f"{'<think>' * (name < '8')}answer? no, wait</think>\n\n{text}"
-  prompt = sum(len(message["content"]) for message in body["messages"]) // 4
   message = {"role": "assistant", "content": text}
   if mood == "reason":
     message["reasoning_content"] = "answer? no, wait"
+  prompt = sum(len(message["content"]) for message in body["messages"]) // 4
   tokens = longest if finish == "length" else min(longest, len(text.split()))
+  usage = {"prompt_tokens": prompt, "completion_tokens": tokens}
   return {
-    "id": f"c-{name[:8]}",
-    "object": "chat.completion",
-    "created": 0,
+    **{"id": f"c-{name[:8]}", "object": "chat.completion", "created": 0},
     "model": f"{body['model']}-0001",
     "choices": [{"index": 0, "message": message, "finish_reason": finish}],
-    "usage": {
-      "prompt_tokens": prompt,
-      "completion_tokens": tokens,
-      "total_tokens": prompt + tokens,
-    },
+    "usage": usage | {"total_tokens": prompt + tokens},
   }
 
 
@@ -367,10 +345,8 @@ def main():
   parser.add_argument("--stall", type=float, default=0.3)
   parser.add_argument("--latency", type=float, default=0.0)
   parser.add_argument("--moods", type=json.loads, default={})
-  arguments = parser.parse_args()
-  server = CountingServer(
-    arguments.moods, stall=arguments.stall, latency=arguments.latency
-  )
+  given = parser.parse_args()
+  server = CountingServer(given.moods, stall=given.stall, latency=given.latency)
   print(server.url, flush=True)
   server.serve_forever(0.05)
 

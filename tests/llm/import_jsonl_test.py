@@ -1,7 +1,6 @@
 """The journal of version 0.1 becomes one that this version reads."""
 
 import json
-import pathlib
 import sqlite3
 import zlib
 
@@ -10,6 +9,7 @@ import pytest
 from phi1_jax import InputError
 from phi1_jax.llm import import_jsonl
 from phi1_jax.llm.journal import Journal
+from tests.llm.conftest import requests
 
 pytestmark = pytest.mark.usefixtures("thread_sender")
 
@@ -25,17 +25,12 @@ def write_old(folder, kind, rows, tail=b""):
 
 
 @pytest.fixture
-def old(configure, requests, server):
+def old(llm):
   """A reply, one of a batch, a broken one, a failure and a call without an end."""
-  config = configure(server.url)
-  folder, wanted = pathlib.Path(config.journal), requests(5)
-  batches = [None, "b", None, None, None]
+  folder = llm.folder
   # The line of the batch's call is lost: its reply names the batch, too.
-  sent = [
-    {"call": n, "key": f"k{n}", "reserve": 100, "batch": batches[n]}
-    for n in (0, 2, 3, 4)
-  ]
-  write_old(folder, "sent", sent, b'{"crc32": "torn')
+  sent = [{"call": n, "key": f"k{n}", "reserve": 100, "batch": None} for n in range(5)]
+  write_old(folder, "sent", [sent[0], *sent[2:]], b'{"crc32": "torn')
   write_old(folder, "batches", [{"batch": "b", "state": "closed", "id": "batch_9"}])
   message = {"message": {"content": "answer old"}, "finish_reason": "stop"}
   good = {"choices": [message]}
@@ -45,57 +40,49 @@ def old(configure, requests, server):
     {
       **{"key": f"k{n}", "call": n, "picodollars": cost, "raw": raw},
       **{"usage": {"prompt": 3, "completion": 2}, "price": {}, "sample": 0},
-      **{"prompt_id": "test", "prompt_version": "1", "batch": batches[n]},
-      "request": wanted[n].content(config)["body"],
+      **{"prompt_id": "test", "prompt_version": "1", "batch": "b" if n == 1 else None},
+      "request": requests(1, first=n)[0].content(llm.config())["body"],
     }
     for n, (raw, cost) in enumerate(bodies)
   ]
   write_old(folder, "replies", replies)
   failure = {"call": 3, "key": "k3", "released": True, "status": 500, "reason": "x"}
   write_old(folder, "failures", [failure])
-  return config, folder, wanted
+  return folder
 
 
-def test_nothing_that_was_paid_is_paid_again(server, ask, old, capsys):
-  config, folder, wanted = old
-  with pytest.raises(InputError, match=f"import_jsonl {folder} --base_url"):
-    Journal(folder)
-  before = {path.name: path.read_bytes() for path in folder.iterdir()}
-  words = [str(folder), f"--base_url={config.base_url}/"]
+def test_nothing_that_was_paid_is_paid_again(llm, old, capsys):
+  with pytest.raises(InputError, match=f"import_jsonl {old} --base_url"):
+    Journal(old)
+  before = {path.name: path.read_bytes() for path in old.iterdir()}
+  words = [str(old), f"--base_url={llm.server.url}/"]
   assert import_jsonl.main(words) == 0
-  assert capsys.readouterr().out == f"{folder}/journal.sqlite: 5 calls\n"
-  budget = Journal(folder).budget(1000)
+  assert capsys.readouterr().out == f"{old}/journal.sqlite: 5 calls\n"
+  budget = llm.budget
   assert (budget.spent, budget.doubtful, budget.doubtful_calls) == (15, 170, 2)
-  assert [x.value for x in ask(config, wanted[:2])] == ["answer old"] * 2
-  assert server.counts()["came"] == 0
-  assert {n: (folder / n).read_bytes() for n in before} == before
+  assert [x.value for x in llm.ask(2)] == ["answer old"] * 2
+  assert {n: (old / n).read_bytes() for n in before} == before
   assert import_jsonl.main(words) == 2  # nothing is left to convert
-
-
-def test_replies_without_an_endpoint_get_one(server, ask, old):
-  """An unreleased version imported old files without it."""
-  config, folder, wanted = old
-  import_jsonl.convert(folder, config.base_url)
-  with sqlite3.connect(folder / "journal.sqlite") as database:
+  # An unreleased version imported old files without the endpoint.
+  with sqlite3.connect(old / "journal.sqlite") as database:
     database.execute(
       "UPDATE calls SET key = 'old', request = json_remove(request, '$.endpoint')"
     )
-  assert import_jsonl.convert(folder, config.base_url) == 2
-  assert [x.value for x in ask(config, wanted[:2])] == ["answer old"] * 2
-  assert server.counts()["came"] == 0
+  assert import_jsonl.convert(old, llm.server.url) == 2
+  assert [x.value for x in llm.ask(2)] == ["answer old"] * 2
+  assert llm.server.counts()["came"] == 0
 
 
-def test_what_cannot_be_converted_is_named(old):
-  config, folder, _ = old
-  path, url = folder / "replies.jsonl", config.base_url
+def test_what_cannot_be_converted_is_named(llm, old):
+  path, url = old / "replies.jsonl", llm.server.url
   for wrong in ("", "localhost:8000"):
     with pytest.raises(InputError, match=f"got '{wrong}', expected an address"):
-      import_jsonl.convert(folder, wrong)
+      import_jsonl.convert(old, wrong)
   path.write_bytes(path.read_bytes().replace(b"answer", b"anSwer", 1))
   with pytest.raises(InputError, match=r"replies.jsonl, line 2: damaged"):
-    import_jsonl.convert(folder, url)
+    import_jsonl.convert(old, url)
   path.write_bytes(path.read_bytes().replace(b"anSwer", b"answer"))
-  write_old(folder, "batches", [{"batch": "b", "state": "created", "id": "batch_9"}])
+  write_old(old, "batches", [{"batch": "b", "state": "created", "id": "batch_9"}])
   with pytest.raises(InputError, match="batch_9 is not finished"):
-    import_jsonl.convert(folder, url)
-  assert not (folder / "journal.sqlite").exists()
+    import_jsonl.convert(old, url)
+  assert not (old / "journal.sqlite").exists()

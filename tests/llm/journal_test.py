@@ -3,7 +3,6 @@
 import asyncio
 import json
 import multiprocessing
-import pathlib
 import sqlite3
 
 import pytest
@@ -11,22 +10,21 @@ import pytest
 from phi1_jax import InputError
 from phi1_jax.llm import journal
 from phi1_jax.llm.journal import Journal, Writer
+from tests.llm.conftest import requests
 
 pytestmark = pytest.mark.usefixtures("thread_sender")
 
 
-def test_the_request_is_kept_with_its_reply(server, configure, requests, ask):
+def test_the_request_is_kept_with_its_reply(llm):
   pytest.importorskip("openai")
-  config = configure(server.url)
-  (wanted,) = requests(1)
-  ask(config, [wanted])
-  with sqlite3.connect(pathlib.Path(config.journal) / "journal.sqlite") as database:
+  llm.ask(1)
+  with sqlite3.connect(llm.folder / "journal.sqlite") as database:
     ((request, outcome),) = database.execute("SELECT request, outcome FROM calls")
-    assert json.loads(request) == wanted.content(config)
+    assert json.loads(request) == requests(1)[0].content(llm.config())
     assert outcome == "reply"
     database.execute("UPDATE calls SET raw = CAST('{}' AS BLOB)")
   with pytest.raises(InputError, match="the reply of call 0 is damaged"):
-    ask(config, [wanted])
+    llm.ask(1)
 
 
 def create(folder):
@@ -45,12 +43,11 @@ def test_what_is_not_a_journal_is_refused_in_two_lines(tmp_path, make):
   if make == "file":
     folder.write_text("x")
   else:
-    Journal(folder).close()
-    if make == "garbage":
-      (folder / "journal.sqlite").write_bytes(b"no database at all" * 100)
-    else:
-      with sqlite3.connect(folder / "journal.sqlite") as database:
-        database.execute("PRAGMA user_version = 9")
+    create(folder)
+    with sqlite3.connect(folder / "journal.sqlite") as database:
+      database.execute("PRAGMA user_version = 9")
+  if make == "garbage":
+    (folder / "journal.sqlite").write_bytes(b"no database at all" * 100)
   with pytest.raises(InputError, match=r"Llm\.journal") as caught:
     Journal(folder)
   assert str(caught.value).count("\n") <= 1
@@ -67,12 +64,13 @@ def test_only_a_network_file_system_is_refused(tmp_path, monkeypatch, kind, refu
   shared = tmp_path / "a shared" / "disk"
   place = str(shared.parent).replace(" ", r"\040")
   mounts = tmp_path / "mounts"
-  mounts.write_text(f"/dev/a / nfs rw 0 0\nauto {place} autofs rw 0 0\n")
-  with mounts.open("a") as file:
-    file.write(f"host:/x {place} {kind} rw 0 0\n/dev/a {tmp_path}/other nfs rw 0 0\n")
+  mounts.write_text(
+    f"/dev/a / nfs rw 0 0\nauto {place} autofs rw 0 0\n"
+    f"host:/x {place} {kind} rw 0 0\n/dev/a {tmp_path}/other nfs rw 0 0\n"
+  )
   monkeypatch.setattr(journal, "_MOUNTS", mounts)
   if not refused:
-    return Journal(shared).close()
+    return create(shared)
   with pytest.raises(InputError, match=rf"got .*disk on {kind}") as caught:
     Journal(shared)
   assert "\n" not in str(caught.value)
@@ -83,24 +81,6 @@ def call(number, **columns):
   return journal.insert("calls", number=number, key=f"k{number}", reserve=1, **columns)
 
 
-def commit(writer, *groups):
-  """Writes groups of statements at once, and returns their errors."""
-
-  async def run():
-    writes = [writer.write(group) for group in groups]
-    return await asyncio.wait_for(asyncio.gather(*writes, return_exceptions=True), 20)
-
-  return asyncio.run(run())
-
-
-@pytest.fixture
-def writer(tmp_path):
-  Journal(tmp_path).close()
-  writer = Writer(tmp_path / "journal.sqlite", 1000)
-  yield writer
-  writer.close()
-
-
 @pytest.mark.parametrize(
   ("bad", "error"),
   [
@@ -109,10 +89,19 @@ def writer(tmp_path):
     (call(1), sqlite3.IntegrityError),
   ],
 )
-def test_a_bad_statement_fails_alone(tmp_path, writer, bad, error):
-  found = commit(writer, [call(1)], [call(2), bad], (call(n) for n in [3]))
+def test_a_bad_statement_fails_alone(tmp_path, bad, error):
+  create(tmp_path)
+  writer = Writer(tmp_path / "journal.sqlite", 1000)
+
+  async def commit(*groups):
+    """Writes groups of statements at once, and returns their errors."""
+    writes = asyncio.gather(*map(writer.write, groups), return_exceptions=True)
+    return await asyncio.wait_for(writes, 300)
+
+  found = asyncio.run(commit([call(1)], [call(2), bad], (call(n) for n in [3])))
   assert [type(each) for each in found] == [type(None), error, type(None)]
   numbers = writer._database.execute("SELECT number FROM calls").fetchall()
   assert numbers == [(1,), (3,)]
   assert not writer.full
   assert (tmp_path / "spare").exists()
+  writer.close()

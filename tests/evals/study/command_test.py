@@ -1,4 +1,4 @@
-"""The command `study`: its exit codes, and what is gone on with."""
+"""The command `study`: its exit codes, and how it resumes."""
 
 import os
 import signal
@@ -37,18 +37,7 @@ def _terminate(*_):
   os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_a_study_that_was_stopped_goes_on_to_its_page(study, capsys):
-  called = []
-  steps = (lambda: called.append(0), lambda: called.append(1) or _terminate())
-  assert study(*steps, lambda: called.append(2)) == commands.PREEMPTED
-  assert (called, "written" in (out := capsys.readouterr().out)) == ([0, 1], False)
-  assert "stopped; run the same command to go on" in out
-  assert study(*steps, lambda: called.append(2)) == commands.DONE
-  assert called == [0, 1, 2]
-  assert "study.html" in capsys.readouterr().out
-
-
-def test_a_study_on_cloud_storage_goes_on_with_what_its_steps_left(
+def test_a_stopped_study_on_cloud_storage_resumes_with_what_its_steps_left(
   study, gcs, tmp_path, capsys, monkeypatch
 ):
   place = storage.parse(gcs.folder)
@@ -66,6 +55,9 @@ def test_a_study_on_cloud_storage_goes_on_with_what_its_steps_left(
     _terminate()
 
   assert study(first, second, pytest.fail, folder=place) == commands.PREEMPTED
+  out = capsys.readouterr().out
+  assert "stopped; run the same command to go on" in out
+  assert "written" not in out
   # A step is uploaded before its row, so a row in the bucket means a whole step.
   assert in_the_bucket == [True, []]
   rows = storage.read_lines(place / graph.STEPS)
@@ -78,7 +70,6 @@ def test_a_study_on_cloud_storage_goes_on_with_what_its_steps_left(
     fetched.append((local / "curate" / "pruned_0.95" / "COMPLETED").read_text())
     (local / "study.json").write_text("{}")
 
-  capsys.readouterr()
   steps = (pytest.fail, pytest.fail, third)
   assert study(*steps, folder=place) == commands.DONE
   assert fetched == ["{}"]

@@ -1,8 +1,8 @@
 """Data that a study makes itself: test problems, sets of exercises, held-out texts."""
 
+import ast
 import dataclasses
 import json
-from pathlib import Path
 
 import pytest
 
@@ -12,58 +12,55 @@ from evals.study.config import StudyConfig
 from phi1_jax import InputError
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation.document import Document, Drop, Keep
+from phi1_jax.data.documents import Document as Text
+from phi1_jax.data.documents import held_out
 from phi1_jax.grammar import teacher
 from phi1_jax.problems import humaneval
 from phi1_jax.problems.problem import Problem
 
-TEXT = '''def double(n):
-    """Return twice the number n."""
-    return 2 * n
-'''
-OTHER = '''def shout(word):
-    """Return the word in upper case."""
-    return word.upper()
-'''
-PROBLEM = Problem(
-  "T/0",
-  "twice",
-  'def twice(count):\n    """Return twice the number count."""\n',
-  "    return count + count\n",
-  'def twice(count):\n    """Return twice the number count."""\n'
-  "    return count + count\n",
-  ("assert twice(2) == 4\n", "assert twice(-1) == -2\n"),
+TEXT = 'def double(n):\n    """Return twice the number n."""\n    return 2 * n\n'
+OTHER = (
+  'def shout(word):\n    """Return it in upper case."""\n    return word.upper()\n'
 )
+STUB = 'def twice(count):\n    """Return twice the number count."""\n'
+BODY = "    return count + count\n"
+TESTS = ("assert twice(2) == 4\n", "assert twice(-1) == -2\n")
+PROBLEM = Problem("T/0", "twice", STUB, BODY, STUB + BODY, TESTS)
 CONFIG = StudyConfig(
-  "recipe.gin",
-  {"1M": "a.gin"},
-  400,
-  100,
-  exercises=100,
-  sections=5,
-  few=50,
-  leaks=2,
-  leak_copies=3,
+  *("recipe.gin", {"1M": "a.gin"}, 400, 100),
+  **{"exercises": 100, "sections": 5, "few": 50, "leaks": 2, "leak_copies": 3},
   taus=(0.95, 0.8),
 )
-DROPPED = {
-  "copy": {"reason": "AST", "pairs": [{"reason": "AST"}, {"reason": "text"}]},
-  "exact": {"reason": "AST", "pairs": [{"reason": "AST", "exact": True}]},
-  "alike": {"reason": "AST", "pairs": [{"reason": "AST", "exact": False}]},
-}
+# Evidence against the first three exercises; the last is no copy.
+PAIRS = (
+  [{"reason": "AST"}, {"reason": "text"}],
+  [{"reason": "AST", "exact": True}],
+  [{"reason": "AST", "exact": False}],
+)
 
 
-def _document(text):
-  return Document(text[:8], text, "grammar", "MIT", "exercise", "g")
+def _document(text, index=0, kind="exercise"):
+  return Document(f"{index:03}", text, "grammar", "MIT", kind, f"g{index}")
 
 
-def test_the_nearest_docstrings_body_is_copied_with_the_arguments_renamed():
+def _stage(place, decisions):
+  place.mkdir(parents=True)
+  folders.begin(place, "made", {})
+  folders.finish(place, "made", folders.write(place, decisions).stats(), {})
+
+
+def _runs(document):
+  """Runs the function of an exercise on the number 3."""
+  namespace = {}
+  exec(document.text, namespace)
+  namespace[variants.parts(document.text).head.split("(")[0].removeprefix("def ")](3)
+
+
+def test_problems_are_copied_and_judge(tmp_path):
+  # The nearest docstring's body, with the arguments renamed.
   rows = variants.copied([_document(OTHER), _document(TEXT)], [PROBLEM])
   assert rows == [{"task_id": "T/0", "completion": "    return 2 * count\n"}]
-  namespace = {}
-  exec("\n".join([PROBLEM.prompt + rows[0]["completion"], *PROBLEM.tests]), namespace)
-
-
-def test_the_file_of_test_problems_is_read_as_problems_that_judge(tmp_path: Path):
+  exec("\n".join([STUB + rows[0]["completion"], *TESTS]), {})
   path = tmp_path / "ruler.jsonl"
   path.write_text(json.dumps(materials.row(PROBLEM)) + "\n")
   (read,) = humaneval.read(path)
@@ -73,32 +70,19 @@ def test_the_file_of_test_problems_is_read_as_problems_that_judge(tmp_path: Path
     exec("\n".join([read.prompt + "    return 3\n", *read.tests]), {})
 
 
-def _stage(place, decisions):
-  place.mkdir(parents=True)
-  folders.begin(place, "made", {})
-  folders.finish(place, "made", folders.write(place, decisions).stats(), {})
-
-
-def _made(text, index):
-  return Document(f"{index:03}", text, "grammar", "MIT", "exercise", f"g{index}")
-
-
 @pytest.fixture(name="folder", scope="module")
 def fixture_folder(tmp_path_factory):
   """Eighty exercises, of which tau 0.95 drops three and tau 0.8 forty; their sets."""
   folder = tmp_path_factory.mktemp("study")
   curate = folder / "curate"
   found = teacher.exercises(0, 0, 80)
-  every = [_made(exercise.text, index) for index, exercise in enumerate(found)]
-  _stage(curate / "exercises", [Keep(document) for document in every])
-  dropped = [
-    Drop(document, told["reason"], {"pairs": told["pairs"]})
-    for document, told in zip(every, DROPPED.values(), strict=False)
-  ]
+  every = [_document(exercise.text, index) for index, exercise in enumerate(found)]
   kept = [Keep(document) for document in every]
+  _stage(curate / "exercises", kept)
+  pairs = zip(every, PAIRS, strict=False)
+  dropped = [Drop(document, "AST", {"pairs": found}) for document, found in pairs]
   _stage(curate / "pruned" / "pruned-0.95", [*dropped, *kept[3:]])
-  alike = {"pairs": DROPPED["alike"]["pairs"]}
-  strict = [Drop(document, "AST", alike) for document in every[:40]]
+  strict = [Drop(document, "AST", {"pairs": PAIRS[2]}) for document in every[:40]]
   _stage(curate / "pruned" / "pruned-0.8", [*strict, *kept[40:]])
   materials.exercise_sets(CONFIG, folder)
   return folder
@@ -108,52 +92,47 @@ def _texts(folder, name):
   return [document.text for document in folders.kept(folder / "curate" / name)]
 
 
-def test_the_main_set_loses_copies_and_keeps_what_is_only_alike(folder):
+def test_sets_of_exercises(folder):
+  """The main set loses copies and keeps exercises that are only alike."""
   kept = [document.id for document in folders.kept(folder / "curate" / "main")]
   assert kept == [f"{index:03}" for index in range(2, 80)]
   stats = folders.read_stats(folder / "curate" / "main")
   assert stats["dropped"] == {"AST": 2}
-
-
-def test_pruned_sets_are_what_the_study_of_tau_left(folder):
-  assert len(_texts(folder, "pruned_0.95")) == 77
-  assert _texts(folder, "pruned_0.8") == _texts(folder, "main")[-40:]
-
-
-def test_damaged_sets_keep_every_docstring_of_the_main_one(folder):
-  main = [variants.parts(text) for text in _texts(folder, "main")]
-  for name, least, most in (("shuffled", 65, 78), ("wrong", 10, 36)):
-    damaged = [variants.parts(text) for text in _texts(folder, name)]
-    assert [each.docstring for each in damaged] == [each.docstring for each in main]
-    changed = sum(a.body != b.body for a, b in zip(main, damaged, strict=True))
-    assert least <= changed <= most, name
-
-
-def test_small_sets_are_parts_of_the_main_one(folder):
   main = _texts(folder, "main")
+  assert len(_texts(folder, "pruned_0.95")) == 77
+  assert _texts(folder, "pruned_0.8") == main[-40:]
   assert _texts(folder, "few") == main[:50]
   assert _texts(folder, "thinned") == main[:40]  # as many as pruned_0.8
-
-
-def test_planted_problems_stand_beside_the_main_set(folder):
+  for name, least, most in (("shuffled", 65, 78), ("wrong", 10, 36)):
+    pairs = [
+      tuple(map(variants.parts, texts))
+      for texts in zip(main, _texts(folder, name), strict=True)
+    ]
+    assert all(a.docstring == b.docstring for a, b in pairs)
+    assert least <= sum(a.body != b.body for a, b in pairs) <= most, name
+  # Planted problems stand beside the main set.
   problems = materials.leaked_problems(CONFIG)
   assert len({problem.id for problem in problems}) == 2
-  texts, main = _texts(folder, "leaked"), _texts(folder, "main")
-  assert len(texts) == len(main) + 2 * 3
-  assert [texts.count(problem.solution) for problem in problems] == [3, 3]
+  leaked = _texts(folder, "leaked")
+  assert len(leaked) == len(main) + 2 * 3
+  assert [leaked.count(problem.solution) for problem in problems] == [3, 3]
   assert not {problem.solution for problem in problems} & set(main)
 
 
 def test_a_function_is_seen_whatever_its_words(tmp_path, monkeypatch):
-  alike = Problem("T/1", "f", PROBLEM.prompt, PROBLEM.reference, PROBLEM.solution, ())
-  program = 'def g(m):\n  """Three times m."""\n  return 3 * m\n'
-  new = dataclasses.replace(alike, id="T/2", solution=program)
-  two = 'def h(a, b):\n  """The sum."""\n  return a + b\n'
-  not_comparable = dataclasses.replace(alike, id="T/3", solution=two)
+  programs = {
+    "T/1": PROBLEM.solution,
+    "T/2": 'def g(m):\n  """Three times m."""\n  return 3 * m\n',
+    "T/3": 'def h(a, b):\n  """The sum."""\n  return a + b\n',
+  }
+  given = [
+    dataclasses.replace(PROBLEM, id=name, entry_point="f", solution=text, tests=())
+    for name, text in programs.items()
+  ]
   tiers = materials.TIERS
-  given = dict.fromkeys(tiers, (alike, new, not_comparable))
-  monkeypatch.setattr(task_sets, "load", lambda name: given.get(name, ()))
-  _stage(tmp_path / "curate" / "main", [Keep(_made(TEXT, 0)), Keep(_made(OTHER, 1))])
+  monkeypatch.setattr(task_sets, "load", lambda name: given if name in tiers else ())
+  documents = [_document(TEXT), _document(OTHER, 1)]
+  _stage(tmp_path / "curate" / "main", map(Keep, documents))
   materials.seen(CONFIG, tmp_path)
   found = json.loads((tmp_path / materials.SEEN).read_text())
   expected = {"seen": ["T/1"], "new": ["T/2"], "not comparable": ["T/3"]}
@@ -161,9 +140,9 @@ def test_a_function_is_seen_whatever_its_words(tmp_path, monkeypatch):
 
 
 def test_the_pool_leaves_modules_to_hold_out(tmp_path, monkeypatch):
-  code = [_made(f"x = {i}\n", i) for i in range(400)]
-  test_problems_are_of = dataclasses.replace(_made("y\n", 400), source="more-itertools")
-  given = [Keep(document) for document in (*code[::-1], test_problems_are_of)]
+  code = [_document(f"x = {i}\n", i) for i in range(400)]
+  tests_are_of = dataclasses.replace(_document("y\n", 400), source="more-itertools")
+  given = [Keep(document) for document in (*code[::-1], tests_are_of)]
   monkeypatch.setattr(materials.read, "read", lambda _: given)
   config = dataclasses.replace(CONFIG, raw_documents=340)
   materials.pool(config, tmp_path)
@@ -178,27 +157,72 @@ def test_the_pool_leaves_modules_to_hold_out(tmp_path, monkeypatch):
 def test_no_arm_reads_a_held_out_text(folder):
   curate = folder / "curate"
   sections = [teacher.section(0, index).text for index in range(6)]  # 5 comes again
-  made = [
-    dataclasses.replace(_made(t, i), kind="textbook") for i, t in enumerate(sections)
-  ]
-  _stage(curate / "sections", [Keep(document) for document in made])
-  modules = [
-    dataclasses.replace(_made(f"x = {i}\n", i), kind="code") for i in range(70)
-  ]
+  made = (_document(t, i, "textbook") for i, t in enumerate(sections))
+  _stage(curate / "sections", map(Keep, made))
+  modules = [_document(f"x = {i}\n", i, "code") for i in range(70)]
   rest = [Drop(module, "not drawn") for module in reversed(modules[5:])]
-  ruled_out = Drop(_made("y = 0\n", 99), "test problems are made of it")
-  _stage(curate / "pool", [*(Keep(m) for m in modules[:5]), *rest, ruled_out])
+  ruled_out = Drop(_document("y = 0\n", 99), "test problems are made of it")
+  _stage(curate / "pool", [*map(Keep, modules[:5]), *rest, ruled_out])
   materials.held_out(CONFIG, folder)
-  rows = [json.loads(line) for line in (folder / materials.TEXTS).open()]
-  texts = {
-    kind: [row["text"] for row in rows if row["kind"] == kind]
-    for kind in ("raw code", "textbook", "exercise")
-  }
+  texts = {"raw code": [], "textbook": [], "exercise": []}
+  for row in map(json.loads, (folder / materials.TEXTS).open()):
+    texts[row["kind"]].append(row["text"])
   assert texts["raw code"] == [f"x = {i}\n" for i in range(5, 65)]
   assert (len(texts["textbook"]), len(texts["exercise"])) == (60, 180)
   assert not set(texts["textbook"]) & set(sections)
-  names = [
-    [text.split("def ")[1].split("(")[0] for text in each]
+  names, read = (
+    {text.split("def ")[1].split("(")[0] for text in each}
     for each in (texts["exercise"], _texts(folder, "exercises"))
+  )
+  assert not names & read
+
+
+@pytest.fixture(name="documents", scope="module")
+def fixture_documents():
+  made = teacher.exercises(3, 0, 3000, menu="composed")
+  numbers = (e for e in made if e.family in ("both", "either", "ifelse", "is", "then"))
+  texts = [
+    e.text for e in numbers if type(ast.literal_eval(e.calls[0].arguments)) is int
   ]
-  assert not set(names[0]) & set(names[1])
+  return [_document(text, index) for index, text in enumerate(texts)]
+
+
+def test_parts_and_names():
+  text = 'def f(x):\n    """Only."""\n'
+  for bad in ("x = 1\n", "def f(x):\n    return x\n", text, "def"):
+    assert variants.parts(bad) is None
+  assert variants.renamed("a + b + ab", ["a", "b"], ["b", "a"]) == "b + a + ab"
+  assert variants.renamed("x.y", [], []) == "x.y"
+
+
+def test_shuffling_moves_every_body_and_keeps_what_asks_for_it(documents):
+  changed, again, other = (
+    variants.wrong(documents, 1, seed, "shuffled") for seed in (0, 0, 1)
+  )
+  assert changed == again != other
+  moved = 0
+  for before, after in zip(documents, changed, strict=True):
+    a, b = variants.parts(before.text), variants.parts(after.text)
+    assert a.head + a.docstring + a.body == before.text
+    assert a.docstring.strip().startswith('"""')
+    assert a.docstring.endswith('"""\n')
+    assert len(a.arguments) == 1
+    assert (a.head, a.docstring) == (b.head, b.docstring)
+    moved += a.body != b.body
+    assert after.provenance["variant"] == {"kind": "shuffled", "of": before.id}
+    _runs(after)  # a body of another function, about this one's argument
+  assert moved >= 0.95 * len(documents)  # two may be solved alike
+
+
+def test_about_the_share_asked_for_is_wrong_and_still_runs(documents):
+  changed = variants.wrong(documents, 0.3, 0)
+  wrong = [d for d in changed if "variant" in d.provenance]
+  assert 0.2 < len(wrong) / len(documents) < 0.4
+  for document in wrong:
+    _runs(document)
+
+
+def test_no_planted_problem_is_held_out():
+  planted = variants.leaked([], [PROBLEM], 4)
+  assert len(planted) == 4
+  assert not any(held_out(Text(d.text, d.repository), 0.02) for d in planted)

@@ -1,4 +1,4 @@
-"""The steps of a study: an order, equal steps, and plain commands."""
+"""The arms and steps of a study: an order, equal steps, and plain commands."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evals import __main__ as command_line
-from evals.study import command, graph, materials, plan
+from evals.study import arms, command, graph, materials, plan
 from evals.study.config import StudyConfig
 from phi1_jax import InputError, storage
 from phi1_jax.cli import gin_config
@@ -19,11 +19,13 @@ RECIPE = "gin/evals/study_recipe.gin"
 CONFIG = StudyConfig(
   "recipe.gin", {"1M": "a.gin", "3M": "b.gin"}, 400, 100, seeds=(0, 1, 2)
 )
+NANO = dataclasses.replace(
+  CONFIG, recipe=RECIPE, models={"1M": "gin/models/nano.gin"}, seeds=(0,)
+)
 
 
-@pytest.fixture(name="steps", scope="module")
-def fixture_steps():
-  return plan.Plan(CONFIG, Path("runs/study"), None).steps()
+def _steps(config=CONFIG, folder=Path("runs/study"), benchmarks=None):
+  return plan.Plan(config, folder, benchmarks).steps()
 
 
 def _bound(step, name):
@@ -31,194 +33,163 @@ def _bound(step, name):
   return next((match[1] for match in found if match), "")
 
 
-def _begin(folder, config, steps, benchmarks):
+def _begin(folder, config, steps, benchmarks=None):
   settings = command.settings_of(config, steps, benchmarks)
   settings_file.begin(folder / command.SETTINGS, settings)
 
 
-def test_every_step_comes_after_those_that_it_needs(steps):
+def test_every_arm_has_a_name_of_its_own_and_pruned_ones_follow_tau():
+  found = arms.arms((0.95, 0.8))
+  names = [arm.name for arm in found]
+  assert len(names) == len(set(names)) == 14
+  assert names[:3] == list(arms.TEXTS)
+  assert {"pruned_0.95", "pruned_0.8", arms.FULL, "shuffled"} < set(names)
+  starts = {arm.text for arm in found if arm.exercises and arm.text}
+  assert starts == set(arms.TEXTS)
+
+
+def test_every_step_comes_after_those_that_it_needs():
   seen = set()
-  for step in steps:
+  for step in _steps():
     assert step.name not in seen
     assert seen.issuperset(step.needs), step.name
     seen.add(step.name)
 
 
-def test_every_run_is_a_training_with_a_work_directory_of_its_own(steps):
-  trainings = [s for s in steps if s.words[:1] == ("phi1_jax.train",)]
+def test_trainings():
+  """Of 16 arms, two sizes and three seeds."""
+  trainings = [s for s in _steps() if s.words[:1] == ("phi1_jax.train",)]
   places = {w for s in trainings for w in s.words if w.startswith("--workdir=")}
   assert len(places) == 2 * 3 * 16
-  names = {s.name.removesuffix("-early") for s in trainings}
+  words = {s.name: s.words for s in trainings}
+  names = {name.removesuffix("-early") for name in words}
   assert names == {f"train_{r.name}" for r in plan.runs(CONFIG)}
-
-
-def test_a_text_goes_on_where_exercises_start_from(steps):
-  words = {s.name: s.words for s in steps}
-  parts = [name for name in words if name.startswith("train_") and "-early" in name]
-  assert len(parts) == 2 * 3 * 3
-  for name in parts:
+  # A text goes on where exercises start from.
+  early = [name for name in words if name.endswith("-early")]
+  assert len(early) == 2 * 3 * 3
+  for name in early:
     whole = words[name.removesuffix("-early")]
     assert words[name] == (*whole, "--gin.Train.stop_at_step=100")
-
-
-def test_all_whole_arms_take_the_same_steps(steps):
-  for step in steps:
-    if step.words[:1] != ("phi1_jax.train",):
-      continue
-    length = int(_bound(step, "Train.total_steps"))
+  for step in trainings:
     start = _bound(step, "Checkpoint.init_from")
-    before = int(start.strip("'").rsplit("/", 1)[1]) if start else 0
-    expected = 300 if "exercises_alone" in step.name else 400
-    assert before + length == expected, step.name
-
-
-def test_exercises_start_from_the_text_of_their_own_seed_and_size(steps):
-  for step in steps:
-    start = _bound(step, "Checkpoint.init_from")
-    if start:
-      size_and_seed = step.name.split("-", 1)[1]
-      assert f"-{size_and_seed}/checkpoints/100'" in start
-      before = start.split("/")[-3]
+    if start:  # the text of their own seed and size
+      before, _, last = start.strip("'").split("/")[-3:]
+      assert last == "100"
+      assert before.endswith("-" + step.name.split("-", 1)[1])
       assert f"train_{before}-early" in step.needs
+    # Whole arms take the same steps.
+    length = 100 * bool(start) + int(_bound(step, "Train.total_steps"))
+    assert length == (300 if "exercises_alone" in step.name else 400), step.name
 
 
-def test_every_model_is_judged_once_on_all_tiers_at_its_last_checkpoint(steps):
-  trained = {s.name: s for s in steps if s.words[:1] == ("phi1_jax.train",)}
-  judged = [s for s in steps if s.words[:2] == ("evals", "judge")]
+def test_every_model_is_judged_once_on_all_tiers_at_its_last_checkpoint():
+  steps = {step.name: step for step in _steps()}
+  judged = [s for s in steps.values() if s.words[:2] == ("evals", "judge")]
   assert len(judged) == 2 * 3 * 16
+  asked = set()
   for step in judged:
     sets = [w for w in step.words if w.startswith("--task_set=")]
     assert len(sets) == len(set(sets)) >= 5
-    run = trained[step.name.replace("judge_", "train_")]
+    asked |= {step.name} if "--task_set=humaneval-164" in sets else set()
+    run = steps[step.name.replace("judge_", "train_")]
     checkpoint = next(w for w in step.words if w.startswith("--checkpoint="))
     assert Path(checkpoint).name == _bound(run, "Train.total_steps")
     assert run.name in step.needs
-
-
-def test_benchmarks_are_asked_of_the_arms_of_the_figure(steps):
-  asked = {s.name for s in steps if "--task_set=humaneval-164" in s.words}
-  assert asked == {
+  assert asked == {  # the arms of the figure
     f"judge_{arm}-{size}-{seed}"
     for arm in ("raw", "textbooks", "textbooks_exercises")
-    for size in ("1M", "3M")
-    for seed in (0, 1, 2)
+    for size in CONFIG.models
+    for seed in CONFIG.seeds
   }
+
+
+def test_mbpp_is_judged_only_where_it_is():
+  for benchmarks in (None, "/data"):
+    sets = {w for s in _steps(CONFIG, Path("x"), benchmarks) for w in s.words}
+    assert ("--task_set=mbpp-full-500" in sets) == bool(benchmarks)
 
 
 def test_a_plan_says_what_is_done_and_what_is_left(tmp_path, capsys, monkeypatch):
   monkeypatch.delenv(mbpp.ENVIRONMENT, raising=False)
   file = "gin/evals/study.gin"
   config = gin_config.load([file], [], {"Study": StudyConfig})["Study"]
-  steps = plan.Plan(config, tmp_path, None).steps()
+  steps = _steps(config, tmp_path)
+  flags = ["study", f"--gin_file={file}", f"--workdir={tmp_path}", "--plan"]
 
-  def told():
-    flags = [f"--gin_file={file}", f"--workdir={tmp_path}", "--plan"]
-    assert command_line.main(["study", *flags]) == 0
+  def shown():
+    assert command_line.main(flags) == 0
     return capsys.readouterr().out.splitlines()
 
   total = sum(s.seconds for s in steps)
-  before = told()
+  before = shown()
   assert before[0].split()[:4] == ["ruler", "about", "10", "s"]
   assert f"0 done; left: about {total:,} core-seconds" in before[-1]
   row = {"step": "ruler", "digest": steps[0].digest, "seconds": 7.2}
   other = {"step": "pool", "digest": "of other settings", "seconds": 1.0}
   lines = [json.dumps(each) + "\n" for each in (row, other)]
   (tmp_path / graph.STEPS).write_text("".join(lines))
-  after = told()
+  after = shown()
   assert after[0].split()[:5] == ["ruler", "done", "in", "7", "s"]
   assert f"1 done; left: about {total - 10:,} core-seconds" in after[-1]
-
-
-def test_a_plan_is_of_the_study_that_the_folder_holds(tmp_path, monkeypatch):
-  monkeypatch.delenv(mbpp.ENVIRONMENT, raising=False)
-  flags = ["--gin_file=gin/evals/study.gin", f"--workdir={tmp_path}", "--plan"]
-  config = gin_config.load(flags[0].split("=")[1:], [], {"Study": StudyConfig})["Study"]
-  _begin(tmp_path, config, plan.Plan(config, tmp_path, None).steps(), None)
+  _begin(tmp_path, config, steps)
   with pytest.raises(InputError, match=r"begun with .*steps = 8000, now it is 3200"):
-    command_line.main(["study", *flags, "--gin.Study.steps=3200"])
+    command_line.main([*flags, "--gin.Study.steps=3200"])
 
 
 @pytest.mark.parametrize(
-  ("told", "expected"),
+  ("bound", "expected"),
   [
-    ({"steps": 160, "text_steps": 80}, "raw-1M-0-early: .*warmup_steps: got 200"),
+    ({"steps": 160, "text_steps": 80}, "raw-1M-0-early: .*warmup_steps.*: got 200"),
     ({"steps": 300, "text_steps": 150}, "raw_exercises-1M-0: .*the run's 150 steps"),
     ({"models": {"1M": "gin/meshes/v5e_8.gin"}}, "Model.*: required but not bound"),
     ({"vocabulary_size": 64}, "prepare_vocabulary: .*expected an integer >= 295"),
   ],
 )
-def test_what_no_training_could_have_is_refused_by_the_plan(told, expected, tmp_path):
-  flags = [f"--gin.Study.{name}={value!r}" for name, value in told.items()]
+def test_what_no_training_could_have_is_refused_by_the_plan(bound, expected, tmp_path):
+  flags = [f"--gin.Study.{name}={value!r}" for name, value in bound.items()]
   with pytest.raises(InputError, match=expected):
     command_line.main(["study", f"--workdir={tmp_path}", "--plan", *flags])
 
 
-def test_mbpp_is_judged_only_where_it_is(steps):
-  def sets(found):
-    return {w for s in found for w in s.words if "mbpp" in w}
-
-  assert sets(steps) == set()
-  there = plan.Plan(CONFIG, Path("runs/study"), "/data").steps()
-  assert "--task_set=mbpp-full-500" in sets(there)
-
-
-def test_a_study_goes_on_with_more_seeds(tmp_path):
-  config = dataclasses.replace(
-    CONFIG, recipe=RECIPE, models={"1M": "gin/models/nano.gin"}, seeds=(0,), jobs=2
-  )
-  more = dataclasses.replace(config, seeds=(0, 1), jobs=3)
-  few, many = (plan.Plan(c, tmp_path, None).steps() for c in (config, more))
-  _begin(tmp_path, config, few, None)
-  _begin(tmp_path, more, many, None)
+def test_a_study_resumes_with_more_seeds_and_nothing_else(tmp_path, monkeypatch):
+  more = dataclasses.replace(NANO, seeds=(0, 1), jobs=3)
+  few, many = (_steps(config, tmp_path) for config in (NANO, more))
+  _begin(tmp_path, NANO, few)
+  begun = storage.read_json(tmp_path / command.SETTINGS)["settings"]
+  included = ("gin/meshes/all_devices.gin", "gin/curate/decontaminate.gin")
+  read = (RECIPE, "gin/models/nano.gin", *included)
+  assert begun.keys() >= {f"file {name}" for name in read}
+  _begin(tmp_path, more, many)
   done, wanted = ({(s.name, s.digest) for s in each} for each in (few, many))
   assert done < wanted
   assert all(name.split("-")[-1] in ("1", "early") for name, _ in wanted - done)
   with pytest.raises(InputError, match="first_seed"):
-    _begin(tmp_path, dataclasses.replace(config, seeds=(1, 0)), many, None)
+    _begin(tmp_path, dataclasses.replace(NANO, seeds=(1, 0)), many)
   with pytest.raises(InputError, match="MBPP"):
-    _begin(tmp_path, config, few, "/data")
-
-
-def test_a_study_notes_every_gin_file_and_the_version_of_its_materials(
-  tmp_path, monkeypatch
-):
-  config = dataclasses.replace(
-    CONFIG, recipe=RECIPE, models={"1M": "gin/models/nano.gin"}
-  )
-  steps = plan.Plan(config, tmp_path, None).steps()
-  _begin(tmp_path, config, steps, None)
-  begun = storage.read_json(tmp_path / command.SETTINGS)
-  included = "gin/meshes/all_devices.gin"
-  read = (RECIPE, included, "gin/models/nano.gin", "gin/curate/decontaminate.gin")
-  assert begun["settings"].keys() >= {f"file {name}" for name in read}
+    _begin(tmp_path, NANO, few, "/data")
   monkeypatch.setattr(materials, "VERSION", materials.VERSION + 1)
   with pytest.raises(InputError, match="materials"):
-    _begin(tmp_path, config, steps, None)
+    _begin(tmp_path, NANO, few)
 
 
 @pytest.mark.parametrize(
-  ("field", "value"),
+  ("field", "values"),
   [
-    ("steps", 0),
-    ("steps", 350),
-    ("text_steps", 0),
-    ("text_steps", 25),
-    ("text_steps", 400),
-    ("models", {}),
-    ("seeds", ()),
-    ("seeds", (1, 1)),
-    ("seeds", (0, -1)),
-    ("wrong_share", 1.0),
-    ("taus", (1.5,)),
-    ("taus", (0.95, 0.9500001)),
-    ("sampled", 1),
-    ("few", 0),
-    ("jobs", -1),
+    ("steps", [0, 350]),
+    ("text_steps", [0, 25, 400]),
+    ("models", [{}]),
+    ("seeds", [(), (1, 1), (0, -1)]),
+    ("wrong_share", [1.0]),
+    ("taus", [(1.5,), (0.95, 0.9500001)]),
+    ("sampled", [1]),
+    ("few", [0]),
+    ("jobs", [-1]),
   ],
 )
-def test_a_study_of_nothing_is_refused_by_name(field, value):
-  with pytest.raises(InputError, match=f"Study.{field}"):
-    dataclasses.replace(CONFIG, **{field: value})
+def test_a_study_of_nothing_is_refused_by_name(field, values):
+  for value in values:
+    with pytest.raises(InputError, match=f"Study.{field}"):
+      dataclasses.replace(CONFIG, **{field: value})
 
 
 def test_a_binding_of_the_trainings_is_refused():

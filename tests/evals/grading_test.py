@@ -8,7 +8,6 @@ import re
 import pytest
 
 from evals import __main__ as command_line
-from evals import benchmark
 from evals.grading import asking, grades
 from phi1_jax import InputError
 from phi1_jax.llm.conversation import Malformed
@@ -48,22 +47,18 @@ def server(monkeypatch):
 
 
 @pytest.fixture
-def run(only_five, trusting, monkeypatch, tmp_path):
+def run(evaluate, only_five, tmp_path):
   """`run("a", "++-s+")`: a judged run of five problems: right, wrong or a slip."""
-  monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(benchmark, "Sandbox", lambda **_: trusting())
 
   def run(name, pattern):
     bodies = {"-": "    pass\n", "s": SLIP}
     rows = [
       {"task_id": p.id, "completion": bodies.get(sign, p.reference)}
-      for p, signs in zip(only_five, pattern.split(), strict=True)
-      for sign in signs
+      for p, sign in zip(only_five, pattern, strict=True)
     ]
     path = tmp_path / f"{name}.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    flags = [f"--completions={path}", f"--workdir={name}"]
-    assert command_line.main(["humaneval", *flags]) == 0
+    assert evaluate(name, source=(f"--completions={path}",)) == 0
 
   return run
 
@@ -81,22 +76,18 @@ def grade(server, tmp_path):
       *("--gin.Llm.output_usd_per_million=0.6", "--gin.Grade.controls=1"),
     ]
     assert command_line.main(flags) == code
-    return read(tmp_path / workdir)
+    if not (tmp_path / workdir / asking.GRADES).exists():
+      return None, []
+    rows = (tmp_path / workdir / asking.GRADES).read_text().splitlines()
+    found = json.loads((tmp_path / workdir / asking.RESULT).read_text())
+    return found, [json.loads(row) for row in rows]
 
   return grade
 
 
-def read(folder):
-  if not (folder / asking.GRADES).exists():
-    return None, []
-  rows = (folder / asking.GRADES).read_text().splitlines()
-  found = json.loads((folder / asking.RESULT).read_text())
-  return found, [json.loads(row) for row in rows]
-
-
 def test_a_known_rule_gives_known_numbers(run, grade, server, capsys):
-  run("a", "+ + - s +")
-  found, rows = grade("a")
+  run("secretmodel", "++-s+")
+  found, rows = grade("secretmodel")
   [judged] = found["runs"]
   score = judged["understanding_score"]
   assert score["value"] == pytest.approx(72)  # 10, 10, 0, 6, 10
@@ -106,21 +97,34 @@ def test_a_known_rule_gives_known_numbers(run, grade, server, capsys):
   expected = {"passed": 3, "failed": 2, "mean_passed": 10, "mean_failed": 3}
   assert judged["agreement"] == {**expected, "auc": 1}
   # Five completions, and of one problem a reference, an empty body and a constant.
-  assert found["planted"]["reference"]["mean"] == 10
-  assert found["planted"]["empty"] == {**{"programs": 1, "graded": 1, "mean": 0}}
-  assert (found["planted"]["constant"]["mean"], found["complaints"]) == (0, [])
+  means = {kind: row["mean"] for kind, row in found["planted"].items()}
+  assert means == {"reference": 10, "empty": 0, "constant": 0}
+  assert found["complaints"] == []
   assert len(rows) == 3 * found["programs"] == server.counts()["billed"]
   text = capsys.readouterr().out
-  assert "10.00 (3)" in text
   assert "planted references: mean 10.00 of 1" in text
   assert "CANNOT" not in text
+  # The grader does not know whose code it reads.
+  sent = json.dumps(server.bodies)
+  for word in ("secretmodel", "planted", "HumanEval/", "reference", "canonical"):
+    assert word not in sent
+  # One body per program, so no repeat looks like one; the journal tells them apart.
+  assert len({json.dumps(body) for body in server.bodies}) == len(rows) / 3
+  assert len({row["request"] for row in rows}) == len(rows)
+  assert collections.Counter(row["repeat"] for row in rows).keys() == {0, 1, 2}
 
 
-def test_nothing_is_asked_twice(run, grade, server, monkeypatch, tmp_path):
-  run("a", "+ - - - -")
-  run("b", "- + - - -")
+def test_nothing_is_asked_twice(run, grade, server, monkeypatch, capsys):
+  run("a", "+----")
+  run("b", "-+---")
+  assert grade("a", "--estimate") == (None, [])
+  assert re.search(r"0 already paid, \d+ to send: about \$", capsys.readouterr().out)
+  assert not server.bodies
+  grade("a", "--gin.Llm.budget_usd=0.0015", code=1)
+  assert "run the same command with --gin.Llm.budget_usd=" in capsys.readouterr().err
+  before = server.counts()["billed"]
   first = grade("a")
-  billed = server.counts()["billed"]
+  assert 0 < before < len(first[1]) == (billed := server.counts()["billed"])
   monkeypatch.delenv("OPENAI_API_KEY")
   assert grade("a") == first
   assert grade("a", workdir="elsewhere") == first
@@ -134,21 +138,8 @@ def test_nothing_is_asked_twice(run, grade, server, monkeypatch, tmp_path):
     grade("a", "--gin.Grade.temperature=0.5")
 
 
-def test_the_grader_does_not_know_whose_code_it_reads(run, grade, server):
-  run("secretmodel", "+ - s + -")
-  _, rows = grade("secretmodel")
-  sent = json.dumps(server.bodies)
-  for word in ("secretmodel", "planted", "HumanEval/", "reference", "canonical"):
-    assert word not in sent
-  assert {len(body["messages"]) for body in server.bodies} == {1}
-  # One body per program, so no repeat looks like one; the journal tells them apart.
-  assert len({json.dumps(body) for body in server.bodies}) == len(rows) / 3
-  assert len({row["request"] for row in rows}) == len(rows)
-  assert collections.Counter(row["repeat"] for row in rows).keys() == {0, 1, 2}
-
-
 def test_what_is_no_grade_is_counted_and_is_none(run, grade, server, capsys):
-  run("a", "+ + + - -")
+  run("a", "+++--")
 
   def mumble(body):
     return "Nice work. 10/10" if grade_of(solution(body)) == 10 else wording(body)
@@ -170,12 +161,11 @@ def test_what_is_no_grade_is_counted_and_is_none(run, grade, server, capsys):
 
 
 def test_repeats_that_differ(run, grade, server):
-  run("a", "+ + + + +")
+  run("a", "+++++")
   turns = collections.defaultdict(itertools.count)
 
   def moody(body):
-    turn = next(turns[solution(body)])
-    return f"Hm.\nGRADE: {(7, 8, 10)[turn]}"
+    return f"Hm.\nGRADE: {(7, 8, 10)[next(turns[solution(body)])]}"
 
   server.write = moody
   found, _ = grade("a")
@@ -188,76 +178,44 @@ def test_repeats_that_differ(run, grade, server):
   assert found["complaints"][0].startswith("empty bodies get 8.3 on average")
 
 
-def test_an_estimate_sends_nothing(run, grade, server, capsys, tmp_path):
-  run("a", "+ - + - +")
-  assert grade("a", "--estimate") == (None, [])
-  text = capsys.readouterr().out
-  assert re.search(r"(\d+) different ones, each graded 3 times", text)
-  assert re.search(r"requests, 0 already paid, \d+ to send: about \$0\.00", text)
-  assert not server.bodies
-  assert not (tmp_path / "grades").exists()
-
-
-def test_a_budget_that_ends_is_no_loss(run, grade, server, capsys):
-  run("a", "+ - + - +")
-  grade("a", "--gin.Llm.budget_usd=0.0015", code=1)
-  assert "run the same command with --gin.Llm.budget_usd=" in capsys.readouterr().err
-  before = server.counts()["billed"]
-  found, rows = grade("a")
-  assert 0 < before < len(rows) == server.counts()["billed"]
-  assert found["runs"][0]["understanding_score"]["value"] == pytest.approx(60)
-
-
 @pytest.mark.parametrize(
   ("flags", "named"),
   [
     (["nope"], "got nope, expected the work directory of a run"),
     (["nope", "nope"], "named twice"),
-    (
-      ["nope", "--gin.Grade.repeats=0"],
-      r"Grade\.repeats .*: got 0, expected an integer >= 1",
-    ),
-    (["nope", "--gin.Grade.repeat=2"], r"Grade\.repeat: no such parameter"),
-    (["nope", "--gin.Llm.model=nobody"], "no price is known"),
+    (["x", "--gin.Grade.repeats=0"], r"Grade\.repeats .*: got 0, expected an integer"),
+    (["x", "--gin.Grade.repeat=2"], r"Grade\.repeat: no such parameter"),
+    (["x", "--gin.Llm.model=nobody"], "no price is known"),
   ],
 )
 def test_refuses(run, flags, named):
-  run("nobody", "+ - + - +")
-  flags = ["nobody" if "nobody" in flags[-1] else flags[0], *flags[1:]]
+  run("x", "+-+-+")
   with pytest.raises(InputError, match=named):
     command_line.main(["grade", *flags])
 
 
 @pytest.mark.parametrize(
-  ("text", "grade"),
+  ("text", "expected"),
   [
-    ("It works.\nGRADE: 10", 10),
-    ("It works,\nmostly.\n\nGRADE: 7 \n", 7),
-    ("It does not.\nGRADE: 0", 0),
-  ],
-)
-def test_replies(text, grade):
-  assert asking.read_reply(text)[0] == grade
-  assert asking.read_reply(text)[1].startswith("It ")
-
-
-@pytest.mark.parametrize(
-  ("text", "why"),
-  [
+    ("It works,\nmostly.\n\nGRADE: 7 \n", (7, "It works,\nmostly.")),
+    ("It works.\nGRADE: 10", (10, "It works.")),
+    ("It does not.\nGRADE: 0", (0, "It does not.")),
     ("GRADE: 10", "no evaluation"),
     ("It works.\nGRADE: 11", "11, which is not from 0 to 10"),
-    ("It works.\nGRADE: 7.5", "last line"),
-    ("It works.\nGRADE: -1", "last line"),
-    ("It works.\nGRADE: 10/10", "last line"),
-    ("It works.\ngrade: 10", "last line"),
-    ("It works.\nGRADE: 10\nThat is all.", "last line"),
     ("GRADE: 3 or so.\nGRADE: 10", "more than one place"),
-    ("", "last line"),
+    *(
+      (f"It works.\n{last}", "last line")
+      for last in ("GRADE: 7.5", "GRADE: -1", "GRADE: 10/10", "grade: 10", "")
+    ),
+    ("It works.\nGRADE: 10\nThat is all.", "last line"),
   ],
 )
-def test_replies_that_are_none(text, why):
-  with pytest.raises(Malformed, match=why):
-    asking.read_reply(text)
+def test_replies(text, expected):
+  if isinstance(expected, tuple):
+    assert asking.read_reply(text) == expected
+  else:
+    with pytest.raises(Malformed, match=expected):
+      asking.read_reply(text)
 
 
 def test_statistics():
@@ -265,17 +223,10 @@ def test_statistics():
   assert grades.auc([], [1]) is None
   assert grades.spread([[1, 3], [4, 4, 7], [9]]) == (2 + 2) / 2
   assert grades.spread([[1]]) is None
-
-
-def test_planted_programs_that_get_the_wrong_grades():
-  planted = {
-    kind: {"programs": 4, "mean": mean}
-    for kind, mean in zip(asking.KINDS, (7.9, 3.1, 3.0, 5.0), strict=True)
-  }
-  found = grades.complaints(planted)
-  assert [line.split(" get ")[0] for line in found] == [
-    *("references", "empty bodies", "misreadings")
-  ]
+  means = zip(asking.KINDS, (7.9, 3.1, 3.0, 5.0), strict=True)
+  found = grades.complaints({kind: {"programs": 4, "mean": m} for kind, m in means})
+  kinds = [line.split(" get ")[0] for line in found]
+  assert kinds == ["references", "empty bodies", "misreadings"]
   assert "nothing was planted" in grades.complaints({})[0]
 
 
@@ -288,8 +239,8 @@ def test_what_is_planted(five, monkeypatch):
   assert kinds == {"reference": 5, "empty": 5, "constant": 5, "misreading": 1}
   fewer = list(asking.plant(five, "other", 2))
   assert "misreading" not in {kind for kind, _, _ in fewer}
-  order = list(dict.fromkeys(problem.id for _, problem, _ in found))
-  assert list(dict.fromkeys(problem.id for _, problem, _ in fewer)) == order[:2]
+  order, first = ([p.id for _, p, _ in each] for each in (found, fewer))
+  assert list(dict.fromkeys(first)) == list(dict.fromkeys(order))[:2]
   for kind, problem, code in found:
     if kind == "constant":
       scope = {}
@@ -300,9 +251,8 @@ def test_what_is_planted(five, monkeypatch):
 
 
 def test_the_question(five):
-  prompt = asking.load_prompt()
   # A changed prompt gives other grades: no score is to be compared with the old ones.
-  assert prompt.version == "e43821a627be"
+  assert asking.load_prompt().version == "e43821a627be"
   shown = asking.question(five[0])
   assert shown.startswith("from typing import List")
   for hidden in (five[0].reference.strip(), *five[0].tests):
