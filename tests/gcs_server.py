@@ -44,12 +44,9 @@ class Gcs:
   """
 
   def __init__(self):
-    self._process = subprocess.Popen(
-      [sys.executable, __file__],
-      stdout=subprocess.PIPE,
-      stderr=subprocess.DEVNULL,
-      text=True,
-    )
+    words = [sys.executable, __file__]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    self._process = subprocess.Popen(words, text=True, **pipes)
     assert self._process.stdout
     self._address = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
     self.url = f"gs://{BUCKET}"
@@ -64,23 +61,20 @@ class Gcs:
 
   def fail(self, **fault: Any) -> None:
     """Adds a fault (see above)."""
-    self._post("/faults", {"method": "GET", "path": ".", "times": 1, **fault})
+    self._request("/faults", {"method": "GET", "path": ".", "times": 1, **fault})
 
   def heal(self) -> list[str]:
     """Removes all faults; returns the requests that met one."""
-    return self._post("/heal", {})
+    return self._request("/heal", {})
 
   def objects(self, prefix: str = "") -> dict[str, int]:
     """Maps the name of each object under a prefix to its size."""
-    url = f"{self._address}/storage/v1/b/{BUCKET}/o?prefix={prefix}&maxResults=10000"
-    with urllib.request.urlopen(url) as reply:
-      return {o["name"]: int(o["size"]) for o in json.load(reply).get("items", [])}
+    path = f"/storage/v1/b/{BUCKET}/o?prefix={prefix}&maxResults=10000"
+    return {o["name"]: int(o["size"]) for o in self._request(path).get("items", [])}
 
-  def _post(self, path: str, content: Any) -> Any:
-    request = urllib.request.Request(
-      self._address + path, json.dumps(content).encode(), method="POST"
-    )
-    with urllib.request.urlopen(request) as reply:
+  def _request(self, path: str, content: Any = None) -> Any:
+    data = None if content is None else json.dumps(content).encode()
+    with urllib.request.urlopen(self._address + path, data) as reply:
       return json.load(reply)
 
   def close(self) -> None:
@@ -107,7 +101,12 @@ class Faults:
     """Stands for `Router.handle`."""
     request = router._request_handler
     if method == "POST" and request.path in ("/faults", "/heal"):
-      self.control(request)
+      body = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
+      answer = json.dumps(self.met).encode()
+      self.left.append(body)
+      if request.path == "/heal":
+        self.left, self.met = [], []
+      _answer(request, 200, answer)
       return
     fault = self.of(method, request.path)
     if fault.get("lose"):
@@ -122,23 +121,11 @@ class Faults:
     request.cut = fault.get("cut", False)
     self._handle(router, method)
 
-  def control(self, request: Any) -> None:
-    """Adds a fault, or removes all."""
-    body = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
-    answer = list(self.met)
-    if request.path == "/heal":
-      self.left.clear()
-      self.met.clear()
-    else:
-      self.left.append(body)
-    _answer(request, 200, json.dumps(answer).encode())
-
   def of(self, method: str, path: str) -> dict[str, Any]:
     """Returns the fault that a request meets; empty if none."""
     for fault in self.left:
-      if (
-        fault["times"] and fault["method"] == method and re.search(fault["path"], path)
-      ):
+      matches = fault["method"] == method and re.search(fault["path"], path)
+      if fault["times"] and matches:
         fault["times"] -= 1
         self.met.append(f"{method} {path}")
         return fault
@@ -154,10 +141,7 @@ class Faults:
       return
     content = response._content
     content = content.encode() if isinstance(content, str) else content
-    handler.send_response(200)
-    handler.send_header("Content-Length", str(len(content)))
-    handler.end_headers()
-    handler.wfile.write(content[: len(content) // 2])
+    _answer(handler, 200, content[: len(content) // 2], length=len(content))
     handler.close_connection = True
 
 
@@ -203,9 +187,11 @@ def _generation(request: Any) -> str | None:
   return objects[name]["generation"] if name in objects else None
 
 
-def _answer(request: Any, status: int, body: bytes) -> None:
+def _answer(
+  request: Any, status: int, body: bytes, *, length: int | None = None
+) -> None:
   request.send_response(status)
-  request.send_header("Content-Length", str(len(body)))
+  request.send_header("Content-Length", str(len(body) if length is None else length))
   request.end_headers()
   request.wfile.write(body)
 

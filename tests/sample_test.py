@@ -66,6 +66,10 @@ def run(workdir, capsys):
   return go
 
 
+def _one_device():
+  return make_mesh(MeshConfig(), jax.devices()[:1])
+
+
 def test_open_checkpoint(workdir):
   mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
   loaded = open_checkpoint(str(workdir), mesh, "bfloat16")
@@ -76,10 +80,6 @@ def test_open_checkpoint(workdir):
   single = open_checkpoint(str(workdir / "checkpoints" / "5"), _one_device())
   assert single.digest == loaded.digest
   assert len(single.digest) == 64
-
-
-def _one_device():
-  return make_mesh(MeshConfig(), jax.devices()[:1])
 
 
 def test_a_file_is_completed(run, workdir):

@@ -11,7 +11,7 @@ from phi1_jax.cli import command
 # Runs commands whose main does what an argument says. Says how each ended.
 ENDINGS = """
 import json, sys
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.cli import command
 for body in sys.argv[1:]:
   exec(f"def main(argv):\\n  {body}")
@@ -29,6 +29,8 @@ BODIES = {
   "raise command.PrintedError('a child said so')": (2, ""),
   "raise KeyboardInterrupt": (130, "interrupted\n"),
   "raise ConnectionResetError(104, 'a')": (1, "error: [Errno 104] a; run the same"),
+  "raise storage.StorageError('no space')": (1, "error: no space\n"),
+  "raise OSError(28, 'No space left', 'a')": (1, "error: a: No space left\n"),
   "raise RuntimeError('on fire')": (1, "Traceback"),
   "raise ModuleNotFoundError(name='rapidfuzz')": (
     2,

@@ -10,7 +10,6 @@ import sys
 import jax
 import numpy as np
 import pytest
-from jax.experimental import mesh_utils
 
 from phi1_jax import InputError
 from phi1_jax.parallel.mesh import MeshConfig, arrange, make_mesh
@@ -134,31 +133,12 @@ def test_tpu_slices(name, config):
   assert len(set(copies[:, 0])) == machine.slices
 
 
-def test_what_does_not_lie_along_a_network_is_refused(monkeypatch):
-  def refuse(*_, **__):
-    raise NotImplementedError("Failed to find assignment for logical_axis_index 0")
-
-  monkeypatch.setattr(mesh_utils, "create_device_mesh", refuse)
-  with pytest.raises(InputError, match="data=2 x fsdp=4 x tensor=1 does not lie along"):
-    make_mesh(MeshConfig(data=2))
-
-
 @pytest.mark.parametrize(
-  ("environment", "number"),
-  [
-    ({}, 3),
-    ({"JAX_NUM_CPU_DEVICES": "2"}, 2),
-    ({"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}, 4),
-  ],
+  ("environment", "number"), [({}, 3), ({"JAX_NUM_CPU_DEVICES": "2"}, 2)]
 )
 def test_a_cpu_is_split_where_nothing_else_says_how(environment, number):
-  code = (
-    "from phi1_jax.parallel.mesh import MeshConfig, make_mesh\n"
-    "print(make_mesh(MeshConfig(cpu_devices=3)).size)"
-  )
-  given = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS",)}
-  given |= {"JAX_PLATFORMS": "cpu", **environment}
-  done = subprocess.run(
-    [sys.executable, "-c", code], capture_output=True, text=True, env=given
-  )
-  assert done.stdout.split() == [str(number)], done.stderr
+  code = "from phi1_jax.parallel.mesh import MeshConfig, make_mesh;"
+  code += "print(make_mesh(MeshConfig(cpu_devices=3)).size)"
+  given = {**os.environ, "XLA_FLAGS": "", **environment}
+  done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, env=given)
+  assert int(done.stdout) == number

@@ -1,6 +1,5 @@
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from flax import linen as nn
 from jax.sharding import PartitionSpec
@@ -39,18 +38,6 @@ def test_what_does_not_divide_is_named():
   message = "tensor=8 does not divide 12 in parameter mlp/up"
   with pytest.raises(InputError, match=message):
     sharding.shardings(tree, mesh)
-
-
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2), (1, 4, 2), (1, 1, 8)])
-def test_a_batch_on_the_mesh(sizes):
-  mesh = make_mesh(MeshConfig(*sizes))
-  assert sharding.batch_shards(mesh) == sizes[0] * sizes[1]
-  assert [*sharding.host_rows(mesh, 16)] == [*range(16)]  # one host holds all rows
-  rows = np.arange(16 * 3).reshape(16, 3)
-  batch = sharding.put_batch(rows, mesh, 16)
-  np.testing.assert_array_equal(batch, rows)
-  share = 16 // (sizes[0] * sizes[1])
-  assert {shard.data.shape for shard in batch.addressable_shards} == {(share, 3)}
 
 
 class _Elsewhere:

@@ -65,13 +65,3 @@ def test_a_row_draws_by_its_own_key_alone():
     part = slice(row, row + 1)
     alone = methods.Method(1.0).choose(logits_BV[part], keys[part])
     assert alone.tolist() == together[part].tolist()
-
-
-def test_top_p_by_sorting_gives_the_same_set():
-  logits_BV = 3 * jax.random.normal(jax.random.key(1), (20, 997))
-  probabilities = np.asarray(jax.nn.softmax(logits_BV, axis=-1), np.float64)
-  least = np.asarray(methods._least_probable(jnp.asarray(probabilities), 0.9))
-  for row, bound in zip(probabilities, least, strict=True):
-    descending = np.sort(row)[::-1]
-    size = int(np.searchsorted(np.cumsum(descending), 0.9)) + 1
-    assert abs(int((row >= bound).sum()) - size) <= 0

@@ -4,7 +4,6 @@ Its workers are folders: what the scripts send over ssh is really run, in a work
 home directory, with a stub of Python there. A trainer ends as `outcomes` says.
 """
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -109,16 +108,16 @@ esac
 """
 
 
-@dataclasses.dataclass
 class Cloud:
   """A cloud of one possible TPU.
 
-  Attributes:
+  Args:
     root: where the stubs keep what they know, and `clone`, a repository with the
       scripts.
   """
 
-  root: pathlib.Path
+  def __init__(self, root: pathlib.Path):
+    self.root = root
 
   def write(self, name: str, *lines: str) -> None:
     (self.root / name).write_text("".join(f"{line}\n" for line in lines))
@@ -130,9 +129,7 @@ class Cloud:
     """How a worker's trainers end, one start after another: CODE@CHECKPOINT."""
     self.write(f"outcomes-{worker}", *lines)
 
-  def run(
-    self, script: str, *flags: str, env: dict[str, str] | None = None, answer: str = ""
-  ) -> subprocess.CompletedProcess:
+  def run(self, script, *flags, env=None, answer="") -> subprocess.CompletedProcess:
     """Runs a script as a user does, from the clone's top folder."""
     return subprocess.run(
       [f"tpu/{script}.sh", *flags],
@@ -146,8 +143,7 @@ class Cloud:
 
   def watch(self, *flags: str) -> subprocess.CompletedProcess:
     """Runs watch.sh with hardly a pause between two looks."""
-    work = f"--workdir={self.root}/work"
-    flags = (*TPU, "--type=v4-8", "--every=0.02", work, *flags)
+    flags = (*TPU, "--type=v4-8", "--every=0.02", f"--workdir={self.root}/work", *flags)
     return self.run("watch", *flags, "--", "--gin_file=a.gin")
 
   def without_gcloud(self) -> dict[str, str]:
@@ -159,7 +155,7 @@ class Cloud:
     return {"PATH": str(bare)}
 
   def calls(self) -> list[list[str]]:
-    """What gcloud was called with since the last time this was asked."""
+    """What gcloud was called with since this was asked last."""
     path = self.root / "calls.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     path.unlink(missing_ok=True)
@@ -167,8 +163,7 @@ class Cloud:
 
   def verbs(self) -> list[str]:
     """The calls in short, and without those that only ask."""
-    short = [call[3] for call in self.calls()]
-    return [verb for verb in short if verb != "describe"]
+    return [call[3] for call in self.calls() if call[3] != "describe"]
 
   def python(self) -> list[str]:
     """What Python was called with on the workers."""
@@ -177,12 +172,11 @@ class Cloud:
 
   def wait_for(self, *names: str) -> None:
     """Waits until these files of the workers are there."""
+    deadline = time.monotonic() + 60
     for name in names:
-      for _ in range(6000):
-        if (self.root / name).exists():
-          break
+      while not (self.root / name).exists():
+        assert time.monotonic() < deadline, name
         time.sleep(0.01)
-      assert (self.root / name).exists(), name
 
 
 @pytest.fixture(scope="module")
