@@ -5,8 +5,6 @@ import pytest
 from phi1_jax import InputError
 from phi1_jax.curation import annotate, folder, local_judge
 from phi1_jax.curation.config import AnnotateConfig
-from phi1_jax.curation.document import Keep
-from phi1_jax.curation.engine import Engine, Job
 from phi1_jax.llm.conversation import Malformed
 from tests.curation import samples
 
@@ -40,8 +38,7 @@ def inputs(tmp_path):
 
 
 def run(inputs, place, judge=None, **settings):
-  config = AnnotateConfig(inputs, **settings)
-  return annotate.run(Job(config, place, Engine(tasks=2, workers=1)), judge)
+  return annotate.run(samples.job(AnnotateConfig(inputs, **settings), place), judge)
 
 
 def test_a_larger_sample_holds_the_smaller_one(inputs, tmp_path):
@@ -53,30 +50,6 @@ def test_a_larger_sample_holds_the_smaller_one(inputs, tmp_path):
   assert ids[0] < ids[1]
   assert "no LLM" in stats["models"][0]
   assert "no LLM" in (tmp_path / "20" / "README.md").read_text()
-
-
-def test_the_progress_bar_ends_at_the_documents_that_are_there(inputs, tmp_path):
-  bars = {}
-
-  class Bar:
-    def __init__(self, total, unit, title):
-      self.title = title
-      bars[title] = [total, 0]
-
-    def __enter__(self):
-      return self
-
-    def __exit__(self, *error):
-      pass
-
-    def update(self, count):
-      bars[self.title][1] += count
-
-  job = Job(
-    AnnotateConfig(inputs, sample=100), tmp_path / "out", Engine("local", 2, 1, Bar)
-  )
-  read = annotate.run(job)["read"]
-  assert bars["out: judge"] == [read, read]
 
 
 def test_scores_reasons_and_drops_are_noted(inputs, tmp_path):
@@ -92,29 +65,22 @@ def test_scores_reasons_and_drops_are_noted(inputs, tmp_path):
   again = {document.id for document in documents} & set(least)
   noted = {document.id: document.provenance["annotate"] for document in documents}
   assert {n for n, each in noted.items() if "second_score" in each} == again
-  assert stats["second_pass"] == {
-    "documents": len(again),
-    "exact": 0.0,
-    "within_one": 1.0,
-    "spearman": 1.0,
-    "mean_difference": 1.0,
-  }
-  assert all(
-    n["judge"] == "listed" and n["reason"] == "because" for n in noted.values()
-  )
+  shares = {"exact": 0.0, "within_one": 1.0, "spearman": 1.0, "mean_difference": 1.0}
+  assert stats["second_pass"] == {"documents": len(again), **shares}
+  assert {(n["judge"], n["reason"]) for n in noted.values()} == {("listed", "because")}
   other = run(inputs, tmp_path / "b", Listed(), sample=10, compare_with=str(place))
   assert other["other_judge"]["documents"] in (7, 8, 9, 10)
   assert other["other_judge"]["exact"] == 1.0
   assert other["other_judge"]["models"] == ["a list"]
 
 
-@pytest.mark.parametrize("noted", [None, {"score": "4"}])
+@pytest.mark.parametrize("noted", [{}, {"annotate": {"score": "4"}}])
 def test_a_folder_without_scores_is_refused_before_anything_is_judged(
   inputs, tmp_path, noted
 ):
-  other = tmp_path / "other"
-  noted = {} if noted is None else {"annotate": noted}
-  samples.stage(other, "exercises", [Keep(samples.document("x = 1\n", **noted))])
+  other = samples.stage(
+    tmp_path / "other", "exercises", [samples.document("x = 1\n", **noted)]
+  )
 
   class Paid(Listed):
     def scores(self, documents, sample):
@@ -125,20 +91,9 @@ def test_a_folder_without_scores_is_refused_before_anything_is_judged(
     run(inputs, tmp_path / "out", Paid(), compare_with=str(other))
 
 
-def test_nothing_to_judge_is_refused(tmp_path):
-  path = tmp_path / "raw.jsonl"
-  path.write_text("nonsense\n")
-  with pytest.raises(InputError, match="hold no code to judge"):
-    run((str(path),), tmp_path / "out")
-  path.write_text('{"text": ""}\n')
-  with pytest.raises(folder.EmptyError, match="kept 0 of 1 documents"):
-    run((str(path),), tmp_path / "again")
-
-
 @pytest.mark.parametrize(
   ("first", "second", "wanted"),
   [
-    ([1, 2, 3], [1, 2, 3], {"exact": 1.0, "within_one": 1.0, "spearman": 1.0}),
     ([1, 2, 3], [3, 2, 1], {"exact": 0.3333, "within_one": 0.3333, "spearman": -1.0}),
     ([1, 1, 4], [1, 2, 3], {"spearman": 0.866}),
     ([2, 2], [1, 3], {"spearman": None, "mean_difference": 0.0}),
@@ -153,62 +108,31 @@ def test_agreement(first, second, wanted):
 @pytest.mark.parametrize(
   ("reply", "score"),
   [
-    ('{"reason": "clear", "score": 4}', 4.0),
     ('```json\n{"score": "3", "reason": null}\n```', 3.0),
-    ("I think {it} is fine. Score: 2.5", 2.5),
-    ('{"score": 0}', 0.0),
-    ('Draft: {"score": 1}. Better: {"score": 4} {"note": 1}', 4.0),
-    ("Score: 1, no, score: 3", 3.0),
+    ("I think {it} is fine. Score: 1, no, score: 2.5", 2.5),
+    ('Draft: {"score": 1}. Better: {"score": 0} {"note": 1}', 0.0),
+    ("no", None),
+    ('{"score": 1}{"score": 7}', None),
+    ('{"score": "high"}', None),
   ],
 )
-def test_scores_are_found(reply, score):
-  assert annotate.read_reply(reply)[0] == score
-
-
-@pytest.mark.parametrize(
-  "reply",
-  ["", "no", '{"score": 7}', '{"score": 1}{"score": 7}', '{"score": "high"}', "[5]"],
-)
-def test_answers_without_a_score_are_refused(reply):
-  with pytest.raises(Malformed):
-    annotate.read_reply(reply)
-
-
-GOOD = '''"""Searching in sorted lists."""
-
-
-def binary_search(numbers, wanted):
-  """Returns an index of `wanted` in the sorted list `numbers`, or -1.
-
-  >>> binary_search([1, 3, 5], 3)
-  1
-  """
-  low, high = 0, len(numbers) - 1
-  # The rest to search is numbers[low:high + 1].
-  while low <= high:
-    middle = (low + high) // 2
-    if numbers[middle] == wanted:
-      return middle
-    if numbers[middle] < wanted:
-      low = middle + 1
-    else:
-      high = middle - 1
-  return -1
-'''
-COMMENTS = "".join(f"# This line says that option {i} is set.\n" for i in range(40))
-
-
-def score(text):
-  return local_judge.weigh(local_judge.features(text))
+def test_the_last_score_of_an_answer_counts(reply, score):
+  if score is None:
+    with pytest.raises(Malformed):
+      annotate.read_reply(reply)
+  else:
+    assert annotate.read_reply(reply)[0] == score
 
 
 def test_the_local_judge_prefers_explained_code_to_comments_and_settings():
-  assert 4 <= score(GOOD) <= 5
-  assert 0 <= score(samples.settings(1) * 4) <= 1
-  commented = samples.settings(1) * 4 + COMMENTS
-  assert score(commented) < 2  # comments alone are not enough
-  assert local_judge.features(commented).comments > 0.3
-  foreign = local_judge.features("import django\n" + GOOD)
-  assert foreign.own < local_judge.features(GOOD).own
+  good, poor = samples.algorithm(1), samples.settings(1) * 4
+  comments = "".join(f"# This line says that option {i} is set.\n" for i in range(40))
+  found = [local_judge.features(text) for text in (good, poor, poor + comments)]
+  explained, plain, commented = map(local_judge.weigh, found)
+  assert explained > 4
+  assert plain < 1
+  assert commented < 2  # comments alone are not enough
+  assert found[2].comments > 0.3
+  assert local_judge.features("import django\n" + good).own < found[0].own
   for text in ("print 'Python 2'\n", "", "\0", "def f(:\n"):
     assert local_judge.features(text) is None

@@ -3,25 +3,21 @@
 from phi1_jax import storage
 from phi1_jax.curation import deduplicate, filtering, folder, publish
 from phi1_jax.curation.config import DeduplicateConfig, FilterConfig, PublishConfig
-from phi1_jax.curation.engine import Engine, Job
 from tests.curation import samples
 
 TEXTS = [samples.algorithm(n) for n in range(3)] + [samples.settings(1)] * 2
 TEXTS.append(samples.settings(1) + "\nEND = 1\n")
 
 
-def run(stage, config, place):
-  stage.run(Job(config, place, Engine(tasks=2, workers=1)))
-
-
 def chain(inputs, place):
   """Deduplicates, filters and publishes; returns the documents kept on the way."""
   places = [place / name for name in ("deduplicate", "filter", "publish")]
   config = DeduplicateConfig(inputs, similarity=0.95, maximum_loss=1.0)
-  run(deduplicate, config, places[0])
+  deduplicate.run(samples.job(config, places[0]))
   config = FilterConfig((str(places[0]),), classifier=None, licences=())
-  run(filtering, config, places[1])
-  run(publish, PublishConfig((str(places[1]),), str(place / "curated")), places[2])
+  filtering.run(samples.job(config, places[1]))
+  config = PublishConfig((str(places[1]),), str(place / "curated"))
+  publish.run(samples.job(config, places[2]))
   return [sorted(folder.kept(each), key=lambda d: d.id) for each in places[:2]]
 
 
@@ -43,7 +39,7 @@ def test_a_bucket_is_input_and_output(gcs, tmp_path):
   for number, text in enumerate(TEXTS):
     storage.write_text(bucket / "code" / "repo" / f"{number}.py", text)
   config = FilterConfig((f"{gcs.folder}/code",), classifier=None, licences=())
-  run(filtering, config, bucket / "out")
+  filtering.run(samples.job(config, bucket / "out"))
   documents = list(folder.kept(bucket / "out"))
   assert sorted(d.text for d in documents) == sorted(TEXTS)
   assert {d.repository for d in documents} == {"repo"}

@@ -11,9 +11,8 @@ from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import Decoder
 from phi1_jax.text import tokenizer as tokenizers
 
-MODEL = ModelConfig(
-  *(320, 2, 8, 8, 4, 24, 40, 128), initializer_range=0.3, dtype="float32"
-)
+SIZES = (320, 2, 8, 8, 4, 24, 40, 128)
+MODEL = ModelConfig(*SIZES, initializer_range=0.3, dtype="float32")
 
 
 @pytest.fixture(scope="session")
@@ -22,14 +21,10 @@ def checkpoint(tmp_path_factory):
   folder = tmp_path_factory.mktemp("model")
   tokenizer = tokenizers.train(["def f(x):\n  return x + 1\n", "import os\n"] * 9, 300)
   tokenizer.save(folder / tokenizers.FILE_NAME)
-  tokens_BT = jax.numpy.zeros((1, 1), int)
   init = jax.jit(Decoder(MODEL).init)
-  params = nn.unbox(init(jax.random.key(0), tokens_BT))["params"]
-  meta = {
-    "config": {"model": dataclasses.asdict(MODEL)},
-    "tokenizer": tokenizer.digest,
-    "tokens_seen": 0,
-  }
+  params = nn.unbox(init(jax.random.key(0), jax.numpy.zeros((1, 1), int)))["params"]
+  config = {"model": dataclasses.asdict(MODEL)}
+  meta = {"config": config, "tokenizer": tokenizer.digest, "tokens_seen": 0}
   with Checkpoints(folder / "checkpoints", CheckpointConfig()) as checkpoints:
     checkpoints.save(1, {"params": params}, meta)
   return folder

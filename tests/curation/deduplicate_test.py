@@ -6,14 +6,11 @@ import random
 import numpy as np
 import pytest
 
-from phi1_jax import InputError
 from phi1_jax.curation import clusters, deduplicate, folder, sketches
 from phi1_jax.curation.config import DeduplicateConfig
-from phi1_jax.curation.engine import Engine, Job
 from phi1_jax.text import shingles, source
 from tests.curation import samples
 
-ENGINE = Engine(tasks=2, workers=1)
 LONG = "\n".join(f"value_{n} = compute_{n * 7 % 31}(item_{n})" for n in range(40))
 
 
@@ -74,18 +71,13 @@ def test_ranges_of_keys_do_not_matter(tmp_path, parts):
 
 def documents():
   """One long text, a copy and a near copy of it, other texts, short ones."""
-  return [
-    samples.document(LONG, "a"),
-    samples.document(LONG.replace("\n", "\r\n"), "b"),
-    samples.document(LONG.replace("= compute", "=\tcompute").replace(")", ",)"), "b"),
-    samples.document(LONG.replace("item", "deed"), "b"),
-    samples.document(LONG.replace("item", "deed") + "\nend = 1", "b"),
-    samples.document(LONG.replace("value_3 ", "other "), "b"),
-    *(samples.document(LONG.replace("item_1", f"thing_{n}_1"), "b") for n in range(4)),
-    samples.document("x = 1", "a"),
-    samples.document("x = 1\n", "b"),
-    samples.document("x = 2", "b"),
-  ]
+  spaced = LONG.replace("= compute", "=\tcompute").replace(")", ",)")
+  other = LONG.replace("item", "deed")
+  texts = [LONG.replace("\n", "\r\n"), spaced, other, other + "\nend = 1"]
+  texts += [LONG.replace("value_3 ", "other ")]
+  texts += [LONG.replace("item_1", f"thing_{n}_1") for n in range(4)]
+  made = [samples.document(text, "a") for text in (LONG, "x = 1")]
+  return made + [samples.document(text, "b") for text in (*texts, "x = 1\n", "x = 2")]
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +87,14 @@ def done(tmp_path_factory):
   made = documents()
   path = samples.write(place / "in.jsonl", [*made, made[-1]], "nonsense\n")
   config = DeduplicateConfig((path,), prefer=("a",), maximum_loss=0.6)
-  job = Job(config, place / "out", ENGINE)
+  job = samples.job(config, place / "out")
+  return job, deduplicate.run(job)
+
+
+def run(tmp_path, documents, **settings):
+  """The job and stats of documents."""
+  path = samples.write(tmp_path / "in.jsonl", documents)
+  job = samples.job(DeduplicateConfig((path,), **settings), tmp_path / "out")
   return job, deduplicate.run(job)
 
 
@@ -131,25 +130,13 @@ def test_reasons_and_evidence(done):
   assert "| b | 50.0% |" in card
 
 
-def test_a_complete_stage_is_not_run_again(done):
-  job, stats = done
-  assert deduplicate.run(job) == stats
-  for change, error, says in (
-    ({"maximum_loss": 0.1}, deduplicate.LossError, "maximum_loss is 10.0%"),
-    ({"similarity": 0.9}, InputError, r"begun with similarity = 0\.7, now it is 0\.9"),
-  ):
-    config = dataclasses.replace(job.config, **change)
-    with pytest.raises(error, match=says):
-      deduplicate.run(dataclasses.replace(job, config=config))
-
-
 def test_results_depend_on_no_order_of_files_lines_or_workers(done, tmp_path):
   job, _ = done
   made = documents()
   backwards = [*reversed(made), made[-1]]
   paths = [samples.write(tmp_path / f"{n}.jsonl", backwards[n::3]) for n in range(3)]
   config = dataclasses.replace(job.config, inputs=tuple(paths))
-  deduplicate.run(Job(config, tmp_path / "out", Engine(tasks=3, workers=2)))
+  deduplicate.run(samples.job(config, tmp_path / "out", tasks=3, workers=2))
   assert len(list((tmp_path / "out").glob("kept-*"))) == 3
   assert kept(tmp_path / "out") == kept(job.folder)
 
@@ -158,47 +145,37 @@ def test_a_source_that_would_lose_too_much_stops_the_stage(tmp_path):
   many = [samples.document(f"{LONG}\nnumber = {n}", "many") for n in range(20)]
   few = [samples.document(LONG.replace("item", f"x{n}"), "few") for n in range(5)]
   few += [samples.document(f"{LONG}\nsmall = 1", "small")]  # may lose everything
-  path = samples.write(tmp_path / "in.jsonl", [*many, *few])
-  config = DeduplicateConfig((path,), comparisons=4, prefer=("many",))
-  job = Job(config, tmp_path / "out", ENGINE)
-  with pytest.raises(deduplicate.LossError) as error:
-    deduplicate.run(job)
-  for part in ("many: 19 of 20", "95.0%", "maximum_loss is 50.0%"):
-    assert part in str(error.value)
-  assert not (job.folder / folder.COMPLETED).exists()
-  left = kept(job.folder).values()  # for a look at it
+  settings = {"comparisons": 4, "prefer": ("many",)}
+  says = r"many: 19 of 20.*95.0%.*maximum_loss is 50.0%"
+  with pytest.raises(deduplicate.LossError, match=f"(?s){says}"):
+    run(tmp_path, [*many, *few], **settings)
+  assert not (tmp_path / "out" / folder.COMPLETED).exists()
+  left = kept(tmp_path / "out").values()  # for a look at it
   assert sum(document.source == "many" for document in left) == 1
-  higher = dataclasses.replace(config, maximum_loss=1.0)
-  stats = deduplicate.run(dataclasses.replace(job, config=higher))
+  inputs = (str(tmp_path / "in.jsonl"),)
+  config = DeduplicateConfig(inputs, maximum_loss=1.0, **settings)
+  stats = deduplicate.run(samples.job(config, tmp_path / "out"))
   assert stats["duplicates"]["pairs_not_compared"] > 0
 
 
 def test_headers_and_imports_are_no_content(tmp_path):
-  header = "".join(
-    f"# Copyright line {n}: all rights are reserved\n" for n in range(40)
-  )
+  header = "".join(f"# Copyright line {n}: all rights reserved\n" for n in range(40))
   imports = "".join(f"import package_{n}\n" for n in range(40))
   bodies = [samples.algorithm(0), samples.settings(0), "def f(x):\n  return x\n" * 3]
   made = [samples.document(header + imports + body) for body in bodies]
-  path = samples.write(tmp_path / "in.jsonl", made)
-  job = Job(DeduplicateConfig((path,)), tmp_path / "out", ENGINE)
-  assert deduplicate.run(job)["kept"] == 3
+  assert run(tmp_path, made)[1]["kept"] == 3
   text = '"""About files.\n\nLicensed under X."""\nfrom a import (\n  b,\n)\nx = 1\n'
   assert sketches.content(text).split() == ["x", "=", "1"]
   assert "About" in sketches.content('"""About files."""\nx = 1\n')
 
 
 def test_an_existing_set_makes_documents_go_and_stays_as_it_is(tmp_path):
-  old = [
-    samples.document(LONG),
-    samples.document(LONG + "\nend = 1"),
-  ]  # near each other
-  new = [samples.document(LONG + "\nend = 2"), samples.document(samples.algorithm(1))]
-  paths = [samples.write(tmp_path / f"{n}.jsonl", x) for n, x in enumerate((old, new))]
-  config = DeduplicateConfig((paths[1],), against=(paths[0],))
-  stats = deduplicate.run(Job(config, tmp_path / "out", ENGINE))
+  near = [samples.document(f"{LONG}\nend = {n}") for n in range(3)]
+  old, new = near[:2], [near[2], samples.document(samples.algorithm(1))]
+  against = samples.write(tmp_path / "old.jsonl", old)
+  job, stats = run(tmp_path, new, against=(against,))
   assert (stats["read"], stats["kept"]) == (2, 1)
-  (drop,) = folder.dropped(tmp_path / "out")
+  (drop,) = folder.dropped(job.folder)
   assert drop.document.text == new[0].text
   assert drop.evidence["representative"] in {document.id for document in old}
 
@@ -209,8 +186,7 @@ def test_ids_that_begin_alike_count_each(tmp_path):
     dataclasses.replace(samples.document(f"{LONG}\nend = {n}"), id=f"{n:032d}")
     for n in range(5)
   ]
-  path = samples.write(tmp_path / "in.jsonl", [*made, made[4]])
-  job = Job(DeduplicateConfig((path,), maximum_loss=1.0), tmp_path / "out", ENGINE)
-  assert deduplicate.run(job)["duplicates"]["documents_of_the_largest"] == 5
+  job, stats = run(tmp_path, [*made, made[4]], maximum_loss=1.0)
+  assert stats["duplicates"]["documents_of_the_largest"] == 5
   (stays,) = folder.kept(job.folder)
   assert stays.provenance["deduplicate"] == {"cluster": 5}

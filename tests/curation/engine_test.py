@@ -1,5 +1,9 @@
-"""Executors: the same documents on local workers, on Ray, and after kills."""
+"""Executors: the same documents on workers, Ray and Slurm, and after kills.
 
+A stand-in for sbatch runs the tasks in order.
+"""
+
+import contextlib
 import os
 import pathlib
 import pickle
@@ -7,20 +11,43 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
 from phi1_jax import InputError
 from phi1_jax.curation import decontaminate, deduplicate, engine, filtering, folder
-from phi1_jax.curation.config import (
-  DecontaminateConfig,
-  DeduplicateConfig,
-  FilterConfig,
-)
+from phi1_jax.curation.config import DecontaminateConfig as Decontaminate
+from phi1_jax.curation.config import DeduplicateConfig, FilterConfig
 from phi1_jax.curation.document import Keep
 from phi1_jax.curation.engine import Engine, Job, TaskError
 from phi1_jax.problems import humaneval
 from tests.curation import samples
+
+# Runs the array that a script asks for; notes the options.
+SBATCH = """#!{python}
+import os, pathlib, re, subprocess, sys
+script = pathlib.Path(sys.argv[-1]).read_text()
+with open({notes!r}, "a") as file:
+  file.write(script)
+last = int(re.search(r"--array=0-(\\d+)", script)[1])
+codes = [
+  subprocess.run(
+    ["bash", sys.argv[-1]],
+    env={{**os.environ, "SLURM_ARRAY_TASK_ID": str(task), "SLURM_NODELIST": "here"}},
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+  ).returncode
+  for task in range(last + 1)
+]
+print("Submitted batch job 7")
+sys.exit(max(codes))
+"""
+SRUN = """#!/bin/sh
+while [ "$1" != launch_pickled_pipeline ]; do shift; done
+exec "$@"
+"""
+SCONTROL = "#!/bin/sh\necho $3\n"  # show hostnames LIST
 
 
 @pytest.fixture(scope="module")
@@ -36,38 +63,75 @@ def inputs(tmp_path_factory):
   return (str(place / "*.parquet"),)
 
 
-def run_all(inputs, place, engine):
-  """The documents that a chain of stages keeps and drops, sorted by id."""
-  places = [place / name for name in ("deduplicate", "filter", "decontaminate")]
-  config = DeduplicateConfig(inputs, maximum_loss=1.0)
-  deduplicate.run(Job(config, places[0], engine))
-  config = FilterConfig((str(places[0]),), classifier=None, licences=())
-  filtering.run(Job(config, places[1], engine))
-  config = DecontaminateConfig((str(places[1]),), ("humaneval-164",))
-  decontaminate.run(Job(config, places[2], engine))
-  found = []
-  for each in places:
-    kept = [(d.id, folder.compact(d.record())) for d in folder.kept(each)]
-    drops = [
-      (d.document.id, d.reason, folder.compact(d.evidence))
-      for d in folder.dropped(each)
-    ]
-    found.append((sorted(kept), sorted(drops)))
-  return found
+def found(out):
+  """The documents that a stage kept and dropped, sorted by id."""
+  kept = [(d.id, folder.compact(d.record())) for d in folder.kept(out)]
+  drops = [
+    (d.document.id, d.reason, folder.compact(d.evidence)) for d in folder.dropped(out)
+  ]
+  return sorted(kept), sorted(drops)
 
 
-def test_tasks_workers_and_executors_do_not_matter(inputs, tmp_path):
-  one = run_all(inputs, tmp_path / "one", Engine(tasks=1, workers=1))
-  two = run_all(inputs, tmp_path / "two", Engine(tasks=3, workers=2))
-  assert one == two
-  assert len(one[2][0]) > 3
-  ray = pytest.importorskip("ray")
-  ray.init(num_cpus=2, log_to_driver=False, configure_logging=False)
+def filtered(inputs, place, **engine):
+  config = FilterConfig(inputs, classifier=None, licences=())
+  filtering.run(samples.job(config, place, **engine))
+  return found(place)
+
+
+def test_tasks_and_workers_do_not_matter(inputs, tmp_path):
+  results = []
+  for sizes in ({"tasks": 1}, {"tasks": 3, "workers": 2}):
+    places = [tmp_path / f"{len(results)}{n}" for n in range(3)]
+    config = DeduplicateConfig(inputs, maximum_loss=1.0)
+    deduplicate.run(samples.job(config, places[0], **sizes))
+    filtered((str(places[0]),), places[1], **sizes)
+    config = Decontaminate((str(places[1]),), ("humaneval-164",))
+    decontaminate.run(samples.job(config, places[2], **sizes))
+    results.append([found(place) for place in places])
+  assert results[0] == results[1]
+  assert len(results[0][2][0]) > 3
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+  """A folder of stand-ins on the path, and the scripts that were submitted to them."""
+  notes, bin = tmp_path / "notes", tmp_path / "bin"
+  bin.mkdir()
+  sbatch = SBATCH.format(python=sys.executable, notes=str(notes))
+  for name, text in {"sbatch": sbatch, "srun": SRUN, "scontrol": SCONTROL}.items():
+    (bin / name).write_text(text)
+    (bin / name).chmod(0o755)
+  monkeypatch.setenv("PATH", f"{bin}:{os.environ['PATH']}")
+  return bin, notes
+
+
+@pytest.mark.parametrize("executor", ["ray", "slurm"])
+def test_executors_find_the_same(inputs, tmp_path, slurm, executor):
+  if executor == "ray":
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, log_to_driver=False, configure_logging=False)
   try:
-    found = run_all(inputs, tmp_path / "ray", Engine("ray", tasks=2, workers=2))
+    kept, drops = filtered(inputs, tmp_path / "out", workers=2, executor=executor)
   finally:
-    ray.shutdown()
-  assert found == one
+    if executor == "ray":
+      ray.shutdown()
+  assert (kept, drops) == filtered(inputs, tmp_path / "local")
+  assert len(kept) == 30
+  if executor == "slurm":
+    assert "--array=0-1%2" in slurm[1].read_text()
+    assert "--partition" not in slurm[1].read_text()  # Slurm's, or of the environment
+
+
+def test_what_fails_on_slurm_is_named(inputs, tmp_path, slurm, monkeypatch):
+  (tmp_path / "rows.parquet").write_bytes(b"PAR1 of something else PAR1")
+  with pytest.raises(InputError, match=r"rows\.parquet"):  # the error of a task
+    filtered((f"{tmp_path}/rows.parquet",), tmp_path / "out", executor="slurm", tasks=1)
+  (slurm[0] / "sbatch").write_text("#!/bin/sh\nexit 1\n")
+  with pytest.raises(InputError, match="sbatch refused the jobs with exit code 1"):
+    filtered(inputs, tmp_path / "refused", executor="slurm")
+  monkeypatch.setenv("PATH", str(tmp_path))
+  with pytest.raises(InputError, match="found no sbatch"):
+    filtered(inputs, tmp_path / "absent", executor="slurm")
 
 
 def write(place, task):
@@ -100,9 +164,8 @@ def test_the_error_of_a_task_is_that_of_the_stage(tmp_path, error):
   place = tmp_path / folder.ENGINE / "phase" / "errors"
   place.mkdir(parents=True)
   (place / "00000.json").write_bytes(pickle.dumps(InputError("of a killed run")))
-  job = Job(None, tmp_path, Engine(workers=1))
   with pytest.raises(type(error), match=str(error).strip("'")):
-    job.phase("phase", fail, error, tasks=2)
+    samples.job(None, tmp_path).phase("phase", fail, error, tasks=2)
 
 
 @pytest.mark.parametrize(
@@ -118,25 +181,16 @@ def test_complete_tasks_are_not_repeated(tmp_path, told, says, workers):
   assert workers == 2 or seen == ["0", "1", "2", "3", "3"]
 
 
-class _Bar:
-  def __init__(self, seen, *arguments):
-    self.seen, self.arguments = seen, arguments
-
-  def __enter__(self):
-    self.seen.append(self.arguments)
-    return self
-
-  def __exit__(self, *exception):
-    pass
-
-  def update(self, count):
-    self.seen.append(count)
-
-
 def test_progress_adds_up(tmp_path, monkeypatch):
   monkeypatch.setattr(engine, "_TICK", 0.0)
   seen = []
-  run(tmp_path, 5, workers=1, bar=lambda *arguments: _Bar(seen, *arguments))
+
+  @contextlib.contextmanager
+  def bar(*arguments):
+    seen.append(arguments)
+    yield types.SimpleNamespace(update=seen.append)
+
+  run(tmp_path, 5, workers=1, bar=bar)
   assert seen[0] == (5, "documents", "out: phase")
   assert sum(seen[1:]) == 5
 
@@ -185,8 +239,7 @@ def test_workers_end_with_a_killed_stage(tmp_path):
   files = [tmp_path / "sleeps-0", tmp_path / "sleeps-1"]
   for file in files:
     file.touch()
-  root = pathlib.Path(__file__).parents[2]
-  environment = {**os.environ, "PYTHONPATH": str(root)}
+  environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
   started = subprocess.Popen([sys.executable, tmp_path / "main.py"], env=environment)
   try:
     assert wait_for(lambda: all(file.read_text() for file in files))

@@ -41,25 +41,16 @@ def server(monkeypatch):
     yield serving
 
 
-def flags(stage, server, tmp_path, *more):
-  """The command; a binding in `more` replaces one of the same name."""
-  told = {binding.partition("=")[0] for binding in more}
-  words = [
-    *(stage, "--gin_file=gin/curate/openai.gin", f"--gin_file=gin/curate/{stage}.gin"),
-    f"--workdir={tmp_path / stage}",
-    f"--gin.Llm.base_url={server.url}",
-    f"--gin.Llm.journal={tmp_path / 'journal'}",
-    *("--gin.Llm.model=m", "--gin.Llm.budget_usd=1.0"),
-    *("--gin.Llm.input_usd_per_million=0.15", "--gin.Llm.output_usd_per_million=0.6"),
-    f"--gin.{_PART[stage]}={'llm'}",
-  ]
-  return [*(word for word in words if word.partition("=")[0] not in told), *more]
+def command(stage, server, tmp_path, *more, budget=1.0):
+  llm = {"base_url": server.url, "journal": tmp_path / "journal", "model": "m"}
+  llm |= {"input_usd_per_million": 0.15, "output_usd_per_million": 0.6}
+  words = [stage, "--gin_file=gin/curate/openai.gin"]
+  words += [f"--gin_file=gin/curate/{stage}.gin", f"--workdir={tmp_path / stage}"]
+  words += [f"--gin.Llm.{name}={value}" for name, value in llm.items()]
+  return [*words, *more, f"--gin.Llm.budget_usd={budget}"]
 
 
-_PART = {
-  "annotate": "Annotate.judge",
-  "exercises": "Exercises.teacher",
-}
+EXERCISES = ("--gin.Exercises.teacher=llm", "--gin.Exercises.exercises=40")
 
 
 def outcome(path):
@@ -70,10 +61,8 @@ def outcome(path):
 
 
 def test_exercises_are_written_judged_and_paid_once(server, tmp_path, monkeypatch):
-  command = flags("exercises", server, tmp_path, "--gin.Exercises.exercises=40")
-  assert curate.main([*command, "--estimate"]) == 0
-  assert not server.billed
-  assert curate.main(command) == 0
+  words = command("exercises", server, tmp_path, *EXERCISES)
+  assert curate.main(words) == 0
   stats = folder.read_stats(tmp_path / "exercises")
   assert stats["read"] == 40
   assert stats["kept"] >= 20
@@ -84,29 +73,28 @@ def test_exercises_are_written_judged_and_paid_once(server, tmp_path, monkeypatc
   assert counts["twice"] == 0
   replies = Journal(tmp_path / "journal").replies()
   assert len(replies) == counts["billed"]
-  kept = list(folder.kept(tmp_path / "exercises"))
-  noted = kept[0].provenance["exercises"]
+  kept = next(iter(folder.kept(tmp_path / "exercises")))
+  noted = kept.provenance["exercises"]
   assert noted["verdict"] == "passed"
   assert noted["request"] in replies
   assert noted["function"] == noted["name"]
-
   before = outcome(tmp_path / "exercises")
   shutil.rmtree(tmp_path / "exercises")
   monkeypatch.delenv("OPENAI_API_KEY")
-  assert curate.main(command) == 0  # from the journal: no key, nothing billed
+  assert curate.main(words) == 0  # from the journal: no key, nothing billed
   assert server.counts()["billed"] == counts["billed"]
   assert outcome(tmp_path / "exercises") == before
 
 
 def test_two_passes_of_an_llm_are_compared(server, tmp_path, capsys):
   rows = [{"text": samples.algorithm(i), "license": "MIT"} for i in range(30)]
-  path = samples.write(tmp_path / "raw.jsonl", rows)
-  more = [f"--gin.Annotate.inputs=('{path}',)", "--gin.Annotate.second_pass=10"]
-  command = flags("annotate", server, tmp_path, *more)
-  assert curate.main([*command, "--estimate"]) == 0
+  inputs = samples.write(tmp_path / "raw.jsonl", rows)
+  more = [f"--gin.Annotate.inputs=('{inputs}',)", "--gin.Annotate.second_pass=10"]
+  words = command("annotate", server, tmp_path, "--gin.Annotate.judge=llm", *more)
+  assert curate.main([*words, "--estimate"]) == 0
   assert not server.billed
   assert "annotate: 40 requests" in capsys.readouterr().out
-  assert curate.main(command) == 0
+  assert curate.main(words) == 0
   stats = folder.read_stats(tmp_path / "annotate")
   assert stats["second_pass"]["documents"] >= 8
   assert stats["second_pass"]["exact"] == 1.0  # this model never changes its mind
@@ -114,18 +102,15 @@ def test_two_passes_of_an_llm_are_compared(server, tmp_path, capsys):
 
 
 def test_the_budget_ends_the_stage_and_says_how_to_go_on(server, tmp_path, capsys):
-  small = ["--gin.Exercises.exercises=40", "--gin.Llm.budget_usd=0.0012"]
-  command = flags("exercises", server, tmp_path, *small)
-  assert curate.main([*command, "--estimate"]) == 0
+  words = command("exercises", server, tmp_path, *EXERCISES, budget=0.0012)
+  assert curate.main([*words, "--estimate"]) == 0
   advice = r"--gin\.Llm\.budget_usd=0\.\d+ or lower Exercises\.exercises"
   assert re.search(advice, capsys.readouterr().out)
-  assert curate.main(command) == 1
-  error = capsys.readouterr().err
-  assert "Llm.budget_usd" in error
+  assert curate.main(words) == 1
+  assert "Llm.budget_usd" in capsys.readouterr().err
   assert server.money <= 0.0012 * 1e12
   assert not (tmp_path / "exercises" / "COMPLETED").exists()
   billed = server.counts()["billed"]
-  command[-1] = "--gin.Llm.budget_usd=1.0"
-  assert curate.main(command) == 0
+  assert curate.main(command("exercises", server, tmp_path, *EXERCISES)) == 0
   assert server.counts()["twice"] == 0
   assert server.counts()["billed"] > billed

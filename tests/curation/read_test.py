@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.curation import engine, folder, licences, read
+from phi1_jax.curation import folder, licences, read
 from phi1_jax.curation.document import Drop, Keep, Tally, identify
 from tests.curation import samples
 
@@ -50,33 +50,24 @@ def test_rows_of_published_sets_are_documents(tmp_path):
 
 
 def test_every_damaged_line_is_dropped_with_its_reason_and_place(tmp_path):
-  path = tmp_path / "x.jsonl"
   lines = [
-    b'{"text": "good"}',
-    b"{nonsense",
-    b'["a list"]',
-    b'{"text": 3}',
-    b'{"text": "\xff"}',
-    b'{"text": "\\ud800"}',
-    b"",
-    b'{"id": "1", "kind": "poem", "text": ""}',
-    b"[" * 100_000,
-    b'{"text": "' + b"x" * read.MAXIMUM_BYTES + b'"}',
-    b'{"text": "last, without a line end"}',
+    (b'{"text": "good"}', None),
+    (b"{nonsense", "not JSON"),
+    (b'["a list"]', "not a JSON object"),
+    (b'{"text": 3}', "no text under text, content, code"),
+    (b'{"text": "\xff"}', "not UTF-8"),
+    (b'{"text": "\\ud800"}', "lone surrogates"),
+    (b"", None),
+    (b'{"id": "1", "kind": "poem", "text": ""}', "not a document"),
+    (b"[" * 100_000, "not JSON"),
+    (b'{"text": "' + b"x" * read.MAXIMUM_BYTES + b'"}', "over 8 MiB"),
+    (b'{"text": "last, without a line end"}', None),
   ]
-  path.write_bytes(b"\n".join(lines))
+  path = tmp_path / "x.jsonl"
+  path.write_bytes(b"\n".join(line for line, _ in lines))
   decisions = found(path)
   assert texts(decisions) == ["good", "last, without a line end"]
-  assert reasons(decisions) == [
-    "not JSON",
-    "not a JSON object",
-    "no text under text, content, code",
-    "not UTF-8",
-    "lone surrogates",
-    "not a document",
-    "not JSON",
-    "over 8 MiB",
-  ]
+  assert reasons(decisions) == [why for _, why in lines if why]
   wheres = [d.evidence["where"] for d in decisions if isinstance(d, Drop)]
   assert [int(where.split()[-1]) for where in wheres] == [2, 3, 4, 5, 6, 8, 9, 10]
 
@@ -103,11 +94,7 @@ def v2():
   ("name", "content", "says"),
   [
     ("gone.jsonl", None, "nothing there"),
-    (
-      "filter",
-      None,
-      r"no such folder; make it with\npython -m phi1_jax.curate filter ",
-    ),
+    ("filter", None, "no such folder; make it with\npython -m phi1_jax.curate filter "),
     ("mine", None, "mine: no such file or folder; expected the folder of a stage"),
     ("x.csv", b"a,b\n", "another kind of file"),
     ("x.parquet", b"PAR1 not", "no parquet file"),
@@ -130,9 +117,8 @@ def test_a_stage_reads_what_another_kept(tmp_path):
   assert not folder.begin(tmp_path, "first", {"a": 1})
   one, two = samples.document("one", made={"by": "me"}), samples.document("two")
   counts = folder.write(tmp_path, [Drop(two, "bad")])
-  with pytest.raises(
-    folder.EmptyError, match=r"first: kept 0 of 1 documents \(1 bad\)"
-  ):
+  says = r"first: kept 0 of 1 documents \(1 bad\)"
+  with pytest.raises(folder.EmptyError, match=says):
     folder.finish(tmp_path, "first", counts.stats(), {})
   with pytest.raises(InputError, match="is not complete since it kept nothing"):
     read.places(str(tmp_path))
@@ -166,16 +152,13 @@ def test_folders_of_earlier_versions_are_read(tmp_path):
     content = json.dumps(each).encode() + b"\n"
     (tmp_path / f"{name}-00000-of-00001.jsonl").write_bytes(content)
     digests[f"{name}-00000-of-00001.jsonl"] = hashlib.sha256(content).hexdigest()
-  for file, facts in (
-    ("stage.json", {"format": 1, "settings": {"stage": "first", "version": 1}}),
-    ("stats.json", {"stage": "first", "kept": 1, "settings": {}}),
-    ("COMPLETED", digests),
-  ):
-    (tmp_path / file).write_text(json.dumps(facts))
+  settings = {"format": 1, "settings": {"stage": "first", "version": 1}}
+  stats = {"stage": "first", "kept": 1, "settings": {}}
+  (tmp_path / "stage.json").write_text(json.dumps(settings))
+  (tmp_path / "stats.json").write_text(json.dumps(stats))
+  (tmp_path / "COMPLETED").write_text(json.dumps(digests))
   assert found(tmp_path) == [Keep(old)]
   assert list(folder.dropped(tmp_path)) == [Drop(old, "bad", {"n": 1})]
-  with pytest.raises(InputError, match="begun with version = 1, now it is 2"):
-    folder.begin(tmp_path, "first", {"version": 2})
 
 
 def test_a_large_plain_file_is_read_in_parts_and_every_line_once(tmp_path, monkeypatch):
@@ -184,8 +167,7 @@ def test_a_large_plain_file_is_read_in_parts_and_every_line_once(tmp_path, monke
   path = samples.write(tmp_path / "x.jsonl", [{"text": text} for text in wanted])
   assert len(read.places(path)) > 10
   decisions = found(path)
-  assert texts(decisions) == wanted
-  assert reasons(decisions) == []
+  assert (texts(decisions), reasons(decisions)) == (wanted, [])
 
 
 def test_zstandard_and_a_byte_order_mark(tmp_path):
@@ -197,30 +179,26 @@ def test_zstandard_and_a_byte_order_mark(tmp_path):
 
 
 def test_a_folder_of_checkouts_and_notebooks(tmp_path, caplog):
+  place = tmp_path / "code"
   for name in ("one/.git/HEAD", "one/pkg/a.py", "one/b.py", "two/c.py", "d.py"):
-    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / name).write_text(f"# {name}\n")
+    (place / name).parent.mkdir(parents=True, exist_ok=True)
+    (place / name).write_text(f"# {name}\n")
   cells = [
     {"cell_type": "markdown", "source": ["# no code"]},
     {"cell_type": "code", "source": ["%matplotlib inline\n", "x = 1\n", "x"]},
     {"cell_type": "code", "source": "%%bash\nls"},
     {"cell_type": "code", "source": "y = 2"},
   ]
-  (tmp_path / "two" / "n.ipynb").write_text(json.dumps({"cells": cells}))
-  (tmp_path / "two" / "bad.ipynb").write_text("{}")
-  (tmp_path / "two" / "latin.py").write_bytes(b"# \xe9\n")
-  (tmp_path / "two" / "d.jsonl").write_text('{"text": "from a set"}\n')
-  decisions = found(tmp_path)
-  (message,) = [record.getMessage() for record in caplog.records]
-  assert "1 other files are left out, such as two/d.jsonl;" in message
+  (place / "two" / "n.ipynb").write_text(json.dumps({"cells": cells}))
+  (place / "two" / "bad.ipynb").write_text("{}")
+  (place / "two" / "latin.py").write_bytes(b"# \xe9\n")
+  (place / "two" / "d.jsonl").write_text('{"text": "from a set"}\n')
+  decisions = found(place)
+  assert "1 other files are left out, such as two/d.jsonl;" in caplog.text
   kept = [d.document for d in decisions if isinstance(d, Keep)]
-  assert {d.provenance["raw"]["path"]: d.repository for d in kept} == {
-    "one/pkg/a.py": "one",
-    "one/b.py": "one",
-    "two/c.py": "two",
-    "two/n.ipynb": "two",
-    "d.py": tmp_path.name,
-  }
+  paths = {"one/pkg/a.py": "one", "one/b.py": "one", "two/c.py": "two"}
+  paths |= {"two/n.ipynb": "two", "d.py": "code"}
+  assert {d.provenance["raw"]["path"]: d.repository for d in kept} == paths
   assert "# %%\nx = 1\nx\n\n# %%\ny = 2\n" in texts(decisions)
   assert sorted(reasons(decisions)) == ["not UTF-8", "not a notebook"]
 
@@ -238,33 +216,22 @@ def test_a_folder_that_datasets_saved(tmp_path):
 @pytest.mark.parametrize(
   ("given", "expression", "allowed"),
   [
-    ("mit", "mit", True),
+    ("mit", None, True),
     (["MIT", "GPL-3.0"], "GPL-3.0 AND MIT", False),
     ([{"name": "MIT"}, {"spdx_id": "ISC"}], "ISC AND MIT", True),
-    ("GPL-2.0 OR MIT", "GPL-2.0 OR MIT", True),
-    ("(GPL-2.0 OR MIT) AND ISC", "(GPL-2.0 OR MIT) AND ISC", True),
-    ("MIT OR GPL-2.0 AND GPL-3.0", "MIT OR GPL-2.0 AND GPL-3.0", True),
-    ("(GPL-2.0 OR MIT) AND GPL-3.0", "(GPL-2.0 OR MIT) AND GPL-3.0", False),
+    ("GPL-2.0 OR MIT", None, True),
+    ("MIT OR GPL-2.0 AND GPL-3.0", None, True),
+    ("(GPL-2.0 OR MIT) AND GPL-3.0", None, False),
     (["ISC", "GPL-2.0 OR MIT"], "(GPL-2.0 OR MIT) AND ISC", True),
-    ("MIT WITH Some-exception", "MIT WITH Some-exception", True),
-    ("MIT AND", "MIT AND", False),
-    ("MIT OR ISC)", "MIT OR ISC)", False),
-    ("(MIT", "(MIT", False),
+    ("MIT WITH Some-exception", None, True),
+    ("MIT AND", None, False),
+    ("MIT OR ISC)", None, False),
+    ("(MIT", None, False),
     ([], "unknown", False),
-    (None, "unknown", False),
     (["MIT", "NOASSERTION"], "MIT AND unknown", False),
     ("no_license", "unknown", False),
   ],
 )
 def test_licences(given, expression, allowed):
-  assert licences.parse(given) == expression
-  assert licences.allowed(expression, ("MIT", "ISC")) == allowed
-
-
-def test_tasks_have_all_places_in_order():
-  places = [read.Place("jsonl", str(n), size=n % 7) for n in range(50)]
-  parts = read.cut(places, engine.Engine(tasks=6).count)
-  assert [each for part in parts for each in part] == places
-  sizes = [sum(place.size for place in part) for part in parts]
-  assert max(sizes) < 2 * min(sizes)
-  assert engine.Engine(tasks=9).count(10, 4) == 4
+  assert licences.parse(given) == (expression or given)
+  assert licences.allowed(licences.parse(given), ("MIT", "ISC")) == allowed

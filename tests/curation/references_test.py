@@ -18,12 +18,12 @@ from phi1_jax.text import shingles, source, trees
 
 PROBLEMS = {problem.id: problem for problem in humaneval.load()}
 LONG = PROBLEMS["HumanEval/1"]  # separate_paren_groups
+# Nested too deep to have a shape.
+DEEP = "def f(a):\n  if a: pass\n" + "  elif a > 1: pass\n" * 1200
 
 
 def shape(code):
-  found = trees.shape(source.functions(code)[0].node)
-  assert found is not None
-  return found
+  return trees.shape(source.functions(code)[0].node)
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +31,9 @@ def index():
   return pickle.loads(pickle.dumps(references.Index.of(("humaneval-164",), 13)))
 
 
-def reasons(index, text, problem, tau=0.95):
+def reasons(index, text, problem):
   found = [e for e in index.evidence(text, 0.8) if e.problem == problem.id]
-  return {verdict.reason(e, tau) for e in found} - {None}
-
-
-def without_text(problem):
-  tree = ast.parse(references.without_docstrings(problem.solution))
-  return ast.unparse(tree)
+  return {verdict.reason(e, 0.95) for e in found} - {None}
 
 
 def test_every_problem_is_found_verbatim_and_formatted_anew(index):
@@ -48,30 +43,29 @@ def test_every_problem_is_found_verbatim_and_formatted_anew(index):
     assert reasons(index, formatted, problem), problem.id
 
 
-def test_bodies_are_found_line_by_line(index):
-  text = f"class A:\n  def f(self):\n{textwrap.indent(LONG.reference, '  ')}"
-  assert "exact solution" in reasons(index, text, LONG)
+BARE = ast.unparse(ast.parse(references.without_docstrings(LONG.solution)))
+OTHER_NAMES = BARE.replace("current", "recent").replace("paren", "p")
+CLASS = f"class A:\n  def f(self):\n{textwrap.indent(LONG.reference, '  ')}"
+PROMPT = f'"""{LONG.prompt.replace(chr(34) * 3, "")}"""\n'
 
 
-def test_text_is_found_without_its_solution(index):
-  text = f'"""{LONG.prompt.replace(chr(34) * 3, "")}"""\n'
-  assert reasons(index, text, LONG) == {"text"}
-
-
-def test_code_is_found_without_its_text_and_names(index):
-  code = without_text(LONG)
-  for number, name in enumerate(
-    ("result", "current_string", "paren_string", LONG.entry_point)
-  ):
-    code = code.replace(name, f"name_{number}")
-  assert reasons(index, code, LONG) == {"AST"}
-
-
-def test_code_is_found_where_the_file_does_not_parse(index):
-  text = f"print 'Python 2'\n\n\n{LONG.solution}\n\ndef torn("
-  assert "exact solution" in reasons(index, text, LONG)
-  shuffled = without_text(LONG).replace("current", "recent").replace("paren", "p")
-  assert reasons(index, f"{shuffled}\n\ndef torn(", LONG) == {"AST"}
+@pytest.mark.parametrize(
+  ("text", "reason"),
+  [
+    (CLASS, "exact solution"),
+    (f"print 'Python 2'\n\n\n{LONG.solution}\n\ndef torn(", "exact solution"),
+    (f"def f(a): return 0x{'f' * 5000}\n\n{LONG.solution}", "exact solution"),
+    (f"{DEEP}\n\n{LONG.solution}", "exact solution"),
+    (PROMPT, "text"),
+    (OTHER_NAMES.replace("result", "found").replace(LONG.entry_point, "f"), "AST"),
+    (f"{OTHER_NAMES}\n\ndef torn(", "AST"),
+    # A name counts for the function that has it, not for others of the file.
+    ("def other(a):\n  return a[0]\n\ndef separate_paren_groups(b):\n  pass\n", None),
+  ],
+)
+def test_what_is_found_and_why(index, text, reason):
+  found = reasons(index, text, LONG)
+  assert reason in found if reason else not found
 
 
 def test_what_anybody_writes_proves_nothing(index):
@@ -80,12 +74,6 @@ def test_what_anybody_writes_proves_nothing(index):
   assert reasons(index, add.solution, add)  # with its text it does
   assert references.generic(shape("def f(a, b): return a + b"))
   assert not references.generic(shape(LONG.solution))
-
-
-def test_a_modules_other_functions_are_no_evidence_for_a_name(index):
-  """`same_name` is of the function that matches, not of any in the file."""
-  text = "def other(a):\n  return a[0]\n\ndef separate_paren_groups(b):\n  pass\n"
-  assert not reasons(index, text, LONG)
 
 
 def test_a_wrapper_is_known_by_what_it_wraps():
@@ -106,34 +94,32 @@ ROW = {"task_id": "Own/7", "prompt": "", "entry_point": "f", "test": ""}
 @pytest.mark.parametrize(
   ("solution", "says"),
   [
-    (
-      "def f(:\n",
-      "got a solution .* that is not valid Python, expected a function 'f'",
-    ),
+    ("def f(:\n", "got a solution .* that is not valid Python, expected a function"),
     ("class A:\n  def f(self): return 1\n", "got a solution without it, expected"),
-    ("f = lambda a: a\n", "got a solution without it, expected"),
-    (
-      "def f(a):\n  if a: pass\n" + "  elif a > 1: pass\n" * 1200,
-      "got one that is nested too deep to be compared",
-    ),
+    (DEEP, "got one that is nested too deep to be compared"),
   ],
 )
 def test_ones_own_problem_that_cannot_be_compared_is_named(solution, says, tmp_path):
   path = tmp_path / "my.jsonl"
   path.write_text(json.dumps({**ROW, "canonical_solution": solution}) + "\n")
-  with pytest.raises(InputError, match=rf"{path}, Own/7: {says}") as error:
+  with pytest.raises(InputError, match=rf"{path}, Own/7: {says}[^\n]*$"):
     references.Index.of((str(path),), 13)
-  assert "\n" not in str(error.value)
+
+
+def test_problems_of_your_own_may_be_in_a_bucket(gcs):
+  row = {**ROW, "canonical_solution": "def f(x):\n  return x + 1\n"}
+  path = f"{gcs.folder}/my.jsonl.gz"
+  content = gzip.compress(json.dumps(row).encode() + b"\n")
+  storage.write_bytes(storage.parse(path), content)
+  config = DecontaminateConfig(("x",), (path,))
+  assert [p.id for _, p in references.problems(config.benchmarks)] == ["Own/7"]
 
 
 @pytest.mark.parametrize("name", written.TASK_SETS)
 def test_what_was_written_for_this_project_is_found_by_name(name):
-  config = DecontaminateConfig(("x",), (name,))
-  made = references.Index.of(config.benchmarks, config.ngram)
-  problems = written.load(name)
+  made, problems = references.Index.of((name,), 13), written.load(name)
   assert made.ids() == {name: {problem.id for problem in problems}}
-  found = [p for p in problems if reasons(made, p.solution, p)]
-  assert len(found) == len(problems)
+  assert all(reasons(made, p.solution, p) for p in problems)
 
 
 def test_distances_are_of_the_closest_function():
@@ -153,44 +139,37 @@ def test_distances_are_of_the_closest_function():
   assert found["HumanEval/0"] == pytest.approx(0.0)
 
 
-@pytest.mark.parametrize(
-  "odd",
-  [
-    f"def f(a): return 0x{'f' * 5000}\n",
-    "def f(a):\n  if a: pass\n" + "  elif a > 1: pass\n" * 1200,
-    "def f(a):\n  return " + "a + " * 900 + "a\n",
-  ],
-)
-def test_odd_code_is_code_without_shape(index, odd):
-  assert "exact solution" in reasons(index, f"{odd}\n\n{LONG.solution}", LONG)
-
-
-def test_problems_of_your_own_may_be_in_a_bucket(gcs):
-  row = {**ROW, "canonical_solution": "def f(x):\n  return x + 1\n"}
-  path = f"{gcs.folder}/my.jsonl.gz"
-  content = gzip.compress(json.dumps(row).encode() + b"\n")
-  storage.write_bytes(storage.parse(path), content)
-  config = DecontaminateConfig(("x",), (path,))
-  assert [p.id for _, p in references.problems(config.benchmarks)] == ["Own/7"]
-
-
-def shared(grams, words):
-  return grams.shared(shingles.word_hashes(words))
-
-
-WORDS = "the quick brown fox jumps over a lazy dog near our old red barn today"
-TEXT = WORDS.split()
+WORDS = [
+  "the",
+  "quick",
+  "brown",
+  "fox",
+  "jumps",
+  "over",
+  "a",
+  "lazy",
+  "dog",
+  "near",
+  "our",
+  "old",
+  "red",
+  "barn",
+  "today",
+]
 
 
 def test_runs_are_counted_once_each_for_every_owner():
-  grams = references.Grams([TEXT, ["so", *TEXT[1:]], ["it", "is", "short"]], 13, 6)
+  def shared(grams, words):
+    return grams.shared(shingles.word_hashes(words))
+
+  grams = references.Grams([WORDS, ["so", *WORDS[1:]], ["it", "is", "short"]], 13, 6)
   assert grams.totals.tolist() == [3, 3, 0]
-  assert shared(grams, TEXT) == {0: 3, 1: 2}
-  assert shared(grams, [*TEXT, "and", *TEXT]) == {0: 3, 1: 2}
-  assert shared(grams, TEXT[:12]) == {}
-  short = references.Grams([TEXT[:7], TEXT[:5]], 13, 6)  # one run, and none
+  assert shared(grams, WORDS) == {0: 3, 1: 2}
+  assert shared(grams, [*WORDS, "and", *WORDS]) == {0: 3, 1: 2}
+  assert shared(grams, WORDS[:12]) == {}
+  short = references.Grams([WORDS[:7], WORDS[:5]], 13, 6)  # one run, and none
   assert short.totals.tolist() == [1, 0]
-  assert shared(short, ["see", *TEXT]) == {0: 1}
+  assert shared(short, ["see", *WORDS]) == {0: 1}
   numbers = [str(n) for n in range(20)]  # rows of them tell nothing
   grams = references.Grams([numbers, ["ab", "cd"] * 10], 13, 6)
   assert grams.totals.tolist() == [0, 0]

@@ -3,7 +3,8 @@
 import json
 
 from phi1_jax.curation import folder
-from phi1_jax.curation.document import Document, identify
+from phi1_jax.curation.document import Document, Keep, identify
+from phi1_jax.curation.engine import Engine, Job
 
 
 def algorithm(number):
@@ -36,9 +37,14 @@ def write(path, rows, tail=""):
   return str(path)
 
 
-def stage(path, name, decisions, facts=None, **settings):
-  """Make the folder of a complete stage; return it."""
+def job(config, place, tasks=2, workers=1, executor="local"):
+  """A job in this process, unless there are more workers."""
+  return Job(config, place, Engine(executor, tasks, workers))
+
+
+def stage(path, name, documents, facts=None, **settings):
+  """Make the folder of a complete stage that kept documents; return it."""
   folder.begin(path, name, settings)
-  counts = folder.write(path, decisions)
+  counts = folder.write(path, map(Keep, documents))
   folder.finish(path, name, counts.stats(), facts or {})
   return path

@@ -52,48 +52,34 @@ def test_an_exercise_is_found_in_the_answer_and_its_checks_are_plain():
   )
   assert written.text.startswith("import math\nfrom typing import List\n\n\ndef scale(")
   assert written.text.endswith("or default\n")
-  assert "assert" not in written.text
-  assert "print" not in written.text
+  # Only the last exercise of an answer counts; its checks may stand apart.
+  draft = GOOD.replace("value * factor", "value + factor").replace("Enjoy!", "Wait:")
+  apart = GOOD.replace("\n\nassert", "\n```\n\nChecks:\n\n```python\nassert", 1)
+  for answer in (draft + GOOD, apart):
+    again = exercises.read_reply(answer, 2)
+    assert (again.text, again.tests) == (written.text, written.tests)
 
 
 @pytest.mark.parametrize(
-  ("change", "says"),
+  ("old", "new", "says"),
   [
-    (lambda text: text.replace("def scale", "def other"), "got 0 plain asserts"),
-    (lambda text: text.replace("    return [", "    return [["), "not valid Python"),
-    (lambda text: text[: text.index("assert scale")] + "```", "got 1 plain asserts"),
-    (lambda text: "", "no function with a docstring"),
-    (lambda text: "\0" + text.replace("```", ""), "not valid Python"),
-    (lambda text: "(" * 100_000, "not valid Python"),
-    (
-      lambda text: (
-        'def f(x):\n  """D."""\n  return 1\nassert f(1) == 1\nassert f(2) == 1'
-      ),
-      "all asserts expect the same value",
-    ),
+    ("def scale", "def other", "got 0 plain asserts"),
+    ("    return [", "    return [[", "not valid Python"),
+    (GOOD[GOOD.index("assert scale") :], "```", "got 1 plain asserts"),
+    (GOOD, "", "no function with a docstring"),
+    (GOOD, "(" * 100_000, "not valid Python"),
+    ("== []", "== [2, 4]", "all asserts expect the same value"),
   ],
 )
-def test_another_answer_says_what_is_wrong(change, says):
+def test_another_answer_says_what_is_wrong(old, new, says):
+  answer = GOOD.replace(old, new).replace("    [3]", "    [2, 4]")
   with pytest.raises(Malformed, match=says):
-    exercises.read_reply(change(GOOD), 2)
-
-
-def test_only_the_last_exercise_of_an_answer_counts():
-  draft = GOOD.replace("value * factor", "value + factor").replace("Enjoy!", "Wait:")
-  written = exercises.read_reply(draft + GOOD, 2)
-  assert written.text == exercises.read_reply(GOOD, 2).text
-  apart = GOOD.replace("\n\nassert", "\n```\n\nChecks:\n\n```python\nassert", 1)
-  assert exercises.read_reply(apart, 2).tests == exercises.read_reply(GOOD, 2).tests
-
-
-def plain(source):
-  return exercises.plain_asserts(ast.parse(source).body, "f")
+    exercises.read_reply(answer, 2)
 
 
 @pytest.mark.parametrize(
   ("source", "taken"),
   [
-    ("assert f(1) == 2", True),
     ("assert f([1, 2], key='a') == {'a': (1, -2)}", True),
     ("assert not f('x')", True),
     ("assert abs(f(0.1) - 0.3) < 1e-09", True),
@@ -113,40 +99,31 @@ def plain(source):
   ],
 )
 def test_plain_asserts_are_taken_as_they_are(source, taken):
-  assert plain(f"{source}\nassert f(9) == 9\nassert f(9)==9, 'twice'")[:-1] == (
-    (source,) if taken else ()
-  )
+  body = ast.parse(f"{source}\nassert f(9) == 9\nassert f(9)==9, 'twice'").body
+  assert exercises.plain_asserts(body, "f")[:-1] == ((source,) if taken else ())
 
 
 @pytest.mark.parametrize(
   ("sources", "several"),
   [
-    (["assert f(1) == 2", "assert f(2) == 2"], False),
-    (["assert f(1) == 2", "assert f(2) == 3"], True),
-    (["assert f(1)", "assert f(2) == True", "assert f(3) is True"], False),
-    (["assert f(1)", "assert not f(2)"], True),
-    (["assert abs(f(1) - 0.5) < 1e-6", "assert abs(f(2) - 0.5) < 1e-6"], False),
-    (["assert abs(f(1) - 0.5) < 1e-6", "assert abs(f(2) - 1.5) < 1e-6"], True),
-    (["assert sorted(f(1)) == [1]", "assert f(1) == [1]"], True),
-    (["assert f(1) > 0", "assert f(2) < 9"], False),
-    (["assert f(1) == 1", "assert 1 == f(2)"], False),
-    (["assert f(1) == 1", "assert f(2) == 1.0", "assert f(3) == True"], False),
-    (["assert f(3) == f(3)", "assert f(1) == 2"], False),
+    ("f(1) == 2; f(2) == 2", False),
+    ("f(1) == 2; f(2) == 3", True),
+    ("f(1); f(2) == True; f(3) is True", False),
+    ("f(1); not f(2)", True),
+    ("abs(f(1) - 0.5) < 1e-6; abs(f(2) - 0.5) < 1e-6", False),
+    ("abs(f(1) - 0.5) < 1e-6; abs(f(2) - 1.5) < 1e-6", True),
+    ("sorted(f(1)) == [1]; f(1) == [1]", True),
+    ("f(1) > 0; f(2) < 9", False),
+    ("f(1) == 1; f(2) == 1.0; f(3) == True", False),
+    ("f(3) == f(3); f(1) == 2", False),
   ],
 )
 def test_a_constant_may_not_pass_all(sources, several):
-  assert exercises.expects_several(sources, "f") == several
+  asserts = [f"assert {each}" for each in sources.split("; ")]
+  assert exercises.expects_several(asserts, "f") == several
 
 
 SECTION = "# Loops\n\n" + "Prose that explains. " * 20 + "\n\n```python\nx = 1\n```\n"
-
-
-def test_a_section_keeps_its_text_and_gives_its_code():
-  assert textbooks.read_reply(SECTION.replace("\n", "\r\n")).text == SECTION
-  two = SECTION + "\nMore.\n\n```python\nassert x == 1\n```\n\n```text\nno code\n```\n"
-  assert textbooks.read_reply(two).code == "x = 1\n\n\nassert x == 1\n"
-  hidden = SECTION + "\n1. Then:\n\n    ```Py title=x\n    raise SystemError\n    ```\n"
-  assert textbooks.code_of(hidden) == ["x = 1\n", "raise SystemError\n"]
 
 
 @pytest.mark.parametrize(
@@ -158,31 +135,28 @@ def test_a_section_keeps_its_text_and_gives_its_code():
     ("Here it is:\n\n```markdown\n", "```\n"),
   ],
 )
-def test_chatter_is_no_part_of_a_section(before, after):
-  assert textbooks.read_reply(before + SECTION + after).text == SECTION
+def test_a_section_is_read_without_the_chatter(before, after):
+  reply = (before + SECTION + after).replace("\n", "\r\n")
+  assert textbooks.read_reply(reply).text == SECTION
 
 
-@pytest.mark.parametrize(
-  ("reply", "says"),
-  [
-    ("Only prose. " * 50, "no ```python"),
-    (SECTION.replace("x = 1", ""), "no ```python"),
-    ("```python\nx = 1\n```", "hardly any prose"),
-  ],
-)
-def test_a_section_without_code_or_prose_is_refused(reply, says):
-  with pytest.raises(Malformed, match=says):
-    textbooks.read_reply(reply)
-
-
-TEXTBOOKS = textbooks.subject(TextbooksConfig(teacher="llm", sections=300))
-EXERCISES = exercises.subject(ExercisesConfig(cpu_seconds=0.5))
+def test_a_section_gives_its_code():
+  two = SECTION + "\nMore.\n\n```python\nassert x == 1\n```\n\n```text\nno code\n```\n"
+  assert textbooks.read_reply(two).code == "x = 1\n\n\nassert x == 1\n"
+  hidden = SECTION + "\n1. Then:\n\n    ```Py title=x\n    raise SystemError\n    ```\n"
+  assert textbooks.code_of(hidden) == ["x = 1\n", "raise SystemError\n"]
+  for reply in ("Only prose. " * 50, SECTION.replace("x = 1", "")):
+    with pytest.raises(Malformed, match="no ```python"):
+      textbooks.read_reply(reply)
+  with pytest.raises(Malformed, match="hardly any prose"):
+    textbooks.read_reply("```python\nx = 1\n```")
 
 
 def asked(subject):
+  """The places of all questions, and the requests."""
   llm = subject.llm(None)
   numbers = range(subject.number)
-  return [(llm.request(subject, n), subject.places(n)) for n in numbers]
+  return [(subject.places(n), llm.request(subject, n)) for n in numbers]
 
 
 def test_questions_vary_and_more_of_them_begin_with_the_same():
@@ -191,24 +165,22 @@ def test_questions_vary_and_more_of_them_begin_with_the_same():
     for n in (20, 200)
   )
   assert many[:20] == few
-  places = [places for _, places in many]
-  assert len({each["name"] for each in places}) > 195
-  assert len({each["topic_a"] for each in places}) > 50
-  assert all(each["topic_a"] != each["topic_b"] for each in places)
-  assert all(each["name"] in r.messages[0].content for r, each in many)
-  sections = [p for _, p in asked(TEXTBOOKS)]
-  assert {p["audience"] for p in sections} == set(ideas.AUDIENCES)
-  assert len({p["topic"] for p in sections}) > 60
-  assert len({p["words"] for p in sections}) > 290
+  assert len({places["name"] for places, _ in many}) > 195
+  assert len({places["topic_a"] for places, _ in many}) > 50
+  assert all(places["topic_a"] != places["topic_b"] for places, _ in many)
+  assert all(places["name"] in r.messages[0].content for places, r in many)
+  sections = asked(textbooks.subject(TextbooksConfig(teacher="llm", sections=300)))
+  assert {places["audience"] for places, _ in sections} == set(ideas.AUDIENCES)
+  assert len({places["topic"] for places, _ in sections}) > 60
 
 
 @pytest.mark.parametrize(
   ("text", "says"),
   [
-    ("Write $name for $$5.", None),
-    ("no place", "got the places none, expected name"),
-    ("$name $other", "got the places name, other, expected name"),
-    ("$name costs 5$", "got the places name, expected name"),
+    (b"Write $name for $$5.", None),
+    (b"no place", "got the places none, expected name"),
+    (b"$name $other", "got the places name, other, expected name"),
+    (b"$name costs 5$", "got the places name, expected name"),
     (b"\xff $name", "not readable"),
     (None, "expected a text file, or one of annotate, exer"),
   ],
@@ -216,7 +188,7 @@ def test_questions_vary_and_more_of_them_begin_with_the_same():
 def test_a_prompt_of_your_own(tmp_path, text, says):
   path, places = tmp_path / "mine.txt", frozenset(("name",))
   if text is not None:
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    path.write_bytes(text)
   if says:
     with pytest.raises(InputError, match=says):
       prompt.load(str(path), places)
@@ -236,37 +208,38 @@ def sandbox():
     yield opened
 
 
+EXERCISES = exercises.subject(ExercisesConfig(cpu_seconds=0.5))
+PROGRAMS = [
+  (None, "def f(x):\n  return x + 1\n", "assert f(1) == 2", "assert f(2) == 3"),
+  ("code: wrong", "def g(x):\n  return x\n", "assert g(1) == 2"),
+  ("code: raised", "def h(x):\n  return 1 / 0\n", "assert h(1) == 2"),
+  # The same name as the first; and a neighbour's names do not count.
+  (None, "def f(x):\n  return -x\n", "assert f(1) == -1"),
+  (None, "import math\nLIMIT = 3\ndef f(x):\n  return x\n", "f(1)"),
+  ("code: raised", "def g(x):\n  return math.ceil(x)\n", "assert g(1) == 1"),
+  ("code: raised", "def h(x):\n  return x + LIMIT\n", "assert h(1) == 4"),
+  ("code: cpu_limit", "while True:\n  pass\n"),
+  ("code: syntax_error", "def k(x)\n"),
+  ("code: exited", "import os\nos._exit(0)\n", "assert k(1)"),
+  (None, "print('no tests: running to the end is enough')\n"),
+  ("too long to run", "x = 1\n" * 20_000),
+]
+
+
 def written(code, *tests):
   return samples.document(code, kind="exercise"), Written(code, code, tests)
-
-
-PROGRAMS = {
-  ("def f(x):\n  return x + 1\n", "assert f(1) == 2", "assert f(2) == 3"): None,
-  ("def g(x):\n  return x\n", "assert g(1) == 2"): "code: wrong",
-  ("def h(x):\n  return 1 / 0\n", "assert h(1) == 2"): "code: raised",
-  # The same name as the first; and a neighbour's names do not count.
-  ("def f(x):\n  return -x\n", "assert f(1) == -1"): None,
-  ("import math\nLIMIT = 3\ndef f(x):\n  return x\n", "f(1)"): None,
-  ("def g(x):\n  return math.ceil(x)\n", "assert g(1) == 1"): "code: raised",
-  ("def h(x):\n  return x + LIMIT\n", "assert h(1) == 4"): "code: raised",
-  ("while True:\n  pass\n",): "code: cpu_limit",
-  ("def k(x)\n",): "code: syntax_error",
-  ("import os\nos._exit(0)\n", "assert k(1)"): "code: exited",
-  ("print('no tests: running to the end is enough')\n",): None,
-  ("x = 1\n" * 20_000,): "too long to run",
-}
 
 
 @pytest.mark.parametrize("together", [False, True])
 def test_failing_code_is_dropped_with_the_reason(sandbox, together):
   subject = dataclasses.replace(EXERCISES, together=together)
-  texts = [written(*each) for each in PROGRAMS]
+  texts = [written(*each) for _, *each in PROGRAMS]
   drop = Drop(texts[1][0], "written before")
   found = list(teaching.checked([*texts, drop], sandbox, subject))
   assert found.pop() is drop
   reasons = [each.reason if isinstance(each, Drop) else None for each in found]
   reasons = [why and why.replace("wall", "cpu") for why in reasons]  # a busy machine
-  assert reasons == [*PROGRAMS.values()]
+  assert reasons == [why for why, *_ in PROGRAMS]
   assert [each.document.id for each in found] == [document.id for document, _ in texts]
   assert found[0].document.provenance["exercises"]["verdict"] == "passed"
   assert found[1].evidence["failed_test"] == "assert g(1) == 2"
@@ -285,9 +258,7 @@ def test_programs_that_pass_together_share_a_process(sandbox, monkeypatch):
     return sandbox_run(given)
 
   monkeypatch.setattr(sandbox, "run", run)
-  texts = [
-    written(f"def f(x):\n  return {n}\n", f"assert f(1) == {n}") for n in range(9)
-  ]
+  texts = [written(f"def f(x):\n  return {n}\n", f"assert f(1) == {n}") for n in "1234"]
   found = teaching.checked(texts, sandbox, EXERCISES)
   assert all(isinstance(each, Keep) for each in found)
   assert len(programs) == 1

@@ -59,14 +59,12 @@ def test_a_lower_tau_convicts_more_but_not_the_short_ones():
 
 
 def test_a_drop_names_every_problem_and_the_strongest_pairs():
-  found = [
-    dataclasses.replace(LONG, problem=f"Mbpp/{n}", match=0.95 + n / 1000)
-    for n in range(8)
-  ]
-  weak = dataclasses.replace(LONG, problem="Mbpp/98", match=0.8)
-  copied = dataclasses.replace(LONG, problem="Mbpp/99", text=0.6, text_runs=3)
-  document = samples.document("text")
-  decision = verdict.decide(document, [*found, weak, copied], 0.95)
+  def similar(number, **facts):
+    return dataclasses.replace(LONG, problem=f"Mbpp/{number}", **facts)
+
+  found = [similar(n, match=0.95 + n / 1000) for n in range(8)]
+  found += [similar(98, match=0.8), similar(99, text=0.6, text_runs=3)]
+  decision = verdict.decide(samples.document("text"), found, 0.95)
   assert isinstance(decision, Drop)
   assert decision.reason == "AST"
   assert decision.evidence["problems"] == [f"Mbpp/{n}" for n in (*range(8), 99)]
@@ -79,11 +77,10 @@ def test_a_drop_names_every_problem_and_the_strongest_pairs():
 
 
 def test_kept_documents_note_the_evidence():
-  document = samples.document("text")
   weak = dataclasses.replace(LONG, match=0.9, function="f", text_runs=1)
-  decision = verdict.decide(document, [weak], 0.95)
+  decision = verdict.decide(samples.document("text"), [weak], 0.95)
   assert isinstance(decision, Keep)
   noted = decision.document.provenance["decontaminate"]
   assert noted["candidates"] == 1
-  assert noted["looked_at"][0]["match"] == 0.9
-  assert noted["looked_at"][0]["function"] == "f"
+  (pair,) = noted["looked_at"]
+  assert (pair["match"], pair["function"]) == (0.9, "f")

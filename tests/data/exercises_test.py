@@ -1,13 +1,12 @@
 """Which functions are exercises, and that what is taken runs on its own."""
 
 import ast
-import re
 
 import pytest
 
 from phi1_jax.data import exercises
 
-SOURCE = '''import math
+TAKEN = '''import math
 import os, sys as system
 from collections import (
   Counter,
@@ -45,56 +44,19 @@ def naturals():
   while True:
     yield n
     n += 1
-
-
-def uses_module_constant(x):
-  """Doc."""
-  return x < LIMIT
-
-
-def uses_third_party(x):
-  """Doc."""
-  return numpy.sum(x)
-
-
-def default_from_module(x=LIMIT):
-  """Doc."""
-  return x
-
-
-def keeps_state():
-  """Doc."""
-  global LIMIT
-  return 1
-
-
-def undocumented(x):
-  y = x
-  return y
-
-
-def returns_nothing(x):
-  """Doc."""
-  def inner():
-    return x
-  inner()
-
-
-def on_one_line(x):
-  """Doc."""; return x
-
-
-@staticmethod
-def decorated(x):
-  """Doc."""
-  return x
-
-
-class Holder:
-  def method(self):
-    """Doc."""
-    return 1
 '''
+LEFT = [
+  'def constant(x):\n  """Doc."""\n  return x < LIMIT\n',
+  'def third_party(x):\n  """Doc."""\n  return numpy.sum(x)\n',
+  'def default(x=LIMIT):\n  """Doc."""\n  return x\n',
+  'def state():\n  """Doc."""\n  global LIMIT\n  return 1\n',
+  "def undocumented(x):\n  y = x\n  return y\n",
+  'def nothing(x):\n  """Doc."""\n  def inner():\n    return x\n  inner()\n',
+  'def on_one_line(x):\n  """Doc."""; return x\n',
+  '@staticmethod\ndef decorated(x):\n  """Doc."""\n  return x\n',
+  'class A:\n  def method(self):\n    """Doc."""\n    return 1\n',
+]
+SOURCE = "\n\n".join([TAKEN, *LEFT])
 
 
 def mine(source):
@@ -102,25 +64,22 @@ def mine(source):
 
 
 def test_exactly_the_functions_that_stand_alone_are_taken():
-  found = {}
-  for text in mine(SOURCE):
-    module = {}
-    exec(text, module)  # each runs by itself
-    name = re.search(r"^def (\w+)", text, re.MULTILINE)[1]
-    found[name] = module[name]
-  assert list(found) == ["area", "most_common", "factorial", "naturals"]
-  assert found["most_common"]("aab") == ["a"]
-  assert found["factorial"](5) == 120
-  assert next(found["naturals"]()) == 0
-
-
-def test_the_imports_that_a_function_needs_come_first():
-  area, common, *_ = mine(SOURCE)
-  assert area == (
+  module, found = {}, mine(SOURCE)
+  for text, name in zip(
+    found, ["area", "most_common", "factorial", "naturals"], strict=True
+  ):
+    space = {}
+    exec(text, space)  # each runs by itself
+    module[name] = space[name]
+  assert module["most_common"]("aab") == ["a"]
+  assert module["factorial"](5) == 120
+  assert next(module["naturals"]()) == 0
+  # The imports that a function needs come first.
+  assert found[0] == (
     'import math\n\n\ndef area(radius):\n  """Area of a circle."""\n'
     "  # A comment belongs to the body.\n  return math.pi * radius**2\n"
   )
-  assert common.startswith("from collections import Counter\n\n\ndef most")
+  assert found[1].startswith("from collections import Counter\n\n\ndef most")
 
 
 @pytest.mark.parametrize(("statements", "taken"), [(77, True), (79, False)])
@@ -139,8 +98,9 @@ def test_crlf_and_form_feeds_do_not_shift_lines():
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_bodies_are_what_comes_after_the_docstrings(end):
   text = SOURCE.replace("\n", end)
-  shifted = ("# é😀" + end + text).encode()
-  bodies = [shifted[a:b].decode() for a, b in exercises.bodies("# é😀" + end + text)]
+  shifted = "# é😀" + end + text
+  spans = exercises.bodies(shifted)
+  bodies = [shifted.encode()[start:stop].decode() for start, stop in spans]
   assert bodies[0] == (
     f"  # A comment belongs to the body.{end}  return math.pi * radius**2{end}"
   )
@@ -148,8 +108,9 @@ def test_bodies_are_what_comes_after_the_docstrings(end):
   assert all(exercise.endswith(plain) for exercise in mine(text))
 
 
-def test_of_what_is_no_function_nothing_is_a_body():
-  assert exercises.bodies("x = 1\n") == []
-  assert exercises.bodies("def f(:\n") == []
-  assert exercises.bodies('def f():\n  """Doc."""\n') == []
-  assert exercises.bodies("def f(x):\n  return x\n") == []
+@pytest.mark.parametrize(
+  "text",
+  ["x = 1\n", "def f(:\n", 'def f():\n  """Doc."""\n', "def f(x):\n  return x\n"],
+)
+def test_of_what_is_no_documented_function_nothing_is_a_body(text):
+  assert exercises.bodies(text) == []

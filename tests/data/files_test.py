@@ -25,47 +25,42 @@ from phi1_jax.data.token_store import TokenStore
 from phi1_jax.prepare import prepare
 from phi1_jax.text import tokenizer as tokenizers
 
-ROWS = [{"text": f"text {i}\n"} for i in range(20)]
+TEXTS = [f"text {i}\n" for i in range(20)]
+ROWS = [{"text": text} for text in TEXTS]
 ROWS += [{"content": "é\r\n"}, {"code": "x = 1", "stars": 3}]
 ROWS += [{"prompt": "def f(x):\n", "completion": "  return x\n"}]
+WANTED = sorted([*TEXTS, "é\r\n", "x = 1", "def f(x):\n  return x\n"])
 
 
 def lines(rows, end="\n") -> bytes:
   return "".join(json.dumps(row) + end for row in rows).encode()
 
 
+PACKED = gzip.compress(lines(ROWS), mtime=0)
+
+
 def read(*patterns, shards=1):
-  source, dropped, found = FileSource(patterns), collections.Counter(), []
-  for shard in range(shards):
-    read = list(source.read(shard, shards))
-    found.append([one for one in read if isinstance(one, Document)])
-    dropped.update(one.reason for one in read if isinstance(one, Drop))
-  return found, dropped
+  """The documents, and the drops."""
+  source = FileSource(patterns)
+  found = [x for shard in range(shards) for x in source.read(shard, shards)]
+  drops = [x for x in found if isinstance(x, Drop)]
+  return [x for x in found if isinstance(x, Document)], drops
 
 
 def texts(*patterns, shards=1):
-  found, dropped = read(*patterns, shards=shards)
-  assert not dropped
-  return sorted(document.prompt + document.text for one in found for document in one)
-
-
-WANTED = sorted(
-  row.get("prompt", "")
-  + next(row[n] for n in ("text", "content", "code", "completion") if n in row)
-  for row in ROWS
-)
+  found, drops = read(*patterns, shards=shards)
+  assert not drops
+  return sorted(document.prompt + document.text for document in found)
 
 
 @pytest.mark.parametrize("shards", [1, 3, 8])
 @pytest.mark.parametrize(
   ("name", "content"),
   [
-    ("a.jsonl", lines(ROWS)),
     ("a.jsonl", b"\xef\xbb\xbf" + lines(ROWS, "\r\n") + b"\r\n\n"),
     ("a.jsonl", lines(ROWS)[:-1]),
-    ("a.jsonl.gz", gzip.compress(lines(ROWS), mtime=0)),
+    ("a.jsonl.gz", PACKED),
     ("a.JSONL.zst", zstandard.compress(lines(ROWS))),
-    ("a.json", json.dumps(ROWS, indent=1).encode()),
     ("a.json", b"\n " + json.dumps(ROWS, indent=1).encode()),
     ("a.json", lines(ROWS)),
     ("a[1].jsonl", lines(ROWS)),
@@ -92,19 +87,25 @@ def test_of_parquet_only_the_columns_with_text_are_read(tmp_path, shards, monkey
   assert columns == [["content"]] * shards
   pairs = pa.table({"prompt": ["p", None], "completion": ["c", "d"]})
   pq.write_table(pairs, tmp_path / "b.parquet")
-  ((document,),), dropped = read(f"{tmp_path}/b.parquet")
-  assert (document.prompt, document.text) == ("p", "c")
-  assert sum(dropped.values()) == 1
+  (document,), drops = read(f"{tmp_path}/b.parquet")
+  assert (document.prompt, document.text, len(drops)) == ("p", "c", 1)
 
 
-def test_whole_files(tmp_path):
+def test_whole_files_here_and_in_the_cloud(gcs, tmp_path):
+  folder = storage.parse(f"{gcs.folder}/rows")
   (tmp_path / "deep" / "er").mkdir(parents=True)
-  (tmp_path / "a.py").write_bytes(b"\xef\xbb\xbfx = 1\r\ny = '\xc3\xa9'\r\n")
-  (tmp_path / "deep" / "er" / "b.py").write_bytes(b"z = 2\n")
-  (tmp_path / "c.txt.gz").write_bytes(gzip.compress(b"words", mtime=0))
-  found = texts(f"{tmp_path}/**/*.py", f"{tmp_path}/*.txt.gz", shards=2)
-  assert found == ["words", "x = 1\ny = 'é'\n", "z = 2\n"]
-  assert FileSource([f"{tmp_path}/**/*.py"]).num_shards(8) == 2
+  for place in (folder, tmp_path):
+    storage.write_bytes(place / "a.py", b"\xef\xbb\xbfx = 1\r\ny = '\xc3\xa9'\r\n")
+    storage.write_bytes(place / "deep/er/b.py", b"z = 2\n")
+    storage.write_bytes(place / "c.txt.gz", gzip.compress(b"words", mtime=0))
+    patterns = (f"{place}/**/*.py", f"{place}/*.txt.gz")
+    wanted = ["words", "x = 1\ny = 'é'\n", "z = 2\n"]
+    assert texts(*patterns, shards=2) == wanted
+    assert FileSource(patterns).num_shards(8) == 3
+  here, there = (FileSource([f"{place}/**/*.py"]) for place in (tmp_path, folder))
+  assert here.size() == there.size()
+  assert abs(here.newest() - there.newest()) < 60
+  assert here.describe() == there.describe()
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
@@ -130,28 +131,26 @@ def test_other_columns(tmp_path, suffix):
     assert {drop.reason for drop in missing.read(0, 1)} == {"no question and output"}
 
 
-def test_what_is_dropped_is_counted(tmp_path):
+@pytest.mark.parametrize("shards", [1, 4])
+def test_what_is_dropped_is_counted(tmp_path, shards):
   bad = [b"not json", b"[1]", b'{"x": 1}', b'{"text": ""}', b'{"text": "\xff"}']
   bad += [b'{"text": "\\ud800"}', b'{"text": 5}', b'{"prompt": "p"}', b"[" * 100_000]
   (tmp_path / "a.jsonl").write_bytes(lines(ROWS) + b"\n".join(bad))
   (tmp_path / "b.py").write_bytes(b"x = '\xff'")
   (tmp_path / "c.txt").write_bytes(b"")
-  source = FileSource([f"{tmp_path}/*"])
-  for shards in (1, 4):
-    found, dropped = read(f"{tmp_path}/*", shards=shards)
-    assert sum(map(len, found)) == len(ROWS)
-    assert dropped == {
-      "not JSON": 2,
-      "not an object": 1,
-      "no text, content or code, or prompt and completion": 3,
-      "empty": 2,
-      "not UTF-8": 2,
-      "no UTF-8 form": 1,
-    }
-    every = [x for shard in range(shards) for x in source.read(shard, shards)]
-    places = {one.place: one.reason for one in every if isinstance(one, Drop)}
-    assert places[f"a.jsonl, row {len(ROWS) + 2}"] == "not an object"
-    assert places["b.py"] == "not UTF-8"
+  found, drops = read(f"{tmp_path}/*", shards=shards)
+  assert len(found) == len(ROWS)
+  assert collections.Counter(drop.reason for drop in drops) == {
+    "not JSON": 2,
+    "not an object": 1,
+    "no text, content or code, or prompt and completion": 3,
+    "empty": 2,
+    "not UTF-8": 2,
+    "no UTF-8 form": 1,
+  }
+  places = {drop.place: drop.reason for drop in drops}
+  assert places[f"a.jsonl, row {len(ROWS) + 2}"] == "not an object"
+  assert places["b.py"] == "not UTF-8"
 
 
 @pytest.mark.parametrize(
@@ -159,11 +158,7 @@ def test_what_is_dropped_is_counted(tmp_path):
   [
     ("a.csv", b"a,b", r"a\.csv, expected a name that ends in .*\.jsonl"),
     ("a.parquet", b"PAR1", r"a\.parquet cannot be read"),
-    (
-      "a.jsonl.gz",
-      gzip.compress(lines(ROWS), mtime=0)[:40],
-      r"a\.jsonl\.gz cannot be read",
-    ),
+    ("a.jsonl.gz", PACKED[:40], r"a\.jsonl\.gz cannot be read"),
     ("a.jsonl.gz", b"plain", r"a\.jsonl\.gz cannot be read"),
     ("a.jsonl.zst", b"plain", r"a\.jsonl\.zst cannot be read"),
     ("a.json", b"[1, 2", r"a\.json cannot be read"),
@@ -196,22 +191,6 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch, module):
     read(f"{tmp_path}/*")
 
 
-def test_files_in_the_cloud(gcs, tmp_path):
-  folder = storage.parse(f"{gcs.folder}/rows")
-  packed = gzip.compress(lines(ROWS), mtime=0)
-  (tmp_path / "deep").mkdir()
-  for place in (folder, tmp_path):
-    storage.write_bytes(place / "a.jsonl.gz", packed)
-    storage.write_bytes(place / "deep" / "b.py", b"x = 1\n")
-  ours, theirs = (
-    FileSource([f"{place}/*.gz", f"{place}/**/*.py"]) for place in (tmp_path, folder)
-  )
-  assert ours.size() == theirs.size()
-  assert abs(ours.newest() - theirs.newest()) < 60
-  assert texts(f"{folder}/a*.gz", f"{folder}/*/b.py") == sorted([*WANTED, "x = 1\n"])
-  assert ours.describe() == theirs.describe()
-
-
 @pytest.fixture
 def folder(tmp_path):
   """Files of each kind, in a folder of the test."""
@@ -241,16 +220,18 @@ def test_the_store_is_the_same_for_any_processes_and_any_folder(
   folder, tmp_path, caplog, digests
 ):
   caplog.set_level("INFO")
-  prepare(config(folder, "a"))
+  trained = {"tokenizer": "train", "trained_vocabulary_size": 300}
+  prepare(config(folder, "a", **trained))
   assert re.search(r"dropped \S+\.jsonl\S*, row \d+: not JSON", caplog.text)
-  prepare(config(folder, "b", processes=2))
+  prepare(config(folder, "b", **trained, processes=2))
   moved = folder.rename(tmp_path / "elsewhere")
-  prepare(config(moved, "c"))
+  prepare(config(moved, "c", **trained, mixture="code_textbook"))
   assert digests(tmp_path / "a") == digests(tmp_path / "b") == digests(tmp_path / "c")
-  manifest = TokenStore.open(tmp_path / "a").manifest
-  assert manifest["documents"] == len(ROWS) + 7 + 9
-  assert manifest["dropped"] == {"files": {"not JSON": 1}}
-  assert "mine" not in json.dumps(manifest)
+  store = TokenStore.open(tmp_path / "a")
+  assert store.tasks == ("files",)  # they take the place of a recipe's mixture
+  assert store.manifest["documents"] == len(ROWS) + 7 + 9
+  assert store.manifest["dropped"] == {"files": {"not JSON": 1}}
+  assert "mine" not in json.dumps(store.manifest)
 
 
 def test_other_contents_make_another_store_and_are_refused_in_the_same(folder):
@@ -294,19 +275,11 @@ def test_a_trained_tokenizer_is_not_begun_anew(folder, monkeypatch):
   prepare(made)
 
 
-def test_files_take_the_place_of_a_recipes_mixture(folder):
-  made = config(folder, "a", mixture="code_textbook")
-  assert made.mixture is None
-  prepare(made)
-  assert TokenStore.open(made.store).tasks == ("files",)
-
-
 def test_neither_tensorflow_nor_seqio_is_loaded(folder):
-  made = config(folder, "a")
   code = (
     "import sys; from phi1_jax.data.config import DataConfig\n"
     "from phi1_jax.prepare import prepare\n"
-    f"prepare({made!r})\n"
+    f"prepare({config(folder, 'a')!r})\n"
     "print([m for m in ('tensorflow', 'seqio', 'jax', 'pyarrow') if m in sys.modules])"
   )
   result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -314,16 +287,16 @@ def test_neither_tensorflow_nor_seqio_is_loaded(folder):
 
 
 def test_prompts_are_marked(folder, digests):
-  made = config(folder, "a", loss_on="completions", held_out_fraction=0.0, shards=1)
+  fields = {"held_out_fraction": 0.0, "shards": 1}
+  made = config(folder, "a", loss_on="completions", **fields)
   prepare(made)
   store = TokenStore.open(made.store)
   ids, marks = store.stream("files", "train"), store.marks("files", "train")
   assert len(ids) == len(marks)
-  tokenizer = tokenizers.load(made.tokenizer)
   unmarked = np.flatnonzero(marks.read(0, len(marks)) == 0)
   prompt = ids.read(int(unmarked[0]), int(unmarked[-1]) + 1).tolist()
-  assert tokenizer.decode(prompt) == "def f(x):\n"
-  plain = config(folder, "b", held_out_fraction=0.0, shards=1)
+  assert tokenizers.load(made.tokenizer).decode(prompt) == "def f(x):\n"
+  plain = config(folder, "b", **fields)
   prepare(plain)
   ours, theirs = digests(made.store), digests(plain.store)
   assert ours.keys() - theirs.keys() == {"loss-00000-of-00001.npy"}

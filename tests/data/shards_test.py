@@ -19,11 +19,9 @@ def unit(task: str, source=None) -> shards.Unit:
 
 def marked_text(task: str, text: str) -> str:
   """The text of the tokens that count."""
-  codegen = tokenizers.codegen()
-  ids = codegen.encode_arrays([text])[0]
-  marks = shards._marks(Document(text), ids[:0], ids, unit(task), codegen)
-  assert marks[-1] == 1  # the end of the text
-  return codegen.decode(ids[marks[:-1] == 1].tolist())
+  ids, found = marks(task, text)
+  assert found[-1] == 1  # the end of the text
+  return tokenizers.codegen().decode(ids[found[:-1] == 1].tolist())
 
 
 def test_of_exercises_the_bodies_count():
@@ -41,14 +39,9 @@ def test_two_functions_have_two_bodies():
   assert marked_text("exercises", text) == "  return é\n\n    return 1\n"
   text = text.replace("\n\n\ndef", "\ndef")
   assert marked_text("exercises", text) == "  return é\n    return 1\n"
-  assert marked_text("exercises", "async " + text[text.index("def f") :]).startswith(
-    "  return é\n"
-  )
-  codegen = tokenizers.codegen()
-  ids = codegen.encode_arrays(["x = 1\n"])[0]
-  assert shards._marks(
-    Document("x = 1\n"), ids[:0], ids, unit("exercises"), codegen
-  ) is (None)
+  coroutine = "async " + text[text.index("def f") :]
+  assert marked_text("exercises", coroutine).startswith("  return é\n")
+  assert marks("exercises", "x = 1\n")[1] is None
 
 
 def test_an_encoder_that_differs_stops_the_build_by_the_tasks_name(
@@ -83,3 +76,10 @@ def test_the_smallest_hashes_up_to_a_size():
   parts = [shards.smallest(pairs[k::3], 2000) for k in range(3)]
   assert shards.smallest([p for part in parts for p in part], 2000) == whole
   assert shards.smallest(pairs, 10**6) == sorted(pairs)
+
+
+def marks(task: str, text: str):
+  """The marks of a text's tokens, and its ids."""
+  codegen = tokenizers.codegen()
+  ids = codegen.encode_arrays([text])[0]
+  return ids, shards._marks(Document(text), ids[:0], ids, unit(task), codegen)

@@ -15,80 +15,37 @@ BYTES = tokenizers.train([], tokenizers.MINIMUM_VOCABULARY_SIZE)
 WORDS = tokenizers.train(["for word in words:\n  print(word, words)\n"] * 9, 300)
 
 
-def read(source, tokenizer=BYTES, count=1):
-  return [one for index in range(count) for one in source.read(index, count, tokenizer)]
+def read(source, tokenizer=BYTES):
+  return list(source.read(0, 1, tokenizer))
 
 
-def write_curated(folder, name, rows, file_format="tfrecord"):
+def test_the_tasks_of_this_project_are_seqios_and_registered_twice_without_harm():
+  for _ in range(2):
+    tasks.register()
+  assert {"code_filtered", "textbooks", "exercises"} <= set(seqio.TaskRegistry.names())
+  rated = tasks.resolve("code_textbook")
+  assert [each.rate for each in rated.values()] == ["by_size"] * 2
+  # They are read without seqio.
+  assert rated["textbooks"].source is mixtures.TASKS["textbooks"]
+  # With it, documents end as seqio's users expect.
+  task = seqio.TaskRegistry.get("grammar_exercises")
+  dataset = task.get_dataset(shuffle=False, try_in_mem_cache=False)
+  first = next(dataset.as_numpy_iterator())
+  codegen = tokenizers.codegen()
+  assert first["targets"][-1] == codegen.eos_id + SHIFT
+  assert codegen.decode(first["targets"][:-1] - SHIFT).count("def ") >= 1
+
+
+def write_curated(folder, name, rows):
   """The smallest TFDS dataset that a curation could have written."""
-  builder = tfds.dataset_builders.store_as_tfds_dataset
   features = {key: tfds.features.Text() for key in rows[0]}
-  return builder(
+  return tfds.dataset_builders.store_as_tfds_dataset(
     name=name,
     version="1.2.0",
     features=tfds.features.FeaturesDict(features),
     split_datasets={"train": list(enumerate(rows))},
     data_dir=str(folder),
-    file_format=file_format,
   )
-
-
-def test_the_names_are_those_of_the_paper_and_registering_again_is_harmless():
-  for _ in range(2):
-    tasks.register()
-  assert {"code_filtered", "textbooks", "exercises"} <= set(seqio.TaskRegistry.names())
-  assert {"code_textbook", "code_exercises"} <= set(seqio.MixtureRegistry.names())
-  rated = tasks.resolve("code_textbook")
-  assert {name: entry.rate for name, entry in rated.items()} == {
-    "code_filtered": "by_size",
-    "textbooks": "by_size",
-  }
-  # They are read without seqio.
-  assert rated["textbooks"].source is mixtures.TASKS["textbooks"]
-
-
-@pytest.fixture
-def mixture():
-  """mixture(*tasks) adds a mixture "mine" of tasks and rates."""
-
-  def add(*tasks):
-    seqio.MixtureRegistry.add_provider("mine", seqio.Mixture("mine", tasks))
-
-  yield add
-  seqio.MixtureRegistry.remove("mine")
-
-
-@pytest.mark.parametrize("rate", [1, tasks.by_size])
-def test_numeric_rates_are_kept_and_mixed_kinds_refused(mixture, rate):
-  tasks.register()
-  mixture(("code_filtered", 3), ("textbooks", rate))
-  if rate == 1:
-    assert [rated.rate for rated in tasks.resolve("mine").values()] == [3.0, 1.0]
-  else:
-    with pytest.raises(InputError, match="give all of them numbers, or none"):
-      tasks.resolve("mine")
-
-
-@pytest.mark.parametrize(
-  ("features", "splits", "message"),
-  [
-    (("inputs", "scores"), ("train",), "features inputs, scores"),
-    (("targets",), ("test",), 'splits test, expected "train"'),
-  ],
-)
-def test_tasks_that_a_store_cannot_hold_are_refused(features, splits, message):
-  def nothing(split, shuffle_files, seed=None):
-    return tf.data.Dataset.from_tensors({})
-
-  feature = seqio.Feature(seqio.ByteVocabulary())
-  source = seqio.FunctionDataSource(nothing, splits)
-  task = seqio.Task("odd", source, dict.fromkeys(features, feature))
-  seqio.TaskRegistry.add_provider("odd", task)
-  try:
-    with pytest.raises(InputError, match=message):
-      tasks.resolve("odd")
-  finally:
-    seqio.TaskRegistry.remove("odd")
 
 
 def test_a_curated_set_is_read_through_its_task(tmp_path):
@@ -99,8 +56,7 @@ def test_a_curated_set_is_read_through_its_task(tmp_path):
   try:
     source = tasks.resolve("code_filtered")["code_filtered"].source
     (described,) = source.describe()
-    assert described["name"] == "code_filtered"
-    assert described["version"] == "1.2.0"
+    assert (described["name"], described["version"]) == ("code_filtered", "1.2.0")
     assert str(tmp_path) not in json.dumps(described)
     found = {document.text: document.group for document in read(source)}
     assert found == {row["text"]: row["group"] for row in rows}
@@ -108,16 +64,6 @@ def test_a_curated_set_is_read_through_its_task(tmp_path):
       tasks.resolve("textbooks")["textbooks"].source.describe()
   finally:
     tasks.register()
-
-
-def test_a_task_of_this_project_ends_documents_as_seqio_users_expect():
-  tasks.register()
-  task = seqio.TaskRegistry.get("grammar_exercises")
-  dataset = task.get_dataset(shuffle=False, try_in_mem_cache=False)
-  first = next(dataset.as_numpy_iterator())
-  codegen = tokenizers.codegen()
-  assert first["targets"][-1] == codegen.eos_id + SHIFT
-  assert codegen.decode(first["targets"][:-1] - SHIFT).count("def ") >= 1
 
 
 TEXTS = ["words in words", "print(word)\n\tfor é", "!"]
@@ -128,15 +74,12 @@ def registered():
   """registered(name, *steps) adds a task whose preprocessors are those steps."""
   names = []
 
-  def add(name, *steps, features=("targets",)):
+  def add(name, *steps, features=("targets",), split="train"):
     def texts(split, shuffle_files, seed=None):
-      rows = [[f"{name}: {text}" for name in features] for text in TEXTS]
-      columns = zip(*rows, strict=True)
-      return tf.data.Dataset.from_tensor_slices(
-        {name: list(column) for name, column in zip(features, columns, strict=True)}
-      )
+      columns = {name: [f"{name}: {text}" for text in TEXTS] for name in features}
+      return tf.data.Dataset.from_tensor_slices(columns)
 
-    source = seqio.FunctionDataSource(texts, ("train",))
+    source = seqio.FunctionDataSource(texts, (split,))
     feature = seqio.Feature(seqio.ByteVocabulary(), add_eos=True)
     task = seqio.Task(name, source, dict.fromkeys(features, feature), list(steps))
     seqio.TaskRegistry.add_provider(name, task)
@@ -146,6 +89,47 @@ def registered():
   yield add
   for name in names:
     seqio.TaskRegistry.remove(name)
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"features": ("inputs", "scores")}, "features inputs, scores"),
+    ({"split": "test"}, 'splits test, expected "train"'),
+  ],
+)
+def test_tasks_that_a_store_cannot_hold_are_refused(registered, changes, message):
+  with pytest.raises(InputError, match=message):
+    registered("odd", **changes)
+
+
+def by_temperature(task):
+  return seqio.mixing_rate_num_examples(task, temperature=2.0)
+
+
+@pytest.mark.parametrize(
+  ("rate", "message"),
+  [
+    (1, None),
+    (tasks.by_size, "give all of them numbers, or none"),
+    (by_temperature, r'mixture "mine".*task "uncounted".*numbers'),
+    (seqio.mixing_rate_num_characters, r'mixture "mine".*task "uncounted".*numbers'),
+  ],
+)
+def test_rates_are_numbers_or_by_size(registered, rate, message):
+  tasks.register()
+  registered("uncounted", seqio.preprocessors.tokenize)
+  rates = [("uncounted", rate), ("textbooks", 3)]
+  seqio.MixtureRegistry.add_provider("mine", seqio.Mixture("mine", rates))
+  try:
+    if message:
+      with pytest.raises(InputError, match=message):
+        tasks.resolve("mine")
+    else:
+      found = {name: rated.rate for name, rated in tasks.resolve("mine").items()}
+      assert found == {"uncounted": 1.0, "textbooks": 3.0}
+  finally:
+    seqio.MixtureRegistry.remove("mine")
 
 
 def test_ids_of_another_vocabulary_are_refused_by_the_tasks_name(registered):
@@ -182,29 +166,6 @@ def test_inputs_are_the_prompt(registered):
     assert (document.prompt, document.text) == (f"inputs: {text}", f"targets: {text}")
     assert document.ids[0].tolist() == WORDS.encode(document.prompt)
   assert [d.text for d in read(source, None)] == [f"targets: {t}" for t in TEXTS]
-
-
-def test_texts_come_without_the_pretokenized_feature(registered):
-  def tokenize(dataset):
-    return seqio.preprocessors.tokenize(dataset, FEATURES, copy_pretokenized=False)
-
-  FEATURES = {"targets": seqio.Feature(TokenizerVocabulary(WORDS))}
-  source = registered("bare", tokenize)
-  assert [d.text for d in read(source, WORDS)] == [f"targets: {t}" for t in TEXTS]
-
-
-@pytest.mark.parametrize(
-  "rate",
-  [
-    lambda task: seqio.mixing_rate_num_examples(task, temperature=2.0),
-    seqio.mixing_rate_num_characters,
-  ],
-)
-def test_rates_that_need_counts_are_refused_by_name(registered, mixture, rate):
-  registered("uncounted", seqio.preprocessors.tokenize)
-  mixture(("uncounted", rate))
-  with pytest.raises(InputError, match=r'mixture "mine".*task "uncounted".*numbers'):
-    tasks.resolve("mine")
 
 
 @pytest.fixture(scope="module")

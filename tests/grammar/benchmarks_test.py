@@ -31,17 +31,16 @@ def grams(text):
 
 
 def problems(name):
+  if name == "humaneval":
+    return [p.prompt for p in humaneval.load()]
+  if name != "mbpp":
+    return [p.prompt for p in written.load(name)]
   try:
-    if name == "humaneval":
-      return [p.prompt for p in humaneval.load()]
-    if name == "mbpp":
-      folder = os.environ.get(mbpp.ENVIRONMENT)
-      stub = 'def f():\n    """{}"""\n'
-      loaded = mbpp.load("mbpp-full-500", folder)
-      return [stub.format(p.prompt.replace("\\", "")) for p in loaded]
+    loaded = mbpp.load("mbpp-full-500", os.environ.get(mbpp.ENVIRONMENT))
   except InputError as error:
     pytest.skip(str(error))
-  return [p.prompt for p in written.load(name)]
+  stub = 'def f():\n    """{}"""\n'
+  return [stub.format(p.prompt.replace("\\", "")) for p in loaded]
 
 
 @pytest.fixture(scope="module")
@@ -70,16 +69,12 @@ def test_no_docstring_of_a_benchmark_is_made_by_the_tables(prompts, name):
 
 
 def test_a_problem_agrees_with_training_by_its_asserts_alone():
-  tests = ["assert g([1, 2, 3]) == 6", "assert g([]) == 0", "assert g([5, -1]) == 4"]
-  asserts = "assert candidate('aXe') == 2; assert candidate('') == 0"
-  check = f"def check(candidate):\n    {asserts}\n"
-  found = agree.agreeing(
-    [
-      agree.read("total", "g", tests),
-      agree.read("vowels", "h", [check]),
-      agree.read("odd", "k", ["assert k(2, 3) == 'no function does that'"]),
-      agree.read("other", "m", ["assert m(1) > 3"]),
-    ],
-    2000,
-  )
+  vowels = "assert candidate('aXe') == 2; assert candidate('') == 0"
+  asserts = [
+    ("total", "g", ["assert g([1, 2, 3]) == 6", "assert g([5, -1]) == 4"]),
+    ("vowels", "h", [f"def check(candidate):\n    {vowels}\n"]),
+    ("odd", "k", ["assert k(2, 3) == 'no function does that'"]),
+    ("other", "m", ["assert m(1) > 3"]),
+  ]
+  found = agree.agreeing([agree.read(*each) for each in asserts], 2000)
   assert found == {"total", "vowels"}

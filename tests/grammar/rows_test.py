@@ -1,15 +1,26 @@
-"""Tables: rows of users, and errors with file and line."""
+"""Tables: rows of users, errors with file and line, and that all rows are right.
 
+`solved.jsonl` has two or more exercises of a row: "id" (row/number), "prompt", "tests",
+and "solution", the body that somebody wrote who saw only the prompt.
+"""
+
+import collections
+import json
+import pathlib
 import random
+import re
+import textwrap
 
 import pytest
 
 from phi1_jax import InputError
 from phi1_jax.grammar import rows, teacher
+from phi1_jax.grammar.__main__ import main
 from phi1_jax.grammar.exercise import draw
 from phi1_jax.grammar.reserve import Gate
 from phi1_jax.grammar.templates import alternatives
 
+SOLVED = pathlib.Path(__file__).with_name("solved.jsonl").read_text().splitlines()
 ROW = """# mine
 [task.taxed]
 args = "p: nat = price|cost -> float"
@@ -25,23 +36,19 @@ noun = "list"
 names = "xs"
 pool = "[[1], [2, 3]]"
 """
-
-
 FILTER = """[filter.int]
 small = { code = "$x < 9", clause = "is small", adj = "small", name = "small" }
 """
-
-
 MAP = """[map.int]
 known = { code = "dict.fromkeys(range(-5000, 5001))[$x]", of = "the value of $x", \
   do = "value $x", name = "known", weight = 100 }
 """
 
 
-def table(tmp_path, text):
+def load(tmp_path, text):
   path = tmp_path / "mine.toml"
   path.write_text(text)
-  return str(path)
+  return rows.load((str(path),))
 
 
 def drawn(tables, id, count=60):
@@ -52,79 +59,68 @@ def drawn(tables, id, count=60):
 
 
 def test_a_row_of_a_user_is_a_task(tmp_path):
-  tables = (table(tmp_path, ROW),)
-  assert len(rows.load(tables).tasks) == len(rows.load().tasks) + 1
-  found = [
-    e for e in teacher.exercises(0, 0, 3000, tables=tables) if e.family == "taxed"
-  ]
-  assert found
-  names = [e.name for e in drawn(rows.load(tables), "taxed", 200)]
+  tables = load(tmp_path, ROW)
+  assert len(tables.tasks) == len(rows.load().tasks) + 1
+  files = (str(tmp_path / "mine.toml"),)
+  found = next(
+    e for e in teacher.exercises(0, 0, 3000, tables=files) if e.family == "taxed"
+  )
+  assert "10 percent" in found.prompt
+  assert "* 110 / 100" in found.body
+  names = [e.name for e in drawn(tables, "taxed", 200)]
   own = [name for name in names if name.endswith(("taxed", "with_tax"))]
   assert 0.75 < len(own) / len(names) < 0.95  # the others are general, or say nothing
-  assert "10 percent" in found[0].prompt
-  assert "* 110 / 100" in found[0].body
+
+
+def test_a_kind_of_a_user_may_have_a_topic(tmp_path):
+  assert load(tmp_path, KIND).kinds["mine"].topics == ("numbers",)
 
 
 @pytest.mark.parametrize(
-  ("old", "new", "message"),
+  ("table", "old", "new", "message"),
   [
-    ("nat", "whole", r"mine.toml:2 \[task.taxed\] args: got kind 'whole', expected"),
-    ("= price|cost", "= list", r"got the name 'list', expected a name"),
-    ("p: nat", "p nat", r"mine.toml:3 .* args: got 'p nat = price\|cost', expected"),
-    ("$p *", "$q *", r"mine.toml:6 \[task.taxed\] body: got \$q, expected one of p"),
-    ("[| tax", "| tax", r"mine.toml:4 \[task.taxed\] noun: got a '\]' without"),
-    ("names", "name", r"mine.toml:2 .*names: got nothing, expected a value"),
-    ("names", 'let = { k = "9..2|5" }\nnames', r"let: got '9..2\|5', expected a range"),
-    ("names", "weight = -1\nnames", r"weight: got -1, expected a number >= 0"),
-    ("names", 'weight = "2"\nnames', r"weight: got '2', expected a number >= 0"),
-    (" -> float", "", r"args: got 'p: nat = price.cost', expected"),
-    ("taxed]", "taxed]\ncolour = 1", r"mine.toml:3 .* colour: got a key that no"),
-    ("task.taxed", "tax.taxed", r"mine.toml:2 .*expected task, kind, frame"),
-    ('body = "', "body = ", r"mine.toml: got .*line 6.*expected TOML"),
+    (ROW, "nat", "whole", r"2 \[task.taxed\] args: got kind 'whole', expected"),
+    (ROW, "= price|cost", "= list", r"2 .*got the name 'list', expected a name"),
+    (ROW, "p: nat", "p nat", r"3 .* args: got 'p nat = price\|cost', expected"),
+    (ROW, "-> float", "-> text", r"3 \[task.taxed\] args: got -> text"),
+    (ROW, " -> float", "", r"3 .*args: got 'p: nat = price.cost', expected"),
+    (ROW, "$p *", "$q *", r"6 \[task.taxed\] body: got \$q, expected one of p"),
+    (ROW, "[| tax", "| tax", r"4 \[task.taxed\] noun: got a '\]' without"),
+    (ROW, "names", "name", r"2 .*names: got nothing, expected a value"),
+    (ROW, "names", 'let = { k = "9..2" }\nnames', r"5 .*let: got '9..2', expected a r"),
+    (ROW, "names", "weight = -1\nnames", r"5 .*weight: got -1, expected a number >= 0"),
+    (ROW, "taxed]", "taxed]\ncolour = 1", r"3 .* colour: got a key that no"),
+    (ROW, "task.taxed", "tax.taxed", r"2 .*expected task, kind, frame"),
+    (ROW, 'body = "', "body = ", r" got .*line 6.*expected TOML"),
+    (FILTER, "$x <", "$x ** 0.5 <", r"2 .*code: got TypeError .* for x = -\d+, expec"),
+    (FILTER, "$x < 9", "$x <", r"2 \[filter.int.*code: got SyntaxError"),
+    (FILTER, "is small", "is under $k", r"2 .*small\]: got \$k, expected one of x"),
+    (FILTER, '9"', '9", unless = "1 / $x"', r"2 .*unless: got ZeroDivisionError"),
+    (FILTER, ".int", ".integer", r".*got kind 'integer', expected one of .*int"),
+    (KIND, "numbers", "money", r"2 \[kind.mine\] topic: got 'money'"),
+    ('[topic.a]\nwords = " "\n', "", "", r"2 \[topic.a\] words: got none"),
   ],
 )
-def test_a_wrong_row_is_named_by_file_and_line(tmp_path, old, new, message):
-  with pytest.raises(InputError, match=message):
-    rows.load((table(tmp_path, ROW.replace(old, new, 1)),))
+def test_a_wrong_row_is_named_by_file_and_line(tmp_path, table, old, new, message):
+  with pytest.raises(InputError, match=f"mine.toml:{message}"):
+    load(tmp_path, table.replace(old, new, 1))
 
 
 @pytest.mark.parametrize(
-  ("old", "new", "message"),
+  ("table", "task", "message"),
   [
-    ("$x < 9", "int($x ** 0.5) < 9", r"code: got TypeError .* for x = -\d+, expected"),
-    ("$x < 9", "$x <", r"code: got SyntaxError"),
-    ("$x < 9", "$x < $k", r"small\]: got \$k, expected one of x"),
-    ('"$x < 9"', '"$x < 9", unless = "1 / $x"', r"unless: got ZeroDivisionError"),
-    ("is small", "is under $k", r"small\]: got \$k, expected one of x"),
-    (".int", ".integer", r"got kind 'integer', expected one of .*int"),
+    (MAP, "then", r"2 \[map.int.known\] code, in .*toml"),
+    (ROW.replace("* 110 / 100", "// 0"), "taxed", "2 .*body: got ZeroDivisionError"),
+    (
+      ROW.replace('"return $p * 110 / 100"', '["return $p * 110 / 100", "return $p"]'),
+      "taxed",
+      r"2 .* body: .*101.*not 111.1",
+    ),
   ],
 )
-def test_a_wrong_part_is_named_by_file_and_line(tmp_path, old, new, message):
-  path = table(tmp_path, FILTER.replace(old, new, 1))
-  with pytest.raises(InputError, match=r"mine.toml:2 \[filter.int.*" + message):
-    rows.load((path,))
-
-
-def test_a_part_that_fails_in_a_composition_is_named(tmp_path):
-  tables = rows.load((table(tmp_path, MAP),))
-  with pytest.raises(
-    InputError, match=r"mine.toml:2 \[map.int.known\] code, in .*toml"
-  ):
-    drawn(tables, "then")
-
-
-def test_a_missing_table_is_named():
-  with pytest.raises(
-    InputError, match=r"Data.grammar_tables: got .*none.toml, expected a f"
-  ):
-    rows.load(("none.toml",))
-
-
-def test_a_body_that_fails_is_named(tmp_path):
-  text = ROW.replace("* 110 / 100", "// 0")
-  tables = rows.load((table(tmp_path, text),))
-  with pytest.raises(InputError, match=r"mine.toml:2 .*body: got ZeroDivisionError"):
-    drawn(tables, "taxed")
+def test_a_row_that_fails_when_it_is_drawn_is_named(tmp_path, table, task, message):
+  with pytest.raises(InputError, match=f"mine.toml:{message}"):
+    drawn(load(tmp_path, table), task)
 
 
 @pytest.mark.parametrize("task", rows.load().tasks, ids=lambda task: task.id)
@@ -138,6 +134,21 @@ def test_every_row_of_the_package_gives_exercises(task):
       exec(test, space)
 
 
+def test_somebody_elses_solutions_of_every_row_pass():
+  counts = collections.Counter()
+  for row in map(json.loads, SOLVED):
+    counts[row["id"].split("/")[0]] += 1
+    solution = row["solution"].strip("\n")
+    if not solution.startswith(("def ", "import ", "from ")):  # a body
+      body = textwrap.indent(textwrap.dedent(solution), "    ")
+      solution = row["prompt"] + body
+    space = {}
+    exec(solution, space)
+    for test in row["tests"]:
+      exec(test, space)
+  assert [task.id for task in rows.load().tasks if counts[task.id] < 2] == []
+
+
 def test_alternatives_nest_and_divide():
   assert alternatives("a|b") == ["a", "b"]
   assert alternatives("x[ y[z|]|] w") == ["x yz w", "x y w", "x w"]
@@ -145,31 +156,38 @@ def test_alternatives_nest_and_divide():
     alternatives("a[b")
 
 
+def test_the_command_shows_exercises_with_asserts_that_they_pass(tmp_path, capsys):
+  assert main(["--task=fare", "--count=2"]) == 0
+  printed = capsys.readouterr().out
+  assert printed.count("def ") == 2
+  exec(printed, {})
+  # The rows of the page give exercises.
+  page = pathlib.Path(__file__).parents[2] / "docs" / "exercises.md"
+  flags = []
+  for row in re.findall(r"```toml\n(.*?)```", page.read_text(), re.S):
+    table = tmp_path / f"{len(flags)}.toml"
+    table.write_text(row)
+    flags.append(f"--tables={table}")
+  for task, says in (("taxed", "10 percent"), ("issquare", "perfect square")):
+    assert main([*flags, f"--task={task}", "--count=5"]) == 0
+    assert " ".join(capsys.readouterr().out.split()).count(says) >= 5
+
+
 @pytest.mark.parametrize(
-  ("text", "says"),
+  ("flag", "named"),
   [
-    (KIND.replace("numbers", "money"), r"mine.toml:2 \[kind.mine\] topic: got 'money'"),
-    ('[topic.empty]\nwords = " "\n', r"mine.toml:2 \[topic.empty\] words: got none"),
+    ("--task=nothing", "nothing"),
+    ("--task=palindrom", "such as palindrome"),
+    ("--tables=absent.toml", "absent.toml"),
+    ("--table=mine.toml", "--table"),  # abbreviated
   ],
 )
-def test_topics_without_nouns_are_refused(tmp_path, text, says):
-  with pytest.raises(InputError, match=says):
-    rows.load((table(tmp_path, text),))
-
-
-def test_a_kind_of_a_user_may_have_a_topic(tmp_path):
-  assert rows.load((table(tmp_path, KIND),)).kinds["mine"].topics == ("numbers",)
-
-
-def test_bodies_that_disagree_are_refused(tmp_path):
-  text = ROW.replace(
-    '"return $p * 110 / 100"', '["return $p * 110 / 100", "return $p"]'
-  )
-  with pytest.raises(InputError, match=r"mine.toml:2 .* body: .*101.*not 111.1"):
-    drawn(rows.load((table(tmp_path, text),)), "taxed")
-
-
-def test_a_result_without_a_type_of_python_is_refused(tmp_path):
-  text = ROW.replace("-> float", "-> text")
-  with pytest.raises(InputError, match=r"mine.toml:3 \[task.taxed\] args: got -> text"):
-    rows.load((table(tmp_path, text),))
+def test_what_is_not_there_is_refused_in_one_line(flag, named, capsys):
+  try:
+    code = main([flag])
+  except SystemExit as exit:
+    code = exit.code
+  message = capsys.readouterr().err
+  assert code == 2
+  assert named in message
+  assert message.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Exercises of the teacher: pure, right, diverse, and nothing held out in training.
+"""Exercises and sections: pure, right, diverse, and nothing held out in training.
 
 `python tests/grammar/teacher_test.py` prints the digest to put into DIGEST after a
 change that is meant to change exercises; raise grammar.VERSION with it.
@@ -6,21 +6,25 @@ change that is meant to change exercises; raise grammar.VERSION with it.
 
 import ast
 import collections
+import contextlib
 import hashlib
+import io
 import itertools
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.grammar import reserve, rows, teacher
+from phi1_jax.grammar import reserve, rows, section, solve, teacher
 from phi1_jax.grammar.exercise import GENERIC
 
 DIGEST = "bf7073d5d399be4a68dfe98a1ad696b81a042293b9278704fa6c3ce92e63663d"
 COUNT = 1500  # of the tier "train"
 HELD_OUT = 80  # of each other tier
+SECTIONS = 80
 
 
 def digest(count: int = 200) -> str:
@@ -65,13 +69,6 @@ def test_the_same_arguments_give_the_same_exercise_in_another_process():
   assert (printed.stdout.strip(), digest()) == (DIGEST, DIGEST)
 
 
-def test_no_unseen_triple_is_trained_on_for_another_source(train, held_out):
-  seen = {exercise.composition[1:] for exercise in train}
-  triples = {exercise.composition[1:] for exercise in held_out["unseen_triples"]}
-  assert len(triples) > 20
-  assert not seen & triples
-
-
 def test_seed_number_and_menu_change_the_exercise():
   texts = {teacher.exercise(seed, n).text for seed in (0, 1) for n in range(50)}
   assert len(texts) == 100
@@ -79,12 +76,9 @@ def test_seed_number_and_menu_change_the_exercise():
   composed = [teacher.exercise(0, n, menu="composed") for n in range(50)]
   assert {e.composition[0] for e in plain} == {"task"}
   assert "task" not in {e.composition[0] for e in composed}
-
-
-@pytest.mark.parametrize(("tier", "menu"), [("hard", "all"), ("train", "first")])
-def test_an_unknown_tier_or_menu_is_refused(tier, menu):
-  with pytest.raises(InputError, match=r"got .*'(hard|first)', expected one of"):
-    teacher.exercise(0, 0, tier, menu)
+  for tier, menu in (("hard", "all"), ("train", "first")):
+    with pytest.raises(InputError, match=r"got .*'(hard|first)', expected one of"):
+      teacher.exercise(0, 0, tier, menu)
 
 
 def test_every_solution_passes_its_tests_and_leaves_arguments_alone(every):
@@ -99,39 +93,44 @@ def test_every_solution_passes_its_tests_and_leaves_arguments_alone(every):
       assert repr(arguments) == before, exercise.text
 
 
-def expected(exercise):
-  asserts = [ast.parse(test).body[0].test for test in exercise.tests]
-  return [ast.unparse(compare.comparators[0]) for compare in asserts]
-
-
 def test_no_constant_answer_and_no_argument_passes_the_tests(every):
   for exercise in every:
-    values = expected(exercise)
+    asserts = [ast.parse(test).body[0].test for test in exercise.tests]
+    values = [ast.unparse(compare.comparators[0]) for compare in asserts]
     assert len(set(exercise.tests)) == len(values) in (5, 6)
     most = collections.Counter(values).most_common(1)[0][1]
     assert most <= len(values) - 1, exercise.text
     for position in range(3):
       wrong = 0
-      for test, value in zip(exercise.tests, values, strict=True):
-        given = [ast.unparse(a) for a in ast.parse(test).body[0].test.left.args]
+      for compare, value in zip(asserts, values, strict=True):
+        given = [ast.unparse(argument) for argument in compare.left.args]
         wrong += position >= len(given) or given[position] != value
       assert wrong >= 2, exercise.text
 
 
 def test_prompt_and_body_have_their_form(every):
+  styles, names = collections.Counter(), collections.Counter()
   for exercise in every:
     assert exercise.text == exercise.prompt + exercise.body
     assert exercise.prompt.endswith('"""\n')
-    assert exercise.body.startswith("    ")
-    assert exercise.body.endswith("\n")
-    assert not exercise.body.endswith("\n\n")
+    assert re.fullmatch(r"    (?s:.*)[^\n]\n", exercise.body)
     assert "$" not in exercise.text
     assert all(line == line.rstrip() for line in exercise.text.split("\n"))
-    function = ast.parse(exercise.text).body[-1]
-    assert isinstance(function, ast.FunctionDef)
+    tree = ast.parse(exercise.text)
+    function = tree.body[-1]
     assert function.name == exercise.name
     assert ast.get_docstring(function)
     assert function.body[0].end_lineno == exercise.prompt.count("\n")
+    # Hints are imported only where they are used.
+    imports = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+    imported = {alias.name for node in imports for alias in node.names}
+    assert imported <= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+    styles["typing" if "typing" in exercise.text else bool(function.returns)] += 1
+    names.update(argument.arg for argument in function.args.args)
+  assert min(styles[kind] for kind in ("typing", True, False)) > len(every) * 0.04
+  # A model that has seen few names of arguments guesses them, and does not copy.
+  assert len(names) > 250
+  assert names.most_common(1)[0][1] < 0.1 * len(every)
 
 
 def test_examples_in_docstrings_are_true(every):
@@ -144,18 +143,6 @@ def test_examples_in_docstrings_are_true(every):
         assert (eval(line.strip()[4:], space) or None) == (answer or None)
         seen += 1
   assert seen > 150
-
-
-def test_hints_are_imported_only_where_used(every):
-  styles = collections.Counter()
-  for exercise in every:
-    tree = ast.parse(exercise.text)
-    imports = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
-    imported = {alias.name for node in imports for alias in node.names}
-    assert imported <= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
-    function = tree.body[-1]
-    styles["typing" if "typing" in exercise.text else bool(function.returns)] += 1
-  assert min(styles[kind] for kind in ("typing", True, False)) > len(every) * 0.04
 
 
 def test_training_holds_nothing_that_is_reserved(train):
@@ -183,6 +170,10 @@ def test_each_tier_is_held_out_in_its_own_way(train, held_out):
       if kind == "unseen_triples":
         pairs = itertools.combinations(exercise.composition[1:], 2)
         assert not any(reserve.pair_is_reserved(*pair) for pair in pairs)
+  # No unseen triple is trained on for another source.
+  triples = {exercise.composition[1:] for exercise in held_out["unseen_triples"]}
+  assert len(triples) > 20
+  assert not triples & {exercise.composition[1:] for exercise in train}
 
 
 def test_a_pair_is_reserved_in_either_order_and_the_source_is_no_part():
@@ -196,41 +187,65 @@ def test_a_pair_is_reserved_in_either_order_and_the_source_is_no_part():
   assert reserve.kind(("ints", one, "sum")) == reserve.kind(("words", one, "sum"))
 
 
-def test_arguments_have_many_names(train):
-  """A model that has seen few names guesses them, and does not copy."""
-  functions = [ast.parse(exercise.text).body[-1] for exercise in train]
-  names = collections.Counter(a.arg for f in functions for a in f.args.args)
-  assert len(names) > 250
-  assert names.most_common(1)[0][1] < 0.1 * len(train)
+def test_sections_have_their_form_and_their_code_prints_what_its_comments_say():
+  sections, comments = [teacher.section(2, index) for index in range(SECTIONS)], 0
+  for each in sections:
+    for block in each.code:
+      out = io.StringIO()
+      with contextlib.redirect_stdout(out):
+        exec(block, {})
+      said = re.findall(r"^print\(.*\)  # (.*)$", block, flags=re.M)
+      assert said == out.getvalue().splitlines()
+      comments += len(said)
+    blocks = re.findall(r"```python\n(.*?)```", each.text, flags=re.S)
+    assert tuple(blocks) == each.code
+    examples = re.findall(r"\*\*Example (\d+)\.\*\*", each.text)
+    assert examples == [str(n + 1) for n in range(len(each.code))]
+    assert re.fullmatch(r"## .*\n\n(?s:.*)[^\n]\n", each.text)
+    prose = re.sub(r"```python\n.*?```|`[^`]*`", "CODE", each.text, flags=re.S)
+    assert len(prose.split()) >= 40
+    assert not re.search(r"[{}|]|  |\.\.", prose), prose  # a place that is not filled
+  assert comments >= 3 * SECTIONS
+  assert len({each.text for each in sections}) == SECTIONS
+  assert len({each.topic for each in sections}) >= 10
+  assert len({each.audience for each in sections}) >= 8
+  assert len({each.title for each in sections}) > SECTIONS / 2
+  openings = {each.text.split("\n\n")[1] for each in sections}
+  assert len(openings) > 0.8 * SECTIONS
 
 
-def test_training_is_diverse_and_short(train):
+def test_training_is_diverse(train):
   assert len({exercise.text for exercise in train}) > 0.99 * len(train)
   families = collections.Counter(exercise.family for exercise in train)
   assert len(families) >= 300
   assert families.most_common(1)[0][1] < 0.06 * len(train)
-  lengths = sorted(len(exercise.text) for exercise in train)
-  assert lengths[len(lengths) // 2] < 220  # about 60 tokens
-  assert lengths[-1] < 800
-
-
-def test_names_are_not_only_those_of_the_tables():
-  """A tenth or so of the arguments have names that can only be copied."""
-  words = set(rows.load().names[0])
-  for kind in rows.load().kinds.values():
-    words |= set(kind.names)
-  for _, _, own in (arg for task in rows.load().tasks for arg in task.args):
-    words |= set(own)
-  for topic in rows.load().topics.values():
-    words |= set(topic)
-  named = [
-    node.arg
-    for exercise in teacher.exercises(0, 0, 1000)
-    for node in ast.walk(ast.parse(exercise.text))
-    if isinstance(node, ast.arg)
-  ]
+  # A tenth or so of the arguments have names that can only be copied.
+  tables = rows.load()
+  words = {*tables.names[0], *itertools.chain(*tables.topics.values())}
+  words |= {name for kind in tables.kinds.values() for name in kind.names}
+  words |= {word for task in tables.tasks for _, _, own in task.args for word in own}
+  trees = [ast.walk(ast.parse(exercise.text)) for exercise in train]
+  named = [node.arg for tree in trees for node in tree if isinstance(node, ast.arg)]
   unknown = [name for name in named if name not in words]
   assert 0.1 < len(unknown) / len(named) < 0.3
+
+
+def test_asserts_tell_wrong_functions_and_what_nothing_tells_is_refused():
+  def solved(*functions):
+    return solve.solved(functions, [(n,) for n in range(-5, 25)], (), "key")
+
+  calls = solved(lambda n: n > 3 and n % 2 == 0, lambda n: n > 3, lambda n: n % 2 == 0)
+  for wrong in (lambda n: n > 3, lambda n: n % 2 == 0, lambda n: True, lambda n: False):
+    answers = [repr(wrong(int(call.arguments))) for call in calls[: solve.TESTS]]
+    assert answers != [call.answer for call in calls[: solve.TESTS]]
+  assert solved(lambda n: n % 2 == 0 and n % 4 == 0, lambda n: n % 4 == 0) is None
+  assert solved(lambda n: 1) is None
+  assert solved(lambda n: n) is None
+  assert solve.literal([set(), {2, 1}]) == "[set(), {1, 2}]"  # sets in order
+  assert solve.literal({"k": {"y", "x"}}) == "{'k': {'x', 'y'}}"
+  assert section.printed("", ["1 + 1", "'a'"]) == "print(1 + 1)  # 2\nprint('a')  # a\n"
+  for value in ("{1, 2}", "''", r"'a\nb'"):
+    assert section.printed("", [value]) is None
 
 
 if __name__ == "__main__":

@@ -11,43 +11,19 @@ from phi1_jax.interop import hf_config
 from phi1_jax.model.config import ModelConfig
 
 PHI1 = ModelConfig(51200, 24, 32, 64, 32, 2048, 8192, 2048)
-CODEGEN = {
-  "model_type": "codegen",
-  "vocab_size": 51200,
-  "n_positions": 2048,
-  "n_ctx": 2048,
-  "n_embd": 1024,
-  "n_layer": 20,
-  "n_head": 16,
-  "rotary_dim": 32,
-  "n_inner": None,
-  "activation_function": "gelu_new",
-  "layer_norm_epsilon": 1e-05,
-  "scale_attn_weights": True,
-}
+CODEGEN = {"model_type": "codegen", "vocab_size": 51200, "n_positions": 2048}
+CODEGEN |= {"n_ctx": 2048, "n_embd": 1024, "n_layer": 20, "n_head": 16, "n_inner": None}
+CODEGEN |= {"rotary_dim": 32, "activation_function": "gelu_new"}
+CODEGEN |= {"layer_norm_epsilon": 1e-05, "scale_attn_weights": True}
 MSFT = {**CODEGEN, "model_type": "phi-msft"}
 # The released phi-1's, of early 2024 (PhiConfig of transformers 4).
-PHI = {
-  "model_type": "phi",
-  "vocab_size": 51200,
-  "hidden_size": 2048,
-  "intermediate_size": 8192,
-  "num_hidden_layers": 24,
-  "num_attention_heads": 32,
-  "num_key_value_heads": None,
-  "hidden_act": "gelu_new",
-  "max_position_embeddings": 2048,
-  "partial_rotary_factor": 0.5,
-  "rope_theta": 10000.0,
-  "rope_scaling": None,
-  "qk_layernorm": False,
-  "layer_norm_eps": 1e-05,
-  "resid_pdrop": 0.0,
-  "embd_pdrop": 0.0,
-  "attention_dropout": 0.0,
-  "initializer_range": 0.02,
-  "tie_word_embeddings": False,
-}
+PHI = {"model_type": "phi", "vocab_size": 51200, "hidden_size": 2048}
+PHI |= {"intermediate_size": 8192, "num_hidden_layers": 24, "num_attention_heads": 32}
+PHI |= {"num_key_value_heads": None, "max_position_embeddings": 2048}
+PHI |= {"hidden_act": "gelu_new", "partial_rotary_factor": 0.5, "rope_theta": 10000.0}
+PHI |= {"rope_scaling": None, "qk_layernorm": False, "layer_norm_eps": 1e-05}
+PHI |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attention_dropout": 0.0}
+PHI |= {"initializer_range": 0.02, "tie_word_embeddings": False}
 
 
 def ours(content):

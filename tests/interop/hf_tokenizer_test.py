@@ -9,25 +9,17 @@ from phi1_jax import InputError
 from phi1_jax.interop import hf_tokenizer
 from phi1_jax.text import tokenizer
 
-TEXTS = (
-  "def f(x):\n    if x:\n\t\treturn 'été'  # 東京\n\n\n        pass\n" + " " * 70,
-  "  1234 5678\r\n\u00a0!? it's <b>\x00",
-)
-
 
 def spellings(content):
   """The same encoder as other versions of the library and its converters spell it."""
   content["pre_tokenizer"]["trim_offsets"] = False
-  content["post_processor"] = {
-    **{"type": "ByteLevel", "add_prefix_space": True},
-    **{"trim_offsets": False, "use_regex": True},
-  }
+  processor = {"add_prefix_space": True, "trim_offsets": False, "use_regex": True}
+  content["post_processor"] = {"type": "ByteLevel", **processor}
   content["model"]["vocab"]["<|endoftext|>"] = 50256
   content["model"]["continuing_subword_prefix"] = ""
   merges = content["model"]["merges"]
-  content["model"]["merges"] = [
-    m if isinstance(m, str) else " ".join(m) for m in merges
-  ]
+  if not isinstance(merges[0], str):
+    content["model"]["merges"] = [" ".join(pair) for pair in merges]
 
 
 def prefix_space(content):
@@ -61,40 +53,32 @@ def test_what_encodes_as_codegens_becomes_codegens_and_another_is_kept(
     assert found.digest == tokenizer.load(folder / "tokenizer.json").digest
 
 
-def old_files(folder, **other):
+def test_old_files_or_none(tmp_path):
   """The files of codegen-350M-mono, from GPT-2's."""
   vocabulary, merges = tokenizer.gpt2()
   vocabulary[tokenizer.END_OF_TEXT] = len(vocabulary)
-  (folder / "vocab.json").write_text(json.dumps(vocabulary))
   lines = ["#version: 0.2", *map(" ".join, merges)]
-  (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
   added = {" " * n: 50288 - n for n in range(2, 32)}
   added |= {"\t" * n: 50296 - n for n in range(2, 10)}
-  (folder / "added_tokens.json").write_text(json.dumps(added | other))
-
-
-def test_old_files(tmp_path):
-  folder, out = tmp_path / "in", tmp_path
+  folder = tmp_path / "in"
   folder.mkdir()
-  old_files(folder)
-  found, origin = hf_tokenizer.take_over(folder, out, 51200)
-  assert origin == "vocab.json and merges.txt, encodes as CodeGen's"
-  assert found.digest == tokenizer.codegen().digest
-  old_files(folder, **{"\t" * 2: 50300})
-  with pytest.raises(InputError, match="has id 50300, expected 50294"):
-    hf_tokenizer.take_over(folder, out, 51200)
-  (folder / "vocab.json").write_text("{")
-  with pytest.raises(InputError, match=r"vocab\.json.*cannot be read"):
-    hf_tokenizer.take_over(folder, out, 51200)
-
-
-def test_none(tmp_path):
-  found, origin = hf_tokenizer.take_over(tmp_path, tmp_path, 51200)
+  with pytest.raises(InputError, match="has 50295 ids, expected at most the model's 3"):
+    hf_tokenizer.take_over(folder, tmp_path, 320)
+  found, origin = hf_tokenizer.take_over(folder, tmp_path, 51200)
   assert found.digest == tokenizer.codegen().digest
   assert origin == "CodeGen's, as the folder has none"
-  (tmp_path / "tokenizer.json").unlink()
-  with pytest.raises(InputError, match="has 50295 ids, expected at most the model's 3"):
-    hf_tokenizer.take_over(tmp_path, tmp_path, 320)
+  (folder / "vocab.json").write_text(json.dumps(vocabulary))
+  (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+  (folder / "added_tokens.json").write_text(json.dumps(added))
+  found, origin = hf_tokenizer.take_over(folder, tmp_path, 51200)
+  assert origin == "vocab.json and merges.txt, encodes as CodeGen's"
+  assert found.digest == tokenizer.codegen().digest
+  (folder / "added_tokens.json").write_text(json.dumps(added | {"\t\t": 50300}))
+  with pytest.raises(InputError, match="has id 50300, expected 50294"):
+    hf_tokenizer.take_over(folder, tmp_path, 51200)
+  (folder / "vocab.json").write_text("{")
+  with pytest.raises(InputError, match=r"vocab\.json.*cannot be read"):
+    hf_tokenizer.take_over(folder, tmp_path, 51200)
 
 
 @pytest.mark.parametrize("name", ["codegen", "trained"])
@@ -103,7 +87,8 @@ def test_transformers_encodes_as_we_do(tmp_path, twins, name):
   hf_tokenizer.write(tmp_path, ours, 2048)
   (tmp_path / "config.json").write_text('{"model_type": "phi"}')
   theirs = AutoTokenizer.from_pretrained(tmp_path)
-  for text in TEXTS:
+  code = "def f(x):\n    if x:\n\t\treturn 'été'  # 東京\n\n\n        pass\n"
+  for text in (code + " " * 70, "  1234 5678\r\n\u00a0!? it's <b>\x00"):
     assert theirs(text)["input_ids"] == ours.encode(text)
     assert theirs.decode(ours.encode(text)) == text
   assert theirs.eos_token_id == ours.eos_id

@@ -9,22 +9,13 @@ import pytest
 from phi1_jax import InputError
 from phi1_jax.problems import evalplus, files, humaneval
 
-ROW = {
-  "task_id": "HumanEval/1",
-  "prompt": 'def add(a, b):\n  """ Add. """\n',
-  "entry_point": "add",
-  "canonical_solution": "  return a + b\n",
-  "base_input": [[1, 2]],
-  "plus_input": [[0.5, 1], [[1], [2]]],
-  "atol": 0,
-}
-MBPP = ROW | {
-  "task_id": "Mbpp/2",
-  "prompt": '"""\nWrite a function to add.\nassert add((1,), (2,)) == (1, 2)\n"""\n',
-  "canonical_solution": "def add(a, b):\n  return a + b\n",
-  "base_input": [[[1], [2]]],
-  "plus_input": {},
-}
+ADD = "  return a + b\n"
+ROW = {"task_id": "HumanEval/1", "prompt": 'def add(a, b):\n  """ Add. """\n'}
+ROW |= {"entry_point": "add", "canonical_solution": ADD, "base_input": [[1, 2]]}
+ROW |= {"plus_input": [[0.5, 1], [[1], [2]]], "atol": 0}
+MBPP = ROW | {"task_id": "Mbpp/2", "base_input": [[[1], [2]]], "plus_input": {}}
+MBPP["prompt"] = '"""\nWrite a function.\nassert add((1,), (2,)) == (1, 2)\n"""\n'
+MBPP["canonical_solution"] = f"def add(a, b):\n{ADD}"
 
 
 def test_all_are_there():
@@ -85,7 +76,7 @@ def test_a_row_of_evalplus():
   assert inputs(problem.tests[0]) == ROW["base_input"]
   assert inputs(problem.plus[0]) == ROW["plus_input"]
   problem = evalplus.problem(MBPP)
-  assert problem.prompt == "Write a function to add."
+  assert problem.prompt == "Write a function."
   assert problem.examples == ("assert add((1,), (2,)) == (1, 2)",)
   assert inputs(problem.tests[0]) == [[(1,), (2,)]]
   assert inputs(problem.plus[0]) == []

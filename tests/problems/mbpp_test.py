@@ -10,21 +10,13 @@ import pytest
 from phi1_jax import InputError
 from phi1_jax.problems import files, mbpp
 
-FULL = {
-  "task_id": 3,
-  "text": "Write a function\r\nthat adds.",
-  "code": "def helper(a):\r\n\treturn a\r\ndef sum(a, b):\r\n\treturn helper(a) + b",
-  "test_list": ["assert set([sum(1, 2)]) == {3}", "assert sum(0, 0) == 0 "],
-  "test_setup_code": "",
-  "challenge_test_list": [],
-}
-SANITIZED = {
-  "task_id": 3,
-  "prompt": "Write a function that adds.",
-  "code": "def check(a, b):\n  return a + b",
-  "test_list": ["assert math.isclose(check(1, 2), 3)"],
-  "test_imports": ["import math"],
-}
+CODE = "def helper(a):\r\n\treturn a\r\ndef sum(a, b):\r\n\treturn helper(a) + b"
+FULL = {"text": "Write a function\r\nthat adds.", "code": CODE, "test_setup_code": ""}
+FULL["test_list"] = ["assert set([sum(1, 2)]) == {3}", "assert sum(0, 0) == 0 "]
+FULL["challenge_test_list"] = []
+SANITIZED = {"prompt": "Write a function that adds.", "test_imports": ["import math"]}
+SANITIZED["code"] = "def check(a, b):\n  return a + b"
+SANITIZED["test_list"] = ["assert math.isclose(check(1, 2), 3)"]
 
 
 @pytest.fixture
@@ -64,6 +56,7 @@ def test_sanitized_row(folder):
 
 def test_setup_that_makes_objects_of_the_code_comes_after_it():
   row = FULL | {
+    "task_id": 3,
     "code": "class Node:\n  pass\ndef depth(n):\n  return 1",
     "test_setup_code": "root = Node() \r\n",
     "test_list": ["assert depth(root) == 1"],

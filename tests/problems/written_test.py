@@ -1,10 +1,8 @@
-"""Written problems: solvable, picky, frozen, unknown to HumanEval.
+"""Written problems: solvable, frozen, unknown to HumanEval.
 
 References must pass and misreadings must fail in the sandbox, as in an evaluation.
 """
 
-import ast
-import doctest
 import re
 from pathlib import Path
 
@@ -15,32 +13,7 @@ from phi1_jax.problems import humaneval, written
 from phi1_jax.sandbox.program import Program
 from phi1_jax.sandbox.sandbox import Sandbox
 
-LEAST_ASSERTS = {"Unconventional": 6, "Handwritten": 4}
 EVERY = [problem for name in written.TASK_SETS for problem in written.load(name)]
-
-
-def function(problem):
-  space = {}
-  exec(problem.solution, space)
-  return space[problem.entry_point]
-
-
-def accepts(problem, candidate):
-  """Whether the tests accept a function, judged here: it is this file's own."""
-  space = {problem.entry_point: candidate}
-  try:
-    for test in problem.tests:
-      exec(test, space)
-  except AssertionError:
-    return False
-  return True
-
-
-def only_function(source):
-  """The function that a source consists of."""
-  [node] = ast.parse(source).body
-  assert isinstance(node, ast.FunctionDef)
-  return node
 
 
 def test_references_pass_and_every_misreading_fails_by_an_assert():
@@ -60,39 +33,6 @@ def test_references_pass_and_every_misreading_fails_by_an_assert():
     outcome = outcomes[f"{id}: {kind}"]
     assert (outcome == "passed") == (kind == "reference"), (id, kind, outcome)
     assert kind in ("reference", "empty") or outcome == "wrong", (id, kind, outcome)
-
-
-def test_no_constant_and_no_argument_is_an_answer():
-  found = []
-  for problem in EVERY:
-    made, solution = [], function(problem)
-
-    def candidate(*arguments, solution=solution, made=made):
-      made.append((arguments, solution(*arguments)))
-      return made[-1][1]
-
-    assert accepts(problem, candidate)
-    constants = [lambda *_, kept=answer: kept for _, answer in [*made, ((), None)]]
-    echoes = [lambda *given, i=i: given[i] for i in range(len(made[0][0]))]
-    found += [problem.id for each in (*constants, *echoes) if accepts(problem, each)]
-  assert found == []
-
-
-def test_there_are_enough_asserts_and_examples_are_right():
-  count = 0
-  for problem in EVERY:
-    check, call = problem.tests
-    lines = only_function(check).body
-    asked = {ast.unparse(line).split(" == ")[0] for line in lines}
-    assert all(line.startswith("assert candidate(") for line in asked), problem.id
-    assert len(asked) == len(lines) >= LEAST_ASSERTS[problem.id.split("/")[0]]
-    assert call == f"check({problem.entry_point})"
-    text = ast.get_docstring(only_function(problem.prompt)) or ""
-    space = {problem.entry_point: function(problem)}
-    for example in doctest.DocTestParser().get_examples(text):
-      assert repr(eval(example.source, space)) == example.want.strip(), problem.id
-      count += 1
-  assert count >= 30
 
 
 def test_nothing_is_shared_with_humaneval():

@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -210,15 +209,6 @@ def test_without_tokie_the_ids_are_the_same(small, texts, monkeypatch):
   monkeypatch.setitem(sys.modules, "tokie", None)
   assert again._fast is None
   assert again.encode_batch(texts[:5]) == small.encode_batch(texts[:5])
-
-
-def test_hugging_faces_library_is_loaded_when_it_is_needed():
-  code = (
-    "import sys; from phi1_jax.text.tokenizer import codegen;"
-    "print(codegen().decode(codegen().encode('def f')), 'tokenizers' in sys.modules)"
-  )
-  out = subprocess.check_output([sys.executable, "-c", code], text=True)
-  assert out.split() == ["def", "f", "False"]
 
 
 @given(st.text(max_size=40), st.lists(st.integers(0, 511), max_size=20))
