@@ -48,7 +48,7 @@ flags.FLAGS(sys.argv[:1])
 
 # Files that take longest. They go first, so that one process does not end alone.
 _LONGEST = (
-  *("tpu/colab_test.py", "many_hosts_test.py", "cloud_test.py", "train_test.py"),
+  *("tpu/colab_test.py", "many_hosts_test.py", "cloud_test.py"),
   *("prepare_test.py", "compile_test.py", "llm/sender_test.py", "docs_test.py"),
   *("curation/engine_test.py", "sandbox/levels_test.py", "installed_test.py"),
 )

@@ -13,8 +13,10 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from phi1_jax.telemetry.throughput import FIGURES
 from phi1_jax.telemetry.writers import read_metrics
 
 ROOT = Path(__file__).parents[1]
@@ -90,8 +92,8 @@ def ran(installed, tmp_path_factory, tiny_run, words_store):
   """Name of a command -> its exit code and output; and the folder it ran in."""
   place = tmp_path_factory.mktemp("place")
   words_store(place / "store", tasks=("lines", "words"))
-  changes = {"Train.total_steps": 20, "Train.log_every": 10, "Checkpoint.every": 10}
-  changes["Data.rates"] = {"words": 0.7, "lines": 0.3}
+  changes = {"Train.total_steps": 20, "Train.log_every": 5, "Train.evaluate_every": 10}
+  changes |= {"Checkpoint.every": 5, "Data.rates": {"words": 0.7, "lines": 0.3}}
   text = "include 'meshes/all_devices.gin'\n" + tiny_run(changes)
   (place / "run.gin").write_text(text)
   (place / "bare").mkdir()
@@ -118,12 +120,16 @@ def ran(installed, tmp_path_factory, tiny_run, words_store):
   bare = {
     "half": (*train, "--workdir=out", "--gin.Train.stop_at_step=10"),
     "whole": (*train, "--workdir=out"),
+    "again": (*train, "--workdir=out"),
     "sample": (*sample, "--max_new_tokens=4"),
     **{flag: (*train, "--workdir=wrong", flag) for flag in WRONG},
     **{module: (module, "--help") for module in MODULES},
   }
-  recipe = ("phi1_jax.train", "--gin_file=quickstart.gin", "--dry_run")
-  whole = {"recipe": recipe, "none": ("phi1_jax.train", "--gin_file=no_such.gin")}
+  dry = ("--dry_run", "--simulated_devices=8", "--workdir=dry")
+  whole = {
+    "phi1": ("phi1_jax.train", "--gin_file=pretrain.gin", *dry),
+    "none": ("phi1_jax.train", "--gin_file=no_such.gin"),
+  }
   return run(bare, str(place / "bare")) | run(whole), place
 
 
@@ -148,16 +154,50 @@ def test_every_file_is_in_the_wheel(installed):
   assert files(recipes, "gin") == files(ROOT / "gin", "gin")
 
 
-@pytest.mark.parametrize("name", ["half", "whole", "sample", "recipe", *MODULES])
+SAID = {
+  "half": ["compiled the step"],
+  "whole": ["going on from step 10"],
+  "again": ["was done already"],
+  "sample": ["for word in"],
+  "phi1": ["1,418,270,720 parameters", "fsdp 8", "2,097,152 tokens per step"],
+}
+
+
+@pytest.mark.parametrize("name", [*SAID, *MODULES])
 def test_a_command_works(ran, name):
   code, output = ran[0][name]
   assert code == 0, output
   assert "Traceback" not in output
-  said = {"whole": "going on from step 10", "sample": "for word in"}
-  assert {**said, "recipe": "nothing was run"}.get(name, "") in output
-  if name == "whole":
-    rows = read_metrics(ran[1] / "out" / "metrics.jsonl")
-    assert [row["step"] for row in rows if "loss" in row] == [1, 10, 20]
+  assert all(text in output for text in SAID.get(name, [])), output
+  assert name != "again" or "compiled the step" not in output
+  assert not (ran[1] / "dry").exists()
+
+
+def test_the_work_directory_of_a_run(ran):
+  """Of a run that was stopped, went on to its end, and was started again."""
+  workdir = ran[1] / "out"
+  names = {"config.gin", "metrics.jsonl", "checkpoints", "tensorboard", "loss.png"}
+  names |= {"summary.json", "tokenizer.json"}
+  assert names <= {path.name for path in workdir.iterdir()}
+  rows = read_metrics(workdir / "metrics.jsonl")
+  training = [row for row in rows if "loss" in row]
+  assert [row["step"] for row in training] == [1, 5, 10, 15, 20]
+  fields = {"step", "loss", "grad_norm", "learning_rate", "tokens_seen", *FIGURES}
+  assert all(row.keys() == fields | {"hbm_peak_gib"} for row in training)
+  evaluations = [row for row in rows if "eval/loss" in row]
+  assert [row["step"] for row in evaluations] == [10, 20]
+  assert training[-1]["tokens_seen"] == 20 * 4 * 16
+  summary = json.loads((workdir / "summary.json").read_text())
+  assert summary["loss"] == training[-1]["loss"] < np.log(320)
+  assert summary["eval/loss"] == evaluations[-1]["eval/loss"]
+  assert {"wall_seconds", "versions", "devices", "store"} <= summary.keys()
+  assert summary["goodput"]["starts"] == 2
+  steps = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+  assert steps == [15, 20]
+  # Of the two evaluated steps, 10 and 20, only the second's checkpoint is kept.
+  assert summary["best_checkpoint"] == "out/checkpoints/20"
+  assert "Train.log_every = 5" in (workdir / "config.gin").read_text()
+  assert (workdir / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
