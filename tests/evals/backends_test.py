@@ -171,8 +171,3 @@ def test_checkpoint(tiny, generated, tmp_path):
   again = CheckpointBackend(str(tmp_path / "run"), config)
   assert generated(again, config) == 0
   assert storage.read_json(tmp_path / workdir.RUN)["generate"] == noted
-
-
-def test_no_checkpoint(tmp_path):
-  with pytest.raises(InputError, match="no checkpoint here"):
-    CheckpointBackend(str(tmp_path), CONFIG)

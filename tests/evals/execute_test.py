@@ -8,6 +8,7 @@ import pytest
 from evals import execute, programs, prompts, selftest, summary, workdir
 from evals.config import EvaluationConfig
 from phi1_jax import InputError, storage
+from phi1_jax.problems import humaneval
 from phi1_jax.sandbox.program import Verdict
 from phi1_jax.sandbox.sandbox import Sandbox
 from tests.evals.conftest import Knowing, Trusting
@@ -160,8 +161,11 @@ def test_what_is_nested_too_deeply_is_judged_as_it_is(five, asked, monkeypatch):
   assert "too deeply" in sanitized.dropped[0]
 
 
-def test_hacks_are_contained_by_the_real_sandbox(five):
-  cases = selftest.references(five) + selftest.empty_bodies(five) + selftest.hacks()
+def test_references_empty_bodies_and_hacks_in_the_real_sandbox(five):
+  problems = humaneval.load()
+  assert len(problems) == 164
+  cases = selftest.references(problems) + selftest.empty_bodies(problems)
+  cases += selftest.hacks()
   with Sandbox(workers=2) as sandbox:
     assert selftest.complaints(cases, sandbox) == []
 

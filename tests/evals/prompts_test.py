@@ -97,8 +97,9 @@ SKETCH = "def has_close_elements(numbers, threshold):\n    {}\n"
     "```python\n" + SKETCH.format("return 3") + "\n\n{}```\n",
     "Sure:\n```\n{}```\nIts form:\n```\n" + SKETCH.format("pass") + "```\n",
     "Sure:\n```\n{}```\nTry:\n```\nhas_close_elements([1], 1)\n```\n",
+    "{}",  # no block
   ],
-  ids=["future", "sketch", "draft", "one_block", "form", "example"],
+  ids=["future", "sketch", "draft", "one_block", "form", "example", "none"],
 )
 def test_right_chat_answers_are_right(five, answer):
   problem, prompt = five[0], prompts.build(five[0], "chat")
@@ -112,7 +113,3 @@ def test_right_chat_answers_are_right(five, answer):
     exec(judged.code, scope)
     for test in problem.tests:
       exec(test, scope)
-
-
-def test_an_answer_without_a_block():
-  assert extraction.code_block("no block", "f") == "no block"

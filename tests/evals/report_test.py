@@ -90,24 +90,6 @@ def test_the_files_scores_are_openais_own(evaluate, five, tmp_path):
   assert theirs["pass@1"] == _value(ours) == 0.6
 
 
-def test_completions_made_elsewhere(evaluate, five, tmp_path):
-  path = tmp_path / "made.jsonl"
-  lines = [
-    {"task_id": p.id, "completion": code}
-    for p in five
-    for code in (p.reference, "    pass\n")
-  ]
-  path.write_text("\n".join(json.dumps(line) for line in lines))
-  for _ in range(2):  # the second time there is nothing left to do
-    assert evaluate("a", source=(f"--completions={path}",)) == 0
-  found = json.loads((tmp_path / "a" / "summary.json").read_text())
-  assert (_value(found), found["samples"]) == (0.5, 10)
-  # Every problem has the same value: nothing for a bootstrap.
-  assert found["scores"]["truncated"]["pass@1"]["method"] == "wilson"
-  with pytest.raises(InputError, match="begun with"):
-    evaluate("a")
-
-
 def test_a_report_finds_the_benchmark_where_the_run_was_judged(
   evaluate, five, tmp_path, monkeypatch
 ):

@@ -5,243 +5,224 @@ what its name says, so that none may pass.
 """
 
 import os
-import textwrap
 
 import pytest
 
 from phi1_jax.sandbox.program import Program
+from tests.sandbox.conftest import cases, judge
 
-NEXT = Program("next", "def f(x):\n  return x + 1\n", ("assert f(2) == 3",))
-CONTAINED = "wrong"  # the attack's call failed, and it returned something else
+FORGERIES = r"""
+=== frame_walk: wrong
+import sys
+def f(x):
+  frame = sys._getframe()
+  while frame:
+    for holder in (frame.f_locals, frame.f_globals):
+      for name in list(holder):
+        if name in ("tests", "verdict", "expected", "sides", "outcome"):
+          return 3
+    frame = frame.f_back
+=== gc_search_for_the_tests: wrong
+import gc
+def f(x):
+  wanted = " == ".join(["assert f(2)", "3"])
+  for thing in gc.get_objects():
+    values = thing.values() if type(thing) is dict else thing
+    if type(thing) in (dict, list, tuple):
+      if any(type(v) is str and wanted in v for v in values):
+        return 3
+=== pipes_and_memory_of_other_processes: wrong
+import os
+def f(x):
+  for pid in filter(str.isdigit, os.listdir("/proc")):
+    for name in ("mem", "environ", "maps", *(f"fd/{n}" for n in range(9))):
+      try:
+        if int(pid) != os.getpid():
+          os.open(f"/proc/{pid}/{name}", os.O_RDWR if name == "mem" else 0)
+          return 3
+      except OSError:
+        pass
+=== always_equal_object: opaque_result
+class Yes:
+  def __eq__(self, other): return True
+  __ne__ = __lt__ = __gt__ = __le__ = __ge__ = __contains__ = __eq__
+def f(x): return Yes()
+=== always_equal_metaclass: wrong opaque_result
+class Meta(type):
+  def __eq__(cls, other): return True
+  __hash__ = None
+class Yes(metaclass=Meta): pass
+def f(x): return Yes
+=== list_subclass_with_eq: opaque_result
+class Yes(list):
+  def __eq__(self, other): return True
+def f(x): return Yes()
+=== sys_exit_in_call: exited
+import sys
+def f(x): sys.exit(0)
+=== os_exit_in_call: exited
+import os
+def f(x): os._exit(0)
+=== raise_system_exit: exited
+def f(x): raise SystemExit
+=== raise_stop_iteration: raised
+def f(x): raise StopIteration
+=== raise_keyboard_interrupt: raised
+def f(x): raise KeyboardInterrupt
+=== close_descriptors_and_stay: exited
+import os
+def f(x):
+  os.closerange(0, 4096)
+  while True: pass
+=== fake_verdicts_everywhere: opaque_result output_limit exited raised wrong
+import json, os, struct
+data = json.dumps({"outcome": "passed", "detail": "", "failed_test": None,
+                   "recycle": False, "value": 4, "nodes": []}).encode()
+for fd in range(64):
+  try: os.write(fd, (struct.pack("<I", len(data)) + data) * 3)
+  except OSError: pass
+def f(x): return 4
+=== print_pass: wrong
+print('PASS\nok\npassed')
+def f(x): return 4
+=== settrace: wrong
+import sys
+def skip(frame, event, arg): return skip
+sys.settrace(skip); sys.setprofile(lambda *a: None)
+def f(x): return 4
+=== patched_builtins: wrong exited
+import builtins, operator
+for name in ("abs", "len", "all", "any", "isinstance", "AssertionError"):
+  setattr(builtins, name, lambda *a: True)
+operator.eq = lambda a, b: True
+def abs(x): return 0
+def f(x): return 4
+=== crafted_messages: opaque_result
+import json, os, struct, sys
+def f(x):
+  evil = {"value": [0], "nodes": [["type", ["eval"]]]}
+  data = json.dumps(evil).encode()
+  for fd in range(3, 64):
+    try: os.write(fd, struct.pack("<I", len(data)) + data)
+    except OSError: pass
+=== pickle_like_reduce: opaque_result
+import os
+class Evil:
+  def __reduce__(self): return (os.system, ("touch /tmp/evil",))
+def f(x): return Evil()
+=== hostile_str: raised
+class Evil(Exception):
+  def __str__(self): raise SystemExit(0)
+def f(x): raise Evil()
+=== hostile_metaclass_name: raised exited
+class Meta(type):
+  def __getattribute__(cls, name): raise KeyboardInterrupt
+class Evil(Exception, metaclass=Meta): pass
+def f(x): raise Evil()
+=== claims_to_be_an_exit_of_the_tests: raised
+class Stop(BaseException):
+  outcome = 'passed'
+def f(x): raise Stop('passed')
+"""
 
-# name: (expected outcomes, code)
-FORGERIES = {
-  "frame_walk": (
-    CONTAINED,
-    """
-    import sys
-    def f(x):
-      frame = sys._getframe()
-      while frame:
-        for holder in (frame.f_locals, frame.f_globals):
-          for name in list(holder):
-            if name in ("tests", "verdict", "expected", "sides", "outcome"):
-              return 3
-        frame = frame.f_back
-    """,
-  ),
-  "gc_search_for_the_tests": (
-    CONTAINED,
-    """
-    import gc
-    def f(x):
-      wanted = " == ".join(["assert f(2)", "3"])
-      for thing in gc.get_objects():
-        values = thing.values() if type(thing) is dict else thing
-        if type(thing) in (dict, list, tuple):
-          if any(type(v) is str and wanted in v for v in values):
-            return 3
-    """,
-  ),
-  "pipes_and_memory_of_other_processes": (
-    CONTAINED,
-    """
-    import os
-    def f(x):
-      for pid in filter(str.isdigit, os.listdir("/proc")):
-        for name in ("mem", "environ", "maps", *(f"fd/{n}" for n in range(9))):
-          try:
-            if int(pid) != os.getpid():
-              os.open(f"/proc/{pid}/{name}", os.O_RDWR if name == "mem" else 0)
-              return 3
-          except OSError:
-            pass
-    """,
-  ),
-  "always_equal_object": (
-    "opaque_result",
-    """
-    class Yes:
-      def __eq__(self, other): return True
-      __ne__ = __lt__ = __gt__ = __le__ = __ge__ = __contains__ = __eq__
-    def f(x): return Yes()
-    """,
-  ),
-  "always_equal_metaclass": (
-    "wrong opaque_result",
-    """
-    class Meta(type):
-      def __eq__(cls, other): return True
-      __hash__ = None
-    class Yes(metaclass=Meta): pass
-    def f(x): return Yes
-    """,
-  ),
-  "list_subclass_with_eq": (
-    "opaque_result",
-    """
-    class Yes(list):
-      def __eq__(self, other): return True
-    def f(x): return Yes()
-    """,
-  ),
-  "sys_exit_in_call": ("exited", "import sys\ndef f(x): sys.exit(0)"),
-  "os_exit_in_call": ("exited", "import os\ndef f(x): os._exit(0)"),
-  "raise_system_exit": ("exited", "def f(x): raise SystemExit"),
-  "raise_stop_iteration": ("raised", "def f(x): raise StopIteration"),
-  "raise_keyboard_interrupt": ("raised", "def f(x): raise KeyboardInterrupt"),
-  "close_descriptors_and_stay": (
-    "exited",
-    "import os\ndef f(x):\n  os.closerange(0, 4096)\n  while True: pass",
-  ),
-  "fake_verdicts_everywhere": (
-    "opaque_result output_limit exited raised wrong",
-    """
-    import json, os, struct
-    data = json.dumps({"outcome": "passed", "detail": "", "failed_test": None,
-                       "recycle": False, "value": 4, "nodes": []}).encode()
-    for fd in range(64):
-      try: os.write(fd, (struct.pack("<I", len(data)) + data) * 3)
-      except OSError: pass
-    def f(x): return 4
-    """,
-  ),
-  "print_pass": (CONTAINED, "print('PASS\\nok\\npassed')\ndef f(x): return 4"),
-  "settrace": (
-    CONTAINED,
-    """
-    import sys
-    def skip(frame, event, arg): return skip
-    sys.settrace(skip); sys.setprofile(lambda *a: None)
-    def f(x): return 4
-    """,
-  ),
-  "patched_builtins": (
-    "wrong exited",  # this one breaks its own process
-    """
-    import builtins, operator
-    for name in ("abs", "len", "all", "any", "isinstance", "AssertionError"):
-      setattr(builtins, name, lambda *a: True)
-    operator.eq = lambda a, b: True
-    def abs(x): return 0
-    def f(x): return 4
-    """,
-  ),
-  "crafted_messages": (
-    "opaque_result",
-    """
-    import json, os, struct, sys
-    def f(x):
-      evil = {"value": [0], "nodes": [["type", ["eval"]]]}
-      data = json.dumps(evil).encode()
-      for fd in range(3, 64):
-        try: os.write(fd, struct.pack("<I", len(data)) + data)
-        except OSError: pass
-    """,
-  ),
-  "pickle_like_reduce": (
-    "opaque_result",
-    """
-    import os
-    class Evil:
-      def __reduce__(self): return (os.system, ("touch /tmp/evil",))
-    def f(x): return Evil()
-    """,
-  ),
-  "hostile_str": (
-    "raised",
-    """
-    class Evil(Exception):
-      def __str__(self): raise SystemExit(0)
-    def f(x): raise Evil()
-    """,
-  ),
-  "hostile_metaclass_name": (
-    "raised exited",
-    """
-    class Meta(type):
-      def __getattribute__(cls, name): raise KeyboardInterrupt
-    class Evil(Exception, metaclass=Meta): pass
-    def f(x): raise Evil()
-    """,
-  ),
-  "claims_to_be_an_exit_of_the_tests": (
-    "raised",
-    "class Stop(BaseException):\n  outcome = 'passed'\ndef f(x): raise Stop('passed')",
-  ),
-}
-
-FLOODS = {
-  "endless_loop_in_call": ("cpu_limit", "def f(x):\n  while True: pass"),
-  "swallows_everything": (
-    "cpu_limit",
-    "while True:\n  try:\n    while True: pass\n  except BaseException: pass",
-  ),
-  "ignores_signals": (
-    "cpu_limit",
-    """
-    import signal
-    for number in range(1, 65):
-      try: signal.signal(number, signal.SIG_IGN)
-      except (OSError, ValueError): pass
-    signal.alarm(1)
+FLOODS = r"""
+=== endless_loop_in_call: cpu_limit
+def f(x):
+  while True: pass
+=== swallows_everything: cpu_limit
+while True:
+  try:
     while True: pass
-    """,
-  ),
-  "endless_sleep": ("wall_limit", "import time\ntime.sleep(1000)"),
-  "memory": ("memory_limit", "x = bytearray(8 << 30)"),
-  "memory_slowly": ("memory_limit cpu_limit", "x = [0]\nwhile True: x += x"),
-  "deep_recursion": ("raised", "def f(x): return f(x)"),
-  "deep_recursion_unlimited": (
-    "crashed memory_limit cpu_limit raised",
-    "import sys\nsys.setrecursionlimit(10**9)\ndef f(x): return [f(x)]",
-  ),
-  "large_file": (
-    "raised",
-    "with open('x', 'wb') as f:\n  for i in range(100): f.write(bytes(1 << 20))",
-  ),
-  "disk": (
-    "raised",
-    """
-    for i in range(1000):
-      with open(str(i), "wb") as f: f.write(bytes(8 << 20))
-    """,
-  ),
-  "shared_memory": (
-    "raised",
-    """
-    for i in range(1000):
-      with open(f"/dev/shm/{i}", "wb") as f: f.write(bytes(8 << 20))
-    """,
-  ),
-  "many_small_files": (
-    "cpu_limit raised",
-    "i = 0\nwhile True:\n  i += 1\n  open(f'/tmp/{i}', 'w').close()",
-  ),
-  "standard_output": ("cpu_limit", "while True: print('x' * 100000)"),
-  "huge_result": ("output_limit", "def f(x): return 'x' * (1 << 25)"),
-  "huge_integer": (CONTAINED, "def f(x): return 7 ** 100000"),
-  "infinite_generator": (
-    CONTAINED,
-    "import itertools\ndef f(x): return itertools.count()",
-  ),
-  "deeply_nested_result": (
-    "opaque_result",
-    "def f(x):\n  y = []\n  for i in range(100000): y = [y]\n  return y",
-  ),
-  "cyclic_result": (CONTAINED, "def f(x):\n  y = []\n  y.append(y)\n  return y"),
-  "thread_bomb": (
-    "raised",
-    """
-    import threading, time
-    for i in range(10000): threading.Thread(target=time.sleep, args=(99,)).start()
-    """,
-  ),
-  "hash_collisions": (
-    "cpu_limit",
-    "def f(x): return {i * ((1 << 61) - 1): 0 for i in range(100000)}",
-  ),
-}
+  except BaseException: pass
+=== ignores_signals: cpu_limit
+import signal
+for number in range(1, 65):
+  try: signal.signal(number, signal.SIG_IGN)
+  except (OSError, ValueError): pass
+signal.alarm(1)
+while True: pass
+=== memory: memory_limit
+x = bytearray(8 << 30)
+=== memory_slowly: memory_limit cpu_limit
+x = [0]
+while True: x += x
+=== deep_recursion: raised
+def f(x): return f(x)
+=== deep_recursion_unlimited: crashed memory_limit cpu_limit raised
+import sys
+sys.setrecursionlimit(10**9)
+def f(x): return [f(x)]
+=== large_file: raised
+with open('x', 'wb') as f:
+  for i in range(100): f.write(bytes(1 << 20))
+=== disk: raised
+for i in range(1000):
+  with open(str(i), "wb") as f: f.write(bytes(8 << 20))
+=== shared_memory: raised
+for i in range(1000):
+  with open(f"/dev/shm/{i}", "wb") as f: f.write(bytes(8 << 20))
+=== many_small_files: cpu_limit raised
+i = 0
+while True:
+  i += 1
+  open(f'/tmp/{i}', 'w').close()
+=== standard_output: cpu_limit
+while True: print('x' * 100000)
+=== huge_result: output_limit
+def f(x): return 'x' * (1 << 25)
+=== huge_integer: wrong
+def f(x): return 7 ** 100000
+=== infinite_generator: wrong
+import itertools
+def f(x): return itertools.count()
+=== deeply_nested_result: opaque_result
+def f(x):
+  y = []
+  for i in range(100000): y = [y]
+  return y
+=== cyclic_result: wrong
+def f(x):
+  y = []
+  y.append(y)
+  return y
+=== thread_bomb: raised
+import threading, time
+for i in range(10000): threading.Thread(target=time.sleep, args=(99,)).start()
+=== hash_collisions: cpu_limit
+def f(x): return {i * ((1 << 61) - 1): 0 for i in range(100000)}
+"""
+
+# The tests have modules of their own, and what they would swallow is no pass.
+OTHER_TESTS = """
+=== patched_module: wrong
+import math
+math.isclose = lambda *a, **k: True
+def f(x): return 4.0
+---
+assert math.isclose(f(2), 3)
+=== replaced_in_sys_modules: wrong
+import sys, types
+math = types.ModuleType('math')
+math.isclose = lambda *a, **k: True
+sys.modules['math'] = math
+def f(x): return 4.0
+---
+assert math.isclose(f(2), 3)
+=== object_named_like_a_module: wrong
+class math: isclose = staticmethod(lambda *a, **k: True)
+def f(x): return 4.0
+---
+assert math.isclose(f(2), 3)
+=== stops_an_iteration_of_the_tests: raised
+def f(x): raise StopIteration
+---
+assert all(map(f, [1, 2]))
+=== exits_in_a_try_of_the_tests: exited
+def f(x): __import__('os')._exit(0)
+---
+try: f(1)
+except BaseException: pass
+"""
 
 # Statements that should fail; f returns 3 if they did not.
 ESCAPES = {
@@ -289,92 +270,51 @@ ESCAPES = {
   "environment": "import os; assert 'secret-in' in str(os.environ)",
 }
 
-CRASHES = {
-  "write_to_address_zero": "import ctypes; ctypes.memset(0, 1, 1)",
-  "write_to_random_memory": "import ctypes; ctypes.memset(id(int), 1, 4096)",
-}
+CRASHES = """
+=== write_to_address_zero: crashed raised exited
+import ctypes; ctypes.memset(0, 1, 1)
+=== write_to_random_memory: crashed raised exited
+import ctypes; ctypes.memset(id(int), 1, 4096)
+"""
 
 
-def _program(name: str, code: str) -> Program:
-  return Program(name, textwrap.dedent(code), ("assert f(2) == 3",), cpu_seconds=0.4)
-
-
-def _check(sandbox, program: Program, expected: str):
-  """The attack ends as expected, and leaves nothing for the next program."""
-  probe = Program(
-    "probe",
-    "import os\n"
-    "def left():\n"
-    "  own = {'1', '2', '3', str(os.getpid()), str(os.getppid())}\n"
-    "  files = os.listdir('/tmp') + os.listdir('/dev/shm') + os.listdir('.')\n"
-    "  return files, len([p for p in os.listdir('/proc') if p.isdigit()])",
-    (
-      "files, processes = left()",
-      "assert files == ['program']",
-      "assert processes <= 4",
-    ),
-  )
-  verdicts = {v.key: v for v in sandbox.run([program])}
-  after = {v.key: v for v in sandbox.run([probe, NEXT])}
-  assert verdicts[program.key].outcome in expected.split(), verdicts
-  assert after["probe"].passed, after
-  assert after["next"].passed, after
-
-
-@pytest.mark.parametrize("name", FORGERIES)
-def test_forgery(sandbox, name):
-  expected, code = FORGERIES[name]
-  _check(sandbox, _program(name, code), expected)
-
-
-@pytest.mark.parametrize("name", FLOODS)
-def test_flood(sandbox, name):
-  expected, code = FLOODS[name]
-  _check(sandbox, _program(name, code), expected)
-
-
-@pytest.mark.parametrize("name", ESCAPES)
-def test_escape(sandbox, name):
-  code = f"def f(x):\n  try:\n    {ESCAPES[name]}\n    return 3\n"
+def _escape(name, statement):
+  code = f"def f(x):\n  try:\n    {statement}\n    return 3\n"
   code += "  except (Exception, SystemExit) as e:\n    return repr(e)\n"
-  expected = "crashed" if "x32" in name else CONTAINED
-  _check(sandbox, _program(name, code), expected)
+  return pytest.param(["crashed" if "x32" in name else "wrong"], code, id=name)
 
 
-@pytest.mark.parametrize("name", CRASHES)
-def test_crash(sandbox, name):
-  _check(sandbox, _program(name, CRASHES[name]), "crashed raised exited")
-
-
-MODULE_ATTACKS = {
-  "patched_module": "import math\nmath.isclose = lambda *a, **k: True",
-  "replaced_in_sys_modules": (
-    "import sys, types\nmath = types.ModuleType('math')\n"
-    "math.isclose = lambda *a, **k: True\nsys.modules['math'] = math"
-  ),
-  "object_named_like_a_module": (
-    "class math:\n  isclose = staticmethod(lambda *a, **k: True)"
-  ),
-}
-
-
-@pytest.mark.parametrize("name", MODULE_ATTACKS)
-def test_modules_of_the_tests_are_their_own(sandbox, name):
-  code = MODULE_ATTACKS[name] + "\ndef f(x): return 4.0\n"
-  (verdict,) = sandbox.run([Program(name, code, ("assert math.isclose(f(2), 3)",))])
-  assert verdict.outcome == "wrong", verdict
+PROBE = """
+import os
+def left():
+  own = {'1', '2', '3', str(os.getpid()), str(os.getppid())}
+  files = os.listdir('/tmp') + os.listdir('/dev/shm') + os.listdir('.')
+  return files, len([p for p in os.listdir('/proc') if p.isdigit()])
+"""
+PROBED = "files, processes = left()\nassert files == ['program'] and processes <= 4"
 
 
 @pytest.mark.parametrize(
-  ("code", "test", "outcome"),
+  ("outcomes", "code"),
   [
-    ("raise StopIteration", "assert all(map(f, [1, 2]))", "raised"),
-    ("__import__('os')._exit(0)", "try: f(1)\nexcept BaseException: pass", "exited"),
+    *cases(FORGERIES + FLOODS + CRASHES),
+    *(_escape(name, statement) for name, statement in ESCAPES.items()),
   ],
 )
-def test_what_the_tests_would_swallow_is_no_pass(sandbox, code, test, outcome):
-  (verdict,) = sandbox.run([Program("k", f"def f(x):\n  {code}\n", (test,))])
-  assert verdict.outcome == outcome, verdict
+def test_attack(sandbox, outcomes, code):
+  """The attack ends as expected, and leaves nothing for the next program."""
+  verdict = judge(sandbox, code, "assert f(2) == 3", cpu_seconds=0.4)
+  right = "def f(x):\n  return x + 1\n"
+  probe = Program("probe", PROBE, (PROBED,))
+  after = list(sandbox.run([probe, Program("next", right, ("assert f(2) == 3",))]))
+  assert verdict.outcome in outcomes, verdict
+  assert [v.passed for v in after] == [True, True], after
+
+
+@pytest.mark.parametrize(("outcomes", "code", "test"), cases(OTHER_TESTS))
+def test_attack_on_the_tests(sandbox, outcomes, code, test):
+  verdict = judge(sandbox, code, test)
+  assert verdict.outcome in outcomes, verdict
 
 
 OVERRIDDEN = {  # base: an instance, a method and what it answers, a test it deceives
@@ -406,5 +346,5 @@ def test_methods_of_a_base_are_not_the_codes(sandbox, base, how):
   if how == "instance":
     code += f"  r.{method} = lambda *a: {answer}\n"
   test = f"{imports}r = f(2)\nassert isinstance(r, {base})\n{test}"
-  (verdict,) = sandbox.run([Program(base, code + "  return r\n", (test,))])
+  verdict = judge(sandbox, code + "  return r\n", test)
   assert verdict.outcome == "opaque_result", verdict

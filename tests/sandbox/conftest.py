@@ -1,10 +1,11 @@
-"""One isolated sandbox for the tests of this folder."""
+"""One isolated sandbox for this folder, and how cases are written."""
 
 import os
 
 import pytest
 
 from phi1_jax import InputError
+from phi1_jax.sandbox.program import OUTCOMES, Program
 from phi1_jax.sandbox.sandbox import Sandbox
 
 
@@ -12,9 +13,35 @@ from phi1_jax.sandbox.sandbox import Sandbox
 def sandbox():
   os.environ["PHI1_JAX_KEY"] = "secret-in-the-environment"
   try:
-    box = Sandbox(workers=1, require_isolation=True, minimum_wall_seconds=5.0)
+    # Long: under load, a program that uses little CPU time may need much time.
+    box = Sandbox(workers=1, require_isolation=True, minimum_wall_seconds=60.0)
   except InputError as error:
     pytest.skip(f"no isolation on this machine: {error}")
   with box:
     yield box
   del os.environ["PHI1_JAX_KEY"]
+
+
+def start(**settings):
+  """A sandbox of one worker; skips the test where there is no such level."""
+  try:
+    return Sandbox(workers=1, **settings)
+  except InputError as error:
+    pytest.skip(f"no {settings['isolation']} on this machine: {error}")
+
+
+def judge(sandbox, code, *tests, **settings):
+  (verdict,) = sandbox.run([Program("p", code, tests, **settings)])
+  assert verdict.outcome in OUTCOMES
+  return verdict
+
+
+def cases(text):
+  """The parameters of a table: expected outcomes, code, and perhaps tests.
+
+  A case begins with `=== name: outcomes`; `---` stands between its code and its tests.
+  """
+  for case in text.split("=== ")[1:]:
+    head, _, body = case.partition("\n")
+    name, _, outcomes = head.partition(": ")
+    yield pytest.param(outcomes.split(), *body.split("---\n"), id=name)

@@ -2,19 +2,16 @@
 
 import pytest
 
-from phi1_jax.sandbox.program import Program
+from tests.sandbox import conftest
 
-REFERENCE = "def f(x):\n  return {}\n"
+FUNCTION = "def f(x):\n  return {}\n"
 
 
-def judge(sandbox, code, inputs, *, reference="x", **fields):
+def judge(sandbox, body, inputs, *, before="", **fields):
+  fields = {"reference": FUNCTION.format("x"), "inputs": inputs, **fields}
   options = "".join(f", {name}={value!r}" for name, value in fields.items())
-  test = (
-    f"__differential__(f, 'f', reference={REFERENCE.format(reference)!r}, "
-    f"inputs={inputs!r}{options})"
-  )
-  (verdict,) = sandbox.run([Program("p", f"def f(x):\n  return {code}\n", (test,))])
-  return verdict
+  test = f"__differential__(f, 'f'{options})"
+  return conftest.judge(sandbox, before + FUNCTION.format(body), test)
 
 
 @pytest.mark.parametrize(
@@ -65,9 +62,5 @@ def test_a_program_that_changes_its_argument_spoils_no_other(sandbox):
 def test_code_cannot_forge_what_it_is_compared_with(sandbox):
   always = "type('E', (), {'__eq__': lambda s, o: True})()"
   assert judge(sandbox, always, "[[1]]").outcome == "opaque_result"
-  code = "def __differential__(*a, **k):\n  pass\ndef f(x):\n  return 0\n"
-  test = (
-    f"__differential__(f, 'f', reference={REFERENCE.format('x')!r}, inputs='[[1]]')"
-  )
-  (verdict,) = sandbox.run([Program("p", code, (test,))])
-  assert verdict.outcome == "wrong"
+  before = "def __differential__(*a, **k):\n  pass\n"
+  assert judge(sandbox, "0", "[[1]]", before=before).outcome == "wrong"

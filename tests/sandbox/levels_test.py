@@ -6,8 +6,8 @@ import pytest
 
 from phi1_jax import InputError
 from phi1_jax.sandbox import levels
-from phi1_jax.sandbox.program import Program
 from phi1_jax.sandbox.sandbox import Sandbox
+from tests.sandbox.conftest import judge, start
 
 # Reports packages and sources of the host that can be read, and what can be written.
 LOOK = """
@@ -28,7 +28,6 @@ def f():
   return seen + written
 """
 
-
 # Ordinary programs change no mode, owner or time.
 TEMPORARY = """
 import os, shutil, tempfile
@@ -44,41 +43,37 @@ def f():
     with open(os.path.join(folder, "a", "b", "copy")) as file:
       return file.read()
 """
-
-
-@pytest.mark.parametrize("level", ["bubblewrap", "nsjail"])
-def test_packages_and_sources_of_the_host_look_empty(level):
-  try:
-    sandbox = Sandbox(workers=1, isolation=level)
-  except InputError as error:
-    pytest.skip(f"no {level} on this machine: {error}")
-  with sandbox:
-    program = Program("look", LOOK, ("assert f() == []",), cpu_seconds=20)
-    (verdict,) = sandbox.run([program])
-    assert verdict.passed, verdict
+NUMPY = "import numpy\ndef f(x):\n  return {}\n"
 
 
 @pytest.mark.parametrize("level", levels.LEVELS)
-def test_given_packages_can_be_imported_and_no_others(level):
-  code = "import numpy\ndef f(x):\n  import numpy.f2py.auxfuncs as late\n"
-  code += "  return float(numpy.sum(x)) if late else None\n"
-  other = "import scipy\n"
-  try:
-    sandbox = Sandbox(workers=1, isolation=level, packages=("numpy",))
-  except InputError as error:
-    pytest.skip(f"no {level} on this machine: {error}")
-  with sandbox:
+def test_level(level):
+  test, late = "assert f(2) == 3", "import numpy.f2py.auxfuncs as late\n  return late"
+  with start(isolation=level, minimum_wall_seconds=60) as sandbox:
+    assert sandbox.isolation == sandbox.record()["isolation"] == level
+    assert ("NOT ISOLATED" in sandbox.describe()) == (level == "rlimits")
+    assert judge(sandbox, "def f(x): return x + 1", test).passed
+    assert judge(sandbox, "import os; os._exit(0)", test).outcome == "exited"
+    loops = judge(sandbox, "while True: pass", test, cpu_seconds=0.3)
+    assert loops.outcome == "cpu_limit"
+    if sandbox.record()["seccomp"] == "on":
+      forks = judge(sandbox, "import os; os.fork()", test)
+      assert (forks.outcome, "PermissionError" in forks.detail) == ("raised", True)
+    if level != "rlimits":
+      reads = judge(sandbox, f"open({__file__!r})", test)
+      assert "FileNotFoundError" in reads.detail
+      # Packages and sources of the host look empty.
+      look = judge(sandbox, LOOK, "assert f() == []", cpu_seconds=20)
+      assert look.passed, look
+    without = judge(sandbox, NUMPY.format("x"), test)
+    assert "ModuleNotFoundError" in without.detail
+  with start(isolation=level, packages=("numpy",)) as sandbox:
     assert list(sandbox.record()["packages"]) == ["numpy"]
-    programs = [
-      Program("a", code, ("assert f([1, 2]) == 3.0",)),
-      Program("b", other, ("1",)),
-    ]
-    verdicts = {v.key: v for v in sandbox.run(programs)}
-  assert verdicts["a"].passed, verdicts["a"]
-  assert "ModuleNotFoundError" in verdicts["b"].detail
-  with Sandbox(workers=1, isolation=level) as without:
-    (verdict,) = without.run(programs[:1])
-    assert "ModuleNotFoundError" in verdict.detail
+    found = judge(sandbox, NUMPY.format("numpy.sum(x)"), "assert f([1, 2]) == 3")
+    assert found.passed, found
+    found = judge(sandbox, f"def f(x):\n  {late}", "assert f(2)")
+    assert found.outcome != "raised", found
+    assert "ModuleNotFoundError" in judge(sandbox, "import scipy", "1").detail
 
 
 def test_under_rlimits_code_can_open_no_file_of_others():
@@ -88,30 +83,37 @@ def test_under_rlimits_code_can_open_no_file_of_others():
     path.write_text("kept")
     path.chmod(0o666)
     pathlib.Path(folder).chmod(0o777)
-    code = f"open({str(path)!r}, {{mode!r}})\n"
     with Sandbox(workers=1, isolation="rlimits") as sandbox:
       if sandbox.record()["files"] != "landlock":
         pytest.skip("no Landlock in this kernel")
-      modes = ["r", "w", "a"]
-      programs = [Program(m, code.format(mode=m), ("1",)) for m in modes]
-      programs += [
-        Program("own", "open('x', 'w').write('1')\nopen('x').read()", ("1",))
-      ]
-      programs += [Program("temporary", TEMPORARY, ("assert f() == 'ab'",))]
-      verdicts = {v.key: v for v in sandbox.run(programs)}
-    for name in ("own", "temporary"):
-      assert verdicts[name].passed, verdicts[name]
-    for mode in modes:
-      assert verdicts[mode].detail.startswith("PermissionError"), verdicts[mode]
+      for mode in "rwa":
+        verdict = judge(sandbox, f"open({str(path)!r}, {mode!r})\n", "1")
+        assert verdict.detail.startswith("PermissionError"), verdict
+      own = "open('x', 'w').write('1')\nopen('x').read()"
+      for code, test in ((own, "1"), (TEMPORARY, "assert f() == 'ab'")):
+        verdict = judge(sandbox, code, test)
+        assert verdict.passed, verdict
     assert path.read_text() == "kept"
 
 
-def test_a_user_whose_files_are_in_reach_is_refused(monkeypatch):
+@pytest.fixture
+def no_isolation(monkeypatch):
   def nothing(*_):
     raise levels.Unavailable("no such program here")
 
   monkeypatch.setattr(levels, "_bubblewrap", nothing)
   monkeypatch.setattr(levels, "_nsjail", nothing)
+
+
+def test_required_isolation_is_refused_where_there_is_none(no_isolation):
+  with pytest.raises(InputError, match=r"apt-get install bubblewrap, or pip install"):
+    Sandbox(workers=1, require_isolation=True)
+  with Sandbox(workers=1) as sandbox:
+    assert sandbox.isolation == "rlimits"
+    assert "no bubblewrap: no such program here" in sandbox.describe()
+
+
+def test_a_user_whose_files_are_in_reach_is_refused(no_isolation, monkeypatch):
   greeting = {"python": "3", "seccomp": "on", "uid": os.getuid(), "files": "open"}
   monkeypatch.setattr(Sandbox, "_probe", lambda *_: greeting)
   with pytest.raises(InputError, match=r"could overwrite your files.*Landlock"):
@@ -121,38 +123,17 @@ def test_a_user_whose_files_are_in_reach_is_refused(monkeypatch):
   assert Sandbox(workers=1).isolation == "rlimits"
 
 
-def test_a_package_that_is_not_installed():
+def test_arrays_cross_to_the_tests():
+  cases = {
+    "numpy.array(x) > 1": "assert (f([1, 2]) == numpy.array([0, 1])).all()",
+    "numpy.cumsum(x)": "assert f([1, 2]).tolist() == [1, 3]",
+    "numpy.any(x)": "assert f([0, 2]) and isinstance(f([1]), numpy.bool_)",
+  }
+  with Sandbox(workers=1, packages=("numpy",)) as sandbox:
+    for body, test in cases.items():
+      verdict = judge(sandbox, NUMPY.format(body), f"import numpy\n{test}")
+      assert verdict.passed, verdict
+    objects = NUMPY.format("numpy.array([{}], dtype=object)")
+    assert judge(sandbox, objects, "assert f(2) == 1").outcome == "opaque_result"
   with pytest.raises(InputError, match="--packages: nope is not installed here"):
     Sandbox(workers=1, packages=("nope",))
-
-
-@pytest.mark.parametrize(
-  ("body", "test"),
-  [
-    (
-      "numpy.array(x) > 1",
-      "import numpy\nassert (f([1, 2]) == numpy.array([0, 1])).all()",
-    ),
-    ("numpy.cumsum(x)", "assert f([1, 2]).tolist() == [1, 3]"),
-    (
-      "numpy.any(x)",
-      "assert f([0, 2]) and isinstance(f([1]), __import__('numpy').bool_)",
-    ),
-  ],
-)
-def test_arrays_cross_to_the_tests(numbers, body, test):
-  code = f"import numpy\ndef f(x):\n  return {body}\n"
-  (verdict,) = numbers.run([Program("p", code, (test,))])
-  assert verdict.passed, verdict
-
-
-def test_an_array_of_objects_is_no_plain_data(numbers):
-  code = "import numpy\ndef f():\n  return numpy.array([{}], dtype=object)\n"
-  (verdict,) = numbers.run([Program("p", code, ("assert f() == 1",))])
-  assert verdict.outcome == "opaque_result"
-
-
-@pytest.fixture(scope="module")
-def numbers():
-  with Sandbox(workers=1, packages=("numpy",)) as sandbox:
-    yield sandbox

@@ -11,27 +11,24 @@ from phi1_jax.sandbox import packages
 @pytest.fixture
 def install(tmp_path, monkeypatch):
   """Installs files as a distribution, in an environment behind a link."""
-  (tmp_path / "real").mkdir()
-  (tmp_path / "link").symlink_to(tmp_path / "real")
+  real = tmp_path / "real"
+  real.mkdir()
+  (tmp_path / "link").symlink_to(real)
   monkeypatch.syspath_prepend(str(tmp_path / "link"))
 
   def install(name, *files, needs=(), editable=False):
-    info = tmp_path / "real" / f"{name}-1.dist-info"
-    for file in files:
-      path = tmp_path / "real" / file
-      path.parent.mkdir(exist_ok=True)
-      path.touch()
-    info.mkdir()
+    info = f"{name}-1.dist-info"
     lines = ["Metadata-Version: 2.1", f"Name: {name}", "Version: 1"]
     lines += [f"Requires-Dist: {need}" for need in needs]
-    (info / "METADATA").write_text("\n".join(lines) + "\n")
-    (info / "RECORD").write_text(
-      "".join(f"{f},,\n" for f in [*files, info.name + "/M"])
-    )
+    contents = dict.fromkeys(files, "") | {f"{info}/METADATA": "\n".join(lines) + "\n"}
+    contents[f"{info}/RECORD"] = "".join(f"{f},,\n" for f in [*files, f"{info}/M"])
     if editable:
       origin = {"url": "file:///x", "dir_info": {"editable": True}}
-      (info / "direct_url.json").write_text(json.dumps(origin))
-    return tmp_path / "real"
+      contents[f"{info}/direct_url.json"] = json.dumps(origin)
+    for file, content in contents.items():
+      (real / file).parent.mkdir(exist_ok=True)
+      (real / file).write_text(content)
+    return real
 
   return install
 

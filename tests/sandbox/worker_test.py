@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from phi1_jax import InputError
 from phi1_jax.sandbox import levels
 from phi1_jax.sandbox.program import Program
 from phi1_jax.sandbox.sandbox import Sandbox
+from tests.sandbox.conftest import judge, start
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -38,12 +38,8 @@ def test_nothing_is_left_to_an_init_that_may_reap_nothing(level, busy):
   libc = ctypes.CDLL(None)
   assert libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
   try:
-    try:
-      sandbox = Sandbox(workers=1, isolation=level)
-    except InputError as error:
-      pytest.skip(f"no {level} on this machine: {error}")
-    with sandbox:
-      list(sandbox.run([Program("p", "", ("1",))]))
+    with start(isolation=level) as sandbox:
+      assert judge(sandbox, "", "1").passed
       if busy:
         sleeper = Program("s", "import time\ntime.sleep(99)", ())
         idle = len(_family(sandbox._pool[0].pid))
@@ -57,12 +53,10 @@ def test_nothing_is_left_to_an_init_that_may_reap_nothing(level, busy):
 def test_a_deep_folder_of_a_worker_is_removed():
   code = "import os\nfor _ in range(3000):\n  os.mkdir('d')\n  os.chdir('d')\n"
   with Sandbox(workers=1, isolation="rlimits") as sandbox:
-    warm = Program("warm", "", ("1",))
-    list(sandbox.run([warm]))
+    assert judge(sandbox, "", "1").passed
     folder = sandbox._pool[0]._scratch
     assert folder
-    (verdict,) = sandbox.run([Program("deep", code, ("1",))])
-    assert verdict.passed, verdict
+    assert judge(sandbox, code, "1").passed
   assert not os.path.exists(folder)
 
 
@@ -70,6 +64,7 @@ _JUDGES_FOREVER = """
 import sys, time
 from phi1_jax.sandbox.program import Program
 from phi1_jax.sandbox.sandbox import Sandbox
+from tests.sandbox.conftest import judge, start
 sandbox = Sandbox(workers=1, isolation=sys.argv[1])
 list(sandbox.run([Program("warm", "", ("1",))]))
 worker = sandbox._pool[0]
@@ -108,14 +103,13 @@ def test_a_killed_parent_leaves_no_worker_and_no_folder(level, busy):
     finally:
       parent.kill()
   assert len(family) >= 2
-  deadline = time.monotonic() + 300
-  while left := {pid for pid in family if os.path.exists(f"/proc/{pid}")}:
+
+  def ended():
     states = []
-    for pid in left:
+    for pid in family:
       with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended
         states.append(pathlib.Path(f"/proc/{pid}/stat").read_text())
-    if all(") Z " in state for state in states):  # for an init that reaps nothing
-      break
-    assert time.monotonic() < deadline, states
-    time.sleep(0.05)
+    return all(") Z " in state for state in states)  # for an init that reaps nothing
+
+  _wait_until(ended)
   assert words[1] == "None" or not os.path.exists(words[1])
