@@ -15,29 +15,14 @@ STEPS = 16
 RUN = {"Train.total_steps": STEPS, "Train.log_every": 1, "Train.evaluate_every": 8}
 RUN |= {"Mesh.fsdp": -1, "Checkpoint.every": 4}
 RUN |= {"Model.embed_dim": 16, "Model.mlp_dim": 32}
-FILL = """
-import os, time
-
-def fill(setup, store):
-  def run(step, state):
-    while not (setup.workdir / "checkpoints" / "4").is_dir():
-      time.sleep(0.01)
-    disk = setup.workdir.parent
-    free = os.statvfs(disk)
-    with (disk / "other").open("wb") as file:  # leaves room for rows, not for a save
-      file.write(bytes(free.f_bavail * free.f_frsize - (48 << 10)))
-    return ()
-  return run
-"""
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, tiny_run, words_store):
-  """A folder with run.gin, a token store and hooks."""
+  """A folder with run.gin and a token store."""
   place = tmp_path_factory.mktemp("cloud")
   cache = {"Runtime.compilation_cache": str(place / "compiled")}
   (place / "run.gin").write_text(tiny_run({**RUN, **cache}))
-  (place / "fill_hook.py").write_text(FILL)
   words_store(place / "store", held_out_every=5)
   return place
 
@@ -158,33 +143,3 @@ def test_an_outage_ends_the_run_in_one_line_and_moves_nothing(cloud, place, alon
   assert objects(cloud, "run") >= before - {"summary.json"}
   finished(start(place, workdir))
   assert curve(workdir) == alone
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-  """A file system of 4 MiB; skips where mounting is not allowed."""
-  folder = tmp_path / "disk"
-  folder.mkdir()
-  words = ["mount", "-t", "tmpfs", "-o", "size=4M", "tmpfs", str(folder)]
-  try:
-    subprocess.run(words, check=True, capture_output=True)
-  except (OSError, subprocess.CalledProcessError) as error:
-    pytest.skip(f"cannot mount a small disk here: {error}")
-  yield folder
-  subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def test_a_disk_that_fills_up_during_a_save(place, small_disk):
-  """The last checkpoint stays whole; one line says what happened."""
-  flags = ["--gin.Runtime.hooks={'fill_hook:fill': 5}", "--gin.Checkpoint.every=2"]
-  flags += ["--gin.Checkpoint.keep_latest=99"]
-  environment = {"PYTHONPATH": f".:{os.environ.get('PYTHONPATH', '')}"}
-  workdir = small_disk / "run"
-  output = finished(start(place, workdir, *flags, environment=environment), 1)
-  assert "Traceback" not in output, output
-  (line,) = [line for line in output.split("\n") if line.startswith("error")]
-  assert "No space left" in line
-  assert output.count("could not be saved") == 2
-  (small_disk / "other").unlink()
-  output = finished(start(place, workdir))
-  assert "going on from step 4" in output, output

@@ -118,19 +118,6 @@ def test_two_slices_that_are_not_there(machines):
   assert found["bounds"]["dcn"] == across["all-reduce"]["bytes"] / (6.4e12 / 8 / 256)
 
 
-@needs_libtpu
-def test_what_does_not_fit(tiny):
-  """It is refused in the compiler's own words."""
-  # Parameters and moments of 2M tokens, 12 GiB, on every chip, and as many gradients.
-  settings = ("Mesh.data=8", "Mesh.fsdp=1", "Model.vocabulary_size=2000000")
-  settings += ("Train.sequences_per_device=1", "Model.remat=full")
-  big = (f"--gin.{setting}" for setting in settings)
-  _, error = run(tiny, *big, "--topology=v5e-8", code=2)
-  assert "v5e-8, 1 sequences per device, remat full: the compiler says" in error
-  assert "exceeds available HBM (15.75G)" in error
-  assert "use more devices" in error.splitlines()[-1]
-
-
 def test_simulated_gpus(tiny):
   text, log = run(tiny, "--topology=h100-4x2")
   assert "attention: xla (cpu, 256" in log
@@ -150,7 +137,6 @@ def test_simulated_gpus(tiny):
   [
     ({}, 60),
     ({"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}, 60),  # the limit stays
-    ({"XLA_PYTHON_CLIENT_MEM_FRACTION": ".9"}, 72),
     ({"XLA_CLIENT_MEM_FRACTION": "0.5"}, 40),
     ({"XLA_PYTHON_CLIENT_ALLOCATOR": "platform"}, 80),
   ],

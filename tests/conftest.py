@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -179,10 +180,7 @@ def gcs_server(tmp_path_factory):
 def gcs(gcs_server, request, tmp_path, monkeypatch):
   """The server, a folder of this test's own in it, and an empty local cache."""
   monkeypatch.setenv("PHI1_JAX_CACHE", str(tmp_path / "cache"))
-  gcs_server.folder = f"{gcs_server.url}/{request.node.nodeid.replace('/', '-')}"
-  gcs_server.folder = "".join(
-    letter if letter.isalnum() or letter in ":/-_." else "-"
-    for letter in gcs_server.folder
-  ).replace("gs-", "gs:")
+  name = re.sub(r"[^a-zA-Z0-9_.-]", "-", request.node.nodeid)
+  gcs_server.folder = f"{gcs_server.url}/{name}"
   yield gcs_server
   gcs_server.heal()

@@ -32,7 +32,7 @@ import numpy as np
 from phi1_jax import train
 from phi1_jax.cli import command
 from phi1_jax.parallel import hosts
-from phi1_jax.training import hooks, loop, setup, workdir
+from phi1_jax.training import hooks, setup, store, workdir
 
 make_mesh = setup.make_mesh
 setup.make_mesh = lambda config, _: make_mesh(
@@ -40,11 +40,11 @@ setup.make_mesh = lambda config, _: make_mesh(
 )
 workdir.SHARED_SECONDS = 3
 hosts.HEARTBEAT_SECONDS = 20  # Gloo does not always notice that its peer is dead
-make_batches = loop.train_batches
+make_batches = store.train_batches
 fault, _, name = os.environ.get("FAULT", "").partition(":")
 
 class Recorded:
-  def __init__(self, store, *, rows, start, **others):
+  def __init__(self, store, *, rows=None, start=0, **others):
     self.batches = make_batches(store, rows=rows, start=start, **others)
     self.step = start // others["batch_size"]
     self.numbers, self.close = rows, self.batches.close
@@ -71,7 +71,7 @@ def struck(*arguments, **named):
       os.kill(os.getpid(), getattr(signal, name))
     yield batch
 
-loop.train_batches, hooks.held_out_batches = Recorded, struck
+store.train_batches, hooks.held_out_batches = Recorded, struck
 command.run(train.main)
 """
 

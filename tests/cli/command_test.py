@@ -23,7 +23,7 @@ import jax
 print(jax.devices()[0].platform)
 """
 BODIES = {
-  "return 0": (0, ""),
+  "return print('日') or 0": (0, ""),
   "return command.PREEMPTED": (75, ""),
   "raise InputError('a: got 1, expected 2')": (2, "error: a: got 1, expected 2\n"),
   "raise command.PrintedError('a child said so')": (2, ""),
@@ -43,6 +43,7 @@ BODIES = {
 def test_exit_codes_and_last_lines():
   """Also: where only libtpu is installed, it does not look for a TPU or complain."""
   environment = {k: v for k, v in os.environ.items() if k != "JAX_PLATFORMS"}
+  environment["PYTHONIOENCODING"] = "ascii"  # text that it cannot show is escaped
   words = [sys.executable, "-c", ENDINGS, *BODIES]
   done = subprocess.run(
     words, capture_output=True, text=True, env=environment, check=True
@@ -57,7 +58,7 @@ def test_exit_codes_and_last_lines():
     assert stderr.startswith(text), body
     assert bool(stderr) == bool(text), body
   assert "libtpu" not in rest
-  assert len(done.stdout.split()) == 1
+  assert done.stdout.split()[0] == "\\u65e5"
 
 
 def test_a_reader_that_leaves_is_no_traceback():
@@ -129,7 +130,6 @@ def test_gin_files_in_the_cloud_name_the_same_work_directory(gcs, parser):
     ("--simulated_devices=0", "--simulated_devices: got 0"),
     ("", "--workdir"),
     ("--num_processes=2", "expected the first three together"),
-    ("--coordinator_address=a:1 --process_id=0", "the first three together"),
     ("--distributed --process_id=0", "--distributed alone"),
     (
       "--distributed --coordinator_address=a:1 --num_processes=2 --process_id=0",
@@ -138,10 +138,6 @@ def test_gin_files_in_the_cloud_name_the_same_work_directory(gcs, parser):
     (
       "--coordinator_address=a --num_processes=2 --process_id=0",
       "got 'a', expected HOST:PORT",
-    ),
-    (
-      "--coordinator_address=a:1 --num_processes=2 --process_id=2",
-      "got 2 of --num_processes=2",
     ),
   ],
 )

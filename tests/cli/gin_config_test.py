@@ -1,11 +1,18 @@
+"""Gin files and overrides; every recipe can be read, and its parts built."""
+
 import dataclasses
+from pathlib import Path
 
 import pytest
 
-from phi1_jax import InputError
+from evals.config import EvaluationConfig
+from evals.grading.asking import GradeConfig
+from evals.study.config import StudyConfig
+from phi1_jax import InputError, curate
 from phi1_jax.cli import gin_config
 from phi1_jax.data.config import DataConfig
-from phi1_jax.training.setup import CONFIGURABLES
+from phi1_jax.llm.config import LlmConfig
+from phi1_jax.training.setup import CONFIGURABLES, RunConfig
 
 
 @pytest.fixture
@@ -41,11 +48,8 @@ def load(tmp_path, run):
     ("Data.modules = 'a'", r"got 'a', expected .*such as .\('a',\)"),
     ("a/Train.seed = 3", r"^a/Train.seed: nothing reads a binding with a scope"),
     ("Train.seed = = 3", r"run.gin, line \d+: .*'Train.seed = = 3"),
-    ("Data.rates = {'a': 1", r"run.gin: a bracket or quote is never closed"),
     ("include 'gin/nope.gin'", r"^gin/nope.gin: no such gin file"),
-    ("Data.modules = 'a', 'b'", r"run.gin, line \d+: .*Data.modules"),
     ("Train.seed = @Mesh", r"Train.seed .*got '@Mesh'"),
-    ("Train.seed = @Nope()", r"'@Nope\(\)'"),
     ("import nope_module", r"run.gin, line \d+: No module named 'nope_module'"),
     ("Data.modules = (%STEPS, 'a')", r"Data.modules .*expected a tuple"),
     ("Data.rates = {[1]: 2.0}", r"run.gin: unhashable"),
@@ -80,14 +84,10 @@ def test_refuses_files(tmp_path, monkeypatch, files, named):
   ("text", "value"),
   [
     ("stores/a", "stores/a"),
-    ("'stores/a b'", "stores/a b"),
     ('"it\'s"', "it's"),
     ("a = b", "a = b"),
-    ("%", "%"),
-    ("ünï", "ünï"),
     ("(", "("),
     ("", None),
-    ("None", None),
   ],
 )
 def test_quoting_on_the_command_line(load, text, value):
@@ -128,8 +128,6 @@ def test_an_override_without_effect_is_refused(load, lines, bindings, expected):
   [
     ("A = 1\nB = %A\nTrain.seed = %B", [("A", "5")]),
     ("A = 5\nTrain.seed = %A  # once %B", []),
-    ("A = 1\nData.rates = {\n  'x': 1.0,\n}\nTrain.seed = %A", [("A", "5")]),
-    ("Train.seed = 4", [("Train.seed", "5")]),
     ("Train.seed = 5", [("STEPS", "40")]),  # the value that it has anyway
   ],
 )
@@ -198,3 +196,61 @@ def test_a_command_that_builds_one_part_reads_a_whole_run(load, run):
     assert load("", binding, parts=only, partial=True)
   with pytest.raises(InputError, match=r"^Train.batch_size: required but not bound"):
     load(text=run.replace("Train.batch_size = 4\n", ""))
+
+
+GIN = Path(__file__).parents[2] / "gin"
+# Batch, steps, peak rate, warmup and weight decay of the paper.
+PAPER = {
+  "pretrain": (1024, 36_000, 1e-3, 750, 0.1),
+  "finetune": (256, 6_000, 1e-4, 50, 0.01),
+}
+EVALUATIONS = {
+  "grade": {"Grade": GradeConfig, "Llm": LlmConfig},
+  **{key: {"Study": StudyConfig} for key in ("study", "study_full", "study_smoke")},
+}
+
+
+def names(folder):
+  """The recipes of a folder; study_recipe is a part of a run."""
+  return sorted(
+    path.stem for path in folder.glob("*.gin") if "_recipe" not in path.stem
+  )
+
+
+@pytest.mark.parametrize("name", names(GIN))
+def test_a_run(name):
+  parts = gin_config.load([f"gin/{name}.gin"], [], CONFIGURABLES)
+  config = RunConfig.from_parts(parts)
+  assert config.train.sequence_length <= config.model.max_length
+  if name in PAPER:
+    assert config.model.num_parameters() == 1_418_270_720
+    assert config.train.sequence_length == 2048
+    train, optimizer = config.train, config.optimizer
+    numbers = train.batch_size, train.total_steps, optimizer.peak_learning_rate
+    assert (*numbers, optimizer.warmup_steps, optimizer.weight_decay) == PAPER[name]
+
+
+@pytest.mark.parametrize("name", names(GIN / "evals"))
+def test_an_evaluation(name):
+  classes = EVALUATIONS.get(name, {"Evaluation": EvaluationConfig})
+  assert (
+    gin_config.load([f"gin/evals/{name}.gin"], [], classes).keys() == classes.keys()
+  )
+
+
+@pytest.mark.parametrize("name", names(GIN / "curate"))
+def test_a_curation(name):
+  file = f"gin/curate/{name}.gin"
+  bound = {line.split(".")[0] for line in Path(file).read_text().splitlines()}
+  classes = {n: c for n, c in curate.CONFIGURABLES.items() if n in bound}
+  files = [file]
+  if name == curate.ALL:
+    classes = {config.gin_name: config for _, config in curate.STAGES.values()}
+  elif len(classes) > 1:  # it goes after the file of any stage
+    files.insert(0, f"gin/curate/{curate.ALL}.gin")
+  assert gin_config.load(files, [], classes).keys() == classes.keys()
+
+
+def test_gin_is_no_package():
+  """An __init__.py there would shadow the library gin."""
+  assert not list(GIN.rglob("*.py"))

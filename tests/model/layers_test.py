@@ -1,6 +1,7 @@
-"""LayerNorm and projections against their formulas."""
+"""LayerNorm, projections and rotation by their formulas; sizes and what they imply."""
 
 import dataclasses
+import pathlib
 
 import flax.linen as nn
 import jax
@@ -10,7 +11,8 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from phi1_jax.model import layers
+from phi1_jax.cli import gin_config
+from phi1_jax.model import decoder, layers, rotary
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.parallel import sharding
 from phi1_jax.parallel.mesh import MeshConfig, make_mesh
@@ -123,3 +125,71 @@ def test_mlp_uses_the_tanh_gelu():
   np.testing.assert_allclose(
     layers.MLP(config).apply(params, x), gelu @ down["kernel"], atol=1e-6
   )
+
+
+def _x(dtype="float32"):
+  return jax.random.normal(jax.random.key(0), (2, 7, 3, 11), dtype)
+
+
+def test_rotates_pairs_as_complex_numbers_and_passes_the_other_dims():
+  x = np.asarray(_x())
+  rotated = np.asarray(rotary.rotate(_x(), *rotary.tables(7, 6, 100.0)))
+  pairs = x[..., :3] + 1j * x[..., 3:6]
+  angles = np.arange(7)[:, None] * 100.0 ** (-np.arange(3) / 3)
+  turned = pairs * np.exp(1j * angles)[:, None, :]
+  np.testing.assert_allclose(rotated[..., :3], turned.real, atol=1e-6)
+  np.testing.assert_allclose(rotated[..., 3:6], turned.imag, atol=1e-6)
+  np.testing.assert_array_equal(rotated[..., 6:], x[..., 6:])
+  # It computes in float32.
+  coarse, tables = _x("bfloat16"), rotary.tables(7, 6, 100.0)
+  exact = rotary.rotate(coarse.astype(jnp.float32), *tables).astype(jnp.bfloat16)
+  np.testing.assert_array_equal(rotary.rotate(coarse, *tables), exact)
+
+
+def test_products_depend_on_distance_only():
+  cos, sin = rotary.tables(9, 10, 100.0)
+  q, k = jnp.broadcast_to(_x()[:, :1, :2], (2, 2, 9, 2, 11))
+  scores = jnp.einsum(
+    "btnh,bsnh->bnts", rotary.rotate(q, cos, sin), rotary.rotate(k, cos, sin)
+  )
+  np.testing.assert_allclose(scores[..., 1:, 1:], scores[..., :-1, :-1], atol=2e-5)
+
+
+_GIN = pathlib.Path(__file__).parents[2] / "gin" / "models"
+
+
+def _model(file: str) -> ModelConfig:
+  return gin_config.load([f"models/{file}"], [], {"Model": ModelConfig})["Model"]
+
+
+@pytest.mark.parametrize(
+  ("file", "count"),
+  [
+    ("phi1.gin", 1_418_270_720),
+    ("phi1_small.gin", 356_794_368),
+    ("micro.gin", 2_566_784),
+    ("nano.gin", 1_055_488),
+  ],
+)
+def test_parameter_count_of_formula_file_and_tree(file, count):
+  config = _model(file)
+  shapes = jax.tree.leaves(decoder.parameter_shapes(config))
+  assert config.num_parameters() == count
+  assert sum(shape.size for shape in shapes) == count
+  first_line = (_GIN / file).read_text().splitlines()[0]
+  assert first_line.startswith(f"# {count:,} parameters")
+
+
+def test_flops_of_phi1():
+  config = _model("phi1.gin")
+  assert config.flops_per_token(2048) == pytest.approx(8.48e9, rel=1e-3)
+  # Without attention it is 6 per entry of a matrix that multiplies activations.
+  assert config.flops_per_token(0) == 6 * (24 * 12 * 2048**2 + 51200 * 2048)
+
+
+def test_shape_is_what_decides_the_parameters():
+  config = ModelConfig(31, 3, 4, 11, 6, 13, 17, 5)
+  for change in ({"mlp_dim": 18}, {"rope_base": 5.0}, {"param_dtype": "bfloat16"}):
+    assert dataclasses.replace(config, **change).shape() != config.shape()
+  for change in ({"dropout_rate": 0.0}, {"dtype": "float32"}, {"max_length": 9}):
+    assert dataclasses.replace(config, **change).shape() == config.shape()

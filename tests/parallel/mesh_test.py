@@ -1,17 +1,22 @@
-"""Mesh shapes, and where slices and nodes lie in them."""
+"""Mesh shapes, where slices and nodes lie in them, and how arrays lie on them."""
 
 import dataclasses
 import importlib.util
 import os
 import re
+import socket
 import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
+from jax.sharding import PartitionSpec
 
 from phi1_jax import InputError
+from phi1_jax.parallel import hosts, sharding
 from phi1_jax.parallel.mesh import MeshConfig, arrange, make_mesh
 from phi1_jax.planning import topology
 
@@ -142,3 +147,83 @@ def test_a_cpu_is_split_where_nothing_else_says_how(environment, number):
   given = {**os.environ, "XLA_FLAGS": "", **environment}
   done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, env=given)
   assert int(done.stdout) == number
+
+
+def boxed(shape, names):
+  return nn.Partitioned(jax.ShapeDtypeStruct(shape, jnp.float32), names)
+
+
+@pytest.mark.parametrize(
+  ("names", "spec"),
+  [
+    (("vocab", "embed"), PartitionSpec("tensor", "fsdp")),
+    (("embed", "mlp"), PartitionSpec("fsdp", "tensor")),
+    (("layers", "embed", "qkv", "heads", "head_dim"), (None, "fsdp", None, "tensor")),
+    (("norm",), PartitionSpec(None)),
+    # The batch is split over fsdp already, so the activation's width stays whole.
+    (("batch", "length", "embed"), (("data", "fsdp"),)),
+  ],
+)
+def test_words_to_axes(names, spec):
+  mesh = make_mesh(MeshConfig(2, 2, 2))
+  tree = {"x": boxed((8,) * len(names), names)}
+  found = sharding.shardings(tree, mesh)["x"].spec
+  pad = (None,) * len(names)
+  assert (*found, *pad)[: len(names)] == (*spec, *pad)[: len(names)]
+
+
+def test_what_does_not_divide_is_named():
+  mesh = make_mesh(MeshConfig(1, 1, 8))
+  tree = {"mlp": {"up": boxed((16, 12), ("embed", "mlp"))}}
+  message = "tensor=8 does not divide 12 in parameter mlp/up"
+  with pytest.raises(InputError, match=message):
+    sharding.shardings(tree, mesh)
+
+
+class _Elsewhere:
+  """A sharding of which this host has the devices of some rows only."""
+
+  def __init__(self, rows):
+    self.rows = rows
+
+  def addressable_devices_indices_map(self, shape):
+    return {i: (rows,) for i, rows in enumerate(self.rows)}
+
+
+def test_rows_of_a_host_whose_devices_lie_apart(monkeypatch):
+  """The first host of a v5e 4x4: its devices are 0, 1, 6 and 15 of the mesh."""
+  rows = [slice(2 * place, 2 * place + 2) for place in (15, 0, 6, 1)]
+  monkeypatch.setattr(sharding, "batch_sharding", lambda mesh: _Elsewhere(rows))
+  found = sharding.host_rows(None, 32)
+  assert found.tolist() == [0, 1, 2, 3, 12, 13, 30, 31]
+
+
+def test_one_host_meets_nobody():
+  assert (hosts.index(), hosts.count(), hosts.is_first()) == (0, 1, True)
+  assert hosts.exchange("a", {"b": 1}) == [{"b": 1}]
+  hosts.post("stop")
+  assert not hosts.posted("stop")
+  with pytest.raises(InputError, match=r"^mine$"), hosts.shared_errors("a"):
+    raise InputError("mine")
+
+
+def test_a_port_that_is_taken():
+  with (
+    socket.create_server(("", 0)) as server,
+    pytest.raises(InputError, match="Address already in use"),
+  ):
+    hosts._check_port(server.getsockname()[1], "refused")
+
+
+def test_nobody_to_join():
+  """The runtime aborts where the time to join is over: one line, and exit code 1."""
+  with socket.create_server(("", 0)) as server:
+    port = server.getsockname()[1]
+  program = (
+    f"from phi1_jax.parallel import hosts;hosts.join('localhost:{port}', 2, 1, limit=1)"
+  )
+  run = subprocess.run(
+    [sys.executable, "-c", program], capture_output=True, text=True, timeout=300
+  )
+  assert run.returncode == 1, run.stderr
+  assert run.stderr.splitlines()[-1].startswith("error: --coordinator_address: cannot")

@@ -12,16 +12,7 @@ from phi1_jax.text import tokenizer as tokenizers
 
 # Sharp enough logits that a random model's texts differ from prompt to prompt.
 CONFIG = ModelConfig(
-  vocabulary_size=320,
-  num_layers=2,
-  num_heads=4,
-  head_dim=8,
-  rotary_dim=4,
-  embed_dim=24,
-  mlp_dim=40,
-  max_length=128,
-  initializer_range=0.3,
-  dtype="float32",
+  *(320, 2, 4, 8, 4, 24, 40, 128), initializer_range=0.3, dtype="float32"
 )
 
 

@@ -1,10 +1,14 @@
+"""Choosing tokens, and where a text ends."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from phi1_jax import InputError
-from phi1_jax.sampling import methods
+from phi1_jax.sampling import methods, stopping
 
 LOGITS_V = jnp.log(jnp.asarray([0.05, 0.4, 0.1, 0.25, 0.2]))
 
@@ -65,3 +69,29 @@ def test_a_row_draws_by_its_own_key_alone():
     part = slice(row, row + 1)
     alone = methods.Method(1.0).choose(logits_BV[part], keys[part])
     assert alone.tolist() == together[part].tolist()
+
+
+@pytest.mark.parametrize(
+  ("text", "stops", "expected"),
+  [
+    ("a\ndef f", ["\ndef", "\nif"], ("a", "\ndef")),
+    ("a\nif\ndef f", ["\ndef", "\nif"], ("a", "\nif")),
+    ("no stop here", ["\ndef"], ("no stop here", None)),
+    ("no stop here", [], ("no stop here", None)),
+    ("x###y", ["#", "###"], ("x", "###")),  # the longest of those at one place
+    ("\ndef", ["\ndef"], ("", "\ndef")),
+  ],
+)
+def test_cut(text, stops, expected):
+  assert stopping.cut(text, stops) == expected
+
+
+@given(st.text("ab\n", max_size=12), st.text("ab\n", max_size=12))
+def test_what_is_settled_is_never_taken_back(text, more):
+  stops = ["\nab", "bb", "aba"]
+  before, found = stopping.cut(text, stops)
+  if found is None:
+    shown = text[: stopping.settled(text, stops)]
+    assert stopping.cut(text + more, stops)[0].startswith(shown)
+  else:
+    assert stopping.cut(text + more, stops)[0] == before

@@ -1,4 +1,4 @@
-"""Paths, whole files, retries and the mirror, local and on a real GCS protocol."""
+"""Paths, whole files, lines, retries and the mirror, local and on the protocol of GCS."""
 
 import contextlib
 import errno
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from phi1_jax import InputError, storage
-from phi1_jax.storage import retry
+from phi1_jax.storage import JsonLines, read_lines, retry
 
 
 @pytest.mark.parametrize(
@@ -164,22 +164,6 @@ def test_mirror_uploads_what_changed(gcs):
   assert storage.read_lines(folder / "rows.jsonl") == [{"a": 1}, {"a": 2}]
 
 
-def test_mirror_leaves_out_a_file_that_vanishes(gcs, monkeypatch):
-  mirror = storage.Mirror(storage.parse(f"{gcs.folder}/run"))
-  copy = storage.files.copy
-
-  def vanishing(source, target):
-    if source.name == "a":
-      source.unlink()
-    copy(source, target)
-
-  monkeypatch.setattr(storage.files, "copy", vanishing)
-  (mirror.local / "a").write_text("a")
-  (mirror.local / "b").write_text("b")
-  mirror.upload()
-  assert storage.names(storage.parse(f"{gcs.folder}/run")) == ["b"]
-
-
 def test_two_mirrors_of_a_folder_do_not_disturb_each_other(gcs):
   folder = storage.parse(f"{gcs.folder}/run")
   storage.write_text(folder / "a.txt", "a")
@@ -263,3 +247,46 @@ def test_rows_wait_in_memory_while_the_disk_is_full(tmp_path, monkeypatch):
   full[0] = True
   with pytest.raises(OSError, match="No space"), storage.JsonLines(path) as rows:
     rows.append({})
+
+
+ROWS = [{"key": "a", "text": "é\n"}, {"key": "b"}, {"key": "c", "n": 1.5}]
+
+
+def test_a_torn_line_is_cut_off_wherever_it_was_torn(tmp_path):
+  path = tmp_path / "x.jsonl"
+  with JsonLines(path) as journal:
+    for row in ROWS:
+      journal.append(row)
+  whole = path.read_bytes()
+  for size in range(len(whole) + 1):
+    path.write_bytes(whole[:size])
+    kept = whole[:size].count(b"\n")
+    assert read_lines(path) == ROWS[:kept]
+    with JsonLines(path) as journal:
+      assert journal.rows == ROWS[:kept]
+      for row in ROWS[kept:]:
+        journal.append(row)
+    assert path.read_bytes() == whole
+
+
+def test_a_killed_process_loses_no_line(tmp_path):
+  code = (
+    "import os, pathlib, sys\n"
+    "from phi1_jax.storage import JsonLines\n"
+    "journal = JsonLines(pathlib.Path(sys.argv[1]), every=1e9)\n"
+    "for number in range(7):\n"
+    "  journal.append({'number': number})\n"
+    "os.kill(os.getpid(), 9)\n"
+  )
+  path = tmp_path / "x.jsonl"
+  ended = subprocess.run([sys.executable, "-c", code, path], check=False)
+  assert ended.returncode == -9
+  assert [row["number"] for row in read_lines(path)] == list(range(7))
+
+
+@pytest.mark.parametrize("line", ["[1]", "{", '"x"', "\0\0"])
+def test_a_damaged_line_is_named(tmp_path, line):
+  path = tmp_path / "x.jsonl"
+  path.write_text(f'{{"key": 1}}\n{line}\n{{"key": 2}}\n')
+  with pytest.raises(InputError, match=r"x\.jsonl, line 2: got .*; change or delete"):
+    JsonLines(path)

@@ -31,19 +31,6 @@ def test_what_is_not_finite_is_null(tmp_path):
   assert strict(tmp_path / "summary.json") == {**expected, "x": {"y": [1, None]}}
 
 
-@pytest.mark.parametrize("torn", ['{"step": 4, "lo', '{"step": 4}', "\x00\x00"])
-def test_a_torn_last_line_is_dropped(tmp_path, torn):
-  path = tmp_path / "metrics.jsonl"
-  for first, last in ((1, 3), (4, 4)):
-    with Recorder(tmp_path, resumed_at=first - 1 or None) as recorder:
-      for step in range(first, last + 1):
-        recorder.write(step, {"loss": float(step)})
-    if last == 3:
-      path.open("a").write(torn)
-    assert steps(path) == [*range(1, last + 1)]
-  assert path.read_text().endswith('{"step": 4, "loss": 4.0}\n')
-
-
 @pytest.mark.parametrize("line", ["loss 3.2", "[1]", '{"loss": 1}', '{"step": "a"}'])
 def test_a_file_of_something_else_is_refused(tmp_path, line):
   path = tmp_path / "metrics.jsonl"

@@ -72,43 +72,6 @@ def test_a_dry_run_prints_commands_and_runs_nothing(cloud, script, flags):
 
 
 @pytest.mark.parametrize(
-  ("script", "flags", "state"),
-  [
-    ("create", ["--type=v4-8", "--every=0"], None),
-    ("setup_host", ["--mount=true && echo 'it''s mounted'"], "READY"),
-    ("run", RUN, "READY"),
-    ("fetch", ["--workdir=/work"], "READY"),
-  ],
-)
-def test_what_a_dry_run_prints_is_what_a_run_does(ready, script, flags, state):
-  """Pasted into a shell, the lines send gcloud what the script itself sends."""
-  ready.write("created-tpu-vm", "READY")
-  ready.workers(2)
-  shutil.copytree(ready.root / "worker-0", ready.root / "worker-1")
-  sent = []
-  for paste in (False, True):
-    for index in range(2):
-      ready.outcomes("0@10", worker=index)
-    (ready.root / "tpu-vm").unlink(missing_ok=True)
-    if state:
-      ready.write("tpu-vm", state)
-    if paste:
-      lines = ready.run(script, *TPU, "--dry_run", *flags).stdout
-      path = f"{ready.root}/bin:/usr/bin:/bin"
-      folder = ready.root / "clone"
-      subprocess.run(["bash", "-c", lines], cwd=folder, env={"PATH": path})
-    else:
-      ready.run(script, *TPU, *flags)
-    if script == "run":
-      names = [f"worker-{index}/phi1_jax_run/exit_code" for index in range(2)]
-      ready.wait_for(*names)
-      for name in names:
-        (ready.root / name).unlink()
-    sent.append(ready.calls())
-  assert sent[0] == sent[1] != []
-
-
-@pytest.mark.parametrize(
   ("chips", "version"),
   [
     ("v6e-8", "v2-alpha-tpuv6e"),
@@ -318,25 +281,6 @@ def test_setup_and_run_on_all_workers(cloud):
     assert (home / "phi1_jax_run" / "exit_code").read_text() == "0\n"
     log = (home / "phi1_jax_run" / "log").read_text()
     assert f"training in {home}/phi1_jax\n" in log
-
-
-def test_setting_up_again_drops_old_modules_and_keeps_what_lies_beside(cloud):
-  """A worker with an old Python gets a new one from uv, once."""
-  cloud.write("tpu-vm", "READY")
-  cloud.write("old_python")
-  assert cloud.run("setup_host", *TPU).returncode == 0
-  home = cloud.root / "worker-0"
-  copy = home / "phi1_jax"
-  (copy / "tpu" / "old.sh").touch()
-  (copy / "stores").mkdir()
-  assert cloud.run("setup_host", *TPU).returncode == 0
-  assert not (copy / "tpu" / "old.sh").exists()
-  assert (copy / "stores").exists()
-  lines = [line for line in cloud.python() if "worker 0: " in line]
-  uv = f"-m uv venv --quiet --seed --python 3.11 {home}/phi1_jax_environment"
-  assert lines[0] == "worker 0: -m pip install --quiet --user uv"
-  assert [line for line in lines if " venv " in line] == [f"worker 0: {uv}"]
-  assert lines[2] == "worker 0: -m pip install --quiet -c constraints.txt -e .[tpu]"
 
 
 def test_no_trainer_is_started_beside_another(ready):
