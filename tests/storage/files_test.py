@@ -1,4 +1,4 @@
-"""Paths, whole files, lines, retries and the mirror, local and on the protocol of GCS."""
+"""Paths, whole files, lines, retries and the mirror, local and on GCS's protocol."""
 
 import contextlib
 import errno
