@@ -153,3 +153,8 @@ def test_flags_that_cannot_be_meant(parser, flags, message):
 
   with pytest.raises(InputError, match=message):
     start()
+
+
+def test_help_does_not_wait_for_jax():
+  code = "import sys, phi1_jax.compile, phi1_jax.train; sys.exit('jax' in sys.modules)"
+  assert subprocess.run([sys.executable, "-c", code]).returncode == 0
