@@ -4,12 +4,11 @@ import contextlib
 import dataclasses
 
 import jax
-import numpy as np
 import pytest
 
 from phi1_jax.checkpoint.manager import CheckpointConfig
 from phi1_jax.data.config import DataConfig
-from phi1_jax.data.token_store import ShardWriter, TokenStore, finish
+from phi1_jax.data.token_store import TokenStore
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.optim.config import OptimizerConfig
 from phi1_jax.parallel.mesh import MeshConfig
@@ -18,17 +17,7 @@ from phi1_jax.training.config import RuntimeConfig, TrainConfig
 from phi1_jax.training.setup import RunConfig, make_setup
 
 LENGTH = 16
-MODEL = ModelConfig(
-  vocabulary_size=64,
-  num_layers=2,
-  num_heads=8,
-  head_dim=4,
-  rotary_dim=2,
-  embed_dim=16,
-  mlp_dim=32,
-  max_length=LENGTH,
-  dtype="float32",
-)
+MODEL = ModelConfig(*(64, 2, 8, 4, 2, 16, 32, LENGTH), dtype="float32")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -43,25 +32,10 @@ def compile_once(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory) -> TokenStore:
-  """Two tasks of documents that end with 0; a task's text has few different words."""
+def store(tmp_path_factory, words_store) -> TokenStore:
+  """Two tasks of documents that end with 0."""
   directory = tmp_path_factory.mktemp("tokens") / "store"
-  random = np.random.default_rng(0)
-  shards = []
-  for index, (task, low, high) in enumerate([("code", 1, 12), ("text", 30, 50)]):
-    writer = ShardWriter(directory, index, 2, task)
-    for number in range(120):
-      words = random.integers(low, high, random.integers(3, 30))
-      held_out = number % 20 == 0
-      writer.add([*words.tolist(), 0], num_bytes=3 * len(words), held_out=held_out)
-    shards.append(writer.close())
-  tokenizer = {"name": "words", "digest": "d", "eos_id": 0, "vocabulary_size": 50}
-  fields = {
-    "mixture": "words",
-    "tasks": {"code": {"rate": "by_size"}, "text": {"rate": "by_size"}},
-    "tokenizer": tokenizer,
-  }
-  finish(directory, fields, shards)
+  words_store(directory, tasks=("code", "text"), documents=120)
   return TokenStore.open(directory)
 
 

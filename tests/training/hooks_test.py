@@ -47,31 +47,6 @@ STATE = types.SimpleNamespace(params={})
 
 
 @pytest.mark.parametrize(
-  ("opens", "lasts", "first", "window"),
-  [
-    (3, 2, 0, (3, 5)),
-    (8, 5, 0, (8, 10)),  # the end of the run closes it
-    (3, 2, 4, None),  # the run went on within the window
-    (None, 5, 0, None),
-  ],
-)
-def test_profile(tiny, monkeypatch, opens, lasts, first, window):
-  calls = []
-  monkeypatch.setattr(jax.profiler, "start_trace", lambda path: calls.append(path))
-  monkeypatch.setattr(jax.profiler, "stop_trace", lambda: calls.append("stop"))
-  runtime = {"profile_at": opens, "profile_steps": lasts}
-  setup = tiny(train={"total_steps": 10}, runtime=runtime)
-  hook, seen = hooks.profile(setup), []
-  for step in range(first, 11):
-    if hook.due(step, 10):
-      before = len(calls)
-      assert dict(hook.run(step, STATE)) == {}
-      seen += [step] * (len(calls) - before)
-  assert seen == list(window or ())
-  assert calls == ([str(setup.workdir / "profile"), "stop"] if window else [])
-
-
-@pytest.mark.parametrize(
   ("arguments", "steps"),
   [
     ({}, [10]),

@@ -2,7 +2,6 @@ import contextlib
 import dataclasses
 import errno
 import json
-import logging
 import os
 import signal
 from pathlib import Path
@@ -220,13 +219,6 @@ def test_held_out_loss_is_the_mean_over_the_store(tiny, store, monkeypatch):
   assert values["eval/bits_per_byte"] == pytest.approx(bits, rel=1e-5)
 
 
-def test_nothing_held_out(tiny, store, caplog, monkeypatch):
-  monkeypatch.setattr(type(store), "stream", lambda *_: ())
-  with caplog.at_level(logging.WARNING):
-    assert dict(hooks.held_out_loss(tiny(), store).run(0, None)) == {}
-  assert "no held-out text" in caplog.text
-
-
 @pytest.mark.parametrize(
   ("mesh", "at_once"), [((1, 1, 1), 1), ((2, 2, 1), 2), ((1, 4, 2), None)]
 )
@@ -286,12 +278,6 @@ def test_the_best_checkpoints_stay(tiny, last, stay, run):
   assert saved(setup) == stay
   with pytest.raises(InputError, match="keep_best"):
     tiny(checkpoint=kept, train={"evaluate_every": 3})
-
-
-def test_a_save_every_so_many_minutes(tiny, train):
-  setup = tiny(checkpoint={"every": 1000, "every_minutes": 1e-9, "keep_latest": 99})
-  assert train(setup)
-  assert {*saved(setup)} >= {1, 2, 11, 12}
 
 
 @pytest.mark.parametrize("where", ["evaluation", "hook"])
