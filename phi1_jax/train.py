@@ -56,6 +56,7 @@ def _train(arguments: argparse.Namespace) -> int:
   from phi1_jax.training.metrics import DivergedError
   from phi1_jax.training.preemption import StopSignal
 
+  memory.keep_freed_memory()
   # ---- Read the configuration, and set the run up; nothing is allocated yet.
   with hosts.shared_errors("reading the configuration"):
     files, bindings = arguments.gin_files, arguments.gin_bindings
@@ -76,7 +77,6 @@ def _train(arguments: argparse.Namespace) -> int:
 
   with StopSignal() as stop, workdirs.opened(run, stop) as run:
     workdirs.use_compilation_cache(run)
-    memory.keep_freed_memory()
     hooks.serve_profiles(run)
     with hosts.shared_errors("looking for checkpoints"):
       preflight.check_start(run)

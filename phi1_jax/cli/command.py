@@ -184,11 +184,16 @@ def leave_tpu_alone() -> None:
   """
   if "JAX_PLATFORMS" in os.environ or importlib.util.find_spec("libtpu") is None:
     return
-  devices = ("accel*", "vfio/[0-9]*", "nvidia[0-9]*", "kfd")
-  if not any(found for pattern in devices for found in Path("/dev").glob(pattern)):
+  if not has_accelerator():
     os.environ["JAX_PLATFORMS"] = "cpu"
     if "jax" in sys.modules:  # JAX has already read the environment
       sys.modules["jax"].config.update("jax_platforms", "cpu")
+
+
+def has_accelerator() -> bool:
+  """Return whether this machine has a TPU or GPU, without asking its runtime."""
+  devices = ("accel*", "vfio/[0-9]*", "nvidia[0-9]*", "kfd")
+  return any(found for pattern in devices for found in Path("/dev").glob(pattern))
 
 
 def add_hosts(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 
 from phi1_jax import InputError
+from phi1_jax.cli import command
 from phi1_jax.parallel import compiler, sharding
 from phi1_jax.training.setup import Setup
 from phi1_jax.training.state import bytes_per_device
@@ -57,14 +58,19 @@ def step_memory(compiled: jax.stages.Compiled | None, setup: Setup) -> StepMemor
 
 
 def keep_freed_memory() -> None:
-  """Make glibc keep memory that a CPU step frees; do nothing on other devices.
+  """Make glibc keep memory that a CPU step frees; do nothing for other devices.
 
   XLA allocates a step's temporaries in one piece. By default malloc returns it to the
   system after every step, and the system clears it page by page for the next: a
   quarter of the quickstart model's step (docs/log).
+
+  Call it before JAX looks for devices: threads that have allocated before go on as
+  they did.
   """
   libc = ctypes.CDLL(None)
-  if jax.default_backend() == "cpu" and hasattr(libc, "gnu_get_libc_version"):
+  asked: str | None = getattr(jax.config, "jax_platforms", None)
+  on_cpu = asked == "cpu" or not command.has_accelerator()
+  if on_cpu and hasattr(libc, "gnu_get_libc_version"):
     for option, value in _MALLOC_OPTIONS.items():
       libc.mallopt(option, value)
 

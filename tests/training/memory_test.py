@@ -1,57 +1,37 @@
-import types
-from contextlib import nullcontext
+"""Memory of a step on a CPU, in a process of its own: its allocator keeps settings."""
 
-import jax
-import pytest
+import subprocess
+import sys
 
-from phi1_jax import InputError
-from phi1_jax.training import memory
-from phi1_jax.training.memory import GIB
+from phi1_jax.telemetry.writers import read_metrics
 
+HOOK = """
+import resource
 
-def compiled(temporary):
-  """What a compiled step tells of its memory."""
-  analysis = types.SimpleNamespace(temp_size_in_bytes=temporary)
-  return types.SimpleNamespace(memory_analysis=lambda: analysis)
-
-
-def test_a_step_is_state_batch_and_temporary(tiny, monkeypatch):
-  """What does not fit is refused with its sizes."""
-  setup = tiny(mesh=(2, 4, 1))
-  need = memory.step_memory(compiled(2 * GIB), setup)
-  parameters = setup.config.model.num_parameters()
-  assert need.batch == 2 * 17 * 4  # two of the sixteen rows, int32
-  assert 3 * 4 * parameters / 4 < need.state < 3 * 4 * parameters / 2
-  assert (need.temporary, memory.step_memory(None, setup).temporary) == (2 * GIB, 0)
-  assert memory.device_memory() == memory.host_memory() // 8  # devices share the host
-  refusal = "state 0.0 GiB . temporary 5.0 GiB exceed its 3.0 GiB"
-  for temporary, have, message in (
-    (2 * GIB, 3 * GIB, None),
-    (5 * GIB, 3 * GIB, f"{parameters:,} parameters are .*{refusal}"),
-    (None, 1000, "too large for one cpu device"),  # before anything is compiled
-    (10**6 * GIB, None, None),  # nobody knows
-  ):
-    monkeypatch.setattr(memory, "device_memory", lambda have=have: have)
-    refused = pytest.raises(InputError, match=message) if message else nullcontext()
-    with refused:
-      memory.check_fits(temporary and compiled(temporary), setup)
+def faults(setup, store):
+  count = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+  return lambda step, state: {"faults": count()}.items()
+"""
 
 
-@pytest.mark.parametrize(
-  ("text", "error"),
-  [
-    ("RESOURCE_EXHAUSTED: 20.00G of 15.75G hbm\nlong", InputError),
-    ("INTERNAL: something", jax.errors.JaxRuntimeError),
-  ],
-)
-def test_the_compiler_says_no(tiny, text, error):
-  class Step:
-    def lower(self, *_):
-      raise jax.errors.JaxRuntimeError(text)
-
-  with pytest.raises(error) as raised:
-    memory.compile_step(Step(), tiny())
-  if error is InputError:
-    assert str(raised.value).endswith(
-      "device: RESOURCE_EXHAUSTED: 20.00G of 15.75G hbm"
-    )
+def test_steps_reuse_their_memory(tmp_path, tiny_run, words_store):
+  """Otherwise the system would clear all of it again for each step."""
+  words_store(tmp_path / "store", documents=200)
+  (tmp_path / "memory_hook.py").write_text(HOOK)
+  sizes = {"Train.batch_size": 16, "Train.sequence_length": 128}
+  sizes |= {"Model.max_length": 128, "Model.mlp_dim": 1024, "Train.total_steps": 201}
+  hooks = {"Runtime.hooks": {"memory_hook:faults": 100}}
+  (tmp_path / "run.gin").write_text(tiny_run(sizes | hooks))
+  words = [
+    sys.executable,
+    "-m",
+    "phi1_jax.train",
+    "--gin_file=run.gin",
+    "--workdir=run",
+  ]
+  done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+  faults = {row["step"]: row["faults"] for row in rows if "faults" in row}
+  pages = (faults[200] - faults[100]) / 100
+  assert pages < 300, faults  # a step's temporaries have thousands
