@@ -117,7 +117,7 @@ def extract(
 def futures_first(code: str) -> str:
   """Return a program with its imports from __future__ at the top.
 
-  Elsewhere they are no Python, as where the prompt's stub stands before them.
+  Elsewhere they are not Python, as where the prompt's stub stands before them.
   """
   if "__future__" not in code:
     return code

@@ -31,7 +31,7 @@ class Names:
   changes: frozenset[str] = frozenset()
   reads: frozenset[str] = frozenset()  # read, in the bodies of definitions too
   actions: frozenset[str] = frozenset()  # when the block is executed
-  # when what the block defines is called; None if the block is no definition
+  # when what the block defines is called; None if the block is not a definition
   of_calls: frozenset[str] | None = None
   sets_up: bool = False  # whether it sets up the interpreter
 

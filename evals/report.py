@@ -57,7 +57,7 @@ def build(folders: Sequence[AnyPath], benchmarks: str | None = None) -> dict[str
       run was judged, else in the usual places.
 
   Raises:
-    InputError: a folder that is no finished run.
+    InputError: a folder that is not a finished run.
   """
   if len(set(map(_absolute, folders))) < len(folders):
     raise InputError("report: the same run is named twice")

@@ -170,7 +170,7 @@ def subset(problems: Sequence[Problem], task_set: str, given: str) -> dict[str, 
   """
   try:
     text = Path(given).read_text()
-  except OSError:  # it is no file
+  except OSError:  # it is not a file
     text = given.replace(",", "\n")
   known = ids_by_name(problems)
   names = [name.strip() for name in text.splitlines() if name.strip()]

@@ -19,7 +19,7 @@ The work directory:
                   completion that is this program), planted (its kind)
   grades.jsonl    program, problem, repeat, grade, evaluation (the grader's words),
                   request (the key of the reply in the LLM's journal), reason (why there
-                  is no grade, else null)
+                  is not a grade, else null)
   grades.json     the results, see evals/grading/grades.py
 
 Replies are in the LLM's journal: the same command again, with more runs or after an
@@ -114,7 +114,7 @@ def gather(
     benchmarks: where MBPP is.
 
   Raises:
-    InputError: a folder that is no finished run, or is named twice.
+    InputError: a folder that is not a finished run, or is named twice.
   """
   found: dict[str, tuple[Problem, str]] = {}
   runs, planted = [], {}

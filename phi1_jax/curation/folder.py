@@ -64,7 +64,7 @@ def begin(folder: AnyPath, stage: str, settings: Mapping[str, Any]) -> bool:
   foreign = [name for name in found if not name.startswith(".")]
   if foreign and STAGE not in found:
     raise InputError(
-      f"--workdir: {folder} is no folder of a stage, it holds {foreign[0]}; name an "
+      f"--workdir: {folder} is not the folder of a stage, it holds {foreign[0]}; name an "
       "empty or a new folder"
     )
   complete = COMPLETED in found
@@ -238,7 +238,7 @@ def read_stats(folder: AnyPath) -> dict[str, Any]:
   """Return the stats of a complete stage.
 
   Raises:
-    InputError: the folder does not exist or is no stage's, or the stage is not
+    InputError: the folder does not exist or is not a stage's, or the stage is not
       complete; the message has the command to run.
   """
   found = storage.names(folder)
@@ -250,8 +250,8 @@ def read_stats(folder: AnyPath) -> dict[str, Any]:
     raise InputError(f"{folder}: is not complete{failed}; run {stage} there again")
   if found:
     raise InputError(
-      f"{folder}: is no stage's folder, it holds {found[0]}; to read files, name them: "
-      "FOLDER/*.parquet"
+      f"{folder}: is not a stage's folder, it holds {found[0]}; to read files, name "
+      "them: FOLDER/*.parquet"
     )
   if folder.name not in STAGES:
     raise InputError(

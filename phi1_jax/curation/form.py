@@ -86,7 +86,7 @@ def grammar() -> str:
 
 
 def problem(text: str) -> str | None:
-  """Return why a text is no program to learn from; None if nothing is wrong."""
+  """Return why a text is not a program to learn from; None if nothing is wrong."""
   if "\0" in text:
     return "null bytes"
   if len(text) > LONGEST_TEXT:
@@ -108,7 +108,7 @@ def problem(text: str) -> str | None:
 
 
 def _problem_of_newer(text: str) -> str | None:
-  """Return why a text that this interpreter refuses is no Python 3."""
+  """Return why a text that this interpreter refuses is not Python 3."""
   if _PYTHON_2_TEXT.search(text):
     return "Python 2 syntax"
   root = _parser().parse(text.encode("utf-8", "surrogatepass")).root_node

@@ -364,7 +364,7 @@ def notebook(content: str) -> str:
   """Return the code cells of a notebook, each after a line `# %%`; no magics.
 
   Raises:
-    ValueError, KeyError, TypeError, AttributeError: the content is no notebook.
+    ValueError, KeyError, TypeError, AttributeError: the content is not a notebook.
   """
   parsed = json.loads(content)
   cells = parsed["cells"] if "cells" in parsed else parsed["worksheets"][0]["cells"]

@@ -1,6 +1,6 @@
 """What deduplication compares of a document: sets of word runs, and their signatures.
 
-Licence headers and imports are no content: a quarter of a small file may be the header
+Licence headers and imports are not content: a quarter of a small file may be the header
 that it shares with a thousand others.
 """
 

@@ -26,7 +26,7 @@ _SANDBOX = "sandbox.json"
 _WINDOW = 1024  # texts whose code is run before the next are taken
 # Trusted programs that share a process: starting one costs as much as running many.
 _TOGETHER = 32
-_LONGEST = 100_000  # characters; a longer program is no exercise
+_LONGEST = 100_000  # characters; a longer program is not an exercise
 # Runs (code, tests) pairs, each in names of its own; tests see the names of their code.
 _JOINT = """
 programs = {pairs!r}

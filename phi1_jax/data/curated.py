@@ -67,7 +67,7 @@ def describe(loader: seqio.LazyTfdsLoader) -> dict[str, Any]:
   """Return a manifest's entry of a TFDS dataset.
 
   Raises:
-    InputError: there is no such dataset, or its files are no TFRecords.
+    InputError: there is no such dataset, or its files are not TFRecords.
   """
   name, directory = loader.name, loader.data_dir
   content = {}

@@ -64,9 +64,9 @@ def train_batches(
     seed: decides the order, together with the store's digest.
     rates: share of windows per task, positive; other tasks are not read. None takes the
       rates of the mixture.
-    completions_only: give tokens that are no target, such as prompts, as ~id.
+    completions_only: give tokens that are not targets, such as prompts, as ~id.
     whole_documents: cut the windows between documents; the rest of a window is filled
-      with ends of documents that are no targets.
+      with ends of documents that are not targets.
     rows: numbers [N] of this host's rows of the global batch; None is all.
     start: windows of the mixture that were read before.
     prefetch: batches prepared ahead by a thread; 0 prepares them in `next`.
@@ -87,7 +87,7 @@ def train_batches(
 
   def batch(number: int) -> np.ndarray:
     out = np.empty((len(wanted), sequence_length + 1), np.int32)
-    if whole_documents:  # what a window does not fill is no target
+    if whole_documents:  # what a window does not fill is not a target
       out[:] = ~store.eos_id
     which, nth = interleave(start + number * batch_size + wanted, shares)
     for index, source in enumerate(sources):
@@ -139,7 +139,7 @@ def held_out_batches(
     task: name of the task.
     batch_size: windows per global batch.
     sequence_length: input tokens per window.
-    completions_only: give tokens that are no completion the weight 0.
+    completions_only: give tokens outside a completion the weight 0.
     whole_documents: cut the windows as `train_batches` does with it.
     rows: numbers [N] of this host's rows of the global batch; None is all.
     limit: the most windows, spread evenly over the pass; None is all.
@@ -237,7 +237,7 @@ def _whole_documents(store: TokenStore, task: str, split: str, most: int) -> _Sp
     stop = start + most if cut else stop
     starts.append(start)
     stops.append(stop)
-    start = stop - cut  # the first token of a window is no target
+    start = stop - cut  # the first token of a window is not a target
   return starts, stops
 
 

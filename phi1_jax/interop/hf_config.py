@@ -170,7 +170,7 @@ def from_model_config(config: ModelConfig, eos_id: int, dtype: str) -> dict[str,
 
 
 def _refuse_constant(name: str) -> None:
-  raise ValueError(f"{name} is no number")
+  raise ValueError(f"{name} is not a number")
 
 
 def _flat(content: Mapping[str, Any], wrong: list[str]) -> dict[str, Any]:

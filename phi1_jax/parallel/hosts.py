@@ -116,7 +116,7 @@ def join(
   if process_id == 0 and address is not None:
     _check_port(int(address.rpartition(":")[2]), refusal)
   usual = _on_abort.line, _on_abort.code
-  # Peers that do not come may have been taken away: that is no wrong input.
+  # Peers that do not come may have been taken away: that is not wrong input.
   _on_abort.line, _on_abort.code, _on_abort.joining = f"error: {refusal}", 1, True
   _handle_abort()
   # Connecting does not return to Python, so a Ctrl-C would wait for its end.

@@ -156,7 +156,7 @@ def problem(row: Mapping[str, Any], early: bool = False) -> Problem:
       fewer tasks with several right results.
 
   Raises:
-    ValueError: inputs that are no lists of arguments.
+    ValueError: inputs that are not lists of arguments.
   """
   prompt, name = row["prompt"], row["entry_point"]
   oracle, convert = "", None
@@ -174,7 +174,7 @@ def problem(row: Mapping[str, Any], early: bool = False) -> Problem:
   for field in INPUTS:
     inputs = row[field] or []  # {} stands for none
     if not isinstance(inputs, list) or not all(isinstance(x, list) for x in inputs):
-      raise ValueError(f"{field} is no list of lists of arguments")
+      raise ValueError(f"{field} is not a list of lists of arguments")
     if row["task_id"] == "Mbpp/255":
       inputs = [x for x in inputs if x[1] <= _LONGEST_COMBINATION]
     if convert:

@@ -58,7 +58,7 @@ def read(path: AnyPath) -> list[Problem]:
       plus = isinstance(row, dict) and all(name in row for name in evalplus.INPUTS)
       texts = evalplus.FIELDS if plus else _FIELDS
       if odd := [name for name in texts if not isinstance(row[name], str)]:
-        raise TypeError(f"{odd[0]} is no string")
+        raise TypeError(f"{odd[0]} is not a string")
       made = evalplus.problem(row) if plus else problem(row)
       if made.id in found:
         raise ValueError(f"a second {made.id}")

@@ -40,7 +40,7 @@ that they extend has, unless they override it; a test sees exceptions as their n
 built-in class; a generator that a test asked for 64 items is read ahead, and cannot be
 sent to; a test cannot seed the code's random numbers. Sets iterate as in one process,
 and where that cannot be had, or a test asks for the identity of equal texts or numbers,
-the verdict is no pass and says so. Not noticed: a set that lost elements on one side
+the verdict is not a pass and says so. Not noticed: a set that lost elements on one side
 and gets new ones on the other may put those elsewhere; `ChainMap`, `UserDict` and
 mapping proxies lose their type; `pop()` of a set after earlier pops begins at the first
 element again; views of dictionaries are copies, and so are

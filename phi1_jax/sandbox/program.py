@@ -14,7 +14,7 @@ OUTCOMES = {
   "cpu_limit": "code and tests together used up their CPU time",
   "wall_limit": "the wall limit passed, and passed again when retried alone",
   "memory_limit": "MemoryError, or the kernel killed the process for memory",
-  "opaque_result": "a result that is no plain data was compared or computed with",
+  "opaque_result": "a result that is not plain data was compared or computed with",
   "output_limit": "a result is larger than one message may be (16 MiB)",
   "no_entry_point": "the code does not define a name that the tests use",
   "unsupported": "the tests need in_process=True, e.g. they pass a function",

@@ -44,7 +44,7 @@ def read_json(path: AnyPath) -> dict[str, Any]:
   """Return the JSON object of a file that an earlier command wrote.
 
   Raises:
-    InputError: the file is missing, or is no JSON object.
+    InputError: the file is missing, or is not a JSON object.
   """
   try:
     content = json.loads(read_bytes(path))
@@ -207,7 +207,7 @@ class JsonLines:
       raises if it still is.
 
   Raises:
-    InputError: a line is no JSON object.
+    InputError: a line is not a JSON object.
   """
 
   def __init__(self, path: Path, every: float = 0.0, *, patient: bool = False):

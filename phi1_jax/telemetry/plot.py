@@ -31,7 +31,7 @@ def plot_loss(
     num_parameters: for the title.
 
   Raises:
-    InputError: the file is no metrics.jsonl, or has no loss yet.
+    InputError: the file is not a metrics.jsonl, or has no loss yet.
   """
   rows = read_metrics(metrics)
   steps, losses = _series(rows, "loss")

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 
 # A word or identifier; a number; an operator. Brackets, quotes, commas, colons and full
-# stops are no words: a formatter sets them as it likes.
+# stops are not words: a formatter sets them as it likes.
 _WORD = re.compile(r"[^\W\d]\w*|\d(?:[\w.]*\w)?|[-+*/%<>=!&|^~@]{1,3}")
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)[^\n]*\n(.*?)^[ \t]*(?:```|~~~)", re.M | re.S)
 _DEFINITION = re.compile(r"[ \t]*(?:async[ \t]+)?def[ \t]+\w+[ \t]*\(")
@@ -71,7 +71,7 @@ def parse(source: str) -> ast.Module | None:
 def functions(text: str) -> list[Function]:
   """Return every function in a text, methods and nested ones included.
 
-  Where the text as a whole is no Python, those of its fenced blocks, and whatever
+  Where the text as a whole is not Python, those of its fenced blocks, and whatever
   begins with `def` and parses.
   """
   text = text.replace("\r\n", "\n").replace("\r", "\n")

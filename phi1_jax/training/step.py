@@ -38,7 +38,7 @@ def loss(
     model: the decoder.
     params: its parameters.
     tokens: int32 [B, T + 1]; inputs are all but the last, targets all but the first. A
-      token that is no target is its bitwise complement ~id, which is negative:
+      token that is not a target is its bitwise complement ~id, which is negative:
 
         tokens    a ~b c d
         inputs    a b c

@@ -309,7 +309,7 @@ def _provide(paths) -> None:
   """Import packages once, before the programs."""
   for path in paths:
     name, _, suffix = os.path.basename(path).partition(".")
-    if not (suffix and os.path.isdir(path)):  # numpy.libs is no module
+    if not (suffix and os.path.isdir(path)):  # numpy.libs is not a module
       _PACKAGES[name] = path
   sys.meta_path.append(_Finder)
   for path in paths:

@@ -21,7 +21,7 @@ _FEW, _MOST = 6, 5000  # elements: all orders are tried, or none
 
 
 class Opaque(Exception):
-  """A value that is no plain data."""
+  """A value that is not plain data."""
 
 
 class _Filler:

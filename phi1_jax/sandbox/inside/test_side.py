@@ -79,7 +79,7 @@ class Channel:
     except ValueError:
       raise self.stop("opaque_result", "an answer that is not JSON") from None
     if not isinstance(reply, dict):
-      raise self.stop("opaque_result", "an answer that is no object")
+      raise self.stop("opaque_result", "an answer that is not an object")
     if "stop" in reply:
       outcome, detail = map(str, reply["stop"])
       if outcome not in ("syntax_error", "output_limit"):
@@ -311,7 +311,7 @@ def _refuse(operator: str):
   def method(self, *_):
     remote = _remote(self)
     raise remote._channel.stop(
-      "opaque_result", f"{operator} on {remote!r}, which is no plain data"
+      "opaque_result", f"{operator} on {remote!r}, which is not plain data"
     )
 
   return method
@@ -326,7 +326,7 @@ class Derived:
   """
 
   def __new__(cls, *_, **__):
-    """Refuses copies, which no object of the code would stand behind."""
+    """Refuse copies: no object of the code would belong to them."""
     raise Stop("opaque_result", f"a new {cls.__name__}, which the code has to make")
 
   def __getattr__(self, name: str):
@@ -482,7 +482,7 @@ def _judge_in_process(channel: Channel, tests, names) -> dict:
   """Have U run the tests after the code: weaker, so the verdict is flagged.
 
   The secret that a pass must come with is sent behind the tests and is read by U only
-  when they are through, so that it is in no frame and no object while code runs.
+  when they are through, so that no frame and no object holds it while code runs.
   """
   secret = secrets.token_hex(16)
   reply = channel.ask({"do": "run_tests", "tests": tests, "names": names}, secret)

@@ -139,7 +139,7 @@ class Encoder:
   """Encoder of values as nodes.
 
   Args:
-    special: called with a value that is no plain data; returns its node or raises
+    special: called with a value that is not plain data; returns its node or raises
       Opaque.
     known: the objects that both sides know, in their numbering.
   """
@@ -316,7 +316,7 @@ class Decoder:
 
   Args:
     nodes: of the message.
-    special: called with (tag, payload) of a node that is no plain data; for "derived"
+    special: called with (tag, payload) of a node that is not plain data; for "derived"
       with [node, the base, own methods, contents or None], see `Encoder`.
     known: objects that the first nodes stand for; a non-null node refills its object.
   """
