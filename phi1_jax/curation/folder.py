@@ -64,8 +64,8 @@ def begin(folder: AnyPath, stage: str, settings: Mapping[str, Any]) -> bool:
   foreign = [name for name in found if not name.startswith(".")]
   if foreign and STAGE not in found:
     raise InputError(
-      f"--workdir: {folder} is not the folder of a stage, it holds {foreign[0]}; name an "
-      "empty or a new folder"
+      f"--workdir: {folder} is not the folder of a stage, it holds {foreign[0]}; name "
+      "an empty or a new folder"
     )
   complete = COMPLETED in found
   if STAGE in found and not complete and (FAILED in found or not _documents(found)):
