@@ -122,6 +122,14 @@ def test_a_file_of_several_prompts(run, tmp_path, caplog):
   ]
 
 
+def test_a_stop_ends_the_text(run):
+  whole = run(f"--prompt={PROMPT}", "--completion_only").out
+  stop = whole[3:5]
+  flag = "--stop=" + stop.encode("unicode_escape").decode()
+  cut = run(f"--prompt={PROMPT}", "--completion_only", flag).out
+  assert cut == whole.split(stop)[0] + "\n"
+
+
 def test_score(run, workdir, capsys):
   found = json.loads(run(f"--score={workdir / 'prompt.py'}").out)
   rows = found["tokens"]

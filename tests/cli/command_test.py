@@ -139,6 +139,10 @@ def test_gin_files_in_the_cloud_name_the_same_work_directory(gcs, parser):
       "--coordinator_address=a --num_processes=2 --process_id=0",
       "got 'a', expected HOST:PORT",
     ),
+    (
+      "--coordinator_address=a:1 --num_processes=2 --process_id=2",
+      "got 2 of --num_processes=2",
+    ),
   ],
 )
 def test_flags_that_cannot_be_meant(parser, flags, message):

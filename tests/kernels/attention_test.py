@@ -15,7 +15,7 @@ from phi1_jax import InputError
 from phi1_jax.kernels import attention as module
 from phi1_jax.kernels import dense, dropout, flash_gpu, flash_tpu, grid
 from phi1_jax.kernels.attention import attention
-from phi1_jax.planning import topology
+from phi1_jax.planning import flops, topology
 
 # More than one block: 384 is 3 blocks of 128. The blocks of "xla" need not be full.
 BATCH, LENGTH, HEADS, HEAD_DIM = 2, 384, 2, 16
@@ -115,6 +115,17 @@ def test_on_a_mesh_it_is_the_same(how):
     spread = value_and_gradients(run(how, True, 0.3, SPEC), qkv())
   for ours, theirs in zip(spread, alone, strict=True):
     np.testing.assert_allclose(ours, theirs, atol=3e-6)
+
+
+@pytest.mark.parametrize("how", FUSED)
+def test_counts_its_products(how):
+  def loss(q, k, v):
+    return jnp.sum(run(how, False, 0.0)(q, k, v))
+
+  executed = flops.count(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1, 2)))(*qkv()))
+  # 6 of 9 blocks are on or below the diagonal; 2, 3 and 4 products in the kernels.
+  scores = BATCH * HEADS * LENGTH**2 * 6 / 9
+  assert executed == 2 * HEAD_DIM * scores * (2 + 3 + 4)
 
 
 def gradient(how, shape, sharding=None):

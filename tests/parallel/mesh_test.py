@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax.experimental import mesh_utils
 from jax.sharding import PartitionSpec
 
 from phi1_jax import InputError
@@ -136,6 +137,15 @@ def test_tpu_slices(name, config):
   assert (copies == copies[:, :1]).all()
   assert copies[:, 0].tolist() == sorted(copies[:, 0])
   assert len(set(copies[:, 0])) == machine.slices
+
+
+def test_axes_that_do_not_lie_along_a_network(monkeypatch):
+  def refuse(*_, **__):
+    raise NotImplementedError("Failed to find assignment for logical_axis_index 0")
+
+  monkeypatch.setattr(mesh_utils, "create_device_mesh", refuse)
+  with pytest.raises(InputError, match="data=2 x fsdp=4 x tensor=1 does not lie along"):
+    make_mesh(MeshConfig(data=2))
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ def test_what_fits_a_type(hint, good, bad):
     (MeshConfig, {}, "fsdp", 0),
     (CheckpointConfig, {}, "every_minutes", 0.0),
     (DataConfig, STORE, "store", ""),
+    (DataConfig, STORE, "mixture", ""),
     (DataConfig, STORE, "trained_vocabulary_size", 4096),
     (DataConfig, STORE, "rates", {}),
     (DataConfig, STORE | {"tokenizer": "train"}, "trained_vocabulary_size", 294),

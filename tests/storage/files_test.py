@@ -30,6 +30,8 @@ def test_files_on_cloud_storage(gcs, tmp_path, monkeypatch):
   assert not storage.is_remote(Path("gs"))
   with pytest.raises(FileNotFoundError):
     storage.read_bytes(path)
+  with pytest.raises(InputError, match=r"b\.json: no such file"):
+    storage.read_json(path)
   for value in (1, 2):
     storage.write_json(path, {"a": value})
   assert storage.read_json(path) == {"a": 2}
@@ -162,6 +164,22 @@ def test_mirror_uploads_what_changed(gcs):
   gcs.fail(method="POST", path="b.txt", status=500, times=99)  # it did not change
   mirror.upload()
   assert storage.read_lines(folder / "rows.jsonl") == [{"a": 1}, {"a": 2}]
+
+
+def test_a_mirror_leaves_out_a_file_that_vanishes(gcs, monkeypatch):
+  mirror = storage.Mirror(storage.parse(f"{gcs.folder}/run"))
+  copy = storage.files.copy
+
+  def vanishing(source, target):
+    if source.name == "a":
+      source.unlink()
+    copy(source, target)
+
+  monkeypatch.setattr(storage.files, "copy", vanishing)
+  for name in ("a", "b"):
+    (mirror.local / name).write_text(name)
+  mirror.upload()
+  assert storage.names(storage.parse(f"{gcs.folder}/run")) == ["b"]
 
 
 def test_two_mirrors_of_a_folder_do_not_disturb_each_other(gcs):

@@ -27,8 +27,8 @@ def test_what_is_not_finite_is_null(tmp_path):
   with Recorder(tmp_path) as recorder:
     recorder.write(1, values)
   assert strict(tmp_path / "metrics.jsonl") == {"step": 1, **expected}
-  write_summary(tmp_path / "summary.json", {**values, "x": {"y": (1, math.nan)}})
-  assert strict(tmp_path / "summary.json") == {**expected, "x": {"y": [1, None]}}
+  write_summary(tmp_path / "summary.json", {**values, "x": {"y": (True, math.nan)}})
+  assert strict(tmp_path / "summary.json") == {**expected, "x": {"y": [True, None]}}
 
 
 @pytest.mark.parametrize("line", ["loss 3.2", "[1]", '{"loss": 1}', '{"step": "a"}'])

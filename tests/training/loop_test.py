@@ -219,6 +219,12 @@ def test_held_out_loss_is_the_mean_over_the_store(tiny, store, monkeypatch):
   assert values["eval/bits_per_byte"] == pytest.approx(bits, rel=1e-5)
 
 
+def test_nothing_held_out(tiny, store, caplog, monkeypatch):
+  monkeypatch.setattr(type(store), "stream", lambda *_: ())
+  assert dict(hooks.held_out_loss(tiny(), store).run(0, None)) == {}
+  assert "no held-out text" in caplog.text
+
+
 @pytest.mark.parametrize(
   ("mesh", "at_once"), [((1, 1, 1), 1), ((2, 2, 1), 2), ((1, 4, 2), None)]
 )
