@@ -5,10 +5,10 @@ Processes that a test starts inherit all of it but the number of devices.
 
 import atexit
 import hashlib
-import importlib.util
 import logging
 import os
 import re
+import runpy
 import shutil
 import sys
 import tempfile
@@ -164,13 +164,7 @@ def words_store():
 @pytest.fixture(scope="session")
 def gcs_server(tmp_path_factory):
   """A Google Cloud Storage server on loopback, which this process uses from now on."""
-  place = Path(__file__).with_name("gcs_server.py")
-  spec = importlib.util.spec_from_file_location("gcs_server", place)
-  assert spec
-  assert spec.loader
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  server = module.Gcs()
+  server = runpy.run_path(str(Path(__file__).with_name("gcs_server.py")))["Gcs"]()
   os.environ |= server.environment
   yield server
   server.close()
