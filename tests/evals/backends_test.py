@@ -1,9 +1,6 @@
 import dataclasses
 import itertools
-import pathlib
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -85,16 +82,29 @@ def test_a_refusal_ends_it_and_loses_nothing(error):
   assert len(found) == len(client.asked) - 1 < 9998
 
 
-def test_requests_in_flight_at_a_ctrl_c_are_on_the_disk(generated, tmp_path):
-  gate, main, count = threading.Event(), threading.main_thread(), itertools.count(1)
+@pytest.fixture
+def ctrl_c():
+  """Sends Ctrl-C to the main thread, and waits until its handler has run."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+  def send():
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    while signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+      time.sleep(0.005)  # the first Ctrl-C puts this handler back
+
+  yield send
+  assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+  signal.signal(signal.SIGINT, before)
+
+
+def test_requests_in_flight_at_a_ctrl_c_are_on_the_disk(generated, tmp_path, ctrl_c):
+  gate, count = threading.Event(), itertools.count(1)
 
   class Slow(Endpoint):
     def complete(self, prompt, **options):
       reply, number = super().complete(prompt, **options), next(count)
       if number == 4:
-        signal.pthread_kill(main.ident, signal.SIGINT)
-        while signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-          time.sleep(0.005)  # until the handler has put the usual one back
+        ctrl_c()
         gate.set()
       elif 1 < number < 4:
         gate.wait()
@@ -103,13 +113,8 @@ def test_requests_in_flight_at_a_ctrl_c_are_on_the_disk(generated, tmp_path):
   config = dataclasses.replace(CONFIG, temperature=0.2, samples=4)
   client = Slow()
   backend = EndpointBackend(client, config)
-  before = signal.signal(signal.SIGINT, signal.default_int_handler)
-  try:
-    with pytest.raises(KeyboardInterrupt):
-      generated(backend, config)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-  finally:
-    signal.signal(signal.SIGINT, before)
+  with pytest.raises(KeyboardInterrupt):
+    generated(backend, config)
   rows = storage.read_lines(tmp_path / workdir.COMPLETIONS)
   assert len(rows) == len(client.asked) < 20
   generated(backend, config)  # which pays for none of them again
@@ -117,39 +122,20 @@ def test_requests_in_flight_at_a_ctrl_c_are_on_the_disk(generated, tmp_path):
   assert len(client.asked) == len(seeds) == 20
 
 
-_HANGS = """
-import signal, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # it may have been ignored
-from evals.backends import EndpointBackend, Wanted
-from evals.config import EvaluationConfig
-from phi1_jax.cli import command
+def test_a_second_ctrl_c_waits_for_nothing(ctrl_c, capfd):
+  gate = threading.Event()
 
-class Hanging:
-  def complete(self, prompt, **options):
-    print("asked", flush=True)
-    time.sleep(600)
+  class Hanging(Endpoint):
+    def complete(self, prompt, **options):
+      ctrl_c()
+      ctrl_c()
+      gate.wait()
+      raise RequestError("too late")
 
-def main(argv):
-  backend = EndpointBackend(Hanging(), EvaluationConfig("humaneval-164", "as-is"))
-  return list(backend.complete([Wanted("k", "p", (), 4, 0)]))
-
-command.run(main)
-"""
-
-
-def test_a_second_ctrl_c_waits_for_nothing():
-  pipe = subprocess.PIPE
-  command, root = [sys.executable, "-c", _HANGS], pathlib.Path(__file__).parents[2]
-  with subprocess.Popen(
-    command, cwd=root, stdout=pipe, stderr=pipe, text=True
-  ) as process:
-    assert process.stdout.readline() == "asked\n"
-    process.send_signal(signal.SIGINT)
-    assert process.stderr.readline() == "\n"
-    assert "once more to quit at once" in process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-    assert process.wait(300) == 130
-    assert process.stderr.read() == "interrupted\n"
+  with pytest.raises(KeyboardInterrupt):
+    list(EndpointBackend(Hanging(), CONFIG).complete(WANTED[:1]))
+  gate.set()
+  assert "once more to quit at once" in capfd.readouterr().err
 
 
 def test_checkpoint(tiny, generated, tmp_path):

@@ -76,15 +76,6 @@ def test_stops_cut_no_mbpp_reference(task_set, style):
   assert len(prompts.build_all(problems, task_set, style)) == len(problems)
 
 
-@pytest.mark.parametrize("style", ["as-is", "stripped"])
-@pytest.mark.parametrize(
-  "more", ["\ndef g():", "\nclass A:", "\nprint(f())", "\n# Test", "\n@wraps", "\n```"]
-)
-def test_what_follows_a_body_is_cut(style, more):
-  body = "    return 1\n"
-  assert stopping.cut(body + more, prompts.stops(style))[0] == body
-
-
 SKETCH = "def has_close_elements(numbers, threshold):\n    {}\n"
 
 

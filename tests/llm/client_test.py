@@ -217,6 +217,19 @@ def test_a_reply_that_trips_the_parser_stops_neither_run(llm):
   assert llm.ask(3, parse=parse) == found
   assert llm.server.counts()["billed"] == 4
 
+  def refuse(text):
+    raise InputError("the teacher has no such word")
+
+  with pytest.raises(InputError, match="no such word"):
+    llm.ask(1, parse=refuse)
+
+
+def test_an_empty_reply_is_corrected_without_two_turns_of_one_speaker(llm):
+  llm.server.script = [reply("")]
+  assert types_of(llm.ask(1)) == [Answered]
+  (message,) = llm.server.bodies[1]["messages"]
+  assert message["content"].startswith("exercise 0\n\n")
+
 
 DEAR = reply("answer")
 DEAR[1]["usage"]["prompt_tokens"] = 9999

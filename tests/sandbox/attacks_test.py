@@ -317,6 +317,81 @@ def test_attack_on_the_tests(sandbox, outcomes, code, test):
   assert verdict.outcome in outcomes, verdict
 
 
+# They spoil the folders in which the next programs write.
+SPOILERS = """
+=== default_acl: passed
+import ctypes, struct
+entries = [(1, 5), (4, 5), (0x20, 0)]
+acl = struct.pack("<I", 2)
+for tag, mode in entries: acl += struct.pack("<HHI", tag, mode, 0xFFFFFFFF)
+name = b"system.posix_acl_default"
+def f(x):
+  libc = ctypes.CDLL(None)
+  return [libc.setxattr(folder, name, acl, len(acl), 0)
+          for folder in (b"/tmp", b"/dev/shm")] != [-1, -1]
+=== mode_of_shared_memory: passed
+import os
+def f(x): os.chmod("/dev/shm", 0o555)
+=== deep_folders: passed
+import os
+def f(x):
+  for i in range(3000):
+    os.mkdir("d")
+    os.chdir("d")
+=== wide_folders: passed
+import os
+def f(x):
+  for i in range(50):
+    os.mkdir(f"/dev/shm/{i}")
+    for j in range(50): os.mkdir(f"/dev/shm/{i}/{j}")
+"""
+WRITES = """
+def f(x):
+  for name in ('a', '/tmp/a', '/dev/shm/a'):
+    with open(name, 'w') as file: file.write('x')
+  return x + 1
+"""
+
+
+@pytest.mark.parametrize(("outcomes", "code"), cases(SPOILERS))
+def test_the_next_programs_find_their_folders_as_ever(sandbox, outcomes, code):
+  programs = [
+    Program("spoiler", code, ("assert not f(2)",)),
+    *(Program(f"next{i}", WRITES, ("assert f(2) == 3",)) for i in range(3)),
+  ]
+  verdicts = list(sandbox.run(programs))
+  assert [[v.outcome] for v in verdicts] == [outcomes] * 4, verdicts
+  assert all(v.attempts == 1 for v in verdicts), verdicts
+
+
+SCAN = """
+import ctypes, re  # marker_of_the_code
+def f(x):
+  wanted = re.compile(b"marker[_]of_the_tests")  # does not find itself
+  control = re.compile(b"marker[_]of_the_code")
+  found = []
+  for line in open("/proc/self/maps"):
+    area, mode = line.split()[:2]
+    if mode.startswith("rw") and "[v" not in line:
+      start, end = (int(part, 16) for part in area.split("-"))
+      data = ctypes.string_at(start, end - start)
+      found += [bool(wanted.search(data)), bool(control.search(data))]
+      del data
+  return any(found[1::2]), any(found[::2])
+"""
+
+
+def test_no_memory_of_the_tests_in_the_codes_process(sandbox):
+  """A scan of all of its memory finds neither these tests nor the last program's."""
+  tests = (
+    "assert f(2) == (True, False), 'marker_of_the_tests'",
+    "assert f(3) == 'marker_of_the_tests'",  # fails, and so is quoted
+  )
+  for _ in range(2):
+    verdict = judge(sandbox, SCAN, *tests, cpu_seconds=20)
+    assert verdict.failed_test == tests[1], verdict
+
+
 OVERRIDDEN = {  # base: an instance, a method and what it answers, a test it deceives
   "str": ("S('zzz')", "startswith", "True", "assert r.startswith('abc')"),
   "list": ("S([1])", "count", "3", "assert r.count(7) == 3"),

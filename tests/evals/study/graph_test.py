@@ -139,13 +139,6 @@ graph.run([step], Path({str(tmp_path)!r}), 1)
   wait(lambda: not waiting())
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux alone has it")
-def test_every_job_has_its_own_cores():
-  cores = sorted(os.sched_getaffinity(0))
-  shares = graph.shares_of_cores(len(cores))
-  assert sorted(core for share in shares for core in share) == cores
-
-
 def test_a_step_waits_for_the_process_that_a_killed_study_left(tmp_path):
   place = tmp_path / "work"
   left = Step("a", words=("noted", f"--workdir={place}"))

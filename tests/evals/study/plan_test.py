@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evals import __main__ as command_line
-from evals.study import arms, command, graph, materials, plan
+from evals.study import command, graph, materials, plan
 from evals.study.config import StudyConfig
 from phi1_jax import InputError, storage
 from phi1_jax.cli import gin_config
@@ -36,16 +36,6 @@ def _bound(step, name):
 def _begin(folder, config, steps, benchmarks=None):
   settings = command.settings_of(config, steps, benchmarks)
   settings_file.begin(folder / command.SETTINGS, settings)
-
-
-def test_every_arm_has_a_name_of_its_own_and_pruned_ones_follow_tau():
-  found = arms.arms((0.95, 0.8))
-  names = [arm.name for arm in found]
-  assert len(names) == len(set(names)) == 14
-  assert names[:3] == list(arms.TEXTS)
-  assert {"pruned_0.95", "pruned_0.8", arms.FULL, "shuffled"} < set(names)
-  starts = {arm.text for arm in found if arm.exercises and arm.text}
-  assert starts == set(arms.TEXTS)
 
 
 def test_every_step_comes_after_those_that_it_needs():
@@ -139,14 +129,21 @@ def test_a_plan_says_what_is_done_and_what_is_left(tmp_path, capsys, monkeypatch
 @pytest.mark.parametrize(
   ("bound", "expected"),
   [
-    ({"steps": 160, "text_steps": 80}, "raw-1M-0-early: .*warmup_steps.*: got 200"),
-    ({"steps": 300, "text_steps": 150}, "raw_exercises-1M-0: .*the run's 150 steps"),
-    ({"models": {"1M": "gin/meshes/v5e_8.gin"}}, "Model.*: required but not bound"),
-    ({"vocabulary_size": 64}, "prepare_vocabulary: .*expected an integer >= 295"),
+    (
+      {"Study.steps": 160, "Study.text_steps": 80},
+      "raw-1M-0-early: .*warmup_steps.*: got 200",
+    ),
+    ({"Study.steps": 300, "Study.text_steps": 150}, "raw_exercises-1M-0: .*150 steps"),
+    (
+      {"Study.models": {"1M": "gin/meshes/v5e_8.gin"}},
+      "Model.*: required but not bound",
+    ),
+    ({"Train.batch_size": 64}, "a study takes"),
+    ({"Study.vocabulary_size": 64}, "prepare_vocabulary: .*expected an integer >= 295"),
   ],
 )
 def test_what_no_training_could_have_is_refused_by_the_plan(bound, expected, tmp_path):
-  flags = [f"--gin.Study.{name}={value!r}" for name, value in bound.items()]
+  flags = [f"--gin.{name}={value!r}" for name, value in bound.items()]
   with pytest.raises(InputError, match=expected):
     command_line.main(["study", f"--workdir={tmp_path}", "--plan", *flags])
 
@@ -190,8 +187,3 @@ def test_a_study_of_nothing_is_refused_by_name(field, values):
   for value in values:
     with pytest.raises(InputError, match=f"Study.{field}"):
       dataclasses.replace(CONFIG, **{field: value})
-
-
-def test_a_binding_of_the_trainings_is_refused():
-  with pytest.raises(InputError, match="a study takes"):
-    command_line.main(["study", "--plan", "--gin.Train.batch_size=64"])

@@ -239,9 +239,3 @@ def test_the_page_shows_what_was_gathered(gathered):
   strict, mild = ([r for r in rows if r[0] == tau] for tau in ("0.8", "0.95"))
   assert [["(" in cell for cell in cells[5:]] for cells in strict] == [[True] * 3] * 3
   assert [cells[-1] for cells in mild] == ["-"] * 3  # without a control of size
-
-
-def test_a_task_set_is_named_by_its_tier():
-  assert page.label("exercises-unseen-triples-100") == "unseen triples"
-  assert page.label("exercises-first-longer-100") == "longer"
-  assert page.label("exercises-handwritten-100") == "handwritten"

@@ -8,13 +8,13 @@ import tempfile
 
 import pytest
 
-from phi1_jax.sandbox.inside import landlock, seccomp
+from phi1_jax.sandbox.inside import landlock, seccomp, server
 
 NOBODY = 65534
 # Confines itself as `server` does, then tries each change; prints those that worked.
 TRY = """
 import os, pathlib, sys
-from phi1_jax.sandbox.inside import landlock, seccomp
+from phi1_jax.sandbox.inside import landlock, seccomp, server
 version, readable, folder, scratch = int(sys.argv[1]), *sys.argv[2:]
 if version:
   landlock.version = lambda: version
@@ -73,3 +73,11 @@ def test_files_of_the_user_stay_as_they_are(version):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     for place in places:
       assert (place / "notes").read_text() == "kept"
+
+
+@pytest.mark.parametrize("filtered", [True, False])
+def test_landlock_guards_no_files_without_a_filter(monkeypatch, filtered):
+  monkeypatch.setattr(landlock, "version", lambda: 3)
+  worker = object.__new__(server.Server)
+  worker.settings, worker.filter = {"own_pid_namespace": False}, filtered
+  assert worker._files() == ("landlock" if filtered else "open")
