@@ -88,7 +88,8 @@ def test_finetuning_on_prompts_and_completions(tmp_path, monkeypatch, capsys):
     python, flag, module, *words = shlex.split(line)
     assert (python, flag) == ("python", "-m")
     if module == "phi1_jax.train":  # as written, but for its length
-      words += ["--gin.SEQUENCE_LENGTH=128", "--gin.SEQUENCES_PER_DEVICE=1"]
+      words += ["--gin.SEQUENCE_LENGTH=64", "--gin.TOTAL_STEPS=20"]
+      words += ["--gin.Train.evaluate_every=10", "--gin.PEAK_LEARNING_RATE=1e-3"]
     capsys.readouterr()
     assert importlib.import_module(module).main(words) == 0
   manifest = json.loads(Path("stores/files/manifest.json").read_bytes())

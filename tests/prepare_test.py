@@ -231,27 +231,27 @@ def processes_with(variable: str) -> list[int]:
   return found
 
 
-@pytest.fixture(scope="module")
-def context(module):
-  # Forked from a server with TensorFlow loaded, a build starts in milliseconds.
-  made = multiprocessing.get_context("forkserver")
-  made.set_forkserver_preload(["phi1_jax.data.tasks"])
-  return made
-
-
-def _build_slowly(config: DataConfig, seconds: float = 0.003) -> None:
+def _build_slowly(config: DataConfig, seconds: float) -> None:
   os.environ["TINY_SECONDS_PER_TEXT"] = str(seconds)
   prepare(config)
 
 
 def test_a_build_killed_at_any_moment_goes_on_to_the_same_bytes(
-  config, context, finished, digests
+  config, finished, digests
 ):
-  rng, stops = random.Random(0), []
-  store = Path(config().store)
-  for seconds in (0.05, 0.003, 0.003, 0.003):  # the first is killed in any case
+  # Forked from a server with TensorFlow loaded, a build starts in milliseconds.
+  context = multiprocessing.get_context("forkserver")
+  context.set_forkserver_preload(["phi1_jax.data.tasks"])
+
+  def start(seconds):
     process = context.Process(target=_build_slowly, args=(config(), seconds))
     process.start()
+    return process
+
+  rng, stops = random.Random(0), []
+  store = Path(config().store)
+  for seconds in (0.05, 0.003, 0.003):  # the first is killed in any case
+    process = start(seconds)
     # Whatever the speed of this machine: some time after a shard is on its way.
     started = len(list(store.glob("shard-*.json")))
     while process.is_alive() and len(list(store.glob("shard-*.json"))) <= started:
@@ -262,18 +262,11 @@ def test_a_build_killed_at_any_moment_goes_on_to_the_same_bytes(
     process.join()
     stops.append((store / "COMPLETED").exists())
   assert not stops[0]
-  prepare(config())
-  assert digests(config().store) == digests(finished)
-
-
-def test_a_second_builder_waits_for_the_first(config, context):
-  builders = [context.Process(target=_build_slowly, args=(config(),)) for _ in range(2)]
-  for process in builders:
-    process.start()
+  builders = [start(0.0), start(0.0)]  # one waits for the other
   for process in builders:
     process.join()
   assert [process.exitcode for process in builders] == [0, 0]
-  TokenStore.open(config().store)
+  assert digests(config().store) == digests(finished)
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
@@ -307,12 +300,6 @@ def test_a_killed_command_leaves_no_worker_behind(config, finished, capsys, dige
   assert main([*flags, "--gin.Data.processes=1"]) == 0
   assert capsys.readouterr().out.strip() == TokenStore.open(store).digest
   assert digests(store) == digests(finished)
-
-
-def test_help_does_not_wait_for_tensorflow(tmp_path):
-  code = "import sys, phi1_jax.prepare; print('tensorflow' in sys.modules)"
-  out = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=tmp_path)
-  assert out.strip() == "False"
 
 
 def test_a_complete_store_is_tidied_and_left_as_it_is(config, finished, digests):

@@ -190,3 +190,10 @@ def test_ids_that_begin_alike_count_each(tmp_path):
   assert stats["duplicates"]["documents_of_the_largest"] == 5
   (stays,) = folder.kept(job.folder)
   assert stays.provenance["deduplicate"] == {"cluster": 5}
+
+
+@pytest.mark.parametrize("preferred", ["a", "b"])
+def test_documents_of_a_preferred_source_stay(tmp_path, preferred):
+  near = [samples.document(f"{LONG}\nend = {source}", source) for source in "ab"]
+  job, _ = run(tmp_path, near, prefer=(preferred,), maximum_loss=1.0)
+  assert [document.source for document in folder.kept(job.folder)] == [preferred]

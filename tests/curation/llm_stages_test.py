@@ -60,30 +60,43 @@ def outcome(path):
   return found, {k: v for k, v in stats.items() if k not in ("run", "judged")}
 
 
-def test_exercises_are_written_judged_and_paid_once(server, tmp_path, monkeypatch):
+def test_exercises_are_paid_once_and_a_budget_is_kept(
+  server, tmp_path, monkeypatch, capsys
+):
+  out = tmp_path / "exercises"
+  small = command("exercises", server, tmp_path, *EXERCISES, budget=0.0012)
+  assert curate.main([*small, "--estimate"]) == 0
+  assert not server.billed
+  advice = r"--gin\.Llm\.budget_usd=0\.\d+ or lower Exercises\.exercises"
+  assert re.search(advice, capsys.readouterr().out)
+  assert curate.main(small) == 1
+  assert "Llm.budget_usd" in capsys.readouterr().err
+  assert server.money <= 0.0012 * 1e12
+  assert not (out / "COMPLETED").exists()
+  billed = server.counts()["billed"]
   words = command("exercises", server, tmp_path, *EXERCISES)
-  assert curate.main(words) == 0
-  stats = folder.read_stats(tmp_path / "exercises")
+  assert curate.main(words) == 0  # goes on
+  counts = server.counts()
+  assert counts["twice"] == 0
+  assert counts["billed"] > billed
+  stats = folder.read_stats(out)
   assert stats["read"] == 40
   assert stats["kept"] >= 20
   assert stats["dropped"]["code: wrong"] >= 1
   assert stats["models"] == ["m"]
   assert stats["prompts"][0]["id"] == "exercise"
-  counts = server.counts()
-  assert counts["twice"] == 0
   replies = Journal(tmp_path / "journal").replies()
   assert len(replies) == counts["billed"]
-  kept = next(iter(folder.kept(tmp_path / "exercises")))
-  noted = kept.provenance["exercises"]
+  noted = next(iter(folder.kept(out))).provenance["exercises"]
   assert noted["verdict"] == "passed"
   assert noted["request"] in replies
   assert noted["function"] == noted["name"]
-  before = outcome(tmp_path / "exercises")
-  shutil.rmtree(tmp_path / "exercises")
+  before = outcome(out)
+  shutil.rmtree(out)
   monkeypatch.delenv("OPENAI_API_KEY")
   assert curate.main(words) == 0  # from the journal: no key, nothing billed
   assert server.counts()["billed"] == counts["billed"]
-  assert outcome(tmp_path / "exercises") == before
+  assert outcome(out) == before
 
 
 def test_two_passes_of_an_llm_are_compared(server, tmp_path, capsys):
@@ -99,18 +112,3 @@ def test_two_passes_of_an_llm_are_compared(server, tmp_path, capsys):
   assert stats["second_pass"]["documents"] >= 8
   assert stats["second_pass"]["exact"] == 1.0  # this model never changes its mind
   assert sum(stats["scores"].values()) == stats["kept"]
-
-
-def test_the_budget_ends_the_stage_and_says_how_to_go_on(server, tmp_path, capsys):
-  words = command("exercises", server, tmp_path, *EXERCISES, budget=0.0012)
-  assert curate.main([*words, "--estimate"]) == 0
-  advice = r"--gin\.Llm\.budget_usd=0\.\d+ or lower Exercises\.exercises"
-  assert re.search(advice, capsys.readouterr().out)
-  assert curate.main(words) == 1
-  assert "Llm.budget_usd" in capsys.readouterr().err
-  assert server.money <= 0.0012 * 1e12
-  assert not (tmp_path / "exercises" / "COMPLETED").exists()
-  billed = server.counts()["billed"]
-  assert curate.main(command("exercises", server, tmp_path, *EXERCISES)) == 0
-  assert server.counts()["twice"] == 0
-  assert server.counts()["billed"] > billed

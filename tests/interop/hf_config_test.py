@@ -133,3 +133,20 @@ def test_files_that_do_not_read(tmp_path, text, named):
     (tmp_path / "config.json").write_text(text)
   with pytest.raises(InputError, match=named):
     hf_config.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+  "spelling",
+  [
+    {"partial_rotary_factor": 0.35, "rope_theta": 300.0},
+    {"rope_parameters": {"rope_theta": 300.0}, "partial_rotary_factor": 0.35},
+    {"rope_scaling": {"type": "default", "partial_rotary_factor": 0.35}},
+    {"rope_parameters": None, "hidden_act": "gelu_pytorch_tanh"},
+  ],
+)
+def test_every_spelling_means_what_transformers_reads(spelling):
+  rotary = ("partial_rotary_factor", "rope_theta", "rope_scaling")
+  content = {name: x for name, x in PHI.items() if name not in rotary} | spelling
+  theirs = PhiConfig.from_dict(content).rope_parameters
+  assert ours(content).rope_base == theirs["rope_theta"]
+  assert ours(content).rotary_dim == int(64 * theirs["partial_rotary_factor"])

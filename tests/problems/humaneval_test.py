@@ -2,12 +2,11 @@
 
 import gzip
 import json
-import os
 
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.problems import evalplus, files, humaneval
+from phi1_jax.problems import evalplus, humaneval
 
 ADD = "  return a + b\n"
 ROW = {"task_id": "HumanEval/1", "prompt": 'def add(a, b):\n  """ Add. """\n'}
@@ -133,19 +132,3 @@ def test_a_users_file_may_mix_both_formats(tmp_path):
   path.write_text(json.dumps(rows[0]) + "\n" + json.dumps(rows[0]))
   with pytest.raises(InputError, match=r"line 2: .*a second a"):
     humaneval.read(path)
-
-
-@pytest.mark.skipif(
-  files.ENVIRONMENT not in os.environ, reason=f"{files.ENVIRONMENT} names no folder"
-)
-@pytest.mark.parametrize("name", evalplus.TASK_SETS)
-def test_the_real_sets(name):
-  try:
-    problems = evalplus.load(name)
-  except InputError as error:
-    pytest.skip(str(error))
-  assert len(problems) == int(name.split("-")[2])
-  assert [p.id for p in problems if p.accepts_any] == ["Mbpp/164"] * (
-    name == "mbpp-plus-399"
-  )
-  assert all(p.examples or f"def {p.entry_point}" in p.prompt for p in problems)

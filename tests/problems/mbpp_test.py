@@ -8,7 +8,7 @@ import urllib.error
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.problems import files, mbpp
+from phi1_jax.problems import evalplus, files, mbpp
 
 CODE = "def helper(a):\r\n\treturn a\r\ndef sum(a, b):\r\n\treturn helper(a) + b"
 FULL = {"text": "Write a function\r\nthat adds.", "code": CODE, "test_setup_code": ""}
@@ -107,10 +107,16 @@ def test_refuses_another_file(folder, content, named):
 @pytest.mark.skipif(
   files.ENVIRONMENT not in os.environ, reason=f"{files.ENVIRONMENT} names no folder"
 )
-@pytest.mark.parametrize("name", sorted(mbpp.TASK_SETS))
+@pytest.mark.parametrize("name", [*mbpp.TASK_SETS, *evalplus.TASK_SETS])
 def test_the_real_sets(name):
-  problems = mbpp.load(name)
-  assert len(problems) == int(name.rpartition("-")[2])
-  entry_points = {p.id: p.entry_point for p in problems}
-  assert (entry_points["Mbpp/56"], entry_points["Mbpp/126"]) == ("check", "sum")
-  assert {p.id for p in problems if p.cpu_seconds > 3} == {"Mbpp/123"}
+  problems = (mbpp if name in mbpp.TASK_SETS else evalplus).load(name)
+  assert len(problems) == int(name.split("-")[2])
+  of_id = {problem.id: problem for problem in problems}
+  if name in mbpp.TASK_SETS:
+    names = [of_id[id].entry_point for id in ("Mbpp/56", "Mbpp/126")]
+    assert names == ["check", "sum"]
+    assert {p.id for p in problems if p.cpu_seconds > 3} == {"Mbpp/123"}
+  else:
+    any_answer = [problem.id for problem in problems if problem.accepts_any]
+    assert any_answer == ["Mbpp/164"] * (name == "mbpp-plus-399")
+    assert all(p.examples or f"def {p.entry_point}" in p.prompt for p in problems)
