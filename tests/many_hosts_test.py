@@ -254,7 +254,9 @@ def test_hosts_that_differ_are_refused(place, tmp_path, tiny_run, kind, named):
     (tmp_path / "unlike_store").symlink_to(place / "unlike_store")
   codes, texts = run(place, f"unlike_{kind}", 2, folders={1: tmp_path})
   assert codes == [2, 2]
-  assert named.format(tmp_path) in texts[1].rstrip().splitlines()[-1]
+  first, own = (text.rstrip().splitlines()[-1] for text in texts)
+  assert named.format(tmp_path) in own
   if kind != "seed":
-    last = texts[0].rstrip().splitlines()[-1]
-    assert f"error: host 1: {named.partition(' ')[0]}" in last
+    setting = named.partition(" ")[0]
+    assert own.startswith(f"error: {setting}")
+    assert f"error: host 1: {setting}" in first
