@@ -12,6 +12,7 @@ from phi1_jax import InputError, curate
 from phi1_jax.cli import gin_config
 from phi1_jax.data.config import DataConfig
 from phi1_jax.llm.config import LlmConfig
+from phi1_jax.training import hooks
 from phi1_jax.training.setup import CONFIGURABLES, RunConfig
 
 
@@ -222,6 +223,7 @@ def test_a_run(name):
   parts = gin_config.load([f"gin/{name}.gin"], [], CONFIGURABLES)
   config = RunConfig.from_parts(parts)
   assert config.train.sequence_length <= config.model.max_length
+  assert hooks.find(config.runtime).keys() == config.runtime.hooks.keys()
   if name in PAPER:
     assert config.model.num_parameters() == 1_418_270_720
     assert config.train.sequence_length == 2048

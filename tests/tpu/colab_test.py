@@ -23,7 +23,8 @@ MODULES = ("argparse", "ast", "inspect")
 SEEN = ("constraints.txt", "evals", "gin", "phi1_jax", "pyproject.toml")
 SMALL = (
   "--gin.BATCH_SIZE=2 --gin.SEQUENCE_LENGTH=64 --gin.Train.log_every=4 "
-  "--gin.Train.evaluation_batches=1 --gin.Model.num_layers=1 --gin.Data.loss_on=all"
+  "--gin.Train.evaluation_batches=1 --gin.Model.num_layers=1 --gin.Data.loss_on=all "
+  "--gin.Runtime.hooks={}"
 )
 
 
@@ -86,11 +87,9 @@ def check_readable(given):
     # Without a sandbox the judge says so, and goes on; and it says why code failed.
     text = re.sub(".*Code will run without isolation.*|  -> .*", "", said(outputs))
     assert not re.search("traceback|warning|error:", text, re.I), text
-    # The last one shows an exercise that was solved and one that was not.
-    most = 200 if name == "finetune" else 60  # it judges two task sets
     # A model of twenty steps may write nothing but empty lines.
     lines = [line for line in text.split("\n") if line.strip()]
-    assert len(lines) < most, f"{name}: {text}"
+    assert len(lines) < 60, f"{name}: {text}"
 
 
 def make_store(folder, mixture, tasks, tokenizer, origin, held_out=0.05):
