@@ -89,18 +89,6 @@ def test_a_file_is_completed(run, workdir):
   assert "9 tokens" in run(f"--prompt={PROMPT}").err
 
 
-def test_several_samples_and_json(run):
-  flags = (f"--prompt={PROMPT}", "--num_samples=3", "--temperature=1.5", "--json")
-  rows = [json.loads(line) for line in run(*flags).out.splitlines()]
-  assert {row["key"] for row in rows} == {f"sample {n}" for n in range(3)}
-  assert len({row["text"] for row in rows}) == 3
-  assert all(len(row["tokens"]) == len(row["log_probs"]) for row in rows)
-  again = [json.loads(line) for line in run(*flags, "--slots=1").out.splitlines()]
-  assert sorted(row["text"] for row in again) == sorted(row["text"] for row in rows)
-  plain = run(*flags[:-1]).out
-  assert plain.count("# --- sample") == 3
-
-
 def test_a_file_of_several_prompts(run, tmp_path, caplog):
   prompts = ["def g(y):\n", PROMPT, "x = 1"]
   file = tmp_path / "prompts.jsonl"
@@ -120,6 +108,9 @@ def test_a_file_of_several_prompts(run, tmp_path, caplog):
   assert [row["key"] for row in rows] == [
     f"prompt {p}, sample {n}" for p in range(3) for n in range(2)
   ]
+  assert all(len(row["tokens"]) == len(row["log_probs"]) for row in rows)
+  out = run(f"--prompt={PROMPT}", "--num_samples=3", "--temperature=1.5").out
+  assert out.count("# --- sample") == 3
 
 
 def test_a_stop_ends_the_text(run):
