@@ -32,6 +32,10 @@ def test_files_on_cloud_storage(gcs, tmp_path, monkeypatch):
     storage.read_bytes(path)
   with pytest.raises(InputError, match=r"b\.json: no such file"):
     storage.read_json(path)
+  for text, named in (("{", "not readable as JSON"), ("[1]", "got list")):
+    storage.write_text(path, text)
+    with pytest.raises(InputError, match=named):
+      storage.read_json(path)
   for value in (1, 2):
     storage.write_json(path, {"a": value})
   assert storage.read_json(path) == {"a": 2}
