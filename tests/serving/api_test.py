@@ -283,7 +283,10 @@ def _wait_for(server, holds):
     time.sleep(0.05)
 
 
-def test_a_client_that_leaves_frees_its_slots(server):
+def test_a_client_that_leaves_frees_its_slots(server, monkeypatch):
+  jobs, submit = [], engine.Engine.submit
+  noted = lambda self, more: jobs.extend(more) or submit(self, more)  # noqa: E731
+  monkeypatch.setattr(engine.Engine, "submit", noted)
   body = json.dumps({"prompt": ["a"] * 30, "max_tokens": 120, "temperature": 1})
   host, port = server.removeprefix("http://").split(":")
   with socket.create_connection((host, int(port))) as connection:
@@ -295,6 +298,7 @@ def test_a_client_that_leaves_frees_its_slots(server):
     _wait_for(server, lambda running: running > 0)
   _wait_for(server, lambda running: running == 0)
   assert _health(server) == {"ok": True, "running": 0, "waiting": 0}
+  assert [job.cancelled for job in jobs] == [True] * 30
 
 
 def test_the_command_refuses_what_is_no_checkpoint(tmp_path):
