@@ -66,7 +66,7 @@ def test_a_step_waits_for_what_it_needs_and_is_never_run_again(tmp_path, ran, ca
   for _ in range(2):
     assert graph.run(steps, tmp_path, 2)
     assert (called, ran()) == ([["a"]], ["a", "c"])
-  assert "100 core-seconds of 100 (100%)" in capsys.readouterr().err
+  assert "110 core-seconds of 110 (100%)" in capsys.readouterr().err
   log = (tmp_path / graph.LOGS / "a.log").read_text().splitlines()
   assert log == ["$ python -m noted a end", f"cache {tmp_path / 'compiled'}"]
   row = json.loads((tmp_path / graph.STEPS).read_text().splitlines()[0])
