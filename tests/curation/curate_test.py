@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from phi1_jax import InputError, curate, storage
-from phi1_jax.curation import folder
+from phi1_jax.curation import decontaminate, folder
 from phi1_jax.problems import mbpp
 from tests.curation import samples
 
@@ -86,6 +86,7 @@ def test_help_needs_no_extra_and_a_run_says_which(flag, code, says):
 LLM = "exercises --gin.Exercises.teacher=llm"
 ANNOTATE = "annotate --gin.Annotate."
 TRAIN = "train-classifier --gin.Classifier."
+SEARCH = "decontaminate --gin.Decontaminate."
 PRICED = "--gin.Llm.model=m --gin.Llm.journal=OUT/j --gin.Llm.budget_usd=1.0"
 PRICED += " --gin.Llm.input_usd_per_million=0.0 --gin.Llm.output_usd_per_million=0.0"
 TAU = "expected different numbers between 0 and 1"
@@ -118,6 +119,14 @@ TAU = "expected different numbers between 0 and 1"
     (f"decontaminate {SMALL[-1][:-16]}gone.jsonl',)", "gone.jsonl: cannot be read"),
     ("all --benchmarks=OUT", "mbpp.jsonl: no such file"),  # before it begins
     ("publish", "phi1_jax.curate decontaminate --workdir=OUT/decontaminate"),
+    ("deduplicate --gin.Deduplicate.bands=7", "a divisor of 1"),
+    (
+      f"{SEARCH}benchmarks=('humaneval',)",
+      "expected at least one of humaneval",
+    ),
+    (f"{SEARCH}checkpoint=gone", "a distance, as there is a checkpoint"),
+    (f"{SEARCH}distance=0.3", "does nothing without Decontaminate.checkpoint"),
+    (f"{ANNOTATE}inputs=()", "expected at least one input"),
     ("publish --gin.Publish.version=2.0.0", 'expected "1.MINOR.PATCH"'),
     ("deduplicate --against=OUT/gone", "--against: OUT/gone: no such file or fold"),
   ],
@@ -133,6 +142,16 @@ def test_wrong_input_is_refused_in_a_line(flags, says, tmp_path, monkeypatch, ca
   assert says.replace("OUT", str(tmp_path)) in message
   assert message.count("\n") <= 1
   assert not (tmp_path / "out" / "textbooks").exists()
+
+
+def test_the_study_of_tau_costs_nothing(raw, tmp_path, capsys):
+  words = ["decontaminate", SMALL[-1], f"--gin.Decontaminate.inputs=('{raw}',)"]
+  words += ["--tau=0.95,0.8", f"--workdir={tmp_path / 'out'}"]
+  assert curate.main([*words, "--estimate"]) == 0
+  assert "costs nothing" in capsys.readouterr().out
+  assert curate.main(words) == 0
+  assert "tau 0.8: removed 0 of 150 (0.0%)" in capsys.readouterr().out
+  assert (tmp_path / "out" / decontaminate.STUDY).is_file()
 
 
 def test_another_process_in_the_folder_is_waited_for(tmp_path):

@@ -156,3 +156,9 @@ def test_held_out_is_a_matter_of_the_group_alone():
     # A function mined from a file goes where the file goes.
     assert held_out(Document("def f(): ...", group), 0.05) == (name in kept)
     assert held_out(Document(name[3:], prompt=name[:3]), 0.05) == (name in kept)
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch):
+  monkeypatch.setattr(corpora.importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(InputError, match=r'need the package ".*\[data\]'):
+    corpora.embedded.__wrapped__()
