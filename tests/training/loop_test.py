@@ -286,6 +286,12 @@ def test_the_best_checkpoints_stay(tiny, last, stay, run):
     tiny(checkpoint=kept, train={"evaluate_every": 3})
 
 
+def test_a_save_every_so_many_minutes(tiny, train):
+  setup = tiny(checkpoint={"every": 1000, "every_minutes": 1e-9, "keep_latest": 99})
+  assert train(setup)
+  assert {1, 2, 11, 12} <= set(saved(setup))
+
+
 @pytest.mark.parametrize("where", ["evaluation", "hook"])
 def test_a_signal_ends_an_evaluation_and_saves_at_once(tiny, store, where, run):
   """The signal comes in the second batch; nothing is evaluated after it."""
