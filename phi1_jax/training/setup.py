@@ -58,7 +58,7 @@ class RunConfig:
     if "float16" in (self.model.dtype, self.model.param_dtype):
       raise InputError(
         "Model.dtype: got 'float16', whose gradients need loss scaling, which this "
-        "trainer has not; expected 'bfloat16' or 'float32'"
+        "trainer does not do; expected 'bfloat16' or 'float32'"
       )
     every, evaluated = self.checkpoint.every, self.train.evaluate_every
     if self.checkpoint.keep_best and (not evaluated or evaluated % every):
