@@ -45,6 +45,12 @@ def plain(loaded, text, length):
   return total
 
 
+def test_every_token_is_the_target_of_one_window():
+  assert list(loss.windows([9, 0, 1, 2, 3, 4], 3)) == [[9, 0, 1, 2], [2, 3, 4]]
+  assert list(loss.windows([9, 0, 1, 2], 3)) == [[9, 0, 1, 2]]
+  assert list(loss.windows([9, 0], 3)) == [[9, 0]]
+
+
 @pytest.mark.parametrize("devices", [1, 8])
 def test_batches_of_padded_windows_equal_a_plain_computation(tiny, devices):
   loaded = tiny(devices)

@@ -93,9 +93,14 @@ def test_requests_are_taken_as_needed_and_few_at_once(llm):
   def release():
     while llm.server.now < 3:
       time.sleep(0.005)
+    llm.server.write = None
     llm.server.gate.set()
 
-  llm.server.gate.clear()
+  def hold(body):
+    llm.server.gate.clear()  # for all but the first, which is sent alone
+    return "answer"
+
+  llm.server.write = hold
   threading.Thread(target=release).start()
 
   def endless():
