@@ -25,6 +25,7 @@ Shares are of the truncated variant (see evals/programs.py). Unknown values are 
 """
 
 import dataclasses
+import functools
 import importlib.metadata
 import platform
 import time
@@ -177,6 +178,7 @@ def over_seeds(group: _Runs, name: str) -> dict[str, Any]:
   return {**found, "solved": solved, "total": group[0]["scores"][name]["total"]}
 
 
+@functools.cache
 def ids_of(task_set: str) -> list[str]:
   """Return the ids of a task set."""
   return [problem.id for problem in task_sets.load(task_set)]

@@ -125,7 +125,7 @@ def test_refuses_what_the_model_does_not_have(content, change, named):
     (None, "No such file"),
     ("{", "not JSON"),
     ("[]", "model_type: got None, expected one of phi, phi-msft"),
-    ('{"model_type": "phi", "layer_norm_eps": NaN}', "NaN is no number"),
+    ('{"model_type": "phi", "layer_norm_eps": NaN}', "NaN is not a number"),
   ],
 )
 def test_files_that_do_not_read(tmp_path, text, named):
