@@ -8,8 +8,6 @@ tokenizer.json, loss.png and summary.json there.
 """
 
 import argparse
-import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -114,6 +112,4 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-  # Until there is something to save, a preempted machine needs no more than the code.
-  signal.signal(signal.SIGTERM, lambda *_: os._exit(command.PREEMPTED))
   command.run(main)

@@ -134,7 +134,8 @@ class Parser(PathParser):
   def _nearest(self, word: str) -> str:
     """Return advice that names the flag most similar to `word`, if any is."""
     name = word.partition("=")[0].replace("-", "_").replace("__", "--", 1)
-    close = difflib.get_close_matches(name, self._option_string_actions, 1)
+    flags = self._option_string_actions.keys() - {"-h", "--help"}
+    close = difflib.get_close_matches(name, flags, 1)
     return f"; did you mean {close[0]}?" if close else ""
 
 

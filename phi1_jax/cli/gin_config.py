@@ -92,8 +92,8 @@ def find(name: str) -> Path:
   for path in (Path(name), RECIPES / name, RECIPES / name.removeprefix("gin/")):
     if path.is_file():
       return path
-  folder = Path(name.removeprefix("gin/")).parent  # such as meshes/
-  found = (RECIPES / folder).glob("*.gin") if folder.parts != ("/",) else ()
+  folder = Path(name.removeprefix("gin/")).parent.name  # such as meshes/
+  found = [*(RECIPES / folder).glob("*.gin")] or [*RECIPES.glob("*.gin")]
   recipes = ", ".join(sorted(str(path.relative_to(RECIPES)) for path in found))
   raise InputError(
     f"{name}: no such gin file; expected a path from here, or a recipe of this "

@@ -330,7 +330,7 @@ def _summary(manifest: dict[str, Any], digest: str) -> str:
 
 
 def _reasons(dropped: Mapping[str, Mapping[str, int]]) -> str:
-  return ", ".join(
+  return "; ".join(
     f"{task}: {count} {reason}"
     for task, counts in sorted(dropped.items())
     for reason, count in sorted(counts.items())

@@ -19,8 +19,8 @@ def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
   warmup, peak = config.warmup_steps, config.peak_learning_rate
   if warmup >= total_steps:
     raise InputError(
-      f"Optimizer.warmup_steps (WARMUP_STEPS of a recipe): got {warmup}, expected "
-      f"fewer than the run's {total_steps} steps"
+      f"Optimizer.warmup_steps: got {warmup}, expected fewer than the run's "
+      f"{total_steps} steps; recipes set it by --gin.WARMUP_STEPS=N"
     )
   decay_steps = config.decay_steps or total_steps - warmup
   if decay_steps > total_steps - warmup:

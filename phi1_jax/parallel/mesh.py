@@ -78,8 +78,9 @@ class MeshConfig(Settings):
     axes = " x ".join(f"{axis}={getattr(self, axis)}" for axis in AXES)
     if num_slices == 1:
       raise InputError(
-        f"Mesh: {axes} does not divide over {num_devices} devices; change Mesh.* or "
-        "use -1 for one axis"
+        f"Mesh: {axes} does not divide over {num_devices} devices; change Mesh.*, or "
+        "name another mesh file; to check a run for other machines, give "
+        "--simulated_devices=N"
       )
     raise InputError(
       f"Mesh: {axes} does not divide over {num_slices} slices or nodes of "

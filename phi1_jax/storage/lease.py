@@ -54,6 +54,7 @@ class Lease:
   Attributes:
     token: names this lease; `lease.token(folder)` returns it on every host.
     lost: whether another process has taken the folder over.
+    made: whether the folder was not there before.
 
   Raises:
     InputError: a running process on this machine holds the folder, or it cannot be
@@ -86,6 +87,7 @@ class Lease:
     }
     self._closing, self._beaten = threading.Event(), time.monotonic()
     try:
+      self.made = not files.exists(folder)
       folder.mkdir(parents=True, exist_ok=True)
       shown = None
       while refusal := self._take():

@@ -314,8 +314,8 @@ def load(name_or_path: str | AnyPath) -> Tokenizer:
     return Tokenizer(storage.read_text(path))
   except OSError as error:
     raise InputError(
-      f'tokenizer {path}: {error.strerror}; expected "codegen" or the path of a '
-      f"{FILE_NAME}"
+      f'tokenizer {path}: {error.strerror}; expected "codegen", a {FILE_NAME}, or a '
+      "folder with one"
     ) from error
   except InputError as error:
     raise InputError(f"tokenizer {path}: {error}") from error

@@ -5,6 +5,13 @@ import dataclasses
 from phi1_jax import InputError
 from phi1_jax.settings import Count, NotNegative, PositiveInt, Seed, Settings
 
+# Settings that change no number, or that are compared by their content.
+HARMLESS = {
+  *("log_every", "evaluate_every", "evaluation_batches", "stop_at_step"),
+  *("store", "processes", "verify", "attention", "remat", "scan_layers", "head_chunks"),
+  "sequences_per_device",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(Settings):

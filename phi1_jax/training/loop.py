@@ -27,6 +27,7 @@ from phi1_jax.telemetry.writers import Recorder
 from phi1_jax.training import memory
 from phi1_jax.training import state as train_state
 from phi1_jax.training import store as stores
+from phi1_jax.training.config import HARMLESS
 from phi1_jax.training.hooks import Hook
 from phi1_jax.training.metrics import MetricsReader, Seen
 from phi1_jax.training.preemption import HookStoppedError, StopSignal
@@ -222,12 +223,6 @@ def _refuse_other_order(meta: Mapping[str, Any], run: str | storage.AnyPath) -> 
 
 # Parts of a run's configuration that decide how it goes on.
 _RESUMED_PARTS = ("model", "optimizer", "train", "data")
-# Settings that change no number, or that are compared by their content.
-_HARMLESS = {
-  *("log_every", "evaluate_every", "evaluation_batches", "stop_at_step"),
-  *("store", "processes", "verify", "attention", "remat", "scan_layers", "head_chunks"),
-  "sequences_per_device",
-}
 
 
 def _report_differences(
@@ -241,7 +236,7 @@ def _report_differences(
   for part in parts:
     for field, got in theirs.get(part, {}).items():
       want = ours[part].get(field)
-      if got != want and field not in _HARMLESS:
+      if got != want and field not in HARMLESS:
         log.warning(
           "%s: its run had %s.%s = %r, this one has %r",
           *(name, part.capitalize(), field, got, want),

@@ -17,8 +17,8 @@ from phi1_jax.training.state import bytes_per_device
 
 GIB = 2**30
 
-# glibc's malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX.
-_MALLOC_OPTIONS = {-4: 0, -1: 2**31 - 1, -8: 1}
+# glibc's malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD.
+_MALLOC_OPTIONS = {-4: 0, -1: 2**31 - 1}
 
 
 class StepMemory(NamedTuple):
@@ -62,10 +62,8 @@ def keep_freed_memory() -> None:
 
   XLA allocates a step's temporaries in one piece. By default malloc returns it to the
   system after every step, and the system clears it page by page for the next: a
-  quarter of the quickstart model's step (docs/log).
-
-  Call it before JAX looks for devices: threads that have allocated before go on as
-  they did.
+  quarter of the quickstart model's step (docs/log). Call it before JAX looks for
+  devices and starts its threads.
   """
   libc = ctypes.CDLL(None)
   asked: str | None = getattr(jax.config, "jax_platforms", None)

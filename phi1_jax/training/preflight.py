@@ -100,7 +100,8 @@ def dry_run(run: Setup) -> str:
     verdict = "fits" if need <= have else "does NOT fit"
     fits = f"; {verdict} in the {have / GIB:.2f} GiB of this one"
     if jax.default_backend() == "cpu" and jax.local_device_count() > 1:
-      fits += f", its share of the host's (of {jax.local_device_count()} simulated)"
+      fits += f", a {jax.local_device_count()}th of this host's; for the memory of "
+      fits += "another machine ask python -m phi1_jax.compile"
   return "\n".join(
     [
       f"memory   {need / GIB:.2f} GiB per device: state {state / GIB:.2f}, "

@@ -186,7 +186,7 @@ def check_current(store: TokenStore, run: Setup) -> None:
           "%s was built by version %s of the grammar teacher; this is version %d",
           *(data.store, built[0], grammar.VERSION),
         )
-      if name == grammar.NAME and "exercises" in source:
+      if name == grammar.NAME and "exercises" in source and not data.modules:
         _check_exercises(source, data)
       if data.curated_directory and built[1]:
         now = _curated_now(storage.parse(data.curated_directory) / name) or built
@@ -205,7 +205,7 @@ def _check_exercises(built: Mapping[str, Any], data: DataConfig) -> None:
   if built["exercises"] != number:
     got = f"{built['exercises']:,} exercises"
     raise _another(data, f"with {got}, expected Data.grammar_exercises={number:,}")
-  if built.get("tables") != rows.digest(data.grammar_tables):
+  if data.verify and built.get("tables") != rows.digest(data.grammar_tables):
     raise _another(data, "from other tables than Data.grammar_tables has now")
 
 

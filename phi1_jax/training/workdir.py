@@ -20,13 +20,13 @@ from phi1_jax.parallel import compiler, hosts
 from phi1_jax.storage import AnyPath, lease
 from phi1_jax.telemetry import goodput, plot, writers
 from phi1_jax.text import tokenizer
+from phi1_jax.training.config import HARMLESS
 from phi1_jax.training.preemption import StopSignal
 from phi1_jax.training.setup import Setup
 
 log = logging.getLogger(__name__)
 
 SUMMARY = "summary.json"
-_FOLDERS = ("checkpoints", "tensorboard")
 # A network file system may show a new file to other hosts a minute late.
 SHARED_SECONDS = 60.0
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -45,8 +45,6 @@ def opened(run: Setup, stop: StopSignal) -> Iterator[Setup]:
   """
   with contextlib.ExitStack() as stack:
     lock = None
-    if hosts.is_first() and not storage.exists(run.workdir):
-      stack.callback(_remove_if_empty, run.workdir)  # the run may be refused
     lost = f"error: {run.workdir}: another process goes on with this run"
     with hosts.shared_errors("opening the work directory"):
       if hosts.is_first():
@@ -56,9 +54,11 @@ def opened(run: Setup, stop: StopSignal) -> Iterator[Setup]:
           stopping=lambda: stop.received,
           on_lost=lambda: hosts.end(lost, os.EX_TEMPFAIL),
         )
+        if lock.made:  # the run may be refused
+          stack.callback(_remove_if_empty, run.workdir)
         stack.enter_context(lock)
         if not storage.is_remote(run.workdir):
-          _make_folders(run.workdir)
+          stack.callback(_remove_if_empty, *_make_folders(run.workdir))
       mirror = storage.Mirror(run.workdir, lock)
       if hosts.is_first():
         mirror.fetch("metrics.jsonl", goodput.FILE_NAME, writers.WANDB_ID)
@@ -67,10 +67,10 @@ def opened(run: Setup, stop: StopSignal) -> Iterator[Setup]:
     yield dataclasses.replace(run, mirror=mirror, stop_requested=stop.requested)
 
 
-def _make_folders(workdir: AnyPath) -> None:
-  """Make the folders of a run now, so that no save fails hours later."""
-  for name in _FOLDERS:
-    folder = workdir / name
+def _make_folders(workdir: AnyPath) -> list[AnyPath]:
+  """Make the folders of a run now, so that no save fails hours later; return them."""
+  folders = [workdir / name for name in ("checkpoints", "tensorboard")]
+  for folder in folders:
     try:
       folder.mkdir(exist_ok=True)
     except OSError as error:
@@ -78,11 +78,11 @@ def _make_folders(workdir: AnyPath) -> None:
         f"--workdir: cannot make the folder {folder} ({error.strerror}); name another "
         "folder"
       ) from None
+  return folders
 
 
-def _remove_if_empty(workdir: AnyPath) -> None:
-  """Remove a new work directory, unless something was written there."""
-  for folder in (*(workdir / name for name in _FOLDERS), workdir):
+def _remove_if_empty(*folders: AnyPath) -> None:
+  for folder in folders:
     with contextlib.suppress(OSError):  # it holds files
       os.rmdir(folder)
 
@@ -131,7 +131,13 @@ def described(run: Setup, config: str, store: TokenStore) -> Iterator[None]:
       tokens = (store.directory / tokenizer.FILE_NAME).read_text("utf-8")
       new = {place: config, run.workdir / tokenizer.FILE_NAME: tokens}
       before |= {path: storage.read_text(path) for path in new if storage.exists(path)}
-      _log_changes(before.get(place, config), config)
+      known = values(before.get(place, config))
+      for name, value in values(config).items():
+        if known.get(name) != value:
+          log.warning(
+            "changed since this run was last started: %s = %s (it was %s)",
+            *(name, value, known.get(name, "not there")),
+          )
       for path, text in new.items():
         if text != before.get(path):
           storage.write_text(path, text)
@@ -143,16 +149,6 @@ def described(run: Setup, config: str, store: TokenStore) -> Iterator[None]:
     raise
 
 
-def _log_changes(before: str, now: str) -> None:
-  known = values(before)
-  for name, value in values(now).items():
-    if known.get(name) != value:
-      log.warning(
-        "changed since this run was last started: %s = %s (it was %s)",
-        *(name, value, known.get(name, "not there")),
-      )
-
-
 def values(text: str) -> dict[str, str]:
   """Return the value of each parameter of a config.gin."""
   return dict(line.split(" = ", 1) for line in text.splitlines() if " = " in line)
@@ -161,17 +157,28 @@ def values(text: str) -> dict[str, str]:
 def is_summed_up(run: Setup, config: str) -> bool:
   """Return whether an earlier start did the last step and wrote the summary.
 
-  Logs settings that have changed since, which then have no effect.
+  Raises:
+    InputError: it did, with other settings that decide the result.
   """
-  if not manager.holds_checkpoint(run.workdir):
+  last, place = run.config.train.last_step, run.workdir / "config.gin"
+  if not manager.holds_checkpoint(run.workdir) or not storage.exists(place):
     return False
   try:
     step = storage.read_json(run.workdir / SUMMARY)["step"]
   except (InputError, KeyError):
     return False
-  if done := step == run.config.train.last_step:
-    _log_changes(storage.read_text(run.workdir / "config.gin"), config)
-  return done
+  if (step, manager.find(run.workdir).name) != (last, str(last)):
+    return False
+  before, now = values(storage.read_text(place)), values(config)
+  for name in sorted(before.keys() & now.keys()):
+    part, _, setting = name.partition(".")
+    decides = part in ("Data", "Model", "Optimizer", "Train")
+    if decides and setting not in HARMLESS and before[name] != now[name]:
+      raise InputError(
+        f"{run.workdir}: this run is finished, with {name} = {before[name]}; got "
+        f"{now[name]}, expected the same, or another --workdir"
+      )
+  return True
 
 
 def sum_up(run: Setup, store: TokenStore, seconds: float) -> str:
@@ -216,7 +223,7 @@ def sum_up(run: Setup, store: TokenStore, seconds: float) -> str:
   writers.write_summary(run.workdir / SUMMARY, summary)
   losses = {"loss": last.get("loss"), "held out": last.get("eval/loss")}
   shown = [f"{name} {loss:.4f}" for name, loss in losses.items() if loss is not None]
-  shown.append(f"{wall:.0f} s")
+  shown.append(f"{seconds:.0f} s")
   if spent and spent["starts"] > 1:
     shown.append(f"goodput {spent['goodput']:.1%} over {spent['starts']} starts")
   files = f"{run.workdir}/loss.png and {run.workdir}/{SUMMARY}"

@@ -303,8 +303,9 @@ PROBED = "files, processes = left()\nassert files == ['program'] and processes <
 )
 def test_attack(sandbox, outcomes, code):
   """The attack ends as expected, and leaves nothing for the next program."""
-  verdict = judge(sandbox, code, "assert f(2) == 3", cpu_seconds=0.4)
   right = "def f(x):\n  return x + 1\n"
+  judge(sandbox, right, "assert f(2) == 3")  # the worker has judged before
+  verdict = judge(sandbox, code, "assert f(2) == 3", cpu_seconds=0.4)
   probe = Program("probe", PROBE, (PROBED,))
   after = list(sandbox.run([probe, Program("next", right, ("assert f(2) == 3",))]))
   assert verdict.outcome in outcomes, verdict

@@ -46,6 +46,13 @@ def _leave(folder, **changes):
     _edit(folder, **changes)
 
 
+def test_a_holder_elsewhere_is_alive_while_it_beats(tmp_path):
+  with Lease(tmp_path, "training") as held:
+    held._content["machine"] = "elsewhere"
+    _wait(lambda: storage.read_json(tmp_path / FILE_NAME)["machine"] == "elsewhere")
+    assert storage.is_held(tmp_path)
+
+
 def test_one_holder_at_a_time(tmp_path):
   folder = tmp_path / "new" / "run"
   for _ in range(2):

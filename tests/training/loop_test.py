@@ -151,7 +151,9 @@ def test_differences_from_a_checkpoint_are_logged(
   assert [sum(name in line for line in lines) for name in names] == said
 
 
-def test_another_order_of_windows_or_another_model_is_refused(tiny, undisturbed):
+def test_another_order_of_windows_or_another_model_is_refused(
+  tiny, store, undisturbed, monkeypatch
+):
   """Checkpoints of earlier versions do not say their order, which was another."""
   with pytest.raises(InputError, match=r"order 1 .*--gin\.Checkpoint\.init_from=run"):
     loop._refuse_other_order({"step": 3, "samples_seen": 24}, "run")
@@ -160,6 +162,13 @@ def test_another_order_of_windows_or_another_model_is_refused(tiny, undisturbed)
   setup = tiny(checkpoint={"init_from": str(undisturbed)}, model={"mlp_dim": 24})
   with pytest.raises(InputError, match="another model_shape: got mlp_dim"):
     preflight.check_start(setup)  # before anything is built
+  setup = tiny(checkpoint={"init_from": str(undisturbed)})
+  monkeypatch.setitem(store.manifest["tokenizer"], "digest", "another")
+  with (
+    loop.Checkpoints(setup.workdir / "checkpoints", setup.config.checkpoint) as kept,
+    pytest.raises(InputError, match="another tokenizer"),
+  ):
+    loop.restore_or_initialise(setup, store, kept)
 
 
 def test_a_run_that_diverges_saves_nothing_more(tiny, train):
@@ -290,6 +299,13 @@ def test_a_save_every_so_many_minutes(tiny, train):
   setup = tiny(checkpoint={"every": 1000, "every_minutes": 1e-9, "keep_latest": 99})
   assert train(setup)
   assert {1, 2, 11, 12} <= set(saved(setup))
+  config = dataclasses.replace(setup.config.checkpoint, every_minutes=2.0)
+  with loop.Checkpoints(setup.workdir / "others", config) as kept:
+    for seconds, overdue in ((115, False), (10, True)):
+      kept._saved_at -= seconds
+      assert kept.overdue() == overdue
+    kept.save(1, begin(setup), {})
+    assert not kept.overdue()
 
 
 @pytest.mark.parametrize("where", ["evaluation", "hook"])

@@ -1,5 +1,6 @@
 """A store that its sources have left behind."""
 
+import dataclasses
 import json
 import os
 import types
@@ -11,6 +12,8 @@ from phi1_jax.data import build
 from phi1_jax.data.config import CURATED_CONTENT
 from phi1_jax.data.files import FileSource
 from phi1_jax.training import store as stores
+from phi1_jax.training import workdir
+from phi1_jax.training.preemption import StopSignal
 
 
 def store_of(**source):
@@ -38,6 +41,9 @@ def test_other_exercises_of_the_grammar_are_another_store(tiny, tmp_path):
   stores.check_current(store_of(**built), tiny(data={"grammar_exercises": 300}))
   with pytest.raises(InputError, match=r"300 exercises, expected .*=400"):
     stores.check_current(store_of(**built), tiny(data={"grammar_exercises": 400}))
+  # Tasks that a module registers have numbers of their own.
+  other = {"grammar_exercises": 400, "modules": ("json",)}
+  stores.check_current(store_of(**built), tiny(data=other))
   table = tmp_path / "mine.toml"
   table.write_text("")
   own = {"grammar_exercises": 300, "grammar_tables": (str(table),)}
@@ -113,3 +119,31 @@ def test_files_that_are_not_there(tiny, tmp_path, caplog):
     stores.check_current(store, tiny(data=data))
   stores.check_current(store, tiny(data={**data, "verify": False}))
   assert "no file matches" in caplog.text
+
+
+def test_a_finished_run_is_done_unless_its_result_would_be_another(tiny):
+  setup = tiny()
+  last = setup.config.train.last_step
+  step = setup.workdir / "checkpoints" / str(last)
+  for name in ("state", "meta"):
+    (step / name).mkdir(parents=True)
+  (setup.workdir / "summary.json").write_text(json.dumps({"step": last}))
+  config = "Train.seed = 0\nTrain.log_every = 5\n"
+  assert not workdir.is_summed_up(setup, config)  # it has no config.gin
+  (setup.workdir / "config.gin").write_text(config)
+  assert workdir.is_summed_up(setup, config.replace("5", "6"))
+  with pytest.raises(InputError, match=r"finished, with Train\.seed = 0; got 1"):
+    workdir.is_summed_up(setup, config.replace("0", "1"))
+  step.rename(step.with_name("1"))  # the last checkpoint is gone
+  assert not workdir.is_summed_up(setup, config)
+
+
+def test_a_refused_run_leaves_no_folder(tiny, tmp_path):
+  setup = dataclasses.replace(tiny(), workdir=tmp_path / "new")
+  with StopSignal() as stop:
+    with pytest.raises(InputError), workdir.opened(setup, stop):
+      raise InputError("refused")
+    assert not setup.workdir.exists()
+    with workdir.opened(setup, stop):
+      (setup.workdir / "metrics.jsonl").write_text("")
+  assert [path.name for path in setup.workdir.iterdir()] == ["metrics.jsonl"]

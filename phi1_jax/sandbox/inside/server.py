@@ -144,6 +144,7 @@ class Server:
       if verdict["recycle"]:
         os.read(self.requests, 1)  # who replaces this worker ends it; see Worker.close
         return
+      del verdict  # the next program is forked from here, and could read it
 
   def judge(self, limits: dict) -> dict:
     """Judge the program whose limits were just read."""
