@@ -55,16 +55,25 @@ def read(path: AnyPath) -> list[Problem]:
       continue
     try:
       row = json.loads(line)
-      plus = isinstance(row, dict) and all(name in row for name in evalplus.INPUTS)
+      if not isinstance(row, dict):
+        raise TypeError(f"{type(row).__name__}, not an object")
+      plus = all(name in row for name in evalplus.INPUTS)
       texts = evalplus.FIELDS if plus else _FIELDS
-      if odd := [name for name in texts if not isinstance(row[name], str)]:
-        raise TypeError(f"{odd[0]} is not a string")
+      if odd := [name for name in texts if not isinstance(row.get(name), str)]:
+        raise TypeError(f"{odd[0]} is {'not a string' if odd[0] in row else 'missing'}")
       made = evalplus.problem(row) if plus else problem(row)
       if made.id in found:
         raise ValueError(f"a second {made.id}")
-    except (ValueError, KeyError, TypeError, IndexError, SyntaxError) as error:
+    except (
+      ValueError,
+      KeyError,
+      TypeError,
+      IndexError,
+      SyntaxError,
+      AttributeError,
+    ) as error:
       raise InputError(
-        f"{path}, line {number}: got {line[:40]!r} ({type(error).__name__}: {error}), "
+        f"{path}, line {number}: got {line[:40]!r} ({error}), "
         f"expected an object with {', '.join(_FIELDS)} (or for test: "
         f"{', '.join(evalplus.INPUTS)})"
       ) from None
