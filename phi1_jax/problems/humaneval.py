@@ -64,14 +64,7 @@ def read(path: AnyPath) -> list[Problem]:
       made = evalplus.problem(row) if plus else problem(row)
       if made.id in found:
         raise ValueError(f"a second {made.id}")
-    except (
-      ValueError,
-      KeyError,
-      TypeError,
-      IndexError,
-      SyntaxError,
-      AttributeError,
-    ) as error:
+    except (ValueError, KeyError, TypeError, IndexError, SyntaxError) as error:
       raise InputError(
         f"{path}, line {number}: got {line[:40]!r} ({error}), "
         f"expected an object with {', '.join(_FIELDS)} (or for test: "
