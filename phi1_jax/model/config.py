@@ -1,7 +1,7 @@
 """Configuration of a phi model: sizes, precision, rematerialisation, attention."""
 
 import dataclasses
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from phi1_jax.kernels import attention as kernels
 from phi1_jax.model import DType
@@ -17,7 +17,6 @@ from phi1_jax.settings import Positive, PositiveInt, Settings, Share
 #   matrices     those and the MLP's hidden layer: no matrix product runs twice, since
 #                the backward pass does not need the results of "out" and "down"
 Remat = Literal["none", "full", "dots", "qkv_context", "matrices"]
-REMAT_POLICIES = get_args(Remat)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import typing
 
 import flax.linen as nn
 import jax
@@ -11,7 +12,7 @@ import pytest
 from jax._src.cudnn import fused_attention_stablehlo as fused_attention
 
 from phi1_jax.kernels import attention
-from phi1_jax.model.config import REMAT_POLICIES, ModelConfig
+from phi1_jax.model.config import ModelConfig, Remat
 from phi1_jax.model.decoder import Decoder, parameter_shapes
 
 _CONFIG = ModelConfig(
@@ -110,7 +111,11 @@ def test_each_layer_draws_its_own_mask():
 
 @pytest.mark.parametrize(
   ("remat", "scan_layers"),
-  [*((name, True) for name in REMAT_POLICIES[1:]), ("none", False), ("full", False)],
+  [
+    *((name, True) for name in typing.get_args(Remat)[1:]),
+    ("none", False),
+    ("full", False),
+  ],
 )
 def test_remat_and_unrolling_change_no_number(remat, scan_layers):
   config = dataclasses.replace(_CONFIG, remat=remat, scan_layers=scan_layers)
