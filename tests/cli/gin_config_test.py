@@ -69,6 +69,11 @@ def test_refuses(load, lines, named):
     ([], "^got no --gin_file"),
     (["gin/nope.gin"], "^gin/nope.gin: no such gin file"),
     (["gin"], "^gin: no such gin file"),
+    (["meshes/h100.gin"], "no such gin file.* meshes/h100_8.gin"),
+    (
+      [f"{Path(__file__).parents[2]}/gin/typo.gin"],
+      "no such gin file.* quickstart.gin",
+    ),
     (["binary.gin"], "^binary.gin: not a text file"),
     (["itself.gin"], "includes itself"),
   ],
