@@ -72,7 +72,7 @@ def test_refuses(load, lines, named):
     (["meshes/h100.gin"], "no such gin file.* meshes/h100_8.gin"),
     (
       [f"{Path(__file__).parents[2]}/gin/typo.gin"],
-      "no such gin file.* quickstart.gin",
+      "such gin file.* quickstart.gin",
     ),
     (["binary.gin"], "^binary.gin: not a text file"),
     (["itself.gin"], "includes itself"),
