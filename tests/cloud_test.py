@@ -1,5 +1,6 @@
-"""The train command on a work directory and a token store in cloud storage."""
+"""The train command in cloud storage, and on a disk that fills up."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -143,3 +144,52 @@ def test_an_outage_ends_the_run_in_one_line_and_moves_nothing(cloud, place, alon
   assert objects(cloud, "run") >= before - {"summary.json"}
   finished(start(place, workdir))
   assert curve(workdir) == alone
+
+
+@contextlib.contextmanager
+def small_disk(folder, num_bytes):
+  """Mounts a file system of so many bytes; skips where that is not allowed."""
+  folder.mkdir()
+  words = ["mount", "-t", "tmpfs", "-o", f"size={num_bytes}", "tmpfs", str(folder)]
+  try:
+    subprocess.run(words, check=True, capture_output=True)
+  except (OSError, subprocess.CalledProcessError) as error:
+    pytest.skip(f"cannot mount a small disk here: {error}")
+  try:
+    yield folder
+  finally:
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+FILL = """
+import os, time
+
+def fill(setup, store):
+  def run(step, state):
+    while not (setup.workdir / "checkpoints" / "4").is_dir():
+      time.sleep(0.01)
+    disk = setup.workdir.parent
+    free = os.statvfs(disk)
+    with (disk / "other").open("wb") as file:  # leaves room for rows, not for a save
+      file.write(bytes(free.f_bavail * free.f_frsize - (48 << 10)))
+    return ()
+  return run
+"""
+
+
+def test_a_disk_that_fills_up_during_a_save(place, tmp_path):
+  """The last checkpoint stays whole; one line says what happened."""
+  (place / "fill_hook.py").write_text(FILL)
+  with small_disk(tmp_path / "disk", 4 << 20) as disk:
+    flags = ["--gin.Runtime.hooks={'fill_hook:fill': 5}", "--gin.Checkpoint.every=2"]
+    flags += ["--gin.Checkpoint.keep_latest=99"]
+    environment = {"PYTHONPATH": f".:{os.environ.get('PYTHONPATH', '')}"}
+    output = finished(start(place, disk / "run", *flags, environment=environment), 1)
+    assert "Traceback" not in output, output
+    errors = [line for line in output.split("\n") if line.startswith("error")]
+    assert len(errors) == 1
+    assert "No space left" in errors[0]
+    assert sum("could not be saved" in line for line in output.split("\n")) == 2
+    (disk / "other").unlink()
+    output = finished(start(place, disk / "run"))
+    assert "going on from step 4" in output, output
