@@ -100,7 +100,7 @@ def dry_run(run: Setup) -> str:
     verdict = "fits" if need <= have else "does NOT fit"
     fits = f"; {verdict} in the {have / GIB:.2f} GiB of this one"
     if jax.default_backend() == "cpu" and jax.local_device_count() > 1:
-      fits += f", a {jax.local_device_count()}th of this host's; for the memory of "
+      fits += f", one of {jax.local_device_count()} shares of this host's memory; for "
       fits += "another machine ask python -m phi1_jax.compile"
   return "\n".join(
     [
