@@ -55,6 +55,7 @@ def _train(arguments: argparse.Namespace) -> int:
   from phi1_jax.training.preemption import StopSignal
 
   memory.keep_freed_memory()
+
   # ---- Read the configuration, and set the run up; nothing is allocated yet.
   with hosts.shared_errors("reading the configuration"):
     files, bindings = arguments.gin_files, arguments.gin_bindings
@@ -103,11 +104,9 @@ def _train(arguments: argparse.Namespace) -> int:
 
       # ---- Sum up.
       if hosts.is_first():
-        if not done:
-          text = f"stopped after saving; run the same command to go on ({run.workdir})"
-        else:
-          text = workdirs.sum_up(run, store, time.perf_counter() - started)
-        print(text)
+        seconds = time.perf_counter() - started
+        stopped = f"stopped after saving; run the same command to go on ({run.workdir})"
+        print(workdirs.sum_up(run, store, seconds) if done else stopped)
   return command.DONE if done else command.PREEMPTED
 
 

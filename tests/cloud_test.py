@@ -193,3 +193,12 @@ def test_a_disk_that_fills_up_during_a_save(place, tmp_path):
     (disk / "other").unlink()
     output = finished(start(place, disk / "run"))
     assert "going on from step 4" in output, output
+
+
+def test_a_disk_that_is_full_at_the_start(place, tmp_path):
+  with small_disk(tmp_path / "disk", 64 << 10) as disk:
+    (disk / "other").write_bytes(bytes(os.statvfs(disk).f_bavail * 4096))
+    output = finished(start(place, disk / "run"), 2)
+    assert "Traceback" not in output
+    lines = [line for line in output.split("\n") if line.startswith("error")]
+    assert len(lines) == 1

@@ -237,3 +237,30 @@ def test_nobody_to_join():
   )
   assert run.returncode == 1, run.stderr
   assert run.stderr.splitlines()[-1].startswith("error: --coordinator_address: cannot")
+
+
+@pytest.mark.parametrize(
+  ("abort", "gone"),
+  [
+    ("os.abort()", False),
+    ("threading.Thread(target=os.abort).start(); time.sleep(9)", False),
+    # A thread that Python does not know, as the coordination service's.
+    (
+      "libc = ctypes.CDLL(None); thread = ctypes.c_ulong();"
+      "libc.pthread_create(ctypes.byref(thread), None, libc.abort, None);"
+      "time.sleep(9)",
+      True,
+    ),
+  ],
+)
+def test_an_abort_of_this_process_is_not_taken_for_a_lost_host(abort, gone):
+  program = (
+    "import ctypes, os, threading, time;from phi1_jax.parallel import hosts;"
+    f"hosts._handle_abort();{abort}"
+  )
+  run = subprocess.run(
+    [sys.executable, "-c", program], capture_output=True, text=True, timeout=300
+  )
+  assert run.returncode == 1
+  assert ("another host is gone" in run.stderr) is gone
+  assert run.stderr.splitlines()[-1].startswith("error:")

@@ -161,7 +161,7 @@ def test_delete_takes_the_queued_resource_and_may_be_repeated(cloud):
   again = cloud.run("delete", *TPU, "--yes")
   assert again.stdout == "phi1 is not there; nothing to delete\n"
   assert (again.returncode, cloud.verbs()) == (0, [])
-  # An answer that is no state is not taken for absence.
+  # An answer that names no state does not mean that the machine is absent.
   (cloud.root / "bin" / "gcloud").write_text("#!/bin/sh\necho no network >&2\nexit 1\n")
   done = cloud.run("delete", *TPU, "--yes")
   assert (done.returncode, done.stderr) == (1, "no network\n")
