@@ -73,7 +73,7 @@ class CheckpointBackend:
       self._digest = description.model_digest(self._meta)
       self._dtype = config.dtype or self._meta["config"]["model"]["dtype"]
     except KeyError as error:
-      raise manager.DamagedError(f"no {error}").refusal(self._folder) from None
+      raise manager.damaged(self._folder, f"no {error}") from None
 
   def identity(self) -> dict[str, Any]:
     """Return the digest of parameters and tokenizer, and the dtype."""

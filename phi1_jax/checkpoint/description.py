@@ -5,19 +5,11 @@ import json
 from typing import Any
 
 from phi1_jax import InputError, storage
-from phi1_jax.checkpoint import manager
+from phi1_jax.checkpoint.manager import read_meta  # noqa: F401
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.storage import AnyPath
 from phi1_jax.text import tokenizer as tokenizers
 from phi1_jax.text.tokenizer import Tokenizer
-
-
-def read_meta(step: AnyPath) -> dict[str, Any]:
-  """Return the meta of a step folder; refuse a damaged one."""
-  try:
-    return manager.read_meta(step)
-  except manager.DamagedError as error:
-    raise error.refusal(step) from None
 
 
 def model_of(step: AnyPath, meta: dict[str, Any], **changes: Any) -> ModelConfig:

@@ -53,8 +53,12 @@ def fingerprints(tree: Any) -> dict[str, int]:
 
   One array after the other, so that memory for the largest is enough.
   """
-  leaves = named_leaves(tree).items()
-  return {name: int(_fingerprint(leaf, _has_layers(leaf))) for name, leaf in leaves}
+  found = {}
+  for name, leaf in named_leaves(tree).items():
+    # Layers that are stacked and not split over devices.
+    stacked = leaf.ndim > 2 and leaf.sharding.shard_shape(leaf.shape)[0] == len(leaf)
+    found[name] = int(_fingerprint(leaf, stacked))
+  return found
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
@@ -63,8 +67,3 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     jax.tree_util.keystr(path, simple=True, separator="/"): leaf
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
   }
-
-
-def _has_layers(x: jax.Array) -> bool:
-  """Return whether an array is a stack of matrices that are not split."""
-  return x.ndim > 2 and x.sharding.shard_shape(x.shape)[0] == x.shape[0]

@@ -25,7 +25,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -78,19 +78,19 @@ class CheckpointConfig(Settings):
 # them, and hold it in memory until it is written.
 _PIECE_BYTES = 64 << 20
 
-_EXHAUSTED = "RESOURCE_EXHAUSTED"  # how XLA says that memory has run out
 # What reading a damaged checkpoint raises: TensorStore and Orbax (ValueError for a
 # checksum, a torn chunk or index), JSON, a missing file or key.
 _DAMAGE = (ValueError, KeyError, FileNotFoundError, EOFError, NotADirectoryError)
 _AGAIN_SECONDS = 1.0
 
 
-class DamagedError(Exception):
+class DamagedError(InputError):
   """A checkpoint that does not read back as it was written."""
 
-  def refusal(self, place: object) -> InputError:
-    """Return the error for a user who named this checkpoint."""
-    return InputError(f"{place}: damaged checkpoint ({self}); name an earlier one")
+
+def damaged(path: AnyPath, reason: object) -> DamagedError:
+  """Return the error for a damaged checkpoint."""
+  return DamagedError(f"{path}: damaged checkpoint ({reason}); name an earlier one")
 
 
 class Checkpoints:
@@ -109,24 +109,15 @@ class Checkpoints:
     self.config = config
     self.losses: dict[int, float] = {}
     self._saved_at = time.monotonic()
-    self._pending: int | None = None  # step of the save in progress
-    self._failed: tuple[int, BaseException] | None = None
+    self._failure: BaseException | None = None  # of the last save
     _report_failures_once()
-    self._manager = self._open(cleanup=True)
+    self._manager = self._open()
 
-  def _open(self, *, cleanup: bool = False) -> ocp.CheckpointManager:
-    policies = ocp.checkpoint_managers
-    kept: list[Any] = [policies.LatestN(self.config.keep_latest)]
-    if self.config.keep_every:
-      kept.append(policies.EveryNSteps(self.config.keep_every))
-    if self.config.keep_best:
-      kept.append(_Best(self.config.keep_best, self.losses))
+  def _open(self) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
-      preservation_policy=policies.AnyPreservationPolicy(kept),
+      preservation_policy=self,
       enable_async_checkpointing=self.config.asynchronous,
-      # What a kill left of a save is 17 GB large. Orbax removes it in a thread that
-      # only a save waits for, so that it may not begin a second time.
-      cleanup_tmp_directories=cleanup,
+      cleanup_tmp_directories=True,  # what a kill left of a save is 17 GB large
     )
 
     def opened() -> ocp.CheckpointManager:
@@ -136,6 +127,20 @@ class Checkpoints:
       storage.names(self.directory)
       return opened()
     return storage.retrying(opened, f"listing {self.directory}")
+
+  def kept(self, steps: Sequence[int]) -> set[int]:
+    """Return those of the steps whose checkpoints stay."""
+    config = self.config
+    ranked = sorted((self.losses[step], step) for step in steps if step in self.losses)
+    best = (step for _, step in ranked[: config.keep_best or 0])
+    periodic = (x for x in steps if config.keep_every and x % config.keep_every == 0)
+    return {*sorted(steps)[-config.keep_latest :], *best, *periodic}
+
+  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+    """Answer Orbax, which asks after each save."""
+    del context
+    kept = self.kept([each.step for each in checkpoints])
+    return [each.step in kept for each in checkpoints]
 
   def due(self, step: int, last_step: int) -> bool:
     """Return whether the number of the step asks for a save."""
@@ -154,49 +159,34 @@ class Checkpoints:
     if step in self._manager.all_steps():
       return
     meta = {**meta, "step": step, "fingerprints": fingerprints(state)}
-    self._saved_at, self._pending = time.monotonic(), step
+    pieces = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_PIECE_BYTES), state)
+    arguments = ocp.args.Composite(
+      state=ocp.args.PyTreeSave(
+        state, save_args=pieces, ocdbt_target_data_file_size=_PIECE_BYTES
+      ),
+      meta=ocp.args.JsonSave(meta),
+    )
+    self._saved_at = time.monotonic()
     try:
-      self._manager.save(
-        step,
-        args=ocp.args.Composite(
-          state=ocp.args.PyTreeSave(
-            state,
-            save_args=jax.tree.map(
-              lambda _: ocp.SaveArgs(chunk_byte_size=_PIECE_BYTES), state
-            ),
-            ocdbt_target_data_file_size=_PIECE_BYTES,
-          ),
-          meta=ocp.args.JsonSave(meta),
-        ),
-        force=True,
-      )
+      self._manager.save(step, args=arguments, force=True)
     except Exception as error:
       if hosts.count() > 1:  # the others wait inside: end, so that they notice
         raise storage.StorageError(
           f"{self.directory}: host {hosts.index()} cannot save step {step} "
           f"({retry.one_line(error)})"
         ) from error
-      self._failed = step, error
+      self._failure = error
 
-  def failing(self) -> bool:
-    """Return whether the last save has failed by now; does not wait."""
-    if self._failed is None and self._pending is not None:
+  def failing(self, *, wait: bool = False) -> bool:
+    """Return whether the last save has failed by now, or when it has ended."""
+    if self._failure is None:
       try:  # a save that failed may still wait for other hosts
         self._manager.check_for_errors()
+        if wait or not self._manager.is_saving_in_progress():
+          self._manager.wait_until_finished()
       except Exception as error:
-        self._failed, self._pending = (self._pending, error), None
-      else:
-        if not self._manager.is_saving_in_progress():
-          self._wait()
-    return self._failed is not None
-
-  def _wait(self) -> None:
-    step, self._pending = self._pending, None
-    try:
-      self._manager.wait_until_finished()
-    except Exception as error:
-      assert step is not None
-      self._failed = step, error
+        self._failure = error
+    return self._failure is not None
 
   def save_again(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
     """Save after a failed save, and wait for the end of it. All hosts must call it.
@@ -204,23 +194,20 @@ class Checkpoints:
     Raises:
       StorageError: this one fails, too.
     """
-    failed, self._failed = self._failed, None
-    reason = retry.one_line(failed[1]) if failed else "on another host"
+    reason = retry.one_line(self._failure) if self._failure else "on another host"
     log.warning("a checkpoint could not be saved (%s); saving again", reason)
     with contextlib.suppress(Exception):  # it raises what has been reported
       self._manager.close()
-    self._manager = self._open(cleanup=True)
+    self._failure, self._manager = None, self._open()
     self.save(step, state, meta)
-    if self._pending is not None:
-      self._wait()
-    reason = retry.one_line(self._failed[1]) if self._failed else None
+    self.failing(wait=True)
+    reason = self._failure and retry.one_line(self._failure)
     reasons = list(filter(None, hosts.exchange("saving again", reason)))
     if reasons:
-      steps = self._manager.all_steps()
-      newest = f"the newest is that of step {max(steps)}" if steps else "there is none"
+      newest = max(self._manager.all_steps(), default="none")
       raise storage.StorageError(
         f"{self.directory}: the checkpoint of step {step} could not be saved, twice "
-        f"({reasons[0]}); {newest}. Make room or repair the "
+        f"({reasons[0]}); the newest that is whole: {newest}. Make room or repair the "
         "storage, and run the same command again"
       )
 
@@ -232,17 +219,12 @@ class Checkpoints:
     Raises:
       StorageError: it fails twice.
     """
-    if self._pending is not None:
-      self._wait()
-    if any(hosts.exchange("the last save", self._failed is not None)):
+    if any(hosts.exchange("the last save", self.failing(wait=True))):
       self.save_again(step, state, meta)
-    if best := self.config.keep_best:
-      steps = sorted(self._manager.all_steps())
-      kept = {*steps[-self.config.keep_latest :], *_best(steps, self.losses, best)}
-      if self.config.keep_every:
-        kept |= {step for step in steps if step % self.config.keep_every == 0}
-      for step in set(steps) - kept:
-        self._manager.delete(step)
+    if self.config.keep_best:
+      steps = self._manager.all_steps()
+      for gone in sorted({*steps} - self.kept(steps)):
+        self._manager.delete(gone)
 
   def restore_latest(self, abstract_state: Any, expected: Mapping[str, Any]):
     """Restore the newest whole checkpoint of this directory.
@@ -263,11 +245,14 @@ class Checkpoints:
     steps = hosts.exchange("listing checkpoints", found)[0]
     for step in steps:
       path = self.directory / str(step)
-      try:
-        return _restore_twice(path, abstract_state, expected)
-      except DamagedError as error:
-        log.warning("skipping damaged checkpoint %s (%s)", path, retry.one_line(error))
-        self._set_aside(path)
+      for attempt in range(2):  # a mount may give wrong bytes once
+        try:
+          return restore(path, abstract_state, expected)
+        except DamagedError as error:
+          said = "skipping" if attempt else "reading again"
+          log.warning("%s %s", said, retry.one_line(error))
+          time.sleep(0 if attempt else _AGAIN_SECONDS)
+      self._set_aside(path)
     if steps:
       raise InputError(
         f"{self.directory}: all {len(steps)} checkpoints are damaged; they are now in "
@@ -277,16 +262,13 @@ class Checkpoints:
 
   def _set_aside(self, path: AnyPath) -> None:
     """Move a damaged checkpoint out of the way of the save that will replace it."""
-    self._manager.close()
     with hosts.shared_errors("setting a checkpoint aside"):
       if hosts.is_first():
         aside = self.directory.with_name(f"{self.directory.name}_damaged")
         there = storage.names(aside)
-        free = itertools.chain(
-          [path.name], (f"{path.name}.{n}" for n in itertools.count(1))
-        )
-        storage.move(path, aside / next(name for name in free if name not in there))
-    self._manager = self._open()
+        names = (f"{path.name}.{n}" if n else path.name for n in itertools.count())
+        storage.move(path, aside / next(name for name in names if name not in there))
+    self._manager.reload()
 
   def close(self) -> None:
     """Finish saves under way and release the directory."""
@@ -320,25 +302,6 @@ def _report_failures_once() -> None:
   sys.unraisablehook = hook
 
 
-@dataclasses.dataclass
-class _Best(ocp.checkpoint_managers.PreservationPolicy):
-  """Keeps the checkpoints with the lowest held-out losses."""
-
-  count: int
-  losses: Mapping[int, float]
-
-  def should_preserve(self, checkpoints, *, context) -> list[bool]:
-    steps = [info.step for info in checkpoints]
-    best = _best(steps, self.losses, self.count)
-    return [step in best for step in steps]
-
-
-def _best(steps: Sequence[int], losses: Mapping[int, float], count: int) -> set[int]:
-  """Return the `count` steps with the lowest losses; those without a loss are left."""
-  known = sorted((losses[step], step) for step in steps if step in losses)
-  return {step for _, step in known[:count]}
-
-
 def find(path: str | AnyPath) -> AnyPath:
   """Return the step folder that `path` names: itself, or the newest one inside it.
 
@@ -364,16 +327,12 @@ def _newest(start: AnyPath) -> AnyPath | None:
     names = storage.names(folder)
     if "meta" in names and "state" in names:
       return folder  # that its fingerprints agree is checked when it is read
-    steps = sorted((int(name) for name in names if name.isdigit()), reverse=True)
-    for step in steps:
-      if _is_committed(folder / str(step)):
-        return folder / str(step)
+    for step in sorted((int(name) for name in names if name.isdigit()), reverse=True):
+      path = folder / str(step)
+      # A save to the cloud may have been killed before its end.
+      if not storage.is_remote(path) or storage.exists(path / "commit_success.txt"):
+        return path
   return None
-
-
-def _is_committed(step: AnyPath) -> bool:
-  """Return whether a save came to its end; one to the cloud may have been killed."""
-  return not storage.is_remote(step) or storage.exists(step / "commit_success.txt")
 
 
 def read_meta(path: AnyPath) -> dict[str, Any]:
@@ -386,9 +345,9 @@ def read_meta(path: AnyPath) -> dict[str, Any]:
   try:
     meta = json.loads(storage.read_bytes(path / "meta" / "metadata"))
   except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-    raise DamagedError(f"meta does not read: {error}") from error
+    raise damaged(path, f"meta does not read: {error}") from error
   if not isinstance(meta, dict) or not {"step", "fingerprints"} <= meta.keys():
-    raise DamagedError("meta is not that of a phi1_jax checkpoint")
+    raise damaged(path, "its meta is not that of a phi1_jax checkpoint")
   return meta
 
 
@@ -412,80 +371,56 @@ def restore(path: AnyPath, abstract_state: Any, expected: Mapping[str, Any]):
   with hosts.shared_errors(f"reading {path}", DamagedError):
     meta = read_meta(path)
     check_meta(path, meta, expected)
-    _check_arrays(path, meta, abstract_state)
-    state = _read_state(path, abstract_state)
+    try:
+      read = functools.partial(_read_state, path, meta, abstract_state)
+      state = storage.retrying(read, f"reading {path}")
+    except InputError:
+      raise
+    except _DAMAGE as error:
+      if "RESOURCE_EXHAUSTED" in str(error):  # XLA has no memory left
+        raise
+      raise damaged(path, error) from error
   for name, value in fingerprints(state).items():
     if meta["fingerprints"].get(name) != value:
-      raise DamagedError(f"{name} is not what was saved")
+      raise damaged(path, f"{name} is not what was saved")
   return state, meta
 
 
-def _restore_twice(path: AnyPath, abstract_state: Any, expected: Mapping[str, Any]):
-  """Restore; read again what seems damaged, since a mount may give wrong bytes once."""
-  try:
-    return restore(path, abstract_state, expected)
-  except DamagedError as error:
-    log.warning("reading %s again (%s)", path, retry.one_line(error))
-  time.sleep(_AGAIN_SECONDS)
-  return restore(path, abstract_state, expected)
+def _read_state(path: AnyPath, meta: Mapping[str, Any], abstract_state: Any) -> Any:
+  """Read this host's part of the arrays, without waiting for other hosts.
 
-
-def _read_state(path: AnyPath, abstract_state: Any) -> Any:
-  """Read this host's part of the arrays, without waiting for other hosts."""
-  arguments = ocp.args.PyTreeRestore(
-    abstract_state,
-    restore_args=ocp.checkpoint_utils.construct_restore_args(abstract_state),
-    partial_restore=True,
-  )
-  state = _read_with_orbax(path, lambda reader, at: reader.restore(at, args=arguments))
+  Refuses a checkpoint that is whole but has no such arrays as are asked for: Orbax
+  would convert an array of another dtype, which then looks damaged.
+  """
+  asked = named_leaves(abstract_state)
+  advice = "use Checkpoint.init_from to take its parameters only"
+  if missing := sorted(asked.keys() - meta["fingerprints"].keys()):
+    raise InputError(
+      f"{path}: this checkpoint has no array {missing[0]} ({len(missing)} missing); it "
+      f"was saved with another optimizer or version: {advice}"
+    )
+  place = epath.Path(path / "state")
+  with contextlib.closing(ocp.PyTreeCheckpointHandler()) as reader:
+    metadata = reader.metadata(place)
+    saved = named_leaves(getattr(metadata, "tree", metadata))
+    for name in asked.keys() & saved.keys():
+      got, want = (f"{x.dtype}{list(x.shape)}" for x in (saved[name], asked[name]))
+      if got != want:
+        raise InputError(
+          f"{path}: {name} was saved as {got}, this run has {want}; change the gin "
+          f"bindings back (Optimizer.moment_dtype, Model.param_dtype), or {advice}"
+        )
+    arguments = ocp.args.PyTreeRestore(
+      abstract_state,
+      restore_args=ocp.checkpoint_utils.construct_restore_args(abstract_state),
+      partial_restore=True,
+    )
+    state = reader.restore(place, args=arguments)
   # What a partial restore does not find, it leaves as it was asked for.
   for name, leaf in named_leaves(state).items():
     if not isinstance(leaf, jax.Array):
-      raise DamagedError(f"{name} is missing")
+      raise KeyError(f"{name} is missing")
   return state
-
-
-def _read_with_orbax(path: AnyPath, work: Callable[[Any, epath.Path], Any]) -> Any:
-  """Return `work(reader, folder of the arrays)`; DamagedError for what is damaged."""
-
-  def read() -> Any:
-    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as reader:
-      return work(reader, epath.Path(path / "state"))
-
-  try:
-    return storage.retrying(read, f"reading {path}")
-  except _DAMAGE as error:
-    if _EXHAUSTED in str(error):  # it says nothing about the checkpoint
-      raise
-    raise DamagedError(str(error)) from error
-
-
-def _check_arrays(path: AnyPath, meta: Mapping[str, Any], abstract_state: Any) -> None:
-  """Refuse a checkpoint that is whole but has no such arrays as are asked for.
-
-  Orbax would convert an array of another dtype, which then looks damaged.
-  """
-  asked = named_leaves(abstract_state)
-  missing = sorted(asked.keys() - meta["fingerprints"].keys())
-  if missing:
-    raise InputError(
-      f"{path}: this checkpoint has no array {missing[0]} ({len(missing)} missing); it "
-      "was saved with another optimizer or version: use Checkpoint.init_from to take "
-      "its parameters only"
-    )
-  metadata = _read_with_orbax(path, lambda reader, at: reader.metadata(at))
-  saved = named_leaves(getattr(metadata, "tree", metadata))
-  for name, leaf in asked.items():
-    if name not in saved:
-      continue
-    got, want = ((tuple(x.shape), str(x.dtype)) for x in (saved[name], leaf))
-    if got != want:
-      raise InputError(
-        f"{path}: {name} was saved as {got[1]}{list(got[0])}, this run has "
-        f"{want[1]}{list(want[0])}; change the gin bindings back "
-        "(Optimizer.moment_dtype, Model.param_dtype), or use Checkpoint.init_from to "
-        "take its parameters only"
-      )
 
 
 def check_meta(
@@ -494,16 +429,11 @@ def check_meta(
   """Refuse a whole checkpoint whose meta differs from what this run needs."""
   for name, want in expected.items():
     got = meta.get(name)
-    if got == want:
-      continue
-    theirs, ours = str(got), str(want)
     if isinstance(want, Mapping) and isinstance(got, Mapping):
       keys = sorted(key for key in {*want, *got} if want.get(key) != got.get(key))
-      if not keys:
-        continue
-      theirs = ", ".join(f"{key}={got.get(key)}" for key in keys)
-      ours = ", ".join(f"{key}={want.get(key)}" for key in keys)
-    raise InputError(
-      f"{path}: this checkpoint has another {name}: got {theirs}, expected {ours}; "
-      "change the gin bindings, or use another checkpoint or --workdir"
-    )
+      got, want = (", ".join(f"{k}={x.get(k)}" for k in keys) for x in (got, want))
+    if got != want:
+      raise InputError(
+        f"{path}: this checkpoint has another {name}: got {got}, expected {want}; "
+        "change the gin bindings, or use another checkpoint or --workdir"
+      )

@@ -126,8 +126,5 @@ def _restore(
     path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
     for path, leaf in shapes.items()
   }
-  try:
-    state, _ = manager.restore(source.step, {"params": layouts.unflatten(leaves)}, {})
-  except manager.DamagedError as error:
-    raise error.refusal(source.step) from None
+  state, _ = manager.restore(source.step, {"params": layouts.unflatten(leaves)}, {})
   return layouts.flatten(jax.tree.map(np.asarray, state["params"]))

@@ -91,10 +91,7 @@ def open_checkpoint(
   config = description.model_of(folder, meta, **changes)
   tokenizer = description.tokenizer_of(folder, meta)
   abstract = {"params": abstract_parameters(config, mesh)}
-  try:
-    restored, meta = manager.restore(folder, abstract, {})
-  except manager.DamagedError as error:
-    raise error.refusal(folder) from None
+  restored, meta = manager.restore(folder, abstract, {})
   params, seen = restored["params"], meta.get("tokens_seen") or 0
   _check_finite(folder, params)
   digest = description.model_digest(meta)

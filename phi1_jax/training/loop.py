@@ -182,31 +182,28 @@ def restore_or_initialise(
   `init_from`, scratch.
   """
   config, same_run = setup.config.checkpoint, _belongings(setup, store)
-  try:
-    found = checkpoints.restore_latest(setup.abstract_state, same_run)
-    if found is None and config.resume_from:
-      path = manager.find(config.resume_from)
-      found = manager.restore(path, setup.abstract_state, same_run)
-      _report_differences("Checkpoint.resume_from", found[1], setup, _RESUMED_PARTS)
-    if found is not None:
-      state, meta = found
-      _refuse_other_order(meta, config.resume_from or setup.workdir)
-      log.info("going on from step %d", int(state.step))
-      return state, _seen(meta, setup)
-    with sharding.layout(setup.mesh):
-      state = train_state.initialise(
-        setup.model, setup.optimizer, setup.mesh, setup.config.train.seed
-      )
-    if config.init_from:
-      path = manager.find(config.init_from)
-      abstract = {"params": setup.abstract_state.params}
-      same_model = {name: same_run[name] for name in ("model_shape", "tokenizer")}
-      restored, meta = manager.restore(path, abstract, same_model)
-      _report_differences("Checkpoint.init_from", meta, setup, ("model",))
-      log.info("starting from the parameters of %s", path)
-      return dataclasses.replace(state, params=restored["params"]), Seen()
-  except manager.DamagedError as error:
-    raise error.refusal(config.resume_from or config.init_from) from None
+  found = checkpoints.restore_latest(setup.abstract_state, same_run)
+  if found is None and config.resume_from:
+    path = manager.find(config.resume_from)
+    found = manager.restore(path, setup.abstract_state, same_run)
+    _report_differences("Checkpoint.resume_from", found[1], setup, _RESUMED_PARTS)
+  if found is not None:
+    state, meta = found
+    _refuse_other_order(meta, config.resume_from or setup.workdir)
+    log.info("going on from step %d", int(state.step))
+    return state, _seen(meta, setup)
+  with sharding.layout(setup.mesh):
+    state = train_state.initialise(
+      setup.model, setup.optimizer, setup.mesh, setup.config.train.seed
+    )
+  if config.init_from:
+    path = manager.find(config.init_from)
+    abstract = {"params": setup.abstract_state.params}
+    same_model = {name: same_run[name] for name in ("model_shape", "tokenizer")}
+    restored, meta = manager.restore(path, abstract, same_model)
+    _report_differences("Checkpoint.init_from", meta, setup, ("model",))
+    log.info("starting from the parameters of %s", path)
+    state = dataclasses.replace(state, params=restored["params"])
   return state, Seen()
 
 

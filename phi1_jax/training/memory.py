@@ -17,8 +17,11 @@ from phi1_jax.training.state import bytes_per_device
 
 GIB = 2**30
 
-# glibc's malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD.
-_MALLOC_OPTIONS = {-4: 0, -1: 2**31 - 1}
+# glibc's malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD. Threads other than the
+# first allocate in heaps of 64 MiB, which malloc unmaps once they are empty, whatever
+# the threshold, unless the padding is larger than a heap. Padding that is not written
+# takes no memory.
+_MALLOC_OPTIONS = {-4: 0, -1: 2**31 - 1, -2: 128 << 20}
 
 
 class StepMemory(NamedTuple):

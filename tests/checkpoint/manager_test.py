@@ -125,7 +125,7 @@ def test_damage_is_skipped_by_name_and_saved_anew(run, damage, caplog):
       with caplog.at_level(logging.WARNING, "phi1_jax"):
         restored, _ = checkpoints.restore_latest(abstract(), META)
       assert_is(restored, 4)
-      assert f"skipping damaged checkpoint {steps / '6'}" in caplog.text
+      assert f"skipping {steps / '6'}: damaged checkpoint" in caplog.text
       assert (aside / name).is_dir()
       assert not (steps / "6").exists()
       checkpoints.save(6, state(6), META)
