@@ -127,19 +127,25 @@ TASKS: dict[str, Source] = {
   },
   # About as many as the quickstart reads in one epoch.
   "grammar_textbooks": GrammarSource("sections", 1_000),
-  "grammar_exercises": GrammarSource("exercises", 70_000),
 }
 # Tasks whose documents are functions: with loss on completions, the bodies count.
 EXERCISES = ("exercises", "small_exercises", "grammar_exercises")
 
 
-def sources(curated_directory: str | None) -> dict[str, Source]:
-  """Return the sources of the package's tasks; curated sets take the place of some."""
-  if curated_directory is None:
-    return TASKS
-  from phi1_jax.data.curated import CuratedSource  # it loads TensorFlow
+def sources(config: DataConfig) -> dict[str, Source]:
+  """Return the sources of the package's tasks, as a config sets them."""
+  found = TASKS | {
+    "grammar_exercises": GrammarSource(
+      "exercises", config.grammar_exercises, config.grammar_tables
+    )
+  }
+  if config.curated_directory is not None:
+    from phi1_jax.data.curated import CuratedSource  # it loads TensorFlow
 
-  return TASKS | {name: CuratedSource(name, curated_directory) for name in EXTRACTORS}
+    found |= {
+      name: CuratedSource(name, config.curated_directory) for name in EXTRACTORS
+    }
+  return found
 
 
 def resolve(config: DataConfig) -> dict[str, Rated]:
@@ -157,13 +163,9 @@ def resolve(config: DataConfig) -> dict[str, Rated]:
   if config.modules:
     from phi1_jax.data import tasks
 
-    tasks.register(config.modules, config.curated_directory)
+    tasks.register(config)
     return tasks.resolve(name)
-  chosen = sorted(MIXTURES.get(name, (name,)))
-  found = dict(sources(config.curated_directory))
-  found["grammar_exercises"] = GrammarSource(
-    "exercises", config.grammar_exercises, config.grammar_tables
-  )
+  chosen, found = sorted(MIXTURES.get(name, (name,))), sources(config)
   if config.grammar_tables and "grammar_exercises" not in chosen:
     raise InputError(
       f"Data.grammar_tables: got {config.grammar_tables} with Data.mixture={name!r}, "

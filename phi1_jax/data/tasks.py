@@ -19,6 +19,7 @@ import numpy as np
 
 from phi1_jax import InputError
 from phi1_jax.data import mixtures
+from phi1_jax.data.config import DataConfig
 from phi1_jax.data.curated import describe
 from phi1_jax.data.documents import Document, Drop, Source
 from phi1_jax.data.mixtures import Rated
@@ -107,27 +108,23 @@ class _BuiltInSource(seqio.FunctionDataSource):
     )
 
 
-# Modules and folder of the last `register`, for other processes.
-_registered: tuple[tuple[str, ...], str | None] = ((), None)
+# The config of the last `register`, for other processes.
+_registered: DataConfig | None = None
 
 
-def register(modules: Iterable[str] = (), curated_directory: str | None = None) -> None:
-  """Register this package's tasks and mixtures, then import modules with others.
-
-  Args:
-    modules: names of modules that register tasks when they are imported.
-    curated_directory: TFDS folder with the curated sets; None = embedded corpora.
+def register(config: DataConfig) -> None:
+  """Register this package's tasks and mixtures, then import `config.modules`.
 
   Raises:
     InputError: a module is missing or fails.
   """
   global _registered
-  _registered = (tuple(modules), curated_directory)
+  _registered = dataclasses.replace(config, rates=None)  # a dict has no hash
   for name in mixtures.MIXTURES:
     if name in seqio.MixtureRegistry.names():
       seqio.MixtureRegistry.remove(name)
   vocabulary = TokenizerVocabulary(tokenizers.codegen())
-  for name, source in mixtures.sources(curated_directory).items():
+  for name, source in mixtures.sources(config).items():
     if name in seqio.TaskRegistry.names():
       seqio.TaskRegistry.remove(name)
     task = seqio.Task(
@@ -145,7 +142,7 @@ def register(modules: Iterable[str] = (), curated_directory: str | None = None) 
     seqio.TaskRegistry.add_provider(name, task)
   for name, tasks in mixtures.MIXTURES.items():
     seqio.MixtureRegistry.add(name, [(task, by_size) for task in tasks])
-  for name in _registered[0]:
+  for name in config.modules:
     try:
       importlib.import_module(name)
     except InputError:
@@ -223,12 +220,10 @@ def _rate(found: seqio.Task | seqio.Mixture, task: seqio.Task) -> float | str:
 
 
 @functools.cache
-def _source_in_process(
-  modules: tuple[str, ...], curated_directory: str | None, name: str
-) -> Source:
+def _source_in_process(config: DataConfig, name: str) -> Source:
   """Return the source of a task, registered first."""
-  if _registered != (modules, curated_directory):
-    register(modules, curated_directory)
+  if _registered != config:
+    register(config)
   return _source(seqio.TaskRegistry.get(name))
 
 
@@ -239,7 +234,7 @@ class SeqioSource:
     self.task = task
 
   def __reduce__(self):  # a task holds functions, which other processes import
-    return _source_in_process, (*_registered, self.task.name)
+    return _source_in_process, (_registered, self.task.name)
 
   def describe(self) -> list[dict[str, Any]]:
     """Return the facts of the task's source.

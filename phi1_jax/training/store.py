@@ -3,7 +3,6 @@
 import importlib.util
 import logging
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from phi1_jax import InputError, grammar, how_to_install, storage
@@ -81,28 +80,6 @@ def _build(data: DataConfig, stop: StopSignal) -> bool:
   return child.run("phi1_jax.prepare", flags, stop.noticed, doing)
 
 
-def check(store: TokenStore, config: RunConfig) -> None:
-  """Refuse a token store that is not the one that the configuration describes.
-
-  Raises:
-    InputError: another mixture, split or tokenizer, ids beyond the model's vocabulary,
-      rates of tasks that are not there, or too little text for one window.
-  """
-  data = config.data
-  wanted = {
-    "mixture": data.mixture,
-    "held_out_fraction": data.held_out_fraction,
-    "shards_per_task": data.shards,
-    "curated": data.curated_directory is not None,
-  }
-  for name, value in wanted.items():
-    if (built := store.manifest.get(name)) != value:
-      raise _another(data, f"with {name} = {built!r}, expected {value!r}")
-  _check_tokenizer(store, data)
-  _check_vocabulary(store.vocabulary_size, config)
-  batches(store, config, prefetch=0)  # checks rates and sizes when it is made
-
-
 def batches(store: TokenStore, config: RunConfig, **where: Any) -> Any:
   """Return `loader.train_batches` of a run; `where` are its other arguments."""
   data, train = config.data, config.train
@@ -118,50 +95,61 @@ def batches(store: TokenStore, config: RunConfig, **where: Any) -> Any:
   )
 
 
-def check_vocabulary(config: RunConfig) -> None:
-  """Refuse a model that is too small for the tokenizer of a store that is not built.
+def check_vocabulary(config: RunConfig, size: int | None = None) -> None:
+  """Refuse a model that is too small for the tokenizer of the store.
+
+  Args:
+    config: the run.
+    size: ids of the tokenizer; None if the store is not built.
 
   Raises:
     InputError: there is no such tokenizer, or it has more ids than the model.
   """
   data = config.data
-  size = data.trained_vocabulary_size
-  _check_vocabulary(size or tokenizer.load(data.tokenizer).vocabulary_size, config)
-
-
-def _check_vocabulary(size: int, config: RunConfig) -> None:
+  size = size or data.trained_vocabulary_size
+  size = size or tokenizer.load(data.tokenizer).vocabulary_size
   if size > config.model.vocabulary_size:
     raise InputError(
       f"Model.vocabulary_size: got {config.model.vocabulary_size}, expected at least "
-      f"{size}, the ids of the tokenizer of the store {config.data.store}"
+      f"{size}, the ids of the tokenizer of the store {data.store}"
     )
 
 
-def _another(data: DataConfig, how: str) -> InputError:
-  return InputError(
-    f"Data.store: {data.store} was built {how}; name another folder, or delete this "
-    "one to build it anew"
-  )
+def _require(data: DataConfig, what: str, built: object, wanted: object) -> None:
+  """Refuse a store that was built with other settings or from another source."""
+  if built != wanted:
+    raise InputError(
+      f"Data.store: {data.store} was built with {what} = {built!r}, expected "
+      f"{wanted!r}; name another folder, or delete this one to build it anew"
+    )
 
 
-def _check_tokenizer(store: TokenStore, data: DataConfig) -> None:
-  theirs = store.manifest["tokenizer"]
-  name, size = theirs["name"], theirs["vocabulary_size"]
-  if data.tokenizer == "train":
-    same = (name, size) == ("train", data.trained_vocabulary_size)
-    wanted = f"one trained on it with {data.trained_vocabulary_size} ids"
-  else:
-    same = theirs["digest"] == tokenizer.load(data.tokenizer).digest
-    wanted = repr(data.tokenizer)
-  if not same:
-    got = f"got {name!r} with {size} ids, expected {wanted}"
-    raise _another(data, f"with another tokenizer: {got}")
+def check(store: TokenStore, config: RunConfig) -> None:
+  """Refuse a token store that is not the one that the configuration describes.
+
+  Raises:
+    InputError: another mixture, split or tokenizer, ids beyond the model's vocabulary,
+      rates of tasks that are not there, or too little text for one window.
+  """
+  data, built = config.data, store.manifest
+  _require(data, "mixture", built.get("mixture"), data.mixture)
+  fraction = data.held_out_fraction
+  _require(data, "held_out_fraction", built.get("held_out_fraction"), fraction)
+  _require(data, "shards_per_task", built.get("shards_per_task"), data.shards)
+  _require(data, "curated", built.get("curated"), data.curated_directory is not None)
+  theirs, ids = built["tokenizer"], data.trained_vocabulary_size
+  wanted = {"name": "train", "vocabulary_size": ids}
+  if data.tokenizer != "train":
+    wanted = {"digest": tokenizer.load(data.tokenizer).digest}
+  _require(data, "tokenizer", {name: theirs[name] for name in wanted}, wanted)
   path = store.directory / tokenizer.FILE_NAME
   if not path.is_file() or tokenizer.load(str(path)).digest != theirs["digest"]:
     raise InputError(
       f"{path}: missing, or not the tokenizer that the store was made with; copy it "
       "back, or build the store again with `python -m phi1_jax.prepare`"
     )
+  check_vocabulary(config, store.vocabulary_size)
+  batches(store, config, prefetch=0)  # checks rates and sizes when it is made
 
 
 def check_current(store: TokenStore, run: Setup) -> None:
@@ -175,38 +163,29 @@ def check_current(store: TokenStore, run: Setup) -> None:
     InputError: a set has another version or content than the store was built from.
   """
   data = run.config.data
-  _check_files(store, data)
+  if data.files:
+    _check_files(store, data)
   if manager.holds_checkpoint(run.workdir) or run.config.checkpoint.resume_from:
     return
-  for task in store.manifest["tasks"].values():
-    for source in task.get("sources", ()):
-      name, built = source["name"], (source.get("version"), source.get("content"))
-      if name == grammar.NAME and built[0] != str(grammar.VERSION):
+  tasks = store.manifest["tasks"].values()
+  for source in (source for task in tasks for source in task.get("sources", ())):
+    name, version = source["name"], source.get("version")
+    if name == grammar.NAME:
+      if version != str(grammar.VERSION):
         log.warning(
           "%s was built by version %s of the grammar teacher; this is version %d",
-          *(data.store, built[0], grammar.VERSION),
+          *(data.store, version, grammar.VERSION),
         )
-      if name == grammar.NAME and "exercises" in source and not data.modules:
-        _check_exercises(source, data)
-      if data.curated_directory and built[1]:
-        now = _curated_now(storage.parse(data.curated_directory) / name) or built
-        if now != built:
-          raise InputError(
-            f"Data.store: {data.store} was built from {name} {built[0]}, now there is "
-            f"{now[0]}{' with other content' * (now[0] == built[0])}; name another "
-            "store to build it anew, or the folder that holds the old set with "
-            "Data.curated_directory"
-          )
-
-
-def _check_exercises(built: Mapping[str, Any], data: DataConfig) -> None:
-  """Refuse a store of other exercises of the grammar teacher."""
-  number = data.grammar_exercises
-  if built["exercises"] != number:
-    got = f"{built['exercises']:,} exercises"
-    raise _another(data, f"with {got}, expected Data.grammar_exercises={number:,}")
-  if data.verify and built.get("tables") != rows.digest(data.grammar_tables):
-    raise _another(data, "from other tables than Data.grammar_tables has now")
+      if "exercises" in source and not data.modules:
+        wanted = data.grammar_exercises
+        _require(data, "grammar_exercises", source["exercises"], wanted)
+        if data.verify:
+          tables = rows.digest(data.grammar_tables)
+          _require(data, "tables with digest", source.get("tables"), tables)
+    if data.curated_directory and source.get("content"):
+      built = version, source["content"]
+      now = _curated_now(storage.parse(data.curated_directory) / name) or built
+      _require(data, f"{name} of version and content", built, now)
 
 
 def _curated_now(folder: AnyPath) -> tuple[str, str | None] | None:
@@ -227,8 +206,6 @@ def _check_files(store: TokenStore, data: DataConfig) -> None:
 
   Their number and size tell; contents are read only of files changed since the build.
   """
-  if not data.files:
-    return
   try:
     source = files.FileSource(data.files, data.columns)
     count, size = source.size()
@@ -241,11 +218,8 @@ def _check_files(store: TokenStore, data: DataConfig) -> None:
     log.warning("%s; the store %s is taken as it is", error, data.store)
     return
   (built,) = store.manifest["tasks"]["files"]["sources"]
-  if (built["files"], built["bytes"]) != (count, size):
-    got = f"{built['files']:,} files of {built['bytes']:,} bytes"
-    raise _another(data, f"from {got}, Data.files are {count:,} of {size:,}")
-  if (columns := built.get("columns", [])) != list(data.columns):
-    raise _another(data, f"with Data.columns {columns}, expected {list(data.columns)}")
-  finished = storage.stat(storage.parse(data.store) / "COMPLETED")[1]
-  if source.newest() > finished and source.describe() != [built]:
-    raise _another(data, "from Data.files, of which some have changed since")
+  now = {"files": count, "bytes": size, "columns": list(data.columns)}
+  if source.newest() > storage.stat(storage.parse(data.store) / "COMPLETED")[1]:
+    now |= source.describe()[0]
+  known = {"columns": [], **built}
+  _require(data, "Data.files", {name: known.get(name) for name in now}, now)

@@ -11,6 +11,7 @@ from phi1_jax import InputError, storage
 from phi1_jax.curation import publish, read
 from phi1_jax.curation.config import PublishConfig
 from phi1_jax.data import tasks
+from phi1_jax.data.config import DataConfig
 from phi1_jax.data.quiet_tensorflow import tfds
 from phi1_jax.text import tokenizer as tokenizers
 from tests.curation import samples
@@ -62,7 +63,7 @@ def test_the_tasks_read_published_sets_with_provenance_and_card(stage, tmp_path)
   assert sorted(stats["datasets"]) == ["code_filtered", "exercises", "textbooks"]
   tokenizer = tokenizers.train(["code exercise textbook 0123456789!\n"] * 9, 300)
   directory = str(tmp_path / "curated")
-  tasks.register((), directory)
+  tasks.register(DataConfig("exercises", "unused", curated_directory=directory))
   for kind, name in publish.DATASETS.items():
     found = list(tasks.resolve(name)[name].source.read(0, 1, tokenizer))
     assert {each.text for each in found} == {f"{kind} {i}!\n" for i in range(40)}

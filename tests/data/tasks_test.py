@@ -1,5 +1,6 @@
 """seqio tasks as sources: what is read from them, and what is refused."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,11 +8,13 @@ import pytest
 
 from phi1_jax import InputError
 from phi1_jax.data import mixtures, tasks
+from phi1_jax.data.config import DataConfig
 from phi1_jax.data.quiet_tensorflow import seqio, tf, tfds
 from phi1_jax.data.tasks import SHIFT, TokenizerVocabulary
 from phi1_jax.text import tokenizer as tokenizers
 
 BYTES = tokenizers.train([], tokenizers.MINIMUM_VOCABULARY_SIZE)
+PLAIN = DataConfig("code_textbook", store="unused", grammar_exercises=30)
 WORDS = tokenizers.train(["for word in words:\n  print(word, words)\n"] * 9, 300)
 
 
@@ -21,7 +24,7 @@ def read(source, tokenizer=BYTES):
 
 def test_the_tasks_of_this_project_are_seqios_and_registered_twice_without_harm():
   for _ in range(2):
-    tasks.register()
+    tasks.register(PLAIN)
   assert {"code_filtered", "textbooks", "exercises"} <= set(seqio.TaskRegistry.names())
   rated = tasks.resolve("code_textbook")
   assert [each.rate for each in rated.values()] == ["by_size"] * 2
@@ -31,6 +34,9 @@ def test_the_tasks_of_this_project_are_seqios_and_registered_twice_without_harm(
   task = seqio.TaskRegistry.get("grammar_exercises")
   dataset = task.get_dataset(shuffle=False, try_in_mem_cache=False)
   first = next(dataset.as_numpy_iterator())
+  # As many as the config says, whoever reads them.
+  source = tasks.resolve("grammar_exercises")["grammar_exercises"].source
+  assert len(read(source)) == 30
   codegen = tokenizers.codegen()
   assert first["targets"][-1] == codegen.eos_id + SHIFT
   assert codegen.decode(first["targets"][:-1] - SHIFT).count("def ") >= 1
@@ -52,7 +58,7 @@ def test_a_curated_set_is_read_through_its_task(tmp_path):
   rows = [{"text": f"def f{i}(): '!'\n", "group": f"file {i // 2}"} for i in range(7)]
   rows.append({"text": "", "group": "s"})
   write_curated(tmp_path, "code_filtered", rows)
-  tasks.register((), str(tmp_path))
+  tasks.register(dataclasses.replace(PLAIN, curated_directory=str(tmp_path)))
   try:
     source = tasks.resolve("code_filtered")["code_filtered"].source
     (described,) = source.describe()
@@ -63,7 +69,7 @@ def test_a_curated_set_is_read_through_its_task(tmp_path):
     with pytest.raises(InputError, match="no TFDS dataset textbooks"):
       tasks.resolve("textbooks")["textbooks"].source.describe()
   finally:
-    tasks.register()
+    tasks.register(PLAIN)
 
 
 TEXTS = ["words in words", "print(word)\n\tfor é", "!"]
@@ -117,7 +123,7 @@ def by_temperature(task):
   ],
 )
 def test_rates_are_numbers_or_by_size(registered, rate, message):
-  tasks.register()
+  tasks.register(PLAIN)
   registered("uncounted", seqio.preprocessors.tokenize)
   rates = [("uncounted", rate), ("textbooks", 3)]
   seqio.MixtureRegistry.add_provider("mine", seqio.Mixture("mine", rates))
