@@ -38,7 +38,7 @@ _MODULES = {
   ),
   "report": ("evals.report", "report runs/humaneval runs/humaneval_sampled"),
   "loss": ("evals.loss", "loss --checkpoint=runs/quickstart --texts=held_out.jsonl"),
-  "grade": ("evals.grading.grades", "grade runs/unconventional"),
+  "grade": ("evals.grade", "grade runs/unconventional"),
   "study": ("evals.study.command", "study --gin_file=gin/evals/study.gin"),
 }
 assert _DESCRIPTION.keys() == {*TASK_SETS, *_MODULES, "custom"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from evals.config import EvaluationConfig
-from evals.grading.asking import GradeConfig
+from evals.grade import GradeConfig
 from evals.study.config import StudyConfig
 from phi1_jax import InputError, curate
 from phi1_jax.cli import gin_config

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from evals import __main__ as command_line
-from evals.grading import asking, grades
+from evals import grade as grading
 from phi1_jax import InputError
 from phi1_jax.llm.conversation import Malformed
 from tests.llm.conftest import ThreadSender
@@ -76,10 +76,10 @@ def grade(server, tmp_path):
       *("--gin.Llm.output_usd_per_million=0.6", "--gin.Grade.controls=1"),
     ]
     assert command_line.main(flags) == code
-    if not (tmp_path / workdir / asking.GRADES).exists():
+    if not (tmp_path / workdir / grading.GRADES).exists():
       return None, []
-    rows = (tmp_path / workdir / asking.GRADES).read_text().splitlines()
-    found = json.loads((tmp_path / workdir / asking.RESULT).read_text())
+    rows = (tmp_path / workdir / grading.GRADES).read_text().splitlines()
+    found = json.loads((tmp_path / workdir / grading.RESULT).read_text())
     return found, [json.loads(row) for row in rows]
 
   return grade
@@ -209,34 +209,34 @@ def test_refuses(run):
 )
 def test_replies(text, expected):
   if isinstance(expected, tuple):
-    assert asking.read_reply(text) == expected
+    assert grading.read_reply(text) == expected
   else:
     with pytest.raises(Malformed, match=expected):
-      asking.read_reply(text)
+      grading.read_reply(text)
 
 
 def test_statistics():
-  assert grades.auc([10, 5], [5, 0]) == (1 + 0.5 + 1 + 1) / 4
-  assert grades.auc([], [1]) is None
-  assert grades.spread([[1, 3], [4, 4, 7], [9]]) == (2 + 2) / 2
-  assert grades.spread([[1]]) is None
-  means = zip(asking.KINDS, (7.9, 3.1, 3.0, 5.0), strict=True)
-  found = grades.complaints({kind: {"programs": 4, "mean": m} for kind, m in means})
+  assert grading.auc([10, 5], [5, 0]) == (1 + 0.5 + 1 + 1) / 4
+  assert grading.auc([], [1]) is None
+  assert grading.spread([[1, 3], [4, 4, 7], [9]]) == (2 + 2) / 2
+  assert grading.spread([[1]]) is None
+  means = {"reference": 7.9, "empty": 3.1, "constant": 3.0, "misreading": 5.0}
+  found = grading.complaints(means)
   kinds = [line.split(" get ")[0] for line in found]
   assert kinds == ["references", "empty bodies", "misreadings"]
-  assert "nothing was planted" in grades.complaints({})[0]
+  assert "nothing was planted" in grading.complaints({})[0]
 
 
 def test_what_is_planted(five, monkeypatch):
   by_hand = {five[0].id: (("forgets", "def wrong(): ...\n"),)}
-  monkeypatch.setattr(asking.written, "TASK_SETS", {"some": None})
-  monkeypatch.setattr(asking.written, "wrong_solutions", lambda name: by_hand)
-  found = list(asking.plant(five, "exercises-some", 5))
+  monkeypatch.setattr(grading.written, "TASK_SETS", {"some": None})
+  monkeypatch.setattr(grading.written, "wrong_solutions", lambda name: by_hand)
+  found = list(grading.plant(five, "exercises-some", 5))
   kinds = collections.Counter(kind for kind, _, _ in found)
   assert kinds == {"reference": 5, "empty": 5, "constant": 5, "misreading": 1}
   # A larger number adds to a smaller one.
   usual = [each for each in found if each[0] != "misreading"]
-  assert list(asking.plant(five, "other", 2)) == usual[:6]
+  assert list(grading.plant(five, "other", 2)) == usual[:6]
   for _, problem, code in usual[2::3]:
     with pytest.raises((AssertionError, TypeError)):
       exec("\n".join([code, *problem.tests]), {})
@@ -245,10 +245,13 @@ def test_what_is_planted(five, monkeypatch):
 
 def test_the_question(five):
   # A changed prompt gives other grades: no score is to be compared with the old ones.
-  assert asking.load_prompt().version == "e43821a627be"
-  shown = asking.question(five[0])
+  assert grading.load_prompt().version == "e43821a627be"
+  shown = grading.question(five[0])
   assert shown.startswith("from typing import List")
   for hidden in (five[0].reference.strip(), *five[0].tests):
     assert hidden not in shown
-  cut = asking._shown("x = '\ud800'\n" + "y = 1\n" * 9, 9)
-  assert cut == "x = '\ufffd'\ny\n# 52 more characters are not shown"
+  program = {"question": "", "code": "x = '\ud800'\n" + "y = 1\n" * 9}
+  config = grading.GradeConfig(maximum_characters=9, repeats=1)
+  [request] = grading.requests([program], config, grading.load_prompt())
+  cut = "x = '\ufffd'\ny\n# 52 more characters are not shown"
+  assert cut in request.messages[0].content
