@@ -16,8 +16,8 @@ from typing import Any
 
 from phi1_jax.llm import journal, limits, reply, session
 from phi1_jax.llm.endpoint import Endpoint, Failure, Verdict
-from phi1_jax.llm.journal import OpenBatch
-from phi1_jax.llm.session import Ask, Session
+from phi1_jax.llm.journal import Call, OpenBatch
+from phi1_jax.llm.session import Session
 
 _URL = "/v1/chat/completions"
 _METADATA = "phi1_jax"  # the entry with our name for a batch
@@ -34,26 +34,26 @@ class Batches:
   """
 
   def __init__(
-    self, session: Session, endpoint: Endpoint, online: Callable[[Ask], None]
+    self, session: Session, endpoint: Endpoint, online: Callable[[Call], None]
   ):
     self._session, self._endpoint, self._online = session, endpoint, online
     self._config = session.config
     self._in_batch = {key for batch in session.opened for key in batch.calls}
-    self._asks: dict[str, Ask] = {}  # requests of this run, by their key in a batch
-    self._collected: list[Ask] = []
+    self._wanted: dict[str, Call] = {}  # by this run, and in a batch
+    self._collected: list[Call] = []
     self._submitting = False
     self._attempts: collections.Counter[str] = collections.Counter()
     for batch in session.opened:
       session.spawn(self._resume(batch))
 
-  def take(self, ask: Ask) -> None:
+  def take(self, call: Call) -> None:
     """Take a request to the batch that holds it, to the next batch, or online."""
-    if ask.key in self._in_batch:
-      self._asks[ask.key] = ask
+    if call.key in self._in_batch:
+      self._wanted[call.key] = call
     elif self._config.api == "batch":
-      self._collected.append(ask)
+      self._collected.append(call)
     else:
-      self._online(ask)
+      self._online(call)
 
   def flush(self) -> None:
     """Submit all collected requests, since the run waits."""
@@ -66,59 +66,45 @@ class Batches:
       left = self._session.budget.left
       count = fitting(self._collected, self._config.batch_requests, left)
       if count:
-        asks, self._collected = self._collected[:count], self._collected[count:]
-        await self._submit(asks)
+        calls, self._collected = self._collected[:count], self._collected[count:]
+        await self._submit(calls)
       elif self._session.settling:
         await self._session.wait(None)
       else:
-        need = self._collected[0].reserve
-        self._session.stop(session.BUDGET, "", need=need)
+        self._session.stop(session.BUDGET, need=self._collected[0].reserve)
     self._submitting = False
 
-  async def _submit(self, asks: Sequence[Ask]) -> None:
+  async def _submit(self, calls: Sequence[Call]) -> None:
     name, endpoint = uuid.uuid4().hex[:12], self._config.base_url.rstrip("/")
-    self._asks |= {ask.key: ask for ask in asks}
-    self._in_batch |= {ask.key for ask in asks}
-    batch = OpenBatch(name, None, {a.key: self._session.reserve(a, name) for a in asks})
+    self._wanted |= {call.key: call for call in calls}
+    self._in_batch |= {call.key for call in calls}
+    batch = OpenBatch(
+      name, None, {call.key: self._session.reserve(call, name) for call in calls}
+    )
     row = journal.insert("batches", name=name, endpoint=endpoint)
-    calls = zip(batch.calls.values(), asks, strict=True)
-    await self._session.note(*calls, batch=[row])
-    if await self._identify(
-      batch, await self._create(batch, b"".join(map(_line, asks)))
-    ):
-      self._session.tell(note=f"batch {batch.id}: begun with {len(asks):,} requests")
-      self._session.spawn(self._finish(batch))
+    await self._session.note(*batch.calls.values(), batch=[row])
+    id_ = await self._create(batch, b"".join(map(_line, calls)))
+    note = f"begun with {len(calls):,} requests"
+    self._session.spawn(self._finish(batch, id_, note))
 
   async def _resume(self, batch: OpenBatch) -> None:
-    if batch.id is not None or await self._identify(batch, await self._find(batch)):
-      self._session.tell(note=f"batch {batch.id}: left by an earlier run, goes on")
-      await self._finish(batch)
-
-  async def _identify(self, batch: OpenBatch, id_: str | None) -> bool:
-    """Note a batch's id; close a batch without one."""
-    if id_ is None:
-      await self._lose(batch, "the server has no batch of that name")
-      return False
-    batch.id = id_
-    await self._set(batch, "id", id_)
-    return True
+    id_ = batch.id or await self._find(batch)
+    await self._finish(batch, id_, "left by an earlier run, goes on")
 
   async def _set(self, batch: OpenBatch, column: str, value: Any) -> None:
     statement = f"UPDATE batches SET {column} = ? WHERE name = ?"
-    await self._session.writer.write([(statement, (value, batch.name))])
+    await self._session.writer.write((statement, (value, batch.name)))
 
-  async def _lose(self, batch: OpenBatch, reason: str) -> None:
-    """Close a batch whose results cannot be had, but may be billed."""
-    text = f"batch {batch.id or batch.name}: {reason}"
-    counted = f"requests counted as billed: {len(batch.calls):,}"
-    self._session.tell(note=f"{text}; {counted}", wait=True)
-    await self._close(batch, text, doubtful=True)
-
-  async def _finish(self, batch: OpenBatch) -> None:
+  async def _finish(self, batch: OpenBatch, id_: str | None, note: str) -> None:
     """Wait until a batch has ended, and read its results."""
+    if id_ is None:
+      return await self._lose(batch, "the server has no batch of that name")
+    batch.id = id_
+    await self._set(batch, "id", id_)
+    self._session.tell(note=f"batch {id_}: {note}")
     api, told = self._endpoint.api, None
     while True:
-      answer = await self._query(lambda: api.batches.retrieve(batch.id), or_none=True)
+      answer = await self._query(lambda: api.batches.retrieve(id_), or_none=True)
       if answer is None:
         return await self._lose(batch, "the server does not know it (404)")
       found = answer.model_dump()
@@ -128,7 +114,7 @@ class Batches:
       done = (counts.get("completed") or 0) + (counts.get("failed") or 0)
       text = f"{status}, {done:,} of {counts.get('total') or 0:,} done"
       if text != told:
-        self._session.tell(note=f"batch {batch.id}: {text}")
+        self._session.tell(note=f"batch {id_}: {text}")
         told = text
       await self._session.sleep(self._config.poll_seconds)
       if self._session.stopping:
@@ -137,44 +123,45 @@ class Batches:
       answer = await self._query(lambda f=file: api.files.content(f), or_none=True)
       if answer is None:
         return await self._lose(batch, f"the server does not know its file {file}")
-      await self._settle_all(batch, answer.content)
+      await asyncio.gather(
+        *(self._settle(batch, *line) for line in results(answer.content))
+      )
+      self.flush()
     # Of a batch that was cut short, only the results in its files are billed.
-    reason = f"batch {batch.id} ended as {status} without it"
+    reason = f"batch {id_} ended as {status} without it"
     await self._close(batch, reason, doubtful=status == "completed")
     if status == "failed":
       errors = (found.get("errors") or {}).get("data") or []
       said = "; ".join(f"{e.get('code')}: {e.get('message')}" for e in errors)
       advice = "Llm.batch_requests" if "limit" in said else "the request"
-      text = f"batch {batch.id} was refused ({said}); change {advice}"
+      text = f"batch {id_} was refused ({said}); change {advice}"
       self._session.stop(session.FAILED, text)
-
-  async def _settle_all(self, batch: OpenBatch, content: bytes) -> None:
-    """Commit the results in a file of a batch."""
-    lines = {line[0]: line for line in results(content) if line[0] in batch.calls}
-    # Finish all of them before raising what the first to fail has raised.
-    settled = [self._settle(batch, *line) for line in lines.values()]
-    for error in await asyncio.gather(*settled, return_exceptions=True):
-      if isinstance(error, BaseException):
-        raise error
-    self.flush()
 
   async def _settle(
     self, batch: OpenBatch, key: str, raw: bytes, failure: Failure | None
   ) -> None:
-    if failure is None:
-      await self._session.replied(batch.calls[key], raw)
-      del batch.calls[key]
+    """Commit a result in a file of a batch."""
+    if (call := batch.calls.pop(key, None)) is None:
       return
-    await self._session.failed([batch.calls.pop(key)], failure)
+    if failure is None:
+      return await self._session.replied(call, raw)
+    await self._session.failed([call], failure)
     text = f"batch {batch.id}: {failure}"
     if failure.passing:
       self._retry(key, text)
     elif failure.verdict is Verdict.REFUSED:
       self._in_batch.discard(key)
-      self._asks.pop(key, None)
-      self._session.tell(refused=key, text=text)
+      self._wanted.pop(key, None)
+      self._session.give_up(key, text)
     else:
       self._session.stop_for(failure, text)
+
+  async def _lose(self, batch: OpenBatch, reason: str) -> None:
+    """Close a batch whose results cannot be had, but may be billed."""
+    text = f"batch {batch.id or batch.name}: {reason}"
+    counted = f"requests counted as billed: {len(batch.calls):,}"
+    self._session.tell(note=f"{text}; {counted}", wait=True)
+    await self._close(batch, text, doubtful=True)
 
   async def _close(self, batch: OpenBatch, reason: str, *, doubtful: bool) -> None:
     """Note that the other requests got no result, and send them again."""
@@ -187,15 +174,16 @@ class Batches:
   def _retry(self, key: str, reason: str) -> None:
     """Send a request of this run again, or give it up."""
     self._in_batch.discard(key)
-    ask = self._asks.pop(key, None)
-    if ask is None or self._session.stopping:
+    call = self._wanted.pop(key, None)
+    if call is None or self._session.stopping:
       return
     self._attempts[key] += 1
     if self._attempts[key] < self._config.attempts:
-      self.take(ask)
+      self.take(call)
     else:
       text = f"{reason} ({self._attempts.pop(key)} attempts)"
-      self._session.tell(unanswered=key, text=text, opened=True)
+      fatal = not self._config.skip_unanswered
+      self._session.give_up(key, text, fatal=fatal)
 
   async def _create(self, batch: OpenBatch, content: bytes) -> str | None:
     """Upload an input file and create a batch; return its id if that is known."""
@@ -284,21 +272,21 @@ class Batches:
       await self._session.sleep(failure.pause(attempts + 1))
 
 
-def fitting(asks: Sequence[Ask], most: int, money: int) -> int:
+def fitting(calls: Sequence[Call], most: int, money: int) -> int:
   """Return how many of the first requests make a batch.
 
   Args:
-    asks: all that wait.
+    calls: all that wait.
     most: the most requests in a batch.
     money: picodollars that may be reserved for it.
   """
   size = 0
-  for count, ask in enumerate(asks[:most]):
-    size += len(_line(ask))
-    money -= ask.reserve
+  for count, call in enumerate(calls[:most]):
+    size += len(_line(call))
+    money -= call.reserve
     if size > _MOST_BYTES or money < 0:
       return count
-  return min(most, len(asks))
+  return min(most, len(calls))
 
 
 def results(content: bytes) -> Iterator[tuple[str, bytes, Failure | None]]:
@@ -320,6 +308,6 @@ def results(content: bytes) -> Iterator[tuple[str, bytes, Failure | None]]:
     yield row["custom_id"], raw, failure
 
 
-def _line(ask: Ask) -> bytes:
-  row = {"custom_id": ask.key, "method": "POST", "url": _URL, "body": ask.body}
+def _line(call: Call) -> bytes:
+  row = {"custom_id": call.key, "method": "POST", "url": _URL, "body": call.body}
   return json.dumps(row).encode() + b"\n"

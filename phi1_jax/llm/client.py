@@ -15,21 +15,22 @@ import itertools
 import json
 import logging
 import math
-import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, TypeVar
 
 from phi1_jax import InputError
 from phi1_jax.llm import conversation, prices, session
-from phi1_jax.llm.budget import BudgetError, Estimate, Progress
+from phi1_jax.llm.budget import Budget, BudgetError, Estimate, Progress
 from phi1_jax.llm.config import LlmConfig
 from phi1_jax.llm.conversation import Answered, Failed
 from phi1_jax.llm.endpoint import RequestError
-from phi1_jax.llm.journal import Journal
+from phi1_jax.llm.journal import Call, Journal
 from phi1_jax.llm.reply import Reply
 from phi1_jax.llm.request import (
   Request,
@@ -37,8 +38,7 @@ from phi1_jax.llm.request import (
   likely_prompt_tokens,
   most_prompt_tokens,
 )
-from phi1_jax.llm.sender import FLUSH, Start
-from phi1_jax.llm.session import Ask
+from phi1_jax.llm.sender import FLUSH
 
 __all__ = ["BudgetError", "Client", "RequestError"]
 
@@ -51,7 +51,6 @@ _ASK_AGAIN = (
   "\nrun the same command to ask again; with Llm.skip_unanswered it goes on without"
 )
 _SILENCE = 0.2  # seconds without a message after which batches are submitted
-_SLOW_END = 2.0  # seconds after which `close` says what it waits for
 _LOG = "sender.log"  # in the journal's folder
 
 
@@ -88,9 +87,8 @@ class Client:
     on_progress: Callable[[Progress], None] | None = None,
   ):
     self._config, self._on_progress, self.model = config, on_progress, config.model
-    self._base_price = prices.find(config)
-    batch = config.api == "batch"
-    self._price = self._base_price.batch() if batch else self._base_price
+    price = prices.find(config)
+    self._price = price.batch() if config.api == "batch" else price
     self._journal = Journal(Path(config.journal))
     self.budget = self._journal.budget(prices.picodollars(config.budget_usd))
     self._sender: SenderProcess | None = None
@@ -207,22 +205,18 @@ class Client:
 
   def close(self) -> None:
     """Wait until all replies in flight are committed."""
-    self._pending.clear()
-    said = False
-    try:
-      if self._sender is not None:
-        with contextlib.suppress(RequestError):  # it has ended
-          self._sender.send(None)
-          while True:
-            if not self._listen(_SLOW_END) and not said:
-              said = True
-              log.warning(
-                "waiting for the replies in flight, which are paid for; after an "
-                "interruption (Ctrl-C) a process in the background waits for them"
-              )
-    finally:
+    if self._sender is not None:
+      if self._pending:
+        log.warning(
+          "waiting for the replies in flight, which are paid for; after Ctrl-C a "
+          "process in the background waits for them"
+        )
+      self._pending.clear()
+      self._sender.end()
+      while not self._sender.gone:
+        self._listen(None)
       self._sender = None
-      self._journal.close()
+    self._journal.close()
 
   def _worst(self, request: Request) -> int:
     most = request.most_tokens(self._config)
@@ -240,16 +234,17 @@ class Client:
       except StopIteration as ended:
         slot.outcome = ended.value
         return
-    self._pending.setdefault(key, []).append(slot)
-    if len(self._pending[key]) == 1 and self._stopped is None:
-      most = slot.request.most_tokens(self._config)
-      tokens = likely_prompt_tokens(content["body"]) + most
-      reserve = self._worst(slot.request)
-      if self._sender is None:
-        start = Start(os.getpid(), self._config, self._base_price)
-        self._sender = SenderProcess(Path(self._config.journal), start)
-      self._sender.send(Ask(key, json.dumps(content), reserve, tokens))
-      self._unflushed = True
+    waiting = self._pending.setdefault(key, [])
+    waiting.append(slot)
+    if len(waiting) > 1 or self._stopped is not None:
+      return
+    if self._sender is None:
+      self._sender = SenderProcess(self._config)
+    most = slot.request.most_tokens(self._config)
+    tokens = likely_prompt_tokens(content["body"]) + most
+    call = Call(key, self._worst(slot.request), json.dumps(content), tokens)
+    self._sender.send(dataclasses.asdict(call))
+    self._unflushed = True
 
   def _wait(self) -> None:
     """Wait for a message; without any, have batches submitted."""
@@ -259,7 +254,7 @@ class Client:
       self._unflushed = False
     self._report()
 
-  def _listen(self, seconds: float) -> bool:
+  def _listen(self, seconds: float | None) -> bool:
     """Hear the messages that come within so long; return whether there were some."""
     heard = False
     for message in self._sender.receive(seconds) if self._sender else ():
@@ -268,33 +263,21 @@ class Client:
     return heard
 
   def _hear(self, message: dict[str, Any]) -> None:
-    self.budget = message.get("budget", self.budget)
+    if "budget" in message:
+      self.budget = Budget(**message["budget"])
     text = message.get("text", "")
     if "reply" in message:
       for slot in self._pending.pop(message["reply"], []):
         self._advance(slot)
-    elif "refused" in message:
-      for slot in self._pending.pop(message["refused"], []):
-        slot.outcome = Failed(slot.origin, text, message["refused"])
-    elif "unanswered" in message:
-      key = message["unanswered"]
+    elif key := message.get("failed"):
       for slot in self._pending.pop(key, []):
-        if self._config.skip_unanswered and message["opened"]:
-          slot.outcome = Failed(slot.origin, f"unanswered: {text}", key)
-        else:
-          slot.outcome = RequestError(text + _ASK_AGAIN)
+        failed = Failed(slot.origin, text, key)
+        slot.outcome = RequestError(text + _ASK_AGAIN) if message["fatal"] else failed
     elif "note" in message:
       self._note = message["note"]
       log.log(logging.WARNING if "wait" in message else logging.INFO, self._note)
     elif "stop" in message:
-      self._stopped = message
-    elif "begun" in message and self.budget.doubtful_calls:
-      log.warning(
-        "%s: %d calls may have been billed without a reply, so %s is counted for them",
-        self._config.journal,
-        self.budget.doubtful_calls,
-        prices.text(self.budget.doubtful),
-      )
+      self._stopped = self._stopped or message
 
   def _stop_error(self, slots: Iterable[_Slot]) -> Exception:
     assert self._stopped is not None
@@ -316,63 +299,66 @@ class Client:
 
 
 class SenderProcess:
-  """A sender in a process of its own, and a pipe to it; `folder` is the journal's."""
+  """A sender in a process of its own, and a socket to it.
 
-  def __init__(self, folder: Path, start: Start):
-    self._log = folder / _LOG
-    self._pipe, theirs = multiprocessing.Pipe()
-    with theirs:
-      self._start(theirs)
-    self.send(start)
+  Attributes:
+    gone: whether it has ended, and all its messages were received.
+  """
 
-  def _start(self, pipe: Any) -> None:
+  def __init__(self, config: LlmConfig):
+    self._log, self._rest, self.gone = Path(config.journal) / _LOG, b"", False
+    self._socket, theirs = socket.socketpair()
+    self._start(theirs)
+    self.send(dataclasses.asdict(config))
+
+  def _start(self, theirs: socket.socket) -> None:
     # It imports what this process would: a checkout may shadow an installed package.
     code = f"import sys; sys.path[:] = {sys.path!r}; from phi1_jax.llm import sender; "
-    with self._log.open("wb") as errors:
+    code += f"sender.main({theirs.fileno()}, {os.getpid()})"
+    with theirs, self._log.open("wb") as errors:
       # In a session of its own, neither Ctrl-C nor the end of a terminal reaches it.
       self.process = subprocess.Popen(
-        [sys.executable, "-c", f"{code}sender.main({pipe.fileno()})"],
+        [sys.executable, "-c", code],
         stdin=subprocess.DEVNULL,
         stdout=errors,
         stderr=errors,
-        pass_fds=(pipe.fileno(),),
+        pass_fds=(theirs.fileno(),),
         start_new_session=True,
       )
 
   def send(self, message: Any) -> None:
-    """Send a message; None is the last.
+    """Send a message, unless the sender is gone, as `receive` will say."""
+    with contextlib.suppress(OSError):
+      self._socket.sendall(json.dumps(message).encode() + b"\n")
 
-    Raises:
-      RequestError: the sender is gone.
-    """
-    try:
-      self._pipe.send(message)
-    except OSError:
-      raise self._gone() from None
+  def end(self) -> None:
+    """Send nothing more, so that the sender ends."""
+    with contextlib.suppress(OSError):
+      self._socket.shutdown(socket.SHUT_WR)
 
-  def receive(self, seconds: float) -> Iterator[dict[str, Any]]:
-    """Yield the messages that are there, or come within so long.
+  def receive(self, seconds: float | None) -> Iterator[dict[str, Any]]:
+    """Yield the messages that are there, or come within so long."""
+    while not self.gone and wait([self._socket], seconds):
+      received = b""
+      with contextlib.suppress(OSError):
+        received = self._socket.recv(1 << 20)
+      *lines, self._rest = (self._rest + received).split(b"\n")
+      yield from map(json.loads, lines)
+      seconds = 0.0
+      if not received:
+        self._socket.close()
+        yield {"stop": session.FAILED, "text": self._end()}
 
-    Raises:
-      RequestError: the sender is gone.
-    """
-    try:
-      while self._pipe.poll(seconds):
-        yield self._pipe.recv()
-        seconds = 0.0
-    except (EOFError, OSError):
-      raise self._gone() from None
+  def _end(self) -> str:
+    """Wait until the sender has ended; return the error that this is for a run."""
+    code, self.gone = self._ended(), True
+    lines = self._log.read_text(errors="replace").strip().splitlines()
+    last = f" ({lines[-1]})" if lines else ""
+    return (
+      f"the process that asks the model ended with {code}{last}; see {self._log}\n"
+      "nothing is lost: run the same command again"
+    )
 
   def _ended(self) -> int:
     """Wait until it has ended; return the exit code."""
     return self.process.wait()
-
-  def _gone(self) -> RequestError:
-    code = self._ended()
-    self._pipe.close()
-    lines = self._log.read_text(errors="replace").strip().splitlines()
-    last = f" ({lines[-1]})" if lines else ""
-    return RequestError(
-      f"the process that asks the model ended with {code}{last}; see {self._log}\n"
-      "nothing is lost: run the same command again"
-    )

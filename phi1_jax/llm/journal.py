@@ -8,12 +8,13 @@ what is committed.
 import asyncio
 import contextlib
 import dataclasses
+import json
 import os
 import re
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,16 @@ _LOCAL_FUSE = ("fuseblk", "fuse.fuse-overlayfs")  # a disk's, a container's
 # or "doubtful" (perhaps billed). Without an outcome, a call of an open batch is in
 # progress; any other is doubtful if no sender is at work. Money is in picodollars.
 SCHEMA = """
-CREATE TABLE batches (
+CREATE TABLE IF NOT EXISTS batches (
   name TEXT PRIMARY KEY, id TEXT, endpoint TEXT, closed INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE calls (
+CREATE TABLE IF NOT EXISTS calls (
   number INTEGER PRIMARY KEY, key TEXT NOT NULL, batch TEXT REFERENCES batches,
   sent REAL, ended REAL, outcome TEXT, status INTEGER, reason TEXT,
   reserve INTEGER NOT NULL, cost INTEGER, price TEXT,
   prompt_tokens INTEGER, completion_tokens INTEGER,
   request TEXT, raw_crc32 INTEGER, raw BLOB);
-CREATE INDEX replies ON calls (key, number) WHERE outcome = 'reply';
-CREATE INDEX unsettled ON calls (batch) WHERE outcome IS NULL;
+CREATE INDEX IF NOT EXISTS replies ON calls (key, number) WHERE outcome = 'reply';
+CREATE INDEX IF NOT EXISTS unsettled ON calls (batch) WHERE outcome IS NULL;
 PRAGMA user_version = 1
 """
 _BUDGET = """
@@ -58,12 +59,19 @@ Statement = tuple[str, Sequence[Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-  """One sending of a request."""
+  """A request to be sent once."""
 
-  number: int  # in the journal
   key: str
   reserve: int  # picodollars of its worst case
+  request: str = ""  # `Request.content` as JSON; unknown of a call of an earlier run
+  tokens: int = 0  # estimate for the rate limiter
+  number: int = -1  # in the journal, once the money is reserved
   batch: str | None = None  # its batch's name
+
+  @property
+  def body(self) -> dict[str, Any]:
+    """The body to send."""
+    return json.loads(self.request)["body"]
 
 
 @dataclasses.dataclass
@@ -107,19 +115,11 @@ class Journal:
       )
     with self._naming():
       self._database = connect(self.path)
-      if self._version() == 0:
-        with self._database:
-          self._database.execute("BEGIN IMMEDIATE")
-          if self._version() == 0:  # the first of several processes creates it
-            for statement in SCHEMA.split(";"):
-              self._database.execute(statement)
-      if self._version() != _VERSION:
-        raise sqlite3.DatabaseError(
-          f"got version {self._version()}, expected {_VERSION}"
-        )
-
-  def _version(self) -> int:
-    return self._database.execute("PRAGMA user_version").fetchone()[0]
+      version = self._database.execute("PRAGMA user_version").fetchone()[0]
+      if version == 0:  # of several processes that create it, the first does
+        self._database.executescript(f"BEGIN IMMEDIATE; {SCHEMA}; COMMIT")
+      elif version != _VERSION:
+        raise sqlite3.DatabaseError(f"got version {version}, expected {_VERSION}")
 
   @contextlib.contextmanager
   def _naming(self) -> Iterator[None]:
@@ -185,7 +185,7 @@ class Journal:
     for name, id_, number, key, reserve in self._select(query, *[endpoint] * 3):
       batch = found.setdefault(name, OpenBatch(name, id_, {}))
       if key is not None:
-        batch.calls[key] = Call(number, key, reserve, name)
+        batch.calls[key] = Call(key, reserve, number=number, batch=name)
     return list(found.values())
 
   def next_call(self) -> int:
@@ -218,34 +218,26 @@ class Writer:
       file.write(os.urandom(spare))  # which no file system compresses
       os.fsync(file.fileno())
     self._database = connect(path)
-    self._waiting: dict[object, list[Statement]] = {}
+    self._waiting: list[Statement] = []
     self._lock = asyncio.Lock()
+    self._failed: Exception | None = None
 
-  async def write(self, statements: Iterable[Statement]) -> None:
+  async def write(self, *statements: Statement) -> None:
     """Commit statements, together with those that other tasks wait for.
 
     Raises:
-      Exception: of SQLite or of a value that it cannot hold; nothing of these was
-        written.
+      Exception: of SQLite, now or earlier; from then on nothing is written.
     """
-    mine = object()
-    self._waiting[mine] = list(statements)
-    async with self._lock:
-      if mine not in self._waiting:  # another task has committed them
-        return
-      group = dict(self._waiting)
-      try:
-        together = [statement for each in group.values() for statement in each]
-        await asyncio.to_thread(self._commit, together)
-      except Exception as error:
-        # Another task's statements may be at fault, unless nobody can write.
-        alone, group = len(group) == 1, {mine: group[mine]}
-        if alone or _code(error) == sqlite3.SQLITE_BUSY:
-          raise
-        await asyncio.to_thread(self._commit, group[mine])
-      finally:
-        for each in group:
-          del self._waiting[each]
+    self._waiting += statements
+    async with self._lock:  # another task may have committed these meanwhile
+      group, self._waiting = self._waiting, []
+      if group and not self._failed:
+        try:
+          await asyncio.to_thread(self._commit, group)
+        except Exception as error:
+          self._failed = error
+    if self._failed:
+      raise self._failed
 
   def _commit(self, statements: Sequence[Statement]) -> None:
     """Commit all statements or none."""
@@ -255,7 +247,8 @@ class Writer:
         for statement, values in statements:
           self._database.execute(statement, values)
     except sqlite3.Error as error:
-      if self.full or _code(error) not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+      code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+      if self.full or code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
         raise
       self.full = True
       with contextlib.suppress(OSError):
@@ -284,15 +277,17 @@ def _network(folder: Path) -> str | None:
   return kind if fuse or kind in _NETWORK else None
 
 
-def _code(error: Exception) -> int:
-  """Return SQLite's primary code of an error; 0 if it is not SQLite's."""
-  return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
 def insert(table: str, **columns: Any) -> Statement:
   """Return the statement that adds a row."""
   names, marks = ", ".join(columns), ", ".join("?" * len(columns))
   return f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(columns.values())
+
+
+def sent(call: Call) -> Statement:
+  """Return the statement that notes a call that is about to be sent."""
+  columns = {**dataclasses.asdict(call), "sent": time.time()}
+  del columns["tokens"]
+  return insert("calls", **columns)
 
 
 def settle(number: int, outcome: str, **columns: Any) -> Statement:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from phi1_jax.llm.request import clean
 
@@ -13,8 +13,7 @@ _OPEN = re.compile(r"<(?:think|thinking|reasoning)>|\[THINK\]", re.I)
 _CLOSE = re.compile(r"</(?:think|thinking|reasoning)>|\[/THINK\]", re.I)
 
 
-@dataclasses.dataclass(frozen=True)
-class Usage:
+class Usage(NamedTuple):
   """Tokens that a server says it billed; `completion` includes the reasoning."""
 
   prompt: int

@@ -6,15 +6,13 @@ import dataclasses
 import json
 import logging
 import sqlite3
-import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from phi1_jax.llm import journal, prices, reply
 from phi1_jax.llm.config import LlmConfig
 from phi1_jax.llm.endpoint import Failure, Verdict
 from phi1_jax.llm.journal import Call, Journal, Statement, Writer
-from phi1_jax.llm.prices import Price
 
 # Why a sender stops; the run raises InputError, BudgetError or RequestError.
 INPUT, BUDGET, FAILED = "input", "budget", "failed"
@@ -27,57 +25,45 @@ class StoppedError(RuntimeError):
   """Leaves a task after `Session.stop`."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Ask:
-  """A request that the run wants answered."""
-
-  key: str
-  request: str  # `Request.content` as JSON
-  reserve: int  # picodollars of its worst case
-  tokens: int  # estimate for the rate limiter
-
-  @property
-  def body(self) -> dict[str, Any]:
-    """The body to send."""
-    return json.loads(self.request)["body"]
-
-
 class Session:
   """Runs tasks, pays for calls, writes them down, and tells the run.
 
   Args:
-    price: of calls outside of batches.
     past: the journal, whose folder this process has to itself.
-    write: sends a message to the run.
+    send: sends a message to the run.
+    ended: set when nothing more is to be sent: the run has ended, or the work.
 
   Attributes:
     budget: the money of the journal.
     opened: batches of this endpoint that earlier runs left open.
     changed: set when a task has ended or money was released.
+    stopped: the message that says why the work ended, if it did.
   """
 
   def __init__(
     self,
     config: LlmConfig,
-    price: Price,
     past: Journal,
-    write: Callable[[dict[str, Any]], None],
+    send: Callable[..., None],
+    ended: asyncio.Event,
   ):
-    self.config, self._write, self._next = config, write, past.next_call()
+    self.config, self._send, self.ended = config, send, ended
+    price = prices.find(config)
     self._prices = {False: price, True: price.batch()}
+    self._next = past.next_call()
     self.budget = past.budget(prices.picodollars(config.budget_usd))
     self.writer = Writer(past.path, _SPARE + _SPARE_PER_REPLY * config.concurrency)
     self.opened = past.open_batches(config.base_url.rstrip("/"))
     here = sum(call.reserve for batch in self.opened for call in batch.calls.values())
     self._elsewhere = self.budget.reserved - here  # in batches of other endpoints
-    self.changed, self._ended = asyncio.Event(), asyncio.Event()
+    self.changed = asyncio.Event()
+    self.stopped: dict[str, Any] = {}
     self._tasks: set[asyncio.Task[None]] = set()
-    self._stopped: dict[str, Any] | None = None
 
   @property
   def stopping(self) -> bool:
     """Whether nothing more is to be sent."""
-    return self._ended.is_set()
+    return self.ended.is_set()
 
   @property
   def settling(self) -> bool:
@@ -86,15 +72,22 @@ class Session:
 
   def tell(self, **message: Any) -> None:
     """Send the run a message, with the money."""
-    self._write(message | {"budget": dataclasses.replace(self.budget)})
+    self._send(**message, budget=dataclasses.asdict(self.budget))
 
-  def stop(self, kind: str, text: str, **more: Any) -> None:
-    """End the work for a reason; the first reason counts."""
-    self._stopped = self._stopped or {"stop": kind, "text": text, **more}
-    self._end()
+  def give_up(self, key: str, text: str, *, fatal: bool = False) -> None:
+    """Tell the run that a request gets no reply; if `fatal`, that it has to stop."""
+    self.tell(failed=key, text=text, fatal=fatal)
 
-  def _end(self) -> None:
-    self._ended.set()
+  def stop(self, kind: str, text: str = "", need: int = 0) -> None:
+    """End the work for a reason; the first reason counts.
+
+    Args:
+      kind: INPUT, FAILED, or BUDGET.
+      text: the reason.
+      need: picodollars that are missing, for BUDGET.
+    """
+    self.stopped = self.stopped or {"stop": kind, "text": text, "need": need}
+    self.ended.set()
     self.changed.set()
 
   def stop_for(self, failure: Failure, text: str) -> None:
@@ -127,15 +120,11 @@ class Session:
       self.stop(FAILED, f"{text}\n{_KEPT}")
     self.changed.set()
 
-  async def finish(self, ended: Coroutine[None, None, None]) -> None:
-    """Wait until the run has ended or the work has, then for all tasks."""
-    running = asyncio.create_task(ended)
-    running.add_done_callback(lambda _: self._end())
-    await self._ended.wait()
+  async def finish(self) -> None:
+    """Wait for all tasks, and tell the run why the work ended."""
     while self._tasks:
       await asyncio.wait(self._tasks)
-    self.tell(**(self._stopped or {"ended": True}))
-    await running
+    self.tell(**self.stopped)
     self.writer.close()
 
   async def wait(self, seconds: float | None) -> None:
@@ -148,37 +137,27 @@ class Session:
   async def sleep(self, seconds: float) -> None:
     """Wait so long, or until the end of the work."""
     with contextlib.suppress(TimeoutError):
-      await asyncio.wait_for(self._ended.wait(), seconds)
+      await asyncio.wait_for(self.ended.wait(), seconds)
 
-  def reserve(self, ask: Ask, batch: str | None = None) -> Call:
+  def reserve(self, call: Call, batch: str | None = None) -> Call:
     """Reserve the money of a call that fits; `note` it before it is sent."""
-    self.budget.reserved += ask.reserve
+    self.budget.reserved += call.reserve
     self._next += 1
-    return Call(self._next - 1, ask.key, ask.reserve, batch)
+    return dataclasses.replace(call, number=self._next - 1, batch=batch)
 
-  async def note(
-    self, *calls: tuple[Call, Ask], batch: Sequence[Statement] = ()
-  ) -> None:
+  async def note(self, *calls: Call, batch: Iterable[Statement] = ()) -> None:
     """Commit calls that are about to be sent, and the batch that they are part of."""
-    rows = (
-      {**dataclasses.asdict(call), "request": ask.request, "sent": time.time()}
-      for call, ask in calls
-    )
-    await self.writer.write([*batch, *(journal.insert("calls", **row) for row in rows)])
+    await self.writer.write(*batch, *map(journal.sent, calls))
 
   async def replied(self, call: Call, raw: bytes) -> None:
     """Commit a reply, or for a batch the line of its output file; settle the cost."""
     in_batch = call.batch is not None
     usage, price = reply.usage_of(reply.load(raw, in_batch)), self._prices[in_batch]
-    cost = price.cost(usage.prompt, usage.completion) if usage else call.reserve
-    columns = {
-      "cost": cost,
-      "price": json.dumps(dataclasses.asdict(price)),
-      "prompt_tokens": usage and usage.prompt,
-      "completion_tokens": usage and usage.completion,
-      "raw": raw,
-    }
-    await self.writer.write([journal.settle(call.number, "reply", **columns)])
+    cost = price.cost(*usage) if usage else call.reserve
+    prompt, completion = usage or (None, None)
+    columns = {"cost": cost, "price": json.dumps(dataclasses.asdict(price))}
+    columns |= {"prompt_tokens": prompt, "completion_tokens": completion, "raw": raw}
+    await self.writer.write(journal.settle(call.number, "reply", **columns))
     self.budget.settle(call.reserve, cost)
     self._check()
     self.tell(reply=call.key)
@@ -189,7 +168,7 @@ class Session:
     outcome = "doubtful" if failure.doubtful else "released"
     columns = {"status": failure.status, "reason": failure.text}
     await self.writer.write(
-      journal.settle(call.number, outcome, **columns) for call in calls
+      *(journal.settle(call.number, outcome, **columns) for call in calls)
     )
     for call in calls:
       self.budget.fail(call.reserve, doubtful=failure.doubtful)

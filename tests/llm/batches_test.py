@@ -7,7 +7,7 @@ import pytest
 from phi1_jax import InputError
 from phi1_jax.llm import batches
 from phi1_jax.llm.client import BudgetError, Client, RequestError
-from phi1_jax.llm.session import Ask
+from phi1_jax.llm.journal import Call
 from tests.llm.conftest import parse, requests
 
 pytest.importorskip("openai")
@@ -189,8 +189,8 @@ def test_a_bad_key_stops_a_batch_too(serve):
 
 def test_the_longest_beginning_that_fits(monkeypatch):
   def fitting(*reserves, most=9, money):
-    asks = [Ask(f"{n}", '{"body": 1}', cost, 0) for n, cost in enumerate(reserves)]
-    return batches.fitting(asks, most=most, money=money)
+    calls = [Call(f"{n}", cost, '{"body": 1}') for n, cost in enumerate(reserves)]
+    return batches.fitting(calls, most=most, money=money)
 
   assert fitting(5, 5, 5, money=14) == 2
   assert fitting(5, 5, 5, money=15) == 3

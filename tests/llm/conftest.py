@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import os
 import threading
-from multiprocessing.connection import Connection
 
 import pytest
 
@@ -89,15 +87,11 @@ def llm(serve):
 class ThreadSender(SenderProcess):
   """A sender in a thread, which starts a second sooner than a process."""
 
-  def _start(self, pipe):
-    connection = Connection(os.dup(pipe.fileno()))
+  def _start(self, theirs):
     self._log.touch()
 
     async def work():
-      run = sender.Run(connection)
-      await sender.serve(run)
-      run.close()
-      connection.close()
+      await sender.serve(theirs, asyncio.Event())
 
     self._thread = threading.Thread(target=asyncio.run, args=(work(),))
     self._thread.start()
