@@ -1,19 +1,18 @@
 """Sources of completions: a checkpoint of ours, or an OpenAI-compatible endpoint."""
 
-import collections
 import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
 import os
-import queue
 import signal
 import threading
 import time
-import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from multiprocessing import pool
 from typing import TYPE_CHECKING, Any
 
+from evals import prompts
 from evals.config import EvaluationConfig
 from phi1_jax.llm.completions import CompletionsClient, RefusedError, RequestError
 
@@ -26,11 +25,8 @@ if TYPE_CHECKING:  # JAX is loaded when it is first needed
 class Wanted:
   """A request for one completion."""
 
-  key: str  # a digest of its content; with `seed` it decides the random numbers
+  key: str  # a digest of its content; with the seed it decides the random numbers
   prompt: str  # the text to continue
-  stops: tuple[str, ...]  # strings of which the first ends it
-  max_new_tokens: int  # the most tokens to sample
-  seed: int  # another seed gives another sample
   name: str = ""  # for messages
 
 
@@ -107,14 +103,14 @@ class CheckpointBackend:
     if self._loaded is None or self._consumed:
       assert self._folder is not None
       self._loaded = open_checkpoint(self._folder, one_host_mesh(), self._dtype)
-      self._consumed = consume = (
-        True  # frees the parameters after the sampler has copied them
-      )
+      # Frees the parameters after the sampler has copied them.
+      self._consumed = consume = True
     method = methods.Method(config.temperature, config.top_k, config.top_p)
     worker = sampler.Sampler(self._loaded, method, slots=config.slots, consume=consume)
     self._slots = worker.slots
+    stops = prompts.stops(config.prompt_style)
     requests = [
-      sampler.Request(w.key, w.prompt, w.max_new_tokens, w.stops, w.seed)
+      sampler.Request(w.key, w.prompt, config.max_new_tokens, stops, config.seed)
       for w in wanted
     ]
     started = time.monotonic()
@@ -167,29 +163,30 @@ class EndpointBackend:
       In each case the completions that had succeeded, or whose requests were running,
       are yielded before; only a second Ctrl-C, or closing the iterator, omits them.
     """
-    waiting, results = collections.deque(wanted), queue.SimpleQueue()
     failures: list[tuple[Wanted, RequestError]] = []
     ended: BaseException | None = None
-    working = min(self._config.slots, len(wanted))
-    with _first_interrupt(waiting.clear) as interrupted:
+    stop = threading.Event()
+
+    def send(request: Wanted) -> tuple[Wanted, Generated | BaseException | None]:
       try:
-        # Not a pool's threads, which the interpreter waits for at its exit.
-        for _ in range(working):
-          arguments = (waiting, results)
-          threading.Thread(target=self._work, args=arguments, daemon=True).start()
-        while working:
-          request, outcome = results.get()
-          if request is None:
-            working -= 1
-          elif isinstance(outcome, Generated):
+        return request, None if stop.is_set() else self._generate(request)
+      except BaseException as error:  # the other thread waits for any of them
+        return request, error
+
+    # Its threads are daemons, which the interpreter does not wait for at its exit.
+    threads = pool.ThreadPool(max(1, min(self._config.slots, len(wanted))))
+    with threads, _first_interrupt(stop) as interrupted:
+      try:
+        for request, outcome in threads.imap_unordered(send, wanted):
+          if isinstance(outcome, Generated):
             yield outcome
           elif isinstance(outcome, RequestError):
             failures.append((request, outcome))
-          else:  # no other request would succeed
-            waiting.clear()
+          elif outcome is not None:  # no other request would succeed
+            stop.set()
             ended = ended or outcome
       finally:
-        waiting.clear()
+        stop.set()
     if interrupted.is_set():
       raise KeyboardInterrupt
     if ended:
@@ -208,38 +205,25 @@ class EndpointBackend:
         f"{request.name or request.key}: {error}"
       )
 
-  def _work(
-    self, waiting: collections.deque[Wanted], results: queue.SimpleQueue
-  ) -> None:
-    """Send requests until none is left; put each outcome, then (None, None)."""
-    with contextlib.suppress(IndexError):
-      while True:
-        request = waiting.popleft()
-        try:
-          results.put((request, self._generate(request)))
-        except BaseException as error:  # the other thread waits for any of them
-          results.put((request, error))
-    results.put((None, None))
-
   def _generate(self, wanted: Wanted) -> Generated:
     config = self._config
     reply = self._client.complete(
       wanted.prompt,
-      max_tokens=wanted.max_new_tokens,
+      max_tokens=config.max_new_tokens,
       temperature=config.temperature,
       top_p=config.top_p,
       top_k=config.top_k,
-      stops=wanted.stops,
-      seed=request_seed(wanted),
+      stops=prompts.stops(config.prompt_style),
+      seed=request_seed(config.seed, wanted.key),
     )
     return Generated(
       wanted.key, reply.text, reply.finish, reply.tokens, reply.log_prob, reply.seconds
     )
 
 
-def request_seed(wanted: Wanted) -> int:
+def request_seed(seed: int, key: str) -> int:
   """Return a seed below 2^31, which many servers take, decided by seed and key."""
-  content = f"{wanted.seed}\n{wanted.key}".encode()
+  content = f"{seed}\n{key}".encode()
   return int.from_bytes(hashlib.sha256(content).digest()[:4], "big") >> 1
 
 
@@ -247,8 +231,8 @@ Backend = CheckpointBackend | EndpointBackend
 
 
 @contextlib.contextmanager
-def _first_interrupt(stop: Callable[[], object]) -> Iterator[threading.Event]:
-  """Have the first Ctrl-C only call `stop` and set the event; the next one raises.
+def _first_interrupt(stop: threading.Event) -> Iterator[threading.Event]:
+  """Have the first Ctrl-C only set `stop` and the event; the next one raises.
 
   Changes nothing where Ctrl-C does not raise anyway (another thread, own handler).
   """
@@ -258,10 +242,10 @@ def _first_interrupt(stop: Callable[[], object]) -> Iterator[threading.Event]:
     b"more to quit at once\n"
   )
 
-  def note(number: int, frame: types.FrameType | None) -> None:
+  def note(*_: object) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupted.set()
-    stop()
+    stop.set()
     # `print` is not safe in a handler that may have interrupted another.
     with contextlib.suppress(OSError):
       os.write(2, line)

@@ -10,7 +10,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from evals import compare, execute, prompts, selftest, summary, task_sets, workdir
+from evals import (
+  compare,
+  completions,
+  execute,
+  prompts,
+  selftest,
+  summary,
+  task_sets,
+  workdir,
+)
 from evals.config import EvaluationConfig
 from evals.task_sets import TASK_SETS, base_name, benchmark_of
 from phi1_jax import InputError, storage
@@ -45,57 +54,61 @@ def main(benchmark: str, parser: command.Parser, argv: Sequence[str]) -> int:
   named = _named(benchmark, arguments, "generate" not in stages)
   config = _config(benchmark, arguments, named)
   whole = problems = task_sets.problems_of(named, arguments.benchmarks)
-  if arguments.subset:
-    named |= task_sets.subset(problems, named["task_set"], arguments.subset)
+  if ids := arguments.subset:
+    if ids == completions.SUBSET and arguments.completions:
+      ids = ",".join(completions.ids(arguments.completions, whole))
+    named |= task_sets.subset(problems, named["task_set"], ids)
     problems = task_sets.problems_of(named, arguments.benchmarks)
   if any(problem.plus for problem in problems):
     memory = max(config.memory_bytes, _PLUS_MEMORY_BYTES)
     config = dataclasses.replace(config, memory_bytes=memory)
+  make_sandbox = functools.partial(
+    Sandbox,
+    workers=config.workers or None,
+    require_isolation=arguments.require_isolation,
+    memory_bytes=config.memory_bytes,
+    packages=tuple(filter(None, arguments.packages.split(","))),
+    isolation=arguments.isolation,
+  )
   file = named.get("problems", {}).get("file")
   if arguments.references:
-    with _sandbox(config, arguments) as sandbox:
+    with make_sandbox() as sandbox:
       return _judge_references(problems, sandbox, file)
   folder = _workdir(benchmark, arguments)
   published = compare.read(arguments.compare) if arguments.compare else None
   asked = prompts.build_all(
     problems, config.task_set, config.prompt_style, arguments.benchmarks
   )
-  generate = None
-  if "generate" in stages:
-    generate = _first_stage(problems, whole, asked, config, named, arguments)
+  first = "generate" in stages
+  settings, generated = {}, None
+  if first:
+    settings, generated = _first_stage(whole, asked, config, arguments)
   with contextlib.ExitStack() as stack:
     mirror = stack.enter_context(workdir.opened(folder, "evaluating"))
-    ready = None
-    if "execute" in stages or ("generate" in stages and file):
-      sandbox = stack.enter_context(_sandbox(config, arguments))
+    local, ready = mirror.local, lambda: None
+    if "execute" in stages or (first and file):
+      sandbox = stack.enter_context(make_sandbox())
       print(sandbox.describe(), flush=True)
-      identity = execute.judge_identity(sandbox)
+      execute.judge_identity(sandbox)  # may refuse this Python
       ready = functools.cache(lambda: selftest.check(problems, sandbox, file))
-    if generate:
-      generate(mirror.local, ready)
+    if generated:
+      settings_file.begin(local / workdir.RUN, settings | named)
+      generated(local, ready)
       mirror.upload()
     if "execute" in stages:
-      execute.execute(mirror.local, problems, asked, sandbox, identity, ready)
-      workdir.note_benchmarks(mirror.local, arguments.benchmarks)
+      execute.execute(local, asked, sandbox, ready)
+      workdir.note_benchmarks(local, arguments.benchmarks)
       mirror.upload()
     if "report" in stages:
-      results = summary.read(mirror.local, problems, asked)
-      _report(mirror.local, folder, results, config.ks)
+      samples = summary.read(local, asked)
+      begun = storage.read_json(local / workdir.RUN)["settings"]
+      # A file may have any number of completions.
+      ks = None if begun["sampling"] is None else config.ks
+      print(summary.table([(folder.name, summary.write(local, samples, ks))]))
+      print(f"written to {folder / workdir.SUMMARY}")
       if published is not None:
-        print(compare.write(mirror.local, results, published))
+        print(compare.write(local, samples, published))
   return command.DONE
-
-
-def _report(
-  local: Path, folder: AnyPath, results: summary.Results, ks: Sequence[int]
-) -> None:
-  """Write summary.json in the local copy of a work directory, and print the scores."""
-  settings = storage.read_json(local / workdir.RUN)["settings"]
-  # A file may have any number of completions.
-  wanted = None if settings["sampling"] is None else ks
-  found = summary.write(local, results, wanted)
-  print(summary.table([(folder.name, found)]))
-  print(f"written to {folder / workdir.SUMMARY}")
 
 
 def _workdir(benchmark: str, arguments: argparse.Namespace) -> AnyPath:
@@ -156,7 +169,10 @@ def _add_flags(benchmark: str, parser: command.Parser) -> None:
     parser.set_defaults(task_set=None)
   else:
     add("--task_set", choices=TASK_SETS[benchmark], help="over Evaluation.task_set")
-  words = "only these problems: ids with commas, or a file of ids; named in the score"
+  words = (
+    "only these problems: ids with commas, a file of ids, or `completions`: those that "
+    "the file of --completions has; named in the score"
+  )
   add("--subset", metavar="IDS", help=words)
   words = "installed packages that the code may import, such as numpy"
   add("--packages", default="", metavar="NAMES", help=words)
@@ -208,19 +224,17 @@ def _config(
 
 
 def _first_stage(
-  problems: Sequence[Problem],
   whole: Sequence[Problem],
   asked: dict[str, prompts.Prompt],
   config: EvaluationConfig,
-  named: dict[str, Any],
   arguments: argparse.Namespace,
-) -> Callable[[Path, Callable[[], None] | None], None]:
-  """Return the first stage as a function of the work directory and the self-test.
+) -> tuple[dict[str, Any], Callable[[Path, Callable[[], None]], object]]:
+  """Return settings, and the first stage of the work directory and the self-test.
 
   The checkpoint or the file of completions is looked for now; `whole` are the problems
   of the whole task set.
   """
-  from evals import backends, completions, generate
+  from evals import backends, generate
 
   ways = (arguments.checkpoint, arguments.base_url, arguments.completions)
   given = sum(way is not None for way in ways)
@@ -230,16 +244,11 @@ def _first_stage(
       f"{given} of them"
     )
   if file := arguments.completions:
-    rows = completions.read(file, problems, whole)
+    rows = completions.read(file, [p.problem for p in asked.values()], whole)
     content = storage.read_bytes(file).decode(errors="replace")
     source = {"kind": "completions", "digest": settings_file.digest(content)}
     settings = generate.settings(config, source) | {"sampling": None, "seed": None}
-
-    def take(folder: Path, ready: Callable[[], None] | None) -> None:
-      settings_file.begin(folder / workdir.RUN, settings | named)
-      completions.take(folder, file, rows)
-
-    return take
+    return settings, lambda folder, _: completions.take(folder, file, rows)
   if arguments.checkpoint:
     backend = backends.CheckpointBackend(arguments.checkpoint, config)
   elif not arguments.model:
@@ -252,22 +261,8 @@ def _first_stage(
       api_version=arguments.api_version,
     )
     backend = backends.EndpointBackend(client, config)
-
-  def ask(folder: Path, ready: Callable[[], None] | None) -> None:
-    settings = generate.settings(config, backend.identity()) | named
-    settings_file.begin(folder / workdir.RUN, settings)
-    generate.generate(folder, problems, asked, config, backend, ready)
-
-  return ask
-
-
-def _sandbox(config: EvaluationConfig, arguments: argparse.Namespace) -> Sandbox:
-  return Sandbox(
-    workers=config.workers or None,
-    require_isolation=arguments.require_isolation,
-    memory_bytes=config.memory_bytes,
-    packages=tuple(filter(None, arguments.packages.split(","))),
-    isolation=arguments.isolation,
+  return generate.settings(config, backend.identity()), (
+    lambda folder, ready: generate.generate(folder, asked, config, backend, ready)
   )
 
 
@@ -275,13 +270,12 @@ def _judge_references(
   problems: Sequence[Problem], sandbox: Sandbox, file: str | None
 ) -> int:
   started = time.monotonic()
-  cases = selftest.references(problems) + selftest.empty_bodies(problems)
-  failed = selftest.complaints(cases, sandbox, "judging references")
-  passed = len(problems) - len({case.problem for case, _ in failed if case.passes})
+  failed = selftest.failures(problems, sandbox, {}, "judging references")
+  passed = len(problems) - len({of for of, passes, _ in failed if passes})
   took = f"({sandbox.isolation}, {time.monotonic() - started:.1f} s)"
   print(f"{passed}/{len(problems)} references pass {took}", flush=True)
-  for _, message in failed:
-    print(f"  {message}", file=sys.stderr)
   if file:
     selftest.refuse(file, failed)
+  for *_, message in failed:
+    print(f"  {message}", file=sys.stderr)
   return FAILED if failed else command.DONE

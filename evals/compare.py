@@ -9,8 +9,7 @@ from collections import defaultdict
 from typing import Any
 
 from evals import workdir
-from evals.programs import VARIANTS
-from evals.summary import Results
+from evals.summary import Samples
 from phi1_jax import InputError, storage
 from phi1_jax.storage import AnyPath
 
@@ -61,13 +60,13 @@ def _of_task(result: Any) -> list[dict[str, bool]]:
   ]
 
 
-def compare(results: Results, published: Published) -> dict[str, Any]:
+def compare(samples: Samples, published: Published) -> dict[str, Any]:
   """Return the counts and the differences of two judges.
 
   A sample counts as "plus" passed if it passes the base tests too.
 
   Args:
-    results: ours.
+    samples: ours, as `summary.read` returns them.
     published: theirs; samples of a problem in the same order.
 
   Returns:
@@ -76,43 +75,40 @@ def compare(results: Results, published: Published) -> dict[str, Any]:
   """
   counts: dict[str, dict[str, int]] = {}
   differences: list[dict[str, Any]] = []
-  samples = missing = 0
-  for problem, rows in results.completions.items():
-    theirs = published.get(problem, [])
-    missing += max(0, len(rows) - len(theirs))
-    for row, verdict in zip(rows, theirs, strict=False):
-      samples += 1
-      for variant in VARIANTS:
-        key = row["key"], variant
-        for suite in ("base", "plus") if key in results.plus else ("base",):
-          if suite not in verdict:
-            continue
-          judged = [results.verdicts[key]]
-          judged += [results.plus[key]] if suite == "plus" else []
-          mine = all(v["outcome"] == "passed" for v in judged)
-          other = verdict["base"] and verdict[suite]
-          name = f"{variant}, {suite}"
-          of = counts.setdefault(name, dict.fromkeys(_COUNTS, 0))
-          words = ("both pass", "only ours") if mine else ("only theirs", "both fail")
-          of[words[not other]] += 1
-          if mine != other:
-            failed = next((v for v in judged if v["outcome"] != "passed"), {})
-            outcome, detail = failed.get("outcome"), failed.get("detail")
-            differences.append(
-              {"problem": problem, "sample": row["sample"], "variant": variant}
-              | {"suite": suite, "ours": outcome or "passed", "detail": detail}
-            )
-  return {
-    "samples": samples,
-    "missing": missing,
-    "counts": counts,
-    "differences": differences,
-  }
+  pairs = [
+    (problem, row, theirs)
+    for problem, rows in samples.items()
+    for row, theirs in zip(rows, published.get(problem, []), strict=False)
+  ]
+  for problem, row, theirs in pairs:
+    for variant, of in row["variants"].items():
+      for suite in ("base", "plus") if "plus" in of else ("base",):
+        if suite not in theirs:
+          continue
+        judged = [of, of["plus"]] if suite == "plus" else [of]
+        failed = next((v for v in judged if v["outcome"] != "passed"), None)
+        other = theirs["base"] and theirs[suite]
+        counted = counts.setdefault(f"{variant}, {suite}", dict.fromkeys(_COUNTS, 0))
+        words = ("only theirs", "both fail") if failed else ("both pass", "only ours")
+        counted[words[not other]] += 1
+        if (failed is None) != other:
+          failed = failed or {"outcome": "passed"}
+          differences.append(
+            {"problem": problem, "sample": row["sample"], "variant": variant}
+            | {
+              "suite": suite,
+              "ours": failed["outcome"],
+              "detail": failed.get("detail"),
+            }
+          )
+  missing = sum(map(len, samples.values())) - len(pairs)
+  found = {"samples": len(pairs), "missing": missing, "counts": counts}
+  return found | {"differences": differences}
 
 
-def write(folder: AnyPath, results: Results, published: Published) -> str:
+def write(folder: AnyPath, samples: Samples, published: Published) -> str:
   """Write compare.json; return what a terminal shows of it."""
-  found = compare(results, published)
+  found = compare(samples, published)
   storage.write_json(folder / RESULT, found)
   lines = [f"compared verdicts of {found['samples']} samples"]
   if found["missing"]:

@@ -27,6 +27,7 @@ _EXPECTED = (
   "expected JSON lines or a JSON array of objects with task_id and completion or "
   "solution, bigcode's generations.json, or EvalPlus' eval_results.json with solutions"
 )
+SUBSET = "completions"  # as --subset: the problems that the file has
 # Optional fields of a completion.
 _OPTIONAL: dict[str, Any] = {
   "finish": (str | None, "a string"),
@@ -77,36 +78,48 @@ def read(
     InputError: none of the forms above, an id of several problems, or a problem
       without a completion.
   """
-  known, wanted = ids_by_name(task_set or problems), {p.id for p in problems}
-  rows, others = [], set()
-  for place, row in _rows(file, problems):
-    task = row.get("task_id")
-    named = isinstance(task, str | int) and not isinstance(task, bool)
-    if not named:
-      raise InputError(f"{file}, {place}: got task_id {task!r:.60}, expected an id")
-    ids = known.get(str(task), [])
-    if len(ids) > 1 and wanted.intersection(ids):
+  wanted, rows, others = {problem.id for problem in problems}, [], set()
+  for place, row, ids in _identified(file, problems, task_set or problems):
+    if not wanted.intersection(ids):
+      others.add(str(row["task_id"]))
+      continue
+    if len(ids) > 1:
       raise InputError(
-        f"{file}, {place}: got task_id {task!r}, which may be any of "
+        f"{file}, {place}: got task_id {row['task_id']!r}, which may be any of "
         f"{', '.join(ids[:3])}; expected the whole id"
       )
-    if not wanted.intersection(ids):
-      others.add(str(task))
-      continue
     rows.append(_checked(f"{file}, {place}", row) | {"task_id": ids[0]})
   missing = sorted(wanted - {row["task_id"] for row in rows})
   if missing:
-    unknown = (
-      f"; it has {len(others)} others, such as {min(others)!r}" if others else ""
-    )
+    unknown = ""
+    if others:
+      unknown = f"; it has {len(others)} others, such as {min(others)!r}"
     raise InputError(
       f"{file}: {len(missing)} of {len(problems)} problems have no completion, "
       f"{missing[0]} for one{unknown}; expected at least one for every problem of the "
-      "task set (--subset=IDS judges a part of it)"
+      f"task set (--subset={SUBSET} judges those that the file has)"
     )
   if others:
     print(f"{file}: left out {len(others)} tasks that are not in the task set")
   return rows
+
+
+def ids(file: AnyPath, problems: Sequence[Problem]) -> list[str]:
+  """Return the ids of the problems that a file has completions for."""
+  found = {each for *_, of in _identified(file, problems, problems) for each in of}
+  return [problem.id for problem in problems if problem.id in found]
+
+
+def _identified(
+  file: AnyPath, problems: Sequence[Problem], task_set: Sequence[Problem]
+) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
+  """Yield place and row of each completion, and the ids that its task_id may mean."""
+  known = ids_by_name(task_set)
+  for place, row in _rows(file, problems):
+    task = row.get("task_id")
+    if isinstance(task, bool) or not isinstance(task, str | int):
+      raise InputError(f"{file}, {place}: got task_id {task!r:.60}, expected an id")
+    yield place, row, known.get(str(task), [])
 
 
 def _checked(place: str, row: dict[str, Any]) -> dict[str, Any]:

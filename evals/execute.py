@@ -1,20 +1,26 @@
 """The second stage: runs completions against their tests. Needs no model and no JAX.
 
+Each completion has two programs; the difference of their scores shows the effect of
+sanitizing:
+
+  truncated  the code before the completion, and the completion, cut at its first stop
+             string; of a chat answer its code block
+  sanitized  the part of the raw text that `extraction` finds: the entry point and its
+             needs
+
 It begins with the self-test (evals/selftest.py) and scores nothing on a machine that
 fails it. A verdict is kept with the judge that gave it (isolation, Python, limits), so
 another judge judges again, and the same judge resumes.
 """
 
-import functools
 import platform
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evals import programs, selftest, workdir
-from evals.programs import VARIANTS
+from evals import extraction, workdir
+from evals.extraction import Extraction
 from evals.prompts import Prompt
 from phi1_jax import InputError, storage
 from phi1_jax.cli.progress import Progress
@@ -25,9 +31,48 @@ from phi1_jax.sandbox.sandbox import Sandbox
 from phi1_jax.storage import AnyPath
 from phi1_jax.text import settings_file
 
+VARIANTS = ("truncated", "sanitized")
 PLUS = "plus"
-_PYTHON = platform.python_version()  # parses and sanitizes
 TOO_LONG = "too_long"  # the one outcome that is not the sandbox's
+KEY = ("key", "variant", "program", "judge")  # fields that identify a verdict
+_PYTHON = platform.python_version()  # parses and sanitizes
+
+
+def variants(prompt: Prompt, row: Mapping[str, Any]) -> dict[str, Extraction]:
+  """Return the programs of a line of completions.jsonl, by variant."""
+  prefix = "" if row.get("whole") else prompt.prefix
+  whole = prefix + row.get("text", row["completion"])
+  code = prefix + row["completion"]
+  code = extraction.futures_first(code) if prompt.chat else code
+  truncated = Extraction(code, (), bool(row["completion"].strip()))
+  entry, also = prompt.problem.entry_point, prompt.problem.names()
+  try:
+    found = extraction.extract(whole, entry, also, len(prefix), prompt.chat)
+  except RecursionError:
+    found = Extraction(code, ("nothing: nested too deeply to sanitize",))
+  return {"truncated": truncated, "sanitized": found}
+
+
+def program(
+  problem: Problem, code: str, plus: bool = False
+) -> tuple[str, Program | None]:
+  """Return the key of a program, and the program; None if it is too long to judge.
+
+  The key is a digest of code, tests and limits. So a program that several samples have
+  in common is judged once, blank lines at the end aside. `plus` takes the further
+  tests.
+  """
+  content = {
+    "code": code.rstrip() + "\n",
+    "tests": problem.plus if plus else problem.tests,
+    "cpu_seconds": problem.cpu_seconds,
+    "in_process": problem.in_process,
+  }
+  key = settings_file.digest(content)
+  try:
+    return key, Program(key=key, **content)
+  except InputError:
+    return key, None
 
 
 def judge_identity(sandbox: Sandbox) -> dict[str, Any]:
@@ -49,101 +94,78 @@ def judge_identity(sandbox: Sandbox) -> dict[str, Any]:
 
 def execute(
   folder: Path,
-  problems: Sequence[Problem],
   asked: Mapping[str, Prompt],
   judge: Sandbox,
-  identity: Mapping[str, Any],
-  ready: Callable[[], None] | None = None,
+  ready: Callable[[], None],
 ) -> int:
   """Add the missing lines of verdicts.jsonl, for both variants of every completion.
 
   Args:
     folder: the work directory.
-    problems: with the tests.
     asked: prompts by problem id.
     judge: the sandbox.
-    identity: of the judge (see `judge_identity`).
-    ready: the self-test, called if there is something to run; None for the usual.
+    ready: the self-test, called if there is something to run; it raises `UnfitError`.
 
   Returns:
     The number of programs that were run; equal ones are run once.
-
-  Raises:
-    UnfitError: the self-test failed.
   """
-  started = time.monotonic()
-  judge_digest = settings_file.digest(identity)
-  rows = completions(folder, problems)
+  started, identity = time.monotonic(), judge_identity(judge)
+  facts: dict[str, Any] = {"judge": settings_file.digest(identity)}
+  rows, total = completions(folder, asked), 0
+  waiting: dict[str, tuple[Program, list[dict[str, Any]]]] = {}
   with storage.JsonLines(folder / workdir.VERDICTS, every=1.0) as journal:
-    done = {(v["key"], v["variant"], v["program"], v["judge"]) for v in journal.rows}
-    to_run: dict[str, Program] = {}
-    waiting: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for program, verdict in wanted(rows, problems, asked):
-      key = verdict["program"]
-      if (verdict["key"], verdict["variant"], key, judge_digest) in done:
+    done = {tuple(verdict[name] for name in KEY) for verdict in journal.rows}
+    for _, made, verdict in wanted(rows, asked):
+      verdict["judge"], total = facts["judge"], total + 1
+      if tuple(verdict[name] for name in KEY) in done:
         continue
-      verdict["judge"] = judge_digest
-      if program is None:
-        journal.append(verdict | _facts(Verdict(key, TOO_LONG)))
+      if made:
+        waiting.setdefault(made.key, (made, []))[1].append(verdict)
       else:
-        to_run[key] = program
-        waiting[key].append(verdict)
-    if to_run:
-      (ready or functools.partial(selftest.check, problems, judge))()
-    suites = sum(2 if problem.plus else 1 for problem in problems) / len(problems)
-    total = round(len(VARIANTS) * len(rows) * suites)
-    left = sum(map(len, waiting.values()))
+        journal.append(verdict | _facts(Verdict(verdict["program"], TOO_LONG)))
+    if waiting:
+      ready()
+    left = sum(len(verdicts) for _, verdicts in waiting.values())
     with Progress(total, "verdicts", "executing", initial=total - left) as bar:
-      passed = 0
-      for verdict in judge.run(list(to_run.values())) if to_run else ():
-        for row in waiting.pop(verdict.key):
-          journal.append(row | _facts(verdict))
-          passed += verdict.passed
+      passed, made = 0, [made for made, _ in waiting.values()]
+      for found in judge.run(made) if made else ():
+        for verdict in waiting[found.key][1]:
+          journal.append(verdict | _facts(found))
+          passed += found.passed
           bar.update(1, passed=str(passed))
-  seconds = time.monotonic() - started if to_run else 0.0
-  facts = {"judge": judge_digest, "identity": dict(identity), "seconds": seconds}
-  facts["problems"] = digest(problems)
+  facts |= {"identity": identity, "problems": digest(p.problem for p in asked.values())}
+  facts["seconds"] = time.monotonic() - started if waiting else 0.0
   workdir.note(folder, "execute", facts)
-  return len(to_run)
+  return len(waiting)
 
 
 def wanted(
-  rows: Sequence[Mapping[str, Any]],
-  problems: Sequence[Problem],
-  asked: Mapping[str, Prompt],
-) -> Iterator[tuple[Program | None, dict[str, Any]]]:
+  rows: Sequence[Mapping[str, Any]], asked: Mapping[str, Prompt]
+) -> Iterator[tuple[Extraction, Program | None, dict[str, Any]]]:
   """Yield both programs of every completion, each with the beginning of its verdict.
 
   With `plus` tests there are two programs each, the second marked "suite": "plus".
   A program that is too long for the sandbox is None.
   """
-  of_id = {problem.id: problem for problem in problems}
   for row in rows:
-    problem = of_id[row["task_id"]]
-    found = programs.variants(problem, asked[problem.id], row)
-    for variant, judged in found.items():
-      verdict = {
-        "key": row["key"],
-        "variant": variant,
-        "task_id": problem.id,
-        "sample": row["sample"],
-        "answered": judged.answered,
-      }
-      for plus in (False, True)[: 2 if problem.plus else 1]:
-        digest, program = programs.program(problem, judged.code, plus)
+    prompt = asked[row["task_id"]]
+    for variant, judged in variants(prompt, row).items():
+      verdict = {"key": row["key"], "variant": variant, "task_id": row["task_id"]}
+      verdict |= {"sample": row["sample"], "answered": judged.answered}
+      for plus in (False, True)[: 2 if prompt.problem.plus else 1]:
+        key, made = program(prompt.problem, judged.code, plus)
         suite = {"suite": PLUS} if plus else {"dropped": list(judged.dropped)}
-        yield program, verdict | {"program": digest} | suite
+        yield judged, made, verdict | {"program": key} | suite
 
 
-def completions(folder: AnyPath, problems: Sequence[Problem]) -> list[dict[str, Any]]:
+def completions(folder: AnyPath, asked: Mapping[str, Prompt]) -> list[dict[str, Any]]:
   """Return the completions that count: of these problems, at most `samples` each."""
-  known = {problem.id for problem in problems}
   generated = storage.read_json(folder / workdir.RUN).get("generate", {})
   samples = generated.get("samples") or float("inf")  # a file's count as they are
   return [
     row
     for row in storage.read_lines(folder / workdir.COMPLETIONS)
-    if row.get("task_id") in known and row["sample"] < samples
+    if row.get("task_id") in asked and row["sample"] < samples
   ]
 
 

@@ -12,7 +12,6 @@ from evals.config import EvaluationConfig
 from evals.prompts import Prompt
 from phi1_jax import storage
 from phi1_jax.cli.progress import Progress
-from phi1_jax.problems.problem import Problem
 from phi1_jax.sampling import stopping
 from phi1_jax.text import settings_file
 
@@ -39,11 +38,10 @@ def completion_key(
 
 def generate(
   folder: Path,
-  problems: Sequence[Problem],
   asked: Mapping[str, Prompt],
   config: EvaluationConfig,
   backend: Backend,
-  ready: Callable[[], None] | None = None,
+  ready: Callable[[], None] = lambda: None,
 ) -> int:
   """Add the missing lines of completions.jsonl; return how many were made.
 
@@ -52,31 +50,28 @@ def generate(
   """
   run_settings = settings(config, backend.identity())
   stops = prompts.stops(config.prompt_style)
-  started = time.monotonic()
+  started, tokens = time.monotonic(), 0
   with storage.JsonLines(folder / workdir.COMPLETIONS) as journal:
     done = {row.get("key") for row in journal.rows}
     places = {
-      completion_key(run_settings, p.id, asked[p.id].text, sample): (p, sample)
-      for p in problems
+      completion_key(run_settings, name, prompt.text, sample): (prompt, sample)
+      for name, prompt in asked.items()
       for sample in range(config.samples)
     }
-    length, seed = config.max_new_tokens, config.seed
     wanted = [
-      Wanted(key, asked[p.id].text, stops, length, seed, f"{p.id}, sample {sample}")
-      for key, (p, sample) in places.items()
+      Wanted(key, prompt.text, f"{prompt.problem.id}, sample {sample}")
+      for key, (prompt, sample) in places.items()
       if key not in done
     ]
-    if wanted and ready:
+    if wanted:
       ready()
     # Before the first request: a killed process must not leave a run that looks whole.
     workdir.note(folder, "generate", {"samples": config.samples})
     there = len(places) - len(wanted)
     with Progress(len(places), "samples", "generating", initial=there) as bar:
-      tokens = 0
       try:
         for answer in backend.complete(wanted) if wanted else ():
-          problem, sample = places[answer.key]
-          journal.append(_row(answer, problem, sample, asked[problem.id], stops))
+          journal.append(_row(answer, *places[answer.key], stops))
           tokens += answer.tokens or 0
           seconds = time.monotonic() - started
           bar.update(1, tokens=f"{tokens / seconds:,.0f}/s")
@@ -88,18 +83,14 @@ def generate(
 
 
 def _row(
-  answer: Generated,
-  problem: Problem,
-  sample: int,
-  prompt: Prompt,
-  stops: Sequence[str],
+  answer: Generated, prompt: Prompt, sample: int, stops: Sequence[str]
 ) -> dict[str, Any]:
   completion, stop = stopping.cut(answer.text, stops)
   if prompt.chat:
-    completion = extraction.code_block(answer.text, problem.entry_point)
+    completion = extraction.code_block(answer.text, prompt.problem.entry_point)
   return {
     "key": answer.key,
-    "task_id": problem.id,
+    "task_id": prompt.problem.id,
     "sample": sample,
     "prompt_sha256": _sha256(prompt.text),
     "text": answer.text,

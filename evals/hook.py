@@ -20,7 +20,7 @@ import jax
 
 from evals import generate, judge, prompts, score, summary, task_sets, workdir
 from evals.backends import CheckpointBackend
-from evals.programs import VARIANTS
+from evals.execute import VARIANTS
 from phi1_jax import InputError, storage
 from phi1_jax.checkpoint.description import model_digest
 from phi1_jax.checkpoint.fingerprint import fingerprints
@@ -100,10 +100,10 @@ def _hook(
     folder = setup.workdir / "evals" / f"{task_set}-{step:06d}"
     _make_room(folder, generate.settings(config, backend.identity()))
     with workdir.opened(folder, "evaluating") as mirror:
-      scores = judge.judge(mirror.local, problems, asked, config, backend)["scores"]
+      scores = judge.judge(mirror.local, asked, config, backend)["scores"]
       workdir.note_benchmarks(mirror.local, None)
       if printed and step == setup.config.train.last_step:
-        found = summary.read(mirror.local, problems, asked)
+        found = summary.read(mirror.local, asked)
         seen = _seen(problems, setup.config.data)
         _show(problems, found, folder, seen, shown)
     for variant in VARIANTS:
@@ -145,7 +145,7 @@ def _seen(problems: Sequence[Problem], data: DataConfig) -> set[str] | None:
 
 def _show(
   problems: Sequence[Problem],
-  found: summary.Results,
+  found: summary.Samples,
   folder: AnyPath,
   seen: set[str] | None,
   examples: bool,
@@ -159,7 +159,8 @@ def _show(
     seen: ids of the problems whose function is in training.
     examples: show one that is solved and one that is not.
   """
-  solved = {name for name, (first, *_) in found.correct("truncated").items() if first}
+  right = summary.correct(found, "truncated")
+  solved = {name for name, (first, *_) in right.items() if first}
 
   def share(of: Sequence[Problem]) -> str:
     count = sum(problem.id in solved for problem in of)
@@ -173,8 +174,8 @@ def _show(
       print(f"  whose function {text}: {share(some)}")
   for passed in (True, False) if examples else ():
     for problem in [p for p in problems if (p.id in solved) == passed][:1]:
-      row = found.completions[problem.id][0]
-      verdict = found.verdicts[row["key"], "truncated"]
+      row = found[problem.id][0]
+      verdict = row["variants"]["truncated"]
       detail = verdict["detail"] or verdict["outcome"]
       lines = row["completion"].rstrip().split("\n")
       if len(lines) > _SHOWN_LINES:

@@ -3,10 +3,9 @@
     WORKDIR/<task set>/   an ordinary run of that task set, greedy, which `report` shows
     WORKDIR/<task set>-sampled/   the same with several samples, for pass@k
     WORKDIR/loss.json     nats per byte of held-out texts
-    WORKDIR/COMPLETED     written last
 
 Prompts are as published; the longest completion depends on the benchmark. The same
-command resumes, or says that nothing is left to do.
+command resumes.
 """
 
 from __future__ import annotations
@@ -23,12 +22,9 @@ from evals.config import PROMPT_STYLES, EvaluationConfig
 from evals.task_sets import KNOWN, benchmark_of
 from phi1_jax import InputError, storage
 from phi1_jax.cli import command
-from phi1_jax.problems.problem import Problem, digest
 from phi1_jax.sandbox.sandbox import Sandbox
-from phi1_jax.storage import AnyPath
 from phi1_jax.text import settings_file
 
-COMPLETED = "COMPLETED"
 SAMPLED = "-sampled"
 # Solutions of exercises are short, and a model that does not end them fails anyway.
 MAX_NEW_TOKENS = dict.fromkeys(("humaneval", "mbpp", "humaneval+", "mbpp+"), 512) | {
@@ -39,7 +35,6 @@ _TEMPERATURE, _TOP_P = 0.8, 0.95  # of pass@k; the values of Chen et al.'s pass@
 
 def judge(
   folder: Path,
-  problems: Sequence[Problem],
   asked: Mapping[str, prompts.Prompt],
   config: EvaluationConfig,
   backend: Backend,
@@ -49,17 +44,15 @@ def judge(
   The folder is the work directory, locked by this process; `asked` holds the prompts
   by problem id.
   """
-  settings_file.begin(
-    folder / workdir.RUN, generate.settings(config, backend.identity())
-  )
-  with Sandbox(
-    workers=config.workers or None, memory_bytes=config.memory_bytes
-  ) as sandbox:
-    identity = execute.judge_identity(sandbox)
+  settings = generate.settings(config, backend.identity())
+  settings_file.begin(folder / workdir.RUN, settings)
+  problems = [prompt.problem for prompt in asked.values()]
+  workers = config.workers or None
+  with Sandbox(workers=workers, memory_bytes=config.memory_bytes) as sandbox:
     ready = functools.cache(lambda: selftest.check(problems, sandbox))
-    generate.generate(folder, problems, asked, config, backend, ready)
-    execute.execute(folder, problems, asked, sandbox, identity, ready)
-  return summary.write(folder, summary.read(folder, problems, asked), config.ks)
+    generate.generate(folder, asked, config, backend, ready)
+    execute.execute(folder, asked, sandbox, ready)
+  return summary.write(folder, summary.read(folder, asked), config.ks)
 
 
 def config_of(
@@ -89,24 +82,16 @@ def config_of(
 
 def main(parser: command.Parser, argv: Sequence[str]) -> int:
   """Judge a checkpoint."""
-  add = parser.add_argument
+  add, path = parser.add_argument, storage.parse
   words = "work directory, checkpoints or step folder"
-  add("--checkpoint", type=storage.parse, required=True, help=words)
-  add(
-    "--workdir", type=storage.parse, default=Path("runs/judged"), help="gets the runs"
-  )
-  add(
-    "--task_set",
-    dest="task_sets",
-    action="append",
-    default=[],
-    choices=KNOWN,
-    metavar="NAME",
-    help=f"repeatable: {', '.join(KNOWN)}",
-  )
+  add("--checkpoint", type=path, required=True, help=words)
+  add("--workdir", type=path, default=Path("runs/judged"), help="gets the runs")
+  words = f"repeatable: {', '.join(KNOWN)}"
+  repeated = {"dest": "task_sets", "action": "append", "default": []}
+  add("--task_set", **repeated, choices=KNOWN, metavar="NAME", help=words)
   add("--sampled", metavar="NAME:N", help="a task set again, N samples per problem")
   words = "JSON lines of held-out texts"
-  add("--texts", type=storage.parse, metavar="FILE", help=words)
+  add("--texts", type=path, metavar="FILE", help=words)
   words = "of a completion (default: by benchmark, at most half the model's length)"
   add("--max_new_tokens", type=int, help=words)
   workdir.add_benchmarks(parser)
@@ -117,7 +102,7 @@ def main(parser: command.Parser, argv: Sequence[str]) -> int:
     raise InputError(
       f"--max_new_tokens: got {arguments.max_new_tokens}, expected at least 1"
     )
-  wanted = {name: [name, 1] for name in arguments.task_sets}
+  wanted = {name: (name, 1) for name in arguments.task_sets}
   if arguments.sampled:
     name, _, number = arguments.sampled.rpartition(":")
     if name not in KNOWN or not number.isdigit() or int(number) < 2:
@@ -125,7 +110,7 @@ def main(parser: command.Parser, argv: Sequence[str]) -> int:
         f"--sampled: got {arguments.sampled!r}, expected NAME:N with N of 2 or more, "
         "such as humaneval-164:10"
       )
-    wanted[name + SAMPLED] = [name, int(number)]
+    wanted[name + SAMPLED] = (name, int(number))
   if not wanted and not arguments.texts:
     raise InputError("judge: expected --task_set=NAME or --texts=FILE, got neither")
   with workdir.opened(arguments.workdir, "judging") as mirror:
@@ -133,48 +118,23 @@ def main(parser: command.Parser, argv: Sequence[str]) -> int:
   return command.DONE
 
 
-def _identity(checkpoint: AnyPath) -> str:
-  """Return a digest of the checkpoint that a path names now."""
-  from phi1_jax.checkpoint import manager
-  from phi1_jax.checkpoint.description import read_meta
-
-  step = manager.find(checkpoint)
-  return settings_file.digest([str(step), read_meta(step)["fingerprints"]])
-
-
-def _judge_all(mirror: storage.Mirror, wanted: Mapping[str, list], arguments) -> None:
+def _judge_all(mirror: storage.Mirror, wanted: Mapping[str, tuple], arguments) -> None:
   from evals import loss  # JAX is loaded when it is needed
   from phi1_jax.sampling.checkpoint import one_host_mesh, open_checkpoint
 
-  folder = mirror.local
-  problems = {
-    name: task_sets.load(task_set, arguments.benchmarks)
-    for name, (task_set, _) in wanted.items()
-  }
-  begun = {
-    "checkpoint": _identity(arguments.checkpoint),
-    "problems": {name: digest(found) for name, found in problems.items()},
-    "wanted": wanted,
-    "max_new_tokens": arguments.max_new_tokens,
-    "texts": arguments.texts and loss.read(arguments.texts, 1).sha256,
-  }
-  completed = folder / COMPLETED
-  if completed.exists() and storage.read_json(completed) == begun:
-    print(f"was complete already: {arguments.workdir}")
-    return
+  folder, benchmarks = mirror.local, arguments.benchmarks
+  problems = {name: task_sets.load(of, benchmarks) for name, (of, _) in wanted.items()}
+  texts = [loss.read(file, 10_000) for file in filter(None, [arguments.texts])]
   loaded = open_checkpoint(arguments.checkpoint, one_host_mesh(), None)
   longest = loaded.config.max_length // 2
   for name, (task_set, samples) in wanted.items():
     config = config_of(task_set, longest, samples, arguments.max_new_tokens)
-    asked = prompts.build_all(
-      problems[name], task_set, config.prompt_style, arguments.benchmarks
-    )
-    backend = CheckpointBackend(loaded, config)
+    style = config.prompt_style
+    asked = prompts.build_all(problems[name], task_set, style, benchmarks)
     with workdir.opened(folder / name, "judging"):
-      found = judge(folder / name, problems[name], asked, config, backend)
-      workdir.note_benchmarks(folder / name, arguments.benchmarks)
+      found = judge(folder / name, asked, config, CheckpointBackend(loaded, config))
+      workdir.note_benchmarks(folder / name, benchmarks)
     mirror.upload()
     print(summary.table([(name, found)]), flush=True)
-  if arguments.texts:
-    print(loss.write(folder, loaded, [loss.read(arguments.texts, 10_000)]))
-  storage.write_json(completed, begun)
+  if texts:
+    print(loss.write(folder, loaded, texts))

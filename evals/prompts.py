@@ -65,6 +65,7 @@ _INSTRUCTION = (
 class Prompt:
   """A problem as a model sees it."""
 
+  problem: Problem
   text: str  # what the model continues
   prefix: str  # the code before the completion when it is judged
   chat: bool = False  # whether it asks for a program in a code block
@@ -86,23 +87,22 @@ def build(
     few_shot: solved problems, for "paper-3shot".
   """
   before = f"{problem.setup}\n" if problem.setup else ""
-  if prompt_style == "as-is":
-    return Prompt(problem.prompt, problem.prompt)
-  if prompt_style == "stripped":
-    return Prompt(problem.prompt.strip(), problem.prompt.strip())
+  stub = not problem.examples
   if prompt_style == CHAT:
-    stub = not problem.examples
     shown = problem.prompt if stub else _docstring(problem)
-    prefix = problem.prompt if stub else before
-    return Prompt(_INSTRUCTION.format(shown.strip()), prefix, chat=True)
+    text = _INSTRUCTION.format(shown.strip())
+    return Prompt(problem, text, problem.prompt if stub else before, chat=True)
+  if prompt_style in ("as-is", "stripped"):
+    text = problem.prompt if prompt_style == "as-is" else problem.prompt.strip()
+    return Prompt(problem, text, text)
   if prompt_style == "docstring-one-test":
-    return Prompt(_docstring(problem), before)
+    return Prompt(problem, _docstring(problem), before)
   if prompt_style == "paper-3shot":
     shots = [f"{_task(shot)}{shot.reference}\n[DONE]\n\n" for shot in few_shot]
-    return Prompt("".join(shots) + _task(problem), before)
+    return Prompt(problem, "".join(shots) + _task(problem), before)
   assert prompt_style == "phi-docstring", prompt_style
-  stub = _stub(problem)
-  return Prompt(stub, before + stub)
+  text = _stub(problem)
+  return Prompt(problem, text, before + text)
 
 
 def build_all(
@@ -112,11 +112,9 @@ def build_all(
   folder: str | None = None,
 ) -> dict[str, Prompt]:
   """Return the prompts of all problems by id; `folder` is where MBPP is."""
-  shots = (
-    mbpp.load_few_shot(task_set, folder)
-    if benchmark_of(task_set) == "mbpp" and prompt_style == "paper-3shot"
-    else []
-  )
+  shots: Sequence[Problem] = ()
+  if benchmark_of(task_set) == "mbpp" and prompt_style == "paper-3shot":
+    shots = mbpp.load_few_shot(task_set, folder)
   return {problem.id: build(problem, prompt_style, shots) for problem in problems}
 
 

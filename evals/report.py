@@ -38,13 +38,17 @@ from typing import Any
 
 import jinja2
 
-from evals import programs, prompts, score, summary, task_sets, workdir
-from evals.programs import VARIANTS
+from evals import prompts, score, summary, task_sets, workdir
+from evals.execute import VARIANTS
 from phi1_jax import InputError, storage
 from phi1_jax.cli import command
-from phi1_jax.problems.problem import Problem
 from phi1_jax.storage import AnyPath
 
+_OF_SAMPLE = ("sample", "text", "completion", "finish", "tokens", "seconds")
+_OF_VARIANT = (
+  *("code", "outcome", "detail", "failed_test", "cpu_seconds", "wall_seconds"),
+  *("attempts", "flags", "dropped"),
+)
 _LONGEST_TEST = 20_000  # characters of a test's source in a report
 
 
@@ -73,19 +77,15 @@ def build(folders: Sequence[AnyPath], benchmarks: str | None = None) -> dict[str
     problems = task_sets.problems_of(settings, place)
     known = task_sets.base_name(settings["task_set"])
     asked = prompts.build_all(problems, known, settings["prompt_style"], place)
-    found = summary.read(folder, problems, asked)
+    samples = summary.read(folder, asked)
     # It says which scores are wanted, but may be older than the verdicts.
     wanted = storage.read_json(folder / workdir.SUMMARY)["difference"]
     ks = [int(n.removeprefix("pass@")) for n in wanted if n.startswith("pass@")]
-    results.append(found)
-    runs.append(
-      {
-        "name": name,
-        "workdir": str(folder),
-        "summary": summary.scored(folder, found, ks),
-        "problems": [_problem(p, asked[p.id], found) for p in problems],
-      }
-    )
+    results.append(samples)
+    found: dict[str, Any] = {"name": name, "workdir": str(folder)}
+    found["summary"] = summary.scored(folder, samples, ks)
+    found["problems"] = [_problem(asked[n], of) for n, of in samples.items()]
+    runs.append(found)
   return {
     "format": 1,
     "runs": runs,
@@ -114,39 +114,6 @@ def render(template: str, filters: dict[str, Any] | None = None, **values: Any) 
   return environment.get_template(template).render(values)
 
 
-def check_output(output: AnyPath) -> None:
-  """Refuse a place where the report would overwrite something else.
-
-  Raises:
-    InputError: not an HTML file, or in the work directory of a run.
-  """
-  if output.suffix != ".html":
-    raise InputError(
-      f"--output: got {output}, expected a name that ends in .html; the JSON is "
-      "written beside it"
-    )
-  if (_absolute(output).parent / workdir.RUN).exists():
-    raise InputError(
-      f"--output: {output} lies in the work directory of a run, whose files a report "
-      "could overwrite; name another folder"
-    )
-
-
-def write(files: Mapping[AnyPath, str]) -> None:
-  """Write files, given their content, and print their names.
-
-  Raises:
-    InputError: they cannot be written.
-  """
-  for path, content in files.items():
-    try:
-      path.parent.mkdir(parents=True, exist_ok=True)
-      storage.write_text(path, content)
-    except OSError as error:
-      raise InputError(f"--output: cannot write {path} ({error.strerror})") from None
-    print(f"written to {path}")
-
-
 def _names(folders: Sequence[AnyPath]) -> list[str]:
   """Return names of the folders, with as much of the path as makes them unique."""
   parts = [_absolute(folder).parts for folder in folders]
@@ -162,56 +129,39 @@ def _absolute(path: AnyPath) -> AnyPath:
 
 
 def _problem(
-  problem: Problem, prompt: prompts.Prompt, found: summary.Results
+  prompt: prompts.Prompt, samples: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-  tests = (*problem.tests, *problem.plus)
-  samples = found.completions[problem.id]
+  problem = prompt.problem
+  tests = [
+    test if len(test) <= _LONGEST_TEST else f"{test[:2000]}... ({len(test)} characters)"
+    for test in (*problem.tests, *problem.plus)
+  ]
   return {
     "id": problem.id,
     "entry_point": problem.entry_point,
     "prompt": prompt.text,
     "reference": problem.solution,
-    "tests": [
-      test
-      if len(test) <= _LONGEST_TEST
-      else f"{test[:2000]}... ({len(test)} characters)"
-      for test in tests
+    "tests": tests,
+    "samples": [
+      {name: row.get(name) for name in _OF_SAMPLE}
+      | {"log_probs": workdir.finite(row.get("log_probs"))}
+      | {"variants": {v: {n: of[n] for n in _OF_VARIANT} for v, of in variants}}
+      for row in samples
+      for variants in [row["variants"].items()]
     ],
-    "samples": [_sample(problem, prompt, row, found) for row in samples],
   }
 
 
-def _sample(
-  problem: Problem,
-  prompt: prompts.Prompt,
-  row: Mapping[str, Any],
-  found: summary.Results,
-) -> dict[str, Any]:
-  fields = ("sample", "text", "completion", "finish", "tokens", "seconds")
-  of_verdict = (
-    *("outcome", "detail", "failed_test", "cpu_seconds", "wall_seconds"),
-    *("attempts", "flags", "dropped"),
-  )
-  variants = {}
-  for variant, judged in programs.variants(problem, prompt, row).items():
-    verdict = found.verdicts[row["key"], variant]
-    of = {field: verdict[field] for field in of_verdict}
-    variants[variant] = {"code": judged.code, **of}
-  sample = {field: row.get(field) for field in fields}
-  sample["log_probs"] = workdir.finite(row.get("log_probs"))
-  return {**sample, "variants": variants}
-
-
 def _comparisons(
-  runs: Sequence[Mapping[str, Any]], results: Sequence[summary.Results]
+  runs: Sequence[Mapping[str, Any]], results: Sequence[summary.Samples]
 ) -> list[dict[str, Any]]:
   compared = []
-  first: dict[str, tuple[str, summary.Results]] = {}
+  first: dict[str, tuple[str, summary.Samples]] = {}
   for run, found in zip(runs, results, strict=True):
     task_set = run["summary"]["settings"]["task_set"]
     name, other = first.setdefault(task_set, (run["name"], found))
     for variant in VARIANTS if other is not found else ():
-      a, b = other.correct(variant), found.correct(variant)
+      a, b = summary.correct(other, variant), summary.correct(found, variant)
       most = {n: (2 * sum(a[n]) >= len(a[n]), 2 * sum(b[n]) >= len(b[n])) for n in a}
       compared.append(
         {
@@ -246,11 +196,22 @@ def _points(run: Mapping[str, Any]) -> list[dict[str, Any]]:
 def main(parser: command.Parser, argv: Sequence[str]) -> int:
   """Compare runs: a table on the terminal, JSON and HTML in files."""
   parser.add_argument("runs", nargs="+", type=storage.parse, metavar="RUN")
-  parser.add_argument("--output", type=storage.parse, default=Path("report.html"))
+  page = Path("report.html")
+  words = f"the page (default: {page} in this folder); the JSON goes beside it"
+  parser.add_argument("--output", type=storage.parse, default=page, help=words)
   workdir.add_benchmarks(parser)
   arguments = parser.parse(argv)
-  output = arguments.output
-  check_output(output)
+  output = storage.full(arguments.output)
+  if output.suffix != ".html":
+    raise InputError(
+      f"--output: got {output}, expected a name that ends in .html; the JSON is "
+      "written beside it"
+    )
+  if (output.parent / workdir.RUN).exists():
+    raise InputError(
+      f"--output: {output} lies in the work directory of a run, whose files a report "
+      "could overwrite; name another folder"
+    )
   data = build(arguments.runs, arguments.benchmarks)
   print(summary.table([(run["name"], run["summary"]) for run in data["runs"]]))
   for pair in data["comparisons"]:
@@ -260,5 +221,11 @@ def main(parser: command.Parser, argv: Sequence[str]) -> int:
     )
   content = json.dumps(data, allow_nan=False)
   html = render("report.html", data=data)
-  write({output.with_suffix(".json"): content, output: html})
+  for path, text in ((output.with_suffix(".json"), content), (output, html)):
+    try:
+      path.parent.mkdir(parents=True, exist_ok=True)
+      storage.write_text(path, text)
+    except OSError as error:
+      raise InputError(f"--output: cannot write {path} ({error.strerror})") from None
+    print(f"written to {path}")
   return command.DONE

@@ -6,9 +6,9 @@ machine that is too slow, a Python that is too old and a sandbox that leaks.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from evals.programs import program
+from evals import execute
 from phi1_jax import InputError
 from phi1_jax.cli.progress import Progress
 from phi1_jax.problems.problem import Problem
@@ -92,63 +92,47 @@ class UnfitError(RuntimeError):
   """This machine does not judge right; the message names the programs."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Case:
-  """A program whose verdict is known."""
+def failures(
+  problems: Sequence[Problem],
+  judge: Sandbox,
+  hacks: Mapping[str, str] = HACKS,
+  description: str = "self-test",
+) -> list[tuple[str | None, bool, str]]:
+  """Judge references, empty bodies and hacks; return those that are judged wrong.
 
-  name: str  # for messages
-  program: Program  # the program to judge
-  passes: bool  # the verdict that is right
-  problem: str | None  # id of its problem; None for a hack
+  Returns:
+    Id of the problem (None for a hack), whether it should pass, and a message.
+  """
+  cases: dict[str, tuple[str | None, bool, str]] = {}
+  programs: list[Program] = []
 
+  def add(kind: str, problem: Problem, code: str, plus: bool, passes: bool) -> None:
+    _, made = execute.program(problem, code, plus)
+    if made is None:
+      raise InputError(f"{problem.id}: its {kind} is longer than the sandbox takes")
+    key, hack = f"{kind} {problem.id}{', plus' * plus}", problem is _TASK
+    name = kind if hack else f"{problem.id}: {kind}{', plus' * plus}"
+    cases[key] = None if hack else problem.id, passes, name
+    programs.append(dataclasses.replace(made, key=key))
 
-def references(problems: Sequence[Problem]) -> list[Case]:
-  """Return every reference; all must pass."""
-  return [
-    _case("reference", p, p.solution, True, plus)
-    for p in problems
-    for plus in (False, True)[: 2 if p.plus else 1]
-  ]
-
-
-def empty_bodies(problems: Sequence[Problem]) -> list[Case]:
-  """Return every reference without its body; none may pass."""
-  bodies = (p for p in problems if not p.accepts_any)
-  return [_case("empty body", p, p.empty_solution(), False) for p in bodies]
-
-
-def hacks() -> list[Case]:
-  """Return programs that try to look right; none may pass."""
-  return [_case(f"hack {name}", _TASK, code, False) for name, code in HACKS.items()]
-
-
-def _case(
-  kind: str, problem: Problem, code: str, passes: bool, plus: bool = False
-) -> Case:
-  _, made = program(problem, code, plus)
-  if made is None:
-    raise InputError(f"{problem.id}: its {kind} is longer than the sandbox takes")
-  made = dataclasses.replace(made, key=f"{kind} {problem.id}{', plus' * plus}")
-  if problem is _TASK:
-    return Case(kind, made, passes, None)
-  return Case(f"{problem.id}: {kind}{', plus' * plus}", made, passes, problem.id)
-
-
-def complaints(
-  cases: Sequence[Case], judge: Sandbox, description: str = "self-test"
-) -> list[tuple[Case, str]]:
-  """Return the cases that are judged wrong, each with a message."""
-  of_key = {case.program.key: case for case in cases}
+  for problem in problems:
+    add("reference", problem, problem.solution, False, True)
+    if problem.plus:
+      add("reference", problem, problem.solution, True, True)
+    if not problem.accepts_any:
+      add("empty body", problem, problem.empty_solution(), False, False)
+  for name, code in hacks.items():
+    add(f"hack {name}", _TASK, code, False, False)
   found = []
   with Progress(len(cases), "programs", description, interval=None) as bar:
-    for verdict in judge.run([case.program for case in cases]):
-      case = of_key.pop(verdict.key)
-      if verdict.passed != case.passes:
-        got = f"failed: {verdict.outcome} {verdict.detail}" if case.passes else "passed"
-        found.append((case, f"{case.name} {got}".strip()))
+    for verdict in judge.run(programs):
+      of, passes, name = cases.pop(verdict.key)
+      if verdict.passed != passes:
+        got = f"failed: {verdict.outcome} {verdict.detail}" if passes else "passed"
+        found.append((of, passes, f"{name} {got}".strip()))
       bar.update(1)
-  found += [(case, f"{case.name}: no verdict") for case in of_key.values()]
-  return sorted(found, key=lambda pair: pair[1])
+  found += [(of, right, f"{name}: no verdict") for of, right, name in cases.values()]
+  return sorted(found, key=lambda failure: failure[-1])
 
 
 def check(problems: Sequence[Problem], judge: Sandbox, file: str | None = None) -> None:
@@ -163,24 +147,21 @@ def check(problems: Sequence[Problem], judge: Sandbox, file: str | None = None) 
     InputError: a problem of the user's file is wrong.
     UnfitError: a reference fails, or a program that is wrong passes.
   """
-  cases = references(problems) + empty_bodies(problems) + hacks()
-  found = complaints(cases, judge)
+  found = failures(problems, judge)
   if file:
     refuse(file, found)
   if found:
-    lines = "\n  ".join(message for _, message in found[:20])
+    lines = "\n  ".join(message for *_, message in found[:20])
     raise UnfitError(
-      f"the self-test found {len(found)} of {len(cases)} programs judged wrong on this "
-      f"machine, so nothing is scored:\n  {lines}"
+      f"the self-test found {len(found)} programs judged wrong on this machine, so "
+      f"nothing is scored:\n  {lines}"
     )
 
 
-def refuse(file: str, found: Sequence[tuple[Case, str]]) -> None:
+def refuse(file: str, found: Sequence[tuple[str | None, bool, str]]) -> None:
   """Refuse a user's file in which a reference fails, or an empty body passes."""
-  messages = [message for case, message in found if case.problem]
-  if messages:
-    more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
+  if own := [message for of, _, message in found if of]:
     raise InputError(
-      f"{file}: {messages[0]}{more}; expected tests that canonical_solution passes and "
-      "an empty body fails"
+      f"{file}: {f'{chr(10)}  '.join(own)}; expected tests that canonical_solution "
+      "passes and an empty body fails"
     )

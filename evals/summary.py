@@ -21,10 +21,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from evals import execute, score, workdir
-from evals.programs import VARIANTS
+from evals.execute import VARIANTS
 from evals.prompts import Prompt
 from phi1_jax import InputError, storage
-from phi1_jax.problems.problem import Problem
 from phi1_jax.storage import AnyPath
 
 _EMPTY = "empty"  # here the outcome of a program without code, whatever its verdict
@@ -34,56 +33,29 @@ RATES: dict[str, Callable[[str], bool]] = {
   "valid_syntax": lambda outcome: outcome not in _UNPARSED,
   "runs": lambda outcome: outcome in ("passed", "wrong"),
 }
+# Problem id -> its lines of completions.jsonl, by sample. Each has `variants`: the line
+# of verdicts.jsonl for each variant, with `code`, `empty` (no code of the answer is in
+# it) and, of a problem with further tests, their line as `plus`.
+Samples = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Results:
-  """Completions with their verdicts."""
+def correct(samples: Samples, variant: str, plus: bool = False) -> dict[str, list]:
+  """Return, by problem id, whether each sample passed (`plus`: both suites)."""
 
-  # problem id -> its lines of completions.jsonl, by sample
-  completions: dict[str, list[dict[str, Any]]]
-  # (completion key, variant) -> its line of verdicts.jsonl
-  verdicts: dict[tuple[str, str], dict[str, Any]]
-  # (completion key, variant) of programs without code of the answer
-  empty: frozenset[tuple[str, str]] = frozenset()
-  # as `verdicts`, of the further tests; empty without such tests
-  plus: dict[tuple[str, str], dict[str, Any]] = dataclasses.field(default_factory=dict)
+  def passed(verdict: Mapping[str, Any]) -> bool:
+    return verdict["outcome"] == "passed"
 
-  def correct(self, variant: str, plus: bool = False) -> dict[str, list[bool]]:
-    """Return, by problem id, whether each sample passed (`plus`: both suites)."""
-
-    def passed(key: tuple[str, str]) -> bool:
-      found = [self.verdicts[key]]
-      found += [self.plus[key]] if plus and key in self.plus else []
-      return all(verdict["outcome"] == "passed" for verdict in found)
-
-    return {
-      problem: [passed((row["key"], variant)) for row in rows]
-      for problem, rows in self.completions.items()
-    }
-
-  def where(self, variant: str, holds: Callable[[str], bool]) -> dict[str, list[bool]]:
-    """Return, by problem id, whether the outcome of each sample fulfils a condition."""
-
-    def outcome(key: tuple[str, str]) -> str:
-      return _EMPTY if key in self.empty else self.verdicts[key]["outcome"]
-
-    return {
-      problem: [holds(outcome((row["key"], variant))) for row in rows]
-      for problem, rows in self.completions.items()
-    }
-
-  def count(self, variant: str, field: str, plus: bool = False) -> dict[Any, int]:
-    """Count the values of a verdict's field, the most frequent first."""
-    judged = self.plus if plus else self.verdicts
-    values = (verdict[field] for (_, of), verdict in judged.items() if of == variant)
-    return dict(collections.Counter(values).most_common())
+  return {
+    problem: [
+      passed(of) and (not plus or passed(of.get("plus", of)))
+      for of in (row["variants"][variant] for row in rows)
+    ]
+    for problem, rows in samples.items()
+  }
 
 
-def read(
-  folder: AnyPath, problems: Sequence[Problem], asked: Mapping[str, Prompt]
-) -> Results:
-  """Read a complete run.
+def read(folder: AnyPath, asked: Mapping[str, Prompt]) -> dict[str, list]:
+  """Return the samples of a complete run; see `Samples`.
 
   A verdict counts for the very program that would be executed now, by the judge that
   the run was last executed with.
@@ -92,72 +64,68 @@ def read(
     InputError: samples or verdicts are missing.
   """
   run = storage.read_json(folder / workdir.RUN)
-  rows = execute.completions(folder, problems)
-  of_problem = _complete(folder, run.get("generate", {}), rows, problems)
-  judge = run.get("execute", {}).get("judge")
-  names = ("key", "variant", "program", "judge")
-  found = {
-    tuple(row[name] for name in names): row
-    for row in storage.read_lines(folder / workdir.VERDICTS)
-  }
-  verdicts, plus, empty = {}, {}, set()
+  rows = [{**row, "variants": {}} for row in execute.completions(folder, asked)]
+  samples: dict[str, list[dict[str, Any]]] = {name: [] for name in asked}
+  for row in sorted(rows, key=lambda row: row["sample"]):
+    samples[row["task_id"]].append(row)
+  _check_complete(folder, run.get("generate", {}), samples)
+  lines = storage.read_lines(folder / workdir.VERDICTS)
+  found = {tuple(line[name] for name in execute.KEY): line for line in lines}
+  judge, of_key = run.get("execute", {}).get("judge"), {row["key"]: row for row in rows}
   missing = total = 0
-  for program, begun in execute.wanted(rows, problems, asked):
-    key, variant = begun["key"], begun["variant"]
-    if program and not begun["answered"]:
-      empty.add((key, variant))
-    verdict = found.get((key, variant, begun["program"], judge))
-    total, missing = total + 1, missing + (not verdict)
-    if verdict:
-      (plus if "suite" in begun else verdicts)[key, variant] = verdict
+  for judged, program, verdict in execute.wanted(rows, asked):
+    verdict["judge"], total = judge, total + 1
+    line = found.get(tuple(verdict[name] for name in execute.KEY))
+    if line is None:
+      missing += 1
+      continue
+    of = of_key[line["key"]]["variants"].setdefault(line["variant"], {})
+    if "suite" in verdict:
+      of["plus"] = line
+    else:
+      empty = bool(program) and not judged.answered
+      of |= {**line, "code": judged.code, "empty": empty}
   if missing:
     raise InputError(
       f"{folder}: {missing} of {total} verdicts are missing; resume with "
       "--stage=execute"
     )
-  return Results(of_problem, verdicts, frozenset(empty), plus)
+  return samples
 
 
-def _complete(
-  folder: AnyPath,
-  generated: Mapping[str, Any],
-  rows: Sequence[dict[str, Any]],
-  problems: Sequence[Problem],
-) -> dict[str, list[dict[str, Any]]]:
-  """Return the completions by problem; refuse a run that has not all of them.
+def _check_complete(
+  folder: AnyPath, generated: Mapping[str, Any], samples: Samples
+) -> None:
+  """Refuse a run that has not all completions, given the facts of its first stage.
 
   `samples` of run.json is their number per problem, `rows` that of a file's lines.
   """
-  of_problem: dict[str, list[dict[str, Any]]] = {p.id: [] for p in problems}
-  for row in sorted(rows, key=lambda row: row["sample"]):
-    of_problem[row["task_id"]].append(row)
-  samples = generated.get("samples")
-  other = [n for n, found in of_problem.items() if samples and len(found) != samples]
+  number, total = generated.get("samples"), sum(map(len, samples.values()))
+  other = [n for n, found in samples.items() if number and len(found) != number]
   wrong = ""
   if other:
     wrong = (
-      f"{len(other)} of {len(problems)} problems do not have {samples} completions, "
-      f"{other[0]} for one has {len(of_problem[other[0]])}"
+      f"{len(other)} of {len(samples)} problems do not have {number} completions, "
+      f"{other[0]} for one has {len(samples[other[0]])}"
     )
-  elif not samples and len(rows) != generated.get("rows"):
+  elif not number and total != generated.get("rows"):
     expected = generated.get("rows", "a number in run.json")
-    wrong = f"has {len(rows)} completions, expected {expected}; it was interrupted"
+    wrong = f"has {total} completions, expected {expected}; it was interrupted"
   if wrong:
     raise InputError(f"{folder}: {wrong}; resume with --stage=generate")
-  return of_problem
 
 
 def write(
-  folder: AnyPath, results: Results, ks: Sequence[int] | None
+  folder: AnyPath, samples: Samples, ks: Sequence[int] | None
 ) -> dict[str, Any]:
   """Score a run and write summary.json; return its content, as `scored` does."""
-  found = scored(folder, results, ks)
+  found = scored(folder, samples, ks)
   storage.write_json(folder / workdir.SUMMARY, found)
   return found
 
 
 def scored(
-  folder: AnyPath, results: Results, ks: Sequence[int] | None
+  folder: AnyPath, samples: Samples, ks: Sequence[int] | None
 ) -> dict[str, Any]:
   """Return the content of summary.json; `ks` is None for 1, 10 and 100.
 
@@ -165,41 +133,54 @@ def scored(
     InputError: a problem has fewer samples than a k of pass@k.
   """
   run = storage.read_json(folder / workdir.RUN)
+  rows = [row for found in samples.values() for row in found]
   if ks is None:
-    most = max(map(len, results.completions.values()))
+    most = max(map(len, samples.values()))
     ks = [k for k in (1, 10, 100) if k <= most]
 
-  def estimate(correct: dict[str, list[bool]], k: int) -> dict[str, Any]:
-    return dataclasses.asdict(score.estimate(correct, k))
+  def estimate(right: Mapping[str, Sequence[bool]], k: int) -> dict[str, Any]:
+    return dataclasses.asdict(score.estimate(right, k))
 
+  def rate(variant: str, holds: Callable[[str], bool]) -> dict[str, Any]:
+    of = {
+      name: [row["variants"][variant] for row in of] for name, of in samples.items()
+    }
+    outcomes = {
+      name: [holds(_EMPTY if each["empty"] else each["outcome"]) for each in found]
+      for name, found in of.items()
+    }
+    return estimate(outcomes, 1)
+
+  def count(variant: str, field: str, plus: bool = False) -> dict[Any, int]:
+    """Count the values of a verdict's field, the most frequent first."""
+    of = [row["variants"][variant] for row in rows]
+    of = [verdict["plus"] for verdict in of if "plus" in verdict] if plus else of
+    return dict(collections.Counter(each[field] for each in of).most_common())
+
+  suites = (False, True)[: 1 + any(count(v, "outcome", True) for v in VARIANTS)]
   scores = {
     variant: {
-      f"{'plus ' * plus}pass@{k}": estimate(results.correct(variant, plus), k)
-      for plus in (False, True)[: 2 if results.plus else 1]
+      f"{'plus ' * plus}pass@{k}": estimate(correct(samples, variant, plus), k)
+      for plus in suites
       for k in ks
     }
     for variant in VARIANTS
   }
-  rates = {
-    variant: {n: estimate(results.where(variant, h), 1) for n, h in RATES.items()}
-    for variant in VARIANTS
-  }
-  rows = [row for found in results.completions.values() for row in found]
   tokens = [row["tokens"] for row in rows if row.get("tokens") is not None]
   return {
     "format": 1,
     "settings": run["settings"],
-    "problems": len(results.completions),
+    "problems": len(samples),
     "samples": len(rows),
     "scores": scores,
     "difference": difference(scores),
-    "rates": rates,
-    "outcomes": {v: results.count(v, "outcome") for v in VARIANTS},
-    "plus_outcomes": {v: results.count(v, "outcome", True) for v in VARIANTS},
-    "retried": {v: results.count(v, "attempts").get(2, 0) for v in VARIANTS},
+    "rates": {v: {n: rate(v, holds) for n, holds in RATES.items()} for v in VARIANTS},
+    "outcomes": {v: count(v, "outcome") for v in VARIANTS},
+    "plus_outcomes": {v: count(v, "outcome", True) for v in VARIANTS},
+    "retried": {v: count(v, "attempts").get(2, 0) for v in VARIANTS},
     "prompts_too_long": sum(
       any(row.get("finish") == "prompt_too_long" for row in found)
-      for found in results.completions.values()
+      for found in samples.values()
     ),
     "finish": dict(collections.Counter(str(row.get("finish")) for row in rows)),
     "tokens": sum(tokens) if len(tokens) == len(rows) else None,

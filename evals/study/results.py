@@ -21,7 +21,7 @@
   steps        seconds of each step of the study
   where        commits (of the steps, and of the gathering), versions, hardware, when
 
-Shares are of the truncated variant (see evals/programs.py). Unknown values are null.
+Shares are of the truncated variant (see evals/execute.py). Unknown values are null.
 """
 
 import dataclasses
@@ -290,11 +290,11 @@ def _examples(
   for name in tiers:
     problems = task_sets.load(name)
     asked = prompts.build_all(problems, name, "as-is")
-    read = summary.read(folder / "judged" / first.name / name, problems, asked)
+    read = summary.read(folder / "judged" / first.name / name, asked)
     wanted = [True, False]
     for problem in problems:
-      row = read.completions[problem.id][0]
-      verdict = read.verdicts[row["key"], VARIANT]
+      row = read[problem.id][0]
+      verdict = row["variants"][VARIANT]
       passed = verdict["outcome"] == "passed"
       if passed in wanted:
         wanted.remove(passed)

@@ -7,7 +7,7 @@ import time
 import jax
 import pytest
 
-from evals import workdir
+from evals import prompts, workdir
 from evals.backends import CheckpointBackend, EndpointBackend, Wanted
 from evals.config import EvaluationConfig
 from phi1_jax import InputError, storage
@@ -15,7 +15,7 @@ from phi1_jax.llm.completions import Completion, RefusedError, RequestError
 from tests.evals.conftest import save_run
 
 CONFIG = EvaluationConfig("humaneval-164", "as-is", slots=3, max_new_tokens=4)
-WANTED = [Wanted(key, f"prompt {key}", ("\ndef",), 4, 0) for key in "abcde"]
+WANTED = [Wanted(key, f"prompt {key}") for key in "abcde"]
 
 
 class Endpoint:
@@ -47,7 +47,7 @@ def test_endpoint():
   assert len(seeds) == 5
   assert options == {
     **{"temperature": 0.2, "top_p": 0.9, "top_k": None},
-    **{"max_tokens": 4, "stops": ("\ndef",)},
+    **{"max_tokens": 4, "stops": prompts.stops("as-is")},
   }
   assert backend.identity()["model"] == "m"
 
@@ -74,7 +74,7 @@ def test_a_refusal_ends_it_and_loses_nothing(error):
       time.sleep(0.01)
       return super().complete(prompt, **options)
 
-  many = [Wanted(str(n), f"{n}{'x' if n == 4 else 'a'}", (), 4, 0) for n in range(9999)]
+  many = [Wanted(str(n), f"{n}{'x' if n == 4 else 'a'}") for n in range(9999)]
   client, found = Slow(x=error("no such key")), []
   with pytest.raises(error, match="no such key"):
     found.extend(EndpointBackend(client, CONFIG).complete(many))

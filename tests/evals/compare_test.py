@@ -1,11 +1,10 @@
 """Our verdicts beside published ones, in every form in which EvalPlus wrote them."""
 
-import dataclasses
 import json
 
 import pytest
 
-from evals import compare, summary
+from evals import compare
 from phi1_jax import InputError
 
 OLD = {
@@ -38,10 +37,17 @@ def test_reads_every_version_and_refuses_another_file(tmp_path, text, expected):
 
 
 def test_a_plus_pass_needs_the_base_tests():
-  rows = {"a": [{"key": "k", "sample": 0}], "b": [{"key": "l", "sample": 0}]}
-  of = {"k": {"outcome": "passed", "detail": ""}, "l": {"outcome": "wrong"}}
-  verdicts = {(k, v): of[k] for k in "kl" for v in ("truncated", "sanitized")}
-  ours = summary.Results(rows, verdicts, plus=dict.fromkeys(verdicts, of["k"]))
+  passed, wrong = {"outcome": "passed", "detail": ""}, {"outcome": "wrong"}
+
+  def samples(**suites):
+    of = {"a": passed, "b": wrong}
+    variants = ("truncated", "sanitized")
+    return {
+      name: [{"sample": 0, "variants": {v: verdict | suites for v in variants}}]
+      for name, verdict in of.items()
+    }
+
+  ours = samples(plus=passed)
   found = compare.compare(ours, THEIRS)
   assert found["samples"] == 2
   names = ("both pass", "both fail", "only ours", "only theirs")
@@ -49,5 +55,5 @@ def test_a_plus_pass_needs_the_base_tests():
   assert counts["truncated, base"] == [1, 1, 0, 0]
   assert counts["truncated, plus"] == [0, 1, 1, 0]
   assert {d["problem"] for d in found["differences"]} == {"a"}
-  base = compare.compare(dataclasses.replace(ours, plus={}), THEIRS)
+  base = compare.compare(samples(), THEIRS)
   assert base["counts"].keys() == {"truncated, base", "sanitized, base"}

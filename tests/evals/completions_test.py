@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from evals import completions, programs, prompts, task_sets
+from evals import completions, execute, prompts, task_sets
 from phi1_jax import InputError
 
 
@@ -43,7 +43,7 @@ def test_a_solution_is_judged_without_the_prompt(five):
   prompt = prompts.build(five[0], "as-is")
   for whole, before in ((True, ""), (False, prompt.prefix)):
     row = {"completion": "x = 1\n", "whole": whole}
-    judged = programs.variants(five[0], prompt, row)["truncated"]
+    judged = execute.variants(prompt, row)["truncated"]
     assert judged.code == before + "x = 1\n"
 
 
@@ -52,6 +52,8 @@ def test_other_tasks_are_left_out_with_a_note(five, tmp_path, capsys):
   path.write_text(lines(solutions(five)))
   assert len(completions.read(path, five[:2])) == 2
   assert "left out 3 tasks" in capsys.readouterr().out
+  path.write_text(lines(solutions(five[1:3])))
+  assert completions.ids(path, five) == [problem.id for problem in five[1:3]]
 
 
 ID = '"task_id": "HumanEval/0"'

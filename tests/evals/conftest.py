@@ -160,7 +160,7 @@ def generated(five, tmp_path):
   def run(backend, config):
     wanted = generate.settings(config, backend.identity())
     settings_file.begin(tmp_path / workdir.RUN, wanted)
-    return generate.generate(tmp_path, five, asked, config, backend)
+    return generate.generate(tmp_path, asked, config, backend)
 
   return run
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from evals import execute, programs, prompts, selftest, summary, workdir
+from evals import execute, prompts, selftest, summary, workdir
 from evals.config import EvaluationConfig
 from phi1_jax import InputError, storage
 from phi1_jax.problems import humaneval
@@ -14,7 +14,6 @@ from phi1_jax.sandbox.sandbox import Sandbox
 from tests.evals.conftest import Knowing, Trusting
 
 CONFIG = EvaluationConfig("humaneval-164", "as-is")
-JUDGE = {"isolation": "none"}
 
 
 @pytest.fixture
@@ -28,10 +27,12 @@ def run(five, asked, generated, tmp_path):
   solved = {problem.id for problem in five[:3]}
   generated(Knowing(five, knows=lambda problem: problem.id in solved), CONFIG)
 
-  def run(judge=None, identity=JUDGE):
-    return execute.execute(tmp_path, five, asked, judge or Trusting(), identity)
+  def run(judge=None):
+    judge = judge or Trusting()
+    ready = lambda: selftest.check(five, judge)  # noqa: E731
+    return execute.execute(tmp_path, asked, judge, ready)
 
-  run.read = lambda: summary.read(tmp_path, five, asked)
+  run.read = lambda: summary.read(tmp_path, asked)
   return run
 
 
@@ -46,8 +47,8 @@ def test_judges_both_variants_and_resumes(run, tmp_path):
   assert len(lines) == 10
   outcomes = {json.loads(line)["outcome"] for line in lines}
   assert outcomes == {"passed", "wrong", "raised"}
-  for variant in programs.VARIANTS:
-    correct = run.read().correct(variant).values()
+  for variant in execute.VARIANTS:
+    correct = summary.correct(run.read(), variant).values()
     assert [c for [c] in correct] == [True] * 3 + [False] * 2
   path.write_bytes(b"".join(lines[:4]) + lines[4][:9])
   run()
@@ -55,7 +56,8 @@ def test_judges_both_variants_and_resumes(run, tmp_path):
   again = Trusting()
   assert run(again) == 0
   assert again.ran == []
-  assert run(identity={"isolation": "bubblewrap"}) > 0  # another judge judges again
+  again.record = lambda: Trusting().record() | {"isolation": "bubblewrap"}
+  assert run(again) > 0  # another judge judges again
   assert len(storage.read_lines(path)) == 20
   run.read()
 
@@ -66,11 +68,11 @@ def test_only_as_many_samples_count_as_were_last_asked_for(
   """A run of two samples goes on as a run of one: its first samples are scored."""
   config = dataclasses.replace(CONFIG, samples=2, temperature=0.5)
   assert generated(Knowing(five), config) == 10
-  assert len(execute.completions(tmp_path, five)) == 10
+  assert len(execute.completions(tmp_path, asked)) == 10
   assert generated(Knowing(five), dataclasses.replace(config, samples=1)) == 0
-  assert [row["sample"] for row in execute.completions(tmp_path, five)] == [0] * 5
-  execute.execute(tmp_path, five, asked, Trusting(), JUDGE)
-  correct = summary.read(tmp_path, five, asked).correct("truncated")
+  assert [row["sample"] for row in execute.completions(tmp_path, asked)] == [0] * 5
+  execute.execute(tmp_path, asked, Trusting(), lambda: None)
+  correct = summary.correct(summary.read(tmp_path, asked), "truncated")
   assert correct == {problem.id: [True] for problem in five}
 
 
@@ -115,8 +117,8 @@ def test_incomplete_runs_are_refused(run, tmp_path):
 
 def test_verdicts_of_other_programs_do_not_count(run, monkeypatch):
   run()
-  other = programs.extraction.Extraction("def other():\n  pass\n", ())
-  monkeypatch.setattr(programs.extraction, "extract", lambda *_, **__: other)
+  other = execute.extraction.Extraction("def other():\n  pass\n", ())
+  monkeypatch.setattr(execute.extraction, "extract", lambda *_, **__: other)
   with pytest.raises(InputError, match=r"5 of 10 verdicts are missing"):
     run.read()
 
@@ -143,10 +145,11 @@ def test_what_is_too_long_stops_nothing(run, tmp_path):
   rows[1]["completion"] += "#" * (1 << 20)
   path.write_text("".join(json.dumps(row) + "\n" for row in rows))
   run()
-  results, key = run.read(), rows[1]["key"]
-  assert results.verdicts[key, "truncated"]["outcome"] == execute.TOO_LONG
-  assert results.verdicts[key, "sanitized"]["outcome"] == "passed"
-  assert results.count("truncated", "outcome")["passed"] == 2
+  samples = run.read()
+  [sample] = samples[rows[1]["task_id"]]
+  outcomes = [sample["variants"][variant]["outcome"] for variant in execute.VARIANTS]
+  assert outcomes == [execute.TOO_LONG, "passed"]
+  assert sum(passed for [passed] in summary.correct(samples, "truncated").values()) == 2
   assert run() == 0
 
 
@@ -154,9 +157,9 @@ def test_what_is_nested_too_deeply_is_judged_as_it_is(five, asked, monkeypatch):
   def deep(*_, **__):
     raise RecursionError
 
-  monkeypatch.setattr(programs.extraction, "extract", deep)
+  monkeypatch.setattr(execute.extraction, "extract", deep)
   row = {"completion": "  return 1\n"}
-  truncated, sanitized = programs.variants(five[0], asked[five[0].id], row).values()
+  truncated, sanitized = execute.variants(asked[five[0].id], row).values()
   assert sanitized.code == truncated.code
   assert "too deeply" in sanitized.dropped[0]
 
@@ -164,10 +167,8 @@ def test_what_is_nested_too_deeply_is_judged_as_it_is(five, asked, monkeypatch):
 def test_references_empty_bodies_and_hacks_in_the_real_sandbox(five):
   problems = humaneval.load()
   assert len(problems) == 164
-  cases = selftest.references(problems) + selftest.empty_bodies(problems)
-  cases += selftest.hacks()
   with Sandbox(workers=2) as sandbox:
-    assert selftest.complaints(cases, sandbox) == []
+    assert selftest.failures(problems, sandbox) == []
 
 
 def test_never_imports_jax():

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from evals import completions, generate, workdir
-from evals.backends import Wanted, request_seed
+from evals.backends import request_seed
 from evals.config import EvaluationConfig
 from phi1_jax import InputError, storage
 from phi1_jax.text import settings_file
@@ -89,7 +89,7 @@ def test_keys_depend_on_all_that_decides_and_seeds_on_keys():
   others += [key(prompt_style="stripped")]
   assert len({key(), *others}) == 10
   assert key() == key() == key(slots=3, workers=3, ks=(2,))
-  seeds = {request_seed(Wanted(k, "p", (), 1, seed)) for k in "abc" for seed in (0, 1)}
+  seeds = {request_seed(seed, k) for k in "abc" for seed in (0, 1)}
   assert len(seeds) == 6
   assert all(0 <= seed < 1 << 31 for seed in seeds)
 

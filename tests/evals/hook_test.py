@@ -64,7 +64,7 @@ def test_each_task_set_has_its_own_metrics(setup, monkeypatch):
   scores = {v: {"pass@1": {"value": 0.5}} for v in ("truncated", "sanitized")}
   noted = []
 
-  def judge(folder, problems, asked, config, backend):
+  def judge(folder, asked, config, backend):
     noted.append(backend.facts()["tokens_seen"])
     return {"scores": scores}
 

@@ -1,12 +1,11 @@
 """Rates beside pass@1: how each outcome counts, and where they are shown."""
 
-import dataclasses
 import json
 import re
 
 import pytest
 
-from evals import completions, execute, programs, report, summary
+from evals import completions, execute, report, summary
 from evals.prompts import Prompt
 from phi1_jax.sandbox.program import OUTCOMES
 from phi1_jax.text import settings_file
@@ -14,13 +13,19 @@ from tests.evals.conftest import Trusting
 
 
 def results(*outcomes):
-  """Results of one sample per problem with these (truncated, sanitized) outcomes."""
-  completions, verdicts = {}, {}
-  for number, pair in enumerate(outcomes):
-    completions[f"p{number}"] = [{"key": f"k{number}", "finish": "stop", "tokens": 2}]
-    for variant, outcome in zip(programs.VARIANTS, pair, strict=True):
-      verdicts[f"k{number}", variant] = {"outcome": outcome, "attempts": 1}
-  return summary.Results(completions, verdicts)
+  """One sample per problem with these (truncated, sanitized) outcomes."""
+  return {
+    f"p{number}": [
+      {"key": f"k{number}", "finish": "stop", "tokens": 2}
+      | {
+        "variants": {
+          variant: {"outcome": outcome, "attempts": 1, "empty": False}
+          for variant, outcome in zip(execute.VARIANTS, pair, strict=True)
+        }
+      }
+    ]
+    for number, pair in enumerate(outcomes)
+  }
 
 
 def test_every_outcome_counts_as_the_docstring_says():
@@ -40,10 +45,10 @@ def test_rates_have_the_interval_of_a_proportion(tmp_path):
     ("syntax_error", "passed"),
   )
   # Of the fourth text, sanitizing has left nothing.
-  given = dataclasses.replace(given, empty=frozenset({("k3", "sanitized")}))
+  given["p3"][0]["variants"]["sanitized"]["empty"] = True
   # A problem counts once, however many samples it has.
-  (row,) = given.completions["p0"]
-  given.completions["p0"] = [row | {"finish": "prompt_too_long"}] * 2
+  (row,) = given["p0"]
+  given["p0"] = [row | {"finish": "prompt_too_long"}] * 2
   found = summary.scored(tmp_path, given, [1])
   assert found["prompts_too_long"] == 1
   rates = {v: {n: e["value"] for n, e in r.items()} for v, r in found["rates"].items()}
@@ -91,7 +96,7 @@ def test_the_table_of_a_run(evaluate, tmp_path):
   ],
 )
 def test_an_empty_program_is_no_valid_syntax(five, tmp_path, stub, bodies, empty):
-  asked = {p.id: Prompt(p.prompt, p.prompt * stub) for p in five}
+  asked = {p.id: Prompt(p, p.prompt, p.prompt * stub) for p in five}
   rows = [
     {"task_id": p.id, "completion": p.solution if body is None else body}
     for p, body in zip(five, bodies, strict=True)
@@ -100,12 +105,15 @@ def test_an_empty_program_is_no_valid_syntax(five, tmp_path, stub, bodies, empty
   path.write_text("\n".join(map(json.dumps, rows)))
   settings_file.begin(tmp_path / "run.json", {})
   completions.take(tmp_path, path, completions.read(path, five))
-  execute.execute(tmp_path, five, asked, Trusting(), {})
-  found = summary.read(tmp_path, five, asked)
-  ids = {row["key"]: name for name, (row,) in found.completions.items()}
+  execute.execute(tmp_path, asked, Trusting(), lambda: None)
+  found = summary.read(tmp_path, asked)
   of = {"t": "truncated", "s": "sanitized"}
   expected = {(five[n].id, of[v]) for n, variants in empty.items() for v in variants}
-  assert {(ids[key], variant) for key, variant in found.empty} == expected
+  variants = {name: row["variants"].items() for name, (row,) in found.items()}
+  found_empty = {
+    (n, v) for n, of in variants.items() for v, each in of if each["empty"]
+  }
+  assert found_empty == expected
   rates = summary.scored(tmp_path, found, [1])["rates"]
   invalid = sum("s" in variants for variants in empty.values())
   assert rates["sanitized"]["valid_syntax"]["value"] == pytest.approx(1 - invalid / 5)

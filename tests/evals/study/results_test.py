@@ -190,18 +190,16 @@ def test_examples_are_the_first_that_is_solved_and_the_first_that_is_not(monkeyp
   passing = {NEAR: {2, 3}, TIERS[1]: set(range(100))}
   ids = {tier: ids_of(tier) for tier in passing}
 
-  def read(place, problems, asked):
+  def read(place, asked):
     assert place.parts[-2:] == (f"{arms.FULL}-1M-0", place.name)
-    assert list(asked) == [problem.id for problem in problems] == ids[place.name]
-    verdicts = {
-      (name, results.VARIANT): {
-        "outcome": "passed" if i in passing[place.name] else "wrong",
-        "detail": "",
-      }
-      for i, name in enumerate(ids[place.name])
-    }
-    rows = {name: [{"key": name, "completion": f"  # {name}"}] for name in asked}
-    return summary.Results(rows, verdicts, frozenset())
+    assert list(asked) == ids[place.name]
+
+    def row(number, name):
+      outcome = "passed" if number in passing[place.name] else "wrong"
+      verdicts = {results.VARIANT: {"outcome": outcome, "detail": ""}}
+      return {"completion": f"  # {name}", "variants": verdicts}
+
+    return {name: [row(i, name)] for i, name in enumerate(asked)}
 
   monkeypatch.setattr(summary, "read", read)
   found = results._examples(CONFIG, Path("study"), list(passing))
