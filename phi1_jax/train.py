@@ -47,6 +47,8 @@ def _parser() -> command.Parser:
 def _train(arguments: argparse.Namespace) -> int:
   """Train on this host; every host does the same. Return the exit code."""
   # JAX takes a second to load, which flags that are wrong need not wait for.
+  import jax
+
   from phi1_jax.parallel import hosts
   from phi1_jax.training import hooks, loop, memory, preflight, setup
   from phi1_jax.training import store as stores
@@ -63,7 +65,7 @@ def _train(arguments: argparse.Namespace) -> int:
     config = setup.RunConfig.from_parts(parts)
     named_hooks = hooks.find(config.runtime)
     workdir = storage.parse(arguments.workdir or command.default_workdir(files))
-  preflight.check_same_config(gin_config.text(parts))
+  preflight.check_same_config(config.text())
   with hosts.shared_errors("laying the run out"):
     run = setup.make_setup(config, workdir)
   if hosts.is_first():
@@ -76,10 +78,11 @@ def _train(arguments: argparse.Namespace) -> int:
 
   with StopSignal() as stop, workdirs.opened(run, stop) as run:
     workdirs.use_compilation_cache(run)
-    hooks.serve_profiles(run)
+    if port := config.runtime.profiler_port:
+      jax.profiler.start_server(port)
     with hosts.shared_errors("looking for checkpoints"):
       preflight.check_start(run)
-      done = workdirs.is_summed_up(run, gin_config.text(parts))
+      done = workdirs.is_summed_up(run)
     if hosts.exchange("is the run done", done)[0]:
       if hosts.is_first():
         print(f"was done already; see {run.workdir}/{workdirs.SUMMARY}")
@@ -91,22 +94,21 @@ def _train(arguments: argparse.Namespace) -> int:
       return command.PREEMPTED
 
     # ---- Train to the last step, or to a stop signal.
-    with workdirs.described(run, gin_config.text(parts), store):
-      started = time.perf_counter()
-      with hosts.shared_errors("making hooks"):
-        periodic = [hooks.held_out_loss(run, store), hooks.profile(run)]
-        periodic += hooks.named(named_hooks, run, store)
-      try:
-        done = loop.train(run, store, periodic, stop)
-      except DivergedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    started = time.perf_counter()
+    with hosts.shared_errors("making hooks"):
+      periodic = [hooks.held_out_loss(run, store), hooks.profile(run)]
+      periodic += hooks.named(named_hooks, run, store)
+    try:
+      done = loop.train(run, store, periodic, stop)
+    except DivergedError as error:
+      print(f"error: {error}", file=sys.stderr)
+      return 1
 
-      # ---- Sum up.
-      if hosts.is_first():
-        seconds = time.perf_counter() - started
-        stopped = f"stopped after saving; run the same command to go on ({run.workdir})"
-        print(workdirs.sum_up(run, store, seconds) if done else stopped)
+    # ---- Sum up.
+    if hosts.is_first():
+      seconds = time.perf_counter() - started
+      stopped = f"stopped after saving; run the same command to go on ({run.workdir})"
+      print(workdirs.sum_up(run, store, seconds) if done else stopped)
   return command.DONE if done else command.PREEMPTED
 
 

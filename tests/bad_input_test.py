@@ -56,7 +56,7 @@ def complaint(*flags, command=train):
     ("Checkpoint.init_from=nowhere", ["nowhere", "no checkpoint"]),
     ("Model.vocabulary_size=296", ["Model.vocabulary_size", "296", "300"]),
     ("Data.mixture=other", ["Data.store", "store", "'words'", "'other'"]),
-    ("Data.trained_vocabulary_size=295", ["tokenizer", "300 ids", "295 ids"]),
+    ("Data.trained_vocabulary_size=295", ["tokenizer", "300", "295"]),
   ],
 )
 def test_a_binding(binding, named):
@@ -93,7 +93,7 @@ def test_bindings_that_do_not_go_together(bindings, named):
 def test_a_store_of_another_tokenizer_or_without_one(run, words_store):
   words_store(run / "other", name="codegen")
   message = complaint("--gin.Data.store=other")
-  assert "another tokenizer: got 'codegen' with 300 ids" in message
+  assert "tokenizer = {'name': 'codegen'" in message
   (run / "store" / "tokenizer.json").unlink()
   assert "tokenizer.json" in complaint()
 
@@ -101,10 +101,6 @@ def test_a_store_of_another_tokenizer_or_without_one(run, words_store):
 def test_a_work_directory_that_is_a_file_or_in_use(run):
   assert "--workdir: cannot write to run.gin" in complaint("--workdir=run.gin")
   assert "run.gin/a" in complaint("--workdir=run.gin/a")
-  for name in ("checkpoints", "tensorboard"):
-    (run / name / "a").mkdir(parents=True)
-    (run / name / "a" / name).write_text("a file")
-    assert f"cannot make the folder {name}/a/{name}" in complaint(f"--workdir={name}/a")
   with storage.Lease(run / "held", "training"):
     assert "another process is training in held" in complaint("--workdir=held")
 

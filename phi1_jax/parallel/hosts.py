@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import jax
@@ -222,13 +222,7 @@ def lost(error: BaseException) -> str | None:
   return None
 
 
-def exchange(
-  name: str,
-  value: Any,
-  *,
-  limit: float = MEET_SECONDS,
-  waiting: Callable[[], object] | None = None,
-) -> list[Any]:
+def exchange(name: str, value: Any, *, limit: float = MEET_SECONDS) -> list[Any]:
   """Wait until every host has called this; return the values of all, in order.
 
   All hosts must make the same calls in the same order.
@@ -237,7 +231,6 @@ def exchange(
     name: of the meeting, for a host that waits in vain.
     value: what this host brings; JSON holds it.
     limit: seconds to wait for the others.
-    waiting: called now and then while it waits. Python's signal handlers run too.
 
   Raises:
     GoneError: some have not come.
@@ -256,8 +249,6 @@ def exchange(
       here = {int(key.rpartition("/")[2]) for key, _ in found}
       missing = ", ".join(str(k) for k in range(count()) if k not in here)
       raise GoneError(f"host {missing} did not come to: {name}, within {limit:g} s")
-    if waiting is not None:
-      waiting()
     time.sleep(pause)
     pause = min(2 * pause, 0.5)
   brought = {int(key.rpartition("/")[2]): json.loads(text) for key, text in found}
@@ -266,10 +257,7 @@ def exchange(
 
 @contextlib.contextmanager
 def shared_errors(
-  name: str,
-  *more: type[Exception],
-  limit: float = MEET_SECONDS,
-  waiting: Callable[[], object] | None = None,
+  name: str, *more: type[Exception], limit: float = MEET_SECONDS
 ) -> Iterator[None]:
   """Raise an error of any host on all hosts, when all have come to the block's end.
 
@@ -279,7 +267,6 @@ def shared_errors(
     name: of the meeting.
     more: exceptions to share beside `_SHARED`; made from a message alone.
     limit: as in `exchange`.
-    waiting: as in `exchange`.
 
   Raises:
     InputError: (or one of `more`) as this host raised it, or that of another one,
@@ -299,28 +286,13 @@ def shared_errors(
     failed = error
   names = [kind.__name__ for kind in type(failed).__mro__]
   said = failed and [next((x for x in names if x in kinds), ""), str(failed)]
-  everybody = exchange(name, said, limit=limit, waiting=waiting)
+  everybody = exchange(name, said, limit=limit)
   if failed is not None:
     raise failed
   for host, words in enumerate(everybody):
     if words is not None:
       kind, message = words
       raise kinds.get(kind, GoneError)(f"host {host}: {message}")
-
-
-def post(notice: str) -> None:
-  """Post a notice for all hosts; it may be repeated."""
-  if count() > 1:
-    _client().key_value_set(
-      f"{_KEY_PREFIX}/notices/{notice}/", "", allow_overwrite=True
-    )
-
-
-def posted(notice: str) -> bool:
-  """Return whether any host has put this notice up."""
-  return count() > 1 and bool(
-    _client().key_value_dir_get(f"{_KEY_PREFIX}/notices/{notice}/")
-  )
 
 
 def _client() -> Any:

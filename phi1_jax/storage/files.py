@@ -13,7 +13,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -48,40 +48,38 @@ def read_json(path: AnyPath) -> dict[str, Any]:
   """
   try:
     content = json.loads(read_bytes(path))
+    if not isinstance(content, dict):
+      raise ValueError(f"got {type(content).__name__}, expected an object")
+    return content
   except FileNotFoundError:
-    raise InputError(
-      f"{path}: no such file; expected the folder of a run that wrote it"
-    ) from None
+    wanted = "no such file; expected the folder of a run that wrote it"
+    raise InputError(f"{path}: {wanted}") from None
   except (OSError, ValueError) as error:
     raise InputError(f"{path}: not readable as JSON ({error})") from None
-  if not isinstance(content, dict):
-    raise InputError(f"{path}: got {type(content).__name__}, expected a JSON object")
-  return content
 
 
-def names(folder: AnyPath) -> list[str]:
-  """Return the sorted names of a folder's entries; none if there is no such folder."""
+def _entries(found: Callable[[], Iterable[Any]], folder: AnyPath) -> list[Any]:
+  """Return a listing; nothing if there is no such folder."""
 
-  def listed() -> list[str]:
+  def listed() -> list[Any]:
     try:
-      return sorted(entry.name for entry in folder.iterdir())
+      return list(found())
     except (FileNotFoundError, NotADirectoryError):
       return []
 
   return retrying(listed, f"listing {folder}")
 
 
+def names(folder: AnyPath) -> list[str]:
+  """Return the sorted names of a folder's entries; none if there is no such folder."""
+  return sorted(entry.name for entry in _entries(folder.iterdir, folder))
+
+
 def objects(folder: AnyPath) -> list[AnyPath]:
   """Return all objects under a folder on cloud storage."""
   system, _, _ = paths.object_of(folder)
-
-  def found() -> list[str]:
-    try:
-      return system.find(os.fspath(folder))
-    except FileNotFoundError:
-      return []
-
-  return [paths.parse(f"gs://{x}") for x in retrying(found, f"listing {folder}")]
+  found = _entries(lambda: system.find(os.fspath(folder)), folder)
+  return [paths.parse(f"gs://{name}") for name in found]
 
 
 def exists(path: AnyPath) -> bool:
@@ -139,16 +137,13 @@ def writing(path: AnyPath) -> Iterator[IO[bytes]]:
       file.flush()
       os.fsync(file.fileno())
     os.replace(partial, path)
-  except BaseException:
+  finally:
     with contextlib.suppress(OSError):
       os.unlink(partial)
-    raise
   folder = os.open(path.parent, os.O_RDONLY)
-  try:
-    with contextlib.suppress(OSError):  # some file systems cannot sync a folder
-      os.fsync(folder)
-  finally:
-    os.close(folder)
+  with contextlib.suppress(OSError):  # some file systems cannot sync a folder
+    os.fsync(folder)
+  os.close(folder)
 
 
 def download(source: AnyPath, target: Path) -> None:
@@ -167,8 +162,9 @@ def copy(source: AnyPath, target: AnyPath) -> None:
   from etils import epath  # only where the cloud is used
 
   def copied() -> None:
-    epath.Path(source).copy(target, overwrite=True)
-    sizes: list[int] = [epath.Path(path).stat().length for path in (source, target)]
+    here, there = epath.Path(source), epath.Path(target)
+    here.copy(there, overwrite=True)
+    sizes: list[int] = [path.stat().length for path in (here, there)]
     if sizes[0] != sizes[1]:
       raise ConnectionError(f"{sizes[1]} of {sizes[0]} bytes arrived")
 
@@ -181,16 +177,15 @@ def remove(path: AnyPath) -> None:
 
 
 def move(source: AnyPath, target: AnyPath) -> None:
-  """Move a folder; on cloud storage, copy its files and then remove them."""
-  if not paths.is_remote(source):
+  """Move a folder; on cloud storage, object by object inside the bucket."""
+  if paths.is_remote(source):
+    system, _, _ = paths.object_of(source)
+    # With the slashes, a repetition moves what is left to the same place.
+    here, there = f"{source}/", f"{target}/"
+    retrying(lambda: system.mv(here, there, recursive=True), f"moving {source}")
+  else:
     target.parent.mkdir(parents=True, exist_ok=True)
     os.rename(source, target)
-    return
-  found = objects(source)
-  for path in found:
-    copy(path, target / path.relative_to(source))
-  for path in found:
-    remove(path)
 
 
 class JsonLines:

@@ -54,7 +54,6 @@ class Lease:
   Attributes:
     token: names this lease; `lease.token(folder)` returns it on every host.
     lost: whether another process has taken the folder over.
-    made: whether the folder was not there before.
 
   Raises:
     InputError: a running process on this machine holds the folder, or it cannot be
@@ -72,8 +71,7 @@ class Lease:
     stopping: Callable[[], bool] = lambda: False,
     on_lost: Callable[[], None] = lambda: None,
   ):
-    self._folder, self._flag = folder, flag
-    self._stopping, self._on_lost = stopping, on_lost
+    self._folder, self._stopping, self._on_lost = folder, stopping, on_lost
     self.token, self.lost = secrets.token_hex(8), False
     self._content: dict[str, Any] = {
       "host": socket.gethostname(),
@@ -85,17 +83,15 @@ class Lease:
       "stopping": False,
       "beat": 0,
     }
-    self._closing, self._beaten = threading.Event(), time.monotonic()
+    self._closing, self._beaten, shown = threading.Event(), time.monotonic(), ""
     try:
-      self.made = not files.exists(folder)
       folder.mkdir(parents=True, exist_ok=True)
-      shown = None
-      while refusal := self._take():
+      while refusal := self._take(flag):
         if not wait:
           raise refusal
         if str(refusal) != shown:
-          log.info("waiting: %s", refusal)
-        shown = str(refusal)
+          shown = str(refusal)
+          log.info("waiting: %s", shown)
         time.sleep(1.0)
     except OSError as error:
       reason = error.strerror or retry.one_line(error)
@@ -105,16 +101,15 @@ class Lease:
     self._thread = threading.Thread(target=self._renew, daemon=True)
     self._thread.start()
 
-  def _take(self) -> Exception | None:
+  def _take(self, flag: str) -> Exception | None:
     """Take the folder, or return why not."""
     found, version = _read(self._folder)
     if found and _is_alive(found, self._folder):
       ends = found["stopping"] or found["machine"] != _machine()
-      state = " and about to stop" if found["stopping"] else ""
       return (HeldError if ends else InputError)(
-        f"{self._flag}: another process is {found['doing']} in {self._folder}{state} "
-        f"(process {found['pid']} on {found['host']}); wait for it, or name another "
-        "folder"
+        f"{flag}: another process is {found['doing']} in {self._folder}"
+        f"{' and about to stop' * found['stopping']} (process {found['pid']} on "
+        f"{found['host']}); wait for it, or name another folder"
       )
     if self._write(version):
       return None
@@ -183,8 +178,8 @@ def is_running(pid: int) -> bool:
 def _read(folder: AnyPath) -> tuple[dict[str, Any], str | None]:
   """Return the content of a folder's lock, and its version; None without a lock.
 
-  The version is the object's generation on cloud storage, and the text on a disk. The
-  lock of an earlier version of this file has a version and no content.
+  The version is the object's generation on cloud storage, and the text on a disk. A
+  file that is no lock has a version and no content.
   """
   file, version = folder / FILE_NAME, None
   try:
@@ -193,18 +188,15 @@ def _read(folder: AnyPath) -> tuple[dict[str, Any], str | None]:
       found = retry.retrying(lambda: system.info(f"{bucket}/{name}"), f"reading {file}")
       version = str(found["generation"])
     text = files.read_bytes(file).decode(errors="replace")
+    content = json.loads(text) if text.startswith('{"host"') else {}
+    return content, version or text
   except FileNotFoundError:
     return {}, None
-  try:
-    content = json.loads(text)
-    return (content if "machine" in content else {}), version or text
-  except (TypeError, ValueError):
-    return {}, version or text
 
 
 def _write_local(folder: AnyPath, content: dict[str, Any], version: str | None) -> bool:
   file, name = folder / FILE_NAME, content["token"]
-  new, old = folder / f"{FILE_NAME}.{name}", folder / f"{FILE_NAME}.{name}.old"
+  new, old = (folder / f"{FILE_NAME}.{name}{end}" for end in ("", ".old"))
   new.write_text(json.dumps(content))
   try:
     if version is not None and name in version:  # a renewal
@@ -228,23 +220,14 @@ def _write_local(folder: AnyPath, content: dict[str, Any], version: str | None) 
 def _write_remote(
   folder: AnyPath, content: dict[str, Any], version: str | None
 ) -> bool:
-  from fsspec import asyn  # only where the cloud is used
-
   system, bucket, name = paths.object_of(folder / FILE_NAME)
-
-  async def put() -> None:
-    await system._call(
-      "POST",
-      f"{system._location}/upload/storage/v1/b/{bucket}/o",
-      uploadType="media",
-      name=name,
-      ifGenerationMatch=version or "0",
-      headers={"Content-Type": "application/octet-stream"},
-      data=json.dumps(content).encode(),
-    )
-
+  url = f"{system._location}/upload/storage/v1/b/{bucket}/o"
+  query = {"uploadType": "media", "name": name, "ifGenerationMatch": version or "0"}
+  data = json.dumps(content).encode()
   try:
-    retry.retrying(lambda: asyn.sync(system.loop, put), f"locking {folder}")
+    retry.retrying(
+      lambda: system.call("POST", url, data=data, **query), f"locking {folder}"
+    )
     return True
   except FileExistsError:  # 412: another generation
     # A request that was repeated after a broken connection meets its own result.

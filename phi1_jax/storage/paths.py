@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 else:
   AnyPath = os.PathLike
 
-_SCHEME = re.compile(r"([A-Za-z][\w+.-]*):/")
-
 
 def parse(name: str | os.PathLike) -> "AnyPath":
   """Return a path object for a path that a user wrote.
@@ -34,22 +32,17 @@ def parse(name: str | os.PathLike) -> "AnyPath":
     InputError: another scheme (`s3://`, `hf://`), no bucket, or no gcsfs installed.
   """
   text = os.fspath(name)
-  if text.startswith("gs//"):
-    raise InputError(f"{text}: got no colon, expected gs://bucket/folder")
-  found = _SCHEME.match(text)
-  if found is None:
-    return Path(text).expanduser()
-  if found[1] != "gs":
-    raise InputError(
-      f"{text}: got {found[1]}://, expected a local path or gs://bucket/folder; mount "
-      "the storage, or copy the files"
-    )
-  if not re.fullmatch(r"gs://[\w.-]+(/.*)?", text):
-    raise InputError(f"{text}: got no bucket, expected gs://bucket/folder")
-  _prepare()
-  from etils import epath
+  if re.fullmatch(r"gs://[\w.-]+(/.*)?", text):
+    _prepare()
+    from etils import epath
 
-  return epath.Path(text.rstrip("/"))
+    return epath.Path(text.rstrip("/"))
+  if found := re.match(r"([A-Za-z][\w+.-]*:/|gs/)/?", text):
+    raise InputError(
+      f"{text}: got {found[0]}, expected a local path or gs://bucket/folder; mount "
+      "other storage, or copy the files"
+    )
+  return Path(text).expanduser()
 
 
 def full(path: "AnyPath") -> "AnyPath":

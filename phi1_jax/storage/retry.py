@@ -24,13 +24,12 @@ _ERRNO = {
 }
 # Python's types for the other numbers, and by name those of network libraries for a
 # broken connection, an answer cut short, and bytes that differ from their checksum.
-_TYPES = (TimeoutError, ConnectionError, BlockingIOError, InterruptedError)
-_TYPE_NAMES = {
-  *("ChecksumError", "ChunkedEncodingError", "ClientConnectionError"),
-  *("ClientPayloadError", "ConnectTimeout", "ProxyError", "ReadTimeout"),
-  "TransportError",
+_TYPES = {
+  *("TimeoutError", "ConnectionError", "BlockingIOError", "InterruptedError"),
+  *("ChecksumError", "ChunkedEncodingError", "ClientConnectionError", "ProxyError"),
+  *("ClientPayloadError", "ConnectTimeout", "ReadTimeout", "TransportError"),
 }
-_HTTP = {408, 429, 500, 502, 503, 504}
+_HTTP = {"408", "429", "500", "502", "503", "504"}
 # TensorStore and Orbax report the status of a failed read or write as text.
 _TEXT = re.compile(
   r"\b(DEADLINE_EXCEEDED|UNAVAILABLE|ABORTED): "
@@ -70,15 +69,14 @@ def is_transient(error: BaseException | None) -> bool:
 def _is_transient(error: BaseException) -> bool:
   if isinstance(error, FileNotFoundError | FileExistsError | PermissionError):
     return False
-  if isinstance(error, _TYPES) or getattr(error, "errno", None) in _ERRNO:
-    return True
-  if {kind.__name__ for kind in type(error).__mro__} & _TYPE_NAMES:
+  types = {kind.__name__ for kind in type(error).__mro__}
+  if types & _TYPES or getattr(error, "errno", None) in _ERRNO:
     return True
   for source in (error, getattr(error, "response", None)):
     for name in ("code", "status", "status_code"):
       value = str(getattr(source, name, None))
       if value.isdigit():
-        return int(value) in _HTTP
+        return value in _HTTP
   return bool(_TEXT.search(str(error)))
 
 

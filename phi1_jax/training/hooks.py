@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 
 import jax
+import numpy as np
 
 from phi1_jax import InputError, how_to_install
 from phi1_jax.data.loader import held_out_batches
@@ -55,10 +56,18 @@ def held_out_loss(setup: Setup, store: TokenStore) -> Hook:
   size = train.batch_size // setup.accumulation_steps  # what a step holds at once
   completions_only = setup.config.data.loss_on == "completions"
   targets = store.num_targets("held_out", completions_only)
-  evaluate = jax.jit(lambda *batch: _losses(setup, store, *batch))
+
+  @jax.jit
+  def evaluate(params, tokens, weights_BT) -> tuple[jax.Array, jax.Array]:
+    sums = train_step.loss(
+      *(setup.model, params, tokens, weights_BT),
+      head_chunks=train.head_chunks,
+      document_end=store.eos_id if train.document_mask else None,
+    )
+    return sums.loss, sums.weight
 
   def mean_loss(task: str, state: TrainState) -> float | None:
-    total = weight = 0.0
+    sums = np.zeros(2)
     batches = held_out_batches(
       *(store, task),
       batch_size=size,
@@ -68,23 +77,19 @@ def held_out_loss(setup: Setup, store: TokenStore) -> Hook:
       rows=sharding.host_rows(setup.mesh, size),
       limit=train.evaluation_batches and train.evaluation_batches * train.batch_size,
     )
-    for tokens, weights_BT in batches:
+    for arrays in batches:
       if setup.stop_requested():
         raise HookStoppedError
-      batch = (sharding.put_batch(a, setup.mesh, size) for a in (tokens, weights_BT))
+      batch = (sharding.put_batch(array, setup.mesh, size) for array in arrays)
       with sharding.layout(setup.mesh):  # jit traces at the first call, not before
-        sums = jax.device_get(evaluate(state.params, *batch))
-      total, weight = total + float(sums[0]), weight + float(sums[1])
-    return total / weight if weight else None  # a few windows, all of prompts
+        sums += jax.device_get(evaluate(state.params, *batch))
+    return float(sums[0] / sums[1]) if sums[1] else None  # windows of prompts alone
 
   def run(step: int, state: TrainState) -> Values:
-    if not targets:
-      log.warning("no held-out text in %s: no evaluation loss", store.directory)
-      return
     found = {task: mean_loss(task, state) for task in targets}
     losses = {task: loss for task, loss in found.items() if loss is not None}
     if not losses:
-      log.warning("no completion in the windows of this evaluation: no loss")
+      log.warning("%s: no held-out target in these windows: no loss", store.directory)
       return
     nats = sum(loss * targets[task] for task, loss in losses.items())
     yield "eval/loss", nats / sum(targets[task] for task in losses)
@@ -98,17 +103,6 @@ def held_out_loss(setup: Setup, store: TokenStore) -> Hook:
       yield "eval/bits_per_byte", nats / num_bytes / math.log(2)
 
   return Hook(run, train.evaluate_every)
-
-
-def _losses(setup, store, params, tokens, weights_BT) -> tuple[jax.Array, jax.Array]:
-  """Return the summed loss of windows and the sum of its weights."""
-  train = setup.config.train
-  sums = train_step.loss(
-    *(setup.model, params, tokens, weights_BT),
-    head_chunks=train.head_chunks,
-    document_end=store.eos_id if train.document_mask else None,
-  )
-  return sums.loss, sums.weight
 
 
 # (setup, store) -> what `Hook.run` does.
@@ -153,7 +147,7 @@ def named(found: Mapping[str, MakeHook], setup: Setup, store: TokenStore) -> lis
   Raises:
     InputError: a function that returns no function.
   """
-  hooks, every = [], setup.config.runtime.hooks
+  hooks = []
   for name, make in found.items():
     run = make(setup, store)
     if not callable(run):
@@ -161,22 +155,15 @@ def named(found: Mapping[str, MakeHook], setup: Setup, store: TokenStore) -> lis
         f"Runtime.hooks: {name} returned {type(run).__name__}, expected a function "
         "run(step, state) that yields (name, value) pairs"
       )
-    hooks.append(Hook(run, every[name]))
+    hooks.append(Hook(run, setup.config.runtime.hooks[name]))
   return hooks
-
-
-def serve_profiles(setup: Setup) -> None:
-  """Start the profiler's server on `Runtime.profiler_port`, if that is set."""
-  if port := setup.config.runtime.profiler_port:
-    jax.profiler.start_server(port)
-    log.info("profiles: connect to port %d of this host", port)
 
 
 def profile(setup: Setup) -> Hook:
   """Return the hook that profiles the steps of `Runtime.profile_at`."""
-  runtime = setup.config.runtime
-  folder = setup.local / "profile"
+  runtime, folder = setup.config.runtime, setup.local / "profile"
   opens = runtime.profile_at
+  steps = () if opens is None else (opens, opens + runtime.profile_steps)
   running = False
 
   def window(step: int, state: TrainState) -> Values:
@@ -195,5 +182,4 @@ def profile(setup: Setup) -> Hook:
       )
     return ()
 
-  steps = () if opens is None else (opens, opens + runtime.profile_steps)
   return Hook(window, steps=steps)

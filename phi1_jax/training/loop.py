@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -24,7 +25,7 @@ from phi1_jax.data.token_store import TokenStore
 from phi1_jax.parallel import hosts, sharding
 from phi1_jax.telemetry import goodput
 from phi1_jax.telemetry.writers import Recorder
-from phi1_jax.training import memory
+from phi1_jax.training import memory, workdir
 from phi1_jax.training import state as train_state
 from phi1_jax.training import store as stores
 from phi1_jax.training.config import HARMLESS
@@ -102,7 +103,7 @@ def train(
       last, "steps", "training", initial=first, interval=None, stream=shown
     )
     opened.enter_context(bar)
-    with hosts.shared_errors("opening metrics.jsonl"):
+    with hosts.shared_errors("writing into the work directory"):
       recorder = opened.enter_context(
         Recorder(
           setup.local,
@@ -114,13 +115,13 @@ def train(
           config=dataclasses.asdict(setup.config),
         )
       )
-      written = []
+      losses = []
       if hosts.is_first():  # nothing refuses this start any more, so it counts
+        workdir.describe(setup, store)
         goodput.note_start(setup.local, setup.began)
         if setup.mirror:
           setup.mirror.upload()
-        written = storage.read_lines(setup.local / "metrics.jsonl")
-      losses = [(x["step"], x["eval/loss"]) for x in written if x.get("eval/loss")]
+        losses = workdir.losses(storage.read_lines(setup.local / "metrics.jsonl"))
     checkpoints.losses |= dict(hosts.exchange("held-out losses", losses)[0])
     reader = MetricsReader(setup, recorder, first, before)
 
@@ -154,8 +155,8 @@ def train(
                 values = dict(hook.run(step, state))
               if values:
                 recorder.write(step, values)
-              if "eval/loss" in values:
-                checkpoints.losses[step] = values["eval/loss"]
+              if math.isfinite(loss := values.get("eval/loss", math.nan)):
+                checkpoints.losses[step] = loss
           except HookStoppedError:
             stopping = True
             save(step)
@@ -186,7 +187,8 @@ def restore_or_initialise(
   if found is None and config.resume_from:
     path = manager.find(config.resume_from)
     found = manager.restore(path, setup.abstract_state, same_run)
-    _report_differences("Checkpoint.resume_from", found[1], setup, _RESUMED_PARTS)
+    parts = ("model", "optimizer", "train", "data")
+    _report_differences("Checkpoint.resume_from", found[1], setup, parts)
   if found is not None:
     state, meta = found
     _refuse_other_order(meta, config.resume_from or setup.workdir)
@@ -218,20 +220,13 @@ def _refuse_other_order(meta: Mapping[str, Any], run: str | storage.AnyPath) -> 
     )
 
 
-# Parts of a run's configuration that decide how it goes on.
-_RESUMED_PARTS = ("model", "optimizer", "train", "data")
-
-
 def _report_differences(
   name: str, meta: Mapping[str, Any], setup: Setup, parts: Sequence[str]
 ) -> None:
   """Log every setting of a checkpoint's run that this run has another value for."""
-  theirs, ours = (
-    meta.get("config", {}),
-    json.loads(json.dumps(dataclasses.asdict(setup.config))),
-  )
+  ours = json.loads(json.dumps(dataclasses.asdict(setup.config)))
   for part in parts:
-    for field, got in theirs.get(part, {}).items():
+    for field, got in meta.get("config", {}).get(part, {}).items():
       want = ours[part].get(field)
       if got != want and field not in HARMLESS:
         log.warning(
@@ -251,8 +246,9 @@ def _seen(meta: Mapping[str, Any], setup: Setup) -> Seen:
       "on after as many tokens, in another order",
       *(length, ours),
     )
-    samples = samples * length // ours
-  return Seen(meta["tokens_seen"], samples, meta.get("skipped_steps", 0))
+  return Seen(
+    meta["tokens_seen"], samples * length // ours, meta.get("skipped_steps", 0)
+  )
 
 
 def _meta(setup: Setup, store: TokenStore, seen: Seen) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import ctypes
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
@@ -22,14 +22,6 @@ GIB = 2**30
 # the threshold, unless the padding is larger than a heap. Padding that is not written
 # takes no memory.
 _MALLOC_OPTIONS = {-4: 0, -1: 2**31 - 1, -2: 128 << 20}
-
-
-class StepMemory(NamedTuple):
-  """Bytes on one device while a step runs."""
-
-  state: int  # parameters and optimizer state; updated in place
-  batch: int
-  temporary: int  # activations, gradients and the compiler's other buffers
 
 
 def compile_step(step: Callable[..., Any], setup: Setup) -> jax.stages.Compiled:
@@ -50,14 +42,15 @@ def compile_step(step: Callable[..., Any], setup: Setup) -> jax.stages.Compiled:
     raise InputError(f"{_too_large(setup)}: {line}") from None
 
 
-def step_memory(compiled: jax.stages.Compiled | None, setup: Setup) -> StepMemory:
-  """Return what the compiled step needs of one device; None gives a lower bound."""
+def step_memory(compiled: jax.stages.Compiled | None, setup: Setup) -> tuple[int, int]:
+  """Return the bytes of state and batch on a device, and those of temporaries.
+
+  Temporaries are activations, gradients and the compiler's other buffers; 0 without a
+  compiled step. The state is updated in place.
+  """
+  held = bytes_per_device((setup.abstract_state, setup.abstract_batch))
   analysis = compiled.memory_analysis() if compiled else None
-  return StepMemory(
-    state=bytes_per_device(setup.abstract_state),
-    batch=bytes_per_device(setup.abstract_batch),
-    temporary=analysis.temp_size_in_bytes if analysis else 0,
-  )
+  return held, analysis.temp_size_in_bytes if analysis else 0
 
 
 def keep_freed_memory() -> None:
@@ -111,11 +104,11 @@ def check_fits(compiled: jax.stages.Compiled | None, setup: Setup) -> None:
   Raises:
     InputError: state and temporaries exceed the device's memory.
   """
-  need, have = step_memory(compiled, setup), device_memory()
-  if have is not None and sum(need) > have:
+  (held, temporary), have = step_memory(compiled, setup), device_memory()
+  if have is not None and held + temporary > have:
     raise InputError(
-      f"{_too_large(setup)}: state {need.state / GIB:.1f} GiB + temporary "
-      f"{need.temporary / GIB:.1f} GiB exceed its {have / GIB:.1f} GiB; lower "
+      f"{_too_large(setup)}: state {held / GIB:.1f} GiB + temporary "
+      f"{temporary / GIB:.1f} GiB exceed its {have / GIB:.1f} GiB; lower "
       "Train.sequences_per_device, use more devices (Mesh.fsdp), Model.remat or "
       "Train.head_chunks"
     )

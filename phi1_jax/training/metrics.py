@@ -39,13 +39,10 @@ class MetricsReader:
   """
 
   def __init__(self, setup: Setup, recorder: Recorder, first: int, before: Seen):
-    self._train = setup.config.train
-    self._warmup = setup.config.optimizer.warmup_steps
-    self._recorder = recorder
+    self._setup, self._train, self._recorder = setup, setup.config.train, recorder
     self._first, self._before, self._skipped = first, before, before.skipped
     self._warned = False
     self._pending: tuple[int, Metrics] | None = None
-    self._mesh = setup.mesh
     self._throughput = Throughput(
       setup.mesh.devices.flat[0].device_kind, setup.mesh.size, setup.flops_per_token
     )
@@ -89,13 +86,28 @@ class MetricsReader:
     values: dict[str, Any] = {k: float(v) for k, v in jax.device_get(metrics).items()}
     values.pop("skipped", None)  # the rows have the count
     self._throughput.step(self._train.tokens_per_step)
+    what = f"loss {values['loss']} and gradient norm {values['grad_norm']}"
+    finite = math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])
     if values.get("targets") == 0:
       values["loss"] = None
       log.warning("step %d: no token of the batch is a completion; no update", step)
-    elif not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
-      self._not_finite(step, values)
+    elif not finite and self._skipped < (limit := self._train.skip_nonfinite_steps):
+      self._skipped += 1
+      log.warning(
+        "step %d: %s: the update was left out (%d of Train.skip_nonfinite_steps=%d)",
+        *(step, what, self._skipped, limit),
+      )
+    elif not finite:
+      self._recorder.write(step, values)
+      raise DivergedError(
+        f"{what} at step {step}: it broke between steps {step - 1} and {step}. The "
+        "update was left out and nothing was saved since; run again from the last "
+        "checkpoint, with a lower Optimizer.peak_learning_rate, another Train.seed, or "
+        "Train.skip_nonfinite_steps"
+      )
     lost = values.get("vanished_updates")
-    if lost and step > self._warmup and not self._warned:
+    warmup = self._setup.config.optimizer.warmup_steps
+    if lost and step > warmup and not self._warned:
       self._warned = True
       log.warning(
         "step %d: Model.param_dtype: %.0f%% of the updates were too small to change a "
@@ -109,30 +121,11 @@ class MetricsReader:
         **values,
         "tokens_seen": self.seen(step).tokens,
         **self._throughput.take(),
-        "hbm_peak_gib": hbm_peak_gib(self._mesh),
+        "hbm_peak_gib": hbm_peak_gib(self._setup.mesh),
       }
       if self._train.skip_nonfinite_steps:
         row |= {"skipped_steps": self._skipped}
       self._recorder.write(step, row)
-
-  def _not_finite(self, step: int, values: dict[str, Any]) -> None:
-    """Count an update that was left out, or end the run."""
-    limit = self._train.skip_nonfinite_steps
-    what = f"loss {values['loss']} and gradient norm {values['grad_norm']}"
-    if self._skipped < limit:
-      self._skipped += 1
-      log.warning(
-        "step %d: %s: the update was left out (%d of Train.skip_nonfinite_steps=%d)",
-        *(step, what, self._skipped, limit),
-      )
-      return
-    self._recorder.write(step, values)
-    raise DivergedError(
-      f"{what} at step {step}: it broke between steps {step - 1} and {step}. The "
-      "update was left out and nothing was saved since; run again from the last "
-      "checkpoint, with a lower Optimizer.peak_learning_rate, another Train.seed, or "
-      "Train.skip_nonfinite_steps"
-    )
 
 
 def hbm_peak_gib(mesh: Mesh) -> float | None:

@@ -1,10 +1,12 @@
 """Stop signals: SIGTERM of a preempted machine, and Ctrl-C."""
 
 import contextlib
+import functools
 import os
 import signal
 import types
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +14,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from phi1_jax.parallel import hosts
-
-_NOTICE = "stop"
 
 
 class HookStoppedError(BaseException):
@@ -30,16 +30,14 @@ class StopSignal:
   killed. Handlers are installed at once, and only the main thread can do so. A context
   manager that restores the former handlers.
 
-  A signal to one of many hosts stops all of them. Before the loop, a notice on the
-  coordination service tells the others; in the loop hosts vote, so that all stop after
-  the same step.
+  A signal to one of many hosts stops all of them: hosts exchange it before the loop,
+  and vote in the loop, so that all stop after the same step.
   """
 
   def __init__(self) -> None:
     self.received = False
     self._in_hook = False
-    self._names: tuple[str, ...] = ()
-    self._vote: jax.Array | None = None
+    self._vote: tuple[tuple[str, ...], Any] = (), ()  # names and their flags
     self._before = {
       number: signal.signal(number, self._note)
       for number in (signal.SIGTERM, signal.SIGINT)
@@ -86,18 +84,9 @@ class StopSignal:
     finally:
       self._in_hook = False
 
-  def noticed(self) -> bool:
-    """Return whether this host, or by its notice another one, received a signal.
-
-    Posts the notice for the others. For the time before the loop.
-    """
-    if self.received:
-      hosts.post(_NOTICE)
-    return self.received or hosts.posted(_NOTICE)
-
   def on_any_host(self) -> bool:
     """Return whether any host is to stop, once all have asked: before the loop."""
-    return any(hosts.exchange("stop", self.noticed()))
+    return any(hosts.exchange("stop", self.received))
 
   def poll(self, **wanted: bool) -> set[str]:
     """Return what any host wants, "stop" included; the same on every host.
@@ -110,14 +99,13 @@ class StopSignal:
     wanted = {"stop": self.received, **wanted}
     if hosts.count() == 1:
       return {name for name, value in wanted.items() if value}
-    names, vote = self._names, self._vote
-    self._names, self._vote = tuple(wanted), _vote(list(wanted.values()))
-    if vote is None:
-      return set()
-    counts = np.asarray(vote)
-    granted = {name for name, value in zip(names, counts, strict=True) if value}
+    names, vote = self._vote
+    self._vote = tuple(wanted), _vote(list(wanted.values()))
+    granted = {
+      name for name, value in zip(names, np.asarray(vote), strict=True) if value
+    }
     if granted:
-      self._vote = None
+      self._vote = (), ()
     return granted
 
   def requested(self) -> bool:
@@ -136,6 +124,4 @@ def _vote(flags: list[bool]) -> jax.Array:
   return _any(votes)
 
 
-@jax.jit
-def _any(votes: jax.Array) -> jax.Array:
-  return jnp.any(votes, axis=0)
+_any = jax.jit(functools.partial(jnp.any, axis=0))

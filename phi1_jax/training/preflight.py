@@ -9,7 +9,7 @@ import time
 import jax
 
 from phi1_jax import InputError, storage
-from phi1_jax.checkpoint import description, manager
+from phi1_jax.checkpoint import manager
 from phi1_jax.data import files
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.grammar import rows
@@ -43,7 +43,7 @@ def check_start(run: Setup) -> None:
     for place in filter(None, (config.resume_from, config.init_from)):
       found = manager.find(place)
       wanted = {"model_shape": run.config.model.shape()}
-      manager.check_meta(found, description.read_meta(found), wanted)
+      manager.check_meta(found, manager.read_meta(found), wanted)
 
 
 def describe(run: Setup) -> str:
@@ -52,21 +52,19 @@ def describe(run: Setup) -> str:
   mesh = " x ".join(f"{axis} {size}" for axis, size in run.mesh.shape.items())
   at_once = train.batch_size // sharding.batch_shards(run.mesh) // parts
   state, params = map(bytes_per_device, (run.abstract_state, run.abstract_state.params))
-  return "\n".join(
-    [
-      f"model    {model.num_parameters():,} parameters: {model.num_layers} layers, "
-      f"{model.embed_dim} wide, {model.num_heads} heads, "
-      f"{model.vocabulary_size:,} tokens; {model.dtype}, {model.attention} attention",
-      f"mesh     {mesh} on {run.mesh.size} x {run.mesh.devices.flat[0].device_kind}",
-      f"step     {train.batch_size:,} sequences x {train.sequence_length:,} = "
-      f"{train.tokens_per_step:,} tokens per step; {at_once} sequences a device at a "
-      f"time, {parts} times",
-      f"run      {train.last_step:,} steps = "
-      f"{train.tokens_per_step * train.last_step:,} tokens, "
-      f"{run.flops_per_token * train.tokens_per_step:.3g} FLOPs a step",
-      f"state    {state:,} bytes per device ({state / GIB:.2f} GiB), of which "
-      f"parameters {params:,}",
-    ]
+  return (
+    f"model    {model.num_parameters():,} parameters: {model.num_layers} layers, "
+    f"{model.embed_dim} wide, {model.num_heads} heads, "
+    f"{model.vocabulary_size:,} tokens; {model.dtype}, {model.attention} attention\n"
+    f"mesh     {mesh} on {run.mesh.size} x {run.mesh.devices.flat[0].device_kind}\n"
+    f"step     {train.batch_size:,} sequences x {train.sequence_length:,} = "
+    f"{train.tokens_per_step:,} tokens per step; {at_once} sequences a device at a "
+    f"time, {parts} times\n"
+    f"run      {train.last_step:,} steps = "
+    f"{train.tokens_per_step * train.last_step:,} tokens, "
+    f"{run.flops_per_token * train.tokens_per_step:.3g} FLOPs a step\n"
+    f"state    {state:,} bytes per device ({state / GIB:.2f} GiB), of which "
+    f"parameters {params:,}"
   )
 
 
@@ -93,20 +91,19 @@ def dry_run(run: Setup) -> str:
       if data.files:
         files.FileSource(data.files, data.columns).check()
     compiled = memory.compile_step(make_train_step(run, document_end=0), run)
-  state, batch, temporary = memory.step_memory(compiled, run)
-  need, have = state + batch + temporary, memory.device_memory()
+  held, temporary = memory.step_memory(compiled, run)
+  need, have, count = held + temporary, memory.device_memory(), jax.local_device_count()
   fits = ""
   if have is not None:
     verdict = "fits" if need <= have else "does NOT fit"
     fits = f"; {verdict} in the {have / GIB:.2f} GiB of this one"
-    if jax.default_backend() == "cpu" and jax.local_device_count() > 1:
-      fits += f", one of {jax.local_device_count()} shares of this host's memory; for "
-      fits += "another machine ask python -m phi1_jax.compile"
-  return "\n".join(
-    [
-      f"memory   {need / GIB:.2f} GiB per device: state {state / GIB:.2f}, "
-      f"temporary {temporary / GIB:.2f}{fits}",
-      f"store    {data.store}: {found} ({data.origin})",
-      f"one step compiled in {time.perf_counter() - started:.1f} s; nothing was run",
-    ]
+    if jax.default_backend() == "cpu" and count > 1:
+      fits += f", one of {count} shares of this host's memory; for another machine ask "
+      fits += "python -m phi1_jax.compile"
+  seconds = time.perf_counter() - started
+  return (
+    f"memory   {need / GIB:.2f} GiB per device: state {held / GIB:.2f}, "
+    f"temporary {temporary / GIB:.2f}{fits}\n"
+    f"store    {data.store}: {found} ({data.origin})\n"
+    f"one step compiled in {seconds:.1f} s; nothing was run"
   )

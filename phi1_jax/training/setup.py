@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from jax.sharding import Mesh
 
 from phi1_jax import InputError, storage
 from phi1_jax.checkpoint.manager import CheckpointConfig
+from phi1_jax.cli import gin_config
 from phi1_jax.data.config import DataConfig
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import Decoder, parameter_shapes
@@ -23,17 +25,6 @@ from phi1_jax.parallel.mesh import MeshConfig, make_mesh
 from phi1_jax.storage import AnyPath
 from phi1_jax.training import state as train_state
 from phi1_jax.training.config import RuntimeConfig, TrainConfig
-
-# What gin may bind, by name.
-CONFIGURABLES = {
-  "Checkpoint": CheckpointConfig,
-  "Data": DataConfig,
-  "Mesh": MeshConfig,
-  "Model": ModelConfig,
-  "Optimizer": OptimizerConfig,
-  "Runtime": RuntimeConfig,
-  "Train": TrainConfig,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +69,18 @@ class RunConfig:
   def from_parts(cls, parts: Mapping[str, Any]) -> "RunConfig":
     """Make a config from objects by the names of `CONFIGURABLES`."""
     return cls(**{name.lower(): part for name, part in parts.items()})
+
+  def text(self) -> str:
+    """Return all settings as gin text, which config.gin holds."""
+    return gin_config.text(
+      {name: getattr(self, name.lower()) for name in CONFIGURABLES}
+    )
+
+
+# What gin may bind, by name.
+CONFIGURABLES = {
+  name.capitalize(): part for name, part in typing.get_type_hints(RunConfig).items()
+}
 
 
 @dataclasses.dataclass(frozen=True)

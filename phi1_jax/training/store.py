@@ -41,9 +41,7 @@ def open_store(run: Setup, stop: StopSignal) -> TokenStore | None:
   data = run.config.data
   place = storage.parse(data.store)
   built = True
-  with hosts.shared_errors(
-    "building the token store", limit=_BUILD_SECONDS, waiting=stop.noticed
-  ):
+  with hosts.shared_errors("building the token store", limit=_BUILD_SECONDS):
     if hosts.is_first() and not storage.exists(place / "COMPLETED"):
       check_vocabulary(run.config)
       built = _build(data, stop)
@@ -77,7 +75,7 @@ def _build(data: DataConfig, stop: StopSignal) -> bool:
   flags = [f"--gin.{line.replace(' = ', '=', 1)}" for line in bindings]
   doing = f"building the token store {data.store}"
   print(f"{doing} from {data.origin}", flush=True)
-  return child.run("phi1_jax.prepare", flags, stop.noticed, doing)
+  return child.run("phi1_jax.prepare", flags, lambda: stop.received, doing)
 
 
 def batches(store: TokenStore, config: RunConfig, **where: Any) -> Any:

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,65 +48,38 @@ def opened(run: Setup, stop: StopSignal) -> Iterator[Setup]:
     lost = f"error: {run.workdir}: another process goes on with this run"
     with hosts.shared_errors("opening the work directory"):
       if hosts.is_first():
+        if not storage.exists(run.workdir):
+          stack.callback(_remove_if_empty, run.workdir)  # the run may be refused
         lock = storage.Lease(
           run.workdir,
           "training",
           stopping=lambda: stop.received,
           on_lost=lambda: hosts.end(lost, os.EX_TEMPFAIL),
         )
-        if lock.made:  # the run may be refused
-          stack.callback(_remove_if_empty, run.workdir)
         stack.enter_context(lock)
-        if not storage.is_remote(run.workdir):
-          stack.callback(_remove_if_empty, *_make_folders(run.workdir))
+        for name in ("checkpoints", "tensorboard"):
+          stack.callback(_remove_if_empty, run.workdir / name)
       mirror = storage.Mirror(run.workdir, lock)
       if hosts.is_first():
         mirror.fetch("metrics.jsonl", goodput.FILE_NAME, writers.WANDB_ID)
         stack.callback(mirror.upload)
-    _check_shared(run.workdir, lock and lock.token)
+    token = hosts.exchange("the work directory's lock", lock and lock.token)[0]
+    with hosts.shared_errors("sharing the work directory"):
+      deadline = time.monotonic() + SHARED_SECONDS
+      while lease.token(run.workdir) != token:
+        if time.monotonic() > deadline:
+          raise InputError(
+            f"--workdir: host {hosts.index()} has another {storage.full(run.workdir)} "
+            "than host 0; expected a folder on a file system that all hosts share, or "
+            "gs://"
+          )
+        time.sleep(0.1)
     yield dataclasses.replace(run, mirror=mirror, stop_requested=stop.requested)
 
 
-def _make_folders(workdir: AnyPath) -> list[AnyPath]:
-  """Make the folders of a run now, so that no save fails hours later; return them."""
-  folders = [workdir / name for name in ("checkpoints", "tensorboard")]
-  for folder in folders:
-    try:
-      folder.mkdir(exist_ok=True)
-    except OSError as error:
-      raise InputError(
-        f"--workdir: cannot make the folder {folder} ({error.strerror}); name another "
-        "folder"
-      ) from None
-  return folders
-
-
-def _remove_if_empty(*folders: AnyPath) -> None:
-  for folder in folders:
-    with contextlib.suppress(OSError):  # it holds files
-      os.rmdir(folder)
-
-
-def _check_shared(workdir: AnyPath, token: str | None) -> None:
-  """Refuse a work directory that is not the same folder on all hosts.
-
-  Args:
-    workdir: the folder, which host 0 has locked.
-    token: of host 0's lock; ignored on other hosts.
-
-  Raises:
-    InputError: this host, or another one, does not see host 0's lock.
-  """
-  token = hosts.exchange("the work directory's lock", token)[0]
-  with hosts.shared_errors("sharing the work directory"):
-    deadline = time.monotonic() + SHARED_SECONDS
-    while lease.token(workdir) != token:
-      if time.monotonic() > deadline:
-        raise InputError(
-          f"--workdir: host {hosts.index()} has another {storage.full(workdir)} than "
-          "host 0; expected a folder on a file system that all hosts share, or gs://"
-        )
-      time.sleep(0.1)
+def _remove_if_empty(folder: AnyPath) -> None:
+  with contextlib.suppress(OSError):  # it holds files
+    os.rmdir(folder)
 
 
 def use_compilation_cache(run: Setup) -> None:
@@ -117,36 +90,20 @@ def use_compilation_cache(run: Setup) -> None:
     compiler.cache_in(path if absolute else run.workdir / folder)
 
 
-@contextlib.contextmanager
-def described(run: Setup, config: str, store: TokenStore) -> Iterator[None]:
-  """Write config.gin and tokenizer.json; log what has changed since the last start.
-
-  Restores both if an `InputError` refuses the run inside: they belong to the
-  checkpoints in the folder. Host 0 does this alone; all hosts must call it.
-  """
-  before: dict[AnyPath, str] = {}
-  with hosts.shared_errors("writing config.gin"):
-    if hosts.is_first():
-      place = run.workdir / "config.gin"
-      tokens = (store.directory / tokenizer.FILE_NAME).read_text("utf-8")
-      new = {place: config, run.workdir / tokenizer.FILE_NAME: tokens}
-      before |= {path: storage.read_text(path) for path in new if storage.exists(path)}
-      known = values(before.get(place, config))
-      for name, value in values(config).items():
-        if known.get(name) != value:
-          log.warning(
-            "changed since this run was last started: %s = %s (it was %s)",
-            *(name, value, known.get(name, "not there")),
-          )
-      for path, text in new.items():
-        if text != before.get(path):
-          storage.write_text(path, text)
-  try:
-    yield
-  except InputError:
-    for path, text in before.items():
-      storage.write_text(path, text)
-    raise
+def describe(run: Setup, store: TokenStore) -> None:
+  """Write config.gin and tokenizer.json; log what has changed since the last start."""
+  place, config = run.workdir / "config.gin", run.config.text()
+  before = storage.read_text(place) if storage.exists(place) else config
+  known = values(before)
+  for name, value in values(config).items():
+    if known.get(name) != value:
+      log.warning(
+        "changed since this run was last started: %s = %s (it was %s)",
+        *(name, value, known.get(name, "not there")),
+      )
+  storage.write_text(place, config)
+  tokens = (store.directory / tokenizer.FILE_NAME).read_text("utf-8")
+  storage.write_text(run.workdir / tokenizer.FILE_NAME, tokens)
 
 
 def values(text: str) -> dict[str, str]:
@@ -154,7 +111,7 @@ def values(text: str) -> dict[str, str]:
   return dict(line.split(" = ", 1) for line in text.splitlines() if " = " in line)
 
 
-def is_summed_up(run: Setup, config: str) -> bool:
+def is_summed_up(run: Setup) -> bool:
   """Return whether an earlier start did the last step and wrote the summary.
 
   Raises:
@@ -169,7 +126,7 @@ def is_summed_up(run: Setup, config: str) -> bool:
     return False
   if (step, manager.find(run.workdir).name) != (last, str(last)):
     return False
-  before, now = values(storage.read_text(place)), values(config)
+  before, now = values(storage.read_text(place)), values(run.config.text())
   for name in sorted(before.keys() & now.keys()):
     part, _, setting = name.partition(".")
     decides = part in ("Data", "Model", "Optimizer", "Train")
@@ -190,29 +147,26 @@ def sum_up(run: Setup, store: TokenStore, seconds: float) -> str:
     seconds: duration of its last start.
   """
   metrics, checkpoints = run.local / "metrics.jsonl", run.workdir / "checkpoints"
-  kept = storage.names(checkpoints)
-  last: dict[str, Any] = {}
-  held_out: dict[str, float] = {}  # step -> loss, of the checkpoints that are kept
-  rows = writers.read_metrics(metrics)
-  for row in rows:
-    last.update(row)
-    if "eval/loss" in row and str(row["step"]) in kept:
-      held_out[str(row["step"])] = row["eval/loss"]
-  best = min(held_out, key=held_out.__getitem__, default=None)
   parameters = run.config.model.num_parameters()
+  rows = writers.read_metrics(metrics)
+  last: dict[str, Any] = {}
+  for row in rows:
+    last |= row
   if last:
     picture, name = run.local / "loss.png", run.workdir.name
     plot.plot_loss(metrics, picture, name=name, num_parameters=parameters)
+  kept = storage.names(checkpoints)
+  held_out = {step: loss for step, loss in losses(rows) if str(step) in kept}
+  best = min(held_out, key=held_out.__getitem__, default=None)
   spent = goodput.measure(run.local, rows, now=time.time())
-  wall = spent["total_seconds"] if spent else seconds
   summary = {
     **last,
     "parameters": parameters,
     "flops_per_token": run.flops_per_token,
-    "wall_seconds": wall,
+    "wall_seconds": spent["total_seconds"] if spent else seconds,
     "last_start_seconds": seconds,
     "goodput": spent,
-    "best_checkpoint": best and str(checkpoints / best),
+    "best_checkpoint": None if best is None else str(checkpoints / str(best)),
     "store": store.digest,
     "devices": jax.device_count(),
     "device_kind": jax.devices()[0].device_kind,
@@ -221,16 +175,22 @@ def sum_up(run: Setup, store: TokenStore, seconds: float) -> str:
     "python": sys.version.split()[0],
   }
   writers.write_summary(run.workdir / SUMMARY, summary)
-  losses = {"loss": last.get("loss"), "held out": last.get("eval/loss")}
-  shown = [f"{name} {loss:.4f}" for name, loss in losses.items() if loss is not None]
+  named = {"loss": last.get("loss"), "held out": last.get("eval/loss")}
+  shown = [f"{name} {loss:.4f}" for name, loss in named.items() if loss is not None]
   shown.append(f"{seconds:.0f} s")
   if spent and spent["starts"] > 1:
     shown.append(f"goodput {spent['goodput']:.1%} over {spent['starts']} starts")
   files = f"{run.workdir}/loss.png and {run.workdir}/{SUMMARY}"
   text = f"done: {', '.join(shown)}; see {files}"
-  if best and len(held_out) > 1:
+  if best is not None and len(held_out) > 1:
     text += (
       f"\nlowest held-out loss of the kept checkpoints: {held_out[best]:.4f}, "
-      f"{checkpoints / best}"
+      f"{summary['best_checkpoint']}"
     )
   return text
+
+
+def losses(rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
+  """Return (step, held-out loss) of each evaluation whose loss is finite."""
+  found = ((row["step"], row.get("eval/loss")) for row in rows)
+  return [(step, loss) for step, loss in found if loss is not None]

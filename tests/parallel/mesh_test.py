@@ -211,8 +211,6 @@ def test_rows_of_a_host_whose_devices_lie_apart(monkeypatch):
 def test_one_host_meets_nobody():
   assert (hosts.index(), hosts.count(), hosts.is_first()) == (0, 1, True)
   assert hosts.exchange("a", {"b": 1}) == [{"b": 1}]
-  hosts.post("stop")
-  assert not hosts.posted("stop")
   with pytest.raises(InputError, match=r"^mine$"), hosts.shared_errors("a"):
     raise InputError("mine")
 

@@ -231,7 +231,7 @@ def test_held_out_loss_is_the_mean_over_the_store(tiny, store, monkeypatch):
 def test_nothing_held_out(tiny, store, caplog, monkeypatch):
   monkeypatch.setattr(type(store), "stream", lambda *_: ())
   assert dict(hooks.held_out_loss(tiny(), store).run(0, None)) == {}
-  assert "no held-out text" in caplog.text
+  assert "no held-out target" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_another_version_of_the_grammar_is_said(tiny, caplog):
 def test_other_exercises_of_the_grammar_are_another_store(tiny, tmp_path):
   built = {"name": grammar.NAME, "version": str(grammar.VERSION), "exercises": 300}
   stores.check_current(store_of(**built), tiny(data={"grammar_exercises": 300}))
-  with pytest.raises(InputError, match=r"300 exercises, expected .*=400"):
+  with pytest.raises(InputError, match=r"grammar_exercises = 300, expected 400"):
     stores.check_current(store_of(**built), tiny(data={"grammar_exercises": 400}))
   # Tasks that a module registers have numbers of their own.
   other = {"grammar_exercises": 400, "modules": ("json",)}
@@ -47,7 +47,7 @@ def test_other_exercises_of_the_grammar_are_another_store(tiny, tmp_path):
   table = tmp_path / "mine.toml"
   table.write_text("")
   own = {"grammar_exercises": 300, "grammar_tables": (str(table),)}
-  with pytest.raises(InputError, match="other tables"):
+  with pytest.raises(InputError, match="tables with digest"):
     stores.check_current(store_of(**built), tiny(data=own))
 
 
@@ -60,14 +60,12 @@ def test_another_content_of_a_curated_set_is_another_store(tiny, tmp_path):
   stores.check_current(store, setup)
   publish(tmp_path / "other", "1.9.0", "b")
   other = tiny(data={"curated_directory": str(tmp_path / "other")})
-  with pytest.raises(InputError, match=r"exercises 1\.9\.0, now .* with other content"):
+  with pytest.raises(InputError, match=r"\('1\.9\.0', 'a'\), .*\('1\.9\.0', 'b'\)"):
     stores.check_current(store, other)
   publish(tmp_path / "sets", "1.11.0.bak", "b")
   stores.check_current(store, setup)
   publish(tmp_path / "sets", "1.10.0", "b")
-  with pytest.raises(
-    InputError, match=r"built from exercises 1\.9\.0, .* is 1\.10\.0;"
-  ):
+  with pytest.raises(InputError, match=r"exercises of .*'1\.9\.0', .*'1\.10\.0'"):
     stores.check_current(store, setup)
   # A run that goes on keeps its store.
   (setup.workdir / "checkpoints" / "4").mkdir(parents=True)
@@ -102,13 +100,13 @@ def test_files_that_changed_after_the_build(tiny, tmp_path):
   stores.check_current(store, tiny(data=data))
   files[0].write_text("other\n")
   os.utime(files[0], (later, later))
-  with pytest.raises(InputError, match="some have changed since"):
+  with pytest.raises(InputError, match=r"Data\.files = .*sha256"):
     stores.check_current(store, tiny(data=data))
   # As after `cp -p` of an older file of the same size.
   done = files[0].stat().st_ctime
   os.utime(files[0], (done - 100, done - 100))
   os.utime(tmp_path / "store" / "COMPLETED", (done - 50, done - 50))
-  with pytest.raises(InputError, match="some have changed since"):
+  with pytest.raises(InputError, match=r"Data\.files = .*sha256"):
     stores.check_current(store, tiny(data=data))
 
 
@@ -128,14 +126,13 @@ def test_a_finished_run_is_done_unless_its_result_would_be_another(tiny):
   for name in ("state", "meta"):
     (step / name).mkdir(parents=True)
   (setup.workdir / "summary.json").write_text(json.dumps({"step": last}))
-  config = "Train.seed = 0\nTrain.log_every = 5\n"
-  assert not workdir.is_summed_up(setup, config)  # it has no config.gin
-  (setup.workdir / "config.gin").write_text(config)
-  assert workdir.is_summed_up(setup, config.replace("5", "6"))
+  assert not workdir.is_summed_up(setup)  # it has no config.gin
+  (setup.workdir / "config.gin").write_text(setup.config.text())
+  assert workdir.is_summed_up(tiny(setup.workdir, train={"log_every": 5}))
   with pytest.raises(InputError, match=r"finished, with Train\.seed = 0; got 1"):
-    workdir.is_summed_up(setup, config.replace("0", "1"))
+    workdir.is_summed_up(tiny(setup.workdir, train={"seed": 1}))
   step.rename(step.with_name("1"))  # the last checkpoint is gone
-  assert not workdir.is_summed_up(setup, config)
+  assert not workdir.is_summed_up(setup)
 
 
 def test_a_refused_run_leaves_no_folder(tiny, tmp_path):
