@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -121,15 +122,16 @@ def test_two_slices_that_are_not_there(machines):
 def test_simulated_gpus(tiny):
   text, log = run(tiny, "--topology=h100-4x2")
   assert "attention: xla (cpu, 256" in log
-  for line in (
-    "8 x NVIDIA H100 80GB HBM3 on 2 nodes, simulated",
-    "data 2 x fsdp 4 x tensor 1",
-    "attention flash (here xla)",
-    "of which JAX may use 60.0 (JAX's default",
-  ):
-    assert line in text
-  crossing = [line for line in text.splitlines() if line.endswith("across nodes")]
-  assert {line.split()[0] for line in crossing} == {"all-reduce"}
+  lines = dict(line.split("  ", 1) for line in text.splitlines() if "  " in line)
+  shown = {name: value.strip() for name, value in lines.items()}
+  assert (shown["devices"], shown["slices"]) == ("8", "2")
+  assert shown["mesh"] == "data 2; fsdp 4; tensor 1"
+  assert (shown["attention"], shown["usable gib"]) == ("flash", "60")
+  assert shown["usable because"].startswith("JAX's default")
+  assert "CPU devices simulate it: memory is an upper bound" in text
+  assert re.fullmatch(
+    r"all-reduce \d+ times, [\d.]+ GiB", shown["collectives across slices"]
+  )
 
 
 @pytest.mark.parametrize(

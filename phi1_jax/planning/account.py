@@ -71,12 +71,12 @@ def fields(
   shards = run.mesh.shape["data"] * run.mesh.shape["fsdp"]
   size = train.batch_size // shards // run.accumulation_steps
   try:
-    program = _of_program(traced, run.mesh.devices, machine)
+    compiled, memory = _compile(traced, run.mesh.devices, machine)
   except InputError as error:
     raise InputError(
       f"{machine.name}, {size} sequences per device, remat {model.remat}: {error}"
     ) from None
-  found = {
+  return {
     "topology": machine.name,
     "device_kind": machine.kind,
     "devices": machine.num_devices,
@@ -91,11 +91,31 @@ def fields(
     "attention": _attention(run, machine),
     "head_chunks": train.head_chunks,
     "flops_per_step": run.flops_per_token * train.tokens_per_step,
-    **program,
+    **memory,
+    **_work(run, machine, hlo_text=compiled.as_text() or "", jaxpr=traced.jaxpr),
     "compile_seconds": time.perf_counter() - started,
   }
-  if bound := found["bound_seconds"]:
-    speed = train.tokens_per_step / bound / machine.num_devices
+
+
+def _work(run: Any, machine: Topology, *, hlo_text: str, jaxpr: Any) -> dict[str, Any]:
+  """Return the fields for what a step computes and moves, and bounds on its speed."""
+  # Simulated nodes follow one another in the mesh.
+  per_slice, places = machine.num_devices // machine.slices, run.mesh.devices.flat
+  slices = [getattr(x, "slice_index", n // per_slice) for n, x in enumerate(places)]
+  moved, executed = hlo.traffic(hlo_text, slices), flops.count(jaxpr)
+  limits = bounds(machine, executed, moved)
+  bound = max(limits.values(), default=None)
+  found = {
+    "executed_flops": executed,
+    "hbm_traffic_gib": None if machine.simulated else moved.hbm_bytes / GIB,
+    "collectives": hlo.added(moved.inside, moved.across),
+    "collectives_inside_slice": moved.inside,
+    "collectives_across_slices": moved.across,
+    "bound_seconds": bound,
+    "bounds": limits,
+  }
+  if bound:
+    speed = run.config.train.tokens_per_step / bound / machine.num_devices
     peak = throughput.DEVICES[machine.kind].peak_flops
     found["bound_tokens_per_second_per_device"] = speed
     found["bound_mfu"] = speed * run.flops_per_token / peak
@@ -119,10 +139,10 @@ def _attention(run: Any, machine: Topology) -> str:
   return attention.choose(case)
 
 
-def _of_program(
+def _compile(
   traced: jax.stages.Traced, devices: Any, machine: Topology
-) -> dict[str, Any]:
-  """Compile a program for an array of devices; return what it needs and moves."""
+) -> tuple[jax.stages.Compiled, dict[str, Any]]:
+  """Compile a program for an array of devices; return it and the memory it needs."""
   options = compiler.options(devices.flat[0].platform, devices.size)
   try:
     compiled = traced.lower().compile(options)
@@ -140,27 +160,13 @@ def _of_program(
       f"{total:.1f} GiB exceed the {usable:.0f} GiB that a program may use of the "
       f"{hbm:.0f} of one {machine.kind}{f' ({why})' if why else ''}; {_ADVICE}"
     )
-  # Simulated nodes follow one another in the mesh.
-  size = machine.num_devices // machine.slices
-  places = enumerate(devices.flat)
-  slices = [getattr(device, "slice_index", n // size) for n, device in places]
-  executed = flops.count(traced.jaxpr)
-  moved = hlo.traffic(compiled.as_text() or "", slices)
-  limits = bounds(machine, executed, moved)
-  return {
+  return compiled, {
     "argument_gib": argument / GIB,
     "temporary_gib": temporary / GIB,
     "total_gib": total,
     "hbm_gib": hbm,
     "usable_gib": usable,
     "usable_because": why,
-    "executed_flops": executed,
-    "hbm_traffic_gib": None if machine.simulated else moved.hbm_bytes / GIB,
-    "collectives": hlo.added(moved.inside, moved.across),
-    "collectives_inside_slice": hlo.added(moved.inside),
-    "collectives_across_slices": hlo.added(moved.across),
-    "bound_seconds": max(limits.values(), default=None),
-    "bounds": limits,
   }
 
 
@@ -181,10 +187,7 @@ def bounds(
   found = {"compute": executed_flops / (machine.num_devices * device.peak_flops)}
   if machine.simulated:
     return found
-  inside, across = (
-    sum(each["bytes"] for each in part.values())
-    for part in (moved.inside, moved.across)
-  )
+  inside, across = (sum(each["bytes"] for each in part.values()) for part in moved[1:])
   found["memory"] = moved.hbm_bytes / device.hbm_bytes_per_second
   found["links"] = inside / device.link_bytes_per_second
   if across and machine.kind in _DCN:

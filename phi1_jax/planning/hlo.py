@@ -6,10 +6,10 @@ reads its operands and writes its results once, reads only the slice of an array
 slices, and arrays in on-chip memory are not counted.
 """
 
-import dataclasses
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,7 @@ _SLICES = ("dynamic-slice", "gather", "slice")
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
+_NAME = re.compile(r"%([\w.\-]+)")
 _OPCODE = re.compile(r" ([a-z][\w\-]*)\(")
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?")
 _CALLED = re.compile(
@@ -46,8 +47,7 @@ _CALLED = re.compile(
 Collectives = dict[str, dict[str, float]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Traffic:
+class Traffic(NamedTuple):
   """What one device moves while a program runs once.
 
   A ring over several devices of each slice sends only part of its bytes across slices;
@@ -59,8 +59,7 @@ class Traffic:
   across: Collectives  # across slices or nodes
 
 
-@dataclasses.dataclass(frozen=True)
-class _Instruction:
+class _Instruction(NamedTuple):
   name: str
   opcode: str
   shape: str
@@ -68,10 +67,10 @@ class _Instruction:
   inputs: tuple[str, ...]  # shapes of the operands
   rest: str
 
-  def called(self) -> Iterator[str]:
-    """The computations that it names."""
-    for match in _CALLED.finditer(self.rest):
-      yield from re.findall(r"%([\w.\-]+)", match[1])
+  def called(self) -> list[str]:
+    """Return the computations that it names."""
+    names = " ".join(match[1] for match in _CALLED.finditer(self.rest))
+    return _NAME.findall(names)
 
 
 _Computations = dict[str, list[_Instruction]]
@@ -92,7 +91,9 @@ def traffic(text: str, slices: Sequence[int]) -> Traffic:
   # In a program for several TPU slices, groups are of devices of one slice.
   several = len(set(slices))
   places = [0] * len(slices) if "_xla_megascale" in text else slices
-  for name, times, fused in _runs(computations, entry):
+  waiting = [(entry, 1, False)]  # computation, how often it runs, whether in a fusion
+  while waiting:
+    name, times, fused = waiting.pop()
     for item in computations[name]:
       if sent := _sent(item, name, places, several):
         channel = re.search(r"channel_id=\d+", item.rest)
@@ -100,8 +101,12 @@ def traffic(text: str, slices: Sequence[int]) -> Traffic:
         found[key] = min(times, found.get(key, (times, 0, 0))[0]), sent[1], sent[2]
       if not fused and item.opcode not in _FREE:
         hbm += times * _moved(item, computations)
+      inner = fused or item.opcode not in ("while", "conditional", "call")
+      turns = times * _turns(item, computations)
+      called = (called for called in item.called() if called in computations)
+      waiting += [(each, turns, inner) for each in called]
   inside, across = {}, {}
-  for (kind, _), (times, near, far) in found.items():
+  for (kind, _), (times, near, far) in sorted(found.items()):
     _add(across if far else inside, kind, times, times * (far or near))
     if near and far:
       _add(inside, kind, 0, times * near)
@@ -111,9 +116,11 @@ def traffic(text: str, slices: Sequence[int]) -> Traffic:
 def added(*parts: Collectives) -> Collectives:
   """Return the sum of collectives, sorted by kind."""
   total: Collectives = {}
-  for kind, entry in (item for part in parts for item in part.items()):
+  for kind, entry in sorted(
+    (item for part in parts for item in part.items()), key=lambda item: item[0]
+  ):
     _add(total, kind, entry["count"], entry["bytes"])
-  return dict(sorted(total.items()))
+  return total
 
 
 def _add(total: Collectives, kind: str, count: float, sent: float) -> None:
@@ -130,90 +137,72 @@ def _parse(text: str) -> tuple[_Computations, str]:
     if header := _COMPUTATION.match(line):
       current, shapes = computations.setdefault(header[2], []), {}
       entry = header[2] if header[1] else entry
-    elif found := _INSTRUCTION.match(line):
-      name, rest = found.groups()
-      if opcode := _OPCODE.search(rest):
-        shape, after = rest[: opcode.start()], rest[opcode.end() - 1 :]
-        operands = tuple(re.findall(r"%([\w.\-]+)", after[: after.find(")")]))
-        inputs = tuple(shapes[operand] for operand in operands if operand in shapes)
-        shapes[name] = shape
-        current.append(_Instruction(name, opcode[1], shape, operands, inputs, after))
+    elif (found := _INSTRUCTION.match(line)) and (opcode := _OPCODE.search(found[2])):
+      name, shape, rest = found[1], found[2][: opcode.start()], found[2][opcode.end() :]
+      operands = tuple(_NAME.findall(rest[: rest.find(")")]))
+      inputs = tuple(shapes[operand] for operand in operands if operand in shapes)
+      shapes[name] = shape
+      current.append(_Instruction(name, opcode[1], shape, operands, inputs, rest))
   return computations, entry
 
 
-def _runs(computations, entry) -> Iterator[tuple[str, int, bool]]:
-  """Yield (computation, how often it runs, whether it is inside a fusion)."""
-  waiting = [(entry, 1, False)]
-  while waiting:
-    name, times, fused = waiting.pop()
-    yield name, times, fused
-    for instruction in computations[name]:
-      turns = _turns(instruction, computations)
-      inside = fused or instruction.opcode not in ("while", "conditional", "call")
-      for called in instruction.called():
-        if called in computations:
-          waiting.append((called, times * turns, inside))
-
-
-def _turns(instruction: _Instruction, computations) -> int:
+def _turns(instruction: _Instruction, computations: _Computations) -> int:
   """Return a loop's turns: the bound of its counter, which starts at 0."""
   if instruction.opcode != "while":
     return 1
   if known := re.search(r'known_trip_count":\{"n":"(\d+)"', instruction.rest):
     return int(known[1])
   condition = re.search(r"condition=%?([\w.\-]+)", instruction.rest)
-  bounds = [1]
-  for item in computations.get(condition[1], ()) if condition else ():
-    if item.opcode == "constant" and (number := re.match(r"\((\d+)\)", item.rest)):
-      bounds.append(int(number[1]))
-  return max(bounds)
+  items = computations.get(condition[1], []) if condition else []
+  bounds = (re.match(r"\d+\)", x.rest) for x in items if x.opcode == "constant")
+  return max([1, *(int(bound[0][:-1]) for bound in bounds if bound)])
 
 
 def _moved(item: _Instruction, computations: _Computations) -> float:
   """Return the bytes that an instruction reads from and writes to memory."""
-  opcode = item.opcode
+  opcode, arrays = item.opcode, _arrays(item.shape)
   if opcode.endswith(("-done", "-update")):
     return 0.0  # its start has been counted
   if opcode in ("send", "recv"):  # (array, context, token), from or to the host
-    return sum(_arrays(item.shape)[:1])
+    return arrays[0]
   if opcode == "copy-start":  # (to, from, context)
-    return sum(_arrays(item.shape)[:2])
+    return sum(arrays[:2])
   if opcode == "slice-start":  # (from, to, context); it reads as much as it writes
-    return _arrays(item.shape, everywhere=True)[1] + _arrays(item.shape)[1]
+    return _arrays(item.shape, everywhere=True)[1] + arrays[1]
   if opcode in _SLICES:
-    return 2.0 * _bytes(item.shape)
+    return 2.0 * sum(arrays)
+  inputs = [sum(_arrays(shape)) for shape in item.inputs]
   if opcode == "dynamic-update-slice":
-    return 2.0 * _bytes(item.inputs[1])
+    return 2.0 * inputs[1]
   if opcode != "fusion":
-    return _bytes(item.shape) + sum(map(_bytes, item.inputs))
-  body = computations.get(next(item.called(), ""), [])
-  # Of an array that it updates in place, a fusion writes the update.
-  written = _bytes(item.shape) - sum(
-    _bytes(update.shape) * (1 - _elements(update.inputs[1]) / _elements(update.shape))
-    for update in body
-    if update.opcode == "dynamic-update-slice"
-  )
-  return max(written, 0.0) + sum(
-    min(_bytes(shape), _read(number, body)) for number, shape in enumerate(item.inputs)
-  )
+    return sum(arrays) + sum(inputs)
+  body = computations.get(next(iter(item.called()), ""), [])
+  written = sum(arrays)
+  for update in body:  # of an array that it updates in place, it writes the update
+    if update.opcode == "dynamic-update-slice":
+      part, whole = (
+        sum(_arrays(shape, everywhere=True))
+        for shape in (update.inputs[1], update.shape)
+      )
+      written -= sum(_arrays(update.shape)) * (1 - part / whole)
+  read = (min(size, _read(number, body)) for number, size in enumerate(inputs))
+  return max(written, 0.0) + sum(read)
 
 
 def _read(number: int, body: list[_Instruction]) -> float:
   """Return the bytes of slices that a fusion reads of an operand; infinity for all."""
-  names = {
-    item.name
-    for item in body
-    if item.opcode == "parameter" and item.rest.startswith(f"({number})")
-  }
-  total = 0.0
+  names, total = set(), 0.0
   for item in body:
-    if item.opcode in ("bitcast", "copy") and names & set(item.operands):
+    ours = names & set(item.operands)
+    is_operand = item.opcode == "parameter" and item.rest.startswith(f"{number})")
+    if is_operand or (ours and item.opcode in ("bitcast", "copy")):
       names.add(item.name)
-    elif names & set(item.operands):
-      if item.opcode in _SLICES:
-        total += _bytes(item.shape)
-      elif item.opcode != "dynamic-update-slice" or item.operands[0] not in names:
-        return math.inf
+    elif ours and item.opcode in _SLICES:
+      total += sum(_arrays(item.shape))
+    elif ours and (
+      item.opcode != "dynamic-update-slice" or item.operands[0] not in names
+    ):
+      return math.inf
   return total
 
 
@@ -278,25 +267,11 @@ def _ids(text: str) -> np.ndarray:
   return ids.transpose([int(axis) for axis in iota[2].split(",")]) if iota[2] else ids
 
 
-def _bytes(shape: str) -> float:
-  """Return the bytes in main memory of all arrays in a shape."""
-  return sum(_arrays(shape))
-
-
 def _arrays(shape: str, *, everywhere: bool = False) -> list[float]:
   """Return the bytes of each array; 0 for those on chip (memory space S(n))."""
   sizes = []
   for dtype, dims, layout in _ARRAY.findall(shape):
     bits = _BITS.get(dtype) or int(re.sub(r"\D.*", "", dtype[1:]) or 0)
-    on_chip = not everywhere and "S(" in layout
-    sizes.append(0.0 if on_chip else bits / 8 * _product(dims))
+    count = math.prod(int(size) for size in dims.split(",") if size)
+    sizes.append(0.0 if "S(" in layout and not everywhere else bits / 8 * count)
   return sizes
-
-
-def _elements(shape: str) -> int:
-  found = _ARRAY.search(shape)
-  return _product(found[2]) if found else 0
-
-
-def _product(dims: str) -> int:
-  return math.prod(int(size) for size in dims.split(",") if size)

@@ -7,59 +7,28 @@ from phi1_jax.planning.account import GIB
 
 
 def text(found: Mapping[str, Any]) -> str:
-  """Return the fields as text, one aligned line each."""
-  simulated, several = found["simulated"], found["slices"] > 1
-  unit = "node" if simulated else "slice"
-  machine = "{topology}: {devices} x {device_kind}"
-  if several:
-    machine += f" on {{slices}} {unit}s"
-  if simulated:
-    machine += ", simulated by the CPU: memory is an upper bound"
-  step = "{sequences_per_device} sequences a device, {accumulation_steps} times; "
-  step += "remat {remat}, attention {attention}"
-  if simulated and found["attention"] != "xla":
-    step += " (here xla)"
-  memory = "{total_gib:.2f} GiB a device: arguments {argument_gib:.2f}, "
-  memory += "temporary {temporary_gib:.2f}"
-  if found["hbm_gib"]:
-    memory += "; of {hbm_gib:.0f}"
-  if found["usable_because"]:
-    memory += ", of which JAX may use {usable_gib:.1f} ({usable_because})"
-  executed = found["executed_flops"] / found["flops_per_step"]
-  lines = {
-    "machine": machine,
-    "mesh": " x ".join(f"{axis} {size}" for axis, size in found["mesh"].items()),
-    "step": f"{step}, head in {found['head_chunks'] or 1} chunks",
-    "memory": memory,
-    "FLOPs": "{flops_per_step:.4g} a step by formula; it executes "
-    f"{executed:.2f} times as many",
-  }
-  if found["hbm_traffic_gib"]:
-    lines["traffic"] = "{hbm_traffic_gib:.1f} GiB through each device's memory"
-  shown = [f"{name:<13}{line.format(**found)}" for name, line in lines.items()]
-  places = {"inside_slice": f"inside a {unit}", "across_slices": f"across {unit}s"}
-  for name, place in places.items():
-    shown += [
-      f"{kind:<19}{item['count']:,} times, {item['bytes'] / GIB:.3f} GiB from each "
-      f"device" + (f", {place}" if several else "")
-      for kind, item in found[f"collectives_{name}"].items()
-    ]
-  if found["bounds"]:
-    shown.append(f"{'bound':<13}{_bound(found)}")
-  return "\n".join([*shown, f"compiled in  {found['compile_seconds']:.1f} s"])
+  """Return the fields as text, one aligned line each, and what to know about them."""
+  shown = {name: value for name, value in found.items() if value not in (None, "", {})}
+  lines = [f"{name.replace('_', ' '):<36}{_value(x)}" for name, x in shown.items()]
+  if found["simulated"]:
+    lines.append(
+      "CPU devices simulate it: memory is an upper bound, with xla attention"
+    )
+  if bounds := found["bounds"]:
+    known = ", ".join(bounds)
+    lines.append(f"a step takes at least that long: a bound by {known}, no measurement")
+    if found["slices"] > 1 and "dcn" not in bounds:
+      lines.append("without the network across slices or nodes: no bandwidth is known")
+  return "\n".join(lines)
 
 
-def _bound(found: Mapping[str, Any]) -> str:
-  bounds = found["bounds"]
-  parts = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in bounds.items())
-  without = "; of FLOPs alone" if found["simulated"] else ""
-  if found["slices"] > 1 and not found["simulated"] and "dcn" not in bounds:
-    without = "; without the network across slices, whose bandwidth is not published"
-  return (
-    f"a step takes at least {found['bound_seconds']:.3g} s ({parts}): at most "
-    f"{found['bound_tokens_per_second_per_device']:,.0f} tokens/s a device, "
-    f"MFU {found['bound_mfu']:.0%}. A bound, not a measurement{without}"
-  )
+def _value(value: Any) -> str:
+  """Return a field as text; a collective as its number and GiB from each device."""
+  if isinstance(value, Mapping) and "bytes" in value:
+    return f"{value['count']:,} times, {value['bytes'] / GIB:.3f} GiB"
+  if isinstance(value, Mapping):
+    return "; ".join(f"{name} {_value(item)}" for name, item in value.items())
+  return f"{value:,.4g}" if isinstance(value, float) else str(value)
 
 
 COLUMNS = (

@@ -99,30 +99,25 @@ def parse(name: str) -> Topology:
   chip, layout, layouts, count, counts = found.groups() if found else ("",) * 5
   chip = "v5e" if chip == "v5litepod" else chip
   size, slices = count or layout, int(layouts or counts or 1)
-  if chip in _GPUS and size.isdigit() and int(size) and slices:
-    return Topology(name, chip, _GPUS[chip], (int(size),), slices)
-  if chip not in _TPUS:
+  grid: tuple[int, ...] = tuple(map(int, filter(None, size.split("x"))))
+  if chip in _GPUS and len(grid) == 1 and grid[0] and slices:
+    return Topology(name, chip, _GPUS[chip], grid, slices)
+  tpu = _TPUS.get(chip)
+  if tpu and count:
+    grid = _grid(grid[0], tpu)
+  if not tpu or len(grid) not in (2, tpu.dims) or not all((*grid, slices)):
     raise InputError(
       f"--topology: got {name!r}, expected one of {', '.join([*_TPUS, *_GPUS])} and a "
-      "size: v5e:4x4, v4-8, v5e-16x2 (two slices), h100-8x2 (two nodes) or cpu-8"
+      "size: v5e:4x4 or v4:2x2x4 (chips), v5e-16 (chips) or v4-8 (cores; also v2, v3, "
+      "v5p) with a power of two, h100-8, cpu-8; v5e-16x2 are two slices or nodes"
     )
-  tpu = _TPUS[chip]
-  grid = _grid(count, tpu) if count else tuple(int(part) for part in layout.split("x"))
-  if len(grid) not in (2, tpu.dims) or not all((*grid, slices)):
-    shape = "x".join("ABC"[: tpu.dims])
-    raise InputError(
-      f"--topology: got {name!r}, expected {chip}:{shape}, or {chip}-N with N "
-      f"{'cores' if tpu.cores else 'chips'}, a power of two from {1 + tpu.cores} on; "
-      f"several slices are {chip}:{shape}:SLICES or {chip}-NxSLICES"
-    )
-  grid += (1,) * (tpu.dims - len(grid))
-  return Topology(name, chip, tpu.kind, grid, slices)
+  return Topology(name, chip, tpu.kind, grid + (1,) * (tpu.dims - len(grid)), slices)
 
 
-def _grid(count: str, tpu: _TPU) -> tuple[int, ...]:
+def _grid(count: int, tpu: _TPU) -> tuple[int, ...]:
   """Return the squarest layout of a power of two, longer dims last, or ()."""
-  chips, odd = divmod(int(count), 1 + tpu.cores)
-  if odd or not chips or chips & (chips - 1):
+  chips, odd = divmod(count, 1 + tpu.cores)
+  if odd or chips.bit_count() != 1:
     return ()
   doublings = chips.bit_length() - 1
   dims = 2 if doublings < 3 else tpu.dims

@@ -40,18 +40,11 @@ def test_names(name, kind, grid, slices, devices):
 
 
 @pytest.mark.parametrize(
-  ("name", "message"),
-  [
-    ("v7-8", "got 'v7-8', expected one of v2, v3"),
-    ("v5e-12", "expected v5e:AxB, or v5e-N with N chips, a power of two from 1 on"),
-    ("v4-1", "expected v4:AxBxC, or v4-N with N cores, a power of two from 2 on"),
-    ("v5e:2x2x2", "expected v5e:AxB"),
-    ("v5e-16x0", "v5e:AxB:SLICES or v5e-NxSLICES"),
-    ("h100-8x0", "got 'h100-8x0'"),
-  ],
+  "name",
+  ["v7-8", "v5e-12", "v4-1", "v5e:2x2x2", "v5e-16x0", "h100-8x0", "h100:2x2", "x"],
 )
-def test_refused_names(name, message):
-  with pytest.raises(InputError, match=message):
+def test_refused_names(name):
+  with pytest.raises(InputError, match=f"got '{name}', expected one of v2, v3"):
     topology.parse(name)
 
 
