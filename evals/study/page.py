@@ -8,8 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from evals import report
-from evals.study import arms
-from evals.study.arms import FULL, THINNED
+from evals.study.config import FULL, TEXTS, THINNED, pruned
 
 FILE = "study.html"
 _STYLE: Any = {
@@ -52,10 +51,10 @@ def render(data: Mapping[str, Any]) -> str:
     sizes=sizes,
     of_size=of_size,
     scores={arm["name"]: arm["scores"] for arm in of_size[sizes[0]]},
-    texts=list(arms.TEXTS),
+    texts=list(TEXTS),
     full=FULL,
     thinned=THINNED,
-    strict=arms.pruned(min(data["config"]["taus"])),
+    strict=pruned(min(data["config"]["taus"])),
     runs=runs,
     kinds=sorted({kind for run in runs for kind in run["loss"]} - {"all"}),
     far=list(far),

@@ -13,9 +13,8 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from evals.study import arms, materials
-from evals.study.arms import Arm
-from evals.study.config import StudyConfig
+from evals.study import materials
+from evals.study.config import FULL, Arm, StudyConfig, arms
 from evals.study.graph import Step
 
 # Published set -> the folders of `curate/` that it is made of, if it is more than one.
@@ -43,7 +42,7 @@ _STORE_SECONDS = 20
 _STEP_SECONDS = 0.039  # of a training
 _JUDGING_SECONDS = {True: 80, False: 40}  # of a main arm, of a control
 # The arms of the figure, which are judged on HumanEval and MBPP too.
-_BENCHMARKED = ("raw", "textbooks", arms.FULL)
+_BENCHMARKED = ("raw", "textbooks", FULL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Run:
 
 def runs(config: StudyConfig) -> list[Run]:
   """Return every training of a study, seed after seed."""
-  found = arms.arms(config.taus)
+  found = arms(config.taus)
   return [
     Run(arm, size, seed)
     for seed in config.seeds
@@ -102,7 +101,7 @@ class Plan:
     trained = [list(self._train(run)) for run in trainings]
     # The trainings that others start from come first, so that no core waits for them.
     first, *others = [step for steps in trained for step in steps[:-1]]
-    sets = dict.fromkeys(filter(None, (a.exercises for a in arms.arms(config.taus))))
+    sets = dict.fromkeys(filter(None, (a.exercises for a in arms(config.taus))))
     return [
       self._function("ruler", materials.test_problems),
       self._function("pool", materials.pool),

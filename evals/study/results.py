@@ -34,9 +34,8 @@ from pathlib import Path
 from typing import Any
 
 from evals import judge, loss, prompts, score, summary, task_sets, workdir
-from evals.study import arms, graph, materials
-from evals.study.arms import FULL, THINNED
-from evals.study.config import StudyConfig
+from evals.study import graph, materials
+from evals.study.config import FULL, TEXTS, THINNED, StudyConfig, pruned
 from evals.study.plan import Run, runs
 from phi1_jax import storage
 from phi1_jax.curation import folder as folders
@@ -48,7 +47,7 @@ _ENDS = ("value", "low", "high")
 # Pairs of arms that the paper's claim and the controls are about: b against a. More
 # pairs measure the cost of pruning, and how much of it is size alone.
 _PAIRS = (
-  *((text, f"{text}_exercises") for text in arms.TEXTS),
+  *((text, f"{text}_exercises") for text in TEXTS),
   ("raw_exercises", "filtered_exercises"),
   *((a, FULL) for a in ("raw_exercises", "filtered_exercises", "exercises_alone")),
   *((a, FULL) for a in ("shuffled", "wrong", "few")),
@@ -200,10 +199,10 @@ def _share(correct: Mapping[str, Sequence[bool]]) -> dict[str, Any] | None:
 
 def _comparisons(of_arm: _OfArm, taus: Sequence[float]) -> list[dict[str, Any]]:
   """Return paired tests of `_PAIRS`, and about pruning, on every tier."""
-  pruned = [(arms.pruned(tau), FULL) for tau in taus]
-  size_alone = (THINNED, FULL), (arms.pruned(min(taus)), THINNED)
+  by_tau = [(pruned(tau), FULL) for tau in taus]
+  size_alone = (THINNED, FULL), (pruned(min(taus)), THINNED)
   rows = []
-  for a, b in (*_PAIRS, *pruned, *size_alone):
+  for a, b in (*_PAIRS, *by_tau, *size_alone):
     for name in materials.TIERS:
       both = [_samples(of_arm(arm), name) for arm in (a, b)]
       compared = dataclasses.asdict(score.compare_trainings(*both))
@@ -220,7 +219,7 @@ def _pruning(folder: Path, of_arm: _OfArm) -> list[dict[str, Any]]:
   found = storage.read_json(folder / "curate" / "pruned" / "study.json")["rows"]
   strictest, rows = min(row["tau"] for row in found), []
   for row in sorted(found, key=lambda row: -row["tau"]):
-    arm = arms.pruned(row["tau"])
+    arm = pruned(row["tau"])
     files = {Path(path).name: each for path, each in row["benchmarks"].items()}
     similar = set(files[materials.PROBLEMS]["similar"])
     wanted = {"before": FULL, "after": arm}

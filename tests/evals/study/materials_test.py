@@ -7,7 +7,7 @@ import json
 import pytest
 
 from evals import task_sets
-from evals.study import materials, variants
+from evals.study import materials
 from evals.study.config import StudyConfig
 from phi1_jax import InputError
 from phi1_jax.curation import folder as folders
@@ -53,12 +53,12 @@ def _runs(document):
   """Runs the function of an exercise on the number 3."""
   namespace = {}
   exec(document.text, namespace)
-  namespace[variants.parts(document.text).head.split("(")[0].removeprefix("def ")](3)
+  namespace[materials.parts(document.text).head.split("(")[0].removeprefix("def ")](3)
 
 
 def test_problems_are_copied_and_judge(tmp_path):
   # The nearest docstring's body, with the arguments renamed.
-  rows = variants.copied([_document(OTHER), _document(TEXT)], [PROBLEM])
+  rows = materials.copied([_document(OTHER), _document(TEXT)], [PROBLEM])
   assert rows == [{"task_id": "T/0", "completion": "    return 2 * count\n"}]
   exec("\n".join([STUB + rows[0]["completion"], *TESTS]), {})
   path = tmp_path / "ruler.jsonl"
@@ -105,7 +105,7 @@ def test_sets_of_exercises(folder):
   assert _texts(folder, "thinned") == main[:40]  # as many as pruned_0.8
   for name, least, most in (("shuffled", 65, 78), ("wrong", 10, 36)):
     pairs = [
-      tuple(map(variants.parts, texts))
+      tuple(map(materials.parts, texts))
       for texts in zip(main, _texts(folder, name), strict=True)
     ]
     assert all(a.docstring == b.docstring for a, b in pairs)
@@ -190,19 +190,19 @@ def fixture_documents():
 def test_parts_and_names():
   text = 'def f(x):\n    """Only."""\n'
   for bad in ("x = 1\n", "def f(x):\n    return x\n", text, "def"):
-    assert variants.parts(bad) is None
-  assert variants.renamed("a + b + ab", ["a", "b"], ["b", "a"]) == "b + a + ab"
-  assert variants.renamed("x.y", [], []) == "x.y"
+    assert materials.parts(bad) is None
+  assert materials.renamed("a + b + ab", ["a", "b"], ["b", "a"]) == "b + a + ab"
+  assert materials.renamed("x.y", [], []) == "x.y"
 
 
 def test_shuffling_moves_every_body_and_keeps_what_asks_for_it(documents):
   changed, again, other = (
-    variants.wrong(documents, 1, seed, "shuffled") for seed in (0, 0, 1)
+    materials.wrong(documents, 1, seed, "shuffled") for seed in (0, 0, 1)
   )
   assert changed == again != other
   moved = 0
   for before, after in zip(documents, changed, strict=True):
-    a, b = variants.parts(before.text), variants.parts(after.text)
+    a, b = materials.parts(before.text), materials.parts(after.text)
     assert a.head + a.docstring + a.body == before.text
     assert a.docstring.strip().startswith('"""')
     assert a.docstring.endswith('"""\n')
@@ -215,7 +215,7 @@ def test_shuffling_moves_every_body_and_keeps_what_asks_for_it(documents):
 
 
 def test_about_the_share_asked_for_is_wrong_and_still_runs(documents):
-  changed = variants.wrong(documents, 0.3, 0)
+  changed = materials.wrong(documents, 0.3, 0)
   wrong = [d for d in changed if "variant" in d.provenance]
   assert 0.2 < len(wrong) / len(documents) < 0.4
   for document in wrong:
@@ -223,6 +223,6 @@ def test_about_the_share_asked_for_is_wrong_and_still_runs(documents):
 
 
 def test_no_planted_problem_is_held_out():
-  planted = variants.leaked([], [PROBLEM], 4)
+  planted = materials.leaked([], [PROBLEM], 4)
   assert len(planted) == 4
   assert not any(held_out(Text(d.text, d.repository), 0.02) for d in planted)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from evals import score, summary
-from evals.study import arms, materials, page, plan, results
+from evals.study import config as arms
+from evals.study import materials, page, plan, results
 from evals.study.config import StudyConfig
 
 CONFIG = StudyConfig(
