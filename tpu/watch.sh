@@ -37,7 +37,8 @@ judge() {
   ended=${all// running /}
   case $ended in
     # One whose peers were preempted ends as it likes; what still runs will end, too.
-    *' 75 '* | *' lost '*) verdict=restart ;;
+    # 143: SIGTERM came while the trainer was starting, with nothing to save.
+    *' 75 '* | *' 143 '* | *' lost '*) verdict=restart ;;
     *' 2 '*) say wrong && return ;;
     *[!\ 0]*) say failed && return ;;
     *) verdict='done' ;;

@@ -170,7 +170,7 @@ def test_delete_takes_the_queued_resource_and_may_be_repeated(cloud):
 @pytest.mark.parametrize(
   ("outcomes", "flags", "code", "starts", "said"),
   [
-    (["75@100 75@200 0@300"], [], 0, 3, "worker 0 75 200\n"),
+    (["75@100 143@200 0@300"], [], 0, 3, "worker 0 143 200\n"),
     (["2@10 0@20"], [], 2, 1, "error: the run was refused"),
     (["1@10 0@20"], [], 1, 1, "error: the run failed"),
     (["killed@10 0@20"], [], 0, 2, "worker 0 lost 10\n"),
