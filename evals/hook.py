@@ -9,6 +9,7 @@ choose a checkpoint by held-out loss (`summary.json` of the training names the b
 not by a benchmark that it will be judged on.
 """
 
+import functools
 import itertools
 import json
 import subprocess
@@ -40,76 +41,51 @@ Run = Callable[[int, TrainState], Values]
 _SHOWN_LINES = 12  # of a completion; a model that never ends repeats itself
 
 
-def humaneval(setup: Setup, store: TokenStore) -> Run:
-  """pass@1 on HumanEval, greedy."""
-  return _hook(setup, store, "humaneval", "humaneval-164")
-
-
-def mbpp(setup: Setup, store: TokenStore) -> Run:
-  """pass@1 on MBPP's 500 test problems, greedy; $PHI1_JAX_BENCHMARKS says where."""
-  return _hook(setup, store, "mbpp", "mbpp-full-500")
-
-
-def exercises(setup: Setup, store: TokenStore) -> Run:
-  """pass@1 on 100 unseen exercises, greedy; shows some."""
-  task_set = "exercises-unseen-triples-100"
-  return _hook(setup, store, "exercises", task_set, printed=True, shown=True)
-
-
-def handwritten(setup: Setup, store: TokenStore) -> Run:
-  """pass@1 on the 100 exercises that were written by hand, greedy."""
-  return _hook(setup, store, "handwritten", task_sets.HANDWRITTEN, printed=True)
-
-
 def _hook(
-  setup: Setup,
-  store: TokenStore,
-  metric: str,
-  task_set: str,
-  printed: bool = False,
-  shown: bool = False,
+  setup: Setup, store: TokenStore, *, metric: str, task_set: str, show: str = ""
 ) -> Run:
+  """Return a hook of pass@1, greedy; `show` is what the last step prints."""
   if jax.process_count() > 1:
     raise InputError(
       f"Runtime.hooks: {task_set} is judged by one process, this run has "
       f"{jax.process_count()}; run `python -m evals` on its checkpoints instead"
     )
-  config = judge.config_of(task_set, setup.config.model.max_length // 2)
-  problems = task_sets.load(task_set)
-  asked = prompts.build_all(problems, task_set, config.prompt_style)
+  model = setup.config.model
+  config = judge.config_of(task_set, model.max_length // 2)
+  asked = prompts.build_all(task_sets.load(task_set), task_set, config.prompt_style)
   tokenizer = tokenizers.load(str(store.directory))
 
   def run(step: int, state: TrainState) -> Values:
     rows = read_metrics(setup.local / "metrics.jsonl")
     tokens = {row["step"]: row["tokens_seen"] for row in rows if "tokens_seen" in row}
     # The same digest that the checkpoint of this step has, if there is one.
-    meta = {
-      "fingerprints": fingerprints({"params": state.params}),
-      "tokenizer": tokenizer.digest,
-    }
-    loaded = Loaded(
-      config=setup.config.model,
-      params=state.params,
-      tokenizer=tokenizer,
-      mesh=setup.mesh,
-      digest=model_digest(meta),
-      step=step,
-      tokens_seen=tokens.get(step),
-    )
+    meta = {"fingerprints": fingerprints({"params": state.params})}
+    digest = model_digest(meta | {"tokenizer": tokenizer.digest})
+    seen = tokens.get(step)
+    loaded = Loaded(model, state.params, tokenizer, setup.mesh, digest, step, seen)
     backend = CheckpointBackend(loaded, config)
     folder = setup.workdir / "evals" / f"{task_set}-{step:06d}"
     _make_room(folder, generate.settings(config, backend.identity()))
     with workdir.opened(folder, "evaluating") as mirror:
       scores = judge.judge(mirror.local, asked, config, backend)["scores"]
       workdir.note_benchmarks(mirror.local, None)
-      if printed and step == setup.config.train.last_step:
+      if show and step == setup.config.train.last_step:
         found = summary.read(mirror.local, asked)
-        seen = _seen(problems, setup.config.data)
-        _show(problems, found, folder, seen, shown)
+        _show(asked, found, folder, setup.config.data, examples=show == "examples")
     for variant in VARIANTS:
       yield f"eval/{metric}_{variant}", scores[variant]["pass@1"]["value"]
 
   return run
+
+
+def _of(metric: str, task_set: str, show: str = "") -> Callable[..., Run]:
+  return functools.partial(_hook, metric=metric, task_set=task_set, show=show)
+
+
+humaneval = _of("humaneval", "humaneval-164")
+mbpp = _of("mbpp", "mbpp-full-500")  # $PHI1_JAX_BENCHMARKS says where
+exercises = _of("exercises", "exercises-unseen-triples-100", "examples")
+handwritten = _of("handwritten", task_sets.HANDWRITTEN, "shares")
 
 
 def _make_room(folder: AnyPath, settings: Mapping[str, Any]) -> None:
@@ -144,26 +120,20 @@ def _seen(problems: Sequence[Problem], data: DataConfig) -> set[str] | None:
 
 
 def _show(
-  problems: Sequence[Problem],
-  found: summary.Samples,
+  asked: Mapping[str, prompts.Prompt],
+  samples: summary.Samples,
   folder: AnyPath,
-  seen: set[str] | None,
+  data: DataConfig,
+  *,
   examples: bool,
 ) -> None:
-  """Print how many problems are solved.
-
-  Args:
-    problems: all of them.
-    found: completions and verdicts.
-    folder: of the evaluation.
-    seen: ids of the problems whose function is in training.
-    examples: show one that is solved and one that is not.
-  """
-  right = summary.correct(found, "truncated")
-  solved = {name for name, (first, *_) in right.items() if first}
+  """Print how many problems are solved, and a solved and a failed one as `examples`."""
+  right = summary.correct(samples, "truncated")
+  problems = [prompt.problem for prompt in asked.values()]
+  seen = _seen(problems, data)
 
   def share(of: Sequence[Problem]) -> str:
-    count = sum(problem.id in solved for problem in of)
+    count = sum(right[problem.id][0] for problem in of)
     low, high = score.wilson(count, len(of))
     return f"{count} of {len(of)} (95% interval {100 * low:.0f} to {100 * high:.0f}%)"
 
@@ -173,14 +143,13 @@ def _show(
     if seen is not None and some:
       print(f"  whose function {text}: {share(some)}")
   for passed in (True, False) if examples else ():
-    for problem in [p for p in problems if (p.id in solved) == passed][:1]:
-      row = found[problem.id][0]
+    for problem in [p for p in problems if right[p.id][0] == passed][:1]:
+      row = samples[problem.id][0]
       verdict = row["variants"]["truncated"]
-      detail = verdict["detail"] or verdict["outcome"]
       lines = row["completion"].rstrip().split("\n")
       if len(lines) > _SHOWN_LINES:
         lines = [*lines[:_SHOWN_LINES], "    ..."]
       code = "\n".join(lines)
-      told = "passes its tests" if passed else detail
+      told = "passes its tests" if passed else verdict["detail"] or verdict["outcome"]
       print(f"\n{problem.prompt}{code}\n\n  -> {told}\n")
   print(f"all of them: python -m evals report {folder}", flush=True)

@@ -23,7 +23,7 @@ import functools
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,18 +96,6 @@ def read(path: AnyPath, most: int) -> Texts:
   return Texts(path, sha256, len(documents), chosen)
 
 
-def window_length(loaded: Loaded) -> int:
-  """Return the tokens of the longest window: as many as the checkpoint was trained on.
-
-  Where it does not say, they are as many as the model can read.
-  """
-  longest = loaded.config.max_length
-  if loaded.path is None:
-    return longest
-  trained = manager.read_meta(loaded.path)["config"].get("train", {})
-  return min(longest, trained.get("sequence_length", longest))
-
-
 def measure(loaded: Loaded, texts: Sequence[Texts], length: int) -> list[dict]:
   """Return the losses of files, given the tokens of the longest window.
 
@@ -116,14 +104,13 @@ def measure(loaded: Loaded, texts: Sequence[Texts], length: int) -> list[dict]:
   """
   rows = []
   for file in texts:
-    documents = [text for text, _ in file.documents]
+    documents, kinds = map(list, zip(*file.documents, strict=True))
     nats, tokens = document_nats(loaded, documents, length)
     sizes = np.asarray([len(text.encode()) for text in documents])
-    kinds = np.asarray([kind for _, kind in file.documents])
-    for kind in [ALL, *sorted(set(kinds) - {""})]:
-      of = (kinds == kind) | (kind == ALL)
+    for kind in [ALL, *sorted({*kinds} - {""})]:
+      of = np.asarray([kind in (ALL, each) for each in kinds])
       found = summed(nats[of], tokens[of], sizes[of])
-      rows.append({"file": str(file.path), "kind": str(kind), **found})
+      rows.append({"file": str(file.path), "kind": kind, **found})
   return rows
 
 
@@ -164,10 +151,11 @@ def document_nats(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Return the sum of -log p (nats) of the tokens of each text, and their number.
 
-  Batches hold windows of one bucket of lengths, so few programs are compiled.
+  Batches hold windows of one bucket of lengths, so few programs are compiled. They have
+  as many rows as memory holds, equally for all devices.
   """
   encoded = loaded.tokenizer.encode_batch(texts)
-  nats = np.zeros(len(texts))
+  nats, shards = np.zeros(len(texts)), sharding.batch_shards(loaded.mesh)
   buckets: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)
   for index, ids in enumerate(encoded):
     for window in windows([loaded.tokenizer.eos_id, *ids], length):
@@ -177,11 +165,18 @@ def document_nats(
   total = sum(map(len, buckets.values()))
   with Progress(total, "windows", "scoring", interval=None) as bar:
     for size, members in sorted(buckets.items()):
-      rows = _rows(loaded, size)
+      fitting = _LOGITS // (size * loaded.config.vocabulary_size)
+      rows = shards * max(1, min(_MOST_ROWS // shards, fitting))
       for batch in (members[i : i + rows] for i in range(0, len(members), rows)):
-        losses = _window_nats(loaded, [window for _, window in batch], size)
-        for (index, _), found in zip(batch, losses, strict=False):
-          nats[index] += found
+        tokens_BT = np.zeros((rows, size + 1), np.int32)
+        for row, (_, window) in enumerate(batch):
+          tokens_BT[row, : len(window)] = window
+        with sharding.layout(loaded.mesh):
+          losses_BT = np.asarray(_losses(loaded.config, loaded.params, tokens_BT))
+        for row, (index, window) in enumerate(batch):
+          losses_T = losses_BT[row, : len(window) - 1]
+          check_log_probs(loaded, losses_T)
+          nats[index] += math.fsum(losses_T)
         bar.update(len(batch))
   return nats, np.asarray([len(ids) for ids in encoded])
 
@@ -195,27 +190,6 @@ def windows(ids: list[int], length: int) -> Iterator[list[int]]:
     yield ids[start : start + length + 1]
 
 
-def _rows(loaded: Loaded, size: int) -> int:
-  """Return the rows of a batch: as many as memory holds, equally for all devices."""
-  shards = sharding.batch_shards(loaded.mesh)
-  fitting = _LOGITS // (size * loaded.config.vocabulary_size)
-  return shards * max(1, min(_MOST_ROWS // shards, fitting))
-
-
-def _window_nats(
-  loaded: Loaded, batch: Sequence[list[int]], size: int
-) -> Sequence[float]:
-  """Return the nats of each window, summed in float64."""
-  tokens_BT = np.zeros((_rows(loaded, size), size + 1), np.int32)
-  for row, window in enumerate(batch):
-    tokens_BT[row, : len(window)] = window
-  with sharding.layout(loaded.mesh):
-    losses_BT = np.asarray(_losses(loaded.config, loaded.params, tokens_BT))
-  scored = [losses_BT[row, : len(window) - 1] for row, window in enumerate(batch)]
-  check_log_probs(loaded, np.concatenate(scored))
-  return [math.fsum(losses) for losses in scored]
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def _losses(config: Any, params: Any, tokens_BT: jax.Array) -> jax.Array:
   """Return -log p of each token but the first, BT float32; padding changes none."""
@@ -225,14 +199,16 @@ def _losses(config: Any, params: Any, tokens_BT: jax.Array) -> jax.Array:
 
 
 def write(folder: Path, loaded: Loaded, texts: Sequence[Texts]) -> str:
-  """Score files, write loss.json, and return a table for a terminal."""
-  length = window_length(loaded)
+  """Score files, write loss.json, and return a table for a terminal.
+
+  The longest window has as many tokens as the sequences that the checkpoint was trained
+  on; where it does not say, as many as the model can read.
+  """
+  length = loaded.config.max_length
+  if loaded.path:
+    trained = manager.read_meta(loaded.path)["config"].get("train", {})
+    length = min(length, trained.get("sequence_length", length))
   rows = measure(loaded, texts, length)
-  files = [
-    {"file": str(f.path), "sha256": f.sha256}
-    | {"documents": f.total, "taken": len(f.documents)}
-    for f in texts
-  ]
   found = {
     "format": 1,
     "checkpoint": loaded.path and str(loaded.path),
@@ -241,14 +217,14 @@ def write(folder: Path, loaded: Loaded, texts: Sequence[Texts]) -> str:
     "tokens_seen": loaded.tokens_seen,
     "dtype": loaded.config.dtype,
     "length": length,
-    "files": files,
+    "files": [
+      {"file": str(f.path), "sha256": f.sha256}
+      | {"documents": f.total, "taken": len(f.documents)}
+      for f in texts
+    ],
     "losses": rows,
   }
   storage.write_json(folder / RESULT, found)
-  return _table(rows)
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
   lines = [("file", "kind", "documents", "bytes", "nats/byte", "nats/token")]
   for row in rows:
     interval = "" if row["low"] is None else f" [{row['low']:.4f}, {row['high']:.4f}]"

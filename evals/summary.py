@@ -152,7 +152,6 @@ def scored(
     return estimate(outcomes, 1)
 
   def count(variant: str, field: str, plus: bool = False) -> dict[Any, int]:
-    """Count the values of a verdict's field, the most frequent first."""
     of = [row["variants"][variant] for row in rows]
     of = [verdict["plus"] for verdict in of if "plus" in verdict] if plus else of
     return dict(collections.Counter(each[field] for each in of).most_common())
@@ -167,6 +166,7 @@ def scored(
     for variant in VARIANTS
   }
   tokens = [row["tokens"] for row in rows if row.get("tokens") is not None]
+  long = [n for n, of in samples.items() if any(map(_too_long, of))]
   return {
     "format": 1,
     "settings": run["settings"],
@@ -178,15 +178,16 @@ def scored(
     "outcomes": {v: count(v, "outcome") for v in VARIANTS},
     "plus_outcomes": {v: count(v, "outcome", True) for v in VARIANTS},
     "retried": {v: count(v, "attempts").get(2, 0) for v in VARIANTS},
-    "prompts_too_long": sum(
-      any(row.get("finish") == "prompt_too_long" for row in found)
-      for found in samples.values()
-    ),
+    "prompts_too_long": len(long),
     "finish": dict(collections.Counter(str(row.get("finish")) for row in rows)),
     "tokens": sum(tokens) if len(tokens) == len(rows) else None,
     "generate": run.get("generate", {}),
     "execute": run.get("execute", {}),
   }
+
+
+def _too_long(row: Mapping[str, Any]) -> bool:
+  return row.get("finish") == "prompt_too_long"
 
 
 def difference(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

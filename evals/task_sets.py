@@ -66,23 +66,25 @@ def load(task_set: str, folder: str | None = None) -> list[Problem]:
     task_set: one of `KNOWN`.
     folder: where the files of MBPP and EvalPlus are; None looks in the usual places.
   """
-  if task_set in TIERS:
-    return list(_exercises(task_set))
-  if task_set == HANDWRITTEN:
-    return list(written.load(written.HANDWRITTEN))
-  if task_set == DOCTESTS:
-    return list(_doctests())
-  if task_set == written.UNCONVENTIONAL:
-    return list(written.load(task_set))
   if task_set in evalplus.TASK_SETS:
     return evalplus.load(task_set, folder)
-  return (
-    humaneval.load() if task_set == humaneval.TASK_SET else mbpp.load(task_set, folder)
-  )
+  if task_set in mbpp.TASK_SETS:
+    return mbpp.load(task_set, folder)
+  return list(_shipped(task_set))
 
 
 @functools.cache
-def _exercises(task_set: str) -> tuple[Problem, ...]:
+def _shipped(task_set: str) -> Sequence[Problem]:
+  if task_set == humaneval.TASK_SET:
+    return humaneval.load()
+  if task_set in TIERS:
+    return _exercises(task_set)
+  if task_set == DOCTESTS:
+    return _doctests()
+  return written.load(task_set.removeprefix("exercises-"))
+
+
+def _exercises(task_set: str) -> list[Problem]:
   found: dict[str, Problem] = {}
   index = 0
   while len(found) < NUMBER:
@@ -94,20 +96,19 @@ def _exercises(task_set: str) -> tuple[Problem, ...]:
       found[exercise.name] = Problem(
         name, exercise.name, exercise.prompt, exercise.body, exercise.text, tests
       )
-  return tuple(found.values())
+  return list(found.values())
 
 
-@functools.cache
-def _doctests() -> tuple[Problem, ...]:
+def _doctests() -> list[Problem]:
   text = (Path(__file__).parent / "assets/doctests.jsonl").read_text(encoding="utf-8")
-  return tuple(
+  return [
     Problem(
       id=f"doctests/{row['entry_point']}",
       solution=row["prompt"] + row["reference"],
       **row | {"tests": tuple(row["tests"])},
     )
     for row in map(json.loads, text.splitlines())
-  )
+  ]
 
 
 def problems_of(settings: Mapping[str, Any], folder: str | None) -> list[Problem]:

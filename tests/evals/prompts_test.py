@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from evals import extraction, programs, prompts
+from evals import execute, extraction, prompts
 from evals.config import PROMPT_STYLES
 from phi1_jax.problems import humaneval, mbpp
 from phi1_jax.problems.problem import Problem
@@ -99,7 +99,7 @@ def test_right_chat_answers_are_right(five, answer):
   text = answer.format(problem.solution)
   row = {"text": text}
   row["completion"] = extraction.code_block(text, problem.entry_point)
-  for judged in programs.variants(problem, prompt, row).values():
+  for judged in execute.variants(prompt, row).values():
     scope = {}
     exec(judged.code, scope)
     for test in problem.tests:
