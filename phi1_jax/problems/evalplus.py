@@ -20,33 +20,24 @@ from phi1_jax.storage import AnyPath
 _UPSTREAM = "https://github.com/evalplus"
 FIELDS = ("task_id", "prompt", "entry_point", "canonical_solution")
 INPUTS = ("base_input", "plus_input")
-# CPU time of a program, and of the reference, on one of the two lists of inputs.
-_CPU_SECONDS = 20.0
-# The references of these need 3 to 11 s, those of all others less than 3 (measured with
-# CPython 3.11).
-_SLOW: dict[str, float] = dict.fromkeys(
-  ("HumanEval/15", "HumanEval/130", "HumanEval/139", "Mbpp/599"), 60.0
-)
+# CPU time of a program, and of the reference, on one of the two lists of inputs. The
+# references of the slow ones need 3 to 11 s, those of all others less than 3.
+_CPU_SECONDS, _SLOW_SECONDS = 20.0, 60.0
+_SLOW = ("HumanEval/15", "HumanEval/130", "HumanEval/139", "Mbpp/599")
 # Mbpp/255 lists combinations: above this length 5 of its 109 additional inputs have
 # results of 38 MB and more, which the sandbox does not pass on. They are left out.
 _LONGEST_COMBINATION = 75
-
-
-# Task set -> name and version of the published file, and md5 of the unpacked file (the
+# Task set, name and version of the published file, and md5 of the unpacked file (the
 # `hash` in EvalPlus' results).
+_PUBLISHED = """
+  humaneval-plus-164         HumanEvalPlus  v0.1.10  fe585eb4df8c88d844eeb463ea4d0302
+  humaneval-plus-164-v0.1.9  HumanEvalPlus  v0.1.9   84f4b93a1270b492e4c54d5212da7a5b
+  mbpp-plus-378              MbppPlus       v0.2.0   ee43ecabebf20deef4bb776a405ac5b1
+  mbpp-plus-399              MbppPlus       v0.1.0   ebe95df0d5220f00cedd6f4bddea35e4
+"""
 TASK_SETS = {
-  "humaneval-plus-164": (
-    "HumanEvalPlus",
-    "v0.1.10",
-    "fe585eb4df8c88d844eeb463ea4d0302",
-  ),
-  "humaneval-plus-164-v0.1.9": (
-    "HumanEvalPlus",
-    "v0.1.9",
-    "84f4b93a1270b492e4c54d5212da7a5b",
-  ),
-  "mbpp-plus-378": ("MbppPlus", "v0.2.0", "ee43ecabebf20deef4bb776a405ac5b1"),
-  "mbpp-plus-399": ("MbppPlus", "v0.1.0", "ebe95df0d5220f00cedd6f4bddea35e4"),
+  name: (file, version, md5)
+  for name, file, version, md5 in map(str.split, _PUBLISHED.strip().splitlines())
 }
 
 _Convert = Callable[[list], list]
@@ -79,31 +70,27 @@ def _tuples(values: list) -> list[tuple]:
   return [tuple(value) for value in values]
 
 
-# MBPP's task numbers -> what EvalPlus makes of a list of arguments.
-_ARGUMENTS: tuple[tuple[str, _Convert], ...] = (
-  (
-    "2 116 132 143 222 261 273 394 399 421 424 429 470 560 579 596 616 630 726 740 744 "
-    "809",
-    _each(tuple),
-  ),
-  ("63 64 70 94 120 237 272 299 400 409 417 438 473 614 780", _each(_tuples)),
-  ("75 413 444 753", _first(_tuples)),
-  ("106 750", lambda row: [row[0], tuple(row[1])]),
-  ("115", _first(lambda values: [_set_or_dict(value) for value in values])),
-  ("124", lambda row: [float(row[0]), complex(row[1])]),
-  ("250 307 405 446 617 720 763 808", _first(tuple)),
-  ("252", _first(complex)),
-  ("259 401 445", _each(lambda values: tuple(_tuples(values)))),
-  (
-    "278",
-    _first(lambda v: tuple(tuple(x) if isinstance(x, list) else x for x in v)),
-  ),
-  ("580 615 791", _each(_deep)),
-  ("722", _first(lambda rows: {key: tuple(value) for key, value in rows.items()})),
-)
-_OF_TASK = {
-  int(task): convert for tasks, convert in _ARGUMENTS for task in tasks.split()
+def _shallow(values: list) -> tuple:
+  return tuple(tuple(x) if isinstance(x, list) else x for x in values)
+
+
+# What EvalPlus makes of a list of arguments -> MBPP's task numbers.
+_ARGUMENTS: dict[_Convert, str] = {
+  _each(tuple): "2 116 132 143 222 261 273 394 399 421 424 429 470 560 579 596 616 630 "
+  "726 740 744 809",
+  _each(_tuples): "63 64 70 94 120 237 272 299 400 409 417 438 473 614 780",
+  _first(_tuples): "75 413 444 753",
+  lambda row: [row[0], tuple(row[1])]: "106 750",
+  _first(lambda values: [_set_or_dict(value) for value in values]): "115",
+  lambda row: [float(row[0]), complex(row[1])]: "124",
+  _first(tuple): "250 307 405 446 617 720 763 808",
+  _first(complex): "252",
+  _each(lambda values: tuple(_tuples(values))): "259 401 445",
+  _first(_shallow): "278",
+  _each(_deep): "580 615 791",
+  _first(lambda rows: {key: tuple(value) for key, value in rows.items()}): "722",
 }
+_OF_TASK = {int(n): convert for convert, of in _ARGUMENTS.items() for n in of.split()}
 # Entry points of tasks with several right results; see differential.check.
 _ORACLES = {
   "find_zero": "root",
@@ -159,16 +146,12 @@ def problem(row: Mapping[str, Any], early: bool = False) -> Problem:
     ValueError: inputs that are not lists of arguments.
   """
   prompt, name = row["prompt"], row["entry_point"]
-  oracle, convert = "", None
   benchmark, _, number = row["task_id"].partition("/")
-  if benchmark in ("Mbpp", "HumanEval"):
-    oracle = _ORACLES.get(name, "")
-    if (oracle == "root") != (benchmark == "HumanEval"):
-      oracle = ""  # the same name in the other benchmark
-    if early and oracle in _LATER:
-      oracle = ""
-  if benchmark == "Mbpp":
-    convert = _OF_TASK.get(int(number))
+  convert = _OF_TASK.get(int(number)) if benchmark == "Mbpp" else None
+  oracle = _ORACLES.get(name, "") if benchmark in ("Mbpp", "HumanEval") else ""
+  # Not if the other benchmark has the task of that name.
+  if (oracle == "root") != (benchmark == "HumanEval") or (early and oracle in _LATER):
+    oracle = ""
   reference = row["canonical_solution"]
   tests = []
   for field in INPUTS:
@@ -194,7 +177,7 @@ def problem(row: Mapping[str, Any], early: bool = False) -> Problem:
     tests=(tests[0],),
     plus=(tests[1],),
     examples=examples,
-    cpu_seconds=_SLOW.get(row["task_id"], _CPU_SECONDS),
+    cpu_seconds=_SLOW_SECONDS if row["task_id"] in _SLOW else _CPU_SECONDS,
     accepts_any=oracle == "any",
   )
 

@@ -18,7 +18,7 @@ from typing import Any
 from phi1_jax import InputError, storage
 from phi1_jax.problems import files
 from phi1_jax.problems.files import ENVIRONMENT as ENVIRONMENT
-from phi1_jax.problems.problem import Problem, cpu_limit, parse
+from phi1_jax.problems.problem import CPU_SECONDS, Problem, parse
 from phi1_jax.storage import AnyPath
 
 UPSTREAM = (
@@ -27,37 +27,26 @@ UPSTREAM = (
 FEW_SHOT_IDS = (2, 3, 4)  # of the paper's three-shot prompt
 TEST_IDS = range(11, 511)
 
-# CPU seconds of the references that take long; every other needs at most 0.01
-# (measured with CPython 3.9 to 3.13).
-REFERENCE_SECONDS = {123: 2.8}
-
+_SLOW = {123: 28.0}  # task -> CPU seconds: ten times those of its reference
 
 FULL, SANITIZED = "mbpp.jsonl", "sanitized-mbpp.json"
 # Task set -> file in the folder, task ids that count (None for all), and sha256 of the
 # parsed rows (see `content_digest`), few-shot rows included. It does not depend on how
 # the JSON is laid out, nor, for a part of a file, on the rest: upstream once revised
 # rows outside of the test range.
+_DIGESTS = """
+  mbpp-full-974       5a0743641857fd04ee1f8623d830eb545a5df5f3469c425f064ce69dd15f8ea3
+  mbpp-full-500       0ece257b69e1de09ebfd1e98a973119e406dbd6b66bff60ba47b9a309ecd62c9
+  mbpp-sanitized-427  0a699546e9e40b657bfd6bdaf9ecd330bd590ecc8e0602e9cb0ef85cd41d6e16
+  mbpp-sanitized-257  1cc0c6504d86354f0ac8b054c0c8e927cbc1a06b41ac0c3aa7c5423c5d31303b
+"""
 TASK_SETS: dict[str, tuple[str, range | None, str]] = {
-  "mbpp-full-974": (
-    FULL,
-    None,
-    "5a0743641857fd04ee1f8623d830eb545a5df5f3469c425f064ce69dd15f8ea3",
-  ),
-  "mbpp-full-500": (
-    FULL,
-    TEST_IDS,
-    "0ece257b69e1de09ebfd1e98a973119e406dbd6b66bff60ba47b9a309ecd62c9",
-  ),
-  "mbpp-sanitized-427": (
-    SANITIZED,
-    None,
-    "0a699546e9e40b657bfd6bdaf9ecd330bd590ecc8e0602e9cb0ef85cd41d6e16",
-  ),
-  "mbpp-sanitized-257": (
-    SANITIZED,
-    TEST_IDS,
-    "1cc0c6504d86354f0ac8b054c0c8e927cbc1a06b41ac0c3aa7c5423c5d31303b",
-  ),
+  name: (
+    FULL if "full" in name else SANITIZED,
+    TEST_IDS if name.endswith(("500", "257")) else None,
+    sha256,
+  )
+  for name, sha256 in map(str.split, _DIGESTS.strip().splitlines())
 }
 
 
@@ -104,7 +93,7 @@ def problem(row: Mapping[str, Any]) -> Problem:
     tests=tuple(part for part in (imports, setup, *asserts) if part),
     examples=asserts,
     setup=imports,
-    cpu_seconds=cpu_limit(REFERENCE_SECONDS.get(row["task_id"], 0.0)),
+    cpu_seconds=_SLOW.get(row["task_id"], CPU_SECONDS),
   )
 
 
