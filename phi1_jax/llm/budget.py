@@ -44,9 +44,8 @@ class Budget:
   def fail(self, amount: int, *, doubtful: bool) -> None:
     """Release the reserve of a call, or keep it as doubtful."""
     self.reserved -= amount
-    if doubtful:
-      self.doubtful += amount
-      self.doubtful_calls += 1
+    self.doubtful += amount * doubtful
+    self.doubtful_calls += doubtful
 
   def figures(self) -> dict[str, str]:
     """Return the money as text, for a progress bar."""
@@ -56,24 +55,22 @@ class Budget:
       found["in doubt"] = doubt
     return found
 
-  def exhausted(self, need: int, mean: int, left: int | None) -> BudgetError:
+  def exhausted(self, need: int, more: int) -> BudgetError:
     """Return the error for a request that does not fit, with the flag to go on.
 
     Args:
       need: worst case of the request.
-      mean: mean cost of a reply.
-      left: number of requests without an outcome; None if unknown.
+      more: likely cost of all requests that are left.
     """
-    calls, doubtful = self.doubtful_calls, prices.text(self.doubtful)
-    doubt = f" and {doubtful} of {calls} calls in doubt" if calls else ""
-    open_requests = "" if left is None else f"; {left:,} requests are left"
-    more = need + (self.spent if left is None else mean * left * 5 // 4)
-    enough = prices.round_up(self.spent + self.doubtful + more)
+    doubt = ""
+    if self.doubtful_calls:
+      doubt = f" and {self.figures()['in doubt']} in doubt"
+    enough = prices.round_up(self.spent + self.doubtful + need + more)
     return BudgetError(
       f"Llm.budget_usd: spent {prices.text(self.spent)}{doubt} of "
-      f"{prices.text(self.cap)}, the next request may cost {prices.text(need)}"
-      f"{open_requests}\nto go on, run the same command with "
-      f"--gin.Llm.budget_usd={enough}; nothing is paid for twice"
+      f"{prices.text(self.cap)}, the next request may cost {prices.text(need)}\n"
+      f"to go on, run the same command with --gin.Llm.budget_usd={enough}; nothing is "
+      "paid for twice"
     )
 
 
@@ -110,8 +107,9 @@ class Estimate:
   def text(self, number: str = "the number of requests") -> str:
     """Return two lines for people; `number` names what decides how many requests."""
     budget, enough = self.budget, ""
+    spent = budget.spent + budget.doubtful
     if self.expected > budget.left:
-      least = prices.round_up(budget.spent + budget.doubtful + self.expected)
+      least = prices.round_up(spent + self.expected)
       enough = (
         f"; that is not enough: give --gin.Llm.budget_usd={least} or lower {number}"
       )
@@ -119,6 +117,6 @@ class Estimate:
       f"{self.requests:,} requests, {self.requests - self.to_send:,} already paid, "
       f"{self.to_send:,} to send: about {prices.text(self.expected)}; at most "
       f"{prices.text(self.worst)}, if every attempt fails and is billed\n"
-      f"spent so far {prices.text(budget.spent + budget.doubtful)} of "
-      f"{prices.text(budget.cap)}, {prices.text(max(0, budget.left))} left{enough}"
+      f"spent so far {prices.text(spent)} of {prices.text(budget.cap)}, "
+      f"{prices.text(max(0, budget.left))} left{enough}"
     )

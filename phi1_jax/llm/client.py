@@ -286,11 +286,11 @@ class Client:
       return InputError(text)
     if kind == session.FAILED:
       return RequestError(text)
-    left = None
+    left = 1
     if self._total is not None:
       left = self._total - self._done - sum(s.outcome is not None for s in slots)
     mean = self.budget.spent // max(1, len(self._journal.replies()))
-    return self.budget.exhausted(self._stopped["need"], mean, left)
+    return self.budget.exhausted(self._stopped["need"], mean * left * 5 // 4)
 
   def _report(self) -> None:
     if self._on_progress is not None:

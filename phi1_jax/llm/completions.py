@@ -13,7 +13,6 @@ import re
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
 from urllib.parse import urlsplit
 
 from phi1_jax import InputError
@@ -89,7 +88,7 @@ class CompletionsClient:
     self._loop = asyncio.new_event_loop()
     threading.Thread(target=self._loop.run_forever, daemon=True).start()
     self.left_out: set[str] = set()
-    self._renamed = False
+    self._length = _LENGTH  # the endpoint's name for the limit
 
   def complete(
     self,
@@ -123,7 +122,7 @@ class CompletionsClient:
       "model": self.model,
       "prompt": None if chat else prompt,
       "messages": [{"role": "user", "content": prompt}] if chat else None,
-      _LENGTH: max_tokens,
+      self._length: max_tokens,
       "temperature": temperature,
       "top_p": top_p,
       "top_k": top_k,
@@ -131,39 +130,31 @@ class CompletionsClient:
       "seed": seed,
       "logprobs": None if chat else 0,
     }
-    started, attempts = time.monotonic(), 0
-    refused: set[str] = set()
+    body = {k: v for k, v in wanted.items() if v is not None and k not in self.left_out}
+    started, attempts, refused = time.monotonic(), 0, set[str]()
     while True:
-      body = self._body(wanted, refused)
       sending = asyncio.run_coroutine_threadsafe(self._endpoint.send(body), self._loop)
       answer = sending.result()
       if not isinstance(answer, Failure):
-        self._learn(refused)
-        return self._read(answer.raw, time.monotonic() - started)
-      named = _named(answer.text, body) if answer.verdict is Verdict.REFUSED else set()
-      refused |= named
-      attempts += not named
-      if not named and not (answer.passing and attempts <= self._retries):
+        self._length = _RENAMED if _RENAMED in body else self._length
+        if refused - self.left_out:
+          self.left_out |= refused
+          left = sorted(self.left_out)
+          log.warning("%s refuses %s: left out from now on", self.base_url, left)
+        return self._read(answer, time.monotonic() - started)
+      if answer.verdict is Verdict.REFUSED:
+        if _LENGTH in body and _RENAMED in answer.text:
+          body[_RENAMED] = body.pop(_LENGTH)
+          continue
+        names = (n for n in _OPTIONAL if re.search(rf"\b{n}\b", answer.text))
+        if named := body.keys() & names:
+          refused |= named
+          body = {k: v for k, v in body.items() if k not in named}
+          continue
+      attempts += 1
+      if not answer.passing or attempts > self._retries:
         raise self._error(answer)
-      if not named:
-        time.sleep(min(answer.pause(attempts), _LONGEST_PAUSE))
-
-  def _body(self, wanted: dict[str, Any], refused: set[str]) -> dict[str, Any]:
-    without = (self.left_out | refused) - {_LENGTH}
-    body = {k: v for k, v in wanted.items() if v is not None and k not in without}
-    if self._renamed or _LENGTH in refused:
-      body[_RENAMED] = body.pop(_LENGTH)
-    return body
-
-  def _learn(self, refused: set[str]) -> None:
-    """Change the requests to come as one that succeeded was changed."""
-    self._renamed |= _LENGTH in refused
-    left_out = refused - {_LENGTH} - self.left_out
-    if left_out:
-      self.left_out |= left_out
-      log.warning(
-        "%s refuses %s: left out from now on", self.base_url, sorted(left_out)
-      )
+      time.sleep(min(answer.pause(attempts), _LONGEST_PAUSE))
 
   def _error(self, failure: Failure) -> Exception:
     kind = InputError
@@ -187,26 +178,14 @@ class CompletionsClient:
         f"{self.base_url}: got a message without content, finish {finish!r}: "
         f"{said.refusal or raw[:200]!r}"
       )
+    found = choice.get("logprobs")
+    scores = found.get("token_logprobs") if isinstance(found, dict) else None
+    scores = [x for x in scores or () if isinstance(x, int | float)]
+    total = math.fsum(scores) if scores else math.nan
     return Completion(
       text=said.text if said else choice["text"],
       finish=finish if isinstance(finish, str) else "unknown",
       tokens=usage.completion if usage else None,
-      log_prob=_log_prob(choice.get("logprobs")),
+      log_prob=total if math.isfinite(total) else None,
       seconds=seconds,
     )
-
-
-def _named(text: str, body: dict[str, Any]) -> set[str]:
-  """Return the fields of a request that the words of a refusal may mean."""
-  if _LENGTH in body and _RENAMED in text:
-    return {_LENGTH}
-  return {
-    name for name in _OPTIONAL if name in body and re.search(rf"\b{name}\b", text)
-  }
-
-
-def _log_prob(found: Any) -> float | None:
-  scores = found.get("token_logprobs") if isinstance(found, dict) else None
-  numbers = [x for x in scores or () if isinstance(x, int | float)]
-  total = math.fsum(numbers) if numbers else math.nan
-  return total if math.isfinite(total) else None

@@ -11,6 +11,7 @@ from phi1_jax.settings import PositiveInt, Range, Settings
 LengthField = Literal["max_tokens", "max_completion_tokens"]
 LENGTH_FIELDS = get_args(LengthField)
 _Dollars = Annotated[float, Range(least=0, most=1e6)]
+_Price = Annotated[float, Range(least=0, most=1e4)]
 _Seconds = Annotated[float, Range(least=1e-3)]
 # OpenAI's limit on the requests of a batch; batches.py has the limit on its bytes.
 MOST_IN_A_BATCH = 50_000
@@ -32,8 +33,8 @@ class LlmConfig(Settings):
       package genai-prices. 0.0 for your own server.
     output_usd_per_million: price of reply tokens, those of the reasoning included.
     concurrency: the most requests in flight.
-    requests_per_minute: rate limit of the account; None reads it from the server's
-      x-ratelimit headers.
+    requests_per_minute: rate limit of the account. Without it, a server that answers
+      429 slows the run down.
     tokens_per_minute: the same for tokens.
     timeout_seconds: time for a whole reply. The provider may bill a request that timed
       out, so make it long.
@@ -57,8 +58,8 @@ class LlmConfig(Settings):
   budget_usd: _Dollars
   base_url: str = "https://api.openai.com/v1"
   api: Literal["online", "batch"] = "online"
-  input_usd_per_million: _Dollars | None = None
-  output_usd_per_million: _Dollars | None = None
+  input_usd_per_million: _Price | None = None
+  output_usd_per_million: _Price | None = None
   # The HTTP client opens as many connections.
   concurrency: Annotated[int, Range(least=1, most=1000)] = 32
   requests_per_minute: PositiveInt | None = None

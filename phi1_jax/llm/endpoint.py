@@ -31,14 +31,6 @@ class RefusedError(RequestError):
   """The endpoint will never take this request."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Replied:
-  """A completion: its body as it came, and the headers in lower case."""
-
-  raw: bytes
-  headers: Mapping[str, str]
-
-
 class Verdict(enum.Enum):
   """What a failure means for the request, and for the run."""
 
@@ -89,9 +81,6 @@ class Failure:
 class Endpoint:
   """One endpoint. The key is read from OPENAI_API_KEY and is neither kept nor logged.
 
-  Args:
-    config: address, model and timeout.
-
   Attributes:
     api: the client, for the Batch API.
 
@@ -115,8 +104,7 @@ class Endpoint:
     options |= {"max_retries": 0, "timeout": config.timeout_seconds}
     make = self._library.AsyncOpenAI
     if config.api_version:
-      make = self._library.AsyncAzureOpenAI
-      options["api_version"] = config.api_version
+      make, options["api_version"] = self._library.AsyncAzureOpenAI, config.api_version
     try:
       self.api: Any = make(**options)
     except Exception as error:  # because of the environment
@@ -125,8 +113,8 @@ class Endpoint:
         f"{error})\ncheck SSL_CERT_FILE, SSL_CERT_DIR and the environment's proxies"
       ) from None
 
-  async def send(self, body: Mapping[str, Any]) -> Replied | Failure:
-    """Send a body, unchanged, once. Raises nothing.
+  async def send(self, body: Mapping[str, Any]) -> bytes | Failure:
+    """Send a body, unchanged, once; return the completion's. Raises nothing.
 
     Args:
       body: of a chat completion, or with `prompt` of a completion.
@@ -146,18 +134,16 @@ class Endpoint:
           if len(received) > _MOST_BYTES:
             raise ValueError(f"got a body of more than {_MOST_BYTES:,} bytes")
     except Exception as error:  # the call must be accounted for, whatever happened
-      failure = self.failure(error)
-      answered = bool(headers)  # the status was 200
-      return dataclasses.replace(failure, doubtful=failure.doubtful or answered)
+      failure = self.failure(error)  # with headers, the status was 200
+      return dataclasses.replace(failure, doubtful=failure.doubtful or bool(headers))
     raw = bytes(received)
     if headers.get("content-type", "").startswith("text/html"):
       text = f"got a page of HTML ({raw[:60]!r}...), expected an OpenAI-compatible API"
       return Failure(text, True, 200, headers)
-    problem = reply.problem(reply.load(raw), of=_ANSWERS[asked])
-    if problem is None:
-      return Replied(raw, headers)
-    text = self._scrub(f"status 200, but {problem[0]}")
-    return Failure(text, True, problem[1], headers)
+    if problem := reply.problem(reply.load(raw), of=_ANSWERS[asked]):
+      text = self._scrub(f"status 200, but {problem[0]}")
+      return Failure(text, True, problem[1], headers)
+    return raw
 
   def failure(self, error: Any) -> Failure:
     """Classify an exception of the client."""

@@ -3,8 +3,7 @@
     python -m phi1_jax.llm.import_jsonl JOURNAL --base_url=https://api.openai.com/v1
 
 Those journals did not record the endpoint, which is a part of a request's key now: give
-`Llm.base_url` as it was when they were paid. The JSONL files stay as they are. A
-journal.sqlite that an unreleased version imported from such files gets the new keys.
+`Llm.base_url` as it was when they were paid. The JSONL files stay as they are.
 """
 
 import argparse
@@ -56,10 +55,11 @@ def convert(folder: Path, base_url: str) -> int:
       "https://api.openai.com/v1"
     )
   target, endpoint = folder / journal.FILE_NAME, base_url.rstrip("/")
-  if target.exists():
-    return _renew(target, endpoint)
-  if not (folder / journal.OLD).exists():
-    raise InputError(f"{folder}: got no {journal.OLD}, expected a journal")
+  if target.exists() or not (folder / journal.OLD).exists():
+    raise InputError(
+      f"{folder}: got no {journal.OLD}, or {target.name} beside it; expected a journal "
+      "that is not converted; to convert it anew, with nothing paid since, delete that"
+    )
   found = list(_rows(folder, endpoint))
   new = target.with_name(f"{target.name}.new")
   new.unlink(missing_ok=True)
@@ -73,31 +73,6 @@ def convert(folder: Path, base_url: str) -> int:
   database.close()  # which empties the write-ahead log
   new.rename(target)
   return sum(table == "calls" for table, _ in found)
-
-
-def _renew(path: Path, endpoint: str) -> int:
-  """Give the replies of a file that have no endpoint new keys; return their number."""
-  database = journal.connect(path)
-  database.execute("BEGIN IMMEDIATE")
-  query = "SELECT number, request FROM calls WHERE outcome = 'reply'"
-  old = [
-    (number, request | {"endpoint": endpoint})
-    for number, text in database.execute(query).fetchall()
-    if "endpoint" not in (request := json.loads(text))
-  ]
-  for number, request in old:
-    database.execute(
-      "UPDATE calls SET key = ?, request = ? WHERE number = ?",
-      (digest(request), json.dumps(request), number),
-    )
-  database.execute("COMMIT")
-  database.close()
-  if not old:
-    raise InputError(
-      f"{path}: nothing to convert; if it was converted with another --base_url, and "
-      "nothing was paid since, delete it and convert again"
-    )
-  return len(old)
 
 
 def _rows(folder: Path, endpoint: str) -> Iterator[tuple[str, dict[str, Any]]]:

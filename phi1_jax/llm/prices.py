@@ -86,21 +86,21 @@ def _listed(config: LlmConfig) -> Price:
   _, model = snapshot.find_provider_model(config.model, provider, None, None)
   tier = (config.extra or {}).get("service_tier")
   now = datetime.datetime.now(datetime.UTC)
-  prices = model.get_prices(now, {"service_tier": tier} if tier else None)
-  kinds = [prices.input_mtok, prices.output_mtok]
-  written = getattr(prices, "cache_write_mtok", None)
+  found = model.get_prices(now, {"service_tier": tier} if tier else None)
+  kinds = [found.input_mtok, found.output_mtok]
+  # What is written to a cache may be dearer than other tokens of the prompt.
+  written = getattr(found, "cache_write_mtok", None) or found.input_mtok
   starts = {tier.start for kind in kinds for tier in getattr(kind, "tiers", ())}
-  rows = []
-  for start in (0, *sorted(starts)):
-    sums = [_at(kind, start) for kind in kinds]
-    if written is not None:  # dearer than other tokens of the prompt
-      sums[0] = max(sums[0], _at(written, start))
-    rows.append((start, *sums))
+  rows = [
+    (start, max(_at(kinds[0], start), _at(written, start)), _at(kinds[1], start))
+    for start in (0, *sorted(starts))
+  ]
   source = f"genai-prices {importlib.metadata.version('genai-prices')}"
   return Price(source, *rows[0][1:], tiers=tuple(rows[1:]))
 
 
 def _at(price: Any, start: int) -> int:
+  """Return the price of a token of a prompt with more than so many."""
   found = getattr(price, "base", price)
   for tier in getattr(price, "tiers", ()):
     found = tier.price if tier.start <= start else found

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from phi1_jax.llm.request import clean
 
 _KINDS = {"message": dict, "text": str}
-_MOST_TOKENS = 10**9  # a server that reports more is not believed
+_MOST_TOKENS = 10**8  # a server that reports more is not believed
 _OPEN = re.compile(r"<(?:think|thinking|reasoning)>|\[THINK\]", re.I)
 _CLOSE = re.compile(r"</(?:think|thinking|reasoning)>|\[/THINK\]", re.I)
 

@@ -42,15 +42,15 @@ class Request:
 
   def __post_init__(self):
     """Refuse requests that no endpoint takes."""
+    wrong = None
     if not self.messages or self.messages[-1].role == "assistant":
-      raise self._error("messages", self.messages, "some, the last one not assistant's")
-    for message in self.messages:
-      if message.content != clean(message.content):
-        raise self._error(
-          "content", message.content[:40], "text without lone surrogates"
-        )
-    if self.max_tokens < 1:
-      raise self._error("max_tokens", self.max_tokens, "at least 1")
+      wrong = f"messages is {self.messages}, expected some, the last not assistant's"
+    elif any(m.content != clean(m.content) for m in self.messages):
+      wrong = "the content of a message has lone surrogates"
+    elif self.max_tokens < 1:
+      wrong = f"max_tokens is {self.max_tokens}, expected at least 1"
+    if wrong:
+      raise InputError(f"a request of prompt {self.prompt_id}: {wrong}")
 
   def most_tokens(self, config: LlmConfig) -> int:
     """Return the limit on the reply's tokens that is sent."""
@@ -84,11 +84,6 @@ class Request:
   def key(self, config: LlmConfig) -> str:
     """Return the name of the reply: a hash of `content`."""
     return digest(self.content(config))
-
-  def _error(self, name: str, got: object, expected: str) -> InputError:
-    return InputError(
-      f"a request of prompt {self.prompt_id}: {name} is {got!r}, expected {expected}"
-    )
 
 
 def digest(content: Mapping[str, Any]) -> str:

@@ -71,9 +71,8 @@ class Online:
       try:
         await self._session.note(sent)
         outcome = await self._endpoint.send(sent.body)
-        self._limiter.learn(outcome.headers, time.monotonic())
         if not isinstance(outcome, Failure):
-          await self._session.replied(sent, outcome.raw)
+          await self._session.replied(sent, outcome)
           self._last_good, self._opened = time.monotonic(), True
           return
         await self._session.failed([sent], outcome)

@@ -68,7 +68,7 @@ def test_several_batches_run_at_once(llm):
 
 def test_the_cap_holds_for_whole_batches(llm):
   budget = 0.00006
-  with pytest.raises(BudgetError, match="requests are left"):
+  with pytest.raises(BudgetError, match="nothing is paid for twice"):
     llm.ask(16, api="batch", budget_usd=budget)
   assert len(uploads(llm)) > 1  # each settles for less than it reserved
   assert 0 < llm.server.money == llm.budget.spent <= budget * 1e12

@@ -1,7 +1,6 @@
 """The journal of version 0.1 becomes one that this version reads."""
 
 import json
-import sqlite3
 import zlib
 
 import pytest
@@ -63,13 +62,6 @@ def test_nothing_that_was_paid_is_paid_again(llm, old, capsys):
   assert [x.value for x in llm.ask(2)] == ["answer old"] * 2
   assert {n: (old / n).read_bytes() for n in before} == before
   assert import_jsonl.main(words) == 2  # nothing is left to convert
-  # An unreleased version imported old files without the endpoint.
-  with sqlite3.connect(old / "journal.sqlite") as database:
-    database.execute(
-      "UPDATE calls SET key = 'old', request = json_remove(request, '$.endpoint')"
-    )
-  assert import_jsonl.convert(old, llm.server.url) == 2
-  assert [x.value for x in llm.ask(2)] == ["answer old"] * 2
   assert llm.server.counts()["came"] == 0
 
 

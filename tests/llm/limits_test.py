@@ -33,18 +33,10 @@ def test_no_minute_holds_more_than_the_limits():
   assert [moment for moment, _ in alone] == [100, 160, 220]
 
 
-def test_limits_and_pauses_are_learned_from_headers():
-  headers = {"x-ratelimit-limit-requests": "2", "x-ratelimit-limit-tokens": "100"}
-  for limiter, expected in ((RateLimiter(None, None), 60), (RateLimiter(3, None), 0)):
-    limiter.learn(headers, 0.0)
-    limiter.sent(10, 0.0)
-    limiter.sent(10, 0.0)
-    assert limiter.delay(10, 0.0) == expected
-  assert limiter.delay(81, 0.0) == 60
+def test_the_longest_pause_counts():
   limiter = RateLimiter(None, None)
-  headers = {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "6s"}
-  limiter.learn(headers, 10.0)
-  limiter.hold(1, 10.0)  # the longest counts
+  limiter.hold(6, 10.0)
+  limiter.hold(1, 10.0)
   assert [limiter.delay(1, now) for now in (12.0, 16.0)] == [4, 0]
 
 
@@ -61,12 +53,10 @@ def test_backoff_doubles_with_jitter_up_to_a_minute():
     ({"retry-after": "0.25"}, 0.25),
     ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
     ({"retry-after": "Thu, 01 Jan 1970 00:01:00 GMT"}, 50),
-    *[({"retry-after": text}, 0) for text in ("soon", "-5", "9" * 400)],
+    *[({"retry-after": text}, 0) for text in ("soon", "-5")],
+    ({"retry-after": "9" * 400}, 1e9),
   ],
 )
 def test_retry_after(headers, seconds, monkeypatch):
   monkeypatch.setattr(limits.time, "time", lambda: 10.0)
   assert limits.retry_after(headers) == seconds
-  texts = {"120ms": 0.12, "1h2m3.5s": 3723.5, "7": 7}
-  assert {t: limits.duration(t) for t in texts} == pytest.approx(texts)
-  assert limits.duration("") is limits.duration("1s!") is None
