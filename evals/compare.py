@@ -8,9 +8,9 @@ import json
 from collections import defaultdict
 from typing import Any
 
-from evals import workdir
 from evals.summary import Samples
 from phi1_jax import InputError, storage
+from phi1_jax.problems import files
 from phi1_jax.storage import AnyPath
 
 RESULT = "compare.json"
@@ -26,7 +26,7 @@ def read(file: AnyPath) -> Published:
   Raises:
     InputError: neither of the forms.
   """
-  text = workdir.load_text(file, "--compare")
+  text = files.read_text(file, "expected the file of --compare")
   found: Published = defaultdict(list)
   try:
     if '"eval"' in text[:200]:

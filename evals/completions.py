@@ -19,6 +19,7 @@ from typing import Any
 from evals import workdir
 from evals.task_sets import ids_by_name
 from phi1_jax import InputError, storage
+from phi1_jax.problems import files
 from phi1_jax.problems.problem import Problem
 from phi1_jax.storage import AnyPath
 from phi1_jax.text import settings_file
@@ -144,7 +145,7 @@ def _rows(
   file: AnyPath, problems: Sequence[Problem]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
   """Yield the objects of a file, each with its place."""
-  text = workdir.load_text(file, "--completions")
+  text = files.read_text(file, "expected the file of --completions")
   try:
     content = json.loads(text)
   except ValueError:
@@ -166,8 +167,8 @@ def _rows(
     for problem, programs in zip(problems, content, strict=True):
       if not isinstance(programs, list):
         raise InputError(f"{file}: got {programs!r:.60}, expected a list of programs")
-      for program in programs:
-        yield problem.id, {"task_id": problem.id, "solution": program}
+      row = {"task_id": problem.id}
+      yield from ((problem.id, row | {"solution": program}) for program in programs)
   elif isinstance(content, list):
     for number, row in enumerate(content, 1):
       if not isinstance(row, dict):

@@ -39,6 +39,7 @@ from phi1_jax.cli.progress import Progress
 from phi1_jax.model import DTYPES
 from phi1_jax.model.decoder import Decoder
 from phi1_jax.parallel import sharding
+from phi1_jax.problems import files
 from phi1_jax.sampling.checkpoint import (
   Loaded,
   check_log_probs,
@@ -77,7 +78,7 @@ def read(path: AnyPath, most: int) -> Texts:
   """
   if most < 1:
     raise InputError(f"--max_documents: got {most}, expected at least 1")
-  content = workdir.load_text(path, "--texts")
+  content = files.read_text(path, "expected the file of --texts")
   documents = []
   for number, row in storage.json_objects(content.split("\n"), path):
     text, kind = row.get("text"), row.get("kind") or ""

@@ -15,6 +15,7 @@ NAME[...]      a subset of a task set
 """
 
 import functools
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,26 +71,22 @@ def load(task_set: str, folder: str | None = None) -> list[Problem]:
     return evalplus.load(task_set, folder)
   if task_set in mbpp.TASK_SETS:
     return mbpp.load(task_set, folder)
-  return list(_shipped(task_set))
+  if task_set == humaneval.TASK_SET:
+    return humaneval.load()
+  if task_set == DOCTESTS:
+    return _doctests()
+  if task_set in TIERS:
+    return list(_exercises(task_set))
+  return list(written.load(task_set.removeprefix("exercises-")))
 
 
 @functools.cache
-def _shipped(task_set: str) -> Sequence[Problem]:
-  if task_set == humaneval.TASK_SET:
-    return humaneval.load()
-  if task_set in TIERS:
-    return _exercises(task_set)
-  if task_set == DOCTESTS:
-    return _doctests()
-  return written.load(task_set.removeprefix("exercises-"))
-
-
-def _exercises(task_set: str) -> list[Problem]:
+def _exercises(task_set: str) -> Sequence[Problem]:
   found: dict[str, Problem] = {}
-  index = 0
-  while len(found) < NUMBER:
+  for index in itertools.count():
+    if len(found) == NUMBER:
+      break
     exercise = teacher.exercise(_SEED, index, TIERS[task_set])
-    index += 1
     tests = mutants.strengthened(exercise.text, exercise.name, exercise.tests)
     if tests and exercise.name not in found:  # a name is asked for once
       name = f"{task_set}/{len(found)}"
@@ -181,12 +178,11 @@ def subset(problems: Sequence[Problem], task_set: str, given: str) -> dict[str, 
       f"--subset: got {(unknown or [given])[0]!r}, expected ids of {task_set} such as "
       f"{problems[0].id!r}, with commas, or a file of them"
     )
-  for name in names:
-    if len(known[name]) > 1:
-      raise InputError(
-        f"--subset: got {name!r}, which may be any of {', '.join(known[name][:3])}; "
-        "expected the whole id"
-      )
+  if name := next((name for name in names if len(known[name]) > 1), None):
+    raise InputError(
+      f"--subset: got {name!r}, which may be any of {', '.join(known[name][:3])}; "
+      "expected the whole id"
+    )
   chosen = {known[name][0] for name in names}
   ids = [p.id for p in problems if p.id in chosen]
   shown = ", ".join(ids) if len(ids) < 4 else f"ids {settings_file.digest(ids)[:8]}"

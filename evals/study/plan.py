@@ -190,6 +190,8 @@ class Plan:
   def _publish(self, name: str) -> Step:
     inputs: tuple[str, ...] = _SETS.get(name, (name,))
     needs = [_MADE_BY.get(n, n) for n in inputs] if name in _SETS else ["sets"]
+    if name.startswith("pruned_"):  # a folder of the step "pruned"
+      inputs = (f"pruned/{name.replace('_', '-')}",)
     paths = tuple(str(self.folder / "curate" / each) for each in inputs)
     target = str(self.folder / "data" / name)
     flags = f"--gin.Publish.inputs={paths!r}", f"--gin.Publish.directory={target!r}"

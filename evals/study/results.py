@@ -43,7 +43,6 @@ from phi1_jax.curation import folder as folders
 STUDY, FORMAT = "study.json", 5
 VARIANT = "truncated"
 _CURVE_POINTS = 60
-_ENDS = ("value", "low", "high")
 # Pairs of arms that the paper's claim and the controls are about: b against a. More
 # pairs measure the cost of pruning, and how much of it is size alone.
 _PAIRS = (
@@ -72,10 +71,13 @@ def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
   def of_arm(arm: str) -> _Runs:
     return groups[arm, next(iter(config.models))]
 
-  places = sorted((folder / "stores").iterdir())
-  stores = {place.name: read_json(place / "manifest.json") for place in places}
-  machines = [str(row["machine"]) for row in (*steps, graph.here()) if "machine" in row]
-  commits = [row["commit"] or "unknown" for row in (*steps, graph.here())]
+  stores = {
+    place.name: read_json(place / "manifest.json")
+    for place in sorted((folder / "stores").iterdir())
+  }
+  places = [*steps, graph.here()]
+  machines = [str(row["machine"]) for row in places if "machine" in row]
+  commits = [row["commit"] or "unknown" for row in places]
   data = {
     "format": FORMAT,
     "config": dataclasses.asdict(config),
@@ -93,15 +95,12 @@ def gather(config: StudyConfig, folder: Path) -> dict[str, Any]:
     "nearest": {name: _score(folder / "judged" / "nearest" / name) for name in tiers},
     "seen": [
       {"task_set": name, "kind": kind, "n": len(ids)}
-      | {"share": _share(_samples(of_arm(FULL), name, ids))}
+      | {"share": _share(_samples(of_arm(FULL), name, ids)) if ids else None}
       for name, kinds in read_json(folder / materials.SEEN).items()
       for kind, ids in kinds.items()
     ],
     "examples": _examples(config, folder, tiers),
-    "sets": {
-      name: {key: row[key] for key in ("documents", "tokens")}
-      for name, row in stores.items()
-    },
+    "sets": {n: {k: r[k] for k in ("documents", "tokens")} for n, r in stores.items()},
     "steps": seconds,
     "where": {
       "commits": list(dict.fromkeys(commits)),
@@ -126,11 +125,11 @@ def _run(
   exercises = bool(run.arm.exercises)
   text = seen / length * (before if exercises else length)
   tokens = {"text": text, "exercises": seen if exercises else 0}
-  sets = sorted(path.parent.name for path in judged.glob(f"*/{workdir.SUMMARY}"))
+  sets = sorted(path.parent for path in judged.glob(f"*/{workdir.SUMMARY}"))
   sampled = None
-  for name in [name for name in sets if name.endswith(judge.SAMPLED)]:
-    sets.remove(name)
-    found = storage.read_json(judged / name / workdir.SUMMARY)
+  for each in [each for each in sets if each.name.endswith(judge.SAMPLED)]:
+    sets.remove(each)
+    found = storage.read_json(each / workdir.SUMMARY)
     sampled = {"task_set": found["settings"]["task_set"], **found["scores"][VARIANT]}
   names = (f"train_{run.name}", f"train_{run.name}-early")
   return {
@@ -146,7 +145,7 @@ def _run(
     "seconds": sum(seconds.get(name, 0.0) for name in names),
     "started": before,
     "curve": curve[:: max(1, len(curve) // _CURVE_POINTS)],
-    "scores": {name: _score(judged / name) for name in sets},
+    "scores": {each.name: _score(each) for each in sets},
     "loss": {r["kind"]: r for r in storage.read_json(judged / loss.RESULT)["losses"]},
     "sampled": sampled,
   }
@@ -162,12 +161,10 @@ def _score(place: Path) -> dict[str, Any]:
     if (row["variant"], row["judge"], row["sample"]) == (VARIANT, digest, 0)
   }
   first, rates = found["scores"][VARIANT]["pass@1"], found["rates"][VARIANT]
-  return {
-    **{key: first[key] for key in _ENDS},
-    "solved": sorted(name for name, each in passed.items() if each),
-    "total": len(passed),
-    **{name: rates[name] for name in summary.RATES},
-  }
+  solved = sorted(name for name, each in passed.items() if each)
+  facts = {name: first[name] for name in ("value", "low", "high")}
+  facts |= {"solved": solved, "total": len(passed)}
+  return facts | {name: rates[name] for name in summary.RATES}
 
 
 def over_seeds(group: _Runs, name: str) -> dict[str, Any]:
@@ -192,9 +189,9 @@ def _samples(
   return {problem: [problem in each for each in solved] for problem in every}
 
 
-def _share(correct: Mapping[str, Sequence[bool]]) -> dict[str, Any] | None:
-  """Return the share of some problems over the seeds; None without problems."""
-  return dataclasses.asdict(score.over_trainings(correct)) if correct else None
+def _share(correct: Mapping[str, Sequence[bool]]) -> dict[str, Any]:
+  """Return the share of some problems over the seeds."""
+  return dataclasses.asdict(score.over_trainings(correct))
 
 
 def _comparisons(of_arm: _OfArm, taus: Sequence[float]) -> list[dict[str, Any]]:
@@ -234,7 +231,7 @@ def _pruning(folder: Path, of_arm: _OfArm) -> list[dict[str, Any]]:
           for name, seeds in _samples(of_arm(of), tier).items()
           if kind == "total" or (name in similar) == (kind == "similar")
         }
-        subset |= {label: _share(correct), "n": len(correct)}
+        subset |= {label: _share(correct) if correct else None, "n": len(correct)}
       subsets.append(subset)
     manifest = storage.read_json(folder / "stores" / arm / "manifest.json")
     read = of_arm(arm)[0]["tokens"]["exercises"]
@@ -258,25 +255,26 @@ def _leak(config: StudyConfig, folder: Path, of_arm: _OfArm) -> dict[str, Any]:
       others_dropped += 1
     elif materials.is_copy(each.evidence):
       caught.add(each.document.provenance["variant"]["problem"])
-  ids = ids_of(task_set)
   kinds = {
-    "planted": [n for n in ids if n in planted],
-    "similar to an exercise, not planted": [n for n in ids if n in close - planted],
-    "not similar": [n for n in ids if n not in close | planted],
+    "planted": planted,
+    "similar to an exercise, not planted": close - planted,
+    "not similar": {*ids_of(task_set)} - close - planted,
   }
-  shares = {
-    label: {
-      kind: (_share(_samples(of_arm(arm), task_set, of)) or {}) | {"n": len(of)}
-      for kind, of in kinds.items()
-      if of
+
+  def shares(arm: str) -> dict[str, Any]:
+    of = {
+      kind: [n for n in ids_of(task_set) if n in some] for kind, some in kinds.items()
     }
-    for label, arm in (("without", FULL), ("with", "leaked"))
-  }
-  facts = {"task_set": task_set, "planted": len(planted), "copies": config.leak_copies}
-  return facts | {
+    found = {k: _samples(of_arm(arm), task_set, ids) for k, ids in of.items() if ids}
+    return {kind: (_share(c) or {}) | {"n": len(c)} for kind, c in found.items()}
+
+  return {
+    "task_set": task_set,
+    "planted": len(planted),
+    "copies": config.leak_copies,
     "found": len(caught),
     "others_dropped": others_dropped,
-    "shares": shares,
+    "shares": {"without": shares(FULL), "with": shares("leaked")},
   }
 
 

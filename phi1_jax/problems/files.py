@@ -51,6 +51,14 @@ def read(path: AnyPath, expected: str) -> bytes:
     raise InputError(f"{path}: cannot be read ({error}); {expected}") from None
 
 
+def read_text(path: AnyPath, expected: str) -> str:
+  """Return the text of a file in UTF-8; see `read`."""
+  try:
+    return read(path, expected).decode()
+  except UnicodeDecodeError as error:
+    raise InputError(f"{path}: cannot be read ({error}); {expected}") from None
+
+
 def _download(url: str, path: Path) -> None:
   try:
     path.parent.mkdir(parents=True, exist_ok=True)

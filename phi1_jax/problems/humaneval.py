@@ -44,12 +44,8 @@ def read(path: AnyPath) -> list[Problem]:
   Raises:
     InputError: no such file, a line in another format, or an id that occurs twice.
   """
-  content = files.read(path, "expected a .jsonl")
-  try:
-    lines = content.decode().split("\n")
-  except UnicodeDecodeError as error:
-    raise InputError(f"{path}: cannot be read ({error}); expected a .jsonl") from None
   found: dict[str, Problem] = {}
+  lines = files.read_text(path, "expected a .jsonl").split("\n")
   for number, line in enumerate(lines, 1):
     if not line.strip():
       continue

@@ -67,7 +67,7 @@ def test_a_stopped_study_on_cloud_storage_resumes_with_what_its_steps_left(
   fetched = []
 
   def third():
-    fetched.append((local / "curate" / "pruned_0.95" / "COMPLETED").read_text())
+    fetched.append((local / "curate/pruned/pruned-0.95/COMPLETED").read_text())
     (local / "study.json").write_text("{}")
 
   steps = (pytest.fail, pytest.fail, third)

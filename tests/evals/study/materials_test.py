@@ -99,8 +99,8 @@ def test_sets_of_exercises(folder):
   stats = folders.read_stats(folder / "curate" / "main")
   assert stats["dropped"] == {"AST": 2}
   main = _texts(folder, "main")
-  assert len(_texts(folder, "pruned_0.95")) == 77
-  assert _texts(folder, "pruned_0.8") == main[-40:]
+  assert len(_texts(folder, "pruned/pruned-0.95")) == 77
+  assert _texts(folder, "pruned/pruned-0.8") == main[-40:]
   assert _texts(folder, "few") == main[:50]
   assert _texts(folder, "thinned") == main[:40]  # as many as pruned_0.8
   for name, least, most in (("shuffled", 65, 78), ("wrong", 10, 36)):
