@@ -174,7 +174,7 @@ def check_current(store: TokenStore, run: Setup) -> None:
           "%s was built by version %s of the grammar teacher; this is version %d",
           *(data.store, version, grammar.VERSION),
         )
-      if "exercises" in source and not data.modules:
+      if "exercises" in source:
         wanted = data.grammar_exercises
         _require(data, "grammar_exercises", source["exercises"], wanted)
         if data.verify:
