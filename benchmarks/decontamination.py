@@ -125,7 +125,7 @@ def main() -> None:
   arguments = parser.parse_args()
   taus = [float(tau) for tau in arguments.taus.split(",")]
   named = references.problems(BENCHMARKS)
-  index = Index.of(BENCHMARKS, DecontaminateConfig(("",)).ngram)
+  index = Index(BENCHMARKS, DecontaminateConfig(("",)).ngram)
   texts = library()
   small = [text for _, text in texts if len(text) < HOST_CHARACTERS]
   hosts = [text for text in small if not index.evidence(text, min(taus))]

@@ -44,6 +44,8 @@ CONFIGURABLES = {
   "Llm": LlmConfig,
 }
 _DECONTAMINATE = "decontaminate"
+# Flags of one stage, and the stages that take them.
+_FLAGS = {"tau": (_DECONTAMINATE,), "against": ("deduplicate", ALL)}
 # All of MBPP: which part a model will be judged with is not known here.
 _MBPP = "mbpp-full-974"
 _ROOT = Path("runs/curate")
@@ -56,8 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   arguments = _parser().parse(argv)
   if not arguments.gin_files:
     arguments.gin_files = [f"gin/curate/{arguments.stage}.gin"]
-  if arguments.tau and arguments.stage != _DECONTAMINATE:
-    raise InputError(f"--tau: got it for {arguments.stage}, expected decontaminate")
+  for flag, stages in _FLAGS.items():
+    if getattr(arguments, flag) and arguments.stage not in stages:
+      got = f"got it for {arguments.stage}, expected {stages[0]}"
+      raise InputError(f"--{flag}: {got}")
   arguments.tau = arguments.tau and _taus(arguments.tau)
   if arguments.benchmarks:
     os.environ[mbpp.ENVIRONMENT] = arguments.benchmarks
@@ -67,9 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
   from phi1_jax.curation.folder import EmptyError
 
   # All settings are read before the first stage runs.
-  jobs = [(name, _job(name, folder, arguments)) for name, folder in _places(arguments)]
   if arguments.stage == ALL:
-    jobs = _read(jobs)
+    root = arguments.workdir or _ROOT
+    jobs = _read([(name, _job(name, root / name, arguments)) for name in STAGES])
+  else:
+    folder = arguments.workdir or _ROOT / (
+      "pruned" if arguments.tau else arguments.stage
+    )
+    jobs = [(arguments.stage, _job(arguments.stage, folder, arguments))]
   for name, job in jobs:
     try:
       _estimate(name, job) if arguments.estimate else _run(name, job, arguments.tau)
@@ -79,10 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
       if error.errno != errno.ENOSPC:
         raise
+      full = "the disk is full; make room and run the same command again"
       print(
-        f"error: {job.folder}: the disk is full; make room and run the same command "
-        "again, which pays for nothing twice",
-        file=sys.stderr,
+        f"error: {job.folder}: {full}, which pays for nothing twice", file=sys.stderr
       )
       return FAILED
   return command.DONE
@@ -154,15 +162,6 @@ def _taus(text: str) -> list[float]:
   )
 
 
-def _places(arguments: argparse.Namespace) -> list[tuple[str, AnyPath]]:
-  """Return the stages to run, each with its folder."""
-  if arguments.stage == ALL:
-    root = arguments.workdir or _ROOT
-    return [(name, root / name) for name in STAGES]
-  name = "pruned" if arguments.tau else arguments.stage
-  return [(arguments.stage, arguments.workdir or _ROOT / name)]
-
-
 def _read(jobs: list[tuple[str, Job]]) -> list[tuple[str, Job]]:
   """Return the last job, and those whose folders the returned ones read."""
   wanted, found = {os.path.abspath(jobs[-1][1].folder)}, []
@@ -192,8 +191,6 @@ def _job(name: str, folder: AnyPath, arguments: argparse.Namespace) -> Job:
   config = load(STAGES[name][1].gin_name)
   if name == "deduplicate" and arguments.against:
     config = dataclasses.replace(config, against=tuple(arguments.against))
-  elif arguments.against and arguments.stage == name:
-    raise InputError(f"--against: got it for {name}, expected deduplicate")
   config = _beside(config, folder)
   if name == _DECONTAMINATE:
     config = _decontaminate(config, arguments)
@@ -296,8 +293,7 @@ def _run(name: str, job: Job, taus: list[float] | None) -> None:
 def _estimate(name: str, job: Job) -> None:
   """Print the cost of a stage."""
   if not job.needs_llm:
-    print(f"{name}: asks no LLM, costs nothing")
-    return
+    return print(f"{name}: asks no LLM, costs nothing")
   fields = ("sections", "exercises", "sample")
   number = next(field for field in fields if hasattr(job.config, field))
   with job.client() as client:

@@ -9,7 +9,6 @@ LLM has the temperature `Annotate.second_temperature`: at 0 it would measure onl
 far the server repeats itself.
 """
 
-import collections
 import contextlib
 import dataclasses
 import functools
@@ -35,10 +34,11 @@ from phi1_jax.llm.conversation import Malformed
 from phi1_jax.llm.request import Request
 from phi1_jax.storage import AnyPath
 
-STAGE, VERSION = "annotate", 3
+STAGE, VERSION = "annotate", 4
 PLACES = frozenset(("code", "cut"))
 SCALE = "0 (of no use) to 5 (like a page of a good textbook)"
 _BATCH = 10_000  # documents that are judged before the next are read
+_CHOSEN = "chosen.json"  # id of each document to judge -> the task that read it
 
 # A score from 0 to 5, or None; the judge's own words, or why there is no score; and
 # facts for the provenance: judge, model, prompt, request.
@@ -69,11 +69,11 @@ def run(job: Job, judge: Any = None) -> dict[str, Any]:
 
 
 def _run(job: Job, judge: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-  config, one = job.config, judge.varies
-  sampled = _sample(job)
-  total = storage.read_json(job.work / "chosen.json").get("total")
-  sizes = {"tasks": 1 if one else sampled, "total": total}
-  counts = job.phase("judge", _judge, config, judge, sampled, **sizes, one_process=one)
+  config, one, parts = job.config, judge.varies, _sample(job)
+  tasks = 1 if one else parts
+  counts = job.phase(
+    "judge", _judge, config, judge, parts, tasks=tasks, one_process=one
+  )
   noted = {d.id: d.provenance[STAGE] for d in folders.kept(job.folder)}
   scores = {name: each["score"] for name, each in noted.items()}
   again = {n: each.get("second_score") for n, each in noted.items()}
@@ -96,24 +96,18 @@ def _sample(job: Job) -> int:
 
   An id is a hash, so the sample is random, and a larger one holds a smaller one.
   """
-  tasks, _ = job.plan()
-  if not storage.exists(job.work / "chosen.json"):
+  tasks = job.plan()
+  if not storage.exists(job.work / _CHOSEN):
     job.phase("sample", _sample_task, job.config)
     task_of: dict[str, int] = {}
-    read, unread = collections.Counter[str](), 0
     for rank in range(tasks):
       for row in folders.rows(_sampled(job.work, rank), ["id", "reason"]):
-        if row["reason"]:
-          unread += 1
-        else:
+        if not row["reason"]:
           task_of.setdefault(row["id"], rank)
-          read[row["id"]] += 1
-    least = heapq.nsmallest(job.config.sample, task_of)
-    if not least:
+    if not task_of:
       raise InputError(f"Annotate.inputs: {job.config.inputs} hold no code to judge")
-    chosen = {name: task_of[name] for name in least}
-    total = unread + sum(read[name] for name in least)
-    storage.write_json(job.work / "chosen.json", {"task_of": chosen, "total": total})
+    least = heapq.nsmallest(job.config.sample, task_of)
+    storage.write_json(job.work / _CHOSEN, {name: task_of[name] for name in least})
   return tasks
 
 
@@ -126,7 +120,7 @@ def _sample_task(config: AnnotateConfig, task: Task) -> None:
   drops: list[Decision] = []
 
   def code() -> Iterator[Decision]:
-    for decision in task.ticked(task.read()):
+    for decision in task.read():
       if isinstance(decision, Drop):
         drops.append(decision)
       elif decision.document.kind == "code":
@@ -136,36 +130,30 @@ def _sample_task(config: AnnotateConfig, task: Task) -> None:
   folders.spill(_sampled(task.work, task.rank), [*drops, *least])
 
 
-def _chosen(work: AnyPath, ranks: Iterable[int]) -> Iterator[Decision]:
+def _chosen(
+  work: AnyPath, task_of: dict[str, int], ranks: Iterable[int]
+) -> Iterator[Decision]:
   """Yield the chosen documents of some tasks, those of bad form dropped."""
-  task_of: dict[str, int] = storage.read_json(work / "chosen.json")["task_of"]
+  seen = set[str]()
   for rank in ranks:
     for decision in folders.spilled(_sampled(work, rank)):
       document = decision.document
       if isinstance(decision, Drop):
         yield decision
-      elif task_of.get(document.id, rank) != rank:
+      elif document.id in seen or task_of.get(document.id, rank) != rank:
         yield Drop(document, "read twice")
       elif document.id in task_of:
-        task_of[document.id] = -1
+        seen.add(document.id)
         reason = form.problem(document.text)
         yield Drop(document, reason) if reason else decision
 
 
-def _judged_twice(work: AnyPath, tasks: int, most: int) -> set[str]:
-  """Return the least ids of the chosen documents of good form."""
-  found = _chosen(work, range(tasks))
-  good = (each.document.id for each in found if isinstance(each, Keep))
-  return set(heapq.nsmallest(most, good))
-
-
-def _judge(config: AnnotateConfig, judge: Any, sampled: int, task: Task) -> Tally:
-  again = set[str]()
-  if judge.varies and config.second_pass:
-    again = _judged_twice(task.work, sampled, config.second_pass)
+def _judge(config: AnnotateConfig, judge: Any, parts: int, task: Task) -> Tally:
+  task_of = storage.read_json(task.work / _CHOSEN)
+  again = _twice(config, task_of) if judge.varies else set[str]()
 
   def decisions() -> Iterator[Decision]:
-    found = _chosen(task.work, range(task.rank, sampled, task.tasks))
+    found = _chosen(task.work, task_of, range(task.rank, parts, task.tasks))
     while batch := list(itertools.islice(found, _BATCH)):
       yield from (each for each in batch if isinstance(each, Drop))
       kept = [each.document for each in batch if isinstance(each, Keep)]
@@ -184,6 +172,11 @@ def _judge(config: AnnotateConfig, judge: Any, sampled: int, task: Task) -> Tall
           yield Keep(document)
 
   return task.write(decisions())
+
+
+def _twice(config: AnnotateConfig, task_of: Iterable[str]) -> set[str]:
+  """Return the ids of the documents that are judged twice: the least."""
+  return set(heapq.nsmallest(config.second_pass, task_of))
 
 
 def _compared(
@@ -270,12 +263,8 @@ class LocalJudge:
       found = local_judge.features(document.text)
       if found is None:
         yield None, "this interpreter cannot parse it", facts
-        continue
-      brief = [
-        f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in dataclasses.asdict(found).items()
-      ]
-      yield local_judge.weigh(found), ", ".join(brief), facts
+      else:
+        yield local_judge.weigh(found), found.brief(), facts
 
 
 class LlmJudge(prompt.Asker):
@@ -305,10 +294,10 @@ def requests(job: Job, client: Client) -> Iterator[Request]:
   judge = LlmJudge(job.config, PLACES, client)
   with tempfile.TemporaryDirectory() as scratch:
     engine = dataclasses.replace(job.engine, executor="local")
-    sampling = dataclasses.replace(job, folder=Path(scratch), engine=engine)
-    tasks = _sample(sampling)
-    again = _judged_twice(sampling.work, tasks, job.config.second_pass)
-    for decision in _chosen(sampling.work, range(tasks)):
+    job = dataclasses.replace(job, folder=Path(scratch), engine=engine)
+    parts, task_of = range(_sample(job)), storage.read_json(job.work / _CHOSEN)
+    again = _twice(job.config, task_of)
+    for decision in _chosen(job.work, task_of, parts):
       if isinstance(decision, Keep):
         for sample in range(1 + (decision.document.id in again)):
           yield judge.request(decision.document, sample)

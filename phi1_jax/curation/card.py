@@ -1,7 +1,10 @@
-"""Cards: stats in Markdown."""
+"""Cards: stats in Markdown, from the templates stage.md.j2 and set.md.j2."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import jinja2
 
 
 def of_stage(stats: Mapping[str, Any]) -> str:
@@ -10,29 +13,47 @@ def of_stage(stats: Mapping[str, Any]) -> str:
   Args:
     stats: what its stats.json holds.
   """
-  parts = [f"# {stats['stage']}\n", *_sections(stats)]
-  lineage = stats.get("lineage") or []
-  if lineage:
-    rows = [
-      (stage["stage"], f"{stage.get('read', 0):,}", f"{stage.get('kept', 0):,}")
-      for stage in flat(lineage)
-    ]
-    parts.append("## Stages before\n\n" + table(("stage", "read", "kept"), rows))
-  return "\n".join(parts)
+  return _render("stage.md.j2", stats=stats, before=flat(stats.get("lineage") or []))
+
+
+def of_set(
+  name: str,
+  version: str,
+  counts: Mapping[str, Any],
+  lineage: Sequence[Mapping[str, Any]],
+  published: int,
+) -> str:
+  """Return a data set's card: its documents, and every stage they went through.
+
+  Args:
+    name: of the set.
+    version: of the set.
+    counts: of its documents, see `Tally.stats`.
+    lineage: stats of the stages whose documents are published.
+    published: number of the inputs; those that are no stage have no lineage.
+  """
+  passed = [
+    s for s in flat(lineage) if any(k in s.get("kinds", {}) for k in counts["kinds"])
+  ]
+  models = dict.fromkeys(m for stage in passed for m in stage.get("models") or [])
+  searched = [
+    {name: stage["settings"]["tau"] for name in stage["settings"]["benchmarks"]}
+    for stage in lineage
+    if stage["stage"] == "decontaminate"
+  ]
+  # The benchmarks that every input was searched for.
+  common = set.intersection(*map(set, searched)) if len(searched) >= published else ()
+  taus = {name: max(each[name] for each in searched) for name in sorted(common)}
+  facts = {"counts": counts, "models": list(models), "passed": passed, "taus": taus}
+  return _render("set.md.j2", name=name, version=version, **facts)
 
 
 def flat(lineage: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
   """Return every stage that a set comes from, once, first ones first."""
   found: dict[str, Mapping[str, Any]] = {}
-
-  def visit(stage: Mapping[str, Any]) -> None:
-    for earlier in stage.get("lineage") or []:
-      visit(earlier)
-    name = f"{stage['stage']} {stage.get('settings')}"
-    found.setdefault(name, stage)
-
   for stage in lineage:
-    visit(stage)
+    for each in (*flat(stage.get("lineage") or []), stage):
+      found.setdefault(f"{each['stage']} {each.get('settings')}", each)
   return list(found.values())
 
 
@@ -42,38 +63,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
   return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
-def _sections(stats: Mapping[str, Any]) -> Iterable[str]:
-  """Yield the sections of a card; absent figures have none."""
-  if "read" in stats:
-    dropped = [(reason, f"{count:,}") for reason, count in stats["dropped"].items()]
-    yield f"Read {stats['read']:,} documents, kept {stats['kept']:,}.\n"
-    if dropped:
-      yield table(("dropped because", "documents"), dropped)
-    sources = [
-      (name, f"{counts['read']:,}", f"{counts['kept']:,}")
-      for name, counts in stats["sources"].items()
-    ]
-    yield table(("source", "read", "kept"), sources)
-    licences = [(name, f"{count:,}") for name, count in stats["licences"].items()]
-    yield table(("licence", "documents"), licences)
-  if "maximum_loss" in stats:
-    losses = stats["losses"]
-    shares = [(name, f"{c['dropped'] / c['read']:.1%}") for name, c in losses.items()]
-    yield f"No source may lose more than {stats['maximum_loss']:.0%} to duplicates.\n"
-    yield table(("source", "duplicates"), shares)
-  for model in stats.get("models") or []:
-    yield f"Made or judged by: {model}\n"
-  if cost := stats.get("cost"):
-    yield "## Cost\n\n" + table(("figure", "value"), cost.items())
-  if diversity := stats.get("diversity"):
-    yield "## Diversity\n\n" + table(("figure", "value"), diversity.items())
-  for prompt in stats.get("prompts") or []:
-    title = f"## Prompt {prompt['id']}, version {prompt['version']}\n\n"
-    yield title + "".join(f"    {line}\n" for line in prompt["text"].splitlines())
-  if scores := stats.get("scores"):
-    yield "## Scores\n\n" + table(("score, rounded", "documents"), scores.items())
-  if agreement := stats.get("second_pass"):
-    yield "## Second pass\n\n" + table(("figure", "value"), agreement.items())
-  # What was read is in stats.json: sizes and digests are nothing to look at.
-  settings = {k: v for k, v in stats["settings"].items() if k != "read"}
-  yield "## Settings\n\n" + table(("name", "value"), settings.items())
+def _render(template: str, **facts: Any) -> str:
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+  )
+  environment.filters["n"] = "{:,}".format
+  return environment.get_template(template).render(table=table, **facts)

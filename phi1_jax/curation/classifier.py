@@ -1,10 +1,17 @@
 """A classifier that predicts the judge's scores, as in the paper's section 2.1.
 
-Its folder holds, beside what every stage leaves:
+  tfidf         words and pairs of words, logistic regression; the default
+  forest        the paper's: embeddings of a checkpoint, random forest
+  transformer   a text classifier in Hugging Face's format, its score calibrated
 
-  classifier.joblib  the estimator: a pickle, which can run code when it is opened. Its
-                     sha256 is noted against damage, not against malice: open folders of
-                     people only whom you would let run code
+Each method has features, which depend on the text alone, and an estimator, which is
+fitted to them. Models run in one process, which uses all devices, in batches.
+
+The folder of a classifier holds, beside what every stage leaves:
+
+  classifier.joblib  features and estimator: a pickle, which can run code when it is
+                     opened. Its sha256 is noted against damage, not against malice:
+                     open folders of people only whom you would let run code
   classifier.json    method, training data, threshold
   report.json        the methods and two baselines on the same split, held out by
                      repository: F1 against threshold, Brier score, AUC
@@ -16,25 +23,34 @@ import functools
 import hashlib
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import joblib
 import numpy as np
 import sklearn
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.metrics import roc_auc_score
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
-from phi1_jax import InputError, storage
-from phi1_jax.curation import annotate, methods
+from phi1_jax import InputError, how_to_install, storage
+from phi1_jax.curation import annotate, local_judge
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation.config import ClassifierConfig
 from phi1_jax.curation.document import Document, Keep, Tally
 from phi1_jax.curation.engine import Job
 from phi1_jax.storage import AnyPath
+from phi1_jax.text import settings_file
 
-STAGE, VERSION = "train-classifier", 3
+STAGE, VERSION = "train-classifier", 4
 ESTIMATOR, ABOUT = "classifier.joblib", "classifier.json"
+_COMMENTS = "comment ratio"  # a baseline
+_TOKEN = r"[^\W\d]\w*|\d+|[-+*/%<>=!&|^~@]{1,3}"
+# A file's first characters say enough, and no megabyte is cut into words.
+_CHARACTERS = 20_000
 # Fewer labels of either kind on either side of the split say nothing.
 _FEWEST = 10
 _FOLDS = 5
@@ -53,18 +69,29 @@ def run(job: Job) -> dict[str, Any]:
   data = hashlib.sha256(storage.read_bytes(source / folders.COMPLETED)).hexdigest()
 
   def work() -> tuple[dict[str, Any], dict[str, Any]]:
-    labels = _Labels(labelled, config)
-    about = methods.describe(config.method, config)
-    report, estimator = _report(labels, config)
+    about = describe(config)
+    report, made = _report(labelled, config)
     storage.write_json(job.folder / "report.json", report)
-    _save(job.folder, estimator, config, {**about, "data": data}, report["threshold"])
+    memory = io.BytesIO()
+    joblib.dump(made, memory, compress=3)
+    storage.write_bytes(job.folder / ESTIMATOR, memory.getvalue())
+    written = {
+      **about,
+      "data": data,
+      "sha256": hashlib.sha256(memory.getvalue()).hexdigest(),
+      "scikit_learn": sklearn.__version__,
+      "threshold": report["threshold"],
+      "config": dataclasses.asdict(config),
+    }
+    storage.write_json(job.folder / ABOUT, written)
     tally = Tally()  # labels are counted, not copied: they stay in their folder
     for document, _ in labelled:
       tally.add(Keep(document))
+    positive = [score >= config.positive_score for _, score in labelled]
     return tally.stats(), {
-      "trained_on": int((~labels.tested).sum()),
-      "tested_on": int(labels.tested.sum()),
-      "positive_share": round(float(labels.positive.mean()), 4),
+      "trained_on": len(labelled) - report["documents"],
+      "tested_on": report["documents"],
+      "positive_share": round(float(np.mean(positive)), 4),
       "method": about,
       "models": [f"{about['name']}; labels of {source.name}"],
       "report": {
@@ -76,28 +103,6 @@ def run(job: Job) -> dict[str, Any]:
     }
 
   return job.run(STAGE, {"version": VERSION, "data": data}, work)
-
-
-class _Labels:
-  """Labelled documents, and whether each is on the tested side of the split."""
-
-  def __init__(
-    self, labelled: Sequence[tuple[Document, float]], config: ClassifierConfig
-  ):
-    self.texts = [document.text for document, _ in labelled]
-    self.scores = np.array([score for _, score in labelled])
-    self.positive = self.scores >= config.positive_score
-    self.repositories = np.array([document.repository for document, _ in labelled])
-    self.tested = split(self.repositories, config.test_fraction)
-    for side, name in ((~self.tested, "to train on"), (self.tested, "to test on")):
-      counts = int(self.positive[side].sum()), int((~self.positive[side]).sum())
-      if min(counts) < _FEWEST:
-        raise InputError(
-          f"Classifier.labels: {config.labels} has {counts[0]} documents of score "
-          f"{config.positive_score:g} or more and {counts[1]} below {name}, expected "
-          f"at least {_FEWEST} of each; annotate more, or change "
-          "Classifier.positive_score"
-        )
 
 
 def split(repositories: np.ndarray, fraction: float) -> np.ndarray:
@@ -117,42 +122,55 @@ def split(repositories: np.ndarray, fraction: float) -> np.ndarray:
   return np.array([name in chosen for name in repositories], bool)
 
 
-def _report(labels: _Labels, config: ClassifierConfig) -> tuple[dict[str, Any], Any]:
-  """Return the report, and transformer and estimator of the chosen method.
+def _report(
+  labelled: Sequence[tuple[Document, float]], config: ClassifierConfig
+) -> tuple[dict[str, Any], Any]:
+  """Return the report, and features and estimator of the chosen method.
 
   The report, on documents that nothing was fitted to, has `threshold`, and
   `at_threshold`: the method's figures there; `methods`: for each method and baseline
   `f1` (rows of threshold, precision, recall, f1, kept), `best` (its best row, which is
   optimistic), `brier`, `auc`, and `spearman` of the probability with the score.
   """
-  train, tested = ~labels.tested, labels.tested
-  texts = [text for text, on in zip(labels.texts, train, strict=True) if on]
-  positive, repositories = labels.positive[train], labels.repositories[train]
+  every = [document.text for document, _ in labelled]
+  scores = np.array([score for _, score in labelled])
+  good = scores >= config.positive_score
+  names = np.array([document.repository for document, _ in labelled])
+  tested = split(names, config.test_fraction)
+  for side, purpose in ((~tested, "to train on"), (tested, "to test on")):
+    counts = int(good[side].sum()), int((~good[side]).sum())
+    if min(counts) < _FEWEST:
+      raise InputError(
+        f"Classifier.labels: {config.labels} has {counts[0]} documents of score "
+        f"{config.positive_score:g} or more and {counts[1]} below {purpose}, expected "
+        f"at least {_FEWEST} of each; annotate more, or change "
+        "Classifier.positive_score"
+      )
+  texts = [text for text, on in zip(every, ~tested, strict=True) if on]
+  positive, repositories = good[~tested], names[~tested]
   predicted: dict[str, np.ndarray] = {}
   made, threshold = None, 0.0
-  for name in dict.fromkeys((config.method, *config.compare, methods.COMMENTS)):
-    transformer = methods.transformer(name, config, texts)
-    values = transformer.transform(labels.texts)
-    estimator = methods.estimator(name, config)
-    fitted, best = fit(estimator, values[train], positive, repositories)
-    predicted[name] = fitted.predict_proba(values[tested])[:, 1]
+  for method in dict.fromkeys((config.method, *config.compare, _COMMENTS)):
+    features = _features(method, config, texts)
+    values = features.transform(every)
+    estimator = _estimator(method, config)
+    fitted, best = fit(estimator, values[~tested], positive, repositories)
+    predicted[method] = fitted.predict_proba(values[tested])[:, 1]
     if made is None:
-      made, threshold = (transformer, fitted), best
+      made, threshold = (features, fitted), best
   groups: dict[str, list[float]] = {}
   for name, label in zip(repositories.tolist(), positive.tolist(), strict=True):
     groups.setdefault(name, []).append(label)
   mean = float(positive.mean())
   shares = {name: (sum(v) + mean) / (len(v) + 1) for name, v in groups.items()}
-  names = labels.repositories[tested].tolist()
-  predicted["repository name"] = np.array([shares.get(name, mean) for name in names])
-  truth = labels.positive[tested]
+  predicted["repository name"] = np.array([shares.get(n, mean) for n in names[tested]])
+  truth = good[tested]
   report = {
     "documents": int(tested.sum()),
     "threshold": threshold,
     "at_threshold": f1_at(truth, predicted[config.method], threshold),
     "methods": {
-      name: _figures(labels.scores[tested], truth, each)
-      for name, each in predicted.items()
+      name: _figures(scores[tested], truth, each) for name, each in predicted.items()
     },
   }
   return report, made
@@ -196,12 +214,11 @@ def _figures(
   scores: np.ndarray, positive: np.ndarray, predicted: np.ndarray
 ) -> dict[str, Any]:
   rows = [f1_at(positive, predicted, float(threshold)) for threshold in _THRESHOLDS]
-  both = positive.any() and not positive.all()
   return {
     "f1": rows,
     "best": max(rows, key=lambda row: row["f1"]),
     "brier": round(float(((predicted - positive) ** 2).mean()), 4),
-    "auc": round(float(roc_auc_score(positive, predicted)), 4) if both else None,
+    "auc": round(float(roc_auc_score(positive, predicted)), 4),
     "spearman": annotate.agreement(scores, 5 * predicted)["spearman"],
   }
 
@@ -211,26 +228,164 @@ def f1_at(
 ) -> dict[str, float]:
   """Return precision, recall, F1 and the share kept at a threshold."""
   kept = predicted >= threshold
-  hits = float((kept & positive).sum())
-  precision = hits / kept.sum() if kept.any() else 0.0
-  recall = hits / positive.sum() if positive.any() else 0.0
-  f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
-  figures = {"precision": precision, "recall": recall, "f1": f1, "kept": kept.mean()}
-  return {"threshold": threshold, **{k: round(float(v), 4) for k, v in figures.items()}}
+  options: dict[str, Any] = {"average": "binary", "zero_division": 0.0}
+  found = precision_recall_fscore_support(positive, kept, **options)[:3]
+  figures = zip(
+    ("precision", "recall", "f1", "kept"), (*found, kept.mean()), strict=True
+  )
+  return {"threshold": threshold, **{name: round(float(v), 4) for name, v in figures}}
+
+
+def _features(method: str, config: ClassifierConfig, texts: Sequence[str]) -> Any:
+  """Return an object whose `transform` maps texts to features, one row each."""
+  if method != "tfidf":
+    return _Untrained(method, config)
+  words = TfidfVectorizer(
+    preprocessor=_head,
+    token_pattern=_TOKEN,
+    ngram_range=(1, 2),
+    min_df=2,
+    sublinear_tf=True,
+    max_features=config.features,
+    dtype=np.float32,  # pyright: ignore[reportArgumentType]
+  )
+  return words.fit(texts)
+
+
+def _head(text: str) -> str:
+  return text[:_CHARACTERS].lower()
 
 
 @dataclasses.dataclass(frozen=True)
-class Classifier:
-  """A trained classifier, opened."""
+class _Untrained:
+  """Features that need no training: a model's, or the share of comments."""
 
-  transformer: Any
-  estimator: Any
-  about: dict[str, Any]
+  method: str
+  config: ClassifierConfig
+
+  def transform(self, texts: Sequence[str]) -> np.ndarray:
+    """Return the features [texts, width]."""
+    if self.method == _COMMENTS:
+      found = [local_judge.features(text) for text in texts]
+      return np.array([[each.comments if each else 0.0] for each in found])
+    return _model(self.method, self.config).embed(texts)
+
+
+def _estimator(method: str, config: ClassifierConfig) -> Any:
+  """Return a method's estimator, not fitted."""
+  if method == "forest":
+    return RandomForestClassifier(
+      n_estimators=config.trees,
+      min_samples_leaf=config.minimum_leaf,
+      class_weight="balanced",
+      n_jobs=-1,
+      random_state=config.seed,
+    )
+  strength = 10.0 if method == "tfidf" else 1.0
+  return LogisticRegression(C=strength, class_weight="balanced", solver="liblinear")
+
+
+def describe(config: ClassifierConfig) -> dict[str, Any]:
+  """Return facts about the method's model for classifier.json and cards.
+
+  Raises:
+    InputError: the checkpoint or the model cannot be opened.
+  """
+  method = config.method
+  if method == "tfidf":
+    words = f"at most {config.features:,} words and pairs"
+    return {"method": method, "name": f"logistic regression on TF-IDF of {words}"}
+  name = f"text classifier {config.model}"
+  if method == "forest":
+    name = f"random forest on embeddings of {config.checkpoint}"
+  return {"method": method, "name": name, "digest": _model(method, config).digest}
+
+
+def _model(method: str, config: ClassifierConfig) -> Any:
+  """Return the model of a method, opened once in a process."""
+  if method == "transformer":
+    return _text_classifier(config.model, config.max_length, config.batch_size)
+  from phi1_jax.curation import embedding  # it loads JAX
+
+  sizes = (config.max_length, config.batch_size)
+  with folders.naming("Classifier.checkpoint, Classifier.max_length"):
+    return embedding.opened(config.checkpoint or "", config.pooling, *sizes)
+
+
+class _TextClassifier:
+  """A sequence classifier of transformers, such as HuggingFaceTB/python-edu-scorer."""
+
+  def __init__(self, folder: str, max_length: int, batch_size: int):
+    try:
+      import torch
+      import transformers
+    except ImportError:
+      install = how_to_install("hf")
+      raise InputError(f"Classifier.method: transformer needs {install}") from None
+    found = {p.name: p.stat().st_size for p in Path(folder).glob("*") if p.is_file()}
+    if "config.json" not in found:
+      raise InputError(f"Classifier.model: {folder} has no config.json; name a folder")
+    self.digest = settings_file.digest(found)
+    self._torch, self._max_length, self._batch = torch, max_length, batch_size
+    self._device = "cuda" if torch.cuda.is_available() else "cpu"
+    self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    self._model = model.to(self._device).eval()
+
+  def embed(self, texts: Sequence[str]) -> np.ndarray:
+    """Return the model's outputs, float32 [texts, labels]."""
+    order = sorted(range(len(texts)), key=lambda n: len(texts[n]))
+    found: list[Any] = [None] * len(texts)
+    options = {"padding": True, "truncation": True, "return_tensors": "pt"}
+    for start in range(0, len(order), self._batch):
+      chosen = order[start : start + self._batch]
+      cut = [texts[n][: 16 * self._max_length] for n in chosen]
+      tokens = self._tokenizer(cut, max_length=self._max_length, **options)
+      with self._torch.inference_mode():
+        logits = self._model(**tokens.to(self._device)).logits
+      for n, row in zip(chosen, logits.float().cpu().numpy(), strict=True):
+        found[n] = row
+    return np.array(found, np.float32)
+
+
+_text_classifier = functools.lru_cache(maxsize=1)(_TextClassifier)
+
+
+class Classifier:
+  """A trained classifier, opened.
+
+  Args:
+    folder: of a complete train-classifier stage.
+
+  Attributes:
+    about: the content of classifier.json.
+
+  Raises:
+    InputError: there is none, it was changed, or scikit-learn is another one.
+  """
+
+  def __init__(self, folder: AnyPath):
+    folders.read_stats(folder)
+    path, about = folder / ESTIMATOR, storage.read_json(folder / ABOUT)
+    content = storage.read_bytes(path) if storage.exists(path) else b""
+    digest = hashlib.sha256(content).hexdigest()
+    if "method" not in about or digest != about["sha256"]:
+      raise InputError(
+        f"{path}: not the estimator that {ABOUT} notes, or of an earlier version; run "
+        "train-classifier in a new folder"
+      )
+    if about["scikit_learn"] != sklearn.__version__:
+      raise InputError(
+        f"{path}: made with scikit-learn {about['scikit_learn']}, this is "
+        f"{sklearn.__version__}; install that one, or train again"
+      )
+    self.about = about
+    self._features, self._estimator = joblib.load(io.BytesIO(content))
 
   @property
   def on_device(self) -> bool:
     """Whether it needs a model, so that one process has to run it."""
-    return self.about["method"] in methods.ON_DEVICE
+    return self.about["method"] != "tfidf"
 
   def check(self) -> None:
     """Open the model.
@@ -239,7 +394,7 @@ class Classifier:
       InputError: it is gone, or has changed since the training.
     """
     settings: dict[str, Any] = {**self.about["config"], "compare": ()}
-    found = methods.describe(self.about["method"], ClassifierConfig(**settings))
+    found = describe(ClassifierConfig(**settings))
     if found.get("digest") != self.about.get("digest"):
       raise InputError(
         f"{found['name']}: got a model with digest {found['digest'][:12]}, expected "
@@ -249,55 +404,10 @@ class Classifier:
 
   def probabilities(self, texts: Sequence[str]) -> np.ndarray:
     """Return the calibrated probability of high educational value, float64 [texts]."""
-    values = self.transformer.transform(texts)
-    return self.estimator.predict_proba(values)[:, 1]
+    return self._estimator.predict_proba(self._features.transform(texts))[:, 1]
 
 
 @functools.lru_cache(maxsize=1)
 def opened(folder: str) -> Classifier:
-  """Return a classifier that stays open in this process; see `load`."""
-  return load(storage.parse(folder))
-
-
-def load(folder: AnyPath) -> Classifier:
-  """Open the classifier of a complete train-classifier stage.
-
-  Raises:
-    InputError: there is none, it was changed, or scikit-learn is another one.
-  """
-  folders.read_stats(folder)
-  path = folder / ESTIMATOR
-  about = storage.read_json(folder / ABOUT) if storage.exists(folder / ABOUT) else {}
-  if "method" not in about:
-    raise InputError(
-      f"{folder}: got a classifier of an earlier version; run train-classifier in a "
-      "new folder"
-    )
-  content = storage.read_bytes(path) if storage.exists(path) else b""
-  if hashlib.sha256(content).hexdigest() != about["sha256"]:
-    raise InputError(
-      f"{path}: not the estimator that {ABOUT} notes; run train-classifier again"
-    )
-  if about["scikit_learn"] != sklearn.__version__:
-    raise InputError(
-      f"{path}: made with scikit-learn {about['scikit_learn']}, this is "
-      f"{sklearn.__version__}; install that one, or train again"
-    )
-  transformer, estimator = joblib.load(io.BytesIO(content))
-  return Classifier(transformer, estimator, about)
-
-
-def _save(
-  folder: AnyPath,
-  estimator: Any,
-  config: ClassifierConfig,
-  about: dict[str, Any],
-  threshold: float,
-) -> None:
-  memory = io.BytesIO()
-  joblib.dump(estimator, memory, compress=3)
-  content = memory.getvalue()
-  storage.write_bytes(folder / ESTIMATOR, content)
-  about |= {"sha256": hashlib.sha256(content).hexdigest()}
-  about |= {"scikit_learn": sklearn.__version__, "threshold": threshold}
-  storage.write_json(folder / ABOUT, {**about, "config": dataclasses.asdict(config)})
+  """Return a classifier that stays open in this process."""
+  return Classifier(storage.parse(folder))

@@ -13,7 +13,7 @@ from phi1_jax import storage
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation import verdict
 from phi1_jax.curation.config import DecontaminateConfig
-from phi1_jax.curation.document import Decision, Drop, Keep, Tally
+from phi1_jax.curation.document import Decision, Keep, Tally
 from phi1_jax.curation.engine import Job, Task
 from phi1_jax.curation.references import Embed, Index
 
@@ -23,18 +23,11 @@ _BATCH = 64
 _MAX_LENGTH = 512  # tokens of a function that are embedded
 
 
-@functools.lru_cache(maxsize=2)
-def index(benchmarks: tuple[str, ...], ngram: int, embed: Embed | None = None) -> Index:
-  """Return the index of some task sets, made once in a process."""
-  return Index.of(benchmarks, ngram, embed)
+index = functools.lru_cache(maxsize=2)(Index)  # made once in a process
 
 
 def run(job: Job, embed: Embed | None = None) -> dict[str, Any]:
-  """Run the stage; return the stats.
-
-  Args:
-    job: the run.
-    embed: texts to embeddings [texts, dimensions]; None takes the checkpoint's.
+  """Run the stage; return the stats. Without `embed` the checkpoint makes embeddings.
 
   Raises:
     InputError: the folder is of something else, or an input or a benchmark cannot be
@@ -80,10 +73,10 @@ def study(
       similar.update(drop.evidence.get("problems", ()))
     total = stats["kept"] + removed
     row = {"tau": tau, "read": total, "removed": removed, "share": removed / total}
-    ids = index(tuple(config.benchmarks), config.ngram, embed).ids()
+    ids = index(tuple(config.benchmarks), config.ngram, embed).ids().items()
     benchmarks = {
       name: {"similar": sorted(similar & each), "non_similar": len(each - similar)}
-      for name, each in ids.items()
+      for name, each in ids
     }
     rows.append({**row, "reasons": reasons, "benchmarks": benchmarks})
   storage.write_json(job.folder / STUDY, {"rows": rows})
@@ -101,10 +94,9 @@ def _judge(config: DecontaminateConfig, embed: Embed | None, task: Task) -> Tall
       if embed and texts:
         near = iter(made.near(texts, embed, config.distance or 0.0))
       for each in batch:
-        if isinstance(each, Drop):
-          yield each
-          continue
-        evidence = made.evidence(each.document.text, config.tau, next(near))
-        yield verdict.decide(each.document, evidence, config.tau)
+        if isinstance(each, Keep):
+          evidence = made.evidence(each.document.text, config.tau, next(near))
+          each = verdict.decide(each.document, evidence, config.tau)
+        yield each
 
   return task.write(decisions())

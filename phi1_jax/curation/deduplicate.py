@@ -5,34 +5,56 @@
   choose    edges to the documents that stay, one range of keys after the other
   decide    documents to those that are kept and those that are dropped
 
-Each phase but `choose` is cut into tasks; see clusters.py.
+All tables are numpy arrays in files, cut by a hash or by the documents' keys, and a
+task holds one part of one table; each phase but `choose` is cut into tasks. A document
+is named by its number, task << 32 | row, and sorts by its key.
+
+A document goes only if it is similar to one that stays; similarity to one that goes is
+no reason. So no chain of small steps removes a whole source.
 """
 
 import dataclasses
 import functools
 import heapq
+import io
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from phi1_jax import storage
-from phi1_jax.curation import clusters, read, sketches
 from phi1_jax.curation import folder as folders
+from phi1_jax.curation import read, sketches
 from phi1_jax.curation.config import DeduplicateConfig
 from phi1_jax.curation.document import Decision, Drop, Keep, Tally
 from phi1_jax.curation.engine import Job, Task
 from phi1_jax.storage import AnyPath
-from phi1_jax.text import diversity
+from phi1_jax.text import diversity, shingles
 
 STAGE, VERSION = "deduplicate", 4
 AGAINST = "Deduplicate.against or --against"  # for errors
-SMALL = 10  # documents; below, a share says nothing
 REASONS = ("same words", "near-duplicate")
+_SMALL = 10  # documents; below, a share says nothing
 _PARTS = 256
 _SAMPLE, _SAMPLED_CHARACTERS = 400, 8000
-_NONE = np.zeros(0, np.uint64)
+
+Table = npt.NDArray[np.void]
+# A document in a bucket; `size` is the number of its shingles, 0 in buckets of equals.
+MEMBER = np.dtype([("bucket", "u8"), ("key", "u8"), ("number", "u8"), ("size", "u4")])
+# The second document comes after the first in the order of the keys.
+EDGE = np.dtype(
+  [("key1", "u8"), ("one", "u8"), ("key2", "u8"), ("two", "u8"), ("similarity", "f8")]
+)
+# Verdict on a document; `by` is the one that stays, and the similarity of that is -1;
+# `size` is the number of different documents in the cluster.
+VERDICT = np.dtype(
+  [("number", "u8"), ("by", "u8"), ("similarity", "f8"), ("size", "u4")]
+)
+STAYS = -1.0
+_ALWAYS = 0  # priority, in the four highest bits of a key, of the set to compare with
+_ROW = (1 << 32) - 1  # bits of the row in a document's number
 
 
 class LossError(RuntimeError):
@@ -65,12 +87,12 @@ def _run(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
     more = read.cut(against, job.engine.count) if against else []
     read.save(work / "plan", [*own, *more])
     storage.write_json(work / "tasks.json", {"own": len(own)})
-  every, total = job.plan()
-  own, parts = storage.read_json(work / "tasks.json")["own"], min(every, _PARTS)
+  own = storage.read_json(work / "tasks.json")["own"]
+  parts = min(job.plan(), _PARTS)
   job.phase("read", _read, config, own, parts)
   compared = job.phase("compare", _compare, config, tasks=parts)
   summary = _choose(work)
-  counts = job.phase("decide", _decide, tasks=own, total=total)
+  counts = job.phase("decide", _decide, tasks=own)
   losses = _losses(counts)
   _check_loss(losses, config.maximum_loss, job.folder)
   figures = {**compared.of("figures"), **summary}
@@ -83,35 +105,29 @@ def _read(config: DeduplicateConfig, own: int, parts: int, task: Task) -> None:
 
   Tasks from `own` on read what `against` names.
   """
-  sets: list[np.ndarray] = []
+  sets: list[sketches.Hashes] = []
   found: list[tuple[int, int, int, int]] = []  # rows of MEMBER
 
   def copied() -> Iterator[Decision]:
     for row, decision in enumerate(task.read()):
-      document, shingles = decision.document, _NONE
+      document, hashes = decision.document, np.zeros(0, np.uint64)
       if isinstance(decision, Keep):
-        shingles, digest = sketches.sketch(document.text, config.shingle)
-        known = [*config.prefer, document.source]
-        priority = 1 + known.index(document.source)
-        rank = priority if task.rank < own else clusters.AGAINST
-        key = sketches.key(document.id, rank)
-        found.append((digest, key, clusters.number(task.rank, row), 0))
+        hashes, digest = sketches.sketch(document.text, config.shingle)
+        rank = 1 + [*config.prefer, document.source].index(document.source)
+        key = sketches.key(document.id, rank if task.rank < own else _ALWAYS)
+        found.append((digest, key, task.rank << 32 | row, 0))
         if task.rank >= own:
           decision = Keep(dataclasses.replace(document, text=""))
-      sets.append(shingles)
+      sets.append(hashes)
       yield decision
 
-  folders.spill(_documents(task.work, task.rank), task.ticked(copied()))
-  ends = np.cumsum([0, *map(len, sets)])
-  clusters.save(
-    task.work / "shingles" / f"{task.name}.npy", np.concatenate([_NONE, *sets])
-  )
-  clusters.save(task.work / "shingles" / f"{task.name}-ends.npy", ends)
-  equal = np.array(found, clusters.MEMBER)
+  folders.spill(_documents(task.work, task.rank), copied())
+  place = task.work / "shingles"
+  save(place / f"{task.name}.npy", np.concatenate([np.zeros(0, np.uint64), *sets]))
+  save(place / f"{task.name}-ends.npy", np.cumsum([0, *map(len, sets)]))
+  equal = np.array(found, MEMBER)
   members = np.concatenate([equal, _in_bands(config, equal, sets)])
-  clusters.save_cut(
-    task.work / "buckets", task.name, members, members["bucket"] % parts
-  )
+  save_cut(task.work / "buckets", task.name, members, members["bucket"] % parts)
 
 
 def _documents(work: AnyPath, task: int) -> AnyPath:
@@ -119,14 +135,11 @@ def _documents(work: AnyPath, task: int) -> AnyPath:
 
 
 def _in_bands(
-  config: DeduplicateConfig, equal: clusters.Table, sets: list[np.ndarray]
-) -> clusters.Table:
+  config: DeduplicateConfig, equal: Table, sets: list[sketches.Hashes]
+) -> Table:
   """Return the members of the buckets of bands, for documents with shingles."""
-  sizes = np.array(
-    [len(sets[clusters.place(n)[1]]) for n in equal["number"]], np.uint32
-  )
-  some = equal[sizes > 0]
-  banded = np.repeat(some[:, None], config.bands, axis=1)
+  sizes = np.array([len(sets[int(n) & _ROW]) for n in equal["number"]], np.uint32)
+  banded = np.repeat(equal[sizes > 0][:, None], config.bands, axis=1)
   banded["size"] = sizes[sizes > 0][:, None]
   filled = [each for each in sets if len(each)]
   for start in range(0, len(filled), 512):
@@ -137,60 +150,162 @@ def _in_bands(
 
 
 def _compare(config: DeduplicateConfig, task: Task) -> Tally:
-  members = clusters.load_all(task.work / "buckets" / task.name, clusters.MEMBER)
-  pairs, left = clusters.pairs(members, config.similarity, config.comparisons)
-  found = clusters.edges(pairs, task.work / "shingles", config.similarity)
-  ranges = clusters.part_of_key(found["key2"], task.tasks)
-  clusters.save_cut(task.work / "edges", task.name, found, ranges)
-  counts = {"pairs_compared": len(pairs), "pairs_not_compared": left}
+  members = load_all(task.work / "buckets" / task.name, MEMBER)
+  table, left = pairs(members, config.similarity, config.comparisons)
+  found = edges(table, task.work / "shingles", config.similarity)
+  ranges = part_of_key(found["key2"], task.tasks)
+  save_cut(task.work / "edges", task.name, found, ranges)
+  counts = {"pairs_compared": len(table), "pairs_not_compared": left}
   return Tally([["figures", *count] for count in counts.items()])
+
+
+def pairs(members: Table, similarity: float, most: int) -> tuple[Table, int]:
+  """Return the pairs to compare within buckets, and how many were left out.
+
+  Args:
+    members: a part of all members, with whole buckets.
+    similarity: sets whose sizes differ by more than this ratio are not that similar.
+    most: a member is compared with this many of its bucket's first, so that the work
+      grows linearly with the bucket; equals with the first.
+  """
+  members = np.sort(members, order=("bucket", "key", "number"))
+  if not len(members):
+    return np.zeros(0, EDGE), 0
+  bucket, equal = members["bucket"], members["size"] == 0
+  new = np.diff(bucket, prepend=~bucket[:1]) != 0
+  first = np.maximum.accumulate(np.where(new, np.arange(len(members)), 0))
+  rank = np.arange(len(members)) - first  # in the bucket
+  found = [np.zeros(0, EDGE)]
+  for step in range(min(most, int(rank.max()))):
+    late = np.flatnonzero((rank > step) & (~equal | (step == 0)))
+    early = first[late] + step
+    sizes = np.sort([members["size"][late], members["size"][early]], axis=0)
+    alike = sizes[0] >= similarity * sizes[1]
+    early, late = members[early[alike]], members[late[alike]]
+    table = np.zeros(len(late), EDGE)
+    table["key1"], table["one"] = early["key"], early["number"]
+    table["key2"], table["two"] = late["key"], late["number"]
+    found.append(table)
+  left = np.maximum(0, rank[~equal] - most).sum()
+  return np.unique(np.concatenate(found)), int(left)
+
+
+def edges(table: Table, folder: AnyPath, similarity: float) -> Table:
+  """Return the pairs whose true Jaccard similarity is large enough.
+
+  Args:
+    table: pairs, each once.
+    folder: shingles: `TASK.npy` (hashes) and `TASK-ends.npy` (their ends, by row). Two
+      documents without any are equal.
+    similarity: the least.
+  """
+
+  @functools.lru_cache(maxsize=64)
+  def of_task(task: int) -> tuple[np.ndarray, np.ndarray]:
+    hashes, ends = (load(folder / f"{task:05d}{end}.npy") for end in ("", "-ends"))
+    return hashes, np.asarray(ends)
+
+  @functools.lru_cache(maxsize=1024)
+  def of(number: int) -> np.ndarray:
+    (hashes, ends), row = of_task(number >> 32), number & _ROW
+    return np.asarray(hashes[ends[row] : ends[row + 1]])
+
+  table = np.sort(table, order=("one", "two"))
+  for at, (one, two) in enumerate(table[["one", "two"]].tolist()):
+    first, second = of(one), of(two)
+    some = len(first) or len(second)
+    table["similarity"][at] = shingles.jaccard(first, second) if some else 1.0
+  return table[table["similarity"] >= similarity]
+
+
+def part_of_key(keys: npt.NDArray[np.uint64], parts: int) -> np.ndarray:
+  """Return the range of keys that each key is in; parts are in the order of the keys.
+
+  Within each priority the ranges have about the same number of documents.
+  """
+  count = np.uint64(parts)
+  within = (keys >> np.uint64(28)) & np.uint64(0xFFFF_FFFF)
+  return (keys >> np.uint64(60)) * count + (within * count >> np.uint64(32))
+
+
+def choose(folder: AnyPath) -> Table:
+  """Decide which documents stay, one range of keys after the other.
+
+  Only the edges of one range are in memory, and some 300 bytes for each document that
+  goes.
+
+  Args:
+    folder: edges, cut by the range of `key2`.
+
+  Returns:
+    Verdicts on the documents that go, and on those that stay for them. A document that
+    was read twice counts once in `size`.
+  """
+  # Number of a document that goes -> its key, and number, key and similarity of the
+  # document that stays.
+  gone: dict[int, tuple[int, int, int, float]] = {}
+  for name in storage.names(folder):
+    table = load_all(folder / name, EDGE)
+    table = table[(table["key2"] >> np.uint64(60)) != _ALWAYS]
+    rows = np.sort(table, order=("key2", "two", "key1", "one")).tolist()
+    for two, found in itertools.groupby(rows, key=lambda row: row[3]):
+      best = None
+      for key1, one, key2, _, similarity in found:
+        if one in gone:
+          if similarity < 1.0:
+            continue
+          # A document with the words of one that goes is as similar to its `by`.
+          _, one, key1, similarity = gone[one]
+        if best is None or similarity > best[3]:
+          best = key2, one, key1, similarity
+      if best:
+        gone[two] = best
+  clusters: dict[int, dict[int, int]] = {}  # numbers -> keys without the priority
+  for number, (key, by, by_key, _) in gone.items():
+    cluster = clusters.setdefault(by, {by: by_key & (1 << 60) - 1})
+    cluster[number] = key & (1 << 60) - 1
+  verdicts = [
+    (number, by, gone[number][3] if number in gone else STAYS, len({*cluster.values()}))
+    for by, cluster in clusters.items()
+    for number in cluster
+  ]
+  return np.array(verdicts, VERDICT)
 
 
 def _choose(work: AnyPath) -> dict[str, Any]:
   """Write the verdicts for the tasks that decide; return a summary."""
   if not storage.exists(work / "chosen.json"):
-    verdicts = clusters.choose(work / "edges", _ids(work))
-    tasks = np.array([clusters.place(n)[0] for n in verdicts["number"]], np.int64)
-    clusters.save_cut(work / "verdicts", "all", verdicts, tasks)
-    count = int((verdicts["similarity"] == clusters.STAYS).sum())
+    verdicts = choose(work / "edges")
+    save_cut(work / "verdicts", "all", verdicts, verdicts["number"] >> np.uint64(32))
+    count = int((verdicts["similarity"] == STAYS).sum())
     largest = int(verdicts["size"].max(initial=1))
     summary = {"clusters": count, "documents_of_the_largest": largest}
     storage.write_json(work / "chosen.json", summary)
   return storage.read_json(work / "chosen.json")
 
 
-def _ids(work: AnyPath) -> Callable[[int], str]:
-  """Return a function that looks up the id of a document by its number."""
+def _decide(task: Task) -> Tally:
+  table = load_all(task.work / "verdicts" / task.name, VERDICT)
+  verdicts = {number & _ROW: rest for number, *rest in table.tolist()}
 
   @functools.lru_cache(maxsize=64)
-  def of_task(task: int) -> list[str]:
-    return [row["id"] for row in folders.rows(_documents(work, task), ["id"])]
-
-  def of(number: int) -> str:
-    task, row = clusters.place(number)
-    return of_task(task)[row]
-
-  return of
-
-
-def _decide(task: Task) -> Tally:
-  table = clusters.load_all(task.work / "verdicts" / task.name, clusters.VERDICT)
-  verdicts = {clusters.place(number)[1]: rest for number, *rest in table.tolist()}
-  id_of = _ids(task.work)
+  def ids(part: int) -> list[str]:
+    return [row["id"] for row in folders.rows(_documents(task.work, part), ["id"])]
 
   def decisions() -> Iterator[Decision]:
     found = folders.spilled(_documents(task.work, task.rank))
     for row, decision in enumerate(found):
       document = decision.document
-      by, similarity, size = verdicts.get(row, (0, clusters.STAYS, 1))
+      by, similarity, size = verdicts.get(row, (0, STAYS, 1))
       if isinstance(decision, Drop):
         yield decision
-      elif similarity == clusters.STAYS:
+      elif similarity == STAYS:
         yield Keep(document.noted(STAGE, {"cluster": size}))
       else:
         facts = {"similarity": round(similarity, 4), "cluster": size}
+        representative = ids(by >> 32)[by & _ROW]
         reason = "near-duplicate" if similarity < 1.0 else "same words"
-        yield Drop(document, reason, {"representative": id_of(by), **facts})
+        yield Drop(document, reason, {"representative": representative, **facts})
 
   return task.write(decisions())
 
@@ -198,10 +313,10 @@ def _decide(task: Task) -> Tally:
 def _check_loss(
   losses: Mapping[str, Mapping[str, int]], maximum: float, folder: AnyPath
 ) -> None:
-  """Refuse to go on where a source of `SMALL` documents or more lost too much."""
+  """Refuse to go on where a source of `_SMALL` documents or more lost too much."""
   for source, counts in losses.items():
     share = counts["dropped"] / counts["read"]
-    if share > maximum and counts["read"] >= SMALL:
+    if share > maximum and counts["read"] >= _SMALL:
       raise LossError(
         f"{source}: {counts['dropped']:,} of {counts['read']:,} documents are "
         f"duplicates ({share:.1%}), Deduplicate.maximum_loss is {maximum:.1%}; "
@@ -225,3 +340,33 @@ def sample(folder: AnyPath, most: int = _SAMPLE) -> list[str]:
   first = itertools.islice(folders.kept(folder), 20 * most)
   pairs = ((each.id, each.text[:_SAMPLED_CHARACTERS]) for each in first)
   return [text for _, text in heapq.nsmallest(most, pairs)]
+
+
+def save(path: AnyPath, table: np.ndarray) -> None:
+  """Write a table atomically."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with storage.writing(path) as file:
+    np.save(file, table)
+
+
+def load(path: AnyPath) -> np.ndarray:
+  """Return a table: mapped into memory if it is local, otherwise downloaded."""
+  if not storage.is_remote(path):
+    return np.load(path, mmap_mode="r")
+  return np.load(io.BytesIO(storage.read_bytes(path)))
+
+
+def load_all(folder: AnyPath, dtype: np.dtype) -> Table:
+  """Return the tables of a folder as one."""
+  names = [name for name in storage.names(folder) if name.endswith(".npy")]
+  found = [load(folder / name) for name in names]
+  return np.concatenate([np.zeros(0, dtype), *found])
+
+
+def save_cut(folder: AnyPath, name: str, table: Table, parts: np.ndarray) -> None:
+  """Write the rows of a table to the folders of their parts."""
+  order = np.argsort(parts, kind="stable")
+  table, parts = table[order], parts[order].astype(np.int64)
+  starts = np.flatnonzero(np.diff(parts, prepend=-1))
+  for start, rows in zip(starts, np.split(table, starts[1:]), strict=False):
+    save(folder / f"{int(parts[start]):05d}" / f"{name}.npy", rows)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 KINDS = ("code", "textbook", "exercise")
-_STRINGS = ("id", "text", "source", "licence", "kind", "repository")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,20 +42,16 @@ class Document:
     Raises:
       ValueError: a field is missing, or has another type.
     """
-    repository = record.get("repository", record.get("group"))
-    strings = {
-      **{name: record.get(name) for name in _STRINGS},
-      "repository": repository,
-    }
-    provenance = record.get("provenance", {})
-    for name, value in strings.items():
-      if not isinstance(value, str):
-        raise ValueError(f"{name} is {value!r:.60}, expected a string")
-    if strings["kind"] not in KINDS:
-      raise ValueError(f"kind is {strings['kind']!r:.60}, expected {', '.join(KINDS)}")
-    if not isinstance(provenance, Mapping):
-      raise ValueError(f"provenance is {provenance!r:.60}, expected an object")
-    return Document(**strings, provenance=provenance)
+    record = {"repository": record.get("group"), "provenance": {}, **record}
+    names = [field.name for field in dataclasses.fields(Document)]
+    fields: dict[str, Any] = {name: record.get(name) for name in names}
+    for name, value in fields.items():
+      expected = Mapping if name == "provenance" else str
+      if not isinstance(value, expected):
+        raise ValueError(f"{name} is {value!r:.60}, expected {expected.__name__}")
+    if fields["kind"] not in KINDS:
+      raise ValueError(f"kind is {fields['kind']!r:.60}, expected {', '.join(KINDS)}")
+    return Document(**fields)
 
 
 @dataclasses.dataclass(frozen=True)

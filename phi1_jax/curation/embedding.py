@@ -81,22 +81,15 @@ class Embedder:
       lengths_B[row] = len(tokens)
     mesh = self._loaded.mesh
     with sharding.layout(mesh):
-      pooled_BD = _pooled(
-        self._loaded.config,
-        self._pooling,
-        self._loaded.params,
-        sharding.put_batch(tokens_BT, mesh, self._rows),
-        sharding.put_batch(lengths_B, mesh, self._rows),
+      batch = (
+        sharding.put_batch(each, mesh, self._rows) for each in (tokens_BT, lengths_B)
       )
+      model = self._loaded.config, self._pooling, self._loaded.params
+      pooled_BD = _pooled(*model, *batch)
     return np.asarray(pooled_BD)[: len(ids)]
 
 
-@functools.lru_cache(maxsize=1)
-def opened(
-  checkpoint: str, pooling: str, max_length: int, batch_size: int = 16
-) -> Embedder:
-  """Return an embedder that stays open in this process."""
-  return Embedder(checkpoint, pooling, max_length, batch_size)
+opened = functools.lru_cache(maxsize=1)(Embedder)  # stays open in this process
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -1,9 +1,10 @@
 """Runs a stage: its settings, its phases, and their tasks on local cores, Ray or Slurm.
 
 A phase is a function that is called once per task. Task n reads the n-th part of the
-input and writes files of its own, so tasks share nothing and a killed run continues
-with those that are missing. datatrove's executors run the tasks and mark the complete
-ones; on local cores, workers of a `ProcessPoolExecutor` do, which reports a killed one.
+input and writes files of its own, so tasks share nothing. A task is complete when the
+file with its counts is there; a killed run continues with the others. On Ray and Slurm
+datatrove runs the tasks; on local cores a `ProcessPoolExecutor`, which reports a killed
+worker.
 """
 
 import concurrent.futures
@@ -21,11 +22,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from typing import Any, Literal
 
 import loguru
-from datatrove.executor.local import LocalPipelineExecutor
 
 from phi1_jax import InputError, cores, how_to_install, storage
 from phi1_jax.curation import folder as folders
@@ -35,7 +34,7 @@ from phi1_jax.curation.document import Decision, Tally
 from phi1_jax.settings import PositiveInt, checked
 from phi1_jax.storage import AnyPath
 
-_TICK = 0.5  # seconds between two reports of a task
+_LOOK_SECONDS = 0.5  # between two looks at which tasks are complete, for the bar
 _TASK_BYTES, _MOST_TASKS = 4 << 20, 2000
 
 loguru.logger.disable("datatrove")  # failures are raised; progress is a bar
@@ -52,7 +51,6 @@ class Task:
   folder: AnyPath  # the stage's
   rank: int  # which part
   tasks: int  # how many there are
-  tick: Callable[[int], None]  # reports that so many more documents are done
 
   @property
   def work(self) -> AnyPath:
@@ -68,19 +66,61 @@ class Task:
     """Yield the decisions of the task's part of the inputs."""
     return read.of_task(self.work / "plan", self.rank)
 
-  def ticked(self, decisions: Iterable[Decision]) -> Iterator[Decision]:
-    """Yield decisions; report each once it was used."""
-    for decision in decisions:
-      yield decision
-      self.tick(1)
-
   def write(self, decisions: Iterable[Decision]) -> Tally:
     """Write the task's files of the stage; return the counts."""
-    return folders.write(self.folder, self.ticked(decisions), self.rank, self.tasks)
+    return folders.write(self.folder, decisions, self.rank, self.tasks)
 
 
-# A phase's function; its first arguments are bound.
-Function = Callable[..., Tally | None]
+@dataclasses.dataclass(frozen=True)
+class _Step:
+  """A datatrove step: runs a task, and writes down its counts or its error."""
+
+  folder: AnyPath
+  place: AnyPath  # of the phase
+  function: Callable[[Task], Tally | None]
+
+  def __call__(self, data: Any, rank: int, world_size: int) -> None:
+    """Run a task."""
+    if rank in self.complete():
+      return
+    # Syntax trees have no cycles; looking for some took a quarter of the time.
+    gc.set_threshold(100_000, 50, 100)
+    try:
+      tally = self.function(Task(self.folder, rank, world_size)) or Tally()
+    except Exception as error:
+      try:
+        pickle.loads(content := pickle.dumps(error))
+      except Exception:
+        content = pickle.dumps(TaskError(f"{type(error).__name__}: {error}"))
+      self._write("errors", rank, content)
+      raise
+    self._write("tally", rank, json.dumps(tally.record()).encode())
+
+  def _write(self, kind: str, rank: int, content: bytes) -> None:
+    (self.place / kind).mkdir(parents=True, exist_ok=True)
+    storage.write_bytes(self.place / kind / f"{rank:05d}.json", content)
+
+  def complete(self) -> set[int]:
+    """Return the complete tasks."""
+    names = storage.names(self.place / "tally")
+    return {int(name[:-5]) for name in names if name.endswith(".json")}
+
+  def tally(self, tasks: int) -> Tally:
+    """Return the sum of the counts of all tasks."""
+    sums = Tally()
+    for rank in range(tasks):
+      sums.merge(
+        json.loads(storage.read_text(self.place / "tally" / f"{rank:05d}.json"))
+      )
+    return sums
+
+  def raise_error(self) -> None:
+    """Raise the first error of a task, and forget all of them."""
+    errors = self.place / "errors"
+    if found := storage.names(errors):
+      error = pickle.loads(storage.read_bytes(errors / found[0]))
+      folders.remove_tree(errors)
+      raise error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,17 +145,20 @@ class Engine:
     wanted = self.tasks or min(-(-size // _TASK_BYTES), _MOST_TASKS)
     return max(1, min(wanted, parts))
 
-  def run(self, step: "_Step", tasks: int, one_process: bool) -> bool:
-    """Run the tasks that are not complete; return whether all are complete now."""
-    logs = os.fspath(step.place)
-    if self.executor == "slurm" and not one_process:
+  def run(self, step: _Step, tasks: int, one_process: bool) -> None:
+    """Run the tasks that are not complete.
+
+    Raises:
+      InputError: there is no such executor here.
+      TaskError: a worker was killed.
+    """
+    executor = "local" if one_process else self.executor
+    if executor == "local":
+      return _run_locally(step, tasks, 1 if one_process else self.workers or cores())
+    if executor == "slurm":
       from phi1_jax.curation import slurm
 
       return slurm.run(step, step.place, tasks, self.workers)
-    if self.executor == "local" or one_process:
-      executor = LocalPipelineExecutor([step], tasks, logging_dir=logs)
-      _run_locally(executor, 1 if one_process else self.workers or cores())
-      return not executor.get_incomplete_ranks()
     try:
       import ray
     except ImportError:
@@ -125,33 +168,28 @@ class Engine:
     if not ray.is_initialized():
       ray.init(log_to_driver=False, configure_logging=False)
     workers = min(tasks, self.workers or int(ray.cluster_resources().get("CPU", 1)))
-    executor = RayPipelineExecutor(
+    logs = os.fspath(step.place)
+    RayPipelineExecutor(
       [step], tasks, workers, logging_dir=logs, mem_per_cpu_gb=0.1
-    )
-    executor.run()
-    return not executor.get_incomplete_ranks()
+    ).run()
 
   @contextlib.contextmanager
-  def watched(self, title: str, place: AnyPath, total: int | None) -> Iterator[None]:
-    """Show a progress bar that adds up what the tasks report."""
-    if self.bar is None or storage.is_remote(place):
+  def watched(self, title: str, step: _Step, tasks: int) -> Iterator[None]:
+    """Show a progress bar of the tasks."""
+    if self.bar is None:
       yield
       return
     ended = threading.Event()
 
-    def watch() -> None:
-      assert self.bar
+    def watch(make: Callable[..., Any]) -> None:
       seen, last = 0, False
-      with self.bar(total, "documents", title) as bar:
+      with make(tasks, "tasks", title) as bar:
         while not last:
-          last, now = ended.wait(_TICK), 0
-          for file in (Path(place) / "progress").glob("*"):
-            with contextlib.suppress(OSError, ValueError):
-              now += int(file.read_text())
+          last, now = ended.wait(_LOOK_SECONDS), len(step.complete())
           bar.update(now - seen)
           seen = now
 
-    thread = threading.Thread(target=watch, daemon=True)
+    thread = threading.Thread(target=watch, args=(self.bar,), daemon=True)
     thread.start()
     try:
       yield
@@ -160,24 +198,18 @@ class Engine:
       thread.join()
 
 
-def _run_locally(executor: LocalPipelineExecutor, workers: int) -> None:
-  """Run a local executor's incomplete tasks, in workers that may be killed.
-
-  datatrove's own pool replaces a killed worker, and waits for its task forever.
-
-  Raises:
-    TaskError: a worker was killed.
-  """
-  ranks = executor.get_incomplete_ranks()
-  workers = min(workers, len(ranks))
-  if workers <= 1:
+def _run_locally(step: _Step, tasks: int, workers: int) -> None:
+  """Run incomplete tasks in this process, or in workers that may be killed."""
+  ranks = sorted(set(range(tasks)) - step.complete())
+  if min(workers, len(ranks)) <= 1:
     for rank in ranks:
-      executor._run_for_rank(rank)
+      step(None, rank, tasks)
     return
   context = multiprocessing.get_context("forkserver")
+  workers = min(workers, len(ranks))
   pool = concurrent.futures.ProcessPoolExecutor(workers, context, _end_with_parent)
   try:
-    started = [pool.submit(executor._run_for_rank, rank) for rank in ranks]
+    started = [pool.submit(step, None, rank, tasks) for rank in ranks]
     for task in concurrent.futures.as_completed(started):
       task.result()
   except BrokenProcessPool:
@@ -199,61 +231,6 @@ def _end_with_parent() -> None:
     os._exit(1)
 
   threading.Thread(target=wait, daemon=True).start()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Step:
-  """A datatrove step: runs a task, and notes its progress, its counts or its error."""
-
-  folder: AnyPath
-  place: AnyPath
-  function: Function
-
-  def __call__(self, data: Any, rank: int, world_size: int) -> None:
-    """Run a task."""
-    # Syntax trees have no cycles; looking for some took a quarter of the time.
-    gc.set_threshold(100_000, 50, 100)
-    count, next_report = 0, 0.0
-    shown = None if storage.is_remote(self.place) else self._file("progress", rank)
-
-    def tick(more: int) -> None:
-      nonlocal count, next_report
-      count += more
-      if shown and time.monotonic() >= next_report:
-        next_report = time.monotonic() + _TICK
-        Path(shown).write_text(str(count))
-
-    try:
-      tally = self.function(Task(self.folder, rank, world_size, tick)) or Tally()
-      next_report = 0.0
-      tick(0)
-      storage.write_text(self._file("tally", rank), json.dumps(tally.record()))
-    except Exception as error:
-      try:
-        pickle.loads(content := pickle.dumps(error))
-      except Exception:
-        content = pickle.dumps(TaskError(f"{type(error).__name__}: {error}"))
-      storage.write_bytes(self._file("errors", rank), content)
-      raise
-
-  def _file(self, kind: str, rank: int) -> AnyPath:
-    (self.place / kind).mkdir(parents=True, exist_ok=True)
-    return self.place / kind / f"{rank:05d}.json"
-
-  def tally(self, tasks: int) -> Tally:
-    """Return the sum of the counts of all tasks."""
-    sums = Tally()
-    for rank in range(tasks):
-      sums.merge(json.loads(storage.read_text(self._file("tally", rank))))
-    return sums
-
-  def raise_error(self) -> None:
-    """Raise the first error of a task, and forget all of them."""
-    errors = self.place / "errors"
-    if found := storage.names(errors):
-      error = pickle.loads(storage.read_bytes(errors / found[0]))
-      folders.remove_tree(errors)
-      raise error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -317,21 +294,19 @@ class Job:
     facts["run"] = {"seconds": round(seconds, 3), "peak_memory_mib": round(peak, 1)}
     return folders.finish(self.folder, stage, counts, facts)
 
-  def plan(self) -> tuple[int, int | None]:
-    """Cut the inputs into tasks, once; return how many, and the number of documents."""
+  def plan(self) -> int:
+    """Cut the inputs into tasks, once; return how many."""
     if not storage.exists(self.work / "plan" / "plan.json"):
       places = read.plan(self._inputs, self.config.inputs)
       read.save(self.work / "plan", read.cut(places, self.engine.count))
-    made = storage.read_json(self.work / "plan" / "plan.json")
-    return made["tasks"], made["documents"]
+    return storage.read_json(self.work / "plan" / "plan.json")["tasks"]
 
   def phase(
     self,
     name: str,
-    function: Function,
+    function: Callable[..., Tally | None],
     *arguments: Any,
     tasks: int | None = None,
-    total: int | None = None,
     one_process: bool = False,
   ) -> Tally:
     """Run a phase; return the sum of the counts of its tasks.
@@ -343,25 +318,22 @@ class Job:
       function: called with the arguments and a `Task`; is pickled.
       arguments: its first arguments.
       tasks: how many; None cuts the inputs, see `plan`.
-      total: documents, for the progress bar.
       one_process: run the tasks in this process, one after the other.
 
     Raises:
       InputError: a task refused its input.
       TaskError: a task failed in another way.
     """
-    if tasks is None:
-      tasks, total = self.plan()
-    place = self.work / name
+    tasks, place = self.plan() if tasks is None else tasks, self.work / name
     folders.remove_tree(place / "errors")  # of a run that was killed
     step = _Step(self.folder, place, functools.partial(function, *arguments))
-    with self.engine.watched(f"{self.folder.name}: {name}", place, total):
+    with self.engine.watched(f"{self.folder.name}: {name}", step, tasks):
       try:
-        complete = self.engine.run(step, tasks, one_process)
+        self.engine.run(step, tasks, one_process)
       except Exception:
         step.raise_error()
         raise
-    if not complete:
-      step.raise_error()
+    step.raise_error()
+    if len(step.complete()) < tasks:
       raise TaskError(f"{place}: a task did not end; run the same command again")
     return step.tally(tasks)

@@ -10,11 +10,13 @@ expect more than one value, so that no constant passes.
 """
 
 import ast
+import contextlib
 import doctest
 import functools
 import re
 import warnings
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from phi1_jax.curation import ideas, teaching
 from phi1_jax.curation.config import ExercisesConfig
@@ -103,16 +105,11 @@ def _read(source: str, fewest: int) -> Written:
     tree = _parse(source)
   except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
     raise Malformed(f"the code is not valid Python ({error})") from None
-  functions = [
-    node
-    for node in tree.body
-    if isinstance(node, ast.FunctionDef)
-    and ast.get_docstring(node)
-    and len(node.body) > 1
-  ]
-  if not functions:
+  documented = [n for n in tree.body if isinstance(n, ast.FunctionDef)]
+  documented = [n for n in documented if ast.get_docstring(n) and len(n.body) > 1]
+  if not documented:
     raise Malformed("it defines no function with a docstring and a solution after it")
-  function = max(functions, key=lambda node: len(plain_asserts(tree.body, node.name)))
+  function = max(documented, key=lambda node: len(plain_asserts(tree.body, node.name)))
   name, docstring = function.name, ast.get_docstring(function) or ""
   tests = plain_asserts([*tree.body, *_examples(docstring)], name)
   if len(tests) < fewest:
@@ -122,21 +119,15 @@ def _read(source: str, fewest: int) -> Written:
     )
   if not expects_several(tests, name):
     raise Malformed("all asserts expect the same value")
-  text = _program(source, tree)
-  return Written(text, text, tests, facts={"function": name, "tests": list(tests)})
-
-
-def _program(source: str, tree: ast.Module) -> str:
-  """Return imports and definitions as they were written, without asserts and calls."""
+  # Imports and definitions as they were written, without asserts and calls.
   lines, parts = source.split("\n"), []
-  for node in tree.body:
-    if isinstance(node, _KEPT):
-      decorators = getattr(node, "decorator_list", [])
-      first = min([node.lineno, *(d.lineno for d in decorators)])
-      spaced = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and parts
-      blank = "\n\n" if spaced else ""
-      parts.append(blank + "\n".join(lines[first - 1 : node.end_lineno]))
-  return "\n".join(parts) + "\n"
+  for node in filter(lambda node: isinstance(node, _KEPT), tree.body):
+    decorators = getattr(node, "decorator_list", [])
+    first = min([node.lineno, *(d.lineno for d in decorators)])
+    spaced = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and parts
+    parts.append("\n\n" * bool(spaced) + "\n".join(lines[first - 1 : node.end_lineno]))
+  text = "\n".join(parts) + "\n"
+  return Written(text, text, tests, facts={"function": name, "tests": list(tests)})
 
 
 def plain_asserts(statements: Iterable[ast.stmt], name: str) -> tuple[str, ...]:
@@ -220,21 +211,17 @@ def _expectation(source: str, name: str) -> str | None:
   calls = ["_" in {n.id for n in ast.walk(s) if isinstance(n, ast.Name)} for s in sides]
   if calls == [False, True]:
     sides.reverse()
+  call, other = sides
   if calls[0] == calls[1]:
     return None
   if isinstance(test.ops[0], (ast.Eq, ast.Is)):
-    return f"{ast.unparse(sides[0])} == {_value(sides[1])}"
-  nearly = isinstance(test.ops[0], (ast.Lt, ast.LtE)) and isinstance(sides[0], ast.Call)
-  return f"nearly {ast.unparse(sides[0])}" if nearly else None
-
-
-def _value(expression: ast.expr) -> str:
-  """Return a literal in one form, so that 1 and 1.0 are the same answer."""
-  try:
-    value = ast.literal_eval(expression)
-    return repr(float(value) if isinstance(value, (int, float)) else value)
-  except (ValueError, TypeError, SyntaxError, OverflowError, RecursionError):
-    return ast.unparse(expression)
+    value: Any = ast.unparse(other)
+    with contextlib.suppress(Exception):  # 1 and 1.0 are the same answer
+      value = ast.literal_eval(other)
+      value = repr(float(value) if isinstance(value, (int, float)) else value)
+    return f"{ast.unparse(call)} == {value}"
+  nearly = isinstance(test.ops[0], (ast.Lt, ast.LtE)) and isinstance(call, ast.Call)
+  return f"nearly {ast.unparse(call)}" if nearly else None
 
 
 def _parse(source: str) -> ast.Module:

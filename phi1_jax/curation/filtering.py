@@ -5,9 +5,8 @@ exercises pass: their code was run.
 """
 
 import dataclasses
-import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from phi1_jax import storage
@@ -16,6 +15,7 @@ from phi1_jax.curation import folder as folders
 from phi1_jax.curation.config import FilterConfig
 from phi1_jax.curation.document import Decision, Drop, Keep, Tally
 from phi1_jax.curation.engine import Job, Task
+from phi1_jax.storage import AnyPath
 
 STAGE, VERSION = "filter", 4
 _BATCH = 256
@@ -36,7 +36,7 @@ def run(job: Job) -> dict[str, Any]:
   if config.classifier:
     place = storage.parse(config.classifier)
     with folders.naming("Filter.classifier (Filter.classifier=None does without)"):
-      opened = classifier.load(place)
+      opened = classifier.Classifier(place)
       opened.check()  # before anything is read
     about, on_device = opened.about, opened.on_device
     facts |= {"models": [about["name"]], "classifier": folders.read_stats(place)}
@@ -58,50 +58,47 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def _checked(config: FilterConfig, task: Task) -> Iterator[Decision]:
-  return map(functools.partial(_checked_one, config), task.read())
+  """Drop documents for their licence or their form; mask the secrets in the others."""
+  for decision in task.read():
+    document = decision.document
+    if not _is_code(decision):
+      yield decision
+    elif config.licences and not licences.allowed(document.licence, config.licences):
+      yield Drop(document, "licence not allowed", {"licence": document.licence})
+    elif reason := form.problem(document.text):
+      yield Drop(document, reason)
+    else:
+      text, counts = form.mask(document.text) if config.mask else ("", {})
+      if counts:
+        document = dataclasses.replace(document, text=text).noted("mask", counts)
+      yield Keep(document)
 
 
 def _check(config: FilterConfig, task: Task) -> None:
   """Write the checked documents of a task, for `_filter`."""
-  path = task.work / "checked" / f"{task.name}.parquet"
-  folders.spill(path, task.ticked(_checked(config, task)))
+  folders.spill(_path(task), _checked(config, task))
+
+
+def _path(task: Task) -> AnyPath:
+  return task.work / "checked" / f"{task.name}.parquet"
 
 
 def _filter(config: FilterConfig, checked: bool, task: Task) -> Tally:
   """Score documents, which may be checked, write a task's files; return its counts."""
   masks = Tally()
+  found = folders.spilled(_path(task)) if checked else _checked(config, task)
+  decisions = _scored(config, found) if config.classifier else found
 
-  def counted(decisions: Iterable[Decision]) -> Iterator[Decision]:
+  def counted() -> Iterator[Decision]:
     for decision in decisions:
       if isinstance(decision, Keep):
         for kind, number in decision.document.provenance.get("mask", {}).items():
           masks.count(number, "figures", kind)
       yield decision
 
-  if checked:
-    found = folders.spilled(task.work / "checked" / f"{task.name}.parquet")
-  else:
-    found = _checked(config, task)
-  tally = task.write(counted(_scored(config, found) if config.classifier else found))
+  tally = task.write(counted())
   tally.merge(masks.record())
   return tally
-
-
-def _checked_one(config: FilterConfig, decision: Decision) -> Decision:
-  """Drop a document for its licence or its form; mask the secrets in the others."""
-  if not _is_code(decision):
-    return decision
-  document = decision.document
-  if config.licences and not licences.allowed(document.licence, config.licences):
-    return Drop(document, "licence not allowed", {"licence": document.licence})
-  if reason := form.problem(document.text):
-    return Drop(document, reason)
-  if config.mask:
-    text, counts = form.mask(document.text)
-    if counts:
-      document = dataclasses.replace(document, text=text)
-      return Keep(document.noted("mask", counts))
-  return decision
 
 
 def _scored(config: FilterConfig, decisions: Iterator[Decision]) -> Iterator[Decision]:

@@ -14,7 +14,6 @@ Folders of earlier versions, whose files are JSONL, can be read.
 
 import contextlib
 import hashlib
-import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -97,13 +96,13 @@ def finish(
   Args:
     folder: the stage's folder, with its documents in place.
     stage: its name.
-    counts: `Tally.stats`, or {} for a stage without documents of its own.
+    counts: `Tally.stats`.
     facts: other entries of stats.json: "prompts", "models", "cost", "lineage".
 
   Raises:
     EmptyError: nothing was kept. The stage is not complete; its settings may change.
   """
-  if "kept" in counts and not counts["kept"]:
+  if not counts["kept"]:
     storage.write_text(folder / FAILED, "nothing was kept\n")
     reasons = "; ".join(f"{n:,} {reason}" for reason, n in counts["dropped"].items())
     raise EmptyError(
@@ -167,14 +166,7 @@ def table(
 def write(
   folder: AnyPath, decisions: Iterable[Decision], shard: int = 0, shards: int = 1
 ) -> Tally:
-  """Write the files of a shard, each whole or absent; return the counts.
-
-  Args:
-    folder: the stage's folder.
-    decisions: of one shard, in an order that is the same on every run.
-    shard: number of the shard.
-    shards: how many there are.
-  """
+  """Write a stage's files of a shard, each whole or absent; return the counts."""
   tally, name = Tally(), f"{shard:05d}-of-{shards:05d}.parquet"
   with (
     table(folder / f"dropped-{name}") as drop,
@@ -224,14 +216,14 @@ def compact(record: Mapping[str, Any]) -> str:
 
 def kept(folder: AnyPath) -> Iterator[Document]:
   """Yield the documents that a stage kept, complete or about to be."""
-  found = itertools.chain.from_iterable(map(spilled, _paths(folder, "kept-")))
-  return (decision.document for decision in found)
+  paths = _paths(folder, "kept-")
+  return (decision.document for path in paths for decision in spilled(path))
 
 
 def dropped(folder: AnyPath) -> Iterator[Drop]:
   """Yield the documents that a stage dropped, with the reasons."""
-  found = itertools.chain.from_iterable(map(spilled, _paths(folder, "dropped-")))
-  return (decision for decision in found if isinstance(decision, Drop))
+  paths = _paths(folder, "dropped-")
+  return (d for path in paths for d in spilled(path) if isinstance(d, Drop))
 
 
 def read_stats(folder: AnyPath) -> dict[str, Any]:
@@ -248,15 +240,11 @@ def read_stats(folder: AnyPath) -> dict[str, Any]:
     stage = storage.read_json(folder / STAGE)["settings"].get("stage")
     failed = " since it kept nothing" * (FAILED in found)
     raise InputError(f"{folder}: is not complete{failed}; run {stage} there again")
-  if found:
+  if found or folder.name not in STAGES:
+    what = f"holds {found[0]}" if found else "no such file or folder"
     raise InputError(
-      f"{folder}: is not a stage's folder, it holds {found[0]}; to read files, name "
-      "them: FOLDER/*.parquet"
-    )
-  if folder.name not in STAGES:
-    raise InputError(
-      f"{folder}: no such file or folder; expected the folder of a stage, or files "
-      "such as FOLDER/*.parquet"
+      f"{folder}: {what}; expected the folder of a stage, or files such as "
+      "FOLDER/*.parquet"
     )
   raise InputError(
     f"{folder}: no such folder; make it with\n"

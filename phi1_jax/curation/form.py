@@ -187,9 +187,7 @@ def mask(text: str) -> tuple[str, dict[str, int]]:
   counts: collections.Counter[str] = collections.Counter()
   masked = text
 
-  def replace(
-    kind: str, pattern: re.Pattern, new: Callable[[re.Match[str]], str]
-  ) -> None:
+  def replace(kind: str, pattern: re.Pattern, new: Callable[..., str]) -> None:
     nonlocal masked
     before, masked = masked, pattern.sub(new, masked)
     if before != masked:

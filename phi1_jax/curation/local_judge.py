@@ -15,6 +15,7 @@ import collections
 import dataclasses
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from phi1_jax.curation import sketches
@@ -63,6 +64,13 @@ class Features:
   script: float  # share of top-level statements that do something
   notebook: bool  # whether it was converted from a notebook
   contest: bool  # whether it has the form of answers in a competition
+
+  def brief(self) -> str:
+    """Return the features on one line."""
+    return ", ".join(
+      f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}"
+      for name, value in dataclasses.asdict(self).items()
+    )
 
 
 def weigh(found: Features) -> float:
@@ -128,7 +136,7 @@ def features(text: str) -> Features | None:
   comments = [line for line in lines if line[0] == "#"]
   prose = [line for line in comments if _PROSE.match(line) and not _CODE.match(line)]
   code_lines = max(len(lines) - len(comments) - docstring_lines, 1)
-  outer = _outer_statements(tree)
+  outer = list(_outer_statements(tree))
   counts = collections.Counter(line for line in lines if len(line) > 12)
   return Features(
     lines=len(lines),
@@ -148,17 +156,13 @@ def features(text: str) -> Features | None:
   )
 
 
-def _outer_statements(tree: ast.Module) -> list[ast.stmt]:
-  """Return the statements of the module and of its classes without docstrings."""
-  found: list[ast.stmt] = []
-  bodies: list[list[ast.stmt]] = [tree.body]
-  while bodies:
-    for node in bodies.pop():
-      if isinstance(node, ast.ClassDef):
-        bodies.append(node.body)
-      elif not _is_constant(node):
-        found.append(node)
-  return found
+def _outer_statements(node: ast.Module | ast.ClassDef) -> Iterator[ast.stmt]:
+  """Yield the statements of the module and of its classes without docstrings."""
+  for inner in node.body:
+    if isinstance(inner, ast.ClassDef):
+      yield from _outer_statements(inner)
+    elif not _is_constant(inner):
+      yield inner
 
 
 def _is_constant(node: ast.stmt) -> bool:

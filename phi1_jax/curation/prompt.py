@@ -35,15 +35,9 @@ class Prompt:
     self, places: Mapping[str, str], max_tokens: int, temperature: float, sample: int
   ) -> Request:
     """Return the request with its places filled; another sample is another reply."""
-    content = string.Template(self.text).substitute(places)
-    return Request(
-      messages=(Message("user", content),),
-      max_tokens=max_tokens,
-      temperature=temperature,
-      prompt_id=self.id,
-      prompt_version=self.version,
-      sample=sample,
-    )
+    messages = (Message("user", string.Template(self.text).substitute(places)),)
+    named = self.id, self.version
+    return Request(messages, max_tokens, *named, sample, temperature)
 
   def record(self) -> dict[str, str]:
     """Return the prompt for cards."""
@@ -51,10 +45,10 @@ class Prompt:
 
 
 def load(name: str, places: frozenset[str]) -> Prompt:
-  """Return a prompt.
+  """Return a prompt of the project, such as "annotate", or of a file.
 
   Args:
-    name: one of those that come with the project, such as "annotate", or a file.
+    name: of the prompt, or of the file.
     places: the names that its text may and must vary by.
 
   Raises:

@@ -67,7 +67,6 @@ class Place:
   start: int = 0  # first byte of JSONL, first row group of parquet
   stop: int | None = None  # byte or row group after the last; None = to the end
   names: tuple[tuple[str, str], ...] = ()  # files below `path`, with their repositories
-  documents: int | None = None  # number of documents, None if unknown
 
 
 def places(wanted: str) -> list[Place]:
@@ -128,9 +127,7 @@ def save(folder: AnyPath, parts: Sequence[Sequence[Place]]) -> None:
   for rank, part in enumerate(parts):
     content = json.dumps([dataclasses.asdict(place) for place in part])
     storage.write_text(folder / f"{rank:05d}.json", content)
-  counts = [place.documents for part in parts for place in part]
-  total = None if None in counts else sum(count or 0 for count in counts)
-  storage.write_json(folder / "plan.json", {"tasks": len(parts), "documents": total})
+  storage.write_json(folder / "plan.json", {"tasks": len(parts)})
 
 
 def of_task(folder: AnyPath, rank: int) -> Iterator[Decision]:
@@ -168,14 +165,9 @@ def _identity(wanted: str) -> Any:
   parts = places(wanted)
   files = {place.path for place in parts if not place.names}
   files |= {os.path.join(p.path, name) for p in parts for name, _ in p.names}
-  versions = {f: _version(storage.parse(f).stat()) for f in sorted(files)}
+  versions = {file: storage.stat(storage.parse(file)) for file in sorted(files)}
+  versions = {file: [size, str(time)] for file, (size, time) in versions.items()}
   return {"files": len(files), "sizes and times": settings_file.digest(versions)}
-
-
-def _version(stat: Any) -> list[Any]:
-  if hasattr(stat, "st_size"):
-    return [stat.st_size, stat.st_mtime_ns]
-  return [stat.length, str(stat.mtime)]
 
 
 def lineage(inputs: Sequence[str]) -> list[dict[str, Any]]:
@@ -195,7 +187,7 @@ def _in_groups(
   for start in range(0, len(files), _FILES):
     names = tuple(files[start : start + _FILES])
     size = sum(storage.stat(root / name)[0] for name, _ in names)
-    yield Place(kind, path, source, size, names=names, documents=len(names))
+    yield Place(kind, path, source, size, names=names)
 
 
 def _embedded_places() -> Iterator[Place]:
@@ -234,8 +226,8 @@ def _of_file(file: AnyPath) -> list[Place]:
     metadata, source = _table(file).metadata, name.removesuffix(".parquet")
     groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
     return [
-      Place("parquet", path, source, g.total_byte_size, n, n + 1, documents=g.num_rows)
-      for n, g in enumerate(groups)
+      Place("parquet", path, source, group.total_byte_size, n, n + 1)
+      for n, group in enumerate(groups)
     ]
   folder = file.parent
   if name.endswith(".arrow"):
@@ -261,18 +253,18 @@ def _of_folder(path: AnyPath) -> Iterator[Place]:
     files, checkouts = _walked(Path(path))
   code = [file for file in files if file.endswith(CODE)]
   data = [file for file in files if file.endswith((*JSONL, *TABLES))]
-  if len(data) > len(code) or (data and _DATA_SET & set(storage.names(path))):
-    _warn_of_rest(os.fspath(path), "data", tuple(code))
+  is_data = len(data) > len(code) or (data and _DATA_SET & set(storage.names(path)))
+  _warn_of_rest(os.fspath(path), *(("data", *code) if is_data else ("code", *data)))
+  if is_data:
     for file in data:
       yield from _of_file(path / file)
     return
-  _warn_of_rest(os.fspath(path), "code", tuple(data))
   pairs = [(file, _repository(path.name, file, checkouts)) for file in code]
   yield from _in_groups("files", path, os.fspath(path), path.name, pairs)
 
 
 @functools.lru_cache(maxsize=64)  # a folder is listed more than once in a stage
-def _warn_of_rest(path: str, kind: str, rest: tuple[str, ...]) -> None:
+def _warn_of_rest(path: str, kind: str, *rest: str) -> None:
   if rest:
     log.warning(
       "%s: read as a folder of %s; %d other files are left out, such as %s; to read "
@@ -343,9 +335,11 @@ def _files(place: Place) -> Iterator[Decision]:
     where = os.fspath(path)
     try:
       content = storage.read_bytes(path)
-      text = content.decode("utf-8-sig") if len(content) <= MAXIMUM_BYTES else None
-      if text is not None and name.endswith(".ipynb"):
-        text = notebook(text)
+      if len(content) > MAXIMUM_BYTES:
+        yield _nothing(place, _TOO_LONG, where)
+        continue
+      text = content.decode("utf-8-sig")
+      text = notebook(text) if name.endswith(".ipynb") else text
     except FileNotFoundError:
       raise InputError(f"{where}: gone since the stage began") from None
     except UnicodeDecodeError:
@@ -354,10 +348,7 @@ def _files(place: Place) -> Iterator[Decision]:
       yield _nothing(place, "not a notebook", where, str(error)[:200])
     else:
       row = {"text": text, "repository": repository, "path": name}
-      too_long = text is None
-      yield (
-        _nothing(place, _TOO_LONG, where) if too_long else _of_row(place, row, where)
-      )
+      yield _of_row(place, row, where)
 
 
 def notebook(content: str) -> str:
@@ -434,9 +425,9 @@ def _table(path: AnyPath) -> pq.ParquetFile:
   except (OSError, pa.ArrowException) as error:
     raise InputError(f"{path}: no parquet file ({error})") from None
   names = set(opened.schema_arrow.names)
-  found = ", ".join(sorted(names)[:8])
   if names & set(_TEXT):
     return opened
+  found = ", ".join(sorted(names)[:8])
   if names & {"blob_id", "src_encoding"}:
     raise InputError(
       f"{path}: The Stack v2 has no text, only {found}, ...; download the contents "
@@ -480,16 +471,15 @@ def _of_row(place: Place, row: Mapping[str, Any], where: str) -> Decision:
     text, source = _first(row, _TEXT), place.source
     if not isinstance(text, str):
       return _nothing(place, f"no text under {', '.join(_TEXT)}", where)
-    text, named = text.removeprefix("\ufeff"), _first(row, _REPOSITORY)
-    if place.kind == "files":
-      source = named = str(named)
+    text, named = text.removeprefix("\ufeff"), str(_first(row, _REPOSITORY) or "")
+    source = named if place.kind == "files" else source
     document = Document(
-      id=identify(str(named or source), text),
+      id=identify(named or source, text),
       text=text,
       source=source,
       licence=licences.parse(_first(row, _LICENCE)),
       kind="code",
-      repository=str(named or "") or f"unknown: {identify('', text)}",
+      repository=named or f"unknown: {identify('', text)}",
       provenance={"raw": {"path": str(_first(row, _PATH) or "")}},
     )
   texts = (value for value in document.record().values() if isinstance(value, str))

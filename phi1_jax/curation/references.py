@@ -200,38 +200,6 @@ def _tells(words: Sequence[str]) -> bool:
   return letters >= _LEAST_LETTERS * share and distinct >= _LEAST_DISTINCT * share
 
 
-class Lines:
-  """Which solutions stand in a text, line by line."""
-
-  def __init__(self, solutions: Sequence[Sequence[str]]):
-    self._solutions = solutions
-    self._anchors: dict[str, list[tuple[int, int]]] = collections.defaultdict(list)
-    for number, lines in enumerate(solutions):
-      if lines:
-        anchor = max(range(len(lines)), key=lambda place: len(lines[place]))
-        self._anchors[lines[anchor]].append((number, anchor))
-
-  def contained(self, lines: Sequence[str]) -> set[int]:
-    """Return the solutions whose lines follow each other in `lines`."""
-    found = set()
-    for place, line in enumerate(lines):
-      for number, anchor in self._anchors.get(line, ()):
-        wanted, start = self._solutions[number], place - anchor
-        if start >= 0 and tuple(lines[start : start + len(wanted)]) == tuple(wanted):
-          found.add(number)
-    return found
-
-
-@dataclasses.dataclass(frozen=True, order=True)
-class Match:
-  """A function that is like a problem's; the greater, the more alike."""
-
-  rate: float  # AST match rate
-  same_name: bool  # whether it is called like the problem's
-  function: int  # minus its number in the document
-  shape: int  # number of the problem's function in `Shapes.all`
-
-
 class Shapes:
   """AST match rates with every problem's functions."""
 
@@ -250,32 +218,28 @@ class Shapes:
 
   def best(
     self, functions: Sequence[tuple[str, trees.Shape]], least: float
-  ) -> dict[int, Match]:
-    """Return the best match with each problem that has one."""
-    best: dict[int, Match] = {}
-    for number, (name, shape) in enumerate(functions):
-      plain = _plain(name)
-      for column, rate in self._rates(shape, least).items():
-        owner = self._owners[column]
-        match = Match(rate, plain == self._names[owner], -number, column)
-        best[owner] = max(match, best.get(owner, match))
-    return best
+  ) -> dict[int, tuple[float, bool, int, int]]:
+    """Return the best match with each problem that has one of at least `least`.
 
-  def _rates(self, shape: trees.Shape, least: float) -> dict[int, float]:
-    """Return the rates of at least `least`, by the place in `all`."""
-    rates: dict[int, float] = {}
-    for form, (texts, lengths, order) in self._forms.items():
-      text = getattr(shape, form)
-      # The match rate is at most the ratio of the lengths.
-      first = bisect.bisect_left(lengths, least * len(text) - 0.01)
-      last = bisect.bisect_right(lengths, len(text) + 0.01, key=lambda n: n * least)
-      scorer = Levenshtein.normalized_similarity
-      options: dict[str, Any] = {"score_cutoff": least, "limit": None}
-      near = extract(text, texts[first:last], scorer=scorer, **options)
-      for _, rate, place in near:
-        column = order[first + int(place)]
-        rates[column] = max(rate, rates.get(column, 0.0))
-    return rates
+    A match is the rate, whether the names are the same, minus the number of the
+    function, and the place of the problem's shape in `all`.
+    """
+    best: dict[int, tuple[float, bool, int, int]] = {}
+    scorer = Levenshtein.normalized_similarity
+    options: dict[str, Any] = {"score_cutoff": least, "limit": None}
+    for number, (name, shape) in enumerate(functions):
+      for form, (texts, lengths, order) in self._forms.items():
+        text = getattr(shape, form)
+        # The match rate is at most the ratio of the lengths.
+        first = bisect.bisect_left(lengths, least * len(text) - 0.01)
+        last = bisect.bisect_right(lengths, len(text) + 0.01, key=lambda n: n * least)
+        near = extract(text, texts[first:last], scorer=scorer, **options)
+        for _, rate, place in near:
+          column = order[first + int(place)]
+          owner = self._owners[column]
+          match = (rate, _plain(name) == self._names[owner], -number, column)
+          best[owner] = max(match, best.get(owner, match))
+    return best
 
 
 def _plain(name: str) -> str:
@@ -287,47 +251,53 @@ class Index:
   """All references, ready to be searched; can be pickled.
 
   Args:
-    references: the problems.
+    benchmarks: names of task sets, or files of problems.
     ngram: words of a run.
-    digest: sha256 of the problems.
-    vectors: unit embeddings of their solutions [problems, dimensions], or None.
+    embed: makes the embeddings of the solutions, for `near`.
+
+  Attributes:
+    references: the problems.
+    digest: their sha256.
+
+  Raises:
+    InputError: a task set is not known, or its file is not there.
   """
 
-  def __init__(
-    self,
-    references: Sequence[Reference],
-    ngram: int,
-    digest: str,
-    vectors: npt.NDArray[np.floating] | None = None,
-  ):
-    self.references, self.digest = tuple(references), digest
-    texts = [r.text_words for r in references]
-    self._texts = Grams(texts, ngram, LEAST_WORDS)
-    self._phrases = Grams(texts, PHRASE, PHRASE + 1)
-    solutions = [r.solution_words for r in references]
-    self._solutions = Grams(solutions, ngram, LEAST_WORDS)
-    self._lines = Lines([r.lines for r in references])
-    self._shapes = Shapes([r.name for r in references], [r.shapes for r in references])
-    self._generic = list(map(generic, self._shapes.all))
-    self._vectors = vectors
-
-  @staticmethod
-  def of(benchmarks: Sequence[str], ngram: int, embed: Embed | None = None) -> "Index":
-    """Return the index of some task sets.
-
-    Raises:
-      InputError: a task set is not known, or its file is not there.
-    """
+  def __init__(self, benchmarks: Sequence[str], ngram: int, embed: Embed | None = None):
     named = problems(benchmarks)
-    found = [reference(name, problem) for name, problem in named]
-    vectors = embed_code(embed, [r.code for r in found]) if embed else None
-    return Index(found, ngram, digest(p for _, p in named), vectors)
+    self.digest = digest(problem for _, problem in named)
+    self.references = found = [reference(name, problem) for name, problem in named]
+    texts = [each.text_words for each in found]
+    self._grams = {
+      "text": Grams(texts, ngram, LEAST_WORDS),
+      "phrases": Grams(texts, PHRASE, PHRASE + 1),
+      "solution": Grams([r.solution_words for r in found], ngram, LEAST_WORDS),
+    }
+    # The longest line of each solution -> the solutions, and where in them it is.
+    self._anchors: dict[str, list[tuple[int, int]]] = collections.defaultdict(list)
+    for number, each in enumerate(found):
+      if each.lines:
+        anchor = max(range(len(each.lines)), key=lambda n: len(each.lines[n]))
+        self._anchors[each.lines[anchor]].append((number, anchor))
+    self._shapes = Shapes([r.name for r in found], [r.shapes for r in found])
+    self._generic = list(map(generic, self._shapes.all))
+    self._vectors = embed_code(embed, [each.code for each in found]) if embed else None
 
   def ids(self) -> dict[str, set[str]]:
     """Return the ids of each task set's problems."""
     found: dict[str, set[str]] = {}
     for each in self.references:
       found.setdefault(each.benchmark, set()).add(each.id)
+    return found
+
+  def _contained(self, lines: Sequence[str]) -> set[int]:
+    """Return the solutions whose lines follow each other in `lines`."""
+    found = set()
+    for place, line in enumerate(lines):
+      for number, anchor in self._anchors.get(line, ()):
+        wanted, start = self.references[number].lines, place - anchor
+        if start >= 0 and tuple(lines[start : start + len(wanted)]) == wanted:
+          found.add(number)
     return found
 
   def evidence(
@@ -344,50 +314,37 @@ class Index:
     functions = [(name, shape) for name, shape in every if shape]
     matches = self._shapes.best(functions, min(least, verdict.SUPPORTED))
     words, near = source.words(text), near or {}
-    plain = shingles.word_hashes(_prose(words))
-    texts, phrases = self._texts.shared(plain), self._phrases.shared(plain)
-    solutions = self._solutions.shared(shingles.word_hashes(words))
-    exact = self._lines.contained(source.lines(text))
-    alike = {n for n, m in matches.items() if m.rate >= least or m.same_name}
+    prose = shingles.word_hashes(_prose(words))
+    hashes = {"text": prose, "phrases": prose, "solution": shingles.word_hashes(words)}
+    runs = {name: grams.shared(hashes[name]) for name, grams in self._grams.items()}
+    exact = self._contained(source.lines(text))
+    alike = {n for n, match in matches.items() if match[0] >= least or match[1]}
     found = []
-    for number in sorted({*texts, *solutions, *exact, *near, *alike}):
-      of = self.references[number]
-      shares = {
-        name: counts.get(number, 0) / max(1, int(grams.totals[number]))
-        for name, counts, grams in (
-          ("text", texts, self._texts),
-          ("phrases", phrases, self._phrases),
-          ("solution", solutions, self._solutions),
-        )
-      }
+    for number in sorted({*runs["text"], *runs["solution"], *exact, *near, *alike}):
+      of, facts = self.references[number], {}
+      for name, grams in self._grams.items():
+        total = max(1, int(grams.totals[number]))
+        facts[name] = runs[name].get(number, 0) / total
+      if match := matches.get(number):
+        rate, same_name, place, column = match
+        shape = self._shapes.all[column]
+        facts |= {"match": rate, "same_name": same_name}
+        facts |= {"function": functions[-place][0]}
+        facts |= {"tokens": min(len(shape.written), len(shape.ordered))}
+        facts |= {"generic_match": self._generic[column]}
       each = Evidence(
         problem=of.id,
         exact=number in exact,
-        text_runs=texts.get(number, 0),
-        solution_runs=solutions.get(number, 0),
+        text_runs=runs["text"].get(number, 0),
+        solution_runs=runs["solution"].get(number, 0),
         distance=near.get(number),
         words=of.body_words,
         text_words=len(of.text_words),
         generic=of.generic,
-        **shares,
-        **self._matched(matches.get(number), functions),
+        **facts,
       )
       found.append(each)
     return found
-
-  def _matched(
-    self, match: Match | None, functions: Sequence[tuple[str, trees.Shape]]
-  ) -> dict[str, Any]:
-    if match is None:
-      return {}
-    shape = self._shapes.all[match.shape]
-    return {
-      "match": match.rate,
-      "same_name": match.same_name,
-      "function": functions[-match.function][0],
-      "tokens": min(len(shape.written), len(shape.ordered)),
-      "generic_match": self._generic[match.shape],
-    }
 
   def near(
     self, texts: Sequence[str], embed: Embed, distance: float

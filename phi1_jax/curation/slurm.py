@@ -34,27 +34,20 @@ class _Executor(SlurmPipelineExecutor):
 
 def run(
   step: Callable[..., None], place: AnyPath, tasks: int, workers: int | None
-) -> bool:
-  """Run the tasks that are not complete; return whether all are complete now.
-
-  Args:
-    step: runs one task, as a datatrove pipeline calls it.
-    place: the phase's folder, which all nodes share.
-    tasks: how many there are.
-    workers: how many run at the same time; None leaves it to Slurm.
+) -> None:
+  """Run `step` for the tasks that are not complete, `workers` at the same time.
 
   Raises:
-    InputError: this machine cannot submit jobs, sbatch refuses them, or the folder is
-      on cloud storage.
+    InputError: this machine cannot submit jobs, sbatch refuses them, or `place`, the
+      folder of the phase, is on cloud storage.
   """
+  wrong = f"got {place}, expected a folder that all nodes share"
   if not shutil.which("sbatch"):
-    raise InputError(
-      "--executor=slurm: found no sbatch; run it where jobs can be submitted"
-    )
-  if storage.is_remote(place):
-    raise InputError(
-      f"--executor=slurm: got {place}, expected a folder that all nodes share"
-    )
+    wrong = "found no sbatch; run it where jobs can be submitted"
+  elif not storage.is_remote(place):
+    wrong = None
+  if wrong:
+    raise InputError(f"--executor=slurm: {wrong}")
   executor = _Executor(
     [step],
     tasks,
@@ -78,4 +71,3 @@ def run(
   except BaseException:
     subprocess.run(["scancel", f"--name={executor.job_name}"], check=False)
     raise
-  return not executor.get_incomplete_ranks()

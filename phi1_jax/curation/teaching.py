@@ -73,16 +73,14 @@ class Subject:
   mark: bool = False  # keep texts whose code fails, marked
   cpu_seconds: float = 3.0  # for the code and tests of one text
 
-  def llm(self, client: Client) -> "Llm":
+  def llm(self, client: Client) -> prompt.Asker:
     """Return an LLM as its teacher."""
-    return Llm(self.config, frozenset(self.places(0)), client)
+    return prompt.Asker(self.config, frozenset(self.places(0)), client)
 
-  def document(
-    self, id_: str, text: str, source: str, licence: str, group: str, facts: Any
-  ) -> Document:
-    """Return a document of a text; those of one `group` are held out together."""
-    noted = {self.stage: facts}
-    return Document(id_, text, source, licence, self.kind, group, noted)
+  def request(self, llm: prompt.Asker, index: int) -> Request:
+    """Return the request for a text."""
+    limits = self.config.max_tokens, self.config.temperature
+    return llm.prompt.request(self.places(index), *limits, index)
 
   def composed(self, start: int, stop: int) -> Iterator[_Text]:
     """Yield texts of the grammar: no model, no network, no cost."""
@@ -90,29 +88,21 @@ class Subject:
     facts = {"teacher": name, "grammar": teacher.VERSION, "seed": seed}
     for index, written in enumerate(self.compose(start, stop), start):
       id_, group = identify(name, written.text), identify(name, written.idea)
-      noted = {**facts, "index": index, **written.facts}
-      yield self.document(id_, written.text, name, "MIT", group, noted), written
+      noted = {self.stage: {**facts, "index": index, **written.facts}}
+      texts = id_, written.text, name, "MIT", self.kind, group
+      yield Document(*texts, noted), written
 
-
-class Llm(prompt.Asker):
-  """An LLM as a teacher: it gets other places of one prompt for every text."""
-
-  def request(self, subject: Subject, index: int) -> Request:
-    """Return the request for a text."""
-    limits = self.config.max_tokens, self.config.temperature
-    return self.prompt.request(subject.places(index), *limits, index)
-
-  def written(self, subject: Subject, start: int, stop: int) -> Iterator[_Text | Drop]:
-    """Yield a text per reply, or why it cannot be used."""
-    request = functools.partial(self.request, subject)
-    answers = self.ask(range(start, stop), request, subject.read, stop - start)
-    source, name = f"llm:{self.client.model}", subject.grouped_by
+  def asked(self, llm: prompt.Asker, start: int, stop: int) -> Iterator[_Text | Drop]:
+    """Yield a text per reply of an LLM, or why it cannot be used."""
+    request = functools.partial(self.request, llm)
+    answers = llm.ask(range(start, stop), request, self.read, stop - start)
+    source, name = f"llm:{llm.client.model}", self.grouped_by
     for index, written, why, facts in answers:
-      places, key = subject.places(index), facts["request"]
+      places, key = self.places(index), facts["request"]
       more, text = (written.facts, written.text) if written else ({}, "")
-      noted = {"teacher": "llm", **places, **facts, **more}
+      noted = {self.stage: {"teacher": "llm", **places, **facts, **more}}
       id_, group = identify("llm" if text else key, text), identify(name, places[name])
-      document = subject.document(id_, text, source, "unknown", group, noted)
+      document = Document(id_, text, source, "unknown", self.kind, group, noted)
       if written:
         yield document, written
       else:
@@ -144,29 +134,28 @@ def requests(
   """Yield the requests of a job, to estimate their cost."""
   subject = subject_of(job.config)
   llm = subject.llm(client)
-  return (llm.request(subject, index) for index in range(subject.number))
+  return (subject.request(llm, index) for index in range(subject.number))
 
 
 def _run(
-  job: Job, subject: Subject, llm: Llm | None
+  job: Job, subject: Subject, llm: prompt.Asker | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
   noted = job.work / "plan.json"  # a resumed run has the same tasks
   if not storage.exists(noted):
     tasks = 1 if llm else job.engine.tasks or -(-subject.number // _TASK)
     job.work.mkdir(parents=True, exist_ok=True)
     storage.write_json(noted, {"tasks": min(tasks, subject.number)})
-  sizes = {"tasks": storage.read_json(noted)["tasks"], "total": subject.number}
-  one = llm is not None
-  counts = job.phase("write", _write, subject, llm, **sizes, one_process=one)
+  tasks, one = storage.read_json(noted)["tasks"], llm is not None
+  counts = job.phase("write", _write, subject, llm, tasks=tasks, one_process=one)
   model = f"grammar teacher, version {teacher.VERSION} (no LLM)"
   facts: dict[str, Any] = llm.facts() if llm else {"models": [model]}
   facts["judged"] = storage.read_json(job.work / _SANDBOX)
   return counts.stats(), facts | {"diversity": diversity.figures(sample(job.folder))}
 
 
-def _write(subject: Subject, llm: Llm | None, task: Task) -> Tally:
-  start, stop = (subject.number * n // task.tasks for n in (task.rank, task.rank + 1))
-  written = llm.written(subject, start, stop) if llm else subject.composed(start, stop)
+def _write(subject: Subject, llm: prompt.Asker | None, task: Task) -> Tally:
+  span = [subject.number * n // task.tasks for n in (task.rank, task.rank + 1)]
+  written = subject.asked(llm, *span) if llm else subject.composed(*span)
   workers = 1 if llm is None and task.tasks > 1 else None
   # Code of an LLM runs in isolation only.
   with Sandbox(workers=workers, require_isolation=llm is not None) as sandbox:
@@ -179,11 +168,12 @@ def _without_copies(written: Iterable[_Text | Drop]) -> Iterator[_Text | Drop]:
   """Drop texts that the task wrote before; `deduplicate` finds those of other tasks."""
   seen: set[str] = set()
   for each in written:
-    if not isinstance(each, Drop) and each[0].id in seen:
-      each = Drop(each[0], "written before")
-    elif not isinstance(each, Drop):
+    if isinstance(each, Drop) or each[0].id not in seen:
+      yield each
+    else:
+      yield Drop(each[0], "written before")
+    if not isinstance(each, Drop):
       seen.add(each[0].id)
-    yield each
 
 
 def checked(
@@ -197,19 +187,15 @@ def checked(
     for each in window:
       if isinstance(each, Drop):
         yield each
+      elif verdict := verdicts.get(each[0].id):
+        facts = each[0].provenance.get(subject.stage, {})
+        document = each[0].noted(subject.stage, {**facts, "verdict": verdict.outcome})
+        evidence = {"detail": verdict.detail, "failed_test": verdict.failed_test}
+        good = verdict.passed or subject.mark
+        why = f"code: {verdict.outcome}"
+        yield Keep(document) if good else Drop(document, why, evidence)
       else:
-        yield _decide(each[0], verdicts.get(each[0].id), subject)
-
-
-def _decide(document: Document, verdict: Verdict | None, subject: Subject) -> Decision:
-  if verdict is None:
-    return Drop(document, "too long to run")
-  facts = document.provenance.get(subject.stage, {})
-  document = document.noted(subject.stage, {**facts, "verdict": verdict.outcome})
-  if verdict.passed or subject.mark:
-    return Keep(document)
-  evidence = {"detail": verdict.detail, "failed_test": verdict.failed_test}
-  return Drop(document, f"code: {verdict.outcome}", evidence)
+        yield Drop(each[0], "too long to run")
 
 
 def _verdicts(

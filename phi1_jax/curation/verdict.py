@@ -118,12 +118,10 @@ def decide(document: Document, evidence: Sequence[Evidence], tau: float) -> Deci
     looked_at = [found.record() for found in ordered[:NOTED]]
     facts = {"tau": tau, "looked_at": looked_at, "candidates": len(ordered)}
     return Keep(document.noted(STAGE, facts))
-  # The strongest, and of every other reason the strongest too.
-  noted = convicted[:NOTED]
-  for found, why in convicted[NOTED:]:
-    if why not in {reason for _, reason in noted}:
-      noted.append((found, why))
-  pairs = [{**found.record(), "reason": why} for found, why in noted]
+  pairs: list[dict[str, Any]] = []
+  for found, why in convicted:  # the strongest, and of every other reason the strongest
+    if len(pairs) < NOTED or why not in {pair["reason"] for pair in pairs}:
+      pairs.append({**found.record(), "reason": why})
   problems = sorted({found.problem for found, _ in convicted})
   facts = {"tau": tau, "problems": problems, "pairs": pairs}
   return Drop(document, convicted[0][1], facts)

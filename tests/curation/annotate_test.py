@@ -59,9 +59,8 @@ def test_scores_reasons_and_drops_are_noted(inputs, tmp_path):
   assert stats["dropped"] == wanted | {"under 50 characters": 2}
   assert stats["kept"] == 30
   documents = list(folder.kept(place))
-  unanswered = [d for d in folder.dropped(place) if d.reason == "no usable answer"]
-  judged = [*documents, *(drop.document for drop in unanswered)]  # all of good form
-  least = sorted(each.id for each in judged)[:8]
+  dropped = (d.document for d in folder.dropped(place) if d.reason != "not JSON")
+  least = sorted({each.id for each in (*documents, *dropped)})[:8]  # of the sample
   again = {document.id for document in documents} & set(least)
   noted = {document.id: document.provenance["annotate"] for document in documents}
   assert {n for n, each in noted.items() if "second_score" in each} == again
@@ -69,7 +68,7 @@ def test_scores_reasons_and_drops_are_noted(inputs, tmp_path):
   assert stats["second_pass"] == {"documents": len(again), **shares}
   assert {(n["judge"], n["reason"]) for n in noted.values()} == {("listed", "because")}
   other = run(inputs, tmp_path / "b", Listed(), sample=10, compare_with=str(place))
-  assert other["other_judge"]["documents"] in (7, 8, 9, 10)
+  assert other["other_judge"]["documents"] > 5
   assert other["other_judge"]["exact"] == 1.0
   assert other["other_judge"]["models"] == ["a list"]
 

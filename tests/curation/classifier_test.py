@@ -68,7 +68,7 @@ def test_methods_tell_algorithms_from_settings_and_are_compared(trained):
   # Every document here is a repository of its own: its name says nothing.
   assert report["methods"]["repository name"]["auc"] == 0.5
   assert report["methods"]["comment ratio"]["auc"] > 0.9
-  opened = classifier.load(path)
+  opened = classifier.Classifier(path)
   good, bad = opened.probabilities([samples.algorithm(99), samples.settings(99)])
   assert good > 0.5 > bad
 
@@ -79,7 +79,7 @@ def test_a_changed_classifier_is_not_opened(trained, tmp_path):
   pickled = tmp_path / classifier.ESTIMATOR
   pickled.write_bytes(pickled.read_bytes() + b"x")
   with pytest.raises(InputError, match="not the estimator that"):
-    classifier.load(tmp_path)
+    classifier.Classifier(tmp_path)
 
 
 def test_too_few_labels_are_refused(labels, tmp_path):
@@ -145,7 +145,7 @@ def test_a_text_classifier_is_a_method(labels, tmp_path):
   fast.save_pretrained(model)
   transformers.BertForSequenceClassification(config).save_pretrained(model)
   train(labels, tmp_path / "out", "transformer", model=str(model))
-  opened = classifier.load(tmp_path / "out")
+  opened = classifier.Classifier(tmp_path / "out")
   assert opened.on_device
   opened.check()
   found = opened.probabilities([samples.algorithm(1), samples.settings(1)])

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from phi1_jax.curation import clusters, deduplicate, folder, sketches
+from phi1_jax.curation import deduplicate, folder, sketches
 from phi1_jax.curation.config import DeduplicateConfig
 from phi1_jax.text import shingles, source
 from tests.curation import samples
@@ -16,13 +16,13 @@ LONG = "\n".join(f"value_{n} = compute_{n * 7 % 31}(item_{n})" for n in range(40
 
 def choose(tmp_path, edges, parts=4):
   """Verdicts on documents named by their keys; one of priority 0 always stays."""
-  table = np.zeros(len(edges), clusters.EDGE)
+  table = np.zeros(len(edges), deduplicate.EDGE)
   for place, (one, two, similarity) in enumerate(edges):
     table[place] = (one, one & 0xFFFF, two, two & 0xFFFF, similarity)
-  ranges = clusters.part_of_key(table["key2"], parts)
-  clusters.save_cut(tmp_path, "x", table, ranges)
-  found = clusters.choose(tmp_path, str)
-  gone = found[found["similarity"] != clusters.STAYS]
+  ranges = deduplicate.part_of_key(table["key2"], parts)
+  deduplicate.save_cut(tmp_path, "x", table, ranges)
+  found = deduplicate.choose(tmp_path)
+  gone = found[found["similarity"] != deduplicate.STAYS]
   return {int(v["number"]): (int(v["by"]), float(v["similarity"])) for v in gone}
 
 
@@ -178,18 +178,6 @@ def test_an_existing_set_makes_documents_go_and_stays_as_it_is(tmp_path):
   (drop,) = folder.dropped(job.folder)
   assert drop.document.text == new[0].text
   assert drop.evidence["representative"] in {document.id for document in old}
-
-
-def test_ids_that_begin_alike_count_each(tmp_path):
-  """Such as numbers with zeros before them, whose keys are equal."""
-  made = [
-    dataclasses.replace(samples.document(f"{LONG}\nend = {n}"), id=f"{n:032d}")
-    for n in range(5)
-  ]
-  job, stats = run(tmp_path, [*made, made[4]], maximum_loss=1.0)
-  assert stats["duplicates"]["documents_of_the_largest"] == 5
-  (stays,) = folder.kept(job.folder)
-  assert stays.provenance["deduplicate"] == {"cluster": 5}
 
 
 @pytest.mark.parametrize("preferred", ["a", "b"])

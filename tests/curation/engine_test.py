@@ -16,7 +16,7 @@ import types
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.curation import decontaminate, deduplicate, engine, filtering, folder
+from phi1_jax.curation import decontaminate, deduplicate, filtering, folder
 from phi1_jax.curation.config import DecontaminateConfig as Decontaminate
 from phi1_jax.curation.config import DeduplicateConfig, FilterConfig
 from phi1_jax.curation.document import Keep
@@ -152,7 +152,7 @@ def write(place, task):
 
 def run(place, tasks, **settings):
   job = Job(None, place / "out", Engine(**settings))
-  return job.phase("phase", write, place, tasks=tasks, total=tasks)
+  return job.phase("phase", write, place, tasks=tasks)
 
 
 def fail(error, task):
@@ -181,8 +181,7 @@ def test_complete_tasks_are_not_repeated(tmp_path, told, says, workers):
   assert workers == 2 or seen == ["0", "1", "2", "3", "3"]
 
 
-def test_progress_adds_up(tmp_path, monkeypatch):
-  monkeypatch.setattr(engine, "_TICK", 0.0)
+def test_progress_adds_up(tmp_path):
   seen = []
 
   @contextlib.contextmanager
@@ -191,7 +190,7 @@ def test_progress_adds_up(tmp_path, monkeypatch):
     yield types.SimpleNamespace(update=seen.append)
 
   run(tmp_path, 5, workers=1, bar=bar)
-  assert seen[0] == (5, "documents", "out: phase")
+  assert seen[0] == (5, "tasks", "out: phase")
   assert sum(seen[1:]) == 5
 
 
@@ -208,7 +207,7 @@ def test_a_killed_stage_goes_on_to_the_same_files(inputs, tmp_path):
   assert start(inputs, tmp_path / "alone").wait() == 0
   for phase in ("read", "compare"):
     killed = start(inputs, tmp_path / "killed")
-    done = tmp_path / "killed" / folder.ENGINE / phase / "completions"
+    done = tmp_path / "killed" / folder.ENGINE / phase / "tally"
     wait_for(lambda run=killed, done=done: run.poll() is not None or done.is_dir())
     killed.kill()
     killed.wait()

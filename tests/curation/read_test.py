@@ -77,7 +77,7 @@ def test_parquet_is_read_by_row_group(tmp_path):
   table = pyarrow.table({"content": [f"x = {i}\n" for i in range(10)] + [None]})
   pyarrow.parquet.write_table(table, path, row_group_size=4)
   places = read.places(str(path))
-  assert [(p.start, p.documents) for p in places] == [(0, 4), (1, 4), (2, 3)]
+  assert [(p.start, p.stop) for p in places] == [(0, 1), (1, 2), (2, 3)]
   decisions = found(path)
   assert texts(decisions) == [f"x = {i}\n" for i in range(10)]
   assert decisions[-1].evidence["where"].endswith("row group 2, row 3")

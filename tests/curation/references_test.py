@@ -27,7 +27,7 @@ def shape(code):
 
 @pytest.fixture(scope="module")
 def index():
-  return pickle.loads(pickle.dumps(references.Index.of(("humaneval-164",), 13)))
+  return pickle.loads(pickle.dumps(references.Index(("humaneval-164",), 13)))
 
 
 def reasons(index, text, problem):
@@ -102,7 +102,7 @@ def test_ones_own_problem_that_cannot_be_compared_is_named(solution, says, tmp_p
   path = tmp_path / "my.jsonl"
   path.write_text(json.dumps({**ROW, "canonical_solution": solution}) + "\n")
   with pytest.raises(InputError, match=rf"{path}, Own/7: {says}[^\n]*$"):
-    references.Index.of((str(path),), 13)
+    references.Index((str(path),), 13)
 
 
 def test_problems_of_your_own_may_be_in_a_bucket(gcs):
@@ -116,7 +116,7 @@ def test_problems_of_your_own_may_be_in_a_bucket(gcs):
 
 @pytest.mark.parametrize("name", written.TASK_SETS)
 def test_what_was_written_for_this_project_is_found_by_name(name):
-  made, problems = references.Index.of((name,), 13), written.load(name)
+  made, problems = references.Index((name,), 13), written.load(name)
   assert made.ids() == {name: {problem.id for problem in problems}}
   assert all(reasons(made, p.solution, p) for p in problems)
 
@@ -163,4 +163,4 @@ def test_a_match_of_exactly_the_least_counts(least):
   one, other = map(shape, codes)
   assert len(one.written) == 20
   found = references.Shapes(["f"], [[one]]).best([("g", other)], least)
-  assert found[0].rate >= 0.95
+  assert found[0][0] >= 0.95

@@ -156,7 +156,7 @@ def asked(subject):
   """The places of all questions, and the requests."""
   llm = subject.llm(None)
   numbers = range(subject.number)
-  return [(subject.places(n), llm.request(subject, n)) for n in numbers]
+  return [(subject.places(n), subject.request(llm, n)) for n in numbers]
 
 
 def test_questions_vary_and_more_of_them_begin_with_the_same():
