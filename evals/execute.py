@@ -87,8 +87,7 @@ def judge_identity(sandbox: Sandbox) -> dict[str, Any]:
   names = ("isolation", "python", "seccomp", "memory_bytes", "packages")
   inside = Path(sandboxes.__file__).with_name("inside").glob("*.py")
   sources = {path.name: path.read_text() for path in inside}
-  # A record without packages has the same digest as before there were any.
-  known = {n: record[n] for n in names if n != "packages" or record.get(n)}
+  known = {name: record.get(name) for name in names}
   return known | {"parser": _PYTHON, "inside": settings_file.digest(sources)}
 
 

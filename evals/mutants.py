@@ -27,6 +27,7 @@ WORDS = (
   *("test", "nest", "word", "careful", "quickly", "running", "walked", "anger"),
   *("in an inn", "letter", "noon", "tattle", "Eerie", "oxen", "ibis", "unit", "ok"),
 )
+_INPUTS: dict[type, tuple] = {int: NUMBERS, str: WORDS}
 ESSENTIAL = ("branch", "operand")
 _SWAPS = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
 
@@ -44,10 +45,10 @@ def strengthened(
   Returns:
     The tests; None if some branch or operand decides nothing.
   """
-  inputs = _inputs(name, tests)
+  given = [_value(test) for test in tests]
+  inputs = _INPUTS.get(type(given[0])) if len({*map(type, given)}) == 1 else None
   if inputs is None or not ends(solution, name):
     return tuple(tests)
-  given = [_value(test) for test in tests]
   known = outcomes(solution, name, given)
   right = outcomes(solution, name, inputs)
   added: list[int] = []
@@ -97,11 +98,9 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, Callable[[Any], None]]]:
     swap = _SWAPS.get(type(node.ops[0]))
     if swap:
       yield "edge", lambda n, s=swap: n.ops.__setitem__(0, s())
-  if isinstance(node, ast.Constant) and isinstance(node.value, int | str):
-    if isinstance(node.value, bool):
-      return
-    others = [node.value + 1, node.value - 1] if isinstance(node.value, int) else ["~"]
-    for other in others:
+  if isinstance(node, ast.Constant) and type(node.value) in (int, str):
+    value: Any = node.value
+    for other in (value + 1, value - 1) if type(value) is int else ("~",):
       yield "constant", lambda n, o=other: setattr(n, "value", o)
 
 
@@ -121,12 +120,6 @@ def outcomes(solution: str, name: str, inputs: Sequence[Any]) -> list[tuple[str,
   except Exception:
     return [("raised", None)] * len(inputs)
   return [outcome(value) for value in inputs]
-
-
-def _inputs(name: str, tests: Sequence[str]) -> tuple[Any, ...] | None:
-  """Return inputs to try; None for other functions than of one number or one word."""
-  kinds = {type(_value(test)) for test in tests}
-  return {int: NUMBERS, str: WORDS}.get(kinds.pop()) if len(kinds) == 1 else None
 
 
 def _value(test: str) -> Any:

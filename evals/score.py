@@ -10,11 +10,9 @@ n samples of a problem, c of them correct:
             All take the problems for a sample of all problems. A greedy score
             moves also with the batch.
   trainings several of one recipe: Student's t over trainings, with the problems' part
-            of the variance added. Two trainings that differ say next to nothing of a
-            third, and their interval is as wide as that. Two recipes: the paired t
-            test over seeds, for these problems. In simulations of trainings that move
-            by 0 to 10 points it finds 1% to 6% of twins different at p < 0.05; a
-            bootstrap over seeds and problems had found up to half.
+            of the variance added. Two recipes: the paired t test over seeds, for these
+            problems. In simulations of trainings that move by 0 to 10 points it finds
+            1% to 6% of twins different at p < 0.05.
   compared  two runs on the same problems. One sample each: McNemar's exact test on
             the problems that only one solves. Several: the paired bootstrap.
 """

@@ -17,7 +17,7 @@ pass@1: Wilson's for one sample per problem, the bootstrap over problems for mor
 
 import collections
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from evals import execute, score, workdir
@@ -197,16 +197,11 @@ def difference(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 
 def table(named: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-  """Return a table for a terminal of some runs' summaries: scores, rates, outcomes.
-
-  A summary that was written before there were rates has none.
-  """
+  """Return a table for a terminal of some runs' summaries: scores, rates, outcomes."""
   header = ("run", "task set", "prompt", "", "truncated", "sanitized", "difference")
   lines: list[tuple[str, ...]] = [header]
   for part in ("scores", "rates"):
     for name, summary in named:
-      if part not in summary:
-        continue
       settings, found = summary["settings"], summary[part]
       for metric, apart in difference(found).items():
         cells = (name, settings["task_set"], settings["prompt_style"], metric)
@@ -222,24 +217,19 @@ def table(named: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
   return "\n".join(text)
 
 
-def _remarks(summary: Mapping[str, Any]) -> list[str]:
-  """Return what a reader of the scores has to know besides."""
-  found = []
-  samples, finish = summary["samples"], summary.get("finish", {})
+def _remarks(summary: Mapping[str, Any]) -> Iterator[str]:
+  """Yield what a reader of the scores has to know besides."""
+  samples, finish = summary["samples"], summary["finish"]
   if finish.get("None", 0) < samples:
     sampling = summary["settings"].get("sampling") or {}
     limit = sampling.get("max_new_tokens") or "the limit of"
     cut = f"{finish.get('length', 0)} of {samples} answers were cut off at"
-    found.append(f"{cut} {limit} new tokens")
-  if count := summary.get("prompts_too_long"):
-    found.append(
-      f"{count} prompts are longer than the model reads; they count as failed"
-    )
-  packages = summary["execute"].get("identity", {}).get("packages")
-  if packages:
+    yield f"{cut} {limit} new tokens"
+  if count := summary["prompts_too_long"]:
+    yield f"{count} prompts are longer than the model reads; they count as failed"
+  if packages := summary["execute"].get("identity", {}).get("packages"):
     listed = ", ".join(f"{name} {version}" for name, version in packages.items())
-    found.append(f"the code could import {listed}")
-  return found
+    yield f"the code could import {listed}"
 
 
 def _percent(estimate: Mapping[str, Any]) -> str:

@@ -66,8 +66,7 @@ function scoreRows() {
   const titles = ["Run", "Task set and prompt", "Sampling", "Metric", "Truncated", "Sanitized", "Difference", "Judged"];
   table.append(heads(titles));
   for (const { name, summary } of data.runs) {
-    // Older runs have no rates.
-    const found = Object.fromEntries(VARIANTS.map((v) => [v, { ...summary.scores[v], ...summary.rates?.[v] }]));
+    const found = Object.fromEntries(VARIANTS.map((v) => [v, { ...summary.scores[v], ...summary.rates[v] }]));
     for (const metric of Object.keys(found.truncated)) {
       const cells = VARIANTS.map((variant) => {
         const score = found[variant][metric];

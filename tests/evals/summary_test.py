@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from evals import completions, execute, report, summary
+from evals import completions, execute, summary
 from evals.prompts import Prompt
 from phi1_jax.sandbox.program import OUTCOMES
 from phi1_jax.text import settings_file
@@ -73,14 +73,6 @@ def test_the_table_of_a_run(evaluate, tmp_path):
   assert "a: 1 prompts are longer than the model reads; they count as failed" in text
   found["finish"] = {"None": 5}  # a file of completions does not say
   assert "cut off" not in summary.table([("a", found)])
-  # A summary of an older version has no rates.
-  del found["rates"]
-  text = summary.table([("a", found)])
-  assert "40.0 [11.8, 76.9]" in text
-  assert "valid_syntax" not in text
-  path.write_text(json.dumps(found))
-  [run] = report.build([tmp_path / "a"])["runs"]
-  assert run["summary"]["rates"]["truncated"]["valid_syntax"]["value"] == 1.0
 
 
 @pytest.mark.parametrize(
