@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +51,19 @@ def main(benchmark: str, parser: command.Parser, argv: Sequence[str]) -> int:
   stages = arguments.stage or STAGES
   if not arguments.gin_files:
     arguments.gin_files = [f"gin/evals/{_RECIPES.get(benchmark, benchmark)}.gin"]
-  named = _named(benchmark, arguments, "generate" not in stages)
+  run = {}
+  if "generate" not in stages and not arguments.references:
+    run = storage.read_json(_workdir(benchmark, arguments) / workdir.RUN)["settings"]
+  named = _named(benchmark, arguments, run)
   config = _config(benchmark, arguments, named)
   whole = problems = task_sets.problems_of(named, arguments.benchmarks)
-  if ids := arguments.subset:
+  if ids := arguments.subset or ",".join(run.get("subset", ())):
     if ids == completions.SUBSET and arguments.completions:
       ids = ",".join(completions.ids(arguments.completions, whole))
-    named |= task_sets.subset(problems, named["task_set"], ids)
+    named |= task_sets.subset(whole, named["task_set"], ids)
     problems = task_sets.problems_of(named, arguments.benchmarks)
+  if run:
+    settings_file.check(_workdir(benchmark, arguments), {"settings": run}, named)
   if any(problem.plus for problem in problems):
     memory = max(config.memory_bytes, _PLUS_MEMORY_BYTES)
     config = dataclasses.replace(config, memory_bytes=memory)
@@ -135,19 +140,14 @@ def _workdir(benchmark: str, arguments: argparse.Namespace) -> AnyPath:
 
 
 def _named(
-  benchmark: str, arguments: argparse.Namespace, begun: bool
+  benchmark: str, arguments: argparse.Namespace, run: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """Return the settings that name the problems; those of the run if it has `begun`."""
-  if begun and not arguments.references:
-    folder = _workdir(benchmark, arguments)
-    settings = storage.read_json(folder / workdir.RUN)["settings"]
-    names = ("task_set", "prompt_style")
-    given = {n: getattr(arguments, n) for n in names if getattr(arguments, n)}
-    known = settings | {"task_set": base_name(settings["task_set"])}
-    settings_file.check(folder, {"settings": known}, given)
-    if not arguments.subset:
-      names += ("problems", "subset")
-      return {n: settings[n] for n in names if n in settings}
+  """Return the settings that name the problems; those of the `run` if it has begun."""
+  if run:
+    named = {n: run[n] for n in ("prompt_style", "problems") if n in run}
+    if arguments.prompt_style:
+      named["prompt_style"] = arguments.prompt_style
+    return named | {"task_set": arguments.task_set or base_name(run["task_set"])}
   if benchmark != "custom":
     return {"task_set": arguments.task_set or TASK_SETS[benchmark][0]}
   if not arguments.problems:

@@ -8,7 +8,7 @@
   eval_results    EvalPlus' results, whose `solution`s are judged again
 
 Each of them may be compressed with gzip. An id may lack what stands before its last
-slash, where that leaves no doubt: 11 is Mbpp/11.
+slash, where one problem has that: 11 is Mbpp/11.
 """
 
 import json
@@ -29,12 +29,6 @@ _EXPECTED = (
   "solution, bigcode's generations.json, or EvalPlus' eval_results.json with solutions"
 )
 SUBSET = "completions"  # as --subset: the problems that the file has
-# Optional fields of a completion.
-_OPTIONAL: dict[str, Any] = {
-  "finish": (str | None, "a string"),
-  "tokens": (int | None, "a whole number"),
-  "log_probs": (int | float | None, "a number"),
-}
 
 
 def take(folder: Path, file: AnyPath, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -54,9 +48,7 @@ def take(folder: Path, file: AnyPath, rows: Sequence[Mapping[str, Any]]) -> None
       key = settings_file.digest(content | whole)
       if key not in done:
         made = {"key": key, "task_id": task, "sample": sample, "text": text}
-        made |= {"completion": row["completion"], **whole}
-        made |= {name: row.get(name) for name in ("finish", "tokens")}
-        journal.append(made | {"log_probs": workdir.finite(row.get("log_probs"))})
+        journal.append(made | {"completion": row["completion"], **whole})
 
 
 def read(
@@ -73,23 +65,17 @@ def read(
 
   Returns:
     Rows with task_id, completion, `whole` (it stands without the prompt), and perhaps
-    text, finish, tokens, log_probs.
+    text.
 
   Raises:
-    InputError: none of the forms above, an id of several problems, or a problem
-      without a completion.
+    InputError: none of the forms above, or a problem without a completion.
   """
   wanted, rows, others = {problem.id for problem in problems}, [], set()
-  for place, row, ids in _identified(file, problems, task_set or problems):
-    if not wanted.intersection(ids):
+  for place, row, name in _identified(file, problems, task_set or problems):
+    if name in wanted:
+      rows.append(_checked(f"{file}, {place}", row) | {"task_id": name})
+    else:
       others.add(str(row["task_id"]))
-      continue
-    if len(ids) > 1:
-      raise InputError(
-        f"{file}, {place}: got task_id {row['task_id']!r}, which may be any of "
-        f"{', '.join(ids[:3])}; expected the whole id"
-      )
-    rows.append(_checked(f"{file}, {place}", row) | {"task_id": ids[0]})
   missing = sorted(wanted - {row["task_id"] for row in rows})
   if missing:
     unknown = ""
@@ -107,20 +93,20 @@ def read(
 
 def ids(file: AnyPath, problems: Sequence[Problem]) -> list[str]:
   """Return the ids of the problems that a file has completions for."""
-  found = {each for *_, of in _identified(file, problems, problems) for each in of}
+  found = {name for *_, name in _identified(file, problems, problems)}
   return [problem.id for problem in problems if problem.id in found]
 
 
 def _identified(
   file: AnyPath, problems: Sequence[Problem], task_set: Sequence[Problem]
-) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
-  """Yield place and row of each completion, and the ids that its task_id may mean."""
+) -> Iterator[tuple[str, dict[str, Any], str | None]]:
+  """Yield place and row of each completion, and the id of its problem."""
   known = ids_by_name(task_set)
   for place, row in _rows(file, problems):
     task = row.get("task_id")
     if isinstance(task, bool) or not isinstance(task, str | int):
       raise InputError(f"{file}, {place}: got task_id {task!r:.60}, expected an id")
-    yield place, row, known.get(str(task), [])
+    yield place, row, known.get(str(task))
 
 
 def _checked(place: str, row: dict[str, Any]) -> dict[str, Any]:
@@ -134,10 +120,6 @@ def _checked(place: str, row: dict[str, Any]) -> dict[str, Any]:
     )
   if not isinstance(row.get("text", ""), str):
     raise InputError(f"{place}: expected a string as 'text'")
-  for name, (kinds, expected) in _OPTIONAL.items():
-    value = row.get(name)
-    if isinstance(value, bool) or not isinstance(value, kinds):
-      raise InputError(f"{place}: {name} is {value!r:.60}, expected {expected} or null")
   return row | {"completion": text, "whole": whole}
 
 

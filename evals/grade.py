@@ -92,14 +92,12 @@ class GradeConfig(Settings):
       whether the grades can be trusted.
     temperature: of the grader. At 0 repeats would measure the server, not the grader.
     max_tokens: of a reply; one that is cut off is asked for with twice as many.
-    maximum_characters: of a program that are shown.
   """
 
   repeats: PositiveInt = 3
   controls: Count = 25
   temperature: NotNegative = 1.0
   max_tokens: PositiveInt = 600
-  maximum_characters: PositiveInt = 12_000
 
 
 def gather(
@@ -206,9 +204,7 @@ def requests(
   """
   for repeat in range(config.repeats):
     for row in programs:
-      code, most = clean(row["code"]).strip("\n"), config.maximum_characters
-      if (more := len(code) - most) > 0:
-        code = f"{code[:most]}\n# {more:,} more characters are not shown"
+      code = clean(row["code"]).strip("\n")
       places = {"problem": clean(row["question"]), "code": code}
       yield prompt.request(places, config.max_tokens, config.temperature, repeat)
 
@@ -260,8 +256,7 @@ def make(
 
     with Client(llm, show) as client:
       settings = {**client.identity(), "prompt": prompt.version}
-      names = ("temperature", "max_tokens", "maximum_characters")
-      settings |= {name: getattr(config, name) for name in names}
+      settings |= {n: getattr(config, n) for n in ("temperature", "max_tokens")}
       begun = settings_file.begin(folder / RESULT, settings)
       answers = client.ask(requests(programs, config, prompt), read_reply, total)
       asked = itertools.product(range(config.repeats), programs)

@@ -143,15 +143,15 @@ def custom(file: AnyPath) -> dict[str, Any]:
   }
 
 
-def ids_by_name(problems: Sequence[Problem]) -> dict[str, list[str]]:
-  """Return the ids that a name may mean: a whole id, or the part after its last slash.
+def ids_by_name(problems: Sequence[Problem]) -> dict[str, str]:
+  """Return the id that a name means: a whole id, or what stands after its last slash.
 
-  A whole id means itself alone.
+  The latter only where it is that of one problem.
   """
-  found: dict[str, list[str]] = {}
-  for problem in problems:
-    found.setdefault(problem.id.rpartition("/")[2], []).append(problem.id)
-  return found | {problem.id: [problem.id] for problem in problems}
+  short = [problem.id.rpartition("/")[2] for problem in problems]
+  pairs = zip(short, problems, strict=True)
+  found = {name: problem.id for name, problem in pairs if short.count(name) == 1}
+  return found | {problem.id: problem.id for problem in problems}
 
 
 def subset(problems: Sequence[Problem], task_set: str, given: str) -> dict[str, Any]:
@@ -160,8 +160,7 @@ def subset(problems: Sequence[Problem], task_set: str, given: str) -> dict[str, 
   Args:
     problems: of the whole task set.
     task_set: its name.
-    given: ids with commas between them, or a file with one per line. The part after
-      the slash is enough.
+    given: ids with commas between them, or a file with one per line; see `ids_by_name`.
 
   Raises:
     InputError: an id that is not in the task set, or of several problems in it.
@@ -178,18 +177,11 @@ def subset(problems: Sequence[Problem], task_set: str, given: str) -> dict[str, 
       f"--subset: got {(unknown or [given])[0]!r}, expected ids of {task_set} such as "
       f"{problems[0].id!r}, with commas, or a file of them"
     )
-  if name := next((name for name in names if len(known[name]) > 1), None):
-    raise InputError(
-      f"--subset: got {name!r}, which may be any of {', '.join(known[name][:3])}; "
-      "expected the whole id"
-    )
-  chosen = {known[name][0] for name in names}
+  chosen = {known[name] for name in names}
   ids = [p.id for p in problems if p.id in chosen]
   shown = ", ".join(ids) if len(ids) < 4 else f"ids {settings_file.digest(ids)[:8]}"
-  return {
-    "task_set": f"{task_set}[{len(ids)} of {len(problems)}: {shown}]",
-    "subset": ids,
-  }
+  name = f"{task_set}[{len(ids)} of {len(problems)}: {shown}]"
+  return {"task_set": name, "subset": ids}
 
 
 def base_name(task_set: str) -> str:

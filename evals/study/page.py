@@ -65,9 +65,8 @@ def render(data: Mapping[str, Any]) -> str:
 
 def label(task_set: str) -> str:
   """Return a short name of a task set: "unseen triples"."""
-  words = task_set.removeprefix("exercises-").rpartition("-")[0].split("-")
-  shown = " ".join(w for w in words if w not in ("first", "numbers")) or task_set
-  return {"reserved frames": "new wordings"}.get(shown, shown)
+  words = task_set.removeprefix("exercises-").rpartition("-")[0].replace("-", " ")
+  return {"reserved frames": "new wordings"}.get(words, words) or task_set
 
 
 def percent(found: Mapping[str, Any] | None) -> str:

@@ -75,6 +75,9 @@ def test_a_subset_is_named_in_the_score(run, tmp_path, given):
   assert found["settings"]["task_set"] == "custom-mine-2[1 of 2: mine/1]"
   assert found["problems"] == 1
   assert found["scores"]["truncated"]["pass@1"]["value"] == 0.5
+  assert run("--stage=report", "--subset=1")["scores"] == found["scores"]
+  with pytest.raises(InputError, match="begun with task_set"):
+    run("--stage=report", "--subset=0")
 
 
 @pytest.mark.parametrize(

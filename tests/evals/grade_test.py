@@ -250,8 +250,3 @@ def test_the_question(five):
   assert shown.startswith("from typing import List")
   for hidden in (five[0].reference.strip(), *five[0].tests):
     assert hidden not in shown
-  program = {"question": "", "code": "x = '\ud800'\n" + "y = 1\n" * 9}
-  config = grading.GradeConfig(maximum_characters=9, repeats=1)
-  [request] = grading.requests([program], config, grading.load_prompt())
-  cut = "x = '\ufffd'\ny\n# 52 more characters are not shown"
-  assert cut in request.messages[0].content
