@@ -63,11 +63,8 @@ def _of_task(result: Any) -> list[dict[str, bool]]:
 def compare(samples: Samples, published: Published) -> dict[str, Any]:
   """Return the counts and the differences of two judges.
 
-  A sample counts as "plus" passed if it passes the base tests too.
-
-  Args:
-    samples: ours, as `summary.read` returns them.
-    published: theirs; samples of a problem in the same order.
+  A sample counts as "plus" passed if it passes the base tests too. Samples of a problem
+  are in the same order.
 
   Returns:
     `samples` (compared), `missing` (ours without theirs), `counts` and `differences`

@@ -54,14 +54,9 @@ def take(folder: Path, file: AnyPath, rows: Sequence[Mapping[str, Any]]) -> None
 def read(
   file: AnyPath, problems: Sequence[Problem], task_set: Sequence[Problem] = ()
 ) -> list[dict[str, Any]]:
-  """Return the completions of a file for these problems.
+  """Return the completions of a file for problems, which are perhaps of a `task_set`.
 
   Rows of other tasks are left out, with a note on the terminal.
-
-  Args:
-    file: in any of the forms above.
-    problems: what is judged.
-    task_set: what they are a part of, whose ids count too.
 
   Returns:
     Rows with task_id, completion, `whole` (it stands without the prompt), and perhaps

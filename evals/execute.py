@@ -99,11 +99,7 @@ def execute(
 ) -> int:
   """Add the missing lines of verdicts.jsonl, for both variants of every completion.
 
-  Args:
-    folder: the work directory.
-    asked: prompts by problem id.
-    judge: the sandbox.
-    ready: the self-test, called if there is something to run; it raises `UnfitError`.
+  `ready` is the self-test, called if there is something to run; it raises `UnfitError`.
 
   Returns:
     The number of programs that were run; equal ones are run once.

@@ -147,13 +147,10 @@ def gather(
 def plant(
   problems: Sequence[Problem], task_set: str, number: int
 ) -> Iterator[tuple[str, Problem, str]]:
-  """Yield the planted programs of some problems: kind, problem, code.
+  """Yield the planted programs of so many problems: kind, problem, code.
 
-  Args:
-    problems: all of the set.
-    task_set: its name, which decides whether there are wrong solutions by hand.
-    number: of problems to plant programs of. Their ids alone decide which, and a larger
-      number adds to a smaller.
+  Their ids alone decide which problems, and a larger number adds to a smaller. The task
+  set decides whether there are wrong solutions by hand.
   """
   name = task_set.removeprefix("exercises-")
   wrong = written.wrong_solutions(name) if name in written.TASK_SETS else {}

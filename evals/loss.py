@@ -3,17 +3,14 @@
 It improves long before any benchmark does, and compares different tokenizers: the loss
 of a text is summed over its tokens and divided by its bytes of UTF-8.
 
-  text       <|endoftext|> stands before it, as in training, and is not scored itself;
-             neither is an end after the last token
+  text       <|endoftext|> stands before it, as in training, and is not scored itself
   windows    a text that is longer than the model was trained on is cut, and each of
-             its tokens is scored once; the inputs of a later window begin with the
-             last token of the window before it:
+             its tokens is scored once:
 
                tokens    . a b c d e      in windows of 3
                inputs    . a b   c d
                targets   a b c   d e
 
-  vocabulary padding rows are classes like any other, as in training
   documents  of a long file, the same ones every time, spread evenly over it
   interval   95%, the bootstrap over documents, seeded; null for a single document
 """
@@ -67,11 +64,7 @@ class Texts:
 
 
 def read(path: AnyPath, most: int) -> Texts:
-  """Read a file of JSON lines, each with `text` and perhaps `kind`.
-
-  Args:
-    path: the file.
-    most: the most documents to take.
+  """Read at most so many lines of a JSON file, each with `text` and perhaps `kind`.
 
   Raises:
     InputError: no such file, or a line without a text.
@@ -98,10 +91,9 @@ def read(path: AnyPath, most: int) -> Texts:
 
 
 def measure(loaded: Loaded, texts: Sequence[Texts], length: int) -> list[dict]:
-  """Return the losses of files, given the tokens of the longest window.
+  """Return a row per file and kind, `ALL` first: file, kind, and those of `summed`.
 
-  Returns:
-    A row per file and kind, `ALL` first: file, kind, and the fields of `summed`.
+  `length` is that of the longest window, in tokens.
   """
   rows = []
   for file in texts:
@@ -116,17 +108,12 @@ def measure(loaded: Loaded, texts: Sequence[Texts], length: int) -> list[dict]:
 
 
 def summed(nats: np.ndarray, tokens: np.ndarray, sizes: np.ndarray) -> dict[str, Any]:
-  """Return the loss of documents together.
-
-  Args:
-    nats: of each document: the sum of -log p of its tokens.
-    tokens: of each document.
-    sizes: bytes of each document.
+  """Return the loss of documents together, given nats, tokens and bytes of each.
 
   Returns:
-    documents, tokens, bytes, nats, nats_per_byte (the score), nats_per_token (depends
-    on the tokenizer), low and high (the 95% interval of nats_per_byte; None for one
-    document). Documents are resampled with their bytes, so long ones weigh more.
+    documents, tokens, bytes, nats, nats_per_byte (the score), nats_per_token, low and
+    high (the 95% interval of nats_per_byte; None for one document). Documents are
+    resampled with their bytes, so long ones weigh more.
   """
   total, count, size = math.fsum(nats), int(tokens.sum()), int(sizes.sum())
   low = high = None

@@ -35,15 +35,9 @@ _SWAPS = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
 def strengthened(
   solution: str, name: str, tests: Sequence[str]
 ) -> tuple[str, ...] | None:
-  """Return the tests, and more of them so that mutants fail.
+  """Return the tests of a function, and more of them so that mutants fail.
 
-  Args:
-    solution: a whole program.
-    name: of its function, of one argument.
-    tests: asserts of the form `assert name(...) == ...`.
-
-  Returns:
-    The tests; None if some branch or operand decides nothing.
+  None if some branch or operand decides nothing.
   """
   given = [_value(test) for test in tests]
   inputs = _INPUTS.get(type(given[0])) if len({*map(type, given)}) == 1 else None

@@ -79,13 +79,7 @@ def stops(prompt_style: str) -> tuple[str, ...]:
 def build(
   problem: Problem, prompt_style: str, few_shot: Sequence[Problem] = ()
 ) -> Prompt:
-  """Return the prompt of a problem.
-
-  Args:
-    problem: the problem.
-    prompt_style: one of the styles above.
-    few_shot: solved problems, for "paper-3shot".
-  """
+  """Return the prompt of a problem; `few_shot` is for "paper-3shot"."""
   before = f"{problem.setup}\n" if problem.setup else ""
   stub = not problem.examples
   if prompt_style == CHAT:

@@ -53,12 +53,10 @@ _LONGEST_TEST = 20_000  # characters of a test's source in a report
 
 
 def build(folders: Sequence[AnyPath], benchmarks: str | None = None) -> dict[str, Any]:
-  """Gather runs into the data of a report.
+  """Gather runs that have been executed into the data of a report.
 
-  Args:
-    folders: work directories that have been executed.
-    benchmarks: where the files of MBPP and EvalPlus are; None: where they were when the
-      run was judged, else in the usual places.
+  `benchmarks` is where the files of MBPP and EvalPlus are; None: where they were when
+  the run was judged, else in the usual places.
 
   Raises:
     InputError: a folder that is not a finished run.
@@ -97,10 +95,7 @@ def build(folders: Sequence[AnyPath], benchmarks: str | None = None) -> dict[str
 def render(template: str, filters: dict[str, Any] | None = None, **values: Any) -> str:
   """Return a page that needs no server, no network and no other file.
 
-  Args:
-    template: its file name in evals/assets.
-    filters: functions that the template uses as filters.
-    values: variables of the template.
+  `template` is its file name in evals/assets; `values` are its variables.
   """
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "assets"),

@@ -76,13 +76,7 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
 def estimate(
   correct: Mapping[str, Sequence[bool]], k: int, *, seed: int = 0
 ) -> Estimate:
-  """Return pass@k over problems, with its interval.
-
-  Args:
-    correct: problem id -> whether each of its samples passed.
-    k: of pass@k.
-    seed: of the bootstrap.
-  """
+  """Return pass@k with its interval; `correct` has the samples of each problem."""
   enough = {name: c for name, c in correct.items() if len(c) >= k} or correct
   values = [pass_at_k(len(c), sum(c), k) for _, c in sorted(enough.items())]
   part = len(enough) if len(enough) < len(correct) else None
@@ -93,12 +87,9 @@ def estimate(
 def mean_of(
   values: Sequence[float], *, single: bool = False, seed: int = 0
 ) -> Estimate:
-  """Return the mean of values between 0 and 1, with its interval.
+  """Return the mean of problems' values between 0 and 1, with its interval.
 
-  Args:
-    values: of each problem.
-    single: whether they are 0 or 1 each.
-    seed: of the bootstrap.
+  `single` says that they are 0 or 1 each.
   """
   total = math.fsum(values)
   if single or min(values) == max(values):
@@ -111,10 +102,8 @@ def mean_of(
 def over_trainings(solved: Mapping[str, Sequence[bool]]) -> Estimate:
   """Return the share of problems that the trainings of a recipe solve.
 
-  Its interval is never narrower than Wilson's for that share of the problems.
-
-  Args:
-    solved: problem id -> whether each training solves it, in one order.
+  Its interval is never narrower than Wilson's for that share of the problems. `solved`
+  says by problem id whether each training solves it, in one order.
   """
   values = np.asarray([each for _, each in sorted(solved.items())], float)
   problems, trainings = values.shape
@@ -133,10 +122,6 @@ def compare_trainings(
   a: Mapping[str, Sequence[bool]], b: Mapping[str, Sequence[bool]]
 ) -> Comparison:
   """Compare two recipes on the same problems, their trainings paired by seed.
-
-  Args:
-    a: problem id -> whether each training of a solves it.
-    b: the same, of as many trainings.
 
   Raises:
     ValueError: other problems, or another number of trainings.
@@ -215,10 +200,7 @@ def bootstrap(
 ) -> Any:
   """Return scipy's seeded percentile bootstrap with 95% interval.
 
-  Args:
-    samples: values, resampled together.
-    statistic: of the samples along `axis`.
-    seed: of the resampling.
+  The samples are resampled together; `statistic` takes them and `axis`.
   """
   # A single value is the same as two equal ones, and scipy needs two.
   data = [np.resize(sample, max(2, len(sample))) for sample in samples]

@@ -136,12 +136,7 @@ def failures(
 
 
 def check(problems: Sequence[Problem], judge: Sandbox, file: str | None = None) -> None:
-  """Run the self-test.
-
-  Args:
-    problems: whose references and empty bodies are judged.
-    judge: the sandbox.
-    file: the user's file that the problems are from.
+  """Run the self-test; `file` is the user's, if the problems are from there.
 
   Raises:
     InputError: a problem of the user's file is wrong.

@@ -111,9 +111,7 @@ def _doctests() -> list[Problem]:
 def problems_of(settings: Mapping[str, Any], folder: str | None) -> list[Problem]:
   """Return the problems that a run's settings name.
 
-  Args:
-    settings: task_set, and perhaps `problems` (see `custom`) and `subset` (ids).
-    folder: see `load`.
+  These are task_set, and perhaps `problems` (see `custom`) and `subset` (ids).
 
   Raises:
     InputError: the user's file has changed since the run began.
@@ -157,10 +155,8 @@ def ids_by_name(problems: Sequence[Problem]) -> dict[str, str]:
 def subset(problems: Sequence[Problem], task_set: str, given: str) -> dict[str, Any]:
   """Return the settings that name a part of a task set.
 
-  Args:
-    problems: of the whole task set.
-    task_set: its name.
-    given: ids with commas between them, or a file with one per line; see `ids_by_name`.
+  `given` are ids with commas between them, or a file with one per line; see
+  `ids_by_name`.
 
   Raises:
     InputError: an id that is not in the task set, or of several problems in it.

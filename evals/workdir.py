@@ -26,9 +26,7 @@ COMPLETIONS, VERDICTS = "completions.jsonl", "verdicts.jsonl"
 def opened(folder: AnyPath, doing: str) -> Iterator[storage.Mirror]:
   """Make and lock a folder; give a local copy, which is uploaded when the block ends.
 
-  Args:
-    folder: local, then it is its own copy; or gs://.
-    doing: the work of this process, such as "judging".
+  A local folder is its own copy. `doing` is the work of this process: "judging".
 
   Raises:
     InputError: it cannot be written, or another process on this machine holds it.
@@ -60,9 +58,7 @@ def note_benchmarks(workdir: AnyPath, given: str | None) -> None:
 def benchmarks_of(run: Mapping[str, Any], given: str | None) -> str | None:
   """Return the folder to look for a run's benchmark in: as given, or as judged.
 
-  Args:
-    run: content of run.json or summary.json.
-    given: the flag.
+  `run` is the content of run.json or summary.json.
   """
   folder = given or run.get("execute", {}).get("benchmarks")
   return folder if given or (folder and storage.exists(storage.parse(folder))) else None

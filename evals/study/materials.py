@@ -117,27 +117,29 @@ def held_out(config: StudyConfig, folder: Path) -> None:
   Exercises have neither the text nor the name of one that was composed for training.
   Sections are new as a whole; a paragraph may be found in another.
   """
-  curate = folder / "curate"
-  rest = (
-    each for each in folders.dropped(curate / "pool") if each.reason == _NOT_DRAWN
-  )
-  modules = sorted((each.document for each in rest), key=lambda d: d.id)
-  rows = [("raw code", d.text[:HELD_OUT_CHARACTERS]) for d in modules[:HELD_OUT]]
+  curate, seed = folder / "curate", config.data_seed
+  rest = folders.dropped(curate / "pool")
+  modules = [each.document for each in rest if each.reason == _NOT_DRAWN]
+  modules.sort(key=lambda d: d.id)
   read = {document.text for document in folders.kept(curate / "sections")}
-  sections = (
-    teacher.section(config.data_seed, index).text
-    for index in itertools.count(config.sections)
-  )
-  unread = (text for text in sections if text not in read)
-  rows += [("textbook", text) for text in itertools.islice(unread, HELD_OUT)]
+  sections = (teacher.section(seed, n).text for n in itertools.count(config.sections))
   names = {_name(document.text) for document in folders.kept(curate / "exercises")}
-  exercises = (
-    teacher.exercise(config.data_seed, index)
-    for index in itertools.count(config.exercises)
-  )
-  new = (exercise.text for exercise in exercises if exercise.name not in names)
-  rows += [("exercise", text) for text in itertools.islice(new, HELD_OUT_EXERCISES)]
-  _write_lines(folder / TEXTS, [{"kind": kind, "text": text} for kind, text in rows])
+  numbers = itertools.count(config.exercises)
+  exercises = (teacher.exercise(seed, number) for number in numbers)
+  texts = {
+    "raw code": (HELD_OUT, (module.text[:HELD_OUT_CHARACTERS] for module in modules)),
+    "textbook": (HELD_OUT, (text for text in sections if text not in read)),
+    "exercise": (
+      HELD_OUT_EXERCISES,
+      (exercise.text for exercise in exercises if exercise.name not in names),
+    ),
+  }
+  rows = [
+    {"kind": kind, "text": text}
+    for kind, (number, found) in texts.items()
+    for text in itertools.islice(found, number)
+  ]
+  _write_lines(folder / TEXTS, rows)
 
 
 def _name(program: str) -> str:
@@ -148,14 +150,11 @@ def _name(program: str) -> str:
 def exercise_sets(config: StudyConfig, folder: Path) -> None:
   """Write the set of all arms, without copies of test problems, and its variants."""
   curate = folder / "curate"
-  kept, dropped = [], []
   widest = curate / "pruned" / f"pruned-{max(config.taus):g}"
-  for each in folders.dropped(widest):
-    if is_copy(each.evidence):
-      dropped.append(each)
-    else:
-      kept.append(each.document)
-  kept = sorted([*folders.kept(widest), *kept], key=lambda d: d.id)
+  every = list(folders.dropped(widest))
+  dropped = [each for each in every if is_copy(each.evidence)]
+  alike = [each.document for each in every if not is_copy(each.evidence)]
+  kept = sorted([*folders.kept(widest), *alike], key=lambda d: d.id)
   seed = config.data_seed
   planted = leaked_problems(config)
   strictest = curate / "pruned" / f"pruned-{min(config.taus):g}"

@@ -17,7 +17,7 @@ from evals.study import materials
 from evals.study.config import FULL, Arm, StudyConfig, arms
 from evals.study.graph import Step
 
-# Published set -> the folders of `curate/` that it is made of, if it is more than one.
+# Published set -> the folders of `curate/` that it is made of, if not that of its name.
 _SETS = {
   "vocabulary": ("code_sample", "sections", "exercises"),
   "raw": ("raw",),
@@ -38,11 +38,15 @@ _SECONDS = {
   **{"raw": 20, "filter": 70, "train-classifier": 50, "exercises": 30, "pruned": 200},
   **{"leak_found": 40, "prepare_vocabulary": 40},
 }
-_STORE_SECONDS = 20
-_STEP_SECONDS = 0.039  # of a training
+_STORE_SECONDS, _STEP_SECONDS = 20, 0.039  # of a token store; of a training's step
 _JUDGING_SECONDS = {True: 80, False: 40}  # of a main arm, of a control
 # The arms of the figure, which are judged on HumanEval and MBPP too.
 _BENCHMARKED = ("raw", "textbooks", FULL)
+_CLASSIFIER = (
+  "--gin.Classifier.method='forest'",
+  "--gin.Classifier.max_length=512",
+  "--gin.Classifier.trees=60",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,8 +156,8 @@ class Plan:
 
   def _composed(self, name: str, number: str, value: int) -> Step:
     kind = number.partition(".")[0]
-    seed = f"--gin.{kind}.seed={self.config.data_seed}"
-    return self._curate(name, kind.lower(), (), f"--gin.{number}={value}", seed)
+    flags = f"--gin.{number}={value}", f"--gin.{kind}.seed={self.config.data_seed}"
+    return self._curate(name, kind.lower(), (), *flags)
 
   def _decontaminated(
     self, name: str, of: str, *flags: str, needs: Sequence[str] = ()
@@ -175,16 +179,8 @@ class Plan:
     sample = f"--gin.Annotate.sample={self.config.raw_documents * 2 // 3}"
     inputs = "--gin.Annotate.inputs=('raw',)"
     yield self._curate("annotate", "annotate", ("raw",), inputs, sample)
-    name, flags = (
-      "train-classifier",
-      (
-        f"--gin.Classifier.checkpoint={checkpoint}",
-        "--gin.Classifier.method='forest'",
-        "--gin.Classifier.max_length=512",
-        "--gin.Classifier.trees=60",
-      ),
-    )
-    yield self._curate(name, name, ("annotate", early), *flags)
+    name, model = "train-classifier", f"--gin.Classifier.checkpoint={checkpoint}"
+    yield self._curate(name, name, ("annotate", early), model, *_CLASSIFIER)
     yield self._curate("filter", "filter", (name,), "--gin.Filter.inputs=('raw',)")
 
   def _publish(self, name: str) -> Step:

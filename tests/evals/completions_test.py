@@ -92,7 +92,7 @@ def test_ids_name_one_problem(five, tmp_path):
   found = {r["task_id"]: r["completion"] for r in completions.read(path, problems)}
   assert found == {i: i for i in ids[:-1]} | {"easy/3": "3"}
   path.write_text(lines([{"task_id": 2, "completion": ""}]))
-  with pytest.raises(InputError, match="5 of 5 problems .* 1 others, such as '2'"):
+  with pytest.raises(InputError, match=r"5 of 5 problems .* 1 others, such as '2'"):
     completions.read(path, problems)
   with pytest.raises(InputError, match="got '2', expected ids of mine such as"):
     task_sets.subset(problems, "mine", "1,2")

@@ -50,7 +50,5 @@ def test_doctests_are_those_that_were_frozen_and_judge_in_the_sandbox():
   assert take.reference == "    return list(islice(iterable, n))\n"
   tests = ("take(3, range(10)) == [0, 1, 2]", "take(10, range(3)) == [0, 1, 2]")
   assert take.tests == tuple(f"assert {test}\n" for test in tests)
-  cases = selftest.references(problems) + selftest.empty_bodies(problems)
-  assert len(cases) == 150
   with Sandbox(workers=2) as sandbox:
-    assert selftest.complaints(cases, sandbox) == []
+    assert selftest.failures(problems, sandbox) == []
