@@ -64,11 +64,20 @@ def read(folder: AnyPath, asked: Mapping[str, Prompt]) -> dict[str, list]:
     InputError: samples or verdicts are missing.
   """
   run = storage.read_json(folder / workdir.RUN)
+  generated = run.get("generate", {})
   rows = [{**row, "variants": {}} for row in execute.completions(folder, asked)]
+  # `samples` is their number per problem, `rows` that of a file's lines.
+  expected = generated.get("rows", "a number in run.json")
+  if number := generated.get("samples"):
+    expected = number * len(asked)
+  if len(rows) != expected:
+    raise InputError(
+      f"{folder}: has {len(rows)} completions, expected {expected}; resume with "
+      "--stage=generate"
+    )
   samples: dict[str, list[dict[str, Any]]] = {name: [] for name in asked}
   for row in sorted(rows, key=lambda row: row["sample"]):
     samples[row["task_id"]].append(row)
-  _check_complete(folder, run.get("generate", {}), samples)
   lines = storage.read_lines(folder / workdir.VERDICTS)
   found = {tuple(line[name] for name in execute.KEY): line for line in lines}
   judge, of_key = run.get("execute", {}).get("judge"), {row["key"]: row for row in rows}
@@ -91,28 +100,6 @@ def read(folder: AnyPath, asked: Mapping[str, Prompt]) -> dict[str, list]:
       "--stage=execute"
     )
   return samples
-
-
-def _check_complete(
-  folder: AnyPath, generated: Mapping[str, Any], samples: Samples
-) -> None:
-  """Refuse a run that has not all completions, given the facts of its first stage.
-
-  `samples` of run.json is their number per problem, `rows` that of a file's lines.
-  """
-  number, total = generated.get("samples"), sum(map(len, samples.values()))
-  other = [n for n, found in samples.items() if number and len(found) != number]
-  wrong = ""
-  if other:
-    wrong = (
-      f"{len(other)} of {len(samples)} problems do not have {number} completions, "
-      f"{other[0]} for one has {len(samples[other[0]])}"
-    )
-  elif not number and total != generated.get("rows"):
-    expected = generated.get("rows", "a number in run.json")
-    wrong = f"has {total} completions, expected {expected}; it was interrupted"
-  if wrong:
-    raise InputError(f"{folder}: {wrong}; resume with --stage=generate")
 
 
 def write(
