@@ -13,14 +13,15 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Any
 
 from phi1_jax import InputError, cores, storage
-from phi1_jax.cli import command
+from phi1_jax.cli import child, command
 from phi1_jax.cli.progress import Progress
 from phi1_jax.text import settings_file
 
@@ -91,7 +92,7 @@ def run(
   steps: Sequence[Step],
   folder: Path,
   jobs: int,
-  save: Callable[[], object] | None = None,
+  save: Callable[[], object] = lambda: None,
 ) -> bool:
   """Run the steps that are not done yet; return False if a signal stopped them.
 
@@ -110,20 +111,24 @@ def run(
   spent = sum(step.seconds for step in steps if step.name in done)
   total = spent + sum(step.seconds for step in waiting)
   wait_for_orphans(waiting)
+  jobs = jobs or cores()
+  shares = shares_of_cores(jobs)
   running: dict[futures.Future, Step] = {}
   failed: list[Exception] = []  # the first is raised when the others have ended
   with (
     storage.JsonLines(folder / STEPS) as journal,
-    _Children(folder, jobs or cores()) as children,
-    futures.ThreadPoolExecutor(jobs or cores()) as pool,
+    _stopping() as stopping,
+    futures.ThreadPoolExecutor(
+      len(shares), initializer=_bind, initargs=(shares,)
+    ) as pool,
     Progress(total, "core-seconds", "study", initial=spent, interval=60) as bar,
   ):
     while True:
       for step in tuple(waiting):
-        free = len(running) < children.most and not (children.stopping or failed)
+        free = len(running) < jobs and not (stopping.is_set() or failed)
         if free and done.issuperset(step.needs):
           waiting.remove(step)
-          running[pool.submit(children.run, step)] = step
+          running[pool.submit(_run, step, folder, stopping)] = step
       if not running:  # what is left waits for what failed or was stopped
         break
       for future in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
@@ -133,8 +138,7 @@ def run(
           if row is None:
             waiting.append(step)
             continue
-          if save:
-            save()
+          save()
           journal.append(row)
         except Exception as failure:
           failed.append(failure)
@@ -147,98 +151,72 @@ def run(
   return not waiting
 
 
-def shares_of_cores(jobs: int) -> list[Sequence[int] | None]:
-  """Return the cores of each job; None where no process can be bound to cores."""
+def shares_of_cores(jobs: int) -> list[Sequence[int]]:
+  """Return the cores of each job; none where no process can be bound to cores."""
   get = getattr(os, "sched_getaffinity", None)
   every = sorted(get(0)) if get else []
-  return [(every[place::jobs] or every) if get else None for place in range(jobs)]
+  return [every[place::jobs] or every for place in range(jobs)]
 
 
-class _Children:
-  """The subprocesses of the steps that run.
+def _bind(shares: list[Sequence[int]]) -> None:
+  """Bind this thread, and so the children that it starts, to a share of the cores."""
+  if share := shares.pop():
+    os.sched_setaffinity(0, share)
 
-  Args:
-    folder: see `run`.
-    jobs: steps at a time.
+
+@contextlib.contextmanager
+def _stopping() -> Iterator[threading.Event]:
+  """Give an event that the first SIGTERM or SIGINT sets; the second ends this process.
+
+  Then the children save, and a study that is started again waits for them.
   """
+  event = threading.Event()
 
-  def __init__(self, folder: Path, jobs: int):
-    self.stopping = False
-    self.most, self._shares = jobs, shares_of_cores(jobs)
-    self._folder = folder
-    self._processes: list[subprocess.Popen] = []
-
-  def __enter__(self) -> "_Children":
-    """Pass the first SIGTERM or SIGINT on to the children; kill them at the second."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    self._before = {number: signal.signal(number, self._stop) for number in numbers}
-    # A child stops itself when this pipe closes, even if this process is killed.
-    self._pipe = os.pipe()
-    return self
-
-  def __exit__(self, *exception: object) -> None:
-    for number, handler in self._before.items():
-      signal.signal(number, handler)
-    for end in self._pipe:
-      os.close(end)
-
-  def _stop(self, number: int, frame: object) -> None:
+  def stop(number: int, frame: object) -> None:
     del number, frame
-    again, self.stopping = self.stopping, True
-    if not again:
-      print("\nstopping: the steps that run may save first", file=sys.stderr)
-    for process in tuple(self._processes):
-      process.kill() if again else process.terminate()
+    if event.is_set():
+      os._exit(command.INTERRUPTED)
+    event.set()
+    print("\nstopping: the steps that run may save first", file=sys.stderr)
 
-  def run(self, step: Step) -> dict[str, Any] | None:
-    """Run a step; return its row of `STEPS`, or None if a signal stopped it."""
-    started = time.monotonic()
-    if step.function:
-      try:
-        step.function()
-      except (InputError, OSError) as error:
-        raise FailedError(f"step {step.name}: {error}") from error
-    elif code := self._command(step):
-      if self.stopping or code == command.PREEMPTED:
-        return None
-      raise self._failure(step, code)
-    seconds = round(time.monotonic() - started, 2)
-    return {"step": step.name, "digest": step.digest, **here(), "seconds": seconds}
+  numbers = (signal.SIGTERM, signal.SIGINT)
+  before = {number: signal.signal(number, stop) for number in numbers}
+  try:
+    yield event
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
 
-  def _command(self, step: Step) -> int:
-    # The compilation cache: models of one shape need the same programs.
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(self._folder / "compiled")}
-    parent = {command.PARENT: str(self._pipe[0])}
-    with self._log(step).open("ab") as output:
-      output.write(f"$ python -m {shlex.join(step.words)}\n".encode())
-      output.flush()
-      # In a process group of its own, so that this process passes a Ctrl-C on.
-      process = subprocess.Popen(
-        [sys.executable, "-m", *step.words],
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        process_group=0,
-        pass_fds=[self._pipe[0]],
-        env={**_SHARING, **cache, **os.environ, **parent},
-      )
-    self._processes.append(process)
-    share = self._shares.pop(0)
+
+def _run(step: Step, folder: Path, stopping: threading.Event) -> dict[str, Any] | None:
+  """Run a step; return its row of `STEPS`, or None if a signal stopped it."""
+  started = time.monotonic()
+  if step.function:
     try:
-      if share:
-        os.sched_setaffinity(process.pid, share)
-      if self.stopping:  # a signal came while it was being started
-        process.terminate()
-      return process.wait()
-    finally:
-      self._shares.append(share)
-      self._processes.remove(process)
+      step.function()
+    except (InputError, OSError) as error:
+      raise FailedError(f"step {step.name}: {error}") from error
+  elif not _command(step, folder, stopping):
+    return None
+  seconds = round(time.monotonic() - started, 2)
+  return {"step": step.name, "digest": step.digest, **here(), "seconds": seconds}
 
-  def _failure(self, step: Step, code: int) -> FailedError:
-    log = self._log(step)
-    last = log.read_text(errors="replace").rpartition("\n$ python -m ")[2]
+
+def _command(step: Step, folder: Path, stopping: threading.Event) -> bool:
+  # The compilation cache: models of one shape need the same programs.
+  cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
+  variables = {**_SHARING, **cache, **os.environ}
+  path, doing = folder / LOGS / f"{step.name}.log", f"step {step.name}"
+  module, *flags = step.words
+  try:
+    with path.open("ab", buffering=0) as log:
+      log.write(f"$ python -m {shlex.join(step.words)}\n".encode())
+      where = {"log": log, "environment": variables}
+      return child.run(module, flags, stopping.is_set, doing, **where)
+  except (RuntimeError, command.PrintedError) as error:
+    if stopping.is_set():
+      return False
+    last = path.read_text(errors="replace").rpartition("\n$ python -m ")[2]
     lines = last.replace("\r", "\n").rstrip().split("\n")[-_SHOWN_LINES:]
     shown = "\n  ".join(lines)
-    return FailedError(f"step {step.name} ended with {code}; {log} ends:\n  {shown}")
-
-  def _log(self, step: Step) -> Path:
-    return self._folder / LOGS / f"{step.name}.log"
+    raise FailedError(f"{error}; {path} ends:\n  {shown}") from None

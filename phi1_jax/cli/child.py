@@ -4,13 +4,20 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO
 
 from phi1_jax.cli import command
 
 
 def run(
-  module: str, arguments: Sequence[str], stopping: Callable[[], bool], doing: str
+  module: str,
+  arguments: Sequence[str],
+  stopping: Callable[[], bool],
+  doing: str,
+  *,
+  log: IO[bytes] | None = None,
+  environment: Mapping[str, str] = os.environ,
 ) -> bool:
   """Run `python -m module arguments`, show its messages, and wait for it.
 
@@ -19,6 +26,8 @@ def run(
     arguments: its flags.
     stopping: polled; once it returns True, the child gets SIGTERM.
     doing: what the child does, for errors ("building the token store stores/x").
+    log: gets all that it prints; None shows messages and no output.
+    environment: its variables.
 
   Returns:
     Whether it finished; False if it was stopped and continues when started again.
@@ -37,8 +46,9 @@ def run(
       words,
       process_group=0,
       pass_fds=[reading],
-      stdout=subprocess.DEVNULL,
-      env={**os.environ, command.PARENT: str(reading)},
+      stdout=log or subprocess.DEVNULL,
+      stderr=log,
+      env={**environment, command.PARENT: str(reading)},
     )
     os.close(reading)
     terminated = False

@@ -95,7 +95,7 @@ def test_a_failure_shows_the_log_and_the_rest_goes_on_later(tmp_path, ran):
   with pytest.raises(KeyError, match="a bug"):
     graph.run([first, bug, last], tmp_path, 2)
   assert list(graph.seconds_of_done([first, bug, last], tmp_path)) == ["a"]
-  with pytest.raises(FailedError, match=r"step b ended with 3(.|\n)*cache"):
+  with pytest.raises(FailedError, match=r"step b failed: exit 3(.|\n)*cache"):
     graph.run([first, step("b", "fail", ["a"]), last], tmp_path, 1)
   assert ran() == ["a", "b"]
   assert graph.run([first, step("b", "end", ["a"]), last], tmp_path, 1)
