@@ -79,8 +79,8 @@ class CheckpointBackend:
     """Return path, step and tokens; of a loaded model also devices and sizes."""
     loaded = self._loaded
     if loaded is None:
-      step, tokens = self._meta["step"], self._meta.get("tokens_seen")
-      return {"checkpoint": str(self._folder), "step": step, "tokens_seen": tokens}
+      facts = {name: self._meta.get(name) for name in ("step", "tokens_seen")}
+      return {"checkpoint": str(self._folder), **facts}
     import jax
 
     return {

@@ -75,11 +75,10 @@ def read(path: AnyPath, most: int) -> Texts:
   documents = []
   for number, row in storage.json_objects(content.split("\n"), path):
     text, kind = row.get("text"), row.get("kind") or ""
-    if not isinstance(text, str) or not text:
-      raise InputError(f"{path}, row {number}: expected a text as 'text', got {text!r}")
-    if not isinstance(kind, str) or kind == ALL:
+    if not (text and isinstance(text, str) and isinstance(kind, str)) or kind == ALL:
       raise InputError(
-        f"{path}, row {number}: kind is {kind!r}, expected a name other than {ALL!r}"
+        f"{path}, row {number}: got text {text!r:.40} and kind {kind!r}, expected a "
+        f"text, and perhaps a kind other than {ALL!r}"
       )
     documents.append((text, kind))
   if not documents:

@@ -30,9 +30,8 @@ Unknown numbers are null.
 """
 
 import dataclasses
-import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +86,7 @@ def build(folders: Sequence[AnyPath], benchmarks: str | None = None) -> dict[str
   return {
     "format": 1,
     "runs": runs,
-    "comparisons": _comparisons(runs, results),
+    "comparisons": list(_comparisons(runs, results)),
     "points": [point for run in runs for point in _points(run)],
   }
 
@@ -110,13 +109,9 @@ def render(template: str, filters: dict[str, Any] | None = None, **values: Any) 
 
 
 def _names(folders: Sequence[AnyPath]) -> list[str]:
-  """Return names of the folders, with as much of the path as makes them unique."""
-  parts = [_absolute(folder).parts for folder in folders]
-  for size in itertools.count(1):
-    names = ["/".join(part[-size:]) for part in parts]
-    if len(set(names)) == len(names):
-      return names
-  raise AssertionError
+  """Return the folders' own names, or their paths if two have the same name."""
+  names = [_absolute(folder).name for folder in folders]
+  return names if len({*names}) == len(names) else [str(folder) for folder in folders]
 
 
 def _absolute(path: AnyPath) -> AnyPath:
@@ -149,8 +144,7 @@ def _problem(
 
 def _comparisons(
   runs: Sequence[Mapping[str, Any]], results: Sequence[summary.Samples]
-) -> list[dict[str, Any]]:
-  compared = []
+) -> Iterator[dict[str, Any]]:
   first: dict[str, tuple[str, summary.Samples]] = {}
   for run, found in zip(runs, results, strict=True):
     task_set = run["summary"]["settings"]["task_set"]
@@ -158,34 +152,25 @@ def _comparisons(
     for variant in VARIANTS if other is not found else ():
       a, b = summary.correct(other, variant), summary.correct(found, variant)
       most = {n: (2 * sum(a[n]) >= len(a[n]), 2 * sum(b[n]) >= len(b[n])) for n in a}
-      compared.append(
-        {
-          "a": name,
-          "b": run["name"],
-          "variant": variant,
-          **dataclasses.asdict(score.compare(a, b)),
-          "ids_only_a": [n for n in a if most[n] == (True, False)],
-          "ids_only_b": [n for n in a if most[n] == (False, True)],
-        }
-      )
-  return compared
+      yield {
+        "a": name,
+        "b": run["name"],
+        "variant": variant,
+        **dataclasses.asdict(score.compare(a, b)),
+        "ids_only_a": [n for n in a if most[n] == (True, False)],
+        "ids_only_b": [n for n in a if most[n] == (False, True)],
+      }
 
 
-def _points(run: Mapping[str, Any]) -> list[dict[str, Any]]:
-  found = run["summary"]
-  settings, generated = found["settings"], found["generate"]
-  if generated.get("step") is None:
-    return []
-  shared = {"run": run["name"], "step": generated["step"]}
+def _points(run: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+  settings, generated = run["summary"]["settings"], run["summary"]["generate"]
+  shared = {"run": run["name"], "step": generated.get("step")}
   shared |= {"tokens_seen": generated.get("tokens_seen")}
   shared |= {name: settings[name] for name in ("task_set", "prompt_style")}
-  return [
-    shared
-    | {"variant": variant}
-    | {name: scores["pass@1"][name] for name in ("value", "low", "high")}
-    for variant, scores in found["scores"].items()
-    if "pass@1" in scores
-  ]
+  for variant, scores in run["summary"]["scores"].items():
+    if "pass@1" in scores and shared["step"] is not None:
+      ends = {name: scores["pass@1"][name] for name in ("value", "low", "high")}
+      yield {**shared, "variant": variant, **ends}
 
 
 def main(parser: command.Parser, argv: Sequence[str]) -> int:

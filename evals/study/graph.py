@@ -111,8 +111,7 @@ def run(
   spent = sum(step.seconds for step in steps if step.name in done)
   total = spent + sum(step.seconds for step in waiting)
   wait_for_orphans(waiting)
-  jobs = jobs or cores()
-  shares = shares_of_cores(jobs)
+  shares = shares_of_cores(jobs := jobs or cores())
   running: dict[futures.Future, Step] = {}
   failed: list[Exception] = []  # the first is raised when the others have ended
   with (

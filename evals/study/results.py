@@ -285,15 +285,13 @@ def _examples(
   first = next(run for run in runs(config) if run.arm.name == FULL)
   rows = []
   for name in tiers:
-    problems = task_sets.load(name)
-    asked = prompts.build_all(problems, name, "as-is")
+    asked = prompts.build_all(task_sets.load(name), name, "as-is")
     read = summary.read(folder / "judged" / first.name / name, asked)
     wanted = [True, False]
-    for problem in problems:
+    for problem in (prompt.problem for prompt in asked.values()):
       row = read[problem.id][0]
       verdict = row["variants"][VARIANT]
-      passed = verdict["outcome"] == "passed"
-      if passed in wanted:
+      if (passed := verdict["outcome"] == "passed") in wanted:
         wanted.remove(passed)
         of = {"task_set": name, "id": problem.id, "prompt": problem.prompt}
         of |= {"completion": row["completion"], "reference": problem.reference}

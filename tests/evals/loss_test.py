@@ -110,10 +110,10 @@ def test_a_long_file_is_sampled_evenly(write):
   ("rows", "named"),
   [
     ([], "is empty"),
-    ([{"text": "x"}, {"txt": "y"}], "row 2: expected a text as 'text', got None"),
-    ([{"text": ""}], "row 1: expected a text"),
-    ([{"text": "x", "kind": 3}], "row 1: kind is 3"),
-    ([{"text": "x", "kind": "all"}], "row 1: kind is 'all'"),
+    ([{"text": "x"}, {"txt": "y"}], "row 2: got text None"),
+    ([{"text": ""}], "row 1: got text ''"),
+    ([{"text": "x", "kind": 3}], "row 1: got text 'x' and kind 3"),
+    ([{"text": "x", "kind": "all"}], "row 1: got text 'x' and kind 'all'"),
   ],
 )
 def test_refuses_what_is_no_text(write, rows, named):
