@@ -262,11 +262,10 @@ def _leak(config: StudyConfig, folder: Path, of_arm: _OfArm) -> dict[str, Any]:
   }
 
   def shares(arm: str) -> dict[str, Any]:
-    of = {
-      kind: [n for n in ids_of(task_set) if n in some] for kind, some in kinds.items()
+    of = {k: _samples(of_arm(arm), task_set, sorted(ids)) for k, ids in kinds.items()}
+    return {
+      k: {**(_share(each) or {}), "n": len(each)} for k, each in of.items() if each
     }
-    found = {k: _samples(of_arm(arm), task_set, ids) for k, ids in of.items() if ids}
-    return {kind: (_share(c) or {}) | {"n": len(c)} for kind, c in found.items()}
 
   return {
     "task_set": task_set,
