@@ -98,7 +98,7 @@ def ours(config: setup.RunConfig) -> Program:
   import jax
 
   from phi1_jax.parallel import sharding
-  from phi1_jax.training import memory, state
+  from phi1_jax.training import memory
   from phi1_jax.training.step import make_train_step
 
   memory.keep_freed_memory()
@@ -108,7 +108,7 @@ def ours(config: setup.RunConfig) -> Program:
   device = run.mesh.devices.flat[0]
   with sharding.layout(run.mesh):
     compiled = memory.compile_step(make_train_step(run, 0), run)
-    values = state.initialise(run.model, run.optimizer, run.mesh, config.train.seed)
+  values = run.initial_state()
 
   def step(windows: np.ndarray) -> Any:
     nonlocal values

@@ -90,7 +90,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
     # ---- Build the token store if it is missing, and open it.
     store = stores.open_store(run, stop)
-    if store is None or stop.on_any_host():
+    if store is None or any(hosts.exchange("stop", stop.received)):
       return command.PREEMPTED
 
     # ---- Train to the last step, or to a stop signal.

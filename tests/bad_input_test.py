@@ -12,7 +12,7 @@ import pytest
 from phi1_jax import InputError, prepare, storage, train
 from phi1_jax.checkpoint.manager import CheckpointConfig, Checkpoints
 from phi1_jax.training import memory
-from phi1_jax.training import state as train_state
+from phi1_jax.training.setup import Setup
 
 RUN = {"Model.num_layers": 2, "Model.num_heads": 8, "Model.embed_dim": 16}
 RUN |= {"Train.batch_size": 16, "Runtime.compilation_cache": None}
@@ -25,9 +25,8 @@ def run(tmp_path, monkeypatch, words_store, tiny_run):
   (tmp_path / "run.gin").write_text(tiny_run(RUN))
   words_store(tmp_path / "store")
   monkeypatch.setattr(memory, "compile_step", lambda step, setup: None)
-  monkeypatch.setattr(
-    train_state, "initialise", lambda *_: types.SimpleNamespace(step=np.zeros(()))
-  )
+  first = types.SimpleNamespace(step=np.zeros(()))
+  monkeypatch.setattr(Setup, "initial_state", lambda _: first)
   return tmp_path
 
 

@@ -13,7 +13,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -58,28 +58,16 @@ def read_json(path: AnyPath) -> dict[str, Any]:
     raise InputError(f"{path}: not readable as JSON ({error})") from None
 
 
-def _entries(found: Callable[[], Iterable[Any]], folder: AnyPath) -> list[Any]:
-  """Return a listing; nothing if there is no such folder."""
+def names(folder: AnyPath) -> list[str]:
+  """Return the sorted names of a folder's entries; none if there is no such folder."""
 
-  def listed() -> list[Any]:
+  def listed() -> list[str]:
     try:
-      return list(found())
+      return sorted(entry.name for entry in folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
       return []
 
   return retrying(listed, f"listing {folder}")
-
-
-def names(folder: AnyPath) -> list[str]:
-  """Return the sorted names of a folder's entries; none if there is no such folder."""
-  return sorted(entry.name for entry in _entries(folder.iterdir, folder))
-
-
-def objects(folder: AnyPath) -> list[AnyPath]:
-  """Return all objects under a folder on cloud storage."""
-  system, _, _ = paths.object_of(folder)
-  found = _entries(lambda: system.find(os.fspath(folder)), folder)
-  return [paths.parse(f"gs://{name}") for name in found]
 
 
 def exists(path: AnyPath) -> bool:
@@ -169,11 +157,6 @@ def copy(source: AnyPath, target: AnyPath) -> None:
       raise ConnectionError(f"{sizes[1]} of {sizes[0]} bytes arrived")
 
   retrying(copied, f"copying {source}")
-
-
-def remove(path: AnyPath) -> None:
-  """Remove a file on cloud storage, if it is there."""
-  retrying(lambda: path.unlink(missing_ok=True), f"removing {path}")
 
 
 def move(source: AnyPath, target: AnyPath) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from phi1_jax.storage import files, paths
 from phi1_jax.storage.lease import HeldError, Lease, is_running
 from phi1_jax.storage.paths import AnyPath
+from phi1_jax.storage.retry import retrying
 
 
 def cache_folder() -> Path:
@@ -63,8 +64,11 @@ class Mirror:
     if self._remote is None:
       return
     if not names:
-      found = [path.relative_to(self._remote) for path in files.objects(self._remote)]
-      names = tuple(os.fspath(path) for path in found if path.name[0] != ".")
+      system, bucket, folder = paths.object_of(self._remote)
+      place = f"{bucket}/{folder}/"
+      found = retrying(lambda: system.find(place), f"listing {self._remote}")
+      found = (path.removeprefix(place) for path in found)
+      names = tuple(x for x in found if not x.rpartition("/")[2].startswith("."))
     for name in names:
       with contextlib.suppress(FileNotFoundError):
         files.download(self._remote / name, self.local / name)
@@ -97,5 +101,6 @@ class Mirror:
         if (self.local / name).exists():
           raise
     for gone in self._uploaded.keys() - names:
-      files.remove(self._remote / gone)
+      path = self._remote / gone
+      retrying(lambda path=path: path.unlink(missing_ok=True), f"removing {path}")
       del self._uploaded[gone]

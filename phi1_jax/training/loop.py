@@ -5,10 +5,9 @@ It runs `last` training steps, then one final iteration for hooks and saving onl
 
 import contextlib
 import dataclasses
-import json
+import io
 import logging
 import math
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -26,11 +25,9 @@ from phi1_jax.parallel import hosts, sharding
 from phi1_jax.telemetry import goodput
 from phi1_jax.telemetry.writers import Recorder
 from phi1_jax.training import memory, workdir
-from phi1_jax.training import state as train_state
 from phi1_jax.training import store as stores
-from phi1_jax.training.config import HARMLESS
 from phi1_jax.training.hooks import Hook
-from phi1_jax.training.metrics import MetricsReader, Seen
+from phi1_jax.training.metrics import NOTHING, MetricsReader
 from phi1_jax.training.preemption import HookStoppedError, StopSignal
 from phi1_jax.training.setup import Setup
 from phi1_jax.training.state import TrainState
@@ -91,16 +88,16 @@ def train(
 
     # ---- Data: a batch is a function of the store, the seed and the windows before it.
     rows = sharding.host_rows(setup.mesh, config.batch_size)
-    batches = stores.batches(store, setup.config, rows=rows, start=before.samples)
+    batches = stores.batches(
+      store, setup.config, rows=rows, start=before["samples_seen"]
+    )
     opened.callback(batches.close)
 
     # ---- Records: rows of metrics, and the losses that decide which checkpoints stay.
     # Without a terminal the rows show the progress.
-    shown = (
-      sys.stderr if hosts.is_first() else opened.enter_context(open(os.devnull, "w"))
-    )
+    stream = sys.stderr if hosts.is_first() else io.StringIO()
     bar = Progress(
-      last, "steps", "training", initial=first, interval=None, stream=shown
+      last, "steps", "training", initial=first, interval=None, stream=stream
     )
     opened.enter_context(bar)
     with hosts.shared_errors("writing into the work directory"):
@@ -133,8 +130,11 @@ def train(
           setup.mirror.upload()
         except storage.StorageError as error:  # the state is worth more than its rows
           log.warning("%s", error)
-      meta = _meta(setup, store, reader.seen(step))
-      (checkpoints.save_again if again else checkpoints.save)(step, state, meta)
+      (checkpoints.save_again if again else checkpoints.save)(step, state, meta(step))
+
+    def meta(step: int) -> dict[str, Any]:
+      config = {"config": dataclasses.asdict(setup.config), "order": ORDER}
+      return {**_belongings(setup, store), **config, **reader.seen(step)}
 
     # ---- Loop: at each pass `state` has seen `step` updates.
     for step in range(first, last + 1):
@@ -161,9 +161,9 @@ def train(
             stopping = True
             save(step)
       if stopping or step == last:
-        checkpoints.finish(step, state, _meta(setup, store, reader.seen(step)))
+        checkpoints.finish(step, state, meta(step))
         break
-      with reader.waiting_for_input():
+      with reader.throughput.waiting_for_input():
         windows = next(batches)
       batch = sharding.put_batch(windows, setup.mesh, config.batch_size)
       with jax.profiler.StepTraceAnnotation("train", step_num=step):
@@ -176,37 +176,42 @@ def train(
 
 def restore_or_initialise(
   setup: Setup, store: TokenStore, checkpoints: Checkpoints
-) -> tuple[TrainState, Seen]:
+) -> tuple[TrainState, dict[str, int]]:
   """Return the state to start from, and what it has seen.
 
   Follows the order in `checkpoint.manager`: own work directory, `resume_from`,
   `init_from`, scratch.
   """
   config, same_run = setup.config.checkpoint, _belongings(setup, store)
-  found = checkpoints.restore_latest(setup.abstract_state, same_run)
+  found, source = checkpoints.restore_latest(setup.abstract_state, same_run), ""
   if found is None and config.resume_from:
-    path = manager.find(config.resume_from)
-    found = manager.restore(path, setup.abstract_state, same_run)
-    parts = ("model", "optimizer", "train", "data")
-    _report_differences("Checkpoint.resume_from", found[1], setup, parts)
+    source = manager.find(config.resume_from)
+    found = manager.restore(source, setup.abstract_state, same_run)
   if found is not None:
     state, meta = found
+    _log_differences(source or setup.workdir, meta, setup)
     _refuse_other_order(meta, config.resume_from or setup.workdir)
     log.info("going on from step %d", int(state.step))
     return state, _seen(meta, setup)
-  with sharding.layout(setup.mesh):
-    state = train_state.initialise(
-      setup.model, setup.optimizer, setup.mesh, setup.config.train.seed
-    )
+  state = setup.initial_state()
   if config.init_from:
-    path = manager.find(config.init_from)
+    source = manager.find(config.init_from)
     abstract = {"params": setup.abstract_state.params}
     same_model = {name: same_run[name] for name in ("model_shape", "tokenizer")}
-    restored, meta = manager.restore(path, abstract, same_model)
-    _report_differences("Checkpoint.init_from", meta, setup, ("model",))
-    log.info("starting from the parameters of %s", path)
+    restored, meta = manager.restore(source, abstract, same_model)
+    _log_differences(source, meta, setup, "Model.")
+    log.info("starting from the parameters of %s", source)
     state = dataclasses.replace(state, params=restored["params"])
-  return state, Seen()
+  return state, dict(NOTHING)
+
+
+def _log_differences(
+  source: str | storage.AnyPath, meta: Mapping[str, Any], setup: Setup, part: str = ""
+) -> None:
+  """Log the settings that differ from those of a checkpoint's run."""
+  for name, values in setup.config.differences(meta).items():
+    if name.startswith(part):
+      log.warning("%s: its run had %s = %r, this one has %r", source, name, *values)
 
 
 def _refuse_other_order(meta: Mapping[str, Any], run: str | storage.AnyPath) -> None:
@@ -220,46 +225,18 @@ def _refuse_other_order(meta: Mapping[str, Any], run: str | storage.AnyPath) -> 
     )
 
 
-def _report_differences(
-  name: str, meta: Mapping[str, Any], setup: Setup, parts: Sequence[str]
-) -> None:
-  """Log every setting of a checkpoint's run that this run has another value for."""
-  ours = json.loads(json.dumps(dataclasses.asdict(setup.config)))
-  for part in parts:
-    for field, got in meta.get("config", {}).get(part, {}).items():
-      want = ours[part].get(field)
-      if got != want and field not in HARMLESS:
-        log.warning(
-          "%s: its run had %s.%s = %r, this one has %r",
-          *(name, part.capitalize(), field, got, want),
-        )
-
-
-def _seen(meta: Mapping[str, Any], setup: Setup) -> Seen:
-  """Return what a checkpoint has seen."""
+def _seen(meta: Mapping[str, Any], setup: Setup) -> dict[str, int]:
+  """Return what a checkpoint has seen; without counts, only step 0 is taken."""
   ours = setup.config.train.sequence_length
   length = meta.get("config", {}).get("train", {}).get("sequence_length", ours)
-  samples = meta.get("samples_seen", 0)  # before it was counted, only step 0 is taken
+  seen = {name: meta.get(name, 0) for name in NOTHING}
   if length != ours:
     log.warning(
       "Train.sequence_length was %d and is %d: windows are cut anew, so the run goes "
       "on after as many tokens, in another order",
       *(length, ours),
     )
-  return Seen(
-    meta["tokens_seen"], samples * length // ours, meta.get("skipped_steps", 0)
-  )
-
-
-def _meta(setup: Setup, store: TokenStore, seen: Seen) -> dict[str, Any]:
-  return {
-    **_belongings(setup, store),
-    "config": dataclasses.asdict(setup.config),
-    "order": ORDER,
-    "tokens_seen": seen.tokens,
-    "samples_seen": seen.samples,
-    "skipped_steps": seen.skipped,
-  }
+  return seen | {"samples_seen": seen["samples_seen"] * length // ours}
 
 
 def _belongings(setup: Setup, store: TokenStore) -> dict[str, Any]:

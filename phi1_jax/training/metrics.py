@@ -1,7 +1,6 @@
 """Reading each step's metrics one step late, checking them, and writing rows."""
 
 import contextlib
-import dataclasses
 import logging
 import math
 from collections.abc import Iterator
@@ -23,42 +22,38 @@ class DivergedError(RuntimeError):
   """A loss or gradient that is not finite."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Seen:
-  """Counts of what a run has read and left out; a checkpoint's meta holds them."""
-
-  tokens: int = 0
-  samples: int = 0  # windows of the mixture; the next batch begins there
-  skipped: int = 0  # updates that were left out because they were not finite
+# What a run has read and left out when it begins; a checkpoint's meta has the same.
+# The next batch begins with window `samples_seen` of the mixture.
+NOTHING = {"tokens_seen": 0, "samples_seen": 0, "skipped_steps": 0}
 
 
 class MetricsReader:
   """Reader of metrics one step behind the loop, so that no device waits for the host.
 
   The run starts or goes on from step `first`; `before` is what was seen until then.
+  `throughput` counts the time of steps, and of waiting for input.
   """
 
-  def __init__(self, setup: Setup, recorder: Recorder, first: int, before: Seen):
+  def __init__(
+    self, setup: Setup, recorder: Recorder, first: int, before: dict[str, int]
+  ):
     self._setup, self._train, self._recorder = setup, setup.config.train, recorder
-    self._first, self._before, self._skipped = first, before, before.skipped
+    self._first, self._before, self._skipped = first, before, before["skipped_steps"]
     self._warned = False
     self._pending: tuple[int, Metrics] | None = None
-    self._throughput = Throughput(
+    self.throughput = Throughput(
       setup.mesh.devices.flat[0].device_kind, setup.mesh.size, setup.flops_per_token
     )
 
-  def seen(self, step: int) -> Seen:
-    """Return what `step` updates have read."""
+  def seen(self, step: int) -> dict[str, int]:
+    """Return what `step` updates have read and left out, as `NOTHING` has it."""
     samples = (step - self._first) * self._train.batch_size
-    return Seen(
-      tokens=self._before.tokens + samples * self._train.sequence_length,
-      samples=self._before.samples + samples,
-      skipped=self._skipped,
-    )
-
-  def waiting_for_input(self) -> contextlib.AbstractContextManager[None]:
-    """Count the time inside as waiting for a batch."""
-    return self._throughput.waiting_for_input()
+    tokens = samples * self._train.sequence_length
+    return {
+      "tokens_seen": self._before["tokens_seen"] + tokens,
+      "samples_seen": self._before["samples_seen"] + samples,
+      "skipped_steps": self._skipped,
+    }
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:
@@ -67,7 +62,7 @@ class MetricsReader:
     So a diverged state is neither evaluated nor saved.
     """
     self._read_pending()
-    with self._throughput.paused():
+    with self.throughput.paused():
       yield
 
   def follow(self, step: int, metrics: Metrics) -> None:
@@ -85,7 +80,7 @@ class MetricsReader:
     (step, metrics), self._pending = self._pending, None
     values: dict[str, Any] = {k: float(v) for k, v in jax.device_get(metrics).items()}
     values.pop("skipped", None)  # the rows have the count
-    self._throughput.step(self._train.tokens_per_step)
+    self.throughput.step(self._train.tokens_per_step)
     what = f"loss {values['loss']} and gradient norm {values['grad_norm']}"
     finite = math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])
     if values.get("targets") == 0:
@@ -119,8 +114,8 @@ class MetricsReader:
     if step == 1 or last or step % self._train.log_every == 0:
       row = {
         **values,
-        "tokens_seen": self.seen(step).tokens,
-        **self._throughput.take(),
+        "tokens_seen": self.seen(step)["tokens_seen"],
+        **self.throughput.take(),
         "hbm_peak_gib": hbm_peak_gib(self._setup.mesh),
       }
       if self._train.skip_nonfinite_steps:

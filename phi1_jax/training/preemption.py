@@ -73,20 +73,13 @@ class StopSignal:
     Raises:
       HookStoppedError: the signal came.
     """
-    if hosts.count() > 1:
-      yield
-      return
-    self._in_hook = True
+    self._in_hook = hosts.count() == 1
     try:
-      if self.received:
+      if self._in_hook and self.received:
         raise HookStoppedError
       yield
     finally:
       self._in_hook = False
-
-  def on_any_host(self) -> bool:
-    """Return whether any host is to stop, once all have asked: before the loop."""
-    return any(hosts.exchange("stop", self.received))
 
   def poll(self, **wanted: bool) -> set[str]:
     """Return what any host wants, "stop" included; the same on every host.

@@ -1,6 +1,7 @@
 """Setup of a run: everything that its loop needs, with nothing allocated yet."""
 
 import dataclasses
+import json
 import time
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ from phi1_jax.parallel import sharding
 from phi1_jax.parallel.mesh import MeshConfig, make_mesh
 from phi1_jax.storage import AnyPath
 from phi1_jax.training import state as train_state
-from phi1_jax.training.config import RuntimeConfig, TrainConfig
+from phi1_jax.training.config import HARMLESS, RuntimeConfig, TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +77,23 @@ class RunConfig:
       {name: getattr(self, name.lower()) for name in CONFIGURABLES}
     )
 
+  def differences(self, meta: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that decide a result and differ from a checkpoint's.
+
+    Args:
+      meta: of the checkpoint, whose `config` has the settings of its run.
+
+    Returns:
+      Name, such as `Train.seed`, -> (the checkpoint's value, ours).
+    """
+    ours, found = json.loads(json.dumps(dataclasses.asdict(self))), {}
+    for part in ("data", "model", "optimizer", "train"):
+      for field, theirs in meta.get("config", {}).get(part, {}).items():
+        known = field in ours[part] and field not in HARMLESS
+        if known and theirs != ours[part][field]:
+          found[f"{part.capitalize()}.{field}"] = theirs, ours[part][field]
+    return found
+
 
 # What gin may bind, by name.
 CONFIGURABLES = {
@@ -104,6 +122,15 @@ class Setup:
   def local(self) -> Path:
     """The local folder for files that grow; `workdir` itself if that is local."""
     return self.mirror.local if self.mirror else Path(self.workdir)
+
+  def initial_state(self) -> train_state.TrainState:
+    """Return the first state; each device makes its own part only."""
+    make = jax.jit(
+      lambda key: sharding.unbox(train_state.init(self.model, self.optimizer, key)),
+      out_shardings=jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state),
+    )
+    with sharding.layout(self.mesh):
+      return make(jax.random.key(self.config.train.seed))
 
   @property
   def abstract_batch(self) -> jax.ShapeDtypeStruct:

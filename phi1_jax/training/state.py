@@ -26,7 +26,7 @@ def abstract(
   model: Decoder, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
   """Return the state as shapes with shardings, without allocating."""
-  boxed = jax.eval_shape(lambda: _init(model, optimizer, jax.random.key(0)))
+  boxed = jax.eval_shape(lambda: init(model, optimizer, jax.random.key(0)))
   return jax.tree.map(
     lambda shape, place: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place),
     sharding.unbox(boxed),
@@ -34,21 +34,8 @@ def abstract(
   )
 
 
-def initialise(
-  model: Decoder,
-  optimizer: optax.GradientTransformation,
-  mesh: Mesh,
-  seed: int,
-) -> TrainState:
-  """Return the initial state; each device makes its own part only."""
-  places = jax.tree.map(lambda leaf: leaf.sharding, abstract(model, optimizer, mesh))
-  make = jax.jit(
-    lambda key: sharding.unbox(_init(model, optimizer, key)), out_shardings=places
-  )
-  return make(jax.random.key(seed))
-
-
-def _init(model, optimizer, key) -> TrainState:
+def init(model: Decoder, optimizer: optax.GradientTransformation, key) -> TrainState:
+  """Return the state before the first update, boxed with its logical axes."""
   params = model.init(key, jnp.zeros((1, 1), jnp.int32))["params"]
   return TrainState(
     step=jnp.zeros((), jnp.int32), params=params, optimizer=optimizer.init(params)

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import importlib.metadata
-import logging
 import os
 import sys
 import time
@@ -20,11 +19,8 @@ from phi1_jax.parallel import compiler, hosts
 from phi1_jax.storage import AnyPath, lease
 from phi1_jax.telemetry import goodput, plot, writers
 from phi1_jax.text import tokenizer
-from phi1_jax.training.config import HARMLESS
 from phi1_jax.training.preemption import StopSignal
 from phi1_jax.training.setup import Setup
-
-log = logging.getLogger(__name__)
 
 SUMMARY = "summary.json"
 # A network file system may show a new file to other hosts a minute late.
@@ -91,24 +87,10 @@ def use_compilation_cache(run: Setup) -> None:
 
 
 def describe(run: Setup, store: TokenStore) -> None:
-  """Write config.gin and tokenizer.json; log what has changed since the last start."""
-  place, config = run.workdir / "config.gin", run.config.text()
-  before = storage.read_text(place) if storage.exists(place) else config
-  known = values(before)
-  for name, value in values(config).items():
-    if known.get(name) != value:
-      log.warning(
-        "changed since this run was last started: %s = %s (it was %s)",
-        *(name, value, known.get(name, "not there")),
-      )
-  storage.write_text(place, config)
+  """Write config.gin and tokenizer.json."""
+  storage.write_text(run.workdir / "config.gin", run.config.text())
   tokens = (store.directory / tokenizer.FILE_NAME).read_text("utf-8")
   storage.write_text(run.workdir / tokenizer.FILE_NAME, tokens)
-
-
-def values(text: str) -> dict[str, str]:
-  """Return the value of each parameter of a config.gin."""
-  return dict(line.split(" = ", 1) for line in text.splitlines() if " = " in line)
 
 
 def is_summed_up(run: Setup) -> bool:
@@ -117,24 +99,19 @@ def is_summed_up(run: Setup) -> bool:
   Raises:
     InputError: it did, with other settings that decide the result.
   """
-  last, place = run.config.train.last_step, run.workdir / "config.gin"
-  if not manager.holds_checkpoint(run.workdir) or not storage.exists(place):
-    return False
+  last = run.config.train.last_step
   try:
-    step = storage.read_json(run.workdir / SUMMARY)["step"]
-  except (InputError, KeyError):
+    newest = manager.find(run.workdir)
+    meta, summary = manager.read_meta(newest), storage.read_json(run.workdir / SUMMARY)
+  except InputError:
     return False
-  if (step, manager.find(run.workdir).name) != (last, str(last)):
+  if (newest.name, summary.get("step")) != (str(last), last):
     return False
-  before, now = values(storage.read_text(place)), values(run.config.text())
-  for name in sorted(before.keys() & now.keys()):
-    part, _, setting = name.partition(".")
-    decides = part in ("Data", "Model", "Optimizer", "Train")
-    if decides and setting not in HARMLESS and before[name] != now[name]:
-      raise InputError(
-        f"{run.workdir}: this run is finished, with {name} = {before[name]}; got "
-        f"{now[name]}, expected the same, or another --workdir"
-      )
+  for name, (theirs, ours) in run.config.differences(meta).items():
+    raise InputError(
+      f"{run.workdir}: this run is finished, with {name} = {theirs!r}; got {ours!r}, "
+      "expected the same, or another --workdir"
+    )
   return True
 
 

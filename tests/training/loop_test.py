@@ -12,15 +12,14 @@ import pytest
 
 from phi1_jax import InputError, storage
 from phi1_jax.data.loader import ORDER, held_out_batches
-from phi1_jax.parallel import sharding
 from phi1_jax.parallel.mesh import MeshConfig
 from phi1_jax.telemetry import goodput
 from phi1_jax.telemetry.throughput import FIGURES
 from phi1_jax.telemetry.writers import read_metrics
-from phi1_jax.training import hooks, loop, preflight, state
+from phi1_jax.training import hooks, loop, preflight
 from phi1_jax.training import step as train_step
 from phi1_jax.training import store as stores
-from phi1_jax.training.metrics import DivergedError, Seen
+from phi1_jax.training.metrics import NOTHING, DivergedError
 from phi1_jax.training.preemption import StopSignal
 from phi1_jax.training.setup import make_setup
 
@@ -59,12 +58,6 @@ def rows(workdir):
 def saved(setup):
   """The steps with a checkpoint."""
   return sorted(int(path.name) for path in (setup.workdir / "checkpoints").iterdir())
-
-
-def begin(setup):
-  """The first state of a run."""
-  with sharding.layout(setup.mesh):
-    return state.initialise(setup.model, setup.optimizer, setup.mesh, 0)
 
 
 def test_rows_of_a_run(tiny, undisturbed, train):
@@ -120,16 +113,17 @@ def test_resume_from_and_init_from(tiny, store, undisturbed, train):
     begun, seen = loop.restore_or_initialise(setup, store, kept)
     last = undisturbed / "checkpoints/12"
     final, _ = loop.manager.restore(last, setup.abstract_state, {})
-    assert (int(begun.step), seen) == (0, Seen())
+    assert (int(begun.step), seen) == (0, NOTHING)
     jax.tree.map(np.testing.assert_array_equal, begun.params, final.params)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(begun.optimizer))
     # Its own checkpoint comes before either.
-    meta = loop._meta(setup, store, Seen(512, 32, 1))
+    counts = {"tokens_seen": 512, "samples_seen": 32, "skipped_steps": 1}
+    meta = {**loop._belongings(setup, store), "order": ORDER, **counts}
     now = begun.replace(step=begun.step + 2)
     kept.save(2, now, meta)
     kept.finish(2, now, meta)
     own, seen = loop.restore_or_initialise(setup, store, kept)
-  assert (int(own.step), seen) == (2, Seen(512, 32, 1))
+  assert (int(own.step), seen) == (2, counts)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +199,7 @@ def test_held_out_loss_is_the_mean_over_the_store(tiny, store, monkeypatch):
     return loss(*arguments, **named)
 
   monkeypatch.setattr(train_step, "loss", spied)
-  begun = begin(setup)
+  begun = setup.initial_state()
   values = dict(hooks.held_out_loss(setup, store).run(0, begun))  # batches of 8
   assert layouts == {tuple(setup.mesh.shape.items())}
   losses, weights, num_bytes = {}, {}, 0.0
@@ -244,7 +238,9 @@ def test_held_out_loss_does_not_depend_on_the_devices(tiny, store, mesh, at_once
     train = {"sequences_per_device": at_once, "evaluation_batches": 1}
     config = dataclasses.replace(tiny(train=train).config, mesh=MeshConfig(*mesh))
     setup = make_setup(config, Path(), jax.devices()[: int(np.prod(mesh))])
-    return dict(hooks.held_out_loss(setup, store).run(0, begin(setup)))["eval/loss"]
+    return dict(hooks.held_out_loss(setup, store).run(0, setup.initial_state()))[
+      "eval/loss"
+    ]
 
   assert loss(mesh, at_once) == pytest.approx(loss((1, 8, 1), 1), rel=1e-6)
 
@@ -304,7 +300,7 @@ def test_a_save_every_so_many_minutes(tiny, train):
     for seconds, overdue in ((115, False), (10, True)):
       kept._saved_at -= seconds
       assert kept.overdue() == overdue
-    kept.save(1, begin(setup), {})
+    kept.save(1, setup.initial_state(), {})
     assert not kept.overdue()
 
 

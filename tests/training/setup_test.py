@@ -59,8 +59,7 @@ def setup(tiny):
 
 @pytest.fixture(scope="module")
 def initial(setup):
-  with sharding.layout(setup.mesh):
-    return state.initialise(setup.model, setup.optimizer, setup.mesh, 0)
+  return setup.initial_state()
 
 
 def test_a_device_holds_an_eighth_of_everything_split(setup, initial):
@@ -83,7 +82,7 @@ def test_making_it_takes_no_more_than_an_eighth(setup):
   places = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract_state)
   with sharding.layout(setup.mesh):
     make = jax.jit(
-      lambda key: sharding.unbox(state._init(setup.model, setup.optimizer, key)),
+      lambda key: sharding.unbox(state.init(setup.model, setup.optimizer, key)),
       out_shardings=places,
     )
     memory = make.lower(jax.random.key(0)).compile().memory_analysis()
@@ -95,10 +94,9 @@ def test_making_it_takes_no_more_than_an_eighth(setup):
 
 
 def test_the_seed_decides_and_the_mesh_does_not(tiny, initial):
-  other = tiny(mesh=(2, 2, 2))
-  with sharding.layout(other.mesh):
-    same = state.initialise(other.model, other.optimizer, other.mesh, 0)
-    different = state.initialise(other.model, other.optimizer, other.mesh, 1)
+  same, different = (
+    tiny(mesh=(2, 2, 2), train={"seed": seed}).initial_state() for seed in (0, 1)
+  )
   embedding = np.asarray(initial.params["embedding"]["embedding"])
   np.testing.assert_array_equal(same.params["embedding"]["embedding"], embedding)
   assert not np.array_equal(different.params["embedding"]["embedding"], embedding)

@@ -80,9 +80,7 @@ def test_documents_of_a_window():
 
 def start(setup):
   """The first state of a run, on the host."""
-  with sharding.layout(setup.mesh):
-    begun = state.initialise(setup.model, setup.optimizer, setup.mesh, 0)
-  return jax.device_get(begun)
+  return jax.device_get(setup.initial_state())
 
 
 @pytest.fixture(scope="module")
@@ -145,9 +143,7 @@ def single(initial, tiny):
   return found
 
 
-@pytest.mark.parametrize(
-  "mesh", [(1, 1, 8), (1, 8, 1), (8, 1, 1), (2, 2, 2), (1, 2, 4), (4, 2, 1)]
-)
+@pytest.mark.parametrize("mesh", [(1, 1, 8), (1, 8, 1), (8, 1, 1), (2, 2, 2)])
 def test_every_mesh_computes_what_one_device_does(tiny, initial, single, mesh):
   rows, _ = run(tiny(mesh=mesh), initial, batches(3))
   np.testing.assert_allclose(numbers(rows), single, rtol=2e-5)
