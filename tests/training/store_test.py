@@ -41,8 +41,8 @@ def test_other_exercises_of_the_grammar_are_another_store(tiny, tmp_path):
   stores.check_current(store_of(**built), tiny(data={"grammar_exercises": 300}))
   with pytest.raises(InputError, match=r"grammar_exercises = 300, expected 400"):
     stores.check_current(store_of(**built), tiny(data={"grammar_exercises": 400}))
-  with pytest.raises(InputError, match="grammar_exercises"):  # as `register` makes them
-    other = {"grammar_exercises": 400, "modules": ("json",)}
+  other = {"grammar_exercises": 400, "modules": ("json",)}  # as `register` makes them
+  with pytest.raises(InputError, match="grammar_exercises"):
     stores.check_current(store_of(**built), tiny(data=other))
   table = tmp_path / "mine.toml"
   table.write_text("")
