@@ -3,28 +3,20 @@
 The JSON, which evals/assets/report.html shows:
 
   format       1
-  runs         a list:
-    name         of the work directory, made unique
-    workdir      its path
-    summary      its summary.json: settings, scores and rates with intervals,
-                 outcomes, times
-    problems     a list:
-      id, entry_point, prompt (as the model saw it), reference (a whole program),
-      tests (sources)
-      samples      a list:
-        sample, text (raw), completion (cut), finish, tokens, log_probs, seconds
-        variants     "truncated" and "sanitized", each:
-          code (as it was executed), outcome, detail, failed_test, cpu_seconds,
-          wall_seconds, attempts, flags, dropped (what sanitizing left out)
+  runs         name (of the work directory, made unique), workdir, summary (its
+               summary.json), and problems: id, entry_point, prompt (as the model saw
+               it), reference (a whole program), tests (sources), and samples:
+                 sample, text (raw), completion (cut), finish, tokens, log_probs,
+                 seconds, and variants, "truncated" and "sanitized": code (as it was
+                 executed), outcome, detail, failed_test, cpu_seconds, wall_seconds,
+                 attempts, flags, dropped (what sanitizing left out)
   comparisons  of the first run of a task set with each other run of it, for both
-               variants:
-    a, b         names
-    variant, difference (of pass@1, b - a), p_value, method ("mcnemar" or "bootstrap"),
-    only_a, only_b, low, high (see score.Comparison)
-    ids_only_a, ids_only_b   problems that at least half of the samples of one run
-                 solve, and less than half of the other's
-  points       of runs whose checkpoint says its step, for a plot of learning:
-    run, task_set, prompt_style, variant, step, tokens_seen, value, low, high (pass@1)
+               variants: a, b (names), variant, difference (of pass@1, b - a), p_value,
+               method, only_a, only_b, low, high (see score.Comparison), ids_only_a and
+               ids_only_b: problems that at least half of the samples of one run solve,
+               and less than half of the other's
+  points       of runs whose checkpoint says its step, for a plot of learning: run,
+               task_set, prompt_style, variant, step, tokens_seen, value, low, high
 
 Unknown numbers are null.
 """
