@@ -240,12 +240,13 @@ def _fenced(answer: str, entry_point: str) -> list[tuple[int, str]]:
     start = min(opening.end() + 1, len(answer))
     closings = (match.span() for match in _ANY_FENCE.finditer(answer, start))
     ends = itertools.chain(closings, [(len(answer), len(answer))])
-    first = end = next(ends)
-    while (
-      tries and end and not _defines(_dedented(answer[start : end[0]]), entry_point)
-    ):
-      end, tries = next(ends, None), tries - 1
-    end, place = end or first
+    first, whole = next(ends), None
+    for end in itertools.islice(itertools.chain([first], ends), tries):
+      tries -= 1
+      if _defines(_dedented(answer[start : end[0]]), entry_point):
+        whole = end
+        break
+    end, place = whole or first
     found.append((opening.start(), answer[start:end]))
   return found
 
