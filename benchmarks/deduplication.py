@@ -28,7 +28,7 @@ from phi1_jax.curation import card, deduplicate, form
 from phi1_jax.curation import folder as folders
 from phi1_jax.curation.config import DeduplicateConfig
 from phi1_jax.curation.document import Document, Keep, identify
-from phi1_jax.curation.engine import Engine, Job
+from phi1_jax.curation.engine import Job
 from phi1_jax.curation.sketches import content
 from phi1_jax.text import shingles, source
 
@@ -77,7 +77,7 @@ def ours(texts: Sequence[str]) -> Removed:
     ]
     folders.spill(given / "x.parquet", made)
     config = DeduplicateConfig((str(given / "x.parquet"),), maximum_loss=1.0)
-    deduplicate.run(Job(config, out, Engine(workers=1)))
+    deduplicate.run(Job(config, out, workers=1))
     return {places[drop.document.id] for drop in folders.dropped(out)}
 
 

@@ -180,7 +180,7 @@ def _read(jobs: list[tuple[str, Job]]) -> list[tuple[str, Job]]:
 def _job(name: str, folder: AnyPath, arguments: argparse.Namespace) -> Job:
   """Return a stage's job, with its settings checked."""
   from phi1_jax.cli import gin_config  # after --help
-  from phi1_jax.curation.engine import Engine, Job
+  from phi1_jax.curation.engine import Job
 
   def load(part: str) -> Any:
     classes = {part: CONFIGURABLES[part]}
@@ -194,12 +194,12 @@ def _job(name: str, folder: AnyPath, arguments: argparse.Namespace) -> Job:
   config = _beside(config, folder)
   if name == _DECONTAMINATE:
     config = _decontaminate(config, arguments)
-  engine = Engine(arguments.executor, arguments.tasks, arguments.workers, Progress)
-  job = Job(config, folder, engine, lambda: _client(name, load("Llm")))
+  runs = arguments.executor, arguments.tasks, arguments.workers, Progress
+  job = Job(config, folder, *runs, lambda: _client(name, load("Llm")))
   if job.needs_llm:
     load("Llm")  # so that its errors come first
     # The bar of the replies shows the money too; two bars would fight for a line.
-    job = dataclasses.replace(job, engine=dataclasses.replace(engine, bar=None))
+    job = dataclasses.replace(job, bar=None)
   checkpoint = getattr(config, "checkpoint", None)
   if checkpoint and not storage.exists(storage.parse(checkpoint)):
     raise InputError(

@@ -293,8 +293,7 @@ def requests(job: Job, client: Client) -> Iterator[Request]:
   """Yield the requests of a job, to estimate their cost."""
   judge = LlmJudge(job.config, PLACES, client)
   with tempfile.TemporaryDirectory() as scratch:
-    engine = dataclasses.replace(job.engine, executor="local")
-    job = dataclasses.replace(job, folder=Path(scratch), engine=engine)
+    job = dataclasses.replace(job, folder=Path(scratch), executor="local")
     parts, task_of = range(_sample(job)), storage.read_json(job.work / _CHOSEN)
     again = _twice(job.config, task_of)
     for decision in _chosen(job.work, task_of, parts):

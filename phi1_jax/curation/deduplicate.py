@@ -82,9 +82,9 @@ def run(job: Job) -> dict[str, Any]:
 def _run(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
   config, work = job.config, job.work
   if not storage.exists(work / "tasks.json"):
-    own = read.cut(read.plan("Deduplicate.inputs", config.inputs), job.engine.count)
+    own = read.cut(read.plan("Deduplicate.inputs", config.inputs), job.count)
     against = read.plan(AGAINST, config.against)
-    more = read.cut(against, job.engine.count) if against else []
+    more = read.cut(against, job.count) if against else []
     read.save(work / "plan", [*own, *more])
     storage.write_json(work / "tasks.json", {"own": len(own)})
   own = storage.read_json(work / "tasks.json")["own"]

@@ -34,7 +34,8 @@ from phi1_jax.curation.document import Decision, Tally
 from phi1_jax.settings import PositiveInt, checked
 from phi1_jax.storage import AnyPath
 
-_LOOK_SECONDS = 0.5  # between two looks at which tasks are complete, for the bar
+# Between two looks at which tasks are complete, for the bar; in a bucket.
+_LOOK_SECONDS, _REMOTE_SECONDS = 0.5, 20.0
 _TASK_BYTES, _MOST_TASKS = 4 << 20, 2000
 
 loguru.logger.disable("datatrove")  # failures are raised; progress is a bar
@@ -81,7 +82,7 @@ class _Step:
 
   def __call__(self, data: Any, rank: int, world_size: int) -> None:
     """Run a task."""
-    if rank in self.complete():
+    if storage.exists(self.place / "tally" / f"{rank:05d}.json"):
       return
     # Syntax trees have no cycles; looking for some took a quarter of the time.
     gc.set_threshold(100_000, 50, 100)
@@ -121,81 +122,6 @@ class _Step:
       error = pickle.loads(storage.read_bytes(errors / found[0]))
       folders.remove_tree(errors)
       raise error
-
-
-@dataclasses.dataclass(frozen=True)
-class Engine:
-  """Where tasks run."""
-
-  executor: str = "local"  # one of `EXECUTORS`
-  tasks: int | None = None  # parts of an input; None chooses by its bytes
-  # Tasks at the same time; None is all cores of this machine or of Ray.
-  workers: int | None = None
-  # Makes a progress bar of total, unit and description; None shows none.
-  bar: Callable[[int | None, str, str], Any] | None = None
-
-  def __post_init__(self):
-    """Refuse wrong settings."""
-    checked("--executor", self.executor, Literal[EXECUTORS])
-    checked("--tasks", self.tasks, PositiveInt | None)
-    checked("--workers", self.workers, PositiveInt | None)
-
-  def count(self, size: int, parts: int) -> int:
-    """Return the number of tasks for an input of `size` bytes in `parts` parts."""
-    wanted = self.tasks or min(-(-size // _TASK_BYTES), _MOST_TASKS)
-    return max(1, min(wanted, parts))
-
-  def run(self, step: _Step, tasks: int, one_process: bool) -> None:
-    """Run the tasks that are not complete.
-
-    Raises:
-      InputError: there is no such executor here.
-      TaskError: a worker was killed.
-    """
-    executor = "local" if one_process else self.executor
-    if executor == "local":
-      return _run_locally(step, tasks, 1 if one_process else self.workers or cores())
-    if executor == "slurm":
-      from phi1_jax.curation import slurm
-
-      return slurm.run(step, step.place, tasks, self.workers)
-    try:
-      import ray
-    except ImportError:
-      raise InputError(f"--executor=ray needs ray: {how_to_install('ray')}") from None
-    from datatrove.executor.ray import RayPipelineExecutor
-
-    if not ray.is_initialized():
-      ray.init(log_to_driver=False, configure_logging=False)
-    workers = min(tasks, self.workers or int(ray.cluster_resources().get("CPU", 1)))
-    logs = os.fspath(step.place)
-    RayPipelineExecutor(
-      [step], tasks, workers, logging_dir=logs, mem_per_cpu_gb=0.1
-    ).run()
-
-  @contextlib.contextmanager
-  def watched(self, title: str, step: _Step, tasks: int) -> Iterator[None]:
-    """Show a progress bar of the tasks."""
-    if self.bar is None:
-      yield
-      return
-    ended = threading.Event()
-
-    def watch(make: Callable[..., Any]) -> None:
-      seen, last = 0, False
-      with make(tasks, "tasks", title) as bar:
-        while not last:
-          last, now = ended.wait(_LOOK_SECONDS), len(step.complete())
-          bar.update(now - seen)
-          seen = now
-
-    thread = threading.Thread(target=watch, args=(self.bar,), daemon=True)
-    thread.start()
-    try:
-      yield
-    finally:
-      ended.set()
-      thread.join()
 
 
 def _run_locally(step: _Step, tasks: int, workers: int) -> None:
@@ -239,8 +165,24 @@ class Job:
 
   config: Any  # the stage's settings
   folder: AnyPath  # the stage's folder, which every worker can write to
-  engine: Engine = Engine()
+  executor: str = "local"  # one of `EXECUTORS`
+  tasks: int | None = None  # parts of an input; None chooses by its bytes
+  # Tasks at the same time; None is all cores of this machine or of Ray.
+  workers: int | None = None
+  # Makes a progress bar of total, unit and description; None shows none.
+  bar: Callable[[int | None, str, str], Any] | None = None
   client: Any = None  # opens a client of an LLM; a stage that needs none never does
+
+  def __post_init__(self):
+    """Refuse wrong settings."""
+    checked("--executor", self.executor, Literal[EXECUTORS])
+    checked("--tasks", self.tasks, PositiveInt | None)
+    checked("--workers", self.workers, PositiveInt | None)
+
+  def count(self, size: int, parts: int) -> int:
+    """Return the number of tasks for an input of `size` bytes in `parts` parts."""
+    wanted = self.tasks or min(-(-size // _TASK_BYTES), _MOST_TASKS)
+    return max(1, min(wanted, parts))
 
   @property
   def work(self) -> AnyPath:
@@ -298,7 +240,7 @@ class Job:
     """Cut the inputs into tasks, once; return how many."""
     if not storage.exists(self.work / "plan" / "plan.json"):
       places = read.plan(self._inputs, self.config.inputs)
-      read.save(self.work / "plan", read.cut(places, self.engine.count))
+      read.save(self.work / "plan", read.cut(places, self.count))
     return storage.read_json(self.work / "plan" / "plan.json")["tasks"]
 
   def phase(
@@ -327,9 +269,9 @@ class Job:
     tasks, place = self.plan() if tasks is None else tasks, self.work / name
     folders.remove_tree(place / "errors")  # of a run that was killed
     step = _Step(self.folder, place, functools.partial(function, *arguments))
-    with self.engine.watched(f"{self.folder.name}: {name}", step, tasks):
+    with self._watched(f"{self.folder.name}: {name}", step, tasks):
       try:
-        self.engine.run(step, tasks, one_process)
+        self._run(step, tasks, one_process)
       except Exception:
         step.raise_error()
         raise
@@ -337,3 +279,49 @@ class Job:
     if len(step.complete()) < tasks:
       raise TaskError(f"{place}: a task did not end; run the same command again")
     return step.tally(tasks)
+
+  def _run(self, step: _Step, tasks: int, one_process: bool) -> None:
+    """Run the tasks that are not complete."""
+    executor = "local" if one_process else self.executor
+    if executor == "local":
+      return _run_locally(step, tasks, 1 if one_process else self.workers or cores())
+    if executor == "slurm":
+      from phi1_jax.curation import slurm
+
+      return slurm.run(step, step.place, tasks, self.workers)
+    try:
+      import ray
+    except ImportError:
+      raise InputError(f"--executor=ray needs ray: {how_to_install('ray')}") from None
+    from datatrove.executor.ray import RayPipelineExecutor
+
+    if not ray.is_initialized():
+      ray.init(log_to_driver=False, configure_logging=False)
+    workers = min(tasks, self.workers or int(ray.cluster_resources().get("CPU", 1)))
+    options: Any = {"logging_dir": os.fspath(step.place), "mem_per_cpu_gb": 0.1}
+    RayPipelineExecutor([step], tasks, workers, **options).run()
+
+  @contextlib.contextmanager
+  def _watched(self, title: str, step: _Step, tasks: int) -> Iterator[None]:
+    """Show a progress bar of the tasks."""
+    if self.bar is None:
+      yield
+      return
+    ended, remote = threading.Event(), storage.is_remote(self.folder)
+    pause = _REMOTE_SECONDS if remote else _LOOK_SECONDS
+
+    def watch(make: Callable[..., Any]) -> None:
+      seen, last = 0, False
+      with make(tasks, "tasks", title) as bar:
+        while not last:
+          last, now = ended.wait(pause), len(step.complete())
+          bar.update(now - seen)
+          seen = now
+
+    thread = threading.Thread(target=watch, args=(self.bar,), daemon=True)
+    thread.start()
+    try:
+      yield
+    finally:
+      ended.set()
+      thread.join()

@@ -262,20 +262,16 @@ def kept_files(folder: AnyPath) -> list[AnyPath]:
   """
   read_stats(folder)
   for name, noted in storage.read_json(folder / COMPLETED).items():
-    if not _unchanged(folder / name, noted):
+    path, found = folder / name, None
+    with contextlib.suppress(FileNotFoundError):
+      found = _facts(path)
+      if isinstance(noted, str):  # of an earlier version
+        found = hashlib.sha256(storage.read_bytes(path)).hexdigest()
+    if found != noted:
       raise InputError(
-        f"{folder / name}: not as the stage left it; delete {folder} and run it again"
+        f"{path}: not as the stage left it; delete {folder} and run it again"
       )
   return _paths(folder, "kept-")
-
-
-def _unchanged(path: AnyPath, noted: Any) -> bool:
-  try:
-    if isinstance(noted, str):  # of an earlier version
-      return hashlib.sha256(storage.read_bytes(path)).hexdigest() == noted
-    return _facts(path).items() <= noted.items()
-  except FileNotFoundError:
-    return False
 
 
 def _paths(folder: AnyPath, prefix: str) -> list[AnyPath]:

@@ -101,19 +101,14 @@ def problem(text: str) -> str | None:
   if any(_GENERATED.search(line) for line in lines[:5] if line.startswith("#")):
     return "says that it was generated"
   if (tree := source.parse(text.removeprefix("\ufeff"))) is None:
-    return _problem_of_newer(text)
+    if _PYTHON_2_TEXT.search(text):
+      return "Python 2 syntax"
+    root = _parser().parse(text.encode("utf-8", "surrogatepass")).root_node
+    python_2 = _PYTHON_2_NODES & {node.type for node in root.children}
+    return "not Python" if root.has_error or python_2 else None
   if all(isinstance(n, (ast.Expr, ast.Import, ast.ImportFrom)) for n in tree.body):
     return "no definitions and no statements"
   return _python_2(tree) if _MAYBE_PYTHON_2.search(text) else None
-
-
-def _problem_of_newer(text: str) -> str | None:
-  """Return why a text that this interpreter refuses is not Python 3."""
-  if _PYTHON_2_TEXT.search(text):
-    return "Python 2 syntax"
-  root = _parser().parse(text.encode("utf-8", "surrogatepass")).root_node
-  python_2 = _PYTHON_2_NODES & {node.type for node in root.children}
-  return "not Python" if root.has_error or python_2 else None
 
 
 @functools.cache
@@ -194,7 +189,9 @@ def mask(text: str) -> tuple[str, dict[str, int]]:
       counts[kind] += sum(new(found) != found[0] for found in pattern.finditer(before))
 
   if "@" in text:
-    replace("e-mail address", _ADDRESS, _email)
+    replace(
+      "e-mail address", _ADDRESS, lambda x: x[0] if _EXAMPLES.search(x[0]) else EMAIL
+    )
   if "PRIVATE KEY" in text:
     replace("private key", _PRIVATE, lambda found: f"{found[1]}\n{KEY}\n")
   if any(map(_DIGIT.search, _LONG.findall(masked))):
@@ -203,10 +200,6 @@ def mask(text: str) -> tuple[str, dict[str, int]]:
   if masked != text and source.parse(text) and not source.parse(masked):
     return text, {}
   return masked, dict(counts)
-
-
-def _email(found: re.Match[str]) -> str:
-  return found[0] if _EXAMPLES.search(found[0]) else EMAIL
 
 
 def _key(found: re.Match[str]) -> str:

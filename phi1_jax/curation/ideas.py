@@ -9,15 +9,9 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-
-def _lists() -> dict[str, tuple[str, ...]]:
-  """Return the lists of ideas.txt by name."""
-  text = (Path(__file__).parent / "ideas.txt").read_text(encoding="utf-8")
-  sections = (part.strip().split("\n") for part in text.split("[") if part.strip())
-  return {head.rstrip("]"): tuple(items) for head, *items in sections}
-
-
-_LISTS = _lists()
+_TEXT = (Path(__file__).parent / "ideas.txt").read_text(encoding="utf-8")
+_PARTS = (part.strip().split("\n") for part in _TEXT.split("[") if part.strip())
+_LISTS = {head.rstrip("]"): tuple(items) for head, *items in _PARTS}
 TOPICS, PROFESSIONS = _LISTS["topics"], _LISTS["professions"]
 AUDIENCES, WORDS = _LISTS["audiences"], _LISTS["words"]
 

@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,10 @@ def _files(task: Task) -> Tally:
       local = Path(scratch) / "records"
       count, size = curated.write_records(local, map(example, found))
       storage.write_bytes(place / f"{task.name}.tfrecord", local.read_bytes())
-    facts = {"documents": count, "bytes": size, "digest": f"{_digest(found):064x}"}
+    # A digest of the set does not depend on the order.
+    lines = (folders.compact(document.record()).encode() for document in found)
+    digest = sum(int.from_bytes(hashlib.sha256(x).digest()) for x in lines) % 2**256
+    facts = {"documents": count, "bytes": size, "digest": f"{digest:064x}"}
     storage.write_json(place / f"{task.name}.json", {**facts, "tally": part.record()})
   return tally
 
@@ -141,12 +144,6 @@ def example(document: Document) -> dict[str, str]:
   }
   provenance = folders.compact(document.provenance)
   return {**found, "group": document.repository, "provenance": provenance}
-
-
-def _digest(documents: Iterable[Document]) -> int:
-  """Return a digest of a set that does not depend on the order."""
-  lines = (folders.compact(document.record()).encode() for document in documents)
-  return sum(int.from_bytes(hashlib.sha256(x).digest()) for x in lines) % 2**256
 
 
 def _publish(

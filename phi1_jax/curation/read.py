@@ -259,7 +259,11 @@ def _of_folder(path: AnyPath) -> Iterator[Place]:
     for file in data:
       yield from _of_file(path / file)
     return
-  pairs = [(file, _repository(path.name, file, checkouts)) for file in code]
+  pairs: list[tuple[str, str]] = []
+  for file in code:  # in a git checkout, else in its first folder, else in this one
+    inside = [place.rstrip("/") for place in checkouts if file.startswith(place)]
+    first = file.rpartition("/")[0].split("/")[0]
+    pairs.append((file, (max(inside, key=len) if inside else first) or path.name))
   yield from _in_groups("files", path, os.fspath(path), path.name, pairs)
 
 
@@ -284,13 +288,6 @@ def _walked(root: Path) -> tuple[list[str], list[str]]:
     inner[:] = [n for n in inner if not n.startswith(".") and n != "__pycache__"]
     files += [below + name for name in names if not name.startswith(".")]
   return sorted(files), checkouts
-
-
-def _repository(root: str, file: str, checkouts: Sequence[str]) -> str:
-  """Return the git checkout that a file lies in, else its first folder, else `root`."""
-  inside = [place for place in checkouts if file.startswith(place)]
-  first = file.rpartition("/")[0].split("/")[0]
-  return (max(inside, key=len).rstrip("/") if inside else first) or root
 
 
 def documents(place: Place) -> Iterator[Decision]:

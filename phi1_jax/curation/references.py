@@ -68,15 +68,16 @@ def problems(benchmarks: Iterable[str]) -> list[tuple[str, Problem]]:
   Raises:
     InputError: a task set is not known, or its file is not there.
   """
-  return [(name, problem) for name in benchmarks for problem in _load(name)]
-
-
-def _load(name: str) -> Sequence[Problem]:
-  if name.endswith(PROBLEM_FILES):
-    return humaneval.read(storage.parse(name))
-  if name in written.TASK_SETS:
-    return written.load(name)
-  return humaneval.load() if name == humaneval.TASK_SET else mbpp.load(name)
+  found: list[tuple[str, Problem]] = []
+  for name in benchmarks:
+    if name.endswith(PROBLEM_FILES):
+      loaded = humaneval.read(storage.parse(name))
+    elif name == humaneval.TASK_SET:
+      loaded = humaneval.load()
+    else:
+      loaded = (written if name in written.TASK_SETS else mbpp).load(name)
+    found += [(name, problem) for problem in loaded]
+  return found
 
 
 def reference(benchmark: str, problem: Problem) -> Reference:
@@ -106,7 +107,11 @@ def reference(benchmark: str, problem: Problem) -> Reference:
     chosen.append(max(shapes, key=lambda name: (len(shapes[name].written), name)))
   own = tuple(shapes[name] for name in dict.fromkeys(chosen))
   text = ast.get_docstring(functions[name]) or _TASK.sub("", problem.prompt)
-  body = _body(problem.solution, functions[name])
+  # The lines after its signature and docstring.
+  function = functions[name]
+  documented = bool(ast.get_docstring(function, clean=False)) and len(function.body) > 1
+  first = function.body[1 if documented else 0].lineno
+  body = "\n".join(problem.solution.split("\n")[first - 1 : function.end_lineno])
   return Reference(
     id=problem.id,
     benchmark=benchmark,
@@ -136,13 +141,6 @@ def _idioms() -> tuple[trees.Shape, ...]:
   text = (Path(__file__).parent / "idioms.txt").read_text(encoding="utf-8")
   found = (trees.shape(function.node) for function in source.functions(text))
   return tuple(shape for shape in found if shape)
-
-
-def _body(code: str, function: source.FunctionNode) -> str:
-  """Return the lines of a function after its signature and docstring."""
-  after = bool(ast.get_docstring(function, clean=False)) and len(function.body) > 1
-  first = function.body[1 if after else 0]
-  return "\n".join(code.split("\n")[first.lineno - 1 : function.end_lineno])
 
 
 def _prose(words: Iterable[str]) -> tuple[str, ...]:

@@ -142,7 +142,7 @@ def _run(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
   noted = job.work / "plan.json"  # a resumed run has the same tasks
   if not storage.exists(noted):
-    tasks = 1 if llm else job.engine.tasks or -(-subject.number // _TASK)
+    tasks = 1 if llm else job.tasks or -(-subject.number // _TASK)
     job.work.mkdir(parents=True, exist_ok=True)
     storage.write_json(noted, {"tasks": min(tasks, subject.number)})
   tasks, one = storage.read_json(noted)["tasks"], llm is not None

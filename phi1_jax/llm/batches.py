@@ -12,7 +12,7 @@ import collections
 import json
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from phi1_jax.llm import journal, limits, reply, session
 from phi1_jax.llm.endpoint import Endpoint, Failure, Verdict
@@ -38,13 +38,14 @@ class Batches:
   ):
     self._session, self._endpoint, self._online = session, endpoint, online
     self._config = session.config
+    self._api = endpoint.api.with_options(max_retries=self._config.attempts - 1)
     self._in_batch = {key for batch in session.opened for key in batch.calls}
     self._wanted: dict[str, Call] = {}  # by this run, and in a batch
     self._collected: list[Call] = []
     self._submitting = False
     self._attempts: collections.Counter[str] = collections.Counter()
     for batch in session.opened:
-      session.spawn(self._resume(batch))
+      session.spawn(self._finish(batch, "left by an earlier run, goes on"))
 
   def take(self, call: Call) -> None:
     """Take a request to the batch that holds it, to the next batch, or online."""
@@ -83,28 +84,24 @@ class Batches:
     )
     row = journal.insert("batches", name=name, endpoint=endpoint)
     await self._session.note(*batch.calls.values(), batch=[row])
-    id_ = await self._create(batch, b"".join(map(_line, calls)))
+    batch.id = await self._create(batch, b"".join(map(_line, calls)))
     note = f"begun with {len(calls):,} requests"
-    self._session.spawn(self._finish(batch, id_, note))
-
-  async def _resume(self, batch: OpenBatch) -> None:
-    id_ = batch.id or await self._find(batch)
-    await self._finish(batch, id_, "left by an earlier run, goes on")
+    self._session.spawn(self._finish(batch, note))
 
   async def _set(self, batch: OpenBatch, column: str, value: Any) -> None:
     statement = f"UPDATE batches SET {column} = ? WHERE name = ?"
     await self._session.writer.write((statement, (value, batch.name)))
 
-  async def _finish(self, batch: OpenBatch, id_: str | None, note: str) -> None:
+  async def _finish(self, batch: OpenBatch, note: str) -> None:
     """Wait until a batch has ended, and read its results."""
+    batch.id = id_ = batch.id or await self._find(batch)
     if id_ is None:
       return await self._lose(batch, "the server has no batch of that name")
-    batch.id = id_
     await self._set(batch, "id", id_)
     self._session.tell(note=f"batch {id_}: {note}")
-    api, told = self._endpoint.api, None
+    api, told = self._api, None
     while True:
-      answer = await self._query(lambda: api.batches.retrieve(id_), or_none=True)
+      answer = await self._query(api.batches.retrieve(id_), or_none=True)
       if answer is None:
         return await self._lose(batch, "the server does not know it (404)")
       found = answer.model_dump()
@@ -120,7 +117,7 @@ class Batches:
       if self._session.stopping:
         return
     for file in filter(None, map(found.get, ("output_file_id", "error_file_id"))):
-      answer = await self._query(lambda f=file: api.files.content(f), or_none=True)
+      answer = await self._query(api.files.content(file), or_none=True)
       if answer is None:
         return await self._lose(batch, f"the server does not know its file {file}")
       await asyncio.gather(
@@ -187,89 +184,77 @@ class Batches:
 
   async def _create(self, batch: OpenBatch, content: bytes) -> str | None:
     """Upload an input file and create a batch; return its id if that is known."""
-    api, file = self._endpoint.api, (f"{batch.name}.jsonl", content)
-    options = {"endpoint": _URL, "completion_window": "24h"}
-    options |= {"metadata": {_METADATA: batch.name}}
-    perhaps = False  # an attempt may have created it
-
-    async def create() -> str | None:
-      nonlocal perhaps
-      if perhaps and (found := await self._find(batch)):
-        return found
-      try:
-        return (await api.batches.create(input_file_id=uploaded.id, **options)).id
-      except Exception as error:
-        failure = self._endpoint.failure(error)
-        perhaps |= failure.doubtful or (failure.status or 0) >= 500
-        if failure.doubtful:
-          return None
-        raise
-
+    unsure = lost = False  # an attempt may have created it; its answer is lost
     try:
-      uploaded = await self._query(lambda: api.files.create(file=file, purpose="batch"))
-      id_ = await self._query(create)
+      file = (f"{batch.name}.jsonl", content)
+      uploading = self._api.files.create(file=file, purpose="batch")
+      options = {"endpoint": _URL, "completion_window": "24h"}
+      options |= {"metadata": {_METADATA: batch.name}}
+      options |= {"input_file_id": (await self._query(uploading)).id}
+      for attempt in range(1, self._config.attempts + 1):
+        if unsure and (found := await self._find(batch)):
+          return found
+        pause = limits.backoff(attempt)
+        if not lost:  # else a second of the same name would be paid too
+          try:
+            return (await self._endpoint.api.batches.create(**options)).id
+          except Exception as error:  # the client's, and of its parsing
+            failure = self._endpoint.failure(error)
+          lost, pause = failure.doubtful, failure.pause(attempt)
+          unsure |= lost or (failure.status or 0) >= 500
+          if not (lost or (failure.passing and attempt < self._config.attempts)):
+            self._stop(failure)
+        await self._session.sleep(pause)
+        if self._session.stopping:
+          raise session.StoppedError("the next run looks for the batch")
     except session.StoppedError:
-      if not perhaps:
+      if not unsure:
         await self._close(batch, "the batch was not created", doubtful=False)
       raise
-    # It may be created late, so that a second of the same name would be paid too.
-    attempt = 0
-    while id_ is None and attempt < self._config.attempts:
-      attempt += 1
-      await self._session.sleep(limits.backoff(attempt))
-      if self._session.stopping:
-        raise session.StoppedError("the next run looks for the batch")
-      id_ = await self._find(batch)
-    return id_
+    return None
 
   async def _find(self, batch: OpenBatch) -> str | None:
     """Return the server's id of a batch of our name."""
 
     async def look() -> str | None:
       looked = 0
-      async for found in self._endpoint.api.batches.list(limit=100):
+      async for found in self._api.batches.list(limit=100):
+        looked += 1
         if (found.metadata or {}).get(_METADATA) == batch.name:
           return found.id
-        looked += 1
         if looked >= _LOOK_BACK:
           break
       return None
 
-    return await self._query(look, or_none=True)
+    return await self._query(look(), or_none=True)
 
-  async def _query(
-    self, ask: Callable[[], Awaitable[Any]], *, or_none: bool = False
-  ) -> Any:
-    """Return the answer to a query; retry it, or end the work.
+  async def _query(self, asking: Awaitable[Any], *, or_none: bool = False) -> Any:
+    """Return the answer to a query, or end the work.
 
     Args:
-      ask: sends the query.
+      asking: the query, which the client retries.
       or_none: return None if the server does not know what is asked for (404).
 
     Raises:
       StoppedError: there is no answer.
     """
-    attempts = 0
-    while True:
-      try:
-        return await ask()
-      except Exception as error:  # the client's, and of its parsing
-        failure = self._endpoint.failure(error)
-      if or_none and failure.status == 404:
-        return None
-      attempts += failure.verdict is not Verdict.SLOW_DOWN
-      text = f"{self._config.base_url}: {failure}"
-      if failure.verdict is Verdict.REFUSED:
-        text += "\nthe Batch API does not take this"
-        self._session.stop(session.INPUT, text)
-      elif not failure.passing:
-        self._session.stop_for(failure, text)
-      elif attempts >= self._config.attempts:
-        text += "\nnothing is lost: run the same command again later"
-        self._session.stop(session.FAILED, text)
-      if self._session.stopping:
-        raise session.StoppedError(text)
-      await self._session.sleep(failure.pause(attempts + 1))
+    try:
+      return await asking
+    except Exception as error:  # the client's, and of its parsing
+      failure = self._endpoint.failure(error)
+    return None if or_none and failure.status == 404 else self._stop(failure)
+
+  def _stop(self, failure: Failure) -> NoReturn:
+    """End the work because the Batch API does not answer."""
+    text = f"{self._config.base_url}: {failure}"
+    if failure.verdict is Verdict.REFUSED:
+      self._session.stop(session.INPUT, f"{text}\nthe Batch API does not take this")
+    elif failure.passing:
+      text += "\nnothing is lost: run the same command again later"
+      self._session.stop(session.FAILED, text)
+    else:
+      self._session.stop_for(failure, text)
+    raise session.StoppedError(text)
 
 
 def fitting(calls: Sequence[Call], most: int, money: int) -> int:

@@ -146,12 +146,20 @@ class Client:
       while (outcome := slots[0].outcome) is None:
         if self._stopped is not None:
           raise self._stop_error(slots)
-        self._wait()
+        heard = self._listen(_SILENCE)
+        if not heard and self._unflushed and self._sender is not None:
+          self._sender.send(FLUSH)
+          self._unflushed = False
+        self._report()
       if isinstance(outcome, Exception):
         raise outcome
       self._done += 1
       slots.popleft()
-      self._count(outcome)
+      if isinstance(outcome, Failed):
+        self._used["failed"] += 1
+      else:
+        money, usage = outcome.reply.picodollars, outcome.reply.usage or (0, 0)
+        self._used.update(replies=1, tokens=sum(usage), picodollars=money)
       self._report()
       yield outcome
 
@@ -195,14 +203,6 @@ class Client:
       },
     }
 
-  def _count(self, outcome: Answered[Any] | Failed) -> None:
-    if isinstance(outcome, Failed):
-      self._used["failed"] += 1
-      return
-    found, usage = outcome.reply, outcome.reply.usage
-    tokens = usage.prompt + usage.completion if usage else 0
-    self._used.update(replies=1, tokens=tokens, picodollars=found.picodollars)
-
   def close(self) -> None:
     """Wait until all replies in flight are committed."""
     if self._sender is not None:
@@ -245,14 +245,6 @@ class Client:
     call = Call(key, self._worst(slot.request), json.dumps(content), tokens)
     self._sender.send(dataclasses.asdict(call))
     self._unflushed = True
-
-  def _wait(self) -> None:
-    """Wait for a message; without any, have batches submitted."""
-    heard = self._listen(_SILENCE)
-    if not heard and self._unflushed and self._sender is not None:
-      self._sender.send(FLUSH)
-      self._unflushed = False
-    self._report()
 
   def _listen(self, seconds: float | None) -> bool:
     """Hear the messages that come within so long; return whether there were some."""

@@ -13,6 +13,7 @@ import re
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from phi1_jax import InputError
@@ -136,25 +137,28 @@ class CompletionsClient:
       sending = asyncio.run_coroutine_threadsafe(self._endpoint.send(body), self._loop)
       answer = sending.result()
       if not isinstance(answer, Failure):
-        self._length = _RENAMED if _RENAMED in body else self._length
-        if refused - self.left_out:
-          self.left_out |= refused
-          left = sorted(self.left_out)
-          log.warning("%s refuses %s: left out from now on", self.base_url, left)
+        self._learn(body, refused)
         return self._read(answer, time.monotonic() - started)
-      if answer.verdict is Verdict.REFUSED:
-        if _LENGTH in body and _RENAMED in answer.text:
-          body[_RENAMED] = body.pop(_LENGTH)
-          continue
-        names = (n for n in _OPTIONAL if re.search(rf"\b{n}\b", answer.text))
-        if named := body.keys() & names:
-          refused |= named
-          body = {k: v for k, v in body.items() if k not in named}
-          continue
+      said = answer.text if answer.verdict is Verdict.REFUSED else ""
+      if _LENGTH in body and _RENAMED in said:
+        body[_RENAMED] = body.pop(_LENGTH)
+        continue
+      if named := body.keys() & {n for n in _OPTIONAL if re.search(rf"\b{n}\b", said)}:
+        refused |= named
+        body = {k: v for k, v in body.items() if k not in named}
+        continue
       attempts += 1
       if not answer.passing or attempts > self._retries:
         raise self._error(answer)
       time.sleep(min(answer.pause(attempts), _LONGEST_PAUSE))
+
+  def _learn(self, body: dict[str, Any], refused: set[str]) -> None:
+    """Change the requests to come as one that succeeded was changed."""
+    self._length = _RENAMED if _RENAMED in body else self._length
+    if refused - self.left_out:
+      self.left_out |= refused
+      left = sorted(self.left_out)
+      log.warning("%s refuses %s: left out from now on", self.base_url, left)
 
   def _error(self, failure: Failure) -> Exception:
     kind = InputError

@@ -20,7 +20,7 @@ from phi1_jax.curation import decontaminate, deduplicate, filtering, folder
 from phi1_jax.curation.config import DecontaminateConfig as Decontaminate
 from phi1_jax.curation.config import DeduplicateConfig, FilterConfig
 from phi1_jax.curation.document import Keep
-from phi1_jax.curation.engine import Engine, Job, TaskError
+from phi1_jax.curation.engine import Job, TaskError
 from phi1_jax.problems import humaneval
 from tests.curation import samples
 
@@ -151,7 +151,7 @@ def write(place, task):
 
 
 def run(place, tasks, **settings):
-  job = Job(None, place / "out", Engine(**settings))
+  job = Job(None, place / "out", **settings)
   return job.phase("phase", write, place, tasks=tasks)
 
 

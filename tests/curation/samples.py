@@ -4,7 +4,7 @@ import json
 
 from phi1_jax.curation import folder
 from phi1_jax.curation.document import Document, Keep, identify
-from phi1_jax.curation.engine import Engine, Job
+from phi1_jax.curation.engine import Job
 
 
 def algorithm(number):
@@ -39,7 +39,7 @@ def write(path, rows, tail=""):
 
 def job(config, place, tasks=2, workers=1, executor="local"):
   """A job in this process, unless there are more workers."""
-  return Job(config, place, Engine(executor, tasks, workers))
+  return Job(config, place, executor, tasks, workers)
 
 
 def stage(path, name, documents, facts=None, **settings):
