@@ -102,11 +102,11 @@ def extract(
   border: int = 0,
   chat: bool = False,
 ) -> Extraction:
-  """Keep what `entry_point` needs.
+  """Keep what `entry_point`, the function that the tests call, needs of a program.
 
   Args:
     program: what stands before the completion, and the completion.
-    entry_point: the function that the tests call.
+    entry_point: its name.
     also: other names that the tests use, kept where they are defined.
     border: where the completion begins.
     chat: whether the completion is a chat answer.

@@ -58,13 +58,10 @@ def judge(
 def config_of(
   task_set: str, longest: int, samples: int = 1, max_new_tokens: int | None = None
 ) -> EvaluationConfig:
-  """Return the default settings for a task set.
+  """Return the default settings for a task set, greedy for one sample per problem.
 
-  Args:
-    task_set: its name.
-    longest: the most new tokens that the model allows.
-    samples: completions per problem; 1 is greedy.
-    max_new_tokens: of a completion, over the benchmark's.
+  `longest` are the most new tokens that the model allows, `max_new_tokens` those of a
+  completion, over the benchmark's.
   """
   benchmark = benchmark_of(task_set) or task_set
   config = EvaluationConfig(

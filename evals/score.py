@@ -61,8 +61,6 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
   Raises:
     InputError: k is not between 1 and the number of samples.
   """
-  if not 0 <= correct <= samples:
-    raise ValueError(f"{correct} of {samples} samples correct")
   if not 1 <= k <= samples:
     raise InputError(
       f"pass@{k} needs at least {max(k, 1)} samples per problem and a positive k, got "

@@ -97,7 +97,7 @@ def run(
   """Run the steps that are not done yet; return False if a signal stopped them.
 
   Args:
-    steps: in an order in which they could run one by one; the first ready one is taken.
+    steps: the first that is ready is taken.
     folder: gets `STEPS` and `LOGS`.
     jobs: steps at a time, each on its own share of the cores; 0 is one per core.
     save: called after each step, before its row is added to `STEPS`.
