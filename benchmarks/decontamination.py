@@ -14,10 +14,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import plants
 
-from phi1_jax.curation import card, references, verdict
+from phi1_jax.curation import card, references
 from phi1_jax.curation.config import DecontaminateConfig
-from phi1_jax.curation.references import Index
-from phi1_jax.curation.verdict import Evidence
+from phi1_jax.curation.references import Evidence, Index
 from phi1_jax.data import corpora
 from phi1_jax.problems.problem import Problem
 from phi1_jax.text import source
@@ -57,14 +56,14 @@ def recall(
         evidence = index.evidence(plant, min(taus))
         own = [e for e in evidence if e.problem == problem.id]
         counts.update(signals(own, taus))
-        found = any(verdict.reason(e, tau) for e in evidence)
+        found = any(references.reason(e, tau) for e in evidence)
         counts["found"] += found
         is_short_one = problem.id in short
         counts["short"] += is_short_one
         counts["short found"] += found and is_short_one
         host = plants.in_host(plant, hosts[counts["plants"] % len(hosts)], problem.id)
         counts["in host"] += any(
-          verdict.reason(e, tau) for e in index.evidence(host, tau)
+          references.reason(e, tau) for e in index.evidence(host, tau)
         )
       if counts["plants"]:
         yield kind, benchmark, *shares(counts, taus)
@@ -73,7 +72,7 @@ def recall(
 def is_short(reference: references.Reference) -> bool:
   """Whether its shape alone does not convict."""
   tokens = max(min(len(s.written), len(s.ordered)) for s in reference.shapes)
-  return tokens < verdict.SHORT_TOKENS or reference.generic
+  return tokens < references.SHORT_TOKENS or reference.generic
 
 
 def signals(evidence: Iterable[Evidence], taus: Sequence[float]) -> Iterator[str]:
@@ -114,7 +113,7 @@ def precision(
     evidence = index.evidence(text, min(taus))
     for tau in taus:
       for found in evidence:
-        if why := verdict.reason(found, tau):
+        if why := references.reason(found, tau):
           yield f"{tau:g}", path, found.problem, why, found.function, found.record()
 
 

@@ -46,10 +46,10 @@ Judgement = tuple[float | None, str, dict[str, Any]]
 
 
 def run(job: Job, judge: Any = None) -> dict[str, Any]:
-  """Score a sample; return the stats.
+  """Score a sample; return the stats. An LLM is asked from this process.
 
   Args:
-    job: an LLM is asked from this process.
+    job: the run.
     judge: has the methods of `LocalJudge`; None takes the one of the settings.
 
   Raises:
@@ -214,11 +214,9 @@ def agreement(
 
 
 def labelled(name: str, place: str) -> list[tuple[Document, float]]:
-  """Return the documents of a complete stage, each with its score.
+  """Return the documents of an annotate run, or of a stage after it, with their scores.
 
-  Args:
-    name: of the setting, for the error.
-    place: folder of an annotate run, or of a stage that read its documents.
+  `name` is that of the setting, for the error.
 
   Raises:
     InputError: the stage is not complete, was changed, or a document has no score.

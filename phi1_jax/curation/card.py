@@ -8,11 +8,7 @@ import jinja2
 
 
 def of_stage(stats: Mapping[str, Any]) -> str:
-  """Return the card of a stage's folder.
-
-  Args:
-    stats: what its stats.json holds.
-  """
+  """Return the card of a stage's folder, of what its stats.json holds."""
   return _render("stage.md.j2", stats=stats, before=flat(stats.get("lineage") or []))
 
 
@@ -25,12 +21,8 @@ def of_set(
 ) -> str:
   """Return a data set's card: its documents, and every stage they went through.
 
-  Args:
-    name: of the set.
-    version: of the set.
-    counts: of its documents, see `Tally.stats`.
-    lineage: stats of the stages whose documents are published.
-    published: number of the inputs; those that are no stage have no lineage.
+  `counts` is `Tally.stats`, `lineage` the stats of the stages among the inputs, and
+  `published` the number of all inputs.
   """
   passed = [
     s for s in flat(lineage) if any(k in s.get("kinds", {}) for k in counts["kinds"])

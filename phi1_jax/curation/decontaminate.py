@@ -1,6 +1,6 @@
 """Decontamination: drops text that is too close to a benchmark.
 
-document -> evidence (references.py) -> rules (verdict.py) -> decision
+document -> evidence (references.py) -> rules -> decision
 """
 
 import dataclasses
@@ -11,13 +11,13 @@ from typing import Any
 
 from phi1_jax import storage
 from phi1_jax.curation import folder as folders
-from phi1_jax.curation import verdict
+from phi1_jax.curation import references
 from phi1_jax.curation.config import DecontaminateConfig
 from phi1_jax.curation.document import Decision, Keep, Tally
 from phi1_jax.curation.engine import Job, Task
 from phi1_jax.curation.references import Embed, Index
 
-STAGE, VERSION = verdict.STAGE, 7
+STAGE, VERSION = references.STAGE, 7
 STUDY = "study.json"
 _BATCH = 64
 _MAX_LENGTH = 512  # tokens of a function that are embedded
@@ -67,7 +67,7 @@ def study(
     place, config = job.folder / f"pruned-{tau:g}", job.config
     config = dataclasses.replace(config, tau=tau)
     stats = run(dataclasses.replace(job, config=config, folder=place), embed)
-    reasons = {n: c for n, c in stats["dropped"].items() if n in verdict.REASONS}
+    reasons = {n: c for n, c in stats["dropped"].items() if n in references.REASONS}
     removed, similar = sum(reasons.values()), set[str]()
     for drop in folders.dropped(place):
       similar.update(drop.evidence.get("problems", ()))
@@ -96,7 +96,7 @@ def _judge(config: DecontaminateConfig, embed: Embed | None, task: Task) -> Tall
       for each in batch:
         if isinstance(each, Keep):
           evidence = made.evidence(each.document.text, config.tau, next(near))
-          each = verdict.decide(each.document, evidence, config.tau)
+          each = references.decide(each.document, evidence, config.tau)
         yield each
 
   return task.write(decisions())

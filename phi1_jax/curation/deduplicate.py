@@ -160,13 +160,10 @@ def _compare(config: DeduplicateConfig, task: Task) -> Tally:
 
 
 def pairs(members: Table, similarity: float, most: int) -> tuple[Table, int]:
-  """Return the pairs to compare within buckets, and how many were left out.
+  """Return the pairs to compare within whole buckets, and how many were left out.
 
-  Args:
-    members: a part of all members, with whole buckets.
-    similarity: sets whose sizes differ by more than this ratio are not that similar.
-    most: a member is compared with this many of its bucket's first, so that the work
-      grows linearly with the bucket; equals with the first.
+  A member is compared with at most so many of its bucket's first, so that the work
+  grows linearly with the bucket; equals with the first.
   """
   members = np.sort(members, order=("bucket", "key", "number"))
   if not len(members):
@@ -193,11 +190,8 @@ def pairs(members: Table, similarity: float, most: int) -> tuple[Table, int]:
 def edges(table: Table, folder: AnyPath, similarity: float) -> Table:
   """Return the pairs whose true Jaccard similarity is large enough.
 
-  Args:
-    table: pairs, each once.
-    folder: shingles: `TASK.npy` (hashes) and `TASK-ends.npy` (their ends, by row). Two
-      documents without any are equal.
-    similarity: the least.
+  The folder has the shingles: `TASK.npy` (hashes) and `TASK-ends.npy` (their ends, by
+  row). Two documents without any are equal.
   """
 
   @functools.lru_cache(maxsize=64)
@@ -229,17 +223,11 @@ def part_of_key(keys: npt.NDArray[np.uint64], parts: int) -> np.ndarray:
 
 
 def choose(folder: AnyPath) -> Table:
-  """Decide which documents stay, one range of keys after the other.
+  """Return verdicts on the documents that go, and on those that stay for them.
 
-  Only the edges of one range are in memory, and some 300 bytes for each document that
-  goes.
-
-  Args:
-    folder: edges, cut by the range of `key2`.
-
-  Returns:
-    Verdicts on the documents that go, and on those that stay for them. A document that
-    was read twice counts once in `size`.
+  The folder has the edges, cut by the range of `key2`. Only those of one range are in
+  memory, and some 300 bytes for each document that goes. A document that was read twice
+  counts once in `size`.
   """
   # Number of a document that goes -> its key, and number, key and similarity of the
   # document that stays.

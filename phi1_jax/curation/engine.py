@@ -258,7 +258,7 @@ class Job:
     Args:
       name: of the phase, one of a kind in the stage.
       function: called with the arguments and a `Task`; is pickled.
-      arguments: its first arguments.
+      arguments: the first ones of the function.
       tasks: how many; None cuts the inputs, see `plan`.
       one_process: run the tasks in this process, one after the other.
 

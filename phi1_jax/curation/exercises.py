@@ -79,13 +79,10 @@ requests = functools.partial(teaching.requests, subject)
 
 
 def read_reply(reply: str, fewest: int) -> Written:
-  """Return the exercise in an answer; its facts name the function, and the tests.
+  """Return the exercise in an answer, which has so many plain asserts or more.
 
-  The last code block that is an exercise counts, else all blocks together.
-
-  Args:
-    reply: as the LLM wrote it: a code block, or nothing but code.
-    fewest: plain asserts that there must be.
+  The last code block that is an exercise counts, else all blocks together. Its facts
+  name the function and the tests.
 
   Raises:
     Malformed: it is none; the message says what is wrong, for the LLM to mend it.

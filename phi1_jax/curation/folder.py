@@ -93,11 +93,7 @@ def finish(
 ) -> dict[str, Any]:
   """Write stats.json, the card, and COMPLETED last; return the stats.
 
-  Args:
-    folder: the stage's folder, with its documents in place.
-    stage: its name.
-    counts: `Tally.stats`.
-    facts: other entries of stats.json: "prompts", "models", "cost", "lineage".
+  `counts` is `Tally.stats`; `facts` has "prompts", "models", "cost", "lineage".
 
   Raises:
     EmptyError: nothing was kept. The stage is not complete; its settings may change.

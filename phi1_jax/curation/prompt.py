@@ -47,9 +47,7 @@ class Prompt:
 def load(name: str, places: frozenset[str]) -> Prompt:
   """Return a prompt of the project, such as "annotate", or of a file.
 
-  Args:
-    name: of the prompt, or of the file.
-    places: the names that its text may and must vary by.
+  `places` are the names that its text may and must vary by.
 
   Raises:
     InputError: no such file, not text, or not the places that there are.

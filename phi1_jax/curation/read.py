@@ -72,9 +72,8 @@ class Place:
 def places(wanted: str) -> list[Place]:
   """Return the places of an input.
 
-  Args:
-    wanted: "embedded", the folder of a complete stage, a folder of code or of a data
-      set, or a file or glob pattern.
+  It is "embedded", the folder of a complete stage, a folder of code or of a data set,
+  or a file or glob pattern.
 
   Raises:
     InputError: nothing is there, a stage is not complete, or it kept nothing.

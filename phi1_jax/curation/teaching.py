@@ -112,9 +112,7 @@ class Subject:
 def run(subject_of: Callable[[Any], Subject], job: Job) -> dict[str, Any]:
   """Have a teacher write, check the code, keep the texts that pass; return the stats.
 
-  Args:
-    subject_of: returns the subject for the stage's settings.
-    job: an LLM is asked from this process.
+  An LLM is asked from this process.
 
   Raises:
     InputError: the folder was begun with other settings.

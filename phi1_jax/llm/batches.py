@@ -229,11 +229,9 @@ class Batches:
     return await self._query(look(), or_none=True)
 
   async def _query(self, asking: Awaitable[Any], *, or_none: bool = False) -> Any:
-    """Return the answer to a query, or end the work.
+    """Return the answer to a query, which the client retries, or end the work.
 
-    Args:
-      asking: the query, which the client retries.
-      or_none: return None if the server does not know what is asked for (404).
+    With `or_none` return None if the server does not know what is asked for (404).
 
     Raises:
       StoppedError: there is no answer.
@@ -258,12 +256,9 @@ class Batches:
 
 
 def fitting(calls: Sequence[Call], most: int, money: int) -> int:
-  """Return how many of the first requests make a batch.
+  """Return how many of the first requests make a batch: at most so many, for so much.
 
-  Args:
-    calls: all that wait.
-    most: the most requests in a batch.
-    money: picodollars that may be reserved for it.
+  `money` is in picodollars.
   """
   size = 0
   for count, call in enumerate(calls[:most]):

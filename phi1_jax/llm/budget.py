@@ -62,9 +62,8 @@ class Budget:
       need: worst case of the request.
       more: likely cost of all requests that are left.
     """
-    doubt = ""
-    if self.doubtful_calls:
-      doubt = f" and {self.figures()['in doubt']} in doubt"
+    figures = self.figures()
+    doubt = f" and {figures['in doubt']} in doubt" if self.doubtful_calls else ""
     enough = prices.round_up(self.spent + self.doubtful + need + more)
     return BudgetError(
       f"Llm.budget_usd: spent {prices.text(self.spent)}{doubt} of "

@@ -84,10 +84,7 @@ class OpenBatch:
 
 
 class Journal:
-  """Reads a journal, and creates it where there is none.
-
-  Args:
-    folder: where the file is.
+  """Reads the journal in a folder, and creates it where there is none.
 
   Raises:
     InputError: not a journal, a damaged one, or a folder that cannot be written or is
@@ -201,9 +198,8 @@ class Writer:
   """Writes a journal, for the process that holds the lease on its folder.
 
   Args:
-    path: of the file; `Journal` has created it.
-    spare: bytes of disk to keep back, so that a full disk still takes the replies in
-      flight.
+    path: of the file, which exists.
+    spare: bytes of disk to keep back, for the replies in flight when it is full.
 
   Attributes:
     full: whether the disk was full, so that nothing more may be sent.

@@ -35,12 +35,7 @@ class Reply:
 
 
 def load(raw: bytes, batch: bool = False) -> Any:
-  """Return the JSON in a body, or None.
-
-  Args:
-    raw: the body, or with `batch` a line of a batch's output file that holds it.
-    batch: see `raw`.
-  """
+  """Return the JSON in a body, or None; `batch`: in a line of a batch's output file."""
   try:
     content = json.loads(raw)
   except (ValueError, RecursionError):
@@ -53,9 +48,7 @@ def load(raw: bytes, batch: bool = False) -> Any:
 def problem(content: Any, of: str = "message") -> tuple[str, int | None] | None:
   """Return why a body is not a completion, and the error code in it, or None.
 
-  Args:
-    content: the body.
-    of: the field of a choice that has the answer, "message" or "text".
+  `of` is the field of a choice that has the answer: "message" or "text".
   """
   if not isinstance(content, dict):
     return "got a body that is broken off or not JSON, expected a completion", None

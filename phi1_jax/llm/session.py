@@ -79,13 +79,7 @@ class Session:
     self.tell(failed=key, text=text, fatal=fatal)
 
   def stop(self, kind: str, text: str = "", need: int = 0) -> None:
-    """End the work for a reason; the first reason counts.
-
-    Args:
-      kind: INPUT, FAILED, or BUDGET.
-      text: the reason.
-      need: picodollars that are missing, for BUDGET.
-    """
+    """End the work for a reason; the first counts. BUDGET needs so many picodollars."""
     self.stopped = self.stopped or {"stop": kind, "text": text, "need": need}
     self.ended.set()
     self.changed.set()

@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 from phi1_jax import InputError, storage
-from phi1_jax.curation import references, verdict
+from phi1_jax.curation import references
 from phi1_jax.curation.config import DecontaminateConfig
 from phi1_jax.problems import humaneval, written
 from phi1_jax.problems.problem import Problem
@@ -32,7 +32,7 @@ def index():
 
 def reasons(index, text, problem):
   found = [e for e in index.evidence(text, 0.8) if e.problem == problem.id]
-  return {verdict.reason(e, 0.95) for e in found} - {None}
+  return {references.reason(e, 0.95) for e in found} - {None}
 
 
 def test_every_problem_is_found_verbatim_and_formatted_anew(index):

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from phi1_jax.curation import verdict
+from phi1_jax.curation import references
 from phi1_jax.curation.document import Drop, Keep
-from phi1_jax.curation.verdict import Evidence
+from phi1_jax.curation.references import Evidence
 from tests.curation import samples
 
 LONG = Evidence("HumanEval/0", tokens=40, words=30, text_words=20)
@@ -44,18 +44,18 @@ RULES = [
 
 @pytest.mark.parametrize(("found", "facts", "reason"), RULES)
 def test_rules_at_the_papers_first_tau(found, facts, reason):
-  assert verdict.reason(dataclasses.replace(found, **facts), 0.95) == reason
+  assert references.reason(dataclasses.replace(found, **facts), 0.95) == reason
 
 
 def test_every_reason_is_listed():
-  assert {reason for _, _, reason in RULES} - {None} == set(verdict.REASONS)
+  assert {reason for _, _, reason in RULES} - {None} == set(references.REASONS)
 
 
 def test_a_lower_tau_convicts_more_but_not_the_short_ones():
   long = dataclasses.replace(LONG, match=0.85)
-  assert verdict.reason(long, 0.85) == "AST"
+  assert references.reason(long, 0.85) == "AST"
   short = dataclasses.replace(SHORT, match=0.9, same_name=True)
-  assert verdict.reason(short, 0.8) is None
+  assert references.reason(short, 0.8) is None
 
 
 def test_a_drop_names_every_problem_and_the_strongest_pairs():
@@ -64,21 +64,21 @@ def test_a_drop_names_every_problem_and_the_strongest_pairs():
 
   found = [similar(n, match=0.95 + n / 1000) for n in range(8)]
   found += [similar(98, match=0.8), similar(99, text=0.6, text_runs=3)]
-  decision = verdict.decide(samples.document("text"), found, 0.95)
+  decision = references.decide(samples.document("text"), found, 0.95)
   assert isinstance(decision, Drop)
   assert decision.reason == "AST"
   assert decision.evidence["problems"] == [f"Mbpp/{n}" for n in (*range(8), 99)]
   pairs = decision.evidence["pairs"]
   # A copy is noted behind any number of likenesses.
   assert [p["problem"] for p in pairs] == [f"Mbpp/{n}" for n in (7, 6, 5, 4, 3, 99)]
-  assert [p["reason"] for p in pairs] == ["AST"] * verdict.NOTED + ["text"]
+  assert [p["reason"] for p in pairs] == ["AST"] * references.NOTED + ["text"]
   size = {"tokens": 40, "words": 30, "text_words": 20}
   assert pairs[0] == {"problem": "Mbpp/7", "match": 0.957, **size, "reason": "AST"}
 
 
 def test_kept_documents_note_the_evidence():
   weak = dataclasses.replace(LONG, match=0.9, function="f", text_runs=1)
-  decision = verdict.decide(samples.document("text"), [weak], 0.95)
+  decision = references.decide(samples.document("text"), [weak], 0.95)
   assert isinstance(decision, Keep)
   noted = decision.document.provenance["decontaminate"]
   assert noted["candidates"] == 1
