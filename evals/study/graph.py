@@ -117,9 +117,7 @@ def run(
   with (
     storage.JsonLines(folder / STEPS) as journal,
     _stopping() as stopping,
-    futures.ThreadPoolExecutor(
-      len(shares), initializer=_bind, initargs=(shares,)
-    ) as pool,
+    futures.ThreadPoolExecutor(jobs) as pool,
     Progress(total, "core-seconds", "study", initial=spent, interval=60) as bar,
   ):
     while True:
@@ -127,7 +125,7 @@ def run(
         free = len(running) < jobs and not (stopping.is_set() or failed)
         if free and done.issuperset(step.needs):
           waiting.remove(step)
-          running[pool.submit(_run, step, folder, stopping)] = step
+          running[pool.submit(_run, step, folder, shares, stopping)] = step
       if not running:  # what is left waits for what failed or was stopped
         break
       for future in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
@@ -157,10 +155,19 @@ def shares_of_cores(jobs: int) -> list[Sequence[int]]:
   return [every[place::jobs] or every for place in range(jobs)]
 
 
-def _bind(shares: list[Sequence[int]]) -> None:
+@contextlib.contextmanager
+def _bound(shares: list[Sequence[int]]) -> Iterator[None]:
   """Bind this thread, and so the children that it starts, to a share of the cores."""
-  if share := shares.pop():
-    os.sched_setaffinity(0, share)
+  share = shares.pop(0)
+  before = os.sched_getaffinity(0) if share else ()
+  try:
+    if share:
+      os.sched_setaffinity(0, share)
+    yield
+  finally:
+    if share:
+      os.sched_setaffinity(0, before)
+    shares.append(share)
 
 
 @contextlib.contextmanager
@@ -187,7 +194,9 @@ def _stopping() -> Iterator[threading.Event]:
       signal.signal(number, handler)
 
 
-def _run(step: Step, folder: Path, stopping: threading.Event) -> dict[str, Any] | None:
+def _run(
+  step: Step, folder: Path, shares: list[Sequence[int]], stopping: threading.Event
+) -> dict[str, Any] | None:
   """Run a step; return its row of `STEPS`, or None if a signal stopped it."""
   started = time.monotonic()
   if step.function:
@@ -195,8 +204,10 @@ def _run(step: Step, folder: Path, stopping: threading.Event) -> dict[str, Any] 
       step.function()
     except (InputError, OSError) as error:
       raise FailedError(f"step {step.name}: {error}") from error
-  elif not _command(step, folder, stopping):
-    return None
+  else:
+    with _bound(shares):
+      if not _command(step, folder, stopping):
+        return None
   seconds = round(time.monotonic() - started, 2)
   return {"step": step.name, "digest": step.digest, **here(), "seconds": seconds}
 
