@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from phi1_jax.curation import ideas, teaching
+from phi1_jax.curation import teaching
 from phi1_jax.curation.config import ExercisesConfig
 from phi1_jax.curation.teaching import Subject, Written
 from phi1_jax.grammar import teacher
@@ -48,13 +48,13 @@ def _compose(config: ExercisesConfig, start: int, stop: int) -> Iterator[Written
 
 
 def _places(config: ExercisesConfig, index: int) -> dict[str, str]:
-  chance = ideas.dice(config.seed, index)
-  first, second = ideas.two_topics(chance)
+  chance = teaching.dice(config.seed, index)
+  first, second = teaching.two_topics(chance)
   return {
-    "name": ideas.function_name(chance),
+    "name": teaching.function_name(chance),
     "topic_a": first,
     "topic_b": second,
-    "profession": chance.choice(ideas.PROFESSIONS),
+    "profession": chance.choice(teaching.PROFESSIONS),
   }
 
 

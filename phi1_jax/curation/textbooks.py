@@ -9,7 +9,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 
-from phi1_jax.curation import ideas, teaching
+from phi1_jax.curation import teaching
 from phi1_jax.curation.config import TextbooksConfig
 from phi1_jax.curation.teaching import Subject, Written
 from phi1_jax.grammar import teacher
@@ -36,11 +36,11 @@ def _compose(config: TextbooksConfig, start: int, stop: int) -> Iterator[Written
 
 
 def _places(config: TextbooksConfig, index: int) -> dict[str, str]:
-  chance = ideas.dice(config.seed, index)
+  chance = teaching.dice(config.seed, index)
   return {
-    "topic": chance.choice(ideas.TOPICS),
-    "audience": chance.choice(ideas.AUDIENCES),
-    "words": ", ".join(ideas.some(chance, ideas.WORDS, 3)),
+    "topic": chance.choice(teaching.TOPICS),
+    "audience": chance.choice(teaching.AUDIENCES),
+    "words": ", ".join(teaching.some(chance, teaching.WORDS, 3)),
   }
 
 

@@ -14,8 +14,8 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from phi1_jax.llm import journal, limits, reply, session
-from phi1_jax.llm.endpoint import Endpoint, Failure, Verdict
+from phi1_jax.llm import journal, reply, session
+from phi1_jax.llm.endpoint import Endpoint, Failure, Verdict, backoff
 from phi1_jax.llm.journal import Call, OpenBatch
 from phi1_jax.llm.session import Session
 
@@ -194,7 +194,7 @@ class Batches:
       for attempt in range(1, self._config.attempts + 1):
         if unsure and (found := await self._find(batch)):
           return found
-        pause = limits.backoff(attempt)
+        pause = backoff(attempt)
         if not lost:  # else a second of the same name would be paid too
           try:
             return (await self._endpoint.api.batches.create(**options)).id

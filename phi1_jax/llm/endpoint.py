@@ -1,16 +1,20 @@
 """Sends one request once through the package openai, and classifies the outcome."""
 
 import asyncio
+import contextlib
 import dataclasses
+import email.utils
 import enum
 import importlib
 import os
+import random
+import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from phi1_jax import InputError, how_to_install
-from phi1_jax.llm import limits, reply
+from phi1_jax.llm import reply
 from phi1_jax.llm.config import LlmConfig
 
 KEY = "OPENAI_API_KEY"
@@ -19,6 +23,8 @@ _NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError")
 _ANSWERS = {"messages": "message", "prompt": "text"}  # the field of a choice
 _MOST_BYTES = 1 << 26  # of a body; ends an endless one
 _SHORTEST_KEY = 8
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds
+_MOST_SECONDS = 1e9  # that a server may ask for
 _MOST_ERROR = 2000  # characters of an error that are kept
 _GATEWAY_TIMEOUTS = (504, 524)  # the model behind the gateway may still bill
 
@@ -71,7 +77,7 @@ class Failure:
 
   def pause(self, attempts: int) -> float:
     """Return the seconds to wait after so many attempts."""
-    return limits.retry_after(self.headers) or limits.backoff(attempts)
+    return retry_after(self.headers) or backoff(attempts)
 
   def __str__(self) -> str:
     """Return a line about it."""
@@ -168,3 +174,27 @@ class Endpoint:
     if len(self._key or "") >= _SHORTEST_KEY:
       text = text.replace(self._key, "[key]")
     return text[:_MOST_ERROR]
+
+
+def backoff(attempt: int) -> float:
+  """Return the pause after so many attempts: it doubles from 0.5 to 60, half random."""
+  longest = min(_FIRST_PAUSE * 2 ** min(attempt - 1, 20), _LONGEST_PAUSE)
+  return longest * random.uniform(0.5, 1.0)
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+  """Return the pause that a server asks for, in seconds or as a date; or 0.
+
+  Args:
+    headers: names in lower case.
+  """
+  for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+    text = headers.get(name, "").strip()
+    if text[:1].isdigit():
+      with contextlib.suppress(ValueError):
+        return min(float(text), _MOST_SECONDS) * unit
+  try:
+    moment = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
+    return max(0.0, moment.timestamp() - time.time())
+  except (TypeError, ValueError, OverflowError):
+    return 0.0

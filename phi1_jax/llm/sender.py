@@ -12,8 +12,10 @@ is committed, {"failed": key}, {"note": text}, and {"stop": kind}, with the budg
 """
 
 import asyncio
+import collections
 import contextlib
 import json
+import math
 import os
 import random
 import signal
@@ -24,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from phi1_jax import InputError, storage
-from phi1_jax.llm import limits, session
+from phi1_jax.llm import session
 from phi1_jax.llm.batches import Batches
 from phi1_jax.llm.config import LlmConfig
 from phi1_jax.llm.endpoint import Endpoint, Failure, Verdict
@@ -38,8 +40,46 @@ _HOPELESS = 10  # refusals without a single reply before the run is stopped
 _SETTLING = 1.0  # seconds between looks at money that calls in flight may release
 _PAUSE_OF_ATTEMPT = 4  # for a status 429 without Retry-After
 _LONGEST_LINE = 1 << 30  # bytes of a message
+_MINUTE = 60.0
 
 FLUSH = "flush"
+
+
+class RateLimiter:
+  """Keeps requests and tokens below a limit in any 60 seconds; None is no limit.
+
+  Times are in seconds; it looks at no clock.
+  """
+
+  def __init__(self, requests: int | None, tokens: int | None):
+    self._limits = requests or math.inf, tokens or math.inf
+    self._sent: collections.deque[tuple[float, tuple[int, int]]] = collections.deque()
+    self._held_until = 0.0
+
+  def delay(self, tokens: int, now: float) -> float:
+    """Return the seconds until a request of so many tokens may be sent.
+
+    A request above the whole limit is sent alone.
+    """
+    while self._sent and self._sent[0][0] + _MINUTE <= now:
+      self._sent.popleft()
+    until = self._held_until
+    for kind, (more, limit) in enumerate(zip((1, tokens), self._limits, strict=True)):
+      excess = sum(sizes[kind] for _, sizes in self._sent) + more - limit
+      for moment, sizes in self._sent:
+        if excess <= 0:
+          break
+        excess -= sizes[kind]
+        until = max(until, moment + _MINUTE)
+    return max(0.0, until - now)
+
+  def sent(self, tokens: int, now: float) -> None:
+    """Count a request."""
+    self._sent.append((now, (1, tokens)))
+
+  def hold(self, seconds: float, now: float) -> None:
+    """Allow no request for so long."""
+    self._held_until = max(self._held_until, now + seconds)
 
 
 class Online:
@@ -51,9 +91,7 @@ class Online:
   def __init__(self, session: Session, endpoint: Endpoint):
     config = self._config = session.config
     self._session, self._endpoint = session, endpoint
-    self._limiter = limits.RateLimiter(
-      config.requests_per_minute, config.tokens_per_minute
-    )
+    self._limiter = RateLimiter(config.requests_per_minute, config.tokens_per_minute)
     self._turn = asyncio.Lock()  # requests are sent in their order
     self._in_flight = self._refusals = 0
     self._begun: float | None = None  # when the first request went

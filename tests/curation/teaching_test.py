@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.curation import exercises, ideas, prompt, teaching, textbooks
+from phi1_jax.curation import exercises, prompt, teaching, textbooks
 from phi1_jax.curation.config import ExercisesConfig, TextbooksConfig
 from phi1_jax.curation.document import Drop, Keep
 from phi1_jax.curation.teaching import Written
@@ -170,7 +170,7 @@ def test_questions_vary_and_more_of_them_begin_with_the_same():
   assert all(places["topic_a"] != places["topic_b"] for places, _ in many)
   assert all(places["name"] in r.messages[0].content for places, r in many)
   sections = asked(textbooks.subject(TextbooksConfig(teacher="llm", sections=300)))
-  assert {places["audience"] for places, _ in sections} == set(ideas.AUDIENCES)
+  assert {places["audience"] for places, _ in sections} == set(teaching.AUDIENCES)
   assert len({places["topic"] for places, _ in sections}) > 60
 
 

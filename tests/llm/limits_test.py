@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from phi1_jax.llm import limits
-from phi1_jax.llm.limits import RateLimiter
+from phi1_jax.llm import endpoint
+from phi1_jax.llm.sender import RateLimiter
 
 
 def send_all(limiter, sizes):
@@ -42,7 +42,7 @@ def test_the_longest_pause_counts():
 
 def test_backoff_doubles_with_jitter_up_to_a_minute():
   for attempt, longest in ((1, 0.5), (2, 1.0), (5, 8.0), (50, 60.0)):
-    pauses = [limits.backoff(attempt) for _ in range(200)]
+    pauses = [endpoint.backoff(attempt) for _ in range(200)]
     assert longest / 2 <= min(pauses) < 0.6 * longest
     assert 0.9 * longest < max(pauses) <= longest
 
@@ -58,5 +58,5 @@ def test_backoff_doubles_with_jitter_up_to_a_minute():
   ],
 )
 def test_retry_after(headers, seconds, monkeypatch):
-  monkeypatch.setattr(limits.time, "time", lambda: 10.0)
-  assert limits.retry_after(headers) == seconds
+  monkeypatch.setattr(endpoint.time, "time", lambda: 10.0)
+  assert endpoint.retry_after(headers) == seconds
