@@ -15,7 +15,6 @@ def run(
   arguments: Sequence[str],
   stopping: Callable[[], bool],
   doing: str,
-  *,
   log: IO[bytes] | None = None,
   environment: Mapping[str, str] = os.environ,
 ) -> bool:
@@ -26,24 +25,22 @@ def run(
     arguments: its flags.
     stopping: polled; once it returns True, the child gets SIGTERM.
     doing: what the child does, for errors ("building the token store stores/x").
-    log: gets all that it prints; None shows messages and no output.
+    log: gets all that it prints; None shows its messages.
     environment: its variables.
 
   Returns:
-    Whether it finished; False if it was stopped and continues when started again.
+    Whether it finished; else it was stopped, and continues when started again.
 
   Raises:
     PrintedError: its input is wrong; it has printed the reason.
     RuntimeError: it failed.
   """
-  words = [sys.executable, "-m", module, *arguments]
   reading, writing = os.pipe()
   with os.fdopen(writing, "wb", buffering=0) as pipe:
-    # The child is in its own process group, so a Ctrl-C reaches only this process. Two
-    # signals would kill a child that saves. The pipe closes when this process ends,
-    # even by SIGKILL, and then the child stops itself.
+    # In its own process group it gets no Ctrl-C: a second signal would kill it. When
+    # this process ends, the pipe closes, and the child stops itself.
     child = subprocess.Popen(
-      words,
+      [sys.executable, "-m", module, *arguments],
       process_group=0,
       pass_fds=[reading],
       stdout=log or subprocess.DEVNULL,
