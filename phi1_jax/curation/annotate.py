@@ -70,10 +70,10 @@ def run(job: Job, judge: Any = None) -> dict[str, Any]:
 
 def _run(job: Job, judge: Any) -> tuple[dict[str, Any], dict[str, Any]]:
   config, one, parts = job.config, judge.varies, _sample(job)
+  total = len(storage.read_json(job.work / _CHOSEN))
+  about = (_judge, config, judge, parts)
   tasks = 1 if one else parts
-  counts = job.phase(
-    "judge", _judge, config, judge, parts, tasks=tasks, one_process=one
-  )
+  counts = job.phase("judge", *about, tasks=tasks, total=total, one_process=one)
   noted = {d.id: d.provenance[STAGE] for d in folders.kept(job.folder)}
   scores = {name: each["score"] for name, each in noted.items()}
   again = {n: each.get("second_score") for n, each in noted.items()}

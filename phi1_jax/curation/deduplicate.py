@@ -90,9 +90,10 @@ def _run(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
   own = storage.read_json(work / "tasks.json")["own"]
   parts = min(job.plan(), _PARTS)
   job.phase("read", _read, config, own, parts)
-  compared = job.phase("compare", _compare, config, tasks=parts)
+  compared = job.phase("compare", _compare, config, tasks=parts, unit="tasks")
   summary = _choose(work)
-  counts = job.phase("decide", _decide, tasks=own)
+  total = None if config.against else job.documents
+  counts = job.phase("decide", _decide, tasks=own, total=total)
   losses = _losses(counts)
   _check_loss(losses, config.maximum_loss, job.folder)
   figures = {**compared.of("figures"), **summary}

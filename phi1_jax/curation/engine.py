@@ -34,7 +34,7 @@ from phi1_jax.curation.document import Decision, Tally
 from phi1_jax.settings import PositiveInt, checked
 from phi1_jax.storage import AnyPath
 
-# Between two looks at which tasks are complete, for the bar; in a bucket.
+# Between two looks at what is done, for the bar; in a bucket.
 _LOOK_SECONDS, _REMOTE_SECONDS = 0.5, 20.0
 _TASK_BYTES, _MOST_TASKS = 4 << 20, 2000
 
@@ -52,6 +52,7 @@ class Task:
   folder: AnyPath  # the stage's
   rank: int  # which part
   tasks: int  # how many there are
+  count: Callable[[Iterable[Decision]], Iterator[Decision]] = iter  # for the bar
 
   @property
   def work(self) -> AnyPath:
@@ -65,11 +66,32 @@ class Task:
 
   def read(self) -> Iterator[Decision]:
     """Yield the decisions of the task's part of the inputs."""
-    return read.of_task(self.work / "plan", self.rank)
+    return self.count(read.of_task(self.work / "plan", self.rank))
 
   def write(self, decisions: Iterable[Decision]) -> Tally:
     """Write the task's files of the stage; return the counts."""
-    return folders.write(self.folder, decisions, self.rank, self.tasks)
+    return folders.write(self.folder, self.count(decisions), self.rank, self.tasks)
+
+
+class _Counter:
+  """Writes into a file, now and then, how many documents a task has read or written."""
+
+  def __init__(self, path: AnyPath):
+    self._path, self._most, self._next = path, 0, 0.0
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+  def __call__(self, decisions: Iterable[Decision]) -> Iterator[Decision]:
+    """Yield decisions; count each once it was used."""
+    for number, decision in enumerate(decisions, 1):
+      yield decision
+      self._most = max(self._most, number)
+      if time.monotonic() >= self._next:
+        self._write()
+    self._write()
+
+  def _write(self) -> None:
+    self._next = time.monotonic() + _LOOK_SECONDS
+    self._path.write_text(str(self._most))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +108,12 @@ class _Step:
       return
     # Syntax trees have no cycles; looking for some took a quarter of the time.
     gc.set_threshold(100_000, 50, 100)
+    task = Task(self.folder, rank, world_size)
+    if not storage.is_remote(self.place):
+      counter = _Counter(self.place / "progress" / task.name)
+      task = dataclasses.replace(task, count=counter)
     try:
-      tally = self.function(Task(self.folder, rank, world_size)) or Tally()
+      tally = self.function(task) or Tally()
     except Exception as error:
       try:
         pickle.loads(content := pickle.dumps(error))
@@ -105,6 +131,14 @@ class _Step:
     """Return the complete tasks."""
     names = storage.names(self.place / "tally")
     return {int(name[:-5]) for name in names if name.endswith(".json")}
+
+  def documents(self) -> int:
+    """Return how many documents the tasks have read or written."""
+    done = 0
+    for file in (self.place / "progress").glob("*"):
+      with contextlib.suppress(OSError, ValueError):  # it is being written
+        done += int(file.read_text())
+    return done
 
   def tally(self, tasks: int) -> Tally:
     """Return the sum of the counts of all tasks."""
@@ -243,12 +277,19 @@ class Job:
       read.save(self.work / "plan", read.cut(places, self.count))
     return storage.read_json(self.work / "plan" / "plan.json")["tasks"]
 
+  @property
+  def documents(self) -> int | None:
+    """Documents of `plan`, if their number is known before they are read."""
+    return storage.read_json(self.work / "plan" / "plan.json").get("documents")
+
   def phase(
     self,
     name: str,
     function: Callable[..., Tally | None],
     *arguments: Any,
     tasks: int | None = None,
+    total: int | None = None,
+    unit: Literal["documents", "tasks"] = "documents",
     one_process: bool = False,
   ) -> Tally:
     """Run a phase; return the sum of the counts of its tasks.
@@ -260,16 +301,22 @@ class Job:
       function: called with the arguments and a `Task`; is pickled.
       arguments: the first ones of the function.
       tasks: how many; None cuts the inputs, see `plan`.
+      total: documents, for the progress bar; None is not known.
+      unit: what the bar counts; in a bucket always tasks.
       one_process: run the tasks in this process, one after the other.
 
     Raises:
       InputError: a task refused its input.
       TaskError: a task failed in another way.
     """
-    tasks, place = self.plan() if tasks is None else tasks, self.work / name
+    place = self.work / name
+    if tasks is None:
+      tasks, total = self.plan(), self.documents
     folders.remove_tree(place / "errors")  # of a run that was killed
     step = _Step(self.folder, place, functools.partial(function, *arguments))
-    with self._watched(f"{self.folder.name}: {name}", step, tasks):
+    if unit == "tasks" or storage.is_remote(self.folder):
+      unit, total = "tasks", tasks
+    with self._watched(f"{self.folder.name}: {name}", step, total, unit):
       try:
         self._run(step, tasks, one_process)
       except Exception:
@@ -302,19 +349,23 @@ class Job:
     RayPipelineExecutor([step], tasks, workers, **options).run()
 
   @contextlib.contextmanager
-  def _watched(self, title: str, step: _Step, tasks: int) -> Iterator[None]:
-    """Show a progress bar of the tasks."""
+  def _watched(
+    self, title: str, step: _Step, total: int | None, unit: str
+  ) -> Iterator[None]:
+    """Show a progress bar of the documents or tasks that are done."""
     if self.bar is None:
       yield
       return
-    ended, remote = threading.Event(), storage.is_remote(self.folder)
-    pause = _REMOTE_SECONDS if remote else _LOOK_SECONDS
+    ended = threading.Event()
+    pause = _REMOTE_SECONDS if storage.is_remote(self.folder) else _LOOK_SECONDS
 
     def watch(make: Callable[..., Any]) -> None:
       seen, last = 0, False
-      with make(tasks, "tasks", title) as bar:
+      with make(total, unit, title) as bar:
         while not last:
-          last, now = ended.wait(pause), len(step.complete())
+          last = ended.wait(pause)
+          now = len(step.complete()) if unit == "tasks" else step.documents()
+          now = min(now, total or now)  # files without a document are not in the total
           bar.update(now - seen)
           seen = now
 

@@ -67,6 +67,7 @@ class Place:
   start: int = 0  # first byte of JSONL, first row group of parquet
   stop: int | None = None  # byte or row group after the last; None = to the end
   names: tuple[tuple[str, str], ...] = ()  # files below `path`, with their repositories
+  documents: int | None = None  # number of documents, None if unknown
 
 
 def places(wanted: str) -> list[Place]:
@@ -126,7 +127,9 @@ def save(folder: AnyPath, parts: Sequence[Sequence[Place]]) -> None:
   for rank, part in enumerate(parts):
     content = json.dumps([dataclasses.asdict(place) for place in part])
     storage.write_text(folder / f"{rank:05d}.json", content)
-  storage.write_json(folder / "plan.json", {"tasks": len(parts)})
+  counts = [place.documents for part in parts for place in part]
+  total = None if None in counts else sum(count or 0 for count in counts)
+  storage.write_json(folder / "plan.json", {"tasks": len(parts), "documents": total})
 
 
 def of_task(folder: AnyPath, rank: int) -> Iterator[Decision]:
@@ -186,7 +189,7 @@ def _in_groups(
   for start in range(0, len(files), _FILES):
     names = tuple(files[start : start + _FILES])
     size = sum(storage.stat(root / name)[0] for name, _ in names)
-    yield Place(kind, path, source, size, names=names)
+    yield Place(kind, path, source, size, names=names, documents=len(names))
 
 
 def _embedded_places() -> Iterator[Place]:
@@ -225,8 +228,8 @@ def _of_file(file: AnyPath) -> list[Place]:
     metadata, source = _table(file).metadata, name.removesuffix(".parquet")
     groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
     return [
-      Place("parquet", path, source, group.total_byte_size, n, n + 1)
-      for n, group in enumerate(groups)
+      Place("parquet", path, source, g.total_byte_size, n, n + 1, documents=g.num_rows)
+      for n, g in enumerate(groups)
     ]
   folder = file.parent
   if name.endswith(".arrow"):

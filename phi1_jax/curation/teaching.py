@@ -155,8 +155,9 @@ def _run(
     tasks = 1 if llm else job.tasks or -(-subject.number // _TASK)
     job.work.mkdir(parents=True, exist_ok=True)
     storage.write_json(noted, {"tasks": min(tasks, subject.number)})
-  tasks, one = storage.read_json(noted)["tasks"], llm is not None
-  counts = job.phase("write", _write, subject, llm, tasks=tasks, one_process=one)
+  sizes = {"tasks": storage.read_json(noted)["tasks"], "total": subject.number}
+  one = llm is not None
+  counts = job.phase("write", _write, subject, llm, **sizes, one_process=one)
   model = f"grammar teacher, version {teacher.VERSION} (no LLM)"
   facts: dict[str, Any] = llm.facts() if llm else {"models": [model]}
   facts["judged"] = storage.read_json(job.work / _SANDBOX)

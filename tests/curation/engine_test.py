@@ -150,9 +150,9 @@ def write(place, task):
   return task.write([Keep(samples.document(f"text {task.rank}"))])
 
 
-def run(place, tasks, **settings):
+def run(place, tasks, shown=None, **settings):
   job = Job(None, place / "out", **settings)
-  return job.phase("phase", write, place, tasks=tasks)
+  return job.phase("phase", write, place, tasks=tasks, **shown or {})
 
 
 def fail(error, task):
@@ -181,7 +181,8 @@ def test_complete_tasks_are_not_repeated(tmp_path, told, says, workers):
   assert workers == 2 or seen == ["0", "1", "2", "3", "3"]
 
 
-def test_progress_adds_up(tmp_path):
+@pytest.mark.parametrize("unit", ["documents", "tasks"])
+def test_progress_adds_up(tmp_path, unit):
   seen = []
 
   @contextlib.contextmanager
@@ -189,8 +190,8 @@ def test_progress_adds_up(tmp_path):
     seen.append(arguments)
     yield types.SimpleNamespace(update=seen.append)
 
-  run(tmp_path, 5, workers=1, bar=bar)
-  assert seen[0] == (5, "tasks", "out: phase")
+  run(tmp_path, 5, {"total": 5, "unit": unit}, workers=1, bar=bar)
+  assert seen[0] == (5, unit, "out: phase")
   assert sum(seen[1:]) == 5
 
 
