@@ -47,8 +47,6 @@ def _parser() -> command.Parser:
 def _train(arguments: argparse.Namespace) -> int:
   """Train on this host; every host does the same. Return the exit code."""
   # JAX takes a second to load, which flags that are wrong need not wait for.
-  import jax
-
   from phi1_jax.parallel import hosts
   from phi1_jax.training import hooks, loop, memory, preflight, setup
   from phi1_jax.training import store as stores
@@ -78,8 +76,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
   with StopSignal() as stop, workdirs.opened(run, stop) as run:
     workdirs.use_compilation_cache(run)
-    if port := config.runtime.profiler_port:
-      jax.profiler.start_server(port)
+    hooks.serve_profiles(run)
     with hosts.shared_errors("looking for checkpoints"):
       preflight.check_start(run)
       done = workdirs.is_summed_up(run)

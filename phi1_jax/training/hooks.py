@@ -159,6 +159,13 @@ def named(found: Mapping[str, MakeHook], setup: Setup, store: TokenStore) -> lis
   return hooks
 
 
+def serve_profiles(setup: Setup) -> None:
+  """Start the profiler's server on `Runtime.profiler_port`, if that is set."""
+  if port := setup.config.runtime.profiler_port:
+    jax.profiler.start_server(port)
+    log.info("profiles: connect to port %d of this host", port)
+
+
 def profile(setup: Setup) -> Hook:
   """Return the hook that profiles the steps of `Runtime.profile_at`."""
   runtime, folder = setup.config.runtime, setup.local / "profile"

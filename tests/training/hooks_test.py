@@ -1,4 +1,5 @@
 import re
+import socket
 import types
 
 import jax
@@ -31,6 +32,15 @@ def test_a_profile_opens_and_names_the_parts_of_the_model(tiny, run, caplog):
   parts = ["optimizer/", *(f"layers/{block}" for block in blocks)]
   for part in [*parts, "embedding/", "final_norm/"]:
     assert re.search(rb"/" + part.encode(), names), part
+
+
+def test_a_profiler_server(tiny):
+  """It listens on the port while the process lives."""
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    port = free.getsockname()[1]
+  hooks.serve_profiles(tiny(runtime={"profiler_port": port}))
+  socket.create_connection(("localhost", port), timeout=10).close()
 
 
 STATE = types.SimpleNamespace(params={})
