@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from evals import workdir
-from evals.task_sets import ids_by_name
+from evals.task_sets import ids_by_name, one_id
 from phi1_jax import InputError, storage
 from phi1_jax.problems import files
 from phi1_jax.problems.problem import Problem
@@ -63,7 +63,8 @@ def read(
     text.
 
   Raises:
-    InputError: none of the forms above, or a problem without a completion.
+    InputError: none of the forms above, an id of several problems, or a problem without
+      a completion.
   """
   wanted, rows, others = {problem.id for problem in problems}, [], set()
   for place, row, name in _identified(file, problems, task_set or problems):
@@ -101,7 +102,12 @@ def _identified(
     task = row.get("task_id")
     if isinstance(task, bool) or not isinstance(task, str | int):
       raise InputError(f"{file}, {place}: got task_id {task!r:.60}, expected an id")
-    yield place, row, known.get(str(task))
+    ids = known.get(str(task))
+    yield (
+      place,
+      row,
+      one_id(f"{file}, {place}: task_id", str(task), ids) if ids else None,
+    )
 
 
 def _checked(place: str, row: dict[str, Any]) -> dict[str, Any]:

@@ -16,16 +16,14 @@ definition that does something is kept.
 """
 
 import ast
-import builtins
 import dataclasses
 import itertools
 import re
-import symtable
 import textwrap
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
+from evals.names import BUILTINS, Names, names
 from phi1_jax.problems.problem import parse
 
 # Strings (an open one ends with its line), comments, brackets: all that decides
@@ -48,18 +46,9 @@ _END = re.compile(r"</s>|<\|(endoftext|im_end|eot_id|end)\|>")
 _CONTINUES = re.compile(r"(else|elif|except|finally)\b|[)\]}#]|\s|$")
 # Words that begin a statement even where a bracket was left open by mistake.
 _BEGINS = re.compile(r"(def|class|import|from|async|if|for|while|try|with)\b|@")
-_REPAIRS = 4  # how often a block that does not parse is cut at the line to blame
-_ENDS = 64  # places that are tried as the end of an answer's code
-_UNPARSED = (SyntaxError, ValueError, RecursionError, MemoryError)
-
-# Builtins that change what they are given; all others leave it as it was.
-_CHANGING = {"delattr", "eval", "exec", "filter", "list", "map", "next", "setattr"}
-_BUILTINS = frozenset(dir(builtins)) | {"__name__", "__file__"}
-# Calls that set up the interpreter rather than anything that has a name.
-_SETTINGS = {"getcontext", "setcontext", "setrecursionlimit", "stack_size"}
-_SETTINGS |= {"set_int_max_str_digits", "setlocale"}
-_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-_IMPORTS = (ast.Import, ast.ImportFrom)
+# How often a block that does not parse is cut at the line that is to blame.
+_REPAIRS = 4
+_NO_NAMES = Names()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,25 +63,13 @@ class Extraction:
 
 @dataclasses.dataclass
 class _Block:
-  """A top-level block, and its names: those of the module, not of functions.
-
-  An action is a name that is perhaps changed (the argument of a call, the owner of a
-  method), or "name()", a call of it.
-  """
-
   source: str
-  statement: ast.stmt | None = None  # the first
-  cut: str = ""  # the end that is not Python
-  reason: str = ""  # why it is left out in any case
+  tree: ast.Module | None = None
+  cut: str = ""
+  reason: str = ""
+  names: Names = _NO_NAMES
   begun: bool = False  # by the prompt, and the answer adds nothing to it
   answers: bool = False  # has code of the answer
-  binds: set[str] = dataclasses.field(default_factory=set)
-  reads: set[str] = dataclasses.field(default_factory=set)  # in definitions too
-  changes: set[str] = dataclasses.field(default_factory=set)  # by `a.b =` or `a.b()`
-  actions: set[str] = dataclasses.field(default_factory=set)  # when it is executed
-  # when what it defines is called; None if it is not a definition
-  of_calls: set[str] | None = None
-  sets_up: bool = False  # whether it sets up the interpreter
 
 
 def extract(
@@ -102,11 +79,11 @@ def extract(
   border: int = 0,
   chat: bool = False,
 ) -> Extraction:
-  """Keep what `entry_point`, the function that the tests call, needs of a program.
+  """Keep what `entry_point` needs.
 
   Args:
     program: what stands before the completion, and the completion.
-    entry_point: its name.
+    entry_point: the function that the tests call.
     also: other names that the tests use, kept where they are defined.
     border: where the completion begins.
     chat: whether the completion is a chat answer.
@@ -142,8 +119,11 @@ def futures_first(code: str) -> str:
 
   Elsewhere they are not Python, as where the prompt's stub stands before them.
   """
-  tree = _parsed(code) if "__future__" in code else None
-  if tree is None:
+  if "__future__" not in code:
+    return code
+  try:
+    tree = parse(code)
+  except (SyntaxError, ValueError, RecursionError, MemoryError):
     return code
   lines, first = [line + "\n" for line in code.split("\n")], []
   for node in tree.body:
@@ -154,33 +134,17 @@ def futures_first(code: str) -> str:
   return "".join(first + lines)[:-1]
 
 
-def code_block(answer: str, entry_point: str) -> str:
-  """Return the code block of a chat answer that defines a function.
-
-  Of several it is the last that does something. Without such a block it is the first
-  block, and without any the whole answer.
-  """
-  blocks = [block for _, block in _fenced(answer, entry_point)]
-  defines = _definition(entry_point)
-  found = [block for block in blocks if defines.search(block)]
-  return _choose(found, entry_point, True) if found else (blocks or [answer])[0]
-
-
-def _parsed(source: str) -> ast.Module | None:
-  try:
-    return parse(source)
-  except _UNPARSED:
-    return None
-
-
 def _beginning(source: str) -> str:
   return source.strip().splitlines()[0].strip()[:80]
 
 
 def _defines(program: str, entry_point: str) -> bool:
   """Return whether it is a program that defines the entry point, without prose."""
-  body = getattr(_parsed(program), "body", ())
-  return any(getattr(node, "name", None) == entry_point for node in body)
+  try:
+    tree = parse(program)
+  except (SyntaxError, ValueError, RecursionError, MemoryError):
+    return False
+  return any(getattr(node, "name", None) == entry_point for node in tree.body)
 
 
 def _plain(program: str, entry_point: str, border: int, chat: bool):
@@ -190,9 +154,9 @@ def _plain(program: str, entry_point: str, border: int, chat: bool):
     The pieces of code, where in the first the answer begins, and what was cut off.
   """
   prompt, answer = program[:border], program[border:]
-  found = _THOUGHTS.match(answer)
-  thoughts = found.group() if found else ""
-  answer = answer[len(thoughts) :]
+  thoughts = _THOUGHTS.match(answer)
+  assert thoughts  # possibly an empty one
+  answer = answer[thoughts.end() :]
   if re.match(r" +(def|class|import|from|@) *\w", answer) and not prompt.strip():
     answer = textwrap.dedent(answer)
   pieces = _unfence(prompt, answer, entry_point, chat)
@@ -202,7 +166,7 @@ def _plain(program: str, entry_point: str, border: int, chat: bool):
     del pieces[1:]
   elif len(pieces) > 1:
     pieces[-1], rest = _ended(pieces[-1], entry_point, 0)
-  cut = [(thoughts, "a thought"), (rest, "after the end")]
+  cut = [(thoughts.group(), "a thought"), (rest, "after the end")]
   dropped = [f"{_beginning(text)}: {why}" for text, why in cut if text.strip()]
   return pieces, border, dropped
 
@@ -212,81 +176,127 @@ def _definition(entry_point: str) -> re.Pattern:
 
 
 def _ended(code: str, entry_point: str, border: int) -> tuple[str, str]:
-  """Split code at the first end token that leaves a program which is Python.
+  """Split code at the first end token behind the answer's first line of code.
 
-  So tokens in strings end nothing, nor do those in comments.
+  Tokens in strings and in comments end nothing.
   """
-  defines = _definition(entry_point)
-  begin = defines.search(code, border)
+  begin = _definition(entry_point).search(code, border)
   if border and not begin:  # but indented, it goes on with the prompt
-    begin = re.compile(r"\s*(?<!\n)\S").match(code, border) and defines.search(code)
+    begin = re.compile(r"\s*(?<!\n)\S").match(code, border)
   if begin:
-    tokens = _END.finditer(code, max(border, begin.start()))
-    for token in itertools.islice(tokens, _ENDS):
-      line = code[code.rfind("\n", 0, token.start()) + 1 : token.start()]
-      if "#" not in line and _parsed(code[begin.start() : token.start()]):
-        return code[: token.start()], code[token.start() :]
+    for start, end in _between_strings(code, border, set()):
+      found = _END.search(code, max(start, begin.start()), end)
+      if found:
+        return code[: found.start()], code[found.start() :]
   return code, ""
 
 
-def _fenced(answer: str, entry_point: str) -> list[tuple[int, str]]:
-  """Return the texts behind fences, each with the place of its fence.
+def _between_strings(code: str, place: int, never: set) -> Iterator[tuple[int, int]]:
+  """Yield spans from `place` on, none longer than a line, in no string or comment.
 
-  A text ends where it is a program that defines the entry point, since strings may
-  hold fences; other texts end at the next fence.
+  Quotes that never close begin no string; `never` keeps them, for linear time.
   """
-  found, place, tries = [], 0, _ENDS
+  start = place
+  while match := _TOKEN.search(code, place):
+    place = match.end()
+    if match.lastgroup in ("triple", "string", "comment", "newline"):
+      yield start, match.start()
+      end = 0 if match.group() in never else _end_of(code, match)
+      if not end:
+        never.add(match.group())
+      start = place = end or place
+  yield start, len(code)
+
+
+def _end_of(code: str, token: re.Match) -> int:
+  """Return the end of a token, with the text in triple quotes; 0 if it never ends."""
+  if token.lastgroup != "triple":
+    return token.end()
+  end = code.find(token.group(), token.end())
+  while end > 0 and _escaped(code, end):
+    end = code.find(token.group(), end + 1)
+  return end + 3 if end > 0 else 0
+
+
+def _fences(answer: str) -> list[re.Match]:
+  """Return lines that open and close fences; strings of code hold no fences."""
+  found, place, never = [], 0, set()
   while opening := _FENCE.search(answer, place):
-    start = min(opening.end() + 1, len(answer))
-    closings = (match.span() for match in _ANY_FENCE.finditer(answer, start))
-    ends = itertools.chain(closings, [(len(answer), len(answer))])
-    first, whole = next(ends), None
-    for end in itertools.islice(itertools.chain([first], ends), tries):
-      tries -= 1
-      if _defines(_dedented(answer[start : end[0]]), entry_point):
-        whole = end
-        break
-    end, place = whole or first
-    found.append((opening.start(), answer[start:end]))
+    found.append(opening)
+    spans = _between_strings(answer, opening.end(), never)
+    closing = next(filter(None, (_ANY_FENCE.search(answer, *s) for s in spans)), None)
+    if not closing:
+      break
+    found.append(closing)
+    place = closing.end()
   return found
 
 
-def _dedented(text: str) -> str:
-  indented = text.lstrip("\n")[:1] in (" ", "\t")
-  return textwrap.dedent(text) if indented else text
-
-
 def _unfence(prompt: str, answer: str, entry_point: str, chat: bool) -> list[str]:
-  """Take markdown off: the fenced block with the entry point, or text up to a fence."""
-  fenced = _fenced(answer, entry_point)
-  texts, defines = [_dedented(text) for _, text in fenced], _definition(entry_point)
-  if found := [text for text in texts if defines.search(text)]:
-    # What comes before is the prompt, whose imports and helpers the code may use.
-    chosen = _choose(found, entry_point, chat)
-    others = itertools.takewhile(lambda text: text is not chosen, texts)
-    before = prompt + answer[: fenced[0][0]]
-    helpers = [text.rstrip() + "\n\n" for text in others if text not in found]
-    return [before.rstrip() + "\n\n", *helpers, chosen]
-  if fenced and prompt.strip():
-    ahead, (_, body) = answer[: fenced[0][0]], fenced[0]
-    if body[:1] in (" ", "\t") and not re.search(r"^[ \t]+\S", ahead, re.MULTILINE):
-      return [prompt + body]  # the fence has the body alone
-  for fence in itertools.islice(_ANY_FENCE.finditer(answer), _ENDS):
-    if _defines(code := prompt + answer[: fence.start()], entry_point):
-      return [code]
-  return [prompt + answer]
+  """Take markdown off: the fenced block with the entry point, or text up to a fence.
+
+  Of several see `_choose`. Where no fenced block has it, strings in
+  prose count too, unless that leaves nothing: then a quote was prose.
+  """
+  every = list(_ANY_FENCE.finditer(answer))
+  spans = _between_strings(answer, 0, set())
+  outside = [fence for span in spans for fence in _ANY_FENCE.finditer(answer, *span)]
+  defines = _definition(entry_point)
+  for fences in (_fences(answer), outside, every):
+    parts = _between(answer, fences)
+    found = [part for part in parts[::2] if defines.search(part)]
+    if found:
+      break
+  else:
+    ahead = answer[: outside[0].start()] if outside else answer
+    if outside and not re.search(r"^[ \t]+\S", ahead, re.MULTILINE):
+      end = outside[1].start() if len(outside) > 1 else len(answer)
+      body = answer[outside[0].end() + 1 : end]
+      if body[:1] in (" ", "\t") and prompt.strip():  # the fence has the body alone
+        return [prompt + body]
+    return [prompt + ahead]
+  # What comes before is the prompt, whose imports and helpers the fenced code may use.
+  chosen = _choose(found, entry_point, chat)
+  others = itertools.takewhile(lambda part: part is not chosen, parts[::2])
+  before = prompt + answer[: fences[0].start()]
+  helpers = [part.rstrip() + "\n\n" for part in others if part not in found]
+  return [before.rstrip() + "\n\n", *helpers, chosen]
 
 
 def _choose(parts: list[str], entry_point: str, chat: bool) -> str:
   """Return the first part that does something, of a chat answer the last."""
-
-  def does(part: str) -> bool:
-    entry = _entry([_read(source) for source in _split(part)], entry_point)
-    statement = entry and entry.statement
-    return bool(statement) and not _is_stub(statement)
-
   ordered = parts[::-1] if chat else parts
-  return next(filter(does, ordered), ordered[0])
+  return next((p for p in ordered if not _only_begun(p, entry_point)), ordered[0])
+
+
+def code_block(answer: str, entry_point: str) -> str:
+  """Return the code block of a chat answer that defines a function.
+
+  Of several it is the last that does something. Without such a block it is the first
+  block, and without any the whole answer.
+  """
+  blocks = _between(answer, _fences(answer))[::2]
+  defines = _definition(entry_point)
+  found = [block for block in blocks if defines.search(block)]
+  if found:
+    return _choose(found, entry_point, chat=True)
+  return blocks[0] if blocks else answer
+
+
+def _between(answer: str, fences: list[re.Match]) -> list[str]:
+  """Return the text behind each fence, up to the next; indented text is dedented."""
+  ends = [fence.start() for fence in fences[1:]] + [len(answer)]
+  parts = [answer[f.end() + 1 : end] for f, end in zip(fences, ends, strict=False)]
+  return [
+    textwrap.dedent(part) if part.lstrip("\n")[:1] in (" ", "\t") else part
+    for part in parts
+  ]
+
+
+def _only_begun(part: str, entry_point: str) -> bool:
+  """Return whether a block has the entry point as a stub, or in a string."""
+  entry = _entry([_read(source) for source in _split(part)], entry_point)
+  return not (entry and entry.tree) or _is_stub(entry.tree.body[0])
 
 
 def _split(program: str) -> list[str]:
@@ -297,7 +307,7 @@ def _split(program: str) -> list[str]:
     place = match.end()
     kind = match.lastgroup
     if kind == "triple":
-      place = _end_of_string(program, match)
+      place = _end_of(program, match) or len(program)
     elif kind == "open":
       depth += 1
     elif kind == "close":
@@ -317,15 +327,15 @@ def _split(program: str) -> list[str]:
   return blocks
 
 
-def _end_of_string(text: str, quotes: re.Match) -> int:
-  """Return the end of a string in triple quotes; that of the text if it never ends."""
-  closing = re.compile(rf"(?:[^\\]|\\[\s\S])*?{quotes.group()}")
-  found = closing.match(text, quotes.end())
-  return found.end() if found else len(text)
+def _escaped(text: str, place: int) -> bool:
+  backslashes = 0
+  while place > backslashes and text[place - backslashes - 1] == "\\":
+    backslashes += 1
+  return backslashes % 2 == 1
 
 
 def _read(source: str) -> _Block:
-  """Parse a block, cut off an end that is not Python, and find its names."""
+  """Parse a block; cut off an end that is not Python."""
   whole = source
   for _ in range(_REPAIRS + 1):
     try:
@@ -334,111 +344,24 @@ def _read(source: str) -> _Block:
       lines = source.splitlines(keepends=True)
       # A statement that is never finished is reported where it begins.
       source = "".join(lines[: min((error.lineno or 1), len(lines)) - 1])
-    except _UNPARSED:  # NUL bytes, absurd nesting
+    except (ValueError, RecursionError, MemoryError):  # NUL bytes, absurd nesting
       break
     else:
-      block = _Block(source, next(iter(tree.body), None), whole[len(source) :])
-      _find_names(block, tree)
-      return block
+      return _described(_Block(source, tree, cut=whole[len(source) :]))
   return _Block("", cut=whole)
 
 
-def _find_names(block: _Block, tree: ast.Module) -> None:
-  block.binds, block.reads, assigned = _scopes(block.source, tree)
-  first = block.statement
-  if isinstance(first, _DEFINITIONS):
-    own = [n for n in ast.iter_child_nodes(first) if not isinstance(n, ast.stmt)]
-    block.changes, block.actions = _done(n for part in own for n in ast.walk(part))
-    for called in (*first.decorator_list, *getattr(first, "bases", ())):
-      name = isinstance(called, ast.Name) and f"{called.id}()"
-      block.actions.add(name or _base(called) or "")
-    # What its body does happens when it is called.
-    stores, actions = _done(n for part in first.body for n in ast.walk(part))
-    actions = {a for a in actions if a.removesuffix("()") in block.reads}
-    block.of_calls = assigned | (stores & block.reads) | actions
-    return
-  nodes = list(_executed(tree))
-  block.changes, block.actions = _done(nodes)
-  block.sets_up = any(isinstance(n, ast.Call) and _sets_up(n) for n in nodes)
-  stars = (n for n in nodes if isinstance(n, ast.ImportFrom))
-  block.binds |= {"*"} if any(n.names[0].name == "*" for n in stars) else set()
+def _described(block: _Block) -> _Block:
+  """Add its names, or the reason not to look at them."""
+  assert block.tree is not None
+  block.names = found = names(block.source, block.tree)
+  first = block.tree.body[0] if block.tree.body else None
   test = ast.walk(first.test) if isinstance(first, ast.If) else ()
   if any(isinstance(node, ast.Name) and node.id == "__name__" for node in test):
-    block.reason = "main block"
-  elif "input()" in block.actions:
-    block.reason = "asks for input"
-  if block.reason:
-    block.binds = block.actions = set()
-
-
-def _scopes(source: str, tree: ast.Module) -> tuple[set[str], set[str], set[str]]:
-  """Return the module's names that are bound, read, and assigned in functions."""
-  try:
-    with warnings.catch_warnings():
-      warnings.simplefilter("ignore")  # see problems.problem.parse
-      top = symtable.symtable(source, "block", "exec")
-  except _UNPARSED:  # parses, but does not compile, as `return` outside of a function
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
-    reads = {node.id for node in found if isinstance(node.ctx, ast.Load)}
-    return {node.id for node in found} - reads, reads, set()
-  symbols = top.get_symbols()
-  binds = {s.get_name() for s in symbols if s.is_assigned() or s.is_imported()}
-  reads = {s.get_name() for s in symbols if s.is_referenced()}
-  assigned, waiting = set(), list(top.get_children())
-  while waiting:
-    table = waiting.pop()
-    waiting += table.get_children()
-    symbols = [symbol for symbol in table.get_symbols() if symbol.is_global()]
-    reads |= {s.get_name() for s in symbols if s.is_referenced()}
-    assigned |= {s.get_name() for s in symbols if s.is_assigned()}
-  return binds, reads, assigned
-
-
-def _executed(tree: ast.AST) -> Iterator[ast.AST]:
-  """Yield nodes, but not those of asserts, of prints and in definitions."""
-  waiting = [tree]
-  while waiting:
-    node = waiting.pop()
-    called = getattr(getattr(node, "value", None), "func", None)
-    prints = isinstance(node, ast.Expr) and getattr(called, "id", "") == "print"
-    if not prints and not isinstance(node, (*_DEFINITIONS, ast.Assert)):
-      yield node
-      waiting.extend(ast.iter_child_nodes(node))
-
-
-def _done(nodes: Iterable[ast.AST]) -> tuple[set[str], set[str]]:
-  """Return names that are changed in place, and actions; see `_Block`."""
-  changes, actions = set(), set()
-  for node in nodes:
-    if isinstance(node, ast.Attribute | ast.Subscript):
-      # Only of the last link, or a long chain would take quadratic time.
-      if not isinstance(node.ctx, ast.Load):
-        changes.add(_base(node))
-    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-      changes.add(_base(node.value.func))
-    elif isinstance(node, ast.Call):
-      actions.add(_base(node.func))
-      if isinstance(node.func, ast.Name):
-        actions.add(f"{node.func.id}()")
-        if node.func.id in _BUILTINS - _CHANGING:
-          continue
-      for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
-        actions.add(argument.id if isinstance(argument, ast.Name) else _base(argument))
-  return changes - {None}, actions - {None}
-
-
-def _base(node: ast.AST) -> str | None:
-  """Return the name that `a.b[c].d` begins with; None if it is the whole or none."""
-  inside = False
-  while isinstance(node, ast.Attribute | ast.Subscript):
-    node, inside = node.value, True
-  return node.id if inside and isinstance(node, ast.Name) else None
-
-
-def _sets_up(call: ast.Call) -> bool:
-  name = getattr(call.func, "attr", getattr(call.func, "id", ""))
-  seeds = name == "seed" and _base(call.func) in (None, "random")
-  return seeds or name in _SETTINGS
+    block.reason, block.names = "main block", Names(reads=found.reads)
+  elif found.of_calls is None and "input()" in found.actions:
+    block.reason, block.names = "asks for input", Names(reads=found.reads)
+  return block
 
 
 def _entry(blocks: list[_Block], name: str, chat: bool = False) -> _Block | None:
@@ -446,19 +369,20 @@ def _entry(blocks: list[_Block], name: str, chat: bool = False) -> _Block | None
 
   Of a chat answer it is the last that is whole, as in Python.
   """
-  found = [block for block in blocks if name in block.binds]
-  does = [b for b in found if not b.begun and not _is_stub(b.statement)]
+  found = [block for block in blocks if name in block.names.binds]
+  does = [b for b in found if not b.begun and not (b.tree and _is_stub(b.tree.body[0]))]
   if chat and does:
     definitions = [block for block in does if not _wraps(block, name)] or does
     return max(reversed(definitions), key=lambda block: not block.cut.strip())
   return (does or found or [None])[0]
 
 
-def _is_stub(node: ast.stmt | None) -> bool:
+def _is_stub(node: ast.stmt) -> bool:
   def does_nothing(statement: ast.stmt) -> bool:
     if isinstance(statement, ast.Raise):
-      raised = getattr(statement.exc, "func", statement.exc)
-      return getattr(raised, "id", "") == "NotImplementedError"
+      raised = statement.exc
+      raised = raised.func if isinstance(raised, ast.Call) else raised
+      return isinstance(raised, ast.Name) and raised.id == "NotImplementedError"
     value = statement.value if isinstance(statement, ast.Expr) else None
     return isinstance(statement, ast.Pass) or isinstance(value, ast.Constant)
 
@@ -466,30 +390,55 @@ def _is_stub(node: ast.stmt | None) -> bool:
   return isinstance(node, functions) and all(map(does_nothing, node.body))
 
 
-def _wraps(block: _Block, name: str) -> bool:
-  """Return whether it is `name = wrap(name)`."""
-  value = block.statement.value if isinstance(block.statement, ast.Assign) else None
-  return isinstance(value, ast.Call) and name in block.reads
-
-
 def _settle(blocks: list[_Block], entry: _Block, name: str) -> None:
   """Decide about the other blocks that bind the entry point's name.
 
-  `f = wrap(f)`, `setattr(f, ...)` and `@f.register` after the entry point, before
-  another definition, change it.
+  `f = wrap(f)` after the entry point, before another definition, changes it.
   """
   goes_on = False
   for block in blocks:
-    adds = block.of_calls is not None or "setattr()" in block.actions
     if block is entry:
       goes_on = True
-    elif goes_on and name in block.actions and adds:
-      block.changes |= {name}
-    elif name in block.binds:
+    elif goes_on and _adds_to(block, name):
+      found = block.names
+      block.names = dataclasses.replace(found, changes=found.changes | {name})
+    elif name in block.names.binds:
       if goes_on and _wraps(block, name):
-        block.binds, block.changes = block.binds - {name}, block.changes | {name}
+        found = block.names
+        block.names = dataclasses.replace(
+          found, binds=found.binds - {name}, changes=found.changes | {name}
+        )
       else:
         block.reason, goes_on = f"another {name}", False
+
+
+def _first(block: _Block) -> ast.stmt | None:
+  return block.tree.body[0] if block.tree and block.tree.body else None
+
+
+def _wraps(block: _Block, name: str) -> bool:
+  statement = _first(block)
+  return (
+    isinstance(statement, ast.Assign)
+    and isinstance(statement.value, ast.Call)
+    and name in block.names.reads
+  )
+
+
+def _adds_to(block: _Block, name: str) -> bool:
+  """Return whether it is `setattr(name, ...)`, or decorated as `@name.register`."""
+  statement = _first(block)
+  if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+    called, given = statement.value.func, statement.value.args[:1]
+    target = given[0] if given else None
+    changes = isinstance(called, ast.Name) and called.id in ("setattr", "delattr")
+    return changes and isinstance(target, ast.Name) and target.id == name
+  for node in getattr(statement, "decorator_list", ()):
+    node = node.func if isinstance(node, ast.Call) else node
+    owner = node.value if isinstance(node, ast.Attribute) else None
+    if isinstance(owner, ast.Name) and owner.id == name:
+      return True
+  return False
 
 
 def _reached(
@@ -500,36 +449,55 @@ def _reached(
   A name or an action leads to the blocks that bind it or do it, and to the calls of
   functions that do it. Each is followed once, so the time is linear.
   """
-  live = {i: block for i, block in enumerate(blocks) if not block.reason}
-  bound = _BUILTINS.union(*(block.binds for block in live.values()), [entry_point])
-  imports = (b for b in live.values() if isinstance(b.statement, _IMPORTS))
-  imported = set().union(*(block.binds for block in imports))
+  live = {i: b.names for i, b in enumerate(blocks) if not b.reason}
+  bound = BUILTINS.union(*(found.binds for found in live.values()), [entry_point])
+  imported = {
+    name
+    for i, found in live.items()
+    for name in found.binds
+    if isinstance(_first(blocks[i]), ast.Import | ast.ImportFrom)
+  }
+  kept: set[int] = set()
+  waiting: list[str] = []
+
+  def keep(index: int) -> None:
+    if index not in kept:
+      kept.add(index)
+      waiting.extend(blocks[index].names.reads)
+
+  def keep_if_sound(index: int) -> None:
+    """Keep a block that neither tries the entry point out nor must fail."""
+    found = blocks[index].names
+    sound = found.of_calls is not None or "*" in bound or found.reads <= bound
+    if sound and entry_point not in found.reads:
+      keep(index)
+
   needed, doing = defaultdict(list), defaultdict(list)  # name or action -> indices
   callers: dict[str, set[str]] = defaultdict(set)  # -> calls of functions that do it
-  for index, block in live.items():
-    for name in block.binds | block.changes:
+  for index, found in live.items():
+    for name in found.binds | found.changes:
       needed[name].append(index)
-    # Not what must fail, or tries the entry point out; that may do whatever it likes.
-    tries_out = entry_point in block.reads
-    sound = block.of_calls is not None or "*" in bound or block.reads <= bound
-    for action in block.actions - imported if sound and not tries_out else ():
+    for action in found.actions - imported:
       doing[action].append(index)
-    if not {entry_point, "input"} & (block.reads | block.binds):
-      for action in (block.of_calls or set()) - imported:
-        callers[action].update(f"{name}()" for name in block.binds)
-    if block.sets_up and sound and not tries_out:
-      needed["*"].append(index)
+    # The entry point, and what tries it out, may change whatever it likes.
+    if not {entry_point, "input"} & (found.reads | found.binds):
+      for action in (found.of_calls or frozenset()) - imported:
+        callers[action].update(f"{name}()" for name in found.binds)
+  for index, block in enumerate(blocks):
+    # Future imports change how everything after them is read.
     if block is entry or block.source.startswith("from __future__"):
-      needed["*"].append(index)  # future imports change how all is read
-  kept: set[int] = set()
+      keep(index)
+    elif block.names.sets_up and not block.reason:
+      keep_if_sound(index)
+  waiting += ["*", entry_point, *also]  # star imports bind what nobody knows
   followed: set[str] = set()
-  waiting = ["*", entry_point, *also]  # star imports bind what nobody knows
   while waiting:
     name = waiting.pop()
     if name not in followed:
       followed.add(name)
-      for index in {*needed[name], *doing[name]} - kept:
-        kept.add(index)
-        waiting.extend(live[index].reads)
+      for index in needed[name]:
+        keep(index)
+      for index in doing[name]:
+        keep_if_sound(index)
       waiting += callers[name]
   return kept

@@ -141,15 +141,25 @@ def custom(file: AnyPath) -> dict[str, Any]:
   }
 
 
-def ids_by_name(problems: Sequence[Problem]) -> dict[str, str]:
-  """Return the id that a name means: a whole id, or what stands after its last slash.
+def ids_by_name(problems: Sequence[Problem]) -> dict[str, list[str]]:
+  """Return the ids that a name may mean: a whole id, or the part after its last slash.
 
-  The latter only where it is that of one problem.
+  A whole id means itself alone.
   """
-  short = [problem.id.rpartition("/")[2] for problem in problems]
-  pairs = zip(short, problems, strict=True)
-  found = {name: problem.id for name, problem in pairs if short.count(name) == 1}
-  return found | {problem.id: problem.id for problem in problems}
+  found: dict[str, list[str]] = {}
+  for problem in problems:
+    found.setdefault(problem.id.rpartition("/")[2], []).append(problem.id)
+  return found | {problem.id: [problem.id] for problem in problems}
+
+
+def one_id(setting: str, name: str, ids: Sequence[str]) -> str:
+  """Return the id that a name means; an InputError if it may mean several."""
+  if len(ids) > 1:
+    raise InputError(
+      f"{setting}: got {name!r}, which may be any of {', '.join(ids[:3])}; expected "
+      "the whole id"
+    )
+  return ids[0]
 
 
 def subset(problems: Sequence[Problem], task_set: str, given: str) -> dict[str, Any]:
@@ -173,7 +183,7 @@ def subset(problems: Sequence[Problem], task_set: str, given: str) -> dict[str, 
       f"--subset: got {(unknown or [given])[0]!r}, expected ids of {task_set} such as "
       f"{problems[0].id!r}, with commas, or a file of them"
     )
-  chosen = {known[name] for name in names}
+  chosen = {one_id("--subset", name, known[name]) for name in names}
   ids = [p.id for p in problems if p.id in chosen]
   shown = ", ".join(ids) if len(ids) < 4 else f"ids {settings_file.digest(ids)[:8]}"
   name = f"{task_set}[{len(ids)} of {len(problems)}: {shown}]"

@@ -100,6 +100,10 @@ def test_a_store_of_another_tokenizer_or_without_one(run, words_store):
 def test_a_work_directory_that_is_a_file_or_in_use(run):
   assert "--workdir: cannot write to run.gin" in complaint("--workdir=run.gin")
   assert "run.gin/a" in complaint("--workdir=run.gin/a")
+  for name in ("checkpoints", "tensorboard"):  # before it trains for hours
+    (run / name / "a").mkdir(parents=True)
+    (run / name / "a" / name).write_text("a file")
+    assert f"cannot make the folder {name}/a/{name}" in complaint(f"--workdir={name}/a")
   with storage.Lease(run / "held", "training"):
     assert "another process is training in held" in complaint("--workdir=held")
 

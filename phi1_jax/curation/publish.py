@@ -151,7 +151,9 @@ def _publish(
 ) -> AnyPath:
   """Write a set under its version, from the files of the tasks; return that folder.
 
-  CURATED_CONTENT comes last. What a killed run left is made anew.
+  A set is made beside its place and moved there; in a bucket, where a folder cannot be
+  moved at once, it is made in its place. CURATED_CONTENT comes last. What a killed run
+  left is made anew.
 
   Raises:
     InputError: that version exists with other content.
@@ -164,9 +166,13 @@ def _publish(
   counts = tally.stats()
   digest = sum(int(part["digest"], 16) for part in parts.values()) % 2**256
   content = {"documents": f"{digest:064x}"}
-  target = storage.parse(config.directory) / name / config.version
-  begun, done = target / _BEGUN, target / CURATED_CONTENT
-  if storage.exists(begun):
+  directory = storage.parse(config.directory)
+  target = made = directory / name / config.version
+  done = target / CURATED_CONTENT
+  if not storage.is_remote(directory):
+    made = directory / f".{name}-{config.version}" / config.version
+    folders.remove_tree(made.parent)
+  elif storage.exists(target / _BEGUN):
     folders.remove_tree(target)
   new = not storage.names(target)
   if not new and (not storage.exists(done) or storage.read_json(done) != content):
@@ -176,16 +182,21 @@ def _publish(
       f"{major}.{int(minor) + 1}.0"
     )
   if new:
-    target.mkdir(parents=True, exist_ok=True)
-    storage.write_text(begun, "this version is not complete\n")
-    (target / "parquet").mkdir()
-    _write_files(files, target, name, parts, " AND ".join(counts["licences"]))
+    made.mkdir(parents=True, exist_ok=True)
+    storage.write_text(made / _BEGUN, "this version is not complete\n")
+    (made / "parquet").mkdir()
+    _write_files(files, made, name, parts, " AND ".join(counts["licences"]))
+  place = made if new else target
   about = card.of_set(name, config.version, counts, lineage, len(config.inputs))
-  storage.write_text(target / CARD, about)
-  storage.write_text(target / "parquet" / CARD, _FRONT_MATTER + about)
+  storage.write_text(place / CARD, about)
+  storage.write_text(place / "parquet" / CARD, _FRONT_MATTER + about)
   if new:
-    storage.write_json(done, content)
-    begun.unlink()
+    storage.write_json(made / CURATED_CONTENT, content)
+    (made / _BEGUN).unlink()
+    if made != target:
+      folders.remove_tree(target)  # an empty folder
+      storage.move(made, target)
+      folders.remove_tree(made.parent)
   return target
 
 

@@ -167,9 +167,17 @@ def _identity(wanted: str) -> Any:
   parts = places(wanted)
   files = {place.path for place in parts if not place.names}
   files |= {os.path.join(p.path, name) for p in parts for name, _ in p.names}
-  versions = {file: storage.stat(storage.parse(file)) for file in sorted(files)}
-  versions = {file: [size, str(time)] for file, (size, time) in versions.items()}
+  versions = {file: _version(storage.parse(file)) for file in sorted(files)}
   return {"files": len(files), "sizes and times": settings_file.digest(versions)}
+
+
+def _version(path: AnyPath) -> list[Any]:
+  """Return the size of a file, and when it was changed."""
+  if storage.is_remote(path):
+    size, changed = storage.stat(path)
+    return [size, str(changed)]
+  found = os.stat(path)
+  return [found.st_size, found.st_mtime_ns]
 
 
 def lineage(inputs: Sequence[str]) -> list[dict[str, Any]]:

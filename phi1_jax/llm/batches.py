@@ -9,6 +9,7 @@ know are doubtful: it may be created late, or be another account's.
 
 import asyncio
 import collections
+import functools
 import json
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -101,7 +102,9 @@ class Batches:
     self._session.tell(note=f"batch {id_}: {note}")
     api, told = self._api, None
     while True:
-      answer = await self._query(api.batches.retrieve(id_), or_none=True)
+      answer = await self._query(
+        functools.partial(api.batches.retrieve, id_), or_none=True
+      )
       if answer is None:
         return await self._lose(batch, "the server does not know it (404)")
       found = answer.model_dump()
@@ -117,7 +120,9 @@ class Batches:
       if self._session.stopping:
         return
     for file in filter(None, map(found.get, ("output_file_id", "error_file_id"))):
-      answer = await self._query(api.files.content(file), or_none=True)
+      answer = await self._query(
+        functools.partial(api.files.content, file), or_none=True
+      )
       if answer is None:
         return await self._lose(batch, f"the server does not know its file {file}")
       await asyncio.gather(
@@ -187,11 +192,13 @@ class Batches:
     unsure = lost = False  # an attempt may have created it; its answer is lost
     try:
       file = (f"{batch.name}.jsonl", content)
-      uploading = self._api.files.create(file=file, purpose="batch")
+      upload = functools.partial(self._api.files.create, file=file, purpose="batch")
       options = {"endpoint": _URL, "completion_window": "24h"}
       options |= {"metadata": {_METADATA: batch.name}}
-      options |= {"input_file_id": (await self._query(uploading)).id}
-      for attempt in range(1, self._config.attempts + 1):
+      options |= {"input_file_id": (await self._query(upload)).id}
+      attempt = 0
+      while attempt < self._config.attempts:
+        attempt += 1
         if unsure and (found := await self._find(batch)):
           return found
         pause = backoff(attempt)
@@ -201,6 +208,7 @@ class Batches:
           except Exception as error:  # the client's, and of its parsing
             failure = self._endpoint.failure(error)
           lost, pause = failure.doubtful, failure.pause(attempt)
+          attempt -= failure.verdict is Verdict.SLOW_DOWN
           unsure |= lost or (failure.status or 0) >= 500
           if not (lost or (failure.passing and attempt < self._config.attempts)):
             self._stop(failure)
@@ -226,21 +234,31 @@ class Batches:
           break
       return None
 
-    return await self._query(look(), or_none=True)
+    return await self._query(look, or_none=True)
 
-  async def _query(self, asking: Awaitable[Any], *, or_none: bool = False) -> Any:
+  async def _query(
+    self, ask: Callable[[], Awaitable[Any]], *, or_none: bool = False
+  ) -> Any:
     """Return the answer to a query, which the client retries, or end the work.
 
-    With `or_none` return None if the server does not know what is asked for (404).
+    Status 429 is not counted as an attempt. With `or_none` return None if the server
+    does not know what is asked for (404).
 
     Raises:
       StoppedError: there is no answer.
     """
-    try:
-      return await asking
-    except Exception as error:  # the client's, and of its parsing
-      failure = self._endpoint.failure(error)
-    return None if or_none and failure.status == 404 else self._stop(failure)
+    while True:
+      try:
+        return await ask()
+      except Exception as error:  # the client's, and of its parsing
+        failure = self._endpoint.failure(error)
+      if or_none and failure.status == 404:
+        return None
+      if failure.verdict is not Verdict.SLOW_DOWN:
+        self._stop(failure)
+      if self._session.stopping:
+        raise session.StoppedError(str(failure))
+      await self._session.sleep(failure.pause(1))
 
   def _stop(self, failure: Failure) -> NoReturn:
     """End the work because the Batch API does not answer."""

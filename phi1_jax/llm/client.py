@@ -29,7 +29,7 @@ from phi1_jax.llm import conversation, prices, session
 from phi1_jax.llm.budget import Budget, BudgetError, Estimate, Progress
 from phi1_jax.llm.config import LlmConfig
 from phi1_jax.llm.conversation import Answered, Failed
-from phi1_jax.llm.endpoint import RequestError
+from phi1_jax.llm.endpoint import RequestError, api_key
 from phi1_jax.llm.journal import Call, Journal
 from phi1_jax.llm.reply import Reply
 from phi1_jax.llm.request import (
@@ -239,6 +239,7 @@ class Client:
     if len(waiting) > 1 or self._stopped is not None:
       return
     if self._sender is None:
+      api_key(self._config)  # before a process is started for nothing
       self._sender = SenderProcess(self._config)
     most = slot.request.most_tokens(self._config)
     tokens = likely_prompt_tokens(content["body"]) + most

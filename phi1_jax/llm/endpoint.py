@@ -84,6 +84,15 @@ class Failure:
     return f"{self.status}, {self.text[:300]}" if self.status else self.text[:300]
 
 
+def api_key(config: LlmConfig) -> str:
+  """Return the key from the environment; an InputError if the endpoint wants one."""
+  key = os.environ.get(KEY, "")
+  hosted = urlsplit(config.base_url).hostname == "api.openai.com"
+  if not key and (hosted or config.api_version):
+    raise InputError(f"{KEY} is not set; {config.base_url} wants a key")
+  return key
+
+
 class Endpoint:
   """One endpoint. The key is read from OPENAI_API_KEY and is neither kept nor logged.
 
@@ -102,10 +111,7 @@ class Endpoint:
       raise InputError(
         f"asking an endpoint needs the package openai: {how_to_install('llm')}"
       ) from None
-    self._config, self._key = config, os.environ.get(KEY, "")
-    hosted = urlsplit(config.base_url).hostname == "api.openai.com"
-    if not self._key and (hosted or config.api_version):
-      raise InputError(f"{KEY} is not set; {config.base_url} wants a key")
+    self._config, self._key = config, api_key(config)
     options = {"base_url": config.base_url, "api_key": self._key or "none"}
     options |= {"max_retries": 0, "timeout": config.timeout_seconds}
     make = self._library.AsyncOpenAI

@@ -55,10 +55,12 @@ def convert(folder: Path, base_url: str) -> int:
       "https://api.openai.com/v1"
     )
   target, endpoint = folder / journal.FILE_NAME, base_url.rstrip("/")
-  if target.exists() or not (folder / journal.OLD).exists():
+  if not (folder / journal.OLD).exists():
+    raise InputError(f"{folder}: got no {journal.OLD}, expected a journal")
+  if target.exists():
     raise InputError(
-      f"{folder}: got no {journal.OLD}, or {target.name} beside it; expected a journal "
-      "that is not converted; to convert it anew, with nothing paid since, delete that"
+      f"{folder}: was converted already; to convert it anew, if nothing was paid "
+      f"since, delete {target.name}"
     )
   found = list(_rows(folder, endpoint))
   new = target.with_name(f"{target.name}.new")

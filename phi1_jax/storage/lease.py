@@ -188,10 +188,13 @@ def _read(folder: AnyPath) -> tuple[dict[str, Any], str | None]:
       found = retry.retrying(lambda: system.info(f"{bucket}/{name}"), f"reading {file}")
       version = str(found["generation"])
     text = files.read_bytes(file).decode(errors="replace")
-    content = json.loads(text) if text.startswith('{"host"') else {}
-    return content, version or text
   except FileNotFoundError:
     return {}, None
+  try:
+    content = json.loads(text)
+    return (content if "machine" in content else {}), version or text
+  except (TypeError, ValueError):  # such as a torn one
+    return {}, version or text
 
 
 def _write_local(folder: AnyPath, content: dict[str, Any], version: str | None) -> bool:

@@ -65,7 +65,7 @@ class Mirror:
       return
     if not names:
       system, bucket, folder = paths.object_of(self._remote)
-      place = f"{bucket}/{folder}/"
+      place = f"{bucket}/{folder}".rstrip("/") + "/"
       found = retrying(lambda: system.find(place), f"listing {self._remote}")
       found = (path.removeprefix(place) for path in found)
       names = tuple(x for x in found if not x.rpartition("/")[2].startswith("."))

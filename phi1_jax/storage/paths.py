@@ -37,7 +37,7 @@ def parse(name: str | os.PathLike) -> "AnyPath":
     from etils import epath
 
     return epath.Path(text.rstrip("/"))
-  if found := re.match(r"([A-Za-z][\w+.-]*:/|gs/)/?", text):
+  if found := re.match(r"([A-Za-z][\w+.-]*:/|gs//)/?", text):
     raise InputError(
       f"{text}: got {found[0]}, expected a local path or gs://bucket/folder; mount "
       "other storage, or copy the files"

@@ -68,6 +68,7 @@ def train(
   # ---- Compiled step: before anything is allocated, so that a model that is too
   # large for its device is refused with the sizes.
   started = time.perf_counter()
+  log.info("compiling the step; a signal is noticed afterwards")
   with hosts.shared_errors("compiling the step", limit=COMPILE_SECONDS):
     memory.check_fits(None, setup)
     compiled = memory.compile_step(make_train_step(setup, store.eos_id), setup)

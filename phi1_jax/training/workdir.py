@@ -53,8 +53,13 @@ def opened(run: Setup, stop: StopSignal) -> Iterator[Setup]:
           on_lost=lambda: hosts.end(lost, os.EX_TEMPFAIL),
         )
         stack.enter_context(lock)
-        for name in ("checkpoints", "tensorboard"):
-          stack.callback(_remove_if_empty, run.workdir / name)
+        if not storage.is_remote(run.workdir):
+          for name in (
+            "checkpoints",
+            "tensorboard",
+          ):  # now, so that no save fails later
+            _make_folder(run.workdir / name)
+            stack.callback(_remove_if_empty, run.workdir / name)
       mirror = storage.Mirror(run.workdir, lock)
       if hosts.is_first():
         mirror.fetch("metrics.jsonl", goodput.FILE_NAME, writers.WANDB_ID)
@@ -71,6 +76,15 @@ def opened(run: Setup, stop: StopSignal) -> Iterator[Setup]:
           )
         time.sleep(0.1)
     yield dataclasses.replace(run, mirror=mirror, stop_requested=stop.requested)
+
+
+def _make_folder(folder: AnyPath) -> None:
+  try:
+    folder.mkdir(exist_ok=True)
+  except OSError as error:
+    raise InputError(
+      f"--workdir: cannot make the folder {folder} ({error.strerror}); name another"
+    ) from None
 
 
 def _remove_if_empty(folder: AnyPath) -> None:

@@ -91,6 +91,21 @@ def test_a_version_is_published_once(stage, chain, tmp_path):
   assert stats["datasets"] == {"exercises": str(place)}
 
 
+def test_a_killed_publication_leaves_the_older_version(stage, tmp_path, monkeypatch):
+  run(stage, tmp_path)
+  place = tmp_path / "curated" / "exercises"
+  with monkeypatch.context() as killed:
+    killed.setattr(publish.card, "of_set", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+      run(stage, tmp_path, "second", version="1.1.0")
+  # TFDS reads the newest folder.
+  assert [path.name for path in place.iterdir()] == ["1.0.0"]
+  run(stage, tmp_path, "second", version="1.1.0")
+  assert sorted(path.name for path in place.iterdir()) == ["1.0.0", "1.1.0"]
+  names = {path.name for path in (place / "1.0.0").iterdir()}
+  assert {path.name for path in (place / "1.1.0").iterdir()} == names
+
+
 @pytest.mark.parametrize(
   ("stage", "name", "searched", "claim"),
   [

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.extraction import Extraction, extract
+from evals.extraction import Extraction, code_block, extract
 
 F = "def f(x):\n  return x\n"
 G = "def f(x):\n  return 2\n"
@@ -241,3 +241,22 @@ def test_time_is_linear(line):
 def test_any_text_is_extracted_from(text):
   found = extract(F + text, "f")
   assert "def f(x)" in found.code or found.dropped
+
+
+@pytest.mark.parametrize(
+  ("answer", "code"),
+  [
+    # In a list: the fences are indented, and the first block is no Python.
+    (
+      "- run\n  ```bash\n  echo\n  ```\n  ```python\n  def f(x):\n    return x\n  ```",
+      F,
+    ),
+    (F + "\nIt works.<|im_end|>\nuser\n" + G, F),  # a made-up next turn
+    ("def f(x):\n  return x, '#'<|im_end|>\n", "def f(x):\n  return x, '#'\n"),
+  ],
+)
+def test_chat_answers_in_lists_and_before_another_turn(answer, code):
+  found = extract(answer, "f", chat=True).code
+  assert ast.dump(ast.parse(found)) == ast.dump(ast.parse(code))
+  if "```" in answer:
+    assert ast.parse(code_block(answer, "f"))

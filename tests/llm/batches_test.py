@@ -118,6 +118,13 @@ def leave_when(llm, count, note):
   llm.server.batch_seconds = usual
 
 
+@pytest.mark.parametrize("query", ["create", "retrieve"])
+def test_status_429_is_not_an_attempt(llm, query):
+  llm.server.slow[query] = 6
+  assert len(llm.ask(5, api="batch", attempts=2)) == 5
+  assert (uploads(llm), llm.server.slow[query]) == ([5], 0)
+
+
 @pytest.mark.parametrize("api", ["batch", "online"])
 def test_an_open_batch_is_read_by_the_next_run(llm, api):
   llm.server.batch_ends = ["expired"]

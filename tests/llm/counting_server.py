@@ -52,6 +52,7 @@ class CountingServer(http.server.ThreadingHTTPServer):
     batch_ends: how the next batches end: "expired", "cancelled", "failed", "dropped"
       (it is never created, and there is no answer); afterwards "completed".
     fewest_batches: before so many are created, none ends.
+    slow: how often each kind of query about batches gets status 429 before an answer.
     write: makes the text of a reply of a request's body; None: words that say nothing.
     billed: how often each request got a whole reply, by its digest.
     spoiled: number of replies that were billed and arrived broken.
@@ -72,6 +73,7 @@ class CountingServer(http.server.ThreadingHTTPServer):
     self.bodies, self.paths, self.script, self.write = [], [], [], None
     self.files, self.batches, self.batch_ends = {}, {}, []
     self.batch_seconds, self.fewest_batches = 0.1, 0
+    self.slow = {"create": 0, "retrieve": 0}
     self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
   def __enter__(self):
@@ -140,6 +142,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
       listed = [self._batch(name) for name in reversed(server.batches)]
       return self._json(200, {"object": "list", "data": listed, "has_more": False})
     kind, _, name = path.removeprefix("/v1/").removesuffix("/content").partition("/")
+    if kind == "batches" and self._slow("retrieve"):
+      return None
     if kind == "batches" and name in server.batches:
       return self._json(200, self._batch(name))
     if kind == "files" and name in server.files:
@@ -227,8 +231,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
     self.server.files[name] = part.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n")
     self._json(200, {"id": name, "object": "file", "purpose": "batch"})
 
+  def _slow(self, kind):
+    """Answers with status 429 as often as `slow` says; returns whether it did."""
+    left = self.server.slow[kind]
+    self.server.slow[kind] = max(0, left - 1)
+    if left:
+      self._json(429, _error("slow down"), {"Retry-After": "0.02"})
+    return left > 0
+
   def _create(self, body):
     server = self.server
+    if self._slow("create"):
+      return
     with server.lock:
       name = f"batch_{len(server.batches)}"
       end = server.batch_ends.pop(0) if server.batch_ends else "completed"

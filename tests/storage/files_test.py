@@ -28,6 +28,7 @@ def test_files_on_cloud_storage(gcs, tmp_path, monkeypatch):
   assert os.fspath(path) == f"{gcs.folder}/a/b.json"  # the full name
   assert storage.is_remote(path)
   assert not storage.is_remote(Path("gs"))
+  assert storage.parse("gs/a") == Path("gs/a")
   with pytest.raises(FileNotFoundError):
     storage.read_bytes(path)
   with pytest.raises(InputError, match=r"b\.json: no such file"):

@@ -61,9 +61,10 @@ def test_one_holder_at_a_time(tmp_path):
       with pytest.raises(InputError, match="training"):
         Lease(folder, "training")
     assert not storage.is_held(folder)
-  (folder / FILE_NAME).write_text("")  # of an earlier version
-  with Lease(folder, "training"):
-    assert storage.is_held(folder)
+  for text in ("", '{"host": "a", "mach'):  # of an earlier version, or torn
+    (folder / FILE_NAME).write_text(text)
+    with Lease(folder, "training"):
+      assert storage.is_held(folder)
 
 
 @pytest.mark.parametrize(
