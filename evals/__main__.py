@@ -62,12 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UnfitError, RequestError, BudgetError, FailedError) as error:
       print(f"error: {error}", file=sys.stderr)
       return FAILED
-  lines = "\n".join(f"  {name:14} {text}" for name, text in _DESCRIPTION.items())
-  print(f"usage: python -m evals {'|'.join(_DESCRIPTION)} [--help]\n\n{lines}")
   if argv and argv[0] not in ("-h", "--help"):
     close = difflib.get_close_matches(argv[0], _DESCRIPTION, 1)
     advice = f"; did you mean {close[0]}?" if close else ""
     raise InputError(f"got {argv[0]!r}, expected {', '.join(_DESCRIPTION)}{advice}")
+  lines = "\n".join(f"  {name:14} {text}" for name, text in _DESCRIPTION.items())
+  print(f"usage: python -m evals {'|'.join(_DESCRIPTION)} [--help]\n\n{lines}")
   return command.DONE if argv else command.WRONG_INPUT
 
 

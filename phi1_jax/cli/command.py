@@ -45,6 +45,8 @@ _EXTRAS = {
   "gcs": ("gcsfs",),
   "hf": ("torch", "transformers"),
 }
+# argparse's message for a word that is none of the choices.
+_CHOICE = re.compile(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)")
 # Environment variable that holds a pipe's file descriptor in a child (`child.run`). The
 # pipe closes when the parent ends. The parent writes TERMINATED before its SIGTERM.
 PARENT, TERMINATED = "PHI1_JAX_PARENT", b"!"
@@ -59,6 +61,11 @@ class PathParser(argparse.ArgumentParser):
 
   def error(self, message: str) -> NoReturn:
     """Exit with 2 and one line."""
+    if found := _CHOICE.fullmatch(message):
+      flag, got, names = found[1], found[2], re.findall(r"[^\s',]+", found[3])
+      close = difflib.get_close_matches(got, names, 1)
+      message = f"{flag}: got {got!r}, expected {', '.join(names)}"
+      message += f"; did you mean {close[0]}?" if close else ""
     self.exit(WRONG_INPUT, f"error: {message} (see {self.prog} --help)\n")
 
   def _get_value(self, action: argparse.Action, arg_string: str) -> Any:

@@ -52,13 +52,14 @@ def build(config: DataConfig, processes: int, show: Show) -> str:
     InputError: a mixture, module, tokenizer or corpus that does not exist; or a folder
       with other contents, such as a store built from another config.
   """
-  tokenizer = None if config.tokenizer == "train" else _load(config.tokenizer)
   place = storage.parse(config.store)
   if config.curated_directory is not None:  # seqio reads them from a local folder
     sets = storage.Mirror(storage.parse(config.curated_directory))
     sets.fetch()
     config = dataclasses.replace(config, curated_directory=str(sets.local))
-  facts, units = _plan(config, tokenizer)  # a mistake leaves no folder behind
+  rated = mixtures.resolve(config)
+  tokenizer = None if config.tokenizer == "train" else _load(config.tokenizer)
+  facts, units = _plan(config, rated, tokenizer)  # a mistake leaves no folder behind
   with storage.Lease(
     place, "building a token store", flag="Data.store", wait=True
   ) as lease:
@@ -95,10 +96,9 @@ def _load(name: str) -> Tokenizer:
 
 
 def _plan(
-  config: DataConfig, tokenizer: Tokenizer | None
+  config: DataConfig, rated: Mapping[str, mixtures.Rated], tokenizer: Tokenizer | None
 ) -> tuple[dict[str, Any], list[Unit]]:
   """Return the facts that decide a store's bytes, for its manifest, and its units."""
-  rated = mixtures.resolve(config)
   made = {
     "train": {"name": "train", "vocabulary_size": config.trained_vocabulary_size},
     "codegen": {"name": "codegen"},

@@ -48,7 +48,8 @@ def read(path: AnyPath, expected: str) -> bytes:
     content = storage.read_bytes(path)
     return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
   except (OSError, EOFError, zlib.error) as error:
-    raise InputError(f"{path}: cannot be read ({error}); {expected}") from None
+    reason = getattr(error, "strerror", None) or error
+    raise InputError(f"{path}: cannot be read ({reason}); {expected}") from None
 
 
 def read_text(path: AnyPath, expected: str) -> str:

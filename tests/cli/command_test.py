@@ -162,3 +162,12 @@ def test_flags_that_cannot_be_meant(parser, flags, message):
 def test_help_does_not_wait_for_jax():
   code = "import sys, phi1_jax.compile, phi1_jax.train; sys.exit('jax' in sys.modules)"
   assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_nearest_of_the_choices(capsys):
+  parser = command.PathParser()
+  parser.add_argument("stage", choices=("filter", "publish"))
+  with pytest.raises(SystemExit, match="2"):
+    parser.parse_args(["filtr"])
+  said = "got 'filtr', expected filter, publish; did you mean filter?"
+  assert said in capsys.readouterr().err
