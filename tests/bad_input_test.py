@@ -145,7 +145,8 @@ def test_a_checkpoint_that_is_damaged_or_has_no_parameters(old, part):
 
 def test_a_dry_run_reads_what_the_build_would_read(run):
   gone = ["--gin.Data.tokenizer=gone.json", "--gin.Data.trained_vocabulary_size=None"]
-  message = complaint(*gone, "--gin.Data.store=new", command=prepare)
+  gone += ["--gin.Data.mixture=grammar_exercises", "--gin.Data.store=new"]
+  message = complaint(*gone, command=prepare)
   assert "gone.json" in message
   (run / "wrong.toml").write_text('[task.taxed]\nargs = "p: nat -> float"\nbody = 1\n')
   (run / "rows.jsonl").write_text('{"body": "x"}\n' * 2)
