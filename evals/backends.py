@@ -64,7 +64,7 @@ class CheckpointBackend:
       self._digest, self._dtype = source.digest, source.config.dtype
       return
     self._folder = manager.find(source)
-    self._meta = description.read_meta(self._folder)
+    self._meta = manager.read_meta(self._folder)
     try:
       self._digest = description.model_digest(self._meta)
       self._dtype = config.dtype or self._meta["config"]["model"]["dtype"]

@@ -102,12 +102,9 @@ def _identified(
     task = row.get("task_id")
     if isinstance(task, bool) or not isinstance(task, str | int):
       raise InputError(f"{file}, {place}: got task_id {task!r:.60}, expected an id")
-    ids = known.get(str(task))
-    yield (
-      place,
-      row,
-      one_id(f"{file}, {place}: task_id", str(task), ids) if ids else None,
-    )
+    name, setting = str(task), f"{file}, {place}: task_id"
+    found = known.get(name)
+    yield place, row, one_id(setting, name, found) if found else None
 
 
 def _checked(place: str, row: dict[str, Any]) -> dict[str, Any]:

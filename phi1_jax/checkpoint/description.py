@@ -5,7 +5,6 @@ import json
 from typing import Any
 
 from phi1_jax import InputError, storage
-from phi1_jax.checkpoint.manager import read_meta  # noqa: F401
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.storage import AnyPath
 from phi1_jax.text import tokenizer as tokenizers

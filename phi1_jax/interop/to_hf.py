@@ -38,7 +38,7 @@ def open_source(checkpoint: str | AnyPath) -> Source:
     InputError: no checkpoint, a damaged one, or no tokenizer that belongs to it.
   """
   step = manager.find(checkpoint)
-  meta = description.read_meta(step)
+  meta = manager.read_meta(step)
   config = description.model_of(step, meta)
   return Source(step, config, description.tokenizer_of(step, meta))
 

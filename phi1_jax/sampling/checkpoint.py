@@ -85,7 +85,7 @@ def open_checkpoint(
   """
   folder = manager.find(path)
   _use_compilation_cache()
-  meta = description.read_meta(folder)
+  meta = manager.read_meta(folder)
   # The training chose an attention kernel for its own machine.
   changes = {"attention": "auto", **({"dtype": dtype} if dtype else {})}
   config = description.model_of(folder, meta, **changes)

@@ -178,8 +178,8 @@ def is_running(pid: int) -> bool:
 def _read(folder: AnyPath) -> tuple[dict[str, Any], str | None]:
   """Return the content of a folder's lock, and its version; None without a lock.
 
-  The version is the object's generation on cloud storage, and the text on a disk. A
-  file that is no lock has a version and no content.
+  The version is the object's generation on cloud storage, and the text on a disk. An
+  empty, torn or foreign file has a version and no content.
   """
   file, version = folder / FILE_NAME, None
   try:

@@ -34,7 +34,7 @@ def test_the_tasks_of_this_project_are_seqios_and_registered_twice_without_harm(
   task = seqio.TaskRegistry.get("grammar_exercises")
   dataset = task.get_dataset(shuffle=False, try_in_mem_cache=False)
   first = next(dataset.as_numpy_iterator())
-  # As many as the config says, whoever reads them.
+  # The config's number of exercises, not the default.
   source = tasks.resolve("grammar_exercises")["grammar_exercises"].source
   assert len(read(source)) == 30
   codegen = tokenizers.codegen()
