@@ -5,7 +5,8 @@ request       a request, its key, bounds on its tokens
 reply         parses raw replies
 conversation  what to do about a reply that cannot be used
 client        the run's side: requests in, outcomes out
-sender        a subprocess that sends, pays and writes; it outlives a killed run
+process       a subprocess for the sender, which outlives a killed run
+sender        sends, pays and writes
 batches       OpenAI's Batch API, for the sender
 endpoint      one HTTP request
 journal       the SQLite file

@@ -13,13 +13,12 @@ import re
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
-from urllib.parse import urlsplit
 
 from phi1_jax import InputError
 from phi1_jax.llm import reply
-from phi1_jax.llm.config import LlmConfig
+from phi1_jax.llm.config import LlmConfig, check_address
 from phi1_jax.llm.endpoint import (
+  Completed,
   Endpoint,
   Failure,
   RefusedError,
@@ -76,12 +75,7 @@ class CompletionsClient:
     retries: int = 6,
     timeout: float = 600.0,
   ):
-    address = urlsplit(base_url)
-    if address.scheme not in ("http", "https") or not address.netloc:
-      raise InputError(
-        f"--base_url: got {base_url!r}, expected something like "
-        "http://localhost:8000/v1"
-      )
+    check_address(base_url, "--base_url")
     self.base_url, self.model, self.api, self._retries = base_url, model, api, retries
     options = {"timeout_seconds": timeout, "api_version": api_version}
     # No journal is written.
@@ -136,9 +130,14 @@ class CompletionsClient:
     while True:
       sending = asyncio.run_coroutine_threadsafe(self._endpoint.send(body), self._loop)
       answer = sending.result()
-      if not isinstance(answer, Failure):
-        self._learn(body, refused)
-        return self._read(answer, time.monotonic() - started)
+      if isinstance(answer, Completed):
+        # Requests to come are changed as this one was, which succeeded.
+        self._length = _RENAMED if _RENAMED in body else self._length
+        if refused - self.left_out:
+          self.left_out |= refused
+          left = sorted(self.left_out)
+          log.warning("%s refuses %s: left out from now on", self.base_url, left)
+        return self._read(answer.raw, time.monotonic() - started)
       said = answer.text if answer.verdict is Verdict.REFUSED else ""
       if _LENGTH in body and _RENAMED in said:
         body[_RENAMED] = body.pop(_LENGTH)
@@ -151,14 +150,6 @@ class CompletionsClient:
       if not answer.passing or attempts > self._retries:
         raise self._error(answer)
       time.sleep(min(answer.pause(attempts), _LONGEST_PAUSE))
-
-  def _learn(self, body: dict[str, Any], refused: set[str]) -> None:
-    """Change the requests to come as one that succeeded was changed."""
-    self._length = _RENAMED if _RENAMED in body else self._length
-    if refused - self.left_out:
-      self.left_out |= refused
-      left = sorted(self.left_out)
-      log.warning("%s refuses %s: left out from now on", self.base_url, left)
 
   def _error(self, failure: Failure) -> Exception:
     kind = InputError

@@ -18,6 +18,7 @@ from typing import Any
 
 from phi1_jax import InputError
 from phi1_jax.llm import journal, reply
+from phi1_jax.llm.config import check_address
 from phi1_jax.llm.request import digest
 
 _LINE = re.compile(rb'\{"crc32": "([0-9a-f]{8})", (.*)\n', re.DOTALL)
@@ -49,11 +50,7 @@ def convert(folder: Path, base_url: str) -> int:
     InputError: the folder has no such journal, or one that is converted; a damaged
       line; a batch whose results are not all there; or no address.
   """
-  if not base_url.startswith(("http://", "https://")):
-    raise InputError(
-      f"--base_url: got {base_url!r}, expected an address such as "
-      "https://api.openai.com/v1"
-    )
+  check_address(base_url, "--base_url")
   target, endpoint = folder / journal.FILE_NAME, base_url.rstrip("/")
   if not (folder / journal.OLD).exists():
     raise InputError(f"{folder}: got no {journal.OLD}, expected a journal")

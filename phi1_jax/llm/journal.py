@@ -84,7 +84,10 @@ class OpenBatch:
 
 
 class Journal:
-  """Reads the journal in a folder, and creates it where there is none.
+  """The journal in a folder, which is created where there is none.
+
+  Attributes:
+    full: whether the disk was full, so that nothing more may be sent.
 
   Raises:
     InputError: not a journal, a damaged one, or a folder that cannot be written or is
@@ -117,13 +120,11 @@ class Journal:
         self._database.executescript(f"BEGIN IMMEDIATE; {SCHEMA}; COMMIT")
       elif version != _VERSION:
         raise sqlite3.DatabaseError(f"got version {version}, expected {_VERSION}")
-    query = "SELECT request FROM calls WHERE outcome = 'reply' ORDER BY number LIMIT 1"
-    for (text,) in self._select(query):
-      if "endpoint" not in json.loads(text):
-        raise InputError(
-          f"Llm.journal: {self.path} was written before keys named the endpoint, so "
-          "its replies would be paid again; name another folder"
-        )
+    self._spare: Path | None = None
+    self.full = False
+    self._waiting: list[Statement] = []
+    self._lock = asyncio.Lock()
+    self._failed: Exception | None = None
 
   @contextlib.contextmanager
   def _naming(self) -> Iterator[None]:
@@ -196,37 +197,21 @@ class Journal:
     """Return the number of the next call."""
     return self._select("SELECT coalesce(max(number), -1) + 1 FROM calls")[0][0]
 
-  def close(self) -> None:
-    """Close the file."""
-    self._database.close()
+  def keep_spare(self, size: int) -> None:
+    """Keep bytes of disk back, for the replies in flight when it is full.
 
-
-class Writer:
-  """Writes a journal, for the process that holds the lease on its folder.
-
-  Args:
-    path: of the file, which exists.
-    spare: bytes of disk to keep back, for the replies in flight when it is full.
-
-  Attributes:
-    full: whether the disk was full, so that nothing more may be sent.
-
-  Raises:
-    OSError: the disk is full or does not work.
-  """
-
-  def __init__(self, path: Path, spare: int):
-    self._spare, self.full = path.with_name("spare"), False
+    Raises:
+      OSError: it is full now, or does not work.
+    """
+    self._spare = self.path.with_name("spare")
     with self._spare.open("wb") as file:
-      file.write(os.urandom(spare))  # which no file system compresses
+      file.write(os.urandom(size))  # which no file system compresses
       os.fsync(file.fileno())
-    self._database = connect(path)
-    self._waiting: list[Statement] = []
-    self._lock = asyncio.Lock()
-    self._failed: Exception | None = None
 
   async def write(self, *statements: Statement) -> None:
     """Commit statements, together with those that other tasks wait for.
+
+    Only for the process that holds the lease on the folder.
 
     Raises:
       Exception: of SQLite, now or earlier; from then on nothing is written.
@@ -254,15 +239,35 @@ class Writer:
       if self.full or code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
         raise
       self.full = True
-      with contextlib.suppress(OSError):
-        self._spare.unlink(missing_ok=True)
+      self._drop_spare()
       self._commit(statements)
+
+  async def send(self, calls: Sequence[Call], *batch: Statement) -> None:
+    """Commit calls that are about to be sent, and the batch that they are part of."""
+    now = time.time()
+    rows = [dataclasses.asdict(call) | {"sent": now} for call in calls]
+    for row in rows:
+      del row["tokens"]
+    await self.write(*batch, *(insert("calls", **row) for row in rows))
+
+  async def settle(self, calls: Sequence[Call], outcome: str, **columns: Any) -> None:
+    """Commit the outcome of calls."""
+    columns |= {"outcome": outcome, "ended": time.time()}
+    if "raw" in columns:
+      columns["raw_crc32"] = zlib.crc32(columns["raw"])
+    names = ", ".join(f"{name} = ?" for name in columns)
+    query = f"UPDATE calls SET {names} WHERE number = ?"
+    await self.write(*((query, (*columns.values(), call.number)) for call in calls))
 
   def close(self) -> None:
     """Close the file."""
     self._database.close()
-    with contextlib.suppress(OSError):
-      self._spare.unlink(missing_ok=True)
+    self._drop_spare()
+
+  def _drop_spare(self) -> None:
+    if self._spare is not None:
+      with contextlib.suppress(OSError):
+        self._spare.unlink(missing_ok=True)
 
 
 def _network(folder: Path) -> str | None:
@@ -284,24 +289,6 @@ def insert(table: str, **columns: Any) -> Statement:
   """Return the statement that adds a row."""
   names, marks = ", ".join(columns), ", ".join("?" * len(columns))
   return f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(columns.values())
-
-
-def sent(call: Call) -> Statement:
-  """Return the statement that notes a call that is about to be sent."""
-  columns = {**dataclasses.asdict(call), "sent": time.time()}
-  del columns["tokens"]
-  return insert("calls", **columns)
-
-
-def settle(number: int, outcome: str, **columns: Any) -> Statement:
-  """Return the statement that notes the outcome of a call."""
-  columns |= {"outcome": outcome, "ended": time.time()}
-  if "raw" in columns:
-    columns["raw_crc32"] = zlib.crc32(columns["raw"])
-  if "reason" in columns:  # half of a surrogate pair is not UTF-8
-    columns["reason"] = columns["reason"].encode(errors="backslashreplace").decode()
-  names = ", ".join(f"{name} = ?" for name in columns)
-  return f"UPDATE calls SET {names} WHERE number = ?", (*columns.values(), number)
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -6,11 +6,12 @@ import threading
 
 import pytest
 
-from phi1_jax.llm import sender
-from phi1_jax.llm.client import Client, SenderProcess
+from phi1_jax.llm import process
+from phi1_jax.llm.client import Client
 from phi1_jax.llm.config import LlmConfig
 from phi1_jax.llm.conversation import Malformed
 from phi1_jax.llm.journal import Journal
+from phi1_jax.llm.process import SenderProcess
 from phi1_jax.llm.request import Message, Request
 from tests.llm.counting_server import CountingServer
 
@@ -91,7 +92,7 @@ class ThreadSender(SenderProcess):
     self._log.touch()
 
     async def work():
-      await sender.serve(theirs, asyncio.Event())
+      await process.serve(theirs, asyncio.Event())
 
     self._thread = threading.Thread(target=asyncio.run, args=(work(),))
     self._thread.start()

@@ -68,7 +68,7 @@ def test_nothing_that_was_paid_is_paid_again(llm, old, capsys):
 def test_what_cannot_be_converted_is_named(llm, old):
   path, url = old / "replies.jsonl", llm.server.url
   for wrong in ("", "localhost:8000"):
-    with pytest.raises(InputError, match=f"got '{wrong}', expected an address"):
+    with pytest.raises(InputError, match=f"got '{wrong}', expected something"):
       import_jsonl.convert(old, wrong)
   path.write_bytes(path.read_bytes().replace(b"answer", b"anSwer", 1))
   with pytest.raises(InputError, match=r"replies.jsonl, line 2: damaged"):

@@ -9,7 +9,7 @@ import pytest
 
 from phi1_jax import InputError
 from phi1_jax.llm import journal
-from phi1_jax.llm.journal import Journal, Writer
+from phi1_jax.llm.journal import Journal
 from tests.llm.conftest import requests
 
 pytestmark = pytest.mark.usefixtures("thread_sender")
@@ -84,8 +84,8 @@ def call(number, **columns):
 def test_what_tasks_write_together_is_committed_and_after_an_error_nothing_more(
   tmp_path,
 ):
-  create(tmp_path)
-  writer = Writer(tmp_path / "journal.sqlite", 1000)
+  writer = Journal(tmp_path)
+  writer.keep_spare(1000)
 
   async def commit(*groups):
     """Writes groups of statements at once, and returns their errors."""
