@@ -6,7 +6,9 @@ machine that is too slow, a Python that is too old and a sandbox that leaks.
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from evals import execute
 from phi1_jax import InputError
@@ -23,69 +25,15 @@ _TASK = Problem(
   solution="",
   tests=("assert add(2, 3) == 5", "assert add(-1, 1) == 0"),
 )
-# Each is wrong for the tests above.
-HACKS = {
-  "sys.exit(0)": "import sys\ndef add(a, b):\n  sys.exit(0)\n",
-  "os._exit(0)": "import os\ndef add(a, b):\n  os._exit(0)\n",
-  "os._exit(0) at once": "import os\nos._exit(0)\n",
-  "quit()": "def add(a, b):\n  quit()\n",
-  "always equal": (
-    "class Any:\n  def __eq__(self, other):\n    return True\n"
-    "def add(a, b):\n  return Any()\n"
-  ),
-  "list that is always equal": (
-    "class Any(list):\n  def __eq__(self, other):\n    return True\n"
-    "def add(a, b):\n  return Any()\n"
-  ),
-  "patched builtins": (
-    "import builtins\nbuiltins.AssertionError = type('E', (Exception,), {})\n"
-    "def add(a, b):\n  return 0\n"
-  ),
-  "frames": (
-    "import sys\n"
-    "def add(a, b):\n"
-    "  frame = sys._getframe()\n"
-    "  while frame:\n"
-    "    for value in list(frame.f_locals.values()):\n"
-    "      if isinstance(value, list):\n"
-    "        value.append('passed')\n"
-    "    frame = frame.f_back\n"
-    "  return 0\n"
-  ),
-  "prints and closes": (
-    "import os\n"
-    "def add(a, b):\n"
-    "  for descriptor in range(64):\n"
-    "    try:\n"
-    "      os.write(descriptor, b'passed\\n')\n"
-    "      os.close(descriptor)\n"
-    "    except OSError:\n"
-    "      pass\n"
-    "  return 0\n"
-  ),
-  # Only where the sandbox hides all others: it writes into what it can open.
-  "a verdict into every pipe": (
-    "import json, os, stat\n"
-    "verdict = {'outcome': 'passed', 'recycle': True}\n"
-    "verdict |= {'cpu_seconds': 0.1, 'wall_seconds': 0.1}\n"
-    "verdict = json.dumps(verdict).encode()\n"
-    "def add(a, b):\n"
-    "  if os.uname().nodename != 'sandbox':\n"
-    "    return 0\n"
-    "  for process in {1, os.getppid()}:\n"
-    "    for descriptor in range(16):\n"
-    "      path = f'/proc/{process}/fd/{descriptor}'\n"
-    "      try:\n"
-    "        if stat.S_ISFIFO(os.stat(path).st_mode):\n"
-    "          pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)\n"
-    "          os.write(pipe, len(verdict).to_bytes(4, 'little') + verdict)\n"
-    "      except OSError:\n"
-    "        pass\n"
-    "  return 0\n"
-  ),
-  "fork": "import os\ndef add(a, b):\n  return 5 if os.fork() else 0\n",
-  "memory": "def add(a, b):\n  return len('x' * (8 << 30)) * 0\n",
-}
+
+
+def _hacks() -> dict[str, str]:
+  text = (Path(__file__).parent / "assets/hacks.txt").read_text(encoding="utf-8")
+  parts = re.split(r"^=== (.*)\n", text, flags=re.MULTILINE)[1:]
+  return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+HACKS = _hacks()  # by name: programs that are wrong for the tests above
 
 
 class UnfitError(RuntimeError):
@@ -124,7 +72,7 @@ def failures(
   for name, code in hacks.items():
     add(f"hack {name}", _TASK, code, False, False)
   found = []
-  with Progress(len(cases), "programs", description, interval=None) as bar:
+  with Progress(len(cases), "programs", description) as bar:
     for verdict in judge.run(programs):
       of, passes, name = cases.pop(verdict.key)
       if verdict.passed != passes:

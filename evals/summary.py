@@ -129,13 +129,10 @@ def scored(
     return dataclasses.asdict(score.estimate(right, k))
 
   def rate(variant: str, holds: Callable[[str], bool]) -> dict[str, Any]:
-    of = {
-      name: [row["variants"][variant] for row in of] for name, of in samples.items()
-    }
-    outcomes = {
-      name: [holds(_EMPTY if each["empty"] else each["outcome"]) for each in found]
-      for name, found in of.items()
-    }
+    outcomes: dict[str, list[bool]] = {name: [] for name in samples}
+    for name, found in samples.items():
+      for of in (row["variants"][variant] for row in found):
+        outcomes[name].append(holds(_EMPTY if of["empty"] else of["outcome"]))
     return estimate(outcomes, 1)
 
   def count(variant: str, field: str, plus: bool = False) -> dict[Any, int]:
@@ -195,6 +192,8 @@ def table(named: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         cells += tuple(_percent(found[variant][metric]) for variant in VARIANTS)
         lines.append((*cells, f"{100 * apart:+.1f}"))
   text = workdir.columns(lines)
+  if (sets := len({each["settings"]["task_set"] for _, each in named})) > 1:
+    text.append(f"{sets} task sets: compare scores of the same task set only")
   for name, summary in named:
     for variant in VARIANTS:
       counts = summary["outcomes"][variant].items()

@@ -3,21 +3,7 @@
 All arms but one take the same number of steps. An arm without exercises spends them on
 text; one with exercises starts from the same run after `Study.text_steps` of them, and
 spends the others on exercises, as phi-1 was finetuned from a checkpoint before the end.
-
-    raw                  raw code                        Figure 2.1, "The Stack"
-    filtered             what the classifier kept
-    textbooks            filtered code and textbooks     "CodeTextbook"
-    *_exercises          some of that, then exercises    "... then CodeExercises"
-
-The controls take the place of the exercises in the last of these, but for one:
-
-    exercises_alone      as many steps on them, and no text before
-    shuffled             docstrings belong to other functions
-    wrong                a share of the solutions belong to other exercises
-    few                  few exercises, read many times
-    leaked               some test problems among the exercises
-    pruned_T             without what is close to a test problem at tau T
-    thinned              as few as the strictest T leaves, drawn at random
+In the controls, other exercises take the place of those of the full recipe.
 """
 
 import dataclasses
@@ -28,12 +14,10 @@ from evals import task_sets
 from phi1_jax.settings import Count, PositiveInt, Range, Settings
 
 Fraction = Annotated[float, Range(above=0, below=1)]
-
-
 TEXTS = {
-  "raw": "raw code",
+  "raw": "raw code",  # "The Stack" in the paper's Figure 2.1
   "filtered": "filtered code",
-  "textbooks": "filtered code and textbooks",
+  "textbooks": "filtered code and textbooks",  # "CodeTextbook"
 }
 # The arm of the whole recipe, and the control of how much pruning costs by size alone.
 FULL, THINNED = "textbooks_exercises", "thinned"
@@ -111,10 +95,8 @@ class StudyConfig(Settings):
       raise self.wrong("steps", f"a multiple of Study.text_steps = {self.text_steps}")
     if not self.models or not all(size.isalnum() for size in self.models):
       raise self.wrong("models", "gin files by sizes of letters and digits, as '1M'")
-    for name, values in (
-      ("seeds", self.seeds),
-      ("taus", [f"{t:g}" for t in self.taus]),
-    ):
+    several = {"seeds": self.seeds, "taus": [f"{tau:g}" for tau in self.taus]}
+    for name, values in several.items():
       if not values or len(set(values)) < len(values):
         raise self.wrong(name, "different numbers, at least one")
     if self.few >= self.exercises:
@@ -125,7 +107,7 @@ class StudyConfig(Settings):
 class Arm:
   """The training data of a model."""
 
-  name: str  # of the arm
+  name: str
   text: str | None  # the text that it reads first, of `TEXTS`; None starts from scratch
   # the set of exercises that it reads then; None continues with the text
   exercises: str | None

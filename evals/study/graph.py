@@ -108,16 +108,16 @@ def run(
   (folder / LOGS).mkdir(parents=True, exist_ok=True)
   done = set(seconds_of_done(steps, folder))
   waiting = [step for step in steps if step.name not in done]
-  spent = sum(step.seconds for step in steps if step.name in done)
-  total = spent + sum(step.seconds for step in waiting)
+  total = sum(step.seconds for step in steps)
+  spent = total - sum(step.seconds for step in waiting)
   wait_for_orphans(waiting)
-  shares = shares_of_cores(jobs := jobs or cores())
+  jobs = jobs or cores()
   running: dict[futures.Future, Step] = {}
   failed: list[Exception] = []  # the first is raised when the others have ended
   with (
     storage.JsonLines(folder / STEPS) as journal,
     _stopping() as stopping,
-    futures.ThreadPoolExecutor(jobs) as pool,
+    futures.ThreadPoolExecutor(jobs, "", _bind, (_shares_of_cores(jobs),)) as pool,
     Progress(total, "core-seconds", "study", initial=spent, interval=60) as bar,
   ):
     while True:
@@ -125,18 +125,19 @@ def run(
         free = len(running) < jobs and not (stopping.is_set() or failed)
         if free and done.issuperset(step.needs):
           waiting.remove(step)
-          running[pool.submit(_run, step, folder, shares, stopping)] = step
+          running[pool.submit(_run, step, folder, stopping)] = step
       if not running:  # what is left waits for what failed or was stopped
         break
       for future in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
         step = running.pop(future)
         try:
-          row = future.result()
-          if row is None:
+          seconds = future.result()
+          if seconds is None:
             waiting.append(step)
             continue
           save()
-          journal.append(row)
+          row = {"step": step.name, "digest": step.digest, **here()}
+          journal.append(row | {"seconds": seconds})
         except Exception as failure:
           failed.append(failure)
           continue
@@ -148,26 +149,17 @@ def run(
   return not waiting
 
 
-def shares_of_cores(jobs: int) -> list[Sequence[int]]:
+def _shares_of_cores(jobs: int) -> list[Sequence[int]]:
   """Return the cores of each job; none where no process can be bound to cores."""
   get = getattr(os, "sched_getaffinity", None)
   every = sorted(get(0)) if get else []
   return [every[place::jobs] or every for place in range(jobs)]
 
 
-@contextlib.contextmanager
-def _bound(shares: list[Sequence[int]]) -> Iterator[None]:
+def _bind(shares: list[Sequence[int]]) -> None:
   """Bind this thread, and so the children that it starts, to a share of the cores."""
-  share = shares.pop(0)
-  before = os.sched_getaffinity(0) if share else ()
-  try:
-    if share:
-      os.sched_setaffinity(0, share)
-    yield
-  finally:
-    if share:
-      os.sched_setaffinity(0, before)
-    shares.append(share)
+  if share := shares.pop():
+    os.sched_setaffinity(0, share)
 
 
 @contextlib.contextmanager
@@ -194,22 +186,17 @@ def _stopping() -> Iterator[threading.Event]:
       signal.signal(number, handler)
 
 
-def _run(
-  step: Step, folder: Path, shares: list[Sequence[int]], stopping: threading.Event
-) -> dict[str, Any] | None:
-  """Run a step; return its row of `STEPS`, or None if a signal stopped it."""
+def _run(step: Step, folder: Path, stopping: threading.Event) -> float | None:
+  """Run a step; return how many seconds it took, or None if a signal stopped it."""
   started = time.monotonic()
   if step.function:
     try:
       step.function()
     except (InputError, OSError) as error:
       raise FailedError(f"step {step.name}: {error}") from error
-  else:
-    with _bound(shares):
-      if not _command(step, folder, stopping):
-        return None
-  seconds = round(time.monotonic() - started, 2)
-  return {"step": step.name, "digest": step.digest, **here(), "seconds": seconds}
+  elif not _command(step, folder, stopping):
+    return None
+  return round(time.monotonic() - started, 2)
 
 
 def _command(step: Step, folder: Path, stopping: threading.Event) -> bool:

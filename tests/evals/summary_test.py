@@ -7,7 +7,6 @@ import pytest
 
 from evals import completions, execute, summary
 from evals.prompts import Prompt
-from phi1_jax.sandbox.program import OUTCOMES
 from phi1_jax.text import settings_file
 from tests.evals.conftest import Trusting
 
@@ -26,13 +25,6 @@ def results(*outcomes):
     ]
     for number, pair in enumerate(outcomes)
   }
-
-
-def test_every_outcome_counts_as_the_docstring_says():
-  never_parsed = {"syntax_error", "worker_lost", execute.TOO_LONG}
-  for outcome in (*OUTCOMES, execute.TOO_LONG):
-    assert summary.RATES["valid_syntax"](outcome) == (outcome not in never_parsed)
-    assert summary.RATES["runs"](outcome) == (outcome in ("passed", "wrong"))
 
 
 def test_rates_have_the_interval_of_a_proportion(tmp_path):
@@ -67,6 +59,8 @@ def test_the_table_of_a_run(evaluate, tmp_path):
   assert re.search(r"100\.0 \[56\.6, 100\.0\] .*\+0\.0$", line)
   assert any(re.search(rf" runs +{20 * answered}\.0 \[", line) for line in lines)
   assert not any("longer than" in line for line in lines)
+  other = found | {"settings": found["settings"] | {"task_set": "mbpp-full-500"}}
+  assert "\n2 task sets: compare" in summary.table([("a", found), ("b", other)])
   found["prompts_too_long"], found["finish"] = 1, {"length": 2, "stop": 3}
   text = summary.table([("a", found)])
   assert "a: 2 of 5 answers were cut off at 512 new tokens" in text
