@@ -8,7 +8,6 @@ know are doubtful: it may be created late, or be another account's.
 """
 
 import asyncio
-import collections
 import json
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -36,7 +35,6 @@ class Batches:
     self._in_batch: dict[str, Call | None] = {}
     self._collected: list[Call] = []
     self._submitting = False
-    self._attempts: collections.Counter[str] = collections.Counter()
     for batch in shared.open_batches:
       self._in_batch |= dict.fromkeys(batch.calls)
       shared.spawn(self._finish(batch, "left by an earlier run, goes on"))
@@ -188,14 +186,7 @@ class Batches:
     if failure is None:
       return await self._sender.replied(call, raw)
     await self._sender.failed([call], failure)
-    text = f"batch {batch.id}: {failure}"
-    if failure.passing:
-      self._retry(key, text)
-    elif failure.verdict is Verdict.REFUSED:
-      self._in_batch.pop(key, None)
-      self._sender.tell(failed=key, text=text, fatal=False)
-    else:
-      self._sender.stop_for(failure, text)
+    self._retry(key, failure, f"batch {batch.id}: {failure}")
 
   async def _lose(self, batch: OpenBatch, reason: str) -> None:
     """Close a batch whose results cannot be had, but may be billed."""
@@ -206,28 +197,24 @@ class Batches:
 
   async def _close(self, batch: OpenBatch, reason: str, *, doubtful: bool) -> None:
     """Note that the other requests got no result, and send them again."""
-    await self._sender.failed(list(batch.calls.values()), Failure(reason, doubtful))
+    failure = Failure(reason, doubtful)
+    await self._sender.failed(list(batch.calls.values()), failure)
     await self._set(batch, "closed", True)
     for key in batch.calls:
-      self._retry(key, reason)
+      self._retry(key, failure, reason)
     self.flush()
 
   async def _set(self, batch: OpenBatch, column: str, value: Any) -> None:
     statement = f"UPDATE batches SET {column} = ? WHERE name = ?"
     await self._sender.journal.write((statement, (value, batch.name)))
 
-  def _retry(self, key: str, reason: str) -> None:
-    """Send a request of this run again, or give it up."""
+  def _retry(self, key: str, failure: Failure, text: str) -> None:
+    """Send a request that failed again, if this run waits for it and it may succeed."""
     call = self._in_batch.pop(key, None)
     if call is None or self._sender.stopping:
       return
-    self._attempts[key] += 1
-    if self._attempts[key] < self._config.attempts:
+    if self._sender.judge(call, failure, text) is not None:
       self.take(call)
-    else:
-      text = f"{reason} ({self._attempts.pop(key)} attempts)"
-      fatal = not self._config.skip_unanswered
-      self._sender.tell(failed=key, text=text, fatal=fatal)
 
   async def _query(
     self, ask: Callable[[], Awaitable[Any]], *, or_none: bool = False

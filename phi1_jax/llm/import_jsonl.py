@@ -59,29 +59,32 @@ def convert(folder: Path, base_url: str) -> int:
       f"{folder}: was converted already; to convert it anew, if nothing was paid "
       f"since, delete {target.name}"
     )
-  found = list(_rows(folder, endpoint))
+  batches, calls = _batches(folder), _calls(folder, endpoint)
   new = target.with_name(f"{target.name}.new")
   new.unlink(missing_ok=True)
   database = journal.connect(new)
-  database.execute("BEGIN IMMEDIATE")
-  for statement in journal.SCHEMA.split(";"):
-    database.execute(statement)
-  for table, row in found:
-    database.execute(*journal.insert(table, **row))
+  database.executescript(f"BEGIN IMMEDIATE; {journal.SCHEMA}")
+  for row in batches:
+    database.execute(*journal.insert("batches", **row))
+  for row in calls:
+    database.execute(*journal.insert("calls", **row))
   database.execute("COMMIT")
   database.close()  # which empties the write-ahead log
   new.rename(target)
-  return sum(table == "calls" for table, _ in found)
+  return len(calls)
 
 
-def _rows(folder: Path, endpoint: str) -> Iterator[tuple[str, dict[str, Any]]]:
-  """Yield (table, columns) for the JSONL files of a folder."""
-  for row in {row["batch"]: row for row in _lines(folder, "batches")}.values():
+def _batches(folder: Path) -> list[dict[str, Any]]:
+  last = {row["batch"]: row for row in _lines(folder, "batches")}
+  for row in last.values():
     if row["state"] != "closed":
       raise InputError(
         f"{folder}: batch {row['id']} is not finished; run version 0.1 until it is"
       )
-    yield "batches", {"name": row["batch"], "id": row["id"], "closed": True}
+  return [{"name": name, "id": row["id"], "closed": 1} for name, row in last.items()]
+
+
+def _calls(folder: Path, endpoint: str) -> list[dict[str, Any]]:
   calls: dict[int, dict[str, Any]] = {}
   for row in _lines(folder, "sent"):
     call = {name: row[name] for name in ("key", "reserve", "batch")}
@@ -91,8 +94,8 @@ def _rows(folder: Path, endpoint: str) -> Iterator[tuple[str, dict[str, Any]]]:
     columns = {"status": row["status"], "reason": row["reason"], "ended": row["time"]}
     calls.setdefault(row["call"], _unsent(row)).update(outcome=outcome, **columns)
   for row in _lines(folder, "replies"):
-    yield "calls", calls.pop(row["call"], _unsent(row)) | _reply(row, endpoint)
-  yield from (("calls", call) for call in calls.values())
+    calls.setdefault(row["call"], _unsent(row)).update(_reply(row, endpoint))
+  return list(calls.values())
 
 
 def _unsent(row: dict[str, Any]) -> dict[str, Any]:

@@ -52,8 +52,8 @@ class RateLimiter:
     self._sent: collections.deque[tuple[float, tuple[int, int]]] = collections.deque()
     self._held_until = 0.0
 
-  def delay(self, tokens: int, now: float) -> float:
-    """Return the seconds until a request of so many tokens may be sent.
+  def take(self, tokens: int, now: float) -> float:
+    """Count a request of so many tokens if it may be sent; return 0, or how long not.
 
     A request above the whole limit is sent alone.
     """
@@ -67,11 +67,9 @@ class RateLimiter:
           break
         excess -= sizes[kind]
         until = max(until, moment + _MINUTE)
+    if until <= now:
+      self._sent.append((now, (1, tokens)))
     return max(0.0, until - now)
-
-  def sent(self, tokens: int, now: float) -> None:
-    """Count a request."""
-    self._sent.append((now, (1, tokens)))
 
   def hold(self, seconds: float, now: float) -> None:
     """Allow no request for so long."""
@@ -117,6 +115,7 @@ class Sender:
     self._limiter = RateLimiter(config.requests_per_minute, config.tokens_per_minute)
     self._turn = asyncio.Lock()  # requests are sent in their order
     self._in_flight = self._refusals = 0
+    self._attempts: collections.Counter[str] = collections.Counter()
     self._begun: float | None = None  # when the first request went
     self._answered = False  # the endpoint has replied to a request
     self._last_good = time.monotonic()
@@ -210,6 +209,7 @@ class Sender:
     columns |= {"prompt_tokens": prompt, "completion_tokens": completion, "raw": raw}
     await self.journal.settle([call], "reply", **columns)
     self.budget.settle(call.reserve, cost)
+    self._last_good, self._answered = time.monotonic(), True
     self._settled(1)
     self.tell(reply=call.key)
 
@@ -238,19 +238,18 @@ class Sender:
 
   async def answer(self, call: Call) -> None:
     """Send a request until there is a reply, or no more use in sending it."""
-    attempts = 0
     while sent := await self._admit(call):
       try:
         await self.journal.send([sent])
         outcome = await self.endpoint.send(sent.body)
         if isinstance(outcome, Completed):
           await self.replied(sent, outcome.raw)
-          self._last_good, self._answered = time.monotonic(), True
-          self._limiter.hold(min(outcome.pause, _MINUTE), self._last_good)
-          return
+          return self._limiter.hold(min(outcome.pause, _MINUTE), time.monotonic())
         await self.failed([sent], outcome)
-        attempts += outcome.verdict is Verdict.AGAIN
-        pause = self._judge(call, outcome, attempts)
+        text = f"{self.config.base_url}: {outcome}"
+        if not (outcome.status or self._answered):
+          text += "; is Llm.base_url right, is the server running?"
+        pause = self.judge(call, outcome, text)
       finally:
         self._in_flight -= 1
         self._changed.set()
@@ -266,22 +265,26 @@ class Sender:
         probing = not self._answered and now < (self._begun or now) + _PROBE
         if self._in_flight >= (1 if probing else self.config.concurrency):
           pause = _PROBE if probing else None
-        elif not (pause := self._limiter.delay(call.tokens, now)):
-          if self.budget.fits(call.reserve):
-            self._limiter.sent(call.tokens, now)
-            self._begun = self._begun or now
-            self._in_flight += 1
-            return self.reserve(call)
+        elif not self.budget.fits(call.reserve):
           if not self.settling:
             self.stop(BUDGET, need=call.reserve)
           pause = _SETTLING
+        elif not (pause := self._limiter.take(call.tokens, now)):
+          self._begun = self._begun or now
+          self._in_flight += 1
+          return self.reserve(call)
         await self.wait(pause)
     return None
 
-  def _judge(self, call: Call, failure: Failure, attempts: int) -> float | None:
-    """Return the pause before the next attempt; None if there is none."""
-    verdict, text = failure.verdict, f"{self.config.base_url}: {failure}"
-    now = time.monotonic()
+  def judge(self, call: Call, failure: Failure, text: str) -> float | None:
+    """Return the pause before a request that failed is sent again; or give it up.
+
+    Args:
+      call: of the request.
+      failure: of the last attempt.
+      text: about it, for the run.
+    """
+    verdict, now = failure.verdict, time.monotonic()
     if verdict is Verdict.SLOW_DOWN:
       pause = failure.pause(_PAUSE_OF_ATTEMPT)
       if pause > _PATIENCE or now - self._last_good > _PATIENCE:
@@ -289,11 +292,10 @@ class Sender:
       self._limiter.hold(pause, now)  # the limit is the account's
       return pause
     if verdict is Verdict.AGAIN:
-      if attempts < self.config.attempts:
-        return min(failure.pause(attempts), _PATIENCE)
-      if not (failure.status or self._answered):
-        text += "; is Llm.base_url right, is the server running?"
-      text += f" ({attempts} attempts)"
+      self._attempts[call.key] += 1
+      if self._attempts[call.key] < self.config.attempts:
+        return min(failure.pause(self._attempts[call.key]), _PATIENCE)
+      text += f" ({self._attempts.pop(call.key)} attempts)"
       fatal = not (self.config.skip_unanswered and self._answered)
       self.tell(failed=call.key, text=text, fatal=fatal)
     elif verdict is Verdict.REFUSED:

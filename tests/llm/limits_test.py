@@ -12,9 +12,8 @@ def send_all(limiter, sizes):
   """Sends as fast as the limiter lets it, with a clock of its own; the moments."""
   now, moments = 100.0, []
   for size in sizes:
-    while pause := limiter.delay(size, now):
+    while pause := limiter.take(size, now):
       now += pause
-    limiter.sent(size, now)
     moments.append((now, size))
   return moments
 
@@ -37,7 +36,7 @@ def test_the_longest_pause_counts():
   limiter = RateLimiter(None, None)
   limiter.hold(6, 10.0)
   limiter.hold(1, 10.0)
-  assert [limiter.delay(1, now) for now in (12.0, 16.0)] == [4, 0]
+  assert [limiter.take(1, now) for now in (12.0, 16.0)] == [4, 0]
 
 
 def test_backoff_doubles_with_jitter_up_to_a_minute():
