@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import selectors
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -57,6 +58,7 @@ class Sandbox:
     self._packages = find_packages(packages)
     self._minimum_wall_seconds = minimum_wall_seconds
     self._workers = workers or cores()
+    self._cores = _own_cores(self._workers)
     self._pool: list[Worker] = []
     self._failed_starts = 0
     self._selector = selectors.DefaultSelector()
@@ -198,7 +200,9 @@ class Sandbox:
   def _idle_worker(self) -> Worker | None:
     """Return a worker that is ready; start those that are missing."""
     while len(self._pool) < self._workers:
-      worker = Worker(self._launch, self._memory_bytes)
+      taken = {worker.core for worker in self._pool}
+      core = next((core for core in self._cores if core not in taken), None)
+      worker = Worker(self._launch, self._memory_bytes, core)
       self._pool.append(worker)
       self._selector.register(worker, selectors.EVENT_READ, worker)
     return next((w for w in self._pool if w.ready and not w.program), None)
@@ -250,6 +254,17 @@ class Sandbox:
     self._selector.unregister(worker)
     worker.close()
     self._pool.remove(worker)
+
+
+def _own_cores(workers: int) -> list[int]:
+  """Return a core for each worker, if there is one for each and none is left over.
+
+  The processes of a worker take turns. On one core that is a third faster than on two,
+  but a worker that is tied to a core cannot move to another one that is free.
+  """
+  if sys.platform != "linux" or len(found := os.sched_getaffinity(0)) != workers:
+    return []
+  return sorted(found)
 
 
 def _body(program: Program) -> dict:

@@ -52,6 +52,7 @@ class Worker:
   Args:
     launch: how to start it.
     memory_bytes: address space of one program.
+    core: the only core to run on; None for any.
 
   Attributes:
     ready: whether it has greeted.
@@ -59,8 +60,9 @@ class Worker:
     deadline: the time by which it must greet or answer.
   """
 
-  def __init__(self, launch: levels.Launch, memory_bytes: int):
+  def __init__(self, launch: levels.Launch, memory_bytes: int, core: int | None = None):
     self.ready = False
+    self.core = core
     self.program: Program | None = None
     self.deadline = time.monotonic() + START_SECONDS
     folder = importlib.resources.files("phi1_jax.sandbox") / "inside"
@@ -68,6 +70,7 @@ class Worker:
     self._scratch = None if launch.has_mounts else levels.make_scratch()
     settings = {
       "memory_bytes": memory_bytes,
+      "core": core,
       "own_pid_namespace": launch.has_mounts,
       "scratch": [self._scratch] if self._scratch else levels.SCRATCH,
       "packages": launch.packages,

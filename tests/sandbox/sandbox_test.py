@@ -1,5 +1,6 @@
 import os
 import signal
+import sys
 
 import pytest
 
@@ -331,6 +332,29 @@ def test_worker_killed_from_outside_loses_nothing():
         os.kill(sandbox._pool[0].pid, signal.SIGKILL)
   assert sorted(v.key for v in seen) == sorted(p.key for p in programs)
   assert all(v.passed for v in seen), seen
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="cores are chosen on Linux")
+@pytest.mark.parametrize("spare", [0, 1])
+def test_a_worker_keeps_to_its_core_where_there_is_one_for_each(spare):
+  # One killed worker's successor takes its core.
+  cores = os.sched_getaffinity(0)
+  if len(cores) <= spare:
+    pytest.skip("one core only")
+  code = "def f():\n  for line in open('/proc/self/status'):\n"
+  code += "    if line.startswith('Cpus_allowed_list'): return line.split()[1]\n"
+  with Sandbox(workers=len(cores) - spare) as sandbox:
+    first = judge(sandbox, code, "assert f() == 'no'")
+    os.kill(next(iter(sandbox._pool)).pid, signal.SIGKILL)
+    found = {
+      judge(sandbox, code, "assert f() == 'no'").detail.split()[-1] for _ in range(4)
+    }
+  ties = {repr(str(core)) for core in cores}
+  if spare:
+    assert not found & ties
+  else:
+    assert found <= ties
+    assert first.detail.split()[-1] in ties
 
 
 def test_stopping_early_leaves_the_sandbox_usable():

@@ -341,9 +341,15 @@ def _rehearse() -> None:
 
 
 def main(settings: dict) -> None:
-  """Run a worker on standard input and output."""
+  """Run a worker on standard input and output.
+
+  Args:
+    settings: those of `Server`; core (the only one to run on, or None), packages.
+  """
   confine.unreadable()
   requests, answers = os.dup(0), os.dup(1)
+  if settings["core"] is not None:
+    os.sched_setaffinity(0, {settings["core"]})
   confine.silence()
   for module in MODULES:
     if module not in _ON_DEMAND:
