@@ -37,6 +37,13 @@ def requests(count, first=0):
   ]
 
 
+def reply(text, finish="stop", **message):
+  """A scripted answer of the counting server."""
+  choice = {"message": {"content": text, **message}, "finish_reason": finish}
+  usage = {"prompt_tokens": 3, "completion_tokens": 9}
+  return (200, {"choices": [choice], "usage": usage}, {})
+
+
 class Llm:
   """A counting server, and clients of it with one journal."""
 

@@ -33,6 +33,15 @@ PRICE = (150_000, 600_000)  # picodollars for a token of the prompt, of the repl
 #     think      reasoning in think tags, half of it without the opening tag
 #     reason     reasoning in the field reasoning_content
 _SPOILED = ("truncated", "broken", "malformed")
+TEXT = {  # a completion that is not of a chat
+  "choices": [
+    {
+      **{"index": 0, "text": "  return 1\n", "finish_reason": "stop"},
+      "logprobs": {"token_logprobs": [-0.5, -0.25], "tokens": ["a", "b"]},
+    }
+  ],
+  "usage": {"prompt_tokens": 3, "completion_tokens": 2},
+}
 
 
 class CountingServer(http.server.ThreadingHTTPServer):
@@ -48,7 +57,8 @@ class CountingServer(http.server.ThreadingHTTPServer):
   Attributes:
     gate: replies wait while it is not set.
     script: (status, body, headers), answered next, before any mood; as a dictionary,
-      by the text of the request's first message. Not for batches.
+      by the text of the request's first message. Not for batches. Completions that
+      are not of a chat have no moods.
     batch_ends: how the next batches end: "expired", "cancelled", "failed", "dropped"
       (it is never created, and there is no answer); afterwards "completed".
     fewest_batches: before so many are created, none ends.
@@ -88,6 +98,19 @@ class CountingServer(http.server.ThreadingHTTPServer):
 
   def handle_error(self, request, client_address):
     pass  # clients that are killed are what this is for
+
+  def hold_all_but_the_first(self):
+    """Answers one request; the others wait for `release`."""
+
+    def write(body):
+      self.gate.clear()
+      return "answer"
+
+    self.write = write
+
+  def release(self):
+    self.write = None
+    self.gate.set()
 
   def mood(self, name):
     """What happens to a request."""
@@ -163,7 +186,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     server.paths.append(self.path)
     server.request_headers = self.headers
     path = self.path.partition("?")[0]
-    if not path.endswith("/chat/completions") or path.startswith("/v9"):
+    if not path.endswith("/completions") or path.startswith("/v9"):
       return self._json(404, _error("no such page"))
     with server.lock:
       server.now += 1
@@ -186,6 +209,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         scripted = server.script.pop(0) if server.script else None
     if scripted is not None:
       return self._scripted(name, body, *scripted)
+    if "prompt" in body:
+      return self._json(200, TEXT)
     if body["model"] != "m":
       return self._json(404, _error(f"no model {body['model']}", code="no_model"))
     mood = server.mood(name)
@@ -216,7 +241,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     return self._send(200, text[:half], missing=half if mood == "broken" else 0)
 
   def _scripted(self, name, body, status, content, headers):
-    if status == 200:
+    if status == 200 and "messages" in body:
       whole = isinstance(content, bytes) or bool(content.get("choices"))
       self.server.bill(name, completion(body, name, "good", 0), whole=whole)
     text = content if isinstance(content, bytes) else json.dumps(content).encode()

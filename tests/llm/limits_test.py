@@ -59,3 +59,14 @@ def test_backoff_doubles_with_jitter_up_to_a_minute():
 def test_retry_after(headers, seconds, monkeypatch):
   monkeypatch.setattr(endpoint.time, "time", lambda: 10.0)
   assert endpoint.retry_after(headers) == seconds
+
+
+@pytest.mark.parametrize(
+  ("reset", "remaining", "seconds"),
+  [("120ms", "0", 0.12), ("1h2m3.5s", "0", 3723.5), ("7", "0", 7), ("7s", "5", 0)],
+)
+def test_a_used_up_limit_names_its_renewal(reset, remaining, seconds):
+  headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "?"}
+  headers |= {"x-ratelimit-remaining-tokens": remaining}
+  headers |= {"x-ratelimit-reset-tokens": reset}
+  assert endpoint.renewal(headers) == pytest.approx(seconds)

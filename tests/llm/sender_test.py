@@ -33,21 +33,6 @@ def wait(condition):
     time.sleep(0.005)
 
 
-def hold_all_but_the_first(server):
-  """Lets the server answer one request; the others wait at its gate."""
-
-  def write(body):
-    server.gate.clear()
-    return "answer"
-
-  server.write = write
-
-
-def release(server):
-  server.write = None
-  server.gate.set()
-
-
 def totals(llm):
   """Returns replies and calls in doubt, once the sender has ended."""
   wait(lambda: not storage.is_held(llm.folder))
@@ -61,32 +46,15 @@ def start(target, *arguments, **changes):
   return process
 
 
-def start_and_kill(llm, count, in_flight, **changes):
-  """Kills a run when so many of its requests are in flight."""
-  process = start(run, llm, count, **changes)
-  wait(lambda: llm.server.now == in_flight)
-  process.kill()
-  process.join()
-
-
-def test_requests_in_flight_when_the_run_dies_are_journalled(llm):
-  hold_all_but_the_first(llm.server)
-  start_and_kill(llm, 500, 8, concurrency=8)
-  release(llm.server)
-  replies, doubtful = totals(llm)
-  wait(lambda: llm.server.now == 0)
-  counts = llm.server.counts()
-  assert replies == counts["billed"] == counts["came"] < 100
-  assert doubtful == 0
-
-
 def test_a_next_run_waits_for_the_sender_and_says_so_once(llm, caplog):
   def release():
     wait(lambda: "waiting for another process" in caplog.text)
     llm.server.gate.set()
 
   llm.server.gate.clear()
-  start_and_kill(llm, 1, 1)
+  process = start(run, llm, 1)
+  wait(lambda: llm.server.now == 1)
+  process.kill()
   threading.Thread(target=release).start()
   run(llm, 1)
   assert llm.server.counts()["billed"] == 1
@@ -121,7 +89,7 @@ def test_sigterm_ends_it_the_same_way(serve):
 
 
 def test_a_killed_sender_leaves_known_doubts(llm):
-  hold_all_but_the_first(llm.server)
+  llm.server.hold_all_but_the_first()
   with Client(llm.config(concurrency=4)) as client:
     outcomes = client.ask(requests(12), str.strip)
     next(outcomes)
@@ -129,7 +97,7 @@ def test_a_killed_sender_leaves_known_doubts(llm):
     client._sender.process.kill()
     with pytest.raises(RequestError, match="ended with -9"):
       list(outcomes)
-  release(llm.server)
+  llm.server.release()
   replies, doubtful = totals(llm)
   assert doubtful == 4
   wait(lambda: llm.server.now == 0)
