@@ -19,7 +19,7 @@ from typing import Any
 from phi1_jax import InputError
 from phi1_jax.llm import journal, reply
 from phi1_jax.llm.config import check_address
-from phi1_jax.llm.request import digest
+from phi1_jax.llm.request import clean, digest
 
 _LINE = re.compile(rb'\{"crc32": "([0-9a-f]{8})", (.*)\n', re.DOTALL)
 
@@ -91,8 +91,9 @@ def _calls(folder: Path, endpoint: str) -> list[dict[str, Any]]:
     calls[row["call"]] = call | {"number": row["call"], "sent": row["time"]}
   for row in _lines(folder, "failures"):
     outcome = "released" if row["released"] else "doubtful"
-    columns = {"status": row["status"], "reason": row["reason"], "ended": row["time"]}
-    calls.setdefault(row["call"], _unsent(row)).update(outcome=outcome, **columns)
+    columns = {"status": row["status"], "reason": clean(row["reason"])}
+    columns |= {"outcome": outcome, "ended": row["time"]}
+    calls.setdefault(row["call"], _unsent(row)).update(columns)
   for row in _lines(folder, "replies"):
     calls.setdefault(row["call"], _unsent(row)).update(_reply(row, endpoint))
   return list(calls.values())
@@ -151,3 +152,7 @@ def _lines(folder: Path, kind: str) -> Iterator[dict[str, Any]]:
           "request again, or put the file back from a copy"
         )
       yield json.loads(b"{" + found[2])
+
+
+if __name__ == "__main__":
+  sys.exit(main())
