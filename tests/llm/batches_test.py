@@ -151,7 +151,15 @@ def test_a_batch_whose_id_was_lost_with_the_sender(llm, created):
   assert llm.budget.doubtful_calls == (0 if created else 6)
 
 
-def test_a_batch_that_may_be_created_late_is_doubtful(llm):
+@pytest.mark.parametrize("end", ["500", "late"])
+def test_a_batch_that_was_created_without_an_answer_is_found(llm, end):
+  llm.server.batch_ends = [end]
+  assert len(llm.ask(6, api="batch")) == 6
+  assert uploads(llm) == [6]
+  assert llm.budget.doubtful_calls == 0
+
+
+def test_a_batch_that_is_not_found_is_doubtful(llm):
   llm.server.batch_ends = ["dropped"]
   assert len(llm.ask(6, api="batch", attempts=2)) == 6
   assert uploads(llm) == [6]

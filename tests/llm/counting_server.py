@@ -8,6 +8,7 @@ depends only on the request's text and on how often it came.
 
 import argparse
 import collections
+import functools
 import hashlib
 import http.server
 import json
@@ -59,8 +60,9 @@ class CountingServer(http.server.ThreadingHTTPServer):
     script: (status, body, headers), answered next, before any mood; as a dictionary,
       by the text of the request's first message. Not for batches. Completions that
       are not of a chat have no moods.
-    batch_ends: how the next batches end: "expired", "cancelled", "failed", "dropped"
-      (it is never created, and there is no answer); afterwards "completed".
+    batch_ends: how the next batches end: "expired", "cancelled", "failed"; afterwards
+      "completed". Some get no answer but a status: "500" is created all the same,
+      "late" gets a broken connection and is created a second later, "dropped" never.
     fewest_batches: before so many are created, none ends.
     slow: how often each kind of query about batches gets status 429 before an answer.
     write: makes the text of a reply of a request's body; None: words that say nothing.
@@ -267,15 +269,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
   def _create(self, body):
     server = self.server
     if self._slow("create"):
-      return
+      return None
     with server.lock:
       name = f"batch_{len(server.batches)}"
       end = server.batch_ends.pop(0) if server.batch_ends else "completed"
-      if end == "dropped":
-        self.close_connection = True
-        return
-      server.batches[name] = {"body": body, "begun": time.monotonic(), "end": end}
-    self._json(200, self._batch(name))
+    batch = {"body": body, "begun": time.monotonic(), "end": end}
+    if end in ("500", "late", "dropped"):
+      batch["end"] = "completed"
+    create = functools.partial(server.batches.__setitem__, name, batch)
+    if end == "late":
+      threading.Timer(1.0, create).start()
+    elif end != "dropped":
+      create()
+    if end == "500":
+      return self._json(500, _error("oops"))
+    if end in ("late", "dropped"):
+      self.close_connection = True
+      return None
+    return self._json(200, self._batch(name))
 
   def _batch(self, name):
     server = self.server
