@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from phi1_jax.data import loader
-from phi1_jax.data.token_store import ShardWriter, TokenStore, finish
+from phi1_jax.data.token_store import Encoded, TokenStore, finish, write_shard
 
 RATES = {"code": 0.6, "exercises": 0.15, "textbook": 0.25}
 
@@ -36,10 +36,9 @@ def build_store(directory: Path, tokens_per_task: int) -> TokenStore:
   rng = np.random.default_rng(0)
   shards = []
   for index, task in enumerate(RATES):
-    writer = ShardWriter(directory, index, len(RATES), task)
     tokens = rng.integers(0, 50_000, tokens_per_task, dtype=np.uint16)
-    writer.add(tokens, num_bytes=0, held_out=False)
-    shards.append(writer.close())
+    documents = [Encoded(tokens, num_bytes=0)]
+    shards.append(write_shard(directory, index, len(RATES), task, documents))
   fields = {
     "tasks": {task: {"rate": "by_size"} for task in RATES},
     "tokenizer": {"eos_id": 50_256, "vocabulary_size": 50_295},

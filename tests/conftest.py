@@ -130,11 +130,11 @@ def tiny_run():
 @pytest.fixture(scope="session")
 def words_store():
   """words_store(folder) writes a token store of random words there, for train."""
-  from phi1_jax.data.token_store import ShardWriter, finish
+  from phi1_jax.data.token_store import Encoded, finish, write_shard
   from phi1_jax.text import tokenizer as tokenizers
 
-  made = tokenizers.train(["for word in words:\n  print(word, words)\n"] * 2, 300)
-  tokenizer = {"name": "train", "digest": made.digest, "eos_id": 0}
+  trained = tokenizers.train(["for word in words:\n  print(word, words)\n"] * 2, 300)
+  tokenizer = {"name": "train", "digest": trained.digest, "eos_id": 0}
   tokenizer["vocabulary_size"] = 300
 
   def write(
@@ -142,12 +142,11 @@ def words_store():
   ):
     random, shards = np.random.default_rng(seed), []
     for index, task in enumerate(tasks):
-      writer = ShardWriter(folder, index, len(tasks), task)
+      made = []
       for number in range(documents):
         ids = [*random.integers(1, 40, random.integers(5, 40)).tolist(), 0]
-        held_out = number % held_out_every == 0
-        writer.add(ids, num_bytes=3 * len(ids), held_out=held_out)
-      shards.append(writer.close())
+        made.append(Encoded(ids, 3 * len(ids), number % held_out_every == 0))
+      shards.append(write_shard(folder, index, len(tasks), task, made))
     fields = {
       "mixture": "words",
       "held_out_fraction": 0.01,
@@ -156,7 +155,7 @@ def words_store():
       "tasks": {task: {"rate": "by_size"} for task in tasks},
     }
     finish(folder, {**fields, "tokenizer": {**tokenizer, **facts}}, shards)
-    made.save(folder / tokenizers.FILE_NAME)
+    trained.save(folder / tokenizers.FILE_NAME)
 
   return write
 

@@ -20,6 +20,8 @@ import sys
 import warnings
 from collections.abc import Iterator
 
+from phi1_jax.text.source import FunctionNode, parse
+
 MAXIMUM_LINES = 80
 
 
@@ -42,18 +44,14 @@ def bodies(text: str) -> list[tuple[int, int]]:
   A body begins on the line after the docstring. Functions without one, and those inside
   others, are left out.
   """
-  try:
-    with warnings.catch_warnings():
-      warnings.simplefilter("ignore")
-      tree = ast.parse(text)
-  except (SyntaxError, ValueError, RecursionError, MemoryError):
+  tree = parse(text)
+  if tree is None:
     return []
   lines = re.split("(?<=\n)|(?<=\r)(?!\n)", text)  # the parser's
   ends = [0, *itertools.accumulate(len(line.encode()) for line in lines)]
   found = []
-  functions = (ast.FunctionDef, ast.AsyncFunctionDef)
   for node in tree.body:
-    if isinstance(node, functions) and ast.get_docstring(node):
+    if isinstance(node, FunctionNode) and ast.get_docstring(node):
       first, last = node.body[0].end_lineno, node.end_lineno
       if first is not None and last is not None and last > first:
         found.append((ends[first], ends[last]))

@@ -17,7 +17,6 @@ import dataclasses
 import glob
 import gzip
 import hashlib
-import importlib
 import io
 import itertools
 import json
@@ -126,6 +125,11 @@ class FileSource:
           yield from self._rows(file, 0, 1) if file.kind in _ROWS else [_whole(file)]
       except InputError:
         raise
+      except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        raise InputError(
+          f"Data.files: {file.path} needs {package}: pip install {package}"
+        ) from None
       except Exception as error:  # each library has its own for a broken file
         raise InputError(
           f"Data.files: {file.path} cannot be read ({error}); mend it, or leave it out"
@@ -133,8 +137,11 @@ class FileSource:
 
   def _rows(self, file: _File, start: int, step: int) -> Iterator[Document | Drop]:
     """Yield every `step`-th row from `start`: a document, or the reason of a drop."""
-    read = _parquet_rows if file.kind == ".parquet" else _json_rows
-    for number, row in enumerate(read(file, start, step, self._columns)):
+    if file.kind == ".parquet":
+      rows = _parquet_rows(file, start, step, self._columns)
+    else:
+      rows = _json_rows(file, start, step)
+    for number, row in enumerate(rows):
       found = row if isinstance(row, Drop) else _document(row, self._columns)
       if isinstance(found, Drop):
         place = f"{file.name}, row {start + number * step + 1}"
@@ -194,19 +201,11 @@ def _unpacked(file: _File) -> IO[bytes]:
   if file.name.lower().endswith(".gz"):
     return io.BufferedReader(gzip.GzipFile(fileobj=stream))
   if file.name.lower().endswith(".zst"):
-    made = _library("zstandard", file).ZstdDecompressor()
+    import zstandard
+
+    made = zstandard.ZstdDecompressor()
     return io.BufferedReader(made.stream_reader(stream, read_across_frames=True))
   return stream
-
-
-def _library(name: str, file: _File) -> Any:
-  try:
-    return importlib.import_module(name)
-  except ModuleNotFoundError:
-    package = name.partition(".")[0]
-    raise InputError(
-      f"Data.files: {file.path} needs {package}: pip install {package}"
-    ) from None
 
 
 def _whole(file: _File) -> Document | Drop:
@@ -220,10 +219,7 @@ def _whole(file: _File) -> Document | Drop:
   return Document(text) if text else Drop("empty", file.name)
 
 
-def _json_rows(
-  file: _File, start: int, step: int, columns: Sequence[str]
-) -> Iterator[Any]:
-  del columns  # every line is read whole
+def _json_rows(file: _File, start: int, step: int) -> Iterator[Any]:
   with _unpacked(file) as stream:
     first = stream.readline().removeprefix(b"\xef\xbb\xbf")
     lines: Iterable[bytes] = itertools.chain([first], stream)
@@ -262,7 +258,8 @@ def _whole_json(content: bytes) -> list[Any] | None:
 def _parquet_rows(
   file: _File, start: int, step: int, columns: Sequence[str]
 ) -> Iterator[Any]:
-  pq = _library("pyarrow.parquet", file)
+  import pyarrow.parquet as pq
+
   with file.path.open("rb") as stream:
     table = pq.ParquetFile(stream)
     there = table.schema_arrow.names

@@ -13,6 +13,7 @@ import hashlib
 import multiprocessing
 import multiprocessing.connection
 import os
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -21,8 +22,8 @@ import numpy as np
 
 from phi1_jax import InputError
 from phi1_jax.data import exercises, mixtures
-from phi1_jax.data.documents import Document, Drop, Source, held_out
-from phi1_jax.data.token_store import ShardWriter
+from phi1_jax.data.documents import Document, Source, held_out
+from phi1_jax.data.token_store import Encoded, write_shard
 from phi1_jax.text import tokenizer as tokenizers
 from phi1_jax.text.tokenizer import Tokenizer
 
@@ -59,20 +60,21 @@ class Unit:
     self,
     tokenizer: Tokenizer | None,
     dropped: collections.Counter[str],
-    first: dict[str, str] | None = None,
+    first: dict[str, str],
   ) -> Iterator[Document]:
     """Yield the documents; count what is dropped by reason, note the first places."""
     for found in self.source.read(self.shard, self.shards, tokenizer):
-      if isinstance(found, Drop):
-        dropped[found.reason] += 1
-        if first is not None and found.place:
-          first.setdefault(found.reason, found.place)
-      else:
+      if isinstance(found, Document):
         yield found
+        continue
+      dropped[found.reason] += 1
+      if found.place:
+        first.setdefault(found.reason, found.place)
 
 
 def start_worker() -> None:
   """Set up a new process: it uses one core, and ends with its parent."""
+  sys.stdout = sys.stderr  # standard output is for the digest
   os.environ["TOKENIZERS_PARALLELISM"] = "false"
   os.environ["RAYON_NUM_THREADS"] = "1"
   parent = multiprocessing.parent_process()
@@ -88,10 +90,26 @@ def start_worker() -> None:
 def build(unit: Unit, store: str, tokenizer_digest: str) -> dict[str, Any]:
   """Tokenize one unit into the store; return its entry of the manifest."""
   tokenizer = _tokenizer(store, tokenizer_digest)
-  writer = ShardWriter(
-    store, unit.position, unit.positions, unit.task, marked=unit.marked
-  )
   dropped, first = collections.Counter[str](), dict[str, str]()
+  return write_shard(
+    store,
+    unit.position,
+    unit.positions,
+    unit.task,
+    _encoded(unit, tokenizer, dropped, first),
+    marked=unit.marked,
+    dropped=dropped,
+    first=first,
+  )
+
+
+def _encoded(
+  unit: Unit,
+  tokenizer: Tokenizer,
+  dropped: collections.Counter[str],
+  first: dict[str, str],
+) -> Iterator[Encoded]:
+  """Yield the documents of a unit as tokens; count what is dropped."""
   number = 0
   for batch in _batches(unit.documents(tokenizer, dropped, first)):
     for document, (prompt, text) in zip(batch, _encode(batch, tokenizer), strict=True):
@@ -105,13 +123,12 @@ def build(unit: Unit, store: str, tokenizer_digest: str) -> dict[str, Any]:
       if unit.marked and marks is None:
         dropped["no body of a documented function"] += 1
         continue
-      writer.add(
+      yield Encoded(
         np.concatenate([prompt, text, [tokenizer.eos_id]]),
-        num_bytes=_num_bytes(document, tokenizer),
-        held_out=held_out(document, unit.held_out_fraction),
-        marks=marks,
+        _num_bytes(document, tokenizer),
+        held_out(document, unit.held_out_fraction),
+        marks,
       )
-  return writer.close(dropped, first)
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -129,18 +146,13 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 def _encode(
   batch: list[Document], tokenizer: Tokenizer
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Yield the ids of prompt and text of each document."""
-  plain = [document for document in batch if document.ids is None]
-  texts = iter(tokenizer.encode_arrays([document.text for document in plain]))
-  prompts = [document.prompt for document in plain if document.prompt]
-  others = iter(tokenizer.encode_arrays(prompts))
-  empty = np.zeros(0, np.uint32)
-  for document in batch:
-    if document.ids is not None:
-      yield document.ids
-    else:
-      yield (next(others) if document.prompt else empty), next(texts)
+) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+  """Return the ids of prompt and text of each document."""
+  known = [document.ids for document in batch if document.ids is not None]
+  if known:  # a source gives the ids of all its documents, or of none
+    return known
+  prompts = tokenizer.encode_arrays([document.prompt for document in batch])
+  return zip(prompts, tokenizer.encode_arrays([x.text for x in batch]), strict=True)
 
 
 def _compare(
@@ -214,7 +226,7 @@ def sample(
   dropped = collections.Counter[str]()
   texts = (
     (document.prompt + document.text).encode()
-    for document in unit.documents(None, dropped)
+    for document in unit.documents(None, dropped, {})
     if not held_out(document, unit.held_out_fraction)
   )
   pairs = smallest(((hashlib.sha256(t).digest(), t) for t in texts), num_bytes)

@@ -33,27 +33,17 @@ _FIRST_BYTE = 3  # seqio's ByteVocabulary: padding, end, unknown, then the 256 b
 by_size = seqio.mixing_rate_num_examples
 
 
-class TokenizerVocabulary(seqio.Vocabulary):
+class TokenizerVocabulary(seqio.PassThroughVocabulary):
   """A tokenizer for seqio: id 0 pads, all others are the tokenizer's plus one."""
 
   def __init__(self, tokenizer: Tokenizer):
-    super().__init__(extra_ids=0)
+    super().__init__(tokenizer.vocabulary_size + SHIFT, tokenizer.eos_id + SHIFT)
     self.tokenizer = tokenizer
 
   @property
-  def eos_id(self) -> int:
-    """Shifted id of <|endoftext|>."""
+  def bos_id(self) -> int:
+    """The id of <|endoftext|>: CodeGen begins and ends text with the same token."""
     return self.tokenizer.eos_id + SHIFT
-
-  bos_id = eos_id  # CodeGen begins and ends text with the same token
-
-  @property
-  def unk_id(self) -> None:
-    """Every byte has an id."""
-
-  @property
-  def _base_vocab_size(self) -> int:
-    return self.tokenizer.vocabulary_size + SHIFT
 
   def _encode(self, s: str | bytes) -> np.ndarray:
     text = s.decode() if isinstance(s, bytes) else s
@@ -77,13 +67,6 @@ class TokenizerVocabulary(seqio.Vocabulary):
     text.set_shape([])
     return text
 
-  def __eq__(self, other: object) -> bool:
-    same = isinstance(other, TokenizerVocabulary)
-    return same and other.tokenizer.digest == self.tokenizer.digest
-
-  def __hash__(self) -> int:
-    return hash(self.tokenizer.digest)
-
 
 class _BuiltInSource(seqio.FunctionDataSource):
   """A source of this package, for mixtures in which seqio names it."""
@@ -96,12 +79,11 @@ class _BuiltInSource(seqio.FunctionDataSource):
     self, split: str, shuffle_files: bool = False, seed: int | None = None
   ) -> tf.data.Dataset:
     del split, shuffle_files, seed  # part of seqio's signature
-    found = self.source.read
     string = tf.TensorSpec((), tf.string)
     return tf.data.Dataset.from_generator(
       lambda: (
         {"text": document.text, "group": document.group or ""}
-        for document in found(0, 1)
+        for document in self.source.read(0, 1)
         if isinstance(document, Document)
       ),
       output_signature={"text": string, "group": string},
@@ -316,7 +298,7 @@ class SeqioSource:
     """
     whole = ids if text is None else tokenizer.encode_arrays([text.decode()])[0]
     known = not len(ids) or (ids.min() >= 0 and ids.max() < tokenizer.vocabulary_size)
-    if not (known and _contains(whole, ids)):
+    if not (known and _characters(ids) in _characters(whole)):
       raise InputError(
         f"task {self.task.name}: got token ids {ids[:8].tolist()} .., expected ids of "
         f"the store's tokenizer, such as {whole[:8].tolist()} .. for {text!r:.40} ..; "
@@ -329,12 +311,6 @@ class SeqioSource:
     return tokenizer.decode(ids.tolist())
 
 
-def _contains(whole: np.ndarray, part: np.ndarray) -> bool:
-  """Return whether ids are a contiguous part of others."""
-  text, wanted = (ids.astype(np.int32).tobytes() for ids in (whole, part))
-  start = text.find(wanted)
-  while start % 4:  # not between two ids; -1 % 4 is 3
-    if start < 0:
-      return False
-    start = text.find(wanted, start + 1)
-  return True
+def _characters(ids: np.ndarray) -> str:
+  """Return a text with a character for every id, to look for a part of it."""
+  return ids.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")

@@ -13,8 +13,8 @@ then the held-out documents in source order, each ended by the end-of-text id. T
 sha256 of manifest.json is the digest of the store; it depends on every token, and not
 on the time or the machine.
 
-A shard is done once its record exists (shard-00000-of-00016.json, removed by `finish`),
-so a build that was killed goes on from the last finished shard.
+A shard is done once its record exists (shard-00000-of-00016.json, removed at the end of
+a build), so a build that was killed goes on from the last finished shard.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -52,101 +52,86 @@ _ARRAYS = {
 }
 
 
-class ShardWriter:
-  """A writer of one shard; the documents are in memory until `close`.
+class Encoded(NamedTuple):
+  """A document as tokens.
+
+  Attributes:
+    ids: [T] ids below 65,536; the last is the end-of-text id.
+    num_bytes: length of the document's text in UTF-8.
+    held_out: whether it belongs to the held-out split.
+    marks: uint8 [T], 1 = completion; None in a store without marks.
+  """
+
+  ids: np.ndarray | Sequence[int]
+  num_bytes: int
+  held_out: bool = False
+  marks: np.ndarray | None = None
+
+
+def write_shard(
+  directory: str | Path,
+  index: int,
+  count: int,
+  task: str,
+  documents: Iterable[Encoded],
+  *,
+  marked: bool = False,
+  dropped: Mapping[str, int] | None = None,
+  first: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+  """Write a shard to the disk and return its entry for the manifest.
 
   Args:
     directory: folder of the store; created if missing.
     index: number of this shard, 0 <= index < count.
     count: number of shards in the store.
     task: name of the documents' task.
+    documents: in source order; all are in memory until the shard is written.
     marked: write which tokens are completions.
+    dropped: number of documents left out, by reason; `finish` removes it. Read after
+      the documents, so it may be filled while they are made.
+    first: the place of the first of them, by reason; as `dropped`.
+
+  Raises:
+    InputError: an id does not fit into uint16.
   """
-
-  def __init__(
-    self,
-    directory: str | Path,
-    index: int,
-    count: int,
-    task: str,
-    *,
-    marked: bool = False,
-  ):
-    self._directory, self._task, self._marked = Path(directory), task, marked
-    self._index, self._count = index, count
-    # Ids and marks of each document, and their bytes of text.
-    self._documents: dict[str, list[tuple[np.ndarray, np.ndarray | None]]] = {
-      split: [] for split in SPLITS
-    }
-    self._num_bytes = dict.fromkeys(SPLITS, 0)
-
-  def add(
-    self,
-    tokens: np.ndarray | Sequence[int],
-    *,
-    num_bytes: int,
-    held_out: bool,
-    marks: np.ndarray | None = None,
-  ) -> None:
-    """Append one document.
-
-    Args:
-      tokens: [T] ids below 65,536; the last is the end-of-text id.
-      num_bytes: length of the document's text in UTF-8.
-      held_out: whether it belongs to the held-out split.
-      marks: uint8 [T], 1 = completion; of a marked shard only.
-
-    Raises:
-      InputError: an id does not fit into uint16.
-    """
-    ids = np.asarray(tokens)
+  kept: dict[str, list[Encoded]] = {split: [] for split in SPLITS}
+  for document in documents:
+    ids = np.asarray(document.ids)
     if int(ids.min()) < 0 or int(ids.max()) >= 1 << 16:
       raise InputError(
-        f"task {self._task}: token ids {ids.min()}..{ids.max()} do not fit into "
+        f"task {task}: token ids {ids.min()}..{ids.max()} do not fit into "
         "uint16; use a tokenizer with at most 65,536 ids"
       )
-    split = "held_out" if held_out else "train"
     # A view would keep a caller's whole batch of documents in memory.
-    self._documents[split].append((np.array(ids, dtype=np.uint16), marks))
-    self._num_bytes[split] += num_bytes
-
-  def close(
-    self,
-    dropped: Mapping[str, int] | None = None,
-    first: Mapping[str, str] | None = None,
-  ) -> dict[str, Any]:
-    """Write the shard to the disk and return its entry for the manifest.
-
-    Args:
-      dropped: number of documents left out, by reason; `finish` removes it.
-      first: the place of the first of them, by reason; `finish` removes it.
-    """
-    documents = [pair for split in SPLITS for pair in self._documents[split]]
-    lengths = np.array([len(ids) for ids, _ in documents], dtype=np.int64)
-    content = {
-      "tokens": [ids for ids, _ in documents],
-      "documents": [np.cumsum(lengths) - lengths],
+    document = document._replace(ids=np.array(ids, dtype=np.uint16))
+    kept["held_out" if document.held_out else "train"].append(document)
+  ordered = [document for split in SPLITS for document in kept[split]]
+  lengths = np.array([len(document.ids) for document in ordered], dtype=np.int64)
+  content: dict[str, list[Any]] = {
+    "tokens": [document.ids for document in ordered],
+    "documents": [np.cumsum(lengths) - lengths],
+  }
+  if marked:
+    content["loss"] = [document.marks for document in ordered]
+  directory = Path(directory)
+  directory.mkdir(parents=True, exist_ok=True)
+  entry: dict[str, Any] = {"task": task}
+  entry |= {"dropped": dict(dropped or {}), "first_dropped": dict(first or {})}
+  for name, values in content.items():
+    dtype, _, file_key, sha256_key = _ARRAYS[name]
+    path = directory / f"{name}-{index:05d}-of-{count:05d}.npy"
+    with storage.writing(path) as file:
+      np.save(file, np.concatenate([np.zeros(0, dtype), *values]))
+    entry |= {file_key: path.name, sha256_key: _sha256(path)}
+  for split, some in kept.items():
+    entry[split] = {
+      "documents": len(some),
+      "tokens": sum(len(document.ids) for document in some),
+      "bytes": sum(document.num_bytes for document in some),
     }
-    if self._marked:
-      content["loss"] = [marks for _, marks in documents if marks is not None]
-    self._directory.mkdir(parents=True, exist_ok=True)
-    entry: dict[str, Any] = {"task": self._task, "dropped": dict(dropped or {})}
-    entry["first_dropped"] = dict(first or {})
-    for name, values in content.items():
-      dtype, _, file_key, sha256_key = _ARRAYS[name]
-      path = self._directory / f"{name}-{_suffix(self._index, self._count)}.npy"
-      with storage.writing(path) as file:
-        np.save(file, np.concatenate([np.zeros(0, dtype), *values]))
-      entry |= {file_key: path.name, sha256_key: _sha256(path)}
-    for split in SPLITS:
-      entry[split] = {
-        "documents": len(self._documents[split]),
-        "tokens": sum(len(ids) for ids, _ in self._documents[split]),
-        "bytes": self._num_bytes[split],
-      }
-    record = _record(self._directory, self._index, self._count)
-    storage.write_bytes(record, _canonical(entry))
-    return entry
+  storage.write_bytes(_record(directory, index, count), _canonical(entry))
+  return entry
 
 
 def finished_shard(directory: str | Path, index: int, count: int) -> dict | None:
@@ -166,7 +151,7 @@ def finish(directory: str | Path, manifest_fields: dict, shards: list[dict]) -> 
     directory: folder of the store.
     manifest_fields: "mixture", "tasks", "tokenizer", "held_out_fraction" and other
       facts that depend on the inputs alone.
-    shards: the entries from `ShardWriter.close`, in shard order.
+    shards: the entries from `write_shard`, in shard order.
   """
   directory = Path(directory)
   totals = {
@@ -182,12 +167,8 @@ def finish(directory: str | Path, manifest_fields: dict, shards: list[dict]) -> 
   return digest
 
 
-def _suffix(index: int, count: int) -> str:
-  return f"{index:05d}-of-{count:05d}"
-
-
 def _record(directory: Path, index: int, count: int) -> Path:
-  return directory / f"shard-{_suffix(index, count)}.json"
+  return directory / f"shard-{index:05d}-of-{count:05d}.json"
 
 
 def _canonical(value: Any) -> bytes:
@@ -203,7 +184,7 @@ def _sha256(path: Path) -> str:
 class TokenStream:
   """Ranges of memory-mapped shards read as one sequence of tokens, or of marks."""
 
-  def __init__(self, parts: Sequence[np.ndarray]):
+  def __init__(self, parts: Iterable[np.ndarray]):
     self._parts = [part for part in parts if len(part)]
     self._ends = np.cumsum([len(part) for part in self._parts], dtype=int).tolist()
 
@@ -318,7 +299,7 @@ class TokenStore:
     Raises:
       InputError: the store has no such task.
     """
-    return self._stream("tokens", task, split)
+    return TokenStream(self._parts("tokens", task, split))
 
   def marks(self, task: str, split: str) -> TokenStream:
     """Return a mark for every token of `stream`, uint8: 1 = completion, 0 = prompt.
@@ -332,32 +313,29 @@ class TokenStore:
         "so it does not mark prompts; name another folder with Data.store, which is "
         "built with marks"
       )
-    return self._stream("loss", task, split)
+    return TokenStream(self._parts("loss", task, split))
 
-  def _stream(self, array: str, task: str, split: str) -> TokenStream:
+  def document_starts(self, task: str, split: str) -> np.ndarray:
+    """Return where each document begins in `stream`, int64 [documents]."""
+    lengths = [len(part) for part in self._parts("tokens", task, split)]
+    begins = np.cumsum([0, *lengths], dtype=np.int64)
+    starts = self._parts("documents", task, split)
+    moved = (x - x[:1] + begin for x, begin in zip(starts, begins, strict=False))
+    return np.concatenate([np.zeros(0, np.int64), *moved])
+
+  def _parts(self, array: str, task: str, split: str) -> list[np.ndarray]:
+    """Return the part of an array that belongs to a split, of each shard of a task."""
     if task not in self.tasks:
       raise InputError(
         f'token store {self.directory} has no task "{task}"; it holds: '
         f"{', '.join(self.tasks)}"
       )
-    parts = []
+    unit, parts = _ARRAYS[array][1], []
     for entry, arrays in zip(self.manifest["shards"], self._shards, strict=True):
       if entry["task"] == task:
-        train, held_out = np.split(arrays[array], [entry["train"]["tokens"]])
-        parts.append(train if split == "train" else held_out)
-    return TokenStream(parts)
-
-  def document_starts(self, task: str, split: str) -> np.ndarray:
-    """Return where each document begins in `stream`, int64 [documents]."""
-    found, base = [np.zeros(0, np.int64)], 0
-    for entry, arrays in zip(self.manifest["shards"], self._shards, strict=True):
-      if entry["task"] == task:
-        train = entry["train"]
-        parts = np.split(arrays["documents"], [train["documents"]])
-        first = parts[0] if split == "train" else parts[1] - train["tokens"]
-        found.append(first + base)
-        base += entry[split]["tokens"]
-    return np.concatenate(found)
+        divided = np.split(arrays[array], [entry["train"][unit]])
+        parts.append(divided[SPLITS.index(split)])
+    return parts
 
   def num_targets(self, split: str, completions_only: bool) -> dict[str, int]:
     """Return how many tokens of a split are to be predicted, of tasks with any."""

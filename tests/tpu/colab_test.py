@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from nbclient import NotebookClient
 
-from phi1_jax.data.token_store import ShardWriter, finish
+from phi1_jax.data.token_store import Encoded, finish, write_shard
 from phi1_jax.interop import hf_config, layouts, safetensors
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.telemetry.writers import read_metrics
@@ -101,11 +101,13 @@ def make_store(folder, mixture, tasks, tokenizer, origin, held_out=0.05):
   texts = [(library / f"{name}.py").read_text() for name in MODULES]
   tokenizer = tokenizer or tokenizers.train(texts, 1024)
   for index, task in enumerate(tasks):
-    writer = ShardWriter(folder, index, len(tasks), task)
-    for number, text in enumerate(texts):
-      ids = [*tokenizer.encode(text), tokenizer.eos_id]
-      writer.add(ids, num_bytes=len(text.encode()), held_out=number == 0)
-    entries.append(writer.close())
+    documents = [
+      Encoded(
+        [*tokenizer.encode(text), tokenizer.eos_id], len(text.encode()), not number
+      )
+      for number, text in enumerate(texts)
+    ]
+    entries.append(write_shard(folder, index, len(tasks), task, documents))
   names = ("digest", "eos_id", "vocabulary_size")
   fields = {
     "mixture": mixture,
