@@ -5,6 +5,7 @@
 The same command continues a build that was stopped.
 """
 
+import contextlib
 import io
 import multiprocessing
 import multiprocessing.forkserver
@@ -30,7 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   arguments = parser.parse(argv)
   classes = {"Data": DataConfig}
   built = gin_config.load(arguments.gin_files, arguments.gin_bindings, classes)
-  print(prepare(built["Data"], progress=True))
+  # Standard output is for the digest: what modules of users print is a message.
+  with contextlib.redirect_stdout(sys.stderr):
+    digest = prepare(built["Data"], progress=True)
+  print(digest)
   return command.DONE
 
 

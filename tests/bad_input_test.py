@@ -160,6 +160,13 @@ def test_a_dry_run_reads_what_the_build_would_read(run):
     (["files=('rows.jsonl',)", "columns=('x',)"], "(2 no x)"),
   ):
     assert named in complaint(*missing, *(f"--gin.Data.{text}" for text in settings))
+  files = ["--gin.Data.files=('rows.jsonl',)", "--gin.Data.store=nope"]
+  exercises = [*files, "--gin.Data.grammar_exercises=9"]
+  for command in (train, prepare):
+    message = complaint(*exercises, command=command)
+    assert "grammar_exercises=9 has no effect: Data.files takes" in message
+  own = complaint(*files, "--gin.Data.grammar_tables=('mine.toml',)", command=prepare)
+  assert "grammar_tables: got ('mine.toml',), expected none" in own
   large = "--gin.Data.trained_vocabulary_size=900"
   for dry in ("--dry_run", "--workdir=new"):  # before anything is built
     assert "Model.vocabulary_size" in complaint(dry, *missing[1:], large)

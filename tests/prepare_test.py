@@ -40,6 +40,7 @@ from pathlib import Path
 import seqio
 import tensorflow as tf
 from phi1_jax.data import tasks
+print("the module is imported")
 ROOT = Path(__file__).parent / "texts"
 def decode(line):
   time.sleep(float(os.environ.get("TINY_SECONDS_PER_TEXT", "0")))
@@ -289,7 +290,10 @@ def test_a_killed_command_leaves_no_worker_behind(config, finished, capsys, dige
     assert started.poll() is None, started.communicate()
     time.sleep(0.01)
   started.kill()  # this one process, with SIGKILL
-  _, errors = started.communicate(timeout=300)  # a living worker would hold the pipe
+  # A living worker would hold the pipes.
+  printed, errors = started.communicate(timeout=300)
+  assert printed == ""  # it is for the digest
+  assert errors.startswith("the module is imported\n")
   # TensorFlow and its libraries have said nothing.
   assert not re.search("tensorflow|cuda|absl|WARNING", errors), errors
   deadline = time.monotonic() + 300

@@ -22,6 +22,7 @@ from gin import config_parser
 
 import phi1_jax
 from phi1_jax import InputError, settings
+from phi1_jax.settings import Settings
 
 # All names. A command that builds some of them (prepare: Data) reads the gin file of a
 # whole run and still refuses a misspelt name.
@@ -80,6 +81,10 @@ def load(
   parts = {name: _build(name, cls, bound) for name, cls in classes.items()}
   for name, value in bindings:
     bound.refuse_without_effect(name, value, partial=partial)
+    owner, _, field = name.partition(".")
+    part = parts.get(owner)
+    if isinstance(part, Settings) and (reason := part.without_effect(field)):
+      raise InputError(f"--gin.{name}={value} has no effect: {reason}")
   return parts
 
 

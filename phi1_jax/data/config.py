@@ -94,8 +94,8 @@ class DataConfig(Settings):
     if self.rates == {}:
       raise self.wrong("rates", "at least one task, or None (as registered)")
 
-  def refuse_unknown_mixture(self) -> None:
-    """Raise an InputError if no store could be built of the mixture.
+  def check_sources(self) -> None:
+    """Raise an InputError if no store could be built of the mixture, or not as asked.
 
     A run from a finished store does not need to know its mixture.
     """
@@ -103,6 +103,18 @@ class DataConfig(Settings):
     if not (self.files or self.modules or self.mixture in names):
       expected = f"a mixture or task: {', '.join(sorted(names))}"
       raise self.wrong("mixture", f"{expected} (Data.modules registers more)")
+    if self.grammar_tables and (reason := self.without_effect("grammar_exercises")):
+      expected = f"none, because {reason}; name grammar_exercises, or leave them out"
+      raise self.wrong("grammar_tables", expected)
+
+  def without_effect(self, field: str) -> str:
+    """Return why a value of a field does not matter beside the others, or ""."""
+    if field == "grammar_exercises" and self.files:
+      return "Data.files takes the place of the grammar teacher's exercises"
+    others = {*MIXTURES, *TASKS} - {"grammar_exercises"}
+    if field == "grammar_exercises" and self.mixture in others and not self.modules:
+      return f"Data.mixture = {self.mixture!r} does not read the grammar teacher's"
+    return ""
 
   @property
   def needs_seqio(self) -> bool:

@@ -22,7 +22,6 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from phi1_jax import InputError
 from phi1_jax.data import corpora
 from phi1_jax.data.config import MIXTURES, DataConfig
 from phi1_jax.data.corpora import Corpus
@@ -156,19 +155,14 @@ def resolve(config: DataConfig) -> dict[str, Rated]:
   Raises:
     InputError: no such mixture or files, or a task that a token store cannot hold.
   """
+  config.check_sources()
   if config.files:
     return {"files": Rated(FileSource(config.files, config.columns))}
-  config.refuse_unknown_mixture()
   name = config.mixture or ""
   if config.modules:
     from phi1_jax.data import tasks
 
     tasks.register(config)
     return tasks.resolve(name)
-  chosen, found = sorted(MIXTURES.get(name, (name,))), sources(config)
-  if config.grammar_tables and "grammar_exercises" not in chosen:
-    raise InputError(
-      f"Data.grammar_tables: got {config.grammar_tables} with Data.mixture={name!r}, "
-      "which does not read them; name grammar_exercises, or leave them out"
-    )
-  return {task: Rated(found[task]) for task in chosen}
+  found = sources(config)
+  return {task: Rated(found[task]) for task in sorted(MIXTURES.get(name, (name,)))}

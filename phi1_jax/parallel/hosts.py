@@ -255,6 +255,18 @@ def exchange(name: str, value: Any, *, limit: float = MEET_SECONDS) -> list[Any]
   return [brought[k] for k in range(count())]
 
 
+def raise_flag(name: str) -> None:
+  """Raise a flag that every host can see, once; see `flag_is_raised`."""
+  if count() > 1:
+    _client().key_value_set(f"{_KEY_PREFIX}/flag {name}/{index()}", "raised")
+
+
+def flag_is_raised(name: str) -> bool:
+  """Return whether any host has raised a flag; it does not wait."""
+  place = f"{_KEY_PREFIX}/flag {name}/"
+  return count() > 1 and bool(_client().key_value_dir_get(place))
+
+
 @contextlib.contextmanager
 def shared_errors(
   name: str, *more: type[Exception], limit: float = MEET_SECONDS

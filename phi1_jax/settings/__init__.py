@@ -68,6 +68,11 @@ class Settings:
       value = checked(name, getattr(self, field.name), hints[field.name])
       object.__setattr__(self, field.name, value)
 
+  def without_effect(self, field: str) -> str:
+    """Return why a value of a field does not matter beside the others, or ""."""
+    del field
+    return ""
+
   def wrong(self, field: str, expected: str) -> InputError:
     """Return the error for a field whose value does not fit the others."""
     got = getattr(self, field)

@@ -85,7 +85,7 @@ def dry_run(run: Setup) -> str:
       store.check_current(tokens, run)
       found = f"{tokens.manifest['tokens']:,} tokens"
     else:  # what the build would read
-      data.refuse_unknown_mixture()
+      data.check_sources()
       rows.load(data.grammar_tables)
       store.check_vocabulary(run.config)
       if data.files:

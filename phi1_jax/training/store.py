@@ -1,8 +1,11 @@
 """Token store of a run: built if it is missing, opened, and checked."""
 
+import contextlib
 import importlib.util
 import logging
 import re
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from phi1_jax import InputError, grammar, how_to_install, storage
@@ -41,10 +44,13 @@ def open_store(run: Setup, stop: StopSignal) -> TokenStore | None:
   data = run.config.data
   place = storage.parse(data.store)
   built = True
-  with hosts.shared_errors("building the token store", limit=_BUILD_SECONDS):
+  with (
+    _stop_of_any(stop) as stopping,
+    hosts.shared_errors("building the token store", limit=_BUILD_SECONDS),
+  ):
     if hosts.is_first() and not storage.exists(place / "COMPLETED"):
       check_vocabulary(run.config)
-      built = _build(data, stop)
+      built = _build(data, stopping)
   if not hosts.exchange("the token store is built", built)[0]:
     return None
   with hosts.shared_errors("opening the token store"):
@@ -64,7 +70,29 @@ def open_store(run: Setup, stop: StopSignal) -> TokenStore | None:
   return store
 
 
-def _build(data: DataConfig, stop: StopSignal) -> bool:
+@contextlib.contextmanager
+def _stop_of_any(stop: StopSignal) -> Iterator[Callable[[], bool]]:
+  """Give host 0 a function that returns whether any host got a stop signal.
+
+  The others wait for host 0 meanwhile: a thread of each passes its signal on.
+  """
+  name, over = "stop the build of the token store", threading.Event()
+
+  def pass_on() -> None:
+    while not over.wait(0.2):
+      if stop.received:
+        hosts.raise_flag(name)
+        return
+
+  if not hosts.is_first():
+    threading.Thread(target=pass_on, daemon=True).start()
+  try:
+    yield lambda: stop.received or hosts.flag_is_raised(name)
+  finally:
+    over.set()
+
+
+def _build(data: DataConfig, stopping: Callable[[], bool]) -> bool:
   """Build the token store in a child, so that this process never loads TensorFlow."""
   if data.needs_seqio and importlib.util.find_spec("seqio") is None:
     raise InputError(
@@ -72,10 +100,14 @@ def _build(data: DataConfig, stop: StopSignal) -> bool:
       f"{how_to_install('data')}, or copy a store here"
     )
   bindings = gin_config.text({"Data": data}).splitlines()
-  flags = [f"--gin.{line.replace(' = ', '=', 1)}" for line in bindings]
+  flags = [
+    f"--gin.{name}={value}"
+    for name, _, value in (line.partition(" = ") for line in bindings)
+    if not data.without_effect(name.removeprefix("Data."))
+  ]
   doing = f"building the token store {data.store}"
   print(f"{doing} from {data.origin}", flush=True)
-  return child.run("phi1_jax.prepare", flags, lambda: stop.received, doing)
+  return child.run("phi1_jax.prepare", flags, stopping, doing)
 
 
 def batches(store: TokenStore, config: RunConfig, **where: Any) -> Any:

@@ -127,7 +127,7 @@ def test_tables_of_users_are_read_and_decide_the_store(tmp_path):
   before = source.describe()
   table.write_text(table.read_text().replace("* 2", "* 3"))
   assert source.describe() != before
-  with pytest.raises(InputError, match=r"grammar_tables: got .*, which does not read"):
+  with pytest.raises(InputError, match=r"grammar_tables: got .*does not read"):
     mixtures.resolve(DataConfig("code_exercises", "s", grammar_tables=("t.toml",)))
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import threading
 import types
 
 import pytest
@@ -117,6 +118,23 @@ def test_files_that_are_not_there(tiny, tmp_path, caplog):
     stores.check_current(store, tiny(data=data))
   stores.check_current(store, tiny(data={**data, "verify": False}))
   assert "no file matches" in caplog.text
+
+
+def test_a_signal_of_another_host_stops_the_build(monkeypatch):
+  """The others pass it on while they wait; host 0 sees it."""
+  raised, stop = threading.Event(), types.SimpleNamespace(received=False)
+  monkeypatch.setattr(stores.hosts, "raise_flag", lambda name: raised.set())
+  monkeypatch.setattr(stores.hosts, "flag_is_raised", lambda name: raised.is_set())
+  monkeypatch.setattr(stores.hosts, "is_first", lambda: False)
+  with stores._stop_of_any(stop) as stopping:
+    assert not raised.wait(0.5)
+    stop.received = True
+    assert raised.wait(300)
+  monkeypatch.undo()
+  monkeypatch.setattr(stores.hosts, "flag_is_raised", lambda name: raised.is_set())
+  stop.received = False
+  with stores._stop_of_any(stop) as stopping:
+    assert stopping()
 
 
 def test_a_finished_run_is_done_unless_its_result_would_be_another(tiny):
