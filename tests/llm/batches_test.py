@@ -76,7 +76,8 @@ def test_the_cap_holds_for_whole_batches(llm):
 
 
 @pytest.mark.parametrize(
-  ("response", "lost"), [({"body": {"error": "x"}}, 1), ({}, 1), (None, 3)]
+  ("response", "lost"),
+  [({"body": {"error": "x"}}, 1), ({}, 1), ("no line", 1), ("no file", 3)],
 )
 def test_lines_without_a_completion_and_lost_files_are_doubtful_and_sent_again(
   llm, monkeypatch, response, lost
@@ -86,9 +87,12 @@ def test_lines_without_a_completion_and_lost_files_are_doubtful_and_sent_again(
 
   def spoil(handler, name, rows):
     if name == "batch_0-output":
-      if response is None:
-        return name  # of a file that is not there
-      rows[1]["response"] = {"status_code": 200} | response
+      if response == "no file":
+        return name
+      if response == "no line":
+        rows.pop()
+      else:
+        rows[1]["response"] = {"status_code": 200} | response
     return store(handler, name, rows)
 
   monkeypatch.setattr(handlers, "_store", spoil)
@@ -130,11 +134,13 @@ def test_an_open_batch_is_read_by_the_next_run(llm, api):
   leave_when(llm, 10, "in_progress")
   (batch,) = llm.journal.open_batches()
   assert len(batch.calls) == 10
-  assert llm.budget.reserved == sum(c.reserve for c in batch.calls.values()) > 0
+  reserved = llm.budget.reserved
+  assert reserved == sum(c.reserve for c in batch.calls.values()) > 0
   assert llm.budget.doubtful == 0
   assert llm.estimate(11, api="batch").to_send == 1
-  assert len(llm.ask(10, api=api)) == 10
-  assert llm.server.counts()["billed"] == 10
+  # The eleventh has to wait until the batch costs less than was reserved.
+  assert len(llm.ask(11, api=api, budget_usd=reserved / 1e12)) == 11
+  assert llm.server.counts()["billed"] == 11
   assert llm.server.counts()["twice"] == 0
 
 

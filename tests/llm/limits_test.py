@@ -32,6 +32,11 @@ def test_no_minute_holds_more_than_the_limits():
   assert [moment for moment, _ in alone] == [100, 160, 220]
 
 
+def test_a_request_that_has_to_wait_is_not_counted():
+  limiter = RateLimiter(1, None)
+  assert [limiter.take(1, now) for now in (0.0, 30.0, 60.0)] == [0, 30, 0]
+
+
 def test_the_longest_pause_counts():
   limiter = RateLimiter(None, None)
   limiter.hold(6, 10.0)
