@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import optax
 
 from evals import score, workdir
 from phi1_jax import InputError, storage
@@ -181,8 +181,7 @@ def windows(ids: list[int], length: int) -> Iterator[list[int]]:
 def _losses(config: Any, params: Any, tokens_BT: jax.Array) -> jax.Array:
   """Return -log p of each token but the first, BT float32; padding changes none."""
   logits_BTV: Any = Decoder(config).apply({"params": params}, tokens_BT[:, :-1])
-  target_BT1 = jnp.take_along_axis(logits_BTV, tokens_BT[:, 1:, None], axis=-1)
-  return jax.nn.logsumexp(logits_BTV, axis=-1) - target_BT1[..., 0]
+  return optax.softmax_cross_entropy_with_integer_labels(logits_BTV, tokens_BT[:, 1:])
 
 
 def write(folder: Path, loaded: Loaded, texts: Sequence[Texts]) -> str:

@@ -1,7 +1,7 @@
 """The page of a study: evals/assets/study.html over study.json, with SVG figures."""
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -77,46 +77,41 @@ def percent(found: Mapping[str, Any] | None) -> str:
   return f"{value:.0f} ({low:.0f}-{high:.0f})"
 
 
-def _figure(width: float, height: float, draw: Callable[[Figure], None]) -> str:
-  """Return the SVG element of a figure."""
-  with mpl.rc_context(_STYLE):
-    figure = Figure(figsize=(width, height), layout="constrained")
-    content = io.StringIO()
-    draw(figure)
-    figure.savefig(content, format="svg", metadata={"Date": None})
-  text = content.getvalue()
-  return text[text.index("<svg") :]
-
-
+@mpl.rc_context(_STYLE)
 def _bars(of_arms: Sequence[Mapping[str, Any]], tiers: Sequence[str]) -> str:
   """Return the share solved per tier, a panel each, and arm, with 95% intervals."""
-
-  def draw(figure: Figure) -> None:
-    axes = figure.subplots(1, len(tiers), sharey=True, squeeze=False)[0]
-    places = list(range(len(of_arms)))[::-1]
-    for axis, tier in zip(axes, tiers, strict=True):
-      for place, arm in zip(places, of_arms, strict=True):
-        found = arm["scores"][tier]
-        value, low, high = (100 * found[name] for name in ("value", "low", "high"))
-        spread = [[max(0.0, value - low)], [max(0.0, high - value)]]
-        axis.barh(place, value, color=_COLOURS.get(arm["name"], _CONTROL), height=0.7)
-        axis.errorbar(value, place, xerr=spread, color="#1c2024", lw=0.9, capsize=2)
-      axis.set(title=label(tier), xlim=(0, 100), xlabel="solved, %")
-    axes[0].set_yticks(places, [arm["name"] for arm in of_arms])
-
-  return _figure(11, 0.28 * len(of_arms) + 1.3, draw)
+  figure = Figure(figsize=(11, 0.28 * len(of_arms) + 1.3), layout="constrained")
+  axes = figure.subplots(1, len(tiers), sharey=True, squeeze=False)[0]
+  places = list(range(len(of_arms)))[::-1]
+  for axis, tier in zip(axes, tiers, strict=True):
+    for place, arm in zip(places, of_arms, strict=True):
+      found = arm["scores"][tier]
+      value, low, high = (100 * found[name] for name in ("value", "low", "high"))
+      spread = [[max(0.0, value - low)], [max(0.0, high - value)]]
+      axis.barh(place, value, color=_COLOURS.get(arm["name"], _CONTROL), height=0.7)
+      axis.errorbar(value, place, xerr=spread, color="#1c2024", lw=0.9, capsize=2)
+    axis.set(title=label(tier), xlim=(0, 100), xlabel="solved, %")
+  axes[0].set_yticks(places, [arm["name"] for arm in of_arms])
+  return _svg(figure)
 
 
+@mpl.rc_context(_STYLE)
 def _curves(runs: Sequence[Mapping[str, Any]]) -> str:
   """Return training loss against steps, the steps of the text before counted in."""
+  figure = Figure(figsize=(9, 4), layout="constrained")
+  axis = figure.subplots()
+  for run in runs:
+    steps, losses = zip(*run["curve"], strict=True)
+    steps = [run["started"] + step for step in steps]
+    axis.plot(steps, losses, color=_COLOURS[run["arm"]], label=run["arm"], lw=1.2)
+  axis.set(yscale="log", xlabel="steps", ylabel="training loss, nats per token")
+  axis.legend(frameon=False, fontsize=8, ncols=2)
+  return _svg(figure)
 
-  def draw(figure: Figure) -> None:
-    axis = figure.subplots()
-    for run in runs:
-      steps, losses = zip(*run["curve"], strict=True)
-      steps = [run["started"] + step for step in steps]
-      axis.plot(steps, losses, color=_COLOURS[run["arm"]], label=run["arm"], lw=1.2)
-    axis.set(yscale="log", xlabel="steps", ylabel="training loss, nats per token")
-    axis.legend(frameon=False, fontsize=8, ncols=2)
 
-  return _figure(9, 4, draw)
+def _svg(figure: Figure) -> str:
+  """Return the SVG element of a figure."""
+  content = io.StringIO()
+  figure.savefig(content, format="svg", metadata={"Date": None})
+  text = content.getvalue()
+  return text[text.index("<svg") :]

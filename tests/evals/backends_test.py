@@ -37,19 +37,12 @@ def test_endpoint():
   client = Endpoint()
   sampled = dataclasses.replace(CONFIG, temperature=0.2, top_p=0.9, samples=2)
   backend = EndpointBackend(client, sampled)
-  found = {one.key: one for one in backend.complete(WANTED)}
-  assert {key: one.text for key, one in found.items()} == {
-    key: f"text {key}" for key in "abcde"
-  }
-  assert (found["a"].tokens, found["a"].log_probs, found["a"].seconds) == (2, None, 0.5)
-  options = client.asked[0][1]
+  found = {one.key: one.text for one in backend.complete(WANTED)}
+  assert found == {key: f"text {key}" for key in "abcde"}
   seeds = {options.pop("seed") for _, options in client.asked}
   assert len(seeds) == 5
-  assert options == {
-    **{"temperature": 0.2, "top_p": 0.9, "top_k": None},
-    **{"max_tokens": 4, "stops": prompts.stops("as-is")},
-  }
-  assert backend.identity()["model"] == "m"
+  expected = {"temperature": 0.2, "top_p": 0.9, "top_k": None, "max_tokens": 4}
+  assert client.asked[0][1] == expected | {"stops": prompts.stops("as-is")}
 
 
 @pytest.mark.parametrize(
@@ -74,12 +67,12 @@ def test_a_refusal_ends_it_and_loses_nothing(error):
       time.sleep(0.01)
       return super().complete(prompt, **options)
 
-  many = [Wanted(str(n), f"{n}{'x' if n == 4 else 'a'}") for n in range(9999)]
+  many = [Wanted(str(n), f"{n}{'x' if n == 4 else 'a'}") for n in range(999)]
   client, found = Slow(x=error("no such key")), []
   with pytest.raises(error, match="no such key"):
     found.extend(EndpointBackend(client, CONFIG).complete(many))
   # Every answer that came was handed on; the rest was not asked for.
-  assert len(found) == len(client.asked) - 1 < 9998
+  assert len(found) == len(client.asked) - 1 < 998
 
 
 @pytest.fixture
@@ -152,7 +145,6 @@ def test_checkpoint(tiny, generated, tmp_path):
   noted = storage.read_json(tmp_path / workdir.RUN)["generate"]
   assert (noted["step"], noted["tokens_seen"], noted["slots"]) == (7, 123, 8)
   assert noted["devices"] == jax.device_count()
-  assert set(noted["versions"]) == {"jax", "jaxlib", "flax"}
   # Nothing is left to do, and nothing is forgotten.
   again = CheckpointBackend(str(tmp_path / "run"), config)
   assert generated(again, config) == 0

@@ -77,13 +77,6 @@ def test_refuses(tmp_path, flags, named):
     _judge(tmp_path, *flags)
 
 
-def test_a_damaged_checkpoint_is_refused_in_a_line(tmp_path):
-  for part in ("meta", "state"):
-    (tmp_path / "checkpoints" / "5" / part).mkdir(parents=True)
-  with pytest.raises(InputError, match=r"5: damaged checkpoint .* name an earlier one"):
-    _judge(tmp_path, f"--task_set={SETS[0]}", source=tmp_path)
-
-
 def test_a_benchmark_decides_how_long_a_completion_may_be():
   assert judge.config_of("humaneval-164", 1024).max_new_tokens == 512
   assert judge.config_of("humaneval-164", 100).max_new_tokens == 100

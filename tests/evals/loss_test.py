@@ -45,12 +45,6 @@ def plain(loaded, text, length):
   return total
 
 
-def test_every_token_is_the_target_of_one_window():
-  assert list(loss.windows([9, 0, 1, 2, 3, 4], 3)) == [[9, 0, 1, 2], [2, 3, 4]]
-  assert list(loss.windows([9, 0, 1, 2], 3)) == [[9, 0, 1, 2]]
-  assert list(loss.windows([9, 0], 3)) == [[9, 0]]
-
-
 @pytest.mark.parametrize("devices", [1, 8])
 def test_batches_of_padded_windows_equal_a_plain_computation(tiny, devices):
   loaded = tiny(devices)
@@ -121,11 +115,8 @@ def test_refuses_what_is_no_text(write, rows, named):
     loss.read(write(rows), 200)
 
 
-@pytest.mark.parametrize("where", ["here", "gs://"])
-def test_the_command(tiny, write, tmp_path, capsys, request, where):
-  place = tmp_path
-  if where == "gs://":
-    place = storage.parse(request.getfixturevalue("gcs").folder)
+def test_the_command_on_cloud_storage(tiny, write, gcs, capsys):
+  place = storage.parse(gcs.folder)
   loaded, path = tiny(), place / "texts.jsonl"
   save_run(place / "run", loaded)
   kinds = ("a", "b", "a", "b", None)

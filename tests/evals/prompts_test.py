@@ -2,9 +2,10 @@ import os
 
 import pytest
 
-from evals import execute, extraction, prompts
+from evals import execute, extraction, prompts, task_sets
 from evals.config import PROMPT_STYLES
-from phi1_jax.problems import humaneval, mbpp
+from evals.task_sets import benchmark_of
+from phi1_jax.problems import mbpp
 from phi1_jax.problems.problem import Problem
 from phi1_jax.sampling import stopping
 from tests.evals.conftest import reference_completion
@@ -51,29 +52,23 @@ def test_every_style(five):
   assert r"add('\n')" in scope["add"].__doc__
 
 
-def _check_references(problems, style):
+@pytest.mark.parametrize(
+  ("task_set", "style"),
+  [(n, style) for n in task_sets.KNOWN for style in PROMPT_STYLES[benchmark_of(n)]],
+)
+def test_stops_cut_no_reference(five, task_set, style):
+  if mbpp.ENVIRONMENT not in os.environ and ("mbpp" in task_set or "plus" in task_set):
+    pytest.skip(f"{mbpp.ENVIRONMENT} names no folder with MBPP")
+  problems = task_sets.load(task_set)
+  asked = prompts.build_all(problems, task_set, style)
   stops = prompts.stops(style)
   assert stops or style == prompts.CHAT
-  texts = {p.id: reference_completion(p, style) for p in problems}
-  cut = [name for name, text in texts.items() if stopping.cut(text, stops)[0] != text]
-  assert cut == []
-
-
-@pytest.mark.parametrize("style", PROMPT_STYLES["humaneval"])
-def test_stops_cut_no_humaneval_reference(five, style):
-  _check_references(humaneval.load(), style)
-
-
-@pytest.mark.skipif(
-  mbpp.ENVIRONMENT not in os.environ,
-  reason=f"{mbpp.ENVIRONMENT} names no folder with MBPP",
-)
-@pytest.mark.parametrize("task_set", sorted(mbpp.TASK_SETS))
-@pytest.mark.parametrize("style", PROMPT_STYLES["mbpp"])
-def test_stops_cut_no_mbpp_reference(task_set, style):
-  problems = mbpp.load(task_set)
-  _check_references(problems, style)
-  assert len(prompts.build_all(problems, task_set, style)) == len(problems)
+  for problem in problems:
+    completion = reference_completion(problem, style)
+    assert stopping.cut(completion, stops)[0] == completion, problem.id
+    if style in ("as-is", "stripped"):
+      program = asked[problem.id].prefix + completion
+      assert program.strip() == problem.solution.strip()
 
 
 SKETCH = "def has_close_elements(numbers, threshold):\n    {}\n"

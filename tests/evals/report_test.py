@@ -122,10 +122,7 @@ def test_a_report_of_three_runs(evaluate, capsys, tmp_path):
   assert pairs[0]["ids_only_a"] == ["HumanEval/0"]
   assert pairs[0]["ids_only_b"] == ["HumanEval/2", "HumanEval/3"]
   assert [(p["step"], p["tokens_seen"]) for p in data["points"]] == [(40, 4000)] * 6
-  problem = data["runs"][0]["problems"][0]
-  fields = {"id", "entry_point", "prompt", "reference", "tests", "samples"}
-  assert problem.keys() == fields
-  [sample] = problem["samples"]
+  [sample] = data["runs"][0]["problems"][0]["samples"]
   assert sample["text"].endswith("\ndef")
   assert list(sample["variants"]) == ["truncated", "sanitized"]
   for judged in sample["variants"].values():
@@ -133,7 +130,7 @@ def test_a_report_of_three_runs(evaluate, capsys, tmp_path):
     assert "def has_close_elements" in judged["code"]
 
 
-def test_a_report_scores_what_it_shows(evaluate, tmp_path):
+def test_a_report_scores_the_verdicts_that_it_shows(evaluate, tmp_path):
   evaluate("a")
   path = tmp_path / "a" / "verdicts.jsonl"
   path.write_text(path.read_text().replace('"passed"', '"wrong"'))
@@ -171,26 +168,19 @@ def test_references(evaluate, capsys):
     (["humaneval", "--gin.Evaluation.ks=(1,2)"], r"Evaluation\.ks"),
     (["humaneval", "--gin.Evaluation.tempo=1"], "no such parameter"),
     (["humaneval", "--prompt_style=nope"], r"Evaluation\.prompt_style: got 'nope'"),
-    *(
-      (["humaneval", f"{flag}=s3://bucket/x"], "got s3://, expected a local path or gs")
-      for flag in ("--workdir", "--completions", "--checkpoint")
-    ),
+    (["humaneval", "--workdir=s3://b/x"], "got s3://, expected a local path or gs"),
     (["report", "nope"], r"got nope, expected the work directory of a run"),
-    (["report", "file"], r"got file, expected the work directory of a run"),
     (["report", "nope", "./nope"], "named twice"),
-    (["report", "a", "--output=a/report.html"], "in the work directory of a run"),
     (["report", "a", "--output=a/run.html"], "in the work directory of a run"),
     (["report", "a", "--output=report.json"], "ends in .html"),
-    (["report", "a", "--output=report"], "ends in .html"),
     (["custom", "--workdir=x", "--completions=y"], "expected --problems=FILE"),
     (["apps"], "got 'apps', expected humaneval, mbpp, "),
     (["humanevl"], r"did you mean humaneval\?"),
   ],
 )
-def test_refuses(evaluate, tmp_path, flags, named):
+def test_refuses(evaluate, flags, named):
   if "a" in flags:
     evaluate("a")
-  (tmp_path / "file").touch()
   with pytest.raises(InputError, match=named):
     command_line.main(flags)
 

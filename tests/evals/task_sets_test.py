@@ -1,15 +1,9 @@
-"""Task sets: the same problems everywhere, unseen, solvable, and not cut by stops."""
+"""Task sets: the same problems everywhere, unseen and solvable."""
 
-import pytest
-
-from evals import prompts, selftest, task_sets
-from evals.config import EvaluationConfig
+from evals import selftest, task_sets
 from phi1_jax.grammar import reserve
-from phi1_jax.problems import written
 from phi1_jax.problems.problem import digest
-from phi1_jax.sampling import stopping
 from phi1_jax.sandbox.sandbox import Sandbox
-from tests.evals.conftest import reference_completion
 
 
 def test_task_sets_are_unseen_and_share_no_problem():
@@ -25,20 +19,6 @@ def test_task_sets_are_unseen_and_share_no_problem():
     ids = [problem.id for problem in task_sets.load(name)]
     begins, count = name.removeprefix("exercises-").split("-")
     assert ids == [f"{begins.capitalize()}/{i}" for i in range(int(count))]
-
-
-@pytest.mark.parametrize("style", ["as-is", "stripped"])
-@pytest.mark.parametrize(
-  "task_set",
-  [*task_sets.TIERS, task_sets.HANDWRITTEN, task_sets.DOCTESTS, written.UNCONVENTIONAL],
-)
-def test_no_stop_string_cuts_a_reference(task_set, style):
-  EvaluationConfig(task_set, style)
-  for problem in task_sets.load(task_set):
-    completion = reference_completion(problem, style)
-    assert stopping.cut(completion, prompts.stops(style))[0] == completion
-    prefix = prompts.build(problem, style).prefix
-    assert (prefix + completion).rstrip() == problem.solution.rstrip()
 
 
 def test_doctests_are_those_that_were_frozen_and_judge_in_the_sandbox():
