@@ -1,14 +1,12 @@
-"""Runs of words as 64-bit hashes: n-grams, shingles, MinHash signatures.
+"""Runs of words as 64-bit hashes: n-grams and shingles.
 
 All hashes are the same on every machine and in every process. The shingles of a text
 are the set of its runs of n words; the similarity of two texts is the Jaccard index of
-their sets, and a MinHash signature estimates it without bias (Broder 1997): the share
-of equal entries has standard deviation sqrt(s (1 - s) / length).
+their sets.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Sequence
 
@@ -17,8 +15,6 @@ import numpy.typing as npt
 
 Hashes = npt.NDArray[np.uint64]
 _CACHED_WORDS = 1 << 20
-_CHUNK = 4096
-_SEED = 0x5048_4931  # of the signatures' hash functions
 _ODD = np.uint64(0x9E37_79B9_7F4A_7C15)
 
 
@@ -71,40 +67,6 @@ def jaccard(one: Hashes, other: Hashes) -> float:
   shared = len(np.intersect1d(one, other, assume_unique=True))
   union = len(one) + len(other) - shared
   return shared / union if union else 0.0
-
-
-def signature(hashes: Hashes, length: int) -> npt.NDArray[np.uint32]:
-  """The MinHash signature of a set.
-
-  Args:
-    hashes: n > 0 hashes.
-    length: entries of the signature.
-
-  Returns:
-    For each of `length` fixed hash functions the least value over the set.
-  """
-  factors, offsets = _functions(length)
-  least = np.full(length, np.iinfo(np.uint64).max)
-  for start in range(0, len(hashes), _CHUNK):
-    part = hashes[start : start + _CHUNK, None]
-    least = np.minimum(least, (part * factors + offsets).min(0))
-  return (least >> np.uint64(32)).astype(np.uint32)
-
-
-def bands(values: npt.NDArray[np.uint32], count: int) -> list[bytes]:
-  """Cuts a signature into `count` keys: two sets are candidates if they share one."""
-  return [
-    number.to_bytes(2, "little")
-    + hashlib.blake2b(rows.tobytes(), digest_size=10).digest()
-    for number, rows in enumerate(values.reshape(count, -1))
-  ]
-
-
-@functools.lru_cache(maxsize=4)
-def _functions(length: int) -> tuple[Hashes, Hashes]:
-  random = np.random.Generator(np.random.PCG64(_SEED))
-  factors, offsets = random.integers(0, 1 << 64, (2, length), np.uint64)
-  return factors | np.uint64(1), offsets
 
 
 def _mixed(values: Hashes) -> Hashes:

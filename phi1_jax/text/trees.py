@@ -23,8 +23,10 @@ from __future__ import annotations
 import ast
 import builtins
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
@@ -48,7 +50,8 @@ _SAME_BRANCHES = {
   ast.NotIn: (ast.In, False),
   ast.IsNot: (ast.Is, False),
 }
-_Tokens = tuple[str, ...]
+_Tokens = list[str]
+_Write = Callable[[Any, _Tokens], None]  # appends the tokens of a node or a block
 _Comparisons = Mapping[type[ast.cmpop], tuple[type[ast.cmpop], bool]]
 
 
@@ -68,11 +71,12 @@ class Shape:
 def shape(function: FunctionNode) -> Shape | None:
   """Return the shape of a function; None if it is too deep or too large."""
   try:
-    bound = _bound(function)
-    written, ordered = (
-      _Writer(bound, order).function(function) for order in (False, True)
-    )
-    return Shape(_text(written), _text(ordered))
+    found = _Writer(frozenset(), ordered=False)
+    written = found.write(function)
+    bound = frozenset(found.rebound)
+    if bound:
+      written = _Writer(bound, ordered=False).write(function)
+    return Shape(written, _Writer(bound, ordered=True).write(function))
   except (RecursionError, ValueError, MemoryError):
     return None
 
@@ -88,28 +92,6 @@ def match_rate(one: Shape, other: Shape, least: float = 0.0) -> float:
   rate = Levenshtein.normalized_similarity
   written = rate(one.written, other.written, score_cutoff=least)
   return max(written, rate(one.ordered, other.ordered, score_cutoff=least))
-
-
-def _bound(function: FunctionNode) -> frozenset[str]:
-  """The names that a function assigns, and its arguments."""
-  found = set()
-  left: list = [function]
-  while left:  # faster than ast.walk, which took a third of the time of a shape
-    node = left.pop()
-    if isinstance(node, list):
-      left += node
-    elif isinstance(node, ast.Name):
-      if not isinstance(node.ctx, ast.Load):
-        found.add(node.id)
-    elif isinstance(node, ast.AST):
-      if isinstance(node, ast.arg):
-        found.add(node.arg)
-      left += [getattr(node, name, None) for name in node._fields]
-  return frozenset(found)
-
-
-def _text(tokens: _Tokens) -> str:
-  return "".join(map(_characters.__getitem__, tokens))
 
 
 class _Characters(dict[str, str]):
@@ -131,120 +113,151 @@ class _Writer:
   """Writes one function down as tokens.
 
   Args:
-    bound: names that mean nothing fixed, though a builtin may be called so.
+    bound: names of builtins that mean something else, as the function assigns them.
     ordered: whether independent parts come in a fixed order.
+
+  Attributes:
+    rebound: the names of builtins that the function assigns, or has as arguments.
   """
 
   def __init__(self, bound: frozenset[str], ordered: bool):
-    self._bound, self._ordered = bound, ordered
+    self._fixed, self._ordered = _BUILTINS - bound, ordered
+    self.rebound: set[str] = set()
 
-  def function(self, node: FunctionNode) -> _Tokens:
-    """Return the tokens of a function."""
+  def write(self, function: FunctionNode) -> str:
+    """Return the tokens of a function, one character each."""
+    tokens: _Tokens = []
+    self._function(function, tokens)
+    return "".join(map(_characters.__getitem__, tokens))
+
+  def _function(self, node: FunctionNode, out: _Tokens) -> None:
     arguments = node.args
     count = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-    starred = bool(arguments.vararg) + bool(arguments.kwarg)
-    defaults = [*arguments.defaults, *(d for d in arguments.kw_defaults if d)]
-    return (
-      type(node).__name__,
-      *["arg"] * len(count),
-      *["starred"] * starred,
-      *(token for default in defaults for token in self.node(default)),
-      *self._block(node.body),
-    )
+    starred = [each for each in (arguments.vararg, arguments.kwarg) if each]
+    for each in (*count, *starred):
+      self._bind(each.arg)
+    out += (type(node).__name__, *["arg"] * len(count), *["starred"] * len(starred))
+    for default in (*arguments.defaults, *arguments.kw_defaults):
+      if default:
+        self._node(default, out)
+    self._block(node.body, out)
 
-  def node(self, node: ast.AST) -> _Tokens:
-    """Return the tokens of a node and all below it."""
-    if isinstance(node, FunctionNode):
-      return self.function(node)
-    if isinstance(node, ast.Name):
-      fixed = node.id in _BUILTINS and node.id not in self._bound
-      return (node.id if fixed else "Name",)
-    if isinstance(node, ast.Constant):
-      return (self._constant(node.value),)
-    if isinstance(node, ast.Attribute):
-      return f".{node.attr}", *self.node(node.value)
-    if isinstance(node, ast.JoinedStr):  # how its text is cut depends on the text
-      parts = (part for part in node.values if not isinstance(part, ast.Constant))
-      return "JoinedStr", *self._all(parts)
-    if isinstance(node, ast.AnnAssign):
-      value = [node.value] if node.value else []
-      return "Assign", *self._all([node.target, *value])
-    if self._ordered and (tokens := self._in_order(node)):
-      return tokens
-    return type(node).__name__, *self._fields(node)
+  def _bind(self, name: str) -> None:
+    if name in _BUILTINS:
+      self.rebound.add(name)
 
-  def _constant(self, value: object) -> str:
-    if isinstance(value, (str, bytes)):
-      return "str"
-    if isinstance(value, int) and value.bit_length() > _PLAIN_BITS:
-      return hex(value)  # Python refuses to write thousands of decimal digits
-    return repr(value)
+  def _node(self, node: Any, out: _Tokens) -> None:
+    """Append the tokens of a node and of all below it."""
+    kind = type(node)
+    if kind is ast.Name:
+      out.append(node.id if node.id in self._fixed else "Name")
+      if type(node.ctx) is not ast.Load:
+        self._bind(node.id)
+    elif kind is ast.Constant:
+      out.append(_constant(node.value))
+    elif kind is ast.Attribute:
+      out.append(f".{node.attr}")
+      self._node(node.value, out)
+    elif kind is ast.arg:  # of a lambda
+      out.append("arg")
+      self._bind(node.arg)
+    elif isinstance(node, FunctionNode):
+      self._function(node, out)
+    elif kind is ast.JoinedStr:  # how its text is cut depends on the text
+      out.append("JoinedStr")
+      self._all((x for x in node.values if not isinstance(x, ast.Constant)), out)
+    elif kind is ast.AnnAssign:
+      out.append("Assign")
+      self._all((node.target, *([node.value] if node.value else ())), out)
+    elif not (self._ordered and self._in_order(node, out)):
+      out.append(kind.__name__)
+      for name, is_block in _fields(kind):
+        value = getattr(node, name, None)
+        if isinstance(value, ast.AST):
+          self._node(value, out)
+        elif not isinstance(value, list):
+          continue
+        elif not is_block:
+          self._all((part for part in value if isinstance(part, ast.AST)), out)
+        elif value:
+          self._block(value, out)
 
-  def _fields(self, node: ast.AST) -> Iterator[str]:
-    for name in node._fields:
-      value = getattr(node, name, None)
-      if isinstance(value, list):
-        if name in _BLOCKS:
-          yield from self._block(value) if value else ()
-        else:
-          yield from self._all(part for part in value if isinstance(part, ast.AST))
-      elif isinstance(value, ast.AST) and not isinstance(value, ast.expr_context):
-        yield from self.node(value)
-
-  def _all(self, nodes) -> Iterator[str]:
+  def _all(self, nodes: Iterable[ast.AST], out: _Tokens) -> None:
     for node in nodes:
-      yield from self.node(node)
+      self._node(node, out)
 
-  def _block(self, body: list) -> _Tokens:
+  def _block(self, body: list, out: _Tokens) -> None:
     kept = [s for s in body if not isinstance(s, _LEFT_OUT) and not _is_text(s)]
     if self._ordered:
-      parts = sorted(map(self.node, _folded(kept)))
+      self._sorted(_folded(kept), out)
     else:
-      parts = map(self.node, kept)
-    return *(token for part in parts for token in part), _END
+      self._all(kept, out)
+    out.append(_END)
 
-  def _in_order(self, node: ast.AST) -> _Tokens | None:
-    """Return the tokens of a node whose children may be reordered, or None."""
+  def _sorted(
+    self, nodes: Sequence[Any], out: _Tokens, write: _Write | None = None
+  ) -> None:
+    """Append the tokens of each node, or block, in the order of these tokens."""
+    parts: list[_Tokens] = [[] for _ in nodes]
+    for node, part in zip(nodes, parts, strict=True):
+      (write or self._node)(node, part)
+    for part in sorted(parts):
+      out += part
+
+  def _in_order(self, node: ast.AST, out: _Tokens) -> bool:
+    """Append the tokens of a node whose parts may be reordered, or return False."""
     if isinstance(node, ast.BinOp) and isinstance(node.op, _COMMUTATIVE):
-      return "BinOp", type(node.op).__name__, *self._sorted(_operands(node))
-    if isinstance(node, ast.BoolOp):
-      return "BoolOp", type(node.op).__name__, *self._sorted(node.values)
-    if isinstance(node, ast.AugAssign):
+      out += ("BinOp", type(node.op).__name__)
+      self._sorted(_operands(node), out)
+    elif isinstance(node, ast.BoolOp):
+      out += ("BoolOp", type(node.op).__name__)
+      self._sorted(node.values, out)
+    elif isinstance(node, ast.AugAssign):
       whole = ast.BinOp(node.target, node.op, node.value)
-      return "Assign", *self.node(node.target), *self.node(whole)
-    if isinstance(node, ast.Compare) and len(node.ops) == 1:
-      return self._compare(node, _SAME)
-    if isinstance(node, (ast.If, ast.IfExp)) and node.orelse:
-      return self._branches(node)
-    return None
+      out.append("Assign")
+      self._all((node.target, whole), out)
+    elif isinstance(node, ast.Compare) and len(node.ops) == 1:
+      self._compare(node, _SAME, out)
+    elif isinstance(node, (ast.If, ast.IfExp)) and node.orelse:
+      self._branches(node, out)
+    else:
+      return False
+    return True
 
-  def _sorted(self, nodes: list[ast.expr]) -> Iterator[str]:
-    for part in sorted(self.node(node) for node in nodes):
-      yield from part
-
-  def _compare(self, node: ast.Compare, same: _Comparisons) -> _Tokens:
+  def _compare(self, node: ast.Compare, same: _Comparisons, out: _Tokens) -> None:
     left, right, kind = node.left, node.comparators[0], type(node.ops[0])
     kind, swapped = same.get(kind, (kind, False))
     if swapped:
       left, right = right, left
-    if kind in (ast.Eq, ast.NotEq):
-      return "Compare", kind.__name__, *self._sorted([left, right])
-    return "Compare", kind.__name__, *self.node(left), *self.node(right)
+    out += ("Compare", kind.__name__)
+    (self._sorted if kind in (ast.Eq, ast.NotEq) else self._all)([left, right], out)
 
-  def _branches(self, node: ast.If | ast.IfExp) -> _Tokens:
-    """Return a test without its negation, and both branches in the order of tokens."""
+  def _branches(self, node: ast.If | ast.IfExp, out: _Tokens) -> None:
+    """Append a test without its negation, and both branches in the order of tokens."""
     test = node.test
     while isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
       test = test.operand
+    out.append(type(node).__name__)
     if isinstance(test, ast.Compare) and len(test.ops) == 1:
-      tokens = self._compare(test, _SAME_BRANCHES)
+      self._compare(test, _SAME_BRANCHES, out)
     else:
-      tokens = self.node(test)
-    if isinstance(node, ast.If):
-      branches = sorted(map(self._block, (node.body, node.orelse)))
-    else:
-      branches = sorted(map(self.node, (node.body, node.orelse)))
-    return type(node).__name__, *tokens, *branches[0], *branches[1]
+      self._node(test, out)
+    write = self._block if isinstance(node, ast.If) else self._node
+    self._sorted((node.body, node.orelse), out, write)
+
+
+@functools.cache
+def _fields(kind: type[ast.AST]) -> tuple[tuple[str, bool], ...]:
+  """Return the fields of a kind of node, and whether each is a block."""
+  return tuple((name, name in _BLOCKS) for name in kind._fields if name != "ctx")
+
+
+def _constant(value: object) -> str:
+  if isinstance(value, (str, bytes)):
+    return "str"
+  if isinstance(value, int) and value.bit_length() > _PLAIN_BITS:
+    return hex(value)  # Python refuses to write thousands of decimal digits
+  return repr(value)
 
 
 def _folded(body: list[ast.stmt]) -> list[ast.stmt]:

@@ -34,35 +34,6 @@ def test_jaccard():
   assert shingles.jaccard(one[:0], one[:0]) == 0.0
 
 
-@pytest.mark.parametrize("similarity", [0.3, 0.7, 0.9])
-def test_signatures_estimate_jaccard_without_bias(similarity):
-  random, errors = np.random.default_rng(0), []
-  for _ in range(100):
-    pool = np.unique(random.integers(0, 1 << 62, 400).astype(np.uint64))
-    random.shuffle(pool)
-    shared = round(2 * 200 * similarity / (1 + similarity))
-    one = np.sort(pool[:200])
-    other = np.sort(np.concatenate([pool[:shared], pool[200 : 400 - shared]]))
-    equal = shingles.signature(one, 128) == shingles.signature(other, 128)
-    errors.append(equal.mean() - shingles.jaccard(one, other))
-  deviation = (similarity * (1 - similarity) / 128) ** 0.5
-  assert abs(np.mean(errors)) < 4 * deviation / 100**0.5
-  assert np.std(errors) < 1.2 * deviation
-
-
-def test_bands_tell_places_apart():
-  keys = shingles.bands(np.array([1, 2, 1, 2], np.uint32), 2)
-  assert len(set(keys)) == 2  # the same rows in another band are another bucket
-  assert shingles.bands(np.array([1, 2, 9, 9], np.uint32), 2)[0] == keys[0]
-
-
-def test_a_large_set_is_cut_into_chunks_without_a_trace(monkeypatch):
-  hashes = shingles.ngrams([str(n) for n in range(1000)], 2)
-  whole = shingles.signature(hashes, 16)
-  monkeypatch.setattr(shingles, "_CHUNK", 7)
-  assert np.array_equal(shingles.signature(hashes, 16), whole)
-
-
 def test_measures_of_diversity():
   assert diversity.distinct(["a b a b"], 1) == 0.5
   assert diversity.distinct(["a b", "a b", "c d"], 2) == pytest.approx(2 / 3)
