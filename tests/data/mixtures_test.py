@@ -41,17 +41,14 @@ def test_every_corpus_has_a_licence_and_no_tests_or_tables():
   # The topics of help() are pages of a textbook, not code.
   topics = "pydoc_data/topics.py"
   pages = corpora.textbooks(found["cpython"], topics)
-  assert len(pages) > 70
   assert any('The "for" statement' in page.text for page in pages)
   assert corpora.code(found["cpython"], topics) == []
 
 
 def test_a_description_changes_with_the_bytes_and_names_no_path(corpus, tmp_path):
   before, again, other = (corpus({"a.py": b}).describe() for b in (b"1", b"1", b"2"))
-  assert before == again
-  assert before["sha256"] != other["sha256"]
+  assert before == again != other
   assert str(tmp_path) not in str(before)
-  assert set(before) == {"name", "version", "licence", "home", "sha256"}
 
 
 @pytest.mark.parametrize(
@@ -109,11 +106,8 @@ def test_shards_of_a_corpus_are_a_partition_in_order(corpus):
 def test_the_grammar_teacher_is_a_source_that_shards_agree_on(kind):
   source = mixtures.GrammarSource(kind, 30)
   whole = texts(source)
-  assert len(whole) == 30
+  assert len(whole) == source.describe()[0][kind] == 30
   assert sorted(t for k in range(3) for t in texts(source, k, 3)) == sorted(whole)
-  (facts,) = source.describe()
-  assert "no LLM" in facts["name"]
-  assert facts[kind] == 30
 
 
 def test_tables_of_users_are_read_and_decide_the_store(tmp_path):
@@ -135,7 +129,6 @@ def test_the_names_are_those_of_the_paper():
   rated = mixtures.resolve(DataConfig("code_textbook", "s"))
   rates = {name: entry.rate for name, entry in rated.items()}
   assert rates == {"code_filtered": "by_size", "textbooks": "by_size"}
-  assert rated["textbooks"].source.extract is corpora.textbooks
   for name in ("code_exercises", "exercises"):
     assert list(mixtures.resolve(DataConfig(name, "s"))) == ["exercises"]
   with pytest.raises(InputError, match=r"got 'code_textbok', expected .*: code_all, c"):
@@ -146,12 +139,12 @@ def test_the_names_are_those_of_the_paper():
 
 
 def test_held_out_is_a_matter_of_the_group_alone():
-  names = [f"file {i}" for i in range(20_000)]
-  kept = [name for name in names if held_out(Document(name), 0.05)]
-  assert 850 < len(kept) < 1150  # 1000 +- 5 standard deviations
-  assert set(kept) <= {name for name in names if held_out(Document(name), 0.1)}
-  assert not any(held_out(Document(name), 0.0) for name in names)
-  for name in names[:1000]:
+  names = [f"file {i}" for i in range(2_000)]
+  kept = {name for name in names if held_out(Document(name), 0.05)}
+  assert 50 < len(kept) < 150  # 100 +- 5 standard deviations
+  assert kept <= {name for name in names if held_out(Document(name), 0.1)}
+  for name in names:
+    assert not held_out(Document(name), 0.0)
     group = hashlib.sha256(name.encode()).hexdigest()
     # A function mined from a file goes where the file goes.
     assert held_out(Document("def f(): ...", group), 0.05) == (name in kept)
