@@ -193,7 +193,7 @@ def reference(benchmark: str, problem: Problem) -> Reference:
     id=problem.id,
     benchmark=benchmark,
     name=name,
-    text_words=_prose(source.words(text)),
+    text_words=tuple(filter(_is_prose, source.words(text))),
     solution_words=tuple(source.words(without_docstrings(problem.solution))),
     body_words=len(source.words(body)),
     lines=source.lines(body),
@@ -220,9 +220,10 @@ def _idioms() -> tuple[trees.Shape, ...]:
   return tuple(shape for shape in found if shape)
 
 
-def _prose(words: Iterable[str]) -> tuple[str, ...]:
-  """Return words without operators."""
-  return tuple(word for word in words if word[0].isalnum() or word[0] == "_")
+@functools.lru_cache(maxsize=1 << 20)
+def _is_prose(word: str) -> bool:
+  """Return whether a word is not an operator."""
+  return word[0].isalnum() or word[0] == "_"
 
 
 def without_docstrings(code: str) -> str:
@@ -260,8 +261,7 @@ class Grams:
   def shared(self, words: shingles.Hashes) -> dict[int, int]:
     """Return for each problem the number of runs that a text has in common with it."""
     counts: collections.Counter[int] = collections.Counter()
-    for size in self._sizes:
-      runs = shingles.ngrams(words, size)
+    for runs in shingles.ngrams_of_sizes(words, sorted(self._sizes)):
       found = runs[self._may_be[(runs & np.uint64(_MASK)).astype(np.intp)]]
       for value in set(found.tolist()):
         counts.update(self._owners.get(value, ()))
@@ -387,8 +387,9 @@ class Index:
     functions = [(name, shape) for name, shape in every if shape]
     matches = self._shapes.best(functions, min(least, SUPPORTED))
     words, near = source.words(text), near or {}
-    prose = shingles.word_hashes(_prose(words))
-    hashes = {"text": prose, "phrases": prose, "solution": shingles.word_hashes(words)}
+    every_word = shingles.word_hashes(words)
+    prose = every_word[np.fromiter(map(_is_prose, words), bool, len(words))]
+    hashes = {"text": prose, "phrases": prose, "solution": every_word}
     runs = {name: grams.shared(hashes[name]) for name, grams in self._grams.items()}
     exact = self._contained(source.lines(text))
     alike = {n for n, match in matches.items() if match[0] >= least or match[1]}

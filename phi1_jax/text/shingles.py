@@ -8,7 +8,7 @@ their sets.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -47,14 +47,20 @@ def ngrams(words: Sequence[str] | Hashes, size: int) -> Hashes:
   Returns:
     max(0, n - size + 1) hashes.
   """
-  count = len(words) - size + 1
-  if count < 1:
-    return np.empty(0, np.uint64)
+  return next(ngrams_of_sizes(words, [size]))
+
+
+def ngrams_of_sizes(
+  words: Sequence[str] | Hashes, sizes: Sequence[int]
+) -> Iterator[Hashes]:
+  """Yield `ngrams` of each of these ascending sizes."""
   hashes = words if isinstance(words, np.ndarray) else word_hashes(words)
-  runs = np.zeros(count, np.uint64)
-  for place in range(size):
-    runs = runs * _ODD + hashes[place : place + count]
-  return _mixed(runs)
+  runs, done = np.zeros(len(hashes), np.uint64), 0
+  for size in sizes:
+    for place in range(done, size):
+      runs = runs[: max(0, len(hashes) - place)] * _ODD + hashes[place:]
+    done = size
+    yield _mixed(runs)
 
 
 def shingles(words: Sequence[str], size: int) -> Hashes:
