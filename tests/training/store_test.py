@@ -5,12 +5,14 @@ import json
 import os
 import threading
 import types
+from unittest.mock import Mock
 
 import pytest
 
 from phi1_jax import InputError, grammar
+from phi1_jax.cli import command, gin_config
 from phi1_jax.data import build
-from phi1_jax.data.config import CURATED_CONTENT
+from phi1_jax.data.config import CURATED_CONTENT, DataConfig
 from phi1_jax.data.files import FileSource
 from phi1_jax.training import store as stores
 from phi1_jax.training import workdir
@@ -118,6 +120,16 @@ def test_files_that_are_not_there(tiny, tmp_path, caplog):
     stores.check_current(store, tiny(data=data))
   stores.check_current(store, tiny(data={**data, "verify": False}))
   assert "no file matches" in caplog.text
+
+
+def test_the_build_gets_the_settings_that_have_an_effect(monkeypatch):
+  data = DataConfig(files=("a b/*.txt",), store="s", grammar_exercises=9)
+  given = Mock()
+  monkeypatch.setattr(stores.child, "run", given)
+  stores._build(data, lambda: False)
+  arguments = command.Parser("prepare", "", "").parse(given.call_args.args[1])
+  built = gin_config.load([], arguments.gin_bindings, {"Data": DataConfig})["Data"]
+  assert dataclasses.replace(built, grammar_exercises=9) == data
 
 
 def test_a_signal_of_another_host_stops_the_build(monkeypatch):
