@@ -67,6 +67,22 @@ def test_an_evaluation_is_a_run_of_its_own(setup, request, where):
   assert digests[0]["model"]["digest"] != digests[1]["model"]["digest"]
 
 
+def test_the_last_step_shows_shares_and_an_example(setup, capsys):
+  setup.config.data = types.SimpleNamespace(
+    mixture="grammar_exercises", grammar_exercises=3, grammar_tables=()
+  )
+  dict(hook.exercises(setup, setup.store)(98, setup.state))
+  assert "solved:" not in capsys.readouterr().out
+  dict(hook.exercises(setup, setup.store)(99, setup.state))
+  text = capsys.readouterr().out
+  share = "0 of 3 (95% interval 0 to 56%)"
+  assert f"solved: {share} of exercises-unseen-triples-100-000099\n" in text
+  # Which of these functions the training exercises have, is looked up in a process.
+  assert f"  whose function is not in training: {share}\n" in text
+  assert text.count("\n  -> ") == 1  # one failed example, and none that is solved
+  assert text.endswith("exercises-unseen-triples-100-000099\n")
+
+
 def test_each_task_set_has_its_own_metrics(setup, monkeypatch):
   scores = {v: {"pass@1": {"value": 0.5}} for v in ("truncated", "sanitized")}
   noted = []
