@@ -19,10 +19,9 @@ The work directory:
   grades.jsonl    program, problem, repeat, grade, evaluation (the grader's words),
                   request (the key of the reply in the LLM's journal), reason (why there
                   is not a grade, else null)
-  grades.json     format, settings (as begun), prompt, models (that answered, by the
-                  server's own names), repeats, programs, unparsed (answers without a
-                  grade), planted (kind -> programs, graded, mean), complaints (why the
-                  grader cannot be trusted), cost, and runs, each with
+  grades.json     prompt, models (by the names that the server gave), unparsed (answers
+                  without a grade), planted (kind -> programs, graded, mean), cost,
+                  complaints (why the grader cannot be trusted), and runs, each with
     understanding_score  value, low, high (a 95% interval over problems), method: the
                        mean grade in percent, of a mean per completion and then problem
     problems, completions, unparsed   that have a grade; answers that gave none
@@ -50,6 +49,7 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
+from scipy.spatial import distance
 
 from evals import report, score, task_sets, workdir
 from phi1_jax import storage
@@ -356,10 +356,8 @@ def auc(higher: Sequence[float], lower: Sequence[float]) -> float | None:
 
 def spread(repeats: Iterable[Sequence[float]]) -> float | None:
   """Return the mean absolute difference of two grades of a program, over programs."""
-  pairs = (list(itertools.combinations(grades, 2)) for grades in repeats)
-  return _mean(
-    [float(np.mean([abs(x - y) for x, y in some])) for some in pairs if some]
-  )
+  several = (np.reshape(grades, (-1, 1)) for grades in repeats if len(grades) > 1)
+  return _mean([float(distance.pdist(grades).mean()) for grades in several])
 
 
 def _mean(values: Sequence[float]) -> float | None:
