@@ -120,8 +120,8 @@ class Journal:
         self._database.executescript(f"BEGIN IMMEDIATE; {SCHEMA}; COMMIT")
       elif version != _VERSION:
         raise sqlite3.DatabaseError(f"got version {version}, expected {_VERSION}")
-    self._spare: Path | None = None
-    self.full = False
+    self._writer: sqlite3.Connection | None = None
+    self._spare, self.full = folder / "spare", False
     self._waiting: list[Statement] = []
     self._lock = asyncio.Lock()
     self._failed: Exception | None = None
@@ -197,21 +197,22 @@ class Journal:
     """Return the number of the next call."""
     return self._select("SELECT coalesce(max(number), -1) + 1 FROM calls")[0][0]
 
-  def keep_spare(self, size: int) -> None:
-    """Keep bytes of disk back, for the replies in flight when it is full.
+  def begin_writing(self, spare: int) -> None:
+    """Prepare `write`, in the process that holds the lease on the folder.
+
+    Args:
+      spare: bytes of disk to keep back, for the replies in flight when it is full.
 
     Raises:
-      OSError: it is full now, or does not work.
+      OSError: the disk is full or does not work.
     """
-    self._spare = self.path.with_name("spare")
     with self._spare.open("wb") as file:
-      file.write(os.urandom(size))  # which no file system compresses
+      file.write(os.urandom(spare))  # which no file system compresses
       os.fsync(file.fileno())
+    self._writer = connect(self.path)  # another thread uses it
 
   async def write(self, *statements: Statement) -> None:
     """Commit statements, together with those that other tasks wait for.
-
-    Only for the process that holds the lease on the folder.
 
     Raises:
       Exception: of SQLite, now or earlier; from then on nothing is written.
@@ -229,17 +230,19 @@ class Journal:
 
   def _commit(self, statements: Sequence[Statement]) -> None:
     """Commit all statements or none."""
+    assert self._writer is not None
     try:
-      with self._database:
-        self._database.execute("BEGIN IMMEDIATE")
+      with self._writer:
+        self._writer.execute("BEGIN IMMEDIATE")
         for statement, values in statements:
-          self._database.execute(statement, values)
+          self._writer.execute(statement, values)
     except sqlite3.Error as error:
       code = getattr(error, "sqlite_errorcode", 0) & 0xFF
       if self.full or code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
         raise
       self.full = True
-      self._drop_spare()
+      with contextlib.suppress(OSError):
+        self._spare.unlink(missing_ok=True)
       self._commit(statements)
 
   async def send(self, calls: Sequence[Call], *batch: Statement) -> None:
@@ -262,10 +265,8 @@ class Journal:
   def close(self) -> None:
     """Close the file."""
     self._database.close()
-    self._drop_spare()
-
-  def _drop_spare(self) -> None:
-    if self._spare is not None:
+    if self._writer is not None:
+      self._writer.close()
       with contextlib.suppress(OSError):
         self._spare.unlink(missing_ok=True)
 

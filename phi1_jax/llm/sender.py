@@ -27,7 +27,10 @@ from phi1_jax.llm.request import clean
 INPUT, BUDGET, FAILED = "input", "budget", "failed"
 _KEPT = "all replies so far are kept"
 _LATER = "\nnothing is lost: run the same command again later"
-_SPARE, _SPARE_PER_REPLY = 1 << 20, 1 << 16  # bytes of disk, see `Journal.keep_spare`
+_SPARE, _SPARE_PER_REPLY = (
+  1 << 20,
+  1 << 16,
+)  # bytes of disk, see `Journal.begin_writing`
 _PATIENCE = 3600.0  # seconds of nothing but status 429 before the run is stopped
 _PROBE = 10.0  # seconds that the first request is alone in flight, without a reply
 _HOPELESS = 10  # refusals without a single reply before the run is stopped
@@ -105,7 +108,7 @@ class Sender:
     self._prices = {False: price, True: price.batch()}
     self.journal, self._next = journal, journal.next_call()
     self.budget = journal.budget(prices.picodollars(config.budget_usd))
-    journal.keep_spare(_SPARE + _SPARE_PER_REPLY * config.concurrency)
+    journal.begin_writing(_SPARE + _SPARE_PER_REPLY * config.concurrency)
     self.open_batches = journal.open_batches(config.base_url.rstrip("/"))
     # Calls whose reserve may still be released; not those of other endpoints' batches.
     self._unsettled = sum(len(batch.calls) for batch in self.open_batches)

@@ -85,7 +85,7 @@ def test_what_tasks_write_together_is_committed_and_after_an_error_nothing_more(
   tmp_path,
 ):
   writer = Journal(tmp_path)
-  writer.keep_spare(1000)
+  writer.begin_writing(1000)
 
   async def commit(*groups):
     """Writes groups of statements at once, and returns their errors."""
