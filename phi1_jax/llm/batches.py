@@ -61,7 +61,7 @@ class Batches:
       if count:
         calls, self._collected = self._collected[:count], self._collected[count:]
         await self._submit(calls)
-      elif self._sender.settling:
+      elif self._sender.unsettled:
         await self._sender.wait(None)
       else:
         self._sender.stop(sender.BUDGET, need=self._collected[0].reserve)
@@ -73,7 +73,7 @@ class Batches:
     reserved = {call.key: self._sender.reserve(call, name) for call in calls}
     batch = OpenBatch(name, None, reserved)
     row = journal.insert("batches", name=name, endpoint=endpoint)
-    await self._sender.journal.send(list(reserved.values()), row)
+    await self._sender.journal.note_sent(list(reserved.values()), row)
     batch.id = await self._create(batch, b"".join(map(_line, calls)))
     note = f"begun with {len(calls):,} requests"
     self._sender.spawn(self._finish(batch, note))
@@ -213,7 +213,7 @@ class Batches:
     call = self._in_batch.pop(key, None)
     if call is None or self._sender.stopping:
       return
-    if self._sender.judge(call, failure, text) is not None:
+    if self._sender.handle_failure(call, failure, text) is not None:
       self.take(call)
 
   async def _query(

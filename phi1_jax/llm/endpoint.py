@@ -155,7 +155,7 @@ class Endpoint:
     if problem := reply.problem(reply.load(raw), of=answer):
       text = self._scrub(f"status 200, but {problem[0]}")
       return Failure(text, True, problem[1], retry_after(headers))
-    return Completed(raw, renewal(headers))
+    return Completed(raw, rate_limit_pause(headers))
 
   def failure(self, error: Any) -> Failure:
     """Classify an exception of the client."""
@@ -199,7 +199,7 @@ def retry_after(headers: Mapping[str, str]) -> float:
     return 0.0
 
 
-def renewal(headers: Mapping[str, str]) -> float:
+def rate_limit_pause(headers: Mapping[str, str]) -> float:
   """Return the seconds until a rate limit that is used up is renewed; or 0.
 
   It is in x-ratelimit-reset-requests and x-ratelimit-reset-tokens, as "6m0s", "120ms"

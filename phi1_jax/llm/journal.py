@@ -245,7 +245,7 @@ class Journal:
         self._spare.unlink(missing_ok=True)
       self._commit(statements)
 
-  async def send(self, calls: Sequence[Call], *batch: Statement) -> None:
+  async def note_sent(self, calls: Sequence[Call], *batch: Statement) -> None:
     """Commit calls that are about to be sent, and the batch that they are part of."""
     now = time.time()
     rows = [dataclasses.asdict(call) | {"sent": now} for call in calls]
@@ -253,7 +253,9 @@ class Journal:
       del row["tokens"]
     await self.write(*batch, *(insert("calls", **row) for row in rows))
 
-  async def settle(self, calls: Sequence[Call], outcome: str, **columns: Any) -> None:
+  async def note_outcome(
+    self, calls: Sequence[Call], outcome: str, **columns: Any
+  ) -> None:
     """Commit the outcome of calls."""
     columns |= {"outcome": outcome, "ended": time.time()}
     if "raw" in columns:

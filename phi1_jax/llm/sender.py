@@ -92,7 +92,7 @@ class Sender:
   Attributes:
     budget: the money of the journal.
     open_batches: batches of this endpoint that earlier runs left open.
-    stopped: the message that says why the work ended, if it did.
+    unsettled: number of this endpoint's calls that are reserved for, and may cost less.
   """
 
   def __init__(
@@ -110,10 +110,9 @@ class Sender:
     self.budget = journal.budget(prices.picodollars(config.budget_usd))
     journal.begin_writing(_SPARE + _SPARE_PER_REPLY * config.concurrency)
     self.open_batches = journal.open_batches(config.base_url.rstrip("/"))
-    # Calls whose reserve may still be released; not those of other endpoints' batches.
-    self._unsettled = sum(len(batch.calls) for batch in self.open_batches)
+    self.unsettled = sum(len(batch.calls) for batch in self.open_batches)
     self._changed = asyncio.Event()  # a task has ended, or money was released
-    self.stopped: dict[str, Any] = {}
+    self._stopped: dict[str, Any] = {}
     self._tasks: set[asyncio.Task[None]] = set()
     self._limiter = RateLimiter(config.requests_per_minute, config.tokens_per_minute)
     self._turn = asyncio.Lock()  # requests are sent in their order
@@ -128,18 +127,13 @@ class Sender:
     """Whether nothing more is to be sent."""
     return self._ended.is_set()
 
-  @property
-  def settling(self) -> bool:
-    """Whether calls that are reserved for may still cost less."""
-    return self._unsettled > 0
-
   def tell(self, **message: Any) -> None:
     """Send the run a message, with the money."""
     self._send(**message, budget=dataclasses.asdict(self.budget))
 
   def stop(self, kind: str, text: str = "", need: int = 0) -> None:
     """End the work for a reason; the first counts. BUDGET needs so many picodollars."""
-    self.stopped = self.stopped or {"stop": kind, "text": text, "need": need}
+    self._stopped = self._stopped or {"stop": kind, "text": text, "need": need}
     self._ended.set()
     self._changed.set()
 
@@ -181,7 +175,7 @@ class Sender:
     self._changed.set()
     while self._tasks:
       await asyncio.wait(self._tasks)
-    self.tell(**self.stopped)
+    self.tell(**self._stopped)
 
   async def wait(self, seconds: float | None) -> None:
     """Wait for a change, for the end of the work, or so long."""
@@ -198,7 +192,7 @@ class Sender:
   def reserve(self, call: Call, batch: str | None = None) -> Call:
     """Reserve the money of a call that fits; commit it before it is sent."""
     self.budget.reserved += call.reserve
-    self._unsettled += 1
+    self.unsettled += 1
     self._next += 1
     return dataclasses.replace(call, number=self._next - 1, batch=batch)
 
@@ -210,40 +204,42 @@ class Sender:
     prompt, completion = usage or (None, None)
     columns = {"cost": cost, "price": json.dumps(dataclasses.asdict(price))}
     columns |= {"prompt_tokens": prompt, "completion_tokens": completion, "raw": raw}
-    await self.journal.settle([call], "reply", **columns)
-    self.budget.settle(call.reserve, cost)
+    await self.journal.note_outcome([call], "reply", **columns)
+    self.budget.spent += cost
     self._last_good, self._answered = time.monotonic(), True
-    self._settled(1)
-    self.tell(reply=call.key)
-
-  async def failed(self, calls: Sequence[Call], failure: Failure) -> None:
-    """Commit that calls brought no reply."""
-    outcome = "doubtful" if failure.doubtful else "released"
-    columns = {"status": failure.status, "reason": clean(failure.text)}
-    await self.journal.settle(calls, outcome, **columns)
-    for call in calls:
-      self.budget.fail(call.reserve, doubtful=failure.doubtful)
-    self._settled(len(calls))
-
-  def _settled(self, count: int) -> None:
-    """Count calls that have an outcome; end the work if no more may be paid for."""
-    self._unsettled -= count
-    if self.journal.full:
-      text = f"{self.config.journal}: the disk is full; {_KEPT}: make room"
-      self.stop(FAILED, f"{text} and run the same command again")
-    if self.budget.overrun:
+    self._settled([call])
+    if cost > call.reserve:
       self.stop(
         FAILED,
         "the server billed more tokens than a request allows; it may not honour "
         "Llm.length_field, or Llm's prices and model are another's. Spent: "
         f"{prices.text(self.budget.spent)}",
       )
+    self.tell(reply=call.key)
+
+  async def failed(self, calls: Sequence[Call], failure: Failure) -> None:
+    """Commit that calls brought no reply."""
+    outcome = "doubtful" if failure.doubtful else "released"
+    columns = {"status": failure.status, "reason": clean(failure.text)}
+    await self.journal.note_outcome(calls, outcome, **columns)
+    if failure.doubtful:
+      self.budget.doubtful += sum(call.reserve for call in calls)
+      self.budget.doubtful_calls += len(calls)
+    self._settled(calls)
+
+  def _settled(self, calls: Sequence[Call]) -> None:
+    """Release the reserve of calls; end the work if the disk is full."""
+    self.budget.reserved -= sum(call.reserve for call in calls)
+    self.unsettled -= len(calls)
+    if self.journal.full:
+      text = f"{self.config.journal}: the disk is full; {_KEPT}: make room"
+      self.stop(FAILED, f"{text} and run the same command again")
 
   async def answer(self, call: Call) -> None:
     """Send a request until there is a reply, or no more use in sending it."""
     while sent := await self._admit(call):
       try:
-        await self.journal.send([sent])
+        await self.journal.note_sent([sent])
         outcome = await self.endpoint.send(sent.body)
         if isinstance(outcome, Completed):
           await self.replied(sent, outcome.raw)
@@ -252,7 +248,7 @@ class Sender:
         text = f"{self.config.base_url}: {outcome}"
         if not (outcome.status or self._answered):
           text += "; is Llm.base_url right, is the server running?"
-        pause = self.judge(call, outcome, text)
+        pause = self.handle_failure(call, outcome, text)
       finally:
         self._in_flight -= 1
         self._changed.set()
@@ -268,8 +264,8 @@ class Sender:
         probing = not self._answered and now < (self._begun or now) + _PROBE
         if self._in_flight >= (1 if probing else self.config.concurrency):
           pause = _PROBE if probing else None
-        elif not self.budget.fits(call.reserve):
-          if not self.settling:
+        elif call.reserve > self.budget.left:
+          if not self.unsettled:
             self.stop(BUDGET, need=call.reserve)
           pause = _SETTLING
         elif not (pause := self._limiter.take(call.tokens, now)):
@@ -279,7 +275,7 @@ class Sender:
         await self.wait(pause)
     return None
 
-  def judge(self, call: Call, failure: Failure, text: str) -> float | None:
+  def handle_failure(self, call: Call, failure: Failure, text: str) -> float | None:
     """Return the pause before a request that failed is sent again; or give it up.
 
     Args:

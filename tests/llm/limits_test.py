@@ -74,4 +74,4 @@ def test_a_used_up_limit_names_its_renewal(reset, remaining, seconds):
   headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "?"}
   headers |= {"x-ratelimit-remaining-tokens": remaining}
   headers |= {"x-ratelimit-reset-tokens": reset}
-  assert endpoint.renewal(headers) == pytest.approx(seconds)
+  assert endpoint.rate_limit_pause(headers) == pytest.approx(seconds)
