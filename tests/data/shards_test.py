@@ -3,6 +3,7 @@
 import hashlib
 import random
 
+import numpy as np
 import pytest
 
 from phi1_jax import InputError
@@ -47,16 +48,39 @@ def test_two_functions_have_two_bodies():
   assert marked_text("exercises", "x = 1\n") is None
 
 
+class Source:
+  """A source of one document."""
+
+  def __init__(self, document):
+    self.document = document
+
+  def read(self, shard, shards, tokenizer):
+    yield self.document
+
+
+def test_prompts_stay_with_their_texts():
+  codegen, batch = tokenizers.codegen(), [Document("a"), Document("b", prompt="c d\n")]
+  batch += [Document("e", prompt="f")]
+  ids = [[x.tolist() for x in pair] for pair in shards._encode(batch, codegen)]
+  assert ids == [[codegen.encode(d.prompt), codegen.encode(d.text)] for d in batch]
+
+
+def test_ids_that_a_source_gives_are_kept(tmp_path):
+  """They may be a part of the text's, which another encoding would divide."""
+  codegen, ids = tokenizers.codegen(), [np.array([1], np.int32), np.array([2, 3])]
+  codegen.save(tmp_path / tokenizers.FILE_NAME)
+  document = Document("text", prompt="prompt", ids=tuple(ids))
+  shards.build(unit("mine", Source(document)), str(tmp_path), codegen.digest)
+  (path,) = tmp_path.glob("tokens-*")
+  assert np.load(path).tolist() == [1, 2, 3, codegen.eos_id]
+
+
 def test_an_encoder_that_differs_stops_the_build_by_the_tasks_name(
   tmp_path, monkeypatch
 ):
-  class Source:
-    def read(self, shard, shards, tokenizer):
-      yield Document("def f(x):\n  return x\n")
-
   codegen = tokenizers.codegen()
   codegen.save(tmp_path / tokenizers.FILE_NAME)
-  mine = unit("mine", Source())
+  mine = unit("mine", Source(Document("def f(x):\n  return x\n")))
   real = Tokenizer.encode_arrays
   monkeypatch.setattr(
     Tokenizer, "encode_arrays", lambda self, texts: [a[::-1] for a in real(self, texts)]
