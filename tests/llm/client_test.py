@@ -109,12 +109,18 @@ def test_requests_are_taken_as_needed_and_few_at_once(llm):
   assert llm.server.counts()["most_at_once"] == 3
 
 
-def test_a_used_up_limit_is_waited_for(llm):
-  used_up = {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "700ms"}
-  llm.server.script = [(*reply("answer")[:2], used_up)]
+USED_UP = {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "1500ms"}
+
+
+@pytest.mark.parametrize(
+  "answer",
+  [(*reply("answer")[:2], USED_UP), error(503, headers={"Retry-After": "1.5"})],
+)
+def test_a_pause_that_the_server_asks_for_is_made(llm, answer):
+  llm.server.script = [answer]
   begun = time.monotonic()
   assert len(llm.ask(2, concurrency=1)) == 2
-  assert time.monotonic() > begun + 0.7
+  assert time.monotonic() > begun + 1.5
 
 
 REPLAY = """
