@@ -120,6 +120,13 @@ class Journal:
         self._database.executescript(f"BEGIN IMMEDIATE; {SCHEMA}; COMMIT")
       elif version != _VERSION:
         raise sqlite3.DatabaseError(f"got version {version}, expected {_VERSION}")
+    query = "SELECT request FROM calls WHERE outcome = 'reply' ORDER BY number LIMIT 1"
+    for (text,) in self._select(query):
+      if "endpoint" not in json.loads(text):
+        raise InputError(
+          f"Llm.journal: {self.path} was written before keys named the endpoint, so "
+          "its replies would be paid again; name another folder"
+        )
     self._writer: sqlite3.Connection | None = None
     self._spare, self.full = folder / "spare", False
     self._waiting: list[Statement] = []

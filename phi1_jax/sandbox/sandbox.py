@@ -62,7 +62,11 @@ class Sandbox:
     self._pool: list[Worker] = []
     self._failed_starts = 0
     self._selector = selectors.DefaultSelector()
-    self._launch, self._greeting = self._choose(isolation, require_isolation)
+    try:
+      self._greeting = self._choose(isolation, require_isolation)
+    except BaseException:
+      self.close()
+      raise
     self.isolation = self._launch.level
 
   def __enter__(self) -> "Sandbox":
@@ -143,13 +147,17 @@ class Sandbox:
       for worker in [worker for worker in self._pool if worker.program]:
         self._end(worker)
 
-  def _choose(self, forced: str | None, require_isolation: bool):
-    """Return the first level at which a worker judges a program, and its greeting."""
+  def _choose(self, forced: str | None, require_isolation: bool) -> dict:
+    """Start a worker at the first level where it judges right; return its greeting.
+
+    Raises:
+      InputError: there is no such level, or it is not isolated enough.
+    """
     self._unavailable: dict[str, str] = {}
     for level in [forced] if forced else levels.LEVELS:
       try:
-        launch = levels.launch(level, self._packages.paths)
-        greeting = self._probe(launch)
+        self._launch = levels.launch(level, self._packages.paths)
+        greeting = self._probe()
       except (levels.Unavailable, Lost) as error:
         self._unavailable[level] = str(error)
         continue
@@ -164,7 +172,7 @@ class Sandbox:
             f"it with --isolation=rlimits or {ENVIRONMENT}=rlimits."
           )
         logging.warning("Code will run without isolation: %s", self._unavailable)
-      return launch, greeting
+      return greeting
     reasons = "; ".join(f"{k}: {v}" for k, v in self._unavailable.items())
     if require_isolation and forced in (None, "rlimits"):
       raise InputError(
@@ -177,9 +185,9 @@ class Sandbox:
       " that an unprivileged user can read, e.g. /usr/bin/python3."
     )
 
-  def _probe(self, launch: levels.Launch) -> dict:
-    """Judge a right and a wrong program at a level; return the greeting."""
-    worker = Worker(launch, self._memory_bytes)
+  def _probe(self) -> dict:
+    """Judge a right and a wrong program with the first worker; return its greeting."""
+    worker = self._start()
     try:
       greeting = _receive_within(worker, START_SECONDS)
       for right in (True, False):
@@ -189,9 +197,11 @@ class Sandbox:
         answer = _receive_within(worker, START_SECONDS)
         if answer["outcome"] != ("passed" if right else "wrong"):
           raise Lost(f"the probe ended as {answer['outcome']}: {answer['detail']}")
-      return greeting
-    finally:
-      worker.close()
+    except BaseException:
+      self._end(worker)
+      raise
+    worker.ready = True
+    return greeting
 
   def _limits(self, program: Program) -> dict[str, float]:
     wall = max(4 * program.cpu_seconds, self._minimum_wall_seconds)
@@ -200,12 +210,16 @@ class Sandbox:
   def _idle_worker(self) -> Worker | None:
     """Return a worker that is ready; start those that are missing."""
     while len(self._pool) < self._workers:
-      taken = {worker.core for worker in self._pool}
-      core = next((core for core in self._cores if core not in taken), None)
-      worker = Worker(self._launch, self._memory_bytes, core)
-      self._pool.append(worker)
-      self._selector.register(worker, selectors.EVENT_READ, worker)
+      self._start()
     return next((w for w in self._pool if w.ready and not w.program), None)
+
+  def _start(self) -> Worker:
+    taken = {worker.core for worker in self._pool}
+    core = next((core for core in self._cores if core not in taken), None)
+    worker = Worker(self._launch, self._memory_bytes, core)
+    self._pool.append(worker)
+    self._selector.register(worker, selectors.EVENT_READ, worker)
+    return worker
 
   def _give(self, worker: Worker, program: Program) -> None:
     limits = self._limits(program)

@@ -1,6 +1,7 @@
 """The journal's file."""
 
 import asyncio
+import contextlib
 import json
 import multiprocessing
 import sqlite3
@@ -75,6 +76,17 @@ def test_only_a_network_file_system_is_refused(tmp_path, monkeypatch, kind, refu
     Journal(shared)
   assert "\n" not in str(caught.value)
   assert list(shared.iterdir()) == []
+
+
+@pytest.mark.parametrize("request_", ['{"body": {}}', '{"endpoint": "u", "body": {}}'])
+def test_replies_whose_keys_name_no_endpoint_are_refused(tmp_path, request_):
+  create(tmp_path)
+  with contextlib.closing(journal.connect(tmp_path / "journal.sqlite")) as database:
+    database.execute(*call(1, outcome="reply", request=request_))
+  if "endpoint" in request_:
+    return create(tmp_path)
+  with pytest.raises(InputError, match="paid again; name another folder"):
+    Journal(tmp_path)
 
 
 def call(number, **columns):

@@ -15,7 +15,7 @@ def start(**settings):
     return Sandbox(workers=1, **settings)
   except InputError as error:
     # This works everywhere: a fault of the sandbox itself is no reason to skip.
-    Sandbox(workers=1, isolation="rlimits")
+    Sandbox(workers=1, isolation="rlimits").close()
     pytest.skip(f"not on this machine: {error}")
 
 

@@ -1,6 +1,8 @@
 import os
 import pathlib
+import sys
 import tempfile
+import threading
 
 import pytest
 
@@ -105,10 +107,22 @@ def no_isolation(monkeypatch):
   monkeypatch.setattr(levels, "_nsjail", nothing)
 
 
+def children():
+  """Process ids of this thread's children."""
+  thread = f"/proc/self/task/{threading.get_native_id()}/children"
+  return set(pathlib.Path(thread).read_text().split())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_required_isolation_is_refused_where_there_is_none(no_isolation):
+  before = children()
   with pytest.raises(InputError, match=r"apt-get install bubblewrap, or pip install"):
     Sandbox(workers=1, require_isolation=True)
+  assert children() == before
   with Sandbox(workers=1) as sandbox:
+    (tried,) = children() - before
+    assert judge(sandbox, "", "1").passed
+    assert children() - before == {tried}
     assert sandbox.isolation == "rlimits"
     assert "no bubblewrap: no such program here" in sandbox.describe()
 
