@@ -53,7 +53,10 @@ def collect(corpus: Path, number: int) -> None:
 def run(stage: str, corpus: Path, work: Path) -> dict[str, Any]:
   """Run a stage; return documents read and kept, CPU seconds, and peak MiB."""
   bindings = {
-    "deduplicate": {"Deduplicate.inputs": f"('{corpus}',)"},
+    "deduplicate": {
+      "Deduplicate.inputs": f"('{corpus}',)",
+      "Deduplicate.maximum_loss": "1.0",  # packages repeat files of theirs
+    },
     "filter": {"Filter.licences": "()"},
     "publish": {"Publish.directory": f"'{work / 'curated'}'"},
   }
