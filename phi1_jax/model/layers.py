@@ -177,11 +177,20 @@ def _product(num_inputs: int, dtype: str, x, kernel) -> jax.Array:
   """Return x · kernel, summed over the first `num_inputs` dims of the kernel.
 
   The gradient of the kernel is a product in the layout that XLA for CPUs computes
-  fast. That of `jax.lax.dot_general` takes half as long again there.
+  fast. That of `jax.lax.dot_general` takes half as long again there. When decoding, at
+  a length of one, so is the product itself: its left factor is the kernel.
   """
   lead = x.ndim - num_inputs
-  dims = (tuple(range(lead, x.ndim)), tuple(range(num_inputs))), ((), ())
-  return jax.lax.dot_general(x, kernel, dims, preferred_element_type=jnp.dtype(dtype))
+  of_x, of_kernel = tuple(range(lead, x.ndim)), tuple(range(num_inputs))
+  summed = jnp.dtype(dtype)
+  if x.shape[lead - 1] > 1 or grid.device().platform != "cpu":
+    dims = (of_x, of_kernel), ((), ())
+    return jax.lax.dot_general(x, kernel, dims, preferred_element_type=summed)
+  dims = (of_kernel, of_x), ((), ())
+  product = jax.lax.dot_general(kernel, x, dims, preferred_element_type=summed)
+  # The barrier keeps XLA from exchanging the factors again.
+  product, outputs = jax.lax.optimization_barrier(product), kernel.ndim - num_inputs
+  return product.transpose(*range(outputs, product.ndim), *range(outputs))
 
 
 def _product_forward(num_inputs, dtype, x, kernel):
