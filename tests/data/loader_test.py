@@ -282,7 +282,7 @@ def test_what_fails_while_prefetching_is_raised(store, monkeypatch, prefetch):
 @pytest.mark.parametrize(
   ("arguments", "says"),
   [
-    ({"rates": {"cod": 1.0}}, r'"cod".*code, exercises, textbook'),
+    ({"rates": {"cod": 1.0}}, r'Data\.rates.*"cod".*code, exercises, textbook'),
     ({"sequence_length": 2_000}, r"2,001 tokens.*code: 101, exercises: 35"),
     (
       {"sequence_length": 50, "rates": {"code": 1, "textbook": 1}},

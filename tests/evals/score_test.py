@@ -127,11 +127,11 @@ def test_the_test_of_recipes_is_the_paired_t_test():
       score.compare_trainings(a, other)
 
 
-@pytest.mark.parametrize("shares", [(0.0, 0.0), (0.0, 0.01), (1.0, 1.0)])
+@pytest.mark.parametrize("shares", [(0.0, 0.0), (0.0, 0.01), (1.0, 1.0), (1.0, 0.99)])
 def test_an_interval_at_the_edge_is_no_narrower_than_wilsons(shares):
   found, mean = score.over_trainings(_trainings(*shares)), sum(shares) / 2
   low, high = score.wilson(100 * mean, 100)
-  assert found.low <= low <= high <= found.high
+  assert 0.0 <= found.low <= low <= high <= found.high <= 1.0
   one = _trainings(shares[0])  # one training is one sample
   assert score.over_trainings(one) == score.estimate(one, 1)
   assert score.compare_trainings(one, one) == score.compare(one, one)
