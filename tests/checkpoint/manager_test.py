@@ -130,6 +130,7 @@ def test_damage_is_skipped_by_name_and_saved_anew(run, damage, caplog):
       assert not (steps / "6").exists()
       checkpoints.save(6, state(6), META)
       checkpoints.save(6, state(7), META)  # a step is saved once
+      assert not checkpoints.failing(wait=True)
   with open_at(run) as again:
     assert_is(again.restore_latest(abstract(), META)[0], 6)
 
@@ -216,6 +217,15 @@ def test_retention(tmp_path, config, kept):
   checkpoints.close()
   steps = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
   assert steps == kept
+
+
+@pytest.mark.parametrize(
+  ("keep_best", "kept"), [(None, {8}), (1, {4, 8}), (2, {4, 6, 8}), (9, {2, 4, 6, 8})]
+)
+def test_the_lowest_losses_stay_where_keep_best_is_set(tmp_path, keep_best, kept):
+  with open_at(tmp_path, keep_latest=1, keep_best=keep_best) as checkpoints:
+    checkpoints.losses = {2: 3.0, 4: 1.0, 6: 2.0, 10: 0.5}  # step 10 has no checkpoint
+    assert checkpoints.kept([2, 4, 6, 8]) == kept
 
 
 def test_find(run):
