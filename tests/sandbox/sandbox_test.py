@@ -175,6 +175,14 @@ d.setdefault('b', 3)
 o['x'] = o['y'] = 1
 o.move_to_end('x')
 assert d.total() == 5 and d.pop('a') == 2 and o.last() == 'x'
+=== text_of_what_extends_a_base: passed
+class S(list):
+  def __str__(self): return f'S of {len(self)}'
+  def append(self, x): super().append(2 * x)
+def make(): return S([1, 2])
+---
+s = make()
+assert str(s) == 'S of 2' and s == [1, 2]
 === identity_of_a_text: unsupported
 def f(x): return x[:-1] + x[-1]
 ---

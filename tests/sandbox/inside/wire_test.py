@@ -46,6 +46,15 @@ def _channel(ends):
   return test_side.Channel(ends[2].fileno(), ends[0].fileno())
 
 
+def test_a_stop_for_what_is_not_json_holds_where_tests_swallow_it(ends):
+  channel = _channel(ends)
+  os.write(ends[1].fileno(), b"\1\0\0\0{")
+  with pytest.raises(test_side.Stop) as caught:
+    channel.ask({})
+  assert channel.stopped is caught.value
+  assert channel.stopped.outcome == "opaque_result"
+
+
 def test_message_sizes_are_limited(ends):
   read, write, _ = (end.fileno() for end in ends)
   with pytest.raises(wire.TooLarge):
