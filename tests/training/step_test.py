@@ -262,6 +262,14 @@ def test_a_step_reports_the_updates_that_bfloat16_parameters_lose(tiny):
   assert row["vanished_updates"] == pytest.approx(unchanged, abs=0.02)
 
 
+@pytest.mark.parametrize("name", NO_DROPOUT)
+def test_a_step_drops_with_either_rate(tiny, initial, name):
+  (plain,), _ = run(tiny(mesh=(8, 1, 1), model=NO_DROPOUT), initial, batches(1))
+  setup = tiny(mesh=(8, 1, 1), model={**NO_DROPOUT, name: 0.5})
+  (dropped,), _ = run(setup, initial, batches(1))
+  assert abs(dropped["grad_norm"] / plain["grad_norm"] - 1) > 1e-4
+
+
 def spoilt(now):
   broken = jax.tree.map(np.copy, now)
   broken.params["final_norm"]["scale"][3] = np.nan
