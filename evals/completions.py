@@ -90,6 +90,11 @@ def read(
 def ids(file: AnyPath, problems: Sequence[Problem]) -> list[str]:
   """Return the ids of the problems that a file has completions for."""
   found = {name for *_, name in _identified(file, problems, problems)}
+  if not found & {problem.id for problem in problems}:
+    raise InputError(
+      f"{file}: none of its ids is of this task set, such as {problems[0].id!r}; name "
+      "the benchmark that the completions are of"
+    )
   return [problem.id for problem in problems if problem.id in found]
 
 

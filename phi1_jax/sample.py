@@ -147,7 +147,7 @@ def _prompts(name: str, text: str) -> list[str]:
   found = []
   for number, row in storage.json_objects(text.split("\n"), storage.parse(name)):
     if not isinstance(row.get("prompt"), str):
-      got = f"{row.get('prompt')!r:.60}"
+      got = f"{row.get('prompt', f'keys {sorted(row)}')!r:.60}"
       raise InputError(f"{name}, line {number}: got {got}, expected text as 'prompt'")
     found.append(row["prompt"])
   if not found:

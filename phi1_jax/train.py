@@ -88,6 +88,8 @@ def _train(arguments: argparse.Namespace) -> int:
     # ---- Build the token store if it is missing, and open it.
     store = stores.open_store(run, stop)
     if store is None or any(hosts.exchange("stop", stop.received)):
+      if hosts.is_first():
+        print("stopped; run the same command to go on")
       return command.PREEMPTED
 
     # ---- Train to the last step, or to a stop signal.

@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import pickle
 import resource
+import signal
 import sys
 import threading
 import time
@@ -182,7 +183,11 @@ def _run_locally(step: _Step, tasks: int, workers: int) -> None:
 
 
 def _end_with_parent() -> None:
-  """End this worker with the process that started it, also if that was killed."""
+  """End this worker with the process that started it, also if that was killed.
+
+  Ctrl-C, which reaches all of them, ends it without a traceback.
+  """
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
   parent = multiprocessing.parent_process()
   assert parent
 

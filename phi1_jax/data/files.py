@@ -174,6 +174,11 @@ def _matches(pattern: str) -> list[_File]:
     names = glob.glob(below, root_dir=folder, recursive=True)
   places = [(name, folder / name) for name in sorted(names)]
   files = [_File(path, name, _kind(path)) for name, path in places if path.is_file()]
+  if not files and [path for _, path in places if path.is_dir()]:
+    raise InputError(
+      f"Data.files: {pattern!r} is a folder, expected a pattern of files, such as "
+      f"'{pattern.rstrip('/')}/**/*.py'"
+    )
   if not files:
     raise InputError(
       f"Data.files: no file matches {pattern!r}; expected files that end in {_KNOWN}, "

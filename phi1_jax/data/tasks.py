@@ -67,6 +67,13 @@ class TokenizerVocabulary(seqio.PassThroughVocabulary):
     text.set_shape([])
     return text
 
+  def __eq__(self, other: object) -> bool:
+    same = isinstance(other, TokenizerVocabulary)
+    return same and other.tokenizer.digest == self.tokenizer.digest
+
+  def __hash__(self) -> int:
+    return hash(self.tokenizer.digest)
+
 
 class _BuiltInSource(seqio.FunctionDataSource):
   """A source of this package, for mixtures in which seqio names it."""

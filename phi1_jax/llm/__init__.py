@@ -5,8 +5,7 @@ request       a request, its key, bounds on its tokens
 reply         parses raw replies
 conversation  what to do about a reply that cannot be used
 client        the run's side: requests in, outcomes out
-process       a subprocess for the sender, which outlives a killed run
-sender        sends, pays and writes
+sender        a subprocess that sends, pays and writes; it outlives a killed run
 batches       OpenAI's Batch API, for the sender
 endpoint      one HTTP request
 journal       the SQLite file

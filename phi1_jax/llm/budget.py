@@ -24,11 +24,28 @@ class Budget:
   doubtful: int = 0  # worst case of the calls that may or may not have been billed
   doubtful_calls: int = 0  # number of those
   reserved: int = 0  # worst case of the calls in flight and in open batches
+  overrun: bool = False  # a call was billed above its worst case: the bound fails
 
   @property
   def left(self) -> int:
     """What may still be reserved; negative if the cap was lowered."""
     return self.cap - self.spent - self.doubtful - self.reserved
+
+  def fits(self, amount: int) -> bool:
+    """Return whether a call with this worst case may be sent."""
+    return amount <= self.left and not self.overrun
+
+  def settle(self, amount: int, cost: int) -> None:
+    """Replace the reserve of a call by the cost of its reply."""
+    self.reserved -= amount
+    self.spent += cost
+    self.overrun = self.overrun or cost > amount
+
+  def fail(self, amount: int, *, doubtful: bool) -> None:
+    """Release the reserve of a call, or keep it as doubtful."""
+    self.reserved -= amount
+    self.doubtful += amount * doubtful
+    self.doubtful_calls += doubtful
 
   def figures(self) -> dict[str, str]:
     """Return the money as text, for a progress bar."""

@@ -9,25 +9,36 @@ order and pay for nothing that is in the journal.
 """
 
 import collections
+import contextlib
 import dataclasses
 import itertools
 import json
 import logging
 import math
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, TypeVar
 
 from phi1_jax import InputError
-from phi1_jax.llm import conversation, prices, sender
+from phi1_jax.llm import conversation, prices, session
 from phi1_jax.llm.budget import Budget, BudgetError, Estimate, Progress
 from phi1_jax.llm.config import LlmConfig
 from phi1_jax.llm.conversation import Answered, Failed
 from phi1_jax.llm.endpoint import RequestError, api_key
 from phi1_jax.llm.journal import Call, Journal
-from phi1_jax.llm.process import FLUSH, SenderProcess
 from phi1_jax.llm.reply import Reply
-from phi1_jax.llm.request import Request, likely_prompt_tokens, most_prompt_tokens
+from phi1_jax.llm.request import (
+  Request,
+  digest,
+  likely_prompt_tokens,
+  most_prompt_tokens,
+)
+from phi1_jax.llm.sender import FLUSH
 
 __all__ = ["BudgetError", "Client", "RequestError"]
 
@@ -40,6 +51,7 @@ _ASK_AGAIN = (
   "\nrun the same command to ask again; with Llm.skip_unanswered it goes on without"
 )
 _SILENCE = 0.2  # seconds without a message after which batches are submitted
+_LOG = "sender.log"  # in the journal's folder
 
 
 @dataclasses.dataclass
@@ -82,6 +94,7 @@ class Client:
     self._sender: SenderProcess | None = None
     self._pending: dict[str, list[_Slot]] = {}
     self._stopped: dict[str, Any] | None = None
+    self._unflushed = False
     self._used = collections.Counter[str]()  # of all outcomes
     self._done = 0
     self._total: int | None = None
@@ -133,8 +146,10 @@ class Client:
       while (outcome := slots[0].outcome) is None:
         if self._stopped is not None:
           raise self._stop_error(slots)
-        if not self._listen(_SILENCE) and self._sender is not None:
+        heard = self._listen(_SILENCE)
+        if not heard and self._unflushed and self._sender is not None:
           self._sender.send(FLUSH)
+          self._unflushed = False
         self._report()
       if isinstance(outcome, Exception):
         raise outcome
@@ -154,7 +169,8 @@ class Client:
     mean, seen = self._journal.mean_completion(), set[str]()
     in_batch = {key for b in self._journal.open_batches() for key in b.calls}
     for request in requests:
-      key = request.key(self._config)
+      content = request.content(self._config)
+      key = digest(content)
       if key in seen:
         continue
       seen.add(key)
@@ -163,8 +179,7 @@ class Client:
       to_send += 1
       most = request.most_tokens(self._config)
       tokens = math.ceil(most / 2 if mean is None else min(mean, most))
-      prompt = likely_prompt_tokens(request.body(self._config))
-      expected += self._price.cost(prompt, tokens)
+      expected += self._price.cost(likely_prompt_tokens(content["body"]), tokens)
       turns = conversation.worst_turns(request)
       worst += self._config.attempts * sum(map(self._worst, turns))
     return Estimate(len(seen), to_send, expected, worst, self.budget)
@@ -209,7 +224,11 @@ class Client:
 
   def _advance(self, slot: _Slot) -> None:
     """Use the replies in the journal; send a request that has none."""
-    while found := self._journal.read(key := slot.request.key(self._config)):
+    while True:
+      content = slot.request.content(self._config)
+      key = digest(content)
+      if (found := self._journal.read(key)) is None:
+        break
       try:
         slot.request = slot.turns.send(found)
       except StopIteration as ended:
@@ -222,39 +241,43 @@ class Client:
     if self._sender is None:
       api_key(self._config)  # before a process is started for nothing
       self._sender = SenderProcess(self._config)
-    content = slot.request.content(self._config)
-    tokens = likely_prompt_tokens(content["body"])
-    tokens += slot.request.most_tokens(self._config)
+    most = slot.request.most_tokens(self._config)
+    tokens = likely_prompt_tokens(content["body"]) + most
     call = Call(key, self._worst(slot.request), json.dumps(content), tokens)
     self._sender.send(dataclasses.asdict(call))
+    self._unflushed = True
 
   def _listen(self, seconds: float | None) -> bool:
-    """Take the messages that come within so long; return whether there were some."""
-    messages = list(self._sender.receive(seconds)) if self._sender else []
-    for message in messages:
-      if "budget" in message:
-        self.budget = Budget(**message["budget"])
-      text = message.get("text", "")
-      if "reply" in message:
-        for slot in self._pending.pop(message["reply"], []):
-          self._advance(slot)
-      elif key := message.get("failed"):
-        error = RequestError(text + _ASK_AGAIN) if message["fatal"] else None
-        for slot in self._pending.pop(key, []):
-          slot.outcome = error or Failed(slot.origin, text, key)
-      elif "note" in message:
-        self._note = message["note"]
-        log.log(logging.WARNING if "wait" in message else logging.INFO, self._note)
-      elif "stop" in message:
-        self._stopped = self._stopped or message
-    return bool(messages)
+    """Hear the messages that come within so long; return whether there were some."""
+    heard = False
+    for message in self._sender.receive(seconds) if self._sender else ():
+      heard = True
+      self._hear(message)
+    return heard
+
+  def _hear(self, message: dict[str, Any]) -> None:
+    if "budget" in message:
+      self.budget = Budget(**message["budget"])
+    text = message.get("text", "")
+    if "reply" in message:
+      for slot in self._pending.pop(message["reply"], []):
+        self._advance(slot)
+    elif key := message.get("failed"):
+      for slot in self._pending.pop(key, []):
+        failed = Failed(slot.origin, text, key)
+        slot.outcome = RequestError(text + _ASK_AGAIN) if message["fatal"] else failed
+    elif "note" in message:
+      self._note = message["note"]
+      log.log(logging.WARNING if "wait" in message else logging.INFO, self._note)
+    elif "stop" in message:
+      self._stopped = self._stopped or message
 
   def _stop_error(self, slots: Iterable[_Slot]) -> Exception:
     assert self._stopped is not None
     kind, text = self._stopped["stop"], self._stopped["text"]
-    if kind == sender.INPUT:
+    if kind == session.INPUT:
       return InputError(text)
-    if kind == sender.FAILED:
+    if kind == session.FAILED:
       return RequestError(text)
     left = 1
     if self._total is not None:
@@ -266,3 +289,69 @@ class Client:
     if self._on_progress is not None:
       progress = Progress(self._done, self._total, self.budget, self._note)
       self._on_progress(progress)
+
+
+class SenderProcess:
+  """A sender in a process of its own, and a socket to it.
+
+  Attributes:
+    gone: whether it has ended, and all its messages were received.
+  """
+
+  def __init__(self, config: LlmConfig):
+    self._log, self._rest, self.gone = Path(config.journal) / _LOG, b"", False
+    self._socket, theirs = socket.socketpair()
+    self._start(theirs)
+    self.send(dataclasses.asdict(config))
+
+  def _start(self, theirs: socket.socket) -> None:
+    # It imports what this process would: a checkout may shadow an installed package.
+    code = f"import sys; sys.path[:] = {sys.path!r}; from phi1_jax.llm import sender; "
+    code += f"sender.main({theirs.fileno()}, {os.getpid()})"
+    with theirs, self._log.open("wb") as errors:
+      # In a session of its own, neither Ctrl-C nor the end of a terminal reaches it.
+      self.process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.DEVNULL,
+        stdout=errors,
+        stderr=errors,
+        pass_fds=(theirs.fileno(),),
+        start_new_session=True,
+      )
+
+  def send(self, message: Any) -> None:
+    """Send a message, unless the sender is gone, as `receive` will say."""
+    with contextlib.suppress(OSError):
+      self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+  def end(self) -> None:
+    """Send nothing more, so that the sender ends."""
+    with contextlib.suppress(OSError):
+      self._socket.shutdown(socket.SHUT_WR)
+
+  def receive(self, seconds: float | None) -> Iterator[dict[str, Any]]:
+    """Yield the messages that are there, or come within so long."""
+    while not self.gone and wait([self._socket], seconds):
+      received = b""
+      with contextlib.suppress(OSError):
+        received = self._socket.recv(1 << 20)
+      *lines, self._rest = (self._rest + received).split(b"\n")
+      yield from map(json.loads, lines)
+      seconds = 0.0
+      if not received:
+        self._socket.close()
+        yield {"stop": session.FAILED, "text": self._end()}
+
+  def _end(self) -> str:
+    """Wait until the sender has ended; return the error that this is for a run."""
+    code, self.gone = self._ended(), True
+    lines = self._log.read_text(errors="replace").strip().splitlines()
+    last = f" ({lines[-1]})" if lines else ""
+    return (
+      f"the process that asks the model ended with {code}{last}; see {self._log}\n"
+      "nothing is lost: run the same command again"
+    )
+
+  def _ended(self) -> int:
+    """Wait until it has ended; return the exit code."""
+    return self.process.wait()

@@ -13,12 +13,13 @@ import re
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
 
 from phi1_jax import InputError
 from phi1_jax.llm import reply
-from phi1_jax.llm.config import LlmConfig, check_address
+from phi1_jax.llm.config import LlmConfig
 from phi1_jax.llm.endpoint import (
-  Completed,
   Endpoint,
   Failure,
   RefusedError,
@@ -75,7 +76,12 @@ class CompletionsClient:
     retries: int = 6,
     timeout: float = 600.0,
   ):
-    check_address(base_url, "--base_url")
+    address = urlsplit(base_url)
+    if address.scheme not in ("http", "https") or not address.netloc:
+      raise InputError(
+        f"--base_url: got {base_url!r}, expected something like "
+        "http://localhost:8000/v1"
+      )
     self.base_url, self.model, self.api, self._retries = base_url, model, api, retries
     options = {"timeout_seconds": timeout, "api_version": api_version}
     # No journal is written.
@@ -130,14 +136,9 @@ class CompletionsClient:
     while True:
       sending = asyncio.run_coroutine_threadsafe(self._endpoint.send(body), self._loop)
       answer = sending.result()
-      if isinstance(answer, Completed):
-        # Requests to come are changed as this one was, which succeeded.
-        self._length = _RENAMED if _RENAMED in body else self._length
-        if refused - self.left_out:
-          self.left_out |= refused
-          left = sorted(self.left_out)
-          log.warning("%s refuses %s: left out from now on", self.base_url, left)
-        return self._read(answer.raw, time.monotonic() - started)
+      if not isinstance(answer, Failure):
+        self._learn(body, refused)
+        return self._read(answer, time.monotonic() - started)
       said = answer.text if answer.verdict is Verdict.REFUSED else ""
       if _LENGTH in body and _RENAMED in said:
         body[_RENAMED] = body.pop(_LENGTH)
@@ -149,16 +150,26 @@ class CompletionsClient:
       attempts += 1
       if not answer.passing or attempts > self._retries:
         raise self._error(answer)
+      if attempts == 1:
+        log.warning("%s: %s; trying again", self.base_url, answer.text[:300])
       time.sleep(min(answer.pause(attempts), _LONGEST_PAUSE))
+
+  def _learn(self, body: dict[str, Any], refused: set[str]) -> None:
+    """Change the requests to come as one that succeeded was changed."""
+    self._length = _RENAMED if _RENAMED in body else self._length
+    if refused - self.left_out:
+      self.left_out |= refused
+      left = sorted(self.left_out)
+      log.warning("%s refuses %s: left out from now on", self.base_url, left)
 
   def _error(self, failure: Failure) -> Exception:
     kind = InputError
     if failure.verdict not in (Verdict.FATAL, Verdict.NO_MONEY):
       kind = RefusedError if failure.verdict is Verdict.REFUSED else RequestError
+    status = f"{failure.status} " if failure.status else ""
     refused = "refused with " if (failure.status or 0) >= 400 else ""
     return kind(
-      f"{self.base_url}, model {self.model}: {refused}{failure.status or ''} "
-      f"{failure.text[:300]}"
+      f"{self.base_url}, model {self.model}: {refused}{status}{failure.text[:300]}"
     )
 
   def _read(self, raw: bytes, seconds: float) -> Completion:

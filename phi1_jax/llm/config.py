@@ -5,7 +5,7 @@ import json
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from phi1_jax import InputError, storage
+from phi1_jax import storage
 from phi1_jax.settings import PositiveInt, Range, Settings
 
 LengthField = Literal["max_tokens", "max_completion_tokens"]
@@ -34,7 +34,7 @@ class LlmConfig(Settings):
     output_usd_per_million: price of reply tokens, those of the reasoning included.
     concurrency: the most requests in flight.
     requests_per_minute: rate limit of the account. Without it, a server that answers
-      429, or says that the limit is used up, slows the run down.
+      429 slows the run down.
     tokens_per_minute: the same for tokens.
     timeout_seconds: time for a whole reply. The provider may bill a request that timed
       out, so make it long.
@@ -76,7 +76,9 @@ class LlmConfig(Settings):
 
   def __post_init__(self):
     super().__post_init__()
-    check_address(self.base_url, f"{self.gin_name}.base_url")
+    address = urlsplit(self.base_url)
+    if address.scheme not in ("http", "https") or not address.netloc:
+      raise self.wrong("base_url", "something like http://localhost:8000/v1")
     for name in ("model", "journal"):
       if not getattr(self, name):
         raise self.wrong(name, "a name")
@@ -89,11 +91,3 @@ class LlmConfig(Settings):
     for name in ("model", "messages", "stream", "n", *LENGTH_FIELDS):
       if name in (self.extra or {}):
         raise self.wrong("extra", f"no {name!r} in it, which is set elsewhere")
-
-
-def check_address(url: str, name: str) -> None:
-  """Raise an InputError that names a setting or flag if it is no endpoint's address."""
-  parts = urlsplit(url)
-  if parts.scheme not in ("http", "https") or not parts.netloc:
-    example = "http://localhost:8000/v1"
-    raise InputError(f"{name}: got {url!r}, expected something like {example}")

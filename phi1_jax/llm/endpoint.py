@@ -8,7 +8,6 @@ import enum
 import importlib
 import os
 import random
-import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -21,10 +20,11 @@ from phi1_jax.llm.config import LlmConfig
 KEY = "OPENAI_API_KEY"
 # Errors of the HTTP library before any byte of the request has left.
 _NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError")
+_ANSWERS = {"messages": "message", "prompt": "text"}  # the field of a choice
+_MOST_BYTES = 1 << 26  # of a body; ends an endless one
 _SHORTEST_KEY = 8
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds
 _MOST_SECONDS = 1e9  # that a server may ask for
-_UNITS = {"ms": 1e-3, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MOST_ERROR = 2000  # characters of an error that are kept
 _GATEWAY_TIMEOUTS = (504, 524)  # the model behind the gateway may still bill
 
@@ -48,21 +48,13 @@ class Verdict(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
-class Completed:
-  """A completion's body, and the pause that its headers ask for."""
-
-  raw: bytes
-  pause: float  # seconds until a used-up rate limit is renewed
-
-
-@dataclasses.dataclass(frozen=True)
 class Failure:
   """No completion."""
 
   text: str  # the server's or the network's reason
   doubtful: bool  # the request may be billed all the same
   status: int | None = None  # of HTTP or in the body; None without an answer
-  retry_after: float = 0.0  # seconds that the server asks to wait
+  headers: Mapping[str, str] = dataclasses.field(default_factory=dict)  # lower case
 
   @property
   def verdict(self) -> Verdict:
@@ -85,7 +77,7 @@ class Failure:
 
   def pause(self, attempts: int) -> float:
     """Return the seconds to wait after so many attempts."""
-    return self.retry_after or backoff(attempts)
+    return retry_after(self.headers) or backoff(attempts)
 
   def __str__(self) -> str:
     """Return a line about it."""
@@ -105,7 +97,7 @@ class Endpoint:
   """One endpoint. The key is read from OPENAI_API_KEY and is neither kept nor logged.
 
   Attributes:
-    api: the client, for the Batch API. It retries nothing.
+    api: the client, for the Batch API.
 
   Raises:
     InputError: the package openai is missing, or a key for OpenAI's own API, or the
@@ -133,48 +125,59 @@ class Endpoint:
         f"{error})\ncheck SSL_CERT_FILE, SSL_CERT_DIR and the environment's proxies"
       ) from None
 
-  async def send(self, body: Mapping[str, Any]) -> Completed | Failure:
-    """Send a body, unchanged, once. Raises nothing.
+  async def send(self, body: Mapping[str, Any]) -> bytes | Failure:
+    """Send a body, unchanged, once; return the completion's. Raises nothing.
 
     Args:
       body: of a chat completion, or with `prompt` of a completion.
     """
-    path, answer = "/chat/completions", "message"
-    if "prompt" in body:
-      path, answer = "/completions", "text"
-    raw_type = self._library.HttpxBinaryResponseContent
+    asked = "messages" if "messages" in body else "prompt"
+    fields = {k: v for k, v in body.items() if k not in ("model", asked)}
+    api = self.api.chat.completions if asked == "messages" else self.api.completions
+    received, headers = bytearray(), {}
     try:
-      async with asyncio.timeout(self._config.timeout_seconds):
-        received = await self.api.post(path, cast_to=raw_type, body=body)
+      request = api.with_streaming_response.create(
+        model=body["model"], extra_body=fields or None, **{asked: body[asked]}
+      )
+      async with asyncio.timeout(self._config.timeout_seconds), request as response:
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        async for part in response.iter_bytes():
+          received += part
+          if len(received) > _MOST_BYTES:
+            raise ValueError(f"got a body of more than {_MOST_BYTES:,} bytes")
     except Exception as error:  # the call must be accounted for, whatever happened
-      return self.failure(error)
-    raw, headers = received.content, received.response.headers
+      failure = self.failure(error)  # with headers, the status was 200
+      return dataclasses.replace(failure, doubtful=failure.doubtful or bool(headers))
+    raw = bytes(received)
     if headers.get("content-type", "").startswith("text/html"):
       text = f"got a page of HTML ({raw[:60]!r}...), expected an OpenAI-compatible API"
-      return Failure(text, True, 200)
-    if problem := reply.problem(reply.load(raw), of=answer):
+      return Failure(text, True, 200, headers)
+    if problem := reply.problem(reply.load(raw), of=_ANSWERS[asked]):
       text = self._scrub(f"status 200, but {problem[0]}")
-      return Failure(text, True, problem[1], retry_after(headers))
-    return Completed(raw, rate_limit_pause(headers))
+      return Failure(text, True, problem[1], headers)
+    return raw
 
   def failure(self, error: Any) -> Failure:
     """Classify an exception of the client."""
     if isinstance(error, self._library.APIStatusError):
+      headers = {k.lower(): v for k, v in error.response.headers.items()}
       text = self._scrub(error.response.text or error.message)
-      status, pause = error.status_code, retry_after(error.response.headers)
-      return Failure(text, status in _GATEWAY_TIMEOUTS, status, pause)
-    cause = error.__cause__ or error
-    kind, text = type(cause).__name__, f"{type(cause).__name__}: {cause}"
+      status = error.status_code
+      return Failure(text, status in _GATEWAY_TIMEOUTS, status, headers)
     if isinstance(error, TimeoutError | self._library.APITimeoutError):
+      cause = type(error.__cause__).__name__
       text = f"no reply within {self._config.timeout_seconds:g} s"
-    return Failure(self._scrub(text), kind not in _NOT_SENT)
+    else:
+      cause = type(error.__cause__ or error).__name__
+      text = f"{cause}: {error.__cause__ or error}"
+    return Failure(self._scrub(text), cause not in _NOT_SENT)
 
   def _scrub(self, text: str) -> str:
     """Return the beginning of a text without the key, which some servers repeat.
 
     A short key is a placeholder for a local server, and may be a part of any word.
     """
-    if len(self._key) >= _SHORTEST_KEY:
+    if len(self._key or "") >= _SHORTEST_KEY:
       text = text.replace(self._key, "[key]")
     return text[:_MOST_ERROR]
 
@@ -186,7 +189,11 @@ def backoff(attempt: int) -> float:
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
-  """Return the pause that a server asks for, in seconds or as a date; or 0."""
+  """Return the pause that a server asks for, in seconds or as a date; or 0.
+
+  Args:
+    headers: names in lower case.
+  """
   for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
     text = headers.get(name, "").strip()
     if text[:1].isdigit():
@@ -197,18 +204,3 @@ def retry_after(headers: Mapping[str, str]) -> float:
     return max(0.0, moment.timestamp() - time.time())
   except (TypeError, ValueError, OverflowError):
     return 0.0
-
-
-def rate_limit_pause(headers: Mapping[str, str]) -> float:
-  """Return the seconds until a rate limit that is used up is renewed; or 0.
-
-  It is in x-ratelimit-reset-requests and x-ratelimit-reset-tokens, as "6m0s", "120ms"
-  or "7".
-  """
-  longest = 0.0
-  for kind in ("requests", "tokens"):
-    if headers.get(f"x-ratelimit-remaining-{kind}", "").strip() == "0":
-      text = headers.get(f"x-ratelimit-reset-{kind}", "")
-      parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhd]?)", text)
-      longest = max(longest, sum(float(n) * _UNITS[unit] for n, unit in parts))
-  return longest

@@ -18,7 +18,6 @@ from typing import Any
 
 from phi1_jax import InputError
 from phi1_jax.llm import journal, reply
-from phi1_jax.llm.config import check_address
 from phi1_jax.llm.request import clean, digest
 
 _LINE = re.compile(rb'\{"crc32": "([0-9a-f]{8})", (.*)\n', re.DOTALL)
@@ -50,7 +49,11 @@ def convert(folder: Path, base_url: str) -> int:
     InputError: the folder has no such journal, or one that is converted; a damaged
       line; a batch whose results are not all there; or no address.
   """
-  check_address(base_url, "--base_url")
+  if not base_url.startswith(("http://", "https://")):
+    raise InputError(
+      f"--base_url: got {base_url!r}, expected an address such as "
+      "https://api.openai.com/v1"
+    )
   target, endpoint = folder / journal.FILE_NAME, base_url.rstrip("/")
   if not (folder / journal.OLD).exists():
     raise InputError(f"{folder}: got no {journal.OLD}, expected a journal")
@@ -59,32 +62,29 @@ def convert(folder: Path, base_url: str) -> int:
       f"{folder}: was converted already; to convert it anew, if nothing was paid "
       f"since, delete {target.name}"
     )
-  batches, calls = _batches(folder), _calls(folder, endpoint)
+  found = list(_rows(folder, endpoint))
   new = target.with_name(f"{target.name}.new")
   new.unlink(missing_ok=True)
   database = journal.connect(new)
-  database.executescript(f"BEGIN IMMEDIATE; {journal.SCHEMA}")
-  for row in batches:
-    database.execute(*journal.insert("batches", **row))
-  for row in calls:
-    database.execute(*journal.insert("calls", **row))
+  database.execute("BEGIN IMMEDIATE")
+  for statement in journal.SCHEMA.split(";"):
+    database.execute(statement)
+  for table, row in found:
+    database.execute(*journal.insert(table, **row))
   database.execute("COMMIT")
   database.close()  # which empties the write-ahead log
   new.rename(target)
-  return len(calls)
+  return sum(table == "calls" for table, _ in found)
 
 
-def _batches(folder: Path) -> list[dict[str, Any]]:
-  last = {row["batch"]: row for row in _lines(folder, "batches")}
-  for row in last.values():
+def _rows(folder: Path, endpoint: str) -> Iterator[tuple[str, dict[str, Any]]]:
+  """Yield (table, columns) for the JSONL files of a folder."""
+  for row in {row["batch"]: row for row in _lines(folder, "batches")}.values():
     if row["state"] != "closed":
       raise InputError(
         f"{folder}: batch {row['id']} is not finished; run version 0.1 until it is"
       )
-  return [{"name": name, "id": row["id"], "closed": 1} for name, row in last.items()]
-
-
-def _calls(folder: Path, endpoint: str) -> list[dict[str, Any]]:
+    yield "batches", {"name": row["batch"], "id": row["id"], "closed": True}
   calls: dict[int, dict[str, Any]] = {}
   for row in _lines(folder, "sent"):
     call = {name: row[name] for name in ("key", "reserve", "batch")}
@@ -92,11 +92,11 @@ def _calls(folder: Path, endpoint: str) -> list[dict[str, Any]]:
   for row in _lines(folder, "failures"):
     outcome = "released" if row["released"] else "doubtful"
     columns = {"status": row["status"], "reason": clean(row["reason"])}
-    columns |= {"outcome": outcome, "ended": row["time"]}
-    calls.setdefault(row["call"], _unsent(row)).update(columns)
+    columns["ended"] = row["time"]
+    calls.setdefault(row["call"], _unsent(row)).update(outcome=outcome, **columns)
   for row in _lines(folder, "replies"):
-    calls.setdefault(row["call"], _unsent(row)).update(_reply(row, endpoint))
-  return list(calls.values())
+    yield "calls", calls.pop(row["call"], _unsent(row)) | _reply(row, endpoint)
+  yield from (("calls", call) for call in calls.values())
 
 
 def _unsent(row: dict[str, Any]) -> dict[str, Any]:

@@ -84,10 +84,7 @@ class OpenBatch:
 
 
 class Journal:
-  """The journal in a folder, which is created where there is none.
-
-  Attributes:
-    full: whether the disk was full, so that nothing more may be sent.
+  """Reads the journal in a folder, and creates it where there is none.
 
   Raises:
     InputError: not a journal, a damaged one, or a folder that cannot be written or is
@@ -127,11 +124,6 @@ class Journal:
           f"Llm.journal: {self.path} was written before keys named the endpoint, so "
           "its replies would be paid again; name another folder"
         )
-    self._writer: sqlite3.Connection | None = None
-    self._spare, self.full = folder / "spare", False
-    self._waiting: list[Statement] = []
-    self._lock = asyncio.Lock()
-    self._failed: Exception | None = None
 
   @contextlib.contextmanager
   def _naming(self) -> Iterator[None]:
@@ -204,19 +196,34 @@ class Journal:
     """Return the number of the next call."""
     return self._select("SELECT coalesce(max(number), -1) + 1 FROM calls")[0][0]
 
-  def begin_writing(self, spare: int) -> None:
-    """Prepare `write`, in the process that holds the lease on the folder.
+  def close(self) -> None:
+    """Close the file."""
+    self._database.close()
 
-    Args:
-      spare: bytes of disk to keep back, for the replies in flight when it is full.
 
-    Raises:
-      OSError: the disk is full or does not work.
-    """
+class Writer:
+  """Writes a journal, for the process that holds the lease on its folder.
+
+  Args:
+    path: of the file, which exists.
+    spare: bytes of disk to keep back, for the replies in flight when it is full.
+
+  Attributes:
+    full: whether the disk was full, so that nothing more may be sent.
+
+  Raises:
+    OSError: the disk is full or does not work.
+  """
+
+  def __init__(self, path: Path, spare: int):
+    self._spare, self.full = path.with_name("spare"), False
     with self._spare.open("wb") as file:
       file.write(os.urandom(spare))  # which no file system compresses
       os.fsync(file.fileno())
-    self._writer = connect(self.path)  # another thread uses it
+    self._database = connect(path)
+    self._waiting: list[Statement] = []
+    self._lock = asyncio.Lock()
+    self._failed: Exception | None = None
 
   async def write(self, *statements: Statement) -> None:
     """Commit statements, together with those that other tasks wait for.
@@ -237,12 +244,11 @@ class Journal:
 
   def _commit(self, statements: Sequence[Statement]) -> None:
     """Commit all statements or none."""
-    assert self._writer is not None
     try:
-      with self._writer:
-        self._writer.execute("BEGIN IMMEDIATE")
+      with self._database:
+        self._database.execute("BEGIN IMMEDIATE")
         for statement, values in statements:
-          self._writer.execute(statement, values)
+          self._database.execute(statement, values)
     except sqlite3.Error as error:
       code = getattr(error, "sqlite_errorcode", 0) & 0xFF
       if self.full or code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
@@ -252,32 +258,11 @@ class Journal:
         self._spare.unlink(missing_ok=True)
       self._commit(statements)
 
-  async def note_sent(self, calls: Sequence[Call], *batch: Statement) -> None:
-    """Commit calls that are about to be sent, and the batch that they are part of."""
-    now = time.time()
-    rows = [dataclasses.asdict(call) | {"sent": now} for call in calls]
-    for row in rows:
-      del row["tokens"]
-    await self.write(*batch, *(insert("calls", **row) for row in rows))
-
-  async def note_outcome(
-    self, calls: Sequence[Call], outcome: str, **columns: Any
-  ) -> None:
-    """Commit the outcome of calls."""
-    columns |= {"outcome": outcome, "ended": time.time()}
-    if "raw" in columns:
-      columns["raw_crc32"] = zlib.crc32(columns["raw"])
-    names = ", ".join(f"{name} = ?" for name in columns)
-    query = f"UPDATE calls SET {names} WHERE number = ?"
-    await self.write(*((query, (*columns.values(), call.number)) for call in calls))
-
   def close(self) -> None:
     """Close the file."""
     self._database.close()
-    if self._writer is not None:
-      self._writer.close()
-      with contextlib.suppress(OSError):
-        self._spare.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+      self._spare.unlink(missing_ok=True)
 
 
 def _network(folder: Path) -> str | None:
@@ -299,6 +284,24 @@ def insert(table: str, **columns: Any) -> Statement:
   """Return the statement that adds a row."""
   names, marks = ", ".join(columns), ", ".join("?" * len(columns))
   return f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(columns.values())
+
+
+def sent(call: Call) -> Statement:
+  """Return the statement that notes a call that is about to be sent."""
+  columns = {**dataclasses.asdict(call), "sent": time.time()}
+  del columns["tokens"]
+  return insert("calls", **columns)
+
+
+def settle(number: int, outcome: str, **columns: Any) -> Statement:
+  """Return the statement that notes the outcome of a call."""
+  columns |= {"outcome": outcome, "ended": time.time()}
+  if "raw" in columns:
+    columns["raw_crc32"] = zlib.crc32(columns["raw"])
+  if "reason" in columns:  # half of a surrogate pair is not UTF-8
+    columns["reason"] = columns["reason"].encode(errors="backslashreplace").decode()
+  names = ", ".join(f"{name} = ?" for name in columns)
+  return f"UPDATE calls SET {names} WHERE number = ?", (*columns.values(), number)
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -6,12 +6,15 @@ The loop knows no sampler and no benchmark: it calls hooks, and writes down the
 
 import dataclasses
 import difflib
+import functools
 import importlib
 import importlib.util
+import inspect
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -130,12 +133,13 @@ def find(runtime: RuntimeConfig) -> dict[str, MakeHook]:
     module, _, function = name.partition(":")
     try:
       found[name] = getattr(importlib.import_module(module), function)
+      inspect.signature(found[name]).bind(None, None)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
       there = dir(sys.modules[module]) if module in sys.modules else ()
       close = difflib.get_close_matches(function, there, 1)
       raise InputError(
         f"Runtime.hooks: got {name!r}, expected 'module:function', a module that can "
-        f"be imported from here and a function in it ({error})"
+        f"be imported from here and a function of (setup, store) in it ({error})"
         + "".join(f"; did you mean '{module}:{each}'?" for each in close)
       ) from None
   return found
@@ -155,8 +159,27 @@ def named(found: Mapping[str, MakeHook], setup: Setup, store: TokenStore) -> lis
         f"Runtime.hooks: {name} returned {type(run).__name__}, expected a function "
         "run(step, state) that yields (name, value) pairs"
       )
-    hooks.append(Hook(run, setup.config.runtime.hooks[name]))
+    checked = functools.partial(_values, name, run)
+    hooks.append(Hook(checked, setup.config.runtime.hooks[name]))
   return hooks
+
+
+def _values(name: str, run: Any, step: int, state: TrainState) -> Values:
+  """Return what a named hook yields.
+
+  Raises:
+    InputError: it returns something else than pairs, or nothing.
+  """
+  found = run(step, state)
+  try:
+    return dict(found or ()).items()
+  except (TypeError, ValueError) as error:
+    if isinstance(found, Iterator):  # the hook's own code raised it
+      raise
+    raise InputError(
+      f"Runtime.hooks: {name} returned {type(found).__name__} at step {step}, expected "
+      f"(name, value) pairs, which a function yields ({error})"
+    ) from None
 
 
 def serve_profiles(setup: Setup) -> None:

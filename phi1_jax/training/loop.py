@@ -161,6 +161,11 @@ def train(
           except HookStoppedError:
             stopping = True
             save(step)
+          except Exception:
+            if hosts.count() == 1:  # else the others do not come to the save
+              save(step)
+              log.error("step %d was saved; a hook failed:", step)
+            raise
       if stopping or step == last:
         checkpoints.finish(step, state, meta(step))
         break

@@ -43,7 +43,13 @@ def check_start(run: Setup) -> None:
     for place in filter(None, (config.resume_from, config.init_from)):
       found = manager.find(place)
       wanted = {"model_shape": run.config.model.shape()}
-      manager.check_meta(found, manager.read_meta(found), wanted)
+      meta = manager.read_meta(found)
+      manager.check_meta(found, meta, wanted)
+      if place == config.resume_from and meta.get("store") is None:
+        raise InputError(
+          f"Checkpoint.resume_from: {found} is of no training, as after `convert`; use "
+          "Checkpoint.init_from"
+        )
 
 
 def describe(run: Setup) -> str:

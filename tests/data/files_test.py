@@ -163,7 +163,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path, name, content, message)
 def test_what_is_not_there_is_refused(tmp_path):
   for pattern, message in (
     (f"{tmp_path}/*.jsonl", "no file matches"),
-    (str(tmp_path), "no file matches"),
+    (str(tmp_path), r"is a folder, expected .*/\*\*/\*\.py"),
     ("s3://bucket/*.jsonl", "expected a local path or gs://"),
   ):
     with pytest.raises(InputError, match=message):

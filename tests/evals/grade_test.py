@@ -178,16 +178,32 @@ def test_repeats_that_differ(run, grade, server):
   assert found["complaints"][0].startswith("empty bodies get 8.3 on average")
 
 
+def test_refuses(run):
+  run("x", "+-+-+")
+  for flags, named in (
+    (["nope"], "got nope, expected the work directory of a run"),
+    (["nope", "nope"], "named twice"),
+    (["x", "--gin.Grade.repeats=0"], r"repeats .*: got 0, expected an integer >= 1"),
+    (["x", "--gin.Grade.repeat=2"], r"Grade\.repeat: no such parameter"),
+    (["x", "--gin.Llm.model=nobody"], "no price is known"),
+  ):
+    with pytest.raises(InputError, match=named):
+      command_line.main(["grade", *flags])
+
+
 @pytest.mark.parametrize(
   ("text", "expected"),
   [
     ("It works,\nmostly.\n\nGRADE: 7 \n", (7, "It works,\nmostly.")),
+    ("It works.\nGRADE: 10", (10, "It works.")),
     ("It does not.\nGRADE: 0", (0, "It does not.")),
     ("GRADE: 10", "no evaluation"),
     ("It works.\nGRADE: 11", "11, which is not from 0 to 10"),
     ("GRADE: 3 or so.\nGRADE: 10", "more than one place"),
-    ("It works.\nGRADE: 7.5", "last line"),
-    ("It works.\nGRADE: 10/10", "last line"),
+    *(
+      (f"It works.\n{last}", "last line")
+      for last in ("GRADE: 7.5", "GRADE: -1", "GRADE: 10/10", "grade: 10", "")
+    ),
     ("It works.\nGRADE: 10\nThat is all.", "last line"),
   ],
 )

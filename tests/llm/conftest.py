@@ -6,12 +6,11 @@ import threading
 
 import pytest
 
-from phi1_jax.llm import process
-from phi1_jax.llm.client import Client
+from phi1_jax.llm import sender
+from phi1_jax.llm.client import Client, SenderProcess
 from phi1_jax.llm.config import LlmConfig
 from phi1_jax.llm.conversation import Malformed
 from phi1_jax.llm.journal import Journal
-from phi1_jax.llm.process import SenderProcess
 from phi1_jax.llm.request import Message, Request
 from tests.llm.counting_server import CountingServer
 
@@ -35,13 +34,6 @@ def requests(count, first=0):
     Request((Message("user", f"exercise {number}"),), 64, "test", "1")
     for number in range(first, first + count)
   ]
-
-
-def reply(text, finish="stop", **message):
-  """A scripted answer of the counting server."""
-  choice = {"message": {"content": text, **message}, "finish_reason": finish}
-  usage = {"prompt_tokens": 3, "completion_tokens": 9}
-  return (200, {"choices": [choice], "usage": usage}, {})
 
 
 class Llm:
@@ -99,7 +91,7 @@ class ThreadSender(SenderProcess):
     self._log.touch()
 
     async def work():
-      await process.serve(theirs, asyncio.Event())
+      await sender.serve(theirs, asyncio.Event())
 
     self._thread = threading.Thread(target=asyncio.run, args=(work(),))
     self._thread.start()

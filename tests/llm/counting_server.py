@@ -8,7 +8,6 @@ depends only on the request's text and on how often it came.
 
 import argparse
 import collections
-import functools
 import hashlib
 import http.server
 import json
@@ -34,15 +33,6 @@ PRICE = (150_000, 600_000)  # picodollars for a token of the prompt, of the repl
 #     think      reasoning in think tags, half of it without the opening tag
 #     reason     reasoning in the field reasoning_content
 _SPOILED = ("truncated", "broken", "malformed")
-TEXT = {  # a completion that is not of a chat
-  "choices": [
-    {
-      **{"index": 0, "text": "  return 1\n", "finish_reason": "stop"},
-      "logprobs": {"token_logprobs": [-0.5, -0.25], "tokens": ["a", "b"]},
-    }
-  ],
-  "usage": {"prompt_tokens": 3, "completion_tokens": 2},
-}
 
 
 class CountingServer(http.server.ThreadingHTTPServer):
@@ -58,11 +48,9 @@ class CountingServer(http.server.ThreadingHTTPServer):
   Attributes:
     gate: replies wait while it is not set.
     script: (status, body, headers), answered next, before any mood; as a dictionary,
-      by the text of the request's first message. Not for batches. Completions that
-      are not of a chat have no moods.
-    batch_ends: how the next batches end: "expired", "cancelled", "failed"; afterwards
-      "completed". Some get no answer but a status: "500" is created all the same,
-      "late" gets a broken connection and is created a second later, "dropped" never.
+      by the text of the request's first message. Not for batches.
+    batch_ends: how the next batches end: "expired", "cancelled", "failed", "dropped"
+      (it is never created, and there is no answer); afterwards "completed".
     fewest_batches: before so many are created, none ends.
     slow: how often each kind of query about batches gets status 429 before an answer.
     write: makes the text of a reply of a request's body; None: words that say nothing.
@@ -100,19 +88,6 @@ class CountingServer(http.server.ThreadingHTTPServer):
 
   def handle_error(self, request, client_address):
     pass  # clients that are killed are what this is for
-
-  def hold_all_but_the_first(self):
-    """Answers one request; the others wait for `release`."""
-
-    def write(body):
-      self.gate.clear()
-      return "answer"
-
-    self.write = write
-
-  def release(self):
-    self.write = None
-    self.gate.set()
 
   def mood(self, name):
     """What happens to a request."""
@@ -188,7 +163,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     server.paths.append(self.path)
     server.request_headers = self.headers
     path = self.path.partition("?")[0]
-    if not path.endswith("/completions") or path.startswith("/v9"):
+    if not path.endswith("/chat/completions") or path.startswith("/v9"):
       return self._json(404, _error("no such page"))
     with server.lock:
       server.now += 1
@@ -211,8 +186,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         scripted = server.script.pop(0) if server.script else None
     if scripted is not None:
       return self._scripted(name, body, *scripted)
-    if "prompt" in body:
-      return self._json(200, TEXT)
     if body["model"] != "m":
       return self._json(404, _error(f"no model {body['model']}", code="no_model"))
     mood = server.mood(name)
@@ -243,7 +216,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     return self._send(200, text[:half], missing=half if mood == "broken" else 0)
 
   def _scripted(self, name, body, status, content, headers):
-    if status == 200 and "messages" in body:
+    if status == 200:
       whole = isinstance(content, bytes) or bool(content.get("choices"))
       self.server.bill(name, completion(body, name, "good", 0), whole=whole)
     text = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -269,24 +242,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
   def _create(self, body):
     server = self.server
     if self._slow("create"):
-      return None
+      return
     with server.lock:
       name = f"batch_{len(server.batches)}"
       end = server.batch_ends.pop(0) if server.batch_ends else "completed"
-    batch = {"body": body, "begun": time.monotonic(), "end": end}
-    if end in ("500", "late", "dropped"):
-      batch["end"] = "completed"
-    create = functools.partial(server.batches.__setitem__, name, batch)
-    if end == "late":
-      threading.Timer(1.0, create).start()
-    elif end != "dropped":
-      create()
-    if end == "500":
-      return self._json(500, _error("oops"))
-    if end in ("late", "dropped"):
-      self.close_connection = True
-      return None
-    return self._json(200, self._batch(name))
+      if end == "dropped":
+        self.close_connection = True
+        return
+      server.batches[name] = {"body": body, "begun": time.monotonic(), "end": end}
+    self._json(200, self._batch(name))
 
   def _batch(self, name):
     server = self.server

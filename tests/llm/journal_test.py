@@ -1,7 +1,6 @@
 """The journal's file."""
 
 import asyncio
-import contextlib
 import json
 import multiprocessing
 import sqlite3
@@ -10,7 +9,7 @@ import pytest
 
 from phi1_jax import InputError
 from phi1_jax.llm import journal
-from phi1_jax.llm.journal import Journal
+from phi1_jax.llm.journal import Journal, Writer
 from tests.llm.conftest import requests
 
 pytestmark = pytest.mark.usefixtures("thread_sender")
@@ -78,17 +77,6 @@ def test_only_a_network_file_system_is_refused(tmp_path, monkeypatch, kind, refu
   assert list(shared.iterdir()) == []
 
 
-@pytest.mark.parametrize("request_", ['{"body": {}}', '{"endpoint": "u", "body": {}}'])
-def test_replies_whose_keys_name_no_endpoint_are_refused(tmp_path, request_):
-  create(tmp_path)
-  with contextlib.closing(journal.connect(tmp_path / "journal.sqlite")) as database:
-    database.execute(*call(1, outcome="reply", request=request_))
-  if "endpoint" in request_:
-    return create(tmp_path)
-  with pytest.raises(InputError, match="paid again; name another folder"):
-    Journal(tmp_path)
-
-
 def call(number, **columns):
   return journal.insert("calls", number=number, key=f"k{number}", reserve=1, **columns)
 
@@ -96,8 +84,8 @@ def call(number, **columns):
 def test_what_tasks_write_together_is_committed_and_after_an_error_nothing_more(
   tmp_path,
 ):
-  writer = Journal(tmp_path)
-  writer.begin_writing(1000)
+  create(tmp_path)
+  writer = Writer(tmp_path / "journal.sqlite", 1000)
 
   async def commit(*groups):
     """Writes groups of statements at once, and returns their errors."""

@@ -12,8 +12,9 @@ def send_all(limiter, sizes):
   """Sends as fast as the limiter lets it, with a clock of its own; the moments."""
   now, moments = 100.0, []
   for size in sizes:
-    while pause := limiter.take(size, now):
+    while pause := limiter.delay(size, now):
       now += pause
+    limiter.sent(size, now)
     moments.append((now, size))
   return moments
 
@@ -32,16 +33,11 @@ def test_no_minute_holds_more_than_the_limits():
   assert [moment for moment, _ in alone] == [100, 160, 220]
 
 
-def test_a_request_that_has_to_wait_is_not_counted():
-  limiter = RateLimiter(1, None)
-  assert [limiter.take(1, now) for now in (0.0, 30.0, 60.0)] == [0, 30, 0]
-
-
 def test_the_longest_pause_counts():
   limiter = RateLimiter(None, None)
   limiter.hold(6, 10.0)
   limiter.hold(1, 10.0)
-  assert [limiter.take(1, now) for now in (12.0, 16.0)] == [4, 0]
+  assert [limiter.delay(1, now) for now in (12.0, 16.0)] == [4, 0]
 
 
 def test_backoff_doubles_with_jitter_up_to_a_minute():
@@ -64,14 +60,3 @@ def test_backoff_doubles_with_jitter_up_to_a_minute():
 def test_retry_after(headers, seconds, monkeypatch):
   monkeypatch.setattr(endpoint.time, "time", lambda: 10.0)
   assert endpoint.retry_after(headers) == seconds
-
-
-@pytest.mark.parametrize(
-  ("reset", "remaining", "seconds"),
-  [("120ms", "0", 0.12), ("1h2m3.5s", "0", 3723.5), ("7", "0", 7), ("7s", "5", 0)],
-)
-def test_a_used_up_limit_names_its_renewal(reset, remaining, seconds):
-  headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "?"}
-  headers |= {"x-ratelimit-remaining-tokens": remaining}
-  headers |= {"x-ratelimit-reset-tokens": reset}
-  assert endpoint.rate_limit_pause(headers) == pytest.approx(seconds)

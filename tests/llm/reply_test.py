@@ -2,24 +2,24 @@
 
 import pytest
 
-from phi1_jax.llm import reply as replies
+from phi1_jax.llm import reply
 from phi1_jax.llm.reply import Usage
-from tests.llm.conftest import reply
 
 
-def read(content, **message):
-  body = reply(content, **message)[1]
-  return replies.read("k", {**body, "model": "m-1"}, 7)
+def completion(content="hi", **message):
+  choice = {"message": {"content": content, **message}, "finish_reason": "stop"}
+  usage = {"prompt_tokens": 3, "completion_tokens": 2}
+  return {"model": "m-1", "choices": [choice], "usage": usage}
 
 
 def test_reads_a_completion():
-  found = read("hi")
+  found = reply.read("k", completion(), 7)
   assert (found.text, found.finish, found.model) == ("hi", "stop", "m-1")
-  assert (found.usage, found.picodollars) == (Usage(3, 9), 7)
-  assert read("x\ud800\0").text == "x\ufffd\0"
+  assert (found.usage, found.picodollars) == (Usage(3, 2), 7)
+  assert reply.read("k", completion("x\ud800\0"), 0).text == "x\ufffd\0"
   parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}, 5]
-  assert read(parts).text == "ab"
-  assert read(None, refusal="no").refusal == "no"
+  assert reply.read("k", completion(parts), 0).text == "ab"
+  assert reply.read("k", completion(None, refusal="no"), 0).refusal == "no"
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_reads_a_completion():
   ],
 )
 def test_reasoning_is_no_part_of_the_answer(content, answer, reasoning):
-  found = read(content)
+  found = reply.read("k", completion(content), 0)
   assert found.text == answer
   assert "".join(found.reasoning.split()) == reasoning
 
@@ -43,22 +43,24 @@ def test_reasoning_is_no_part_of_the_answer(content, answer, reasoning):
 @pytest.mark.parametrize(
   "raw",
   [
-    *(b"", b"\xff\xfe\x00", b"[" * 100_000, b"9" * 100_000, b"null"),
+    *(b"", b"not json", b"\xff\xfe\x00", b"[" * 100_000, b"9" * 100_000, b"null"),
     b'{"choices": [{"message": {"content": "cut',
-    *(b'{"choices": []}', b'{"choices": {"0": 1}}', b'{"choices": [null]}'),
+    b'{"choices": []}',
+    b'{"choices": {"0": 1}}',
+    b'{"choices": [null]}',
     b'{"choices": [{"message": null}]}',
     b'{"choices": [{"message": {"content": "x"}, "finish_reason": "error"}]}',
     b'{"error": {"message": "overloaded"}}',
   ],
-  ids=range(12),
+  ids=range(13),
 )
 def test_what_is_not_a_completion_is_told_apart(raw):
-  content = replies.load(raw)
-  assert replies.usage_of(content) is None
-  assert replies.problem(content)
+  content = reply.load(raw)
+  assert reply.usage_of(content) is None
+  assert reply.problem(content)
 
 
 @pytest.mark.parametrize("count", [None, -1, 1.5, True, 10**10, "3"])
 def test_a_usage_that_cannot_be_is_not_believed(count):
   usage = {"prompt_tokens": 3, "completion_tokens": count}
-  assert replies.usage_of({"usage": usage}) is None
+  assert reply.usage_of({"usage": usage}) is None

@@ -33,6 +33,21 @@ def wait(condition):
     time.sleep(0.005)
 
 
+def hold_all_but_the_first(server):
+  """Lets the server answer one request; the others wait at its gate."""
+
+  def write(body):
+    server.gate.clear()
+    return "answer"
+
+  server.write = write
+
+
+def release(server):
+  server.write = None
+  server.gate.set()
+
+
 def totals(llm):
   """Returns replies and calls in doubt, once the sender has ended."""
   wait(lambda: not storage.is_held(llm.folder))
@@ -46,15 +61,32 @@ def start(target, *arguments, **changes):
   return process
 
 
+def start_and_kill(llm, count, in_flight, **changes):
+  """Kills a run when so many of its requests are in flight."""
+  process = start(run, llm, count, **changes)
+  wait(lambda: llm.server.now == in_flight)
+  process.kill()
+  process.join()
+
+
+def test_requests_in_flight_when_the_run_dies_are_journalled(llm):
+  hold_all_but_the_first(llm.server)
+  start_and_kill(llm, 500, 8, concurrency=8)
+  release(llm.server)
+  replies, doubtful = totals(llm)
+  wait(lambda: llm.server.now == 0)
+  counts = llm.server.counts()
+  assert replies == counts["billed"] == counts["came"] < 100
+  assert doubtful == 0
+
+
 def test_a_next_run_waits_for_the_sender_and_says_so_once(llm, caplog):
   def release():
     wait(lambda: "waiting for another process" in caplog.text)
     llm.server.gate.set()
 
   llm.server.gate.clear()
-  process = start(run, llm, 1)
-  wait(lambda: llm.server.now == 1)
-  process.kill()
+  start_and_kill(llm, 1, 1)
   threading.Thread(target=release).start()
   run(llm, 1)
   assert llm.server.counts()["billed"] == 1
@@ -89,7 +121,7 @@ def test_sigterm_ends_it_the_same_way(serve):
 
 
 def test_a_killed_sender_leaves_known_doubts(llm):
-  llm.server.hold_all_but_the_first()
+  hold_all_but_the_first(llm.server)
   with Client(llm.config(concurrency=4)) as client:
     outcomes = client.ask(requests(12), str.strip)
     next(outcomes)
@@ -97,7 +129,7 @@ def test_a_killed_sender_leaves_known_doubts(llm):
     client._sender.process.kill()
     with pytest.raises(RequestError, match="ended with -9"):
       list(outcomes)
-  llm.server.release()
+  release(llm.server)
   replies, doubtful = totals(llm)
   assert doubtful == 4
   wait(lambda: llm.server.now == 0)
@@ -165,7 +197,7 @@ def test_a_full_disk_stops_the_run_and_loses_no_reply(serve, small_disk):
 def test_kills_cost_nothing_and_change_nothing(tmp_path):
   benchmark = pathlib.Path(__file__).parents[2] / "benchmarks/interruptions.py"
   command = [sys.executable, str(benchmark), f"--folder={tmp_path}/runs", "--kills=2"]
-  command += ["--requests=8", "--latency=0.02", "--seed=1"]
+  command += ["--requests=12", "--latency=0.02", "--seed=1"]
   done = subprocess.run(command, capture_output=True, text=True)
   assert done.returncode == 0, done.stdout + done.stderr
   assert "output identical: True" in done.stdout

@@ -122,6 +122,11 @@ SIDES = "if x {}: return {}\n  else: return {}"
     ("return x - y", "return y - x + 0", False),
     (SIDES.format("> y", 1, 2), SIDES.format("== y", 1, 2), False),
     ("return x < y", "return x <= y", False),
+    ("g = lambda a, b: x; return 1 + y", "g = lambda a: x; return y + 1", False),
+    ("def g(*a): x; return 1 + y", "def g(): x; return y + 1", False),
+    ("def g(*, a=x): x; return 1 + y", "def g(*, a): x; return y + 1", False),
+    ("sum = 1; g = max; sum(g)", "g = max; sum = 1; id(g)", False),
+    ("g = lambda sum: sum(x); h = y", "h = y; g = lambda id: id(x)", True),
   ],
 )
 def test_order_and_spelling_count_in_one_form_only(one, other, same):

@@ -65,6 +65,11 @@ def test_named_hooks_are_found_and_run_when_due(tiny, tmp_path, monkeypatch):
     "def count(setup, store):\n"
     "  return lambda step, state: [('mine/step', float(step + store))]\n"
     "def wrong(setup, store):\n  return {}\n"
+    "def number(setup, store):\n  return lambda step, state: 3\n"
+    "def nothing(setup, store):\n  return lambda step, state: None\n"
+    "def fails(setup, store):\n  def run(step, state):\n    yield 'a', 1 + ''\n"
+    "  return run\n"
+    "def short(setup):\n  pass\n"
   )
   monkeypatch.syspath_prepend(tmp_path)
   setup = tiny(runtime={"hooks": {"my_hooks:count": 3}})
@@ -74,6 +79,19 @@ def test_named_hooks_are_found_and_run_when_due(tiny, tmp_path, monkeypatch):
   setup = tiny(runtime={"hooks": {"my_hooks:wrong": 3}})
   with pytest.raises(InputError, match="returned dict, expected a function"):
     hooks.named(hooks.find(setup.config.runtime), setup, 100)
+  for name, error, said in (
+    ("number", InputError, r"my_hooks:number returned int at step 3.*\(name, value\)"),
+    ("fails", TypeError, "unsupported operand"),
+  ):
+    setup = tiny(runtime={"hooks": {f"my_hooks:{name}": 3}})
+    (hook,) = hooks.named(hooks.find(setup.config.runtime), setup, 100)
+    with pytest.raises(error, match=said):
+      hook.run(3, STATE)
+  setup = tiny(runtime={"hooks": {"my_hooks:nothing": 3}})
+  (hook,) = hooks.named(hooks.find(setup.config.runtime), setup, 100)
+  assert not dict(hook.run(3, STATE))
+  with pytest.raises(InputError, match="a function of"):
+    hooks.find(tiny(runtime={"hooks": {"my_hooks:short": 3}}).config.runtime)
 
 
 @pytest.mark.parametrize(

@@ -349,7 +349,8 @@ def main(settings: dict) -> None:
   confine.unreadable()
   requests, answers = os.dup(0), os.dup(1)
   if settings["core"] is not None:
-    os.sched_setaffinity(0, {settings["core"]})
+    with contextlib.suppress(OSError):  # it may be taken from the container by now
+      os.sched_setaffinity(0, {settings["core"]})
   confine.silence()
   for module in MODULES:
     if module not in _ON_DEMAND:
