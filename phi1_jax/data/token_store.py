@@ -97,14 +97,7 @@ def write_shard(
   """
   kept: dict[str, list[Encoded]] = {split: [] for split in SPLITS}
   for document in documents:
-    ids = np.asarray(document.ids)
-    if int(ids.min()) < 0 or int(ids.max()) >= 1 << 16:
-      raise InputError(
-        f"task {task}: token ids {ids.min()}..{ids.max()} do not fit into "
-        "uint16; use a tokenizer with at most 65,536 ids"
-      )
-    # A view would keep a caller's whole batch of documents in memory.
-    document = document._replace(ids=np.array(ids, dtype=np.uint16))
+    document = document._replace(ids=_narrowed(task, document.ids))
     kept["held_out" if document.held_out else "train"].append(document)
   ordered = [document for split in SPLITS for document in kept[split]]
   lengths = np.array([len(document.ids) for document in ordered], dtype=np.int64)
@@ -132,6 +125,17 @@ def write_shard(
     }
   storage.write_bytes(_record(directory, index, count), _canonical(entry))
   return entry
+
+
+def _narrowed(task: str, ids: Any) -> np.ndarray:
+  """Return a copy of ids as uint16; a view would keep a whole batch in memory."""
+  ids = np.asarray(ids)
+  if int(ids.min()) < 0 or int(ids.max()) >= 1 << 16:
+    raise InputError(
+      f"task {task}: token ids {ids.min()}..{ids.max()} do not fit into uint16; use a "
+      "tokenizer with at most 65,536 ids"
+    )
+  return np.array(ids, dtype=np.uint16)
 
 
 def finished_shard(directory: str | Path, index: int, count: int) -> dict | None:

@@ -89,6 +89,7 @@ class CompletionsClient:
     self._loop = asyncio.new_event_loop()
     threading.Thread(target=self._loop.run_forever, daemon=True).start()
     self.left_out: set[str] = set()
+    self._waited = False
     self._length = _LENGTH  # the endpoint's name for the limit
 
   def complete(
@@ -150,9 +151,7 @@ class CompletionsClient:
       attempts += 1
       if not answer.passing or attempts > self._retries:
         raise self._error(answer)
-      if attempts == 1:
-        log.warning("%s: %s; trying again", self.base_url, answer.text[:300])
-      time.sleep(min(answer.pause(attempts), _LONGEST_PAUSE))
+      self._wait(answer, attempts)
 
   def _learn(self, body: dict[str, Any], refused: set[str]) -> None:
     """Change the requests to come as one that succeeded was changed."""
@@ -161,6 +160,13 @@ class CompletionsClient:
       self.left_out |= refused
       left = sorted(self.left_out)
       log.warning("%s refuses %s: left out from now on", self.base_url, left)
+
+  def _wait(self, failure: Failure, attempts: int) -> None:
+    """Wait before a request is sent again; say why once, not for each request."""
+    if not self._waited:
+      self._waited = True
+      log.warning("%s: %s; trying again", self.base_url, failure.text[:300])
+    time.sleep(min(failure.pause(attempts), _LONGEST_PAUSE))
 
   def _error(self, failure: Failure) -> Exception:
     kind = InputError
