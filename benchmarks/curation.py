@@ -2,9 +2,10 @@
 
     python benchmarks/curation.py --files=750,1500,3000,6000 --plot=growth.png
 
-The corpus are files of the installed packages, whose names count as repositories. A
-stage is a command of its own with one worker; its time holds its start, which takes
-some seconds. Ratios compare the largest corpus with the smallest one.
+The corpus consists of files of the installed packages, whose names count as
+repositories. Each stage is a command with one worker; its time includes its start, a
+second or more. Ratios compare the largest corpus with the smallest one. MBPP's file is
+needed: PHI1_JAX_BENCHMARKS=FOLDER.
 """
 
 import argparse

@@ -1,18 +1,22 @@
 """Collection of a study's results in study.json, from which its page is made.
 
-  tiers, far   task sets: from near to far, and others
-  runs         one per training. Tokens and flops count the text before it too. Scores:
-               task set -> ids of solved problems, and pass@1, valid_syntax, runs; loss:
-               kind of text -> nats per byte; sampled: pass@k of the nearest tier
-  arms         one per arm and size, over the seeds
-  comparisons  paired tests between arms
-  pruning      a row per tau, with the shares of subsets before and after; for the
-               strictest also of as few exercises drawn at random
+  format, config, tiers (task sets, from near to far), far (other task sets)
+  runs         one per training: name, arm, about, size, seed, parameters, steps, tokens
+               and flops (of the text before it too), seconds, curve (step, loss);
+               scores: task set -> solved (ids), total, and value, low, high of pass@1,
+               valid_syntax and runs; loss: kind of text -> nats per byte; sampled:
+               pass@k of the nearest tier
+  arms         one per arm and size, over the seeds: about, scores per task set
+  comparisons  paired tests between arms: task set, difference, p_value, method
+  pruning      a row per tau: removed, and per subset the shares before and after; for
+               the strictest also of as few exercises drawn at random
   leak         what decontamination found, and what the planted problems did to a score
   nearest      task set -> score of the control that copies
   seen         per tier: problems whose function some exercise computes, those where
                none does, and those whose functions cannot be compared
-  where        commits (of the steps, and of the gathering), versions, hardware
+  examples     solved and failed problems with what was written
+  sets, steps  documents and tokens of every store; seconds of each step
+  where        commits (of the steps, and of the gathering), versions, hardware, when
 
 Shares are of the truncated variant (see evals/execute.py). Unknown values are null.
 """

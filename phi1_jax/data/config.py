@@ -110,10 +110,10 @@ class DataConfig(Settings):
   def without_effect(self, field: str) -> str:
     """Return why a value of a field does not matter beside the others, or ""."""
     if field == "grammar_exercises" and self.files:
-      return "Data.files takes the place of the grammar teacher's exercises"
+      return "Data.files takes the place of the grammar's exercises"
     others = {*MIXTURES, *TASKS} - {"grammar_exercises"}
     if field == "grammar_exercises" and self.mixture in others and not self.modules:
-      return f"Data.mixture = {self.mixture!r} does not read the grammar teacher's"
+      return f"Data.mixture = {self.mixture!r} reads none of the grammar's exercises"
     return ""
 
   @property

@@ -2,7 +2,7 @@
 
 The requests are sent by `endpoint.Endpoint`, as all others are. Where a refusal names a
 field (`_OPTIONAL`), the request is sent without it, and where it wants
-`max_completion_tokens`, with that. If it succeeds, so are all that follow.
+`max_completion_tokens`, with that. If that succeeds, later requests are sent so, too.
 """
 
 import asyncio
