@@ -122,7 +122,7 @@ def test_a_second_ctrl_c_waits_for_nothing(ctrl_c, capfd):
     def complete(self, prompt, **options):
       ctrl_c()
       ctrl_c()
-      gate.wait(20)  # a signal that comes just before the other thread waits is seen late
+      gate.wait(20)  # the main thread may notice a signal late
       raise RequestError("too late")
 
   with pytest.raises(KeyboardInterrupt):
