@@ -121,7 +121,7 @@ def test_tables_of_users_are_read_and_decide_the_store(tmp_path):
   before = source.describe()
   table.write_text(table.read_text().replace("* 2", "* 3"))
   assert source.describe() != before
-  with pytest.raises(InputError, match=r"grammar_tables: got .*does not read"):
+  with pytest.raises(InputError, match=r"grammar_tables: got .*code_exercises"):
     mixtures.resolve(DataConfig("code_exercises", "s", grammar_tables=("t.toml",)))
   # A mixture of a module may read them.
   DataConfig("exercises", "s", modules=("m",), grammar_tables=("t",)).check_sources()
