@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   machine = topology.parse(arguments.topology)
   command.simulate_devices(machine.num_devices if machine.simulated else 1)
   config = _read(arguments.gin_files, arguments.gin_bindings, machine)
-  print(f"compiling for {machine.name}; this takes minutes", file=sys.stderr)
+  print(f"compiling for {machine.name}, which may take minutes", file=sys.stderr)
   if arguments.search:
     _print_search(config, machine, as_json=arguments.json)
   else:

@@ -273,8 +273,8 @@ class Sandbox:
 def _own_cores(workers: int) -> list[int]:
   """Return a core for each worker, if there is one for each and none is left over.
 
-  The processes of a worker take turns. On one core that is a third faster than on two,
-  but a worker that is tied to a core cannot move to another one that is free.
+  The processes of a worker take turns, which takes less time on one core than on two.
+  But a worker that is tied to a core cannot move to another one that is free.
   """
   if sys.platform != "linux" or len(found := os.sched_getaffinity(0)) != workers:
     return []

@@ -47,8 +47,8 @@ def check_start(run: Setup) -> None:
       manager.check_meta(found, meta, wanted)
       if place == config.resume_from and meta.get("store") is None:
         raise InputError(
-          f"Checkpoint.resume_from: {found} is of no training, as after `convert`; use "
-          "Checkpoint.init_from"
+          f"Checkpoint.resume_from: {found} holds no training state, such as one "
+          "that `convert` made; use Checkpoint.init_from"
         )
 
 

@@ -54,10 +54,8 @@ def opened(run: Setup, stop: StopSignal) -> Iterator[Setup]:
         )
         stack.enter_context(lock)
         if not storage.is_remote(run.workdir):
-          for name in (
-            "checkpoints",
-            "tensorboard",
-          ):  # now, so that no save fails later
+          # Now, so that no save fails later.
+          for name in ("checkpoints", "tensorboard"):
             _make_folder(run.workdir / name)
             stack.callback(_remove_if_empty, run.workdir / name)
       mirror = storage.Mirror(run.workdir, lock)
