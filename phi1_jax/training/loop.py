@@ -164,7 +164,7 @@ def train(
           except Exception:
             if hosts.count() == 1:  # else the others do not come to the save
               save(step)
-              log.error("step %d was saved; a hook failed:", step)
+              log.error("a hook failed at step %d, which is saved first", step)
             raise
       if stopping or step == last:
         checkpoints.finish(step, state, meta(step))
