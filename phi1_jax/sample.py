@@ -53,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     which = f"{bare} prompts do" if several else "the prompt does"
     if bare:
       logging.getLogger(__name__).warning(
-        "%s not end with a newline; prompts in training did", which
+        "%s not end with a newline, as prompts in training did; in bash "
+        r"--prompt=$'...\n'",
+        which,
       )
   slots = min(len(prompts) * arguments.num_samples, arguments.slots)
   # A single completion is streamed: few steps between two prints.

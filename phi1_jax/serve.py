@@ -11,6 +11,7 @@ requests finish, for some seconds, and ends with exit code 0.
 import contextlib
 import importlib.util
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -41,24 +42,18 @@ def main(argv: Sequence[str] | None = None) -> int:
   from phi1_jax.serving.engine import Engine
 
   command.simulate_devices(arguments.simulated_devices)
+  bound = _bound(arguments.host, arguments.port)
   loaded = open_checkpoint(arguments.checkpoint, one_host_mesh(), arguments.dtype)
   name = arguments.model_name or arguments.checkpoint.name
   engine = Engine(loaded, slots=arguments.slots, most_waiting=arguments.max_queue)
   config = uvicorn.Config(
     api.application(engine, name, _hosts(arguments.host)),
-    host=arguments.host,
-    port=arguments.port,
     log_level="warning",
     timeout_graceful_shutdown=arguments.grace_seconds + 10,  # see _end_soon
   )
 
   server = _server(config, name, lambda: _end_soon(engine, arguments.grace_seconds))
-  try:
-    server.run()
-  except SystemExit:  # uvicorn's, where it cannot bind
-    raise InputError(
-      f"--port: {arguments.host}:{arguments.port} cannot be bound; is it in use?"
-    ) from None
+  server.run(sockets=[bound])
   print("stopped", file=sys.stderr)
   return command.DONE
 
@@ -97,6 +92,24 @@ def _parser() -> command.Parser:
   add("--grace_seconds", type=int, default=30, help="for running requests at the end")
   command.add_simulated_devices(parser)
   return parser
+
+
+def _bound(host: str, port: int) -> socket.socket:
+  """Return a socket with an address, which nobody can connect to yet.
+
+  Raises:
+    InputError: there is no such address, or another process has the port.
+  """
+  bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+  bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+  try:
+    bound.bind((host, port))
+  except OSError as error:
+    raise InputError(
+      f"--host, --port: got {host}:{port} ({error.strerror}), expected an address of "
+      "this machine and a free port; 0 takes one"
+    ) from None
+  return bound
 
 
 def _hosts(host: str) -> tuple[str, ...]:

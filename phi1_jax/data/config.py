@@ -117,6 +117,14 @@ class DataConfig(Settings):
     return ""
 
   @property
+  def curated_sets(self) -> list[str]:
+    """Names of the curated sets that the mixture reads; without `modules`' tasks."""
+    if self.files or self.modules or self.curated_directory is None:
+      return []
+    tasks = MIXTURES.get(self.mixture or "", (self.mixture,))
+    return [name for name in tasks if name in MIXTURES["code_all"]]
+
+  @property
   def needs_seqio(self) -> bool:
     """Whether the tasks are ones that only seqio knows."""
     return not self.files and bool(self.modules or self.curated_directory)

@@ -120,16 +120,16 @@ def application(engine: Engine, model: str, hosts: Sequence[str] = ()) -> Starle
     routes=routes,
     lifespan=lifespan,
     middleware=[check],
-    exception_handlers={404: _unknown},
+    exception_handlers={404: _unknown, 405: _unknown},
   )
 
 
-async def _unknown(http: HttpRequest, _: Exception) -> Response:
+async def _unknown(http: HttpRequest, error: Any) -> Response:
   message = (
-    f"got {http.url.path}, expected one of /v1/completions, /v1/models, /health; the "
-    "model has no chat template"
+    f"got {http.method} {http.url.path}, expected POST /v1/completions, GET /v1/models "
+    "or GET /health; the model has no chat template"
   )
-  return _error(404, message, "invalid_request_error", None)
+  return _error(error.status_code, message, "invalid_request_error", None)
 
 
 class _HostCheck:

@@ -10,9 +10,7 @@ import jax
 
 from phi1_jax import InputError, storage
 from phi1_jax.checkpoint import manager
-from phi1_jax.data import files
 from phi1_jax.data.token_store import TokenStore
-from phi1_jax.grammar import rows
 from phi1_jax.parallel import hosts, sharding
 from phi1_jax.training import loop, memory, store
 from phi1_jax.training.memory import GIB
@@ -90,12 +88,8 @@ def dry_run(run: Setup) -> str:
       store.check(tokens, run.config)
       store.check_current(tokens, run)
       found = f"{tokens.manifest['tokens']:,} tokens"
-    else:  # what the build would read
-      data.check_sources()
-      rows.load(data.grammar_tables)
-      store.check_vocabulary(run.config)
-      if data.files:
-        files.FileSource(data.files, data.columns).check()
+    else:
+      store.check_sources(run.config)
     compiled = memory.compile_step(make_train_step(run, document_end=0), run)
   held, temporary = memory.step_memory(compiled, run)
   need, have, count = held + temporary, memory.device_memory(), jax.local_device_count()

@@ -253,6 +253,18 @@ def test_unknown_paths_are_answered_in_json(server):
   assert "/v1/completions" in answer["error"]["message"]
 
 
+def test_a_path_with_another_method_is_answered_in_json(server):
+  with pytest.raises(urllib.error.HTTPError) as refused:
+    urllib.request.urlopen(f"{server}/v1/completions")
+  assert refused.value.code == 405
+  assert "POST" in json.loads(refused.value.read())["error"]["message"]
+
+
+def test_a_taken_port_is_refused():
+  with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(InputError):
+    serve._bound(*taken.getsockname())
+
+
 def test_a_server_for_other_machines_has_any_name():
   assert [serve._hosts(host) for host in ("0.0.0.0", "::")] == [(), ()]
   assert serve._hosts("::1")[-1] == "[::1]"

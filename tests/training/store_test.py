@@ -132,6 +132,26 @@ def test_the_build_gets_the_settings_that_have_an_effect(monkeypatch):
   assert dataclasses.replace(built, grammar_exercises=9) == data
 
 
+@pytest.mark.parametrize(
+  ("data", "blamed"),
+  [
+    ({"mixture": "code_textbok"}, r"Data\.mixture"),
+    ({"mixture": "exercises", "curated_directory": "no/such"}, "curated_directory"),
+    ({"mixture": None, "files": ("no/such/*.txt",)}, "no file matches"),
+    ({"mixture": "grammar_exercises", "grammar_tables": ("no.toml",)}, r"no\.toml"),
+    ({"mixture": "exercises", "tokenizer": "codegen"}, r"Model\.vocabulary_size"),
+  ],
+)
+def test_what_a_build_would_refuse_is_refused_before_it(tiny, data, blamed):
+  tiny_vocabulary = {"tokenizer": "train", "trained_vocabulary_size": 300}
+  if data.get("tokenizer"):
+    tiny_vocabulary = {}
+  with pytest.raises(InputError, match=blamed):
+    stores.check_sources(
+      tiny(data={"store": "store", **tiny_vocabulary, **data}).config
+    )
+
+
 def test_a_signal_of_another_host_stops_the_build(monkeypatch):
   """The others pass it on while they wait; host 0 sees it."""
   raised, stop = threading.Event(), types.SimpleNamespace(received=False)
