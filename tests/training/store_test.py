@@ -143,13 +143,11 @@ def test_the_build_gets_the_settings_that_have_an_effect(monkeypatch):
   ],
 )
 def test_what_a_build_would_refuse_is_refused_before_it(tiny, data, blamed):
-  tiny_vocabulary = {"tokenizer": "train", "trained_vocabulary_size": 300}
-  if data.get("tokenizer"):
-    tiny_vocabulary = {}
+  data = {"store": "store", **data}
+  if "tokenizer" not in data:
+    data |= {"tokenizer": "train", "trained_vocabulary_size": 300}
   with pytest.raises(InputError, match=blamed):
-    stores.check_sources(
-      tiny(data={"store": "store", **tiny_vocabulary, **data}).config
-    )
+    stores.check_sources(tiny(data=data, model={"vocabulary_size": 300}).config)
 
 
 def test_a_signal_of_another_host_stops_the_build(monkeypatch):
