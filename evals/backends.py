@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
+import multiprocessing
 import os
 import signal
 import threading
@@ -177,7 +178,7 @@ class EndpointBackend:
     threads = pool.ThreadPool(max(1, min(self._config.slots, len(wanted))))
     with threads, _first_interrupt(stop) as interrupted:
       try:
-        for request, outcome in threads.imap_unordered(send, wanted):
+        for request, outcome in _each(threads.imap_unordered(send, wanted)):
           if isinstance(outcome, Generated):
             yield outcome
           elif isinstance(outcome, RequestError):
@@ -219,6 +220,20 @@ class EndpointBackend:
     return Generated(
       wanted.key, reply.text, reply.finish, reply.tokens, reply.log_prob, reply.seconds
     )
+
+
+def _each(results: Any) -> Iterator[Any]:
+  """Yield a pool's results. A signal just before a wait is noticed within a second.
+
+  CPython runs handlers between waits, and one without a limit might never end.
+  """
+  while True:
+    try:
+      yield results.next(timeout=1.0)
+    except StopIteration:
+      return
+    except multiprocessing.TimeoutError:
+      pass
 
 
 def request_seed(seed: int, key: str) -> int:

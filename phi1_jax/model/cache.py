@@ -40,6 +40,11 @@ class Cache:
   keys: tuple[jax.Array, ...]
   values: tuple[jax.Array, ...]
 
+  @property
+  def length(self) -> int:
+    """The tokens that it can hold of each row."""
+    return self.keys[0].shape[2]
+
 
 def empty(config: ModelConfig, batch: int, length: int) -> Cache:
   """Return a cache of `batch` rows that can hold `length` tokens each."""
@@ -64,6 +69,27 @@ def insert(cache: Cache, new: Cache, rows_P: jax.Array) -> Cache:
     )
 
   return Cache(put(cache.keys, new.keys), put(cache.values, new.values))
+
+
+def resized(cache: Cache, length: int) -> Cache:
+  """Return the cache for `length` tokens of each row; drop those behind them.
+
+  Frees each array of the old one after its use, so that memory never holds both.
+  """
+
+  def one(array: jax.Array) -> jax.Array:
+    new = jax.block_until_ready(_resized(array, length))
+    array.delete()
+    return new
+
+  return jax.tree.map(one, cache)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _resized(array: jax.Array, length: int) -> jax.Array:
+  more = max(0, length - array.shape[2])
+  padded = jnp.pad(array, ((0, 0), (0, 0), (0, more), (0, 0)))
+  return with_logical_constraint(padded[:, :, :length], NAMES)
 
 
 def by_layer(

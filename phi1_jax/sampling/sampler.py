@@ -24,6 +24,8 @@ from phi1_jax.sampling.methods import Method
 # The most tokens that one prefill reads: bounds the memory of its attention scores.
 _PREFILL_TOKENS = 16384
 _SHORTEST_BUCKET = 32
+# Each length of the cache has programs of its own, so short ones are not told apart.
+_SHORTEST_CACHE = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,7 @@ class _Row:
   """A request in progress; `shown` characters of its text were passed to `on_text`."""
 
   request: Request
+  prompt_length: int
   budget: int
   tokens: list[int] = dataclasses.field(default_factory=list)
   log_probs: list[float] = dataclasses.field(default_factory=list)
@@ -113,7 +116,7 @@ class Sampler:
       if budget < 1:
         yield Completion(request.key, "", (), (), "prompt_too_long")
       else:
-        queue.append((prompt, _Row(request, budget)))
+        queue.append((prompt, _Row(request, len(prompt), budget)))
     if queue:
       # Longest first: prompts of one bucket start together, and the last to finish
       # does not start last.
@@ -122,26 +125,12 @@ class Sampler:
         yield from self._work(queue, on_text)
 
   def _work(self, queue, on_text) -> Iterator[Completion]:
-    loaded = self._loaded
-    longest = max(len(prompt) + row.budget for prompt, row in queue)
-    length = min(loaded.config.max_length, -(-longest // 64) * 64)
-    start = jax.jit(loop.empty, static_argnums=(0, 1, 2))
-    state = start(loaded.config, self.slots, length)
+    longest = max(row.prompt_length + row.budget for _, row in queue)
+    most = min(self._loaded.config.max_length, -(-longest // 64) * 64)
+    state = None
     rows: list[_Row | None] = [None] * self.slots
     while queue or any(rows):
-      state = self._fill(state, rows, queue, length)
-      wanted_B = jnp.asarray([row is not None for row in rows])
-      state, tokens_BC, log_probs_BC = loop.decode(
-        loaded.config,
-        self._method,
-        self._steps,
-        (loaded.tokenizer.vocabulary_size, loaded.tokenizer.eos_id),
-        self._params,
-        state,
-        wanted_B,
-      )
-      tokens_BC, log_probs_BC = np.asarray(tokens_BC), np.asarray(log_probs_BC)
-      check_log_probs(loaded, log_probs_BC[tokens_BC >= 0])
+      state, tokens_BC, log_probs_BC = self._decode(state, rows, queue, most)
       chosen = zip(tokens_BC, log_probs_BC, strict=True)
       for slot, (tokens_C, log_probs_C) in enumerate(chosen):
         row = rows[slot]
@@ -151,8 +140,55 @@ class Sampler:
           yield done
           rows[slot] = None
 
-  def _fill(self, state, rows, queue, length):
+  def _decode(
+    self, state: loop.State | None, rows: list[_Row | None], queue: list, most: int
+  ) -> tuple[loop.State, np.ndarray, np.ndarray]:
+    """Start requests of the queue in free rows, and run the decode loop once.
+
+    Args:
+      state: what the last call returned; None at first.
+      rows: a request or None for each slot; gets those that start.
+      queue: prompts and rows, longest first; loses those that start.
+      most: tokens of the longest text, with its prompt.
+
+    Returns:
+      The state, and tokens_BC and log_probs_BC of `loop.decode`.
+    """
+    loaded = self._loaded
+    sized = self._sized(state, rows, queue, most)
+    started = self._fill(sized, rows, queue)
+    decoded, tokens_BC, log_probs_BC = loop.decode(
+      loaded.config,
+      self._method,
+      self._steps,
+      (loaded.tokenizer.vocabulary_size, loaded.tokenizer.eos_id),
+      self._params,
+      started,
+      jnp.asarray([row is not None for row in rows]),
+    )
+    tokens_BC, log_probs_BC = np.asarray(tokens_BC), np.asarray(log_probs_BC)
+    check_log_probs(loaded, log_probs_BC[tokens_BC >= 0])
+    return decoded, tokens_BC, log_probs_BC
+
+  def _sized(self, state, rows, queue, most: int) -> loop.State:
+    """Return the state with a cache as long as the next call of the loop needs.
+
+    Every step reads the whole cache, so that a longer one makes each slower. Its
+    lengths are powers of two: few programs, and few copies while texts grow.
+    """
+    used = [row.prompt_length + len(row.tokens) for row in rows if row]
+    used += [len(prompt) for prompt, _ in queue[: rows.count(None)]]
+    needed = max(_SHORTEST_CACHE, max(used) + self._steps)
+    length = min(most, 1 << (needed - 1).bit_length())
+    if state is None:
+      return _empty(self._loaded.config, self.slots, length)
+    if length == state.cache.length:
+      return state
+    return dataclasses.replace(state, cache=caches.resized(state.cache, length))
+
+  def _fill(self, state, rows, queue):
     """Give resting rows the next requests, a group of one bucket at a time."""
+    length = state.cache.length
     free = [slot for slot, row in enumerate(rows) if row is None]
     while free and queue:
       bucket = _bucket(queue[0], length)
@@ -226,6 +262,9 @@ class Sampler:
       *(request.key, text, tuple(row.tokens), tuple(row.log_probs), finish),
       end if finish == "eos" else None,
     )
+
+
+_empty: Callable[..., loop.State] = jax.jit(loop.empty, static_argnums=(0, 1, 2))
 
 
 def _bucket(item: tuple[list[int], _Row], most: int) -> int:

@@ -12,13 +12,11 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from phi1_jax.parallel import sharding
 from phi1_jax.sampling import loop
-from phi1_jax.sampling.checkpoint import Loaded, check_log_probs
+from phi1_jax.sampling.checkpoint import Loaded
 from phi1_jax.sampling.methods import Method
 from phi1_jax.sampling.sampler import Completion, Request, Sampler, _Row
 from phi1_jax.sampling.score import with_most_probable
@@ -147,27 +145,19 @@ class Engine(Sampler):
 
   def _serve(self) -> None:
     """Work until the engine stops."""
-    loaded, length = self._loaded, self._loaded.config.max_length
-    start = jax.jit(loop.empty, static_argnums=(0, 1, 2))
-    state = start(loaded.config, self.slots, length)
+    state = None
     rows: list[_Row | None] = [None] * self.slots
     while True:
       queue = self._admit(rows)
       if self._stopping:
         return
-      state = self._fill(state, rows, queue, length)
+      if not (queue or any(rows)):
+        continue
+      most = self._loaded.config.max_length
+      state, tokens_BC, log_probs_BC = self._decode(state, rows, queue, most)
       for slot, row in enumerate(rows):
         if row is not None and slot not in self._running:
           self._running[slot] = self._starting.pop(id(row))
-      if not any(rows):
-        continue
-      wanted_B = jnp.asarray([row is not None for row in rows])
-      ids = loaded.tokenizer.vocabulary_size, loaded.tokenizer.eos_id
-      state, tokens_BC, log_probs_BC = loop.decode(
-        loaded.config, self._method, self._steps, ids, self._params, state, wanted_B
-      )
-      tokens_BC, log_probs_BC = np.asarray(tokens_BC), np.asarray(log_probs_BC)
-      check_log_probs(loaded, log_probs_BC[tokens_BC >= 0])
       self._hand_out(rows, tokens_BC, log_probs_BC)
 
   def _hand_out(self, rows: list, tokens_BC: np.ndarray, log_probs_BC: np.ndarray):
@@ -210,7 +200,8 @@ class Engine(Sampler):
         continue
       self._take_up(job.method)
       limit = self._loaded.config.max_length
-      row = _Row(job.request, min(job.request.max_new_tokens, limit - len(job.ids)))
+      budget = min(job.request.max_new_tokens, limit - len(job.ids))
+      row = _Row(job.request, len(job.ids), budget)
       queue.append((job.ids, row))
       self._starting[id(row)] = job
     # As `Sampler.complete`: prompts of one bucket start together.

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import random
 
 import jax
@@ -6,7 +7,8 @@ import numpy as np
 import pytest
 
 from phi1_jax.model.decoder import Decoder
-from phi1_jax.sampling import methods, score, stopping
+from phi1_jax.sampling import loop, methods, score, stopping
+from phi1_jax.sampling import sampler as sampler_module
 from phi1_jax.sampling.sampler import Request, Sampler
 
 PROMPTS = ["def f(x):\n  return", "a", "", "abc def\n  return x", "x + 1\n" * 6]
@@ -71,6 +73,30 @@ def test_greedy_text_is_the_same_at_every_batch_size_and_mesh(
   sampler = Sampler(load(*axes), methods.Method(), slots=slots)
   assert sampler.slots % (axes[0] * axes[1]) == 0
   assert texts(run(sampler, requests())) == texts(greedy)
+
+
+@pytest.mark.parametrize("axes", [(1, 1, 1), (2, 2, 2)])
+def test_the_cache_grows_and_shrinks_with_the_texts_and_changes_none(
+  load, greedy, monkeypatch, axes
+):
+  lengths, compiled = [], loop.decode
+
+  def decode(*arguments):
+    lengths.append(arguments[5].cache.length)
+    return compiled(*arguments)
+
+  monkeypatch.setattr(sampler_module, "_SHORTEST_CACHE", 8)
+  monkeypatch.setattr(sampler_module.loop, "decode", decode)
+  sampler = Sampler(load(*axes), methods.Method(), slots=2, steps=4)
+  assert texts(run(sampler, requests())) == texts(greedy)
+  longest = max(
+    len(sampler._loaded.tokenizer.encode(r.prompt)) + r.max_new_tokens
+    for r in requests()
+  )
+  assert max(lengths) < 2 * longest
+  changes = set(itertools.pairwise(lengths))
+  assert any(a < b for a, b in changes)
+  assert any(a > b for a, b in changes)
 
 
 def texts(completions):
