@@ -51,8 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     "their machines (default: all of gin/meshes)",
   )
   arguments = parser.parse(argv)
-  if arguments.table is None and not arguments.topology:
-    raise InputError("--topology: got none, expected a machine, such as v5e:4x4")
+  if (arguments.table is None) == (arguments.topology is None):
+    got = "none" if arguments.table is None else "it and --table"
+    raise InputError(
+      f"--topology: got {got}, expected a machine, such as v5e:4x4, or --table"
+    )
   from phi1_jax.planning import report, topology
 
   if arguments.table is not None:
@@ -139,6 +142,7 @@ def _print_table(arguments: Any) -> None:
   command.simulate_devices(max(simulated, default=1))
   if not arguments.json:
     print(report.header())
+  refused = []
   for preset, machine in sorted(
     machines.items(), key=lambda item: (item[1].chip, item[1].num_devices)
   ):
@@ -148,9 +152,12 @@ def _print_table(arguments: Any) -> None:
       found = _measure(machine, _read(files, arguments.gin_bindings, machine))
     except InputError as error:
       found = {"refused": str(error)}
+      refused.append(error)
     name = Path(preset).stem
     line = {"preset": name, **found}
     print(json.dumps(line) if arguments.json else report.row(name, found), flush=True)
+  if len(refused) == len(machines):
+    raise refused[0]
 
 
 if __name__ == "__main__":

@@ -111,9 +111,13 @@ def _to_hf(arguments: argparse.Namespace) -> int:
       source, arguments.folder, dtype, int(arguments.max_shard_bytes), progress.update
     )
   _sum_up(arguments.folder, parameters, dtype, started)
+  local = arguments.folder
+  if storage.is_remote(local):
+    local = local.name
+    print(f"next: gcloud storage cp -r {arguments.folder} .")
   print(
     'next: python -c "from transformers import AutoModelForCausalLM as M; '
-    f"print(M.from_pretrained('{arguments.folder}'))\""
+    f"print(M.from_pretrained('{local}'))\""
   )
   return command.DONE
 

@@ -157,6 +157,7 @@ def test_memory_that_jax_may_use(monkeypatch, environment, usable):
   ("flags", "message"),
   [
     ((), "--topology: got none, expected a machine, such as v5e:4x4"),
+    (("--topology=v5e-8", "--table"), "--topology: got it and --table"),
     (("--topology=v9-8",), "got 'v9-8', expected one of v2, v3"),
     (
       ("--topology=h100-2x4", "--gin.Mesh.dcn_data=2"),

@@ -32,7 +32,11 @@ INTERRUPTED = 130
 # Errors that end a command with one line and an exit code, without a traceback.
 _ONE_LINE = {InputError: WRONG_INPUT, storage.HeldError: PREEMPTED}
 _ONE_LINE |= {storage.StorageError: 1}
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_DISK_ERRORS = {
+  errno.ENOSPC: "make room, and run the same command again",
+  errno.EDQUOT: "make room, and run the same command again",
+  errno.EROFS: "name another folder",
+}
 # The extras of pyproject.toml that bring packages which may be missing.
 _EXTRAS = {
   "data": ("seqio", "tensorflow", "tensorflow_datasets", "sympy", "networkx"),
@@ -347,7 +351,8 @@ def _report(error: BaseException) -> int:
     return 1
   if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
     place = f"{error.filename}: " if error.filename else ""
-    print(f"error: {place}{error.strerror}", file=sys.stderr)
+    advice = _DISK_ERRORS[error.errno]
+    print(f"error: {place}{error.strerror}; {advice}", file=sys.stderr)
   else:
     traceback.print_exception(error)
   return 1

@@ -11,6 +11,7 @@ import ctypes
 import dataclasses
 import itertools
 import json
+import logging
 import os
 import signal
 import socket
@@ -25,6 +26,8 @@ from jax._src import distributed  # the key-value store has no public name
 
 from phi1_jax import InputError, storage
 
+log = logging.getLogger(__name__)
+
 # Hosts of a pod that was taken away and given back may start a quarter of an hour
 # apart; JAX would wait five minutes.
 JOIN_SECONDS = 1800
@@ -35,6 +38,8 @@ HEARTBEAT_SECONDS = 600
 MEET_SECONDS = 1800
 # For the others to end what this host has ended: host 0 sums a run up.
 DISCONNECT_SECONDS = 600
+# A wait for others that is longer than this is said, and again each time it doubles.
+SILENT_SECONDS = 30
 # For a host that fails alone to see whether the others leave too.
 LEAVE_SECONDS = 10
 
@@ -240,15 +245,20 @@ def exchange(name: str, value: Any, *, limit: float = MEET_SECONDS) -> list[Any]
   client = _client()
   place = f"{_KEY_PREFIX}/{next(_meetings)} {name}/"
   client.key_value_set(f"{place}{index()}", json.dumps(value))
-  deadline, pause = time.monotonic() + limit, 0.005
+  started, pause, silent = time.monotonic(), 0.005, SILENT_SECONDS
   while True:
     found = client.key_value_dir_get(place)
     if len(found) == count():
       break
-    if time.monotonic() > deadline:
+    waited = time.monotonic() - started
+    if waited > min(limit, silent):
       here = {int(key.rpartition("/")[2]) for key, _ in found}
       missing = ", ".join(str(k) for k in range(count()) if k not in here)
-      raise GoneError(f"host {missing} did not come to: {name}, within {limit:g} s")
+      if waited > limit:
+        raise GoneError(f"host {missing} did not come to: {name}, within {limit:g} s")
+      if index() == min(here):  # one of those that wait says so
+        log.warning("waiting for host %s for %.0f s: %s", missing, waited, name)
+      silent *= 2
     time.sleep(pause)
     pause = min(2 * pause, 0.5)
   brought = {int(key.rpartition("/")[2]): json.loads(text) for key, text in found}

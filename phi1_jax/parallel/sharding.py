@@ -59,7 +59,8 @@ def shardings(boxed: Any, mesh: Mesh) -> Any:
         raise InputError(
           f"Mesh: {'/'.join(axes)}={parts} does not divide {size} in parameter "
           f"{jax.tree_util.keystr(path, simple=True, separator='/')} "
-          f"of shape {shape.shape}; choose a divisor of {size}"
+          f"of shape {shape.shape}; choose a divisor of {size}, "
+          "or another size (Model.vocabulary_size may be larger than the tokenizer's)"
         )
     return NamedSharding(mesh, spec)
 

@@ -125,6 +125,9 @@ def writing(path: AnyPath) -> Iterator[IO[bytes]]:
       file.flush()
       os.fsync(file.fileno())
     os.replace(partial, path)
+  except OSError as error:
+    error.filename = error.filename or str(path)  # as of a full disk
+    raise
   finally:
     with contextlib.suppress(OSError):
       os.unlink(partial)
@@ -212,11 +215,15 @@ class JsonLines:
       log.warning("%s: %s; keeping the row in memory", self._path, error.strerror)
 
   def _flush(self, *, sync: bool = False) -> None:
-    while self._unwritten:  # a full disk may take a part of a line
-      del self._unwritten[: os.write(self._file.fileno(), self._unwritten)]
-    if sync or time.monotonic() - self._synced >= self._every:
-      os.fsync(self._file.fileno())
-      self._synced = time.monotonic()
+    try:
+      while self._unwritten:  # a full disk may take a part of a line
+        del self._unwritten[: os.write(self._file.fileno(), self._unwritten)]
+      if sync or time.monotonic() - self._synced >= self._every:
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+    except OSError as error:
+      error.filename = str(self._path)
+      raise
 
   def close(self) -> None:
     """Sync and close the file."""

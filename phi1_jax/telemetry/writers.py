@@ -13,6 +13,7 @@ import contextlib
 import json
 import logging
 import math
+import os
 import secrets
 import sys
 from collections.abc import Callable, Mapping
@@ -21,12 +22,19 @@ from typing import Any, Self
 
 from phi1_jax import InputError, storage
 from phi1_jax.storage import AnyPath
+from phi1_jax.telemetry import throughput
 from phi1_jax.telemetry.terminal import format_row
 
 log = logging.getLogger(__name__)
 
 # The name of the run at Weights & Biases, in its work directory.
 WANDB_ID = "wandb_id.txt"
+# Names of the trainer's own numbers, which no hook may take.
+OWN = {
+  *("step", "loss", "grad_norm", "learning_rate", "z_loss", "targets", "tokens_seen"),
+  *("hbm_peak_gib", "skipped_steps", "vanished_updates", *throughput.FIGURES),
+  *("eval/loss", "eval/bits_per_byte"),
+}
 
 
 class Recorder:
@@ -123,6 +131,26 @@ class Recorder:
       self.close(failed=kind is not None)
 
 
+def check_wandb(project: str) -> None:
+  """Refuse a project of Weights & Biases without login, before anything is built."""
+  if os.environ.get("WANDB_MODE", "online") not in ("online", "run"):
+    return
+  import wandb  # the extra `wandb`
+
+  try:
+    if not wandb.login(prompt=False):
+      raise _refusal(project, "no API key")
+  except wandb.Error as error:
+    raise _refusal(project, error) from None
+
+
+def _refusal(project: str, reason: object) -> InputError:
+  return InputError(
+    f"Runtime.wandb_project: W&B refuses {project!r} ({reason}); run `wandb login`, or "
+    "set WANDB_MODE=offline"
+  )
+
+
 def _open_wandb(workdir: Path, project: str, config: Mapping[str, Any] | None) -> Any:
   """Begin a run at Weights & Biases, or go on with the one of this work directory.
 
@@ -144,10 +172,7 @@ def _open_wandb(workdir: Path, project: str, config: Mapping[str, Any] | None) -
       settings=wandb.Settings(console="off", silent=True),
     )
   except wandb.Error as error:
-    raise InputError(
-      f"Runtime.wandb_project: W&B refuses {project!r} ({error}); run `wandb login`, "
-      "or set WANDB_MODE=offline"
-    ) from None
+    raise _refusal(project, error) from None
   # Our own step, since W&B's cannot go back when a killed run repeats steps.
   run.define_metric("*", step_metric="step")
   return run

@@ -22,7 +22,8 @@ import numpy as np
 from phi1_jax import InputError, how_to_install
 from phi1_jax.data.loader import held_out_batches
 from phi1_jax.data.token_store import TokenStore
-from phi1_jax.parallel import sharding
+from phi1_jax.parallel import hosts, sharding
+from phi1_jax.telemetry import writers
 from phi1_jax.training import step as train_step
 from phi1_jax.training.config import RuntimeConfig
 from phi1_jax.training.preemption import HookStoppedError
@@ -123,11 +124,13 @@ def find(runtime: RuntimeConfig) -> dict[str, MakeHook]:
   Raises:
     InputError: no such module or function, or no wandb for `Runtime.wandb_project`.
   """
-  if runtime.wandb_project and importlib.util.find_spec("wandb") is None:
-    raise InputError(
-      f"Runtime.wandb_project: got {runtime.wandb_project!r}, but wandb is not "
-      f"installed: {how_to_install('wandb')}"
-    )
+  if runtime.wandb_project and hosts.is_first():
+    if importlib.util.find_spec("wandb") is None:
+      raise InputError(
+        f"Runtime.wandb_project: got {runtime.wandb_project!r}, but wandb is not "
+        f"installed: {how_to_install('wandb')}"
+      )
+    writers.check_wandb(runtime.wandb_project)
   found = {}
   for name in runtime.hooks:
     module, _, function = name.partition(":")
@@ -168,11 +171,12 @@ def _values(name: str, run: Any, step: int, state: TrainState) -> Values:
   """Return what a named hook yields.
 
   Raises:
-    InputError: it returns something else than pairs, or nothing.
+    InputError: it returns something else than pairs of a name that the trainer does not
+      have and a number, or nothing.
   """
   found = run(step, state)
   try:
-    return dict(found or ()).items()
+    values = dict(found or ())
   except (TypeError, ValueError) as error:
     if isinstance(found, Iterator):  # the hook's own code raised it
       raise
@@ -180,6 +184,15 @@ def _values(name: str, run: Any, step: int, state: TrainState) -> Values:
       f"Runtime.hooks: {name} returned {type(found).__name__} at step {step}, expected "
       f"(name, value) pairs, which a function yields ({error})"
     ) from None
+  for key, value in values.items():
+    said = f"Runtime.hooks: {name} yielded {key!r} = {value!r:.60} at step {step}"
+    if not isinstance(key, str) or key in writers.OWN:
+      raise InputError(f"{said}, expected a name of its own, such as 'eval/mine'")
+    try:
+      values[key] = value if value is None else float(value)
+    except (TypeError, ValueError):
+      raise InputError(f"{said}, expected a number") from None
+  return values.items()
 
 
 def serve_profiles(setup: Setup) -> None:

@@ -53,7 +53,9 @@ class StopSignal:
     self.received = True
     self.restore()
     # `print` is not safe in a handler that may have interrupted one.
-    os.write(2, b"\nstopping: saving now; a second signal quits at once\n")
+    os.write(
+      2, b"\nstopping: what is trained will be saved; a second signal quits at once\n"
+    )
     if self._in_hook:
       self._in_hook = False
       raise HookStoppedError

@@ -30,7 +30,7 @@ BODIES = {
   "raise KeyboardInterrupt": (130, "interrupted\n"),
   "raise ConnectionResetError(104, 'a')": (1, "error: [Errno 104] a; run the same"),
   "raise storage.StorageError('no space')": (1, "error: no space\n"),
-  "raise OSError(28, 'No space left', 'a')": (1, "error: a: No space left\n"),
+  "raise OSError(28, 'No space left', 'a')": (1, "error: a: No space left; make"),
   "raise RuntimeError('on fire')": (1, "Traceback"),
   "raise ModuleNotFoundError(name='rapidfuzz')": (
     2,

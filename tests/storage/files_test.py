@@ -268,8 +268,15 @@ def test_rows_wait_in_memory_while_the_disk_is_full(tmp_path, monkeypatch):
     rows.append(expected[100])
   assert storage.read_lines(path) == expected
   full[0] = True
-  with pytest.raises(OSError, match="No space"), storage.JsonLines(path) as rows:
+  with (
+    pytest.raises(OSError, match="No space") as error,
+    storage.JsonLines(path) as rows,
+  ):
     rows.append({})
+  assert error.value.filename == str(path)
+  with pytest.raises(OSError, match="No space") as error, storage.writing(path):
+    _fail()
+  assert error.value.filename == str(path)
 
 
 ROWS = [{"key": "a", "text": "é\n"}, {"key": "b"}, {"key": "c", "n": 1.5}]

@@ -70,6 +70,9 @@ def test_named_hooks_are_found_and_run_when_due(tiny, tmp_path, monkeypatch):
     "def fails(setup, store):\n  def run(step, state):\n    yield 'a', 1 + ''\n"
     "  return run\n"
     "def short(setup):\n  pass\n"
+    "def taken(setup, store):\n  return lambda step, state: [('loss', 3.0)]\n"
+    "def text(setup, store):\n  def run(step, state):\n    yield 'a', 'high'\n"
+    "  return run\n"
   )
   monkeypatch.syspath_prepend(tmp_path)
   setup = tiny(runtime={"hooks": {"my_hooks:count": 3}})
@@ -82,6 +85,8 @@ def test_named_hooks_are_found_and_run_when_due(tiny, tmp_path, monkeypatch):
   for name, error, said in (
     ("number", InputError, r"my_hooks:number returned int at step 3.*\(name, value\)"),
     ("fails", TypeError, "unsupported operand"),
+    ("taken", InputError, r"my_hooks:taken yielded 'loss' = 3\.0"),
+    ("text", InputError, r"my_hooks:text yielded 'a' = 'high'.*a number"),
   ):
     setup = tiny(runtime={"hooks": {f"my_hooks:{name}": 3}})
     (hook,) = hooks.named(hooks.find(setup.config.runtime), setup, 100)
