@@ -28,6 +28,28 @@ def judge(sandbox, body, inputs, *, before="", **fields):
     ("x + 1e-9", "[[1]]", {"atol": 1e-4, "early": True}, True),
     ("x + 1e-8 if x == 2.5 else x", "[[1], [2.5]]", {}, True),
     ("float('nan')", "[[float('nan')]]", {}, False),
+    # An infinity is near no other number, within any tolerance (as of Mbpp/137).
+    *(
+      (code, "[[inf], [-inf]]", {"atol": atol, "early": early}, code == "x")
+      for code in ("x", "-x", "5.0", "float('nan')", "1e308")
+      for atol in (0.0, 1e-4)
+      for early in (False, True)
+    ),
+    ("[x[0], 5.0]", "[[[1.0, inf]]]", {}, False),
+    ("(x[0], -x[1])", "[[(1.0, inf)]]", {}, False),
+    ("[x[0] + 1e-9, x[1]]", "[[[1.0, inf]]]", {}, True),
+    ("[[0.0]]", "[[[[inf]]]]", {"atol": 1e-4}, False),
+    ("float('inf')", "[[1.0]]", {"atol": 1e-4}, False),
+    ("complex(5, 5)", "[[complex(inf, 5)]]", {"atol": 1e-4}, False),
+    ("complex(x)", "[[complex(inf, 5)]]", {"atol": 1e-4}, True),
+    ("float('nan')", "[[inf], [1.0], [-inf]]", {"atol": 1e-4}, False),
+    ("[float('nan')]", "[[[nan]]]", {"atol": 1e-4}, False),
+    *(
+      (code, "[[[-4.0, 2.0]]]", {"oracle": "root", "atol": 1e-4}, False)
+      for code in ("float('inf')", "-float('inf')", "float('nan')")
+    ),
+    ("float('nan')", "[[3]]", {"oracle": "zero", "atol": 1e-4}, False),
+    ("[float('nan')]", "[[[nan]]]", {"oracle": "set"}, False),
     ("x[::-1]", "[[[1, 2]]]", {"oracle": "set"}, True),
     ("x + [3]", "[[[1, 2]]]", {"oracle": "set"}, False),
     ("'yes'", "[[3]]", {"oracle": "not_none"}, True),
@@ -43,6 +65,17 @@ def judge(sandbox, body, inputs, *, before="", **fields):
 def test_what_is_equal(sandbox, code, inputs, fields, passes):
   verdict = judge(sandbox, code, inputs, **fields)
   assert verdict.passed == passes, verdict
+
+
+@pytest.mark.parametrize("got", ["float('inf')", "-float('inf')", "float('nan')"])
+@pytest.mark.parametrize("oracle", ["pyramid", "digits"])
+def test_no_oracle_takes_what_is_not_finite(sandbox, oracle, got):
+  fields = {"reference": "def f(a, b): return 7", "oracle": oracle, "atol": 1e-4}
+  fields["inputs"] = "[[3, 4]]"
+  options = "".join(f", {name}={value!r}" for name, value in fields.items())
+  test = f"__differential__(f, 'f'{options})"
+  verdict = conftest.judge(sandbox, f"def f(a, b): return {got}", test)
+  assert verdict.outcome == "wrong", verdict
 
 
 def test_the_detail_names_the_input(sandbox):

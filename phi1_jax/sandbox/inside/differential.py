@@ -1,9 +1,9 @@
 """Compares a function with a reference on many inputs, by EvalPlus' rules.
 
 A test calls `__differential__(f, "f", reference=...)`, see `check`.
-Results are equal, or numbers within `atol` and a relative 1e-7. Once an expected result
-is made of floats, `atol` is at least 1e-6 for the other inputs too. An oracle replaces
-equality where several results are right.
+Results are equal, or finite numbers within `atol` and a relative 1e-7; NaN equals
+nothing. Once an expected result is made of floats, `atol` is at least 1e-6 for the
+other inputs too. An oracle replaces equality where several results are right.
 """
 
 from __future__ import annotations
@@ -124,7 +124,9 @@ def _close(got, expected, atol: float) -> bool:
   if not (isinstance(got, numbers) and isinstance(expected, numbers)):
     return False
   try:
-    return got == expected or abs(got - expected) <= atol + _RELATIVE * abs(expected)
+    if got == expected or not abs(expected) < math.inf:  # nothing is near an infinity
+      return got == expected
+    return abs(got - expected) <= atol + _RELATIVE * abs(expected)
   except OverflowError:
     return False
 
