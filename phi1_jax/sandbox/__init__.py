@@ -43,8 +43,10 @@ and where that cannot be had, or a test asks for the identity of equal texts or 
 the verdict is not a pass and says so. Not noticed: a set that lost elements on one side
 and gets new ones on the other may put those elsewhere; `ChainMap`, `UserDict` and
 mapping proxies lose their type; `pop()` of a set after earlier pops begins at the first
-element again; views of dictionaries are copies, and so are
-numpy arrays: what the code does to an argument in place is not seen by the tests. A
-random test also found, not yet understood, a list of one instance of a subclass of
-`str` that the tests keep, shorten and read again.
+element again; views of dictionaries are copies; an array of numpy that the code returns
+shares its memory with no argument and with nothing that the code keeps. Where the code
+changes an array of the tests that shares its memory with another one, or changes its
+shape or type, the verdict is not a pass and says so. A random test also found, not yet
+understood, a list of one instance of a subclass of `str` that the tests keep, shorten
+and read again.
 """

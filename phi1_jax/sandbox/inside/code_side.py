@@ -213,7 +213,9 @@ def held(objects) -> list:
 
   More refer to those than `objects` and each other; or they are inside of such.
   """
-  mutable = {i for i, x in enumerate(objects) if isinstance(x, wire.MUTABLE)}
+  mutable = {
+    i for i, x in enumerate(objects) if isinstance(x, wire.MUTABLE) or wire.is_array(x)
+  }
   if not mutable:
     return []
   counts = collections.Counter(map(id, gc.get_referents(*objects)))

@@ -9,6 +9,8 @@ restricted unpickler sets attributes of the classes it may name.
 A message begins with the numbers of objects that both sides know: those of the request,
 and those that the code still holds. The list that went out as node 3 and came back
 changed is refilled in place, and `f(x) is x` stays true; what did not change is null.
+So is an array of numpy. Copies share no memory, so a change of an array that shares its
+own with another known one cannot be repeated, nor can one of its shape or type.
 
 Only exact types travel as data. An instance of a subclass is sent as "derived": its
 contents as the built-in base has them, and the handle of its owner for the rest.
@@ -114,11 +116,19 @@ def contents(value):
   """Return the contents of a mutable value, to notice changes; None of any other."""
   if type(value) is list:
     return value[:]
+  if is_array(value):
+    return _dtype(value), value.shape, value.tobytes()
   if isinstance(value, dict):
     return _items(value)
   if isinstance(value, MUTABLE):
     return [*_base(value).__iter__(value)]
   return None
+
+
+def is_array(value) -> bool:
+  """Return whether a value is numpy's array of numbers, not of a subclass."""
+  kind = getattr(sys.modules.get("numpy"), "ndarray", None)
+  return type(value) is kind and bool(_ARRAY.fullmatch(_dtype(value)))
 
 
 def _items(mapping) -> list:
@@ -132,6 +142,8 @@ def _base(value) -> Any:
 
 
 def _changed(before, now) -> bool:
+  if type(before) is tuple:  # of an array
+    return before != now
   return len(before) != len(now) or not all(map(operator.is_, before, now))
 
 
@@ -172,9 +184,12 @@ class Encoder:
     """
     for index, held in enumerate(before):
       value = self.objects[index]
-      if held is not None and _changed(held, contents(value)):
-        base = _base(value)  # of what stays on the other side, only the contents
-        self.nodes[index] = [base.__name__, self._many(_PARTS[base](value))]
+      if held is None or not _changed(held, contents(value)):
+        continue
+      base = _base(value)  # of what stays on the other side, only the contents
+      self.nodes[index] = (
+        [base.__name__, self._many(_PARTS[base](value))] if base else self._node(value)
+      )
 
   def _many(self, values) -> list:
     values = list(values)
@@ -188,10 +203,10 @@ class Encoder:
 
   def _node(self, value) -> list:
     kind = type(value)
-    if kind.__module__ == "numpy" and _ARRAY.fullmatch(_dtype(value)):
-      scalar = kind.__name__ != "ndarray"
+    scalar = kind.__module__ == "numpy" and bool(_ARRAY.fullmatch(_dtype(value)))
+    if is_array(value) or (scalar and not value.shape):  # no subclass of arrays
       data = value.tobytes().hex()
-      return ["array", [_dtype(value), data, scalar, *value.shape]]
+      return ["array", [_dtype(value), data, not is_array(value), *value.shape]]
     if kind in _WRAPPERS:
       kind, value = _WRAPPERS[kind], _WRAPPERS[kind](value)
     # A time with a zone, or one that occurs twice, is none of these.
@@ -285,6 +300,16 @@ def _array(dtype: str, data: str, scalar: bool, *shape: int):
   return made[()] if scalar else made
 
 
+def _fill_array(target, made, known) -> None:
+  """Give an array the numbers of another, if that changes no other known one."""
+  shares = sys.modules["numpy"].shares_memory
+  if any(x is not target and is_array(x) and shares(x, target) for x in known):
+    raise Opaque("a change of an array that shares its memory with another")
+  if made.shape != target.shape or made.dtype != target.dtype:
+    raise Opaque("an array whose shape or type was changed in place")
+  target[...] = made
+
+
 # Tag -> the value that its parts make, of those that are made at once.
 _MAKE: dict[str, Any] = {
   "int": lambda text: int(text, 16),
@@ -330,9 +355,12 @@ class Decoder:
         tag, payload = nodes[index]
         if tag == "derived":
           _, tag, payload, _ = payload
-        if _MUTABLE.get(tag) is not _base(value):
+        if (tag == "array") != is_array(value) or _MUTABLE.get(tag) is not _base(value):
           raise Opaque(f"argument {index} came back as {tag!r}")
-        self._fill(value, payload)
+        if tag == "array":
+          _fill_array(value, _array(*payload), known)
+        else:
+          self._fill(value, payload)
 
   def value(self, encoded):
     """Return the value of an atom or a reference."""
