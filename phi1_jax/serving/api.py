@@ -1,8 +1,9 @@
 """OpenAI's completions API over HTTP: /v1/completions, /v1/models, /health.
 
 Not supported, and refused: best_of above n, suffixes, penalties, biases, and fields
-that the API does not have. `logprobs` gives those of the chosen tokens; beside them the
-most probable token, for the prompt (`echo`) and where sampling is greedy.
+that the API does not have. `logprobs` is 0 or 1, which both give those of the chosen
+tokens; 1 beside them the most probable token, for the prompt (`echo`) and where
+sampling is greedy. More alternatives are refused.
 """
 
 import asyncio
@@ -201,6 +202,12 @@ class _Handler:
     stops = (stops,) * bool(stops) if isinstance(stops, str) else stops
     if not all(stops):
       raise BadRequestError("got an empty string in stop, expected some text", "stop")
+    if (given["logprobs"] or 0) > 1:
+      raise BadRequestError(
+        f"got logprobs {given['logprobs']}, expected 0 or 1: alternatives to the most "
+        "probable token are not kept",
+        "logprobs",
+      )
     seed = given["seed"]
     return _Asked(
       prompts=prompts,
@@ -235,7 +242,11 @@ class _Handler:
         ids.append(prompt)
         texts.append(tokenizer.decode(prompt))
       else:
-        raise BadRequestError("expected text, token ids, or a list of these", "prompt")
+        raise BadRequestError(
+          "expected text, token ids, which are integers from 0 to "
+          f"{tokenizer.vocabulary_size - 1}, or a list of these",
+          "prompt",
+        )
       ids[-1] = ids[-1] or [tokenizer.eos_id]
       if len(ids[-1]) > limit - 1:
         raise BadRequestError(

@@ -204,6 +204,7 @@ WRONG = {
   "stop": [[3], 5, {"a": 1}],
   "stream": ["false"],
   "echo": [1],
+  "logprobs": [2, 5, 20, -1],
   "stream_options": ["x"],
   "best_of": [5],
   "presence_penalty": [1],
@@ -227,6 +228,20 @@ def test_refuses_by_name(server, field, options):
   code, answer = _post(server, json.dumps(body))
   assert code == (404 if field == "model" else 400)
   assert answer["error"]["param"] == field
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"logprobs": 2}, "got logprobs 2, expected 0 or 1"),
+    ({"prompt": [1, 99999]}, "integers from 0 to {last}, or a list"),
+    ({"prompt": [[-1]]}, "integers from 0 to {last}, or a list"),
+  ],
+)
+def test_a_refusal_says_what_is_expected(server, loaded, options, message):
+  _, answer = _post(server, json.dumps({"prompt": "a", **options}))
+  last = loaded.tokenizer.vocabulary_size - 1
+  assert message.format(last=last) in answer["error"]["message"]
 
 
 @pytest.mark.parametrize(
