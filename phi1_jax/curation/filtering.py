@@ -17,7 +17,7 @@ from phi1_jax.curation.document import Decision, Drop, Keep, Tally
 from phi1_jax.curation.engine import Job, Task
 from phi1_jax.storage import AnyPath
 
-STAGE, VERSION = "filter", 4
+STAGE, VERSION = "filter", 5
 _BATCH = 256
 
 
@@ -68,7 +68,10 @@ def _checked(config: FilterConfig, task: Task) -> Iterator[Decision]:
     elif reason := form.problem(document.text):
       yield Drop(document, reason)
     else:
-      text, counts = form.mask(document.text) if config.mask else ("", {})
+      text, counts = form.mask(document.text) if config.mask else (document.text, {})
+      if text is None:
+        yield Drop(document, "a secret that cannot be masked", counts)
+        continue
       if counts:
         document = dataclasses.replace(document, text=text).noted("mask", counts)
       yield Keep(document)

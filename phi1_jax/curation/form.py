@@ -38,12 +38,11 @@ _PYTHON_2_MEMBERS = {
   "string": {"join", "letters", "lowercase", "maketrans", "uppercase"},
   "urllib": {"quote", "unquote", "urlencode", "urlopen", "urlretrieve"},
 }
-# Nodes of tree-sitter-python's grammar, which reads Python 2 as well.
-_PYTHON_2_NODES = {"print_statement", "exec_statement"}
 _PYTHON_2_TEXT = re.compile(
   r"^[ \t]*(?:print[ \t]+[\"'\w]|exec[ \t]+[\"'\w]|raise[ \t]+[\w.]+[ \t]*,"
-  r"|except[ \t]+[\w.]+[ \t]*,[ \t]*[a-z_]\w*[ \t]*:)"
-  r"|\b0[0-7]+\b|<>|\bxrange\(|\.has_key\(|`\w+`",
+  r"|except[ \t]+(?:[\w.]+|\([^()\n]+\))[ \t]*,[ \t]*[a-z_]\w*[ \t]*:)"
+  r"|\b0[0-7]+\b|\b(?:\d+|0[xX][\da-fA-F]+)[lL]\b|\bur[\"']|<>|\bxrange\("
+  r"|\.has_key\(|`\w+`",
   re.MULTILINE,
 )
 _GUARDS = {"ImportError", "ModuleNotFoundError", "NameError", "Exception"}
@@ -56,27 +55,53 @@ EMAIL, KEY = "email@example.com", "MASKED_KEY"
 # detect-secrets gives the patterns of keys: those with a fixed form, not its guesses by
 # entropy or by the name of a variable, which take hashes and test data for secrets.
 _DETECTORS = """
-aws.AWSKeyDetector azure_storage_key.AzureStorageKeyDetector jwt.JwtTokenDetector
+aws.AWSKeyDetector azure_storage_key.AzureStorageKeyDetector
 discord.DiscordBotTokenDetector github_token.GitHubTokenDetector npm.NpmDetector
 gitlab_token.GitLabTokenDetector mailchimp.MailchimpDetector openai.OpenAIDetector
 pypi_token.PypiTokenDetector sendgrid.SendGridDetector slack.SlackDetector
 square_oauth.SquareOAuthDetector stripe.StripeDetector twilio.TwilioKeyDetector
 telegram_token.TelegramBotTokenDetector
 """
-# What every key has: 20 characters in a row, one of them a digit.
+# It lacks these, leaves a part of them, or takes more than them, such as the fields of
+# an f-string for a password.
+_OTHER_KEYS = {
+  "Google API Key": r"\bAIza[\w-]{35}",
+  "GitHub Token": r"\bgithub_pat_\w{22,}",
+  "API Key": r"\bsk-(?:ant|proj|svcacct|admin|or)-[\w-]{20,}",
+  "Hugging Face Token": r"\bhf_[A-Za-z0-9]{34,}\b",
+  "NPM tokens": r"\bnpm_[A-Za-z0-9]{36}\b",
+  "JSON Web Token": r"\beyJ[\w=-]{8,}\.[\w=-]{8,}(?:\.[\w+/=-]*)*",
+  "Basic Auth Credentials": (
+    r"(?<=://)(?:%[\da-fA-F]{2}|[\w.~!*+=&;-])*:"
+    r"(?:%[\da-fA-F]{2}|[\w.~!*+=&;-])(?:%[\da-fA-F]{2}|[\w.~!*+=&;$-])*(?=@)"
+  ),
+}
+# What a key has: 20 characters in a row, one of them a digit; or how it begins.
 _LONG, _DIGIT = re.compile(r"[\w./+=-]{20,}"), re.compile(r"\d")
+_OTHERWISE = re.compile(r"\bhf_|://[^\s/@]*:[^\s/@]+@")
+# A private key may be cut into lines and into strings. Without an END line only long
+# runs of base64 belong to it, since code may follow.
+_GAP = (
+  r"""(?:\\+[nrt]?|[\s#>]|(?:Proc-Type|DEK-Info|Version|Comment|Hash):[^\n\\"']*"""
+  r"""|["'][\s,+\\()#]*[bBfFrRuU]{0,2}["'])*+"""
+)
+_RUN, _LONG_RUN = "[A-Za-z0-9+/=]{4,}+", r"(?![a-z]+\b)[A-Za-z0-9+/=]{16,}+"
+_BEGIN = r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
 _PRIVATE = re.compile(
-  r"(-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----)"
-  r"(?:(?!-----END).)*?(?=-----END [A-Z0-9 ]*PRIVATE KEY|\Z)",
-  re.DOTALL,
+  rf"({_BEGIN}{_GAP})(?:{_RUN}(?:{_GAP}{_RUN})*+(?={_GAP}-----END)"
+  rf"|{_LONG_RUN}(?:{_GAP}{_LONG_RUN})*+)"
 )
-# The domain ends in one of the frequent ones: `a @ b.T` is a product of matrices.
+_UNMASKED = re.compile(rf"{_BEGIN}(?:(?!-----)[\s\S]){{,4000}}?[A-Za-z0-9+/=]{{50}}")
 _ADDRESS = re.compile(
-  r"\b[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,4}"
-  r"(?:com|org|net|edu|gov|info|io|dev|me|de|uk|fr|nl|ru|cn|jp|in|it|es|se|ch|at|ca|au"
-  r"|br|us|eu|be|pl|cz|dk|fi|no|il|kr|tw|nz|pt|gr|hu|ua|tr)\b"
+  r"(?:\b(?<!\\)|(?<=\\[nrt]))(?!MASKED_KEY@)[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}"
+  r"@(?:[A-Za-z0-9-]{1,63}\.){1,4}[A-Za-z]{2,24}\b"
 )
-_EXAMPLES = re.compile(r"@(?:[\w.-]+\.)?example\.(?:com|org|net|edu)$|\.example$")
+# Domains that nobody owns, and names of files.
+_NO_ADDRESS = re.compile(
+  r"[@.](?:example\.(?:com|org|net|edu)|example|invalid|localhost|test|local|internal"
+  r"|css|gif|html|jpe?g|js|json|png|service|socket|svg|txt|webp|whl|zip)$",
+  re.IGNORECASE,
+)
 
 
 def grammar() -> str:
@@ -103,9 +128,10 @@ def problem(text: str) -> str | None:
   if (tree := source.parse(text.removeprefix("\ufeff"))) is None:
     if _PYTHON_2_TEXT.search(text):
       return "Python 2 syntax"
-    root = _parser().parse(text.encode("utf-8", "surrogatepass")).root_node
-    python_2 = _PYTHON_2_NODES & {node.type for node in root.children}
-    return "not Python" if root.has_error or python_2 else None
+    if _has_mixed_tabs(text):
+      return "tabs and spaces mixed"
+    root = _tree(text)
+    return None if not root.has_error and _is_newer(root) else "not Python"
   if all(isinstance(n, (ast.Expr, ast.Import, ast.ImportFrom)) for n in tree.body):
     return "no definitions and no statements"
   return _python_2(tree) if _MAYBE_PYTHON_2.search(text) else None
@@ -117,6 +143,50 @@ def _parser() -> Any:
   import tree_sitter_python
 
   return tree_sitter.Parser(tree_sitter.Language(tree_sitter_python.language()))
+
+
+def _tree(text: str) -> Any:
+  """Return the root of a text's tree in tree-sitter's grammar."""
+  return _parser().parse(text.encode("utf-8", "surrogatepass")).root_node
+
+
+def _has_mixed_tabs(text: str) -> bool:
+  try:
+    ast.parse(text)
+  except TabError:
+    return True
+  except (SyntaxError, ValueError, RecursionError, MemoryError):
+    pass
+  return False
+
+
+def _is_newer(root: Any) -> bool:
+  """Return whether a tree has syntax that is newer than Python 3.11.
+
+  tree-sitter-python accepts much that no Python does, and some Python 2.
+  """
+  left = [root]
+  while left:
+    node = left.pop()
+    left += node.children
+    if node.type == "type_alias_statement" or node.child_by_field_name(
+      "type_parameters"
+    ):
+      return True
+    if node.type == "except_clause" and len(node.children_by_field_name("value")) > 1:
+      return True
+    if node.type == "string" and _is_newer_string(node):
+      return True
+  return False
+
+
+def _is_newer_string(node: Any) -> bool:
+  """Return whether a string is a template, or an f-string with any text in a field."""
+  start = node.children[0].text
+  quotes = start.lstrip(b"bBfFrRtTuU")
+  fields = [each.text for each in node.children if each.type == "interpolation"]
+  new = [f for f in fields if quotes in f or b"\\" in f or b"\n" in f]
+  return b"t" in start.lower() or bool(new)
 
 
 def _python_2(tree: ast.Module) -> str | None:
@@ -174,10 +244,10 @@ def _catches(node: ast.Try) -> bool:
   return False
 
 
-def mask(text: str) -> tuple[str, dict[str, int]]:
+def mask(text: str) -> tuple[str | None, dict[str, int]]:
   """Return a text with secrets and addresses replaced, and how many of each kind.
 
-  A text that parses still parses: a replacement that would break it is not made.
+  The text is None if a secret cannot be replaced, or if the code would break.
   """
   counts: collections.Counter[str] = collections.Counter()
   masked = text
@@ -188,18 +258,40 @@ def mask(text: str) -> tuple[str, dict[str, int]]:
     if before != masked:
       counts[kind] += sum(new(found) != found[0] for found in pattern.finditer(before))
 
-  if "@" in text:
-    replace(
-      "e-mail address", _ADDRESS, lambda x: x[0] if _EXAMPLES.search(x[0]) else EMAIL
-    )
   if "PRIVATE KEY" in text:
-    replace("private key", _PRIVATE, lambda found: f"{found[1]}\n{KEY}\n")
-  if any(map(_DIGIT.search, _LONG.findall(masked))):
+    replace("private key", _PRIVATE, lambda found: found[1] + KEY)
+  if any(map(_DIGIT.search, _LONG.findall(text))) or _OTHERWISE.search(text):
     for kind, pattern in _key_patterns():
       replace(kind, pattern, _key)
-  if masked != text and source.parse(text) and not source.parse(masked):
-    return text, {}
+  if any(not _NO_ADDRESS.search(found) for found in _ADDRESS.findall(masked)):
+    products = _products(masked)
+
+    def address(found: re.Match[str]) -> str:
+      real = found.start() not in products and not _NO_ADDRESS.search(found[0])
+      return EMAIL if real else found[0]
+
+    replace("e-mail address", _ADDRESS, address)
+  if _UNMASKED.search(masked) or (masked != text and _breaks(text, masked)):
+    return None, dict(counts)
   return masked, dict(counts)
+
+
+def _products(text: str) -> set[int]:
+  """Return where in a text matches of `_ADDRESS` are products of matrices."""
+  root, found = _tree(text), set[int]()
+  for match in _ADDRESS.finditer(text):
+    sign = text.index("@", match.start())
+    place = len(text[:sign].encode("utf-8", "surrogatepass"))
+    if root.descendant_for_byte_range(place, place + 1).type == "@":
+      found.add(match.start())
+  return found
+
+
+def _breaks(text: str, masked: str) -> bool:
+  """Return whether a text is Python, and no longer once it is masked."""
+  if source.parse(text) is not None:
+    return source.parse(masked) is None
+  return _tree(masked).has_error and not _tree(text).has_error
 
 
 def _key(found: re.Match[str]) -> str:
@@ -210,7 +302,7 @@ def _key(found: re.Match[str]) -> str:
 
 @functools.cache
 def _key_patterns() -> list[tuple[str, re.Pattern[str]]]:
-  found = []
+  found = [(kind, re.compile(pattern)) for kind, pattern in _OTHER_KEYS.items()]
   for name in _DETECTORS.split():
     module, _, plugin = name.partition(".")
     made = getattr(importlib.import_module(f"detect_secrets.plugins.{module}"), plugin)

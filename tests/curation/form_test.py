@@ -18,6 +18,16 @@ BODY = samples.algorithm(1)
     ("type Pair = tuple[int, int]\n", None),
     ("try:\n  f()\nexcept OSError, e:\n  pass\n", "Python 2 syntax"),
     ("x = 0777\n", "Python 2 syntax"),
+    ("x = 10L\n", "Python 2 syntax"),
+    ("x = 0xFFl\n", "Python 2 syntax"),
+    ("try:\n  f()\nexcept (OSError, ValueError), e:\n  pass\n", "Python 2 syntax"),
+    ("y = ur'text'\n", "Python 2 syntax"),
+    ("f = lambda (a, b): a\n", "not Python"),
+    ("x = 1\n  y = 2\n", "not Python"),
+    ("if True:\n        x = 1\n\ty = 2\n", "tabs and spaces mixed"),
+    ("x = f'{names['first']}'\n", None),
+    ("x = t'{name}'\n", None),
+    ("class First[T]:\n  pass\n", None),
     ("for n in xrange(9):\n  print(n)\n", "Python 2 names"),
     ("from six.moves import xrange\nx = xrange(9)\n", None),
     ("from compat import *\nx = xrange(9)\n", None),
@@ -54,7 +64,14 @@ def test_sizes(text, reason):
   [
     ("AKIA" + "Z2" * 8, "AWS Access Key"),
     ("ghp_" + "aB3" * 12, "GitHub Token"),
+    ("github_pat_" + "aB3" * 7 + "a_" + "bC4" * 19, "GitHub Token"),
     ("sk_live_" + "a1" * 12, "Stripe Access Key"),
+    ("AIza" + "Sy-_1" * 7, "Google API Key"),
+    ("sk-ant-api03-" + "aB3_-" * 19, "API Key"),
+    ("sk-proj-" + "aB3_-" * 14 + "T3BlbkFJ" + "aB3_-" * 14, "API Key"),
+    ("hf_" + "aBcDe" * 7, "Hugging Face Token"),
+    ("npm_" + "aB3" * 12, "NPM tokens"),
+    ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.sig_" + "n4-" * 9, "JSON Web Token"),
   ],
 )
 def test_keys_are_masked_and_counted(secret, kind):
@@ -62,19 +79,95 @@ def test_keys_are_masked_and_counted(secret, kind):
   assert masked == (f"key = '{form.KEY}'\n{BODY}", {kind: 1})
 
 
-def test_addresses_and_private_keys_are_masked():
-  key = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIB\nAAKC\n-----END RSA PRIVATE KEY-----"
-  by = "# By Jane <jane.doe@mail.example-corp.com>, see a@example.com"
-  text, counts = form.mask(f'{by}\nK = """{key}"""\n')
-  assert counts == {"e-mail address": 1, "private key": 1}
-  assert "jane" not in text
-  assert "MIIE" not in text
-  assert "a@example.com" in text
+def test_passwords_in_addresses_are_masked():
+  text = "url = 'https://jane:p%40ss!w0rd@host.org/a'\nother = 'redis://:abc@host:1'\n"
+  masked, counts = form.mask(text)
+  wanted = (
+    f"url = 'https://{form.KEY}@host.org/a'\nother = 'redis://{form.KEY}@host:1'\n"
+  )
+  assert (masked, counts) == (wanted, {"Basic Auth Credentials": 2})
+
+
+@pytest.mark.parametrize(
+  "address",
+  ["jane.doe@mail.example-corp.com", "JANE@CORP.COM", "jane@lab.university", "j@x.ee"],
+)
+def test_addresses_are_masked(address):
+  for text in (f"# By <{address}>, see a@Example.com\n", f'x = "By:\\n{address}"\n'):
+    masked = text.replace(address, form.EMAIL)
+    assert form.mask(text) == (masked, {"e-mail address": 1})
+
+
+_LINES = ["MIIEpAIBAAKCAQEAx" + "aB3/" * 11] * 3 + ["aB3+/aB3=="]
+_BEGIN, _END = (f"-----{word} RSA PRIVATE KEY-----" for word in ("BEGIN", "END"))
+_WHOLE = [_BEGIN, *_LINES, _END]
+
+
+@pytest.mark.parametrize(
+  ("text", "wanted"),
+  [
+    (
+      'K = """{}"""\n'.format("\n".join(_WHOLE)),
+      f'K = """{_BEGIN}\n{form.KEY}\n{_END}"""\n',
+    ),
+    (
+      'K = "{}"\n'.format(r"\n".join(_WHOLE)),
+      rf'K = "{_BEGIN}\n{form.KEY}\n{_END}"' + "\n",
+    ),
+    (
+      "K = (\n  {}\n)\n".format("\n  ".join(rf'b"{line}\n"' for line in _WHOLE)),
+      f'K = (\n  b"{_BEGIN}\\n"\n  b"{form.KEY}\\n"\n  b"{_END}\\n"\n)\n',
+    ),
+    (
+      "{}\nx = 1\n".format("\n".join(f"# {line}" for line in _WHOLE)),
+      f"# {_BEGIN}\n# {form.KEY}\n# {_END}\nx = 1\n",
+    ),
+    # Without an END line the code stays.
+    (
+      'K = "{}"\nAnotherNameThatIsLong1 = 1\n'.format(r"\n".join(_WHOLE[:3])),
+      rf'K = "{_BEGIN}\n{form.KEY}"' + "\nAnotherNameThatIsLong1 = 1\n",
+    ),
+    (
+      'K = "{}"\ntype A = int\n'.format(r"\n".join(_WHOLE[:3])),
+      rf'K = "{_BEGIN}\n{form.KEY}"' + "\ntype A = int\n",
+    ),
+  ],
+)
+def test_private_keys_are_masked_and_the_code_around_them_stays(text, wanted):
+  secret = "x = 'AKIA" + "Z2" * 8 + "'\n"
+  masked, counts = form.mask(text + secret)
+  assert masked == f"{wanted}x = '{form.KEY}'\n"
+  assert counts == {"private key": 1, "AWS Access Key": 1}
+  assert form.problem(masked + BODY) is None
 
 
 @pytest.mark.parametrize(
   "text",
-  ["y = W@x.T\n", "@app.route\ndef f(): pass\n", f"sha = '{'0a' * 20}'\n", BODY],
+  [
+    # Between the lines of the key stands code.
+    f"K = '{_BEGIN}'\nbody = '{_LINES[0]}'\nL = '{_END}'\n",
+    # The pattern takes the end of the string for a part of the key.
+    "line = '//registry.org/:_authToken=npm_" + "aB3" * 9 + "'\n",
+  ],
+)
+def test_a_secret_that_cannot_be_masked_is_not_kept(text):
+  assert form.mask(text)[0] is None
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "y = W@x.T\nz = left@right.transpose\ntype A = int\n",
+    "@app.route\ndef f(): pass\n",
+    "s = 'x = 1\\n@app.route\\n'\n",
+    f"sha = '{'0a' * 20}'\n",
+    "url = f'https://{user}:{password}@host'\nother = 'https://%s:%s@host' % x\n",
+    "see('logo@2x.png', 'getty@tty1.service', 'someone@test.example')\n",
+    f"if text.startswith('{_BEGIN}'):\n  return text.endswith('{_END}')\n",
+    f"HEADER = '{_BEGIN}'\nFOOTER='{_END}'\n",
+    f"HEADER = '{_BEGIN}'\nCertificateAuthorityName1 = 2\n",
+    BODY,
+  ],
 )
 def test_code_without_secrets_stays_as_it_is(text):
   assert form.mask(text) == (text, {})
