@@ -9,6 +9,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from phi1_jax import InputError
+from phi1_jax.telemetry import writers
 from phi1_jax.telemetry.writers import Recorder, read_metrics, write_summary
 
 
@@ -105,6 +106,28 @@ def records(path):
     length = int.from_bytes(content[position + 4 : position + 6], "little")
     yield content[position + 7 : position + 7 + length]
     position += length + 7
+
+
+def test_weights_and_biases_without_login_are_refused_before_the_run(monkeypatch):
+  import wandb
+
+  answers = [False, wandb.Error("no such user"), True]
+
+  def login(**_):
+    answer = answers.pop(0)
+    if isinstance(answer, Exception):
+      raise answer
+    return answer
+
+  monkeypatch.setattr(wandb, "login", login)
+  monkeypatch.delenv("WANDB_MODE", raising=False)
+  for reason in ("no API key", "no such user"):
+    with pytest.raises(InputError, match=f"{reason}.*WANDB_MODE=offline"):
+      writers.check_wandb("mine")
+  writers.check_wandb("mine")
+  monkeypatch.setenv("WANDB_MODE", "offline")
+  writers.check_wandb("mine")  # asks nobody
+  assert not answers
 
 
 def test_weights_and_biases_offline(tmp_path):
