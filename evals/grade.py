@@ -61,7 +61,7 @@ from phi1_jax.llm.config import LlmConfig
 from phi1_jax.llm.conversation import Answered, Malformed
 from phi1_jax.llm.request import Request, clean
 from phi1_jax.problems import written
-from phi1_jax.problems.problem import Problem, parse
+from phi1_jax.problems.problem import Problem, definitions, parse
 from phi1_jax.settings import Count, NotNegative, PositiveInt, Settings
 from phi1_jax.storage import AnyPath
 from phi1_jax.text import settings_file
@@ -157,22 +157,29 @@ def plant(
   ordered = sorted(problems, key=lambda problem: settings_file.digest(problem.id))
   for problem in ordered[:number]:
     yield "reference", problem, problem.solution
-    yield "empty", problem, problem.empty_solution()
-    yield "constant", problem, _constant_solution(problem)
+    made = {"empty": problem.empty_solution(), "constant": _constant_solution(problem)}
+    yield from ((kind, problem, code) for kind, code in made.items() if code)
     for _, code in wrong.get(problem.id, ()):
       yield "misreading", problem, code
 
 
-def _constant_solution(problem: Problem) -> str:
-  """Return the reference with an entry point that gives one answer to everything."""
+def _constant_solution(problem: Problem) -> str | None:
+  """Return the reference with an entry point that gives one answer to everything.
+
+  None if that is no function.
+  """
   tree = parse(problem.solution)
   place = int(settings_file.digest(problem.id), 16) % len(_CONSTANTS)
-  for node in tree.body:
-    if isinstance(node, ast.FunctionDef) and node.name == problem.entry_point:
-      # With the docstring, as completions have it: its absence would give it away.
-      kept = node.body[:1] if ast.get_docstring(node) is not None else []
-      node.body = [*kept, ast.Return(ast.Constant(_CONSTANTS[place]))]
-  return ast.unparse(tree) + "\n"
+  functions = [
+    node
+    for node in definitions(tree, problem.entry_point)
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+  ]
+  for node in functions:
+    # With the docstring, as completions have it: its absence would give it away.
+    kept = node.body[:1] if ast.get_docstring(node) is not None else []
+    node.body = [*kept, ast.Return(ast.Constant(_CONSTANTS[place]))]
+  return ast.unparse(tree) + "\n" if functions else None
 
 
 def question(problem: Problem) -> str:

@@ -6,7 +6,9 @@ machine that is too slow, a Python that is too old and a sandbox that leaks.
 """
 
 import dataclasses
+import importlib.metadata
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -67,8 +69,9 @@ def failures(
     add("reference", problem, problem.solution, False, True)
     if problem.plus:
       add("reference", problem, problem.solution, True, True)
-    if not problem.accepts_any:
-      add("empty body", problem, problem.empty_solution(), False, False)
+    empty = None if problem.accepts_any else problem.empty_solution()
+    if empty is not None:
+      add("empty body", problem, empty, False, False)
   for name, code in hacks.items():
     add(f"hack {name}", _TASK, code, False, False)
   found = []
@@ -76,11 +79,22 @@ def failures(
     for verdict in judge.run(programs):
       of, passes, name = cases.pop(verdict.key)
       if verdict.passed != passes:
-        got = f"failed: {verdict.outcome} {verdict.detail}" if passes else "passed"
+        got = "passed"
+        if passes:
+          got = f"failed: {verdict.outcome} {verdict.detail}{_advice(verdict.detail)}"
         found.append((of, passes, f"{name} {got}".strip()))
       bar.update(1)
   found += [(of, right, f"{name}: no verdict") for of, right, name in cases.values()]
   return sorted(found, key=lambda failure: failure[-1])
+
+
+def _advice(detail: str) -> str:
+  """Return how to have a package that was missing, from a verdict's detail."""
+  missing = re.search(r"No module named '(\w+)", detail)
+  if not missing or missing[1] in sys.stdlib_module_names:
+    return ""
+  names = importlib.metadata.packages_distributions().get(missing[1], [missing[1]])
+  return f"; --packages={names[0]} lets code and tests import it"
 
 
 def check(problems: Sequence[Problem], judge: Sandbox, file: str | None = None) -> None:

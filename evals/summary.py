@@ -151,6 +151,7 @@ def scored(
   }
   tokens = [row["tokens"] for row in rows if row.get("tokens") is not None]
   long = [n for n, of in samples.items() if any(map(_too_long, of))]
+  own = [n for n, of in samples.items() if any(map(_in_process, of))]
   return {
     "format": 1,
     "settings": run["settings"],
@@ -163,6 +164,7 @@ def scored(
     "plus_outcomes": {v: count(v, "outcome", True) for v in VARIANTS},
     "retried": {v: count(v, "attempts").get(2, 0) for v in VARIANTS},
     "prompts_too_long": len(long),
+    "in_process": len(own),
     "finish": dict(collections.Counter(str(row.get("finish")) for row in rows)),
     "tokens": sum(tokens) if len(tokens) == len(rows) else None,
     "generate": run.get("generate", {}),
@@ -172,6 +174,10 @@ def scored(
 
 def _too_long(row: Mapping[str, Any]) -> bool:
   return row.get("finish") == "prompt_too_long"
+
+
+def _in_process(row: Mapping[str, Any]) -> bool:
+  return any("in_process" in of.get("flags", ()) for of in row["variants"].values())
 
 
 def difference(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
@@ -213,6 +219,11 @@ def _remarks(summary: Mapping[str, Any]) -> Iterator[str]:
     yield f"{cut} {limit} new tokens"
   if count := summary["prompts_too_long"]:
     yield f"{count} prompts are longer than the model reads; they count as failed"
+  if count := summary.get("in_process"):
+    yield (
+      f"{count} of {summary['problems']} problems were judged in the code's process, "
+      "where code can forge a pass"
+    )
   if packages := summary["execute"].get("identity", {}).get("packages"):
     listed = ", ".join(f"{name} {version}" for name, version in packages.items())
     yield f"the code could import {listed}"

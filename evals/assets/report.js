@@ -74,7 +74,8 @@ function scoreRows() {
           make("small", {}, ` [${percent(score.low)}, ${percent(score.high)}]`), interval(score));
       });
       const difference = 100 * (summary.difference[metric] ?? found.sanitized[metric].value - found.truncated[metric].value);
-      const samples = `${count(summary.samples, "sample")}, ${count(summary.problems, "problem")}`;
+      const own = summary.in_process ? `, ${summary.in_process} judged in the code's process` : "";
+      const samples = `${count(summary.samples, "sample")}, ${count(summary.problems, "problem")}${own}`;
       const took = `${seconds(summary.generate.seconds)} to generate, ${seconds(summary.execute.seconds)} to execute`;
       table.append(row(titles, [
         [name, make("br"), make("small", {}, modelOf(summary))],

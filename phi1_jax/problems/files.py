@@ -53,11 +53,13 @@ def read(path: AnyPath, expected: str) -> bytes:
 
 
 def read_text(path: AnyPath, expected: str) -> str:
-  """Return the text of a file in UTF-8; see `read`."""
+  """Return the text of a file in UTF-8, without a byte order mark; see `read`."""
   try:
-    return read(path, expected).decode()
+    return read(path, expected).decode("utf-8-sig")
   except UnicodeDecodeError as error:
-    raise InputError(f"{path}: cannot be read ({error}); {expected}") from None
+    raise InputError(
+      f"{path}: cannot be read ({error}); {expected}, in UTF-8"
+    ) from None
 
 
 def _download(url: str, path: Path) -> None:

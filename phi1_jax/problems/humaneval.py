@@ -5,15 +5,17 @@ beside its data file.
 """
 
 import ast
+import dataclasses
 import hashlib
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from phi1_jax import InputError, how_to_install
 from phi1_jax.problems import evalplus, files
-from phi1_jax.problems.problem import Problem, parse
+from phi1_jax.problems.problem import Problem, definitions, parse
 from phi1_jax.storage import AnyPath
 
 TASK_SET = "humaneval-164"
@@ -37,39 +39,54 @@ def load() -> list[Problem]:
 
 
 def read(path: AnyPath) -> list[Problem]:
-  """Return the problems of a file of JSON lines, which may be compressed with gzip.
+  """Return the problems of a file, which may be compressed with gzip.
 
-  A line has HumanEval's fields, or EvalPlus' (base_input and plus_input for `test`).
+  It has JSON lines or a JSON array of objects with HumanEval's fields, or EvalPlus'
+  (base_input and plus_input for `test`), and perhaps `in_process`.
 
   Raises:
-    InputError: no such file, a line in another format, or an id that occurs twice.
+    InputError: no such file, a row in another format, or an id that occurs twice.
   """
   found: dict[str, Problem] = {}
-  lines = files.read_text(path, "expected a .jsonl").split("\n")
-  for number, line in enumerate(lines, 1):
-    if not line.strip():
-      continue
+  for place, content in _rows(path):
     try:
-      row = json.loads(line)
+      row = json.loads(content) if isinstance(content, str) else content
       if not isinstance(row, dict):
         raise TypeError(f"{type(row).__name__}, not an object")
       plus = all(name in row for name in evalplus.INPUTS)
       texts = evalplus.FIELDS if plus else _FIELDS
       if odd := [name for name in texts if not isinstance(row.get(name), str)]:
         raise TypeError(f"{odd[0]} is {'not a string' if odd[0] in row else 'missing'}")
+      in_process = row.get("in_process", False)
+      if not isinstance(in_process, bool):
+        raise TypeError(f"in_process is {in_process!r:.40}, not true or false")
       made = evalplus.problem(row) if plus else problem(row)
+      _parsed("prompt with canonical_solution", made.solution)
       if made.id in found:
         raise ValueError(f"a second {made.id}")
-    except (ValueError, KeyError, TypeError, IndexError, SyntaxError) as error:
+    except (ValueError, KeyError, TypeError, IndexError) as error:
       raise InputError(
-        f"{path}, line {number}: got {line[:40]!r} ({error}), "
+        f"{path}, {place}: got {str(content)[:40]!r} ({error}), "
         f"expected an object with {', '.join(_FIELDS)} (or for test: "
         f"{', '.join(evalplus.INPUTS)})"
       ) from None
-    found[made.id] = made
+    found[made.id] = dataclasses.replace(made, in_process=in_process)
   if not found:
     raise InputError(f"{path}: holds no problem")
   return list(found.values())
+
+
+def _rows(path: AnyPath) -> Iterator[tuple[str, Any]]:
+  """Yield the place of each row, and the line of it or the item of an array."""
+  text = files.read_text(path, "expected JSON lines or a JSON array of problems")
+  if not text.lstrip().startswith("["):
+    lines = enumerate(text.split("\n"), 1)
+    yield from ((f"line {number}", line) for number, line in lines if line.strip())
+    return
+  try:
+    yield from ((f"item {n}", item) for n, item in enumerate(json.loads(text), 1))
+  except ValueError as error:
+    raise InputError(f"{path}: begins as a JSON array and is none ({error})") from None
 
 
 def _data_file() -> Path:
@@ -82,29 +99,46 @@ def _data_file() -> Path:
 
 
 def problem(row: Mapping[str, str]) -> Problem:
-  """Return the problem of a row in HumanEval's format."""
+  """Return the problem of a row in HumanEval's format.
+
+  Raises:
+    ValueError: a field is not valid Python.
+  """
   entry_point = row["entry_point"]
+  solution = row["prompt"] + row["canonical_solution"]
   return Problem(
     id=row["task_id"],
     entry_point=entry_point,
     prompt=row["prompt"],
     reference=row["canonical_solution"],
-    solution=row["prompt"] + row["canonical_solution"],
+    solution=solution,
     tests=(
-      *_helpers(row["prompt"], entry_point, row["test"]),
+      *_helpers(solution, entry_point, row["test"]),
       row["test"].strip("\n") + "\n",
       f"check({entry_point})",
     ),
   )
 
 
-def _helpers(prompt: str, entry_point: str, test: str) -> list[str]:
+def _helpers(solution: str, entry_point: str, test: str) -> list[str]:
   """What the prompt defines before the entry point, if the tests use it (32, 38, 50).
 
   The tests get their own copy: a completion that defines it anew decides nothing.
   """
-  before, _, _ = prompt.partition(f"def {entry_point}(")
-  tree = parse(before)
-  defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-  used = {node.id for node in ast.walk(parse(test)) if isinstance(node, ast.Name)}
-  return [before.strip("\n") + "\n"] if defined & used else []
+  tree = _parsed("prompt with canonical_solution", solution)
+  places = [node.lineno for node in definitions(tree, entry_point)]
+  before = [n for n in tree.body if places and (n.end_lineno or 0) < min(places)]
+  defined = {node.name for node in before if isinstance(node, ast.FunctionDef)}
+  nodes = ast.walk(_parsed("test", test))
+  if not defined & {node.id for node in nodes if isinstance(node, ast.Name)}:
+    return []
+  entry = tree.body[len(before)]
+  first = min(n.lineno for n in [entry, *getattr(entry, "decorator_list", ())])
+  return ["\n".join(solution.split("\n")[: first - 1]).strip("\n") + "\n"]
+
+
+def _parsed(field: str, source: str) -> ast.Module:
+  try:
+    return parse(source)
+  except (SyntaxError, ValueError) as error:
+    raise ValueError(f"{field}: {error}") from None

@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 CPU_SECONDS = 3.0  # hundreds of times what nearly every reference takes
 
@@ -16,7 +16,7 @@ class Problem:
 
   Attributes:
     id: name in the benchmark, e.g. "HumanEval/0" or "Mbpp/2".
-    entry_point: name of the function that the tests call.
+    entry_point: name of the function or class that the tests call.
     prompt: HumanEval: the stub as published. MBPP: the text of the task.
     reference: HumanEval: the body that continues the prompt. MBPP: a whole program.
     solution: the reference as a whole program.
@@ -42,13 +42,20 @@ class Problem:
   plus: tuple[str, ...] = ()
   accepts_any: bool = False
 
-  def empty_solution(self) -> str:
-    """Return the reference with `pass` for the body of its entry point."""
+  def empty_solution(self) -> str | None:
+    """Return the reference with an entry point that does nothing.
+
+    A function or a class has `pass` for its body, and a name that is assigned is a
+    function that returns None. None where the reference defines it in another way.
+    """
     tree = parse(self.solution)
-    for node in tree.body:
-      if isinstance(node, ast.FunctionDef) and node.name == self.entry_point:
+    found = list(definitions(tree, self.entry_point))
+    for node in found:
+      if isinstance(node, ast.Assign | ast.AnnAssign):
+        node.value = ast.parse("lambda *_, **__: None", mode="eval").body
+      else:
         node.body = [ast.Pass()]
-    return ast.unparse(tree) + "\n"
+    return ast.unparse(tree) + "\n" if found else None
 
   def names(self) -> frozenset[str]:
     """Return the names in the tests, among them all that they use of the code."""
@@ -58,6 +65,24 @@ class Problem:
       for node in ast.walk(parse(test))
       if isinstance(node, ast.Name)
     )
+
+
+def definitions(
+  scope: ast.AST, name: str
+) -> Iterator[
+  ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
+]:
+  """Yield the statements of a scope that define a name, those in an `if` too."""
+  for node in ast.iter_child_nodes(scope):
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+      if node.name == name:
+        yield node
+    elif isinstance(node, ast.Assign | ast.AnnAssign):
+      targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+      if any(isinstance(each, ast.Name) and each.id == name for each in targets):
+        yield node
+    else:
+      yield from definitions(node, name)
 
 
 def parse(source: str) -> ast.Module:

@@ -1,12 +1,14 @@
 """`python -m evals` on a user's problems, on subsets, and on EvalPlus' tests."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from evals import __main__ as command_line
 from evals import backends, benchmark
 from phi1_jax import InputError
+from phi1_jax.sandbox.sandbox import Sandbox
 from tests.evals.conftest import Knowing, Trusting
 
 STUB = 'def {0}(a):\n  """ {0} """\n'
@@ -120,6 +122,67 @@ def test_a_wrong_problem_of_a_user_is_refused_before_a_model_is_asked(
   _edit(tmp_path / "mine.jsonl", old, new)
   with pytest.raises(InputError, match=rf"mine\.jsonl: {expected}"):
     run(*flags)
+
+
+FORM = {"task_id": "mine/f", "entry_point": "f"}
+CLASS = (
+  FORM
+  | {"prompt": "class f:\n  def __init__(self, a):\n"}
+  | {
+    "canonical_solution": "    self.b = 2 * a\n",
+    "test": "def check(f):\n  assert f(2).b == 4\n",
+  }
+)
+NUMPY = (
+  FORM
+  | {"prompt": "f = lambda a: ", "canonical_solution": "2 * a\n"}
+  | {"test": "import numpy\ndef check(f):\n  assert f(2) == 4\n"}
+)
+PASSED = (
+  FORM
+  | {"prompt": "def f(g):\n", "canonical_solution": "  return g(2)\n"}
+  | {"test": "def check(f):\n  assert f(lambda a: 2 * a) == 4\n"}
+)
+
+
+def _real(monkeypatch, row):
+  """Has one problem judged in a real sandbox."""
+  monkeypatch.setattr(benchmark, "Sandbox", Sandbox)
+  Path("mine.jsonl").write_text(json.dumps(row))
+  solution = {"task_id": "mine/f", "completion": row["canonical_solution"]}
+  Path("made.json").write_text(json.dumps([solution]))
+
+
+def test_problems_judged_in_process_are_counted(run, monkeypatch, capsys):
+  _real(monkeypatch, PASSED)
+  with pytest.raises(InputError, match=r'unsupported .* "in_process": true'):
+    run("--references")
+  _real(monkeypatch, PASSED | {"in_process": True})
+  found = run(MADE)
+  assert found["in_process"] == 1
+  said = "1 of 1 problems were judged in the code's process, where code can forge"
+  assert said in capsys.readouterr().out
+
+
+def test_an_entry_point_that_is_a_class(run, monkeypatch, capsys):
+  _real(monkeypatch, CLASS)
+  found = run(MADE)
+  assert found["scores"]["truncated"]["pass@1"]["value"] == 1
+  assert found["in_process"] == 0
+  assert "in the code's process" not in capsys.readouterr().out
+
+
+def test_an_entry_point_that_cannot_be_emptied_is_judged(run, monkeypatch):
+  imported = {"prompt": "from operator import pos", "canonical_solution": " as f\n"}
+  _real(monkeypatch, FORM | imported | {"test": "def check(f):\n  assert f(4) == 4\n"})
+  assert run(MADE)["outcomes"]["truncated"] == {"passed": 1}
+
+
+def test_a_missing_package_is_named(run, monkeypatch):
+  _real(monkeypatch, NUMPY)
+  with pytest.raises(InputError, match=r"'numpy'.*; --packages=numpy lets code"):
+    run("--references")
+  assert run(MADE, "--packages=numpy")["outcomes"]["truncated"] == {"passed": 1}
 
 
 def test_a_machine_that_judges_wrong_is_found_before_a_model_is_asked(evaluate):

@@ -11,6 +11,7 @@ from evals import __main__ as command_line
 from evals import grade as grading
 from phi1_jax import InputError
 from phi1_jax.llm.conversation import Malformed
+from phi1_jax.problems.problem import Problem
 from tests.llm.conftest import ThreadSender
 from tests.llm.counting_server import CountingServer
 
@@ -241,6 +242,22 @@ def test_what_is_planted(five, monkeypatch):
     with pytest.raises((AssertionError, TypeError)):
       exec("\n".join([code, *problem.tests]), {})
     assert ">>>" in code  # the docstring stays
+
+
+@pytest.mark.parametrize(
+  ("solution", "kinds"),
+  [
+    ("class f:\n  x = 1\n", ["reference", "empty"]),
+    ("f = lambda: 1\n", ["reference", "empty"]),
+    ("async def f():\n  return 1\n", ["reference", "empty", "constant"]),
+    ("from math import sqrt as f\n", ["reference"]),
+  ],
+)
+def test_a_reference_is_planted_only_as_itself(solution, kinds):
+  problem = Problem("a", "f", "", solution, solution, ())
+  found = {kind: code for kind, _, code in grading.plant([problem], "other", 1)}
+  assert [*found] == kinds
+  assert len(set(found.values())) == len(kinds)
 
 
 def test_the_question(five):

@@ -132,3 +132,133 @@ def test_a_users_file_may_mix_both_formats(tmp_path):
   path.write_text(json.dumps(rows[0]) + "\n" + json.dumps(rows[0]))
   with pytest.raises(InputError, match=r"line 2: .*a second a"):
     humaneval.read(path)
+
+
+TESTS = "def check(candidate):\n  assert candidate(2) == 4\n"
+ASYNC = (
+  "import asyncio\ndef check(candidate):\n  assert asyncio.run(candidate(2)) == 4\n"
+)
+OF_CLASS = "def check(candidate):\n  assert candidate(2).twice() == 4\n"
+HELPED = "def check(candidate):\n  assert candidate(2) == add(2, 2)\n"
+ADDS = "import functools\n\ndef add(a, b):\n  return a + b\n\n"
+# Prompt, canonical_solution and test of an entry point `f`, in every form.
+FORMS = {
+  "def": ("def f(a):\n", "  return 2 * a\n", TESTS),
+  "decorated": (
+    "import functools\n@functools.cache\ndef f(a):\n",
+    "  return 2 * a\n",
+    TESTS,
+  ),
+  "async": ("async def f(a):\n", "  return 2 * a\n", ASYNC),
+  "in_an_if": ("if True:\n  def f(a):\n", "    return 2 * a\n", TESTS),
+  "in_a_try": (
+    "try:\n  x\nexcept NameError:\n  def f(a):\n",
+    "    return 2 * a\n",
+    TESTS,
+  ),
+  "lambda": ("f = lambda a: ", "2 * a\n", TESTS),
+  "annotated": ("f: object = (lambda a: ", "2 * a)\n", TESTS),
+  "wrapped": (
+    "import functools\ndef f(a):\n",
+    "  return 2 * a\nf = functools.cache(f)\n",
+    TESTS,
+  ),
+  "imported": (
+    "# double\n",
+    "from operator import pos as f\nf = lambda a: 2 * a\n",
+    TESTS,
+  ),
+  "class": (
+    "class f:\n  def __init__(self, a):\n",
+    "    self.a = a\n  def twice(self):\n    return 2 * self.a\n",
+    OF_CLASS,
+  ),
+  "helped": (f"{ADDS}def f(a):\n", "  return 2 * a\n", HELPED),
+  "helped_decorated": (
+    f"{ADDS}@functools.cache\ndef f(a):\n",
+    "  return 2 * a\n",
+    HELPED,
+  ),
+  "helped_lambda": (f"{ADDS}f = lambda a: ", "2 * a\n", HELPED),
+}
+
+
+def _row(form):
+  prompt, solution, test = form
+  row = {"task_id": "a", "prompt": prompt, "entry_point": "f", "test": test}
+  return row | {"canonical_solution": solution}
+
+
+def _passes(code, problem):
+  scope = {}
+  try:
+    for source in (code, *problem.tests):
+      exec(source, scope)
+  except Exception:
+    return False
+  return True
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_an_entry_point_may_have_any_form(tmp_path, name):
+  path = tmp_path / "mine.jsonl"
+  path.write_text(json.dumps(_row(FORMS[name])))
+  (problem,) = humaneval.read(path)
+  assert _passes(problem.solution, problem)
+  empty = problem.empty_solution()
+  assert empty is not None
+  assert "2 *" not in empty
+  assert not _passes(empty, problem)
+  helpers = problem.tests[:-2]
+  assert helpers == ((ADDS.strip() + "\n",) if "helped" in name else ())
+
+
+def test_no_empty_solution_of_what_is_not_defined():
+  form = ("", "from operator import neg as f\n", TESTS)
+  assert humaneval.problem(_row(form)).empty_solution() is None
+
+
+@pytest.mark.parametrize("array", [True, False])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_lines_and_arrays_with_and_without_a_byte_order_mark(tmp_path, array, mark):
+  rows = [ROW, _row(FORMS["def"]) | {"in_process": True}]
+  text = json.dumps(rows, indent=1) if array else "\n".join(map(json.dumps, rows))
+  path = tmp_path / "mine.json"
+  path.write_text(mark + text, encoding="utf-8")
+  found = humaneval.read(path)
+  assert [(p.id, p.in_process) for p in found] == [("HumanEval/1", False), ("a", True)]
+
+
+@pytest.mark.parametrize(
+  ("change", "named"),
+  [
+    ({"test": "def check(f:\n"}, r"line 1: .*\(test: .* line 1\)"),
+    ({"prompt": "def f(a:\n"}, r"line 1: .*\(prompt with canonical_solution: "),
+    ({"canonical_solution": "  return (\n"}, "prompt with canonical_solution: "),
+    ({"test": "\0"}, r"\(test: "),
+    ({"in_process": "yes"}, "in_process is 'yes', not true or false"),
+    ({"in_process": 1}, "in_process is 1, not true or false"),
+    (ROW | {"canonical_solution": "  return (\n"}, "prompt with canonical_solution"),
+  ],
+)
+def test_a_wrong_row_is_refused_by_its_field(tmp_path, change, named):
+  path = tmp_path / "mine.jsonl"
+  path.write_text(json.dumps(_row(FORMS["def"]) | change))
+  with pytest.raises(InputError, match=named):
+    humaneval.read(path)
+
+
+@pytest.mark.parametrize(
+  ("content", "named"),
+  [
+    ('{"task_id": "\xe4"}'.encode("latin-1"), "expected JSON lines .* in UTF-8"),
+    (b"[3]", "item 1: got '3' .int, not an object"),
+    (b'[{"a": 1}', "begins as a JSON array and is none"),
+    (b"[]", "holds no problem"),
+  ],
+)
+def test_a_file_in_another_form_is_refused(tmp_path, content, named):
+  path = tmp_path / "mine.jsonl"
+  path.write_bytes(content)
+  with pytest.raises(InputError, match=named):
+    humaneval.read(path)

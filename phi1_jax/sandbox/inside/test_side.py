@@ -30,6 +30,7 @@ _MOST_PASSED = 100_000  # items of an iterator that the tests pass
 _METHOD = re.compile(
   r"__(?!class__|dict__|del__|getattribute__|setattr__|new__)[a-z_]+__", re.ASCII
 )
+_ADVICE = 'set in_process=True, in a file of problems "in_process": true'
 _MESSAGE_OF_STOP_ITERATION = "the code raised StopIteration"
 
 
@@ -103,8 +104,8 @@ class Channel:
     if left == right or left != left:
       raise self.stop(
         "unsupported",
-        f"the tests compare equal values of type {type(left).__name__} by identity;"
-        " set in_process=True",
+        f"the tests compare equal values of type {type(left).__name__} by identity; "
+        + _ADVICE,
       )
     return False
 
@@ -160,8 +161,8 @@ class Channel:
           return ["iterator", items]
       raise self.stop(
         "unsupported",
-        f"the tests pass a {type(value).__name__}, which cannot leave their process;"
-        " set in_process=True",
+        f"the tests pass a {type(value).__name__}, which cannot leave their process; "
+        + _ADVICE,
       )
     return ["builtin", value.__name__]
 
