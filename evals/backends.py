@@ -4,8 +4,10 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
+import logging
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
@@ -20,6 +22,9 @@ from phi1_jax.llm.completions import CompletionsClient, RefusedError, RequestErr
 if TYPE_CHECKING:  # JAX is loaded when it is first needed
   from phi1_jax.sampling.checkpoint import Loaded
   from phi1_jax.storage import AnyPath
+
+_PATIENCE = 60.0  # seconds without an answer until a line says so
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +183,8 @@ class EndpointBackend:
     threads = pool.ThreadPool(max(1, min(self._config.slots, len(wanted))))
     with threads, _first_interrupt(stop) as interrupted:
       try:
-        for request, outcome in _each(threads.imap_unordered(send, wanted)):
+        results = threads.imap_unordered(send, wanted)
+        for request, outcome in _each(results, len(wanted), self._client.base_url):
           if isinstance(outcome, Generated):
             yield outcome
           elif isinstance(outcome, RequestError):
@@ -197,10 +203,7 @@ class EndpointBackend:
       again = "the same command asks for them again"
       if refused := [each for each in failures if isinstance(each[1], RefusedError)]:
         request, error = refused[-1]
-        again = (
-          f"{len(refused)} of them for good: in another --workdir lower "
-          "Evaluation.max_new_tokens, or leave them out with --subset"
-        )
+        again = f"{len(refused)} of them for good{_advice(str(error))}"
       raise RequestError(
         f"{len(failures)} of {len(wanted)} requests failed, {again}; the last, "
         f"{request.name or request.key}: {error}"
@@ -222,18 +225,43 @@ class EndpointBackend:
     )
 
 
-def _each(results: Any) -> Iterator[Any]:
+def _advice(refusal: str) -> str:
+  """Return what may help against a refusal, by what the server says of it."""
+  said = (refusal.partition("refused with ")[2] or refusal).lower()
+  if "temperature" in said:
+    return ": in another --workdir give --gin.Evaluation.temperature=1"
+  if re.search("length|token|context|too long", said):
+    return (
+      ": in another --workdir lower Evaluation.max_new_tokens, or leave them out with "
+      "--subset"
+    )
+  return ""
+
+
+def _each(results: Any, number: int, endpoint: str) -> Iterator[Any]:
   """Yield a pool's results. A signal just before a wait is noticed within a second.
 
-  CPython runs handlers between waits, and one without a limit might never end.
+  CPython runs handlers between waits, and one without a limit might never end. Long
+  waits are logged after a minute, two, four and so on.
+
+  Args:
+    results: of the pool.
+    number: how many there will be.
+    endpoint: what answers, for the log.
   """
+  since, patience = time.monotonic(), _PATIENCE
   while True:
     try:
-      yield results.next(timeout=1.0)
+      result = results.next(timeout=1.0)
     except StopIteration:
       return
     except multiprocessing.TimeoutError:
-      pass
+      if (waited := time.monotonic() - since) >= patience:
+        log.warning("waiting for %d answers of %s for %.0f s", number, endpoint, waited)
+        patience *= 2
+      continue
+    yield result
+    since, patience, number = time.monotonic(), _PATIENCE, number - 1
 
 
 def request_seed(seed: int, key: str) -> int:

@@ -1,13 +1,16 @@
 import dataclasses
 import itertools
+import multiprocessing
+import re
 import signal
 import threading
 import time
+import types
 
 import jax
 import pytest
 
-from evals import prompts, workdir
+from evals import backends, prompts, workdir
 from evals.backends import CheckpointBackend, EndpointBackend, Wanted
 from evals.config import EvaluationConfig
 from phi1_jax import InputError, storage
@@ -45,11 +48,20 @@ def test_endpoint():
   assert client.asked[0][1] == expected | {"stops": prompts.stops("as-is")}
 
 
+GOOD = "2 of 5 .* 1 of them for good"
+
+
 @pytest.mark.parametrize(
   ("refusal", "message"),
   [
     (RequestError("busy"), r"2 of 5 requests failed, the same command.*busy"),
-    (RefusedError("400 too long"), r"2 of 5 .* 1 of them for good: in .*400"),
+    (RefusedError("400 too long"), f"{GOOD}: in .* lower Evaluation.max_new_.*400"),
+    (RefusedError("At most 9 tokens"), f"{GOOD}: .*max_new_tokens.*; the last"),
+    (
+      RefusedError("refused with 400 'temperature' does not support 0, nor its length"),
+      f"{GOOD}: in another --workdir give --gin.Evaluation.temperature=1; the last",
+    ),
+    (RefusedError("model context-9: refused with 400 bad"), f"{GOOD}; the last, .*bad"),
   ],
 )
 def test_failures_are_no_completions(refusal, message):
@@ -73,6 +85,37 @@ def test_a_refusal_ends_it_and_loses_nothing(error):
     found.extend(EndpointBackend(client, CONFIG).complete(many))
   # Every answer that came was handed on; the rest was not asked for.
   assert len(found) == len(client.asked) - 1 < 998
+
+
+def test_a_long_wait_is_logged(monkeypatch, caplog):
+  class Hanging(Endpoint):
+    def complete(self, prompt, **options):
+      while prompt[-1] == "e" and not caplog.messages:
+        time.sleep(0.01)
+      return super().complete(prompt, **options)
+
+  monkeypatch.setattr(backends, "_PATIENCE", 0.5)
+  assert len(list(EndpointBackend(Hanging(), CONFIG).complete(WANTED))) == 5
+  (line,) = caplog.messages
+  assert re.fullmatch(r"waiting for 1 answers of http://x/v1 for \d+ s", line)
+
+
+def test_waits_are_logged_ever_more_rarely(monkeypatch, caplog):
+  now, answers = [0], {100: "a", 400: "b"}  # by the second when they come
+
+  class Results:
+    def next(self, timeout):
+      now[0] += timeout
+      if now[0] in answers:
+        return answers.pop(now[0])
+      raise multiprocessing.TimeoutError if answers else StopIteration
+
+  clock = types.SimpleNamespace(monotonic=lambda: now[0])
+  monkeypatch.setattr(backends, "time", clock)
+  assert list(backends._each(Results(), 2, "x")) == ["a", "b"]
+  lines = [("2", 60), ("1", 60), ("1", 120), ("1", 240)]
+  expected = [f"waiting for {n} answers of x for {waited} s" for n, waited in lines]
+  assert caplog.messages == expected
 
 
 @pytest.fixture
