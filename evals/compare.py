@@ -4,33 +4,53 @@ It reads EvalPlus' eval_results.json of any version, and the results.jsonl of Op
 human-eval (task_id, passed).
 """
 
+import dataclasses
 import json
 from collections import defaultdict
 from typing import Any
 
+from evals import workdir
 from evals.summary import Samples
+from evals.task_sets import base_name
 from phi1_jax import InputError, storage
-from phi1_jax.problems import files
+from phi1_jax.problems import evalplus, files
 from phi1_jax.storage import AnyPath
 
 RESULT = "compare.json"
 _PASSES = ("pass", "success")
 _COUNTS = ("both pass", "both fail", "only ours", "only theirs")
 _SHOWN = 20  # differences that are printed
-Published = dict[str, list[dict[str, bool]]]
+Verdicts = dict[str, list[dict[str, bool]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+  """Verdicts of others.
+
+  Attributes:
+    file: has them.
+    hash: EvalPlus' md5 of the problems that they are of; None if the file has none.
+    verdicts: by problem id, what each sample passes: {"base": ..., "plus": ...}.
+  """
+
+  file: str
+  hash: str | None
+  verdicts: Verdicts
 
 
 def read(file: AnyPath) -> Published:
-  """Return, by problem id, what each sample passes: {"base": ..., "plus": ...}.
+  """Return the verdicts of a file.
 
   Raises:
     InputError: neither of the forms.
   """
   text = files.read_text(file, "expected the file of --compare")
-  found: Published = defaultdict(list)
+  found, of = defaultdict(list), None
   try:
     if '"eval"' in text[:200]:
-      for task, result in json.loads(text)["eval"].items():
+      content = json.loads(text)
+      of = content.get("hash")
+      for task, result in content["eval"].items():
         found[task] = _of_task(result)
     else:
       for line in filter(str.strip, text.split("\n")):
@@ -41,7 +61,7 @@ def read(file: AnyPath) -> Published:
       f"--compare: got {file} ({type(error).__name__}: {error}), expected EvalPlus' "
       "eval_results.json, or JSON lines with task_id and passed"
     ) from None
-  return dict(found)
+  return Published(str(file), of, dict(found))
 
 
 def _of_task(result: Any) -> list[dict[str, bool]]:
@@ -60,7 +80,7 @@ def _of_task(result: Any) -> list[dict[str, bool]]:
   ]
 
 
-def compare(samples: Samples, published: Published) -> dict[str, Any]:
+def compare(samples: Samples, published: Verdicts) -> dict[str, Any]:
   """Return the counts and the differences of two judges.
 
   A sample counts as "plus" passed if it passes the base tests too. Samples of a problem
@@ -105,11 +125,19 @@ def compare(samples: Samples, published: Published) -> dict[str, Any]:
 
 def write(folder: AnyPath, samples: Samples, published: Published) -> str:
   """Write compare.json; return what a terminal shows of it."""
-  found = compare(samples, published)
+  found = {"file": published.file, "hash": published.hash}
+  found |= compare(samples, published.verdicts)
   storage.write_json(folder / RESULT, found)
   lines = [f"compared verdicts of {found['samples']} samples"]
   if found["missing"]:
     lines[0] += f"; {found['missing']} samples have no published verdict"
+  task_set = base_name(storage.read_json(folder / workdir.RUN)["settings"]["task_set"])
+  names = {md5: name for name, (_, _, md5) in evalplus.TASK_SETS.items()}
+  theirs = names.get(str(published.hash), task_set)
+  if task_set in evalplus.TASK_SETS and theirs != task_set:
+    lines.append(
+      f"  these verdicts are of {theirs}, the run is of {task_set}: their tests differ"
+    )
   for name, counts in found["counts"].items():
     listed = ", ".join(f"{kind} {count}" for kind, count in counts.items())
     lines.append(f"  {name:16}: {listed}")
