@@ -165,6 +165,7 @@ def scored(
     "retried": {v: count(v, "attempts").get(2, 0) for v in VARIANTS},
     "prompts_too_long": len(long),
     "in_process": len(own),
+    "without_function": sum(map(_without_function, rows)),
     "finish": dict(collections.Counter(str(row.get("finish")) for row in rows)),
     "tokens": sum(tokens) if len(tokens) == len(rows) else None,
     "generate": run.get("generate", {}),
@@ -174,6 +175,10 @@ def scored(
 
 def _too_long(row: Mapping[str, Any]) -> bool:
   return row.get("finish") == "prompt_too_long"
+
+
+def _without_function(row: Mapping[str, Any]) -> bool:
+  return row["variants"]["sanitized"].get("code") == ""
 
 
 def _in_process(row: Mapping[str, Any]) -> bool:
@@ -212,6 +217,15 @@ def table(named: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
 def _remarks(summary: Mapping[str, Any]) -> Iterator[str]:
   """Yield what a reader of the scores has to know besides."""
   samples, finish = summary["samples"], summary["finish"]
+  passed = summary["outcomes"]["truncated"].get("passed")
+  if summary.get("without_function") == samples and not passed:
+    advice = ""
+    if summary["settings"].get("sampling") is None:  # from a file
+      advice = (
+        "; a solution or a generation is judged without the prompt: give text that "
+        "continues the prompt as completion"
+      )
+    yield f"none of the {samples} answers defines its function{advice}"
   if finish.get("None", 0) < samples:
     sampling = summary["settings"].get("sampling") or {}
     limit = sampling.get("max_new_tokens") or "the limit of"

@@ -103,3 +103,36 @@ def test_an_empty_program_is_no_valid_syntax(five, tmp_path, stub, bodies, empty
   rates = summary.scored(tmp_path, found, [1])["rates"]
   invalid = sum("s" in variants for variants in empty.values())
   assert rates["sanitized"]["valid_syntax"]["value"] == pytest.approx(1 - invalid / 5)
+
+
+FILE = [{"settings": {"sampling": None}}, "; a solution or a generation is judged"]
+MODEL = [{"settings": {"sampling": {"max_new_tokens": 9}}}, ""]
+
+
+@pytest.mark.parametrize(("run", "advice"), [FILE, MODEL])
+@pytest.mark.parametrize(
+  ("field", "one", "said"),
+  [
+    ("solution", "    return 3\n", True),  # bodies, as if they continued the prompt
+    ("solution", "", True),
+    ("solution", None, False),
+    ("completion", "    return 3\n", False),
+  ],
+)
+def test_answers_without_their_function_are_told(
+  five, tmp_path, run, advice, field, one, said
+):
+  rows = [{"task_id": p.id, field: "    return 3\n"} for p in five]
+  rows[2][field] = five[2].prompt + "    return 3\n" if one is None else one
+  path = tmp_path / "made.jsonl"
+  path.write_text("\n".join(map(json.dumps, rows)))
+  settings = run["settings"] | {"task_set": "humaneval-164", "prompt_style": "as-is"}
+  settings_file.begin(tmp_path / "run.json", settings)
+  completions.take(tmp_path, path, completions.read(path, five))
+  asked = {p.id: Prompt(p, p.prompt, p.prompt) for p in five}
+  execute.execute(tmp_path, asked, Trusting(), lambda: None)
+  found = summary.scored(tmp_path, summary.read(tmp_path, asked), [1])
+  text = summary.table([("a", found)])
+  line = f"a: none of the 5 answers defines its function{advice}"
+  assert (line in text) == ("answers defines" in text) == said
+  assert ("without the prompt" in text) == (said and bool(advice))
