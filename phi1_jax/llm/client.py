@@ -265,7 +265,8 @@ class Client:
     elif key := message.get("failed"):
       for slot in self._pending.pop(key, []):
         failed = Failed(slot.origin, text, key)
-        slot.outcome = RequestError(text + _ASK_AGAIN) if message["fatal"] else failed
+        hint = "" if self._config.skip_unanswered else _ASK_AGAIN
+        slot.outcome = RequestError(text + hint) if message["fatal"] else failed
     elif "note" in message:
       self._note = message["note"]
       log.log(logging.WARNING if "wait" in message else logging.INFO, self._note)

@@ -37,6 +37,7 @@ _LOOK_SECONDS = 0.5  # between two looks at the parent, and at the lease
 _PATIENCE = 3600.0  # seconds of nothing but status 429 before the run is stopped
 _PROBE = 10.0  # seconds that the first request is alone in flight, without a reply
 _HOPELESS = 10  # refusals without a single reply before the run is stopped
+_QUIET = 10.0  # seconds of nothing but status 429 before the run says so
 _SETTLING = 1.0  # seconds between looks at money that calls in flight may release
 _PAUSE_OF_ATTEMPT = 4  # for a status 429 without Retry-After
 _LONGEST_LINE = 1 << 30  # bytes of a message
@@ -85,7 +86,8 @@ class RateLimiter:
 class Online:
   """Sends requests one by one, within limits and budget.
 
-  The first request goes alone, so that a wrong key or model costs one refusal.
+  The first request goes alone, so that a wrong key or model costs one refusal, and an
+  endpoint without a usable reply the attempts of one request.
   """
 
   def __init__(self, session: Session, endpoint: Endpoint):
@@ -93,10 +95,11 @@ class Online:
     self._session, self._endpoint = session, endpoint
     self._limiter = RateLimiter(config.requests_per_minute, config.tokens_per_minute)
     self._turn = asyncio.Lock()  # requests are sent in their order
-    self._in_flight = self._refusals = 0
+    self._in_flight = self._refusals = self._failures = 0
+    self._first: str | None = None  # key of the request that goes alone
     self._begun: float | None = None  # when the first request went
     self._opened = False  # the endpoint has replied to a request
-    self._last_good = time.monotonic()
+    self._last_good, self._told = time.monotonic(), False
 
   def take(self, call: Call) -> None:
     """Take a request."""
@@ -112,6 +115,9 @@ class Online:
         if not isinstance(outcome, Failure):
           await self._session.replied(sent, outcome)
           self._last_good, self._opened = time.monotonic(), True
+          if self._told:
+            self._session.tell(note=f"{self._config.base_url}: it replies again")
+            self._told = False
           return
         await self._session.failed([sent], outcome)
         attempts += outcome.verdict is Verdict.AGAIN
@@ -125,16 +131,19 @@ class Online:
 
   async def _admit(self, call: Call) -> Call | None:
     """Wait until a request may be sent; return None at the end of the work."""
-    async with self._turn:
+    # The first request is sent again before those that wait for its reply.
+    async with contextlib.nullcontext() if call.key == self._first else self._turn:
       while not self._session.stopping:
         now = time.monotonic()
-        probing = not self._opened and now < (self._begun or now) + _PROBE
-        if self._in_flight >= (1 if probing else self._config.concurrency):
+        silent = now < (self._begun or now) + _PROBE
+        probing = not self._opened and (silent or 0 < self._failures < _HOPELESS)
+        ahead = probing and self._first not in (None, call.key)
+        if ahead or self._in_flight >= (1 if probing else self._config.concurrency):
           pause = _PROBE if probing else None
         elif not (pause := self._limiter.delay(call.tokens, now)):
           if self._session.budget.fits(call.reserve):
             self._limiter.sent(call.tokens, now)
-            self._begun = self._begun or now
+            self._begun, self._first = self._begun or now, self._first or call.key
             self._in_flight += 1
             return self._session.reserve(call)
           if not self._session.settling:
@@ -152,18 +161,29 @@ class Online:
       if pause > _PATIENCE or now - self._last_good > _PATIENCE:
         text += "\nnothing is lost: run the same command again later"
         self._session.stop(session.FAILED, text)
+      elif now - self._last_good > _QUIET and not self._told:
+        self._told, left = True, self._last_good + _PATIENCE - now
+        end = time.strftime("%H:%M", time.localtime(time.time() + left))
+        text = f"{' '.join(text.split())}; no reply for {now - self._last_good:.0f} s"
+        text += f", asking on until {end}, the next time in {pause:.0f} s"
+        self._session.tell(note=text, wait=True)
       self._limiter.hold(pause, now)  # the limit is the account's
       return pause
     if verdict is Verdict.AGAIN:
+      self._failures += not self._opened
       if attempts < self._config.attempts:
         return min(failure.pause(attempts), _PATIENCE)
       if not (failure.status or failure.headers or self._opened):
         text += "; is Llm.base_url right, is the server running?"
       text += f" ({attempts} attempts)"
-      fatal = not (self._config.skip_unanswered and self._opened)
+      # It may be the only request that an earlier run left without a reply.
+      answers = failure.doubtful or failure.status is not None
+      answers = self._opened or (answers and self._session.known)
+      fatal = not (self._config.skip_unanswered and answers)
+      self._first = self._first if fatal else None  # another one goes alone
       self._session.give_up(call.key, text, fatal=fatal)
     elif verdict is Verdict.REFUSED:
-      self._refusals += 1
+      self._refusals, self._first = self._refusals + 1, None
       self._session.give_up(call.key, text)
       if self._refusals >= _HOPELESS and not self._opened:
         text = f"the first {_HOPELESS} requests were all refused, the last by {text}"

@@ -1,5 +1,6 @@
 """Runs against the counting server: outcomes, money, limits, errors."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -8,6 +9,7 @@ import time
 import pytest
 
 from phi1_jax import InputError
+from phi1_jax.llm import sender
 from phi1_jax.llm.client import BudgetError, Client, RequestError
 from phi1_jax.llm.conversation import Answered, Failed
 from tests.llm.conftest import parse, requests
@@ -153,6 +155,9 @@ def test_what_never_answers_stops_the_run_and_keeps_the_rest(llm):
   llm.server.script = {"exercise 3": error}
   skipping = {"attempts": 1, "concurrency": 1, "skip_unanswered": True}
   assert types_of(llm.ask(6, **skipping)).index(Failed) == 3
+  # Also where no other request is left that could show that the endpoint replies.
+  llm.server.script = {"exercise 3": error}
+  assert types_of(llm.ask(6, **skipping)).index(Failed) == 3
   assert len(llm.ask(6)) == 6  # a failure is no reply to keep
   assert llm.server.counts()["twice"] == 0
 
@@ -234,6 +239,27 @@ def test_an_empty_reply_is_corrected_without_two_turns_of_one_speaker(llm):
   assert types_of(llm.ask(1)) == [Answered]
   (message,) = llm.server.bodies[1]["messages"]
   assert message["content"].startswith("exercise 0\n\n")
+
+
+@pytest.mark.parametrize("answer", [(200, b"<p>", {}), (500, {"error": {}}, {})])
+def test_a_server_that_never_replies_gets_the_attempts_of_one_request(llm, answer):
+  llm.server.script = [answer] * 100
+  for skip in (False, True):
+    with pytest.raises(RequestError, match=r"\(3 attempts\)") as caught:
+      llm.ask(20, attempts=3, skip_unanswered=skip)
+    assert ("skip_unanswered" in str(caught.value)) is not skip
+  assert llm.server.counts()["came"] == 6
+
+
+def test_a_server_that_only_answers_429_is_named(llm, monkeypatch, caplog):
+  monkeypatch.setattr(sender, "_QUIET", 0.05)
+  llm.server.script, notes = [SLOW] * 9, []
+  with Client(llm.config(), lambda progress: notes.append(progress.note)) as client:
+    assert len(list(client.ask(requests(3), parse))) == 3
+  (warning,) = [r.message for r in caplog.records if r.levelname == "WARNING"]
+  assert re.search(r"429, .*slow down.* no reply for \d+ s, asking on until", warning)
+  assert warning in notes
+  assert notes[-1].endswith("it replies again")
 
 
 DEAR = reply("answer")
