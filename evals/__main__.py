@@ -3,6 +3,7 @@
 import difflib
 import functools
 import importlib
+import re
 import sys
 from collections.abc import Sequence
 
@@ -63,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       print(f"error: {error}", file=sys.stderr)
       return FAILED
   if argv and argv[0] not in ("-h", "--help"):
-    close = difflib.get_close_matches(argv[0], _DESCRIPTION, 1)
+    name = re.sub(r"[-_ ]?plus$", "+", argv[0].lower())
+    close = difflib.get_close_matches(name, _DESCRIPTION, 1)
     advice = f"; did you mean {close[0]}?" if close else ""
     raise InputError(f"got {argv[0]!r}, expected {', '.join(_DESCRIPTION)}{advice}")
   lines = "\n".join(f"  {name:14} {text}" for name, text in _DESCRIPTION.items())

@@ -151,7 +151,7 @@ def _named(
   if benchmark != "custom":
     return {"task_set": arguments.task_set or TASK_SETS[benchmark][0]}
   if not arguments.problems:
-    raise InputError("custom: expected --problems=FILE, JSON lines of problems")
+    raise InputError("custom: expected --problems=FILE, JSON lines or an array")
   return task_sets.custom(arguments.problems)
 
 
@@ -178,7 +178,7 @@ def _add_flags(benchmark: str, parser: command.Parser) -> None:
   add("compare", words, type=path, metavar="FILE")
   add("workdir", "default: runs/<names of the gin files>", type=path)
   if benchmark == "custom":
-    words = "JSON lines in HumanEval's or EvalPlus' format"
+    words = "JSON lines or an array, in HumanEval's or EvalPlus' format"
     add("problems", words, type=path, metavar="FILE")
     parser.set_defaults(task_set=None)
   else:

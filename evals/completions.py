@@ -66,24 +66,26 @@ def read(
     InputError: none of the forms above, an id of several problems, or a problem without
       a completion.
   """
-  wanted, rows, others = {problem.id for problem in problems}, [], set()
+  wanted, rows = {problem.id for problem in problems}, []
+  others, left_out = set(), set()  # of no task set, and not in the subset
   for place, row, name in _identified(file, problems, task_set or problems):
     if name in wanted:
       rows.append(_checked(f"{file}, {place}", row) | {"task_id": name})
     else:
-      others.add(str(row["task_id"]))
+      (left_out if name else others).add(str(row["task_id"]))
   missing = sorted(wanted - {row["task_id"] for row in rows})
   if missing:
     unknown = ""
-    if others:
-      unknown = f"; it has {len(others)} others, such as {min(others)!r}"
+    if found := others | left_out:
+      unknown = f"; it has {len(found)} others, such as {min(found)!r}"
     raise InputError(
       f"{file}: {len(missing)} of {len(problems)} problems have no completion, "
       f"{missing[0]} for one{unknown}; expected at least one for every problem of the "
       f"task set (--subset={SUBSET} judges those that the file has)"
     )
-  if others:
-    print(f"{file}: left out {len(others)} tasks that are not in the task set")
+  for tasks, where in ((left_out, "subset"), (others, "task set")):
+    if tasks:
+      print(f"{file}: left out {len(tasks)} tasks that are not in the {where}")
   return rows
 
 

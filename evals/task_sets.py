@@ -172,7 +172,7 @@ def subset(problems: Sequence[Problem], task_set: str, given: str) -> dict[str, 
     InputError: an id that is not in the task set, or of several problems in it.
   """
   try:
-    text = Path(given).read_text()
+    text = Path(given).read_text(encoding="utf-8-sig")
   except OSError:  # it is not a file
     text = given.replace(",", "\n")
   known = ids_by_name(problems)

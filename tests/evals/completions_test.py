@@ -27,8 +27,19 @@ def lines(found):
     lambda five: json.dumps([[p.solution] for p in five]),
     lambda five: json.dumps({"eval": {p.id: solutions([p]) for p in five}}),
     lambda five: lines({**r, "task_id": n} for n, r in enumerate(solutions(five))),
+    lambda five: "\ufeff" + lines(solutions(five)),
+    lambda five: "\ufeff" + json.dumps([[p.solution] for p in five]),
   ],
-  ids=["lines", "gz", "array", "generations", "eval_results", "numbers"],
+  ids=[
+    "lines",
+    "gz",
+    "array",
+    "generations",
+    "eval_results",
+    "numbers",
+    "mark",
+    "marked_array",
+  ],
 )
 def test_every_form_gives_the_same_rows(five, tmp_path, content):
   path, written = tmp_path / "made", content(five)
@@ -51,7 +62,13 @@ def test_other_tasks_are_left_out_with_a_note(five, tmp_path, capsys):
   path = tmp_path / "made"
   path.write_text(lines(solutions(five)))
   assert len(completions.read(path, five[:2])) == 2
-  assert "left out 3 tasks" in capsys.readouterr().out
+  assert "left out 3 tasks that are not in the task set\n" in capsys.readouterr().out
+  assert len(completions.read(path, five[:1], five[:3])) == 1
+  shown = capsys.readouterr().out
+  assert "left out 2 tasks that are not in the subset\n" in shown
+  assert "left out 2 tasks that are not in the task set\n" in shown
+  completions.read(path, five[:1], five)
+  assert "task set" not in capsys.readouterr().out
   path.write_text(lines(solutions(five[1:3])))
   assert completions.ids(path, five) == [problem.id for problem in five[1:3]]
 
@@ -94,3 +111,5 @@ def test_ids_name_one_problem(five, tmp_path):
   with pytest.raises(InputError, match="'2', which may be any of hard/2, easy/2"):
     task_sets.subset(problems, "mine", "1,2")
   assert task_sets.subset(problems, "mine", "1,easy/2")["subset"] == ["1", "easy/2"]
+  path.write_text("\ufeff1\neasy/2\n", encoding="utf-8")
+  assert task_sets.subset(problems, "mine", str(path))["subset"] == ["1", "easy/2"]

@@ -176,6 +176,9 @@ def test_references(evaluate, capsys):
     (["custom", "--workdir=x", "--completions=y"], "expected --problems=FILE"),
     (["apps"], "got 'apps', expected humaneval, mbpp, "),
     (["humanevl"], r"did you mean humaneval\?"),
+    *(([f"humaneval{plus}"], r"mean humaneval\+\?") for plus in ("plus", "-plus")),
+    (["HumanEvalPlus"], r"mean humaneval\+\?"),
+    (["mbpp_plus"], r"mean mbpp\+\?"),
   ],
 )
 def test_refuses(evaluate, flags, named):
