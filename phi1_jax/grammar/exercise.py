@@ -136,12 +136,13 @@ def _check_same(
 ) -> None:
   """Raise if another body of a row gives another answer than the first."""
   try:
-    function = solve.compiled(source)
-    for call in calls:
-      given = eval(f"({call.arguments},)")
-      answer = solve.literal(function(*given, *constants))
-      if answer != call.answer:
-        raise ValueError(f"{answer} for ({call.arguments}), not {call.answer}")
+    with solve.limited():
+      function = solve.compiled(source)
+      for call in calls:
+        given = eval(f"({call.arguments},)")
+        answer = solve.literal(function(*given, *constants))
+        if answer != call.answer:
+          raise ValueError(f"{answer} for ({call.arguments}), not {call.answer}")
   except Exception as error:
     raise InputError(
       f"{_blamed(scene)}: got a body that gives {type(error).__name__} ({error}), "
@@ -166,8 +167,9 @@ def _solved(
   task = scene.task
   given = list(task.inputs) or _inputs(scene.tables, task, kinds)
   try:
-    functions = [solve.compiled(source) for source in sources]
-    return solve.solved(functions, given, constants, f"{task.id}{kinds}{constants}")
+    with solve.limited():
+      functions = [solve.compiled(source) for source in sources]
+      return solve.solved(functions, given, constants, f"{task.id}{kinds}{constants}")
   except Exception as error:
     if task.composed and isinstance(error, IndexError):
       return None  # one part leaves an empty word, which has no first letter
@@ -187,8 +189,17 @@ def _inputs(tables: Tables, task: Task, kinds: tuple[str, ...]) -> list[tuple]:
     given = solve.inputs(tuple(tables.kinds[id].pool for id in kinds))
     if task.check:
       labels = [label for label, _, _ in task.args]
-      fits = eval(f"lambda {', '.join(labels)}: {task.check}")
-      given = [each for each in given if fits(*each)]
+      try:
+        with solve.limited():
+          fits = eval(f"lambda {', '.join(labels)}: {task.check}")
+          given = [each for each in given if fits(*each)]
+        if not given:
+          raise ValueError(f"no input of {', '.join(kinds)} passes")
+      except Exception as error:
+        raise InputError(
+          f"{task.place} check: got {task.check!r} ({type(error).__name__}: {error}), "
+          f"expected a Python condition of {', '.join(labels)}; change it"
+        ) from None
     _INPUTS[key] = given
   return _INPUTS[key]
 

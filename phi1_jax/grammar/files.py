@@ -72,6 +72,8 @@ class Row:
     texts = not isinstance(value, list) or all(isinstance(v, str) for v in value)
     if not isinstance(value, type) or not texts:
       raise self.wrong(key, repr(value), "a text or a list of texts")
+    if value == [] and default is None:
+      raise self.wrong(key, "[]", "at least one text")
     return value
 
   def texts(self, key: str, default: Any = None) -> tuple[str, ...]:
@@ -132,7 +134,7 @@ class Row:
 def read(file: Path) -> list[Row]:
   """Return the rows of a file, not yet read."""
   try:
-    source = file.read_text(encoding="utf-8")
+    source = file.read_text(encoding="utf-8-sig")
     tables = tomllib.loads(source)
   except OSError as error:
     raise InputError(

@@ -5,16 +5,20 @@ The code comes from the tables, which are trusted, and runs in this process.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
+import signal
+import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 LONGEST_LITERAL = 70
 FEWEST_TESTS, TESTS = 5, 6
 _INPUTS = 28
+_SECONDS = 10.0  # for a solution on all inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +50,34 @@ def literal(value: Any) -> str:
   if isinstance(value, dict):
     return f"{{{', '.join(f'{literal(k)}: {literal(v)}' for k, v in value.items())}}}"
   return text
+
+
+@contextlib.contextmanager
+def limited() -> Iterator[None]:
+  """Run code of the tables in a block with a limit of time, in the main thread.
+
+  Raises:
+    TimeoutError: it takes longer than 10 seconds.
+    RuntimeError: it ends the process.
+  """
+
+  def stop(*_: Any) -> None:
+    raise TimeoutError(f"no answer within {_SECONDS:g} s")
+
+  timed = threading.current_thread() is threading.main_thread()
+  try:
+    if timed:
+      before = signal.signal(signal.SIGALRM, stop)
+      # Again and again, since the code may catch the error.
+      signal.setitimer(signal.ITIMER_REAL, _SECONDS, _SECONDS)
+    try:
+      yield
+    finally:
+      if timed:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+  except SystemExit as error:
+    raise RuntimeError(f"the code calls exit({error.code})") from None
 
 
 @functools.lru_cache(1 << 16)

@@ -14,7 +14,7 @@ import textwrap
 import pytest
 
 from phi1_jax import InputError
-from phi1_jax.grammar import rows, teacher
+from phi1_jax.grammar import rows, solve, teacher
 from phi1_jax.grammar.__main__ import main
 from phi1_jax.grammar.exercise import draw
 from phi1_jax.grammar.reserve import Gate
@@ -72,6 +72,10 @@ def test_a_row_of_a_user_is_a_task(tmp_path):
   assert 0.75 < len(own) / len(names) < 0.95  # the others are general, or say nothing
 
 
+def test_a_table_may_begin_with_a_byte_order_mark(tmp_path):
+  assert load(tmp_path, f"\ufeff{ROW}").tasks[-1].id == "taxed"
+
+
 def test_a_kind_of_a_user_may_have_a_topic(tmp_path):
   assert load(tmp_path, KIND).kinds["mine"].topics == ("numbers",)
 
@@ -98,6 +102,13 @@ def test_a_kind_of_a_user_may_have_a_topic(tmp_path):
     (FILTER, '9"', '9", unless = "1 / $x"', r"2 .*unless: got ZeroDivisionError"),
     (FILTER, ".int", ".integer", r".*got kind 'integer', expected one of .*int"),
     (KIND, "numbers", "money", r"2 \[kind.mine\] topic: got 'money'"),
+    (ROW, '["taxed", "with_tax"]', "[]", r"5 .*names: got \[\], expected at least one"),
+    (
+      ROW,
+      '"return $p * 110 / 100"',
+      "[]",
+      r"6 .*body: got \[\], expected at least one",
+    ),
     ('[topic.a]\nwords = " "\n', "", "", r"2 \[topic.a\] words: got none"),
   ],
 )
@@ -111,6 +122,19 @@ def test_a_wrong_row_is_named_by_file_and_line(tmp_path, table, old, new, messag
   [
     (MAP, "then", r"2 \[map.int.known\] code, in .*toml"),
     (ROW.replace("* 110 / 100", "// 0"), "taxed", "2 .*body: got ZeroDivisionError"),
+    (f'{ROW}check = "$p > 1"', "taxed", r"2 .* check: got '\$p > 1' \(SyntaxError"),
+    (f'{ROW}check = "q > 1"', "taxed", r"2 .* check: got 'q > 1' \(NameError"),
+    (f'{ROW}check = "p < 0"', "taxed", r"2 .* check: .*no input of nat passes"),
+    (
+      ROW.replace("return $p * 110 / 100", "while True: pass"),
+      "taxed",
+      r"2 .*body: got TimeoutError \(no answer within 0.3 s\)",
+    ),
+    (
+      ROW.replace("return $p * 110 / 100", "import sys; sys.exit(3)"),
+      "taxed",
+      r"2 .*body: got RuntimeError \(the code calls exit\(3\)\)",
+    ),
     (
       ROW.replace('"return $p * 110 / 100"', '["return $p * 110 / 100", "return $p"]'),
       "taxed",
@@ -118,7 +142,10 @@ def test_a_wrong_row_is_named_by_file_and_line(tmp_path, table, old, new, messag
     ),
   ],
 )
-def test_a_row_that_fails_when_it_is_drawn_is_named(tmp_path, table, task, message):
+def test_a_row_that_fails_when_it_is_drawn_is_named(
+  tmp_path, monkeypatch, table, task, message
+):
+  monkeypatch.setattr(solve, "_SECONDS", 0.3)
   with pytest.raises(InputError, match=f"mine.toml:{message}"):
     drawn(load(tmp_path, table), task)
 
