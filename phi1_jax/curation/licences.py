@@ -7,6 +7,13 @@ from typing import Any
 
 UNKNOWN = "unknown"
 _NAMES = ("spdx", "spdx_id", "key", "name", "license", "licence")
+# Spellings of names that are not SPDX's, in lower case.
+_SPELLINGS = (
+  (r"(?:the )?(mit|isc|zlib|unlicense) licen[cs]e", r"\1"),
+  (r"the unlicense", "Unlicense"),
+  (r"apache(?: software)?(?: licen[cs]e)?,?(?: version)?[ -]v?2(?:\.0)?", "Apache-2.0"),
+  (r"bsd[ -]([23])-clause\b.* licen[cs]e", r"BSD-\1-Clause"),
+)
 _NONE = {"", "none", "null", "noassertion", "no_license", "unknown"}
 
 
@@ -14,7 +21,8 @@ def parse(found: Any) -> str:
   """Return the SPDX expression of a licence as a data set gives it.
 
   Args:
-    found: a string, a list of strings or structs (all apply, also unknown ones), a
+    found: a string, also of a list, or of names that a slash divides (any applies), a
+      list of strings or structs (all apply, also unknown ones), a
       struct with the name under `name`, `spdx_id` or the like, or None.
 
   Returns:
@@ -27,6 +35,16 @@ def parse(found: Any) -> str:
     parts = [f"({p})" if len(parts) > 1 and " OR " in p else p for p in parts]
     return " AND ".join(parts) or UNKNOWN
   text = " ".join(str(found).split()) if found is not None else ""
+  if text.startswith("[") and text.endswith("]"):
+    try:
+      return parse(ast.literal_eval(text))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+      return text
+  if re.fullmatch(r"[\w.+ -]+(?:/[\w.+ -]+)+", text):
+    return " OR ".join(map(parse, text.split("/")))
+  for pattern, name in _SPELLINGS:
+    if spelled := re.fullmatch(pattern, text, re.IGNORECASE):
+      return spelled.expand(name)
   return UNKNOWN if text.lower() in _NONE else text
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import glob
 import io
+import itertools
 import json
 import logging
 import os
@@ -23,8 +24,8 @@ from phi1_jax.curation import folder as folders
 from phi1_jax.curation import licences
 from phi1_jax.curation.document import Decision, Document, Drop, Keep, identify
 from phi1_jax.storage import AnyPath
-from phi1_jax.storage.paths import object_of
-from phi1_jax.text import settings_file
+from phi1_jax.storage.paths import matching, object_of, real
+from phi1_jax.text import settings_file, source
 
 log = logging.getLogger(__name__)
 
@@ -98,13 +99,28 @@ def places(wanted: str) -> list[Place]:
 
 
 def plan(setting: str, inputs: Sequence[str]) -> list[Place]:
-  """Return the places of all inputs of a setting.
+  """Return the places of all inputs of a setting, each file once.
 
   Raises:
     InputError: as `places`, with the setting's name.
   """
   with folders.naming(setting):
-    return [place for wanted in inputs for place in places(wanted)]
+    every = [place for wanted in inputs for place in places(wanted)]
+  seen, found = set[tuple[str, int]](), list[Place]()
+
+  def first(path: str, start: int = 0) -> bool:
+    key = real(path), start
+    new = key not in seen
+    seen.add(key)
+    return new
+
+  for place in every:
+    if not place.names:
+      found += [place] * first(place.path, place.start)
+    elif names := [n for n in place.names if first(os.path.join(place.path, n[0]))]:
+      count = len(names)
+      found.append(dataclasses.replace(place, names=tuple(names), documents=count))
+  return found
 
 
 def cut(
@@ -218,7 +234,8 @@ def _matching(path: AnyPath) -> list[AnyPath]:
   if not glob.has_magic(os.fspath(path)):
     return [path]
   if not storage.is_remote(path):
-    return [Path(found) for found in sorted(glob.glob(str(path), recursive=True))]
+    found = matching(str(path))
+    return [Path(each) for each in _present(str(path), "", found)]
   system, _, _ = object_of(path)
   return [storage.parse(f"gs://{found}") for found in sorted(system.glob(str(path)))]
 
@@ -261,6 +278,7 @@ def _of_folder(path: AnyPath) -> Iterator[Place]:
     files = sorted(name.removeprefix(root) for name in system.find(root))
   else:
     files, checkouts = _walked(Path(path))
+  files = _listed(path, files)
   code = [file for file in files if file.endswith(CODE)]
   data = [file for file in files if file.endswith((*JSONL, *TABLES))]
   is_data = len(data) > len(code) or (data and _DATA_SET & set(storage.names(path)))
@@ -275,6 +293,40 @@ def _of_folder(path: AnyPath) -> Iterator[Place]:
     first = file.rpartition("/")[0].split("/")[0]
     pairs.append((file, (max(inside, key=len) if inside else first) or path.name))
   yield from _in_groups("files", path, os.fspath(path), path.name, pairs)
+
+
+def _listed(path: AnyPath, files: Sequence[str]) -> list[str]:
+  """Return files without those of `datasets.save_to_disk` that it does not list.
+
+  They are caches, such as those of `map`.
+  """
+  wanted: dict[str, set[str]] = {}  # by folder
+  for file in files:
+    folder, _, name = file.rpartition("/")
+    if name == "state.json":
+      state = storage.read_json(path / file).get("_data_files") or ()
+      wanted[folder] = {each["filename"] for each in state}
+
+  def is_cache(file: str) -> bool:
+    folder, _, name = file.rpartition("/")
+    return name.endswith(".arrow") and name not in wanted.get(folder, {name})
+
+  return list(itertools.filterfalse(is_cache, files))
+
+
+def _present(where: str, root: str, names: Sequence[str]) -> list[str]:
+  """Return the names without links to nothing, which are counted in a warning."""
+  there = [os.path.exists(os.path.join(root, name)) for name in names]
+  _warn_of_links(where, *itertools.compress(names, [not each for each in there]))
+  return list(itertools.compress(names, there))
+
+
+@functools.lru_cache(maxsize=64)
+def _warn_of_links(where: str, *names: str) -> None:
+  if names:
+    log.warning(
+      "%s: %d links to nothing are left out, such as %s", where, len(names), names[0]
+    )
 
 
 @functools.lru_cache(maxsize=64)  # a folder is listed more than once in a stage
@@ -297,7 +349,7 @@ def _walked(root: Path) -> tuple[list[str], list[str]]:
       checkouts.append(below)
     inner[:] = [n for n in inner if not n.startswith(".") and n != "__pycache__"]
     files += [below + name for name in names if not name.startswith(".")]
-  return sorted(files), checkouts
+  return _present(str(root), str(root), sorted(files)), checkouts
 
 
 def documents(place: Place) -> Iterator[Decision]:
@@ -345,11 +397,13 @@ def _files(place: Place) -> Iterator[Decision]:
       if len(content) > MAXIMUM_BYTES:
         yield _nothing(place, _TOO_LONG, where)
         continue
-      text = content.decode("utf-8-sig")
-      text = notebook(text) if name.endswith(".ipynb") else text
+      if name.endswith(".ipynb"):
+        text = notebook(content.decode("utf-8-sig"))
+      else:
+        text = source.decode(content)
     except FileNotFoundError:
       raise InputError(f"{where}: gone since the stage began") from None
-    except UnicodeDecodeError:
+    except UnicodeError:
       yield _nothing(place, "not UTF-8", where)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
       yield _nothing(place, "not a notebook", where, str(error)[:200])

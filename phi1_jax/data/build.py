@@ -293,7 +293,9 @@ def _finish(
     log.info("%s: dropped %s: %s", task, place, reason)
   full = {entry["task"] for entry in entries if entry["train"]["documents"]}
   for task in sorted(dropped.keys() - full):
-    reasons = _reasons({task: dropped[task]})
+    counts = (e["held_out"]["documents"] for e in entries if e["task"] == task)
+    without = +collections.Counter({shards.HELD_OUT: sum(counts)})
+    reasons = _reasons({task: dropped[task] + without})
     raise InputError(
       f"task {task} gives no documents to train on"
       f"{f' (dropped {reasons})' if reasons else ''}; {_ADVICE[task == 'files']}"

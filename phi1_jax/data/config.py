@@ -46,7 +46,7 @@ class DataConfig(Settings):
     verify: when the store is opened, check every shard's sha256, and that `files` are
       those that it was built from.
     files: patterns of .jsonl, .parquet, .py and .txt files, such as "data/*.jsonl.gz".
-      They take the place of `mixture`, which becomes None.
+      They take the place of `mixture` and `curated_directory`, which become None.
     columns: of the rows of `files`: the name of the text, or the names of prompt and
       completion, such as ("instruction", "output"); () takes the usual names.
     loss_on: tokens that training counts: "all", or "completions" without prompts.
@@ -77,6 +77,9 @@ class DataConfig(Settings):
     if self.files and self.mixture:
       log.info("Data.files takes the place of Data.mixture = %r", self.mixture)
       object.__setattr__(self, "mixture", None)
+    if self.files and self.curated_directory is not None:
+      log.info("Data.files takes the place of the sets in Data.curated_directory")
+      object.__setattr__(self, "curated_directory", None)
     if not self.files and not self.mixture:
       raise InputError(
         "Data.mixture, Data.files: got neither; name a mixture, or patterns of files: "
@@ -111,6 +114,8 @@ class DataConfig(Settings):
     """Return why a value of a field does not matter beside the others, or ""."""
     if field == "grammar_exercises" and self.files:
       return "Data.files takes the place of the grammar's exercises"
+    if field == "curated_directory" and self.files:
+      return "Data.files takes the place of the curated sets"
     others = {*MIXTURES, *TASKS} - {"grammar_exercises"}
     if field == "grammar_exercises" and self.mixture in others and not self.modules:
       return f"Data.mixture = {self.mixture!r} reads none of the grammar's exercises"

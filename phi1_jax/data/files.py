@@ -29,6 +29,7 @@ from typing import IO, Any
 from phi1_jax import InputError, storage
 from phi1_jax.data.documents import Document, Drop
 from phi1_jax.storage import AnyPath, paths
+from phi1_jax.text import source
 from phi1_jax.text.tokenizer import Tokenizer
 
 _TEXT = ("text", "content", "code")
@@ -53,7 +54,8 @@ class FileSource:
   """The documents of the files that match patterns.
 
   Args:
-    patterns: paths with `*`, `?`, `[..]` and `**`, local or gs://.
+    patterns: paths with `*`, `?`, `[..]` and `**`, local or gs://. A file that several
+      patterns or links lead to is read once; `**` follows no links to folders.
     columns: names of a row's text, or of its prompt and completion; () takes the names
       at the top of this file.
 
@@ -65,7 +67,7 @@ class FileSource:
     self._columns = tuple(columns)
     unique: dict[str, _File] = {}
     for file in (file for pattern in patterns for file in _matches(pattern)):
-      unique.setdefault(str(file.path), file)
+      unique.setdefault(paths.real(file.path), file)
     self._files = list(unique.values())
 
   def describe(self) -> list[dict[str, Any]]:
@@ -171,7 +173,7 @@ def _matches(pattern: str) -> list[_File]:
     names = [x for x in names if not any(y.startswith(".") for y in x.split("/"))]
   else:
     below = glob.escape(below) if literal else below
-    names = glob.glob(below, root_dir=folder, recursive=True)
+    names = paths.matching(below, folder)
   places = [(name, folder / name) for name in sorted(names)]
   files = [_File(path, name, _kind(path)) for name, path in places if path.is_file()]
   if not files and [path for _, path in places if path.is_dir()]:
@@ -217,8 +219,10 @@ def _whole(file: _File) -> Document | Drop:
   """Return a file as a document, with line ends as Python reads them, or a reason."""
   with _unpacked(file) as stream:
     try:
-      text = stream.read().decode("utf-8-sig")
-    except UnicodeDecodeError:
+      content = stream.read()
+      code = file.kind == ".py"
+      text = source.decode(content) if code else content.decode("utf-8-sig")
+    except UnicodeError:
       return Drop("not UTF-8", file.name)
   text = text.replace("\r\n", "\n").replace("\r", "\n")
   return Document(text) if text else Drop("empty", file.name)
@@ -294,7 +298,8 @@ def _document(row: Any, columns: Sequence[str]) -> Document | Drop:
       prompt, text = ("", *(row[name] for name in names))[-2:]
       break
   else:
-    return Drop(f"no {_expected(columns)}")
+    named = bool(columns) and all(row.get(name) is not None for name in columns)
+    return Drop(f"no {'text in ' * named}{_expected(columns)}")
   if columns and prompt and not prompt.endswith("\n"):
     prompt += "\n"  # such as an instruction
   if not text:

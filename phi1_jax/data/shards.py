@@ -27,6 +27,7 @@ from phi1_jax.data.token_store import Encoded, write_shard
 from phi1_jax.text import tokenizer as tokenizers
 from phi1_jax.text.tokenizer import Tokenizer
 
+HELD_OUT = "held out by Data.held_out_fraction"  # a reason, for messages
 _BATCH_CHARACTERS = 1 << 20
 # Of the documents that tokie encodes, every n-th is compared with the reference.
 _COMPARED_EVERY = 100
@@ -224,13 +225,16 @@ def sample(
   Held-out documents are not among them.
   """
   dropped = collections.Counter[str]()
-  texts = (
-    (document.prompt + document.text).encode()
-    for document in unit.documents(None, dropped, {})
-    if not held_out(document, unit.held_out_fraction)
-  )
-  pairs = smallest(((hashlib.sha256(t).digest(), t) for t in texts), num_bytes)
-  return pairs, dropped
+
+  def pairs() -> Iterator[tuple[bytes, bytes]]:
+    for document in unit.documents(None, dropped, {}):
+      if held_out(document, unit.held_out_fraction):
+        dropped[HELD_OUT] += 1
+        continue
+      text = (document.prompt + document.text).encode()
+      yield hashlib.sha256(text).digest(), text
+
+  return smallest(pairs(), num_bytes), dropped
 
 
 def smallest(

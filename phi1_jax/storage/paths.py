@@ -1,6 +1,7 @@
 """Paths as a user writes them: local, or `gs://bucket/folder`."""
 
 import functools
+import glob
 import importlib.util
 import logging
 import os
@@ -61,6 +62,37 @@ def object_of(path: "AnyPath") -> tuple[Any, str, str]:
 
   bucket, _, name = os.fspath(path).removeprefix("gs://").partition("/")
   return fsspec.filesystem("gcs"), bucket, name
+
+
+def matching(pattern: str, folder: str | os.PathLike = ".") -> list[str]:
+  """Return the sorted local paths that match a pattern, as `glob.glob` does.
+
+  `**` does not follow links to folders, which may lead in circles.
+
+  Args:
+    pattern: absolute, or relative to the folder.
+    folder: where a relative pattern begins.
+  """
+  cut = re.search(r"(?:^|/)\*\*(?:/|$)", pattern)
+  if cut is None:
+    return sorted(glob.glob(pattern, root_dir=folder))
+  head, tail = pattern[: cut.start()], pattern[cut.end() :] or "*"
+  if pattern.startswith("/"):
+    head = head or "/"
+  found = set[str]()
+  for top in glob.glob(head, root_dir=folder) if head else [""]:
+    start = os.path.join(folder, top)
+    for place, inner, _ in os.walk(start):
+      inner[:] = [name for name in inner if not name.startswith(".")]
+      below = os.path.relpath(place, start)
+      inside = top if below == "." else os.path.join(top, below)
+      found.update(os.path.join(inside, name) for name in matching(tail, place))
+  return sorted(found)
+
+
+def real(path: str | os.PathLike) -> str:
+  """Return the path of a file without links, the same for every way to it."""
+  return os.fspath(path) if is_remote(path) else os.path.realpath(path)
 
 
 @functools.cache

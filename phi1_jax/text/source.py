@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import io
 import re
 import textwrap
+import tokenize
 import warnings
 from collections.abc import Iterator
 
@@ -56,6 +58,19 @@ def lines(text: str) -> tuple[str, ...]:
   Line ends, indentation, trailing and repeated blanks, and empty lines are gone.
   """
   return tuple(" ".join(line.split()) for line in text.splitlines() if line.strip())
+
+
+def decode(content: bytes) -> str:
+  """Return the text of a Python file, in the encoding that it declares (PEP 263).
+
+  Raises:
+    UnicodeError: it is not text in that encoding, or in UTF-8 if there is none.
+  """
+  try:
+    encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
+    return content.decode(encoding)
+  except (SyntaxError, LookupError):  # an unknown one
+    return content.decode("utf-8-sig")
 
 
 def parse(source: str) -> ast.Module | None:

@@ -367,8 +367,9 @@ def train(texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
   tokenizer = Tokenizer(_content(vocabulary, kept, _SPLITTERS[1]))
   if tokenizer.vocabulary_size < vocabulary_size:
     raise InputError(
-      f"the texts give a vocabulary of only {tokenizer.vocabulary_size} ids, "
-      f"{vocabulary_size} were asked for; ask for fewer or give more text"
+      f"Data.trained_vocabulary_size: the texts give a vocabulary of only "
+      f"{tokenizer.vocabulary_size} ids, got {vocabulary_size}; set it to "
+      f"{tokenizer.vocabulary_size} or lower, or give more text"
     )
   return tokenizer
 

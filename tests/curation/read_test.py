@@ -192,15 +192,42 @@ def test_a_folder_of_checkouts_and_notebooks(tmp_path, caplog):
   (place / "two" / "n.ipynb").write_text(json.dumps({"cells": cells}))
   (place / "two" / "bad.ipynb").write_text("{}")
   (place / "two" / "latin.py").write_bytes(b"# \xe9\n")
+  (place / "two" / "cookie.py").write_bytes(b"# coding: latin-1\nx = '\xe9'\n")
   (place / "two" / "d.jsonl").write_text('{"text": "from a set"}\n')
   decisions = found(place)
   assert "1 other files are left out, such as two/d.jsonl;" in caplog.text
   kept = [d.document for d in decisions if isinstance(d, Keep)]
   paths = {"one/pkg/a.py": "one", "one/b.py": "one", "two/c.py": "two"}
-  paths |= {"two/n.ipynb": "two", "d.py": "code"}
+  paths |= {"two/n.ipynb": "two", "d.py": "code", "two/cookie.py": "two"}
   assert {d.provenance["raw"]["path"]: d.repository for d in kept} == paths
   assert "# %%\nx = 1\nx\n\n# %%\ny = 2\n" in texts(decisions)
+  assert "# coding: latin-1\nx = 'é'\n" in texts(decisions)
   assert sorted(reasons(decisions)) == ["not UTF-8", "not a notebook"]
+
+
+def test_each_file_is_read_once_and_links_to_nothing_are_counted(tmp_path, caplog):
+  place = tmp_path / "code"
+  (place / "pkg").mkdir(parents=True)
+  (place / "a.py").write_text("a = 1\n")
+  (place / "pkg" / "b.py").write_text("b = 2\n")
+  samples.write(place / "pkg" / "c.jsonl", [{"text": "c = 3\n"}])
+  (place / "loop").symlink_to(".")
+  (place / "current").symlink_to("pkg")
+  (place / "up").symlink_to("../..")
+  (place / "gone.py").symlink_to("nowhere.py")
+  (place / "pkg" / "again.py").symlink_to("../a.py")
+  wanted = ["a = 1\n", "b = 2\n"]
+  patterns = [f"{place}/**/*.py", f"{place}/*/*.py", f"{place}/a.py"]
+  for inputs in ([str(place)], patterns[:1], patterns, [*patterns, str(place)]):
+    caplog.clear()
+    read._warn_of_links.cache_clear()
+    assert sorted(texts(read.read(inputs))) == wanted
+    assert "1 links to nothing are left out, such as" in caplog.text
+    read.identity("inputs", inputs)
+  rows = [f"{place}/pkg/c.jsonl", f"{place}/**/*.jsonl", f"{place}/current/*.jsonl"]
+  assert texts(read.read(rows)) == ["c = 3\n"]
+  with pytest.raises(InputError, match="nothing there"):
+    read.places(str(place / "gone.py"))
 
 
 def test_a_folder_that_datasets_saved(tmp_path):
@@ -211,6 +238,12 @@ def test_a_folder_that_datasets_saved(tmp_path):
   with pyarrow.ipc.new_stream(place / "data-00000-of-00001.arrow", table.schema) as out:
     out.write_table(table)
   assert texts(found(tmp_path / "set")) == ["x = 1\n", "y = 2\n"]
+  cache = place / "cache-1.arrow"
+  cache.write_bytes((place / "data-00000-of-00001.arrow").read_bytes())
+  listed = {"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}
+  (place / "state.json").write_text(json.dumps(listed))
+  for folder_ in (place, tmp_path / "set"):
+    assert texts(found(folder_)) == ["x = 1\n", "y = 2\n"]
 
 
 @pytest.mark.parametrize(
@@ -228,6 +261,16 @@ def test_a_folder_that_datasets_saved(tmp_path):
     ("MIT OR ISC)", None, False),
     ("(MIT", None, False),
     ([], "unknown", False),
+    ("MIT License", "MIT", True),
+    ("The MIT License", "MIT", True),
+    ("Apache License 2.0", "Apache-2.0", False),
+    ("Apache License, Version 2.0", "Apache-2.0", False),
+    ('BSD 3-Clause "New" or "Revised" License', "BSD-3-Clause", False),
+    ("MIT/Apache-2.0", "MIT OR Apache-2.0", True),
+    (["GPL-2.0", "MIT/ISC"], "GPL-2.0 AND (MIT OR ISC)", False),
+    ("['MIT', 'ISC License']", "ISC AND MIT", True),
+    ("[MIT", None, False),
+    ("https://opensource.org/licenses/MIT", None, False),
     (["MIT", "NOASSERTION"], "MIT AND unknown", False),
     ("no_license", "unknown", False),
   ],

@@ -143,6 +143,47 @@ def test_what_is_dropped_is_counted(tmp_path):
   assert places["b.py"] == "not UTF-8"
 
 
+def test_each_file_is_read_once_whatever_links_lead_to_it(tmp_path):
+  place = tmp_path / "deep" / "place"
+  (place / "pkg").mkdir(parents=True)
+  for i, name in enumerate(("a.py", "pkg/b.py", "pkg/.hidden.py", ".hidden/c.py")):
+    (place / name).parent.mkdir(exist_ok=True)
+    (place / name).write_text(TEXTS[i])
+  (place / "loop").symlink_to(".")
+  (place / "current").symlink_to("pkg")
+  (place / "up").symlink_to("../..")
+  (place / "gone.py").symlink_to("nowhere.py")
+  for patterns in (
+    [f"{place}/**/*.py"],
+    [f"{place}/**"],
+    [f"{place}/**/**/*.py", f"{place}/*.py", f"{place}/*/*.py"],
+  ):
+    assert texts(*patterns) == TEXTS[:2]
+  assert (
+    texts(f"{place}/current/*.py") == texts(f"{place}/current/**/*.py") == [TEXTS[1]]
+  )
+  assert texts(f"{place}/.hidden/**/*.py") == [TEXTS[3]]
+
+
+def test_python_is_read_in_the_encoding_that_it_declares(tmp_path):
+  declared = b"# -*- coding: latin-1 -*-\nx = '\xe9'\n"
+  (tmp_path / "a.py").write_bytes(declared)
+  (tmp_path / "b.py").write_bytes(declared.replace(b"latin-1", b"utf-8"))
+  (tmp_path / "c.py").write_bytes(b"# coding: no-such\ny = 1\n")
+  found, drops = read(f"{tmp_path}/*.py")
+  assert found[0].text == "# -*- coding: latin-1 -*-\nx = 'é'\n"
+  assert found[1].text == "# coding: no-such\ny = 1\n"
+  assert [(drop.reason, drop.place) for drop in drops] == [("not UTF-8", "b.py")]
+
+
+def test_columns_that_are_there_without_text_are_named(tmp_path):
+  rows = [{"messages": [{"role": "user", "content": "hi"}]}, {"other": "x"}]
+  (tmp_path / "a.jsonl").write_bytes(lines(rows))
+  source = FileSource([f"{tmp_path}/a.jsonl"], ("messages",))
+  reasons = [drop.reason for drop in source.read(0, 1)]
+  assert reasons == ["no text in messages", "no messages"]
+
+
 @pytest.mark.parametrize(
   ("name", "content", "message"),
   [
@@ -254,6 +295,34 @@ def test_all_rows_bad_is_an_error_with_the_reasons(folder, size):
     prepare(meant)
   mine.unlink()  # it was still there
   prepare(meant)
+
+
+def test_documents_that_are_all_held_out_are_named(folder):
+  trained = {"tokenizer": "train", "trained_vocabulary_size": 300}
+  for name, changes in (("a", {}), ("b", trained)):
+    made = config(folder, name, held_out_fraction=0.9999999, **changes)
+    message = (
+      rf"no documents to train on .*{len(ROWS) + 16} held out by Data\.held_out_f"
+    )
+    with pytest.raises(InputError, match=message):
+      prepare(made)
+
+
+def test_a_vocabulary_that_the_texts_do_not_fill_names_the_setting(folder):
+  made = config(folder, "store", tokenizer="train", trained_vocabulary_size=4000)
+  message = (
+    r"Data\.trained_vocabulary_size: .* vocabulary of only \d+ ids, got 4000; set"
+  )
+  with pytest.raises(InputError, match=message):
+    prepare(made)
+
+
+def test_curated_sets_beside_files_have_no_effect(folder):
+  made = config(folder, "store", curated_directory="no/such")
+  assert made.curated_directory is None
+  assert "curated sets" in made.without_effect("curated_directory")
+  other = config(folder, "store", files=(), mixture="exercises")
+  assert not other.without_effect("curated_directory")
 
 
 def test_a_trained_tokenizer_is_not_begun_anew(folder, monkeypatch):
