@@ -84,7 +84,7 @@ def our_side(arguments: argparse.Namespace, weights: Path | None):
   from phi1_jax.model.decoder import Decoder
   from phi1_jax.parallel.mesh import MeshConfig, make_mesh
   from phi1_jax.sampling import methods
-  from phi1_jax.sampling.checkpoint import Loaded
+  from phi1_jax.sampling.checkpoint import Loaded, copies
   from phi1_jax.sampling.sampler import Request, Sampler
 
   config = ModelConfig(
@@ -102,7 +102,7 @@ def our_side(arguments: argparse.Namespace, weights: Path | None):
     def decode(self, ids):
       return " ".join(map(str, ids))
 
-  mesh = make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
+  mesh = make_mesh(MeshConfig(-1, 1, 1, cpu_devices=copies(config.num_parameters())))
   if weights is None:
     init = jax.jit(
       lambda key: nn.unbox(Decoder(config).init(key, np.zeros((1, 1), int)))

@@ -103,12 +103,17 @@ class CheckpointBackend:
   def complete(self, wanted: Sequence[Wanted]) -> Iterator[Generated]:
     """Sample; load the model first, a copy on every device, if it is not loaded."""
     from phi1_jax.sampling import methods, sampler
-    from phi1_jax.sampling.checkpoint import one_host_mesh, open_checkpoint
+    from phi1_jax.sampling.checkpoint import (
+      for_many_texts,
+      one_host_mesh,
+      open_checkpoint,
+    )
 
     config, consume = self._config, False
     if self._loaded is None or self._consumed:
       assert self._folder is not None
-      self._loaded = open_checkpoint(self._folder, one_host_mesh(), self._dtype)
+      mesh = one_host_mesh(for_many_texts(self._folder))
+      self._loaded = open_checkpoint(self._folder, mesh, self._dtype)
       # Frees the parameters after the sampler has copied them.
       self._consumed = consume = True
     method = methods.Method(config.temperature, config.top_k, config.top_p)

@@ -35,11 +35,17 @@ def main(argv: Sequence[str] | None = None) -> int:
   prompts = _prompts(arguments.file, text) if several else [text]
   from phi1_jax.parallel.mesh import MeshConfig
   from phi1_jax.sampling import methods
-  from phi1_jax.sampling.checkpoint import COPIES, one_host_mesh, open_checkpoint
+  from phi1_jax.sampling.checkpoint import (
+    COPIES,
+    for_many_texts,
+    one_host_mesh,
+    open_checkpoint,
+  )
   from phi1_jax.sampling.sampler import Request, Sampler
 
   command.simulate_devices(arguments.simulated_devices)
-  mesh = COPIES
+  one = len(prompts) * arguments.num_samples == 1 or arguments.score
+  mesh = COPIES if one else for_many_texts(arguments.checkpoint)
   if arguments.gin_files or arguments.gin_bindings:
     parts = {"Mesh": MeshConfig}
     mesh = gin_config.load(arguments.gin_files, arguments.gin_bindings, parts)["Mesh"]

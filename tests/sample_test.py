@@ -15,6 +15,7 @@ from phi1_jax.checkpoint.manager import CheckpointConfig, Checkpoints
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import Decoder
 from phi1_jax.parallel.mesh import MeshConfig, make_mesh
+from phi1_jax.sampling import checkpoint
 from phi1_jax.sampling.checkpoint import open_checkpoint
 from phi1_jax.text import tokenizer as tokenizers
 
@@ -65,6 +66,14 @@ def run(workdir, capsys):
 
 def _one_device():
   return make_mesh(MeshConfig(), jax.devices()[:1])
+
+
+def test_a_cpu_has_as_many_devices_as_copies_fit_its_caches(workdir, monkeypatch):
+  monkeypatch.setattr(checkpoint, "cores", lambda: 8)
+  devices = {n: checkpoint.copies(n) for n in (10**6, 26 * 10**5, 53 * 10**5, 10**8)}
+  assert devices == {10**6: 8, 26 * 10**5: 4, 53 * 10**5: 2, 10**8: 1}
+  assert checkpoint.for_many_texts(str(workdir)).cpu_devices == 8  # a tiny model
+  assert checkpoint.for_many_texts(str(workdir)).data == -1
 
 
 def test_open_checkpoint(workdir):

@@ -99,12 +99,13 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     InputError: the axes do not divide so, or not along a TPU's network.
   """
   if devices is None:
-    _split_cpu(config.cpu_devices)
+    split_cpu(config.cpu_devices)
     devices = jax.devices()
   return Mesh(arrange(config, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def _split_cpu(number: int | None) -> None:
+def split_cpu(number: int | None) -> None:
+  """Split the CPU into devices, unless JAX has used it or something else sets them."""
   flag = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
   if number is not None and jax.config.values["jax_num_cpu_devices"] < 0 and not flag:
     with contextlib.suppress(RuntimeError):  # JAX has already used its devices

@@ -11,17 +11,20 @@ import numpy as np
 from jax._src.clusters import cloud_tpu_cluster  # what JAX itself asks for its hosts
 from jax.sharding import Mesh
 
-from phi1_jax import InputError, storage
+from phi1_jax import InputError, cores, storage
 from phi1_jax.checkpoint import description, manager
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import abstract_parameters
 from phi1_jax.parallel import compiler
-from phi1_jax.parallel.mesh import MeshConfig, make_mesh
+from phi1_jax.parallel.mesh import MeshConfig, make_mesh, split_cpu
 from phi1_jax.storage import AnyPath
 from phi1_jax.text.tokenizer import Tokenizer
 
 # A copy of the model on every device, each with its own part of the batch.
 COPIES = MeshConfig(data=-1, fsdp=1, tensor=1)
+# What a CPU's caches hold together. With a copy on each of two cores, 2.6M parameters
+# decode 1.3 times as fast as on one device of both, 5.3M 1.2 times, 29M 0.8 times.
+_CACHE_BYTES = 48 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +43,25 @@ class Loaded:
 
 def one_host_mesh(config: MeshConfig = COPIES) -> Mesh:
   """Return a mesh of all devices of this host, for commands that run on one host."""
+  split_cpu(config.cpu_devices)  # before JAX looks for its devices
   check_one_host()
   return make_mesh(config)
+
+
+def for_many_texts(checkpoint: str | AnyPath) -> MeshConfig:
+  """Return the mesh on which a checkpoint decodes many texts fastest.
+
+  XLA attends to the cache on one core per device, so that a CPU has a device for each
+  core, with a copy of the model, as long as all copies fit into its caches.
+  """
+  folder = manager.find(checkpoint)
+  config = description.model_of(folder, manager.read_meta(folder))
+  return dataclasses.replace(COPIES, cpu_devices=copies(config.num_parameters()))
+
+
+def copies(parameters: int) -> int:
+  """Return the number of a CPU's devices for a model; see `for_many_texts`."""
+  return max(1, min(cores(), _CACHE_BYTES // (4 * parameters)))
 
 
 def check_one_host() -> None:
