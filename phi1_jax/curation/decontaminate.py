@@ -17,7 +17,7 @@ from phi1_jax.curation.document import Decision, Keep, Tally
 from phi1_jax.curation.engine import Job, Task
 from phi1_jax.curation.references import Embed, Index
 
-STAGE, VERSION = references.STAGE, 7
+STAGE, VERSION = references.STAGE, 8
 STUDY = "study.json"
 _BATCH = 64
 _MAX_LENGTH = 512  # tokens of a function that are embedded

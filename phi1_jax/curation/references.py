@@ -64,6 +64,7 @@ _MASK = (1 << 20) - 1
 _TASK = re.compile(
   r"^\s*write an? (?:python )?(?:function|program|code)s? (?:to|that)\b", re.I
 )
+_ESCAPE = re.compile(r"\\+[nrt]")
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 Embed = Callable[[Sequence[str]], npt.NDArray[np.floating]]
 
@@ -193,14 +194,23 @@ def reference(benchmark: str, problem: Problem) -> Reference:
     id=problem.id,
     benchmark=benchmark,
     name=name,
-    text_words=tuple(filter(_is_prose, source.words(text))),
-    solution_words=tuple(source.words(without_docstrings(problem.solution))),
-    body_words=len(source.words(body)),
+    text_words=tuple(filter(_is_prose, _words(text))),
+    solution_words=tuple(_words(without_docstrings(problem.solution))),
+    body_words=len(_words(body)),
     lines=source.lines(body),
     shapes=own,
     code=problem.solution,
     generic=all(map(generic, own)),
   )
+
+
+def _words(text: str) -> list[str]:
+  """Return the words of a text, the same of a docstring and of its source.
+
+  In source, a line end in a string is written as an escape, whose letter would become a
+  part of the next word.
+  """
+  return source.words(_ESCAPE.sub(" ", text))
 
 
 def generic(shape: trees.Shape) -> bool:
@@ -386,7 +396,7 @@ class Index:
     every = [(f.name, trees.shape(f.node)) for f in source.functions(text)]
     functions = [(name, shape) for name, shape in every if shape]
     matches = self._shapes.best(functions, min(least, SUPPORTED))
-    words, near = source.words(text), near or {}
+    words, near = _words(text), near or {}
     every_word = shingles.word_hashes(words)
     prose = every_word[np.fromiter(map(_is_prose, words), bool, len(words))]
     hashes = {"text": prose, "phrases": prose, "solution": every_word}

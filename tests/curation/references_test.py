@@ -42,6 +42,15 @@ def test_every_problem_is_found_verbatim_and_formatted_anew(index):
     assert reasons(index, formatted, problem), problem.id
 
 
+@pytest.mark.parametrize(
+  "body", ["    pass\n", '    raise NotImplementedError("to do")\n', "    ...\n", ""]
+)
+def test_every_prompt_is_found_without_a_solution(index, body):
+  for problem in PROBLEMS.values():
+    text = f"{problem.prompt.rstrip()}\n{body}"
+    assert "text" in reasons(index, text, problem), problem.id
+
+
 BARE = ast.unparse(ast.parse(references.without_docstrings(LONG.solution)))
 OTHER_NAMES = BARE.replace("current", "recent").replace("paren", "p")
 CLASS = f"class A:\n  def f(self):\n{textwrap.indent(LONG.reference, '  ')}"
