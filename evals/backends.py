@@ -246,13 +246,8 @@ def _advice(refusal: str) -> str:
 def _each(results: Any, number: int, endpoint: str) -> Iterator[Any]:
   """Yield a pool's results. A signal just before a wait is noticed within a second.
 
-  CPython runs handlers between waits, and one without a limit might never end. Long
-  waits are logged after a minute, two, four and so on.
-
-  Args:
-    results: of the pool.
-    number: how many there will be.
-    endpoint: what answers, for the log.
+  CPython runs handlers between waits, and one without a limit might never end. Waiting
+  for the `number` results of an endpoint is logged after a minute, two, four and so on.
   """
   since, patience = time.monotonic(), _PATIENCE
   while True:

@@ -115,7 +115,7 @@ def _report(
   folder: AnyPath,
   asked: dict[str, prompts.Prompt],
   ks: Sequence[int],
-  published: compare.Published | None,
+  published: tuple[compare.Published, dict[str, Any]] | None,
 ) -> None:
   """Score the local copy of a work directory, and print what that gives."""
   samples = summary.read(local, asked)
@@ -125,7 +125,7 @@ def _report(
   print(summary.table([(folder.name, summary.write(local, samples, wanted))]))
   print(f"written to {folder / workdir.SUMMARY}")
   if published is not None:
-    print(compare.write(local, samples, published))
+    print(compare.write(local, samples, *published))
 
 
 def _workdir(benchmark: str, arguments: argparse.Namespace) -> AnyPath:

@@ -4,7 +4,6 @@ It reads EvalPlus' eval_results.json of any version, and the results.jsonl of Op
 human-eval (task_id, passed).
 """
 
-import dataclasses
 import json
 from collections import defaultdict
 from typing import Any
@@ -20,36 +19,23 @@ RESULT = "compare.json"
 _PASSES = ("pass", "success")
 _COUNTS = ("both pass", "both fail", "only ours", "only theirs")
 _SHOWN = 20  # differences that are printed
-Verdicts = dict[str, list[dict[str, bool]]]
+Published = dict[str, list[dict[str, bool]]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Published:
-  """Verdicts of others.
+def read(file: AnyPath) -> tuple[Published, dict[str, Any]]:
+  """Return, by problem id, what each sample passes: {"base": ..., "plus": ...}.
 
-  Attributes:
-    file: has them.
-    hash: EvalPlus' md5 of the problems that they are of; None if the file has none.
-    verdicts: by problem id, what each sample passes: {"base": ..., "plus": ...}.
-  """
-
-  file: str
-  hash: str | None
-  verdicts: Verdicts
-
-
-def read(file: AnyPath) -> Published:
-  """Return the verdicts of a file.
+  With it the file's path and EvalPlus' `hash` (md5) of the problems, None without one.
 
   Raises:
     InputError: neither of the forms.
   """
   text = files.read_text(file, "expected the file of --compare")
-  found, of = defaultdict(list), None
+  found, hashed = defaultdict(list), None
   try:
     if '"eval"' in text[:200]:
       content = json.loads(text)
-      of = content.get("hash")
+      hashed = content.get("hash")
       for task, result in content["eval"].items():
         found[task] = _of_task(result)
     else:
@@ -61,7 +47,7 @@ def read(file: AnyPath) -> Published:
       f"--compare: got {file} ({type(error).__name__}: {error}), expected EvalPlus' "
       "eval_results.json, or JSON lines with task_id and passed"
     ) from None
-  return Published(str(file), of, dict(found))
+  return dict(found), {"file": str(file), "hash": hashed}
 
 
 def _of_task(result: Any) -> list[dict[str, bool]]:
@@ -80,7 +66,7 @@ def _of_task(result: Any) -> list[dict[str, bool]]:
   ]
 
 
-def compare(samples: Samples, published: Verdicts) -> dict[str, Any]:
+def compare(samples: Samples, published: Published) -> dict[str, Any]:
   """Return the counts and the differences of two judges.
 
   A sample counts as "plus" passed if it passes the base tests too. Samples of a problem
@@ -123,17 +109,18 @@ def compare(samples: Samples, published: Verdicts) -> dict[str, Any]:
   return found | {"differences": differences}
 
 
-def write(folder: AnyPath, samples: Samples, published: Published) -> str:
+def write(
+  folder: AnyPath, samples: Samples, published: Published, source: dict[str, Any]
+) -> str:
   """Write compare.json; return what a terminal shows of it."""
-  found = {"file": published.file, "hash": published.hash}
-  found |= compare(samples, published.verdicts)
+  found = source | compare(samples, published)
   storage.write_json(folder / RESULT, found)
   lines = [f"compared verdicts of {found['samples']} samples"]
   if found["missing"]:
     lines[0] += f"; {found['missing']} samples have no published verdict"
   task_set = base_name(storage.read_json(folder / workdir.RUN)["settings"]["task_set"])
   names = {md5: name for name, (_, _, md5) in evalplus.TASK_SETS.items()}
-  theirs = names.get(str(published.hash), task_set)
+  theirs = names.get(str(source["hash"]), task_set)
   if task_set in evalplus.TASK_SETS and theirs != task_set:
     lines.append(
       f"  these verdicts are of {theirs}, the run is of {task_set}: their tests differ"

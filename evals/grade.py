@@ -164,10 +164,7 @@ def plant(
 
 
 def _constant_solution(problem: Problem) -> str | None:
-  """Return the reference with an entry point that gives one answer to everything.
-
-  None if that is no function.
-  """
+  """Return the reference with a function that gives one answer to all, or None."""
   tree = parse(problem.solution)
   place = int(settings_file.digest(problem.id), 16) % len(_CONSTANTS)
   functions = [

@@ -6,9 +6,7 @@ machine that is too slow, a Python that is too old and a sandbox that leaks.
 """
 
 import dataclasses
-import importlib.metadata
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -79,22 +77,13 @@ def failures(
     for verdict in judge.run(programs):
       of, passes, name = cases.pop(verdict.key)
       if verdict.passed != passes:
-        got = "passed"
-        if passes:
-          got = f"failed: {verdict.outcome} {verdict.detail}{_advice(verdict.detail)}"
+        got = f"failed: {verdict.outcome} {verdict.detail}" if passes else "passed"
+        if missing := re.search(r"No module named '(\w+)", got):
+          got += f" (--packages={missing[1]} lets the code and the tests import it)"
         found.append((of, passes, f"{name} {got}".strip()))
       bar.update(1)
   found += [(of, right, f"{name}: no verdict") for of, right, name in cases.values()]
   return sorted(found, key=lambda failure: failure[-1])
-
-
-def _advice(detail: str) -> str:
-  """Return how to have a package that was missing, from a verdict's detail."""
-  missing = re.search(r"No module named '(\w+)", detail)
-  if not missing or missing[1] in sys.stdlib_module_names:
-    return ""
-  names = importlib.metadata.packages_distributions().get(missing[1], [missing[1]])
-  return f"; --packages={names[0]} lets code and tests import it"
 
 
 def check(problems: Sequence[Problem], judge: Sandbox, file: str | None = None) -> None:

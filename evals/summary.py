@@ -151,7 +151,7 @@ def scored(
   }
   tokens = [row["tokens"] for row in rows if row.get("tokens") is not None]
   long = [n for n, of in samples.items() if any(map(_too_long, of))]
-  own = [n for n, of in samples.items() if any(map(_in_process, of))]
+  of_id = [(row["task_id"], row["variants"]["truncated"]["flags"]) for row in rows]
   return {
     "format": 1,
     "settings": run["settings"],
@@ -164,8 +164,8 @@ def scored(
     "plus_outcomes": {v: count(v, "outcome", True) for v in VARIANTS},
     "retried": {v: count(v, "attempts").get(2, 0) for v in VARIANTS},
     "prompts_too_long": len(long),
-    "in_process": len(own),
-    "without_function": sum(map(_without_function, rows)),
+    "in_process": len({name for name, flags in of_id if "in_process" in flags}),
+    "without_function": count("sanitized", "code").get("", 0),
     "finish": dict(collections.Counter(str(row.get("finish")) for row in rows)),
     "tokens": sum(tokens) if len(tokens) == len(rows) else None,
     "generate": run.get("generate", {}),
@@ -175,14 +175,6 @@ def scored(
 
 def _too_long(row: Mapping[str, Any]) -> bool:
   return row.get("finish") == "prompt_too_long"
-
-
-def _without_function(row: Mapping[str, Any]) -> bool:
-  return row["variants"]["sanitized"].get("code") == ""
-
-
-def _in_process(row: Mapping[str, Any]) -> bool:
-  return any("in_process" in of.get("flags", ()) for of in row["variants"].values())
 
 
 def difference(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

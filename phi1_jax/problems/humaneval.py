@@ -9,9 +9,8 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from phi1_jax import InputError, how_to_install
 from phi1_jax.problems import evalplus, files
@@ -48,7 +47,15 @@ def read(path: AnyPath) -> list[Problem]:
     InputError: no such file, a row in another format, or an id that occurs twice.
   """
   found: dict[str, Problem] = {}
-  for place, content in _rows(path):
+  text = files.read_text(path, "expected JSON lines or a JSON array of problems")
+  try:
+    whole = json.loads(text)
+  except ValueError:  # JSON lines
+    whole = None
+  rows = whole if isinstance(whole, list) else text.split("\n")
+  for number, content in enumerate(rows, 1):
+    if isinstance(content, str) and not content.strip():
+      continue
     try:
       row = json.loads(content) if isinstance(content, str) else content
       if not isinstance(row, dict):
@@ -65,8 +72,9 @@ def read(path: AnyPath) -> list[Problem]:
       if made.id in found:
         raise ValueError(f"a second {made.id}")
     except (ValueError, KeyError, TypeError, IndexError) as error:
+      place = "line" if isinstance(content, str) else "item"
       raise InputError(
-        f"{path}, {place}: got {str(content)[:40]!r} ({error}), "
+        f"{path}, {place} {number}: got {str(content)[:40]!r} ({error}), "
         f"expected an object with {', '.join(_FIELDS)} (or for test: "
         f"{', '.join(evalplus.INPUTS)})"
       ) from None
@@ -74,19 +82,6 @@ def read(path: AnyPath) -> list[Problem]:
   if not found:
     raise InputError(f"{path}: holds no problem")
   return list(found.values())
-
-
-def _rows(path: AnyPath) -> Iterator[tuple[str, Any]]:
-  """Yield the place of each row, and the line of it or the item of an array."""
-  text = files.read_text(path, "expected JSON lines or a JSON array of problems")
-  if not text.lstrip().startswith("["):
-    lines = enumerate(text.split("\n"), 1)
-    yield from ((f"line {number}", line) for number, line in lines if line.strip())
-    return
-  try:
-    yield from ((f"item {n}", item) for n, item in enumerate(json.loads(text), 1))
-  except ValueError as error:
-    raise InputError(f"{path}: begins as a JSON array and is none ({error})") from None
 
 
 def _data_file() -> Path:

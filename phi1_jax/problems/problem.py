@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 
 CPU_SECONDS = 3.0  # hundreds of times what nearly every reference takes
+_Block = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Problem:
     tree = parse(self.solution)
     found = list(definitions(tree, self.entry_point))
     for node in found:
-      if isinstance(node, ast.Assign | ast.AnnAssign):
+      if isinstance(node, ast.Assign):
         node.value = ast.parse("lambda *_, **__: None", mode="eval").body
       else:
         node.body = [ast.Pass()]
@@ -67,19 +68,14 @@ class Problem:
     )
 
 
-def definitions(
-  scope: ast.AST, name: str
-) -> Iterator[
-  ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
-]:
+def definitions(scope: ast.AST, name: str) -> Iterator[_Block | ast.Assign]:
   """Yield the statements of a scope that define a name, those in an `if` too."""
   for node in ast.iter_child_nodes(scope):
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+    if isinstance(node, _Block):
       if node.name == name:
         yield node
-    elif isinstance(node, ast.Assign | ast.AnnAssign):
-      targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-      if any(isinstance(each, ast.Name) and each.id == name for each in targets):
+    elif isinstance(node, ast.Assign):
+      if any(isinstance(each, ast.Name) and each.id == name for each in node.targets):
         yield node
     else:
       yield from definitions(node, name)

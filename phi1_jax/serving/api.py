@@ -45,7 +45,7 @@ _FIELDS: dict[str, tuple[Any, Any]] = {
   "top_k": (Annotated[int, Range(least=-1)], 0),
   "stop": (str | tuple[str, ...], ()),
   "seed": (Count, None),
-  "logprobs": (Count, None),
+  "logprobs": (Annotated[int, Range(least=0, most=1)], None),
   "echo": (bool, False),
   "stream": (bool, False),
   "stream_options": (dict[str, Any], {}),
@@ -202,12 +202,6 @@ class _Handler:
     stops = (stops,) * bool(stops) if isinstance(stops, str) else stops
     if not all(stops):
       raise BadRequestError("got an empty string in stop, expected some text", "stop")
-    if (given["logprobs"] or 0) > 1:
-      raise BadRequestError(
-        f"got logprobs {given['logprobs']}, expected 0 or 1: alternatives to the most "
-        "probable token are not kept",
-        "logprobs",
-      )
     seed = given["seed"]
     return _Asked(
       prompts=prompts,
@@ -242,11 +236,9 @@ class _Handler:
         ids.append(prompt)
         texts.append(tokenizer.decode(prompt))
       else:
-        raise BadRequestError(
-          "expected text, token ids, which are integers from 0 to "
-          f"{tokenizer.vocabulary_size - 1}, or a list of these",
-          "prompt",
-        )
+        ids_are = f"token ids from 0 to {tokenizer.vocabulary_size - 1}"
+        message = f"expected text, {ids_are}, or a list of these"
+        raise BadRequestError(message, "prompt")
       ids[-1] = ids[-1] or [tokenizer.eos_id]
       if len(ids[-1]) > limit - 1:
         raise BadRequestError(

@@ -180,7 +180,7 @@ def test_an_entry_point_that_cannot_be_emptied_is_judged(run, monkeypatch):
 
 def test_a_missing_package_is_named(run, monkeypatch):
   _real(monkeypatch, NUMPY)
-  with pytest.raises(InputError, match=r"'numpy'.*; --packages=numpy lets code"):
+  with pytest.raises(InputError, match=r"'numpy'.* .--packages=numpy lets the code"):
     run("--references")
   assert run(MADE, "--packages=numpy")["outcomes"]["truncated"] == {"passed": 1}
 

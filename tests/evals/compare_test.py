@@ -31,7 +31,7 @@ THEIRS = {"a": [{"base": True, "plus": False}], "b": [{"base": False, "plus": Tr
 def test_reads_every_version_and_refuses_another_file(tmp_path, text, expected):
   (tmp_path / "file").write_text(text)
   if expected:
-    assert compare.read(tmp_path / "file").verdicts == expected
+    assert compare.read(tmp_path / "file")[0] == expected
   else:
     with pytest.raises(InputError, match=r"--compare: got .* expected EvalPlus'"):
       compare.read(tmp_path / "file")
@@ -79,7 +79,7 @@ def test_verdicts_of_another_version_are_told(tmp_path, task_set, of, warned, ma
   path = tmp_path / "theirs.json"
   path.write_text(mark + json.dumps(theirs), encoding="utf-8")
   (tmp_path / "run.json").write_text(json.dumps({"settings": {"task_set": task_set}}))
-  shown = compare.write(tmp_path, {}, compare.read(path))
+  shown = compare.write(tmp_path, {}, *compare.read(path))
   said = f"these verdicts are of {of}, the run is of {task_set.partition('[')[0]}"
   assert (said in shown) == ("these verdicts" in shown) == warned
   written = json.loads((tmp_path / "compare.json").read_text())

@@ -10,15 +10,17 @@ from evals.prompts import Prompt
 from phi1_jax.text import settings_file
 from tests.evals.conftest import Trusting
 
+SHOWN = {"code": "x = 1", "flags": []}
+
 
 def results(*outcomes):
   """One sample per problem with these (truncated, sanitized) outcomes."""
   return {
     f"p{number}": [
-      {"key": f"k{number}", "finish": "stop", "tokens": 2}
+      {"key": f"k{number}", "task_id": f"p{number}", "finish": "stop", "tokens": 2}
       | {
         "variants": {
-          variant: {"outcome": outcome, "attempts": 1, "empty": False}
+          variant: {"outcome": outcome, "attempts": 1, "empty": False, **SHOWN}
           for variant, outcome in zip(execute.VARIANTS, pair, strict=True)
         }
       }

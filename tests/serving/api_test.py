@@ -233,9 +233,9 @@ def test_refuses_by_name(server, field, options):
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"logprobs": 2}, "got logprobs 2, expected 0 or 1"),
-    ({"prompt": [1, 99999]}, "integers from 0 to {last}, or a list"),
-    ({"prompt": [[-1]]}, "integers from 0 to {last}, or a list"),
+    ({"logprobs": 2}, "logprobs: got 2, expected an integer >= 0 and <= 1"),
+    ({"prompt": [1, 99999]}, "token ids from 0 to {last}, or a list"),
+    ({"prompt": [[-1]]}, "token ids from 0 to {last}, or a list"),
   ],
 )
 def test_a_refusal_says_what_is_expected(server, loaded, options, message):
