@@ -45,6 +45,12 @@ _PYTHON_2_TEXT = re.compile(
   r"|\.has_key\(|`\w+`",
   re.MULTILINE,
 )
+# Syntax newer than Python 3.11. tree-sitter alone accepts much that no Python does.
+_NEWER_TEXT = re.compile(
+  r"^[ \t]*(?:type[ \t]+\w+|(?:async[ \t]+)?(?:def|class)[ \t]+\w+[ \t]*\["
+  r"|except\b[^:\n]*,)|\b(?:[ft]r?|r[ft])[\"']",
+  re.MULTILINE | re.IGNORECASE,
+)
 _GUARDS = {"ImportError", "ModuleNotFoundError", "NameError", "Exception"}
 _MAYBE_PYTHON_2 = re.compile(
   rf"\b(?:{'|'.join(sorted(_PYTHON_2_NAMES | _PYTHON_2_MODULES))})\b"
@@ -125,16 +131,26 @@ def problem(text: str) -> str | None:
     return f"lines over {_LONGEST_MEAN_LINE} characters on average"
   if any(_GENERATED.search(line) for line in lines[:5] if line.startswith("#")):
     return "says that it was generated"
-  if (tree := source.parse(text.removeprefix("\ufeff"))) is None:
-    if _PYTHON_2_TEXT.search(text):
-      return "Python 2 syntax"
-    if _has_mixed_tabs(text):
-      return "tabs and spaces mixed"
-    root = _tree(text)
-    return None if not root.has_error and _is_newer(root) else "not Python"
+  text = text.removeprefix("\ufeff")
+  if (tree := source.parse(text)) is None:
+    return _refused(text)
   if all(isinstance(n, (ast.Expr, ast.Import, ast.ImportFrom)) for n in tree.body):
     return "no definitions and no statements"
   return _python_2(tree) if _MAYBE_PYTHON_2.search(text) else None
+
+
+def _refused(text: str) -> str | None:
+  """Return why a text that this interpreter does not parse is not Python 3."""
+  if _PYTHON_2_TEXT.search(text):
+    return "Python 2 syntax"
+  try:
+    ast.parse(text)
+  except TabError:
+    return "tabs and spaces mixed"
+  except (SyntaxError, ValueError, RecursionError, MemoryError):
+    pass
+  newer = _NEWER_TEXT.search(text) and not _tree(text).has_error
+  return None if newer else "not Python"
 
 
 @functools.cache
@@ -148,45 +164,6 @@ def _parser() -> Any:
 def _tree(text: str) -> Any:
   """Return the root of a text's tree in tree-sitter's grammar."""
   return _parser().parse(text.encode("utf-8", "surrogatepass")).root_node
-
-
-def _has_mixed_tabs(text: str) -> bool:
-  try:
-    ast.parse(text)
-  except TabError:
-    return True
-  except (SyntaxError, ValueError, RecursionError, MemoryError):
-    pass
-  return False
-
-
-def _is_newer(root: Any) -> bool:
-  """Return whether a tree has syntax that is newer than Python 3.11.
-
-  tree-sitter-python accepts much that no Python does, and some Python 2.
-  """
-  left = [root]
-  while left:
-    node = left.pop()
-    left += node.children
-    if node.type == "type_alias_statement" or node.child_by_field_name(
-      "type_parameters"
-    ):
-      return True
-    if node.type == "except_clause" and len(node.children_by_field_name("value")) > 1:
-      return True
-    if node.type == "string" and _is_newer_string(node):
-      return True
-  return False
-
-
-def _is_newer_string(node: Any) -> bool:
-  """Return whether a string is a template, or an f-string with any text in a field."""
-  start = node.children[0].text
-  quotes = start.lstrip(b"bBfFrRtTuU")
-  fields = [each.text for each in node.children if each.type == "interpolation"]
-  new = [f for f in fields if quotes in f or b"\\" in f or b"\n" in f]
-  return b"t" in start.lower() or bool(new)
 
 
 def _python_2(tree: ast.Module) -> str | None:
@@ -264,27 +241,18 @@ def mask(text: str) -> tuple[str | None, dict[str, int]]:
     for kind, pattern in _key_patterns():
       replace(kind, pattern, _key)
   if any(not _NO_ADDRESS.search(found) for found in _ADDRESS.findall(masked)):
-    products = _products(masked)
+    code, root = masked, _tree(masked)
 
     def address(found: re.Match[str]) -> str:
-      real = found.start() not in products and not _NO_ADDRESS.search(found[0])
-      return EMAIL if real else found[0]
+      before = code[: code.index("@", found.start())].encode("utf-8", "surrogatepass")
+      sign = root.descendant_for_byte_range(len(before), len(before) + 1)
+      product = sign.type == "@"  # of matrices
+      return found[0] if product or _NO_ADDRESS.search(found[0]) else EMAIL
 
     replace("e-mail address", _ADDRESS, address)
   if _UNMASKED.search(masked) or (masked != text and _breaks(text, masked)):
     return None, dict(counts)
   return masked, dict(counts)
-
-
-def _products(text: str) -> set[int]:
-  """Return where in a text matches of `_ADDRESS` are products of matrices."""
-  root, found = _tree(text), set[int]()
-  for match in _ADDRESS.finditer(text):
-    sign = text.index("@", match.start())
-    place = len(text[:sign].encode("utf-8", "surrogatepass"))
-    if root.descendant_for_byte_range(place, place + 1).type == "@":
-      found.add(match.start())
-  return found
 
 
 def _breaks(text: str, masked: str) -> bool:

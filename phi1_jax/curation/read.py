@@ -282,7 +282,13 @@ def _of_folder(path: AnyPath) -> Iterator[Place]:
   code = [file for file in files if file.endswith(CODE)]
   data = [file for file in files if file.endswith((*JSONL, *TABLES))]
   is_data = len(data) > len(code) or (data and _DATA_SET & set(storage.names(path)))
-  _warn_of_rest(os.fspath(path), *(("data", *code) if is_data else ("code", *data)))
+  if rest := code if is_data else data:
+    text = (
+      "%s: read as a folder of %s; %d other files are left out, such as %s; to read "
+    )
+    text += "them too, name them in the inputs"
+    kind = "data" if is_data else "code"
+    _warn(text, os.fspath(path), kind, len(rest), rest[0])
   if is_data:
     for file in data:
       yield from _of_file(path / file)
@@ -316,27 +322,15 @@ def _listed(path: AnyPath, files: Sequence[str]) -> list[str]:
 
 def _present(where: str, root: str, names: Sequence[str]) -> list[str]:
   """Return the names without links to nothing, which are counted in a warning."""
-  there = [os.path.exists(os.path.join(root, name)) for name in names]
-  _warn_of_links(where, *itertools.compress(names, [not each for each in there]))
-  return list(itertools.compress(names, there))
+  gone = [name for name in names if not os.path.exists(os.path.join(root, name))]
+  if gone:
+    text = "%s: %d links to nothing are left out, such as %s"
+    _warn(text, where, len(gone), gone[0])
+  return sorted(set(names).difference(gone))
 
 
-@functools.lru_cache(maxsize=64)
-def _warn_of_links(where: str, *names: str) -> None:
-  if names:
-    log.warning(
-      "%s: %d links to nothing are left out, such as %s", where, len(names), names[0]
-    )
-
-
-@functools.lru_cache(maxsize=64)  # a folder is listed more than once in a stage
-def _warn_of_rest(path: str, kind: str, *rest: str) -> None:
-  if rest:
-    log.warning(
-      "%s: read as a folder of %s; %d other files are left out, such as %s; to read "
-      "them too, name them in the inputs",
-      *(path, kind, len(rest), rest[0]),
-    )
+# A folder is listed more than once in a stage.
+_warn = functools.lru_cache(maxsize=64)(log.warning)
 
 
 def _walked(root: Path) -> tuple[list[str], list[str]]:

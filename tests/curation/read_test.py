@@ -220,7 +220,7 @@ def test_each_file_is_read_once_and_links_to_nothing_are_counted(tmp_path, caplo
   patterns = [f"{place}/**/*.py", f"{place}/*/*.py", f"{place}/a.py"]
   for inputs in ([str(place)], patterns[:1], patterns, [*patterns, str(place)]):
     caplog.clear()
-    read._warn_of_links.cache_clear()
+    read._warn.cache_clear()
     assert sorted(texts(read.read(inputs))) == wanted
     assert "1 links to nothing are left out, such as" in caplog.text
     read.identity("inputs", inputs)
