@@ -76,6 +76,9 @@ class Sampler:
     consume: free `loaded.params` while the sampler makes its own copy.
   """
 
+  # Requests per slot that must be left for a shorter cache to be worth its programs.
+  _many_left = 4
+
   def __init__(
     self,
     loaded: Loaded,
@@ -173,16 +176,21 @@ class Sampler:
   def _sized(self, state, rows, queue, most: int) -> loop.State:
     """Return the state with a cache as long as the next call of the loop needs.
 
-    Every step reads the whole cache, so that a longer one makes each slower. Its
-    lengths are powers of two: few programs, and few copies while texts grow.
+    Every step reads the whole cache, so that a longer one makes each slower. But each
+    length has programs of its own, which take seconds to compile: there are few
+    lengths, and a shorter one is taken only where many texts are left.
     """
     used = [row.prompt_length + len(row.tokens) for row in rows if row]
     used += [len(prompt) for prompt, _ in queue[: rows.count(None)]]
-    needed = max(_SHORTEST_CACHE, max(used) + self._steps)
-    length = min(most, 1 << (needed - 1).bit_length())
+    length = _SHORTEST_CACHE
+    while length < max(used) + self._steps:
+      length *= 4
+    length = min(length, most)
     if state is None:
       return _empty(self._loaded.config, self.slots, length)
-    if length == state.cache.length:
+    held = state.cache.length
+    few = len(queue) < self._many_left * self.slots
+    if length == held or (length < held and few):
       return state
     return dataclasses.replace(state, cache=caches.resized(state.cache, length))
 

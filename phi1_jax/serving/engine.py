@@ -75,6 +75,8 @@ class Engine(Sampler):
     most_waiting: requests that may wait; more are refused.
   """
 
+  _many_left = 0  # more may come at any time
+
   def __init__(self, loaded: Loaded, *, slots: int = 16, most_waiting: int = 256):
     super().__init__(loaded, Method(), slots=slots, steps=8)
     self._most_waiting = most_waiting
