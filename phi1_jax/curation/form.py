@@ -84,7 +84,7 @@ _OTHER_KEYS = {
 }
 # What a key has: 20 characters in a row, one of them a digit; or how it begins.
 _LONG, _DIGIT = re.compile(r"[\w./+=-]{20,}"), re.compile(r"\d")
-_OTHERWISE = re.compile(r"\bhf_|://[^\s/@]*:[^\s/@]+@")
+_OTHERWISE = re.compile(r"\bhf_|://[^\s/@:]*:[^\s/@:]+@")
 # A private key may be cut into lines and into strings. Without an END line only long
 # runs of base64 belong to it, since code may follow.
 _GAP = (
