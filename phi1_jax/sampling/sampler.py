@@ -177,20 +177,20 @@ class Sampler:
     """Return the state with a cache as long as the next call of the loop needs.
 
     Every step reads the whole cache, so that a longer one makes each slower. But each
-    length has programs of its own, which take seconds to compile: there are few
-    lengths, and a shorter one is taken only where many texts are left.
+    length has programs of its own, which take seconds to compile: lengths double, and
+    a cache is cut only if a quarter will do and many texts are left.
     """
     used = [row.prompt_length + len(row.tokens) for row in rows if row]
     used += [len(prompt) for prompt, _ in queue[: rows.count(None)]]
     length = _SHORTEST_CACHE
     while length < max(used) + self._steps:
-      length *= 4
+      length *= 2
     length = min(length, most)
     if state is None:
       return _empty(self._loaded.config, self.slots, length)
     held = state.cache.length
-    few = len(queue) < self._many_left * self.slots
-    if length == held or (length < held and few):
+    cut = 4 * length <= held and len(queue) >= self._many_left * self.slots
+    if length == held or (length < held and not cut):
       return state
     return dataclasses.replace(state, cache=caches.resized(state.cache, length))
 
