@@ -23,6 +23,10 @@ if TYPE_CHECKING:  # JAX is loaded when it is first needed
   from phi1_jax.sampling.checkpoint import Loaded
   from phi1_jax.storage import AnyPath
 
+_TOO_LONG = re.compile(
+  r"context.?length|maximum (context|length)|too many tokens|prompt is too long"
+  r"|\d tokens"
+)
 _PATIENCE = 60.0  # seconds without an answer until a line says so
 log = logging.getLogger(__name__)
 
@@ -235,7 +239,7 @@ def _advice(refusal: str) -> str:
   said = (refusal.partition("refused with ")[2] or refusal).lower()
   if "temperature" in said:
     return ": in another --workdir give --gin.Evaluation.temperature=1"
-  if re.search("length|token|context|too long", said):
+  if _TOO_LONG.search(said):
     return (
       ": in another --workdir lower Evaluation.max_new_tokens, or leave them out with "
       "--subset"

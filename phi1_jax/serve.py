@@ -4,8 +4,9 @@
 
 Then `openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")` completes with
 it. Requests that arrive together are decoded together. Each new temperature, top_p or
-top_k compiles the decode loop once, which takes seconds. Ctrl-C or SIGTERM lets running
-requests finish, for some seconds, and ends with exit code 0.
+top_k compiles the decode loop, once for each length of the cache, which takes seconds.
+Ctrl-C or SIGTERM lets running requests finish, for some seconds, and ends with exit
+code 0.
 """
 
 import contextlib
@@ -62,7 +63,7 @@ def _parser() -> command.Parser:
   parser = command.Parser(
     "serve",
     "Serves a checkpoint through OpenAI's completions API. Each new temperature, top_p "
-    "or top_k compiles the decode loop once, which takes seconds.",
+    "or top_k compiles the decode loop anew, which takes seconds.",
     "python -m phi1_jax.serve --checkpoint=runs/quickstart",
   )
   add = parser.add_argument
@@ -95,7 +96,7 @@ def _parser() -> command.Parser:
 
 
 def _bound(host: str, port: int) -> socket.socket:
-  """Return a socket with an address, which nobody can connect to yet.
+  """Return a socket that listens: clients wait until the model is read.
 
   Raises:
     InputError: there is no such address, or another process has the port.
@@ -104,6 +105,7 @@ def _bound(host: str, port: int) -> socket.socket:
   bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
   try:
     bound.bind((host, port))
+    bound.listen()
   except OSError as error:
     raise InputError(
       f"--host, --port: got {host}:{port} ({error.strerror}), expected an address of "

@@ -3,6 +3,7 @@
 A row that gives no document is dropped with a reason; nothing else is lost.
 """
 
+import contextlib
 import dataclasses
 import functools
 import glob
@@ -307,11 +308,11 @@ def _listed(path: AnyPath, files: Sequence[str]) -> list[str]:
   They are caches, such as those of `map`.
   """
   wanted: dict[str, set[str]] = {}  # by folder
-  for file in files:
-    folder, _, name = file.rpartition("/")
-    if name == "state.json":
-      state = storage.read_json(path / file).get("_data_files") or ()
-      wanted[folder] = {each["filename"] for each in state}
+  folders = {file.rpartition("/")[0] for file in files if file.endswith(".arrow")}
+  for folder in folders:
+    with contextlib.suppress(InputError, KeyError, TypeError):  # not one of these
+      listed = storage.read_json(path / folder / "state.json")["_data_files"]
+      wanted[folder] = {each["filename"] for each in listed}
 
   def is_cache(file: str) -> bool:
     folder, _, name = file.rpartition("/")
@@ -321,10 +322,10 @@ def _listed(path: AnyPath, files: Sequence[str]) -> list[str]:
 
 
 def _present(where: str, root: str, names: Sequence[str]) -> list[str]:
-  """Return the names without links to nothing, which are counted in a warning."""
+  """Return the names without broken links, which are counted in a warning."""
   gone = [name for name in names if not os.path.exists(os.path.join(root, name))]
   if gone:
-    text = "%s: %d links to nothing are left out, such as %s"
+    text = "%s: %d broken links are left out, such as %s"
     _warn(text, where, len(gone), gone[0])
   return sorted(set(names).difference(gone))
 

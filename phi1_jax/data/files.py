@@ -36,6 +36,7 @@ _TEXT = ("text", "content", "code")
 _PAIR = ("prompt", "completion")
 _ROWS, _WHOLE = (".jsonl", ".json", ".parquet"), (".py", ".txt")
 _PACKED = (".gz", ".zst")
+_NO_COLUMN = "no "  # begins the reason of a row without the columns
 _FIRST_ROWS = 1000  # so many without a document are taken for a wrong name of a column
 _EXPECTED = "text, content or code, or prompt and completion"
 _KNOWN = f"{', '.join(_ROWS + _WHOLE)} (all but .parquet also with .gz or .zst)"
@@ -55,7 +56,7 @@ class FileSource:
 
   Args:
     patterns: paths with `*`, `?`, `[..]` and `**`, local or gs://. A file that several
-      patterns or links lead to is read once; `**` follows no links to folders.
+      patterns or links lead to is read once.
     columns: names of a row's text, or of its prompt and completion; () takes the names
       at the top of this file.
 
@@ -93,18 +94,21 @@ class FileSource:
     return max(map(_changed, (file.path for file in self._files)))
 
   def check(self) -> None:
-    """Read the first rows of a file.
+    """Read rows until one gives a document, the first 1,000 at most.
 
     Raises:
-      InputError: none of them gives a document.
+      InputError: none of them has the columns of a text.
     """
-    first = list(itertools.islice(self.read(0, 1), _FIRST_ROWS))
-    reasons = collections.Counter(row.reason for row in first if isinstance(row, Drop))
-    if first and reasons.total() == len(first):
+    reasons = collections.Counter[str]()
+    for row in itertools.islice(self.read(0, 1), _FIRST_ROWS):
+      if not isinstance(row, Drop):
+        return
+      reasons[row.reason] += 1
+    if reasons and all(reason.startswith(_NO_COLUMN) for reason in reasons):
       counts = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
       raise InputError(
-        f"Data.files: no document in the first {len(first)} rows or files ({counts}); "
-        "name the columns of the text with Data.columns, or leave these files out"
+        f"Data.files: no document in the first {reasons.total()} rows ({counts}); name "
+        "the columns of the text with Data.columns, or leave these files out"
       )
 
   def num_shards(self, wanted: int) -> int:
@@ -299,7 +303,7 @@ def _document(row: Any, columns: Sequence[str]) -> Document | Drop:
       break
   else:
     named = bool(columns) and all(row.get(name) is not None for name in columns)
-    return Drop(f"no {'text in ' * named}{_expected(columns)}")
+    return Drop(f"{_NO_COLUMN}{'text in ' * named}{_expected(columns)}")
   if columns and prompt and not prompt.endswith("\n"):
     prompt += "\n"  # such as an instruction
   if not text:

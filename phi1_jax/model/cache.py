@@ -72,9 +72,9 @@ def insert(cache: Cache, new: Cache, rows_P: jax.Array) -> Cache:
 
 
 def resized(cache: Cache, length: int) -> Cache:
-  """Return the cache for `length` tokens of each row; drop those behind them.
+  """Return the cache for `length` tokens of each row; later tokens are dropped.
 
-  Frees each array of the old one after its use, so that memory never holds both.
+  Frees each array of the old cache after its use, so that memory does not hold both.
   """
 
   def one(array: jax.Array) -> jax.Array:

@@ -38,7 +38,7 @@ HEARTBEAT_SECONDS = 600
 MEET_SECONDS = 1800
 # For the others to end what this host has ended: host 0 sums a run up.
 DISCONNECT_SECONDS = 600
-# A wait for others that is longer than this is said, and again each time it doubles.
+# After so many seconds a warning names the missing hosts, then after twice as many.
 SILENT_SECONDS = 30
 # For a host that fails alone to see whether the others leave too.
 LEAVE_SECONDS = 10

@@ -108,21 +108,23 @@ def problem(row: Mapping[str, str]) -> Problem:
     reference=row["canonical_solution"],
     solution=solution,
     tests=(
-      *_helpers(solution, entry_point, row["test"]),
+      *_helpers(row["prompt"], solution, entry_point, row["test"]),
       row["test"].strip("\n") + "\n",
       f"check({entry_point})",
     ),
   )
 
 
-def _helpers(solution: str, entry_point: str, test: str) -> list[str]:
+def _helpers(prompt: str, solution: str, entry_point: str, test: str) -> list[str]:
   """What the prompt defines before the entry point, if the tests use it (32, 38, 50).
 
   The tests get their own copy: a completion that defines it anew decides nothing.
   """
   tree = _parsed("prompt with canonical_solution", solution)
-  places = [node.lineno for node in definitions(tree, entry_point)]
-  before = [n for n in tree.body if places and (n.end_lineno or 0) < min(places)]
+  # The last definition in the prompt: the solution may assign the name again.
+  lines = prompt.count("\n") + 1
+  found = [n.lineno for n in definitions(tree, entry_point) if n.lineno <= lines]
+  before = [n for n in tree.body if found and (n.end_lineno or 0) < max(found)]
   defined = {node.name for node in before if isinstance(node, ast.FunctionDef)}
   nodes = ast.walk(_parsed("test", test))
   if not defined & {node.id for node in nodes if isinstance(node, ast.Name)}:

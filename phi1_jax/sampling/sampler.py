@@ -24,7 +24,7 @@ from phi1_jax.sampling.methods import Method
 # The most tokens that one prefill reads: bounds the memory of its attention scores.
 _PREFILL_TOKENS = 16384
 _SHORTEST_BUCKET = 32
-# Each length of the cache has programs of its own, so short ones are not told apart.
+# Each length of the cache is compiled separately, so all short texts have one.
 _SHORTEST_CACHE = 256
 
 
@@ -76,7 +76,7 @@ class Sampler:
     consume: free `loaded.params` while the sampler makes its own copy.
   """
 
-  # Requests per slot that must be left for a shorter cache to be worth its programs.
+  # A shorter cache is compiled only if so many requests per slot still wait.
   _many_left = 4
 
   def __init__(

@@ -67,7 +67,7 @@ def object_of(path: "AnyPath") -> tuple[Any, str, str]:
 def matching(pattern: str, folder: str | os.PathLike = ".") -> list[str]:
   """Return the sorted local paths that match a pattern, as `glob.glob` does.
 
-  `**` does not follow links to folders, which may lead in circles.
+  `**` follows a link to a folder, unless that was seen or has the search inside.
 
   Args:
     pattern: absolute, or relative to the folder.
@@ -82,8 +82,15 @@ def matching(pattern: str, folder: str | os.PathLike = ".") -> list[str]:
   found = set[str]()
   for top in glob.glob(head, root_dir=folder) if head else [""]:
     start = os.path.join(folder, top)
-    for place, inner, _ in os.walk(start):
-      inner[:] = [name for name in inner if not name.startswith(".")]
+    root, seen = os.path.realpath(start), set[str]()
+    for place, inner, _ in os.walk(start, followlinks=True):
+      here = os.path.realpath(place)
+      around = here != root and root.startswith(here.rstrip("/") + "/")
+      if around or here in seen:
+        inner.clear()
+        continue
+      seen.add(here)
+      inner[:] = sorted(name for name in inner if not name.startswith("."))
       below = os.path.relpath(place, start)
       inside = top if below == "." else os.path.join(top, below)
       found.update(os.path.join(inside, name) for name in matching(tail, place))

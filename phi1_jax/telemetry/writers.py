@@ -13,7 +13,6 @@ import contextlib
 import json
 import logging
 import math
-import os
 import secrets
 import sys
 from collections.abc import Callable, Mapping
@@ -133,11 +132,12 @@ class Recorder:
 
 def check_wandb(project: str) -> None:
   """Refuse a project of Weights & Biases without login, before anything is built."""
-  if os.environ.get("WANDB_MODE", "online") not in ("online", "run"):
-    return
   import wandb  # the extra `wandb`
 
   try:
+    # What its environment variables and its settings files say.
+    if wandb.setup().settings.mode not in ("online", "run", "shared"):
+      return
     if not wandb.login(prompt=False):
       raise _refusal(project, "no API key")
   except wandb.Error as error:

@@ -13,7 +13,7 @@ import inspect
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -162,12 +162,14 @@ def named(found: Mapping[str, MakeHook], setup: Setup, store: TokenStore) -> lis
         f"Runtime.hooks: {name} returned {type(run).__name__}, expected a function "
         "run(step, state) that yields (name, value) pairs"
       )
-    checked = functools.partial(_values, name, run)
+    checked = functools.partial(_values, name, run, store.manifest["tasks"])
     hooks.append(Hook(checked, setup.config.runtime.hooks[name]))
   return hooks
 
 
-def _values(name: str, run: Any, step: int, state: TrainState) -> Values:
+def _values(
+  name: str, run: Any, tasks: Collection[str], step: int, state: TrainState
+) -> Values:
   """Return what a named hook yields.
 
   Raises:
@@ -186,7 +188,8 @@ def _values(name: str, run: Any, step: int, state: TrainState) -> Values:
     ) from None
   for key, value in values.items():
     said = f"Runtime.hooks: {name} yielded {key!r} = {value!r:.60} at step {step}"
-    if not isinstance(key, str) or key in writers.OWN:
+    taken = writers.OWN | {f"eval/{task}_loss" for task in tasks}
+    if not isinstance(key, str) or key in taken:
       raise InputError(f"{said}, expected a name of its own, such as 'eval/mine'")
     try:
       values[key] = value if value is None else float(value)

@@ -205,7 +205,7 @@ def test_a_folder_of_checkouts_and_notebooks(tmp_path, caplog):
   assert sorted(reasons(decisions)) == ["not UTF-8", "not a notebook"]
 
 
-def test_each_file_is_read_once_and_links_to_nothing_are_counted(tmp_path, caplog):
+def test_each_file_is_read_once_and_broken_links_are_counted(tmp_path, caplog):
   place = tmp_path / "code"
   (place / "pkg").mkdir(parents=True)
   (place / "a.py").write_text("a = 1\n")
@@ -222,7 +222,7 @@ def test_each_file_is_read_once_and_links_to_nothing_are_counted(tmp_path, caplo
     caplog.clear()
     read._warn.cache_clear()
     assert sorted(texts(read.read(inputs))) == wanted
-    assert "1 links to nothing are left out, such as" in caplog.text
+    assert "1 broken links are left out, such as" in caplog.text
     read.identity("inputs", inputs)
   rows = [f"{place}/pkg/c.jsonl", f"{place}/**/*.jsonl", f"{place}/current/*.jsonl"]
   assert texts(read.read(rows)) == ["c = 3\n"]
@@ -234,6 +234,10 @@ def test_a_folder_that_datasets_saved(tmp_path):
   place = tmp_path / "set" / "train"
   place.mkdir(parents=True)
   (tmp_path / "set" / "dataset_dict.json").write_text("{}")
+  for text in ('{"a": ', "[1, 2]", '{"_data_files": [{"x": 1}]}'):
+    (place / "state.json").write_text(text)  # of somebody else
+    assert read._listed(place, ["a.arrow", "state.json"]) == ["a.arrow", "state.json"]
+  (place / "state.json").unlink()
   table = pyarrow.table({"content": ["x = 1\n", "y = 2\n"], "unused": [1, 2]})
   with pyarrow.ipc.new_stream(place / "data-00000-of-00001.arrow", table.schema) as out:
     out.write_table(table)

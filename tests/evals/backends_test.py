@@ -55,13 +55,18 @@ GOOD = "2 of 5 .* 1 of them for good"
   ("refusal", "message"),
   [
     (RequestError("busy"), r"2 of 5 requests failed, the same command.*busy"),
-    (RefusedError("400 too long"), f"{GOOD}: in .* lower Evaluation.max_new_.*400"),
+    (
+      RefusedError("400 prompt is too long"),
+      f"{GOOD}: in .* lower Evaluation.max_new_.*400",
+    ),
     (RefusedError("At most 9 tokens"), f"{GOOD}: .*max_new_tokens.*; the last"),
     (
       RefusedError("refused with 400 'temperature' does not support 0, nor its length"),
       f"{GOOD}: in another --workdir give --gin.Evaluation.temperature=1; the last",
     ),
     (RefusedError("model context-9: refused with 400 bad"), f"{GOOD}; the last, .*bad"),
+    (RefusedError("stop: array too long"), f"{GOOD}; the last"),
+    (RefusedError("'max_tokens' is not supported"), f"{GOOD}; the last"),
   ],
 )
 def test_failures_are_no_completions(refusal, message):

@@ -80,3 +80,15 @@ def test_matrices_take_the_computations_dtype_and_consumed_parameters_are_free()
   consumed = caches.by_layer(params["params"], config, consume=True)
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(params))
   jax.tree.map(np.testing.assert_array_equal, split, consumed)
+
+
+def test_a_resized_cache_keeps_the_tokens_and_frees_the_old_one():
+  cache = caches.empty(CONFIG, 2, 8)
+  marked = jax.tree.map(lambda x: x + jnp.arange(8.0)[:, None], cache)
+  longer = caches.resized(marked, 16)
+  assert longer.length == 16
+  assert all(array.is_deleted() for array in jax.tree.leaves(marked))
+  for array in jax.tree.leaves(longer):
+    assert array[0, 0, :, 0].tolist() == [*range(8), *[0] * 8]
+  shorter = caches.resized(longer, 4)
+  assert shorter.keys[0][1, 0, :, 0].tolist() == [0, 1, 2, 3]

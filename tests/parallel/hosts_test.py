@@ -45,3 +45,13 @@ def test_a_wait_for_another_host_is_said_before_it_ends(stored, monkeypatch, cap
 def test_a_host_that_does_not_come(stored):
   with pytest.raises(hosts.GoneError, match="host 0 did not come to: building"):
     hosts.exchange("building", 1, limit=0.1)
+
+
+def test_one_host_speaks_for_those_that_wait(stored, monkeypatch, caplog):
+  monkeypatch.setattr(hosts, "SILENT_SECONDS", 0.02)
+  monkeypatch.setattr(hosts, "count", lambda: 3)
+  key = f"{hosts._KEY_PREFIX}/{next(hosts._meetings) + 1} building/0"
+  stored[key] = json.dumps("here")  # host 0 waits, too
+  with pytest.raises(hosts.GoneError, match="host 2 did not come"):
+    hosts.exchange("building", 1, limit=0.2)
+  assert not caplog.records

@@ -41,6 +41,17 @@ def test_all_are_there():
   assert scope["poly"]([1, 2], 3) == 7
 
 
+def test_helpers_stand_before_the_entry_point_of_the_prompt():
+  """It may be defined twice, and the solution may assign its name again."""
+  row = {"task_id": "a/0", "entry_point": "f"}
+  row |= {"prompt": "f = None\n\ndef g(x):\n  return x\n\ndef f(x):\n"}
+  row |= {"canonical_solution": "  return g(x)\n\nf = f\n"}
+  row |= {"test": "def check(candidate):\n  assert candidate(1) == g(1)\n"}
+  helpers, _, _ = humaneval.problem(row).tests
+  assert "def g(x)" in helpers
+  assert "def f(x)" not in helpers
+
+
 CUT = gzip.compress(b"x" * 1000)[:-9]
 
 

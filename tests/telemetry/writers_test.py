@@ -3,6 +3,7 @@ import math
 import os
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -111,7 +112,7 @@ def records(path):
 def test_weights_and_biases_without_login_are_refused_before_the_run(monkeypatch):
   import wandb
 
-  answers = [False, wandb.Error("no such user"), True]
+  answers, settings = [False, wandb.Error("no such user"), True], Mock(mode="online")
 
   def login(**_):
     answer = answers.pop(0)
@@ -120,12 +121,12 @@ def test_weights_and_biases_without_login_are_refused_before_the_run(monkeypatch
     return answer
 
   monkeypatch.setattr(wandb, "login", login)
-  monkeypatch.delenv("WANDB_MODE", raising=False)
+  monkeypatch.setattr(wandb, "setup", lambda: Mock(settings=settings))
   for reason in ("no API key", "no such user"):
     with pytest.raises(InputError, match=f"{reason}.*WANDB_MODE=offline"):
       writers.check_wandb("mine")
   writers.check_wandb("mine")
-  monkeypatch.setenv("WANDB_MODE", "offline")
+  settings.mode = "offline"
   writers.check_wandb("mine")  # asks nobody
   assert not answers
 

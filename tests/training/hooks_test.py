@@ -63,37 +63,42 @@ def test_due(arguments, steps):
 def test_named_hooks_are_found_and_run_when_due(tiny, tmp_path, monkeypatch):
   (tmp_path / "my_hooks.py").write_text(
     "def count(setup, store):\n"
-    "  return lambda step, state: [('mine/step', float(step + store))]\n"
+    "  return lambda step, state: [('mine/step', float(step + store.number))]\n"
     "def wrong(setup, store):\n  return {}\n"
     "def number(setup, store):\n  return lambda step, state: 3\n"
     "def nothing(setup, store):\n  return lambda step, state: None\n"
     "def fails(setup, store):\n  def run(step, state):\n    yield 'a', 1 + ''\n"
     "  return run\n"
     "def short(setup):\n  pass\n"
-    "def taken(setup, store):\n  return lambda step, state: [('loss', 3.0)]\n"
+    "def taken(setup, store):\n"
+    "  return lambda step, state: [('eval/code_loss', 3.0)]\n"
+    "def number_of_ours(setup, store):\n"
+    "  return lambda step, state: [('grad_norm', 3.0)]\n"
     "def text(setup, store):\n  def run(step, state):\n    yield 'a', 'high'\n"
     "  return run\n"
   )
   monkeypatch.syspath_prepend(tmp_path)
+  store = types.SimpleNamespace(manifest={"tasks": {"code": {}}}, number=100)
   setup = tiny(runtime={"hooks": {"my_hooks:count": 3}})
-  (hook,) = hooks.named(hooks.find(setup.config.runtime), setup, 100)
+  (hook,) = hooks.named(hooks.find(setup.config.runtime), setup, store)
   assert [step for step in range(1, 9) if hook.due(step, 8)] == [3, 6, 8]
   assert dict(hook.run(3, STATE)) == {"mine/step": 103.0}
   setup = tiny(runtime={"hooks": {"my_hooks:wrong": 3}})
   with pytest.raises(InputError, match="returned dict, expected a function"):
-    hooks.named(hooks.find(setup.config.runtime), setup, 100)
+    hooks.named(hooks.find(setup.config.runtime), setup, store)
   for name, error, said in (
     ("number", InputError, r"my_hooks:number returned int at step 3.*\(name, value\)"),
     ("fails", TypeError, "unsupported operand"),
-    ("taken", InputError, r"my_hooks:taken yielded 'loss' = 3\.0"),
+    ("taken", InputError, r"my_hooks:taken yielded 'eval/code_loss' = 3\.0"),
+    ("number_of_ours", InputError, r"yielded 'grad_norm' = 3\.0"),
     ("text", InputError, r"my_hooks:text yielded 'a' = 'high'.*a number"),
   ):
     setup = tiny(runtime={"hooks": {f"my_hooks:{name}": 3}})
-    (hook,) = hooks.named(hooks.find(setup.config.runtime), setup, 100)
+    (hook,) = hooks.named(hooks.find(setup.config.runtime), setup, store)
     with pytest.raises(error, match=said):
       hook.run(3, STATE)
   setup = tiny(runtime={"hooks": {"my_hooks:nothing": 3}})
-  (hook,) = hooks.named(hooks.find(setup.config.runtime), setup, 100)
+  (hook,) = hooks.named(hooks.find(setup.config.runtime), setup, store)
   assert not dict(hook.run(3, STATE))
   with pytest.raises(InputError, match="a function of"):
     hooks.find(tiny(runtime={"hooks": {"my_hooks:short": 3}}).config.runtime)

@@ -150,6 +150,30 @@ def test_what_a_build_would_refuse_is_refused_before_it(tiny, data, blamed):
     stores.check_sources(tiny(data=data, model={"vocabulary_size": 300}).config)
 
 
+def test_rows_without_text_do_not_refuse_a_run(tiny, tmp_path):
+  """Only rows without the columns do; a build takes the rows that come later."""
+  (tmp_path / "a.jsonl").write_text('{"text": ""}\n' * 1100 + '{"text": "x = 1"}\n')
+  data = {"mixture": None, "files": (f"{tmp_path}/a.jsonl",), "store": "store"}
+  data |= {"tokenizer": "train", "trained_vocabulary_size": 300}
+  config = tiny(data=data, model={"vocabulary_size": 300}).config
+  stores.check_sources(config)
+  (tmp_path / "a.jsonl").write_text('{"body": "x"}\n')
+  with pytest.raises(InputError, match="no text, content or code"):
+    stores.check_sources(config)
+
+
+def test_seqio_is_missed_before_a_build(tiny, monkeypatch):
+  monkeypatch.setattr(stores.importlib.util, "find_spec", lambda name: None)
+  data = {"mixture": "mine", "modules": ("my_tasks",), "store": "store"}
+  data |= {"curated_directory": "no/such"}  # the module's tasks may not read it
+  data |= {"tokenizer": "train", "trained_vocabulary_size": 300}
+  config = tiny(data=data, model={"vocabulary_size": 300}).config
+  with pytest.raises(InputError, match="needs seqio"):
+    stores.check_sources(config)
+  monkeypatch.undo()
+  stores.check_sources(config)
+
+
 def test_a_signal_of_another_host_stops_the_build(monkeypatch):
   """The others pass it on while they wait; host 0 sees it."""
   raised, stop = threading.Event(), types.SimpleNamespace(received=False)

@@ -204,9 +204,10 @@ class Encoder:
   def _node(self, value) -> list:
     kind = type(value)
     scalar = kind.__module__ == "numpy" and bool(_ARRAY.fullmatch(_dtype(value)))
-    if is_array(value) or (scalar and not value.shape):  # no subclass of arrays
+    scalar = scalar and getattr(value, "shape", None) == ()
+    if is_array(value) or scalar:  # no subclass of arrays
       data = value.tobytes().hex()
-      return ["array", [_dtype(value), data, not is_array(value), *value.shape]]
+      return ["array", [_dtype(value), data, scalar, *value.shape]]
     if kind in _WRAPPERS:
       kind, value = _WRAPPERS[kind], _WRAPPERS[kind](value)
     # A time with a zone, or one that occurs twice, is none of these.
