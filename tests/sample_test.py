@@ -4,6 +4,8 @@ import dataclasses
 import json
 import math
 import re
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -74,6 +76,13 @@ def test_a_cpu_has_as_many_devices_as_copies_fit_its_caches(workdir, monkeypatch
   assert devices == {10**6: 8, 26 * 10**5: 4, 53 * 10**5: 2, 10**8: 1}
   assert checkpoint.for_many_texts(str(workdir)).cpu_devices == 8  # a tiny model
   assert checkpoint.for_many_texts(str(workdir)).data == -1
+
+
+def test_the_cpu_is_split_before_jax_looks_for_its_devices():
+  code = "from phi1_jax.sampling.checkpoint import *\n"
+  code += "print(one_host_mesh(dataclasses.replace(COPIES, cpu_devices=3)).size)"
+  words = [sys.executable, "-c", code]
+  assert subprocess.check_output(words, text=True).split() == ["3"]
 
 
 def test_open_checkpoint(workdir):
