@@ -38,7 +38,7 @@ from phi1_jax.llm.request import (
   likely_prompt_tokens,
   most_prompt_tokens,
 )
-from phi1_jax.llm.sender import FLUSH
+from phi1_jax.llm.sender import FLUSH, HOPELESS
 
 __all__ = ["BudgetError", "Client", "RequestError"]
 
@@ -132,7 +132,8 @@ class Client:
     self._done = 0
     self._total = len(requests) if isinstance(requests, Sized) else total
     source, slots = iter(requests), collections.deque[_Slot]()
-    ahead = _AHEAD * self._config.concurrency
+    # The sender has to see whether more than `HOPELESS` are left.
+    ahead = max(_AHEAD * self._config.concurrency, HOPELESS + 1)
     if self._config.api == "batch":
       ahead = _BATCHES_AHEAD * self._config.batch_requests
     while True:
@@ -265,8 +266,7 @@ class Client:
     elif key := message.get("failed"):
       for slot in self._pending.pop(key, []):
         failed = Failed(slot.origin, text, key)
-        hint = "" if self._config.skip_unanswered else _ASK_AGAIN
-        slot.outcome = RequestError(text + hint) if message["fatal"] else failed
+        slot.outcome = RequestError(text + _ASK_AGAIN) if message["fatal"] else failed
     elif "note" in message:
       self._note = message["note"]
       log.log(logging.WARNING if "wait" in message else logging.INFO, self._note)

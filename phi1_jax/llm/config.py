@@ -47,8 +47,9 @@ class LlmConfig(Settings):
     extra: more fields of every request, such as {"reasoning_effort": "low"} or
       {"chat_template_kwargs": {"enable_thinking": False}}. None removes a field.
     skip_unanswered: yield a failure for a request without a reply after all attempts
-      instead of stopping, unless the endpoint has never replied. The output then
-      depends on the server's state.
+      instead of stopping. The run still stops if the server cannot be reached, or
+      answers with errors only and more than 10 requests have no reply, as long as no
+      request has got a reply in this run. The output depends on the server's state.
     poll_seconds: time between two queries of a batch's status.
     batch_requests: the most requests in one batch; several batches run at once.
     api_version: the query parameter api-version of Azure, such as "2024-10-21".

@@ -6,9 +6,10 @@ the sender drops what was not sent, waits for the requests in flight, commits th
 replies, and only then gives the lease back. If the sender dies, the lease ends with it,
 and its calls in flight are doubtful.
 
-The run sends the settings, then each `Call`, FLUSH when it waits for requests that a
-batch would hold back, and closes its side. The sender sends {"reply": key} when a reply
-is committed, {"failed": key}, {"note": text}, and {"stop": kind}, with the budget.
+The run sends the settings, then each `Call`, FLUSH when it waits for an outcome and
+sends no more requests before, and closes its side. The sender sends {"reply": key} when
+a reply is committed, {"failed": key}, {"note": text}, and {"stop": kind}, with the
+budget.
 """
 
 import asyncio
@@ -36,7 +37,7 @@ from phi1_jax.llm.session import Session
 _LOOK_SECONDS = 0.5  # between two looks at the parent, and at the lease
 _PATIENCE = 3600.0  # seconds of nothing but status 429 before the run is stopped
 _PROBE = 10.0  # seconds that the first request is alone in flight, without a reply
-_HOPELESS = 10  # refusals without a single reply before the run is stopped
+HOPELESS = 10  # requests refused or given up, without a single reply
 _QUIET = 10.0  # seconds of nothing but status 429 before the run says so
 _SETTLING = 1.0  # seconds between looks at money that calls in flight may release
 _PAUSE_OF_ATTEMPT = 4  # for a status 429 without Retry-After
@@ -86,8 +87,13 @@ class RateLimiter:
 class Online:
   """Sends requests one by one, within limits and budget.
 
-  The first request goes alone, so that a wrong key or model costs one refusal, and an
-  endpoint without a usable reply the attempts of one request.
+  The first request goes alone, so that a wrong key or model costs one refusal, and a
+  server that answers all with errors the attempts of one request. The others wait while
+  it pauses between attempts, and for `_PROBE` seconds of each attempt.
+
+  With `Llm.skip_unanswered`, requests without a reply are held back until another has a
+  reply in this run or no other is left. If that may be more than `HOPELESS` requests,
+  or the server cannot be reached, the run is stopped.
   """
 
   def __init__(self, session: Session, endpoint: Endpoint):
@@ -95,15 +101,40 @@ class Online:
     self._session, self._endpoint = session, endpoint
     self._limiter = RateLimiter(config.requests_per_minute, config.tokens_per_minute)
     self._turn = asyncio.Lock()  # requests are sent in their order
-    self._in_flight = self._refusals = self._failures = 0
+    self._left = self._in_flight = self._refusals = self._unanswered = 0
     self._first: str | None = None  # key of the request that goes alone
-    self._begun: float | None = None  # when the first request went
+    self._alone_until = math.inf
     self._opened = False  # the endpoint has replied to a request
+    self._held: dict[str, str] = {}  # why requests have no reply, by key
+    self._run_waits = False
     self._last_good, self._told = time.monotonic(), False
 
   def take(self, call: Call) -> None:
     """Take a request."""
-    self._session.spawn(self._answer(call))
+    self._left += 1
+    self._session.spawn(self._finish(call))
+
+  def run_waits(self, waits: bool) -> None:
+    """Note whether the run sends no more requests before it gets an outcome."""
+    self._run_waits = waits
+    self._release()
+
+  async def _finish(self, call: Call) -> None:
+    try:
+      await self._answer(call)
+    finally:
+      self._left -= 1
+      if call.key == self._first:
+        self._first = None  # another one goes alone
+      self._release()
+
+  def _release(self) -> None:
+    """Give up what is held back, if a reply came or no other request is left."""
+    last = self._run_waits and not self._left
+    if (self._opened or last) and not self._session.stopping:
+      for key, text in self._held.items():
+        self._session.give_up(key, text)
+      self._held.clear()
 
   async def _answer(self, call: Call) -> None:
     """Send a request until there is a reply, or no more use in sending it."""
@@ -135,15 +166,17 @@ class Online:
     async with contextlib.nullcontext() if call.key == self._first else self._turn:
       while not self._session.stopping:
         now = time.monotonic()
-        silent = now < (self._begun or now) + _PROBE
-        probing = not self._opened and (silent or 0 < self._failures < _HOPELESS)
-        ahead = probing and self._first not in (None, call.key)
-        if ahead or self._in_flight >= (1 if probing else self._config.concurrency):
-          pause = _PROBE if probing else None
+        others_wait = not self._opened and now < self._alone_until
+        if others_wait and self._first not in (None, call.key):
+          pause = min(self._alone_until - now, _PROBE)
+        elif self._in_flight >= self._config.concurrency:
+          pause = None
         elif not (pause := self._limiter.delay(call.tokens, now)):
           if self._session.budget.fits(call.reserve):
             self._limiter.sent(call.tokens, now)
-            self._begun, self._first = self._begun or now, self._first or call.key
+            self._first = self._first or call.key
+            if call.key == self._first:
+              self._alone_until = now + _PROBE
             self._in_flight += 1
             return self._session.reserve(call)
           if not self._session.settling:
@@ -156,6 +189,8 @@ class Online:
     """Return the pause before the next attempt; None if there is none."""
     verdict, text = failure.verdict, f"{self._config.base_url}: {failure}"
     now = time.monotonic()
+    if call.key == self._first:
+      self._alone_until = math.inf  # until it is sent again
     if verdict is Verdict.SLOW_DOWN:
       pause = failure.pause(_PAUSE_OF_ATTEMPT)
       if pause > _PATIENCE or now - self._last_good > _PATIENCE:
@@ -170,28 +205,37 @@ class Online:
       self._limiter.hold(pause, now)  # the limit is the account's
       return pause
     if verdict is Verdict.AGAIN:
-      self._failures += not self._opened
       if attempts < self._config.attempts:
         return min(failure.pause(attempts), _PATIENCE)
       if not (failure.status or failure.headers or self._opened):
         text += "; is Llm.base_url right, is the server running?"
       text += f" ({attempts} attempts)"
-      # It may be the only request that an earlier run left without a reply.
-      answers = failure.doubtful or failure.status is not None
-      answers = self._opened or (answers and self._session.known)
-      fatal = not (self._config.skip_unanswered and answers)
-      self._first = self._first if fatal else None  # another one goes alone
-      self._session.give_up(call.key, text, fatal=fatal)
+      reached = failure.doubtful or failure.status is not None
+      self._give_up(call.key, text, reached)
     elif verdict is Verdict.REFUSED:
-      self._refusals, self._first = self._refusals + 1, None
+      self._refusals += 1
       self._session.give_up(call.key, text)
-      if self._refusals >= _HOPELESS and not self._opened:
-        text = f"the first {_HOPELESS} requests were all refused, the last by {text}"
+      if self._refusals >= HOPELESS and not self._opened:
+        text = f"the first {HOPELESS} requests were all refused, the last by {text}"
         text += "\nsee Llm.length_field and Llm.extra, where None removes a field"
         self._session.stop(session.INPUT, text)
     else:
       self._session.stop_for(failure, text)
     return None
+
+  def _give_up(self, key: str, text: str, reached: bool) -> None:
+    """Give up a request without a reply after all attempts, or stop the run."""
+    skip = self._config.skip_unanswered
+    if self._opened or not skip:
+      self._session.give_up(key, text, fatal=not skip)
+    if self._opened:
+      return
+    self._held[key] = text
+    self._unanswered += 1
+    others = self._left - 1
+    if not (skip and reached and self._unanswered + others <= HOPELESS):
+      text += "\nno request of this run got a reply; run the same command again later"
+      self._session.stop(session.FAILED, text)
 
 
 async def serve(connection: socket.socket, ended: asyncio.Event) -> None:
@@ -253,10 +297,12 @@ async def _work(
 ) -> None:
   journal = Journal(Path(config.journal))
   shared = Session(config, journal, send, ended)
-  batches = Batches(shared, endpoint, Online(shared, endpoint).take)
+  online = Online(shared, endpoint)
+  batches = Batches(shared, endpoint, online.take)
 
   async def listen() -> None:
     while (message := await inbox.get()) is not None:
+      online.run_waits(message == FLUSH)
       if message == FLUSH:
         batches.flush()
       # An earlier sender may have finished after the run looked.

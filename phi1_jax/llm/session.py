@@ -36,7 +36,6 @@ class Session:
   Attributes:
     budget: the money of the journal.
     opened: batches of this endpoint that earlier runs left open.
-    known: whether the journal has a reply of an earlier run.
     changed: set when a task has ended or money was released.
     stopped: the message that says why the work ended, if it did.
   """
@@ -54,7 +53,6 @@ class Session:
     self._next = past.next_call()
     self.budget = past.budget(prices.picodollars(config.budget_usd))
     self.writer = Writer(past.path, _SPARE + _SPARE_PER_REPLY * config.concurrency)
-    self.known = bool(past.replies())
     self.opened = past.open_batches(config.base_url.rstrip("/"))
     here = sum(call.reserve for batch in self.opened for call in batch.calls.values())
     self._elsewhere = self.budget.reserved - here  # in batches of other endpoints

@@ -251,6 +251,77 @@ def test_a_server_that_never_replies_gets_the_attempts_of_one_request(llm, answe
   assert llm.server.counts()["came"] == 6
 
 
+class Always(dict):
+  """A script that gives a request the same answer every time."""
+
+  def pop(self, key, default=None):
+    return self.get(key, default)
+
+
+BROKEN = (503, {"error": {"message": "oops"}}, {"Retry-After": "0.01"})
+
+
+@pytest.mark.parametrize("concurrency", [1, 32])
+@pytest.mark.parametrize("answer", [(200, b"<p>", {"Retry-After": "0.01"}), BROKEN])
+def test_a_run_that_is_resumed_on_a_dead_server_stops(llm, answer, concurrency):
+  llm.ask(2)
+  llm.server.script = [answer] * 500
+  with pytest.raises(RequestError, match=r"\(2 attempts\)\n.*run the same command"):
+    llm.ask(42, skip_unanswered=True, attempts=2, concurrency=concurrency)
+  assert llm.server.counts()["came"] == 4
+  llm.server.script = []
+  assert types_of(llm.ask(42)) == [Answered] * 42
+  assert llm.server.counts()["came"] == 44
+
+
+def test_a_server_that_is_not_there_stops_also_the_last_request(llm):
+  llm.ask(2)
+  dead = {"base_url": "http://127.0.0.1:9/v1", "attempts": 1}
+  with pytest.raises(RequestError, match="is the server running"):
+    llm.ask(3, skip_unanswered=True, **dead)
+
+
+@pytest.mark.parametrize(
+  ("concurrency", "bad"), [(1, (2, 5)), (32, (2, 3)), (32, (2, 3, 4, 5))]
+)
+def test_a_run_ends_whose_last_requests_never_get_a_reply(llm, concurrency, bad):
+  llm.ask(2)
+  llm.server.script = Always({f"exercise {number}": BROKEN for number in bad})
+  found = llm.ask(6, skip_unanswered=True, attempts=2, concurrency=concurrency)
+  expected = [Failed if number in bad else Answered for number in range(6)]
+  assert types_of(found) == expected
+  assert llm.server.counts()["came"] == 6 + len(bad)
+
+
+def test_requests_that_come_late_are_left_too(llm):
+  llm.server.script = [BROKEN] * 100
+
+  def late():
+    for request in requests(12):
+      time.sleep(0.05)
+      yield request
+
+  client = Client(llm.config(skip_unanswered=True, attempts=1))
+  with client, pytest.raises(RequestError, match="no request of this run"):
+    next(client.ask(late(), parse))
+
+
+def test_errors_of_others_do_not_make_them_wait_for_the_first(llm, monkeypatch):
+  monkeypatch.setattr(sender, "_PROBE", 0.2)
+  others, in_time = threading.Semaphore(0), []
+
+  def write(body):
+    if "exercise 0" in str(body):
+      in_time.extend(others.acquire(timeout=3.0) for _ in range(3))
+    others.release()
+    return "answer"
+
+  llm.server.write = write
+  llm.server.script = {f"exercise {number}": BROKEN for number in (1, 2, 3)}
+  assert types_of(llm.ask(4)) == [Answered] * 4
+  assert in_time == [True] * 3
+
+
 def test_a_server_that_only_answers_429_is_named(llm, monkeypatch, caplog):
   monkeypatch.setattr(sender, "_QUIET", 0.05)
   llm.server.script, notes = [SLOW] * 9, []
