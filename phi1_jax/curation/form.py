@@ -45,6 +45,10 @@ _PYTHON_2_TEXT = re.compile(
   r"|\.has_key\(|`\w+`",
   re.MULTILINE,
 )
+_STRING_OR_COMMENT = re.compile(
+  r"'''.*?'''|\"\"\".*?\"\"\"|'(?:\\.|[^'\\\n])*'|\"(?:\\.|[^\"\\\n])*\"|#[^\n]*",
+  re.DOTALL,
+)
 # Syntax newer than Python 3.11. tree-sitter alone accepts much that no Python does.
 _NEWER_TEXT = re.compile(
   r"^[ \t]*(?:type[ \t]+\w+|(?:async[ \t]+)?(?:def|class)[ \t]+\w+[ \t]*\["
@@ -68,8 +72,9 @@ pypi_token.PypiTokenDetector sendgrid.SendGridDetector slack.SlackDetector
 square_oauth.SquareOAuthDetector stripe.StripeDetector twilio.TwilioKeyDetector
 telegram_token.TelegramBotTokenDetector
 """
-# It lacks these, leaves a part of them, or takes more than them, such as the fields of
-# an f-string for a password.
+# detect-secrets does not find these, or masks too little or too much of them, such as
+# the fields of an f-string for a password. A password in a URL ends at the last @
+# before white space, a slash or a quote; it is no placeholder, variable or port.
 _OTHER_KEYS = {
   "Google API Key": r"\bAIza[\w-]{35}",
   "GitHub Token": r"\bgithub_pat_\w{22,}",
@@ -79,12 +84,13 @@ _OTHER_KEYS = {
   "JSON Web Token": r"\beyJ[\w=-]{8,}\.[\w=-]{8,}(?:\.[\w+/=-]*)*",
   "Basic Auth Credentials": (
     r"(?<=://)(?:%[\da-fA-F]{2}|[\w.~!*+=&;-])*:"
-    r"(?:%[\da-fA-F]{2}|[\w.~!*+=&;-])(?:%[\da-fA-F]{2}|[\w.~!*+=&;$-])*(?=@)"
+    r"(?!(?:%(?:\(\w+\))?[a-z]|\$(?:[A-Z_][A-Z0-9_]*|[a-z_]+|\d|\(\w+\)))@)"
+    r"(?!\d{1,5}[?#),;])[^\s/'\"\\{}<>]+(?=@)"
   ),
 }
 # What a key has: 20 characters in a row, one of them a digit; or how it begins.
 _LONG, _DIGIT = re.compile(r"[\w./+=-]{20,}"), re.compile(r"\d")
-_OTHERWISE = re.compile(r"\bhf_|://[^\s/@:]*:[^\s/@:]+@")
+_OTHERWISE = re.compile(r"\bhf_|://[^\s/@:]*:[^\s/]+@")
 # A private key may be cut into lines and into strings. Without an END line only long
 # runs of base64 belong to it, since code may follow.
 _GAP = (
@@ -97,17 +103,23 @@ _PRIVATE = re.compile(
   rf"({_BEGIN}{_GAP})(?:{_RUN}(?:{_GAP}{_RUN})*+(?={_GAP}-----END)"
   rf"|{_LONG_RUN}(?:{_GAP}{_LONG_RUN})*+)"
 )
-_UNMASKED = re.compile(rf"{_BEGIN}(?:(?!-----)[\s\S]){{,4000}}?[A-Za-z0-9+/=]{{50}}")
+_BASE64 = "[A-Za-z0-9+/=]"
+_UNMASKED = re.compile(
+  rf"{_BEGIN}(?:(?!-----)[\s\S]){{,4000}}?(?={_BASE64}{{,49}}[0-9])"
+  rf"(?={_BASE64}{{,49}}[A-Z])(?={_BASE64}{{,49}}[a-z]){_BASE64}{{50}}"
+)
 _ADDRESS = re.compile(
   r"(?:\b(?<!\\)|(?<=\\[nrt]))(?!MASKED_KEY@)[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}"
   r"@(?:[A-Za-z0-9-]{1,63}\.){1,4}[A-Za-z]{2,24}\b"
 )
-# Domains that nobody owns, and names of files.
-_NO_ADDRESS = re.compile(
-  r"[@.](?:example\.(?:com|org|net|edu)|example|invalid|localhost|test|local|internal"
-  r"|css|gif|html|jpe?g|js|json|png|service|socket|svg|txt|webp|whl|zip)$",
+# The frequent endings of domains: `x@self.weight` in a comment is no address.
+_ENDING = re.compile(
+  r"(?<![@.]example)\.(?:com|org|net|edu|gov|info|io|dev|me|de|uk|fr|nl|ru|cn|jp|in|it"
+  r"|es|se|ch|at|ca|au|br|us|eu|be|pl|cz|dk|fi|no|il|kr|tw|nz|pt|gr|hu|ua|tr|ai|ar|bg"
+  r"|cl|ee|hk|hr|ie|ir|lt|lu|lv|mx|ro|rs|sg|si|sk|th|vn|za|university)$",
   re.IGNORECASE,
 )
+_IN_A_PATH = re.compile(r"/[\w.%+-]*$")  # before the @ of git+https://host/a@v1.0.dev
 
 
 def grammar() -> str:
@@ -141,7 +153,7 @@ def problem(text: str) -> str | None:
 
 def _refused(text: str) -> str | None:
   """Return why a text that this interpreter does not parse is not Python 3."""
-  if _PYTHON_2_TEXT.search(text):
+  if _PYTHON_2_TEXT.search(_STRING_OR_COMMENT.sub("''", text)):
     return "Python 2 syntax"
   try:
     ast.parse(text)
@@ -240,19 +252,32 @@ def mask(text: str) -> tuple[str | None, dict[str, int]]:
   if any(map(_DIGIT.search, _LONG.findall(text))) or _OTHERWISE.search(text):
     for kind, pattern in _key_patterns():
       replace(kind, pattern, _key)
-  if any(not _NO_ADDRESS.search(found) for found in _ADDRESS.findall(masked)):
-    code, root = masked, _tree(masked)
-
-    def address(found: re.Match[str]) -> str:
-      before = code[: code.index("@", found.start())].encode("utf-8", "surrogatepass")
-      sign = root.descendant_for_byte_range(len(before), len(before) + 1)
-      product = sign.type == "@"  # of matrices
-      return found[0] if product or _NO_ADDRESS.search(found[0]) else EMAIL
-
-    replace("e-mail address", _ADDRESS, address)
+  if starts := _addresses(masked):
+    replace(
+      "e-mail address",
+      _ADDRESS,
+      lambda found: EMAIL if found.start() in starts else found[0],
+    )
   if _UNMASKED.search(masked) or (masked != text and _breaks(text, masked)):
     return None, dict(counts)
   return masked, dict(counts)
+
+
+def _addresses(text: str) -> set[int]:
+  """Return where e-mail addresses begin."""
+  likely = [found for found in _ADDRESS.finditer(text) if _ENDING.search(found[0])]
+  root = _tree(text) if likely else None
+  starts, end, size = set(), 0, 0
+  for found in likely:
+    at = text.index("@", found.start())
+    size += len(text[end:at].encode("utf-8", "surrogatepass"))
+    end = at
+    if _IN_A_PATH.search(text, max(0, at - 64), at):
+      continue
+    sign = root.descendant_for_byte_range(size, size + 1)
+    if sign.type != "@":  # of matrices
+      starts.add(found.start())
+  return starts
 
 
 def _breaks(text: str, masked: str) -> bool:

@@ -1,5 +1,7 @@
 """Which texts are Python 3, and which secrets are masked."""
 
+import time
+
 import pytest
 
 from phi1_jax.curation import form
@@ -16,6 +18,8 @@ BODY = samples.algorithm(1)
     ("def first[T](values: list[T]) -> T:\n  return values[0]\n", None),
     ("try:\n  f()\nexcept OSError, ValueError:\n  pass\n", None),
     ("type Pair = tuple[int, int]\n", None),
+    ('type X = int\n"""Holds 10L of water."""\nx = "0777"  # not 0777\n', None),
+    ('type X = int\nx = "a"; y = 10L\n', "Python 2 syntax"),
     ("try:\n  f()\nexcept OSError, e:\n  pass\n", "Python 2 syntax"),
     ("x = 0777\n", "Python 2 syntax"),
     ("x = 10L\n", "Python 2 syntax"),
@@ -86,6 +90,27 @@ def test_passwords_in_addresses_are_masked():
     f"url = 'https://{form.KEY}@host.org/a'\nother = 'redis://{form.KEY}@host:1'\n"
   )
   assert (masked, counts) == (wanted, {"Basic Auth Credentials": 2})
+
+
+PASSWORDS = """
+Sup3r#Secret99 Sup3r^Secret99 Sup3r:Secret99 $Sup3rSecret99 Sup3r(Secret)99
+a?Sup3rSecret Sup3r,Secret99 Secret99% p@Sup3rSecret99
+"""
+
+
+@pytest.mark.parametrize("password", PASSWORDS.split())
+def test_passwords_may_hold_any_sign(password):
+  text = "url = 'postgres://admin:{}@localhost:5432/app'\n"
+  masked = text.format("").replace("admin:", form.KEY)
+  found = form.mask(text.format(password))
+  assert found == (masked, {"Basic Auth Credentials": 1})
+
+
+def test_many_addresses_take_linear_time():
+  text = "# José: jane@corp.com\n" * 20_000
+  begun = time.process_time()
+  assert form.mask(text)[1] == {"e-mail address": 20_000}
+  assert time.process_time() - begun < 1.5
 
 
 @pytest.mark.parametrize(
@@ -166,6 +191,12 @@ def test_a_secret_that_cannot_be_masked_is_not_kept(text):
     f"if text.startswith('{_BEGIN}'):\n  return text.endswith('{_END}')\n",
     f"HEADER = '{_BEGIN}'\nFOOTER='{_END}'\n",
     f"HEADER = '{_BEGIN}'\nCertificateAuthorityName1 = 2\n",
+    f"H = '{_BEGIN}'\n# {'=' * 60}\n# {'path/' * 11}\n",
+    "url = 'git+https://github.com/a/b-c@v1.0.dev'\n# ssh://git@github.com/x\n",
+    "# x@self.weight + b, X@SELF.WEIGHT, a@EXAMPLE.COM\n",
+    "url = ['http://me:%(pw)s@h', 'http://me:$PW@h', 'http://me:${PW}@h']\n",
+    "url = 'http://me:<password>@h'\nr = r'https?://[^:]+:[^@]+@h'\n",
+    "url = 'http://host:8080?mail=me@host'\n",
     BODY,
   ],
 )
