@@ -57,7 +57,7 @@ def limited() -> Iterator[None]:
   """Run code of the tables in a block with a limit of time, in the main thread.
 
   Raises:
-    TimeoutError: it takes longer than 10 seconds.
+    TimeoutError: it takes longer than 10 seconds. A call of C code ends first.
     RuntimeError: it ends the process.
   """
 

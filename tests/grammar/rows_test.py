@@ -130,6 +130,15 @@ def test_a_wrong_row_is_named_by_file_and_line(tmp_path, table, old, new, messag
       "taxed",
       r"2 .*body: got TimeoutError \(no answer within 0.3 s\)",
     ),
+    # It catches the first of the errors.
+    (
+      ROW.replace(
+        "return $p * 110 / 100",
+        r"try:\n  while True: pass\nexcept TimeoutError:\n  while True: pass",
+      ),
+      "taxed",
+      r"2 .*body: got TimeoutError \(no answer within 0.3 s\)",
+    ),
     (
       ROW.replace("return $p * 110 / 100", "import sys; sys.exit(3)"),
       "taxed",
