@@ -266,8 +266,9 @@ def mask(text: str) -> tuple[str | None, dict[str, int]]:
 def _addresses(text: str) -> set[int]:
   """Return where e-mail addresses begin."""
   likely = [found for found in _ADDRESS.finditer(text) if _ENDING.search(found[0])]
-  root = _tree(text) if likely else None
-  starts, end, size = set(), 0, 0
+  if not likely:  # parsing takes time
+    return set()
+  root, starts, end, size = _tree(text), set(), 0, 0
   for found in likely:
     at = text.index("@", found.start())
     size += len(text[end:at].encode("utf-8", "surrogatepass"))
