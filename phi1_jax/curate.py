@@ -221,6 +221,8 @@ def _decontaminate(config: Any, arguments: argparse.Namespace) -> Any:
       *(_MBPP, mbpp.ENVIRONMENT, named),
     )
     config = dataclasses.replace(config, benchmarks=(*config.benchmarks, _MBPP))
+  else:
+    log.info("decontaminate: looks for %s alone", ", ".join(config.benchmarks))
   if arguments.stage == ALL:  # not only after all stages before it
     from phi1_jax.curation import decontaminate
 

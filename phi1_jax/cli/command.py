@@ -325,6 +325,10 @@ def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
   except (Exception, KeyboardInterrupt) as error:
     code = _report(error)
   sys.stdout.flush()
+  if code == INTERRUPTED and "jax" in sys.modules:
+    # A thread of XLA's may still compile, and the interpreter's end would crash it.
+    sys.stderr.flush()
+    os._exit(code)
   sys.exit(code)
 
 

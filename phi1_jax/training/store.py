@@ -24,6 +24,9 @@ from phi1_jax.training.setup import RunConfig, Setup
 
 log = logging.getLogger(__name__)
 
+# Passes over a store beyond which a model hardly learns more (the paper made eight over
+# CodeTextbook), and learns a small one by heart.
+_MOST_PASSES = 50
 # Timeout of other hosts while host 0 builds the token store.
 _BUILD_SECONDS = 24 * 3600
 
@@ -203,6 +206,12 @@ def check(store: TokenStore, config: RunConfig) -> None:
       "back, or build the store again with `python -m phi1_jax.prepare`"
     )
   check_vocabulary(config, store.vocabulary_size)
+  wanted = config.train.last_step * config.train.tokens_per_step
+  if wanted > _MOST_PASSES * store.manifest["tokens"]:
+    log.warning(
+      "Train.total_steps: the run reads the %d tokens of %s %d times",
+      *(store.manifest["tokens"], data.store, wanted // store.manifest["tokens"]),
+    )
   batches(store, config, prefetch=0)  # checks rates and sizes when it is made
 
 

@@ -171,3 +171,21 @@ def test_the_nearest_of_the_choices(capsys):
     parser.parse_args(["filtr"])
   said = "got 'filtr', expected filter, publish; did you mean filter?"
   assert said in capsys.readouterr().err
+
+
+def test_an_interrupt_does_not_wait_for_threads_of_jax():
+  """Such as one that compiles, which the interpreter's end would crash."""
+  code = """
+import sys, threading, time
+from phi1_jax.cli import command
+def main(argv):
+  import jax
+  threading.Thread(target=time.sleep, args=(1000,)).start()
+  print("begun")
+  raise KeyboardInterrupt
+command.run(main)
+"""
+  words = [sys.executable, "-c", code]
+  done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
+  assert (done.returncode, done.stdout) == (130, "begun\n")
+  assert done.stderr.endswith("interrupted\n")

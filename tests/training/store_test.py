@@ -174,6 +174,18 @@ def test_seqio_is_missed_before_a_build(tiny, monkeypatch):
   stores.check_sources(config)
 
 
+def test_a_run_that_reads_a_small_store_many_times_says_so(tiny, store, caplog):
+  tokens = store.manifest["tokens"]
+  data = {"tokenizer": str(store.directory / "tokenizer.json")}
+  few = tiny(data=data, model={"vocabulary_size": store.vocabulary_size})
+  stores.check(store, few.config)
+  assert not caplog.text
+  steps = 60 * tokens // few.config.train.tokens_per_step
+  train = dataclasses.replace(few.config.train, total_steps=steps)
+  stores.check(store, dataclasses.replace(few.config, train=train))
+  assert "59 times" in caplog.text or "60 times" in caplog.text
+
+
 def test_a_signal_of_another_host_stops_the_build(monkeypatch):
   """The others pass it on while they wait; host 0 sees it."""
   raised, stop = threading.Event(), types.SimpleNamespace(received=False)
