@@ -192,6 +192,8 @@ def test_a_secret_that_cannot_be_masked_is_not_kept(text):
     f"HEADER = '{_BEGIN}'\nFOOTER='{_END}'\n",
     f"HEADER = '{_BEGIN}'\nCertificateAuthorityName1 = 2\n",
     f"H = '{_BEGIN}'\n# {'=' * 60}\n# {'path/' * 11}\n",
+    *(f"H = '{_BEGIN}'\n# {name * 11}\n" for name in ("Path/", "path1/", "PATH1/")),
+    "y = W@module.net\n",
     "url = 'git+https://github.com/a/b-c@v1.0.dev'\n# ssh://git@github.com/x\n",
     "# x@self.weight + b, X@SELF.WEIGHT, a@EXAMPLE.COM\n",
     "url = ['http://me:%(pw)s@h', 'http://me:$PW@h', 'http://me:${PW}@h']\n",

@@ -134,7 +134,7 @@ def test_a_wrong_row_is_named_by_file_and_line(tmp_path, table, old, new, messag
     (
       ROW.replace(
         "return $p * 110 / 100",
-        r"try:\n  while True: pass\nexcept TimeoutError:\n  while True: pass",
+        r"try:\n  while True: abs(1)\nexcept TimeoutError:\n  while True: pass",
       ),
       "taxed",
       r"2 .*body: got TimeoutError \(no answer within 0.3 s\)",
