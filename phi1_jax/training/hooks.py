@@ -93,11 +93,8 @@ def held_out_loss(setup: Setup, store: TokenStore) -> Hook:
     found = {task: mean_loss(task, state) for task in targets}
     losses = {task: loss for task, loss in found.items() if loss is not None}
     if not losses:
-      log.warning(
-        "%s: no held-out target in these windows, so no held-out loss; raise "
-        "Data.held_out_fraction",
-        store.directory,
-      )
+      where = "%s: no held-out target in these windows; raise Data.held_out_fraction"
+      log.warning(where, store.directory)
       return
     nats = sum(loss * targets[task] for task, loss in losses.items())
     yield "eval/loss", nats / sum(targets[task] for task in losses)
