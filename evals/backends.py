@@ -64,22 +64,18 @@ class CheckpointBackend:
   """
 
   def __init__(self, source: "str | AnyPath | Loaded", config: EvaluationConfig):
-    from phi1_jax.checkpoint import description, manager  # imports JAX
+    from phi1_jax.checkpoint.checkpoint import Checkpoint  # imports JAX
     from phi1_jax.sampling.checkpoint import Loaded
 
     self._config, self._loaded, self._slots = config, None, None
     self._consumed = False  # the sampler has freed what was loaded
     if isinstance(source, Loaded):
-      self._loaded, self._folder = source, None
+      self._loaded, self._checkpoint = source, None
       self._digest, self._dtype = source.digest, source.config.dtype
       return
-    self._folder = manager.find(source)
-    self._meta = manager.read_meta(self._folder)
-    try:
-      self._digest = description.model_digest(self._meta)
-      self._dtype = config.dtype or self._meta["config"]["model"]["dtype"]
-    except KeyError as error:
-      raise manager.damaged(self._folder, f"no {error}") from None
+    self._checkpoint = Checkpoint.find(source)
+    self._digest = self._checkpoint.digest
+    self._dtype = config.dtype or self._checkpoint.model().dtype
 
   def identity(self) -> dict[str, Any]:
     """Return the digest of parameters and tokenizer, and the dtype."""
@@ -89,8 +85,10 @@ class CheckpointBackend:
     """Return path, step and tokens; of a loaded model also devices and sizes."""
     loaded = self._loaded
     if loaded is None:
-      facts = {name: self._meta.get(name) for name in ("step", "tokens_seen")}
-      return {"checkpoint": str(self._folder), **facts}
+      assert self._checkpoint is not None
+      meta = self._checkpoint.meta
+      facts = {name: meta.get(name) for name in ("step", "tokens_seen")}
+      return {"checkpoint": str(self._checkpoint.path), **facts}
     import jax
 
     return {
@@ -115,9 +113,9 @@ class CheckpointBackend:
 
     config, consume = self._config, False
     if self._loaded is None or self._consumed:
-      assert self._folder is not None
-      mesh = one_host_mesh(for_many_texts(self._folder))
-      self._loaded = open_checkpoint(self._folder, mesh, self._dtype)
+      assert self._checkpoint is not None
+      mesh = one_host_mesh(for_many_texts(self._checkpoint))
+      self._loaded = open_checkpoint(self._checkpoint, mesh, self._dtype)
       # Frees the parameters after the sampler has copied them.
       self._consumed = consume = True
     method = methods.Method(config.temperature, config.top_k, config.top_p)

@@ -23,8 +23,7 @@ from evals import generate, judge, prompts, score, summary, task_sets, workdir
 from evals.backends import CheckpointBackend
 from evals.execute import VARIANTS
 from phi1_jax import InputError, storage
-from phi1_jax.checkpoint.description import model_digest
-from phi1_jax.checkpoint.fingerprint import fingerprints
+from phi1_jax.checkpoint.fingerprint import fingerprints, model_digest
 from phi1_jax.data.config import DataConfig
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.problems.problem import Problem
@@ -59,8 +58,8 @@ def _hook(
     rows = read_metrics(setup.local / "metrics.jsonl")
     tokens = {row["step"]: row["tokens_seen"] for row in rows if "tokens_seen" in row}
     # The same digest that the checkpoint of this step has, if there is one.
-    meta = {"fingerprints": fingerprints({"params": state.params})}
-    digest = model_digest(meta | {"tokenizer": tokenizer.digest})
+    prints = fingerprints({"params": state.params})
+    digest = model_digest(prints, tokenizer.digest)
     seen = tokens.get(step)
     loaded = Loaded(model, state.params, tokenizer, setup.mesh, digest, step, seen)
     backend = CheckpointBackend(loaded, config)

@@ -117,12 +117,13 @@ def main(parser: command.Parser, argv: Sequence[str]) -> int:
 
 def _judge_all(mirror: storage.Mirror, wanted: Mapping[str, tuple], arguments) -> None:
   from evals import loss  # JAX is loaded when it is needed
+  from phi1_jax.checkpoint.checkpoint import Checkpoint
   from phi1_jax.sampling.checkpoint import one_host_mesh, open_checkpoint
 
   folder, benchmarks = mirror.local, arguments.benchmarks
   problems = {name: task_sets.load(of, benchmarks) for name, (of, _) in wanted.items()}
   texts = [loss.read(file, 10_000) for file in filter(None, [arguments.texts])]
-  loaded = open_checkpoint(arguments.checkpoint, one_host_mesh(), None)
+  loaded = open_checkpoint(Checkpoint.find(arguments.checkpoint), one_host_mesh())
   longest = loaded.config.max_length // 2
   for name, (task_set, samples) in wanted.items():
     config = config_of(task_set, longest, samples, arguments.max_new_tokens)

@@ -30,7 +30,7 @@ import optax
 
 from evals import score, workdir
 from phi1_jax import InputError, storage
-from phi1_jax.checkpoint import manager
+from phi1_jax.checkpoint.checkpoint import Checkpoint
 from phi1_jax.cli import command
 from phi1_jax.cli.progress import Progress
 from phi1_jax.model import DTYPES
@@ -192,7 +192,7 @@ def write(folder: Path, loaded: Loaded, texts: Sequence[Texts]) -> str:
   """
   length = loaded.config.max_length
   if loaded.path:
-    trained = manager.read_meta(loaded.path)["config"].get("train", {})
+    trained = Checkpoint(loaded.path).meta["config"].get("train", {})
     length = min(length, trained.get("sequence_length", length))
   rows = measure(loaded, texts, length)
   found = {
@@ -234,7 +234,8 @@ def main(parser: command.Parser, argv: Sequence[str]) -> int:
   if arguments.gin_files or arguments.gin_bindings:
     raise InputError("loss: got gin files or bindings, expected flags only (--help)")
   texts = [read(file, arguments.max_documents) for file in arguments.texts]
-  loaded = open_checkpoint(arguments.checkpoint, one_host_mesh(), arguments.dtype)
+  checkpoint = Checkpoint.find(arguments.checkpoint)
+  loaded = open_checkpoint(checkpoint, one_host_mesh(), arguments.dtype)
   with workdir.opened(arguments.workdir, "scoring") as mirror:
     table = write(mirror.local, loaded, texts)
   print(table)

@@ -92,6 +92,7 @@ def _from_hf(arguments: argparse.Namespace) -> int:
 def _to_hf(arguments: argparse.Namespace) -> int:
   import jax.numpy as jnp
 
+  from phi1_jax.checkpoint.checkpoint import Checkpoint
   from phi1_jax.interop import staging, to_hf
 
   started = time.perf_counter()
@@ -101,10 +102,10 @@ def _to_hf(arguments: argparse.Namespace) -> int:
       "bytes from 1 up, such as 5e9"
     )
   staging.refuse_existing(arguments.folder)
-  source = to_hf.open_source(arguments.checkpoint)
-  dtype = arguments.dtype or source.config.param_dtype
-  parameters = source.config.num_parameters()
-  print(f"{source.step}: {parameters:,} parameters", flush=True)
+  source = Checkpoint.find(arguments.checkpoint)
+  config = source.model()
+  dtype, parameters = arguments.dtype or config.param_dtype, config.num_parameters()
+  print(f"{source.path}: {parameters:,} parameters", flush=True)
   num_bytes = parameters * jnp.dtype(dtype).itemsize
   with Progress(num_bytes, "B", f"writing {arguments.folder}") as progress:
     to_hf.convert(

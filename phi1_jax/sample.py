@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   text = _read(arguments)
   several = (arguments.file or "").endswith(".jsonl")
   prompts = _prompts(arguments.file, text) if several else [text]
+  from phi1_jax.checkpoint.checkpoint import Checkpoint
   from phi1_jax.parallel.mesh import MeshConfig
   from phi1_jax.sampling import methods
   from phi1_jax.sampling.checkpoint import (
@@ -45,12 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
   command.simulate_devices(arguments.simulated_devices)
   one = len(prompts) * arguments.num_samples == 1 or arguments.score
-  mesh = COPIES if one else for_many_texts(arguments.checkpoint)
+  checkpoint = Checkpoint.find(arguments.checkpoint)
+  mesh = COPIES if one else for_many_texts(checkpoint)
   if arguments.gin_files or arguments.gin_bindings:
     parts = {"Mesh": MeshConfig}
     mesh = gin_config.load(arguments.gin_files, arguments.gin_bindings, parts)["Mesh"]
   method = methods.Method(arguments.temperature, arguments.top_k, arguments.top_p)
-  loaded = open_checkpoint(arguments.checkpoint, one_host_mesh(mesh), arguments.dtype)
+  loaded = open_checkpoint(checkpoint, one_host_mesh(mesh), arguments.dtype)
   if arguments.score:
     print(json.dumps(_scored(loaded, arguments.score, text), allow_nan=False))
     return command.DONE

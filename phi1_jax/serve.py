@@ -38,13 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
       raise InputError(f"serve needs {package}: {how_to_install('serve')}")
   import uvicorn
 
+  from phi1_jax.checkpoint.checkpoint import Checkpoint
   from phi1_jax.sampling.checkpoint import one_host_mesh, open_checkpoint
   from phi1_jax.serving import api
   from phi1_jax.serving.engine import Engine
 
   command.simulate_devices(arguments.simulated_devices)
   bound = _bound(arguments.host, arguments.port)
-  loaded = open_checkpoint(arguments.checkpoint, one_host_mesh(), arguments.dtype)
+  checkpoint = Checkpoint.find(arguments.checkpoint)
+  loaded = open_checkpoint(checkpoint, one_host_mesh(), arguments.dtype)
   name = arguments.model_name or arguments.checkpoint.name
   engine = Engine(loaded, slots=arguments.slots, most_waiting=arguments.max_queue)
   config = uvicorn.Config(

@@ -13,6 +13,7 @@ import pytest
 from flax import linen as nn
 
 from phi1_jax import InputError, sample
+from phi1_jax.checkpoint.checkpoint import Checkpoint
 from phi1_jax.checkpoint.manager import CheckpointConfig, Checkpoints
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import Decoder
@@ -74,8 +75,10 @@ def test_a_cpu_has_as_many_devices_as_copies_fit_its_caches(workdir, monkeypatch
   monkeypatch.setattr(checkpoint, "cores", lambda: 8)
   devices = {n: checkpoint.copies(n) for n in (10**6, 26 * 10**5, 53 * 10**5, 10**8)}
   assert devices == {10**6: 8, 26 * 10**5: 4, 53 * 10**5: 2, 10**8: 1}
-  assert checkpoint.for_many_texts(str(workdir)).cpu_devices == 8  # a tiny model
-  assert checkpoint.for_many_texts(str(workdir)).data == -1
+  assert (
+    checkpoint.for_many_texts(Checkpoint.find(workdir)).cpu_devices == 8
+  )  # a tiny model
+  assert checkpoint.for_many_texts(Checkpoint.find(workdir)).data == -1
 
 
 def test_the_cpu_is_split_before_jax_looks_for_its_devices():
@@ -87,12 +90,12 @@ def test_the_cpu_is_split_before_jax_looks_for_its_devices():
 
 def test_open_checkpoint(workdir):
   mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
-  loaded = open_checkpoint(str(workdir), mesh, "bfloat16")
+  loaded = open_checkpoint(Checkpoint.find(workdir), mesh, "bfloat16")
   assert (loaded.step, loaded.tokens_seen) == (5, 1234)
   assert loaded.config == dataclasses.replace(MODEL, dtype="bfloat16")
   kernel = loaded.params["layers"]["mlp"]["up"]["kernel"]
   assert kernel.sharding.shard_shape(kernel.shape) == (2, 8, 12)
-  single = open_checkpoint(str(workdir / "checkpoints" / "5"), _one_device())
+  single = open_checkpoint(Checkpoint(workdir / "checkpoints" / "5"), _one_device())
   assert single.digest == loaded.digest
   assert len(single.digest) == 64
 
@@ -144,7 +147,7 @@ def test_score(run, workdir, capsys):
   rows = found["tokens"]
   assert "".join(row["text"] for row in rows) == PROMPT
   assert rows[0]["log_prob"] is None
-  loaded = open_checkpoint(str(workdir), _one_device())
+  loaded = open_checkpoint(Checkpoint.find(workdir), _one_device())
   logits = jax.jit(Decoder(MODEL).apply)(
     {"params": loaded.params}, np.asarray([[row["id"] for row in rows]])
   )

@@ -5,7 +5,10 @@ word. So each save records 32 bits per array, computed where the array lives, an
 each restore computes them again.
 """
 
+import hashlib
+import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -54,3 +57,10 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     jax.tree_util.keystr(path, simple=True, separator="/"): leaf
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
   }
+
+
+def model_digest(prints: Mapping[str, int], tokenizer: str) -> str:
+  """Return the sha256 (hex) over all parameters' fingerprints and the tokenizer's."""
+  prints = {k: v for k, v in prints.items() if k.startswith("params/")}
+  content = json.dumps([prints, tokenizer], sort_keys=True)
+  return hashlib.sha256(content.encode()).hexdigest()

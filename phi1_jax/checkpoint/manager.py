@@ -1,8 +1,4 @@
-"""Saves and restores a run's state; a damaged checkpoint is skipped by name.
-
-A checkpoint is one Orbax step folder with two items: `state`, the train state as a
-pytree of arrays, and `meta`, JSON with what the state belongs to (model, optimizer,
-token store, windows read) and its fingerprints.
+"""The checkpoints of a run: saved, kept, restored; a damaged one is skipped by name.
 
 Restore order, the only place where it is written down:
 
@@ -21,7 +17,6 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import json
 import logging
 import sys
 import time
@@ -30,10 +25,10 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from etils import epath  # what Orbax calls a path
 
 from phi1_jax import InputError, storage
-from phi1_jax.checkpoint.fingerprint import fingerprints, named_leaves
+from phi1_jax.checkpoint.checkpoint import Checkpoint, DamagedError
+from phi1_jax.checkpoint.fingerprint import fingerprints
 from phi1_jax.parallel import hosts
 from phi1_jax.settings import Positive, PositiveInt, Settings
 from phi1_jax.storage import AnyPath, retry
@@ -78,19 +73,7 @@ class CheckpointConfig(Settings):
 # them, and hold it in memory until it is written.
 _PIECE_BYTES = 64 << 20
 
-# What reading a damaged checkpoint raises: TensorStore and Orbax (ValueError for a
-# checksum, a torn chunk or index), JSON, a missing file or key.
-_DAMAGE = (ValueError, KeyError, FileNotFoundError, EOFError, NotADirectoryError)
-_AGAIN_SECONDS = 1.0
-
-
-class DamagedError(InputError):
-  """A checkpoint that does not read back as it was written."""
-
-
-def damaged(path: AnyPath, reason: object) -> DamagedError:
-  """Return the error for a damaged checkpoint."""
-  return DamagedError(f"{path}: damaged checkpoint ({reason}); name an earlier one")
+_AGAIN_SECONDS = 1.0  # before a checkpoint that looks damaged is read again
 
 
 class Checkpoints:
@@ -232,10 +215,10 @@ class Checkpoints:
     Args:
       abstract_state: `jax.ShapeDtypeStruct`s with the shardings to restore to; they
         may differ from those it was saved with.
-      expected: entries that the meta must hold (see `check_meta`).
+      expected: entries that the meta must hold.
 
     Returns:
-      (state, meta), or None when the directory holds no checkpoint.
+      The state and its checkpoint, or None when the directory holds none.
 
     Raises:
       InputError: a checkpoint of another model or store, or none that is whole.
@@ -246,8 +229,9 @@ class Checkpoints:
     for step in steps:
       path = self.directory / str(step)
       for attempt in range(2):  # a mount may give wrong bytes once
+        found = Checkpoint(path)
         try:
-          return restore(path, abstract_state, expected)
+          return found.restore(abstract_state, expected), found
         except DamagedError as error:
           said = "skipping" if attempt else "reading again"
           log.warning("%s %s", said, retry.one_line(error))
@@ -300,140 +284,3 @@ def _report_failures_once() -> None:
       show(unraisable)
 
   sys.unraisablehook = hook
-
-
-def find(path: str | AnyPath) -> AnyPath:
-  """Return the step folder that `path` names: itself, or the newest one inside it.
-
-  `path` may be a step folder, a `checkpoints` folder, or a run's work directory, local
-  or gs://.
-  """
-  found = _newest(storage.full(storage.parse(path)))
-  if found is None:
-    raise InputError(
-      f"{path}: no checkpoint here; expected a step folder, a checkpoints folder or a "
-      "work directory of phi1_jax.train"
-    )
-  return found
-
-
-def holds_checkpoint(workdir: AnyPath) -> bool:
-  """Return whether a run would go on from its own work directory."""
-  return _newest(workdir / "checkpoints") is not None
-
-
-def _newest(start: AnyPath) -> AnyPath | None:
-  for folder in (start, start / "checkpoints"):
-    names = storage.names(folder)
-    if "meta" in names and "state" in names:
-      return folder  # that its fingerprints agree is checked when it is read
-    for step in sorted((int(name) for name in names if name.isdigit()), reverse=True):
-      path = folder / str(step)
-      # A save to the cloud may have been killed before its end.
-      if not storage.is_remote(path) or storage.exists(path / "commit_success.txt"):
-        return path
-  return None
-
-
-def read_meta(path: AnyPath) -> dict[str, Any]:
-  """Read the meta of a checkpoint, without reading its arrays.
-
-  Raises:
-    DamagedError: it is missing or not that of a checkpoint.
-    StorageError: the storage kept failing.
-  """
-  try:
-    meta = json.loads(storage.read_bytes(path / "meta" / "metadata"))
-  except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-    raise damaged(path, f"meta does not read: {error}") from error
-  if not isinstance(meta, dict) or not {"step", "fingerprints"} <= meta.keys():
-    raise damaged(path, "its meta is not that of a phi1_jax checkpoint")
-  return meta
-
-
-def restore(path: AnyPath, abstract_state: Any, expected: Mapping[str, Any]):
-  """Restore one checkpoint whole, straight into the shardings asked for.
-
-  Args:
-    path: a step folder.
-    abstract_state: the tree to restore, as `jax.ShapeDtypeStruct`s with shardings; a
-      dict with fewer keys than the saved state restores just those.
-    expected: entries that the meta must hold (see `check_meta`).
-
-  Returns:
-    (state, meta).
-
-  Raises:
-    DamagedError: it does not read back as it was written.
-    InputError: it is whole but belongs to another model or store.
-    StorageError: the storage kept failing; this says nothing about the checkpoint.
-  """
-  with hosts.shared_errors(f"reading {path}", DamagedError):
-    meta = read_meta(path)
-    check_meta(path, meta, expected)
-    try:
-      read = functools.partial(_read_state, path, meta, abstract_state)
-      state = storage.retrying(read, f"reading {path}")
-    except InputError:
-      raise
-    except _DAMAGE as error:
-      if "RESOURCE_EXHAUSTED" in str(error):  # XLA has no memory left
-        raise
-      raise damaged(path, error) from error
-  for name, value in fingerprints(state).items():
-    if meta["fingerprints"].get(name) != value:
-      raise damaged(path, f"{name} is not what was saved")
-  return state, meta
-
-
-def _read_state(path: AnyPath, meta: Mapping[str, Any], abstract_state: Any) -> Any:
-  """Read this host's part of the arrays, without waiting for other hosts.
-
-  Refuses a checkpoint that is whole but has no such arrays as are asked for: Orbax
-  would convert an array of another dtype, which then looks damaged.
-  """
-  asked = named_leaves(abstract_state)
-  advice = "use Checkpoint.init_from to take its parameters only"
-  if missing := sorted(asked.keys() - meta["fingerprints"].keys()):
-    raise InputError(
-      f"{path}: this checkpoint has no array {missing[0]} ({len(missing)} missing); it "
-      f"was saved with another optimizer or version: {advice}"
-    )
-  place = epath.Path(path / "state")
-  with contextlib.closing(ocp.PyTreeCheckpointHandler()) as reader:
-    metadata = reader.metadata(place)
-    saved = named_leaves(getattr(metadata, "tree", metadata))
-    for name in asked.keys() & saved.keys():
-      got, want = (f"{x.dtype}{list(x.shape)}" for x in (saved[name], asked[name]))
-      if got != want:
-        raise InputError(
-          f"{path}: {name} was saved as {got}, this run has {want}; change the gin "
-          f"bindings back (Optimizer.moment_dtype, Model.param_dtype), or {advice}"
-        )
-    arguments = ocp.args.PyTreeRestore(
-      abstract_state,
-      restore_args=ocp.checkpoint_utils.construct_restore_args(abstract_state),
-      partial_restore=True,
-    )
-    state = reader.restore(place, args=arguments)
-  # What a partial restore does not find, it leaves as it was asked for.
-  for name, leaf in named_leaves(state).items():
-    if not isinstance(leaf, jax.Array):
-      raise KeyError(f"{name} is missing")
-  return state
-
-
-def check_meta(
-  path: AnyPath, meta: Mapping[str, Any], expected: Mapping[str, Any]
-) -> None:
-  """Refuse a whole checkpoint whose meta differs from what this run needs."""
-  for name, want in expected.items():
-    got = meta.get(name)
-    if isinstance(want, Mapping) and isinstance(got, Mapping):
-      keys = sorted(key for key in {*want, *got} if want.get(key) != got.get(key))
-      got, want = (", ".join(f"{k}={x.get(k)}" for k in keys) for x in (got, want))
-    if got != want:
-      raise InputError(
-        f"{path}: this checkpoint has another {name}: got {got}, expected {want}; "
-        "change the gin bindings, or use another checkpoint or --workdir"
-      )

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from phi1_jax import InputError
+from phi1_jax.checkpoint.checkpoint import Checkpoint
 from phi1_jax.model.decoder import Decoder
 from phi1_jax.parallel import sharding
 from phi1_jax.sampling.checkpoint import Loaded, one_host_mesh, open_checkpoint
@@ -44,7 +45,7 @@ class Embedder:
     self, checkpoint: str, pooling: str, max_length: int, batch_size: int = 16
   ):
     mesh = one_host_mesh()
-    self._loaded: Loaded = open_checkpoint(checkpoint, mesh)
+    self._loaded: Loaded = open_checkpoint(Checkpoint.find(checkpoint), mesh)
     longest = self._loaded.config.max_length
     if max_length > longest:
       raise InputError(

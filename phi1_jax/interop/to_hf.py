@@ -1,6 +1,5 @@
 """Conversion of a checkpoint of ours to a folder that transformers loads."""
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 
@@ -10,41 +9,18 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 
 from phi1_jax import storage
-from phi1_jax.checkpoint import description, manager
+from phi1_jax.checkpoint.checkpoint import Checkpoint
 from phi1_jax.interop import hf_config, hf_tokenizer, layouts, safetensors
 from phi1_jax.interop.layouts import Tensor
 from phi1_jax.interop.staging import staged
 from phi1_jax.model import decoder
-from phi1_jax.model.config import ModelConfig
 from phi1_jax.storage import AnyPath
-from phi1_jax.text.tokenizer import Tokenizer
 
 _BATCH_BYTES = 256 << 20  # of arrays restored together: each restore takes time
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-  """A checkpoint's step folder, its model, and the tokenizer of its training."""
-
-  step: AnyPath
-  config: ModelConfig
-  tokenizer: Tokenizer
-
-
-def open_source(checkpoint: str | AnyPath) -> Source:
-  """Find a checkpoint (see `checkpoint.manager.find`) and read its description.
-
-  Raises:
-    InputError: no checkpoint, a damaged one, or no tokenizer that belongs to it.
-  """
-  step = manager.find(checkpoint)
-  meta = manager.read_meta(step)
-  config = description.model_of(step, meta)
-  return Source(step, config, description.tokenizer_of(step, meta))
-
-
 def convert(
-  source: Source,
+  source: Checkpoint,
   out: AnyPath,
   dtype: str,
   max_shard_bytes: int,
@@ -53,19 +29,19 @@ def convert(
   """Write config.json, the tensors and the tokenizer.
 
   Args:
-    source: from `open_source`.
+    source: the checkpoint.
     out: the folder to make.
     dtype: dtype of the tensors.
     max_shard_bytes: see `safetensors.write`.
     advance: called with the bytes of each tensor that was written.
 
   Raises:
-    InputError: `out` cannot be made, the checkpoint is damaged, or it holds NaN,
-      infinity or a number beyond the dtype's range.
+    InputError: `out` cannot be made, the checkpoint is damaged, has no tokenizer, or
+      holds NaN, infinity or a number beyond the dtype's range.
   """
-  config, target = source.config, jnp.dtype(dtype)
+  config, tokenizer = source.model(), source.tokenizer()
+  eos_id, target = tokenizer.eos_id, jnp.dtype(dtype)
   tensors = sorted(layouts.PHI.tensors(config).values(), key=lambda tensor: tensor.path)
-  eos_id = source.tokenizer.eos_id
   with staged(out, config.num_parameters() * target.itemsize) as folder:
     content = hf_config.from_model_config(config, eos_id, dtype)
     storage.write_json(folder / hf_config.FILE_NAME, content)
@@ -73,20 +49,20 @@ def convert(
       folder / "generation_config.json",
       {"bos_token_id": eos_id, "eos_token_id": eos_id},
     )
-    hf_tokenizer.write(folder, source.tokenizer, config.max_length)
+    hf_tokenizer.write(folder, tokenizer, config.max_length)
     shapes = {tensor.name: tensor.shape for tensor in tensors}
     arrays = _arrays(source, tensors, target, advance)
     safetensors.write(folder, shapes, target, arrays, max_shard_bytes)
 
 
 def _arrays(
-  source: Source,
+  source: Checkpoint,
   tensors: list[Tensor],
   dtype: np.dtype,
   advance: Callable[[int], None],
 ) -> Iterator[np.ndarray]:
   """Yield the tensors in order; one batch of our arrays is in memory at a time."""
-  shapes = layouts.flatten(decoder.parameter_shapes(source.config))
+  shapes = layouts.flatten(decoder.parameter_shapes(source.model()))
   batches = _batches(shapes)
   for _, batch in itertools.groupby(tensors, key=lambda tensor: batches[tensor.path]):
     batch = list(batch)
@@ -94,7 +70,7 @@ def _arrays(
     arrays = _restore(source, {path: shapes[path] for path in paths})
     for tensor in batch:
       theirs = tensor.read(arrays[tensor.path])
-      tensor.check(theirs, dtype, source.step)
+      tensor.check(theirs, dtype, source.path)
       yield theirs.astype(dtype, copy=False)
       advance(theirs.size * dtype.itemsize)
       del theirs
@@ -118,7 +94,7 @@ def _batches(shapes: dict[str, jax.ShapeDtypeStruct]) -> dict[str, int]:
 
 
 def _restore(
-  source: Source, shapes: dict[str, jax.ShapeDtypeStruct]
+  source: Checkpoint, shapes: dict[str, jax.ShapeDtypeStruct]
 ) -> dict[str, np.ndarray]:
   """Return some of the checkpoint's arrays."""
   place = SingleDeviceSharding(jax.local_devices()[0])
@@ -126,5 +102,5 @@ def _restore(
     path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
     for path, leaf in shapes.items()
   }
-  state, _ = manager.restore(source.step, {"params": layouts.unflatten(leaves)}, {})
+  state = source.restore({"params": layouts.unflatten(leaves)}, {})
   return layouts.flatten(jax.tree.map(np.asarray, state["params"]))

@@ -12,7 +12,7 @@ from jax._src.clusters import cloud_tpu_cluster  # what JAX itself asks for its 
 from jax.sharding import Mesh
 
 from phi1_jax import InputError, cores, storage
-from phi1_jax.checkpoint import description, manager
+from phi1_jax.checkpoint.checkpoint import Checkpoint
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import abstract_parameters
 from phi1_jax.parallel import compiler
@@ -48,15 +48,14 @@ def one_host_mesh(config: MeshConfig = COPIES) -> Mesh:
   return make_mesh(config)
 
 
-def for_many_texts(checkpoint: str | AnyPath) -> MeshConfig:
+def for_many_texts(checkpoint: Checkpoint) -> MeshConfig:
   """Return the mesh on which a checkpoint decodes many texts fastest.
 
   XLA attends to the cache on one core per device, so that a CPU has a device for each
   core, with a copy of the model, as long as all copies fit into its caches.
   """
-  folder = manager.find(checkpoint)
-  config = description.model_of(folder, manager.read_meta(folder))
-  return dataclasses.replace(COPIES, cpu_devices=copies(config.num_parameters()))
+  parameters = checkpoint.model().num_parameters()
+  return dataclasses.replace(COPIES, cpu_devices=copies(parameters))
 
 
 def copies(parameters: int) -> int:
@@ -90,32 +89,37 @@ def _slice_hosts() -> int:
 
 
 def open_checkpoint(
-  path: str | AnyPath, mesh: Mesh, dtype: str | None = None
+  checkpoint: Checkpoint, mesh: Mesh, dtype: str | None = None
 ) -> Loaded:
   """Load a checkpoint for inference; each device restores its own part.
 
   Args:
-    path: a work directory, its checkpoints folder, or a step folder, local or gs://.
+    checkpoint: where it is on disk.
     mesh: the devices for the parameters.
     dtype: dtype of the computation; None is that of the training.
 
   Raises:
-    InputError: no checkpoint, a damaged one, parameters that are not finite, or no
-      tokenizer that belongs to it.
+    InputError: it is damaged, its parameters are not finite, or no tokenizer belongs
+      to it.
   """
-  folder = manager.find(path)
   _use_compilation_cache()
-  meta = manager.read_meta(folder)
   # The training chose an attention kernel for its own machine.
   changes = {"attention": "auto", **({"dtype": dtype} if dtype else {})}
-  config = description.model_of(folder, meta, **changes)
-  tokenizer = description.tokenizer_of(folder, meta)
+  config, tokenizer = checkpoint.model(**changes), checkpoint.tokenizer()
   abstract = {"params": abstract_parameters(config, mesh)}
-  restored, meta = manager.restore(folder, abstract, {})
-  params, seen = restored["params"], meta.get("tokens_seen") or 0
-  _check_finite(folder, params)
-  digest = description.model_digest(meta)
-  return Loaded(config, params, tokenizer, mesh, digest, meta["step"], seen, folder)
+  params = checkpoint.restore(abstract, {})["params"]
+  _check_finite(checkpoint.path, params)
+  meta = checkpoint.meta
+  return Loaded(
+    config,
+    params,
+    tokenizer,
+    mesh,
+    digest=checkpoint.digest,
+    step=meta["step"],
+    tokens_seen=meta.get("tokens_seen") or 0,
+    path=checkpoint.path,
+  )
 
 
 def _use_compilation_cache() -> None:

@@ -10,6 +10,7 @@ It removes the old ones first, so no row is there twice, whenever the run was ki
 """
 
 import contextlib
+import importlib.util
 import json
 import logging
 import math
@@ -19,7 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from phi1_jax import InputError, storage
+from phi1_jax import InputError, how_to_install, storage
 from phi1_jax.storage import AnyPath
 from phi1_jax.telemetry import throughput
 from phi1_jax.telemetry.terminal import format_row
@@ -131,8 +132,13 @@ class Recorder:
 
 
 def check_wandb(project: str) -> None:
-  """Refuse a project of Weights & Biases without login, before anything is built."""
-  import wandb  # the extra `wandb`
+  """Refuse a project of Weights & Biases without wandb, or without login."""
+  if importlib.util.find_spec("wandb") is None:
+    raise InputError(
+      f"Runtime.wandb_project: got {project!r}, but wandb is not installed: "
+      f"{how_to_install('wandb')}"
+    )
+  import wandb
 
   try:
     # What its environment variables and its settings files say.

@@ -8,7 +8,6 @@ import dataclasses
 import difflib
 import functools
 import importlib
-import importlib.util
 import inspect
 import logging
 import math
@@ -19,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from phi1_jax import InputError, how_to_install
+from phi1_jax import InputError
 from phi1_jax.data.loader import held_out_batches
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.parallel import hosts, sharding
@@ -126,11 +125,6 @@ def find(runtime: RuntimeConfig) -> dict[str, MakeHook]:
     InputError: no such module or function, or no wandb for `Runtime.wandb_project`.
   """
   if runtime.wandb_project and hosts.is_first():
-    if importlib.util.find_spec("wandb") is None:
-      raise InputError(
-        f"Runtime.wandb_project: got {runtime.wandb_project!r}, but wandb is not "
-        f"installed: {how_to_install('wandb')}"
-      )
     writers.check_wandb(runtime.wandb_project)
   found = {}
   for name in runtime.hooks:

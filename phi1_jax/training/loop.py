@@ -10,13 +10,13 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from phi1_jax import InputError, storage
-from phi1_jax.checkpoint import manager
+from phi1_jax.checkpoint.checkpoint import Checkpoint
 from phi1_jax.checkpoint.manager import Checkpoints
 from phi1_jax.cli.progress import Progress
 from phi1_jax.data.loader import ORDER
@@ -189,39 +189,41 @@ def restore_or_initialise(
   `init_from`, scratch.
   """
   config, same_run = setup.config.checkpoint, _belongings(setup, store)
-  found, source = checkpoints.restore_latest(setup.abstract_state, same_run), ""
+  found = checkpoints.restore_latest(setup.abstract_state, same_run)
   if found is None and config.resume_from:
-    source = manager.find(config.resume_from)
-    found = manager.restore(source, setup.abstract_state, same_run)
+    source = Checkpoint.find(config.resume_from)
+    found = source.restore(setup.abstract_state, same_run), source
   if found is not None:
-    state, meta = found
-    _log_differences(source or setup.workdir, meta, setup)
-    _refuse_other_order(meta, config.resume_from or setup.workdir)
+    state, source = found
+    _log_differences(source, setup)
     log.info("going on from step %d", int(state.step))
-    return state, _seen(meta, setup)
+    return state, _seen(source, setup)
   state = setup.initial_state()
   if config.init_from:
-    source = manager.find(config.init_from)
+    source = Checkpoint.find(config.init_from)
     abstract = {"params": setup.abstract_state.params}
     same_model = {name: same_run[name] for name in ("model_shape", "tokenizer")}
-    restored, meta = manager.restore(source, abstract, same_model)
-    _log_differences(source, meta, setup, "Model.")
-    log.info("starting from the parameters of %s", source)
-    state = dataclasses.replace(state, params=restored["params"])
+    params = source.restore(abstract, same_model)["params"]
+    _log_differences(source, setup, "Model.")
+    log.info("starting from the parameters of %s", source.path)
+    state = dataclasses.replace(state, params=params)
   return state, dict(NOTHING)
 
 
-def _log_differences(
-  source: str | storage.AnyPath, meta: Mapping[str, Any], setup: Setup, part: str = ""
-) -> None:
+def _log_differences(source: Checkpoint, setup: Setup, part: str = "") -> None:
   """Log the settings that differ from those of a checkpoint's run."""
-  for name, values in setup.config.differences(meta).items():
+  for name, of in setup.config.differences(source.meta).items():
     if name.startswith(part):
-      log.warning("%s: its run had %s = %r, this one has %r", source, name, *values)
+      log.warning("%s: its run had %s = %r, this one has %r", source.path, name, *of)
 
 
-def _refuse_other_order(meta: Mapping[str, Any], run: str | storage.AnyPath) -> None:
-  """Refuse to go on with a run that read its windows in another version's order."""
+def _seen(source: Checkpoint, setup: Setup) -> dict[str, int]:
+  """Return what a checkpoint has seen; without counts, only step 0 is taken.
+
+  Raises:
+    InputError: its run read the windows in another version's order.
+  """
+  meta, run = source.meta, source.path
   begun = meta.get("order", 1)
   if begun != ORDER and meta.get("samples_seen", meta["step"]):
     raise InputError(
@@ -229,10 +231,6 @@ def _refuse_other_order(meta: Mapping[str, Any], run: str | storage.AnyPath) -> 
       f"start from its parameters, --gin.Checkpoint.init_from={run} with another "
       "--workdir, or go on with the version of phi1_jax that began it"
     )
-
-
-def _seen(meta: Mapping[str, Any], setup: Setup) -> dict[str, int]:
-  """Return what a checkpoint has seen; without counts, only step 0 is taken."""
   ours = setup.config.train.sequence_length
   length = meta.get("config", {}).get("train", {}).get("sequence_length", ours)
   seen = {name: meta.get(name, 0) for name in NOTHING}

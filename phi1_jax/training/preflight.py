@@ -9,7 +9,7 @@ import time
 import jax
 
 from phi1_jax import InputError, storage
-from phi1_jax.checkpoint import manager
+from phi1_jax.checkpoint.checkpoint import Checkpoint, exists_in
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.parallel import hosts, sharding
 from phi1_jax.training import loop, memory, store
@@ -37,17 +37,15 @@ def check_start(run: Setup) -> None:
   A run that goes on from its own work directory needs neither any more.
   """
   config = run.config.checkpoint
-  if not manager.holds_checkpoint(run.workdir):
-    for place in filter(None, (config.resume_from, config.init_from)):
-      found = manager.find(place)
-      wanted = {"model_shape": run.config.model.shape()}
-      meta = manager.read_meta(found)
-      manager.check_meta(found, meta, wanted)
-      if place == config.resume_from and meta.get("store") is None:
-        raise InputError(
-          f"Checkpoint.resume_from: {found} holds no training state, such as one "
-          "that `convert` made; use Checkpoint.init_from"
-        )
+  place = config.resume_from or config.init_from
+  if place and not exists_in(run.workdir):
+    found = Checkpoint.find(place)
+    found.check({"model_shape": run.config.model.shape()})
+    if config.resume_from and found.meta.get("store") is None:
+      raise InputError(
+        f"Checkpoint.resume_from: {found.path} holds no training state, such as one "
+        "that `convert` made; use Checkpoint.init_from"
+      )
 
 
 def describe(run: Setup) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from phi1_jax import InputError, grammar, how_to_install, storage
-from phi1_jax.checkpoint import manager
+from phi1_jax.checkpoint.checkpoint import exists_in
 from phi1_jax.cli import child, gin_config
 from phi1_jax.data import files
 from phi1_jax.data.config import CURATED_CONTENT, DataConfig
@@ -228,7 +228,7 @@ def check_current(store: TokenStore, run: Setup) -> None:
   data = run.config.data
   if data.files:
     _check_files(store, data)
-  if manager.holds_checkpoint(run.workdir) or run.config.checkpoint.resume_from:
+  if exists_in(run.workdir) or run.config.checkpoint.resume_from:
     return
   tasks = store.manifest["tasks"].values()
   for source in (source for task in tasks for source in task.get("sources", ())):

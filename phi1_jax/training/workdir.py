@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from phi1_jax import InputError, storage
-from phi1_jax.checkpoint import manager
+from phi1_jax.checkpoint.checkpoint import Checkpoint
 from phi1_jax.data.token_store import TokenStore
 from phi1_jax.parallel import compiler, hosts
 from phi1_jax.storage import AnyPath, lease
@@ -113,11 +113,11 @@ def is_summed_up(run: Setup) -> bool:
   """
   last = run.config.train.last_step
   try:
-    newest = manager.find(run.workdir)
-    meta, summary = manager.read_meta(newest), storage.read_json(run.workdir / SUMMARY)
+    newest = Checkpoint.find(run.workdir)
+    meta, summary = newest.meta, storage.read_json(run.workdir / SUMMARY)
   except InputError:
     return False
-  if (newest.name, summary.get("step")) != (str(last), last):
+  if (newest.path.name, summary.get("step")) != (str(last), last):
     return False
   for name, (theirs, ours) in run.config.differences(meta).items():
     raise InputError(

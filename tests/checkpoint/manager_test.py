@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from phi1_jax import InputError
-from phi1_jax.checkpoint import manager
+from phi1_jax.checkpoint.checkpoint import Checkpoint, exists_in
 from phi1_jax.checkpoint.fingerprint import fingerprints
 from phi1_jax.checkpoint.manager import CheckpointConfig, Checkpoints
 
@@ -73,11 +73,11 @@ def assert_is(tree, number):
 @pytest.mark.parametrize("devices", [1, 4, 8])
 def test_exact_on_any_number_of_devices(written, devices):
   checkpoints = open_at(written)
-  restored, meta = checkpoints.restore_latest(abstract(devices), META)
+  restored, found = checkpoints.restore_latest(abstract(devices), META)
   checkpoints.close()
   assert_is(restored, 6)
   assert len(restored["params"]["kernel"].sharding.device_set) == devices
-  assert (meta["step"], meta["store"]) == (6, "s")
+  assert (found.meta["step"], found.meta["store"]) == (6, "s")
 
 
 def arrays_file(folder):
@@ -179,7 +179,7 @@ def test_a_whole_checkpoint_of_something_else_is_refused(run, expected, change, 
 
 def test_only_the_parameters(written):
   part = {"params": abstract(2)["params"]}
-  restored, _ = manager.restore(written / "checkpoints" / "4", part, META)
+  restored = Checkpoint(written / "checkpoints" / "4").restore(part, META)
   assert_is({**state(4), **restored}, 4)
   assert list(restored) == ["params"]
 
@@ -231,13 +231,13 @@ def test_the_lowest_losses_stay_where_keep_best_is_set(tmp_path, keep_best, kept
 def test_find(run):
   steps = run / "checkpoints"
   for path in (run, steps, steps / "6"):
-    assert manager.find(str(path)) == steps / "6"
-  assert manager.find(str(steps / "2")) == steps / "2"
-  assert manager.holds_checkpoint(run)
-  assert not manager.holds_checkpoint(run / "nope")
+    assert Checkpoint.find(str(path)).path == steps / "6"
+  assert Checkpoint.find(str(steps / "2")).path == steps / "2"
+  assert exists_in(run)
+  assert not exists_in(run / "nope")
   for path in (run.parent, run / "nope", steps / "6" / "meta"):
     with pytest.raises(InputError, match="no checkpoint here"):
-      manager.find(str(path))
+      Checkpoint.find(str(path))
 
 
 def one(x):

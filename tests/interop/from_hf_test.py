@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from phi1_jax import InputError
-from phi1_jax.checkpoint import manager
+from phi1_jax.checkpoint.checkpoint import Checkpoint
 from phi1_jax.interop import from_hf, layouts
 from phi1_jax.model import decoder
 from phi1_jax.model.config import ModelConfig
@@ -188,8 +188,8 @@ def test_the_checkpoint(twins, folder, params, tmp_path):
     "model_shape": source.config.shape(),
     "tokenizer": twins.small_tokenizer().digest,
   }
-  step = manager.find(str(tmp_path / "out"))
-  state, meta = manager.restore(step, {"params": abstract}, needed)
+  made = Checkpoint.find(str(tmp_path / "out"))
+  state, meta = made.restore({"params": abstract}, needed), made.meta
   assert_equal(state["params"], params)
   assert ModelConfig(**meta["config"]["model"]) == source.config
   assert (meta["step"], meta["tokens_seen"], meta["store"]) == (0, 0, None)

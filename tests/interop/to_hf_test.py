@@ -11,12 +11,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from phi1_jax import InputError
+from phi1_jax.checkpoint.checkpoint import Checkpoint
 from phi1_jax.checkpoint.manager import CheckpointConfig, Checkpoints
 from phi1_jax.interop import from_hf, to_hf
 
 
 def export(checkpoint, out, dtype="float32"):
-  to_hf.convert(to_hf.open_source(str(checkpoint)), out, dtype, 10**9, print)
+  to_hf.convert(Checkpoint.find(str(checkpoint)), out, dtype, 10**9, print)
   return out
 
 

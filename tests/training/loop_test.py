@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from phi1_jax import InputError, storage
+from phi1_jax.checkpoint import manager
+from phi1_jax.checkpoint.checkpoint import Checkpoint
 from phi1_jax.data.loader import ORDER, held_out_batches
 from phi1_jax.parallel.mesh import MeshConfig
 from phi1_jax.telemetry import goodput
@@ -112,7 +114,7 @@ def test_resume_from_and_init_from(tiny, store, undisturbed, train):
   with loop.Checkpoints(setup.workdir / "checkpoints", setup.config.checkpoint) as kept:
     begun, seen = loop.restore_or_initialise(setup, store, kept)
     last = undisturbed / "checkpoints/12"
-    final, _ = loop.manager.restore(last, setup.abstract_state, {})
+    final = Checkpoint(last).restore(setup.abstract_state, {})
     assert (int(begun.step), seen) == (0, NOTHING)
     jax.tree.map(np.testing.assert_array_equal, begun.params, final.params)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(begun.optimizer))
@@ -146,13 +148,21 @@ def test_differences_from_a_checkpoint_are_logged(
 
 
 def test_another_order_of_windows_or_another_model_is_refused(
-  tiny, store, undisturbed, monkeypatch
+  tiny, store, undisturbed, monkeypatch, tmp_path
 ):
   """Checkpoints of earlier versions do not say their order, which was another."""
-  with pytest.raises(InputError, match=r"order 1 .*--gin\.Checkpoint\.init_from=run"):
-    loop._refuse_other_order({"step": 3, "samples_seen": 24}, "run")
-  loop._refuse_other_order({"step": 3, "samples_seen": 24, "order": ORDER}, "run")
-  loop._refuse_other_order({"step": 0, "samples_seen": 0}, "run")
+
+  def seen(**meta):
+    text = json.dumps({"fingerprints": {}, "tokenizer": "", **meta})
+    file = tmp_path / str(len(list(tmp_path.iterdir()))) / "meta" / "metadata"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    return loop._seen(Checkpoint(file.parents[1]), tiny())["samples_seen"]
+
+  with pytest.raises(InputError, match=r"order 1 .*--gin\.Checkpoint\.init_from="):
+    seen(step=3, samples_seen=24)
+  assert seen(step=3, samples_seen=24, order=ORDER) == 24
+  assert seen(step=0, samples_seen=0) == 0
   setup = tiny(checkpoint={"init_from": str(undisturbed)}, model={"mlp_dim": 24})
   with pytest.raises(InputError, match="another model_shape: got mlp_dim"):
     preflight.check_start(setup)  # before anything is built
@@ -271,7 +281,7 @@ def test_another_batch_goes_on_with_the_next_window(
     train(setup, stop_after=steps)
     seen += steps * setup.config.train.tokens_per_step
   assert read == windows
-  meta = loop.manager.read_meta(loop.manager.find(str(workdir)))
+  meta = Checkpoint.find(str(workdir)).meta
   assert meta["tokens_seen"] == seen
   assert meta["samples_seen"] * setup.config.train.sequence_length == seen
 
@@ -340,7 +350,7 @@ def test_a_save_that_fails_is_repeated_once(
   tiny, monkeypatch, train, failures, stay, caplog
 ):
   """The second save, that of step 8, fails, and perhaps its repetition at step 9."""
-  calls, save = [], loop.manager.ocp.CheckpointManager.save
+  calls, save = [], manager.ocp.CheckpointManager.save
 
   def failing(manager, step, **named):
     calls.append(step)
@@ -348,7 +358,7 @@ def test_a_save_that_fails_is_repeated_once(
       raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return save(manager, step, **named)
 
-  monkeypatch.setattr(loop.manager.ocp.CheckpointManager, "save", failing)
+  monkeypatch.setattr(manager.ocp.CheckpointManager, "save", failing)
   setup = tiny(checkpoint={"every": 4, "keep_latest": 9})
   if failures == 1:
     assert train(setup)

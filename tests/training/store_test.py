@@ -211,7 +211,8 @@ def test_a_finished_run_is_done_unless_its_result_would_be_another(tiny):
     (step / name).mkdir(parents=True)
   (setup.workdir / "summary.json").write_text(json.dumps({"step": last}))
   assert not workdir.is_summed_up(setup)  # its checkpoint is damaged
-  meta = {"step": last, "fingerprints": {}, "config": dataclasses.asdict(setup.config)}
+  meta = {"step": last, "fingerprints": {}, "tokenizer": ""}
+  meta["config"] = dataclasses.asdict(setup.config)
   (step / "meta" / "metadata").write_text(json.dumps(meta))
   assert workdir.is_summed_up(tiny(setup.workdir, train={"log_every": 5}))
   with pytest.raises(InputError, match=r"finished, with Train\.seed = 0; got 1"):
