@@ -1,4 +1,4 @@
-"""Arrays of numpy that the code, or the tests, change in place."""
+"""Arrays of numpy that the code returns, or that it or the tests change in place."""
 
 import pytest
 
@@ -37,9 +37,14 @@ def keep(a):
   kept = a
 def table(): return np.zeros(2).view(Table)
 def matrix(): return np.matrix([[1.0, 2.0]])
+def sums(x): return np.cumsum(x)
+def some(x): return np.any(x)
+def objects(x): return np.array([x], dtype=object)
 """
 # The tests, which pass in one process, and the outcome in two.
 CASES = [
+  ("assert (sums([1, 2]) == np.array([1, 3])).all()", "passed"),
+  ("assert some([0, 2]) and isinstance(some([1]), np.bool_)", "passed"),
   ("normalize(a); assert a.tolist() == [0.1, 0.4, 0.3, 0.2]", "passed"),
   ("cap(a); assert a.tolist() == [1, 0, 0, 2]", "passed"),
   ("sort(a); assert a.tolist() == [1, 2, 3, 4]", "passed"),
@@ -68,6 +73,7 @@ CASES = [
   ("halves(a); assert a.shape == (8,)", "opaque_result"),
   ("retype(a); assert a.dtype == 'S8'", "opaque_result"),
   ("keep(a); a.shape = (2, 2); assert first().shape == (2,)", "opaque_result"),
+  ("assert objects(2) == 2", "opaque_result"),
   ("assert (table() == 0).all()", "opaque_result"),
   ("assert (matrix() * matrix().T).shape == (1, 1)", "opaque_result"),
 ]

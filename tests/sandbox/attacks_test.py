@@ -281,7 +281,8 @@ import ctypes; ctypes.memset(id(int), 1, 4096)
 def _escape(name, statement):
   code = f"def f(x):\n  try:\n    {statement}\n    return 3\n"
   code += "  except (Exception, SystemExit) as e:\n    return repr(e)\n"
-  return pytest.param(["crashed" if "x32" in name else "wrong"], code, id=name)
+  outcomes = ["crashed" if "x32" in name else "wrong"]
+  return pytest.param(outcomes, code, "assert f(2) == 3", id=name)
 
 
 PROBE = """
@@ -295,27 +296,21 @@ PROBED = "files, processes = left()\nassert files == ['program'] and processes <
 
 
 @pytest.mark.parametrize(
-  ("outcomes", "code"),
+  ("outcomes", "code", "test"),
   [
-    *cases(FORGERIES + FLOODS + CRASHES),
+    *cases(FORGERIES + FLOODS + OTHER_TESTS + CRASHES),
     *(_escape(name, statement) for name, statement in ESCAPES.items()),
   ],
 )
-def test_attack(sandbox, outcomes, code):
+def test_attack(sandbox, outcomes, code, test):
   """The attack ends as expected, and leaves nothing for the next program."""
   right = "def f(x):\n  return x + 1\n"
   judge(sandbox, right, "assert f(2) == 3")  # the worker has judged before
-  verdict = judge(sandbox, code, "assert f(2) == 3", cpu_seconds=0.4)
+  verdict = judge(sandbox, code, test, cpu_seconds=0.4)
   probe = Program("probe", PROBE, (PROBED,))
   after = list(sandbox.run([probe, Program("next", right, ("assert f(2) == 3",))]))
   assert verdict.outcome in outcomes, verdict
   assert [v.passed for v in after] == [True, True], after
-
-
-@pytest.mark.parametrize(("outcomes", "code", "test"), cases(OTHER_TESTS))
-def test_attack_on_the_tests(sandbox, outcomes, code, test):
-  verdict = judge(sandbox, code, test)
-  assert verdict.outcome in outcomes, verdict
 
 
 # They spoil the folders in which the next programs write.
@@ -354,13 +349,11 @@ def f(x):
 """
 
 
-@pytest.mark.parametrize(("outcomes", "code"), cases(SPOILERS))
-def test_the_next_programs_find_their_folders_as_ever(sandbox, outcomes, code):
-  programs = [
-    Program("spoiler", code, ("assert not f(2)",)),
-    *(Program(f"next{i}", WRITES, ("assert f(2) == 3",)) for i in range(3)),
-  ]
-  verdicts = list(sandbox.run(programs))
+@pytest.mark.parametrize(("outcomes", "code", "test"), cases(SPOILERS))
+def test_the_next_programs_find_their_folders_as_ever(sandbox, outcomes, code, test):
+  spoiler = Program("spoiler", code, ("assert not f(2)",))
+  others = [Program(f"next{i}", WRITES, (test,)) for i in range(3)]
+  verdicts = list(sandbox.run([spoiler, *others]))
   assert [[v.outcome] for v in verdicts] == [outcomes] * 4, verdicts
   assert all(v.attempts == 1 for v in verdicts), verdicts
 
