@@ -76,7 +76,6 @@ def _train(arguments: argparse.Namespace) -> int:
 
   with StopSignal() as stop, workdirs.opened(run, stop) as run:
     workdirs.use_compilation_cache(run)
-    hooks.serve_profiles(run)
     with hosts.shared_errors("looking for checkpoints"):
       preflight.check_start(run)
       done = workdirs.is_summed_up(run)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import logging
 from typing import Annotated, Literal
 
-from phi1_jax import InputError
+from phi1_jax import InputError, how_to_install, storage
+from phi1_jax.data.files import FileSource
+from phi1_jax.grammar import rows
 from phi1_jax.settings import Count, Positive, PositiveInt, Range, Settings, Share
 
 log = logging.getLogger(__name__)
@@ -98,9 +101,12 @@ class DataConfig(Settings):
       raise self.wrong("rates", "at least one task, or None (as registered)")
 
   def check_sources(self) -> None:
-    """Raise an InputError if no store could be built of the mixture, or not as asked.
+    """Refuse settings of which no store could be built, without loading TensorFlow.
 
     A run from a finished store does not need to know its mixture.
+
+    Raises:
+      InputError: no such mixture, files, tables or curated sets; or no seqio.
     """
     names = {*MIXTURES, *TASKS}
     if not (self.files or self.modules or self.mixture in names):
@@ -109,6 +115,20 @@ class DataConfig(Settings):
     if self.grammar_tables and (reason := self.without_effect("grammar_exercises")):
       expected = f"none, because {reason}; name grammar_exercises, or leave them out"
       raise self.wrong("grammar_tables", expected)
+    if self.needs_seqio and importlib.util.find_spec("seqio") is None:
+      raise InputError(
+        f"Data.store: {self.store} is not built, and building it needs seqio: "
+        f"{how_to_install('data')}, or copy a store here"
+      )
+    if self.files:
+      FileSource(self.files, self.columns).check()
+    if self.grammar_tables:
+      rows.load(self.grammar_tables)
+    for name in self.curated_sets:
+      if not storage.exists(storage.parse(self.curated_directory or "") / name):
+        expected = "the folder that `phi1_jax.curate publish` wrote, with the set "
+        expected += f"{name}, or None for the embedded corpora"
+        raise self.wrong("curated_directory", expected)
 
   def without_effect(self, field: str) -> str:
     """Return why a value of a field does not matter beside the others, or ""."""

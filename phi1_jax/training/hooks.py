@@ -5,13 +5,11 @@ The loop knows no sampler and no benchmark: it calls hooks, and writes down the
 """
 
 import dataclasses
-import difflib
 import functools
 import importlib
 import inspect
 import logging
 import math
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -133,12 +131,9 @@ def find(runtime: RuntimeConfig) -> dict[str, MakeHook]:
       found[name] = getattr(importlib.import_module(module), function)
       inspect.signature(found[name]).bind(None, None)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
-      there = dir(sys.modules[module]) if module in sys.modules else ()
-      close = difflib.get_close_matches(function, there, 1)
       raise InputError(
         f"Runtime.hooks: got {name!r}, expected 'module:function', a module that can "
         f"be imported from here and a function of (setup, store) in it ({error})"
-        + "".join(f"; did you mean '{module}:{each}'?" for each in close)
       ) from None
   return found
 
@@ -193,16 +188,15 @@ def _values(
   return values.items()
 
 
-def serve_profiles(setup: Setup) -> None:
-  """Start the profiler's server on `Runtime.profiler_port`, if that is set."""
-  if port := setup.config.runtime.profiler_port:
+def profile(setup: Setup) -> Hook:
+  """Return the hook that profiles the steps of `Runtime.profile_at`.
+
+  Starts the profiler's server on `Runtime.profiler_port`, if that is set.
+  """
+  runtime, folder = setup.config.runtime, setup.local / "profile"
+  if port := runtime.profiler_port:
     jax.profiler.start_server(port)
     log.info("profiles: connect to port %d of this host", port)
-
-
-def profile(setup: Setup) -> Hook:
-  """Return the hook that profiles the steps of `Runtime.profile_at`."""
-  runtime, folder = setup.config.runtime, setup.local / "profile"
   opens = runtime.profile_at
   steps = () if opens is None else (opens, opens + runtime.profile_steps)
   running = False

@@ -124,11 +124,7 @@ class MetricsReader:
 
 
 def hbm_peak_gib(mesh: Mesh) -> float | None:
-  """Return the most memory that a device of this host has used, in GiB.
-
-  Returns:
-    None where the backend does not count, as on CPUs.
-  """
+  """Return the most memory that a device here has used, in GiB; None on CPUs."""
   stats = [device.memory_stats() or {} for device in mesh.local_devices]
   peaks = [each["peak_bytes_in_use"] for each in stats if "peak_bytes_in_use" in each]
   return max(peaks) / GIB if peaks else None

@@ -87,7 +87,8 @@ def dry_run(run: Setup) -> str:
       store.check_current(tokens, run)
       found = f"{tokens.manifest['tokens']:,} tokens"
     else:
-      store.check_sources(run.config)
+      data.check_sources()
+      store.check_vocabulary(run.config)
     compiled = memory.compile_step(make_train_step(run, document_end=0), run)
   held, temporary = memory.step_memory(compiled, run)
   need, have, count = held + temporary, memory.device_memory(), jax.local_device_count()

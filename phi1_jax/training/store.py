@@ -1,14 +1,13 @@
 """Token store of a run: built if it is missing, opened, and checked."""
 
 import contextlib
-import importlib.util
 import logging
 import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from phi1_jax import InputError, grammar, how_to_install, storage
+from phi1_jax import InputError, grammar, storage
 from phi1_jax.checkpoint.checkpoint import exists_in
 from phi1_jax.cli import child, gin_config
 from phi1_jax.data import files
@@ -52,7 +51,8 @@ def open_store(run: Setup, stop: StopSignal) -> TokenStore | None:
     hosts.shared_errors("building the token store", limit=_BUILD_SECONDS),
   ):
     if hosts.is_first() and not storage.exists(place / "COMPLETED"):
-      check_sources(run.config)
+      data.check_sources()
+      check_vocabulary(run.config)
       built = _build(data, stopping)
   if not hosts.exchange("the token store is built", built)[0]:
     return None
@@ -106,35 +106,6 @@ def _build(data: DataConfig, stopping: Callable[[], bool]) -> bool:
   doing = f"building the token store {data.store}"
   print(f"{doing} from {data.origin}", flush=True)
   return child.run("phi1_jax.prepare", flags, stopping, doing)
-
-
-def check_sources(config: RunConfig) -> None:
-  """Refuse a run whose store is missing and could not be built.
-
-  Finds within a second what a build would find after it has loaded TensorFlow.
-
-  Raises:
-    InputError: no such mixture, files, tables, curated sets or tokenizer; or no seqio.
-  """
-  data = config.data
-  data.check_sources()
-  check_vocabulary(config)
-  if data.needs_seqio and importlib.util.find_spec("seqio") is None:
-    raise InputError(
-      f"Data.store: {data.store} is not built, and building it needs seqio: "
-      f"{how_to_install('data')}, or copy a store here"
-    )
-  if data.files:
-    files.FileSource(data.files, data.columns).check()
-  if data.grammar_tables:
-    rows.load(data.grammar_tables)
-  for name in data.curated_sets:
-    if not storage.exists(storage.parse(data.curated_directory or "") / name):
-      raise InputError(
-        f"Data.curated_directory: {data.curated_directory} holds no set {name}, which "
-        f"the mixture {data.mixture} reads; expected the folder that "
-        "`phi1_jax.curate publish` wrote, or None for the embedded corpora"
-      )
 
 
 def batches(store: TokenStore, config: RunConfig, **where: Any) -> Any:

@@ -124,7 +124,8 @@ def test_tables_of_users_are_read_and_decide_the_store(tmp_path):
   with pytest.raises(InputError, match=r"grammar_tables: got .*code_exercises"):
     mixtures.resolve(DataConfig("code_exercises", "s", grammar_tables=("t.toml",)))
   # A mixture of a module may read them.
-  DataConfig("exercises", "s", modules=("m",), grammar_tables=("t",)).check_sources()
+  tables = (str(table),)
+  DataConfig("x", "s", modules=("m",), grammar_tables=tables).check_sources()
 
 
 def test_the_names_are_those_of_the_paper():

@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
+import json
 
 import jax
 import pytest
 
+from phi1_jax.checkpoint.checkpoint import Checkpoint
 from phi1_jax.checkpoint.manager import CheckpointConfig
 from phi1_jax.data.config import DataConfig
 from phi1_jax.data.token_store import TokenStore
@@ -85,3 +87,17 @@ def run(store):
     return loop.train(setup, store, hooks, stop or Stop(stop_after))
 
   return run
+
+
+@pytest.fixture
+def described():
+  """Makes a checkpoint without arrays: `described(step_folder, meta)`."""
+
+  def described(folder, meta):
+    for name in ("meta", "state"):
+      (folder / name).mkdir(parents=True, exist_ok=True)
+    meta = {"step": 0, "fingerprints": {}, "tokenizer": "", **meta}
+    (folder / "meta" / "metadata").write_text(json.dumps(meta))
+    return Checkpoint(folder)
+
+  return described

@@ -39,7 +39,7 @@ def test_a_profiler_server(tiny):
   with socket.socket() as free:
     free.bind(("localhost", 0))
     port = free.getsockname()[1]
-  hooks.serve_profiles(tiny(runtime={"profiler_port": port}))
+  hooks.profile(tiny(runtime={"profiler_port": port}))
   socket.create_connection(("localhost", port), timeout=10).close()
 
 
@@ -108,7 +108,7 @@ def test_named_hooks_are_found_and_run_when_due(tiny, tmp_path, monkeypatch):
   ("name", "message"),
   [
     *((name, re.escape(name)) for name in ("nowhere.at_all:x", "math", ":b")),
-    ("evals.hook:humanevl", r"did you mean 'evals\.hook:humaneval'\?"),
+    ("evals.hook:humanevl", "humanevl"),
   ],
 )
 def test_a_named_hook_that_does_not_exist(tiny, name, message):

@@ -148,16 +148,12 @@ def test_differences_from_a_checkpoint_are_logged(
 
 
 def test_another_order_of_windows_or_another_model_is_refused(
-  tiny, store, undisturbed, monkeypatch, tmp_path
+  tiny, store, undisturbed, monkeypatch, described, tmp_path
 ):
   """Checkpoints of earlier versions do not say their order, which was another."""
 
   def seen(**meta):
-    text = json.dumps({"fingerprints": {}, "tokenizer": "", **meta})
-    file = tmp_path / str(len(list(tmp_path.iterdir()))) / "meta" / "metadata"
-    file.parent.mkdir(parents=True)
-    file.write_text(text)
-    return loop._seen(Checkpoint(file.parents[1]), tiny())["samples_seen"]
+    return loop._seen(described(tmp_path / "3", meta), tiny())["samples_seen"]
 
   with pytest.raises(InputError, match=r"order 1 .*--gin\.Checkpoint\.init_from="):
     seen(step=3, samples_seen=24)

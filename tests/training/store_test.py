@@ -139,39 +139,37 @@ def test_the_build_gets_the_settings_that_have_an_effect(monkeypatch):
     ({"mixture": "exercises", "curated_directory": "no/such"}, "curated_directory"),
     ({"mixture": None, "files": ("no/such/*.txt",)}, "no file matches"),
     ({"mixture": "grammar_exercises", "grammar_tables": ("no.toml",)}, r"no\.toml"),
-    ({"mixture": "exercises", "tokenizer": "codegen"}, r"Model\.vocabulary_size"),
   ],
 )
 def test_what_a_build_would_refuse_is_refused_before_it(tiny, data, blamed):
-  data = {"store": "store", **data}
-  if "tokenizer" not in data:
-    data |= {"tokenizer": "train", "trained_vocabulary_size": 300}
   with pytest.raises(InputError, match=blamed):
-    stores.check_sources(tiny(data=data, model={"vocabulary_size": 300}).config)
+    DataConfig(store="store", **data).check_sources()
 
 
-def test_rows_without_text_do_not_refuse_a_run(tiny, tmp_path):
+def test_a_model_too_small_for_the_tokenizer_is_refused_before_a_build(tiny):
+  data = {"store": "store", "mixture": "exercises", "tokenizer": "codegen"}
+  with pytest.raises(InputError, match=r"Model\.vocabulary_size"):
+    stores.check_vocabulary(tiny(data=data, model={"vocabulary_size": 300}).config)
+
+
+def test_rows_without_text_do_not_refuse_a_run(tmp_path):
   """Only rows without the columns do; a build takes the rows that come later."""
   (tmp_path / "a.jsonl").write_text('{"text": ""}\n' * 1100 + '{"text": "x = 1"}\n')
-  data = {"mixture": None, "files": (f"{tmp_path}/a.jsonl",), "store": "store"}
-  data |= {"tokenizer": "train", "trained_vocabulary_size": 300}
-  config = tiny(data=data, model={"vocabulary_size": 300}).config
-  stores.check_sources(config)
+  config = DataConfig(files=(f"{tmp_path}/a.jsonl",), store="store")
+  config.check_sources()
   (tmp_path / "a.jsonl").write_text('{"body": "x"}\n')
   with pytest.raises(InputError, match="no text, content or code"):
-    stores.check_sources(config)
+    config.check_sources()
 
 
-def test_seqio_is_missed_before_a_build(tiny, monkeypatch):
-  monkeypatch.setattr(stores.importlib.util, "find_spec", lambda name: None)
-  data = {"mixture": "mine", "modules": ("my_tasks",), "store": "store"}
-  data |= {"curated_directory": "no/such"}  # the module's tasks may not read it
-  data |= {"tokenizer": "train", "trained_vocabulary_size": 300}
-  config = tiny(data=data, model={"vocabulary_size": 300}).config
+def test_seqio_is_missed_before_a_build(monkeypatch):
+  monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+  # The module's tasks may not read the curated sets.
+  config = DataConfig("mine", "s", modules=("my_tasks",), curated_directory="no/such")
   with pytest.raises(InputError, match="needs seqio"):
-    stores.check_sources(config)
+    config.check_sources()
   monkeypatch.undo()
-  stores.check_sources(config)
+  config.check_sources()
 
 
 def test_a_run_that_reads_a_small_store_many_times_says_so(tiny, store, caplog):
@@ -203,17 +201,15 @@ def test_a_signal_of_another_host_stops_the_build(monkeypatch):
     assert stopping()
 
 
-def test_a_finished_run_is_done_unless_its_result_would_be_another(tiny):
+def test_a_finished_run_is_done_unless_its_result_would_be_another(tiny, described):
   setup = tiny()
   last = setup.config.train.last_step
   step = setup.workdir / "checkpoints" / str(last)
-  for name in ("state", "meta"):
-    (step / name).mkdir(parents=True)
+  described(step, {})
+  (step / "meta" / "metadata").unlink()
   (setup.workdir / "summary.json").write_text(json.dumps({"step": last}))
   assert not workdir.is_summed_up(setup)  # its checkpoint is damaged
-  meta = {"step": last, "fingerprints": {}, "tokenizer": ""}
-  meta["config"] = dataclasses.asdict(setup.config)
-  (step / "meta" / "metadata").write_text(json.dumps(meta))
+  described(step, {"step": last, "config": dataclasses.asdict(setup.config)})
   assert workdir.is_summed_up(tiny(setup.workdir, train={"log_every": 5}))
   with pytest.raises(InputError, match=r"finished, with Train\.seed = 0; got 1"):
     workdir.is_summed_up(tiny(setup.workdir, train={"seed": 1}))
