@@ -5,6 +5,7 @@ Processes that a test starts inherit all of it but the number of devices.
 
 import atexit
 import hashlib
+import json
 import logging
 import os
 import re
@@ -128,34 +129,72 @@ def tiny_run():
 
 
 @pytest.fixture(scope="session")
-def words_store():
+def token_store():
+  """token_store(folder, {task: [Encoded]}, tokenizer) writes a token store there.
+
+  `facts` are what the manifest says of the tokenizer otherwise.
+  """
+  from phi1_jax.data.token_store import finish, write_shard
+
+  def write(folder, documents, tokenizer, *, mixture="words", held_out=0.01, **facts):
+    fields = {
+      "mixture": mixture,
+      "held_out_fraction": held_out,
+      "shards_per_task": 8,
+      "curated": False,
+      "tasks": {task: {"rate": "by_size"} for task in documents},
+    }
+    names = ("digest", "eos_id", "vocabulary_size")
+    own = {"name": "train"} | {name: getattr(tokenizer, name) for name in names}
+    shards = [
+      write_shard(folder, index, len(documents), task, made)
+      for index, (task, made) in enumerate(documents.items())
+    ]
+    finish(folder, {**fields, "tokenizer": own | facts}, shards)
+    tokenizer.save(folder / "tokenizer.json")
+
+  return write
+
+
+@pytest.fixture(scope="session")
+def words_store(token_store):
   """words_store(folder) writes a token store of random words there, for train."""
-  from phi1_jax.data.token_store import Encoded, finish, write_shard
+  from phi1_jax.data.token_store import Encoded
   from phi1_jax.text import tokenizer as tokenizers
 
   trained = tokenizers.train(["for word in words:\n  print(word, words)\n"] * 2, 300)
-  tokenizer = {"name": "train", "digest": trained.digest, "eos_id": 0}
-  tokenizer["vocabulary_size"] = 300
 
   def write(
     folder, *, seed=0, documents=100, held_out_every=20, tasks=("words",), **facts
   ):
-    random, shards = np.random.default_rng(seed), []
-    for index, task in enumerate(tasks):
-      made = []
+    random, encoded = np.random.default_rng(seed), {}
+    for task in tasks:
+      encoded[task] = []
       for number in range(documents):
         ids = [*random.integers(1, 40, random.integers(5, 40)).tolist(), 0]
-        made.append(Encoded(ids, 3 * len(ids), number % held_out_every == 0))
-      shards.append(write_shard(folder, index, len(tasks), task, made))
-    fields = {
-      "mixture": "words",
-      "held_out_fraction": 0.01,
-      "shards_per_task": 8,
-      "curated": False,
-      "tasks": {task: {"rate": "by_size"} for task in tasks},
-    }
-    finish(folder, {**fields, "tokenizer": {**tokenizer, **facts}}, shards)
-    trained.save(folder / tokenizers.FILE_NAME)
+        held_out = number % held_out_every == 0
+        encoded[task].append(Encoded(ids, 3 * len(ids), held_out))
+    token_store(folder, encoded, trained, **{"eos_id": 0, **facts})
+
+  return write
+
+
+@pytest.fixture(scope="session")
+def random_phi():
+  """random_phi(folder, config, tokenizer) writes a Hugging Face folder of a Phi there.
+
+  Its weights are random, in float16.
+  """
+  from phi1_jax.interop import hf_config, layouts, safetensors
+
+  def write(folder, config, tokenizer, scale=1.0):
+    shapes = {name: x.shape for name, x in layouts.PHI.tensors(config).items()}
+    normal = np.random.default_rng(0).standard_normal
+    arrays = ((scale * normal(x)).astype(np.float16) for x in shapes.values())
+    safetensors.write(folder, shapes, np.dtype("float16"), arrays, 10**9)
+    content = hf_config.from_model_config(config, tokenizer.eos_id, "float16")
+    (folder / "config.json").write_text(json.dumps(content))
+    tokenizer.save(folder / "tokenizer.json")
 
   return write
 

@@ -5,12 +5,11 @@ import re
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from safetensors.numpy import load, load_file
 
 from phi1_jax import InputError, convert, sample, storage
-from phi1_jax.interop import hf_config, layouts, safetensors
+from phi1_jax.interop import safetensors
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.text import tokenizer
 
@@ -18,16 +17,10 @@ CONFIG = ModelConfig(320, 2, 2, 4, 2, 9, 12, 16, 0.0, 0.0)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, random_phi):
   """A tiny model in float16, as a Phi."""
   path = tmp_path_factory.mktemp("hf")
-  shapes = {name: x.shape for name, x in layouts.PHI.tensors(CONFIG).items()}
-  normal = np.random.default_rng(0).standard_normal
-  arrays = (normal(shape).astype(np.float16) for shape in shapes.values())
-  safetensors.write(path, shapes, np.dtype("float16"), arrays, 10**9)
-  content = hf_config.from_model_config(CONFIG, 257, "float16")
-  (path / "config.json").write_text(json.dumps(content))
-  tokenizer.train(["a b"], 296).save(path / "tokenizer.json")
+  random_phi(path, CONFIG, tokenizer.train(["a b"], 296))
   return path
 
 

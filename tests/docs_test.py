@@ -10,7 +10,6 @@ import pytest
 
 from phi1_jax.cli import gin_config
 from phi1_jax.cli.command import Parser
-from phi1_jax.interop import hf_config
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.text import tokenizer as tokenizers
 from phi1_jax.training.setup import CONFIGURABLES
@@ -61,18 +60,16 @@ def test_links_lead_somewhere(page):
   assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-def test_finetuning_on_prompts_and_completions(tmp_path, monkeypatch, capsys):
+def test_finetuning_on_prompts_and_completions(
+  tmp_path, monkeypatch, capsys, random_phi
+):
   """The commands of docs/data.md, on a tiny model in place of phi-1."""
-  transformers = pytest.importorskip("transformers")
   monkeypatch.chdir(tmp_path)
   config = ModelConfig(320, 2, 4, 8, 4, 32, 64, 512)
   phi, sizes = Path("models/phi-1"), {**config.shape(), "max_length": 512}
-  content = hf_config.from_model_config(config, 0, "float32")
-  theirs = transformers.PhiConfig.from_dict(content)
-  transformers.PhiForCausalLM(theirs).save_pretrained(phi)
-  tokenizers.train(["def add(x, y):\n    return x + y\n"] * 2, 300).save(
-    phi / "tokenizer.json"
-  )
+  phi.mkdir(parents=True)
+  tokenizer = tokenizers.train(["def add(x, y):\n    return x + y\n"] * 2, 300)
+  random_phi(phi, config, tokenizer, scale=0.02)
   # A file of one's own comes before the recipe of the same name.
   Path("gin/models").mkdir(parents=True)
   lines = [f"Model.{name} = {value!r}\n" for name, value in sizes.items()]

@@ -12,14 +12,19 @@ import numpy as np
 import pytest
 from nbclient import NotebookClient
 
-from phi1_jax.data.token_store import Encoded, finish, write_shard
-from phi1_jax.interop import hf_config, layouts, safetensors
+from phi1_jax.data.token_store import Encoded
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.telemetry.writers import read_metrics
 from phi1_jax.text import tokenizer as tokenizers
 
 ROOT = pathlib.Path(__file__).parents[2]
 MODULES = ("argparse", "ast", "inspect")
+TEXTBOOKS = "grammar_textbooks small_code_filtered small_textbooks"
+# Folder, mixture, held-out fraction, tokenizer and tasks.
+STORES = (
+  ("quickstart_pretrain", "small_code_textbook", 0.05, "train", TEXTBOOKS),
+  ("quickstart", "grammar_exercises", 0.02, "file", "grammar_exercises"),
+)
 SEEN = ("constraints.txt", "evals", "gin", "phi1_jax", "pyproject.toml")
 SMALL = (
   "--gin.BATCH_SIZE=2 --gin.SEQUENCE_LENGTH=64 --gin.Train.log_every=4 "
@@ -92,43 +97,28 @@ def check_readable(given):
     assert len(lines) < 60, f"{name}: {text}"
 
 
-def make_store(folder, mixture, tasks, tokenizer, origin, held_out=0.05):
-  """A token store as `prepare` would make it of three modules of the library.
+@pytest.fixture
+def stores(place, token_store):
+  """The notebook's token stores, as if made of three modules of the library.
 
   The first of them is held out.
   """
-  library, entries = pathlib.Path(sysconfig.get_path("stdlib")), []
+  library = pathlib.Path(sysconfig.get_path("stdlib"))
   texts = [(library / f"{name}.py").read_text() for name in MODULES]
-  tokenizer = tokenizer or tokenizers.train(texts, 1024)
-  for index, task in enumerate(tasks):
-    documents = [
-      Encoded(
-        [*tokenizer.encode(text), tokenizer.eos_id], len(text.encode()), not number
-      )
-      for number, text in enumerate(texts)
-    ]
-    entries.append(write_shard(folder, index, len(tasks), task, documents))
-  names = ("digest", "eos_id", "vocabulary_size")
-  fields = {
-    "mixture": mixture,
-    "held_out_fraction": held_out,
-    "shards_per_task": 8,
-    "curated": False,
-    "tasks": {task: {"rate": "by_size"} for task in tasks},
-    "tokenizer": {"name": origin, **{name: getattr(tokenizer, name) for name in names}},
-  }
-  tokenizer.save(folder / tokenizers.FILE_NAME)
-  finish(folder, fields, entries)
-  return tokenizer
+  tokenizer = tokenizers.train(texts, 1024)
+  documents = [
+    Encoded([*tokenizer.encode(text), tokenizer.eos_id], len(text.encode()), not number)
+    for number, text in enumerate(texts)
+  ]
+  for folder, mixture, held_out, origin, tasks in STORES:
+    encoded = dict.fromkeys(tasks.split(), documents)
+    more = {"mixture": mixture, "held_out": held_out, "name": origin}
+    token_store(place / "stores" / folder, encoded, tokenizer, **more)
 
 
+@pytest.mark.usefixtures("stores")
 def test_train_and_sample(place):
   """It learns, the pictures are there, and both models complete the prompt."""
-  tasks = ("grammar_textbooks", "small_code_filtered", "small_textbooks")
-  first = place / "stores/quickstart_pretrain", "small_code_textbook", tasks
-  tokenizer = make_store(*first, None, "train")
-  then = place / "stores/quickstart", "grammar_exercises", ("grammar_exercises",)
-  make_store(*then, tokenizer, "file", 0.02)
   chosen = {"STEPS": 20, "FINETUNE_STEPS": 12, "PROMPT": "def f('x'):", "FLAGS": SMALL}
   given = run("train_and_sample", place, **chosen)
   check_readable(given)
@@ -153,7 +143,7 @@ def test_train_and_sample(place):
 
 
 @pytest.fixture
-def downloaded(place):
+def downloaded(place, random_phi):
   """A Phi of random weights in the hub's cache, under phi-1's name."""
   commit, cache = "0" * 40, place / "hub/models--microsoft--phi-1"
   folder = cache / "snapshots" / commit
@@ -161,15 +151,7 @@ def downloaded(place):
   (cache / "refs").mkdir()
   (cache / "refs/main").write_text(commit)
   config = ModelConfig(51200, 2, 2, 8, 4, 16, 32, 1024, 0.0, 0.0)
-  shapes = {name: x.shape for name, x in layouts.PHI.tensors(config).items()}
-  random = np.random.default_rng(0)
-  arrays = (
-    random.standard_normal(shape).astype(np.float16) for shape in shapes.values()
-  )
-  safetensors.write(folder, shapes, np.dtype("float16"), arrays, 10**9)
-  content = hf_config.from_model_config(config, 50256, "float16")
-  (folder / "config.json").write_text(json.dumps(content))
-  tokenizers.codegen().save(folder / tokenizers.FILE_NAME)
+  random_phi(folder, config, tokenizers.codegen())
 
 
 @pytest.mark.usefixtures("downloaded")
