@@ -75,10 +75,8 @@ def test_a_cpu_has_as_many_devices_as_copies_fit_its_caches(workdir, monkeypatch
   monkeypatch.setattr(checkpoint, "cores", lambda: 8)
   devices = {n: checkpoint.copies(n) for n in (10**6, 26 * 10**5, 53 * 10**5, 10**8)}
   assert devices == {10**6: 8, 26 * 10**5: 4, 53 * 10**5: 2, 10**8: 1}
-  assert (
-    checkpoint.for_many_texts(Checkpoint.find(workdir)).cpu_devices == 8
-  )  # a tiny model
-  assert checkpoint.for_many_texts(Checkpoint.find(workdir)).data == -1
+  found = checkpoint.for_many_texts(Checkpoint.find(workdir))  # a tiny model
+  assert (found.cpu_devices, found.data) == (8, -1)
 
 
 def test_the_cpu_is_split_before_jax_looks_for_its_devices():
@@ -101,13 +99,11 @@ def test_open_checkpoint(workdir):
 
 
 def test_a_file_is_completed(run, workdir):
-  file = run(str(workdir / "prompt.py")).out
-  assert file.startswith(PROMPT)
-  assert len(file) > len(PROMPT) + 1
-  assert run(f"--prompt={PROMPT}").out == file
-  only = run(f"--prompt={PROMPT}", "--completion_only").out
-  assert PROMPT + only == file
-  assert "9 tokens" in run(f"--prompt={PROMPT}").err
+  whole = run(str(workdir / "prompt.py"))
+  assert len(whole.out) > len(PROMPT) + 1
+  assert "9 tokens" in whole.err
+  assert run(f"--prompt={PROMPT}").out == whole.out
+  assert PROMPT + run(f"--prompt={PROMPT}", "--completion_only").out == whole.out
 
 
 def test_a_file_of_several_prompts(run, tmp_path, caplog):
@@ -120,18 +116,15 @@ def test_a_file_of_several_prompts(run, tmp_path, caplog):
   assert "1 prompts do not end with a newline" in caplog.text
   heads = re.split(r"# --- prompt \d, sample 0: \w+\n", out)
   assert heads == ["", *(p + text for p, text in zip(prompts, single, strict=True))]
+  flags = ("--num_samples=2", "--temperature=1")
   rows = [
-    json.loads(x)
-    for x in run(
-      str(file), "--num_samples=2", "--temperature=1", "--json"
-    ).out.splitlines()
+    json.loads(line) for line in run(str(file), *flags, "--json").out.splitlines()
   ]
   assert [row["key"] for row in rows] == [
     f"prompt {p}, sample {n}" for p in range(3) for n in range(2)
   ]
   assert all(len(row["tokens"]) == len(row["log_probs"]) for row in rows)
-  out = run(f"--prompt={PROMPT}", "--num_samples=3", "--temperature=1.5").out
-  assert out.count("# --- sample") == 3
+  assert run(f"--prompt={PROMPT}", *flags).out.count("# --- sample") == 2
 
 
 def test_a_stop_ends_the_text(run):
@@ -179,11 +172,8 @@ def test_score(run, workdir, capsys):
   ],
 )
 def test_bad_input(workdir, tmp_path, flags, named):
-  files = {
-    "empty.jsonl": "",
-    "other.jsonl": '{"text": "a"}\n',
-    "long.py": "a = 1\n" * 99,
-  }
+  files = {"empty.jsonl": "", "other.jsonl": '{"text": "a"}\n'}
+  files["long.py"] = "a = 1\n" * 99
   for name, text in files.items():
     (tmp_path / name).write_text(text)
   words = [flag.format(tmp_path) for flag in flags]
