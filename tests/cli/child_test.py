@@ -35,7 +35,7 @@ SAVING = """
   while not heard:
     time.sleep(0.02)
   pathlib.Path(sys.argv[1], "heard").touch()
-  time.sleep(1.0)  # it saves
+  time.sleep(0.5)  # it saves; a second signal would come after 0.2 s
   pathlib.Path(sys.argv[1], "saved").touch()
   sys.exit(75)
 """
