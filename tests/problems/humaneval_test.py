@@ -145,34 +145,23 @@ def test_a_users_file_may_mix_both_formats(tmp_path):
     humaneval.read(path)
 
 
-TESTS = "def check(candidate):\n  assert candidate(2) == 4\n"
-ASYNC = (
-  "import asyncio\ndef check(candidate):\n  assert asyncio.run(candidate(2)) == 4\n"
-)
-OF_CLASS = "def check(candidate):\n  assert candidate(2).twice() == 4\n"
-HELPED = "def check(candidate):\n  assert candidate(2) == add(2, 2)\n"
+CHECK = "import asyncio\ndef check(candidate):\n  assert "
+TESTS = f"{CHECK}candidate(2) == 4\n"
+ASYNC = f"{CHECK}asyncio.run(candidate(2)) == 4\n"
+OF_CLASS = f"{CHECK}candidate(2).twice() == 4\n"
+HELPED = f"{CHECK}candidate(2) == add(2, 2)\n"
 ADDS = "import functools\n\ndef add(a, b):\n  return a + b\n\n"
+CACHED = "@functools.cache\ndef f(a):\n"
+DOUBLE = "  return 2 * a\n"
 # Prompt, canonical_solution and test of an entry point `f`, in every form.
 FORMS = {
-  "def": ("def f(a):\n", "  return 2 * a\n", TESTS),
-  "decorated": (
-    "import functools\n@functools.cache\ndef f(a):\n",
-    "  return 2 * a\n",
-    TESTS,
-  ),
-  "async": ("async def f(a):\n", "  return 2 * a\n", ASYNC),
-  "in_an_if": ("if True:\n  def f(a):\n", "    return 2 * a\n", TESTS),
-  "in_a_try": (
-    "try:\n  x\nexcept NameError:\n  def f(a):\n",
-    "    return 2 * a\n",
-    TESTS,
-  ),
+  "def": ("def f(a):\n", DOUBLE, TESTS),
+  "decorated": (f"import functools\n{CACHED}", DOUBLE, TESTS),
+  "async": ("async def f(a):\n", DOUBLE, ASYNC),
+  "in_an_if": ("if True:\n  def f(a):\n", f"  {DOUBLE}", TESTS),
+  "in_a_try": ("try:\n  x\nexcept NameError:\n  def f(a):\n", f"  {DOUBLE}", TESTS),
   "lambda": ("f = lambda a: ", "2 * a\n", TESTS),
-  "wrapped": (
-    "import functools\ndef f(a):\n",
-    "  return 2 * a\nf = functools.cache(f)\n",
-    TESTS,
-  ),
+  "wrapped": ("def f(a):\n", f"{DOUBLE}f = __import__('functools').cache(f)\n", TESTS),
   "imported": (
     "# double\n",
     "from operator import pos as f\nf = lambda a: 2 * a\n",
@@ -183,12 +172,8 @@ FORMS = {
     "    self.a = a\n  def twice(self):\n    return 2 * self.a\n",
     OF_CLASS,
   ),
-  "helped": (f"{ADDS}def f(a):\n", "  return 2 * a\n", HELPED),
-  "helped_decorated": (
-    f"{ADDS}@functools.cache\ndef f(a):\n",
-    "  return 2 * a\n",
-    HELPED,
-  ),
+  "helped": (f"{ADDS}def f(a):\n", DOUBLE, HELPED),
+  "helped_decorated": (f"{ADDS}{CACHED}", DOUBLE, HELPED),
   "helped_lambda": (f"{ADDS}f = lambda a: ", "2 * a\n", HELPED),
 }
 
