@@ -85,18 +85,16 @@ def test_recorder_writes_everywhere_and_resumes_after_a_step(tmp_path, capsys):
   assert capsys.readouterr().out == ""
 
 
-# Writes rows as one start of a run does: `python -c START WORKDIR FIRST_STEP`.
-START = """
+# Writes rows as two starts of a run do: `python -c STARTS WORKDIR`.
+STARTS = """
 import sys
 from pathlib import Path
 from phi1_jax.telemetry.writers import Recorder
-first = int(sys.argv[2])
-recorder = Recorder(
-  Path(sys.argv[1]), resumed_at=first or None, wandb_project="tests", config={"a": 5}
-)
-with recorder:
-  for step in range(first + 1, first + 4):
-    recorder.write(step, {"loss": step / 2, "eval/loss": None if step == 2 else 2.5})
+kept = {"wandb_project": "tests", "config": {"a": 5}}
+for first in (0, 2):
+  with Recorder(Path(sys.argv[1]), resumed_at=first or None, **kept) as recorder:
+    for step in range(first + 1, first + 4):
+      recorder.write(step, {"loss": step / 2, "eval/loss": None if step == 2 else 2.5})
 """
 
 
@@ -135,9 +133,8 @@ def test_weights_and_biases_offline(tmp_path):
   """Both starts of a run write to one W&B run; each row has its own step."""
   from wandb.proto.wandb_internal_pb2 import Record
 
-  for first in (0, 2):
-    words = [sys.executable, "-c", START, str(tmp_path / "run"), str(first)]
-    subprocess.run(words, env={**os.environ, "WANDB_MODE": "offline"}, check=True)
+  words = [sys.executable, "-c", STARTS, str(tmp_path / "run")]
+  subprocess.run(words, env={**os.environ, "WANDB_MODE": "offline"}, check=True)
   (name,) = (tmp_path / "run" / "wandb_id.txt").read_text().splitlines()
   paths = (tmp_path / "run" / "wandb").glob(f"offline-run-*/run-{name}.wandb")
   rows, configs = [], []
