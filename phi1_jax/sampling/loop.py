@@ -111,27 +111,14 @@ def decode(
     The state; tokens_BC, -1 where a row rested; and log_probs_BC, the logarithm of
     each token's probability under the model (temperature 1, all tokens).
   """
-  rows = state.token_B.shape[0]
   state = dataclasses.replace(state, left_B=jnp.where(wanted_B, state.left_B, 0))
 
-  def step(carry):
-    count, state, tokens_BC, log_probs_BC = carry
-    state, token_B, log_prob_B = _step(config, method, tokens, params, state)
-    tokens_BC = tokens_BC.at[:, count].set(token_B)
-    return count + 1, state, tokens_BC, log_probs_BC.at[:, count].set(log_prob_B)
+  def step(state, _):
+    return _step(config, method, tokens, params, state)
 
-  def go_on(carry):
-    count, state, *_ = carry
-    return (count < steps) & jnp.any(state.left_B > 0)
-
-  start = (
-    jnp.int32(0),
-    state,
-    jnp.full((rows, steps), -1, jnp.int32),
-    jnp.zeros((rows, steps), jnp.float32),
-  )
-  _, state, tokens_BC, log_probs_BC = jax.lax.while_loop(go_on, step, start)
-  return state, tokens_BC, log_probs_BC
+  # To end when all rows rest, devices would wait for each other at every step.
+  state, (tokens_CB, log_probs_CB) = jax.lax.scan(step, state, length=steps)
+  return state, tokens_CB.T, log_probs_CB.T
 
 
 def _step(config, method, tokens, params, state):
@@ -158,4 +145,4 @@ def _step(config, method, tokens, params, state):
     chosen_B=state.chosen_B + moved_B,
     key_B2=state.key_B2,
   )
-  return state, jnp.where(awake_B, token_B, -1), log_prob_B
+  return state, (jnp.where(awake_B, token_B, -1), log_prob_B)

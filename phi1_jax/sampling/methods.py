@@ -59,7 +59,7 @@ class Method:
   def choose(self, logits_BV: jax.Array, keys_B: jax.Array) -> jax.Array:
     """Return the next token of every row, int32 B, drawn with the row's own key."""
     if not self.temperature:
-      return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
+      return _argmax(logits_BV)
     if self.top_k is not None:
       k = min(self.top_k, logits_BV.shape[-1])
       least_B1 = jax.lax.top_k(logits_BV, k)[0][:, -1:]
@@ -70,6 +70,16 @@ class Method:
       least_B1 = _least_probable(probabilities_BV, self.top_p)
       logits_BV = jnp.where(probabilities_BV >= least_B1, logits_BV, -jnp.inf)
     return jax.vmap(jax.random.categorical)(keys_B, logits_BV).astype(jnp.int32)
+
+
+def _argmax(logits_BV: jax.Array) -> jax.Array:
+  """Return the place of the largest logit of each row, the first among equals.
+
+  XLA for CPUs computes two simple reductions ten times as fast as `jnp.argmax`.
+  """
+  ids_V = jnp.arange(logits_BV.shape[-1], dtype=jnp.int32)
+  largest_BV = logits_BV == jnp.max(logits_BV, axis=-1, keepdims=True)
+  return jnp.min(jnp.where(largest_BV, ids_V, ids_V.size), axis=-1)
 
 
 def _least_probable(probabilities_BV: jax.Array, p: float) -> jax.Array:

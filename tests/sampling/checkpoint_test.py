@@ -18,6 +18,8 @@ from phi1_jax.sampling import checkpoint
 )
 def test_several_hosts_are_refused(tmp_path, monkeypatch, main, words):
   (tmp_path / "texts.jsonl").write_text('{"text": "x"}\n')
+  for name in ("meta", "state"):  # as a step folder has
+    (tmp_path / name).mkdir()
   monkeypatch.setattr(jax, "process_count", lambda: 2)
   with pytest.raises(InputError, match="got devices of 2 hosts, expected those of one"):
     main([word.format(run=tmp_path) for word in words])
