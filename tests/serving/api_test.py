@@ -210,7 +210,15 @@ WRONG = {
   "presence_penalty": [1],
   "max_tokens": [128, 1 << 40],
   **{"max_token": [5], "include_usage": [True], "Temperature": [0]},
-  "prompt": [[[1], [99999]], "a b c d e " * 99, [True, False], {}, "a\ud800b"],
+  "prompt": [
+    [[1], [99999]],
+    [1, 99999],
+    [[-1]],
+    "a b c d e " * 99,
+    [True, False],
+    {},
+    "a\ud800b",
+  ],
 }
 
 
@@ -231,20 +239,6 @@ def test_refuses_by_name(server, field, options):
 
 
 @pytest.mark.parametrize(
-  ("options", "message"),
-  [
-    ({"logprobs": 2}, "logprobs: got 2, expected an integer >= 0 and <= 1"),
-    ({"prompt": [1, 99999]}, "token ids from 0 to {last}, or a list"),
-    ({"prompt": [[-1]]}, "token ids from 0 to {last}, or a list"),
-  ],
-)
-def test_a_refusal_says_what_is_expected(server, loaded, options, message):
-  _, answer = _post(server, json.dumps({"prompt": "a", **options}))
-  last = loaded.tokenizer.vocabulary_size - 1
-  assert message.format(last=last) in answer["error"]["message"]
-
-
-@pytest.mark.parametrize(
   ("kind", "host", "status"),
   [
     ("application/json", "127.0.0.1:8000", 200),
@@ -262,13 +256,10 @@ def test_web_pages_cannot_post(server, kind, host, status):
   assert _post(server, body, **headers)[0] == status
 
 
-def test_unknown_paths_are_answered_in_json(server):
+def test_other_paths_and_methods_are_answered_in_json(server):
   code, answer = _post(server, "{}", "v1/chat/completions")
   assert code == 404
   assert "/v1/completions" in answer["error"]["message"]
-
-
-def test_a_path_with_another_method_is_answered_in_json(server):
   with pytest.raises(urllib.error.HTTPError) as refused:
     urllib.request.urlopen(f"{server}/v1/completions")
   assert refused.value.code == 405
@@ -298,7 +289,7 @@ def test_a_full_queue_is_refused(complete):
 def test_the_loops_of_few_methods_are_kept(complete, monkeypatch):
   monkeypatch.setattr(engine, "_MOST_METHODS", 2)
   loop.decode.clear_cache()
-  for step in range(6):
+  for step in range(4):
     complete("a", temperature=1 + step / 10, max_tokens=1)
     assert loop.decode._cache_size() <= 2
 
