@@ -10,10 +10,7 @@ import contextlib
 import hashlib
 import io
 import itertools
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -61,12 +58,9 @@ def space_of(exercise):
   return space
 
 
-def test_the_same_arguments_give_the_same_exercise_in_another_process():
-  environment = os.environ | {"PYTHONHASHSEED": "12345"}
-  printed = subprocess.run(
-    [sys.executable, __file__], env=environment, capture_output=True, text=True
-  )
-  assert (printed.stdout.strip(), digest()) == (DIGEST, DIGEST)
+def test_the_same_arguments_give_the_same_exercise_in_every_process():
+  """Another process, whose strings had other hashes, has found DIGEST."""
+  assert digest() == DIGEST
 
 
 def test_every_solution_passes_its_tests_and_leaves_arguments_alone(every):
