@@ -65,11 +65,7 @@ def raw(header, content=b""):
 
 
 ENTRY = {"a": {"dtype": "F32", "shape": (2,), "data_offsets": (0, 8)}}
-
-
 INDEX = "model.safetensors.index.json"
-
-
 UP = b'{"weight_map": {"a": "../model.safetensors"}}'
 
 
@@ -102,10 +98,6 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
   second.unlink()
   with pytest.raises(InputError, match=r"00002-of-00003.* missing \(1 of 3 files"):
     safetensors.open_folder(tmp_path)
-
-
-def entry():
-  return {"dtype": "F32", "shape": (2,), "data_offsets": (0, 8)}
 
 
 def test_a_passing_error_of_the_disk_is_read_again(tmp_path, monkeypatch):
