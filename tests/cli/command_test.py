@@ -32,10 +32,7 @@ BODIES = {
   "raise storage.StorageError('no space')": (1, "error: no space\n"),
   "raise OSError(28, 'No space left', 'a')": (1, "error: a: No space left; make"),
   "raise RuntimeError('on fire')": (1, "Traceback"),
-  "raise ModuleNotFoundError(name='rapidfuzz')": (
-    2,
-    "error: this needs rapidfuzz: pip",
-  ),
+  "raise ModuleNotFoundError(name='rapidfuzz')": (2, "error: this needs rapidfuzz: p"),
   "raise ModuleNotFoundError(name='mine')": (1, "Traceback"),
 }
 
@@ -85,10 +82,8 @@ def parser():
   [
     (["--gin.Train.seed=3"], [("Train.seed", "3")]),
     (["--gin.Train.seed", "3"], [("Train.seed", "3")]),
-    (
-      ["--gin.A=x=y", "--gin.A= z ", "--gin.B="],
-      [("A", "x=y"), ("A", " z "), ("B", "")],
-    ),
+    (["--gin.A=x=y", "--gin.A= z "], [("A", "x=y"), ("A", " z ")]),
+    (["--gin.B="], [("B", "")]),
   ],
 )
 def test_bindings(parser, words, bindings):
@@ -123,6 +118,9 @@ def test_gin_files_in_the_cloud_name_the_same_work_directory(gcs, parser):
   assert str(command.default_workdir(files)) == "runs/a"
 
 
+HOSTS = "--num_processes=2 --coordinator_address="
+
+
 @pytest.mark.parametrize(
   ("flags", "message"),
   [
@@ -131,18 +129,9 @@ def test_gin_files_in_the_cloud_name_the_same_work_directory(gcs, parser):
     ("", "--workdir"),
     ("--num_processes=2", "expected the first three together"),
     ("--distributed --process_id=0", "--distributed alone"),
-    (
-      "--distributed --coordinator_address=a:1 --num_processes=2 --process_id=0",
-      "and --distributed; expected .* --distributed alone",
-    ),
-    (
-      "--coordinator_address=a --num_processes=2 --process_id=0",
-      "got 'a', expected HOST:PORT",
-    ),
-    (
-      "--coordinator_address=a:1 --num_processes=2 --process_id=2",
-      "got 2 of --num_processes=2",
-    ),
+    (f"--distributed {HOSTS}a:1 --process_id=0", "and --distributed; expected"),
+    (f"{HOSTS}a --process_id=0", "got 'a', expected HOST:PORT"),
+    (f"{HOSTS}a:1 --process_id=2", "got 2 of --num_processes=2"),
   ],
 )
 def test_flags_that_cannot_be_meant(parser, flags, message):

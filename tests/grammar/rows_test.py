@@ -21,6 +21,7 @@ from phi1_jax.grammar.reserve import Gate
 from phi1_jax.grammar.templates import alternatives
 
 SOLVED = pathlib.Path(__file__).with_name("solved.jsonl").read_text().splitlines()
+BODY = "return $p * 110 / 100"
 ROW = """# mine
 [task.taxed]
 args = "p: nat = price|cost -> float"
@@ -72,12 +73,9 @@ def test_a_row_of_a_user_is_a_task(tmp_path):
   assert 0.75 < len(own) / len(names) < 0.95  # the others are general, or say nothing
 
 
-def test_a_table_may_begin_with_a_byte_order_mark(tmp_path):
-  assert load(tmp_path, f"\ufeff{ROW}").tasks[-1].id == "taxed"
-
-
 def test_a_kind_of_a_user_may_have_a_topic(tmp_path):
-  assert load(tmp_path, KIND).kinds["mine"].topics == ("numbers",)
+  """The table may begin with a byte order mark."""
+  assert load(tmp_path, f"\ufeff{KIND}").kinds["mine"].topics == ("numbers",)
 
 
 @pytest.mark.parametrize(
@@ -103,18 +101,18 @@ def test_a_kind_of_a_user_may_have_a_topic(tmp_path):
     (FILTER, ".int", ".integer", r".*got kind 'integer', expected one of .*int"),
     (KIND, "numbers", "money", r"2 \[kind.mine\] topic: got 'money'"),
     (ROW, '["taxed", "with_tax"]', "[]", r"5 .*names: got \[\], expected at least one"),
-    (
-      ROW,
-      '"return $p * 110 / 100"',
-      "[]",
-      r"6 .*body: got \[\], expected at least one",
-    ),
+    (ROW, f'"{BODY}"', "[]", r"6 .*body: got \[\], expected at least one"),
     ('[topic.a]\nwords = " "\n', "", "", r"2 \[topic.a\] words: got none"),
   ],
 )
 def test_a_wrong_row_is_named_by_file_and_line(tmp_path, table, old, new, message):
   with pytest.raises(InputError, match=f"mine.toml:{message}"):
     load(tmp_path, table.replace(old, new, 1))
+
+
+_TIMEOUT = r"2 .*body: got TimeoutError \(no answer within 0.3 s\)"
+# It catches the first of the errors.
+_CATCHES = r"try:\n  while True: abs(1)\nexcept TimeoutError:\n  while True: pass"
 
 
 @pytest.mark.parametrize(
@@ -125,30 +123,10 @@ def test_a_wrong_row_is_named_by_file_and_line(tmp_path, table, old, new, messag
     (f'{ROW}check = "$p > 1"', "taxed", r"2 .* check: got '\$p > 1' \(SyntaxError"),
     (f'{ROW}check = "q > 1"', "taxed", r"2 .* check: got 'q > 1' \(NameError"),
     (f'{ROW}check = "p < 0"', "taxed", r"2 .* check: .*no input of nat passes"),
-    (
-      ROW.replace("return $p * 110 / 100", "while True: pass"),
-      "taxed",
-      r"2 .*body: got TimeoutError \(no answer within 0.3 s\)",
-    ),
-    # It catches the first of the errors.
-    (
-      ROW.replace(
-        "return $p * 110 / 100",
-        r"try:\n  while True: abs(1)\nexcept TimeoutError:\n  while True: pass",
-      ),
-      "taxed",
-      r"2 .*body: got TimeoutError \(no answer within 0.3 s\)",
-    ),
-    (
-      ROW.replace("return $p * 110 / 100", "import sys; sys.exit(3)"),
-      "taxed",
-      r"2 .*body: got RuntimeError \(the code calls exit\(3\)\)",
-    ),
-    (
-      ROW.replace('"return $p * 110 / 100"', '["return $p * 110 / 100", "return $p"]'),
-      "taxed",
-      r"2 .* body: .*101.*not 111.1",
-    ),
+    (ROW.replace(BODY, "while True: pass"), "taxed", _TIMEOUT),
+    (ROW.replace(BODY, _CATCHES), "taxed", _TIMEOUT),
+    (ROW.replace(BODY, "import sys; sys.exit(3)"), "taxed", "2 .*the code calls exit"),
+    (ROW.replace(f'"{BODY}"', f'["{BODY}", "return $p"]'), "taxed", "2 .*101.*not 111"),
   ],
 )
 def test_a_row_that_fails_when_it_is_drawn_is_named(
