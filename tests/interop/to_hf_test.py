@@ -115,8 +115,6 @@ def test_a_train_state_on_several_devices(model, trained, tmp_path):
   [
     (-7e4, "bfloat16", None),
     (-7e4, "float16", r"lm_head\.bias holds 7e\+04, which float16"),
-    (np.nan, "float32", r"lm_head\.bias holds 1 values of 320 that"),
-    (-np.inf, "float16", r"lm_head\.bias holds 1 values of 320 that"),
   ],
 )
 def test_numbers_that_the_dtype_cannot_hold(trained, tmp_path, value, dtype, says):

@@ -331,7 +331,7 @@ def test_wall_limit_is_believed_only_when_retried_alone():
 
 def test_worker_killed_from_outside_loses_nothing():
   code = "import time\ndef f(): time.sleep(0.05)"
-  programs = [Program(f"k{i}", code, ("assert f() is None",)) for i in range(40)]
+  programs = [Program(f"k{i}", code, ("assert f() is None",)) for i in range(24)]
   with Sandbox(workers=2) as sandbox:
     seen = []
     for verdict in sandbox.run(programs):
