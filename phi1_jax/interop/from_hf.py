@@ -55,6 +55,9 @@ class Source:
 def open_source(folder: AnyPath, param_dtype: DType = "float32") -> Source:
   """Read a folder's config and headers, and check every tensor's name and shape.
 
+  A model that transformers computes in float32, by its config or else by its tensors,
+  is computed in float32 here too, others in bfloat16.
+
   Args:
     folder: with config.json and model.safetensors, or an index of several files.
     param_dtype: dtype of our parameters.
@@ -76,7 +79,11 @@ def open_source(folder: AnyPath, param_dtype: DType = "float32") -> Source:
     )
   dropout = content.get("embd_pdrop")
   note = f"embd_pdrop={dropout} is left out: no such dropout here"
-  return Source(folder, tuple(files), layout, config, (note,) if dropout else ())
+  source = Source(folder, tuple(files), layout, config, (note,) if dropout else ())
+  theirs = content.get("dtype") or content.get("torch_dtype") or source.dtypes[0]
+  if theirs == "float32":
+    config = dataclasses.replace(config, dtype=theirs)
+  return dataclasses.replace(source, config=config)
 
 
 def device_mesh(config: ModelConfig) -> Mesh:

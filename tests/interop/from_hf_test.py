@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,7 @@ def assert_equal(got, expected):
 )
 def test_logits_and_every_gradient_equal_the_twin(twins, tmp_path, sizes, tied):
   config = ModelConfig(
-    *sizes, rope_base=500.0, initializer_range=0.2, tie_embeddings=tied
+    *sizes, dtype="float32", rope_base=500.0, initializer_range=0.2, tie_embeddings=tied
   )
   model = twins.phi(config)
   source, params, _ = load(twins.save(model, tmp_path / "hf"))
@@ -173,6 +174,22 @@ def test_numbers_that_the_dtype_cannot_hold(
     assert not (tmp_path / "out").exists()
   else:
     assert load(folder, param_dtype=dtype)[1]["head"]["bias"][7] == 65504
+
+
+@pytest.mark.parametrize(
+  ("said", "computed"),
+  [
+    ({"dtype": "float32"}, "float32"),
+    ({"torch_dtype": "float16"}, "bfloat16"),
+    ({}, "float32"),  # as its tensors are
+  ],
+)
+def test_a_float32_model_is_computed_in_float32(folder, tmp_path, said, computed):
+  copied = shutil.copytree(folder, tmp_path / "hf")
+  content = json.loads((copied / "config.json").read_text())
+  content = {k: v for k, v in content.items() if k not in ("dtype", "torch_dtype")}
+  (copied / "config.json").write_text(json.dumps(content | said))
+  assert from_hf.open_source(copied).config.dtype == computed
 
 
 def test_the_checkpoint(twins, folder, params, tmp_path):
