@@ -209,15 +209,30 @@ def _write_local(folder: AnyPath, content: dict[str, Any], version: str | None) 
       # Only one process can move the old lock away, and then only that lock.
       os.rename(file, old)
       if files.read_bytes(old).decode(errors="replace") != version:
-        os.link(old, file)
+        _link(old, file)
         return False
-    os.link(new, file)
+    _link(new, file)
     return True
   except (FileNotFoundError, FileExistsError):
     return False
   finally:
     new.unlink(missing_ok=True)
     old.unlink(missing_ok=True)
+
+
+def _link(source: Path, target: Path) -> None:
+  """Give a file a second name; a copy where there are no links, as on Google Drive.
+
+  Raises:
+    FileExistsError: there is such a file.
+  """
+  try:
+    os.link(source, target)
+  except (FileNotFoundError, FileExistsError):
+    raise
+  except OSError:
+    with target.open("xb") as file:
+      file.write(source.read_bytes())
 
 
 def _write_remote(

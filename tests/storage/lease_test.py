@@ -1,10 +1,12 @@
 """The lock of a folder: one holder, who may vanish."""
 
+import errno
 import json
 import subprocess
 import sys
 import threading
 import time
+from unittest.mock import Mock
 
 import pytest
 
@@ -140,11 +142,16 @@ def test_an_outage_does_not_cost_the_lease(gcs, monkeypatch):
   assert not lost
 
 
-@pytest.mark.parametrize("where", ["disk", "cloud"])
+@pytest.mark.parametrize("where", ["disk", "disk without links", "cloud"])
 @pytest.mark.parametrize("before", ["nothing", "expired"])
-def test_of_many_takers_one_gets_the_folder(request, tmp_path, where, before):
+def test_of_many_takers_one_gets_the_folder(
+  request, tmp_path, monkeypatch, where, before
+):
   """Each reads the lock, waits for the others, and then writes."""
   folder = tmp_path / "run"
+  if where == "disk without links":
+    refused_link = Mock(side_effect=PermissionError(errno.EPERM, "no links"))
+    monkeypatch.setattr(lease.os, "link", refused_link)
   if where == "cloud":
     folder = storage.parse(f"{request.getfixturevalue('gcs').folder}/run")
   if before == "expired":
