@@ -138,17 +138,14 @@ def test_the_share_of_the_time_since_the_first_start(tmp_path):
   }
 
 
-def test_lines_of_earlier_versions_and_torn_ones(tmp_path):
+def test_lines_of_earlier_versions_torn_ones_and_something_else(tmp_path):
+  assert goodput.measure(tmp_path, [], now=1.0) is None
+  file = tmp_path / goodput.FILE_NAME
   lines = [{"time": 1.0, "state": "starting"}, {"time": 2.0, "state": "training"}]
-  text = "".join(json.dumps(line) + "\n" for line in lines)
-  (tmp_path / goodput.FILE_NAME).write_text(f'{text}{{"time": 3.')
+  file.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"time": 3.')
   assert goodput.measure(tmp_path, [], now=5.0)["starts"] == 1
   goodput.note_start(tmp_path, 4.0)
   assert goodput.measure(tmp_path, [], now=5.0)["starts"] == 2
-
-
-def test_no_start_and_something_else(tmp_path):
-  assert goodput.measure(tmp_path, [], now=1.0) is None
-  (tmp_path / goodput.FILE_NAME).write_text('{"time": "1", "state": "starting"}\n')
+  file.write_text('{"time": "1", "state": "starting"}\n')
   with pytest.raises(InputError, match=r"starts\.jsonl: got .*expected the time"):
     goodput.measure(tmp_path, [], now=1.0)

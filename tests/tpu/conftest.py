@@ -99,7 +99,7 @@ case "$*" in
         echo SUSPENDED >"$root/queued-resources"
         exit 1 ;;
       killed) kill -9 $PPID; exit 1 ;;
-      slow) sleep 1; exit 75 ;;
+      slow) sleep 0.5; exit 75 ;;
       hang) echo $$ >>"$root/hanging"; exec sleep 60 ;;
     esac
     exit "$code"

@@ -96,7 +96,6 @@ def test_create_waits_until_ready(cloud, chips, version):
   [
     ("READY", 0, "phi1 is READY already; left alone\n"),
     ("PREEMPTED", 1, "phi1 is PREEMPTED; delete it first: tpu/delete.sh"),
-    ("STOPPED", 1, "phi1 is STOPPED; delete it first: tpu/delete.sh"),
   ],
 )
 def test_create_makes_no_second_tpu(cloud, state, code, said):
