@@ -3,6 +3,7 @@
 Processes that a test starts inherit all of it but the number of devices.
 """
 
+import asyncio
 import atexit
 import hashlib
 import json
@@ -13,6 +14,7 @@ import runpy
 import shutil
 import sys
 import tempfile
+import types
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +206,9 @@ def gcs_server(tmp_path_factory):
   """A Google Cloud Storage server on loopback, which this process uses from now on."""
   server = runpy.run_path(str(Path(__file__).with_name("gcs_server.py")))["Gcs"]()
   os.environ |= server.environment
+  from gcsfs import retry  # by itself it waits half a minute before it gives up
+
+  retry.asyncio = types.SimpleNamespace(sleep=lambda s: asyncio.sleep(s / 20))
   yield server
   server.close()
 
