@@ -26,7 +26,7 @@ def phi(config: ModelConfig = CONFIG) -> PhiForCausalLM:
   return _shaken(PhiForCausalLM(PhiConfig.from_dict(content)))
 
 
-def codegen(heads: int = 8, rotary_dim: int = 4) -> CodeGenForCausalLM:
+def codegen(heads: int, rotary_dim: int) -> CodeGenForCausalLM:
   """A CodeGenForCausalLM of random weights."""
   torch.manual_seed(1)
   sizes = {"vocab_size": 320, "n_positions": 24, "n_ctx": 24, "n_embd": 6 * heads}

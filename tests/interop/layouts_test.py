@@ -36,8 +36,3 @@ def test_every_parameter_has_one_place(layout):
   # A layout is detected by its names.
   names = set(layout.tensors(PHI1))
   assert layouts.detect(names, layout.model_type, PHI1) is layout
-
-
-@pytest.mark.parametrize("name", ["mixer.rotary_emb.inv_freq", "attn.causal_mask"])
-def test_buffers(name):
-  assert layouts.is_buffer(f"transformer.h.3.{name}")

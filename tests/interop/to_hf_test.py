@@ -65,8 +65,10 @@ def test_a_tied_head_stays_tied(twins, tmp_path):
   np.testing.assert_array_equal(twins.logits(again), twins.logits(model))
 
 
-def test_codegen_becomes_a_phi_with_the_same_logits(twins, tmp_path):
-  model = twins.codegen()
+@pytest.mark.parametrize(("heads", "rotary_dim"), [(4, 6), (12, 2)])
+def test_codegen_becomes_a_phi_with_the_same_logits(twins, tmp_path, heads, rotary_dim):
+  """Both ways: its biases are zero, and its heads are in our order."""
+  model = twins.codegen(heads, rotary_dim)
   out = export(imported(twins, model, tmp_path), tmp_path / "phi")
   again = AutoModelForCausalLM.from_pretrained(out)
   assert again.config.model_type == "phi"
