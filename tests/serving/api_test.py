@@ -315,6 +315,7 @@ def test_a_client_that_leaves_frees_its_slots(server, monkeypatch):
     connection.sendall((head + body).encode())
     _wait_for(server, lambda health: health["running"] > 0)
   _wait_for(server, lambda health: health["running"] + health["waiting"] == 0)
+  assert _health(server)["ok"]
   assert [job.cancelled for job in jobs] == [True] * 30
 
 
