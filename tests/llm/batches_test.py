@@ -4,7 +4,6 @@ import sqlite3
 
 import pytest
 
-from phi1_jax import InputError
 from phi1_jax.llm import batches
 from phi1_jax.llm.client import BudgetError, Client, RequestError
 from phi1_jax.llm.journal import Call
@@ -102,14 +101,14 @@ def test_lines_without_a_completion_and_lost_files_are_doubtful_and_sent_again(
 
 
 class Gone(Exception):
-  """Ends a run at a chosen moment."""
+  """Ends a run."""
 
 
-def leave_when(llm, count, note):
-  """Ends a run at its first message with `note` in it, before its batch has ended."""
+def leave_a_batch(llm, count):
+  """Ends a run when its batch is created, and has not ended."""
 
   def look(progress):
-    if note in progress.note:
+    if progress.note.startswith("batch "):
       raise Gone
 
   usual, llm.server.batch_seconds = llm.server.batch_seconds, 600.0
@@ -128,7 +127,7 @@ def test_status_429_is_not_an_attempt(llm, query):
 @pytest.mark.parametrize("api", ["batch", "online"])
 def test_an_open_batch_is_read_by_the_next_run(llm, api):
   llm.server.batch_ends = ["expired"]
-  leave_when(llm, 10, "in_progress")
+  leave_a_batch(llm, 10)
   (batch,) = llm.journal.open_batches()
   assert len(batch.calls) == 10
   assert llm.budget.reserved == sum(c.reserve for c in batch.calls.values()) > 0
@@ -141,7 +140,7 @@ def test_an_open_batch_is_read_by_the_next_run(llm, api):
 
 @pytest.mark.parametrize("created", [True, False])
 def test_a_batch_whose_id_was_lost_with_the_sender(llm, created):
-  leave_when(llm, 6, "begun")
+  leave_a_batch(llm, 6)
   with sqlite3.connect(llm.journal.path) as database:
     database.execute("UPDATE batches SET id = NULL")
   if not created:
@@ -166,7 +165,7 @@ def test_a_batch_that_may_be_created_late_is_doubtful(llm):
 
 @pytest.mark.parametrize("api", ["batch", "online"])
 def test_a_batch_that_the_server_does_not_know_is_doubtful(llm, api, caplog):
-  leave_when(llm, 6, "in_progress")
+  leave_a_batch(llm, 6)
   llm.server.batches.clear()
   assert len(llm.ask(8, api=api)) == 8
   assert llm.budget.doubtful_calls == 6
@@ -175,7 +174,7 @@ def test_a_batch_that_the_server_does_not_know_is_doubtful(llm, api, caplog):
 
 
 def test_a_batch_of_another_endpoint_is_left_alone(llm, serve):
-  leave_when(llm, 2, "begun")
+  leave_a_batch(llm, 2)
   other = serve()
   assert len(other.ask(2)) == 2
   assert len(other.journal.open_batches()) == 1
@@ -183,15 +182,6 @@ def test_a_batch_of_another_endpoint_is_left_alone(llm, serve):
   for api in ("online", "batch"):  # nothing to wait for
     with pytest.raises(BudgetError):
       other.ask(requests(1, first=50), api=api, budget_usd=money)
-
-
-def test_a_bad_key_stops_a_batch_too(serve):
-  llm = serve(key="another")
-  with pytest.raises(InputError, match="401"):
-    llm.ask(3, api="batch")
-  assert llm.server.batches == {}
-  assert llm.journal.open_batches() == []
-  assert llm.budget.left == 10**12
 
 
 def test_the_longest_beginning_that_fits(monkeypatch):

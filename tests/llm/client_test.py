@@ -1,10 +1,10 @@
 """Runs against the counting server: outcomes, money, limits, errors."""
 
 import re
-import subprocess
 import sys
 import threading
 import time
+from unittest.mock import Mock
 
 import pytest
 
@@ -120,30 +120,15 @@ def test_requests_are_taken_as_needed_and_few_at_once(llm):
   assert counts["most_at_once"] == 3
 
 
-REPLAY = """
-import socket, sys
-sys.modules["openai"] = sys.modules["genai_prices"] = None
-def refuse(*arguments):
-  raise OSError("no network")
-socket.socket.connect = refuse
-from phi1_jax.llm.client import Client
-from phi1_jax.llm.config import LlmConfig
-from phi1_jax.llm.request import Message, Request
-config = LlmConfig("m", *sys.argv[1:2], 0.0, sys.argv[2],
-                   input_usd_per_million=1.0, output_usd_per_million=1.0)
-wanted = [Request((Message("user", f"exercise {n}"),), 64, "test", "1")
-          for n in range(3)]
-with Client(config) as client:
-  print(*(outcome.value for outcome in client.ask(wanted, str.strip)), sep="|", end="")
-"""
-
-
 def test_a_replay_needs_no_key_no_network_and_no_openai(llm, monkeypatch):
   found = llm.ask(3)
   monkeypatch.delenv("OPENAI_API_KEY")
-  command = [sys.executable, "-c", REPLAY, str(llm.folder), llm.server.url]
-  done = subprocess.run(command, capture_output=True, text=True, check=True)
-  assert done.stdout == "|".join(outcome.value.strip() for outcome in found)
+  for package in ("openai", "genai_prices"):
+    monkeypatch.setitem(sys.modules, package, None)
+  refuse = Mock(side_effect=OSError("no network"))
+  monkeypatch.setattr("socket.socket.connect", refuse)
+  assert llm.ask(3) == found
+  assert not refuse.called
 
 
 def test_what_never_answers_stops_the_run_and_keeps_the_rest(llm):
@@ -241,16 +226,6 @@ def test_an_empty_reply_is_corrected_without_two_turns_of_one_speaker(llm):
   assert message["content"].startswith("exercise 0\n\n")
 
 
-@pytest.mark.parametrize("answer", [(200, b"<p>", {}), (500, {"error": {}}, {})])
-def test_a_server_that_never_replies_gets_the_attempts_of_one_request(llm, answer):
-  llm.server.script = [answer] * 100
-  for skip in (False, True):
-    with pytest.raises(RequestError, match=r"\(3 attempts\)") as caught:
-      llm.ask(20, attempts=3, skip_unanswered=skip)
-    assert ("skip_unanswered" in str(caught.value)) is not skip
-  assert llm.server.counts()["came"] == 6
-
-
 class Always(dict):
   """A script that gives a request the same answer every time."""
 
@@ -263,15 +238,23 @@ BROKEN = (503, {"error": {"message": "oops"}}, {"Retry-After": "0.01"})
 
 @pytest.mark.parametrize("concurrency", [1, 32])
 @pytest.mark.parametrize("answer", [(200, b"<p>", {"Retry-After": "0.01"}), BROKEN])
-def test_a_run_that_is_resumed_on_a_dead_server_stops(llm, answer, concurrency):
-  llm.ask(2)
-  llm.server.script = [answer] * 500
-  with pytest.raises(RequestError, match=r"\(2 attempts\)\n.*run the same command"):
-    llm.ask(42, skip_unanswered=True, attempts=2, concurrency=concurrency)
-  assert llm.server.counts()["came"] == 4
+def test_a_dead_server_gets_the_attempts_of_one_request(llm, answer, concurrency):
+  """Also of a run that is resumed, and with skip_unanswered."""
+  settings, came = {"attempts": 2, "concurrency": concurrency}, 0
+  for done, skip in ((0, False), (2, False), (2, True)):
+    llm.server.script = []
+    llm.ask(done)
+    llm.server.script = [answer] * 500
+    with pytest.raises(
+      RequestError, match=r"\(2 attempts\)\n.*run the same command"
+    ) as caught:
+      llm.ask(42, skip_unanswered=skip, **settings)
+    assert ("skip_unanswered" in str(caught.value)) is not skip
+    came += 2
+    assert llm.server.counts()["came"] == len(llm.journal.replies()) + came
   llm.server.script = []
   assert types_of(llm.ask(42)) == [Answered] * 42
-  assert llm.server.counts()["came"] == 44
+  assert llm.server.counts()["came"] == 42 + came
 
 
 def test_a_server_that_is_not_there_stops_also_the_last_request(llm):
@@ -383,11 +366,14 @@ def test_a_wrong_address_or_model_costs_nothing(llm, changes, error, expected):
   assert (llm.budget.spent, llm.budget.doubtful) == (0, 0)
 
 
-def test_a_bad_key_is_refused_once_and_never_written_down(serve):
+@pytest.mark.parametrize("api", ["online", "batch"])
+def test_a_bad_key_is_refused_once_and_never_written_down(serve, api):
   llm = serve(key="another")
   with pytest.raises(InputError, match=r"401, .*\n.*OPENAI_API_KEY") as caught:
-    llm.ask(20)
+    llm.ask(20, api=api)
   assert llm.server.counts()["statuses"] == {"401": 1}
+  assert llm.journal.open_batches() == []
+  assert llm.budget.left == 10**12
   assert "sk-secret" not in str(caught.value)
   for path in llm.folder.iterdir():
     assert b"sk-secret" not in path.read_bytes()

@@ -102,5 +102,7 @@ class ThreadSender(SenderProcess):
 
 @pytest.fixture
 def thread_sender(monkeypatch):
-  """Makes senders threads."""
+  """Makes senders threads, and their pauses short."""
   monkeypatch.setattr("phi1_jax.llm.client.SenderProcess", ThreadSender)
+  for pause in ("client._SILENCE", "endpoint._FIRST_PAUSE", "sender._SETTLING"):
+    monkeypatch.setattr(f"phi1_jax.llm.{pause}", 0.02)

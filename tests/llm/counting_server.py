@@ -129,6 +129,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
   """Answers one connection."""
 
   protocol_version = "HTTP/1.1"
+  disable_nagle_algorithm = True  # headers and body are two writes
   server: CountingServer
 
   def log_message(self, format, *args):
@@ -163,7 +164,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     server.paths.append(self.path)
     server.request_headers = self.headers
     path = self.path.partition("?")[0]
-    if not path.endswith("/chat/completions") or path.startswith("/v9"):
+    if not path.endswith("/completions") or path.startswith("/v9"):
       return self._json(404, _error("no such page"))
     with server.lock:
       server.now += 1
@@ -330,9 +331,10 @@ def digest(body):
 
 
 def completion(body, name, mood, short):
-  """A completion's JSON; the text is made of the request's name."""
+  """A completion's JSON, of a chat or a prompt; the text is made of its name."""
   longest = body.get("max_tokens") or body["max_completion_tokens"]
-  corrected = "could not be used" in body["messages"][-1]["content"]
+  messages = body.get("messages") or [{"content": body["prompt"]}]
+  corrected = "could not be used" in messages[-1]["content"]
   finish, text = "stop", f"answer {name[:16]} " + "word " * (int(name[:2], 16) % 20)
   if mood == "length" and longest <= short:
     finish, text = "length", text[:10]
@@ -343,13 +345,14 @@ def completion(body, name, mood, short):
   message = {"role": "assistant", "content": text}
   if mood == "reason":
     message["reasoning_content"] = "answer? no, wait"
-  prompt = sum(len(message["content"]) for message in body["messages"]) // 4
+  answer = {"message": message} if "messages" in body else {"text": text}
+  prompt = sum(len(message["content"]) for message in messages) // 4
   tokens = longest if finish == "length" else min(longest, len(text.split()))
   usage = {"prompt_tokens": prompt, "completion_tokens": tokens}
   return {
     **{"id": f"c-{name[:8]}", "object": "chat.completion", "created": 0},
     "model": f"{body['model']}-0001",
-    "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+    "choices": [{"index": 0, **answer, "finish_reason": finish}],
     "usage": usage | {"total_tokens": prompt + tokens},
   }
 
