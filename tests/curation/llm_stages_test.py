@@ -33,7 +33,7 @@ def wording(body):
 
 
 @pytest.fixture
-def server(monkeypatch):
+def server(thread_sender, monkeypatch):
   monkeypatch.setenv("NO_PROXY", "127.0.0.1")
   monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
   with CountingServer(MOODS, stall=0.01) as serving:

@@ -91,21 +91,6 @@ def test_a_version_is_published_once(stage, chain, tmp_path):
   assert stats["datasets"] == {"exercises": str(place)}
 
 
-def test_a_killed_publication_leaves_the_older_version(stage, tmp_path, monkeypatch):
-  run(stage, tmp_path)
-  place = tmp_path / "curated" / "exercises"
-  with monkeypatch.context() as killed:
-    killed.setattr(publish.card, "of_set", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-      run(stage, tmp_path, "second", version="1.1.0")
-  # TFDS reads the newest folder.
-  assert [path.name for path in place.iterdir()] == ["1.0.0"]
-  run(stage, tmp_path, "second", version="1.1.0")
-  assert sorted(path.name for path in place.iterdir()) == ["1.0.0", "1.1.0"]
-  names = {path.name for path in (place / "1.0.0").iterdir()}
-  assert {path.name for path in (place / "1.1.0").iterdir()} == names
-
-
 @pytest.mark.parametrize(
   ("stage", "name", "searched", "claim"),
   [
@@ -156,25 +141,31 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("number", [0, 4, 7])
-def test_a_killed_publication_is_made_anew(files, tmp_path, monkeypatch, number):
+def test_a_killed_publication_is_made_anew_beside_the_older_version(
+  files, tmp_path, monkeypatch, number
+):
   write, left = storage.write_bytes, [number]
 
   def killed(path, content):  # after so many files of the set
-    if "1.0.0" in path.parts and not left[0]:
+    if "1.1.0" in path.parts and not left[0]:
       raise Killed
-    left[0] -= "1.0.0" in path.parts
+    left[0] -= "1.1.0" in path.parts
     write(path, content)
 
+  run(files, tmp_path, "older", cut=2)
   with monkeypatch.context() as patched:
     for module in (storage, storage.files):
       patched.setattr(module, "write_bytes", killed)
     with pytest.raises(Killed):
-      run(files, tmp_path, "first", cut=2)
-  assert not (made(tmp_path) / "content.json").exists()
-  run(files, tmp_path, "second")
-  (table,) = (made(tmp_path) / "parquet").glob("*.parquet")
+      run(files, tmp_path, "first", cut=2, version="1.1.0")
+  versions = made(tmp_path).parent
+  # TFDS reads the newest folder.
+  assert [path.name for path in versions.iterdir()] == ["1.0.0"]
+  run(files, tmp_path, "second", version="1.1.0")
+  assert sorted(path.name for path in versions.iterdir()) == ["1.0.0", "1.1.0"]
+  (table,) = (versions / "1.1.0" / "parquet").glob("*.parquet")
   assert pyarrow.parquet.read_metadata(table).num_rows == 30
-  assert len(list(made(tmp_path).glob("*.tfrecord*"))) == 1
+  assert len(list((versions / "1.1.0").glob("*.tfrecord*"))) == 1
   assert [path.name for path in (tmp_path / "curated").iterdir()] == ["code_filtered"]
 
 

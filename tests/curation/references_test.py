@@ -129,23 +129,8 @@ def test_what_was_written_for_this_project_is_found_by_name(name):
   assert all(reasons(made, p.solution, p) for p in problems)
 
 
-WORDS = [
-  "the",
-  "quick",
-  "brown",
-  "fox",
-  "jumps",
-  "over",
-  "a",
-  "lazy",
-  "dog",
-  "near",
-  "our",
-  "old",
-  "red",
-  "barn",
-  "today",
-]
+FOX = "the quick brown fox jumps over a lazy dog near our old red barn today"
+WORDS = FOX.split()
 
 
 def test_runs_are_counted_once_each_for_every_owner():

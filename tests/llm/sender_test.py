@@ -197,7 +197,7 @@ def test_a_full_disk_stops_the_run_and_loses_no_reply(serve, small_disk):
 def test_kills_cost_nothing_and_change_nothing(tmp_path):
   benchmark = pathlib.Path(__file__).parents[2] / "benchmarks/interruptions.py"
   command = [sys.executable, str(benchmark), f"--folder={tmp_path}/runs", "--kills=2"]
-  command += ["--requests=9", "--latency=0.02", "--seed=1"]
+  command += ["--requests=8", "--latency=0.02", "--seed=1"]
   done = subprocess.run(command, capture_output=True, text=True)
   assert done.returncode == 0, done.stdout + done.stderr
   assert "output identical: True" in done.stdout
