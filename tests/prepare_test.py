@@ -4,12 +4,10 @@ import contextlib
 import dataclasses
 import functools
 import json
-import multiprocessing
 import os
 import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -22,7 +20,7 @@ from phi1_jax import InputError, storage
 from phi1_jax.data import shards
 from phi1_jax.data.config import DataConfig
 from phi1_jax.data.token_store import TokenStore
-from phi1_jax.prepare import main, prepare
+from phi1_jax.prepare import prepare
 from phi1_jax.text import tokenizer as tokenizers
 
 FILES = {
@@ -31,23 +29,20 @@ FILES = {
   "c.txt": [],
   **{f"d{j}.txt": [f"document {i}\n" for i in range(9)] for j in range(9)},
 }
-FILES |= {f"e{i:02}.txt": [f"e {i} {j}\n" * 20 for j in range(8)] for i in range(30)}
+FILES |= {f"e{i}.txt": [f"e {i} {j}\n" * 20 for j in range(8)] for i in range(5)}
 TEXTS = [text for texts in FILES.values() for text in texts]
 
 MODULE = """
-import json, os, time
+import json
 from pathlib import Path
 import seqio
 import tensorflow as tf
 from phi1_jax.data import tasks
 print("the module is imported")
 ROOT = Path(__file__).parent / "texts"
-def decode(line):
-  time.sleep(float(os.environ.get("TINY_SECONDS_PER_TEXT", "0")))
-  return json.loads(line).encode()
 def read(dataset):
   def row(line):
-    text = tf.numpy_function(decode, [line], tf.string)
+    text = tf.numpy_function(lambda x: json.loads(x).encode(), [line], tf.string)
     text.set_shape([])
     return {"text": text}
   return dataset.map(row)
@@ -232,78 +227,57 @@ def processes_with(variable: str) -> list[int]:
   return found
 
 
-def _build_slowly(config: DataConfig, seconds: float) -> None:
-  os.environ["TINY_SECONDS_PER_TEXT"] = str(seconds)
-  prepare(config)
+def start(made: DataConfig) -> subprocess.Popen[str]:
+  """Start the command on a config, with two workers."""
+  names = ["store", "tokenizer", "held_out_fraction", "shards"]
+  names += ["files"] if made.files else ["mixture", "modules"]
+  flags = [f"--gin.Data.{name}={getattr(made, name)!r}" for name in names]
+  words = [sys.executable, "-m", "phi1_jax.prepare", "--gin.Data.processes=2", *flags]
+  environment = {"PYTHONPATH": os.pathsep.join(sys.path), "MARKER": made.store}
+  pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+  return subprocess.Popen(words, env={**os.environ, **environment}, **pipes)
 
 
-def test_a_build_killed_at_any_moment_goes_on_to_the_same_bytes(
-  config, finished, digests
-):
-  # Forked from a server with TensorFlow loaded, a build starts in milliseconds.
-  context = multiprocessing.get_context("forkserver")
-  context.set_forkserver_preload(["phi1_jax.data.tasks"])
-
-  def start(seconds):
-    process = context.Process(target=_build_slowly, args=(config(), seconds))
-    process.start()
-    return process
-
-  rng, stops = random.Random(0), []
-  store = Path(config().store)
-  for seconds in (0.05, 0.003, 0.003):  # the first is killed in any case
-    process = start(seconds)
-    # Whatever the speed of this machine: some time after a shard is on its way.
-    started = len(list(store.glob("shard-*.json")))
-    while process.is_alive() and len(list(store.glob("shard-*.json"))) <= started:
-      time.sleep(0.002)
-    time.sleep(rng.choice([0.0, 0.001, 0.005, 0.02, 0.2]))
-    with contextlib.suppress(ProcessLookupError):  # it was done before
-      os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    stops.append((store / "COMPLETED").exists())
-  assert not stops[0]
-  builders = [start(0.0), start(0.0)]  # one waits for the other
-  for process in builders:
-    process.join()
-  assert [process.exitcode for process in builders] == [0, 0]
+def test_the_command_prints_only_the_digest(config, finished, digests):
+  printed, errors = start(config()).communicate()
+  assert printed.strip() == TokenStore.open(config().store).digest
   assert digests(config().store) == digests(finished)
-
-
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
-def test_a_killed_command_leaves_no_worker_behind(config, finished, capsys, digests):
-  store, made = Path(config().store), config()
-  flags = [f"--gin.Data.store='{store}'", f"--gin.Data.tokenizer='{made.tokenizer}'"]
-  flags += [f"--gin.Data.modules=('{made.modules[0]}',)", "--gin.Data.mixture='tiny'"]
-  flags += ["--gin.Data.shards=3", "--gin.Data.held_out_fraction=0.2"]
-  environment = {"PYTHONPATH": os.pathsep.join(sys.path), "MARKER": str(store)}
-  environment["TINY_SECONDS_PER_TEXT"] = "0.05"
-  words = [sys.executable, "-m", "phi1_jax.prepare", "--gin.Data.processes=2"]
-  started = subprocess.Popen(
-    [*words, *flags],
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-    env={**os.environ, **environment},
-  )
-  while not list(store.glob("shard-*.json")):
-    assert started.poll() is None, started.communicate()
-    time.sleep(0.01)
-  started.kill()  # this one process, with SIGKILL
-  # A living worker would hold the pipes.
-  printed, errors = started.communicate(timeout=300)
-  assert printed == ""  # it is for the digest
   assert errors.startswith("the module is imported\n")
   # TensorFlow and its libraries have said nothing.
   assert not re.search("tensorflow|cuda|absl|WARNING", errors), errors
-  deadline = time.monotonic() + 300
-  while left := processes_with(f"MARKER={store}"):
-    assert time.monotonic() < deadline, f"processes {left} outlive the command"
-    time.sleep(0.05)
-  assert not (store / "COMPLETED").exists()
-  assert main([*flags, "--gin.Data.processes=1"]) == 0
-  assert capsys.readouterr().out.strip() == TokenStore.open(store).digest
-  assert digests(store) == digests(finished)
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+def test_commands_killed_at_any_moment_go_on_to_the_same_bytes(make, tmp_path, digests):
+  """And leave no worker behind."""
+  rows = tmp_path / "rows.jsonl"
+  rows.write_text(
+    "".join(json.dumps({"text": f"row {i}\n"}) + "\n" for i in range(600))
+  )
+  # So many shards that a build takes longer than a look at its folder.
+  fields = {"files": (str(rows),), "shards": 200, "mixture": None, "modules": ()}
+  made, alone = (make(tmp_path / name, **fields) for name in ("store", "alone"))
+  store, stops = Path(made.store), []
+  for pause in (0.0, *random.Random(0).sample([0.001, 0.02, 0.1, 0.3, 0.6], 2)):
+    command = start(made)
+    # Whatever the speed of this machine: some time after a shard is on its way.
+    begun = len(list(store.glob("shard-*.json")))
+    while command.poll() is None and len(list(store.glob("shard-*.json"))) <= begun:
+      time.sleep(0.002)
+    time.sleep(pause)
+    command.kill()  # this one process, with SIGKILL
+    printed, errors = command.communicate(timeout=300)  # a worker would hold the pipes
+    stops.append((store / "COMPLETED").exists())
+    assert stops[-1] or printed == "", errors
+    deadline = time.monotonic() + 300
+    while left := processes_with(f"MARKER={store}"):
+      assert time.monotonic() < deadline, f"processes {left} outlive the command"
+      time.sleep(0.05)
+  assert not stops[0]
+  builders = [start(made), start(made)]  # one waits for the other
+  printed = [builder.communicate()[0] for builder in builders]
+  assert printed == [f"{prepare(alone)}\n"] * 2
+  assert digests(store) == digests(alone.store)
 
 
 def test_a_complete_store_is_tidied_and_left_as_it_is(config, finished, digests):
