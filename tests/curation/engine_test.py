@@ -24,23 +24,15 @@ from phi1_jax.problems import humaneval
 from tests.curation import samples
 
 # Runs the array that a script asks for; notes the options.
-SBATCH = """#!{python}
-import os, pathlib, re, subprocess, sys
-script = pathlib.Path(sys.argv[-1]).read_text()
-with open({notes!r}, "a") as file:
-  file.write(script)
-last = int(re.search(r"--array=0-(\\d+)", script)[1])
-codes = [
-  subprocess.run(
-    ["bash", sys.argv[-1]],
-    env={{**os.environ, "SLURM_ARRAY_TASK_ID": str(task), "SLURM_NODELIST": "here"}},
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.DEVNULL,
-  ).returncode
-  for task in range(last + 1)
-]
-print("Submitted batch job 7")
-sys.exit(max(codes))
+SBATCH = """#!/bin/bash
+script="${@: -1}"
+cat "$script" >> "$NOTES"
+last=$(sed -n 's/.*--array=0-\\([0-9]*\\).*/\\1/p' "$script")
+for task in $(seq 0 "$last"); do
+  SLURM_ARRAY_TASK_ID=$task SLURM_NODELIST=here bash "$script" &> /dev/null || code=$?
+done
+echo "Submitted batch job 7"
+exit ${code:-0}
 """
 SRUN = """#!/bin/sh
 while [ "$1" != launch_pickled_pipeline ]; do shift; done
@@ -94,10 +86,10 @@ def slurm(tmp_path, monkeypatch):
   """A folder of stand-ins on the path, and the scripts that were submitted to them."""
   notes, bin = tmp_path / "notes", tmp_path / "bin"
   bin.mkdir()
-  sbatch = SBATCH.format(python=sys.executable, notes=str(notes))
-  for name, text in {"sbatch": sbatch, "srun": SRUN, "scontrol": SCONTROL}.items():
+  for name, text in {"sbatch": SBATCH, "srun": SRUN, "scontrol": SCONTROL}.items():
     (bin / name).write_text(text)
     (bin / name).chmod(0o755)
+  monkeypatch.setenv("NOTES", str(notes))
   monkeypatch.setenv("PATH", f"{bin}:{os.environ['PATH']}")
   return bin, notes
 
@@ -132,14 +124,11 @@ def test_what_fails_on_slurm_is_named(inputs, tmp_path, slurm, monkeypatch):
 
 
 def write(place, task):
-  """Write one document; fail or die once, or wait, where a file says so."""
+  """Write one document; fail or die once where a file says so."""
   (place / f"seen-{task.rank}-{time.monotonic_ns()}").touch()
-  for name in ("fails", "dies", "sleeps"):
+  for name in ("fails", "dies"):
     told = place / f"{name}-{task.rank}"
-    if told.exists() and name == "sleeps":
-      told.write_text(str(os.getpid()))
-      time.sleep(60)
-    elif told.exists():
+    if told.exists():
       told.unlink()
       if name == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -225,21 +214,28 @@ def wait_for(condition, seconds=300):
   return condition()
 
 
+SLEEPING = """
+import os, pathlib, sys, time
+from phi1_jax.curation.engine import Job
+
+def sleep(place, task):
+  (place / f"worker-{task.rank}").write_text(str(os.getpid()))
+  time.sleep(600)
+
+if __name__ == "__main__":
+  place = pathlib.Path(sys.argv[1])
+  Job(None, place / "out", workers=2).phase("phase", sleep, place, tasks=2)
+"""
+
+
 def test_workers_end_with_a_killed_stage(tmp_path):
-  code = (
-    "import pathlib\n"
-    "from tests.curation import engine_test\n"
-    "if __name__ == '__main__':\n"
-    f"  engine_test.run(pathlib.Path({str(tmp_path)!r}), 2, workers=2)\n"
-  )
-  (tmp_path / "main.py").write_text(code)
-  files = [tmp_path / "sleeps-0", tmp_path / "sleeps-1"]
-  for file in files:
-    file.touch()
+  (tmp_path / "main.py").write_text(SLEEPING)
+  words = [sys.executable, tmp_path / "main.py", tmp_path]
   environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
-  started = subprocess.Popen([sys.executable, tmp_path / "main.py"], env=environment)
+  started = subprocess.Popen(words, env=environment)
+  files = [tmp_path / "worker-0", tmp_path / "worker-1"]
   try:
-    assert wait_for(lambda: all(file.read_text() for file in files))
+    assert wait_for(lambda: all(file.exists() and file.read_text() for file in files))
   finally:
     started.kill()
     started.wait()

@@ -297,24 +297,20 @@ def test_all_rows_bad_is_an_error_with_the_reasons(folder, size):
   prepare(meant)
 
 
-def test_documents_that_are_all_held_out_are_named(folder):
-  trained = {"tokenizer": "train", "trained_vocabulary_size": 300}
-  for name, changes in (("a", {}), ("b", trained)):
-    made = config(folder, name, held_out_fraction=0.9999999, **changes)
-    message = (
-      rf"no documents to train on .*{len(ROWS) + 16} held out by Data\.held_out_f"
-    )
-    with pytest.raises(InputError, match=message):
-      prepare(made)
+HELD_OUT = rf"no documents to train on .*{len(ROWS) + 16} held out by Data\.held_out_f"
+TOO_FEW = r"Data\.trained_vocabulary_size: .* vocabulary of only \d+ ids, got 4000; set"
 
 
-def test_a_vocabulary_that_the_texts_do_not_fill_names_the_setting(folder):
-  made = config(folder, "store", tokenizer="train", trained_vocabulary_size=4000)
-  message = (
-    r"Data\.trained_vocabulary_size: .* vocabulary of only \d+ ids, got 4000; set"
-  )
+@pytest.mark.parametrize(
+  ("size", "held_out", "message"),
+  [(None, 0.9999999, HELD_OUT), (300, 0.9999999, HELD_OUT), (4000, 0.2, TOO_FEW)],
+)
+def test_a_build_that_has_too_little_text_names_the_setting(
+  folder, size, held_out, message
+):
+  trained = {"tokenizer": "train", "trained_vocabulary_size": size} if size else {}
   with pytest.raises(InputError, match=message):
-    prepare(made)
+    prepare(config(folder, "store", held_out_fraction=held_out, **trained))
 
 
 def test_curated_sets_beside_files_have_no_effect(folder):

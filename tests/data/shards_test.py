@@ -13,6 +13,8 @@ from phi1_jax.grammar import teacher
 from phi1_jax.text import tokenizer as tokenizers
 from phi1_jax.text.tokenizer import Tokenizer
 
+SMALL = tokenizers.train(["def f(x):\n  return x\n"] * 9, 300)
+
 
 def unit(task: str, source=None) -> shards.Unit:
   return shards.Unit(task, source, 0, 1, 0, 1, 0.0, marked=True)
@@ -59,36 +61,34 @@ class Source:
 
 
 def test_prompts_stay_with_their_texts():
-  codegen, batch = tokenizers.codegen(), [Document("a"), Document("b", prompt="c d\n")]
-  batch += [Document("e", prompt="f")]
-  ids = [[x.tolist() for x in pair] for pair in shards._encode(batch, codegen)]
-  assert ids == [[codegen.encode(d.prompt), codegen.encode(d.text)] for d in batch]
+  batch = [Document("a"), Document("b", prompt="c d\n"), Document("e", prompt="f")]
+  ids = [[x.tolist() for x in pair] for pair in shards._encode(batch, SMALL)]
+  assert ids == [[SMALL.encode(d.prompt), SMALL.encode(d.text)] for d in batch]
 
 
 def test_ids_that_a_source_gives_are_kept(tmp_path):
   """They may be a part of the text's, which another encoding would divide."""
-  codegen, ids = tokenizers.codegen(), [np.array([1], np.int32), np.array([2, 3])]
-  codegen.save(tmp_path / tokenizers.FILE_NAME)
-  document = Document("text", prompt="prompt", ids=tuple(ids))
-  shards.build(unit("mine", Source(document)), str(tmp_path), codegen.digest)
+  SMALL.save(tmp_path / tokenizers.FILE_NAME)
+  ids = (np.array([1], np.int32), np.array([2, 3]))
+  document = Document("text", prompt="prompt", ids=ids)
+  shards.build(unit("mine", Source(document)), str(tmp_path), SMALL.digest)
   (path,) = tmp_path.glob("tokens-*")
-  assert np.load(path).tolist() == [1, 2, 3, codegen.eos_id]
+  assert np.load(path).tolist() == [1, 2, 3, SMALL.eos_id]
 
 
 def test_an_encoder_that_differs_stops_the_build_by_the_tasks_name(
   tmp_path, monkeypatch
 ):
-  codegen = tokenizers.codegen()
-  codegen.save(tmp_path / tokenizers.FILE_NAME)
+  SMALL.save(tmp_path / tokenizers.FILE_NAME)
   mine = unit("mine", Source(Document("def f(x):\n  return x\n")))
   real = Tokenizer.encode_arrays
   monkeypatch.setattr(
     Tokenizer, "encode_arrays", lambda self, texts: [a[::-1] for a in real(self, texts)]
   )
   with pytest.raises(InputError, match="task mine, shard 0 of 1: tokie encodes 'def f"):
-    shards.build(mine, str(tmp_path), codegen.digest)
+    shards.build(mine, str(tmp_path), SMALL.digest)
   monkeypatch.undo()
-  assert shards.build(mine, str(tmp_path), codegen.digest)["train"]["tokens"]
+  assert shards.build(mine, str(tmp_path), SMALL.digest)["train"]["tokens"]
 
 
 def test_the_smallest_hashes_up_to_a_size():
