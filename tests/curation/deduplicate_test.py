@@ -180,8 +180,7 @@ def test_an_existing_set_makes_documents_go_and_stays_as_it_is(tmp_path):
   assert drop.evidence["representative"] in {document.id for document in old}
 
 
-@pytest.mark.parametrize("preferred", ["a", "b"])
-def test_documents_of_a_preferred_source_stay(tmp_path, preferred):
-  near = [samples.document(f"{LONG}\nend = {source}", source) for source in "ab"]
-  job, _ = run(tmp_path, near, prefer=(preferred,), maximum_loss=1.0)
-  assert [document.source for document in folder.kept(job.folder)] == [preferred]
+def test_documents_of_a_preferred_source_stay(tmp_path):
+  near = [samples.document(f"{LONG}\nend = {source}", source) for source in "abc"]
+  job, _ = run(tmp_path, near, prefer=("b",), maximum_loss=1.0)
+  assert [document.source for document in folder.kept(job.folder)] == ["b"]

@@ -19,9 +19,10 @@ def uploads(llm):
   return [len(llm.server.files[name].splitlines()) for name in inputs]
 
 
-def test_half_the_price_and_the_same_keys(llm):
-  found = llm.ask(20, api="batch")
-  assert uploads(llm) == [20]
+def test_half_the_price_and_the_same_keys_in_several_batches_at_once(llm):
+  llm.server.fewest_batches = 3
+  found = llm.ask(20, api="batch", batch_requests=8)
+  assert sorted(uploads(llm)) == [4, 8, 8]
   spent = llm.budget.spent
   assert spent == llm.server.money == sum(r.reply.picodollars for r in found)
   assert llm.ask(20) == found
@@ -57,12 +58,6 @@ def test_a_refused_batch_costs_nothing_and_says_what_to_do(llm):
     llm.ask(5, api="batch")
   assert llm.budget.left == 10**12
   assert len(llm.ask(5, api="batch")) == 5
-
-
-def test_several_batches_run_at_once(llm):
-  llm.server.fewest_batches = 3
-  assert len(llm.ask(20, api="batch", batch_requests=8)) == 20
-  assert sorted(uploads(llm)) == [4, 8, 8]
 
 
 def test_the_cap_holds_for_whole_batches(llm):
