@@ -97,14 +97,10 @@ def config(make, tmp_path):
 def documents(store: TokenStore, task: str, split: str) -> list[str]:
   tokenizer = tokenizers.load(str(store.directory))
   stream = store.stream(task, split)
-  ids = stream.read(0, len(stream)).tolist()
-  found, start = [], 0
-  for position, token in enumerate(ids):
-    if token == store.eos_id:
-      found.append(tokenizer.decode(ids[start:position]))
-      start = position + 1
-  assert start == len(ids), "the last document has no end"
-  return found
+  ids = stream.read(0, len(stream))
+  *parts, rest = np.split(ids, np.flatnonzero(ids == store.eos_id) + 1)
+  assert not len(rest), "the last document has no end"
+  return [tokenizer.decode(part[:-1].tolist()) for part in parts]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from phi1_jax import InputError
 from phi1_jax.llm import sender
 from phi1_jax.llm.client import BudgetError, Client, RequestError
 from phi1_jax.llm.conversation import Answered, Failed
-from tests.llm.conftest import parse, requests
+from tests.llm.conftest import hold_all_but_the_first, parse, release, requests, wait
 
 pytest.importorskip("openai")
 pytestmark = pytest.mark.usefixtures("thread_sender")
@@ -92,24 +92,17 @@ def test_a_reply_cut_off_twice_is_not_kept_as_whole(llm):
 def test_requests_are_taken_as_needed_and_few_at_once(llm):
   taken = []
 
-  def release():
-    while llm.server.now < 3:
-      time.sleep(0.005)
-    llm.server.write = None
-    llm.server.gate.set()
-
-  def hold(body):
-    llm.server.gate.clear()  # for all but the first, which is sent alone
-    return "answer"
-
-  llm.server.write = hold
-  threading.Thread(target=release).start()
+  def release_three():
+    wait(lambda: llm.server.now == 3)
+    release(llm.server)
 
   def endless():
     for number in range(10**9):
       taken.append(number)
       yield requests(1, first=number)[0]
 
+  hold_all_but_the_first(llm.server)
+  threading.Thread(target=release_three).start()
   with Client(llm.config(concurrency=3)) as client:
     outcomes = client.ask(endless(), parse)
     for _ in range(9):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import threading
+import time
 
 import pytest
 
@@ -34,6 +35,28 @@ def requests(count, first=0):
     Request((Message("user", f"exercise {number}"),), 64, "test", "1")
     for number in range(first, first + count)
   ]
+
+
+def wait(condition):
+  deadline = time.monotonic() + 300
+  while not condition():
+    assert time.monotonic() < deadline
+    time.sleep(0.005)
+
+
+def hold_all_but_the_first(server):
+  """Lets the server answer one request; the others wait at its gate."""
+
+  def write(body):
+    server.gate.clear()
+    return "answer"
+
+  server.write = write
+
+
+def release(server):
+  server.write = None
+  server.gate.set()
 
 
 class Llm:

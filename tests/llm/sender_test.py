@@ -10,42 +10,19 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
 from phi1_jax import InputError, storage
 from phi1_jax.llm.client import Client, RequestError
 from phi1_jax.llm.request import Message
-from tests.llm.conftest import Llm, requests
+from tests.llm.conftest import Llm, hold_all_but_the_first, release, requests, wait
 
 pytest.importorskip("openai")
 
 
 def run(llm, wanted, **changes):
   return llm.ask(wanted, parse=str.strip, **changes)
-
-
-def wait(condition):
-  deadline = time.monotonic() + 300
-  while not condition():
-    assert time.monotonic() < deadline
-    time.sleep(0.005)
-
-
-def hold_all_but_the_first(server):
-  """Lets the server answer one request; the others wait at its gate."""
-
-  def write(body):
-    server.gate.clear()
-    return "answer"
-
-  server.write = write
-
-
-def release(server):
-  server.write = None
-  server.gate.set()
 
 
 def totals(llm):
