@@ -1,4 +1,4 @@
-"""A tiny random model's checkpoint; and senders of requests in threads."""
+"""A tiny random model's checkpoint; and the server of tests/llm."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from phi1_jax.checkpoint.manager import CheckpointConfig, Checkpoints
 from phi1_jax.model.config import ModelConfig
 from phi1_jax.model.decoder import Decoder
 from phi1_jax.text import tokenizer as tokenizers
-from tests.llm.conftest import thread_sender  # noqa: F401
+from tests.llm.conftest import serve, thread_sender  # noqa: F401
 
 SIZES = (320, 2, 8, 8, 4, 24, 40, 128)
 MODEL = ModelConfig(*SIZES, initializer_range=0.3, dtype="float32")

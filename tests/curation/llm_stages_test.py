@@ -11,7 +11,6 @@ from phi1_jax import curate
 from phi1_jax.curation import folder
 from phi1_jax.llm.journal import Journal
 from tests.curation import samples
-from tests.llm.counting_server import CountingServer
 
 MOODS = {"429": 0.1, "500": 0.1, "truncated": 0.05, "malformed": 0.05, "length": 0.05}
 
@@ -33,12 +32,10 @@ def wording(body):
 
 
 @pytest.fixture
-def server(thread_sender, monkeypatch):
-  monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-  monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-  with CountingServer(MOODS, stall=0.01) as serving:
-    serving.write = wording
-    yield serving
+def server(thread_sender, serve):
+  serving = serve(MOODS, stall=0.01).server
+  serving.write = wording
+  return serving
 
 
 def command(stage, server, tmp_path, *more, budget=1.0):
