@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import json
 import os
-import random
 import re
 import shutil
 import subprocess
@@ -254,7 +253,7 @@ def test_commands_killed_at_any_moment_go_on_to_the_same_bytes(make, tmp_path, d
   fields = {"files": (str(rows),), "shards": 200, "mixture": None, "modules": ()}
   made, alone = (make(tmp_path / name, **fields) for name in ("store", "alone"))
   store, stops = Path(made.store), []
-  for pause in (0.0, *random.Random(0).sample([0.001, 0.02, 0.1, 0.3, 0.6], 2)):
+  for pause in (0.0, 0.05, 0.2):
     command = start(made)
     # Whatever the speed of this machine: some time after a shard is on its way.
     begun = len(list(store.glob("shard-*.json")))
