@@ -204,7 +204,8 @@ class Tokenizer:
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     found, length = [], 0
     for number in ids:
-      found.append(length + bool(decoder.getstate()[0]))  # an incomplete one is U+FFFD
+      pending = decoder.getstate()[0]  # of a character that is not complete
+      found.append(length + len(pending.decode("utf-8", "replace")))
       length += len(decoder.decode(self._bytes.get(number, b"")))
     return found
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import tokenizers as hugging_face
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from phi1_jax import InputError
@@ -207,6 +207,7 @@ def test_without_tokie_the_ids_are_the_same(small, texts, monkeypatch):
   assert again.encode_batch(texts[:5]) == small.encode_batch(texts[:5])
 
 
+@example("", [94, 169, 94, 169])  # bytes that begin a surrogate: two characters
 @given(st.text(max_size=40), st.lists(st.integers(0, 511), max_size=20))
 def test_offsets_are_lengths_of_what_is_before(small, text, others):
   """Any ids: most of them end within a character, or are no UTF-8 at all."""
