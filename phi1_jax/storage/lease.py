@@ -220,7 +220,7 @@ def _write_local(folder: AnyPath, content: dict[str, Any], version: str | None) 
     old.unlink(missing_ok=True)
 
 
-def _link(source: Path, target: Path) -> None:
+def _link(source: AnyPath, target: AnyPath) -> None:
   """Give a file a second name; a copy where there are no links, as on Google Drive.
 
   Raises:
@@ -231,7 +231,7 @@ def _link(source: Path, target: Path) -> None:
   except (FileNotFoundError, FileExistsError):
     raise
   except OSError:
-    with target.open("xb") as file:
+    with Path(target).open("xb") as file:
       file.write(source.read_bytes())
 
 
