@@ -7,7 +7,7 @@ import pyarrow.parquet
 import pytest
 
 from phi1_jax import InputError, storage
-from phi1_jax.curation import publish, read
+from phi1_jax.curation import folder, publish, read
 from phi1_jax.curation.config import PublishConfig
 from phi1_jax.data import tasks
 from phi1_jax.data.config import DataConfig
@@ -180,6 +180,7 @@ def test_a_document_in_two_files_is_published_once(tmp_path):
     samples.write(tmp_path / f"{part}.jsonl", documents, "nonsense\n" * part)
   stats = run(tmp_path / "*.jsonl", tmp_path, cut=2)
   assert stats["dropped"] == {"read twice": 99, "not JSON": 1}
+  assert len(list(folder.dropped(tmp_path / "publish"))) == 100
   assert stats["kept"] == 99
   assert NOT_CLAIMED in (made(tmp_path) / "README.md").read_text()
 
