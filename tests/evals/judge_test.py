@@ -8,6 +8,7 @@ import pytest
 from evals import __main__ as command_line
 from evals import judge, report, task_sets, workdir
 from phi1_jax import InputError
+from phi1_jax.checkpoint.checkpoint import Checkpoint
 from phi1_jax.sampling import checkpoint
 
 SETS = ("humaneval-164", "exercises-unseen-pairs-100")
@@ -19,10 +20,12 @@ def fixture_opened(tiny, five, monkeypatch):
   monkeypatch.setattr(task_sets, "load", lambda *_: five[:3])
   loaded, opened = tiny(), []
 
-  def open_checkpoint(path, mesh, dtype):
-    opened.append(path)
-    return dataclasses.replace(loaded, digest=("e" if path.name == "y" else "d") * 64)
+  def open_checkpoint(found, mesh):
+    opened.append(found.path)
+    letter = "e" if found.path.name == "y" else "d"
+    return dataclasses.replace(loaded, digest=letter * 64)
 
+  monkeypatch.setattr(Checkpoint, "find", Checkpoint)
   monkeypatch.setattr(checkpoint, "open_checkpoint", open_checkpoint)
   return opened
 
