@@ -94,7 +94,7 @@ def decode(
   state: State,
   wanted_B: jax.Array,
 ) -> tuple[State, jax.Array, jax.Array]:
-  """Choose up to `steps` tokens for every row; end when all rows rest.
+  """Read and choose tokens for `steps` steps in every row that does not rest.
 
   A row rests after the end of text, and when it has no tokens left.
 
@@ -116,7 +116,7 @@ def decode(
   def step(state, _):
     return _step(config, method, tokens, params, state)
 
-  # To end when all rows rest, devices would wait for each other at every step.
+  # Ending when all rows rest would make devices wait for each other at every step.
   state, (tokens_CB, log_probs_CB) = jax.lax.scan(step, state, length=steps)
   return state, tokens_CB.T, log_probs_CB.T
 

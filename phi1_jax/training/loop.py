@@ -35,7 +35,8 @@ from phi1_jax.training.step import make_train_step
 
 log = logging.getLogger(__name__)
 
-COMPILE_SECONDS = 3 * 3600  # for hosts that find the step in their cache
+# Hosts that have the step in their cache wait for those that compile it.
+COMPILE_SECONDS = 3 * 3600
 
 
 def train(
