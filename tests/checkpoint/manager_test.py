@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from phi1_jax import InputError
+from phi1_jax import InputError, storage
 from phi1_jax.checkpoint.checkpoint import Checkpoint, exists_in
 from phi1_jax.checkpoint.fingerprint import fingerprints
 from phi1_jax.checkpoint.manager import CheckpointConfig, Checkpoints
@@ -112,6 +113,7 @@ DAMAGES = {
   "no state": lambda folder: shutil.rmtree(folder / "state"),
   "no JSON": lambda folder: next((folder / "meta").iterdir()).write_text("{"),
   "a forged fingerprint": forge_a_fingerprint,
+  "another's JSON": lambda folder: (folder / "meta" / "metadata").write_text("{}"),
 }
 
 
@@ -238,6 +240,22 @@ def test_find(run):
   for path in (run.parent, run / "nope", steps / "6" / "meta"):
     with pytest.raises(InputError, match="no checkpoint here"):
       Checkpoint.find(str(path))
+
+
+def test_a_save_to_the_cloud_that_was_killed_is_no_checkpoint(gcs):
+  run = storage.parse(f"{gcs.folder}/run")
+  assert not exists_in(run)
+  for step, name in ((4, "commit_success.txt"), (6, "meta/metadata")):
+    storage.write_text(run / "checkpoints" / str(step) / name, "")
+  assert Checkpoint.find(run).path.name == "4"
+
+
+def test_a_lack_of_memory_is_no_damage(written, monkeypatch):
+  lack = Mock(side_effect=ValueError("RESOURCE_EXHAUSTED: out of memory"))
+  monkeypatch.setattr(Checkpoint, "_read", lack)
+  with pytest.raises(ValueError, match="RESOURCE_EXHAUSTED") as error:
+    Checkpoint(written / "checkpoints" / "6").restore(abstract(), META)
+  assert not isinstance(error.value, InputError)
 
 
 def one(x):
